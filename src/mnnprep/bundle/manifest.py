@@ -1,0 +1,140 @@
+"""``manifest.json``, schema ``mnnprep.bundle/1``: the typed record of a bundle.
+
+It holds no time, host, user or absolute path: the same source, options, tools and CPU type give the
+same bytes.  A source's files are named by their role (``source``, ``weights``, ``samples``), since
+a file's name is no part of what it is; the sha256 says which file it was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mnnprep.core.compare import Tolerance
+from mnnprep.core.evidence import Check, Verdict
+from mnnprep.core.files import canonical_json
+from mnnprep.core.signature import Extent
+from mnnprep.errors import RefusedError, UsageError
+
+SCHEMA = "mnnprep.bundle/1"
+FILE_NAME = "manifest.json"
+
+
+class NamedFile(msgspec.Struct, frozen=True):
+    name: str
+    sha256: str
+    size: int
+
+
+class BundleFile(msgspec.Struct, frozen=True):
+    """A file of the bundle, by its path relative to the bundle's directory."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    framework: str
+    files: list[NamedFile]
+    options: dict[str, Any]
+    parameters: int = 0
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One method with one set of options, tried. ``verdict`` is empty where nothing came out of it."""
+
+    method: str
+    opset: int
+    ok: bool
+    verdict: str = ""
+    reason: str = ""
+    notes: list[str] = msgspec.field(default_factory=list)
+
+
+class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
+    format: str
+    method: str
+    opset: int
+    files: list[BundleFile]
+    attempts: list[AttemptRecord]
+    repairs: list[dict[str, Any]] = msgspec.field(default_factory=list)
+
+
+class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``name`` is the artifact's, ``source_name`` the source's, ``mnn_name`` and ``mnn_dtype`` MNN's;
+    ``layout`` is the dimension format that MNN must be given."""
+
+    name: str
+    source_name: str
+    mnn_name: str
+    dtype: str
+    mnn_dtype: str
+    shape: list[Extent]
+    layout: str
+    range: list[float] | None = None
+
+
+class DimRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``proven`` lists the sizes that passed in the artifact's runtime and in MNN, never a range."""
+
+    min: int | None
+    max: int | None
+    proven: list[int]
+    constraint: str = ""
+
+
+class SignatureRecord(msgspec.Struct, frozen=True, kw_only=True):
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+    dims: dict[str, DimRecord]
+
+
+class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    sha256: str
+    size: int
+    origin: str
+    dims: dict[str, int]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    schema: str
+    verdict: Verdict
+    source: SourceRecord
+    artifact: ArtifactRecord
+    mnn: BundleFile | None
+    signature: SignatureRecord
+    cases: list[CaseRecord]
+    tolerance: Tolerance
+    evidence: list[Check]
+    tools: dict[str, str]
+    files: list[BundleFile] = msgspec.field(default_factory=list)
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(self)
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of a bundle's directory.
+
+    Raises:
+        UsageError: there is no such directory, or it is not a bundle.
+        RefusedError: its manifest can't be read, or is of another schema.
+    """
+    path = bundle / FILE_NAME
+    if not bundle.is_dir():
+        raise UsageError("there is no bundle at this path", seen=str(bundle), next="give the directory that `mnnprep prepare -o DIR` wrote")
+    if not path.is_file():
+        raise UsageError("this directory is not a bundle: it has no manifest.json", seen=str(bundle), next="give the directory that `mnnprep prepare -o DIR` wrote")
+    try:
+        data = msgspec.json.decode(path.read_bytes())
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            raise RefusedError("the bundle's manifest is of another schema", seen=str(schema), next=f"this version of mnnprep reads {SCHEMA}")
+        return msgspec.convert(data, Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RefusedError("the bundle's manifest could not be read", seen=f"{path.name}: {error}", next="prepare the model again") from error

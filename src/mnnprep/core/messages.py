@@ -1,0 +1,122 @@
+"""What crosses the process boundary: jobs and replies of the steps every format has.
+
+A step is a function ``step(job: SomeJob) -> SomeReply`` that runs in a worker; both are msgspec
+structs, written as JSON.  Arrays and models cross as files, named by :class:`FileRef`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mnnprep.core.evidence import Check
+from mnnprep.core.files import FileRef
+from mnnprep.core.signature import Dim, Signature, TensorSpec
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user has. ``kind`` is a row of `formats.table`; ``path`` a file, a directory or a factory."""
+
+    kind: str
+    path: str
+    weights: str = ""
+    factory_args: dict[str, str] = msgspec.field(default_factory=dict)
+    trust: bool = False
+
+
+class Wants(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user declares about the inputs."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    dims: tuple[Dim, ...] = ()
+    ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
+    samples: str = ""
+    seed: int = 0
+
+
+class CaseFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One case on disk: an npz of ``inputs/NAME`` and, once the reference ran, ``outputs/NAME``.
+
+    ``origin`` says where the inputs came from (``seed 0``, ``samples a.npz``); ``dims`` the size of
+    every dynamic dimension.
+    """
+
+    index: int
+    origin: str
+    dims: dict[str, int]
+    file: FileRef
+
+
+class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
+    source: Source
+    wants: Wants
+    directory: str
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """What the untouched source says of itself: signature, cases with reference outputs, checks.
+
+    ``noise`` is the measured noise floor of every floating output (max abs over the cases);
+    ``exempt`` names the outputs that don't depend on the values of any input, by design, with the
+    reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
+    or None when the artifact's own file says it all; ``swept`` lists per dimension the sizes for
+    which a case exists, ``infeasible`` those the source itself refuses with its message.
+    """
+
+    signature: Signature
+    cases: list[CaseFile]
+    checks: list[Check]
+    noise: dict[str, float]
+    exempt: dict[str, str] = msgspec.field(default_factory=dict)
+    weights: FileRef | None = None
+    swept: dict[str, list[int]] = msgspec.field(default_factory=dict)
+    infeasible: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    parameters: int = 0
+    notes: list[str] = msgspec.field(default_factory=list)
+
+
+class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Make an artifact of ``source`` by ``method`` in ``directory`` (empty, the step's own)."""
+
+    source: Source
+    wants: Wants
+    method: str
+    opset: int
+    directory: str
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact. ``files[0]`` is the model; ``opset`` is read from it (0 where the format has none)."""
+
+    format: str
+    opset: int
+    files: list[FileRef]
+    checks: list[Check] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
+
+
+class RunJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Run the model file ``model`` on ``cases``; write the outputs of case i to ``directory/i.npz``.
+
+    ``inputs`` and ``outputs`` are the names in the model; ``fresh`` loads the model anew for every
+    case (else one load serves all, so that changes of shape are exercised); ``forbid`` are
+    top-level modules of the user's that must not be importable.
+    """
+
+    model: str
+    cases: list[CaseFile]
+    signature: Signature
+    directory: str
+    fresh: bool = False
+    forbid: list[str] = msgspec.field(default_factory=list)
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """``outputs[i]`` is the npz of case i (plain output names); ``errors`` maps a case's index to why it failed.
+
+    ``narrowed`` maps an output to the dtype that the runtime gives in place of the signature's.
+    """
+
+    outputs: dict[str, FileRef] = msgspec.field(default_factory=dict)
+    errors: dict[str, str] = msgspec.field(default_factory=dict)
+    narrowed: dict[str, str] = msgspec.field(default_factory=dict)
+    narrowed_inputs: dict[str, str] = msgspec.field(default_factory=dict)

@@ -1,0 +1,135 @@
+"""Signatures: the inputs and outputs of a net, with named dynamic dimensions.
+
+The text forms are those of the command line::
+
+    x=float32[batch,3,224,224]     an input: name, dtype, shape; a name in the shape is a dynamic dimension
+    batch=1:8                      a dimension's range, both ends included
+    x=0:1                          the values an input takes
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from mnnprep.errors import UsageError
+
+DTYPES = (
+    "float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
+)  # fmt: skip
+
+Extent = int | str  # a fixed size, or the name of a Dim
+
+
+class Dim(msgspec.Struct, frozen=True):
+    """A dynamic dimension; ``min`` and ``max`` (both included) are None where nobody declared them."""
+
+    name: str
+    min: int | None = None
+    max: int | None = None
+
+    @property
+    def declared(self) -> bool:
+        return self.min is not None and self.max is not None
+
+    def admits(self, size: int) -> bool:
+        return (self.min is None or size >= self.min) and (self.max is None or size <= self.max)
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """One input or output. ``range`` is the closed interval of the values an input takes, if known."""
+
+    name: str
+    dtype: str
+    shape: tuple[Extent, ...]
+    range: tuple[float, float] | None = None
+
+    def sizes(self, dims: Mapping[str, int]) -> tuple[int, ...]:
+        """The concrete shape at the given dimension sizes (KeyError when one is missing)."""
+        return tuple(e if isinstance(e, int) else dims[e] for e in self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+class Signature(msgspec.Struct, frozen=True):
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...] = ()
+    dims: tuple[Dim, ...] = ()
+
+    def dim(self, name: str) -> Dim:
+        return next((d for d in self.dims if d.name == name), Dim(name))
+
+
+def dim_names(inputs: Iterable[TensorSpec]) -> tuple[str, ...]:
+    """The dynamic dimensions of *inputs*, in order of first appearance."""
+    return tuple(dict.fromkeys(e for spec in inputs for e in spec.shape if isinstance(e, str)))
+
+
+_INPUT = re.compile(r"(?P<name>.+?)=(?P<dtype>[a-z]+[0-9]*)\[(?P<shape>[^\[\]]*)\]$")
+_IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*$")
+
+
+def parse_input(text: str) -> TensorSpec:
+    """``NAME=DTYPE[D0,D1,...]``; an empty shape is a scalar. Raises UsageError."""
+    example = "write NAME=DTYPE[SHAPE], for example --input 'x=float32[batch,3,224,224]'"
+    match = _INPUT.match(text.strip())
+    if match is None:
+        raise UsageError("an --input could not be read", seen=text, next=example)
+    if match["dtype"] not in DTYPES:
+        raise UsageError(f"an --input has the unknown dtype {match['dtype']}", seen=text, next="use one of " + ", ".join(DTYPES))
+    shape: list[Extent] = []
+    for part in (p.strip() for p in match["shape"].split(",")) if match["shape"].strip() else ():
+        if part.isdigit():
+            shape.append(int(part))
+        elif _IDENT.match(part):
+            shape.append(part)
+        else:
+            raise UsageError(f"an --input has the dimension {part!r}, neither a size nor a name", seen=text, next=example)
+    if 0 in shape:
+        raise UsageError("an --input has a dimension of size 0", seen=text, next="give every dimension a size of at least 1")
+    return TensorSpec(match["name"].strip(), match["dtype"], tuple(shape))
+
+
+def _parse_pair(text: str, option: str, example: str) -> tuple[str, str, str]:
+    name, _, interval = text.rpartition("=")
+    low, colon, high = interval.partition(":")
+    if not name or not colon:
+        raise UsageError(f"a {option} could not be read", seen=text, next=example)
+    return name.strip(), low.strip(), high.strip()
+
+
+def parse_dim(text: str) -> Dim:
+    """``NAME=MIN:MAX``, both included, 1 <= MIN <= MAX. Raises UsageError."""
+    example = "write NAME=MIN:MAX, for example --dim batch=1:8"
+    name, low, high = _parse_pair(text, "--dim", example)
+    if not (low.isdigit() and high.isdigit()):
+        raise UsageError("a --dim could not be read", seen=text, next=example)
+    if not 1 <= int(low) <= int(high):
+        raise UsageError("a --dim has an empty range or one below 1", seen=text, next=example)
+    return Dim(name, int(low), int(high))
+
+
+def parse_range(text: str) -> tuple[str, tuple[float, float]]:
+    """``NAME=LOW:HIGH``, the closed interval of an input's values. Raises UsageError."""
+    example = "write NAME=LOW:HIGH, for example --range x=0:1"
+    name, low, high = _parse_pair(text, "--range", example)
+    try:
+        interval = float(low), float(high)
+    except ValueError as error:
+        raise UsageError("a --range could not be read", seen=text, next=example) from error
+    if not (interval[0] <= interval[1] and abs(interval[0]) != float("inf") and abs(interval[1]) != float("inf")):
+        raise UsageError("a --range is empty or not finite", seen=text, next=example)
+    return name, interval
+
+
+def named(kind: str, name: str, known: Sequence[str], option: str) -> None:
+    """Raise the UsageError of an unknown *name*, listing the *known* ones."""
+    if name not in known:
+        raise UsageError(
+            f"{option} names {kind} {name!r}, which the model does not have",
+            seen=name,
+            next=f"{kind}s of this model: " + (", ".join(known) or "none"),
+        )

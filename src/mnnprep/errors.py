@@ -1,0 +1,75 @@
+"""Errors a user sees: what failed, the value seen, what to do next, and the exit code.
+
+Every error that reaches a user is a :class:`MnnprepError`.  The command line prints it as one
+message (or as one JSON document) and exits with its ``exit_code``; the table of codes:
+
+====  =======================================================================
+0     proven, or the command did what it says
+1     ran, and the verdict is ``unproven`` or ``differs``
+2     the call is wrong (:class:`UsageError`)
+3     refused (:class:`RefusedError`)
+70    an error of ours (:class:`InternalError`)
+130   interrupted
+====  =======================================================================
+"""
+
+from __future__ import annotations
+
+EXIT_PROVEN = 0
+EXIT_NOT_PROVEN = 1
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+
+
+class MnnprepError(Exception):
+    """An error with a place to go from: ``what`` failed, the value ``seen``, the ``next`` step."""
+
+    exit_code: int = EXIT_INTERNAL
+    kind: str = "internal"
+
+    def __init__(self, what: str, *, seen: str = "", next: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.seen = seen
+        self.next = next
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.seen:
+            parts.append(f"  seen: {self.seen}")
+        if self.next:
+            parts.append(f"  next: {self.next}")
+        return "\n".join(parts)
+
+    def to_dict(self) -> dict[str, str | int]:
+        """The error as the ``error`` object of a ``--json`` document."""
+        return {"kind": self.kind, "what": self.what, "seen": self.seen, "next": self.next, "exit_code": self.exit_code}
+
+
+class UsageError(MnnprepError):
+    """The call is wrong: a missing path, a bad specification, an unknown name, keys that don't fit."""
+
+    exit_code = EXIT_USAGE
+    kind = "usage"
+
+
+class RefusedError(MnnprepError):
+    """The source can't be taken: foreign, truncated, untrusted, missing extra, over a limit."""
+
+    exit_code = EXIT_REFUSED
+    kind = "refused"
+
+
+class InternalError(MnnprepError):
+    """A defect of mnnprep itself."""
+
+
+ERROR_KINDS: dict[str, type[MnnprepError]] = {c.kind: c for c in (UsageError, RefusedError, InternalError)}
+
+
+def from_dict(data: dict[str, str]) -> MnnprepError:
+    """The error that :meth:`MnnprepError.to_dict` described (an error crossing the process boundary)."""
+    cls = ERROR_KINDS.get(data.get("kind", ""), InternalError)
+    return cls(data["what"], seen=data.get("seen", ""), next=data.get("next", ""))

@@ -1,0 +1,223 @@
+"""The parent side of the process boundary.
+
+A step has succeeded when its process exited with 0, its reply is there and valid, and the files it
+names exist with the sizes and hashes it gave.  What a tool prints decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+import mnnprep
+from mnnprep.core.files import FileRef, sha256
+from mnnprep.errors import InternalError, MnnprepError, from_dict
+
+T = TypeVar("T")
+
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from mnnprep.isolate.server import main; main(sys.argv[2:])"
+_LAST_LINES = 12
+
+# One thread everywhere: the same bytes on any number of cores; and nobody calls home.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+
+class StepFailed(Exception):
+    """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
+
+    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash``, ``time``, ``memory``
+    and ``reply`` (it exited with 0 but its reply or its files don't hold).
+    """
+
+    def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None) -> None:
+        super().__init__(reason)
+        self.fate = fate
+        self.reason = reason
+        self.log = log
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Reply(Generic[T]):
+    """A step's value, with what it cost: wall seconds and peak resident bytes."""
+
+    value: T
+    seconds: float
+    peak: int
+
+
+@dataclass
+class _Pending:
+    step: str
+    directory: Path
+    type: Any
+    timeout: float
+    memory: int
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Host:
+    """A worker process with *preload* imported, forking a child for every job.
+
+    Use as a context manager; leaving it ends every child.  ``scratch`` is where jobs get their
+    directories.
+    """
+
+    def __init__(self, preload: Sequence[str] = (), *, scratch: Path) -> None:
+        self._scratch = scratch
+        self._lock = threading.Lock()
+        self._pending: dict[str, _Pending] = {}
+        root = str(Path(mnnprep.__file__).parent.parent)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | WORKER_ENVIRONMENT
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _BOOT, root, *preload],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker and every child of it."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+            self._process.wait(timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(timeout=5)
+
+    def submit(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0) -> Future[Reply[T]]:
+        """Start *step* on *job*; the future gives a :class:`Reply`, or raises :class:`StepFailed`.
+
+        ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).
+        """
+        directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
+        (directory / "job.json").write_bytes(msgspec.json.encode(job))
+        pending = _Pending(step, directory, reply, timeout, memory)
+        line = {"id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory}
+        with self._lock:
+            self._pending[directory.name] = pending
+            try:
+                assert self._process.stdin is not None
+                self._process.stdin.write(json.dumps(line).encode() + b"\n")
+                self._process.stdin.flush()
+            except (OSError, ValueError):
+                self._fail_all()
+        return pending.future
+
+    def run(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0) -> Reply[T]:
+        """:meth:`submit` and wait."""
+        return self.submit(step, job, reply, timeout=timeout, memory=memory).result()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            fate = json.loads(line)
+            with self._lock:
+                pending = self._pending.pop(fate["id"])
+            try:
+                pending.future.set_result(_judge(pending, fate))
+            except StepFailed as error:
+                pending.future.set_exception(error)
+            except Exception as error:
+                pending.future.set_exception(StepFailed("reply", f"its reply could not be read: {error}"))
+            finally:
+                for name in ("job.json", "reply.json", "log.txt", "doing.txt"):
+                    (pending.directory / name).unlink(missing_ok=True)
+                if not any(pending.directory.iterdir()):
+                    shutil.rmtree(pending.directory, ignore_errors=True)
+        with self._lock:
+            self._fail_all()
+
+    def _fail_all(self) -> None:
+        for pending in self._pending.values():
+            if not pending.future.done():
+                pending.future.set_exception(StepFailed("crash", f"the worker for {pending.step} ended before it answered"))
+        self._pending.clear()
+
+
+def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
+    """The reply of a step that ended, or StepFailed."""
+    log = _tail(pending.directory / "log.txt")
+    doing_path = pending.directory / "doing.txt"
+    doing = f" while {doing_path.read_text()}" if doing_path.exists() else ""
+    if fate["limit"] == "time":
+        raise StepFailed("time", f"took longer than {pending.timeout:g} s{doing}", log=log)
+    if fate["limit"] == "memory":
+        raise StepFailed("memory", f"used more than {pending.memory / 2**20:.0f} MiB{doing}", log=log)
+    if fate["signal"]:
+        raise StepFailed("crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log)
+    if fate["exit"]:
+        raise StepFailed("crash", f"ended with exit status {fate['exit']}{doing}", log=log)
+    reply_path = pending.directory / "reply.json"
+    if not reply_path.exists():
+        raise StepFailed("reply", f"ended without a reply{doing}", log=log)
+    reply = msgspec.json.decode(reply_path.read_bytes())
+    if "error" in reply:
+        error = from_dict(reply["error"])
+        log = reply.get("traceback", log)
+        raise StepFailed("error", error.what, log=log, error=error) from error
+    for ref in msgspec.convert(reply["files"], list[FileRef]):
+        _verify(ref)
+    return Reply(msgspec.convert(reply["value"], pending.type), fate["seconds"], fate["peak"])
+
+
+def _verify(ref: FileRef) -> None:
+    if not os.path.isfile(ref.path):
+        raise StepFailed("reply", f"named a file that does not exist: {ref.path}")
+    if os.path.getsize(ref.path) != ref.size or sha256(ref.path) != ref.sha256:
+        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {ref.path}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log, at most 64 KiB of it read."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 16)))
+        lines = file.read().decode(errors="replace").splitlines()
+    return "\n".join(lines[-_LAST_LINES:])
+
+
+def internal(failure: StepFailed, doing: str) -> InternalError:
+    """A failure that nothing a user does explains."""
+    return InternalError(f"{doing}: {failure.reason}", seen=failure.log)
