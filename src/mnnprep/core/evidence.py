@@ -58,7 +58,7 @@ class Check(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     required: bool = True
     reason: str = ""
     subject: str = ""
-    numbers: dict[str, int | float | str | list[int] | list[str]] = msgspec.field(default_factory=dict)
+    numbers: dict[str, int | float | str | list[int | str]] = msgspec.field(default_factory=dict)
     outputs: list[OutputError] = msgspec.field(default_factory=list)
 
 

@@ -14,12 +14,16 @@ from mnnprep.core.signature import Dim, Signature, TensorSpec
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user has. ``kind`` is a row of `formats.table`; ``path`` a file, a directory or a factory."""
+    """What the user has. ``kind`` is a row of `formats.table`; ``path`` a file, a directory or a factory.
+
+    ``search_path`` is where the user's own modules are found (never given to a step that runs an artifact).
+    """
 
     kind: str
     path: str
     weights: str = ""
     factory_args: dict[str, str] = msgspec.field(default_factory=dict)
+    search_path: list[str] = msgspec.field(default_factory=list)
     trust: bool = False
 
 
@@ -58,7 +62,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     ``noise`` is the measured noise floor of every floating output (max abs over the cases);
     ``exempt`` names the outputs that don't depend on the values of any input, by design, with the
     reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
-    or None when the artifact's own file says it all; ``swept`` lists per dimension the sizes for
+    or None when the artifact's own file says it all; ``one_sided`` names the places of the source
+    where a value decides what is computed and every input tried decided alike; ``swept`` lists per dimension the sizes for
     which a case exists, ``infeasible`` those the source itself refuses with its message.
     """
 
@@ -68,6 +73,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     noise: dict[str, float]
     exempt: dict[str, str] = msgspec.field(default_factory=dict)
     weights: FileRef | None = None
+    one_sided: list[str] = msgspec.field(default_factory=list)
     swept: dict[str, list[int]] = msgspec.field(default_factory=dict)
     infeasible: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
     parameters: int = 0
@@ -84,14 +90,36 @@ class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
 
 
+class OpsetRefused(msgspec.Struct, frozen=True):
+    """An opset at which an operator of the model has no form, and the exporter's words for it."""
+
+    opset: int
+    reason: str
+
+
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact. ``files[0]`` is the model; ``opset`` is read from it (0 where the format has none)."""
+    """An artifact. ``files[0]`` is the model; ``opset`` is read from it (0 where the format has none).
+
+    ``refused_opsets`` are those tried before it that an operator of the model does not have;
+    ``operators`` the operators that MNN's frontend will meet, where it publishes no other way to ask.
+    """
 
     format: str
     opset: int
     files: list[FileRef]
     checks: list[Check] = msgspec.field(default_factory=list)
     notes: list[str] = msgspec.field(default_factory=list)
+    refused_opsets: list[OpsetRefused] = msgspec.field(default_factory=list)
+    operators: list[str] = msgspec.field(default_factory=list)
+
+
+class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Compare the weights in ``model`` with ``source`` (an npz as in `Survey.weights`), or with those in the
+    file ``source_model``, of the same format."""
+
+    model: str
+    source: str = ""
+    source_model: str = ""
 
 
 class RunJob(msgspec.Struct, frozen=True, kw_only=True):

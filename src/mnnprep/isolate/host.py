@@ -209,12 +209,12 @@ def _signal_name(number: int) -> str:
 
 
 def _tail(path: Path) -> str:
-    """The last lines of a log, at most 64 KiB of it read."""
+    """The last lines of a log before Python's own account of a crash; at most 64 KiB of it is read."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - (1 << 16)))
-        lines = file.read().decode(errors="replace").splitlines()
+        lines = file.read().decode(errors="replace").partition("Fatal Python error:")[0].splitlines()
     return "\n".join(lines[-_LAST_LINES:])
 
 

@@ -1,1 +1,1 @@
-""""""
+"""ONNX: the format that MNN's ONNX frontend takes, run by onnxruntime."""

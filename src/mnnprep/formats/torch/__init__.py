@@ -1,1 +1,1 @@
-""""""
+"""PyTorch: factories, TorchScript files, exported programs and live modules, to ONNX or TorchScript."""

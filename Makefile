@@ -1,0 +1,48 @@
+# `make demo` and `make test` need only Python 3.11 to 3.13 with pip: .venv is made here.
+PYTHON ?= python3
+WORKERS ?= 2
+PY := .venv/bin/python
+STAMP := .venv/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test slow lint format types layers clean
+
+help:
+	@echo "make demo     train-to-MNN example: prepare, prove, compare the accuracies"
+	@echo "make test     the tests (make slow: the long ones)"
+	@echo "make lint     ruff; also: make types, make layers, make format"
+	@echo "make clean    remove what these made"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "mnnprep needs Python 3.11 to 3.13; give one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[torch,report,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(PY) examples/digits/demo.py
+
+test: $(STAMP)
+	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal
+
+slow: $(STAMP)
+	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m slow
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: $(STAMP)
+	$(PY) -m mypy
+
+layers: $(STAMP)
+	.venv/bin/lint-imports
+
+clean:
+	rm -rf .venv build dist .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,89 @@
+"""`mnnprep prepare`, proof included, against the script a user writes today, side by side.
+
+    python benchmarks/prepare.py [--only MODEL]... [--rounds 3] [--json FILE]
+
+A is the whole command ``mnnprep prepare`` on a net of ``image_models.py`` with a dynamic batch; B is
+``user_script.py`` on the same net: torch.onnx.export at its defaults, MNN's converter, one comparison.
+They run in turn (A B A B ...), so that what else the machine does meets both alike; the number of a net
+is the median of its rounds' ratios A / B.  The goal is a median of at most 0.6 over the nets.
+Exit code: 0 when the goal is met and every net proven, else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import image_models
+
+HERE = Path(__file__).resolve().parent
+FACTORIES = HERE / "image_models.py"
+GOAL = 0.6
+
+
+class Run(NamedTuple):
+    seconds: float
+    outcome: str  # "proven", "exit 3", "exit 0", ...
+
+
+def timed(arguments: list[str], directory: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, errors="replace", cwd=directory)
+    return time.perf_counter() - started, done
+
+
+def mnnprep(model: str) -> Run:
+    with tempfile.TemporaryDirectory(prefix="prepare-a-") as directory:
+        options = ["--input", image_models.INPUT, "--dim", image_models.DIM, "-o", "bundle", "--json"]
+        seconds, done = timed(["-m", "mnnprep", "prepare", f"{FACTORIES}:{model}", *options], Path(directory))
+    try:
+        outcome = str(json.loads(done.stdout).get("verdict", f"exit {done.returncode}"))
+    except (json.JSONDecodeError, AttributeError):
+        outcome = f"exit {done.returncode}"
+    return Run(seconds, outcome)
+
+
+def script(model: str) -> Run:
+    with tempfile.TemporaryDirectory(prefix="prepare-b-") as directory:
+        name = image_models.INPUT.partition("=")[0]
+        seconds, done = timed([str(HERE / "user_script.py"), f"{FACTORIES}:{model}", name, directory], Path(directory))
+    last = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    return Run(seconds, "ran" if done.returncode == 0 else f"exit {done.returncode}: {last[-1] if last else ''}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", action="append", default=[], choices=image_models.MODELS, metavar="MODEL", help="this net only (repeatable)")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs a net (default 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to this file, too")
+    options = parser.parse_args()
+    models = options.only or image_models.MODELS
+    line = "{:15} {:>12} {:>12} {:>7}  {}"
+    print(line.format("model", "mnnprep [s]", "script [s]", "ratio", "outcome"))
+    measured: dict[str, dict[str, object]] = {}
+    ratios: list[float] = []
+    proven = True
+    for model in models:
+        pairs = [(mnnprep(model), script(model)) for _ in range(max(1, options.rounds))]
+        ours, theirs = median(a.seconds for a, _ in pairs), median(b.seconds for _, b in pairs)
+        ratio = median(a.seconds / b.seconds for a, b in pairs)
+        outcomes = sorted({a.outcome for a, _ in pairs}), sorted({b.outcome for _, b in pairs})
+        proven &= outcomes[0] == ["proven"]
+        ratios.append(ratio)
+        measured[model] = {"pairs": [[a._asdict(), b._asdict()] for a, b in pairs], "ratio": ratio}
+        print(line.format(model, f"{ours:.1f}", f"{theirs:.1f}", f"{ratio:.2f}", "; script: ".join(", ".join(o) for o in outcomes)), flush=True)
+    print(f"\nmedian ratio {median(ratios):.2f}, worst {max(ratios):.2f} (goal: at most {GOAL})")
+    if options.json:
+        options.json.write_text(json.dumps({"goal": GOAL, "median": median(ratios), "models": measured}, indent=1) + "\n")
+    return 0 if proven and median(ratios) <= GOAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

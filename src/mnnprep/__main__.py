@@ -1,0 +1,5 @@
+"""``python -m mnnprep``."""
+
+from mnnprep.cli.main import main
+
+main()

@@ -1,0 +1,102 @@
+"""``report.html``: a manifest as one self-contained page, for an engineer who decides whether to ship.
+
+The page is a pure function of the manifest: no time, no script, nothing fetched.  Text from the model is
+escaped, and its control characters are made visible.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from importlib.resources import files
+from typing import Any
+
+from mnnprep import deps
+from mnnprep.bundle import digest
+from mnnprep.bundle.manifest import Manifest
+from mnnprep.bundle.usage import cpp_snippet, python_snippet
+from mnnprep.core.evidence import Check, Status, Verdict
+
+FILE_NAME = "report.html"
+TEMPLATE = "report.html.j2"
+
+MARKS = {Verdict.PROVEN: "✓", Verdict.UNPROVEN: "?", Verdict.DIFFERS: "≠", Verdict.REFUSED: "✕"}
+STATUS_MARKS = {Status.PASSED: "✓", Status.FAILED: "✕", Status.NOT_RUN: "–"}
+STATUS_WORDS = {Status.PASSED: "passed", Status.FAILED: "failed", Status.NOT_RUN: "not run"}
+
+
+def render(manifest: Manifest) -> str:
+    """The report of *manifest* as one HTML document; the same manifest always gives the same text.
+
+    The verdict shown is the one its evidence gives; where the manifest claims another, the page says so first.
+
+    Raises:
+        RefusedError: jinja2 is not installed; the message names the extra.
+    """
+    jinja2 = deps.require("jinja2")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: digest.plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+    )  # fmt: skip
+    environment.filters.update(
+        number=digest.number, cosine=digest.cosine_text, share=digest.share, size=digest.size_text, shape=digest.shape_text,
+        figure=figure, bar=bar_percent,
+    )  # fmt: skip
+    template = environment.from_string(files("mnnprep.bundle").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    text: str = template.render(context(manifest))
+    return text
+
+
+def context(manifest: Manifest) -> dict[str, Any]:
+    """What the template shows, by name."""
+    dims = manifest.signature.dims
+    concluded = digest.concluded(manifest)
+    blocking = digest.obstacles(manifest.evidence, dims)
+    return {
+        "manifest": manifest,
+        "verdict": concluded,
+        "verdict_mark": MARKS[concluded],
+        "disputed": concluded is not manifest.verdict,
+        "meaning": digest.meaning(manifest),
+        "obstacles": blocking,
+        "absent": [o for o in blocking if o.check not in {c.check for c in manifest.evidence}],
+        "status_marks": STATUS_MARKS,
+        "status_words": STATUS_WORDS,
+        "tally": tally(manifest.evidence),
+        "question": digest.question,
+        "required": digest.required_names(dims),
+        "errors": digest.worst_errors(manifest.evidence),
+        "uncompared": digest.uncompared(manifest.evidence),
+        "files": digest.bundle_files(manifest),
+        "sizes": digest.sizes_tried(manifest),
+        "tolerance": digest.tolerance_words(manifest.tolerance),
+        "python": python_snippet(manifest) if manifest.mnn else "",
+        "cpp": cpp_snippet(manifest) if manifest.mnn else "",
+        "options": {name: figure(value) for name, value in sorted(manifest.source.options.items())},
+    }
+
+
+def tally(evidence: Iterable[Check]) -> dict[Status, int]:
+    """How many checks ended how."""
+    statuses = [c.status for c in evidence]
+    return {status: statuses.count(status) for status in Status}
+
+
+def bar_percent(excess: float | None) -> str:
+    """The length of an error's bar, in percent: the share of the tolerance used, full from 1 on."""
+    return f"{min(max(excess or 0.0, 0.0), 1.0) * 100:.2f}"
+
+
+def figure(value: object) -> str:
+    """Any JSON value for reading: numbers short, lists without brackets, the rest as compact JSON."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, (int, float)):
+        return digest.number(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(figure, value)) if value else "none"
+    if isinstance(value, dict):
+        return "; ".join(f"{k}: {figure(v)}" for k, v in sorted(value.items())) if value else "none"
+    return str(value)

@@ -1,0 +1,117 @@
+"""How an app runs a bundle's MNN model: short, complete code with the right names, dtypes, layout and sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from mnnprep.bundle import digest
+from mnnprep.bundle.manifest import Manifest, TensorRecord
+from mnnprep.core.signature import DTYPES
+
+_NUMPY = {name: f"np.{name}" for name in DTYPES} | {"bool": "np.bool_"}
+_CPP = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "int8": "int8_t"}
+
+
+def python_snippet(manifest: Manifest) -> str:
+    """Python that feeds the bundle's MNN model as it was proven: names, dtypes, layout, the sizes of case 0."""
+    inputs, outputs, sizes = manifest.signature.inputs, manifest.signature.outputs, _example_sizes(manifest)
+    path = manifest.mnn.path if manifest.mnn else "model.mnn"
+    lines = [
+        "import MNN.expr as F", "import MNN.nn as nn", "import numpy as np", "",
+        f"net = nn.load_module_from_file({path!r}, {[t.mnn_name for t in inputs]!r}, {[t.mnn_name for t in outputs]!r})", "", "inputs = []",
+    ]  # fmt: skip
+    for tensor, variable in zip(inputs, _identifiers("input", inputs), strict=True):
+        fed = _plain_layout(tensor)
+        kind = "F.float" if tensor.mnn_dtype.startswith("float") else "F.uint8" if tensor.mnn_dtype == "uint8" else "F.int"
+        lines += [
+            f"{variable} = np.zeros({_sized(tensor, sizes)!r}, {_NUMPY.get(tensor.mnn_dtype, 'np.float32')})  # {_remark(tensor)}",
+            f"inputs.append(F.placeholder(list({variable}.shape), F.{fed}, {kind}))",
+            f"inputs[-1].write({variable})",
+        ]
+        if tensor.layout == "NC4HW4":
+            lines.append("inputs[-1] = F.convert(inputs[-1], F.NC4HW4)")
+    lines += ["", "results = net.onForward(inputs)"]
+    for index, (tensor, variable) in enumerate(zip(outputs, _identifiers("output", outputs), strict=True)):
+        fed = _plain_layout(tensor)
+        lines.append(f"{variable} = np.array(F.convert(results[{index}], F.{fed}).read())  # a copy: the memory is the Var's")
+    return "\n".join(map(digest.plain, lines))
+
+
+def cpp_snippet(manifest: Manifest) -> str:
+    """The same in C++, with MNN's Module API."""
+    inputs, outputs, sizes = manifest.signature.inputs, manifest.signature.outputs, _example_sizes(manifest)
+    variables, input_names, output_names = _identifiers("input", inputs), _cpp_list(inputs), _cpp_list(outputs)
+    path = manifest.mnn.path if manifest.mnn else "model.mnn"
+    lines = [
+        "#include <MNN/expr/ExprCreator.hpp>", "#include <MNN/expr/Module.hpp>", "using namespace MNN::Express;", "",
+        "std::shared_ptr<Module> net(Module::load(",
+        f"    {input_names}, {output_names}, {_cpp_string(path)}));", "",
+    ]  # fmt: skip
+    for tensor, variable in zip(inputs, variables, strict=True):
+        kind = _CPP.get(tensor.mnn_dtype, "float")
+        fed = _plain_layout(tensor)
+        shape = ", ".join(map(str, _sized(tensor, sizes)))
+        lines += [
+            f"auto {variable} = _Input({{{shape}}}, {fed}, halide_type_of<{kind}>());  // {_remark(tensor)}",
+            f"fill({variable}->writeMap<{kind}>());  // your data, {variable}->getInfo()->size elements",
+        ]
+        if tensor.layout == "NC4HW4":
+            lines.append(f"{variable} = _Convert({variable}, NC4HW4);")
+    lines += ["", f"auto results = net->onForward({{{', '.join(variables)}}});"]
+    for index, (tensor, variable) in enumerate(zip(outputs, _identifiers("output", outputs), strict=True)):
+        fed = _plain_layout(tensor)
+        lines += [
+            f"auto {variable} = _Convert(results[{index}], {fed});",
+            f"const {_CPP.get(tensor.mnn_dtype, 'float')}* {variable}_data = {variable}->readMap<{_CPP.get(tensor.mnn_dtype, 'float')}>();",
+        ]
+    return "\n".join(map(digest.plain, lines))
+
+
+def _example_sizes(manifest: Manifest) -> dict[str, int]:
+    """A size for every dimension: case 0's, else a proven one, else the smallest."""
+    sizes = {name: dim.proven[0] if dim.proven else dim.min or 1 for name, dim in manifest.signature.dims.items()}
+    return sizes | (manifest.cases[0].dims if manifest.cases else {})
+
+
+def _plain_layout(tensor: TensorRecord) -> str:
+    """The layout that the numbers are written and read in: NC4HW4 is MNN's own packing of NCHW."""
+    return "NHWC" if tensor.layout == "NHWC" else "NCHW"
+
+
+def _sized(tensor: TensorRecord, sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(e if isinstance(e, int) else sizes.get(e, 1) for e in tensor.shape)
+
+
+def _remark(tensor: TensorRecord) -> str:
+    """Layout, symbolic shape and range, safe inside a comment of either language (names come from the model)."""
+    parts = [digest.shape_text(tensor.shape)]
+    if len(tensor.shape) == 4 or tensor.layout == "NC4HW4":
+        parts.insert(0, tensor.layout)
+    if tensor.range is not None:
+        parts.append(f"values {digest.number(tensor.range[0])} to {digest.number(tensor.range[1])}")
+    if tensor.mnn_dtype != tensor.dtype:
+        parts.append(f"{tensor.dtype} in the source")
+    return re.sub(r"[^\w .,+\[\]-]", "_", ", ".join(parts), flags=re.ASCII)
+
+
+def _identifiers(role: str, tensors: Iterable[TensorRecord]) -> list[str]:
+    """A distinct identifier for every tensor, valid in Python and C++, close to its name: ``input_x``."""
+    names: list[str] = []
+    for tensor in tensors:
+        base = re.sub(r"[\W_]+", "_", tensor.name, flags=re.ASCII).strip("_").lower() or "tensor"
+        base = base if base.startswith(f"{role}_") else f"{role}_{base}"
+        name, count = base, 2
+        while name in names:
+            name, count = f"{base}_{count}", count + 1
+        names.append(name)
+    return names
+
+
+def _cpp_string(text: str) -> str:
+    """A C++ string literal of *text*: quotes, backslashes and control characters escaped."""
+    return '"' + "".join(f"\\{c}" if c in '"\\' else f"\\{ord(c):03o}" if ord(c) < 32 or ord(c) == 127 else c for c in text) + '"'
+
+
+def _cpp_list(tensors: Iterable[TensorRecord]) -> str:
+    return "{" + ", ".join(_cpp_string(t.mnn_name) for t in tensors) + "}"

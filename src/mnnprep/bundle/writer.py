@@ -1,0 +1,242 @@
+"""Writing a bundle: made whole in a directory beside the target, then renamed into place.
+
+Whoever looks at the target sees the old bundle or the new one, never half of one; an interrupt or an error
+leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+import msgspec
+import numpy as np
+
+from mnnprep import deps
+from mnnprep.bundle import manifest as manifests
+from mnnprep.bundle import report
+from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord
+from mnnprep.core.files import Arrays, atomic_write, sha256
+from mnnprep.errors import InternalError, UsageError
+
+TEST_DIRECTORY = "mnn-test"
+SCHEMA_FAMILY = "mnnprep.bundle/"
+UNLISTED = frozenset({manifests.FILE_NAME, report.FILE_NAME})  # a manifest can't hold its own hash, nor a report that shows it
+
+
+def check_target(target: Path, force: bool = False) -> None:
+    """Whether a bundle may be written at *target*; to be asked before any work is done.
+
+    It may where nothing is, in an empty directory, and with *force* in place of a bundle.  Missing
+    parents are made by :func:`stage`.
+
+    Raises:
+        UsageError: it is a file, a directory that is neither empty nor a bundle (also with *force*), a
+            bundle without *force*, the current directory or one above it, a mount point, or nothing
+            can be written beside it.
+    """
+    seen, real = str(target), Path(os.path.realpath(target))
+    elsewhere = "give a directory that does not exist yet, for example -o out"
+    if real.exists() and not real.is_dir():
+        raise UsageError("the target exists and is not a directory", seen=seen, next=elsewhere)
+    if real == Path.cwd() or real in Path.cwd().parents:
+        raise UsageError("the target is the current directory or one above it, which can't be replaced", seen=seen, next=elsewhere)
+    if os.path.ismount(real):
+        inside = f"give a directory in it, for example -o {target / 'bundle'}"
+        raise UsageError("the target is a mount point, which can't be replaced", seen=seen, next=inside)
+    anchor = next(p for p in real.parents if p.exists())
+    if not anchor.is_dir() or not os.access(anchor, os.W_OK | os.X_OK):
+        reason = "a file" if not anchor.is_dir() else "a directory that can't be written to"
+        raise UsageError("the target's directory can't be written to", seen=f"{target}: {anchor} is {reason}", next="give another directory")
+    if not real.is_dir():
+        return
+    try:
+        empty = not any(real.iterdir())
+    except OSError as error:
+        raise UsageError("the target can't be read", seen=f"{target}: {error.strerror}", next=elsewhere) from error
+    if empty:
+        return
+    if not is_bundle(real):
+        raise UsageError("the target is a directory that is not empty and not a bundle; it is never replaced", seen=seen, next=elsewhere)
+    if not force:
+        raise UsageError("the target is a bundle already", seen=seen, next="replace it with --force, or give another directory")
+
+
+def is_bundle(directory: Path) -> bool:
+    """Whether *directory* holds a manifest of a bundle, of any version of the schema."""
+    try:
+        data = msgspec.json.decode((directory / manifests.FILE_NAME).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and str(data.get("schema", "")).startswith(SCHEMA_FAMILY)
+
+
+@contextmanager
+def stage(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """An empty directory beside *target* that takes its place when the block is left without an error.
+
+    Its files are synced first; the old bundle is put aside, the new one renamed in, the old one
+    deleted.  Whatever is raised inside the block, an interrupt too, leaves the target as it was;
+    whatever is raised while renaming leaves the old bundle or the new one; and nothing beside it.
+
+    Raises:
+        UsageError: see :func:`check_target`, which is asked before and after the block.
+    """
+    check_target(target, force=force)
+    real = Path(os.path.realpath(target))
+    made = _make_parents(real.parent)
+    staged: Path | None = None
+    try:
+        staged = Path(tempfile.mkdtemp(prefix=f".{real.name}.", suffix=".new", dir=real.parent))
+        yield staged
+        staged.chmod(0o777 & ~_umask())
+        _sync_tree(staged)
+        check_target(target, force=force)
+        _swap(staged, real)
+    except BaseException:
+        if staged is not None:
+            shutil.rmtree(staged, ignore_errors=True)
+        for parent in reversed(made):
+            with suppress(OSError):  # not empty: something else is in it now
+                parent.rmdir()
+        raise
+
+
+def _make_parents(directory: Path) -> list[Path]:
+    """Make *directory* and what is missing above it; what was made, topmost first."""
+    missing = [p for p in (directory, *directory.parents) if not p.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError("the target's directory can't be made", seen=f"{directory}: {error.strerror}", next="give another directory") from error
+    return missing[::-1]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_tree(directory: Path) -> None:
+    """Bring every file and directory name below *directory* to the disk."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            _sync(os.path.join(folder, name))
+        _sync(folder)
+
+
+def _sync(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _swap(staged: Path, target: Path) -> None:
+    """Rename *staged* to *target*; an old bundle there is put aside first and comes back on any failure."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    try:
+        if target.is_dir():
+            os.rename(target, aside)  # onto an empty directory: POSIX replaces it
+        os.rename(staged, target)
+        _sync(target.parent)
+    except BaseException:
+        if not target.exists() and any(aside.iterdir()):
+            os.rename(aside, target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def add_file(staged: Path, path: str, source: str | os.PathLike[str]) -> BundleFile:
+    """Copy the file *source* into a staged bundle as *path* (relative, ``/`` between its parts).
+
+    Raises InternalError for a path that leaves the bundle or is there already.
+    """
+    target = staged / _inside(path)
+    if target.exists():
+        raise InternalError("a bundle was given the same file twice", seen=path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return BundleFile(path, sha256(target), target.stat().st_size)
+
+
+def _inside(path: str) -> PurePosixPath:
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or ".." in pure.parts or "\0" in path:
+        raise InternalError("a bundle was given a file outside itself", seen=path)
+    return pure
+
+
+def finish(staged: Path, manifest: Manifest) -> Manifest:
+    """Complete a staged bundle: list its files, write ``manifest.json`` and ``report.html``.
+
+    ``files`` of the manifest returned are all that are there but those two, by path.  The report needs
+    jinja2 (extra ``report``); without it the bundle has none.
+
+    Raises:
+        InternalError: the artifact, the MNN model or a case is not there with the bytes the manifest says.
+    """
+    paths = sorted(p for p in staged.rglob("*") if p.is_file())
+    found = {(name := p.relative_to(staged).as_posix()): BundleFile(name, sha256(p), p.stat().st_size) for p in paths}
+    named = [*manifest.artifact.files, *([manifest.mnn] if manifest.mnn else []), *(BundleFile(c.path, c.sha256, c.size) for c in manifest.cases)]
+    for file in named:
+        if found.get(file.path) != file:
+            raise InternalError("a file of the bundle is not what its manifest says", seen=file.path)
+    complete = msgspec.structs.replace(manifest, files=[file for name, file in found.items() if name not in UNLISTED])
+    if deps.installed("jinja2"):
+        with atomic_write(staged / report.FILE_NAME) as page:
+            page.write(report.render(complete).encode("utf-8", "backslashreplace"))
+    with atomic_write(staged / manifests.FILE_NAME) as file_:
+        file_.write(complete.to_bytes())
+    return complete
+
+
+def write_mnn_test(directory: Path, arrays: Arrays, signature: SignatureRecord) -> str:
+    """Write one case in the layout that ``MNNConvert --testdir`` reads; why it could not be, else empty.
+
+    ``input.json`` names the inputs with their shapes, and the outputs; ``NAME.txt`` holds an array's
+    elements in C order, one a line, by the name in MNN.  MNNConvert opens ``DIR/NAME.txt`` by the
+    name as it is, so a ``/`` makes a subdirectory and ``:`` stays, as in MNN's own scripts
+    (tools/script/testMNNFromOnnx.py).  A name that would leave *directory*, or two that share a file
+    but not their values, can't be laid out: nothing is written then.
+
+    *arrays* are a case's: ``inputs/NAME`` and ``outputs/NAME`` by the signature's names.  Floats are
+    printed with ``repr`` of their float64 value, which reads back exactly; booleans as 0 and 1.
+    """
+    texts: dict[PurePosixPath, str] = {}
+    for role, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        for tensor in tensors:
+            try:
+                path = _inside(tensor.mnn_name.lstrip("/") + ".txt")
+            except InternalError:
+                return f"the name {tensor.mnn_name!r} can't be a file's"
+            text = _text(arrays[f"{role}/{tensor.name}"])
+            if texts.setdefault(path, text) != text:
+                return f"two arrays would both be {path}"
+    if any(parent in texts for path in texts for parent in path.parents):
+        return "one name would be both a file and a directory"
+    directory.mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text(text, encoding="ascii")
+    inputs = [{"name": t.mnn_name, "shape": _shape(arrays, t)} for t in signature.inputs]
+    layout = {"inputs": inputs, "outputs": [t.mnn_name for t in signature.outputs]}
+    (directory / "input.json").write_text(json.dumps(layout, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    return ""
+
+
+def _shape(arrays: Arrays, tensor: TensorRecord) -> list[int]:
+    return list(arrays[f"inputs/{tensor.name}"].shape)
+
+
+def _text(array: np.ndarray) -> str:
+    values = (array.astype(np.uint8) if array.dtype == np.bool_ else array).ravel().tolist()
+    return "".join(f"{value!r}\n" for value in values)

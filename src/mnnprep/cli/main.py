@@ -1,0 +1,96 @@
+"""The command group, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from mnnprep import __version__, errors
+
+# name -> (module, what it does); a command's module is imported when it is called, not for --help
+COMMANDS = {
+    "prepare": ("mnnprep.cli.prepare", "Prepare a model for MNN and prove the result."),
+    "inspect": ("mnnprep.cli.inspect", "Say what a file is: format, signature, operators, parameters."),
+    "verify": ("mnnprep.cli.verify", "Prove a bundle again, from the bundle alone."),
+    "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
+    "doctor": ("mnnprep.cli.doctor", "Say what is installed, which formats work and what to install."),
+}
+ISSUES = "please report it with this text, the command and the output of `mnnprep doctor --json`"
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one by one, when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        import importlib
+
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="mnnprep", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Take a trained model to a file that MNN's converter takes, and prove that it computes the same.
+
+    \b
+    Exit codes: 0 proven or done, 1 not proven, 2 wrong call, 3 refused, 70 a defect of mnnprep, 130 interrupted.
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in arguments
+    try:
+        code = cli.main(args=arguments, prog_name="mnnprep", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = errors.EXIT_INTERRUPTED
+        click.echo("interrupted; nothing was left half-written", err=True)
+    except KeyboardInterrupt:
+        code = errors.EXIT_INTERRUPTED
+        click.echo("interrupted; nothing was left half-written", err=True)
+    except click.ClickException as error:
+        hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mnnprep"
+        code = _tell(errors.UsageError(error.format_message(), next=f"see {hint} --help"), as_json)
+    except errors.MnnprepError as error:
+        code = _tell(error, as_json)
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = errors.EXIT_PROVEN
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect is told, not shown as a bare traceback
+        import traceback
+
+        trace = "".join(traceback.format_exception(error))
+        code = _tell(errors.InternalError(f"{type(error).__name__}: {error}", seen=trace), as_json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: errors.MnnprepError, as_json: bool) -> int:
+    if isinstance(error, errors.InternalError) and not error.next:
+        error.next = ISSUES
+    if as_json:
+        echo_json({"error": error.to_dict()})
+    head = {"usage": "error", "refused": "refused", "internal": "a defect of mnnprep"}[error.kind]
+    click.echo(f"{head}: {error}", err=True)
+    return error.exit_code
+
+
+def echo_json(document: Any) -> None:
+    """Print the one document of a ``--json`` run."""
+    import json
+
+    import msgspec
+
+    click.echo(json.dumps(msgspec.to_builtins(document), indent=2, ensure_ascii=False, allow_nan=False))

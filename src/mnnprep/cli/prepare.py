@@ -1,0 +1,63 @@
+"""``mnnprep prepare``."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import click
+
+from mnnprep.cli.main import echo_json
+
+
+@click.command("prepare")
+@click.argument("source")
+@click.option("-o", "--output", "output", required=True, metavar="DIR", help="The bundle to write.")
+@click.option("--weights", default="", metavar="CKPT", help="Weights for a factory: a state dict, checkpoint or safetensors file.")
+@click.option("--to", default="", metavar="FORMAT", help="The artifact's format (default: the source's first, then the next).")
+@click.option("--method", default="auto", show_default=True, metavar="NAME", help="How the artifact is made.")
+@click.option("--opset", default=13, show_default=True, type=click.IntRange(9, 30), help="The ONNX opset to start from.")
+@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as 'x=float32[batch,3,224,224]'; a name is a dynamic dimension.")
+@click.option("--dim", "dims", multiple=True, metavar="NAME=MIN:MAX", help="The range of a dynamic dimension.")
+@click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="The values an input takes.")
+@click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: an .npz by input names, an .npy, or a directory of them.")
+@click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The seed of synthesized inputs.")
+@click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
+@click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
+@click.option("--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: no limit).")
+@click.option("--trust", is_flag=True, help="Let a pickled module execute the code it names.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
+def command(
+    source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
+    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], seed: int, mnnconvert: str, timeout: float, memory: str,
+    trust: bool, force: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
+
+    \b
+    mnnprep prepare model.onnx -o out
+    mnnprep prepare net.py:build --weights net.safetensors --input 'x=float32[batch,3,224,224]' --dim batch=1:8 -o out
+    """
+    from pathlib import Path
+
+    from mnnprep.core.request import Limits, Request, make_wants, parse_factory_args, parse_size
+    from mnnprep.pipeline.prepare import prepare
+
+    request = Request(
+        source=source, weights=weights, to=to, method=method, opset=opset, wants=make_wants(inputs, dims, ranges, samples, seed),
+        factory_args=parse_factory_args(factory_args), trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
+        limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0),
+    )  # fmt: skip
+    started = time.monotonic()
+    manifest = prepare(
+        request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True)
+    )
+    if as_json:
+        echo_json(manifest)
+    else:
+        from mnnprep.cli.render import console, show_prepared
+
+        show_prepared(console(), manifest, Path(output))
+    return manifest.verdict.exit_code

@@ -1,0 +1,227 @@
+"""What a person sees in the terminal: tables of what was prepared, inspected, verified and diagnosed.
+
+Every state is a word, so that nothing hangs on colour; text from a model has its control characters made
+visible and is never read as markup.  rich is imported inside the functions: `--help` does without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnnprep.bundle import digest
+from mnnprep.bundle.manifest import Manifest
+from mnnprep.core.evidence import Check, Status, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from mnnprep.doctor import Doctor
+
+VERDICT_STYLES = {Verdict.PROVEN: "bold cyan", Verdict.UNPROVEN: "bold yellow", Verdict.DIFFERS: "bold magenta", Verdict.REFUSED: "bold magenta"}
+STATUS_STYLES = {Status.PASSED: "cyan", Status.FAILED: "bold magenta", Status.NOT_RUN: "yellow"}
+STATUS_WORDS = {Status.PASSED: "passed", Status.FAILED: "FAILED", Status.NOT_RUN: "not run"}
+OTHER_OPERATORS = 12
+LONGEST_VALUE = 400
+
+
+def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
+    """The outcome of `prepare`: what was tried and what won, errors per output and size, what stands in the way, the files."""
+    outcome = digest.concluded(manifest)
+    _headline(console, outcome, digest.meaning(manifest))
+    _attempts(console, manifest)
+    _errors(console, manifest.evidence)
+    _sizes(console, manifest)
+    _obstacles(console, manifest.evidence, manifest.signature.dims)
+    rows = [(digest.plain(f.path), digest.size_text(f.size)) for f in _headliners(manifest)]
+    _section(console, f"files in {digest.plain(target)}", _table(["", ">"], rows))
+
+
+def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Check], target: Path, dims: Iterable[str] = ()) -> None:
+    """The outcome of `verify`: every check with its answer, errors per output, what stands in the way."""
+    words = {
+        Verdict.PROVEN: "the bundle was proven again",
+        Verdict.UNPROVEN: "something that a proof needs was not run",
+        Verdict.DIFFERS: "the bundle does not compute what its references say",
+        Verdict.REFUSED: "nothing in the bundle could be run",
+    }
+    _headline(console, outcome, f"{digest.plain(target)}: {words[outcome]}")
+    rows = [(_status(c.status), digest.plain(c.check), digest.plain(c.subject)) for c in evidence]
+    _section(console, "checks", _table(["", "", ""], rows))
+    _errors(console, evidence)
+    _obstacles(console, evidence, dims)
+
+
+def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
+    """The outcome of `inspect`, given as plain data: the scalars, then inputs and outputs, operators, warnings, details."""
+    facts = {k: v for k, v in inspection.items() if not isinstance(v, (Mapping, list, tuple)) and v not in (None, "")}
+    _section(console, "", _pairs({name: _value(name, value) for name, value in facts.items()}))
+    signature = inspection.get("signature") or {}
+    for role in ("inputs", "outputs"):
+        tensors = signature.get(role) if isinstance(signature, Mapping) else None
+        if tensors:
+            _section(console, role, _table(["", "", ""], [_tensor(t) for t in tensors]))
+    operators = inspection.get("ops") or {}
+    if operators:
+        ordered = sorted(operators.items(), key=lambda item: (-int(item[1]), item[0]))
+        listed = ", ".join(f"{digest.plain(name)} {count}" for name, count in ordered[:OTHER_OPERATORS])
+        more = f", and {len(ordered) - OTHER_OPERATORS} more kinds" if len(ordered) > OTHER_OPERATORS else ""
+        _section(console, f"operators ({sum(map(int, operators.values()))})", _text(listed + more))
+    for title in ("leftovers", "warnings"):
+        if inspection.get(title):
+            _section(console, title, _table([""], [(_text(line, "yellow"),) for line in inspection[title]]))
+    known = {*facts, "signature", "ops", "leftovers", "warnings", "details"}
+    rest = {**{k: v for k, v in inspection.items() if k not in known}, **(inspection.get("details") or {})}
+    details = {name: _value(name, value) for name, value in rest.items() if value not in (None, "", [], {}, ())}
+    if details:
+        _section(console, "details", _pairs(details))
+
+
+def show_doctor(console: Console, doctor: Doctor) -> None:
+    """The outcome of `doctor`: packages, formats and converters, and what to type for those that don't work."""
+    _section(console, "", _pairs({"python": doctor.python, "platform": doctor.platform, "mnnprep": doctor.mnnprep}))
+    packages = [(p.distribution, p.version or _text("not installed", "yellow"), p.extra or "core") for p in doctor.packages]
+    _section(console, "packages", _table(["", "", ""], packages, ["package", "version", "extra"]))
+    formats = [
+        (f.title, _text("works", "cyan") if f.works else _text("no", "yellow"), ", ".join(f.targets) if f.works else "", f.needs) for f in doctor.formats
+    ]  # fmt: skip
+    _section(console, "formats", _table(["", "", "", ""], formats, ["format", "", "to", "needs"]))
+    converters = [
+        (digest.plain(c.name), _text("works", "cyan") if c.works else _text("no", "yellow"), ", ".join(c.frontends) or digest.plain(c.reason))
+        for c in doctor.converters
+    ]
+    _section(console, "converters", _table(["", "", ""], converters, ["converter", "", "frontends"]))
+    for line in doctor.advice:
+        console.print(_text(f"  next: {line}"), soft_wrap=True)
+
+
+def _headline(console: Console, outcome: Verdict, sentence: str) -> None:
+    from rich.text import Text
+
+    console.print()
+    console.print(Text.assemble((outcome.value.upper(), VERDICT_STYLES[outcome]), "  ", digest.plain(sentence)))
+
+
+def _attempts(console: Console, manifest: Manifest) -> None:
+    rows: list[tuple[RenderableType, ...]] = []
+    for attempt in manifest.artifact.attempts:
+        won = attempt.method == manifest.artifact.method and attempt.opset == manifest.artifact.opset
+        result = attempt.verdict or ("made" if attempt.ok else "failed")
+        style = "cyan" if result in ("proven", "made") else "yellow" if result == "unproven" else "magenta"
+        first_line = attempt.reason.splitlines()[0] if attempt.reason else ""
+        opset = f"opset {attempt.opset}" if attempt.opset else ""
+        rows.append((digest.plain(attempt.method), opset, _text(result, style), _text("kept" if won else ""), _text(first_line)))
+    _section(console, "tried", _table([""] * 5, rows))
+
+
+def _errors(console: Console, evidence: Sequence[Check]) -> None:
+    rows: list[tuple[RenderableType, ...]] = []
+    for worst in digest.worst_errors(evidence):
+        figures = (digest.number(worst.max_abs), digest.number(worst.max_rel), digest.cosine_text(worst.cosine))
+        rows.append((digest.plain(worst.output or "every output"), worst.stage, *figures, _used(worst)))
+    rows += [("every output", stage, "–", "–", "–", _used(None)) for stage in digest.uncompared(evidence)]
+    head = ["output", "by", "max abs", "max rel", "cosine", "tolerance used"]
+    _section(console, "errors, worst over the cases", _table(["", "", ">", ">", ">", ">"], rows, head))
+
+
+def _sizes(console: Console, manifest: Manifest) -> None:
+    sizes = digest.sizes_tried(manifest)
+    rows = [
+        (digest.plain(s.dim), str(s.size), _used(s.artifact), _used(s.mnn), _text("proven", "cyan") if s.proven else _text("not proven", "yellow"))
+        for s in sizes
+    ]
+    if rows:
+        head = ["dimension", "size", "artifact", "MNN", ""]
+        _section(console, "tolerance used, per size", _table(["", ">", ">", ">", ""], rows, head))
+
+
+def _obstacles(console: Console, evidence: Sequence[Check], dims: Iterable[str]) -> None:
+    """What stands in the way, one paragraph each: the check, why, what to do."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    found = digest.obstacles(evidence, dims)
+    if found:
+        console.print()
+        console.print(_text("in the way", "bold"))
+    for o in found:
+        check = (digest.plain(o.check), "bold")
+        console.print(Text.assemble("  ", (STATUS_WORDS[o.status], STATUS_STYLES[o.status]), "  ", check, "  ", digest.plain(o.subject)))
+        console.print(Padding(_text(o.reason.strip() or "no reason was given"), (0, 0, 0, 4), expand=False))
+        console.print(Padding(_text(f"next: {o.remedy}"), (0, 0, 0, 4), expand=False))
+
+
+def _headliners(manifest: Manifest) -> list[Any]:
+    """The files to name in the terminal: the models; the rest is in the report."""
+    return [*([manifest.mnn] if manifest.mnn else []), *manifest.artifact.files]
+
+
+def _used(worst: digest.Worst | None) -> Text:
+    if worst is None:
+        return _text("not run", "yellow")
+    if not worst.comparable:
+        return _text("not comparable", "bold magenta")
+    return _text(digest.share(worst.excess), "bold magenta" if (worst.excess or 0) > 1 else "cyan")
+
+
+def _status(status: Status) -> Text:
+    return _text(STATUS_WORDS[status], STATUS_STYLES[status])
+
+
+def _tensor(tensor: Mapping[str, Any]) -> tuple[str, str, str]:
+    shape = tensor.get("shape")
+    sizes = "?" if shape is None else digest.shape_text(["?" if e is None else e for e in shape])
+    return digest.plain(tensor.get("name", "")), digest.plain(tensor.get("dtype") or "?"), digest.plain(sizes)
+
+
+def _value(name: str, value: Any) -> str:
+    """One value in one line or so: sizes in bytes for reading, containers as short text."""
+    if name == "size" and isinstance(value, int):
+        return digest.size_text(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if name == "parameters" else str(value)
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{k} {_value('', v)}" for k, v in value.items())
+    elif isinstance(value, (list, tuple)):
+        text = ", ".join(_value("", v) for v in value)
+    else:
+        text = str(value)
+    return digest.plain(text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + " …")
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(digest.plain(text), style)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], head: Sequence[str] = ()) -> Table:
+    """A table without rules; a column given as ``>`` is right-aligned. Strings are shown as they are, never as markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=bool(head), header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+    for index, column in enumerate(columns):
+        title = head[index] if head else ""
+        table.add_column(Text(title), justify="right" if column == ">" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return table
+
+
+def _pairs(values: Mapping[str, str]) -> Table:
+    return _table(["", ""], [(_text(name, "dim"), _text(value)) for name, value in values.items()])
+
+
+def _section(console: Console, title: str, body: RenderableType) -> None:
+    from rich.padding import Padding
+
+    console.print()
+    if title:
+        console.print(_text(title, "bold"))
+    console.print(Padding(body, (0, 0, 0, 2), expand=False))

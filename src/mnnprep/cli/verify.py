@@ -1,0 +1,28 @@
+"""``mnnprep verify``."""
+
+from __future__ import annotations
+
+import click
+
+from mnnprep.cli.main import echo_json
+
+
+@click.command("verify")
+@click.argument("bundle")
+@click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def command(bundle: str, timeout: float, as_json: bool) -> int:
+    """Prove BUNDLE again from itself alone: hashes, and MNN on the stored cases against the stored references."""
+    from pathlib import Path
+
+    from mnnprep.core.request import Limits
+    from mnnprep.pipeline.verify import verify
+
+    found = verify(Path(bundle), limits=Limits(timeout=timeout), tell=lambda text: click.echo(text, err=True))
+    if as_json:
+        echo_json(found)
+    else:
+        from mnnprep.cli.render import console, show_verification
+
+        show_verification(console(), found)
+    return found.verdict.exit_code

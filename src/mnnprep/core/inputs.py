@@ -1,0 +1,106 @@
+"""Making input arrays: from samples on disk, or synthesized from a specification with a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnnprep.core.files import Arrays, load_arrays
+from mnnprep.core.signature import TensorSpec
+from mnnprep.errors import RefusedError, UsageError
+
+Range = tuple[float, float]
+
+
+def synthesize(specs: tuple[TensorSpec, ...], dims: Mapping[str, int], seed: int, ranges: Mapping[str, Range], scale: float = 1.0) -> Arrays:
+    """Input arrays for *specs* at the sizes *dims*; the same arguments always give the same arrays.
+
+    An input with a range is uniform in it.  Without one, floats are standard normal times *scale*;
+    a mask (an integer or boolean input with ``mask`` in its name) is a run of ones and then zeros
+    along its last axis, as padding makes it (all ones for an even seed); other integers are 0 or 1.
+    """
+    arrays: Arrays = {}
+    for position, spec in enumerate(specs):
+        rng = np.random.Generator(np.random.PCG64([seed, position]))
+        arrays[spec.name] = _array(spec, spec.sizes(dims), rng, ranges.get(spec.name), seed, scale)
+    return arrays
+
+
+def _array(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator, interval: Range | None, seed: int, scale: float) -> npt.NDArray[Any]:
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        values = rng.uniform(*interval, size=shape) if interval else rng.standard_normal(shape) * scale
+        return np.asarray(values).astype(dtype)
+    if interval is not None:
+        return np.asarray(rng.integers(int(interval[0]), int(interval[1]), size=shape, endpoint=True)).astype(dtype)
+    if "mask" in spec.name.lower() and shape:
+        length = shape[-1]
+        kept = np.full((*shape[:-1], 1), length) if seed % 2 == 0 else rng.integers((length + 1) // 2, length + 1, size=(*shape[:-1], 1))
+        return np.asarray(np.arange(length) < kept).astype(dtype)
+    return np.asarray(rng.integers(0, 2, size=shape)).astype(dtype)
+
+
+def read_samples(path: str, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
+    """The samples under *path*, each with its name: an ``.npz`` by input names, an ``.npy`` for a net
+    with one input, or a directory of those (in the order of their names).
+
+    Raises:
+        UsageError: nothing there, an unknown name, a shape or dtype that doesn't fit.
+        RefusedError: a file that can't be read as arrays.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise UsageError("there are no samples at this path", seen=path, next="give an .npz, an .npy or a directory of them to --samples")
+    files = sorted(f for f in root.iterdir() if f.suffix in (".npz", ".npy")) if root.is_dir() else [root]
+    if not files:
+        raise UsageError("this directory holds no .npz or .npy file", seen=path, next="write one .npz per sample, with an array per input name")
+    return [(file.name, _fit(file, _read_arrays(file, specs), specs)) for file in files]
+
+
+def _read_arrays(file: Path, specs: tuple[TensorSpec, ...]) -> Arrays:
+    try:
+        if file.suffix == ".npz":
+            return {name.removeprefix("inputs/"): array for name, array in load_arrays(file).items() if not name.startswith("outputs/")}
+        if file.suffix != ".npy":
+            raise UsageError("samples are .npz or .npy files", seen=file.name, next="save the arrays with numpy.savez")
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise RefusedError("a sample could not be read as arrays", seen=f"{file.name}: {error}", next="write it again with numpy.savez") from error
+    if len(specs) != 1:
+        raise UsageError(
+            "an .npy sample fits only a net with one input", seen=f"{file.name}, and {len(specs)} inputs",
+            next="save an .npz with the arrays " + ", ".join(s.name for s in specs),
+        )  # fmt: skip
+    return {specs[0].name: array}
+
+
+def _fit(file: Path, arrays: Arrays, specs: tuple[TensorSpec, ...]) -> Arrays:
+    names = [s.name for s in specs]
+    if set(arrays) != set(names):
+        raise UsageError("a sample's arrays are not the model's inputs", seen=f"{file.name}: {', '.join(arrays)}", next="name them " + ", ".join(names))
+    fitted: Arrays = {}
+    for spec in specs:
+        array = arrays[spec.name]
+        if array.ndim != len(spec.shape) or any(isinstance(e, int) and e != n for e, n in zip(spec.shape, array.shape, strict=False)):
+            raise UsageError(f"a sample's {spec.name} has another shape than the model takes", seen=f"{file.name}: {list(array.shape)}", next=f"give {spec}")
+        if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+            raise UsageError(f"a sample's {spec.name} has another dtype than the model takes", seen=f"{file.name}: {array.dtype}", next=f"give {spec}")
+        fitted[spec.name] = array.astype(spec.dtype)
+    return fitted
+
+
+def sizes_of(arrays: Mapping[str, npt.NDArray[Any]], specs: tuple[TensorSpec, ...], label: str) -> dict[str, int]:
+    """The size of every dynamic dimension in *arrays*. Raises UsageError when one has two sizes."""
+    dims: dict[str, int] = {}
+    for spec in specs:
+        for extent, size in zip(spec.shape, arrays[spec.name].shape, strict=True):
+            if isinstance(extent, str) and dims.setdefault(extent, int(size)) != size:
+                raise UsageError(
+                    f"a sample gives the dimension {extent} two sizes", seen=f"{label}: {dims[extent]} and {size}",
+                    next="dimensions of one name have one size; name them differently with --input if they are not the same",
+                )  # fmt: skip
+    return dims

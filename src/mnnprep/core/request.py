@@ -1,0 +1,92 @@
+"""What one call of `prepare` asks for, validated once at the edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from mnnprep.core.messages import Wants
+from mnnprep.core.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
+from mnnprep.errors import UsageError
+
+DEFAULT_TIMEOUT = 1800.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """For every step: wall time in seconds, resident memory in bytes (0: none)."""
+
+    timeout: float = DEFAULT_TIMEOUT
+    memory: int = 0
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """``source`` is a path or a factory; ``to`` empty means the format's default, then the next.
+
+    ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
+    """
+
+    source: str
+    weights: str = ""
+    to: str = ""
+    method: str = "auto"
+    opset: int = 13
+    wants: Wants = Wants()
+    factory_args: dict[str, str] = msgspec.field(default_factory=dict)
+    trust: bool = False
+    mnnconvert: str = ""
+    limits: Limits = Limits()
+
+
+def make_wants(
+    inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0
+) -> Wants:
+    """The text forms of ``--input``, ``--dim``, ``--range`` as :class:`Wants`. Raises UsageError."""
+    specs = tuple(parse_input(text) for text in inputs)
+    _unique("--input", [s.name for s in specs])
+    parsed = tuple(parse_dim(text) for text in dims)
+    _unique("--dim", [d.name for d in parsed])
+    intervals = [parse_range(text) for text in ranges]
+    _unique("--range", [name for name, _ in intervals])
+    _check_dims(specs, parsed)
+    return Wants(inputs=specs, dims=parsed, ranges=dict(intervals), samples=str(Path(samples).absolute()) if samples else "", seed=seed)
+
+
+def _unique(option: str, names: list[str]) -> None:
+    twice = [n for n in dict.fromkeys(names) if names.count(n) > 1]
+    if twice:
+        raise UsageError(f"{option} is given twice for {twice[0]}", seen=twice[0], next="give it once")
+
+
+def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
+    names = {e for s in specs for e in s.shape if isinstance(e, str)}
+    for dim in dims:
+        if specs and dim.name not in names:
+            raise UsageError(
+                f"--dim names {dim.name}, which is in no --input", seen=f"{dim.name}={dim.min}:{dim.max}",
+                next="use the name in a shape, for example --input 'x=float32[%s,3,224,224]'" % dim.name,
+            )  # fmt: skip
+
+
+def parse_factory_args(texts: tuple[str, ...]) -> dict[str, str]:
+    """``key=value`` pairs. Raises UsageError."""
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError("a --factory-arg could not be read", seen=text, next="write key=value, for example --factory-arg classes=10")
+        pairs[key] = value
+    return pairs
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes: a number with an optional K, M, G or T (powers of 1024) and B. Raises UsageError."""
+    body = text.strip().upper().removesuffix("IB").removesuffix("B")
+    unit = body[-1:] if body[-1:].isalpha() else ""
+    try:
+        return int(float(body.removesuffix(unit)) * _UNITS[unit])
+    except (KeyError, ValueError) as error:
+        raise UsageError("a size could not be read", seen=text, next="write a number with a unit, for example 2GB") from error

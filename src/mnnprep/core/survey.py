@@ -1,0 +1,436 @@
+"""Surveying a source: complete its signature, choose cases, run the reference, measure its noise.
+
+One driver for every framework: it is given a :class:`Net`, the loaded and untouched source, and
+runs in the worker that loaded it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mnnprep.core.compare import Tolerance
+from mnnprep.core.evidence import Check, Status, failed, passed
+from mnnprep.core.files import Arrays, file_ref, save_arrays
+from mnnprep.core.inputs import Range, read_samples, sizes_of, synthesize
+from mnnprep.core.messages import CaseFile, Wants
+from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
+from mnnprep.errors import RefusedError, UsageError
+
+VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
+LADDER = (16, 32, 8, 4, 2, 1, 64, 128, 224, 256, 512, 576, 1024, 4096, 16000)  # sizes tried for an unknown dimension
+TRIALS = 400
+LEAST_CASES = 3
+SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
+BATCH_NAMES = ("n", "b", "batch", "batch_size", "batchsize", "bs")
+DEFAULT_BATCH = 2
+
+
+class Refused(Exception):
+    """The net can't compute with these inputs (a shape or value it does not take)."""
+
+
+class Net(Protocol):
+    """A loaded source. ``inputs`` are as the source declares them; ``run`` raises Refused."""
+
+    inputs: tuple[TensorSpec, ...]
+    example: Arrays  # real inputs that came with the source, or empty
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """The outputs by name, in order."""
+
+    def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """The same in float64 throughout, or None where the framework can't."""
+
+    def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """The index ranges of integer inputs that the net looks up in tables, from one run."""
+
+    def insensitive(self) -> dict[str, str]:
+        """Outputs that by design don't depend on the values of any input, with the reason."""
+
+
+@dataclass
+class Case:
+    origin: str
+    dims: dict[str, int]
+    inputs: Arrays
+    outputs: Arrays
+
+
+@dataclass
+class Surveyed:
+    """The outcome; ``write`` puts the cases on disk."""
+
+    signature: Signature
+    cases: list[Case]
+    checks: list[Check]
+    noise: dict[str, float]
+    exempt: dict[str, str]
+    swept: dict[str, list[int]] = field(default_factory=dict)
+    infeasible: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def write(self, directory: Path) -> list[CaseFile]:
+        return [write_case(directory, index, case) for index, case in enumerate(self.cases)]
+
+
+def write_case(directory: Path, index: int, case: Case) -> CaseFile:
+    path = directory / f"case-{index}.npz"
+    arrays = {f"inputs/{n}": a for n, a in case.inputs.items()} | {f"outputs/{n}": a for n, a in case.outputs.items()}
+    save_arrays(path, arrays)
+    return CaseFile(index=index, origin=case.origin, dims=case.dims, file=file_ref(path))
+
+
+def declare(inputs: tuple[TensorSpec, ...], wants: Wants) -> tuple[tuple[TensorSpec, ...], tuple[Dim, ...], dict[str, Range]]:
+    """Lay what the user declares over what the source says of its inputs.
+
+    A declared shape may fix a dynamic dimension or rename it; it may not change a fixed one.
+    Raises UsageError for an unknown input or dimension, another rank, dtype or fixed size.
+    """
+    known = [s.name for s in inputs]
+    for want in wants.inputs:
+        named("input", want.name, known, "--input")
+    for name in wants.ranges:
+        named("input", name, known, "--range")
+    wanted = {w.name: w for w in wants.inputs}
+    specs = tuple(_overlay(spec, wanted.get(spec.name)) for spec in inputs)
+    names = dim_names(specs)
+    for dim in wants.dims:
+        named("dimension", dim.name, names, "--dim")
+    declared = {d.name: d for d in wants.dims}
+    dims = tuple(declared.get(name, Dim(name)) for name in names)
+    return specs, dims, dict(wants.ranges)
+
+
+def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
+    if want is None:
+        return spec
+    if want.dtype != spec.dtype:
+        raise UsageError(f"--input gives {spec.name} another dtype than the source has", seen=want.dtype, next=f"the source has {spec}")
+    if len(want.shape) != len(spec.shape):
+        raise UsageError(f"--input gives {spec.name} another number of dimensions than the source has", seen=str(want), next=f"the source has {spec}")
+    for have, asked in zip(spec.shape, want.shape, strict=True):
+        if isinstance(have, int) and have != asked:
+            raise UsageError(
+                f"--input changes a fixed dimension of {spec.name}", seen=f"{asked} in place of {have}",
+                next=f"the source has {spec}; export it again to change a fixed dimension",
+            )  # fmt: skip
+    return want
+
+
+def survey(net: Net, wants: Wants) -> Surveyed:
+    """Choose the cases, run the reference on each, and say what the source proves of itself.
+
+    Raises:
+        UsageError: what the user declared does not fit the source.
+        RefusedError: no input shape was found that the source takes.
+    """
+    specs, dims, ranges = declare(net.inputs, wants)
+    samples = _samples(net, wants, specs)
+    ranges = _sample_ranges(samples, specs) | ranges
+    base = _base_sizes(net, specs, dims, ranges, samples)
+    ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
+    specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
+
+    cases: list[Case] = []
+    for name, arrays in samples:
+        try:
+            cases.append(Case(name, sizes_of(arrays, specs, name), arrays, net.run(arrays)))
+        except Refused as error:
+            raise UsageError("the source does not take a sample", seen=f"{name}: {error}", next="give samples that the source computes with") from error
+    seeds = range(wants.seed, wants.seed + (LEAST_CASES if not dims else 2))
+    cases += [_case(net, specs, base, seed, ranges) for seed in seeds]
+    out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
+    _sweep(net, specs, dims, base, ranges, wants.seed, out)
+    _search_sensitivity(net, specs, base, ranges, wants, out)
+    out.checks.append(passed("reference", numbers={"cases": len(out.cases)}))
+    determinism = _determinism(net, out.cases)
+    out.checks.append(determinism)
+    out.noise = _noise(net, out.cases, wants.seed)
+    out.checks.append(_vacuity(out))
+    if determinism.status is Status.PASSED:
+        out.checks.extend(_drowned(out))
+    outputs = tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs)
+    out.signature = Signature(specs, outputs, dims)
+    return out
+
+
+def base_case(net: Net, wants: Wants) -> Arrays:
+    """The inputs an export is made with: those of the survey's first synthesized case, or the first sample."""
+    specs, dims, ranges = declare(net.inputs, wants)
+    samples = _samples(net, wants, specs)
+    ranges = _sample_ranges(samples, specs) | ranges
+    base = _base_sizes(net, specs, dims, ranges, samples)
+    if samples and not dims:
+        return samples[0][1]
+    ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
+    return synthesize(specs, base, wants.seed, ranges)
+
+
+def _samples(net: Net, wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
+    """The real inputs, each with its origin: the source's own example, then the user's samples."""
+    example = net.example
+    own = [("the source's example", example)] if example and _fits(example, specs) else []
+    return own + [(f"samples {name}", arrays) for name, arrays in (read_samples(wants.samples, specs) if wants.samples else [])]
+
+
+def _fits(arrays: Arrays, specs: tuple[TensorSpec, ...]) -> bool:
+    return set(arrays) == {s.name for s in specs} and all(
+        arrays[s.name].dtype == s.dtype
+        and arrays[s.name].ndim == len(s.shape)
+        and all(isinstance(e, str) or e == n for e, n in zip(s.shape, arrays[s.name].shape, strict=True))
+        for s in specs
+    )
+
+
+def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, ...]) -> dict[str, Range]:
+    """The interval of each floating input's values in the real inputs, where they have one."""
+    ranges: dict[str, Range] = {}
+    for spec in specs:
+        arrays = [a[spec.name] for origin, a in samples if origin != "the source's example" and a[spec.name].size]
+        if arrays and np.dtype(spec.dtype).kind in "fiu":
+            low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
+            if math.isfinite(low) and math.isfinite(high) and low < high:
+                ranges[spec.name] = (low, high)
+    return ranges
+
+
+def _case(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: int, ranges: dict[str, Range], scale: float = 1.0) -> Case:
+    arrays = synthesize(specs, sizes, seed, ranges, scale)
+    origin = f"seed {seed}" + (f", scale {scale:g}" if scale != 1.0 else "")
+    return Case(origin, dict(sizes), arrays, net.run(arrays))
+
+
+def _fit_bounds(bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple[TensorSpec, ...]) -> dict[str, Range]:
+    """What the user said of an input's values, else the range of the table it indexes."""
+    for name, (low, high) in ranges.items():
+        if name in bounds and not (bounds[name][0] <= low and high <= bounds[name][1]):
+            raise UsageError(
+                f"--range lets {name} leave the table it indexes", seen=f"{low:g}:{high:g}", next=f"its indices are {bounds[name][0]:g}:{bounds[name][1]:g}"
+            )
+    return {s.name: (ranges.get(s.name) or bounds[s.name]) for s in specs if s.name in ranges or s.name in bounds}
+
+
+def _base_sizes(
+    net: Net, specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...], ranges: dict[str, Range], samples: list[tuple[str, Arrays]]
+) -> dict[str, int]:
+    """Sizes of all dynamic dimensions that the source computes with."""
+    if samples and dims:
+        sizes = sizes_of(samples[0][1], specs, samples[0][0])
+        for dim in dims:
+            if not dim.admits(sizes[dim.name]):
+                raise UsageError(f"a sample's dimension {dim.name} is outside its --dim", seen=f"{sizes[dim.name]}", next=f"declared is {dim.min}:{dim.max}")
+        wider = {n: DEFAULT_BATCH if s == 1 and next(d for d in dims if d.name == n).admits(DEFAULT_BATCH) else s for n, s in sizes.items()}
+        return wider if _runs(net, specs, wider, ranges) else sizes
+    if samples:
+        return {}
+    if not dims:
+        try:
+            net.run(synthesize(specs, {}, 0, ranges))
+        except Refused as error:
+            raise RefusedError(
+                "the source does not compute with inputs of its own signature", seen=f"{', '.join(map(str, specs))}: {error}",
+                next="give real inputs with --samples, or the values it takes with --range",
+            ) from error  # fmt: skip
+        return {}
+    last = ""
+    for sizes in itertools.islice(_candidates(dims, batch_dims(specs)), TRIALS):
+        try:
+            net.run(synthesize(specs, sizes, 0, ranges))
+            return sizes
+        except Refused as error:
+            last = f"at {', '.join(f'{k}={v}' for k, v in sizes.items())}: {error}"
+    raise RefusedError(
+        "no sizes were found for the dynamic dimensions that the source computes with", seen=last,
+        next="fix or bound them with --input and --dim, or give real inputs with --samples",
+    )  # fmt: skip
+
+
+def _runs(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], ranges: dict[str, Range]) -> bool:
+    try:
+        net.run(synthesize(specs, sizes, 0, ranges))
+    except Refused:
+        return False
+    return True
+
+
+def batch_dims(specs: tuple[TensorSpec, ...]) -> frozenset[str]:
+    """The dimensions that look like a batch: by their name, or as they only ever come first of several."""
+    names = dim_names(specs)
+    first = {s.shape[0] for s in specs if len(s.shape) > 1}
+    later = {e for s in specs for e in s.shape[1:]} | {s.shape[0] for s in specs if len(s.shape) == 1}
+    return frozenset(n for n in names if n.lower() in BATCH_NAMES or (n in first and n not in later))
+
+
+def _candidates(dims: tuple[Dim, ...], batches: frozenset[str]) -> Iterator[dict[str, int]]:
+    """Sizes to try, likely ones first: all alike but for the batch, then each dimension on its own."""
+
+    def ladder(dim: Dim) -> list[int]:
+        first = (DEFAULT_BATCH, 1, 3, 4, *LADDER) if dim.name in batches else (dim.min * 2 if dim.min else 0, *LADDER)
+        sizes = [s for s in first if s and dim.admits(s)]
+        ends = [s for s in (dim.min, dim.max) if s is not None]
+        return list(dict.fromkeys(sizes + ends))
+
+    ladders = {d.name: ladder(d) for d in dims}
+    for step, batch in itertools.product(range(len(LADDER)), (0, 1)):
+        yield {n: (options[min(batch, len(options) - 1)] if n in batches else options[min(step, len(options) - 1)]) for n, options in ladders.items()}
+    for combination in itertools.product(*ladders.values()):
+        yield dict(zip(ladders, combination, strict=True))
+
+
+def sweep_sizes(dim: Dim, base: int, *, batch: bool) -> list[int]:
+    """The sizes a dimension is tried at: both ends, 2, a prime between (declared); else near the base."""
+    if not dim.declared:
+        return list(dict.fromkeys((base, 1, 3) if batch else (base, base + 1, 2 * base)))
+    assert dim.min is not None and dim.max is not None
+    sizes = [dim.min, dim.max, *(s for s in (2,) if dim.admits(s))]
+    middle = (dim.min + dim.max) / 2
+    primes = [p for p in range(max(3, dim.min + 1), min(dim.max, 1000)) if all(p % q for q in range(2, math.isqrt(p) + 1))]
+    sizes += sorted(primes, key=lambda p: abs(p - middle))[:1]
+    return sorted(set(sizes))
+
+
+def _sweep(
+    net: Net, specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...], base: dict[str, int], ranges: dict[str, Range], seed: int, out: Surveyed
+) -> None:
+    """Add a case for every size of every dimension; note the sizes that the source refuses."""
+    for dim in dims:
+        for size in sweep_sizes(dim, base[dim.name], batch=dim.name in batch_dims(specs)):
+            if any(c.dims[dim.name] == size for c in out.cases):
+                continue
+            try:
+                out.cases.append(_case(net, specs, base | {dim.name: size}, seed + len(out.cases), ranges))
+            except Refused as error:
+                out.infeasible.setdefault(dim.name, {})[str(size)] = str(error).splitlines()[0] if str(error) else "refused"
+        out.swept[dim.name] = sorted({c.dims[dim.name] for c in out.cases})
+
+
+def _tolerances(out: Surveyed) -> Tolerance:
+    return Tolerance(noise=out.noise)
+
+
+def _sensitive(name: str, cases: list[Case], tolerance: Tolerance) -> bool:
+    """Whether two cases of the same shapes differ clearly somewhere in this output."""
+    for a, b in itertools.combinations(cases, 2):
+        x, y = a.outputs[name], b.outputs[name]
+        if a.dims != b.dims or x.shape != y.shape or not x.size:
+            continue
+        if x.dtype.kind != "f":
+            if np.any(x != y):
+                return True
+            continue
+        both = np.isfinite(x) & np.isfinite(y)
+        gap = np.abs(np.where(both, x, 0).astype(np.float64) - np.where(both, y, 0).astype(np.float64))
+        limit = np.maximum(tolerance.threshold(name, x), tolerance.threshold(name, y))
+        if np.any((gap > VACUITY_FACTOR * limit) & both):
+            return True
+    return False
+
+
+def _search_sensitivity(
+    net: Net, specs: tuple[TensorSpec, ...], base: dict[str, int], ranges: dict[str, Range], wants: Wants, out: Surveyed
+) -> None:
+    """Where the cases leave an output unmoved, look for inputs that move it, and add them."""
+    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not _sensitive(n, out.cases, _tolerances(out))]
+    for trial, scale in enumerate(SEARCH_SCALES, start=100):
+        if not dull:
+            return
+        try:
+            case = _case(net, specs, base, wants.seed + trial, ranges, scale)
+        except Refused:
+            continue
+        moved = [n for n in dull if _sensitive(n, [*out.cases, case], _tolerances(out))]
+        if moved:
+            out.cases.append(case)
+            dull = [n for n in dull if n not in moved]
+
+
+def _vacuity(out: Surveyed) -> Check:
+    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not _sensitive(n, out.cases, _tolerances(out))]
+    if dull:
+        return failed(
+            "vacuity",
+            f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant would pass; give inputs that do with --samples or --range",
+            subject=", ".join(dull),
+        )
+    numbers = {"exempt": [f"{n}: {why}" for n, why in out.exempt.items()]} if out.exempt else {}
+    return passed("vacuity", numbers=numbers)
+
+
+def _drowned(out: Surveyed) -> list[Check]:
+    tolerance = _tolerances(out)
+    drowned = sorted({n for c in out.cases for n, a in c.outputs.items() if a.dtype.kind == "f" and tolerance.drowned(n, a) and np.any(a)})
+    if not drowned:
+        return []
+    return [
+        failed(
+            "noise",
+            f"the source's own noise floor in {', '.join(drowned)} is above a tenth of {tolerance.ceiling:g} of its largest value: the net can't be told from its noise",
+            subject=", ".join(drowned),
+            numbers={n: out.noise[n] for n in drowned},
+        )
+    ]
+
+
+def _determinism(net: Net, cases: list[Case]) -> Check:
+    for case in cases[:2]:
+        again = net.run(case.inputs)
+        moved = [n for n, a in case.outputs.items() if a.shape != again[n].shape or not np.array_equal(a, again[n], equal_nan=a.dtype.kind == "f")]
+        if moved:
+            return failed(
+                "determinism",
+                f"the same input gave another {', '.join(moved)} the second time: a random operator reaches it; make the noise an input of the model",
+                subject=", ".join(moved),
+            )
+    return passed("determinism", numbers={"runs": 2 * min(2, len(cases))})
+
+
+def _noise(net: Net, cases: list[Case], seed: int) -> dict[str, float]:
+    """The noise floor of every floating output: float32 against float64 where the framework can,
+    else the largest change under one-ulp perturbations of the floating inputs."""
+    noise: dict[str, float] = {}
+    for case in cases[:2]:
+        other = net.run_precise(case.inputs)
+        if other is None:
+            other = _perturbed(net, case, seed)
+        for name, reference in case.outputs.items():
+            array = other.get(name) if other else None
+            if reference.dtype.kind != "f" or array is None or array.shape != reference.shape:
+                continue
+            gap = np.abs(reference.astype(np.float64) - array.astype(np.float64))
+            noise[name] = max(noise.get(name, 0.0), float(gap[np.isfinite(gap)].max(initial=0.0)))
+    return noise
+
+
+def _perturbed(net: Net, case: Case, seed: int) -> Arrays | None:
+    rng = np.random.Generator(np.random.PCG64([seed, 1]))
+    moved = {
+        n: np.nextafter(a, np.where(rng.random(a.shape) < 0.5, -np.inf, np.inf).astype(a.dtype)).astype(a.dtype) if a.dtype.kind == "f" else a
+        for n, a in case.inputs.items()
+    }
+    try:
+        return net.run(moved)
+    except Refused:
+        return None
+
+
+def _output_spec(name: str, cases: list[Case], dims: tuple[Dim, ...]) -> TensorSpec:
+    """An output's specification as the cases show it: an axis that follows one dimension has its
+    name; one that varies otherwise is named ``NAME_axisK``."""
+    first = cases[0].outputs[name]
+    shape: list[int | str] = []
+    for axis in range(first.ndim):
+        sizes = [c.outputs[name].shape[axis] if c.outputs[name].ndim == first.ndim else -1 for c in cases]
+        follows = [d.name for d in dims if all(c.dims[d.name] == n for c, n in zip(cases, sizes, strict=True))]
+        if len(set(sizes)) == 1 and not (follows and len({c.dims[follows[0]] for c in cases}) > 1):
+            shape.append(sizes[0])
+        else:
+            shape.append(follows[0] if follows else f"{name}_axis{axis}")
+    return TensorSpec(name, first.dtype.name, tuple(shape))
+
+

@@ -1,0 +1,165 @@
+"""Reading an ONNX graph: training leftovers, index ranges, outputs that no input value reaches, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mnnprep.core.evidence import Check, failed, passed
+from mnnprep.core.files import Arrays
+from mnnprep.core.inputs import Range
+from mnnprep.deps import require
+
+# Operators whose first output depends on the shape of their input alone.
+SHAPE_ONLY = frozenset({"Shape", "Size"})
+# Index-preserving steps between a graph input and the Gather that looks it up.
+INDEX_PRESERVING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand"})
+
+
+def load_graph(path: str | Path) -> Any:
+    """The ModelProto at *path* without its external data."""
+    return require("onnx").load(str(path), load_external_data=False)
+
+
+def subgraphs(node: Any) -> Iterator[Any]:
+    """The graphs among a node's attributes (the bodies of If, Loop and Scan)."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_nodes(graph: Any) -> Iterator[Any]:
+    """Every node of a graph, the bodies of control flow included."""
+    for node in graph.node:
+        yield node
+        for body in subgraphs(node):
+            yield from all_nodes(body)
+
+
+def label(node: Any) -> str:
+    """A node as an engineer looks for it: its operator and its name (or first output)."""
+    return f"{node.op_type} {node.name or next(iter(node.output), '')}"
+
+
+def opset_of(model: Any) -> int:
+    """The version of the default operator set, as the file says."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def inference_mode(model: Any) -> Check:
+    """Whether nothing of training is left in the graph: a Dropout or BatchNormalization in training mode."""
+    opset = opset_of(model)
+    constants = _constants(model.graph)
+    left = []
+    nodes = [*all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
+    for node in nodes:
+        if node.op_type == "Dropout" and opset >= 12:
+            mode = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else False
+            ratio = constants.get(node.input[1]) if len(node.input) > 1 and node.input[1] else 0.5
+            if mode is None or (bool(mode) and ratio != 0.0):
+                left.append(f"{label(node)} in training mode" if mode is not None else f"{label(node)}, whose training_mode is computed")
+        elif node.op_type == "BatchNormalization" and (
+            any(a.name == "training_mode" and a.i == 1 for a in node.attribute) or (opset < 14 and len([o for o in node.output if o]) > 1)
+        ):
+            left.append(f"{label(node)} in training mode")
+    if left:
+        shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
+        return failed("inference_mode", f"training is left in the graph: {shown}; export the model in eval mode", subject=left[0])
+    return passed("inference_mode", numbers={"nodes": len(nodes)})
+
+
+def _constants(graph: Any) -> dict[str, Any]:
+    """The scalar initializers and Constant nodes of a graph and its bodies, as Python numbers."""
+    numpy_helper = require("onnx.numpy_helper")
+    values: dict[str, Any] = {}
+
+    def note(name: str, tensor: Any) -> None:
+        if not tensor.external_data and all(d == 1 for d in tensor.dims):
+            array = numpy_helper.to_array(tensor)
+            if array.size == 1:
+                values[name] = array.reshape(()).item()
+
+    def visit(graph: Any) -> None:
+        for tensor in graph.initializer:
+            note(tensor.name, tensor)
+        for node in graph.node:
+            if node.op_type == "Constant":
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        note(node.output[0], attribute.t)
+            for body in subgraphs(node):
+                visit(body)
+
+    visit(graph)
+    return values
+
+
+def index_bounds(model: Any) -> dict[str, Range]:
+    """For every integer graph input that indexes a constant table through Gather: its valid range."""
+    graph = model.graph
+    tables = {t.name: tuple(t.dims) for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            tables.update({node.output[0]: tuple(a.t.dims) for a in node.attribute if a.name == "value"})
+    origin = {i.name: i.name for i in graph.input if i.name not in tables}
+    bounds: dict[str, Range] = {}
+    for node in graph.node:
+        if node.op_type in INDEX_PRESERVING and node.input and node.input[0] in origin:
+            origin[node.output[0]] = origin[node.input[0]]
+        elif node.op_type == "Gather" and node.input[0] in tables and node.input[1] in origin:
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            size = tables[node.input[0]][axis]
+            name = origin[node.input[1]]
+            bounds[name] = (0.0, float(min(size - 1, bounds.get(name, (0, size - 1))[1])))
+    return bounds
+
+
+def insensitive_outputs(model: Any) -> dict[str, str]:
+    """The graph outputs that depend on no value of any graph input, only on shapes or on constants."""
+    graph = model.graph
+    initialized = {t.name for t in graph.initializer}
+    reached = {i.name for i in graph.input if i.name not in initialized}
+
+    def outer_names(node: Any) -> set[str]:
+        names = set(node.input)
+        for body in subgraphs(node):
+            for inner in all_nodes(body):
+                names.update(inner.input)
+        return names
+
+    shaped: set[str] = set()
+    for node in graph.node:
+        names = outer_names(node)
+        if names & reached and node.op_type not in SHAPE_ONLY:
+            reached.update(o for o in node.output if o)
+        elif names & (reached | shaped):
+            shaped.update(o for o in node.output if o)
+    reasons = {True: "depends on shapes alone", False: "is a constant"}
+    return {o.name: reasons[o.name in shaped] for o in graph.output if o.name not in reached}
+
+
+def tensors_of(path: str | Path) -> Arrays:
+    """Every initializer and Constant of the model at *path*, by name, external data included.
+
+    A dtype NumPy does not have (bfloat16, float8, int4) is given as its raw storage.
+    """
+    onnx = require("onnx")
+    numpy_helper = require("onnx.numpy_helper")
+    model = onnx.load(str(path), load_external_data=True)
+    tensors: Arrays = {}
+
+    def visit(graph: Any, prefix: str) -> None:
+        for tensor in graph.initializer:
+            tensors[prefix + tensor.name] = numpy_helper.to_array(tensor)
+        for node in graph.node:
+            if node.op_type == "Constant":
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        tensors[prefix + node.output[0]] = numpy_helper.to_array(attribute.t)
+            for number, body in enumerate(subgraphs(node)):
+                visit(body, f"{prefix}{node.name or node.output[0]}[{number}]/")
+
+    visit(model.graph, "")
+    return tensors

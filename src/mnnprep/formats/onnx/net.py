@@ -1,0 +1,90 @@
+"""An ONNX file as a net: onnxruntime on one thread."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from mnnprep.core.files import Arrays
+from mnnprep.core.inputs import Range
+from mnnprep.core.signature import DTYPES, TensorSpec
+from mnnprep.core.survey import Refused
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx import graph
+
+# onnxruntime's names of element types that differ from NumPy's
+ORT_DTYPES = {"float": "float32", "double": "float64"}
+
+
+def open_session(path: str, *, optimize: bool) -> Any:
+    """An onnxruntime session on the CPU, one thread; unoptimized, it computes the graph as written.
+
+    Raises RefusedError when onnxruntime can't load the model.
+    """
+    ort = require("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own C++ module
+        raise RefusedError(
+            "onnxruntime can't load this model, so there is no reference to prove it against", seen=_first_line(error),
+            next="check the file with `python -m onnx.checker`, or export it again",
+        ) from error  # fmt: skip
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def spec_of(argument: Any) -> TensorSpec:
+    """The TensorSpec of a session's input or output; an unknown dimension is named after its place."""
+    kind = argument.type.removeprefix("tensor(").removesuffix(")")
+    dtype = ORT_DTYPES.get(kind, kind)
+    if dtype not in DTYPES or not argument.type.startswith("tensor("):
+        raise RefusedError(
+            f"{argument.name} is of a type that MNN can't be fed", seen=argument.type,
+            next="make the model take and give plain tensors of numbers: move text, sequences and maps out of the graph",
+        )  # fmt: skip
+    shape = tuple(
+        size if isinstance(size, int) and size > 0 else (size if isinstance(size, str) and size else f"{argument.name}_{axis}")
+        for axis, size in enumerate(argument.shape)
+    )
+    return TensorSpec(argument.name, dtype, shape)
+
+
+class OnnxNet:
+    """See :class:`mnnprep.core.survey.Net`; the reference of an ONNX file is its unoptimized graph."""
+
+    def __init__(self, path: str, *, optimize: bool = False) -> None:
+        self.path = path
+        self.example: Arrays = {}
+        self._session = open_session(path, optimize=optimize)
+        self.inputs = tuple(spec_of(argument) for argument in self._session.get_inputs())
+        self._outputs = [spec_of(argument).name for argument in self._session.get_outputs()]
+        if not self.inputs:
+            raise RefusedError("the model has no input, so nothing can be proven of it", seen=f"outputs: {', '.join(self._outputs)}", next="export it with its inputs")
+
+    @cached_property
+    def model(self) -> Any:
+        return graph.load_graph(self.path)
+
+    def run(self, inputs: Arrays) -> Arrays:
+        try:
+            values = self._session.run(self._outputs, inputs)
+        except Exception as error:  # onnxruntime raises classes of its own C++ module
+            raise Refused(_first_line(error)) from error
+        return dict(zip(self._outputs, values, strict=True))
+
+    def run_precise(self, inputs: Arrays) -> Arrays | None:
+        return None  # onnxruntime's CPU kernels are float32 for most operators
+
+    def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        return graph.index_bounds(self.model) if any(s.dtype.startswith(("int", "uint")) for s in self.inputs) else {}
+
+    def insensitive(self) -> dict[str, str]:
+        return graph.insensitive_outputs(self.model)

@@ -1,0 +1,105 @@
+"""What the pipeline needs to know of a format to order the stages: steps by name, methods in order.
+
+Strings and numbers only; the steps run in workers, which import what they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mnnprep.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ArtifactFormat:
+    """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it."""
+
+    name: str
+    run: str
+    weights: str
+    preload: tuple[str, ...]
+    frontend: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One method with its options. ``traces``: a decision on data is frozen into the artifact."""
+
+    method: str
+    target: str
+    opset: int = 0
+    traces: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kind of source is prepared. ``weights_in_file``: the source is its own record of weights."""
+
+    framework: str
+    preload: tuple[str, ...]
+    survey: str
+    export: str
+    methods: tuple[Attempt, ...]
+    weights_in_file: bool = False
+
+    def targets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(a.target for a in self.methods))
+
+    def attempts(self, to: str, method: str, opset: int) -> list[Attempt]:
+        """The attempts in order for ``--to`` and ``--method`` (``auto``: all), opset search from *opset*.
+
+        Raises UsageError for a target or method that this kind of source does not have.
+        """
+        if to and to not in self.targets():
+            raise UsageError(f"this source can't be prepared to {to}", seen=f"--to {to}", next="choose " + " or ".join(self.targets()))
+        chosen = [a for a in self.methods if (not to or a.target == to) and method in ("auto", a.method)]
+        if not chosen:
+            methods = dict.fromkeys(a.method for a in self.methods if not to or a.target == to)
+            raise UsageError(f"this source has no method {method}" + (f" to {to}" if to else ""), seen=f"--method {method}", next="choose auto, " + ", ".join(methods))
+        if method != "auto":
+            chosen = chosen[:1]
+        return [Attempt(a.method, a.target, max(opset, a.opset) if a.opset else 0, a.traces) for a in chosen]
+
+
+ARTIFACTS = {
+    "onnx": ArtifactFormat(
+        "onnx", "mnnprep.formats.onnx.steps:run_model", "mnnprep.formats.onnx.steps:compare_weights", ("numpy", "onnx", "onnxruntime"), "ONNX", "onnxruntime"
+    ),
+    "torchscript": ArtifactFormat(
+        "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch"
+    ),
+}
+
+_ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
+_ONNX_TRACE_LATER = Attempt("onnx-trace", "onnx", 17, traces=True)
+_ONNX_EXPORT = Attempt("onnx-export", "onnx", 18)
+_ONNX_SCRIPT = Attempt("onnx-script", "onnx", 13)
+_TRACE = Attempt("trace", "torchscript", traces=True)
+_SCRIPT = Attempt("script", "torchscript")
+
+
+def _torch(methods: Sequence[Attempt]) -> Plan:
+    steps = "mnnprep.formats.torch.steps"
+    return Plan("torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods))
+
+
+_MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _ONNX_SCRIPT, _TRACE, _SCRIPT))
+
+PLANS: dict[str, Plan] = {
+    "onnx": Plan(
+        "onnx", ("numpy", "onnx", "onnxruntime"), "mnnprep.formats.onnx.steps:survey_file", "mnnprep.formats.onnx.steps:copy",
+        (Attempt("copy", "onnx"),), weights_in_file=True,
+    ),
+    "torch-factory": _MODULE,
+    "torch-module": _MODULE,
+    "live": _MODULE,
+    "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 17), Attempt("copy", "torchscript"))),
+    "exported-program": _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _TRACE)),
+}  # fmt: skip
+
+
+def plan_of(kind: str) -> Plan:
+    """The plan for a kind of source (KeyError for one that is not prepared)."""
+    return PLANS[kind]

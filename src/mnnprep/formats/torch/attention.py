@@ -1,0 +1,56 @@
+"""Scaled dot-product attention written out, for MNN's Torch frontend, which has no such operator.
+
+The formula is that of the documentation of torch.nn.functional.scaled_dot_product_attention:
+softmax(q @ k^T * scale + mask) @ v, with scale 1/sqrt(E) by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def written_out(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """Attention by matmul and softmax; shapes and dtypes as torch's, dropout left out (inference)."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.size(-3) // key.size(-3), -3)
+        value = value.repeat_interleave(query.size(-3) // value.size(-3), -3)
+    factor = float(query.size(-1)) ** -0.5 if scale is None else scale
+    scores = torch.matmul(query, key.transpose(-2, -1)) * factor
+    if is_causal:
+        later = torch.ones([query.size(-2), key.size(-2)], device=query.device).triu(1)
+        scores = scores.masked_fill(later > 0, -3.4028234663852886e38)
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(attn_mask.logical_not(), -3.4028234663852886e38)
+        else:
+            scores = scores + attn_mask
+    return torch.matmul(torch.softmax(scores, dim=-1), value)
+
+
+@contextmanager
+def attention_written_out() -> Iterator[None]:
+    """Within, tracing and scripting see attention as matmul and softmax."""
+    functional = torch.nn.functional
+    original = functional.scaled_dot_product_attention
+    fast = torch.backends.mha.get_fastpath_enabled()
+
+    class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return (written_out if function is original else function)(*args, **(kwargs or {}))
+
+    functional.scaled_dot_product_attention = written_out
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with Mode():
+            yield
+    finally:
+        functional.scaled_dot_product_attention = original
+        torch.backends.mha.set_fastpath_enabled(fast)

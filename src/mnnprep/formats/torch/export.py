@@ -1,0 +1,300 @@
+"""Making artifacts of a PyTorch source: one function a method.
+
+Every method goes through an adapter whose forward has exactly the signature's inputs, calls the
+model by keyword and gives its outputs flattened.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnnprep.core.files import Arrays, FileRef, file_ref
+from mnnprep.core.signature import TensorSpec, dim_names
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.torch.archive import save_script
+from mnnprep.formats.torch.load import Loaded
+from mnnprep.formats.torch.structure import flatten
+from mnnprep.formats.torch.watch import current_place
+
+EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
+FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or write
+EXPORT_OPSET = 18  # the lowest the torch.export-based exporter writes itself
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported: the loaded source, its inputs, and example arrays."""
+
+    loaded: Loaded
+    specs: tuple[TensorSpec, ...]
+    arrays: Arrays
+
+    @property
+    def module(self) -> Any:
+        return self.loaded.module
+
+    def tensors(self) -> tuple[Any, ...]:
+        torch = require("torch")
+        return tuple(torch.from_numpy(self.arrays[s.name].copy()) for s in self.specs)
+
+    def output_names(self) -> list[str]:
+        torch = require("torch")
+        with torch.no_grad():
+            return list(flatten(self.module(**dict(zip(self.arrays, self.tensors(), strict=True))), tuple(self.arrays)))
+
+
+class UnsupportedAtOpset(Exception):
+    """An operator of the model has no form at this opset; ``needed`` is the opset that has one (0: unknown)."""
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
+def adapter(subject: Subject) -> Any:
+    """An nn.Module around the model: positional inputs in the signature's order, a tuple of tensors out."""
+    torch = require("torch")
+    names = [s.name for s in subject.specs]
+
+    class Adapter(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *tensors: Any) -> Any:
+            outputs = tuple(flatten(self.model(**dict(zip(names, tensors, strict=True))), tuple(names)).values())
+            return outputs[0] if len(outputs) == 1 else outputs
+
+    made = Adapter(subject.module)
+    made.training = False
+    return made
+
+
+@contextmanager
+def tracer_notes(notes: list[str]) -> Iterator[None]:
+    """Collect the tracer's warnings as notes, each with the place in the source, instead of printing them."""
+    torch = require("torch")
+
+    def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+        if issubclass(category, torch.jit.TracerWarning):
+            text = re.split(r"[.:] (?:We|This|Please)", str(message))[0].strip()
+            place = current_place()
+            if (entry := f"{place}: {text}") not in notes:
+                notes.append(entry)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        yield
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Within, nn.TransformerEncoderLayer runs its documented formula, not the fused operator no exporter has."""
+    mha = require("torch").backends.mha
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(fast)
+
+
+def trace(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
+    """Method ``trace``: torch.jit.trace of the adapter."""
+    torch = require("torch")
+    from mnnprep.formats.torch.attention import attention_written_out
+
+    with torch.no_grad(), tracer_notes(notes), attention_written_out():
+        traced = torch.jit.trace(adapter(subject), subject.tensors(), check_trace=False)
+    return _save(_with_names(traced, subject), directory)
+
+
+def _with_names(traced: Any, subject: Subject) -> Any:
+    """Name the trace's inputs after the signature's."""
+    for value, spec in zip(list(traced.graph.inputs())[1:], subject.specs, strict=True):
+        if re.fullmatch(r"[A-Za-z_]\w*", spec.name):
+            value.setDebugName(spec.name)
+    return traced
+
+
+def script(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
+    """Method ``script``: torch.jit.script of the model, its control flow kept."""
+    return _save(scripted(subject), directory)
+
+
+def scripted(subject: Subject) -> Any:
+    """The model as a ScriptModule. Raises RefusedError with the place that scripting can't take."""
+    torch = require("torch")
+    from mnnprep.formats.torch.attention import attention_written_out
+
+    module = subject.module
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    try:
+        with attention_written_out():
+            return torch.jit.script(module).eval()
+    except Exception as error:  # the compiler raises RuntimeError, NotSupportedError, FrontendError and more
+        raise RefusedError("torch.jit.script can't compile the model", seen=script_complaint(str(error)), next="use --method trace, or mend the place named") from error
+
+
+def script_complaint(text: str) -> str:
+    """The compiler's complaint and the line it is about, out of its long message."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    place = re.search(r'File "([^"]+)", line (\d+)', text)
+    where = f" (at {Path(place[1]).name}:{place[2]})" if place else ""
+    return (lines[0].rstrip(":") if lines else "no message") + where
+
+
+def recopied(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
+    """Method ``copy`` of a TorchScript file: the same module in eval, saved anew without debug records."""
+    return _save(subject.module, directory)
+
+
+def _save(module: Any, directory: Path) -> list[FileRef]:
+    target = directory / "model.pt"
+    save_script(module, target)
+    return [file_ref(target)]
+
+
+def onnx_trace(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+    """Method ``onnx-trace``: the TorchScript-based exporter.
+
+    The batch norms stay as they are (MNN folds them itself), so that the file holds the source's parameters.
+    Raises UnsupportedAtOpset.
+    """
+    torch = require("torch")
+    module = subject.module if isinstance(subject.module, torch.jit.ScriptModule) else adapter(subject)
+    return _torchscript_exporter(module, subject, directory, notes, opset)
+
+
+def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+    """Method ``onnx-script``: the model scripted first, so that its control flow becomes If and Loop nodes."""
+    return _torchscript_exporter(scripted(subject), subject, directory, notes, opset)
+
+
+def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+    torch = require("torch")
+    raw = _empty(directory / "raw") / "model.onnx"
+    axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
+    outputs = subject.output_names()
+    varying = {n: {i: f"{n}_{i}" for i in range(t)} for n, t in zip(outputs, _ranks(subject), strict=True)} if dim_names(subject.specs) else {}
+    try:
+        with torch.no_grad(), tracer_notes(notes), plain_attention():
+            torch.onnx.export(
+                module, subject.tensors(), str(raw), dynamo=False, opset_version=opset,
+                input_names=[s.name for s in subject.specs], output_names=outputs,
+                dynamic_axes={n: a for n, a in {**axes, **varying}.items() if a},
+                training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True,
+            )  # fmt: skip
+    except torch.onnx.errors.UnsupportedOperatorError as error:
+        raise UnsupportedAtOpset(_first(error), _needed_opset(str(error))) from error
+    except torch.onnx.errors.OnnxExporterError as error:
+        needed = _needed_opset(str(error))
+        if needed > opset:
+            raise UnsupportedAtOpset(_first(error), needed) from error
+        raise RefusedError("the exporter can't express an operator", seen=_first(error), next="try --method onnx-export") from error
+    except Exception as error:  # the exporter raises bare RuntimeError, and whatever the model raises
+        raise RefusedError("the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export") from error
+    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject)
+    shutil.rmtree(raw.parent)
+    return files
+
+
+def _empty(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    return directory
+
+
+def _ranks(subject: Subject) -> list[int]:
+    torch = require("torch")
+    with torch.no_grad():
+        return [t.dim() for t in flatten(subject.module(**dict(zip(subject.arrays, subject.tensors(), strict=True))), tuple(subject.arrays)).values()]
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+
+
+def _needed_opset(message: str) -> int:
+    found = re.search(r"added in (?:opset )?version (\d+)|opset(?: version)? (\d+)(?: or|\+| and)|requires? opset(?:_version)?\s*(?:>=)?\s*(\d+)", message)
+    return int(next(g for g in found.groups() if g)) if found else 0
+
+
+def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+    """Method ``onnx-export``: the torch.export-based exporter, at opset 18 or above."""
+    torch = require("torch")
+    auto = torch.export.Dim.AUTO
+    shapes = tuple({i: auto for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs)
+    dynamic = bool(dim_names(subject.specs))
+    program = subject.loaded.program
+    if isinstance(subject.module, torch.jit.ScriptModule):
+        raise RefusedError("the torch.export-based exporter takes no TorchScript", next="use --method onnx-trace")
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), plain_attention():
+            warnings.simplefilter("ignore")
+            if program is not None:
+                exported = torch.onnx.export(program, dynamo=True, opset_version=max(opset, EXPORT_OPSET), verbose=False, optimize=False)
+            else:
+                exported = torch.onnx.export(
+                    adapter(subject), subject.tensors(), dynamo=True, opset_version=max(opset, EXPORT_OPSET), verbose=False, optimize=False,
+                    dynamic_shapes=(shapes,) if dynamic else None,
+                )  # fmt: skip
+    except Exception as error:  # torch.export raises many classes of its own
+        root = error.__cause__ or error
+        raise RefusedError("the torch.export-based exporter failed", seen=_export_complaint(root), next="try --method onnx-trace") from error
+    _name_values(exported.model, [s.name for s in subject.specs], subject.output_names())
+    require("onnxscript.optimizer").optimize(exported.model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+    return _tidy(exported.model, directory, subject)
+
+
+def _export_complaint(error: BaseException) -> str:
+    text = str(error)
+    place = re.findall(r'File "([^"]+)", line (\d+), in', text)
+    outside = [(f, n) for f, n in place if "/torch/" not in f and "mnnprep" not in f]
+    where = f" (at {Path(outside[-1][0]).name}:{outside[-1][1]})" if outside else ""
+    return f"{type(error).__name__}: {_first(error)}{where}"
+
+
+def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
+    for value, name in [*zip(model.graph.inputs, inputs, strict=True), *zip(model.graph.outputs, outputs, strict=True)]:
+        value.name = name
+
+
+def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:
+    """Save the exporter's onnx-ir model as ours: no stack traces and paths, dimensions by their names, weights in one place."""
+    ir = require("onnx_ir")
+    from mnnprep.formats.onnx.steps import save
+
+    for value, spec in zip(model.graph.inputs, subject.specs, strict=True):
+        value.shape = ir.Shape(spec.shape)
+    _strip(model)
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    return save(model, directory, external=size > EXTERNAL_THRESHOLD)
+
+
+def _strip(model: Any) -> None:
+    """Remove what names the machine or the code: documentation strings and metadata."""
+    model.doc_string = model.graph.doc_string = None
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    graphs = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        for node in graph.all_nodes() if hasattr(graph, "all_nodes") else graph:
+            node.doc_string = None
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+                value.doc_string = None
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+        value.doc_string = None

@@ -1,0 +1,229 @@
+"""Loading a PyTorch source: a factory, a TorchScript file, an exported program, a pickled module."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnnprep.core.messages import Source
+from mnnprep.core.signature import DTYPES, TensorSpec
+from mnnprep.deps import require
+from mnnprep.errors import MnnprepError, RefusedError, UsageError
+from mnnprep.formats.torch.structure import forward_parameters, name_examples
+
+LIVE: dict[str, tuple[Any, Any]] = {}  # live modules by name: the one exception to the process boundary
+
+
+@dataclass
+class Loaded:
+    """A source in memory, in inference mode. ``example`` maps input names to arrays, if it gave any;
+    ``dynamic`` gives the shapes that the source itself says are dynamic, by input."""
+
+    module: Any
+    parameters: list[str]
+    example: dict[str, np.ndarray[Any, Any]]
+    dynamic: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    program: Any = None
+    notes: list[str] = field(default_factory=list)
+
+
+def load(source: Source) -> Loaded:
+    """Load *source*, put every submodule in inference mode.
+
+    Raises UsageError or RefusedError; what the user's own code raises is told with its place.
+    """
+    torch = require("torch")
+    torch.set_num_threads(1)
+    for entry in reversed(source.search_path):
+        if entry not in sys.path:
+            sys.path.insert(0, entry)
+    loaders = {"torch-factory": _factory, "torchscript": _script, "exported-program": _program, "torch-module": _pickled, "live": _live}
+    loaded = loaders[source.kind](source)
+    if source.weights:
+        from mnnprep.weights.apply import load_into
+
+        loaded.notes += load_into(loaded.module, Path(source.weights))
+    meta = [n for n, t in [*loaded.module.named_parameters(), *loaded.module.named_buffers()] if t.is_meta]
+    if meta:
+        raise RefusedError(
+            "the model has tensors without values (on the meta device)", seen=", ".join(meta[:5]),
+            next="give the weights with --weights, or build the model on the CPU",
+        )  # fmt: skip
+    if loaded.program is None:
+        to_inference(loaded.module)
+    return loaded
+
+
+def to_inference(module: Any) -> None:
+    """Every submodule in eval, also those that override ``train`` or ``eval``."""
+    module.eval()
+    for submodule in module.modules():
+        if submodule.training:
+            submodule.training = False
+
+
+def _factory(source: Source) -> Loaded:
+    function = find_factory(source.path)
+    arguments = _arguments(function, source.factory_args)
+    torch = require("torch")
+    torch.manual_seed(0)
+    np.random.seed(0)
+    try:
+        made = function(**arguments)
+    except MnnprepError:
+        raise
+    except Exception as error:
+        raise UsageError(f"the factory raised {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it") from error
+    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(
+            "the factory returned no torch.nn.Module", seen=type(module).__name__, next="return the model, or (model, example_inputs)",
+        )  # fmt: skip
+    parameters = forward_parameters(module)
+    return Loaded(module, parameters, _arrays(name_examples(example, parameters) if example is not None else {}))
+
+
+def find_factory(target: str) -> Any:
+    """The callable that ``file.py:name`` or ``package.module:name`` stands for. Raises UsageError."""
+    place, _, name = target.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            path = Path(place)
+            sys.path.insert(0, str(path.parent))
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except Exception as error:
+        raise UsageError(
+            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}", next=f"check that `python -c 'import {Path(place).stem}'` works here",
+        ) from error  # fmt: skip
+    function: Any = module
+    for part in name.split("."):
+        function = getattr(function, part, None)
+    if not callable(function):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and getattr(v, "__module__", "") == module.__name__]
+        raise UsageError(f"there is no callable {name} in the factory's module", seen=Path(place).name, next="it has " + (", ".join(public) or "none"))
+    return function
+
+
+def _arguments(function: Any, given: dict[str, str]) -> dict[str, Any]:
+    """``--factory-arg`` values as Python values: literals where they are, else text."""
+    parameters = inspect.signature(function).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for name in given:
+        if name not in parameters and not open_ended:
+            raise UsageError(f"the factory takes no argument {name}", seen=name, next="it takes " + (", ".join(parameters) or "none"))
+    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given]
+    if required:
+        raise UsageError("the factory needs arguments", seen=", ".join(required), next="give each with --factory-arg name=value")
+
+    def value(name: str, text: str) -> Any:
+        if name in parameters and parameters[name].annotation in (str, "str"):
+            return text
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+
+    return {name: value(name, text) for name, text in given.items()}
+
+
+def _script(source: Source) -> Loaded:
+    torch = require("torch")
+    try:
+        module = torch.jit.load(source.path, map_location="cpu")
+    except Exception as error:
+        raise RefusedError("torch can't load this TorchScript file", seen=str(error).strip().splitlines()[0], next="save it again with torch.jit.save") from error
+    return Loaded(module, forward_parameters(module), {})
+
+
+def _program(source: Source) -> Loaded:
+    torch = require("torch")
+    try:
+        program = torch.export.load(source.path)
+    except Exception as error:
+        raise RefusedError("torch can't load this exported program", seen=str(error).strip().splitlines()[0], next="save it again with torch.export.save, with this version of torch") from error
+    arguments, keywords = program.example_inputs or ((), {})
+    names = [n.name for n in program.graph.nodes if n.op == "placeholder"]
+    user = [n for n in program.graph_signature.user_inputs if isinstance(n, str)]
+    values = [*arguments, *keywords.values()]
+    tensors = {n: v for n, v in zip(user, values, strict=False) if isinstance(v, torch.Tensor)}
+    shapes = {n.name: n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.name in user and hasattr(n.meta.get("val"), "shape")}
+    dynamic = {n: tuple(int(s) if isinstance(s, int) or str(s).isdigit() else str(s) for s in shape) for n, shape in shapes.items()}
+    if not set(user) <= set(names):
+        raise RefusedError("this exported program takes inputs that are no tensors", seen=", ".join(map(str, program.graph_signature.user_inputs)), next="export it with tensor inputs")
+    return Loaded(program.module(), user, _arrays(tensors), dynamic, program)
+
+
+def _pickled(source: Source) -> Loaded:
+    torch = require("torch")
+    if not source.trust:  # the caller refuses first, with what it would execute
+        raise RefusedError("a pickled module executes code when it is loaded", seen=Path(source.path).name, next="pass --trust if you trust it")
+    try:
+        module = torch.load(source.path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise RefusedError(
+            "the pickled module could not be loaded", seen=f"{type(error).__name__}: {error}", next="run where its classes can be imported, or give a factory and --weights"
+        ) from error
+    if not isinstance(module, torch.nn.Module):
+        raise RefusedError("the file holds no torch.nn.Module", seen=type(module).__name__, next="give a factory, and this file with --weights")
+    return Loaded(module, forward_parameters(module), {})
+
+
+def _live(source: Source) -> Loaded:
+    module, example = LIVE[source.path]
+    parameters = forward_parameters(module)
+    return Loaded(module, parameters, _arrays(name_examples(example, parameters) if example is not None else {}))
+
+
+def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    return {n: t.detach().cpu().numpy().copy() for n, t in tensors.items()}
+
+
+def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The inputs: as declared, else as the source's own example or program gives them.
+
+    Raises UsageError when neither says, or when a name is no parameter of the forward.
+    """
+    names = loaded.parameters
+    for spec in declared:
+        if spec.name not in names:
+            raise UsageError(f"--input names {spec.name!r}, which forward does not take", seen=spec.name, next="its parameters: " + (", ".join(names) or "none"))
+    if declared:
+        order = {n: i for i, n in enumerate(names)}
+        return tuple(sorted(declared, key=lambda s: order[s.name]))
+    if not loaded.example:
+        raise UsageError(
+            "the inputs of this model are not known", seen=f"forward({', '.join(names)})",
+            next="give each with --input, for example --input '%s=float32[batch,3,224,224]', or let the factory return (model, example_inputs)" % (names[0] if names else "x"),
+        )  # fmt: skip
+    specs = []
+    for name, array in loaded.example.items():
+        if array.dtype.name not in DTYPES:
+            raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=array.dtype.name, next="use one of " + ", ".join(DTYPES))
+        specs.append(TensorSpec(name, array.dtype.name, loaded.dynamic.get(name, array.shape)))
+    return tuple(specs)
+
+
+def place_of(error: BaseException) -> str:
+    """Where in the user's code an exception came from: file name and line."""
+    trace = error.__traceback__
+    place = "?"
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if "mnnprep" not in Path(filename).parts:
+            place = f"{Path(filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

@@ -1,0 +1,229 @@
+"""A PyTorch module as a net, and what it says of itself: leftovers of training, parameters in use."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mnnprep.core.evidence import Check, failed, passed
+from mnnprep.core.files import Arrays
+from mnnprep.core.inputs import Range
+from mnnprep.core.signature import TensorSpec
+from mnnprep.core.survey import Refused
+from mnnprep.deps import require
+from mnnprep.errors import MnnprepError
+from mnnprep.formats.torch.structure import flatten
+from mnnprep.formats.torch.watch import Watch
+
+BATCH_NORM_TYPES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")
+# The position of the flag `train` or `training` among the arguments of the operators that behave otherwise in training.
+TRAINING_ARGUMENT = {
+    "dropout": 2, "dropout_": 2, "feature_dropout": 2, "alpha_dropout": 2, "native_dropout": 2, "batch_norm": 5,
+    "_native_batch_norm_legit": 5, "native_batch_norm": 5, "cudnn_batch_norm": 5, "rrelu": 3, "rrelu_with_noise": 4,
+}  # fmt: skip
+
+
+class TorchNet:
+    """See :class:`mnnprep.core.survey.Net`. Inputs go in by parameter name; outputs are flattened."""
+
+    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], example: Arrays | None = None) -> None:
+        self.module = module
+        self.inputs = inputs
+        self.example = example or {}
+        self.watch = Watch()
+        self._precise: Any = None
+
+    def _call(self, module: Any, inputs: Arrays, *, double: bool = False) -> Arrays:
+        torch = require("torch")
+        tensors = {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}
+        if double:
+            tensors = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+        try:
+            with torch.no_grad():
+                result = flatten(module(**tensors), tuple(inputs))
+        except MnnprepError:
+            raise
+        except Exception as error:  # whatever the user's forward raises
+            raise Refused(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}") from error
+        return {n: _to_numpy(t) for n, t in result.items()}
+
+    def run(self, inputs: Arrays) -> Arrays:
+        with self.watch.mode():
+            return self._call(self.module, inputs)
+
+    def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """The module in float64; None when its code insists on float32 or it can't be copied."""
+        torch = require("torch")
+        default = torch.get_default_dtype()
+        try:
+            if self._precise is None:
+                self._precise = copy.deepcopy(self.module).double()
+            torch.set_default_dtype(torch.float64)
+            return self._call(self._precise, inputs, double=True)
+        except (Refused, RuntimeError, TypeError, NotImplementedError):
+            return None
+        finally:
+            torch.set_default_dtype(default)
+
+    def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Index ranges, from the tables that the inputs look up in one run."""
+        torch = require("torch")
+        tensors = {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}
+        watch = Watch()
+        try:
+            with torch.no_grad(), watch.mode():
+                self.module(**tensors)
+        except Exception:  # noqa: BLE001 - the run that counts says why
+            return {}
+        found = {n: watch.tables[t.data_ptr()] for n, t in tensors.items() if t.data_ptr() in watch.tables and not t.is_floating_point()}
+        if not found and isinstance(self.module, torch.jit.ScriptModule):
+            sizes = [p.shape[0] for n, p in self.module.named_parameters() if "embed" in n.lower() and p.dim() == 2]
+            found = {n: min(sizes) for n, t in tensors.items() if sizes and not t.is_floating_point()}
+        return {n: (0.0, float(size - 1)) for n, size in found.items()}
+
+    def insensitive(self) -> dict[str, str]:
+        return {}
+
+    def inference_mode(self) -> Check:
+        """Training that ``eval`` does not reach; call after the runs, which see functional dropout."""
+        torch = require("torch")
+        left = [f"functional dropout with training=True at {place}" for place in self.watch.dropouts]
+        left += [f"{n or 'the model'} ({type(m).__name__}) is in training mode" for n, m in self.module.named_modules() if m.training]
+        left += [
+            f"{n} ({type(m).__name__}) has no running statistics, so it normalizes by the batch at hand"
+            for n, m in self.module.named_modules()
+            if type(m).__name__ in BATCH_NORM_TYPES and getattr(m, "running_mean", None) is None
+        ]
+        if isinstance(self.module, torch.jit.ScriptModule):
+            left += script_leftovers(self.module)
+        elif isinstance(self.module, torch.fx.GraphModule):
+            left += program_leftovers(self.module)
+        if left:
+            shown = "; ".join(left[:10]) + (f"; and {len(left) - 10} more" if len(left) > 10 else "")
+            return failed("inference_mode", f"{shown}; make it follow eval(), or leave it out of the model", subject=left[0])
+        return passed("inference_mode", numbers={"modules": sum(1 for _ in self.module.modules())})
+
+
+def _to_numpy(tensor: Any) -> Any:
+    torch = require("torch")
+    tensor = tensor.detach().cpu()
+    if tensor.is_sparse:
+        tensor = tensor.to_dense()
+    if tensor.dtype in (torch.bfloat16,):
+        raise Refused("an output is bfloat16, which MNN can't give; convert the model to float32 or float16")
+    return tensor.contiguous().numpy().copy()
+
+
+def script_leftovers(module: Any) -> list[str]:
+    """Operators of a TorchScript module's graph that are told to behave as in training."""
+    import io
+
+    torch = require("torch")
+    buffer = io.BytesIO()
+    torch.jit.save(module, buffer)
+    buffer.seek(0)
+    try:
+        frozen = torch.jit.freeze(torch.jit.load(buffer).eval())
+    except RuntimeError:
+        return []  # what can't be frozen is reported by the methods that need it
+    left = []
+    for node in script_nodes(frozen.graph):
+        position = TRAINING_ARGUMENT.get(node.kind().removeprefix("aten::"))
+        inputs = list(node.inputs())
+        if position is not None and position < len(inputs) and inputs[position].toIValue() is True:
+            left.append(f"{node.kind()} in training mode ({(node.sourceRange().strip().splitlines() or ['?'])[0].strip()})")
+    return left
+
+
+def script_nodes(graph: Any) -> Any:
+    """Every node of a TorchScript graph or block, those of nested blocks included."""
+    for node in graph.nodes():
+        yield node
+        for block in node.blocks():
+            yield from script_nodes(block)
+
+
+def program_leftovers(module: Any) -> list[str]:
+    """The same for the graph of an exported program."""
+    left = []
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+        position = TRAINING_ARGUMENT.get(name)
+        if position is not None and position < len(node.args) and node.args[position] is True:
+            left.append(f"{name} in training mode at node {node.name}")
+    return left
+
+
+def materialize(module: Any) -> None:
+    """Replace parametrized weights (weight norm, spectral norm and the like) by the values they compute."""
+    torch = require("torch")
+    parametrize = torch.nn.utils.parametrize
+    for submodule in list(module.modules()):
+        if parametrize.is_parametrized(submodule):
+            for name in list(submodule.parametrizations):
+                parametrize.remove_parametrizations(submodule, name, leave_parametrized=True)
+        for hook in list(getattr(submodule, "_forward_pre_hooks", {}).values()):
+            remove = {"WeightNorm": torch.nn.utils.remove_weight_norm, "SpectralNorm": torch.nn.utils.remove_spectral_norm}.get(type(hook).__name__)
+            if remove is not None:
+                remove(submodule, hook.name)
+
+
+def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list[str]]:
+    """The parameters that reach an output in any of the cases (by autograd's graph), and the statistics of the norms that ran.
+
+    Returns them by name, and notes.  Where nothing can be followed (a forward under no_grad), all.
+    """
+    torch = require("torch")
+    ran: set[int] = set()
+    handles = [m.register_forward_hook(lambda m, *_: ran.add(id(m))) for m in module.modules()] if not isinstance(module, torch.jit.ScriptModule) else []
+    flags = {id(p): p.requires_grad for p in module.parameters()}
+    notes: list[str] = []
+    try:
+        for parameter in module.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        reached = set()
+        for inputs in cases:
+            with torch.enable_grad():
+                outputs = flatten(module(**{n: torch.from_numpy(a.copy()) for n, a in inputs.items()}), tuple(inputs))
+            reached |= _leaves([t.grad_fn for t in outputs.values() if t.grad_fn is not None])
+            if len(reached) == len(flags):
+                break
+    except Exception as error:  # noqa: BLE001 - a forward that can't run with gradients
+        reached = set()
+        notes.append(f"parameters in use could not be followed ({type(error).__name__}); all are required")
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in module.parameters():
+            parameter.requires_grad_(flags[id(parameter)])
+    named = dict(module.named_parameters())
+    used = {n: p.detach() for n, p in named.items() if not reached or id(p) in reached}
+    if not handles:
+        return used, notes
+    for prefix, submodule in module.named_modules():
+        if id(submodule) in ran and "Norm" in type(submodule).__name__:
+            used |= {
+                f"{prefix}.{n}" if prefix else n: b.detach()
+                for n, b in submodule.named_buffers(recurse=False)
+                if n in ("running_mean", "running_var") and b is not None
+            }
+    return used, notes
+
+
+def _leaves(starts: list[Any]) -> set[int]:
+    """The ids of the leaf tensors behind autograd nodes."""
+    seen: set[Any] = set()
+    leaves: set[int] = set()
+    stack = list(starts)
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            leaves.add(id(variable))
+        stack.extend(parent for parent, _ in node.next_functions)
+    return leaves

@@ -1,0 +1,141 @@
+"""The PyTorch steps: survey a source, export it, run a TorchScript artifact, compare its weights. They run in workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnnprep.core.evidence import Check, passed
+from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
+from mnnprep.core.messages import Exported, ExportJob, OpsetRefused, Ran, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.running import run_cases
+from mnnprep.core.survey import base_case, survey
+from mnnprep.core.weightmatch import match_weights
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx import graph as onnx_graph
+from mnnprep.formats.torch import export
+from mnnprep.formats.torch.load import input_specs, load
+from mnnprep.formats.torch.net import TorchNet, materialize, script_leftovers, script_nodes, used_tensors
+from mnnprep.formats.torch.structure import flatten
+from mnnprep.isolate.server import doing
+
+SCRIPT_METHODS = {"trace": export.trace, "script": export.script, "copy": export.recopied}
+ONNX_METHODS = {"onnx-trace": export.onnx_trace, "onnx-script": export.onnx_script, "onnx-export": export.onnx_export}
+
+
+def survey_module(job: SurveyJob) -> Survey:
+    """Survey a PyTorch source, untouched but for its inference mode."""
+    doing("loading the source")
+    loaded = load(job.source)
+    net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example)
+    doing("running the reference")
+    found = survey(net, job.wants)
+    doing("following the parameters to the outputs")
+    materialize(net.module)
+    tensors, notes = used_tensors(net.module, [c.inputs for c in found.cases])
+    weights = Path(job.directory) / "weights.npz"
+    save_arrays(weights, {f"used/{n}": _plain(t) for n, t in tensors.items()})
+    return Survey(
+        signature=found.signature, cases=found.write(Path(job.directory)), checks=[net.inference_mode(), *found.checks],
+        noise=found.noise, exempt=found.exempt, weights=file_ref(weights), one_sided=net.watch.one_sided(), swept=found.swept,
+        infeasible=found.infeasible, parameters=sum(p.numel() for p in net.module.parameters()), notes=[*loaded.notes, *notes],
+    )  # fmt: skip
+
+
+def _plain(tensor: Any) -> Any:
+    torch = require("torch")
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def export_module(job: ExportJob) -> Exported:
+    """Make an artifact by ``job.method``; its opset is read from the file."""
+    doing("loading the source")
+    loaded = load(job.source)
+    specs = input_specs(loaded, job.wants.inputs)
+    arrays = base_case(TorchNet(loaded.module, specs, loaded.example), job.wants)
+    materialize(loaded.module)
+    subject = export.Subject(loaded, specs, arrays)
+    directory = Path(job.directory)
+    notes: list[str] = []
+    doing(f"exporting by {job.method}")
+    if job.method in SCRIPT_METHODS:
+        files = SCRIPT_METHODS[job.method](subject, directory, notes)
+        return Exported(format="torchscript", opset=0, files=files, checks=[_script_inference(files[0])], notes=notes, operators=script_operators(files[0].path))
+    files, refused = _search_opset(job, subject, directory, notes)
+    model = onnx_graph.load_graph(files[0].path)
+    return Exported(
+        format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes, refused_opsets=refused
+    )
+
+
+def _search_opset(job: ExportJob, subject: export.Subject, directory: Path, notes: list[str]) -> tuple[list[FileRef], list[OpsetRefused]]:
+    """Export at the opset asked for, going up to where every operator of the model has a form."""
+    refused: list[OpsetRefused] = []
+    opset = job.opset
+    while True:
+        try:
+            return ONNX_METHODS[job.method](subject, directory, notes, opset), refused
+        except export.UnsupportedAtOpset as error:
+            refused.append(OpsetRefused(opset, str(error)))
+            if error.needed <= opset:
+                raise RefusedError("no opset has every operator of the model", seen=str(error), next="try --method onnx-export") from error
+            opset = error.needed
+
+
+def _script_inference(file: FileRef) -> Check:
+    from mnnprep.core.evidence import failed
+
+    torch = require("torch")
+    left = script_leftovers(torch.jit.load(file.path))
+    return failed("inference_mode", "; ".join(left[:10]), subject=left[0]) if left else passed("inference_mode", subject="artifact")
+
+
+def script_operators(path: str) -> list[str]:
+    """The aten operators that MNN's Torch frontend meets: those of the frozen, inlined graph."""
+    torch = require("torch")
+    module = torch.jit.freeze(torch.jit.load(path).eval())
+    return sorted({n.kind() for n in script_nodes(module.inlined_graph)})
+
+
+def run_script(job: RunJob) -> Ran:
+    """Run a TorchScript artifact where the user's code can't be imported."""
+    torch = require("torch")
+    torch.set_num_threads(1)
+    names = [o.name for o in job.signature.outputs]
+    order = [s.name for s in job.signature.inputs]
+
+    def open_model() -> Any:
+        module = torch.jit.load(job.model).eval()
+
+        def run(inputs: Arrays) -> Arrays:
+            from mnnprep.core.survey import Refused
+
+            try:
+                with torch.no_grad():
+                    result = flatten(module(*(torch.from_numpy(inputs[n].copy()) for n in order)))
+            except RuntimeError as error:
+                raise Refused((str(error).strip().splitlines() or ["no message"])[-1]) from error
+            values = [np.asarray(t.detach().contiguous().numpy()).copy() for t in result.values()]
+            return dict(zip(names, values, strict=False)) | {f"surplus_{i}": v for i, v in enumerate(values[len(names) :])}
+
+        return run
+
+    return run_cases(job, open_model)
+
+
+def compare_script_weights(job: WeightsJob) -> Check:
+    """The ``weights`` check of a TorchScript artifact."""
+    torch = require("torch")
+    module = torch.jit.load(job.model).eval()
+    artifact = {n: _plain(t) for n, t in module.state_dict().items()}
+    for number, node in enumerate(script_nodes(module.inlined_graph)):
+        value = next(node.outputs(), None)
+        constant = value.toIValue() if node.kind() == "prim::Constant" and value is not None else None
+        if isinstance(constant, torch.Tensor):
+            artifact[f"constant {number}"] = _plain(constant)
+    arrays = load_arrays(job.source)
+    return match_weights({n.removeprefix("used/"): a for n, a in arrays.items() if n.startswith("used/")}, artifact)

@@ -1,0 +1,87 @@
+"""Outputs as a flat, named, ordered set of tensors, and inputs by the forward's own parameter names."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mnnprep.errors import RefusedError, UsageError
+
+
+def flatten(value: Any, taken: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tensors of a forward's result by name, in order.
+
+    A lone tensor is ``output``; a tuple or list ``output_0``, ``output_1``...; a mapping, dataclass or
+    named tuple has its own names; nesting joins names with a dot; None is left out.  A name among
+    *taken* (the inputs') gets ``_output`` appended, since a graph can't use it twice.
+
+    Raises RefusedError for anything that is no tensor.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return {"output": value}
+    flat: dict[str, Any] = {}
+    for name, tensor in _walk(value, "output" if isinstance(value, (tuple, list)) and not hasattr(value, "_fields") else "", "_"):
+        if not isinstance(tensor, torch.Tensor):
+            raise RefusedError(
+                f"the model returns something that is no tensor, at {name or 'its top'}", seen=type(tensor).__name__,
+                next="return tensors only: wrap the model in a factory whose forward does (for a transformers decoder, use_cache=False)",
+            )  # fmt: skip
+        flat[name if name not in taken else f"{name}_output"] = tensor
+    if not flat:
+        raise RefusedError("the model returns no tensor", seen=type(value).__name__, next="return the outputs from forward")
+    return flat
+
+
+def _walk(value: Any, name: str, joint: str) -> Iterator[tuple[str, Any]]:
+    if value is None:
+        return
+    children: Any
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        children = zip(value._fields, value, strict=True)
+    elif isinstance(value, (tuple, list)):
+        children = enumerate(value)
+    elif dataclasses.is_dataclass(value):
+        children = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+    else:
+        yield name, value
+        return
+    for key, child in children:
+        yield from _walk(child, f"{name}{joint}{key}" if name else str(key), ".")
+
+
+def forward_parameters(module: Any) -> list[str]:
+    """The names a module's forward takes, in order, without ``self`` and without ``*args`` and ``**kwargs``."""
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        return [a.name for a in module.forward.schema.arguments if a.name != "self"]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY)
+    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
+
+
+def name_examples(example: Any, parameters: list[str]) -> dict[str, Any]:
+    """Example inputs as a factory gives them (a tensor, a tuple or a dict) by parameter name."""
+    import torch
+
+    values = dict(example) if isinstance(example, Mapping) else None
+    if values is None:
+        items = [example] if isinstance(example, torch.Tensor) else list(example)
+        if len(items) > len(parameters):
+            raise UsageError(
+                "the factory gives more example inputs than the forward takes", seen=f"{len(items)} for {', '.join(parameters)}",
+                next="return one per parameter, or a dict by name",
+            )  # fmt: skip
+        values = dict(zip(parameters, items, strict=False))
+    for name, value in values.items():
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(
+                f"the example input {name} is no tensor", seen=type(value).__name__,
+                next="give tensors; fix every other argument inside the factory (a wrapper module, or functools.partial)",
+            )  # fmt: skip
+    return {n: v for n, v in values.items() if v is not None}

@@ -1,0 +1,87 @@
+"""Watching an eager run: values that decide what is computed, dropout left on, tables that inputs index.
+
+A :class:`torch.overrides.TorchFunctionMode` sees every call that reaches torch from Python, with
+the real values, so shapes are plain integers there and only a decision on *data* is seen.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from mnnprep.deps import require
+
+# Tensor methods that turn data into a Python value, which a trace then keeps as a constant.
+DECIDING = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
+DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+_LIBRARIES = ("torch", "mnnprep")
+_STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
+
+
+def current_place() -> str:
+    """The innermost frame outside torch and mnnprep, as ``package/file.py:line``."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        parts = path.parts
+        if "site-packages" in parts:
+            parts = parts[len(parts) - 1 - parts[::-1].index("site-packages") + 1 :]
+            if parts[0] not in _LIBRARIES:
+                return f"{'/'.join(parts)}:{frame.f_lineno}"
+        elif "mnnprep" not in parts and not path.name.startswith("<") and not path.is_relative_to(_STANDARD_LIBRARY):
+            return f"{path.name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "an unknown place"
+
+
+class Watch:
+    """What one or more watched runs showed.
+
+    ``decisions`` maps ``place (method)`` to the set of values seen there; ``dropouts`` lists the
+    places of functional dropout with training=True; ``tables`` maps the data pointer of an index
+    tensor to the size of the table it looked up.
+    """
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, set[str]] = defaultdict(set)
+        self.dropouts: list[str] = []
+        self.tables: dict[int, int] = {}
+
+    def mode(self) -> Any:
+        """A context manager that watches."""
+        torch = require("torch")
+        deciding = {getattr(torch.Tensor, n) for n in DECIDING if hasattr(torch.Tensor, n)}
+        dropouts = {getattr(torch.nn.functional, n) for n in DROPOUTS if hasattr(torch.nn.functional, n)}
+        embedding = torch.nn.functional.embedding
+        watch = self
+
+        class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
+            def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                kwargs = kwargs or {}
+                if function in dropouts:
+                    watch._note_dropout(args, kwargs)
+                elif function is embedding:
+                    index, table = (*args, kwargs.get("input"), kwargs.get("weight"))[:2] if len(args) >= 2 else (args[0] if args else kwargs["input"], kwargs["weight"])
+                    size = min(table.shape[0], watch.tables.get(index.data_ptr(), table.shape[0]))
+                    watch.tables[index.data_ptr()] = size
+                result = function(*args, **kwargs)
+                if function in deciding:
+                    watch.decisions[f"{current_place()} ({function.__name__.strip('_')})"].add(repr(result)[:80])
+                return result
+
+        return Mode()
+
+    def _note_dropout(self, args: Any, kwargs: Any) -> None:
+        probability = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+        training = args[2] if len(args) > 2 else kwargs.get("training", True)
+        if training and probability > 0:
+            place = current_place()
+            if place not in self.dropouts:
+                self.dropouts.append(place)
+
+    def one_sided(self) -> list[str]:
+        """The places where every watched run decided alike."""
+        return [place for place, values in self.decisions.items() if len(values) == 1]

@@ -1,0 +1,268 @@
+"""What a file is, really: read from the file alone, with no framework and no part of it executed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mnnprep.errors import RefusedError
+from mnnprep.formats.sniff import identify
+from mnnprep.formats.table import WEIGHTS_ONLY, format_of
+from mnnprep.formats.tensor_info import TensorInfo, element_count
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """The inputs and outputs, as far as the file states them."""
+
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What :func:`inspect_file` finds.
+
+    ``size`` is in bytes (of all files, for a directory); ``prepared`` tells whether this version prepares the kind.
+    ``ops`` counts operators as written in the file (``domain::Type`` outside ONNX's own domain); ``parameters`` the
+    elements of all stored tensors (with buffers and constants), None where the file was not read so far; ``leftovers`` name what would behave as
+    in training; ``warnings`` what will stand in the way; ``details`` hold what only this format has.
+    """
+
+    kind: str
+    title: str
+    framework: str
+    path: str
+    size: int
+    prepared: bool
+    signature: Ports = Ports()
+    ops: dict[str, int] = msgspec.field(default_factory=dict)
+    parameters: int | None = None
+    opset: int | None = None
+    leftovers: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+def inspect_file(path: str | Path) -> Inspection:
+    """Say what the file or directory at *path* is and holds, without loading it.
+
+    Raises:
+        UsageError: there is nothing at *path*.
+        RefusedError: it is no model, or a damaged one (see `formats.sniff.identify`).
+    """
+    path = Path(path)
+    kind = identify(path)
+    row = format_of(kind)
+    found = _READERS[kind](path) if kind in _READERS else {}
+    warnings = list(found.pop("warnings", ()))
+    if kind in WEIGHTS_ONLY:
+        warnings.append("these are weights without a model: give a factory (file.py:callable) and this file with --weights")
+    elif not row.prepared:
+        warnings.append(f"{row.title}: recognised, and not prepared by this version")
+    return Inspection(
+        kind=kind, title=row.title, framework=row.framework, path=str(path), size=_size(path), prepared=row.prepared,
+        warnings=tuple(warnings), **found,
+    )  # fmt: skip
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
+def _read_onnx(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.onnx.scan import scan_model
+    from mnnprep.formats.onnx.summary import require_loadable
+
+    summary = scan_model(path)
+    warnings = list(summary.problems)
+    try:
+        require_loadable(summary, path.stat().st_size)
+    except RefusedError as error:
+        warnings.append(f"{error.what} ({error.seen}): {error.next}")
+    if summary.int32_data:
+        warnings.append(f"values of less than 32 bits are kept in int32_data: {_listed(summary.int32_data)}")
+    return {
+        "signature": Ports(summary.inputs, summary.outputs),
+        "ops": {f"{op.domain}::{op.op_type}" if op.domain else op.op_type: op.count for op in summary.ops},
+        "parameters": summary.initializers.total.elements + summary.constants.total.elements,
+        "opset": summary.opset,
+        "leftovers": tuple(f"{leftover.op_type} {leftover.node}: {leftover.reason}".strip() for leftover in summary.leftovers),
+        "warnings": warnings,
+        "details": {
+            "ir_version": summary.ir_version,
+            "producer": summary.producer,
+            "opsets": summary.opsets,
+            "defaulted_inputs": summary.defaulted_inputs,
+            "initializers": summary.initializers,
+            "constants": summary.constants,
+            "external": summary.external,
+            "int32_data": summary.int32_data,
+            "functions": summary.functions,
+            "metadata": summary.metadata,
+        },
+    }
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.safetensors_header import read_header
+
+    header = read_header(path)
+    return {"parameters": header.elements, "details": {"tensors": header.tensors, "metadata": header.metadata}}
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.torch_files import model_scan, model_state
+
+    state = model_state(path)
+    details = {"tensors": state.tensors, "modules": state.modules, "globals": model_scan(path).globals}
+    return {"parameters": state.elements, "details": details, "leftovers": _in_training(state.training)}
+
+
+def _read_module(path: Path) -> dict[str, Any]:
+    found = _read_pickle(path)
+    imports = _listed(found["details"]["globals"])
+    found["warnings"] = [f"loading it imports and calls what it names ({imports}): prepare it with --trust, or save a state dict and give a factory"]
+    return found
+
+
+# One call in TorchScript's serialized code: `torch.conv2d(`, `ops.quantized.linear(`.
+_CALL = re.compile(rb"\b(torch|ops\.\w+)\.(\w+)\(")
+_CLASS = re.compile(r"^class (\w+)\(Module\)", re.MULTILINE)
+_FORWARD = re.compile(r"^  def forward\((.*?)\) -> (.*?):$", re.MULTILINE | re.DOTALL)
+_ARGUMENT = re.compile(r"(\w+): ((?:[^,\[]|\[[^\]]*\])+)")
+
+
+def _read_torchscript(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.torch_files import model_record, model_scan, model_state, read_record, record_names
+
+    names = record_names(path)
+    sources = {name: read_record(path, name) for name in names if re.search(r"(^|/)code/.*\.py$", name)}
+    ops: Counter[str] = Counter()
+    for source in sources.values():
+        ops.update((b"%s.%s" % match).decode() for match in _CALL.findall(source))
+    classes = sorted({found for source in sources.values() for found in _CLASS.findall(source.decode(errors="replace"))})
+    result: dict[str, Any] = {"ops": dict(sorted(ops.items(), key=lambda item: (-item[1], item[0])))}
+    details: dict[str, Any] = {"classes": classes, "records": len(names)}
+    if model_record(names):
+        state = model_state(path)
+        root = model_scan(path).root
+        details |= {"root": root, "tensors": state.tensors, "modules": state.modules}
+        result |= {"parameters": state.elements, "leftovers": _in_training(state.training), "signature": _forward_ports(root, sources)}
+    return result | {"details": details}
+
+
+def _forward_ports(root: str, sources: Mapping[str, bytes]) -> Ports:
+    """The arguments of the outermost class's forward; TorchScript states their type, not their shape."""
+    module, _, name = root.rpartition(".")
+    suffix = f"code/{module.replace('.', '/')}.py"
+    source = next((data.decode(errors="replace") for record, data in sources.items() if record.endswith(suffix)), "")
+    body = re.search(rf"^class {re.escape(name)}\(Module\):\n(.*?)(?=^class |\Z)", source, re.MULTILINE | re.DOTALL)
+    forward = _FORWARD.search(body[1]) if body else None
+    if forward is None:
+        return Ports()
+    arguments = _ARGUMENT.findall(forward[1])[1:]  # without self
+    return Ports(tuple(TensorInfo(argument, kind.strip()) for argument, kind in arguments), (TensorInfo("", forward[2].strip()),))
+
+
+# torch/_export/serde/schema.py: ScalarType
+_SCALAR_TYPES = {
+    1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64", 9: "complex32", 10: "complex64",
+    11: "complex128", 12: "bool", 13: "bfloat16", 28: "uint16", 29: "float8_e4m3fn", 30: "float8_e5m2", 31: "float8_e4m3fnuz", 32: "float8_e5m2fnuz",
+}  # fmt: skip
+
+
+def _read_exported_program(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.torch_files import read_record, record_names
+
+    names = record_names(path)
+    record = next(name for name in names if re.search(r"(^|/)(models/[^/]+|serialized_exported_program)\.json$", name))
+    try:
+        program = json.loads(read_record(path, record))
+        return _describe_program(program, len(names))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        warning = f"its program can't be read as the schema of torch.export that this version knows ({type(error).__name__}: {error})"
+        return {"details": {"records": len(names)}, "warnings": [warning]}
+
+
+def _describe_program(program: dict[str, Any], records: int) -> dict[str, Any]:
+    graph, signature = program["graph_module"]["graph"], program["graph_module"]["signature"]
+    values = graph["tensor_values"]
+    stored = []
+    inputs = []
+    for spec in signature["input_specs"]:
+        kind, content = next(iter(spec.items()))
+        if kind in ("parameter", "buffer"):
+            stored.append(_program_tensor(content[f"{kind}_name"], values[content["arg"]["name"]]))
+        elif kind == "user_input" and "as_tensor" in content["arg"]:
+            name = content["arg"]["as_tensor"]["name"]
+            inputs.append(_program_tensor(name, values[name]))
+    outputs = []
+    for spec in signature["output_specs"]:
+        argument = spec.get("user_output", {}).get("arg", {})
+        if "as_tensor" in argument:
+            name = argument["as_tensor"]["name"]
+            outputs.append(_program_tensor(name, values[name]))
+    ops = Counter(node["target"].removeprefix("torch.ops.") for node in graph["nodes"])
+    sizes = [element_count(tuple(extent for extent in tensor.shape or () if isinstance(extent, int))) for tensor in stored]
+    return {
+        "signature": Ports(tuple(inputs), tuple(outputs)),
+        "ops": dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
+        "parameters": sum(sizes),
+        "leftovers": tuple(_program_leftovers(graph["nodes"])),
+        "details": {
+            "torch_version": program.get("torch_version", ""),
+            "range_constraints": program.get("range_constraints", {}),
+            "tensors": stored,
+            "records": records,
+        },
+    }
+
+
+def _program_tensor(name: str, meta: dict[str, Any]) -> TensorInfo:
+    shape = tuple(size["as_int"] if "as_int" in size else _symbol(size["as_expr"]) for size in meta["sizes"])
+    return TensorInfo(name, _SCALAR_TYPES.get(meta["dtype"], f"type {meta['dtype']}"), shape)
+
+
+def _symbol(expression: dict[str, Any]) -> str:
+    """``Symbol('s77', positive=True, integer=True)`` is s77."""
+    text = str(expression["expr_str"])
+    match = re.fullmatch(r"Symbol\('(\w+)'.*\)", text)
+    return match[1] if match else text
+
+
+def _program_leftovers(nodes: list[dict[str, Any]]) -> list[str]:
+    """The nodes that have their argument `train` or `training` set (dropout, batch_norm, rrelu, ...)."""
+    return [
+        f"{node['target'].removeprefix('torch.ops.')} {node.get('name') or ''}".strip() + f": {argument['name']} is true"
+        for node in nodes
+        for argument in node["inputs"]
+        if argument.get("name") in ("train", "training") and argument["arg"].get("as_bool")
+    ]
+
+
+def _in_training(modules: tuple[str, ...]) -> tuple[str, ...]:
+    if not modules:
+        return ()
+    return (f"{len(modules)} modules were saved in training mode: {_listed([name or '(the whole model)' for name in modules])}",)
+
+
+def _listed(names: tuple[str, ...] | list[str], limit: int = 8) -> str:
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "onnx": _read_onnx,
+    "torchscript": _read_torchscript,
+    "exported-program": _read_exported_program,
+    "torch-module": _read_module,
+    "torch-weights": _read_pickle,
+    "safetensors": _read_safetensors,
+}

@@ -1,0 +1,187 @@
+"""The step that converts a model to MNN, and judges what came out.
+
+What the converter says is not believed (its exit status is 0 and its return value True whatever
+happens; a junk file, a missing one and a refused operator included): a conversion has succeeded when
+a new, non-empty file is there, no line says that something failed, and the file can be opened again.
+Whether it computes the right numbers is the comparison's question.
+
+Measured with MNN 3.6.1.  The script ``MNN.tools.mnnconvert`` is never touched: it installs packages
+and reports the arguments to a server; the extension behind it, ``_tools``, does neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from mnnprep.core.files import FileRef, file_ref
+from mnnprep.errors import InternalError, UsageError
+from mnnprep.isolate.server import doing
+from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
+from mnnprep.mnn.info import MnnTensor, package_converter, read_info
+
+FRONTENDS = ("ONNX", "TORCH", "TF", "TFLITE", "CAFFE", "MNN")
+BIZ_CODE = "mnnprep"  # written into the file
+OUTPUT_NAME = "model.mnn"
+WEIGHTS_SUFFIX = ".weight"
+
+SUCCESS_LINE = "Converted Success!"
+NO_FRONTEND_LINE = "Framework Input ERROR or Not Support This Model Type Now!"
+REFUSED_OPS_LINE = re.compile(r"These Op Not Support: (?P<ops>.*)")
+# Where one of these was printed, the output is not right.  The first is of a model whose external data is
+# not there: its weights become whatever the memory held, and the success line is printed all the same.
+FAILURE_LINES = ("Can't open file", "Converted Failed!", "Convert error", "Model File Does Not Exist")
+
+
+class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Convert ``model`` with MNN's ``frontend`` (one of FRONTENDS) into ``directory/model.mnn``.
+
+    ``extra_model`` is the caffemodel where ``model`` is a prototxt.  ``uuid_seed`` is the sha256 (hex)
+    of the artifact: the id that MNN would draw at random is made from it, so that the same artifact
+    gives the same bytes.  ``converter`` is the path of an executable that takes MNNConvert's options;
+    empty stands for the one in the MNN package.  ``timeout``, in seconds, ends an executable (the
+    package's converter runs in this process: its limit is the worker's).
+    """
+
+    model: str
+    frontend: str
+    uuid_seed: str
+    directory: str
+    converter: str = ""
+    extra_model: str = ""
+    timeout: float = 600.0
+
+
+class Converted(msgspec.Struct, frozen=True, kw_only=True):
+    """``ok`` with the file, its inputs and the names of its outputs; else ``reason``, one line.
+
+    ``weights`` is the file ``model.mnn.weight`` that MNN writes beside a model larger than 2 GB, else
+    None.  MNN looks for it by the model's own path with ``.weight`` added, and without it computes
+    with other weights, printing only "Can't open file".
+    ``version`` is that of the converter, as the file has it; ``refused_ops`` are the operators it
+    named as unsupported; ``frontend_missing`` says that the converter was built without the frontend
+    asked for; ``log`` holds the last lines it printed, without times and places.
+    """
+
+    ok: bool
+    reason: str = ""
+    file: FileRef | None = None
+    weights: FileRef | None = None
+    inputs: list[MnnTensor] = msgspec.field(default_factory=list)
+    outputs: list[str] = msgspec.field(default_factory=list)
+    version: str = ""
+    refused_ops: list[str] = msgspec.field(default_factory=list)
+    frontend_missing: bool = False
+    log: str = ""
+
+
+def convert(job: ConvertJob) -> Converted:
+    """Run the converter and judge what it left; runs in a worker, for the converter may crash.
+
+    Raises:
+        UsageError: ``converter`` is not a program that can be started.
+    """
+    if job.frontend not in FRONTENDS:
+        raise InternalError("a conversion with an unknown frontend was asked for", seen=job.frontend)
+    directory = Path(job.directory).absolute()
+    output = directory / OUTPUT_NAME
+    weights = directory / (OUTPUT_NAME + WEIGHTS_SUFFIX)
+    _remove(output, weights)  # a refusal leaves an older file of the same name in place
+    doing(f"converting with MNN ({job.frontend})")
+    parameters = directory / "parameters.json"
+    parameters.write_bytes(fixed_id_parameters(job.uuid_seed))
+    argv = _arguments(job, output, parameters)
+    with contextlib.chdir(directory), captured() as printed:
+        fate = _run_executable(job.converter, argv, job.timeout) if job.converter else _run_package(argv)
+    _remove(parameters)
+    log = without_place_and_time(printed.text, directory, os.path.dirname(os.path.abspath(job.model)))
+    reason = fate or judge(log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter)
+    if not reason:
+        doing("reading the converted model")
+        info = read_info(str(output))
+        if info.version:
+            return Converted(
+                ok=True, file=file_ref(output), weights=file_ref(weights) if weights.exists() else None,
+                inputs=info.inputs, outputs=info.outputs, version=info.version, log=last_lines(log),
+            )  # fmt: skip
+        reason = "the converter wrote a file that MNN can't open"
+    _remove(output, weights)
+    return Converted(ok=False, reason=reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log), log=last_lines(log))
+
+
+def has_frontend(log: str) -> bool:
+    """Whether the converter that printed *log* was built with the frontend it was asked for."""
+    return NO_FRONTEND_LINE not in log
+
+
+def refused_ops(log: str) -> list[str]:
+    """The operators that *log* names as unsupported, without the frontend's prefix (``ONNX::Hardmax`` -> ``Hardmax``)."""
+    found = {name.strip().rpartition("::")[2] for match in REFUSED_OPS_LINE.finditer(log) for name in match["ops"].split("|")}
+    return sorted(found - {""})
+
+
+def judge(log: str, *, wrote: bool, success_line: bool) -> str:
+    """Why a conversion that printed *log* failed, in one line; empty when nothing speaks against it.
+
+    ``wrote``: a new, non-empty file is there.  ``success_line``: this converter is known to print one.
+    """
+    if not has_frontend(log):
+        return "this converter was built without the frontend for this format"
+    if refused := refused_ops(log):
+        return "MNN does not support these operators: " + ", ".join(refused)
+    for line in log.splitlines():
+        if any(text in line for text in FAILURE_LINES):
+            return "the converter failed: " + line.strip()
+    if not wrote:
+        return "the converter wrote no file" + (", though it printed success" if SUCCESS_LINE in log else "")
+    if success_line and SUCCESS_LINE not in log:
+        return "the converter wrote a file without saying that it succeeded"
+    return ""
+
+
+def fixed_id_parameters(seed: str) -> bytes:
+    """The ``--compressionParamsFile`` that compresses nothing and gives the model an id made from *seed* (hex, 32 digits or more)."""
+    return msgspec.json.encode({"version": "0.0.0", "mnn_uuid": str(uuid.UUID(hex=seed[:32])), "algo": []})
+
+
+def _arguments(job: ConvertJob, output: Path, parameters: Path) -> list[str]:
+    """MNNConvert's options, all paths absolute."""
+    model = os.path.abspath(job.model)
+    files = ["--prototxt", model, "--modelFile", os.path.abspath(job.extra_model)] if job.extra_model else ["--modelFile", model]
+    return ["-f", job.frontend, *files, "--MNNModel", str(output), "--bizCode", BIZ_CODE, "--compressionParamsFile", str(parameters)]
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _run_package(argv: list[str]) -> str:
+    package_converter()(["MNNConvert", *argv])
+    return ""
+
+
+def _run_executable(converter: str, argv: list[str], timeout: float) -> str:
+    """Run *converter*; what speaks against it, or empty.
+
+    It stays in the worker's process group, which ends with the worker: whatever it started goes with it.
+    """
+    program = os.path.abspath(converter)
+    try:
+        done = subprocess.run([program, *argv], stdin=subprocess.DEVNULL, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return f"the converter took longer than {timeout:g} s"
+    except OSError as error:
+        raise UsageError(
+            "the converter could not be started", seen=f"{converter}: {error.strerror}", next="give the path of a MNNConvert executable"
+        ) from error
+    if done.returncode < 0:
+        return f"the converter crashed with {signal.Signals(-done.returncode).name}"
+    return f"the converter ended with exit status {done.returncode}" if done.returncode else ""

@@ -1,0 +1,67 @@
+"""The step that asks a converter whether it loads and which frontends it was built with."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import msgspec
+
+from mnnprep import deps
+from mnnprep.isolate.server import doing
+from mnnprep.mnn import convert
+from mnnprep.mnn.capture import captured
+
+
+class FrontendsJob(msgspec.Struct, frozen=True, kw_only=True):
+    """``converter`` is the path of an executable that takes MNNConvert's options; empty stands for the MNN package's."""
+
+    converter: str = ""
+    timeout: float = 60.0
+
+
+class Frontends(msgspec.Struct, frozen=True, kw_only=True):
+    """``operators`` counts the registered operators by frontend; a frontend that is not there has no entry.
+
+    ``reason`` says why the converter could not be asked; empty when it could.
+    """
+
+    operators: dict[str, int] = msgspec.field(default_factory=dict)
+    reason: str = ""
+
+
+def frontends(job: FrontendsJob) -> Frontends:
+    """Ask for the operators of each frontend (``-f NAME --OP``); runs in a worker, for the converter may crash."""
+    operators: dict[str, int] = {}
+    for name in convert.FRONTENDS:
+        if name == "MNN":
+            continue  # every converter rewrites its own format
+        doing(f"asking the converter for its {name} frontend")
+        with captured() as printed:
+            fate = ask(job, ["-f", name, "--OP"])
+        if fate:
+            return Frontends(reason=fate)
+        count = operator_count(printed.text)
+        if convert.has_frontend(printed.text) and count:
+            operators[name] = count
+    return Frontends(operators=operators, reason="" if operators else "it answered, but named no operator of any frontend")
+
+
+def ask(job: FrontendsJob, argv: list[str]) -> str:
+    """Run the job's converter, its output going where this process's goes; what speaks against it, or empty."""
+    if not job.converter:
+        deps.require("_tools").mnnconvert(["MNNConvert", *argv])
+        return ""
+    try:
+        done = subprocess.run([job.converter, *argv], stdin=subprocess.DEVNULL, timeout=job.timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return f"it did not answer within {job.timeout:g} s"
+    except OSError as error:
+        return f"it could not be started: {error.strerror}"
+    return f"it crashed with {signal.Signals(-done.returncode).name}" if done.returncode < 0 else ""
+
+
+def operator_count(printed: str) -> int:
+    """The number after ``Total:``, which ends a list of operators; 0 when there is none."""
+    numbers = [line.partition(":")[2].strip() for line in printed.splitlines() if line.startswith("Total:")]
+    return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0

@@ -1,0 +1,172 @@
+"""The step that runs a converted model on cases, through MNN's Module API, on one CPU thread in high precision.
+
+Measured with MNN 3.6.1:
+
+- ``Var.read()`` is a view of memory that the Var owns: it is copied while the Var is held.
+- A forward that fails returns an empty list and prints why; the module can be used again afterwards.
+- ``Var.write()`` takes float32, int32 and uint8, and reinterprets nothing: a dtype that is not the
+  placeholder's raises.  An int8 Var comes from casting an int32 one.
+- A module keeps the dtype that each input had at its first forward; later ones are read as that, bit
+  by bit, so one load must always be fed the same dtypes.
+- A scalar goes in and comes out with shape ``()``; a Var of size 0 can't be read, its shape can.
+- Outputs come as the dense layout, except where the net's last operator leaves NC4HW4.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mnnprep import deps
+from mnnprep.core.compare import Array
+from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
+from mnnprep.core.messages import CaseFile, Ran
+from mnnprep.isolate.server import doing
+from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
+
+# What MNN computes with in place of a dtype: at the inputs, where we convert ...
+NARROWED_INPUTS = {
+    "int64": "int32", "uint64": "int32", "uint32": "int32", "int16": "int32", "uint16": "int32", "bool": "int32",
+    "float64": "float32", "float16": "float32",
+}  # fmt: skip
+# ... and at the outputs, where it gives them.
+NARROWED_OUTPUTS = {"int64": "int32", "bool": "int32", "float64": "float32", "float16": "float32"}
+MISSING_WEIGHTS_LINE = "Can't open file"  # a model over 2 GB without its .weight file: runs, on other numbers
+LAYOUTS = ("NCHW", "NHWC", "NC4HW4")
+
+
+class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Run ``model`` on ``cases``; write the outputs of case i to ``directory/i.npz``.
+
+    ``input_names`` and ``output_names`` map the cases' names to MNN's, in order; ``layouts`` maps the
+    cases' inputs to the layout MNN must be fed in (missing: NCHW).  An input for NC4HW4 stands in the
+    case as NCHW.  ``fresh`` loads the model anew for every case; else one load serves all, so that
+    changes of shape are exercised.
+    """
+
+    model: str
+    cases: list[CaseFile]
+    input_names: dict[str, str]
+    output_names: dict[str, str]
+    layouts: dict[str, str]
+    directory: str
+    fresh: bool = False
+
+
+class CaseFailed(Exception):
+    """Why one case could not be run; one line."""
+
+
+def run(job: MnnRunJob) -> Ran:
+    """Run every case; one that fails has its reason, with MNN's last lines, in ``errors``.  For a worker: MNN may crash."""
+    doing("loading MNN")
+    runner = Runner(job)
+    outputs: dict[str, FileRef] = {}
+    errors: dict[str, str] = {}
+    narrowed: dict[str, str] = {}
+    narrowed_inputs: dict[str, str] = {}
+    for case in job.cases:
+        doing(f"running case {case.index} in MNN")
+        arrays = load_arrays(case.file.path)
+        failure, results = "", dict[str, Array]()
+        with captured() as printed:
+            try:
+                fed = {name: _narrow_input(name, arrays) for name in job.input_names}
+                results = runner.run(fed)
+            except CaseFailed as error:
+                failure = str(error)
+            except (SystemError, RuntimeError, ValueError, TypeError) as error:  # what MNN's extension raises
+                failure = f"MNN failed: {error}"
+        if not failure and MISSING_WEIGHTS_LINE in printed.text:
+            failure = "MNN ran without the file of weights that belongs beside the model"
+        if failure:
+            said = without_place_and_time(printed.text, Path(job.model).parent)
+            errors[str(case.index)] = "\n".join(filter(None, (failure, last_lines(said))))
+            continue
+        narrowed_inputs |= {name: str(array.dtype) for name, array in fed.items() if array.dtype != arrays[f"inputs/{name}"].dtype}
+        narrowed |= _narrowed_outputs(results, arrays)
+        path = Path(job.directory) / f"{case.index}.npz"
+        save_arrays(path, results)
+        outputs[str(case.index)] = file_ref(path)
+    return Ran(outputs=outputs, errors=errors, narrowed=narrowed, narrowed_inputs=narrowed_inputs)
+
+
+def _narrow_input(name: str, case: Arrays) -> Array:
+    """The case's input in the dtype that MNN computes with; CaseFailed where a value doesn't fit."""
+    if f"inputs/{name}" not in case:
+        raise CaseFailed(f"the case has no input {name!r}")
+    array = case[f"inputs/{name}"]
+    target = np.dtype(NARROWED_INPUTS.get(str(array.dtype), array.dtype))
+    narrow = array.astype(target)
+    if target.kind in "iu" and not np.array_equal(narrow, array):
+        limits = np.iinfo(target)
+        raise CaseFailed(f"input {name!r} holds {array.min()} to {array.max()}; MNN computes in {target}, {limits.min} to {limits.max}")
+    if target.kind == "f" and not np.array_equal(np.isfinite(narrow), np.isfinite(array)):
+        raise CaseFailed(f"input {name!r} holds values beyond the range of {target}, which MNN computes in")
+    return narrow
+
+
+def _narrowed_outputs(results: Arrays, case: Arrays) -> dict[str, str]:
+    """The outputs whose dtype is the documented narrowing of the reference's; any other difference is for the comparison."""
+    references = {name: case[f"outputs/{name}"].dtype for name in results if f"outputs/{name}" in case}
+    return {name: str(results[name].dtype) for name, dtype in references.items() if NARROWED_OUTPUTS.get(str(dtype)) == str(results[name].dtype)}
+
+
+class Runner:
+    """A model, loaded when first needed."""
+
+    def __init__(self, job: MnnRunJob) -> None:
+        deps.require("MNN")
+        self._nn: Any = deps.require("MNN.nn")
+        self._expr: Any = deps.require("MNN.expr")
+        self._job = job
+        self._module: Any = None
+        # The layout that a packed output is unpacked to: that of the source's format.
+        self._dense = self._expr.NHWC if "NHWC" in job.layouts.values() else self._expr.NCHW
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """One forward; the outputs under the cases' names, in the job's order."""
+        if self._module is None or self._job.fresh:
+            self._module = self._load()
+        variables = self._module.forward([self._variable(array, self._job.layouts.get(name, "NCHW")) for name, array in inputs.items()])
+        names = self._job.output_names
+        if len(variables) != len(names):
+            raise CaseFailed(f"MNN returned {len(variables) or 'no'} output{'s' * (len(variables) != 1)} where {len(names)} were asked for")
+        return {name: self._array(variable) for name, variable in zip(names, variables, strict=True)}
+
+    def _load(self) -> Any:
+        try:
+            return self._nn.load_module_from_file(
+                self._job.model, list(self._job.input_names.values()), list(self._job.output_names.values()),
+                backend=self._expr.Backend.CPU, precision_mode=self._expr.PrecisionMode.High, thread_num=1,
+            )  # fmt: skip
+        except SystemError as error:
+            raise CaseFailed("MNN could not load the model with these inputs and outputs") from error
+
+    def _variable(self, array: Array, layout: str) -> Any:
+        expr = self._expr
+        dense = expr.NHWC if layout == "NHWC" else expr.NCHW
+        types = {"float32": expr.float, "int32": expr.int, "uint8": expr.uint8}
+        written = array.astype(np.int32) if array.dtype == np.int8 else array
+        if str(written.dtype) not in types:
+            raise CaseFailed(f"MNN can't be fed {written.dtype}")
+        variable = expr.placeholder(list(array.shape), dense, types[str(written.dtype)])
+        if written.size:
+            variable.write(np.asarray(written, order="C"))
+        if array.dtype == np.int8:
+            variable = expr.cast(variable, expr.int8)
+        return expr.convert(variable, expr.NC4HW4) if layout == "NC4HW4" else variable
+
+    def _array(self, variable: Any) -> Array:
+        """A copy of the numbers of *variable*, in the dense layout, with MNN's shape and dtype."""
+        expr = self._expr
+        if variable.data_format == expr.NC4HW4:
+            variable = expr.convert(variable, self._dense)
+        shape = tuple(variable.shape)
+        if 0 in shape:
+            types = {expr.float: np.float32, expr.int: np.int32, expr.uint8: np.uint8, expr.int8: np.int8}
+            return np.zeros(shape, types.get(variable.dtype, np.float32))
+        return np.array(variable.read())  # a copy, made while the Var lives

@@ -1,0 +1,248 @@
+"""One attempt, from export to verdict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mnnprep.core.compare import Tolerance
+from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
+from mnnprep.core.files import FileRef
+from mnnprep.core.messages import Exported, ExportJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
+from mnnprep.errors import InternalError
+from mnnprep.formats.plans import ARTIFACTS, Attempt, Plan
+from mnnprep.isolate.host import Reply, StepFailed
+from mnnprep.mnn.convert import Converted, ConvertJob
+from mnnprep.mnn.names import match_names
+from mnnprep.mnn.torch_frontend import unregistered
+from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
+from mnnprep.pipeline.workers import Workers
+from mnnprep.proof.judge import compare_run, dimension_checks, repeated
+
+MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
+CONVERT = "mnnprep.mnn.convert:convert"
+MNN_RUN = "mnnprep.mnn.run:run"
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Tried:
+    """An attempt and what became of it. Without ``exported`` nothing was made, and ``reason`` says why."""
+
+    attempt: Attempt
+    exported: Exported | None = None
+    directory: Path | None = None
+    checks: list[Check] = field(default_factory=list)
+    verdict: Verdict = Verdict.REFUSED
+    reason: str = ""
+    mnn: FileRef | None = None
+    mnn_weights: FileRef | None = None
+    layouts: dict[str, str] = field(default_factory=dict)
+    input_names: dict[str, str] = field(default_factory=dict)
+    output_names: dict[str, str] = field(default_factory=dict)
+    narrowed: dict[str, str] = field(default_factory=dict)
+    narrowed_inputs: dict[str, str] = field(default_factory=dict)
+    proven_sizes: dict[str, list[int]] = field(default_factory=dict)
+    refused_opsets: list[OpsetRefused] = field(default_factory=list)
+    converter_version: str = ""
+
+    def wrong_already(self) -> bool:
+        """Whether the artifact itself computes something else, whatever MNN makes of it."""
+        return any(c.check == "artifact_compare" and c.status is Status.FAILED for c in self.checks)
+
+    @property
+    def opset(self) -> int:
+        return self.exported.opset if self.exported else self.attempt.opset
+
+
+def start_export(workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt) -> Future[Reply[Exported]]:
+    job = ExportJob(source=source, wants=wants, method=attempt.method, opset=attempt.opset, directory=str(workers.directory("export")))
+    return workers.submit(plan.preload, plan.export, job, Exported)
+
+
+def describe(failure: StepFailed) -> str:
+    """A failed step in one line: what it said, with the value seen, or how it died."""
+    if failure.error is not None:
+        if isinstance(failure.error, InternalError):
+            return f"{failure.error.what} (in {failure.error.seen})"
+        return failure.error.what + (f": {failure.error.seen}" if failure.error.seen else "")
+    last = failure.log.strip().splitlines()[-1:] if failure.log else []
+    return failure.reason + (f" (last line: {last[0]})" if last else "")
+
+
+class Judge:
+    """Judges attempts against one survey."""
+
+    def __init__(self, workers: Workers, survey: Survey, source: Source, *, private: list[str], mnnconvert: str, tell: Tell) -> None:
+        self.workers = workers
+        self.survey = survey
+        self.source = source
+        self.private = private
+        self.mnnconvert = mnnconvert
+        self.tell = tell
+        self.tolerance = Tolerance(noise=survey.noise)
+
+    def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
+        """Wait for the export, then run, convert and compare what it made."""
+        tried = Tried(attempt)
+        try:
+            tried.exported = export.result().value
+        except StepFailed as failure:
+            tried.reason = describe(failure)
+            return tried
+        tried.refused_opsets = tried.exported.refused_opsets
+        tried.directory = self._stage(tried.exported)
+        tried.checks = [*self.survey.checks, *tried.exported.checks]
+        if attempt.traces:
+            tried.checks += self._branches()
+        if tried.exported.operators:
+            tried.checks.append(_frontend_operators(tried.exported.operators))
+        self._prove(tried, weights_in_file)
+        dims = [d.name for d in self.survey.signature.dims]
+        tried.verdict = verdict(tried.checks, dims)
+        if tried.verdict is not Verdict.PROVEN:
+            tried.reason = why_not(tried.checks)
+        return tried
+
+    def _stage(self, exported: Exported) -> Path:
+        """A directory that holds the artifact's files and nothing else."""
+        directory = self.workers.directory("artifact")
+        for ref in exported.files:
+            os.link(ref.path, directory / Path(ref.path).name)
+        return directory
+
+    def _branches(self) -> list[Check]:
+        places = self.survey.one_sided
+        if not places:
+            return []
+        return [
+            failed(
+                "branches",
+                f"a traced artifact keeps what a value decided at {'; '.join(places[:5])}, and every input tried decided alike; "
+                "give inputs that decide otherwise with --samples, or use --method onnx-script or script",
+                subject=places[0],
+            )
+        ]
+
+    def _prove(self, tried: Tried, weights_in_file: bool) -> None:
+        assert tried.exported is not None and tried.directory is not None
+        kind = ARTIFACTS[tried.exported.format]
+        model = str(tried.directory / Path(tried.exported.files[0].path).name)
+        seed = tried.exported.files[0].sha256
+        self.tell(f"running the artifact in {kind.runtime}, converting it to MNN")
+        run_job = RunJob(
+            model=model, cases=self.survey.cases, signature=self.survey.signature, directory=str(self.workers.directory("run")), forbid=self.private
+        )
+        running = self.workers.submit(kind.preload, kind.run, run_job, Ran)
+        convert_job = ConvertJob(
+            model=model, frontend=kind.frontend, uuid_seed=seed, directory=str(self.workers.directory("convert")),
+            converter=self.mnnconvert, timeout=self.workers.limits.timeout,
+        )  # fmt: skip
+        converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)
+        source_weights = self.survey.weights.path if self.survey.weights else ""
+        weights_job = WeightsJob(model=model, source=source_weights, source_model=self.source.path if weights_in_file else "")
+        weighing = self.workers.submit(kind.preload, kind.weights, weights_job, Check)
+
+        artifact = self._artifact_checks(tried, running, kind.runtime)
+        try:
+            tried.checks.append(weighing.result().value)
+        except StepFailed as failure:
+            tried.checks.append(not_run("weights", describe(failure)))
+        mnn = self._mnn_checks(tried, converting)
+        checks, tried.proven_sizes = dimension_checks(self.survey, {"the artifact": artifact, "MNN": mnn})
+        tried.checks += checks
+
+    def _artifact_checks(self, tried: Tried, running: Future[Reply[Ran]], runtime: str) -> Check | None:
+        try:
+            ran = running.result().value
+        except StepFailed as failure:
+            tried.checks += [
+                failed("self_contained", f"the artifact does not run on its own in {runtime}: {describe(failure)}"),
+                not_run("artifact_compare", "the artifact did not run"),
+            ]
+            return None
+        tried.checks.append(passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}))
+        check = self._compare("artifact_compare", ran, {})
+        tried.checks.append(check)
+        return check
+
+    def _compare(self, name: str, ran: Ran, narrowing: dict[str, str]) -> Check:
+        random = next((c for c in self.survey.checks if c.check == "determinism" and c.status is Status.FAILED), None)
+        if random is not None:
+            return not_run(name, "the source gives other numbers each time, so there is nothing to compare with")
+        return compare_run(name, self.survey.cases, ran, self.tolerance, narrowing)
+
+    def _mnn_checks(self, tried: Tried, converting: Future[Reply[Converted]]) -> Check | None:
+        converted = self._conversion(tried, converting)
+        if converted is None or converted.file is None:
+            tried.checks.append(not_run("mnn_compare", "there is no converted model"))
+            return None
+        signature = self.survey.signature
+        inputs = match_names([s.name for s in signature.inputs], [t.name for t in converted.inputs], "input")
+        outputs = match_names([s.name for s in signature.outputs], converted.outputs, "output")
+        tried.layouts = {ours: t.layout for ours, theirs in inputs.names.items() for t in converted.inputs if t.name == theirs}
+        tried.input_names, tried.output_names = inputs.names, outputs.names
+        if inputs.problem or outputs.problem:
+            tried.checks.append(failed("mnn_compare", inputs.problem or outputs.problem))
+            return None
+        self.tell("running it in MNN, twice")
+        runs = [self._start_mnn(tried, converted.file.path, fresh=fresh) for fresh in (False, True)]
+        try:
+            first, second = (run.result().value for run in runs)
+        except StepFailed as failure:
+            check = failed("mnn_compare", f"MNN's runtime {describe(failure)}")
+            tried.checks.append(check)
+            return None
+        tried.narrowed, tried.narrowed_inputs = first.narrowed, first.narrowed_inputs
+        check = repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS), first, second, self.tolerance)
+        tried.checks.append(check)
+        return check
+
+    def _start_mnn(self, tried: Tried, model: str, *, fresh: bool) -> Future[Reply[Ran]]:
+        job = MnnRunJob(
+            model=model, cases=self.survey.cases, input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
+            directory=str(self.workers.directory("mnn")), fresh=fresh,
+        )  # fmt: skip
+        return self.workers.submit(MNN_PRELOAD, MNN_RUN, job, Ran)
+
+    def _conversion(self, tried: Tried, converting: Future[Reply[Converted]]) -> Converted | None:
+        try:
+            converted = converting.result().value
+        except StepFailed as failure:
+            tried.checks.append(failed("mnn_convert", f"MNN's converter {describe(failure)}"))
+            return None
+        if converted.frontend_missing:
+            reason = "the converter at hand has no frontend for this format; give one that has with --mnnconvert, or prepare --to onnx"
+            tried.checks.append(not_run("mnn_convert", reason))
+            return None
+        if not converted.ok:
+            tried.checks.append(failed("mnn_convert", converted.reason, subject=", ".join(converted.refused_ops)))
+            return None
+        tried.mnn, tried.mnn_weights = converted.file, converted.weights
+        tried.converter_version = converted.version
+        tried.checks.append(passed("mnn_convert"))
+        return converted
+
+
+def _frontend_operators(operators: list[str]) -> Check:
+    """Whether MNN's Torch frontend has a name for every operator; it refuses those it has not, and may still fail on others."""
+    foreign = unregistered(operators)
+    numbers: dict[str, object] = {"operators": len(operators)}
+    if foreign:
+        return failed(
+            "frontend_operators", f"MNN's Torch frontend does not read {', '.join(foreign)}; prepare --to onnx", required=False,
+            subject=", ".join(foreign), numbers=numbers,
+        )  # fmt: skip
+    return passed("frontend_operators", required=False, numbers=numbers)
+
+
+def why_not(checks: list[Check]) -> str:
+    """Why the evidence is not a proof: the required checks that failed, else those that did not run."""
+    for status in (Status.FAILED, Status.NOT_RUN):
+        found = [c for c in checks if c.required and c.status is status]
+        if found:
+            return "; ".join(f"{c.check}: {c.reason}" for c in found)
+    return ""

@@ -1,0 +1,155 @@
+"""Writing a run down: the bundle's files and its manifest."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mnnprep import __version__, deps
+from mnnprep.bundle import writer
+from mnnprep.bundle.manifest import (
+    SCHEMA, ArtifactRecord, AttemptRecord, CaseRecord, DimRecord, Manifest, SignatureRecord, SourceRecord, TensorRecord,
+)  # fmt: skip
+from mnnprep.core.compare import Tolerance
+from mnnprep.core.evidence import Verdict
+from mnnprep.core.files import load_arrays, sha256
+from mnnprep.core.messages import Source, Survey
+from mnnprep.core.request import Request
+from mnnprep.core.signature import TensorSpec
+from mnnprep.formats.plans import Plan
+from mnnprep.pipeline.attempt import Tried
+from mnnprep.pipeline.resolve import source_files
+
+
+def write_bundle(
+    request: Request, source: Source, plan: Plan, survey: Survey, history: list[Tried], best: Tried, target: Path, *, force: bool, scratch: Path
+) -> Manifest:
+    """Write the bundle of *best* to *target*, which appears only when whole; returns its manifest."""
+    assert best.exported is not None
+    with writer.stage(target, force=force) as directory:
+        artifact_files = [writer.add_file(directory, Path(ref.path).name, ref.path) for ref in best.exported.files]
+        model_name = "model.mnn" if best.verdict is Verdict.PROVEN else "unproven.mnn"
+        mnn = writer.add_file(directory, model_name, best.mnn.path) if best.mnn else None
+        if best.mnn_weights:  # MNN looks for it by the model's own name
+            writer.add_file(directory, f"{model_name}.weight", best.mnn_weights.path)
+        cases = []
+        for case in survey.cases:
+            file = writer.add_file(directory, f"cases/{case.index}.npz", case.file.path)
+            cases.append(CaseRecord(path=file.path, sha256=file.sha256, size=file.size, origin=case.origin, dims=case.dims))
+        signature = _signature(survey, best)
+        writer.write_mnn_test(directory / writer.TEST_DIRECTORY, load_arrays(survey.cases[0].file.path), signature)
+        manifest = Manifest(
+            schema=SCHEMA,
+            verdict=best.verdict,
+            source=SourceRecord(
+                kind=source.kind, framework=plan.framework, files=source_files(source), options=_options(request, source), parameters=survey.parameters
+            ),
+            artifact=ArtifactRecord(
+                format=best.exported.format, method=best.attempt.method, opset=best.opset, files=artifact_files, attempts=_attempts(history)
+            ),
+            mnn=mnn,
+            signature=signature,
+            cases=cases,
+            tolerance=Tolerance(noise=survey.noise),
+            evidence=best.checks,
+            tools=_tools(plan, request, best),
+        )
+        return writer.finish(directory, _scrubbed(manifest, source, scratch))
+
+
+def _scrubbed(manifest: Manifest, source: Source, scratch: Path) -> Manifest:
+    """The manifest without a path of this run: of the scratch directory, of the source, of the user's home."""
+    place = Path(source.path.rpartition(":")[0] if source.kind == "torch-factory" else source.path)
+    roots = sorted({str(place.parent), str(Path.cwd()), str(Path.home())} - {"/", "."}, key=len, reverse=True)
+    pattern = re.compile("|".join([re.escape(str(scratch)) + r"/[^/\s]+/?", *(re.escape(root) + "/" for root in roots)]))
+
+    def scrub(value: Any) -> Any:
+        if isinstance(value, str):
+            return pattern.sub("", value)
+        if isinstance(value, dict):
+            return {key: scrub(item) for key, item in value.items()}
+        return [scrub(item) for item in value] if isinstance(value, list) else value
+
+    return msgspec.convert(scrub(msgspec.to_builtins(manifest)), Manifest)
+
+
+def _signature(survey: Survey, best: Tried) -> SignatureRecord:
+    signature = survey.signature
+    inputs = [_tensor(s, best.input_names, best.layouts.get(s.name, "NCHW"), best.narrowed_inputs) for s in signature.inputs]
+    layout = next(iter(best.layouts.values()), "NCHW")
+    outputs = [_tensor(s, best.output_names, layout, best.narrowed) for s in signature.outputs]
+    dims = {d.name: DimRecord(min=d.min, max=d.max, proven=best.proven_sizes.get(d.name, [])) for d in signature.dims}
+    return SignatureRecord(inputs=inputs, outputs=outputs, dims=dims)
+
+
+def _tensor(spec: TensorSpec, names: dict[str, str], layout: str, narrowed: dict[str, str]) -> TensorRecord:
+    return TensorRecord(
+        name=spec.name, source_name=spec.name, mnn_name=names.get(spec.name, spec.name), dtype=spec.dtype, mnn_dtype=narrowed.get(spec.name, spec.dtype),
+        shape=list(spec.shape), layout=layout, range=list(spec.range) if spec.range else None,
+    )  # fmt: skip
+
+
+def _attempts(history: list[Tried]) -> list[AttemptRecord]:
+    records = []
+    for tried in history:
+        records += [
+            AttemptRecord(method=tried.attempt.method, opset=refused.opset, ok=False, reason=refused.reason) for refused in tried.refused_opsets
+        ]
+        records.append(
+            AttemptRecord(
+                method=tried.attempt.method, opset=tried.opset, ok=tried.verdict is Verdict.PROVEN, verdict=tried.verdict.value if tried.exported else "",
+                reason=tried.reason, notes=tried.exported.notes if tried.exported else [],
+            )
+        )  # fmt: skip
+    return records
+
+
+def _options(request: Request, source: Source) -> dict[str, Any]:
+    """What was asked for, without a path: files are in ``source.files`` by their hashes."""
+    wants = request.wants
+    options: dict[str, Any] = {
+        "to": request.to,
+        "method": request.method,
+        "opset": request.opset,
+        "inputs": [str(s) for s in wants.inputs],
+        "dims": [f"{d.name}={d.min}:{d.max}" for d in wants.dims],
+        "ranges": {n: list(r) for n, r in wants.ranges.items()},
+        "seed": wants.seed,
+        "samples": _samples(wants.samples),
+        "factory_args": source.factory_args,
+        "trust": request.trust,
+        "mnnconvert": sha256(request.mnnconvert) if request.mnnconvert else "",
+    }
+    if source.kind == "torch-factory":
+        place, _, name = source.path.rpartition(":")
+        options["factory"] = f"{Path(place).name if place.endswith('.py') else place}:{name}"
+    return options
+
+
+def _samples(path: str) -> list[str]:
+    """The sha256 of every sample file, in the order they were taken."""
+    if not path:
+        return []
+    root = Path(path)
+    return [sha256(f) for f in (sorted(f for f in root.iterdir() if f.suffix in (".npz", ".npy")) if root.is_dir() else [root])]
+
+
+def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
+    assert best.exported is not None
+    names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *(m for m in plan.preload if "." not in m)}
+    if plan.framework == "torch":
+        names |= {"onnxscript"}
+    versions = {name: deps.version(name) for name in sorted(names)}
+    tools = {name: version for name, version in versions.items() if version} | {"mnnprep": __version__, "python": platform.python_version()}
+    if request.mnnconvert and best.converter_version:
+        tools["mnnconvert"] = best.converter_version
+    return tools
+
+
+def manifest_json(manifest: Manifest) -> Any:
+    """The manifest as plain data, for ``--json``."""
+    return msgspec.to_builtins(manifest)

@@ -1,0 +1,121 @@
+"""What the user typed as a source: which kind it is, and what can be said of it before anything is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from mnnprep import deps
+from mnnprep.bundle.manifest import NamedFile
+from mnnprep.core.files import sha256
+from mnnprep.core.messages import Source
+from mnnprep.core.request import Request
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats import plans, sniff
+from mnnprep.formats.torch_files import pickle_globals
+from mnnprep.formats.table import WEIGHTS_ONLY, format_of
+
+
+def looks_like_factory(text: str) -> bool:
+    """Whether *text* is ``file.py:callable`` or ``package.module:callable`` and no existing path."""
+    place, colon, name = text.rpartition(":")
+    return bool(colon) and bool(place) and not os.path.exists(text) and all(part.isidentifier() for part in name.split("."))
+
+
+def resolve(request: Request) -> Source:
+    """The source, its kind decided by its content.
+
+    Raises:
+        UsageError: a missing path, weights without a factory.
+        RefusedError: a file that can't be taken, code that would need ``--trust``, a missing extra.
+    """
+    source = _factory(request) if looks_like_factory(request.source) else _file(request)
+    row = format_of(source.kind)
+    for module in plans.plan_of(source.kind).preload:
+        if not deps.installed(module):
+            raise deps.missing(module)
+    if source.weights:
+        _check_weights(Path(source.weights))
+    elif request.factory_args and source.kind != "torch-factory":
+        raise UsageError("--factory-arg goes with a factory", seen=row.title, next="leave it out, or give file.py:callable as the source")
+    return source
+
+
+def _factory(request: Request) -> Source:
+    place, _, name = request.source.rpartition(":")
+    search = [os.getcwd(), *(p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)]
+    if place.endswith(".py"):
+        path = Path(place).absolute()
+        if not path.is_file():
+            raise UsageError("there is no file at the factory's path", seen=place, next="give file.py:callable or package.module:callable")
+        place = str(path)
+    elif not all(part.isidentifier() for part in place.split(".")):
+        raise UsageError("there is nothing at this path, and it is no factory", seen=request.source, next="give a file, or file.py:callable, or package.module:callable")
+    elif not _top_level_exists(place.partition(".")[0], search):
+        raise UsageError(f"there is no module {place.partition('.')[0]} to import", seen=request.source, next="run where it can be imported, or give file.py:callable")
+    weights = str(Path(request.weights).absolute()) if request.weights else ""
+    return Source(kind="torch-factory", path=f"{place}:{name}", weights=weights, factory_args=request.factory_args, search_path=search, trust=request.trust)
+
+
+def _top_level_exists(name: str, search: list[str]) -> bool:
+    if importlib.util.find_spec(name) is not None:
+        return True
+    finder = importlib.machinery.PathFinder
+    return finder.find_spec(name, search) is not None
+
+
+def _file(request: Request) -> Source:
+    path = Path(request.source).absolute()
+    kind = sniff.identify(path)
+    if kind in WEIGHTS_ONLY:
+        raise UsageError(
+            "this file holds weights alone, no model", seen=f"{path.name}: {format_of(kind).title}",
+            next=f"give the code that builds the model, and this file as its weights: mnnprep prepare file.py:callable --weights {path.name} -o DIR",
+        )  # fmt: skip
+    row = format_of(kind)
+    if not row.prepared or kind not in plans.PLANS:
+        raise RefusedError(f"this version does not prepare a {row.title}", seen=path.name, next="export the model to ONNX and prepare that")
+    if request.weights:
+        raise UsageError("--weights goes with a factory", seen=f"{path.name}: {row.title}", next="leave --weights out: this file has its own")
+    if kind == "torch-module" and not request.trust:
+        imports = ", ".join(pickle_globals(path)[:8])
+        raise RefusedError(
+            "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
+            next="pass --trust if you trust where it comes from, or give a factory and a state dict",
+        )  # fmt: skip
+    search = [os.getcwd(), *(p for p in sys.path if p)] if kind == "torch-module" else []
+    return Source(kind=kind, path=str(path), trust=request.trust, search_path=search)
+
+
+def _check_weights(path: Path) -> None:
+    """Say what is wrong with a weights file before a framework is started."""
+    if path.is_dir() or path.name.endswith(".index.json"):
+        return
+    kind = sniff.identify(path)
+    if kind not in (*WEIGHTS_ONLY, "torch-module"):
+        raise UsageError("--weights is no checkpoint", seen=f"{path.name}: {format_of(kind).title}", next="give a state dict, a checkpoint or a safetensors file")
+
+
+def source_files(source: Source) -> list[NamedFile]:
+    """The source's files by role: a file's own name is no part of what it is."""
+    place = source.path.rpartition(":")[0] if source.kind == "torch-factory" else source.path
+    roles = [("factory" if source.kind == "torch-factory" else "source", Path(place)), ("weights", Path(source.weights) if source.weights else None)]
+    files: list[NamedFile] = []
+    for role, path in roles:
+        if path is None or not path.exists() or source.kind == "live":
+            continue
+        members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for member in members:
+            name = role if not path.is_dir() else f"{role}/{member.relative_to(path).as_posix()}"
+            files.append(NamedFile(name, sha256(member), member.stat().st_size))
+    return files
+
+
+def private_modules(source: Source) -> list[str]:
+    """The top-level modules of the user's that an artifact must do without."""
+    if source.kind == "torch-factory":
+        place = source.path.rpartition(":")[0]
+        return [Path(place).stem if place.endswith(".py") else place.partition(".")[0]]
+    return []

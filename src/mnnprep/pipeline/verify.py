@@ -1,0 +1,133 @@
+"""`verify`: prove a bundle again, offline, from the bundle alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from mnnprep import deps
+from mnnprep.bundle.manifest import Manifest, TensorRecord, read_manifest
+from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed
+from mnnprep.core.files import FileRef, sha256
+from mnnprep.core.messages import CaseFile, Ran, RunJob
+from mnnprep.core.request import Limits
+from mnnprep.core.signature import Signature, TensorSpec
+from mnnprep.errors import RefusedError
+from mnnprep.formats.plans import ARTIFACTS
+from mnnprep.isolate.host import StepFailed
+from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
+from mnnprep.pipeline.attempt import MNN_PRELOAD, MNN_RUN, describe
+from mnnprep.pipeline.workers import Workers
+from mnnprep.proof.judge import compare_run, repeated
+
+Tell = Callable[[str], None]
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What proving again found; ``recorded`` is the verdict that the manifest has."""
+
+    bundle: str
+    verdict: Verdict
+    recorded: Verdict
+    evidence: list[Check]
+
+
+def verify(bundle: Path, *, limits: Limits | None = None, tell: Tell = lambda _: None) -> Verification:
+    """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
+
+    The artifact is run again too, where its runtime is installed.  ``proven`` needs that all hold and
+    that the bundle was proven when it was made.
+
+    Raises:
+        UsageError: there is no bundle at this path.
+        RefusedError: its manifest can't be read, or names files outside the bundle.
+    """
+    manifest = read_manifest(bundle)
+    tell("checking the hashes")
+    checks = [_hashes(bundle, manifest)]
+    intact = checks[0].status is Status.PASSED
+    with Workers(limits or Limits()) as workers:
+        checks += [_artifact(workers, bundle, manifest, intact, tell), _mnn(workers, bundle, manifest, intact, tell)]
+    return Verification(bundle=str(bundle), verdict=_verdict(checks, manifest.verdict), recorded=manifest.verdict, evidence=checks)
+
+
+def _verdict(checks: list[Check], recorded: Verdict) -> Verdict:
+    """What the bundle proves now: never more than when it was made."""
+    required = [c for c in checks if c.required]
+    if any(c.status is Status.FAILED for c in required):
+        return Verdict.DIFFERS
+    if any(c.status is not Status.PASSED for c in required):
+        return Verdict.UNPROVEN if recorded is Verdict.PROVEN else recorded
+    return recorded
+
+
+def _hashes(bundle: Path, manifest: Manifest) -> Check:
+    files = {f.path: f for f in [*manifest.artifact.files, *manifest.files, *([manifest.mnn] if manifest.mnn else [])]}
+    files |= {c.path: c for c in manifest.cases}  # type: ignore[dict-item]
+    root = bundle.resolve()
+    wrong = []
+    for name, entry in files.items():
+        path = bundle / name
+        if not path.resolve().is_relative_to(root):
+            raise RefusedError("the bundle's manifest names a file outside the bundle", seen=name, next="prepare the model again")
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif path.stat().st_size != entry.size or sha256(path) != entry.sha256:
+            wrong.append(f"{name} has other bytes than the manifest says")
+    if wrong:
+        return failed("hashes", "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""), subject=wrong[0].partition(" ")[0])
+    return passed("hashes", numbers={"files": len(files)})
+
+
+def _cases(bundle: Path, manifest: Manifest) -> list[CaseFile]:
+    root = bundle.resolve()
+    return [CaseFile(index=i, origin=c.origin, dims=c.dims, file=FileRef(str(root / c.path), c.sha256, c.size)) for i, c in enumerate(manifest.cases)]
+
+
+def _specs(tensors: list[TensorRecord]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(t.name, t.dtype, tuple(t.shape)) for t in tensors)
+
+
+def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> Check:
+    kind = ARTIFACTS.get(manifest.artifact.format)
+    if kind is None or not deps.installed(kind.runtime):
+        return not_run("artifact_compare", f"{kind.runtime if kind else manifest.artifact.format} is not installed", required=False)
+    if not intact:
+        return not_run("artifact_compare", "the bundle's files are not those that were proven", required=False)
+    tell(f"running the artifact in {kind.runtime}")
+    job = RunJob(
+        model=str(bundle.resolve() / manifest.artifact.files[0].path), cases=_cases(bundle, manifest),
+        signature=Signature(_specs(manifest.signature.inputs), _specs(manifest.signature.outputs)), directory=str(workers.directory("run")),
+    )  # fmt: skip
+    try:
+        ran = workers.run(kind.preload, kind.run, job, Ran)
+    except StepFailed as failure:
+        return failed("artifact_compare", describe(failure))
+    return compare_run("artifact_compare", job.cases, ran, manifest.tolerance, {})
+
+
+def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> Check:
+    if manifest.mnn is None:
+        return not_run("mnn_compare", "the bundle holds no converted model")
+    if not intact:
+        return not_run("mnn_compare", "the bundle's files are not those that were proven")
+    tell("running it in MNN, twice")
+    signature = manifest.signature
+    runs = [
+        workers.submit(
+            MNN_PRELOAD, MNN_RUN,
+            MnnRunJob(
+                model=str(bundle.resolve() / manifest.mnn.path), cases=_cases(bundle, manifest), fresh=fresh, directory=str(workers.directory("mnn")),
+                input_names={t.name: t.mnn_name for t in signature.inputs}, output_names={t.name: t.mnn_name for t in signature.outputs},
+                layouts={t.name: t.layout for t in signature.inputs},
+            ), Ran,
+        )
+        for fresh in (False, True)
+    ]  # fmt: skip
+    try:
+        first, second = (run.result().value for run in runs)
+    except StepFailed as failure:
+        return failed("mnn_compare", f"MNN's runtime {describe(failure)}")
+    return repeated(compare_run("mnn_compare", _cases(bundle, manifest), first, manifest.tolerance, NARROWED_OUTPUTS), first, second, manifest.tolerance)

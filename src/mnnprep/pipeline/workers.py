@@ -1,0 +1,51 @@
+"""The workers of one run: a host per group of modules to preload, started when first needed, and a scratch directory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from mnnprep.core.request import Limits
+from mnnprep.isolate.host import Host, Reply
+
+T = TypeVar("T")
+
+
+class Workers:
+    """Use as a context manager; leaving it ends every worker and removes the scratch directory."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.scratch = Path(tempfile.mkdtemp(prefix="mnnprep-"))
+        self._hosts: dict[tuple[str, ...], Host] = {}
+
+    def __enter__(self) -> Workers:  # noqa: PYI034
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for host in self._hosts.values():
+            host.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def warm(self, preload: tuple[str, ...]) -> Host:
+        """The host with *preload* imported; started if it is not there yet."""
+        if preload not in self._hosts:
+            self._hosts[preload] = Host(preload, scratch=self.scratch)
+        return self._hosts[preload]
+
+    def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> Future[Reply[T]]:
+        return self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory)
+
+    def run(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
+        value: Any = self.submit(preload, step, job, reply).result().value
+        return value  # type: ignore[no-any-return]
+
+    def directory(self, name: str) -> Path:
+        """A fresh, empty directory in the scratch."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.scratch))

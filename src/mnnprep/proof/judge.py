@@ -1,0 +1,117 @@
+"""From runs to checks: the comparisons, the dimensions, the vacuity of what was compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mnnprep.core.compare import Tolerance, compare_outputs
+from mnnprep.core.evidence import Check, OutputError, failed, not_run, passed
+from mnnprep.core.files import load_arrays
+from mnnprep.core.messages import CaseFile, Ran, Survey
+from mnnprep.core.running import case_outputs
+
+SHOWN = 2
+
+
+def compare_run(check: str, cases: list[CaseFile], ran: Ran, tolerance: Tolerance, narrowing: Mapping[str, str]) -> Check:
+    """The comparison check of one run with the stored references, every case, every output.
+
+    ``narrowing`` maps a dtype to the one that the runtime is known to give in its place; what the run
+    says it narrowed counts only if it is one of those.
+    """
+    errors: list[OutputError] = []
+    problems: list[str] = []
+    for case in cases:
+        key = str(case.index)
+        if key in ran.errors:
+            errors.append(OutputError("", case.index, problem=ran.errors[key]))
+            problems.append(f"case {case.index} ({_dims(case)}) did not run: {ran.errors[key].splitlines()[0]}")
+            continue
+        if key not in ran.outputs:
+            errors.append(OutputError("", case.index, problem="no outputs"))
+            problems.append(f"case {case.index} ({_dims(case)}) has no outputs")
+            continue
+        reference = case_outputs(case.file.path)
+        allowed = {n: d for n, d in ran.narrowed.items() if n in reference and narrowing.get(reference[n].dtype.name) == d}
+        compared = compare_outputs(case.index, reference, load_arrays(ran.outputs[key].path), tolerance, allowed)
+        errors += compared
+        problems += [f"{e.output} in case {e.case} ({_dims(case)}): {e.problem}" for e in _worst_first(compared) if e.problem]
+    numbers = _worst(errors)
+    if ran.narrowed:
+        numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(ran.narrowed.items())]
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        return failed(check, "; ".join(problems[:SHOWN]) + more, numbers=numbers, outputs=errors)
+    if not errors:
+        return not_run(check, "there was no output to compare")
+    return passed(check, numbers=numbers, outputs=errors)
+
+
+def _worst_first(errors: list[OutputError]) -> list[OutputError]:
+    return sorted(errors, key=lambda e: -(e.excess or 0.0))
+
+
+def _dims(case: CaseFile) -> str:
+    return ", ".join(f"{n}={s}" for n, s in case.dims.items()) or case.origin
+
+
+def _worst(errors: list[OutputError]) -> dict[str, object]:
+    numbers: dict[str, object] = {"cases": len({e.case for e in errors}), "outputs": len({e.output for e in errors if e.output})}
+    for name, pick in (("max_abs", max), ("max_rel", max), ("excess", max), ("cosine", min), ("sqnr_db", min)):
+        values = [v for e in errors if (v := getattr(e, name)) is not None]
+        if values:
+            numbers[name] = pick(values)
+    return numbers
+
+
+def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance) -> Check:
+    """*check*, failed when the second run gave other numbers than the first (uninitialised memory, a bad resize)."""
+    if check.status.value != "passed":
+        return check
+    for key, ref in first.outputs.items():
+        if key not in second.outputs:
+            reason = second.errors.get(key, "no outputs").splitlines()[0]
+            return failed(check.check, f"the second run of case {key} failed where the first did not: {reason}", numbers=check.numbers, outputs=check.outputs)
+        compared = compare_outputs(int(key), load_arrays(ref.path), load_arrays(second.outputs[key].path), tolerance)
+        bad = next((e for e in compared if e.problem), None)
+        if bad is not None:
+            return failed(
+                check.check, f"two runs of case {key} gave different numbers, so one of them is wrong: {bad.output} {bad.problem}",
+                numbers=check.numbers, outputs=check.outputs,
+            )  # fmt: skip
+    return check
+
+
+def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[list[Check], dict[str, list[int]]]:
+    """``dimension:NAME`` for every dynamic dimension, and the sizes that passed everywhere.
+
+    *runs* maps where a net ran (``the artifact``, ``MNN``) to its comparison, or None where it did not run.
+    """
+    checks: list[Check] = []
+    proven: dict[str, list[int]] = {}
+    bad_cases = {where: {e.case for e in check.outputs if e.problem} for where, check in runs.items() if check is not None}
+    idle = [where for where, check in runs.items() if check is None or not check.outputs]
+    for dim in survey.signature.dims:
+        sizes = survey.swept.get(dim.name, [])
+        wrong = {where: sorted({c.dims[dim.name] for c in survey.cases if c.index in bad}) for where, bad in bad_cases.items()}
+        good = [s for s in sizes if not any(s in w for w in wrong.values())] if not idle else []
+        proven[dim.name] = good
+        name = f"dimension:{dim.name}"
+        refused = survey.infeasible.get(dim.name, {})
+        numbers: dict[str, object] = {"swept": sizes, "proven": good}
+        if refused and not dim.declared:
+            numbers["refused_by_source"] = [f"{s}: {why}" for s, why in refused.items()]
+        if dim.declared and refused:
+            size, why = next(iter(refused.items()))
+            checks.append(failed(name, f"declared {dim.min}:{dim.max}, but the source itself refuses {', '.join(refused)} ({size}: {why})", subject=dim.name, numbers=numbers))
+        elif any(wrong.values()):
+            where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
+            right = f"right at {', '.join(map(str, good))}, " if good else ""
+            checks.append(failed(name, right + where, subject=dim.name, numbers=numbers))
+        elif idle:
+            checks.append(not_run(name, f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers))
+        elif len(sizes) < 2 and not (dim.declared and dim.min == dim.max):
+            checks.append(not_run(name, f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it with --dim", subject=dim.name, numbers=numbers))
+        else:
+            checks.append(passed(name, subject=dim.name, numbers=numbers))
+    return checks, proven

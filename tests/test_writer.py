@@ -1,0 +1,258 @@
+"""Writing a bundle: whole or not at all, and what MNNConvert reads of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from mnnprep.bundle import writer
+from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord, read_manifest
+from mnnprep.core.files import Arrays
+from mnnprep.errors import InternalError, UsageError
+
+DATA = Path(__file__).parent / "data"
+
+
+def bundle(directory: Path, mark: str = "old") -> Path:
+    """A directory that is a bundle, as far as replacing it goes."""
+    directory.mkdir(parents=True)
+    (directory / "manifest.json").write_text(json.dumps({"schema": "mnnprep.bundle/1"}))
+    (directory / "mark").write_text(mark)
+    return directory
+
+
+def listing(directory: Path) -> list[str]:
+    return sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*"))
+
+
+def test_a_new_target_appears_whole_with_its_parents(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b"
+    with writer.stage(target) as staged:
+        assert not target.exists()
+        assert staged.parent == target.parent
+        (staged / "cases").mkdir()
+        (staged / "cases" / "0.npz").write_bytes(b"x")
+    assert listing(tmp_path) == ["a", "a/b", "a/b/cases", "a/b/cases/0.npz"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert target.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with writer.stage(tmp_path / "out") as staged:
+        (staged / "mark").write_text("new")
+    assert listing(tmp_path) == ["out", "out/mark"]
+
+
+def test_a_bundle_is_replaced_only_with_force(tmp_path: Path) -> None:
+    old = bundle(tmp_path / "out")
+    with pytest.raises(UsageError, match="a bundle already") as error:
+        writer.check_target(old)
+    assert "--force" in error.value.next
+    with writer.stage(old, force=True) as staged:
+        (staged / "new").write_text("new")
+        assert (old / "mark").read_text() == "old"
+    assert listing(tmp_path) == ["out", "out/new"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_not_a_bundle_is_never_replaced(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "manifest.json").write_text('{"schema": "other/1"}')
+    for name, what in (("file", "not a directory"), ("photos", "not a bundle")):
+        with pytest.raises(UsageError, match=what), writer.stage(tmp_path / name, force=force):
+            pytest.fail("the block must not be entered")
+    assert listing(tmp_path) == ["file", "photos", "photos/manifest.json"]
+
+
+def test_the_current_directory_and_a_mount_point_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for target in (Path("."), tmp_path / "here", tmp_path):
+        with pytest.raises(UsageError, match="current directory"):
+            writer.check_target(target, force=True)
+    with pytest.raises(UsageError, match="mount point"):
+        writer.check_target(Path("/proc"))
+
+
+def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="can't be written to") as error:
+        writer.check_target(tmp_path / "file" / "out")
+    assert error.value.exit_code == 2
+
+
+def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:
+    bundle(tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    with writer.stage(tmp_path / "link", force=True) as staged:
+        (staged / "new").write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert listing(tmp_path / "real") == ["new"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
+    old = bundle(tmp_path / "out")
+    before = listing(tmp_path)
+    for target in (old, tmp_path / "deep" / "er" / "new"):
+        with pytest.raises(error), writer.stage(target, force=True) as staged:  # noqa: PT012
+            (staged / "half").write_text("half")
+            raise error
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("fatal", [1, 2])
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interrupt_while_renaming_leaves_the_old_or_the_new_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int, late: bool
+) -> None:
+    """Interrupted before and after each of the two renames."""
+    old = bundle(tmp_path / "out")
+    real, calls = os.rename, 0
+
+    def rename(source: object, target: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fatal and not late:
+            raise KeyboardInterrupt
+        real(source, target)  # type: ignore[arg-type]
+        if calls == fatal:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), writer.stage(old, force=True) as staged:  # noqa: PT012
+        (staged / "mark").write_text("new")
+        monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (old / "mark").read_text() == ("new" if (fatal, late) == (2, True) else "old")
+
+
+def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(UsageError, match="a bundle already"), writer.stage(target) as staged:  # noqa: PT012
+        (staged / "mark").write_text("mine")
+        bundle(target, "theirs")
+    assert (target / "mark").read_text() == "theirs"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def staged_manifest(staged: Path, tmp_path: Path) -> Manifest:
+    (tmp_path / "content").write_bytes(b"content")
+    manifest = msgspec.json.decode((DATA / "manifest-proven.json").read_bytes(), type=Manifest)
+    model = writer.add_file(staged, "model.onnx", tmp_path / "content")
+    mnn = writer.add_file(staged, "model.mnn", tmp_path / "content")
+    cases = []
+    for case in manifest.cases:
+        file = writer.add_file(staged, case.path, tmp_path / "content")
+        cases.append(msgspec.structs.replace(case, sha256=file.sha256, size=file.size))
+    artifact = msgspec.structs.replace(manifest.artifact, files=[model])
+    return msgspec.structs.replace(manifest, artifact=artifact, mnn=mnn, cases=cases, files=[])
+
+
+def test_finish_lists_the_files_and_gives_the_same_bytes_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with writer.stage(tmp_path / name) as staged:
+            writer.finish(staged, staged_manifest(staged, tmp_path))
+    complete = read_manifest(tmp_path / "a")
+    assert [f.path for f in complete.files] == [*(f"cases/{i}.npz" for i in range(5)), "model.mnn", "model.onnx"]
+    assert listing(tmp_path / "a") == listing(tmp_path / "b")
+    for path in (p for p in (tmp_path / "a").rglob("*") if p.is_file()):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+    assert "report.html" in listing(tmp_path / "a")
+
+
+def test_finish_refuses_a_manifest_that_the_files_contradict(tmp_path: Path) -> None:
+    with pytest.raises(InternalError, match="not what its manifest says"), writer.stage(tmp_path / "a") as staged:  # noqa: PT012
+        manifest = staged_manifest(staged, tmp_path)
+        (staged / "model.mnn").write_bytes(b"another")
+        writer.finish(staged, manifest)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("path", ["../out", "/etc/out", "", "a/../../b"])
+def test_a_file_outside_the_bundle_is_an_error(tmp_path: Path, path: str) -> None:
+    (tmp_path / "content").write_bytes(b"content")
+    with pytest.raises(InternalError):
+        writer.add_file(tmp_path, path, tmp_path / "content")
+
+
+def record(name: str, dtype: str, shape: list[int | str], mnn_name: str = "") -> TensorRecord:
+    return TensorRecord(name=name, source_name=name, mnn_name=mnn_name or name, dtype=dtype, mnn_dtype=dtype, shape=shape, layout="NCHW")
+
+
+def test_the_layout_of_a_test_directory(tmp_path: Path) -> None:
+    signature = SignatureRecord(
+        inputs=[record("x", "float32", ["n", 2], "net/x:0"), record("mask", "bool", [2])], outputs=[record("y", "int64", [2])], dims={}
+    )  # fmt: skip
+    arrays: Arrays = {
+        "inputs/x": np.array([[0.1, -1e-30], [3.0, 1 / 3]], np.float32),
+        "inputs/mask": np.array([True, False]),
+        "outputs/y": np.array([2**40, -1]),
+    }
+    assert writer.write_mnn_test(tmp_path, arrays, signature) == ""
+    assert listing(tmp_path) == ["input.json", "mask.txt", "net", "net/x:0.txt", "y.txt"]
+    layout = {"inputs": [{"name": "net/x:0", "shape": [2, 2]}, {"name": "mask", "shape": [2]}], "outputs": ["y"]}
+    assert json.loads((tmp_path / "input.json").read_text()) == layout
+    printed = np.array([float(line) for line in (tmp_path / "net" / "x:0.txt").read_text().split()])
+    assert np.array_equal(printed.astype(np.float32), arrays["inputs/x"].ravel())
+    assert (tmp_path / "mask.txt").read_text() == "1\n0\n"
+    assert (tmp_path / "y.txt").read_text() == "1099511627776\n-1\n"
+
+
+@pytest.mark.parametrize("names", [("../x", "y"), ("a/../../x", "y"), ("same", "same"), ("a", "a.txt/b"), ("x\0", "y")])
+def test_names_that_can_not_be_files_write_nothing(tmp_path: Path, names: tuple[str, str]) -> None:
+    signature = SignatureRecord(inputs=[record("x", "float32", [1], names[0])], outputs=[record("y", "float32", [1], names[1])], dims={})
+    arrays: Arrays = {"inputs/x": np.zeros(1, np.float32), "outputs/y": np.ones(1, np.float32)}
+    assert writer.write_mnn_test(tmp_path / "test", arrays, signature)
+    assert listing(tmp_path) == []
+
+
+def small_net(path: Path) -> None:
+    """y = sigmoid(x), with a dynamic batch and names that hold / and :"""
+    from onnx import TensorProto, helper, save
+
+    x = helper.make_tensor_value_info("net/x:0", TensorProto.FLOAT, ["batch", 3])
+    y = helper.make_tensor_value_info("net/y:0", TensorProto.FLOAT, ["batch", 3])
+    graph = helper.make_graph([helper.make_node("Sigmoid", ["net/x:0"], ["net/y:0"])], "net", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+
+
+def convert(directory: Path, *arguments: str) -> str:
+    """What the MNN package's converter prints, in a process of its own."""
+    code = "import sys, _tools; _tools.mnnconvert(['MNNConvert', '-f', 'ONNX', *sys.argv[1:]])"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=directory, capture_output=True, text=True, timeout=120)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("offset", "word"), [(0.0, "TEST_SUCCESS"), (0.1, "TESTERROR")])
+def test_the_converter_reads_the_test_directory(tmp_path: Path, offset: float, word: str) -> None:
+    """It finds the files, feeds them and compares: right references pass, wrong ones don't."""
+    small_net(tmp_path / "model.onnx")
+    x = np.linspace(-2, 2, 6, dtype=np.float32).reshape(2, 3)
+    arrays: Arrays = {"inputs/x": x, "outputs/y": (1 / (1 + np.exp(-x)) + offset).astype(np.float32)}
+    signature = SignatureRecord(
+        inputs=[record("x", "float32", ["batch", 3], "net/x:0")], outputs=[record("y", "float32", ["batch", 3], "net/y:0")], dims={}
+    )  # fmt: skip
+    assert writer.write_mnn_test(tmp_path / "test", arrays, signature) == ""
+    printed = convert(tmp_path, "--modelFile", "model.onnx", "--MNNModel", "model.mnn", "--testdir", "test")
+    assert word in printed
+    assert "Skip check" not in printed
+    assert "Can't open" not in printed
+
+
+def test_a_bundle_file_keeps_its_hash(tmp_path: Path) -> None:
+    (tmp_path / "content").write_bytes(b"")
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert writer.add_file(tmp_path, "a/b", tmp_path / "content") == BundleFile("a/b", empty, 0)
+    with pytest.raises(InternalError, match="twice"):
+        writer.add_file(tmp_path, "a/b", tmp_path / "content")
