@@ -5,7 +5,8 @@
 A is the whole command ``mnnprep prepare`` on a net of ``image_models.py`` with a dynamic batch; B is
 ``user_script.py`` on the same net: torch.onnx.export at its defaults, MNN's converter, one comparison.
 They run in turn (A B A B ...), so that what else the machine does meets both alike; the number of a net
-is the median of its rounds' ratios A / B.  The goal is a median of at most 0.6 over the nets.
+is the median of its rounds' ratios A / B.  The goal is at most 0.6 on every net that the script gets through;
+a net on which the script fails is shown, and not counted.
 Exit code: 0 when the goal is met and every net proven, else 1.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ import image_models
 
 HERE = Path(__file__).resolve().parent
 FACTORIES = HERE / "image_models.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH"))))}
 GOAL = 0.6
 
 
@@ -35,7 +38,7 @@ class Run(NamedTuple):
 
 def timed(arguments: list[str], directory: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, errors="replace", cwd=directory)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, errors="replace", cwd=directory, env=ENVIRONMENT)
     return time.perf_counter() - started, done
 
 
@@ -76,13 +79,16 @@ def main() -> int:
         ratio = median(a.seconds / b.seconds for a, b in pairs)
         outcomes = sorted({a.outcome for a, _ in pairs}), sorted({b.outcome for _, b in pairs})
         proven &= outcomes[0] == ["proven"]
-        ratios.append(ratio)
+        if outcomes[1] == ["ran"]:
+            ratios.append(ratio)
         measured[model] = {"pairs": [[a._asdict(), b._asdict()] for a, b in pairs], "ratio": ratio}
         print(line.format(model, f"{ours:.1f}", f"{theirs:.1f}", f"{ratio:.2f}", "; script: ".join(", ".join(o) for o in outcomes)), flush=True)
-    print(f"\nmedian ratio {median(ratios):.2f}, worst {max(ratios):.2f} (goal: at most {GOAL})")
     if options.json:
-        options.json.write_text(json.dumps({"goal": GOAL, "median": median(ratios), "models": measured}, indent=1) + "\n")
-    return 0 if proven and median(ratios) <= GOAL else 1
+        options.json.write_text(json.dumps({"goal": GOAL, "models": measured}, indent=1) + "\n")
+    if not ratios:
+        sys.exit("the script got through none of these nets: nothing to compare")
+    print(f"\n{len(ratios)} of {len(measured)} nets compared: median ratio {median(ratios):.2f}, worst {max(ratios):.2f} (goal: at most {GOAL})")
+    return 0 if proven and max(ratios) <= GOAL else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The zoo: many architectures through `mnnprep prepare`, one line a net.
 
-    python benchmarks/zoo.py [--only NAME]... [--family F]... [--jobs 1] [--json FILE]
+    python benchmarks/zoo.py [--only NAME]... [--family F]... [--all] [--jobs 1] [--json FILE]
 
 Every net is a factory in a file of this directory, prepared by the command line in a process of its own.
 A further collection of nets (another framework) is one more row in ``COLLECTIONS``: its file of factories
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,19 +26,21 @@ import zoo_models
 from zoo_models import Entry
 
 HERE = Path(__file__).resolve().parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH"))))}
 TIME_LIMIT = 900  # seconds, for one net
 VERDICTS = ("proven", "unproven", "differs", "refused")
 
 
 class Collection(NamedTuple):
-    """Nets of one framework: the file of their factories, and their table."""
+    """Nets of one framework: the file of their factories, their table, and close relatives that only `--all` runs."""
 
     framework: str
     file: Path
     entries: tuple[Entry, ...]
+    more: tuple[Entry, ...] = ()
 
 
-COLLECTIONS: tuple[Collection, ...] = (Collection("torch", HERE / "zoo_models.py", zoo_models.ZOO),)
+COLLECTIONS: tuple[Collection, ...] = (Collection("torch", HERE / "zoo_models.py", zoo_models.ZOO, zoo_models.MORE),)
 
 
 class Row(NamedTuple):
@@ -83,7 +86,12 @@ def prepare(collection: Collection, entry: Entry) -> Row:
     with tempfile.TemporaryDirectory(prefix="zoo-") as directory:
         try:
             done = subprocess.run(
-                command(collection, entry, Path(directory) / "bundle"), capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
+                command(collection, entry, Path(directory) / "bundle"),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIME_LIMIT,
+                env=ENVIRONMENT,
             )
             code, output, noise = done.returncode, done.stdout, done.stderr
         except subprocess.TimeoutExpired:
@@ -115,17 +123,15 @@ def prepare(collection: Collection, entry: Entry) -> Row:
     )
 
 
-def chosen(only: list[str], families: list[str]) -> list[tuple[Collection, Entry]]:
+def chosen(only: list[str], families: list[str], everything: bool) -> list[tuple[Collection, Entry]]:
     """The nets asked for, in the tables' order; an unknown name or family ends the program."""
-    nets = [(c, e) for c in COLLECTIONS for e in c.entries]
-    for kind, asked, known in (
-        ("net", only, {e.name for _, e in nets}),
-        ("family", families, {e.family for _, e in nets} | {c.framework for c, _ in nets}),
-    ):
-        unknown = sorted(set(asked) - known)
-        if unknown:
+    nets = [(c, e) for c in COLLECTIONS for e in (*c.entries, *(c.more if everything or only else ()))]
+    names = {e.name for _, e in nets}
+    groups = {e.family for _, e in nets} | {c.framework for c, _ in nets}
+    for kind, asked, known in (("net", only, names), ("family", families, groups)):
+        if unknown := sorted(set(asked) - known):
             sys.exit(f"no {kind} is called {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
-    return [(c, e) for c, e in nets if (not only or e.name in only) and (not families or e.family in families or c.framework in families)]
+    return [(c, e) for c, e in nets if (not only or e.name in only) and (not families or {e.family, c.framework} & set(families))]
 
 
 def rows(nets: list[tuple[Collection, Entry]], jobs: int) -> Iterator[Row]:
@@ -137,10 +143,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this net only (repeatable)")
     parser.add_argument("--family", action="append", default=[], metavar="F", help="this family, or this framework, only (repeatable)")
+    parser.add_argument("--all", action="store_true", help="close relatives, too")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to this file, too")
     options = parser.parse_args()
-    nets = chosen(options.only, options.family)
+    nets = chosen(options.only, options.family, options.all)
     line = "{:20} {:15} {:26} {:9} {:12} {:>5} {:>7}  {}"
     print(line.format("model", "family", "dims", "verdict", "method", "opset", "seconds", "reason"))
     table: list[Row] = []
@@ -150,7 +157,7 @@ def main() -> int:
         print(line.format(row.name, row.family, " ".join(row.dims), row.verdict, row.method, opset, row.seconds, row.reason).rstrip(), flush=True)
     if options.json:
         options.json.write_text(json.dumps([row._asdict() for row in table], indent=1) + "\n")
-    several = [row for row in table if len(row.dims) > 1]
+    several = [row for row in table if len(row.dims) > 1]  # batch and a length
     print(f"\nbatch and length dynamic: {sum(r.verdict == 'proven' for r in several)} of {len(several)} proven")
     print(f"{sum(r.verdict == 'proven' for r in table)} of {len(table)} proven")
     return 1 if any(row.verdict == "error" for row in table) else 0

@@ -2,7 +2,7 @@
 
 Every function without an underscore is a factory: it takes nothing and returns ``(model, example_inputs)``,
 the form that ``mnnprep prepare benchmarks/zoo_models.py:NAME`` takes.  Nothing is downloaded.  ``ZOO``
-lists them with the inputs, dimensions and value ranges to declare; reading the table imports no framework.
+(and ``MORE``, close relatives) lists them with the inputs, dimensions and value ranges to declare; reading the table imports no framework.
 
 transformers' own initialization (standard deviation 0.02) makes small nets nearly constant, so that
 comparing them would prove little; ``_randomize`` draws weights for which the outputs follow the inputs.
@@ -666,33 +666,39 @@ def _wave_entry(name: str) -> Entry:
 
 
 _ENCODERS = (
-    "bert", "bert_sdpa", "bert_classifier", "distilbert", "roberta", "xlm_roberta", "camembert", "albert", "electra", "mpnet", "deberta",
-    "deberta_v2", "mobilebert", "squeezebert", "funnel", "roformer", "convbert", "ernie", "nystromformer", "modernbert", "megatron_bert",
-    "rembert", "data2vec_text", "esm", "eurobert", "nomic_bert", "big_bird", "xlnet", "clip_text", "t5_encoder",
+    "bert", "bert_sdpa", "distilbert", "roberta", "albert", "electra", "mpnet", "deberta", "deberta_v2", "mobilebert", "squeezebert", "funnel",
+    "roformer", "convbert", "nystromformer", "modernbert", "esm", "nomic_bert", "xlnet", "clip_text", "t5_encoder",
 )  # fmt: skip
 _DECODERS = (
-    "gpt2", "gpt2_sdpa", "gptj", "codegen", "gpt_neo", "gpt_neox", "opt", "llama", "llama_sdpa", "qwen2", "qwen3", "mistral", "phi", "phi3",
-    "gemma", "gemma2", "bloom", "falcon", "stablelm", "olmo", "olmo2", "granite", "starcoder2", "biogpt",
+    "gpt2", "gpt2_sdpa", "gptj", "gpt_neo", "gpt_neox", "opt", "llama", "llama_sdpa", "qwen3", "mistral", "phi3", "gemma2", "bloom", "falcon",
+    "stablelm",
 )  # fmt: skip
 _IMAGES = (
-    "vit", "vit_eager", "deit", "beit", "data2vec_vision", "swin", "swinv2", "convnext", "convnextv2", "resnet", "mobilenet_v1", "mobilenet_v2",
-    "mobilevit", "mobilevit_v2", "segformer", "poolformer", "regnet", "efficientnet", "dinov2", "dinov2_registers", "levit", "pvt", "pvt_v2",
-    "clip_vision", "siglip_vision", "bit", "cvt", "focalnet", "hiera", "swiftformer", "vit_msn", "yolos", "dpt", "ijepa",
+    "vit", "deit", "beit", "swin", "swinv2", "convnext", "resnet", "mobilenet_v2", "mobilevit", "mobilevit_v2", "segformer", "poolformer", "regnet",
+    "efficientnet", "dinov2", "dinov2_registers", "levit", "pvt", "clip_vision", "bit", "focalnet",
 )  # fmt: skip
-_WAVES = ("wav2vec2", "wav2vec2_layer_norm", "hubert", "wavlm", "sew", "unispeech", "unispeech_sat", "data2vec_audio", "wav2vec2_conformer")
+_WAVES = ("wav2vec2", "hubert", "wavlm", "sew", "wav2vec2_conformer")
+
+_TARGET = "decoder_input_ids=int64[batch,target]"
 
 ZOO: tuple[Entry, ...] = (
     *map(_text_entry, _ENCODERS),
     Entry("fnet", "encoder", ("input_ids=int64[batch,seq]",), _TEXT_DIMS),
     Entry("layoutlm", "encoder", (*_TEXT_INPUTS, "bbox=int64[batch,seq,4]"), _TEXT_DIMS, (*_MASK, "bbox=0:63")),
     *(_text_entry(name, "decoder") for name in _DECODERS),
-    *(
-        Entry(n, "encoder-decoder", (*_TEXT_INPUTS, "decoder_input_ids=int64[batch,target]"), (*_TEXT_DIMS, "target=2:16"), _MASK)
-        for n in ("bart", "t5")
-    ),
+    *(Entry(name, "encoder-decoder", (*_TEXT_INPUTS, _TARGET), (*_TEXT_DIMS, "target=2:16"), _MASK) for name in ("bart", "t5")),
     *map(_image_entry, _IMAGES),
     Entry("clip", "vision", (*_TEXT_INPUTS, *_IMAGE_INPUTS), _TEXT_DIMS, _MASK),
     *map(_wave_entry, _WAVES),
     Entry("whisper_encoder", "audio", ("input_features=float32[batch,16,64]",), ("batch=1:4",)),
     Entry("ast", "audio", ("input_values=float32[batch,64,32]",), ("batch=1:4",)),
+)
+
+# Close relatives of nets above; they run with `--all`.
+MORE: tuple[Entry, ...] = (
+    *map(_text_entry, ("bert_classifier", "xlm_roberta", "camembert", "ernie", "megatron_bert", "rembert", "data2vec_text", "eurobert", "big_bird")),
+    *(_text_entry(name, "decoder") for name in ("codegen", "qwen2", "phi", "gemma", "olmo", "olmo2", "granite", "starcoder2", "biogpt")),
+    *map(_image_entry, ("vit_eager", "data2vec_vision", "convnextv2", "mobilenet_v1", "pvt_v2", "siglip_vision", "cvt", "hiera", "swiftformer")),
+    *map(_image_entry, ("vit_msn", "yolos", "dpt", "ijepa")),
+    *map(_wave_entry, ("wav2vec2_layer_norm", "unispeech", "unispeech_sat", "data2vec_audio")),
 )

@@ -6,10 +6,13 @@ import string
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnnprep.core.evidence import PROVABILITY, REQUIRED, USABILITY, Check, Status, Verdict, failed, not_run, passed, verdict
+
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.load_profile("steady")
 
 NAMES = (*REQUIRED, *sorted(PROVABILITY), *sorted(USABILITY), "dimension:batch", "dimension:sequence", "repairs", "operators")
 DIM_NAMES = st.lists(st.sampled_from(["batch", "sequence"]), unique=True)

@@ -47,6 +47,13 @@ def test_prepared_fits_the_width(name: str, width: int) -> None:
     assert name.upper() in shown(console)
 
 
+def test_nothing_wraps_where_there_is_room() -> None:
+    console = screen(NO_COLOR="1", TERM="dumb")
+    render.show_prepared(console, golden("proven"), Path("out/net"))
+    text = re.sub(ESCAPE + r"\[[0-9;]*m", "", shown(console))
+    assert re.search(r"^  onnx-trace  opset 13  proven  kept *$", text, re.MULTILINE)
+
+
 def test_prepared_says_what_was_tried_what_won_and_why_not() -> None:
     console = screen(NO_COLOR="1", TERM="dumb")
     render.show_prepared(console, golden("differs"), Path("out/net"))
@@ -103,7 +110,7 @@ def test_inspection_shows_plain_data() -> None:
         console,
         {
             "kind": "onnx", "size": 2_500_000, "parameters": 1234567, "opset": None, "prepared": True,
-            "signature": {"inputs": [{"name": "x", "dtype": "float32", "shape": ["n", 3, None]}, {"name": "?", "dtype": None, "shape": None}], "outputs": []},
+            "signature": {"inputs": [{"name": "x", "dtype": "float32", "shape": ["n", 3, None]}, {"name": "?", "dtype": None, "shape": None}]},
             "ops": {f"Op{i}": i + 1 for i in range(20)}, "leftovers": [], "warnings": ["no suffix"], "details": {"ir_version": 8, "empty": {}},
         },
     )  # fmt: skip
@@ -184,6 +191,7 @@ def test_operator_counts() -> None:
 
 
 def test_importing_the_views_brings_neither_rich_nor_jinja2() -> None:
-    code = "import sys, mnnprep.cli.render, mnnprep.bundle.report, mnnprep.doctor; print(sorted({'rich', 'jinja2', 'MNN', 'torch'} & set(sys.modules)))"
+    modules = "mnnprep.cli.render, mnnprep.bundle.report, mnnprep.bundle.writer, mnnprep.doctor"
+    code = f"import sys, {modules}; print(sorted({{'rich', 'jinja2', 'MNN', 'torch', '_tools'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": ":".join(sys.path)})
     assert done.stdout.strip() == "[]", done.stderr

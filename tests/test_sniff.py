@@ -241,9 +241,12 @@ class TestPickles:
     def test_a_computed_name_is_told(self) -> None:
         assert "computed" in scan_pickle(io.BytesIO(b"\x80\x04K\x01K\x02\x93.")).globals[0]
 
-    def test_a_memo_that_would_reserve_memory(self) -> None:
+    def test_numbers_that_would_reserve_memory(self, tmp_path: Path) -> None:
         with pytest.raises(PickleError, match="memo index"):
             stored_tensors(io.BytesIO(b"\x80\x02}r\xff\xff\xff\x7f."))
+        legacy = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+        error = refused(write(tmp_path / "m.pt", legacy + b"\x8e" + bytes(7) + b"\x01"))
+        assert "truncated" in error.what
 
     @given(st.binary(max_size=80))
     @settings(max_examples=300, deadline=None)
@@ -320,6 +323,16 @@ class TestRefused:
     def test_truncated_zip(self, tmp_path: Path) -> None:
         whole = zip_of(tmp_path / "w.pt", {"w/data.pkl": b"}." * 50}).read_bytes()
         assert "truncated" in refused(write(tmp_path / "cut.pt", whole[:-30])).what
+
+    def test_a_damaged_record(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "d.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("d/data.pkl", os.urandom(64) + bytes(999))
+        whole = bytearray((tmp_path / "d.pt").read_bytes())
+        for index in range(30, len(whole)):
+            damaged = whole.copy()
+            damaged[index] ^= 0xFF
+            error = refusal(write(tmp_path / "d.pt", bytes(damaged)))
+            assert error is None or error.exit_code == 3
 
     def test_every_truncation_of_an_onnx_file(self, tmp_path: Path) -> None:
         whole = onnx_bytes()

@@ -29,8 +29,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
     ``size`` is in bytes (of all files, for a directory); ``prepared`` tells whether this version prepares the kind.
     ``ops`` counts operators as written in the file (``domain::Type`` outside ONNX's own domain); ``parameters`` the
-    elements of all stored tensors (with buffers and constants), None where the file was not read so far; ``leftovers`` name what would behave as
-    in training; ``warnings`` what will stand in the way; ``details`` hold what only this format has.
+    elements of all stored tensors (with buffers and constants), None where the file was not read so far;
+    ``leftovers`` name what would behave as in training; ``warnings`` what will stand in the way; ``details`` hold
+    what only this format has.
     """
 
     kind: str

@@ -129,7 +129,9 @@ def read_manifest(bundle: Path) -> Manifest:
     if not bundle.is_dir():
         raise UsageError("there is no bundle at this path", seen=str(bundle), next="give the directory that `mnnprep prepare -o DIR` wrote")
     if not path.is_file():
-        raise UsageError("this directory is not a bundle: it has no manifest.json", seen=str(bundle), next="give the directory that `mnnprep prepare -o DIR` wrote")
+        raise UsageError(
+            "this directory is not a bundle: it has no manifest.json", seen=str(bundle), next="give the directory that `mnnprep prepare -o DIR` wrote"
+        )
     try:
         data = msgspec.json.decode(path.read_bytes())
         schema = data.get("schema") if isinstance(data, dict) else None

@@ -18,7 +18,9 @@ def command(mnnconvert: str, as_json: bool) -> int:
     if as_json:
         echo_json(found)
     else:
-        from mnnprep.cli.render import console, show_doctor
+        from rich.console import Console
 
-        show_doctor(console(), found)
+        from mnnprep.cli.render import show_doctor
+
+        show_doctor(Console(), found)
     return 0

@@ -19,8 +19,9 @@ def command(file: str, as_json: bool) -> int:
         echo_json(found)
     else:
         import msgspec
+        from rich.console import Console
 
-        from mnnprep.cli.render import console, show_inspection
+        from mnnprep.cli.render import show_inspection
 
-        show_inspection(console(), msgspec.to_builtins(found))
+        show_inspection(Console(), msgspec.to_builtins(found))
     return 0

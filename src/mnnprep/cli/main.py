@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = errors.EXIT_PROVEN
-    except Exception as error:  # noqa: BLE001 - the last resort: a defect is told, not shown as a bare traceback
+    except Exception as error:
         import traceback
 
         trace = "".join(traceback.format_exception(error))

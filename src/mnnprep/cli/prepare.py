@@ -51,13 +51,13 @@ def command(
         limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0),
     )  # fmt: skip
     started = time.monotonic()
-    manifest = prepare(
-        request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True)
-    )
+    manifest = prepare(request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True))
     if as_json:
         echo_json(manifest)
     else:
-        from mnnprep.cli.render import console, show_prepared
+        from rich.console import Console
 
-        show_prepared(console(), manifest, Path(output))
+        from mnnprep.cli.render import show_prepared
+
+        show_prepared(Console(), manifest, Path(output))
     return manifest.verdict.exit_code

@@ -85,14 +85,9 @@ def show_doctor(console: Console, doctor: Doctor) -> None:
     _section(console, "", _pairs({"python": doctor.python, "platform": doctor.platform, "mnnprep": doctor.mnnprep}))
     packages = [(p.distribution, p.version or _text("not installed", "yellow"), p.extra or "core") for p in doctor.packages]
     _section(console, "packages", _table(["", "", ""], packages, ["package", "version", "extra"]))
-    formats = [
-        (f.title, _text("works", "cyan") if f.works else _text("no", "yellow"), ", ".join(f.targets) if f.works else "", f.needs) for f in doctor.formats
-    ]  # fmt: skip
+    formats = [(f.title, _works(f.works), ", ".join(f.targets) if f.works else "", f.needs) for f in doctor.formats]
     _section(console, "formats", _table(["", "", "", ""], formats, ["format", "", "to", "needs"]))
-    converters = [
-        (digest.plain(c.name), _text("works", "cyan") if c.works else _text("no", "yellow"), ", ".join(c.frontends) or digest.plain(c.reason))
-        for c in doctor.converters
-    ]
+    converters = [(digest.plain(c.name), _works(c.works), ", ".join(c.frontends) or digest.plain(c.reason)) for c in doctor.converters]
     _section(console, "converters", _table(["", "", ""], converters, ["converter", "", "frontends"]))
     for line in doctor.advice:
         console.print(_text(f"  next: {line}"), soft_wrap=True)
@@ -171,6 +166,10 @@ def _status(status: Status) -> Text:
     return _text(STATUS_WORDS[status], STATUS_STYLES[status])
 
 
+def _works(works: bool) -> Text:
+    return _text("works", "cyan") if works else _text("no", "yellow")
+
+
 def _tensor(tensor: Mapping[str, Any]) -> tuple[str, str, str]:
     shape = tensor.get("shape")
     sizes = "?" if shape is None else digest.shape_text(["?" if e is None else e for e in shape])
@@ -224,4 +223,4 @@ def _section(console: Console, title: str, body: RenderableType) -> None:
     console.print()
     if title:
         console.print(_text(title, "bold"))
-    console.print(Padding(body, (0, 0, 0, 2), expand=False))
+    console.print(Padding(body, (0, 0, 0, 2)))

@@ -22,7 +22,9 @@ def command(bundle: str, timeout: float, as_json: bool) -> int:
     if as_json:
         echo_json(found)
     else:
-        from mnnprep.cli.render import console, show_verification
+        from rich.console import Console
 
-        show_verification(console(), found)
+        from mnnprep.cli.render import show_verification
+
+        show_verification(Console(), found.verdict, found.evidence, Path(bundle))
     return found.verdict.exit_code

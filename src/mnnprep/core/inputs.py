@@ -81,14 +81,20 @@ def _read_arrays(file: Path, specs: tuple[TensorSpec, ...]) -> Arrays:
 def _fit(file: Path, arrays: Arrays, specs: tuple[TensorSpec, ...]) -> Arrays:
     names = [s.name for s in specs]
     if set(arrays) != set(names):
-        raise UsageError("a sample's arrays are not the model's inputs", seen=f"{file.name}: {', '.join(arrays)}", next="name them " + ", ".join(names))
+        raise UsageError(
+            "a sample's arrays are not the model's inputs", seen=f"{file.name}: {', '.join(arrays)}", next="name them " + ", ".join(names)
+        )
     fitted: Arrays = {}
     for spec in specs:
         array = arrays[spec.name]
         if array.ndim != len(spec.shape) or any(isinstance(e, int) and e != n for e, n in zip(spec.shape, array.shape, strict=False)):
-            raise UsageError(f"a sample's {spec.name} has another shape than the model takes", seen=f"{file.name}: {list(array.shape)}", next=f"give {spec}")
+            raise UsageError(
+                f"a sample's {spec.name} has another shape than the model takes", seen=f"{file.name}: {list(array.shape)}", next=f"give {spec}"
+            )
         if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
-            raise UsageError(f"a sample's {spec.name} has another dtype than the model takes", seen=f"{file.name}: {array.dtype}", next=f"give {spec}")
+            raise UsageError(
+                f"a sample's {spec.name} has another dtype than the model takes", seen=f"{file.name}: {array.dtype}", next=f"give {spec}"
+            )
         fitted[spec.name] = array.astype(spec.dtype)
     return fitted
 

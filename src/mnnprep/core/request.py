@@ -38,9 +38,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
-def make_wants(
-    inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0
-) -> Wants:
+def make_wants(inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0) -> Wants:
     """The text forms of ``--input``, ``--dim``, ``--range`` as :class:`Wants`. Raises UsageError."""
     specs = tuple(parse_input(text) for text in inputs)
     _unique("--input", [s.name for s in specs])

@@ -142,7 +142,9 @@ def survey(net: Net, wants: Wants) -> Surveyed:
         try:
             cases.append(Case(name, sizes_of(arrays, specs, name), arrays, net.run(arrays)))
         except Refused as error:
-            raise UsageError("the source does not take a sample", seen=f"{name}: {error}", next="give samples that the source computes with") from error
+            raise UsageError(
+                "the source does not take a sample", seen=f"{name}: {error}", next="give samples that the source computes with"
+            ) from error
     seeds = range(wants.seed, wants.seed + (LEAST_CASES if not dims else 2))
     cases += [_case(net, specs, base, seed, ranges) for seed in seeds]
     out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
@@ -211,7 +213,9 @@ def _fit_bounds(bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple
     for name, (low, high) in ranges.items():
         if name in bounds and not (bounds[name][0] <= low and high <= bounds[name][1]):
             raise UsageError(
-                f"--range lets {name} leave the table it indexes", seen=f"{low:g}:{high:g}", next=f"its indices are {bounds[name][0]:g}:{bounds[name][1]:g}"
+                f"--range lets {name} leave the table it indexes",
+                seen=f"{low:g}:{high:g}",
+                next=f"its indices are {bounds[name][0]:g}:{bounds[name][1]:g}",
             )
     return {s.name: (ranges.get(s.name) or bounds[s.name]) for s in specs if s.name in ranges or s.name in bounds}
 
@@ -224,7 +228,9 @@ def _base_sizes(
         sizes = sizes_of(samples[0][1], specs, samples[0][0])
         for dim in dims:
             if not dim.admits(sizes[dim.name]):
-                raise UsageError(f"a sample's dimension {dim.name} is outside its --dim", seen=f"{sizes[dim.name]}", next=f"declared is {dim.min}:{dim.max}")
+                raise UsageError(
+                    f"a sample's dimension {dim.name} is outside its --dim", seen=f"{sizes[dim.name]}", next=f"declared is {dim.min}:{dim.max}"
+                )
         wider = {n: DEFAULT_BATCH if s == 1 and next(d for d in dims if d.name == n).admits(DEFAULT_BATCH) else s for n, s in sizes.items()}
         return wider if _runs(net, specs, wider, ranges) else sizes
     if samples:
@@ -332,9 +338,7 @@ def _sensitive(name: str, cases: list[Case], tolerance: Tolerance) -> bool:
     return False
 
 
-def _search_sensitivity(
-    net: Net, specs: tuple[TensorSpec, ...], base: dict[str, int], ranges: dict[str, Range], wants: Wants, out: Surveyed
-) -> None:
+def _search_sensitivity(net: Net, specs: tuple[TensorSpec, ...], base: dict[str, int], ranges: dict[str, Range], wants: Wants, out: Surveyed) -> None:
     """Where the cases leave an output unmoved, look for inputs that move it, and add them."""
     dull = [n for n in out.cases[0].outputs if n not in out.exempt and not _sensitive(n, out.cases, _tolerances(out))]
     for trial, scale in enumerate(SEARCH_SCALES, start=100):
@@ -432,5 +436,3 @@ def _output_spec(name: str, cases: list[Case], dims: tuple[Dim, ...]) -> TensorS
         else:
             shape.append(follows[0] if follows else f"{name}_axis{axis}")
     return TensorSpec(name, first.dtype.name, tuple(shape))
-
-

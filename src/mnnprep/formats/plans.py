@@ -57,7 +57,11 @@ class Plan:
         chosen = [a for a in self.methods if (not to or a.target == to) and method in ("auto", a.method)]
         if not chosen:
             methods = dict.fromkeys(a.method for a in self.methods if not to or a.target == to)
-            raise UsageError(f"this source has no method {method}" + (f" to {to}" if to else ""), seen=f"--method {method}", next="choose auto, " + ", ".join(methods))
+            raise UsageError(
+                f"this source has no method {method}" + (f" to {to}" if to else ""),
+                seen=f"--method {method}",
+                next="choose auto, " + ", ".join(methods),
+            )
         if method != "auto":
             chosen = chosen[:1]
         return [Attempt(a.method, a.target, max(opset, a.opset) if a.opset else 0, a.traces) for a in chosen]
@@ -65,7 +69,12 @@ class Plan:
 
 ARTIFACTS = {
     "onnx": ArtifactFormat(
-        "onnx", "mnnprep.formats.onnx.steps:run_model", "mnnprep.formats.onnx.steps:compare_weights", ("numpy", "onnx", "onnxruntime"), "ONNX", "onnxruntime"
+        "onnx",
+        "mnnprep.formats.onnx.steps:run_model",
+        "mnnprep.formats.onnx.steps:compare_weights",
+        ("numpy", "onnx", "onnxruntime"),
+        "ONNX",
+        "onnxruntime",
     ),
     "torchscript": ArtifactFormat(
         "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch"

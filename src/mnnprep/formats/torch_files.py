@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +23,8 @@ from mnnprep.formats.tensor_info import byte_count
 
 # 0x1950a86a20f9469cfc6c as a pickle's LONG1: torch.serialization.MAGIC_NUMBER
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# What zipfile raises for a damaged archive (UnicodeDecodeError is a ValueError; RuntimeError is an encrypted record).
+_ZIP_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error, struct.error)
 RECORD_LIMIT = 1 << 28  # bytes of one record; a pickle without its tensors is far smaller
 
 _CONTAINERS = frozenset({"dict", "list", "value", "collections.OrderedDict", "collections.defaultdict"})
@@ -80,7 +84,7 @@ def read_record(path: Path, name: str) -> bytes:
             raise RefusedError(f"the record {name} is too large to look at", seen=f"{size} bytes", next="give the weights in safetensors format")
         try:
             return archive.read(name)
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except _ZIP_DAMAGE as error:
             raise RefusedError(f"the record {name} of the ZIP archive is damaged", seen=str(error), next=_AGAIN) from error
 
 
@@ -91,7 +95,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
         if first:
             raise zipfile.BadZipFile("the only directory is that of an archive inside it")  # zipfile would take that for the whole
         return archive
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+    except _ZIP_DAMAGE as error:
         raise RefusedError(
             "the ZIP archive is truncated or damaged: its directory, which stands at the end, can't be read",
             seen=f"{path.name}, {path.stat().st_size} bytes: {error}",

@@ -28,7 +28,8 @@ from mnnprep.errors import InternalError, MnnprepError, from_dict
 
 T = TypeVar("T")
 
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from mnnprep.isolate.server import main; main(sys.argv[2:])"
+# The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHONPATH.
+_BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); from mnnprep.isolate.server import main; main(sys.argv[2:])"
 _LAST_LINES = 12
 
 # One thread everywhere: the same bytes on any number of cores; and nobody calls home.

@@ -17,8 +17,8 @@ from mnnprep.formats.plans import ARTIFACTS, Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.names import match_names
-from mnnprep.mnn.torch_frontend import unregistered
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
+from mnnprep.mnn.torch_frontend import unregistered
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run, dimension_checks, repeated
 

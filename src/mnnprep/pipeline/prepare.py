@@ -109,7 +109,11 @@ def _refusal(failure: StepFailed) -> Exception:
     if failure.error is not None:
         return failure.error
     if failure.fate in ("time", "memory"):
-        return RefusedError(f"the reference run {failure.reason}", seen=failure.log[-500:], next="raise --timeout or --memory, or give smaller inputs with --input and --dim")
+        return RefusedError(
+            f"the reference run {failure.reason}",
+            seen=failure.log[-500:],
+            next="raise --timeout or --memory, or give smaller inputs with --input and --dim",
+        )
     if failure.fate == "crash":
         return RefusedError(f"the source's own framework {failure.reason}", seen=failure.log[-2000:], next="run the model on its own first")
     return internal(failure, "the reference run failed")

@@ -12,7 +12,15 @@ import msgspec
 from mnnprep import __version__, deps
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import (
-    SCHEMA, ArtifactRecord, AttemptRecord, CaseRecord, DimRecord, Manifest, SignatureRecord, SourceRecord, TensorRecord,
+    SCHEMA,
+    ArtifactRecord,
+    AttemptRecord,
+    CaseRecord,
+    DimRecord,
+    Manifest,
+    SignatureRecord,
+    SourceRecord,
+    TensorRecord,
 )  # fmt: skip
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Verdict
@@ -46,7 +54,11 @@ def write_bundle(
             schema=SCHEMA,
             verdict=best.verdict,
             source=SourceRecord(
-                kind=source.kind, framework=plan.framework, files=source_files(source), options=_options(request, source), parameters=survey.parameters
+                kind=source.kind,
+                framework=plan.framework,
+                files=source_files(source),
+                options=_options(request, source),
+                parameters=survey.parameters,
             ),
             artifact=ArtifactRecord(
                 format=best.exported.format, method=best.attempt.method, opset=best.opset, files=artifact_files, attempts=_attempts(history)

@@ -14,8 +14,8 @@ from mnnprep.core.messages import Source
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import plans, sniff
-from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.formats.table import WEIGHTS_ONLY, format_of
+from mnnprep.formats.torch_files import pickle_globals
 
 
 def looks_like_factory(text: str) -> bool:
@@ -52,11 +52,21 @@ def _factory(request: Request) -> Source:
             raise UsageError("there is no file at the factory's path", seen=place, next="give file.py:callable or package.module:callable")
         place = str(path)
     elif not all(part.isidentifier() for part in place.split(".")):
-        raise UsageError("there is nothing at this path, and it is no factory", seen=request.source, next="give a file, or file.py:callable, or package.module:callable")
+        raise UsageError(
+            "there is nothing at this path, and it is no factory",
+            seen=request.source,
+            next="give a file, or file.py:callable, or package.module:callable",
+        )
     elif not _top_level_exists(place.partition(".")[0], search):
-        raise UsageError(f"there is no module {place.partition('.')[0]} to import", seen=request.source, next="run where it can be imported, or give file.py:callable")
+        raise UsageError(
+            f"there is no module {place.partition('.')[0]} to import",
+            seen=request.source,
+            next="run where it can be imported, or give file.py:callable",
+        )
     weights = str(Path(request.weights).absolute()) if request.weights else ""
-    return Source(kind="torch-factory", path=f"{place}:{name}", weights=weights, factory_args=request.factory_args, search_path=search, trust=request.trust)
+    return Source(
+        kind="torch-factory", path=f"{place}:{name}", weights=weights, factory_args=request.factory_args, search_path=search, trust=request.trust
+    )
 
 
 def _top_level_exists(name: str, search: list[str]) -> bool:
@@ -95,7 +105,9 @@ def _check_weights(path: Path) -> None:
         return
     kind = sniff.identify(path)
     if kind not in (*WEIGHTS_ONLY, "torch-module"):
-        raise UsageError("--weights is no checkpoint", seen=f"{path.name}: {format_of(kind).title}", next="give a state dict, a checkpoint or a safetensors file")
+        raise UsageError(
+            "--weights is no checkpoint", seen=f"{path.name}: {format_of(kind).title}", next="give a state dict, a checkpoint or a safetensors file"
+        )
 
 
 def source_files(source: Source) -> list[NamedFile]:

@@ -130,4 +130,6 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
         first, second = (run.result().value for run in runs)
     except StepFailed as failure:
         return failed("mnn_compare", f"MNN's runtime {describe(failure)}")
-    return repeated(compare_run("mnn_compare", _cases(bundle, manifest), first, manifest.tolerance, NARROWED_OUTPUTS), first, second, manifest.tolerance)
+    return repeated(
+        compare_run("mnn_compare", _cases(bundle, manifest), first, manifest.tolerance, NARROWED_OUTPUTS), first, second, manifest.tolerance
+    )

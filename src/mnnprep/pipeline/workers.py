@@ -25,7 +25,7 @@ class Workers:
         self.scratch = Path(tempfile.mkdtemp(prefix="mnnprep-"))
         self._hosts: dict[tuple[str, ...], Host] = {}
 
-    def __enter__(self) -> Workers:  # noqa: PYI034
+    def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -71,7 +71,9 @@ def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance) -> Che
     for key, ref in first.outputs.items():
         if key not in second.outputs:
             reason = second.errors.get(key, "no outputs").splitlines()[0]
-            return failed(check.check, f"the second run of case {key} failed where the first did not: {reason}", numbers=check.numbers, outputs=check.outputs)
+            return failed(
+                check.check, f"the second run of case {key} failed where the first did not: {reason}", numbers=check.numbers, outputs=check.outputs
+            )
         compared = compare_outputs(int(key), load_arrays(ref.path), load_arrays(second.outputs[key].path), tolerance)
         bad = next((e for e in compared if e.problem), None)
         if bad is not None:
@@ -103,7 +105,14 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
             numbers["refused_by_source"] = [f"{s}: {why}" for s, why in refused.items()]
         if dim.declared and refused:
             size, why = next(iter(refused.items()))
-            checks.append(failed(name, f"declared {dim.min}:{dim.max}, but the source itself refuses {', '.join(refused)} ({size}: {why})", subject=dim.name, numbers=numbers))
+            checks.append(
+                failed(
+                    name,
+                    f"declared {dim.min}:{dim.max}, but the source itself refuses {', '.join(refused)} ({size}: {why})",
+                    subject=dim.name,
+                    numbers=numbers,
+                )
+            )
         elif any(wrong.values()):
             where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
             right = f"right at {', '.join(map(str, good))}, " if good else ""
@@ -111,7 +120,14 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
         elif idle:
             checks.append(not_run(name, f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers))
         elif len(sizes) < 2 and not (dim.declared and dim.min == dim.max):
-            checks.append(not_run(name, f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it with --dim", subject=dim.name, numbers=numbers))
+            checks.append(
+                not_run(
+                    name,
+                    f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it with --dim",
+                    subject=dim.name,
+                    numbers=numbers,
+                )
+            )
         else:
             checks.append(passed(name, subject=dim.name, numbers=numbers))
     return checks, proven

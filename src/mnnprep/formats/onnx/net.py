@@ -67,7 +67,11 @@ class OnnxNet:
         self.inputs = tuple(spec_of(argument) for argument in self._session.get_inputs())
         self._outputs = [spec_of(argument).name for argument in self._session.get_outputs()]
         if not self.inputs:
-            raise RefusedError("the model has no input, so nothing can be proven of it", seen=f"outputs: {', '.join(self._outputs)}", next="export it with its inputs")
+            raise RefusedError(
+                "the model has no input, so nothing can be proven of it",
+                seen=f"outputs: {', '.join(self._outputs)}",
+                next="export it with its inputs",
+            )
 
     @cached_property
     def model(self) -> Any:

@@ -10,7 +10,7 @@ from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef, file_ref, load_arrays
 from mnnprep.core.messages import Exported, ExportJob, Ran, RunJob, Survey, SurveyJob, WeightsJob
 from mnnprep.core.running import run_cases
-from mnnprep.core.survey import declare, survey
+from mnnprep.core.survey import survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
@@ -43,19 +43,19 @@ def _elements(sizes: Any) -> int:
 
 
 def copy(job: ExportJob) -> Exported:
-    """The file itself; its weights in one external file where it has them outside; shapes fixed as declared.
+    """The file itself; with its weights in one file beside it where it has them outside.
 
-    A file that needs no change keeps its bytes.
+    The graph is left alone, also where fewer sizes were declared than it takes: the signature says
+    what was proven.  A file that holds its own weights keeps its bytes.
     """
     source, target = Path(job.source.path), Path(job.directory) / MODEL
     model = graph.load_graph(source)
     external = any(t.HasField("data_location") and t.data_location == 1 for t in _initializers(model.graph))
-    fixed = _fixed_shapes(job, model)
-    if not external and not fixed:
+    if external:
+        files = save(require("onnx_ir").load(str(source)), target.parent, external=True)
+    else:
         shutil.copyfile(source, target)
         files = [file_ref(target)]
-    else:
-        files = save(_with_shapes(require("onnx_ir").load(str(source)), fixed), target.parent, external=external)
     return Exported(format="onnx", opset=graph.opset_of(model), files=files, checks=[graph.inference_mode(model)])
 
 
@@ -64,34 +64,6 @@ def _initializers(graph_proto: Any) -> Any:
     for node in graph_proto.node:
         for body in graph.subgraphs(node):
             yield from _initializers(body)
-
-
-def _fixed_shapes(job: ExportJob, model: Any) -> dict[str, tuple[int | str, ...]]:
-    """The inputs whose declared shape fixes a dimension that the file leaves open."""
-    if not job.wants.inputs:
-        return {}
-    net = OnnxNet(job.source.path)
-    specs, _, _ = declare(net.inputs, job.wants)
-    return {
-        new.name: new.shape
-        for old, new in zip(net.inputs, specs, strict=True)
-        if any(isinstance(a, str) and isinstance(b, int) for a, b in zip(old.shape, new.shape, strict=True))
-    }
-
-
-def _with_shapes(model: Any, shapes: dict[str, tuple[int | str, ...]]) -> Any:
-    """Set the inputs' shapes and forget every shape inferred from the old ones."""
-    ir = require("onnx_ir")
-    for value in model.graph.inputs:
-        if value.name in shapes:
-            value.shape = ir.Shape(shapes[value.name])
-    if shapes:
-        inputs = set(model.graph.inputs)
-        for node in model.graph.all_nodes():
-            for value in node.outputs:
-                if value not in inputs and value.shape is not None:
-                    value.shape = ir.Shape([None] * len(value.shape)) if value.is_graph_output() else None
-    return model
 
 
 def save(model: Any, directory: Path, *, external: bool) -> list[FileRef]:

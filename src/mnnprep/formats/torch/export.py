@@ -143,7 +143,9 @@ def scripted(subject: Subject) -> Any:
         with attention_written_out():
             return torch.jit.script(module).eval()
     except Exception as error:  # the compiler raises RuntimeError, NotSupportedError, FrontendError and more
-        raise RefusedError("torch.jit.script can't compile the model", seen=script_complaint(str(error)), next="use --method trace, or mend the place named") from error
+        raise RefusedError(
+            "torch.jit.script can't compile the model", seen=script_complaint(str(error)), next="use --method trace, or mend the place named"
+        ) from error
 
 
 def script_complaint(text: str) -> str:
@@ -203,7 +205,9 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
             raise UnsupportedAtOpset(_first(error), needed) from error
         raise RefusedError("the exporter can't express an operator", seen=_first(error), next="try --method onnx-export") from error
     except Exception as error:  # the exporter raises bare RuntimeError, and whatever the model raises
-        raise RefusedError("the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export") from error
+        raise RefusedError(
+            "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
+        ) from error
     files = _tidy(require("onnx_ir").load(str(raw)), directory, subject)
     shutil.rmtree(raw.parent)
     return files
@@ -226,7 +230,9 @@ def _first(error: BaseException) -> str:
 
 
 def _needed_opset(message: str) -> int:
-    found = re.search(r"added in (?:opset )?version (\d+)|opset(?: version)? (\d+)(?: or|\+| and)|requires? opset(?:_version)?\s*(?:>=)?\s*(\d+)", message)
+    found = re.search(
+        r"added in (?:opset )?version (\d+)|opset(?: version)? (\d+)(?: or|\+| and)|requires? opset(?:_version)?\s*(?:>=)?\s*(\d+)", message
+    )
     return int(next(g for g in found.groups() if g)) if found else 0
 
 

@@ -81,7 +81,9 @@ def _factory(source: Source) -> Loaded:
     except MnnprepError:
         raise
     except Exception as error:
-        raise UsageError(f"the factory raised {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it") from error
+        raise UsageError(
+            f"the factory raised {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it"
+        ) from error
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(
@@ -114,7 +116,9 @@ def find_factory(target: str) -> Any:
         function = getattr(function, part, None)
     if not callable(function):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and getattr(v, "__module__", "") == module.__name__]
-        raise UsageError(f"there is no callable {name} in the factory's module", seen=Path(place).name, next="it has " + (", ".join(public) or "none"))
+        raise UsageError(
+            f"there is no callable {name} in the factory's module", seen=Path(place).name, next="it has " + (", ".join(public) or "none")
+        )
     return function
 
 
@@ -125,7 +129,9 @@ def _arguments(function: Any, given: dict[str, str]) -> dict[str, Any]:
     for name in given:
         if name not in parameters and not open_ended:
             raise UsageError(f"the factory takes no argument {name}", seen=name, next="it takes " + (", ".join(parameters) or "none"))
-    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given]
+    required = [
+        p.name for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given
+    ]
     if required:
         raise UsageError("the factory needs arguments", seen=", ".join(required), next="give each with --factory-arg name=value")
 
@@ -145,7 +151,9 @@ def _script(source: Source) -> Loaded:
     try:
         module = torch.jit.load(source.path, map_location="cpu")
     except Exception as error:
-        raise RefusedError("torch can't load this TorchScript file", seen=str(error).strip().splitlines()[0], next="save it again with torch.jit.save") from error
+        raise RefusedError(
+            "torch can't load this TorchScript file", seen=str(error).strip().splitlines()[0], next="save it again with torch.jit.save"
+        ) from error
     return Loaded(module, forward_parameters(module), {})
 
 
@@ -154,16 +162,26 @@ def _program(source: Source) -> Loaded:
     try:
         program = torch.export.load(source.path)
     except Exception as error:
-        raise RefusedError("torch can't load this exported program", seen=str(error).strip().splitlines()[0], next="save it again with torch.export.save, with this version of torch") from error
+        raise RefusedError(
+            "torch can't load this exported program",
+            seen=str(error).strip().splitlines()[0],
+            next="save it again with torch.export.save, with this version of torch",
+        ) from error
     arguments, keywords = program.example_inputs or ((), {})
     names = [n.name for n in program.graph.nodes if n.op == "placeholder"]
     user = [n for n in program.graph_signature.user_inputs if isinstance(n, str)]
     values = [*arguments, *keywords.values()]
     tensors = {n: v for n, v in zip(user, values, strict=False) if isinstance(v, torch.Tensor)}
-    shapes = {n.name: n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.name in user and hasattr(n.meta.get("val"), "shape")}
+    shapes = {
+        n.name: n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.name in user and hasattr(n.meta.get("val"), "shape")
+    }
     dynamic = {n: tuple(int(s) if isinstance(s, int) or str(s).isdigit() else str(s) for s in shape) for n, shape in shapes.items()}
     if not set(user) <= set(names):
-        raise RefusedError("this exported program takes inputs that are no tensors", seen=", ".join(map(str, program.graph_signature.user_inputs)), next="export it with tensor inputs")
+        raise RefusedError(
+            "this exported program takes inputs that are no tensors",
+            seen=", ".join(map(str, program.graph_signature.user_inputs)),
+            next="export it with tensor inputs",
+        )
     return Loaded(program.module(), user, _arrays(tensors), dynamic, program)
 
 
@@ -175,7 +193,9 @@ def _pickled(source: Source) -> Loaded:
         module = torch.load(source.path, map_location="cpu", weights_only=False)
     except Exception as error:
         raise RefusedError(
-            "the pickled module could not be loaded", seen=f"{type(error).__name__}: {error}", next="run where its classes can be imported, or give a factory and --weights"
+            "the pickled module could not be loaded",
+            seen=f"{type(error).__name__}: {error}",
+            next="run where its classes can be imported, or give a factory and --weights",
         ) from error
     if not isinstance(module, torch.nn.Module):
         raise RefusedError("the file holds no torch.nn.Module", seen=type(module).__name__, next="give a factory, and this file with --weights")
@@ -200,7 +220,9 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
     names = loaded.parameters
     for spec in declared:
         if spec.name not in names:
-            raise UsageError(f"--input names {spec.name!r}, which forward does not take", seen=spec.name, next="its parameters: " + (", ".join(names) or "none"))
+            raise UsageError(
+                f"--input names {spec.name!r}, which forward does not take", seen=spec.name, next="its parameters: " + (", ".join(names) or "none")
+            )
     if declared:
         order = {n: i for i, n in enumerate(names)}
         return tuple(sorted(declared, key=lambda s: order[s.name]))

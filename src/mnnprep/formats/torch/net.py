@@ -73,7 +73,7 @@ class TorchNet:
         try:
             with torch.no_grad(), watch.mode():
                 self.module(**tensors)
-        except Exception:  # noqa: BLE001 - the run that counts says why
+        except Exception:
             return {}
         found = {n: watch.tables[t.data_ptr()] for n, t in tensors.items() if t.data_ptr() in watch.tables and not t.is_floating_point()}
         if not found and isinstance(self.module, torch.jit.ScriptModule):
@@ -177,7 +177,9 @@ def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list
     """
     torch = require("torch")
     ran: set[int] = set()
-    handles = [m.register_forward_hook(lambda m, *_: ran.add(id(m))) for m in module.modules()] if not isinstance(module, torch.jit.ScriptModule) else []
+    handles = (
+        [m.register_forward_hook(lambda m, *_: ran.add(id(m))) for m in module.modules()] if not isinstance(module, torch.jit.ScriptModule) else []
+    )
     flags = {id(p): p.requires_grad for p in module.parameters()}
     notes: list[str] = []
     try:
@@ -190,7 +192,7 @@ def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list
             reached |= _leaves([t.grad_fn for t in outputs.values() if t.grad_fn is not None])
             if len(reached) == len(flags):
                 break
-    except Exception as error:  # noqa: BLE001 - a forward that can't run with gradients
+    except Exception as error:
         reached = set()
         notes.append(f"parameters in use could not be followed ({type(error).__name__}); all are required")
     finally:

@@ -64,7 +64,9 @@ def export_module(job: ExportJob) -> Exported:
     doing(f"exporting by {job.method}")
     if job.method in SCRIPT_METHODS:
         files = SCRIPT_METHODS[job.method](subject, directory, notes)
-        return Exported(format="torchscript", opset=0, files=files, checks=[_script_inference(files[0])], notes=notes, operators=script_operators(files[0].path))
+        return Exported(
+            format="torchscript", opset=0, files=files, checks=[_script_inference(files[0])], notes=notes, operators=script_operators(files[0].path)
+        )
     files, refused = _search_opset(job, subject, directory, notes)
     model = onnx_graph.load_graph(files[0].path)
     return Exported(

@@ -64,7 +64,11 @@ class Watch:
                 if function in dropouts:
                     watch._note_dropout(args, kwargs)
                 elif function is embedding:
-                    index, table = (*args, kwargs.get("input"), kwargs.get("weight"))[:2] if len(args) >= 2 else (args[0] if args else kwargs["input"], kwargs["weight"])
+                    index, table = (
+                        (*args, kwargs.get("input"), kwargs.get("weight"))[:2]
+                        if len(args) >= 2
+                        else (args[0] if args else kwargs["input"], kwargs["weight"])
+                    )
                     size = min(table.shape[0], watch.tables.get(index.data_ptr(), table.shape[0]))
                     watch.tables[index.data_ptr()] = size
                 result = function(*args, **kwargs)

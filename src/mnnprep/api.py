@@ -1,0 +1,117 @@
+"""The typed functions behind the command line, for notebooks and programs.
+
+>>> import mnnprep
+>>> result = mnnprep.prepare("model.onnx", "out")            # doctest: +SKIP
+>>> result.verdict.value, result.artifact.method             # doctest: +SKIP
+('proven', 'copy')
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mnnprep.bundle.manifest import Manifest
+from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_wants
+from mnnprep.doctor import Doctor, diagnose
+from mnnprep.errors import UsageError
+from mnnprep.inspecting import Inspection, inspect_file
+from mnnprep.pipeline.verify import Verification
+from mnnprep.pipeline.verify import verify as _verify
+
+Tell = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def prepare(
+    source: Any,
+    output: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] = "",
+    to: str = "",
+    method: str = "auto",
+    opset: int = 13,
+    inputs: Iterable[str] = (),
+    dims: Mapping[str, tuple[int, int]] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    samples: str | os.PathLike[str] = "",
+    example: Any = None,
+    factory_args: Mapping[str, object] | None = None,
+    seed: int = 0,
+    mnnconvert: str | os.PathLike[str] = "",
+    timeout: float = DEFAULT_TIMEOUT,
+    memory: int = 0,
+    trust: bool = False,
+    force: bool = False,
+    tell: Tell = _silent,
+) -> Manifest | None:
+    """Prepare *source* for MNN, prove the result and write the bundle *output*.
+
+    *source* is a path, a factory (``file.py:callable``, ``package.module:callable``) or a live
+    ``torch.nn.Module``.  A live module is exported from this process, with its parameters gathered to
+    the CPU; it comes back as it was: training flags, device, dtype, requires_grad, hooks, RNG state.
+    Its inputs are given by *inputs*, or by *example* (a tensor, a tuple, or a dict by parameter name).
+    Where its parameters are shards in a running process group, every rank must call this; rank 0
+    prepares, the others get None.
+
+    *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
+    range, both ends included; *ranges* maps an input to the values it takes; *memory* is in bytes (0:
+    no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
+
+    Returns the bundle's manifest, whatever its verdict.
+
+    Raises:
+        UsageError: the call is wrong.
+        RefusedError: the source can't be taken, or nothing could be made of it.
+    """
+    from mnnprep.pipeline.prepare import prepare as run
+    from mnnprep.pipeline.prepare import prepare_live
+
+    wants = make_wants(
+        tuple(inputs),
+        tuple(f"{n}={low}:{high}" for n, (low, high) in (dims or {}).items()),
+        tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()),
+        os.fspath(samples),
+        seed,
+    )
+    live = not isinstance(source, (str, os.PathLike))
+    request = Request(
+        source="" if live else os.fspath(source),
+        weights=os.fspath(weights),
+        to=to,
+        method=method,
+        opset=opset,
+        wants=wants,
+        factory_args={n: str(v) for n, v in (factory_args or {}).items()},
+        trust=trust,
+        mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
+        limits=Limits(timeout=timeout, memory=memory),
+    )
+    if live:
+        return prepare_live(request, source, example, Path(output), force=force, tell=tell)
+    if example is not None:
+        raise UsageError("example inputs go with a live module", seen=request.source, next="give real inputs of a file or factory with samples=")
+    return run(request, Path(output), force=force, tell=tell)
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Say what the file at *path* is, from its bytes: nothing of it is loaded or executed.
+
+    Raises UsageError when there is nothing, RefusedError when it is no model or a damaged one.
+    """
+    return inspect_file(os.fspath(path))
+
+
+def verify(bundle: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent) -> Verification:
+    """Prove a bundle again, from the bundle alone. Raises as :func:`mnnprep.pipeline.verify.verify`."""
+    return _verify(Path(bundle), limits=Limits(timeout=timeout), tell=tell)
+
+
+def doctor(mnnconvert: str | os.PathLike[str] = "") -> Doctor:
+    """What is installed, which formats work, and what to install for the others."""
+    return diagnose(os.fspath(mnnconvert))
