@@ -13,7 +13,11 @@ from mnnprep.errors import UsageError
 
 @dataclass(frozen=True)
 class ArtifactFormat:
-    """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it."""
+    """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it.
+
+    ``packaged``: the converter in the MNN package has that frontend.  ``second_file``: the converter takes the
+    artifact's second file beside the first.
+    """
 
     name: str
     run: str
@@ -21,6 +25,8 @@ class ArtifactFormat:
     preload: tuple[str, ...]
     frontend: str
     runtime: str
+    packaged: bool = True
+    second_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a kind of source is prepared. ``weights_in_file``: the source is its own record of weights."""
+    """How a kind of source is prepared. ``weights_in_file``: the source is its own record of weights.
+
+    ``complete`` is the function, called before any worker starts, that finds and checks the second file of a
+    format that has two: ``(path, kind, other, wants) -> (kind, path, weights)``.
+    """
 
     framework: str
     preload: tuple[str, ...]
@@ -43,6 +53,7 @@ class Plan:
     export: str
     methods: tuple[Attempt, ...]
     weights_in_file: bool = False
+    complete: str = ""
 
     def targets(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(a.target for a in self.methods))
@@ -67,6 +78,9 @@ class Plan:
         return [Attempt(a.method, a.target, max(opset, a.opset) if a.opset else 0, a.traces) for a in chosen]
 
 
+_CAFFE_STEPS = "mnnprep.formats.caffe.steps"
+_CAFFE_PRELOAD = ("numpy", "onnx_ir", "onnxruntime")  # OpenCV is loaded where it is there: without it there is still no proof
+
 ARTIFACTS = {
     "onnx": ArtifactFormat(
         "onnx",
@@ -77,7 +91,11 @@ ARTIFACTS = {
         "onnxruntime",
     ),
     "torchscript": ArtifactFormat(
-        "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch"
+        "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch",
+        packaged=False,
+    ),
+    "caffe": ArtifactFormat(
+        "caffe", f"{_CAFFE_STEPS}:run_pair", f"{_CAFFE_STEPS}:compare_pair_weights", _CAFFE_PRELOAD, "CAFFE", "cv2", second_file=True
     ),
 }
 
@@ -96,6 +114,11 @@ def _torch(methods: Sequence[Attempt]) -> Plan:
 
 _MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _ONNX_SCRIPT, _TRACE, _SCRIPT))
 
+_CAFFE = Plan(
+    "caffe", _CAFFE_PRELOAD, f"{_CAFFE_STEPS}:survey_pair", f"{_CAFFE_STEPS}:export_pair",
+    (Attempt("upgrade", "caffe"), Attempt("onnx", "onnx", 13)), complete="mnnprep.formats.caffe.pair:complete",
+)  # fmt: skip
+
 PLANS: dict[str, Plan] = {
     "onnx": Plan(
         "onnx", ("numpy", "onnx", "onnxruntime"), "mnnprep.formats.onnx.steps:survey_file", "mnnprep.formats.onnx.steps:copy",
@@ -105,6 +128,8 @@ PLANS: dict[str, Plan] = {
     "torch-module": _MODULE,
     "live": _MODULE,
     "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 17), Attempt("copy", "torchscript"))),
+    "caffe-prototxt": _CAFFE,
+    "caffemodel": _CAFFE,
     "exported-program": _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _TRACE)),
 }  # fmt: skip
 

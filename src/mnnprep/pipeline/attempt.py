@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
 from mnnprep.mnn.torch_frontend import unregistered
 from mnnprep.pipeline.workers import Workers
-from mnnprep.proof.judge import compare_run, dimension_checks, repeated
+from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
 
 MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
 CONVERT = "mnnprep.mnn.convert:convert"
@@ -131,7 +132,7 @@ class Judge:
         assert tried.exported is not None and tried.directory is not None
         kind = ARTIFACTS[tried.exported.format]
         model = str(tried.directory / Path(tried.exported.files[0].path).name)
-        seed = tried.exported.files[0].sha256
+        seed = _seed(tried.exported.files)
         self.tell(f"running the artifact in {kind.runtime}, converting it to MNN")
         run_job = RunJob(
             model=model, cases=self.survey.cases, signature=self.survey.signature, directory=str(self.workers.directory("run")), forbid=self.private
@@ -139,6 +140,7 @@ class Judge:
         running = self.workers.submit(kind.preload, kind.run, run_job, Ran)
         convert_job = ConvertJob(
             model=model, frontend=kind.frontend, uuid_seed=seed, directory=str(self.workers.directory("convert")),
+            extra_model=str(tried.directory / Path(tried.exported.files[1].path).name) if kind.second_file else "",
             converter=self.mnnconvert, timeout=self.workers.limits.timeout,
         )  # fmt: skip
         converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)
@@ -199,6 +201,8 @@ class Judge:
         tried.narrowed, tried.narrowed_inputs = first.narrowed, first.narrowed_inputs
         check = repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS), first, second, self.tolerance)
         tried.checks.append(check)
+        if check.status is Status.FAILED and self.survey.opinion:
+            tried.checks.append(standing(self.survey.opinion, first, self.survey.checks, self.tolerance))
         return check
 
     def _start_mnn(self, tried: Tried, model: str, *, fresh: bool) -> Future[Reply[Ran]]:
@@ -225,6 +229,13 @@ class Judge:
         tried.converter_version = converted.version
         tried.checks.append(passed("mnn_convert"))
         return converted
+
+
+def _seed(files: list[FileRef]) -> str:
+    """What the converted model's id is made from: the artifact's hash, or that of all its files' hashes."""
+    if len(files) == 1:
+        return files[0].sha256
+    return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()
 
 
 def _frontend_operators(operators: list[str]) -> Check:

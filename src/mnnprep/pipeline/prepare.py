@@ -75,14 +75,14 @@ def skip(attempt: Attempt, request: Request, history: list[Tried]) -> bool:
     """Whether an attempt would say nothing new.
 
     A later opset is not tried where the exporter went there already, or where the artifact was wrong before
-    MNN saw it; another format is not tried without ``--to`` where the first gave an artifact and no converter for the other is at hand.
+    MNN saw it; another format is not tried where the first gave an artifact and no converter for the other is at hand.
     """
     for tried in history:
         same = tried.attempt.method == attempt.method and tried.attempt.target == attempt.target
         if same and (tried.opset >= attempt.opset or not tried.exported or tried.wrong_already()):
             return True
     other = bool(history) and attempt.target != history[0].attempt.target
-    return other and not request.mnnconvert and any(t.exported for t in history)
+    return other and not ARTIFACTS[attempt.target].packaged and not request.mnnconvert and any(t.exported for t in history)
 
 
 def hopeless(survey: Survey) -> bool:
