@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_wants
+from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precision, make_wants
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
 from mnnprep.inspecting import Inspection, inspect_file
@@ -43,6 +43,9 @@ def prepare(
     example: Any = None,
     factory_args: Mapping[str, object] | None = None,
     seed: int = 0,
+    fp16: bool = False,
+    weight_bits: int = 0,
+    budget: float | None = None,
     mnnconvert: str | os.PathLike[str] = "",
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = 0,
@@ -62,6 +65,8 @@ def prepare(
     *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
     range, both ends included; *ranges* maps an input to the values it takes; *memory* is in bytes (0:
     no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
+    *fp16* or *weight_bits* (8 or 4) keep the converted model's weights so; it must then reach an SQNR of *budget* dB
+    (None: 50 for float16, 30 for integers) in place of float32's tolerance.
 
     Returns the bundle's manifest, whatever its verdict.
 
@@ -91,6 +96,7 @@ def prepare(
         trust=trust,
         mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
         limits=Limits(timeout=timeout, memory=memory),
+        precision=make_precision(fp16, weight_bits, budget),
     )
     if live:
         return prepare_live(request, source, example, Path(output), force=force, tell=tell)

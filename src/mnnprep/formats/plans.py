@@ -79,6 +79,8 @@ class Plan:
 
 
 _CAFFE_STEPS = "mnnprep.formats.caffe.steps"
+_MNN_STEPS = "mnnprep.formats.mnn_file.steps"
+_MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
 _CAFFE_PRELOAD = ("numpy", "onnx_ir", "onnxruntime")  # OpenCV is loaded where it is there: without it there is still no proof
 
 ARTIFACTS = {
@@ -97,6 +99,7 @@ ARTIFACTS = {
     "caffe": ArtifactFormat(
         "caffe", f"{_CAFFE_STEPS}:run_pair", f"{_CAFFE_STEPS}:compare_pair_weights", _CAFFE_PRELOAD, "CAFFE", "cv2", second_file=True
     ),
+    "mnn": ArtifactFormat("mnn", f"{_MNN_STEPS}:run_file", f"{_MNN_STEPS}:compare_weights", _MNN_PRELOAD, "MNN", "MNN"),
 }
 
 _ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
@@ -128,6 +131,9 @@ PLANS: dict[str, Plan] = {
     "torch-module": _MODULE,
     "live": _MODULE,
     "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 17), Attempt("copy", "torchscript"))),
+    "mnn": Plan(
+        "mnn", _MNN_PRELOAD, f"{_MNN_STEPS}:survey_file", f"{_MNN_STEPS}:copy", (Attempt("copy", "mnn"),), weights_in_file=True,
+    ),
     "caffe-prototxt": _CAFFE,
     "caffemodel": _CAFFE,
     "exported-program": _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _TRACE)),

@@ -53,7 +53,7 @@ FORMATS: tuple[Format, ...] = (
     Format("tflite", "TensorFlow Lite model", "tflite", (".tflite", ".lite"), "", "tflite", ("tflite", "onnx")),
     Format("caffe-prototxt", "Caffe network", "caffe", (".prototxt",), "mnnprep.formats.caffe", "caffe", _CAFFE),
     Format("caffemodel", "Caffe weights", "caffe", (".caffemodel",), "mnnprep.formats.caffe", "caffe", _CAFFE),
-    Format("mnn", "MNN model", "mnn", (".mnn",), "", "", ("mnn",)),
+    Format("mnn", "MNN model", "mnn", (".mnn",), "mnnprep.formats.mnn_file", "", ("mnn",)),
 )
 
 WEIGHTS_ONLY = frozenset({"torch-weights", "safetensors"})  # a model only together with a factory

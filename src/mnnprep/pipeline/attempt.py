@@ -13,6 +13,7 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, ExportJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
+from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
 from mnnprep.formats.plans import ARTIFACTS, Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
@@ -21,6 +22,7 @@ from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
 from mnnprep.mnn.torch_frontend import unregistered
 from mnnprep.pipeline.workers import Workers
+from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
 
 MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
@@ -77,7 +79,9 @@ def describe(failure: StepFailed) -> str:
 class Judge:
     """Judges attempts against one survey."""
 
-    def __init__(self, workers: Workers, survey: Survey, source: Source, *, private: list[str], mnnconvert: str, tell: Tell) -> None:
+    def __init__(
+        self, workers: Workers, survey: Survey, source: Source, *, private: list[str], mnnconvert: str, tell: Tell, precision: Precision | None = None
+    ) -> None:
         self.workers = workers
         self.survey = survey
         self.source = source
@@ -85,6 +89,8 @@ class Judge:
         self.mnnconvert = mnnconvert
         self.tell = tell
         self.tolerance = Tolerance(noise=survey.noise)
+        self.precision = precision or Precision()
+        self.mnn_tolerance = Tolerance(noise=survey.noise, sqnr_db=self.precision.sqnr_db)
 
     def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
         """Wait for the export, then run, convert and compare what it made."""
@@ -141,7 +147,7 @@ class Judge:
         convert_job = ConvertJob(
             model=model, frontend=kind.frontend, uuid_seed=seed, directory=str(self.workers.directory("convert")),
             extra_model=str(tried.directory / Path(tried.exported.files[1].path).name) if kind.second_file else "",
-            converter=self.mnnconvert, timeout=self.workers.limits.timeout,
+            converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16, weight_bits=self.precision.weight_bits,
         )  # fmt: skip
         converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)
         source_weights = self.survey.weights.path if self.survey.weights else ""
@@ -167,15 +173,15 @@ class Judge:
             ]
             return None
         tried.checks.append(passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}))
-        check = self._compare("artifact_compare", ran, {})
+        check = self._compare("artifact_compare", ran, {}, self.tolerance)
         tried.checks.append(check)
         return check
 
-    def _compare(self, name: str, ran: Ran, narrowing: dict[str, str]) -> Check:
+    def _compare(self, name: str, ran: Ran, narrowing: dict[str, str], tolerance: Tolerance) -> Check:
         random = next((c for c in self.survey.checks if c.check == "determinism" and c.status is Status.FAILED), None)
         if random is not None:
             return not_run(name, "the source gives other numbers each time, so there is nothing to compare with")
-        return compare_run(name, self.survey.cases, ran, self.tolerance, narrowing)
+        return compare_run(name, self.survey.cases, ran, tolerance, narrowing)
 
     def _mnn_checks(self, tried: Tried, converting: Future[Reply[Converted]]) -> Check | None:
         converted = self._conversion(tried, converting)
@@ -199,8 +205,10 @@ class Judge:
             tried.checks.append(check)
             return None
         tried.narrowed, tried.narrowed_inputs = first.narrowed, first.narrowed_inputs
-        check = repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS), first, second, self.tolerance)
+        check = repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance), first, second, self.tolerance)
         tried.checks.append(check)
+        if self.precision.reduced:
+            tried.checks.append(precision_cost(self.survey.cases, first, check, self.precision, converted.file.size))
         if check.status is Status.FAILED and self.survey.opinion:
             tried.checks.append(standing(self.survey.opinion, first, self.survey.checks, self.tolerance))
         return check

@@ -55,7 +55,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, force: boo
             survey = surveying.result().value
         except StepFailed as failure:
             raise _refusal(failure) from failure
-        judge = Judge(workers, survey, source, private=private_modules(source), mnnconvert=request.mnnconvert, tell=tell)
+        judge = Judge(workers, survey, source, private=private_modules(source), mnnconvert=request.mnnconvert, tell=tell, precision=request.precision)
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):
             if skip(attempt, request, history):

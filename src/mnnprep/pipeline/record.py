@@ -66,7 +66,7 @@ def write_bundle(
             mnn=mnn,
             signature=signature,
             cases=cases,
-            tolerance=Tolerance(noise=survey.noise),
+            tolerance=Tolerance(noise=survey.noise, sqnr_db=request.precision.sqnr_db),
             evidence=best.checks,
             tools=_tools(plan, request, best),
         )
@@ -136,6 +136,8 @@ def _options(request: Request, source: Source) -> dict[str, Any]:
         "trust": request.trust,
         "mnnconvert": sha256(request.mnnconvert) if request.mnnconvert else "",
     }
+    if request.precision.reduced:
+        options["precision"] = msgspec.to_builtins(request.precision)
     if source.kind == "torch-factory":
         place, _, name = source.path.rpartition(":")
         options["factory"] = f"{Path(place).name if place.endswith('.py') else place}:{name}"
