@@ -67,6 +67,8 @@ class Plan:
         return [Attempt(a.method, a.target, max(opset, a.opset) if a.opset else 0, a.traces) for a in chosen]
 
 
+LIVE_MODULE = "mnnprep.formats.torch.live"  # takes a live object for the time of a run
+
 ARTIFACTS = {
     "onnx": ArtifactFormat(
         "onnx",
