@@ -20,7 +20,7 @@ from mnnprep.bundle import digest, usage
 from mnnprep.bundle.manifest import SCHEMA, Manifest, read_manifest
 from mnnprep.bundle.report import render
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import OutputError, Status, Verdict, failed, passed, verdict
+from mnnprep.core.evidence import OutputError, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.errors import RefusedError
 
 DATA = Path(__file__).parent / "data"
@@ -185,9 +185,15 @@ def test_a_size_is_not_blamed_for_another_dimension() -> None:
 
 
 def test_obstacles_put_what_failed_first() -> None:
-    found = digest.obstacles(golden("refused").evidence)
+    found = digest.obstacles(golden("refused").evidence, digest.required_names([]))
     assert [(o.check, o.status) for o in found] == [("mnn_convert", Status.FAILED), ("mnn_compare", Status.NOT_RUN)]
-    assert digest.obstacles(golden("proven").evidence, ["batch"]) == []
+    assert digest.obstacles(golden("proven").evidence, digest.required_names(["batch"])) == []
+
+
+def test_obstacles_of_another_question_than_the_first_proof() -> None:
+    """What `verify` asks: only its own checks count, and one that is not required stands in nobody's way."""
+    evidence = [passed("hashes"), not_run("artifact_compare", "not installed", required=False), failed("mnn_compare", "off")]
+    assert [o.check for o in digest.obstacles(evidence)] == ["mnn_compare"]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,10 @@ QUESTIONS: Mapping[str, Question] = {
         "Was any artifact made at all?",
         "the attempts say why each method failed; resolve the first of them, or give another `--method`",
     ),
+    "hashes": Question(
+        "Are the bundle's files, byte by byte, those that its manifest names?",
+        "take the bundle from where it was made, or prepare the model again",
+    ),
     "repairs": Question(
         "Does the repaired artifact compute what it computed before the repair?",
         "report the repair that is named: it is a defect of this tool",
@@ -116,18 +120,21 @@ def required_names(dims: Iterable[str]) -> tuple[str, ...]:
     return (*REQUIRED, *(DIMENSION + name for name in dims))
 
 
-def obstacles(evidence: Sequence[Check], dims: Iterable[str] = ()) -> list[Obstacle]:
-    """What stands between *evidence* and `proven`: failed checks first, then those not run or absent."""
-    names = required_names(dims)
+def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obstacle]:
+    """What stands between *evidence* and `proven`: failed checks first, then those not run or absent.
+
+    *names* are the checks that must be there and pass (see :func:`required_names`), whatever they say of
+    themselves; others count where they are marked as required.
+    """
+    wanted = tuple(names)
     found = [
         Obstacle(c.check, c.status, c.subject, c.reason, question(c.check).failed if c.status is Status.FAILED else question(c.check).not_run)
         for c in evidence
-        if c.status is not Status.PASSED and (c.required or c.check in names or c.check in USABILITY)
+        if c.status is not Status.PASSED and (c.required or c.check in wanted or (c.check in USABILITY and c.status is Status.FAILED))
     ]
     present = {c.check for c in evidence}
-    found += [
-        Obstacle(name, Status.NOT_RUN, "", "the evidence does not hold this check", question(name).not_run) for name in names if name not in present
-    ]
+    absent = [name for name in wanted if name not in present]
+    found += [Obstacle(name, Status.NOT_RUN, "", "the evidence does not hold this check", question(name).not_run) for name in absent]
     return sorted(found, key=lambda o: (o.status is not Status.FAILED, o.check not in USABILITY))
 
 

@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 ABSOLUTE = 1e-4  # of max|ref|
 RELATIVE = 1e-3  # of |ref|, element by element
 WIDENING = 10.0  # times the source's measured noise floor
+LARGEST = 1e300  # what a ratio beyond a float is written as
 CEILING = 1e-2  # of max|ref|: beyond, the model can't be told from its noise
 HALF_SQNR = 50.0  # dB: weights as float16
 QUANTIZED_SQNR = 30.0  # dB: weights as integers; less only where the caller says so
@@ -83,10 +84,10 @@ def compare_output(name: str, case: int, reference: Array, actual: Array, tolera
     problem = ""
     if excess > 1:
         index = [int(i) for i in np.argwhere(finite)[int(np.argmax(error / np.maximum(limit, 1e-300)))]] if error.size else []
-        problem = f"differs beyond the tolerance, most at {index}: max abs {float(error.max()):.3g}, {min(excess, 1e300):.3g} times what is allowed"
+        problem = f"differs beyond the tolerance, most at {index}: max abs {float(error.max()):.3g}, {min(excess, LARGEST):.3g} times what is allowed"
     return OutputError(
-        name, case, max_abs=float(error.max(initial=0.0)), max_rel=max_rel, cosine=cosine, sqnr_db=sqnr,
-        excess=min(excess, 1e300), problem=problem,
+        name, case, max_abs=float(error.max(initial=0.0)), max_rel=min(max_rel, LARGEST), cosine=cosine, sqnr_db=sqnr,
+        excess=min(excess, LARGEST), problem=problem,
     )  # fmt: skip
 
 

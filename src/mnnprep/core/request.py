@@ -97,7 +97,7 @@ def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
         if specs and dim.name not in names:
             raise UsageError(
                 f"--dim names {dim.name}, which is in no --input", seen=f"{dim.name}={dim.min}:{dim.max}",
-                next="use the name in a shape, for example --input 'x=float32[%s,3,224,224]'" % dim.name,
+                next=f"use the name in a shape, for example --input 'x=float32[{dim.name},3,224,224]'",
             )  # fmt: skip
 
 

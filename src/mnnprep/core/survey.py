@@ -359,7 +359,8 @@ def _vacuity(out: Surveyed) -> Check:
     if dull:
         return failed(
             "vacuity",
-            f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant would pass; give inputs that do with --samples or --range",
+            f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant would pass; "
+            "give inputs that do with --samples or --range",
             subject=", ".join(dull),
         )
     numbers = {"exempt": [f"{n}: {why}" for n, why in out.exempt.items()]} if out.exempt else {}
@@ -374,7 +375,8 @@ def _drowned(out: Surveyed) -> list[Check]:
     return [
         failed(
             "noise",
-            f"the source's own noise floor in {', '.join(drowned)} is above a tenth of {tolerance.ceiling:g} of its largest value: the net can't be told from its noise",
+            f"the source's own noise floor in {', '.join(drowned)} is above a tenth of {tolerance.ceiling:g} of its largest value: "
+            "the net can't be told from its noise",
             subject=", ".join(drowned),
             numbers={n: out.noise[n] for n in drowned},
         )

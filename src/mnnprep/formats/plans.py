@@ -78,6 +78,7 @@ class Plan:
         return [Attempt(a.method, a.target, max(opset, a.opset) if a.opset else 0, a.traces) for a in chosen]
 
 
+LIVE_MODULE = "mnnprep.formats.torch.live"  # takes a live object for the time of a run
 _CAFFE_STEPS = "mnnprep.formats.caffe.steps"
 _MNN_STEPS = "mnnprep.formats.mnn_file.steps"
 _MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")

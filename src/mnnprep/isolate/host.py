@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ import msgspec
 import mnnprep
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.errors import InternalError, MnnprepError, from_dict
+from mnnprep.isolate.server import resolve
 
 T = TypeVar("T")
 
@@ -167,6 +170,34 @@ class Host:
             if not pending.future.done():
                 pending.future.set_exception(StepFailed("crash", f"the worker for {pending.step} ended before it answered"))
         self._pending.clear()
+
+
+class InProcess:
+    """The same interface in this very process, for what can't be sent elsewhere: a live object.
+
+    Nothing contains a crash here, and no limit holds.
+    """
+
+    def __init__(self, *, scratch: Path) -> None:
+        self._scratch = scratch
+
+    def close(self) -> None:
+        pass
+
+    def submit(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0) -> Future[Reply[T]]:
+        """Run *step* on *job* now; the future is done."""
+        future: Future[Reply[T]] = Future()
+        started = time.monotonic()
+        try:
+            value = resolve(step)(job)
+        except MnnprepError as error:
+            future.set_exception(StepFailed("error", error.what, error=error))
+        except Exception as error:  # as in a worker: the pipeline says what it means
+            internal_error = InternalError(f"{type(error).__name__}: {error}", seen=step)
+            future.set_exception(StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error))
+        else:
+            future.set_result(Reply(value, time.monotonic() - started, 0))
+        return future
 
 
 def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import Manifest
@@ -12,7 +14,7 @@ from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.messages import Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.plans import ARTIFACTS, Attempt, plan_of
+from mnnprep.formats.plans import ARTIFACTS, LIVE_MODULE, Attempt, plan_of
 from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.pipeline.attempt import MNN_PRELOAD, Judge, Tried, start_export
 from mnnprep.pipeline.record import write_bundle
@@ -32,18 +34,37 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
         UsageError: the call is wrong (exit 2); nothing was written.
         RefusedError: the source can't be taken, or no method made an artifact of it (exit 3); nothing was written.
     """
+    _check_call(request, target, force)
+    source = resolve(request)
+    return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell)
+
+
+def prepare_live(request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell) -> Manifest | None:
+    """:func:`prepare` for a live object, surveyed and exported in this process; None where another rank does it."""
+    _check_call(request, target, force)
+    if request.weights or request.factory_args:
+        raise UsageError("weights and factory arguments go with a factory", seen=type(module).__name__, next="load the weights into the module first")
+    adopted = importlib.import_module(LIVE_MODULE).adopted
+    with adopted(module, example) as taken:
+        if taken is None:
+            return None
+        key, private = taken
+        return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
+
+
+def _check_call(request: Request, target: Path, force: bool) -> None:
     writer.check_target(target, force=force)
     if request.mnnconvert and not (os.path.isfile(request.mnnconvert) and os.access(request.mnnconvert, os.X_OK)):
         raise UsageError("--mnnconvert is no executable file", seen=request.mnnconvert, next="give the path of a MNNConvert program")
-    source = resolve(request)
-    return prepare_source(request, source, target, force=force, tell=tell)
 
 
-def prepare_source(request: Request, source: Source, target: Path, *, force: bool, tell: Tell) -> Manifest:
-    """:func:`prepare` for a source that is resolved."""
+def prepare_source(request: Request, source: Source, target: Path, *, private: list[str], force: bool, tell: Tell) -> Manifest:
+    """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must do without."""
     plan = plan_of(source.kind)
     attempts = plan.attempts(request.to, request.method, request.opset)
     with Workers(request.limits) as workers:
+        if source.kind == "live":
+            workers.keep_here(plan.preload)
         for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, MNN_PRELOAD]):
             workers.warm(preload)
         tell("running the reference on the source, exporting beside it")
@@ -55,7 +76,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, force: boo
             survey = surveying.result().value
         except StepFailed as failure:
             raise _refusal(failure) from failure
-        judge = Judge(workers, survey, source, private=private_modules(source), mnnconvert=request.mnnconvert, tell=tell, precision=request.precision)
+        judge = Judge(workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision)
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):
             if skip(attempt, request, history):

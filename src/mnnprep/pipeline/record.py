@@ -100,8 +100,8 @@ def _signature(survey: Survey, best: Tried) -> SignatureRecord:
 
 def _tensor(spec: TensorSpec, names: dict[str, str], layout: str, narrowed: dict[str, str]) -> TensorRecord:
     return TensorRecord(
-        name=spec.name, source_name=spec.name, mnn_name=names.get(spec.name, spec.name), dtype=spec.dtype, mnn_dtype=narrowed.get(spec.name, spec.dtype),
-        shape=list(spec.shape), layout=layout, range=list(spec.range) if spec.range else None,
+        name=spec.name, source_name=spec.name, mnn_name=names.get(spec.name, spec.name),
+        dtype=spec.dtype, mnn_dtype=narrowed.get(spec.name, spec.dtype), shape=list(spec.shape), layout=layout, range=list(spec.range) if spec.range else None,
     )  # fmt: skip
 
 
@@ -113,8 +113,8 @@ def _attempts(history: list[Tried]) -> list[AttemptRecord]:
         ]
         records.append(
             AttemptRecord(
-                method=tried.attempt.method, opset=tried.opset, ok=tried.verdict is Verdict.PROVEN, verdict=tried.verdict.value if tried.exported else "",
-                reason=tried.reason, notes=tried.exported.notes if tried.exported else [],
+                method=tried.attempt.method, opset=tried.opset, ok=tried.verdict is Verdict.PROVEN,
+                verdict=tried.verdict.value if tried.exported else "", reason=tried.reason, notes=tried.exported.notes if tried.exported else [],
             )
         )  # fmt: skip
     return records

@@ -16,6 +16,8 @@ from mnnprep.core.messages import Source
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import plans, sniff
+from mnnprep.formats.onnx.scan import scan_model
+from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.table import WEIGHTS_ONLY, format_of
 from mnnprep.formats.torch_files import pickle_globals
 
@@ -86,6 +88,8 @@ def _file(request: Request) -> Source:
             "this file holds weights alone, no model", seen=f"{path.name}: {format_of(kind).title}",
             next=f"give the code that builds the model, and this file as its weights: mnnprep prepare file.py:callable --weights {path.name} -o DIR",
         )  # fmt: skip
+    if kind == "onnx":
+        require_loadable(scan_model(path), path.stat().st_size)
     row = format_of(kind)
     if not row.prepared or kind not in plans.PLANS:
         raise RefusedError(f"this version does not prepare a {row.title}", seen=path.name, next="export the model to ONNX and prepare that")

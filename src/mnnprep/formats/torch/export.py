@@ -64,7 +64,7 @@ def adapter(subject: Subject) -> Any:
     torch = require("torch")
     names = [s.name for s in subject.specs]
 
-    class Adapter(torch.nn.Module):  # type: ignore[misc]
+    class Adapter(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self, model: Any) -> None:
             super().__init__()
             self.model = model
@@ -92,7 +92,7 @@ def tracer_notes(notes: list[str]) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = note
+        warnings.showwarning = note  # type: ignore[assignment]
         yield
 
 

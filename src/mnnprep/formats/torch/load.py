@@ -109,7 +109,8 @@ def find_factory(target: str) -> Any:
             module = importlib.import_module(place)
     except Exception as error:
         raise UsageError(
-            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}", next=f"check that `python -c 'import {Path(place).stem}'` works here",
+            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}",
+            next=f"check that `python -c 'import {Path(place).stem}'` works here",
         ) from error  # fmt: skip
     function: Any = module
     for part in name.split("."):
@@ -229,7 +230,8 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
     if not loaded.example:
         raise UsageError(
             "the inputs of this model are not known", seen=f"forward({', '.join(names)})",
-            next="give each with --input, for example --input '%s=float32[batch,3,224,224]', or let the factory return (model, example_inputs)" % (names[0] if names else "x"),
+            next=f"give each with --input, for example --input '{(names or ['x'])[0]}=float32[batch,3,224,224]', "
+            "or let the factory return (model, example_inputs)",
         )  # fmt: skip
     specs = []
     for name, array in loaded.example.items():
