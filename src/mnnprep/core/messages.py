@@ -125,6 +125,18 @@ class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
     source_model: str = ""
 
 
+class TextJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Write the MNN model ``source`` as JSON to ``target``, or the other way round."""
+
+    source: str
+    target: str
+    from_json: bool
+
+
+class TextWritten(msgspec.Struct, frozen=True):
+    file: FileRef
+
+
 class RunJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run the model file ``model`` on ``cases``; write the outputs of case i to ``directory/i.npz``.
 

@@ -37,7 +37,7 @@ def resolve(request: Request) -> Source:
     """
     source = _factory(request) if looks_like_factory(request.source) else _file(request)
     row = format_of(source.kind)
-    for module in plans.plan_of(source.kind).preload:
+    for module in dict.fromkeys(name.partition(".")[0] for name in plans.plan_of(source.kind).preload):  # to look for a.b would import a
         if not deps.installed(module):
             raise deps.missing(module)
     if source.weights and source.kind == "torch-factory":

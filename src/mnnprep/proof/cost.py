@@ -13,11 +13,13 @@ from mnnprep.core.running import case_outputs
 
 def precision_cost(cases: list[CaseFile], ran: Ran, compared: Check, precision: Precision, size: int) -> Check:
     """The ``precision`` check: how the weights are kept, the worst SQNR (dB) and error, the size in bytes, and how often
-    the largest element along the last axis is the same as in the reference (``same_top1`` of ``rows``, for outputs that have such rows).
+    the largest element of a row is the same as in the reference (``same_top1`` of ``rows``: over the real samples where
+    there are any, for outputs of the form [rows, classes]).
     """
     kept = f"{precision.weight_bits}-bit integers" if precision.weight_bits else "float16"
     rows = same = 0
-    for case in cases:
+    real = [case for case in cases if case.origin.startswith("samples ")]
+    for case in real or cases:
         result = ran.outputs.get(str(case.index))
         actual = load_arrays(result.path) if result else {}
         for name, reference in case_outputs(case.file.path).items():

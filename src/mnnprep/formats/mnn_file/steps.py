@@ -7,11 +7,12 @@ from pathlib import Path
 
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import file_ref, sha256
-from mnnprep.core.messages import Exported, ExportJob, Ran, RunJob, Survey, SurveyJob, Wants, WeightsJob
+from mnnprep.core.messages import Exported, ExportJob, Ran, RunJob, Survey, SurveyJob, TextJob, TextWritten, Wants, WeightsJob
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
 from mnnprep.formats.mnn_file.net import MnnNet, input_specs, open_info
 from mnnprep.formats.mnn_file.summary import read_summary
+from mnnprep.formats.mnn_file.text import from_json, to_json
 from mnnprep.isolate.server import doing
 from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 
@@ -56,6 +57,15 @@ def run_file(job: RunJob) -> Ran:
     info = open_info(job.model)
     wants = Wants(inputs=job.signature.inputs)
     return run_cases(job, lambda: MnnNet(job.model, input_specs(info.inputs, wants), info).run)
+
+
+def convert_text(job: TextJob) -> TextWritten:
+    """A model as JSON, or JSON as a model."""
+    target, scratch = Path(job.target), Path(job.target).with_suffix(".scratch")
+    scratch.mkdir()
+    doing("reading the JSON" if job.from_json else "writing the model as JSON")
+    (from_json if job.from_json else to_json)(Path(job.source), target, scratch)
+    return TextWritten(file_ref(target))
 
 
 def compare_weights(job: WeightsJob) -> Check:
