@@ -18,6 +18,7 @@ import numpy as np
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import Arrays, file_ref, save_arrays
+from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, read_samples, sizes_of, synthesize
 from mnnprep.core.messages import CaseFile, Wants
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
@@ -145,12 +146,13 @@ def survey(net: Net, wants: Wants) -> Surveyed:
             raise UsageError(
                 "the source does not take a sample", seen=f"{name}: {error}", next="give samples that the source computes with"
             ) from error
+    given = compare_given(wants.samples, [(c.origin, c.outputs) for c in cases])
     seeds = range(wants.seed, wants.seed + (LEAST_CASES if not dims else 2))
     cases += [_case(net, specs, base, seed, ranges) for seed in seeds]
     out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
     _sweep(net, specs, dims, base, ranges, wants.seed, out)
     _search_sensitivity(net, specs, base, ranges, wants, out)
-    out.checks.append(passed("reference", numbers={"cases": len(out.cases)}))
+    out.checks += [passed("reference", numbers={"cases": len(out.cases)}), *given]
     determinism = _determinism(net, out.cases)
     out.checks.append(determinism)
     out.noise = _noise(net, out.cases, wants.seed)

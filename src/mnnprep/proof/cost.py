@@ -24,7 +24,8 @@ def precision_cost(cases: list[CaseFile], ran: Ran, compared: Check, precision: 
         actual = load_arrays(result.path) if result else {}
         for name, reference in case_outputs(case.file.path).items():
             other = actual.get(name)
-            if other is not None and other.shape == reference.shape and reference.ndim == 2 and reference.shape[1] > 1 and reference.dtype.kind == "f":
+            scores = reference.ndim == 2 and reference.shape[1] > 1 and reference.dtype.kind == "f"
+            if scores and other is not None and other.shape == reference.shape:
                 rows += reference.shape[0]
                 same += int(np.count_nonzero(reference.argmax(-1) == other.argmax(-1)))
     numbers: dict[str, object] = {"weights": kept, "bytes": size, "least_sqnr_db": precision.sqnr_db or 0.0}

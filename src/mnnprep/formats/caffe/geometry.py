@@ -206,7 +206,9 @@ _SAME = (
     "ReLU", "ReLU6", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Power", "Exp", "Log", "Eltwise", "Scale", "Bias", "BatchNorm", "LRN",
     "Softmax", "Normalize", "MVN", "Threshold", "Clip",
 )  # fmt: skip
-SHAPES: dict[str, Callable[[Layer, list[Shape]], list[Shape]]] = dict.fromkeys(_SAME, _same) | {
+Rule = Callable[[Layer, list[Shape]], list[Shape]]
+SHAPES: dict[str, Rule] = {
+    **dict.fromkeys(_SAME, _same),
     "Convolution": _convolution, "ConvolutionDepthwise": _convolution, "DepthwiseConvolution": _convolution, "Deconvolution": _convolution,
     "Pooling": _pooling, "InnerProduct": _inner_product, "Concat": _concat, "Slice": _slice, "Crop": _crop, "Reshape": _reshape,
     "Flatten": _flatten, "Permute": _permute, "Reduction": _reduction, "Interp": _interp, "Upsample": _interp, "PriorBox": _prior_box,
@@ -232,7 +234,7 @@ def layer_shapes(net: Net) -> list[tuple[Layer, list[Shape] | None, list[Shape] 
             if any(size < 1 for shape in tops for size in shape):
                 raise _misfit(layer, bottoms, f"it would make {', '.join(map(_shown, tops))}")
         result.append((layer, bottoms if len(bottoms) == len(found) else None, tops))
-        known |= dict(zip(layer.tops, tops or [None] * len(layer.tops), strict=False))
+        known |= dict(zip(layer.tops, tops, strict=False)) if tops else dict.fromkeys(layer.tops)
     return result
 
 

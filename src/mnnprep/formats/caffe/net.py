@@ -54,10 +54,8 @@ class Net:
 
 
 def layers_of(net: Message) -> list[Layer]:
-    """Every layer of a V2 network, training or not; one without tops has its own name as top, as Caffe gives a loss."""
-    return [
-        Layer(m.text("name"), m.text("type"), tuple(m.texts("bottom")), tuple(m.texts("top")), m) for m in net.messages("layer")
-    ]  # fmt: skip
+    """Every layer of a V2 network, training or not."""
+    return [Layer(m.text("name"), m.text("type"), tuple(m.texts("bottom")), tuple(m.texts("top")), m) for m in net.messages("layer")]
 
 
 def in_test_phase(layer: Layer) -> bool:
@@ -221,6 +219,6 @@ def _layer_message(layer: Layer) -> Message:
             shared = Message()
             shared.add("name", param.text("name"), quoted=True)
             result.add("param", shared)
-    for name, value in layer.message.without(*_DROPPED).fields:
-        result.fields.append((name, value.without(*_FILLERS) if isinstance(value, Message) else value))
+    for field, parameter in layer.message.without(*_DROPPED).fields:
+        result.fields.append((field, parameter.without(*_FILLERS) if isinstance(parameter, Message) else parameter))
     return result

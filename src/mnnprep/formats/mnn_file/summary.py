@@ -82,8 +82,9 @@ def read_summary(path: Path) -> MnnSummary:
     every = [*oplists, *(op for graph in subgraphs for op in graph.tables(NODES))]
     inputs = [op for op in oplists if _kind(op) == "Input"]
     extra = net.table(EXTRA_INFO)
+    version = extra.text(VERSION) if extra else ""
     return MnnSummary(
-        version=extra.text(VERSION) if extra else "", source=_named(SOURCES, net.integer(SOURCE, "<b")), usage=_named(USAGES, net.integer(USAGE, "<b")),
+        version=version, source=_named(SOURCES, net.integer(SOURCE, "<b")), usage=_named(USAGES, net.integer(USAGE, "<b")),
         uuid=net.text(UUID), inputs=tuple(map(_input, inputs)), outputs=tuple(map(TensorInfo, _outputs(net, oplists))),
         layouts={op.text(NAME): _layout(op) for op in inputs}, ops=dict(Counter(map(_kind, every)).most_common()),
         weights=dict(Counter(kept for op in every if (kept := _kept(op)))), parameters=sum(map(_numbers, every)),

@@ -94,7 +94,7 @@ def _parse(raw: str) -> Any:
 def _without_words(value: Any) -> Any:
     """The tree with 0 where a float is not finite; a name that happens to be "nan" is no float and stays."""
     if isinstance(value, dict):
-        return {k: _without_words(v) if isinstance(v, (dict, list)) else (0.0 if k in _FLOAT_KEYS and v in NOT_FINITE else v) for k, v in value.items()}
+        return {k: 0.0 if k in _FLOAT_KEYS and isinstance(v, str) and v in NOT_FINITE else _without_words(v) for k, v in value.items()}
     if isinstance(value, list):
         number = any(isinstance(v, float) for v in value) or all(isinstance(v, str) and v in NOT_FINITE for v in value)
         return [0.0 if number and isinstance(v, str) and v in NOT_FINITE else _without_words(v) for v in value]

@@ -54,7 +54,7 @@ class Builder:
         return value
 
     def scalar(self, number: float) -> Value:
-        return self.constant(np.float32(number).reshape(()))
+        return self.constant(np.array(number, np.float32))
 
     def integers(self, *numbers: int) -> Value:
         return self.constant(np.array(numbers, np.int64))
