@@ -156,9 +156,7 @@ def test_an_error_beside_a_non_finite_value_is_found_at_its_place() -> None:
     assert "most at [1, 1]" in compare_output("y", 0, reference, actual, Tolerance()).problem
 
 
-@pytest.mark.parametrize(
-    ("reference", "actual"), [((2, 3), (3, 2)), ((2, 3), (6,)), ((1,), ()), ((0, 3), (0, 4)), ((1, 2), (2,)), ((2, 1), (2, 2))]
-)
+@pytest.mark.parametrize(("reference", "actual"), [((2, 3), (3, 2)), ((2, 3), (6,)), ((1,), ()), ((0, 3), (0, 4)), ((1, 2), (2,)), ((2, 1), (2, 2))])
 def test_another_shape_is_a_problem_also_where_it_broadcasts(reference: tuple[int, ...], actual: tuple[int, ...]) -> None:
     found = compare_output("y", 0, np.ones(reference, "f4"), np.ones(actual, "f4"), Tolerance())
     assert found.problem == f"shape {list(actual)} where the reference has {list(reference)}"

@@ -118,9 +118,7 @@ def test_shards_of_a_process_group_are_gathered(kind, tmp_path):
         port = probe.getsockname()[1]
     command = [sys.executable, str(RANKS), kind]
     ranks = [
-        subprocess.Popen(
-            [*command, str(rank), "2", str(port), str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        subprocess.Popen([*command, str(rank), "2", str(port), str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for rank in range(2)
     ]
     texts = [rank.communicate(timeout=300)[0] for rank in ranks]

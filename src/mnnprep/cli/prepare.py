@@ -34,8 +34,8 @@ from mnnprep.cli.main import echo_json
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
-    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], seed: int, fp16: bool, weight_bits: str | None, budget: float | None, mnnconvert: str, timeout: float, memory: str,
-    trust: bool, force: bool, as_json: bool,
+    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], seed: int, fp16: bool, weight_bits: str | None, budget: float | None,
+    mnnconvert: str, timeout: float, memory: str, trust: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
 

@@ -104,13 +104,16 @@ def _headline(console: Console, outcome: Verdict, sentence: str) -> None:
 def _attempts(console: Console, manifest: Manifest) -> None:
     rows: list[tuple[RenderableType, ...]] = []
     for attempt in manifest.artifact.attempts:
-        won = attempt.method == manifest.artifact.method and attempt.opset == manifest.artifact.opset
         result = attempt.verdict or ("made" if attempt.ok else "failed")
         style = "cyan" if result in ("proven", "made") else "yellow" if result == "unproven" else "magenta"
         first_line = attempt.reason.splitlines()[0] if attempt.reason else ""
+        repaired = f"repaired: {', '.join(attempt.repairs)}" if attempt.repairs else ""
         opset = f"opset {attempt.opset}" if attempt.opset else ""
-        rows.append((digest.plain(attempt.method), opset, _text(result, style), _text("kept" if won else ""), _text(first_line)))
+        rows.append((digest.plain(attempt.method), opset, _text(result, style), _text("kept" if attempt.kept else ""), _text(first_line or repaired)))
     _section(console, "tried", _table([""] * 5, rows))
+    if manifest.runtime.hints:
+        hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
+        console.print(f"set in MNN's runtime: {hints}", markup=False)
 
 
 def _errors(console: Console, evidence: Sequence[Check]) -> None:

@@ -74,6 +74,8 @@ def _factory(request: Request) -> Source:
 
 
 def _top_level_exists(name: str, search: list[str]) -> bool:
+    if name == "__main__":  # this program's own, not the user's
+        return False
     if importlib.util.find_spec(name) is not None:
         return True
     finder = importlib.machinery.PathFinder
@@ -82,6 +84,10 @@ def _top_level_exists(name: str, search: list[str]) -> bool:
 
 def _file(request: Request) -> Source:
     path = Path(request.source).absolute()
+    if path.suffix == ".py" and path.is_file():
+        raise UsageError(
+            "a Python file alone is no model", seen=path.name, next=f"name the callable in it that gives the model: {path.name}:callable"
+        )
     kind = sniff.identify(path)
     if kind in WEIGHTS_ONLY:
         raise UsageError(
@@ -98,7 +104,7 @@ def _file(request: Request) -> Source:
     if request.weights:
         raise UsageError("--weights goes with a factory", seen=f"{path.name}: {row.title}", next="leave --weights out: this file has its own")
     if kind == "torch-module" and not request.trust:
-        imports = ", ".join(pickle_globals(path)[:8])
+        imports = _shown_imports(pickle_globals(path))
         raise RefusedError(
             "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
@@ -113,6 +119,12 @@ def _completed(function: str, path: Path, kind: str, request: Request) -> Source
     complete = getattr(importlib.import_module(module), name)
     kind, first, second = complete(str(path), kind, request.weights, request.wants)
     return Source(kind=kind, path=first, weights=second)
+
+
+def _shown_imports(names: list[str]) -> str:
+    """The names in short, those of no well-known package first: what is dangerous must not drown."""
+    ordered = sorted(names, key=lambda name: name.partition(".")[0] in ("torch", "collections", "numpy"))
+    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
 
 
 def _check_weights(path: Path) -> None:

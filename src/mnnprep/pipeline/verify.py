@@ -123,7 +123,7 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
             MnnRunJob(
                 model=str(bundle.resolve() / manifest.mnn.path), cases=_cases(bundle, manifest), fresh=fresh, directory=str(workers.directory("mnn")),
                 input_names={t.name: t.mnn_name for t in signature.inputs}, output_names={t.name: t.mnn_name for t in signature.outputs},
-                layouts={t.name: t.layout for t in signature.inputs},
+                layouts={t.name: t.layout for t in signature.inputs}, hints=manifest.runtime.hints,
             ), Ran,
         )
         for fresh in (False, True)

@@ -43,8 +43,13 @@ class Workers:
             self._hosts[preload] = Host(preload, scratch=self.scratch)
         return self._hosts[preload]
 
-    def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> Future[Reply[T]]:
-        return self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory)
+    def renew(self, preload: tuple[str, ...]) -> None:
+        """End the host with *preload* and start it anew."""
+        self._hosts.pop(preload).close()
+        self.warm(preload)
+
+    def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False) -> Future[Reply[T]]:
+        return self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory, here=here)
 
     def run(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
         value: Any = self.submit(preload, step, job, reply).result().value

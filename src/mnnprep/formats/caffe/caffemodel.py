@@ -229,4 +229,3 @@ def _field(number: int, body: bytes) -> bytes:
 def renamed(layer: WeightLayer, kind: str) -> WeightLayer:
     """*layer* under the type that the prototxt gives it."""
     return replace(layer, type=kind)
-

@@ -138,7 +138,13 @@ def export_pair(job: ExportJob) -> Exported:
         path = lower(pair.net, pair.blobs, input_specs(pair.net.inputs, job.wants), directory)
         return Exported(format="onnx", opset=13, files=[file_ref(path)], checks=[passed("inference_mode", subject="artifact")])
     doing("writing the network as V2")
-    return Exported(format="caffe", opset=0, files=[file_ref(p) for p in write_pair(pair, directory)], checks=[_inference_mode(pair)], notes=list(pair.net.removed))
+    return Exported(
+        format="caffe",
+        opset=0,
+        files=[file_ref(p) for p in write_pair(pair, directory)],
+        checks=[_inference_mode(pair)],
+        notes=list(pair.net.removed),
+    )
 
 
 def write_pair(pair: Pair, directory: Path) -> tuple[Path, Path]:
@@ -173,6 +179,3 @@ def compare_pair_weights(job: WeightsJob) -> Check:
     artifact: Arrays = {n: np.asarray(a) for n, a in effective(pair.net, pair.blobs).items()}
     used = {n.removeprefix("used/"): a for n, a in load_arrays(job.source).items() if n.startswith("used/")}
     return match_weights(used, artifact)
-
-
-

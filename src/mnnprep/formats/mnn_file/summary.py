@@ -31,17 +31,21 @@ USAGES = ("INFERENCE", "TRAIN", "INFERENCE_STATIC")
 LAYOUTS = ("NCHW", "NHWC", "NC4HW4", "NHWC4", "UNKNOWN")
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 19: "float16"}
 
-_NAMES = """AbsVal QuantizedAdd ArgMax AsString InstanceNorm BatchToSpaceND Bias BinaryOp Bnll Cast Concat Const Convolution
-ConvolutionDepthwise Crop CropAndResize Cubic Deconvolution DeconvolutionDepthwise Dequantize DetectionOutput Dropout Eltwise ELU
-Unique Exp ExpandDims Fill Flatten FloorMod Gather GatherV2 Im2Seq InnerProduct Input Interp Log LRN LSTM MatMul MVN
-NonMaxSuppression NonMaxSuppressionV2 Normalize Pack Padding Permute Pooling Power PReLU PriorBox Proposal QuantizedAvgPool
-QuantizedBiasAdd QuantizedConcat QuantizedDepthwiseConv2D QuantizedLogistic QuantizedMatMul QuantizedMaxPool QuantizedRelu
-QuantizedRelu6 QuantizedReshape QuantizedSoftmax QuantizeMaxMin QuantizeV2 Range Rank ReduceJoin Reduction ReLU ReLU6
-RequantizationRange Requantize Reshape Resize RNN ROIPooling Scale Selu Seq2Out Shape Sigmoid Size Slice SliceTf Softmax
-SpaceToBatchND SpatialProduct Split Segment Squeeze StridedSlice StringJoin StringSplit StringToNumber TanH TfQuantizedConv2D
-Threshold Tile TopKV2 Transpose UnaryOp Unpack Where Moments RNNSequenceGRU BatchMatMul Unsqueeze CosineSimilarity DepthToSpace
-SpaceToDepth ReverseSequence Pooling3D Convolution3D MatrixBandPart GatherND DetectionPostProcess UnravelIndex ScatterNd OneHot
-BroadcastTo Dilation2D""".split()
+_NAMES = (
+    "AbsVal", "QuantizedAdd", "ArgMax", "AsString", "InstanceNorm", "BatchToSpaceND", "Bias", "BinaryOp", "Bnll", "Cast", "Concat", "Const",
+    "Convolution", "ConvolutionDepthwise", "Crop", "CropAndResize", "Cubic", "Deconvolution", "DeconvolutionDepthwise", "Dequantize",
+    "DetectionOutput", "Dropout", "Eltwise", "ELU", "Unique", "Exp", "ExpandDims", "Fill", "Flatten", "FloorMod", "Gather", "GatherV2",
+    "Im2Seq", "InnerProduct", "Input", "Interp", "Log", "LRN", "LSTM", "MatMul", "MVN", "NonMaxSuppression", "NonMaxSuppressionV2",
+    "Normalize", "Pack", "Padding", "Permute", "Pooling", "Power", "PReLU", "PriorBox", "Proposal", "QuantizedAvgPool", "QuantizedBiasAdd",
+    "QuantizedConcat", "QuantizedDepthwiseConv2D", "QuantizedLogistic", "QuantizedMatMul", "QuantizedMaxPool", "QuantizedRelu",
+    "QuantizedRelu6", "QuantizedReshape", "QuantizedSoftmax", "QuantizeMaxMin", "QuantizeV2", "Range", "Rank", "ReduceJoin", "Reduction",
+    "ReLU", "ReLU6", "RequantizationRange", "Requantize", "Reshape", "Resize", "RNN", "ROIPooling", "Scale", "Selu", "Seq2Out", "Shape",
+    "Sigmoid", "Size", "Slice", "SliceTf", "Softmax", "SpaceToBatchND", "SpatialProduct", "Split", "Segment", "Squeeze", "StridedSlice",
+    "StringJoin", "StringSplit", "StringToNumber", "TanH", "TfQuantizedConv2D", "Threshold", "Tile", "TopKV2", "Transpose", "UnaryOp",
+    "Unpack", "Where", "Moments", "RNNSequenceGRU", "BatchMatMul", "Unsqueeze", "CosineSimilarity", "DepthToSpace", "SpaceToDepth",
+    "ReverseSequence", "Pooling3D", "Convolution3D", "MatrixBandPart", "GatherND", "DetectionPostProcess", "UnravelIndex", "ScatterNd",
+    "OneHot", "BroadcastTo", "Dilation2D",
+)  # fmt: skip
 OPERATORS = dict(enumerate(_NAMES)) | {
     128: "Raster", 129: "ConvertTensor", 130: "ArgMin", 131: "LinSpace", 132: "RandomUniform", 133: "TensorArray", 134: "TensorArraySize",
     135: "TensorArrayRead", 136: "TensorArrayWrite", 137: "TensorArrayGather", 138: "TensorArrayScatter", 139: "TensorArraySplit",

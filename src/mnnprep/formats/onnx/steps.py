@@ -8,7 +8,7 @@ from typing import Any
 
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef, file_ref, load_arrays
-from mnnprep.core.messages import Exported, ExportJob, Ran, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, RunJob, Survey, SurveyJob, WeightsJob
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
 from mnnprep.core.weightmatch import match_weights
@@ -82,6 +82,13 @@ def save(model: Any, directory: Path, *, external: bool) -> list[FileRef]:
 def run_model(job: RunJob) -> Ran:
     """Run an ONNX artifact in onnxruntime, optimized as an app would."""
     return run_cases(job, lambda: OnnxNet(job.model, optimize=True).run)
+
+
+def locate(job: LocateJob) -> Located:
+    """The nodes of the operators, those of subgraphs and functions included."""
+    model = graph.load_graph(job.model)
+    nodes = [*graph.all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
+    return Located(nodes=[graph.label(node) for node in nodes if node.op_type in job.operators])
 
 
 def compare_weights(job: WeightsJob) -> Check:

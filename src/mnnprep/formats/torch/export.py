@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.load import Loaded
 from mnnprep.formats.torch.structure import flatten
-from mnnprep.formats.torch.watch import current_place
+from mnnprep.formats.torch.watch import Watch, current_place
 
 EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
 FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or write
@@ -36,6 +36,7 @@ class Subject:
     loaded: Loaded
     specs: tuple[TensorSpec, ...]
     arrays: Arrays
+    watch: Watch = field(default_factory=Watch)  # what a trace decides on values
 
     @property
     def module(self) -> Any:
@@ -113,7 +114,7 @@ def trace(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
     torch = require("torch")
     from mnnprep.formats.torch.attention import attention_written_out
 
-    with torch.no_grad(), tracer_notes(notes), attention_written_out():
+    with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), attention_written_out():
         traced = torch.jit.trace(adapter(subject), subject.tensors(), check_trace=False)
     return _save(_with_names(traced, subject), directory)
 
@@ -190,7 +191,7 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
     outputs = subject.output_names()
     varying = {n: {i: f"{n}_{i}" for i in range(t)} for n, t in zip(outputs, _ranks(subject), strict=True)} if dim_names(subject.specs) else {}
     try:
-        with torch.no_grad(), tracer_notes(notes), plain_attention():
+        with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention():
             torch.onnx.export(
                 module, subject.tensors(), str(raw), dynamo=False, opset_version=opset,
                 input_names=[s.name for s in subject.specs], output_names=outputs,
@@ -259,8 +260,22 @@ def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int)
         root = error.__cause__ or error
         raise RefusedError("the torch.export-based exporter failed", seen=_export_complaint(root), next="try --method onnx-trace") from error
     _name_values(exported.model, [s.name for s in subject.specs], subject.output_names())
-    require("onnxscript.optimizer").optimize(exported.model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+    _fold(exported.model)
     return _tidy(exported.model, directory, subject)
+
+
+def _fold(model: Any) -> None:
+    """Inline functions and fold constants, in place; unlike the exporter's own clean-up no batch norm is folded
+    into a weight, so that the file holds the source's parameters."""
+    optimizer, passes = require("onnxscript.optimizer"), require("onnx_ir.passes.common")
+    passes.InlinePass()(model)
+    optimizer.fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+    for tidy in (
+        passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass(), passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), passes.DeduplicateInitializersPass(),
+        passes.OutputFixPass(), passes.NameFixPass(),
+    ):  # fmt: skip
+        tidy(model)
 
 
 def _export_complaint(error: BaseException) -> str:

@@ -35,11 +35,21 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
 
+_kept: dict[str, Loaded] = {}
+
+
+def keep(source: Source) -> None:
+    """Load *source* and keep it for :func:`load` in the processes forked from this one."""
+    _kept[repr(source)] = load(source)
+
+
 def load(source: Source) -> Loaded:
     """Load *source*, put every submodule in inference mode.
 
     Raises UsageError or RefusedError; what the user's own code raises is told with its place.
     """
+    if repr(source) in _kept:
+        return _kept[repr(source)]
     torch = require("torch")
     torch.set_num_threads(1)
     for entry in reversed(source.search_path):
@@ -80,7 +90,7 @@ def _factory(source: Source) -> Loaded:
         made = function(**arguments)
     except MnnprepError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"the factory raised {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
@@ -107,7 +117,7 @@ def find_factory(target: str) -> Any:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may well leave
         raise UsageError(
             "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}",
             next=f"check that `python -c 'import {Path(place).stem}'` works here",
@@ -210,7 +220,15 @@ def _live(source: Source) -> Loaded:
 
 
 def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    return {n: t.detach().cpu().numpy().copy() for n, t in tensors.items()}
+    """Raises UsageError for a tensor that NumPy has no dtype for (bfloat16 and smaller)."""
+    arrays = {}
+    for name, tensor in tensors.items():
+        try:
+            arrays[name] = tensor.detach().cpu().numpy().copy()
+        except TypeError as error:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=dtype, next="use one of " + ", ".join(DTYPES)) from error
+    return arrays
 
 
 def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
+
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
@@ -67,6 +69,8 @@ class TorchNet:
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
         """Index ranges, from the tables that the inputs look up in one run."""
+        if not any(np.issubdtype(a.dtype, np.integer) for a in inputs.values()):
+            return {}
         torch = require("torch")
         tensors = {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}
         watch = Watch()

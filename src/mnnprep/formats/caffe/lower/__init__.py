@@ -43,7 +43,9 @@ def lower(net: Net, blobs: Mapping[str, list[Floats]], inputs: tuple[TensorSpec,
     foreign = [f"{la.name} ({la.type})" for la in net.layers if la.type not in RULES]
     if foreign:
         raise RefusedError(
-            "these layers can't be written in ONNX by this version", seen=", ".join(foreign[:12]), next="prepare it with --to caffe, or replace the layers"
+            "these layers can't be written in ONNX by this version",
+            seen=", ".join(foreign[:12]),
+            next="prepare it with --to caffe, or replace the layers",
         )
     ir = require("onnx_ir")
     builder = Builder()
@@ -65,7 +67,13 @@ def lower(net: Net, blobs: Mapping[str, list[Floats]], inputs: tuple[TensorSpec,
 
 
 def _save(
-    net: Net, builder: Builder, inputs: list[Value], values: dict[str, Value], shapes: Mapping[str, tuple[int | str, ...]], open_: bool, directory: Path
+    net: Net,
+    builder: Builder,
+    inputs: list[Value],
+    values: dict[str, Value],
+    shapes: Mapping[str, tuple[int | str, ...]],
+    open_: bool,
+    directory: Path,
 ) -> Path:
     ir = require("onnx_ir")
     outputs = []

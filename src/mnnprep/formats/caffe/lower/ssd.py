@@ -85,7 +85,9 @@ def _refuse_others(low: Lowering) -> None:
     elif low.shapes[0][0] != 1:
         seen = f"a batch of {low.shapes[0][0]}"
     if seen:
-        raise RefusedError(f"{low.layer.name} (DetectionOutput) can't be written in ONNX by this version", seen=seen, next="prepare it with --to caffe")
+        raise RefusedError(
+            f"{low.layer.name} (DetectionOutput) can't be written in ONNX by this version", seen=seen, next="prepare it with --to caffe"
+        )
 
 
 def _decoded(low: Lowering, count: int) -> Value:
