@@ -67,6 +67,10 @@ class Weights:
     version: int
 
     @property
+    def doubles(self) -> bool:
+        return any(b.double for layer in self.layers for b in layer.blobs)
+
+    @property
     def gradient_bytes(self) -> int:
         return sum(b.gradient_bytes for layer in self.layers for b in layer.blobs)
 

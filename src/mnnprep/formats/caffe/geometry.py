@@ -6,6 +6,7 @@ and drops a window that would begin in the padding (pooling_layer.cpp); crop cou
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def slice_sizes(layer: Layer, bottom: Shape) -> tuple[int, list[int]]:
     points = param.integers("slice_point")
     count = len(layer.tops)
     edges = [0, *points, bottom[axis]] if points else [bottom[axis] * i // count for i in range(count + 1)]
-    return axis, [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    return axis, [b - a for a, b in itertools.pairwise(edges)]
 
 
 def _slice(layer: Layer, bottoms: list[Shape]) -> list[Shape]:

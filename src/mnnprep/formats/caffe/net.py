@@ -117,8 +117,8 @@ def _without_training(layers: list[Layer], removed: list[str]) -> list[Layer]:
     """Losses become what they are at inference, or go; measures, Dropout and Split go."""
     result: list[Layer] = []
     alias: dict[str, str] = {}
-    for layer in layers:
-        layer = replace(layer, bottoms=tuple(alias.get(b, b) for b in layer.bottoms))
+    for original in layers:
+        layer = replace(original, bottoms=tuple(alias.get(b, b) for b in original.bottoms))
         for top in layer.tops:
             alias.pop(top, None)
         if layer.type in MEASURES or (layer.type in LOSSES and not _instead(layer, layers)):

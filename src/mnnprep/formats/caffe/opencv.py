@@ -1,12 +1,12 @@
 """The reference of a Caffe model: OpenCV 4's importer, as an untouched second reading of both files.
 
 Measured with OpenCV 4.14: layers, not blobs, have the names of outputs, and of a layer with several tops all are
-returned together; an array of one dimension comes back with two; it reads V0 to V2 itself.
+returned together; it reads V0 to V2 itself, but neither doubles nor V0's blobs; it ignores LRN's k, InnerProduct's transpose and the
+parameters of Log.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,10 @@ class CaffeNet:
         self._error: type[Exception] = cv2.error
         try:
             self._net: Any = cv2.dnn.readNetFromCaffe(prototxt, caffemodel)
-        except cv2.error as error:
+            self._net.enableWinograd(False)
+            self.run({n: np.zeros(shape, np.float32) for n, shape in net.inputs.items()})  # layers are created by the first run
+        except (cv2.error, Refused) as error:
             raise RefusedError("OpenCV can't load this network", seen=_line(error), next="see which layer its message names") from error
-        self._net.enableWinograd(False)
 
     def run(self, inputs: Arrays) -> Arrays:
         layers = list(dict.fromkeys(layer for layer, _ in self._outputs.values()))
@@ -77,12 +78,3 @@ def _line(error: Exception) -> str:
     """OpenCV's message without the place in its own source."""
     said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return said[0].split("error: ", 1)[-1].strip()
-
-
-def input_files(prototxt: str, caffemodel: str, directory: str, definition: str, untouched: bool) -> tuple[str, str]:
-    """The files for OpenCV: the user's own, with the definition in deploy form (*definition*) where the user's is for training."""
-    if untouched:
-        return prototxt, caffemodel
-    path = Path(directory) / "reference.prototxt"
-    path.write_text(definition, encoding="utf-8")
-    return str(path), caffemodel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +88,11 @@ def load(prototxt: Path, caffemodel: Path, wants: Wants | None = None) -> Pair:
     weights = read_weights(caffemodel)
     channels = {la.name: la.blobs[0].shape[1] for la in weights.layers if la.blobs and len(la.blobs[0].shape) == 4}
     net = deployed(definition, fixed_sizes(wants), channels)
-    for spec in wants.inputs if wants else ():
-        named("input", spec.name, list(net.inputs), "--input")
+    if wants and wants.inputs:
+        for spec in wants.inputs:
+            named("input", spec.name, list(net.inputs), "--input")
+        with contextlib.suppress(RefusedError):  # no size is written: any declared one will do
+            input_specs(deployed(definition, {}, channels).inputs, wants)
     return Pair(written, version_of(written), net, weights, match_layers(net, weights), is_deployed(definition))
 
 

@@ -73,8 +73,12 @@ def _reference_net(source: Source, pair: Pair, specs: tuple[TensorSpec, ...], di
     """The source in OpenCV, or why it can't be."""
     if not installed("cv2"):
         return None, "OpenCV, the reference of Caffe models, is not installed: pip install 'mnnprep[caffe]'"
-    text = write(definition(pair.net))
-    prototxt, caffemodel = opencv.input_files(source.path, source.weights, str(directory), text, pair.untouched)
+    prototxt, caffemodel = source.path, source.weights
+    foreign = pair.weights.doubles or pair.weights.version == 0
+    if not pair.untouched or foreign:  # what OpenCV does not read, it gets as `upgrade` writes it: data layers; doubles and V0's blobs
+        written = write_pair(pair, _fresh(directory / "reference"))
+        prototxt = prototxt if pair.untouched else str(written[0])
+        caffemodel = str(written[1]) if foreign else caffemodel
     try:
         return opencv.CaffeNet(prototxt, caffemodel, pair.net, specs), ""
     except RefusedError as error:
@@ -152,9 +156,10 @@ def write_pair(pair: Pair, directory: Path) -> tuple[Path, Path]:
     prototxt, caffemodel = directory / DEFINITION, directory / WEIGHTS
     prototxt.write_text(write(definition(pair.net)), encoding="utf-8")
     stored = {layer.name: layer for layer in pair.weights.layers}
-    layers = [
-        (WeightLayer(la.name, la.type, (), 2, stored[la.name].unknown), pair.blobs[la.name]) for la in pair.net.layers if la.name in pair.blobs
-    ]  # fmt: skip
+    layers = []
+    for layer in pair.net.layers:
+        kept = stored[layer.name].unknown if layer.name in stored else b""
+        layers.append((WeightLayer(layer.name, layer.type, (), 2, kept), pair.blobs.get(layer.name, [])))
     write_weights(caffemodel, pair.net.name, layers)
     return prototxt, caffemodel
 

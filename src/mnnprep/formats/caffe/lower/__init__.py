@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from mnnprep.core.signature import TensorSpec
 from mnnprep.deps import require

@@ -1,8 +1,8 @@
 """The ends of single-shot detectors: prior boxes as a constant, and detections as ONNX's TopK and NonMaxSuppression.
 
 Format facts: the SSD branch's prior_box_layer.cpp, detection_output_layer.cpp and bbox_util.cpp (decoding by centre and
-size, candidates per class in order of score, classes in order of number; rows are image, label, score, corners; OpenCV fills
-up with rows of zeros to keep_top_k).
+size, candidates per class in order of score; rows are image, label, score, corners).  Measured with OpenCV 4.14: what is kept
+stands in order of score, whatever its class, and rows of zeros fill up to keep_top_k.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def detection_output(low: Lowering) -> list[Value]:
     ]  # fmt: skip
     found = low.add.node("Concat", *rows, axis=0) if len(rows) > 1 else rows[0]
     if keep > 0:
-        found = _best(low, found, keep, grouped=len(rows) > 1)
+        found = _best(low, found, keep, several=len(rows) > 1)
     # As OpenCV gives it: always keep_top_k rows, zeros behind those found; without that limit at least one row.
     zeros = low.add.constant(np.zeros((max(keep, 1), 7), np.float32))
     padded = low.add.node("Concat", found, zeros, axis=0)
@@ -127,14 +127,13 @@ def _of_class(low: Lowering, boxes: Value, scores: Value, label: int, candidates
     return add.node("Concat", zero, add.node("Add", zero, add.scalar(label)), score, corners, axis=1)
 
 
-def _best(low: Lowering, rows: Value, keep: int, *, grouped: bool) -> Value:
-    """The *keep* rows of the highest score; in the order of their classes where there is more than one."""
+def _best(low: Lowering, rows: Value, keep: int, *, several: bool) -> Value:
+    """The *keep* rows of the highest score, highest first; those of one class are in this order already."""
     add = low.add
-    if not grouped:
+    if not several:
         return add.node("Slice", rows, add.integers(0), add.integers(keep), add.integers(0))
     total = add.node("Slice", add.node("Shape", rows), add.integers(0), add.integers(1), add.integers(0))
     count = add.node("Min", total, add.integers(keep))
     score = add.node("Reshape", add.node("Slice", rows, add.integers(2), add.integers(3), add.integers(1)), add.integers(-1))
     _, order = add.nodes_of("TopK", [score, count], 2, axis=0, largest=1, sorted=1)
-    places, _ = add.nodes_of("TopK", [add.node("Cast", order, to=1), count], 2, axis=0, largest=0, sorted=1)
-    return add.node("Gather", rows, add.node("Cast", places, to=7), axis=0)
+    return add.node("Gather", rows, order, axis=0)
