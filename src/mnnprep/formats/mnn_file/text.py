@@ -3,7 +3,8 @@
 MNN's converter does both, and neither is exact (measured with MNN 3.6.1): it writes floats with six decimals, so that a weight
 of 1e-7 becomes 0, and writes `nan` and `-inf`, which JSON does not have and which it can't read again.  So its JSON gives the
 structure only.  Its printer visits the fields that a table has in their order, so each key belongs to one present field: the
-two are walked together, and every float is taken from, or put into, the flatbuffer itself.
+two are walked together, and every float is taken from, or put into, the flatbuffer itself.  Whatever else the JSON says must
+come out of MNN's reader as it went in.
 
 In the JSON a float is the shortest text that reads back as the same float32; `nan` and the infinities are the strings
 "nan", "inf" and "-inf" in its place.
@@ -40,42 +41,74 @@ def to_json(model: Path, target: Path, scratch: Path) -> None:
 
     Raises RefusedError when MNN can't open the model, InternalError when its JSON is not that of the file.
     """
-    raw = scratch / "raw.json"
-    log = _convert(["-f", "MNN", "--modelFile", str(model), "--JsonFile", str(raw)])
-    if not raw.is_file() or not raw.stat().st_size:
-        raise RefusedError("MNN could not write this model as JSON", seen=log, next="use the MNN version that wrote it")
-    tree = _parse(raw.read_text(encoding="utf-8", errors="surrogateescape"))
+    tree = _printed(model, scratch)
     data = model.read_bytes()
-    for place, parent, key in _floats(tree, root(data)):
-        printed = parent[key]
+    for place, node, key, _ in _floats(tree, root(data), tree):
+        printed = node[key]
         exact = _exact(data, place, printed if isinstance(printed, list) else [printed])
-        parent[key] = exact if isinstance(printed, list) else exact[0]
-    text = json.dumps(tree, ensure_ascii=False, allow_nan=False, indent=None)
+        node[key] = exact if isinstance(printed, list) else exact[0]
+    text = json.dumps(tree, ensure_ascii=False, allow_nan=False)
     target.write_bytes(text.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def from_json(source: Path, target: Path, scratch: Path) -> None:
     """Write the model that the JSON at *source* describes to *target*; for a worker.
 
-    Raises RefusedError when it is not JSON, or not of a model.
+    What MNN made of it is printed again and compared, for MNN reads a name that it does not know as another without a word.
+
+    Raises RefusedError when it is not JSON, not of a model, or has something that MNN does not take as it stands.
     """
     try:
         tree = json.loads(source.read_text(encoding="utf-8", errors="surrogateescape"), parse_float=Float)
     except ValueError as error:
         raise RefusedError("this is not valid JSON", seen=f"{source.name}: {error}", next="correct the text at this place") from error
-    if not isinstance(tree, dict) or "oplists" not in tree:
+    if not isinstance(tree, dict) or not tree.get("oplists"):
         raise RefusedError("this JSON is no MNN model", seen=f"{source.name} has no oplists", next="give what `mnnprep json model.mnn` wrote")
     plain, made = scratch / "plain.json", scratch / "made.mnn"
     plain.write_bytes(json.dumps(_without_words(tree), ensure_ascii=False).encode("utf-8", "surrogateescape"))
     log = _convert(["-f", "JSON", "--modelFile", str(plain), "--MNNModel", str(made), "--bizCode", str(tree.get("bizCode", "mnnprep"))])
     if not made.is_file() or not made.stat().st_size:
         raise RefusedError("MNN could not read this JSON as a model", seen=log, next="compare it with what `mnnprep json model.mnn` writes")
+    printed = _printed(made, scratch)
+    _require_same(tree, printed, "")
     data = bytearray(made.read_bytes())
-    for place, parent, key in _floats(tree, root(data)):
-        values = parent[key] if isinstance(parent[key], list) else [parent[key]]
+    for place, _, key, given in _floats(printed, root(data), tree):
+        if key not in given:
+            continue
+        values = given[key] if isinstance(given[key], list) else [given[key]]
         raw = np.array([NOT_FINITE.get(v, 0.0) if isinstance(v, str) else v for v in values], "<f4").tobytes()
         data[place : place + len(raw)] = raw
     target.write_bytes(data)
+
+
+def _printed(model: Path, scratch: Path) -> Any:
+    """MNN's JSON of *model*, read."""
+    raw = scratch / f"{model.stem}.raw.json"
+    log = _convert(["-f", "MNN", "--modelFile", str(model), "--JsonFile", str(raw)])
+    if not raw.is_file() or not raw.stat().st_size:
+        raise RefusedError("MNN could not write this model as JSON", seen=log, next="use the MNN version that wrote it")
+    return _parse(raw.read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+def _require_same(given: Any, printed: Any, path: str) -> None:
+    """Raise RefusedError unless *printed* has all that is *given*, but for the values of floats (those are put in exactly)."""
+    seen = ""
+    if isinstance(given, dict) and isinstance(printed, dict):
+        for key, value in given.items():
+            if key not in printed:
+                seen = f"{path}/{key} is not taken"
+                break
+            _require_same(value, printed[key], f"{path}/{key}")
+    elif isinstance(given, list) and isinstance(printed, list) and len(given) == len(printed):
+        if not _is_float_list(printed):
+            for index, (mine, theirs) in enumerate(zip(given, printed, strict=True)):
+                _require_same(mine, theirs, f"{path}/{index}")
+    elif isinstance(printed, float):
+        seen = "" if isinstance(given, (int, float)) or given in NOT_FINITE else f"{path} is {given!r} where a number belongs"
+    elif given != printed:
+        seen = f"{path} is {str(given)[:60]!r}, which MNN reads as {str(printed)[:60]!r}"
+    if seen:
+        raise RefusedError("MNN does not take this JSON as it stands", seen=seen, next="correct it there; names must be those of MNN's schema")
 
 
 def _convert(argv: list[str]) -> str:
@@ -107,28 +140,30 @@ _FLOAT_KEYS = frozenset(
 )
 
 
-def _floats(tree: Any, table: Table) -> Iterator[tuple[int, Any, Any]]:
-    """Every float, and every list of floats, of *tree* with its place in the file: (place, container, key)."""
-    stack: list[tuple[Any, Table]] = [(tree, table)]
+def _floats(tree: Any, table: Table, other: Any) -> Iterator[tuple[int, Any, Any, Any]]:
+    """Every float, and every list of floats, of *tree* (as MNN printed it) with its place in the file: (place, container, key, container in *other*)."""
+    stack: list[tuple[Any, Table, Any]] = [(tree, table, other)]
     while stack:
-        node, at = stack.pop()
+        node, at, mirror = stack.pop()
         fields = at.present()
         if len(fields) != len(node):
             raise InternalError("MNN's JSON has other fields than the file", seen=f"{list(node)[:8]} for {len(fields)} fields")
         for field, (key, value) in zip(fields, node.items(), strict=True):
             place = at.place(field)
             if isinstance(value, dict):
-                stack.append((value, table_at(at.data, follow(at.data, place))))
+                stack.append((value, table_at(at.data, follow(at.data, place)), mirror.get(key, {})))
             elif isinstance(value, list):
                 if any(isinstance(v, dict) for v in value):
-                    stack += [(v, table_at(at.data, where)) for v, where in zip(value, elements(at.data, follow(at.data, place)), strict=True)]
+                    places = elements(at.data, follow(at.data, place))
+                    mirrors = mirror.get(key) or [{}] * len(value)
+                    stack += [(v, table_at(at.data, p), m) for v, p, m in zip(value, places, mirrors, strict=True)]
                 elif _is_float_list(value):
                     start = follow(at.data, place)
                     if vector_length(at.data, start, 4) != len(value):
                         raise InternalError("MNN's JSON has another list than the file", seen=f"{key}: {len(value)} elements")
-                    yield start + 4, node, key
+                    yield start + 4, node, key, mirror
             elif isinstance(value, float) or (isinstance(value, str) and value in NOT_FINITE and key in _FLOAT_KEYS):
-                yield place, node, key
+                yield place, node, key, mirror
 
 
 def _is_float_list(value: list[Any]) -> bool:
