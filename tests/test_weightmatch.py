@@ -167,8 +167,12 @@ def test_equal_tensors_may_be_kept_once() -> None:
     assert passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.zeros(4, "f4")}))
     assert passes(match_weights({"in_proj_bias": np.zeros(12, "f4"), "out": np.zeros(4, "f4")}, {"bias": np.zeros(4, "f4")}))
     assert not passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.full(4, 1e-30, "f4")}))
+    assert not passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.zeros(4, "i4"), "w": weight}))
     rows = np.stack([weight, weight + 1])
     assert passes(match_weights({"a": rows, "b": rows.copy()}, {"swapped": rows[::-1]}))
+    joined = np.concatenate([rows[::-1].reshape(-1), np.ones(3, "f4")])  # once, among other things
+    assert passes(match_weights({"a": rows, "b": rows.copy()}, {"joined": joined}))
+    assert not passes(match_weights({"a": rows, "b": rows + 1}, {"joined": joined}))
 
 
 @settings(max_examples=150)

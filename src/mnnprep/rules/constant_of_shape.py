@@ -23,7 +23,6 @@ from mnnprep.rules.rewrite import Editor, Shapes, label, nodes, tensor
 from mnnprep.rules.rule import Rule
 
 NAME = "constant-of-shape"
-RIGHT_AS_THEY_ARE = ("FLOAT", "DOUBLE", "INT32", "INT64", "BOOL")
 IN_FLOAT32 = ("FLOAT16",)
 IN_INT32 = ("INT8", "UINT8", "INT16", "UINT16", "UINT32", "UINT64")
 

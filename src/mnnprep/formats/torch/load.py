@@ -193,7 +193,27 @@ def _program(source: Source) -> Loaded:
             seen=", ".join(map(str, program.graph_signature.user_inputs)),
             next="export it with tensor inputs",
         )
-    return Loaded(program.module(), user, _arrays(tensors), dynamic, program)
+    return Loaded(_called_by_name(program, user), user, _arrays(tensors), dynamic, program)
+
+
+def _called_by_name(program: Any, names: list[str]) -> Any:
+    """The program's module, with its inputs taken by *names*, however it was exported to be called."""
+    torch = require("torch")
+    positional, by_keyword = program.call_spec.in_spec.children()
+    count, keywords = positional.num_leaves, by_keyword.context or []
+
+    class Program(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program.module()
+            for module in self.modules():  # an exported graph has no mode to put it in: what it does, its operators say
+                module.training = False
+
+        def forward(self, **tensors: Any) -> Any:
+            values = [tensors[n] for n in names]
+            return self.program(*values[:count], **dict(zip(keywords, values[count:], strict=True)))
+
+    return Program()
 
 
 def _pickled(source: Source) -> Loaded:

@@ -100,8 +100,8 @@ class TorchNet:
         ]
         if isinstance(self.module, torch.jit.ScriptModule):
             left += script_leftovers(self.module)
-        elif isinstance(self.module, torch.fx.GraphModule):
-            left += program_leftovers(self.module)
+        for graph in (m for m in self.module.modules() if isinstance(m, torch.fx.GraphModule)):
+            left += program_leftovers(graph)
         if left:
             shown = "; ".join(left[:10]) + (f"; and {len(left) - 10} more" if len(left) > 10 else "")
             return failed("inference_mode", f"{shown}; make it follow eval(), or leave it out of the model", subject=left[0])
