@@ -142,7 +142,7 @@ def test_a_hang_ends_at_the_time_limit(host: Host) -> None:
     started = time.monotonic()
     failure = fails(host, "hang", timeout=SHORT)
     assert (failure.fate, failure.reason) == ("time", f"took longer than {SHORT:g} s while waiting for Godot")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < SHORT + 20
 
 
 def test_memory_beyond_the_limit_ends_the_step(host: Host) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import Arrays, file_ref, save_arrays
-from mnnprep.core.inputs import Range, check_range, read_samples, sizes_of, synthesize
+from mnnprep.core.inputs import Range, check_range, is_mask, read_samples, sizes_of, synthesize
 from mnnprep.core.messages import CaseFile, Wants
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
 from mnnprep.errors import RefusedError, UsageError
@@ -218,7 +218,7 @@ def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, .
     ranges: dict[str, Range] = {}
     for spec in specs:
         arrays = [a[spec.name] for origin, a in samples if origin != "the source's example" and a[spec.name].size]
-        if arrays and np.dtype(spec.dtype).kind in "fiu":
+        if arrays and np.dtype(spec.dtype).kind in "fiu" and not is_mask(spec):
             low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
             if math.isfinite(low) and math.isfinite(high) and low < high:
                 ranges[spec.name] = (low, high)
