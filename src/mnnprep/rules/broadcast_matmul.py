@@ -73,5 +73,5 @@ def _batch(editor: Editor, node: Any, value: Any, opset: int) -> Any:
 RULE = Rule(
     name=NAME,
     hazard="MNN computes garbage in a MatMul that broadcasts batch dimensions, mostly after a change of shape",
-    severity="wrong", exact=True, always=False, apply=apply,
+    severity="wrong", exact=True, always=False, operators=frozenset({"MatMul"}), apply=apply,
 )  # fmt: skip

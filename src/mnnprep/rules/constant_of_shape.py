@@ -64,5 +64,5 @@ def _is_scalar(shape: Any, shapes: Shapes) -> bool:
 RULE = Rule(
     name=NAME,
     hazard="MNN fills a ConstantOfShape without value, of shape [] or of a narrow dtype from uninitialised memory",
-    severity="wrong", exact=True, always=True, apply=apply,
+    severity="wrong", exact=True, always=True, operators=frozenset({"ConstantOfShape"}), apply=apply,
 )  # fmt: skip
