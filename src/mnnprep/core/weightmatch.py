@@ -9,7 +9,7 @@ output must be found, bit by bit, under a transformation that moves values and c
   each of its values is in what is left of the artifact, as often as all that are sought there hold it.
   Equal tensors are sought once, and one value throughout is found in any length of it: exporters
   keep equal parts only once.
-* folded by the exporter with an operation that rounds alike everywhere: 1 + w, -w.
+* folded by the exporter with an operation that rounds alike everywhere: 1 + w.
 """
 
 from __future__ import annotations
@@ -48,10 +48,9 @@ def _relation(array: Array, candidate: Array) -> str:
 
 
 def _computed(array: Array) -> Iterable[tuple[Array, str]]:
-    """What exporters fold a parameter into, by operations that round alike everywhere: 1 + w (the norms of Gemma), -w."""
+    """What exporters fold a parameter into, by an operation that rounds alike everywhere: 1 + w (the norms of Gemma)."""
     if array.dtype.kind == "f":
         yield np.asarray(array + array.dtype.type(1)), "computed"
-        yield np.asarray(-array), "computed"
 
 
 def _layouts(array: Array) -> Iterable[Array]:
