@@ -173,6 +173,25 @@ def spawn(job: Job) -> Answer:
     return Answer("done")
 
 
+_remembered = ""
+
+
+def remember(job: Job) -> Answer:
+    global _remembered
+    _remembered = job.text
+    return Answer()
+
+
+def recall(job: Job) -> Answer:
+    return Answer(_remembered)
+
+
+def print_a_little(job: Job) -> Answer:
+    print('{"id": "x"}')
+    os.write(1, b'{"id": "y"}\n')
+    return Answer(job.text)
+
+
 def look(job: Job) -> Answer:
     """What a worker sees of the world."""
     threads = {k: v for k, v in os.environ.items() if k.endswith("_THREADS") or k.startswith("PYTHON") or k == "CUDA_VISIBLE_DEVICES"}

@@ -224,6 +224,7 @@ def test_the_signal_to_noise_ratio_decides_where_it_is_asked_for(required: float
         found = compare_output("y", 0, reference, reference + noise * scale, Tolerance(sqnr_db=required))
         assert found.sqnr_db == pytest.approx(required + gap)
         assert (not found.problem) is right
+        assert found.excess == pytest.approx(10 ** (-gap / 20))
     assert not compare_output("y", 0, reference, reference.copy(), Tolerance(sqnr_db=required)).problem
     assert compare_output("y", 0, np.zeros(4), np.full(4, 1e-20), Tolerance(sqnr_db=required)).problem  # no signal, some noise
 

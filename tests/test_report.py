@@ -17,7 +17,7 @@ import pytest
 
 from mnnprep import deps
 from mnnprep.bundle import digest, usage
-from mnnprep.bundle.manifest import SCHEMA, Manifest, read_manifest
+from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
 from mnnprep.bundle.report import render
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import OutputError, Status, Verdict, failed, not_run, passed, verdict
@@ -236,3 +236,18 @@ def test_the_python_runs_in_mnn(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert np.array_equal(json.loads(done.stdout.splitlines()[-1]), np.full((2, 3), 0.5))
+
+
+def test_settings_that_the_proof_needs_are_said_first_and_set_in_the_snippets() -> None:
+    manifest = golden("proven")
+    evidence = [
+        msgspec.structs.replace(c, numbers={**c.numbers, "excess_at_default_settings": 14.6}) if c.check == "mnn_compare" else c
+        for c in manifest.evidence
+    ]
+    hinted = msgspec.structs.replace(manifest, runtime=RuntimeRecord(hints={"WINOGRAD_MEMORY_LEVEL": 1}), evidence=evidence)
+    assert "must set" not in digest.meaning(manifest)
+    assert "The app must set WINOGRAD_MEMORY_LEVEL=1 in MNN's runtime; with MNN's defaults its error is 14.6 times the tolerance." in digest.meaning(
+        hinted
+    )
+    assert "runtime.set_hint(3, 1)" in usage.python_snippet(hinted)
+    assert "runtime->setHint(MNN::Interpreter::WINOGRAD_MEMORY_LEVEL, 1);" in usage.cpp_snippet(hinted)

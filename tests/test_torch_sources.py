@@ -205,8 +205,8 @@ class TestTraining:
 
 
 LOAD_ALONE = """
-import io, sys, numpy, torch
-assert not any("sources" in name or "command" in name for name in sys.modules)
+import importlib.util, sys, numpy, torch
+assert importlib.util.find_spec("sources") is None
 module = torch.jit.load("model.pt").eval()
 for name in sys.argv[1:]:
     arrays = numpy.load(name)
@@ -274,7 +274,6 @@ class TestFiles:
         assert manifest.verdict is Verdict.PROVEN, manifest.artifact.attempts
         (dim,) = manifest.signature.dims.values()
         assert len(dim.proven) >= 2
-        assert 1 not in dim.proven
 
     def test_a_pickled_module(self, prepare: Prepare, tmp_path: Path) -> None:
         torch.save(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Dropout(0.5)).train(), tmp_path / "net.pt")

@@ -71,7 +71,7 @@ def test_each_kind_is_counted() -> None:
     source = net()
     artifact = source | {"linear": source["linear"].T, "gates": gates_reordered(source["gates"]), "constant": np.zeros(3)}
     numbers = match_weights(source, artifact).numbers
-    assert numbers == {"identical": 4, "transposed": 1, "regrouped": 1, "parameters": 6, "artifact_tensors": 7, "not_parameters": 1}
+    assert numbers == {"identical": 4, "transposed": 1, "regrouped": 1, "computed": 0, "parameters": 6, "artifact_tensors": 7, "not_parameters": 1}
 
 
 def one_bit(array: Any) -> Any:
@@ -167,8 +167,12 @@ def test_equal_tensors_may_be_kept_once() -> None:
     assert passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.zeros(4, "f4")}))
     assert passes(match_weights({"in_proj_bias": np.zeros(12, "f4"), "out": np.zeros(4, "f4")}, {"bias": np.zeros(4, "f4")}))
     assert not passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.full(4, 1e-30, "f4")}))
+    assert not passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.zeros(4, "i4"), "w": weight}))
     rows = np.stack([weight, weight + 1])
     assert passes(match_weights({"a": rows, "b": rows.copy()}, {"swapped": rows[::-1]}))
+    joined = np.concatenate([rows[::-1].reshape(-1), np.ones(3, "f4")])  # once, among other things
+    assert passes(match_weights({"a": rows, "b": rows.copy()}, {"joined": joined}))
+    assert not passes(match_weights({"a": rows, "b": rows + 1}, {"joined": joined}))
 
 
 @settings(max_examples=150)
@@ -197,3 +201,12 @@ def test_large_pools_take_seconds_not_minutes() -> None:
     assert time.process_time() - started < 10
     artifact["lstm3"] = one_bit(artifact["lstm3"])
     assert match_weights(source, artifact).subject == "lstm3"
+
+
+def test_what_an_exporter_folds_a_parameter_into_is_known() -> None:
+    source = net()
+    folded = source | {"linear": source["linear"] + np.float32(1), "gates": source["gates"] + np.float32(1)}
+    check = match_weights(source, folded)
+    assert passes(check), check.reason
+    assert check.numbers["computed"] == 2
+    assert not passes(match_weights(source, folded | {"linear": one_bit(folded["linear"])}))

@@ -144,12 +144,23 @@ def meaning(manifest: Manifest) -> str:
     outcome = concluded(manifest)
     if outcome is Verdict.PROVEN:
         model = manifest.mnn.path if manifest.mnn else "the converted model"
-        return f"On all {cases}, {model} computes in MNN what the untouched source computes in its own framework, within the tolerance."
+        sentence = f"On all {cases}, {model} computes in MNN what the untouched source computes in its own framework, within the tolerance."
+        return f"{sentence} {settings(manifest)}".rstrip()
     if outcome is Verdict.DIFFERS:
         return "Something that was compared came out different: do not ship this model before the failed checks are resolved."
     if outcome is Verdict.REFUSED:
         return "There is no model to ship: nothing usable came out of the source, or MNN's converter did not take it."
     return "Nothing was found to be wrong, but something that a proof needs was not run or proves nothing: treat this model as untested."
+
+
+def settings(manifest: Manifest) -> str:
+    """What an app must set in MNN's runtime to get what was proven; empty where the defaults do."""
+    hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
+    if not hints:
+        return ""
+    excess = next((c.numbers.get("excess_at_default_settings") for c in manifest.evidence if c.check == "mnn_compare"), None)
+    otherwise = f"; with MNN's defaults its error is {number(excess)} times the tolerance" if isinstance(excess, (int, float)) else ""
+    return f"The app must set {hints} in MNN's runtime{otherwise}."
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,6 @@ def _attempts(console: Console, manifest: Manifest) -> None:
         opset = f"opset {attempt.opset}" if attempt.opset else ""
         rows.append((digest.plain(attempt.method), opset, _text(result, style), _text("kept" if attempt.kept else ""), _text(first_line or repaired)))
     _section(console, "tried", _table([""] * 5, rows))
-    if manifest.runtime.hints:
-        hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
-        console.print(f"set in MNN's runtime: {hints}", markup=False)
 
 
 def _errors(console: Console, evidence: Sequence[Check]) -> None:

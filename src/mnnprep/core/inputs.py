@@ -33,6 +33,11 @@ def synthesize(specs: tuple[TensorSpec, ...], dims: Mapping[str, int], seed: int
     return arrays
 
 
+def is_mask(spec: TensorSpec) -> bool:
+    """Whether an integer or boolean input is a mask, by its name."""
+    return np.dtype(spec.dtype).kind in "biu" and "mask" in spec.name.lower()
+
+
 def _array(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator, interval: Range | None, seed: int, scale: float) -> npt.NDArray[Any]:
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f":
@@ -40,7 +45,7 @@ def _array(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator, i
         return np.asarray(values).astype(dtype)
     if interval is not None:
         return np.asarray(rng.integers(math.ceil(interval[0]), math.floor(interval[1]), size=shape, dtype=_drawn(dtype), endpoint=True)).astype(dtype)
-    if "mask" in spec.name.lower() and shape:
+    if is_mask(spec) and shape:
         length = shape[-1]
         kept = np.full((*shape[:-1], 1), length) if seed % 2 == 0 else rng.integers((length + 1) // 2, length + 1, size=(*shape[:-1], 1))
         return np.asarray(np.arange(length) < kept).astype(dtype)

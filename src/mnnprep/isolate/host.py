@@ -119,6 +119,9 @@ class Host:
     def close(self) -> None:
         """End the worker and every child of it."""
         assert self._process.stdin is not None
+        with self._lock:
+            if not self._pending:  # nothing runs: no reason to wait for a framework's farewell
+                self._process.kill()
         try:
             self._process.stdin.close()
             self._process.wait(timeout=5)

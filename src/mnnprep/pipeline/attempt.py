@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ import msgspec
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.files import FileRef
-from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
+from mnnprep.core.messages import CaseFile, Exported, ExportJob, Located, LocateJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
+from mnnprep.formats.onnx.net import NO_KERNEL
+from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
@@ -27,7 +30,7 @@ from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
 from mnnprep.rules.steps import Fired, Repaired, RepairJob
-from mnnprep.rules.table import all_rules, always_rules
+from mnnprep.rules.table import all_rules, always_rules, applicable
 
 MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
 CONVERT = "mnnprep.mnn.convert:convert"
@@ -131,7 +134,8 @@ class Judge:
         """Repair what was *made* by *rules*, then prove the outcome."""
         tried.original, tried.exported = made, made
         tried.checks = [*self.survey.checks, *made.checks]
-        if made.format == "onnx" and not self._apply(tried, made, rules):
+        rules = applicable(rules, operators_in(Path(made.files[0].path))) if made.format == "onnx" else []
+        if rules and not self._apply(tried, made, rules):
             return tried
         tried.directory = self._stage(tried.exported)
         if tried.attempt.traces:
@@ -162,8 +166,9 @@ class Judge:
     def _stage(self, exported: Exported) -> Path:
         """A directory that holds the artifact's files and nothing else."""
         directory = self.workers.directory("artifact")
+        place = shutil.copyfile if len(exported.files) > 1 else os.link  # onnx and onnx-ir refuse data files that have two names
         for ref in exported.files:
-            os.link(ref.path, directory / Path(ref.path).name)
+            place(ref.path, directory / Path(ref.path).name)
         return directory
 
     def _branches(self, decided: list[str]) -> list[Check]:
@@ -232,8 +237,10 @@ class Judge:
         try:
             ran = running.result().value
         except StepFailed as failure:
+            unable = failure.error is not None and failure.error.what == NO_KERNEL
+            verb, ask = ("can't be run", not_run) if unable else ("does not run", failed)
             tried.checks += [
-                failed("self_contained", f"the artifact does not run on its own in {runtime}: {describe(failure)}"),
+                ask("self_contained", f"the artifact {verb} on its own in {runtime}: {describe(failure)}"),
                 not_run("artifact_compare", "the artifact did not run"),
             ]
             return None
@@ -281,20 +288,20 @@ class Judge:
 
     def _run_mnn(self, tried: Tried, model: str, hints: dict[str, int]) -> Check | None:
         """Run the converted model twice, in two processes, and compare; None (with a failed check) when that crashed."""
-        runs = [self._start_mnn(tried, model, fresh=fresh, hints=hints) for fresh in (False, True)]
+        cases = sorted(self.survey.cases, key=lambda c: c.file.size)  # what one load keeps of a small shape must not spoil a larger one
+        again = cases if self.survey.signature.dims else cases[:1]
+        runs = [self._start_mnn(tried, model, chosen, fresh=fresh, hints=hints) for chosen, fresh in ((cases, False), (again, True))]
         try:
             first, second = (run.result().value for run in runs)
         except StepFailed as failure:
             tried.checks.append(failed("mnn_compare", f"MNN's runtime {describe(failure)}"))
             return None
         tried.ran, tried.narrowed, tried.narrowed_inputs = first, first.narrowed, first.narrowed_inputs
-        return repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance), first, second, self.tolerance)
+        return repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance), first, second, self.tolerance, cases=again)
 
-    def _start_mnn(self, tried: Tried, model: str, *, fresh: bool, hints: dict[str, int]) -> Future[Reply[Ran]]:
-        """Small cases first: what one load keeps of a small shape must not spoil a larger one."""
+    def _start_mnn(self, tried: Tried, model: str, cases: list[CaseFile], *, fresh: bool, hints: dict[str, int]) -> Future[Reply[Ran]]:
         job = MnnRunJob(
-            hints=hints, model=model, cases=sorted(self.survey.cases, key=lambda c: c.file.size),
-            input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
+            hints=hints, model=model, cases=cases, input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
             directory=str(self.workers.directory("mnn")), fresh=fresh,
         )  # fmt: skip
         return self.workers.submit(MNN_PRELOAD, MNN_RUN, job, Ran)

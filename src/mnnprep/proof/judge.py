@@ -69,11 +69,17 @@ def _worst(errors: list[OutputError]) -> dict[str, object]:
     return numbers
 
 
-def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance, between: str = "two runs") -> Check:
-    """*check*, failed when the second run gave other numbers than the first (uninitialised memory, a bad resize)."""
+def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance, *, cases: list[CaseFile] | None = None, between: str = "two runs") -> Check:
+    """*check*, failed when the second run gave other numbers than the first (uninitialised memory, a bad resize).
+
+    *cases* are those the second run was asked for (all, if not given).
+    """
     if check.status.value != "passed":
         return check
+    asked = first.outputs.keys() & {str(c.index) for c in cases} if cases is not None else first.outputs.keys()
     for key, ref in first.outputs.items():
+        if key not in asked:
+            continue
         if key not in second.outputs:
             reason = _first_line(second.errors.get(key, "no outputs"))
             return failed(

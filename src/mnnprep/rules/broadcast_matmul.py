@@ -24,19 +24,16 @@ EXPAND_SINCE = 8
 
 
 def apply(model: Any) -> list[str]:
-    found = [node for node, opset in nodes(model, "MatMul") if opset >= EXPAND_SINCE]
-    opsets = {node: opset for node, opset in nodes(model, "MatMul")}
-    if not found:
-        return []
-    shapes = Shapes(model)
-    found = [node for node in found if _may_broadcast(*node.inputs, shapes)]
+    found = [(node, opset) for node, opset in nodes(model, "MatMul") if opset >= EXPAND_SINCE]
+    shapes = Shapes(model) if found else None
+    found = [(node, opset) for node, opset in found if shapes is not None and _may_broadcast(node.inputs[0], node.inputs[1], shapes)]
     if not found:
         return []
     editor = Editor(model, NAME)
     rewrote = []
-    for node in found:
+    for node, opset in found:
         left, right = node.inputs
-        targets = [_batch(editor, node, other, opsets[node]) for other in (right, left)]
+        targets = [_batch(editor, node, other, opset) for other in (right, left)]
         for index, (value, target) in enumerate(zip((left, right), targets, strict=True)):
             node.replace_input_with(index, editor.add(node, "Expand", value, target))
         rewrote.append(label(node))
@@ -47,10 +44,11 @@ def _may_broadcast(left: Any, right: Any, shapes: Shapes) -> bool:
     """Whether the batch dimensions are not known to be equal, in the ranks at which MNN goes wrong."""
     if tensor(left) is not None and tensor(right) is not None:
         return False  # computed once, by the converter
-    a, b = shapes.dims(left), shapes.dims(right)
-    if a is None or b is None or min(len(a), len(b)) < 3 or max(len(a), len(b)) < 4:
+    ranks = shapes.rank_at_least(left), shapes.rank_at_least(right)
+    if min(ranks) < 3 or max(ranks) < 4:
         return False
-    same = len(a) == len(b) and all(m is not None and m == n for m, n in zip(a[:-2], b[:-2], strict=True))
+    a, b = shapes.dims(left), shapes.dims(right)
+    same = a is not None and b is not None and len(a) == len(b) and all(m is not None and m == n for m, n in zip(a[:-2], b[:-2], strict=True))
     return not same and not (_is_expanded(left) and _is_expanded(right))
 
 
@@ -75,5 +73,5 @@ def _batch(editor: Editor, node: Any, value: Any, opset: int) -> Any:
 RULE = Rule(
     name=NAME,
     hazard="MNN computes garbage in a MatMul that broadcasts batch dimensions, mostly after a change of shape",
-    severity="wrong", exact=True, always=False, apply=apply,
+    severity="wrong", exact=True, always=False, operators=frozenset({"MatMul"}), apply=apply,
 )  # fmt: skip

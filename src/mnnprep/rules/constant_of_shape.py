@@ -23,7 +23,6 @@ from mnnprep.rules.rewrite import Editor, Shapes, label, nodes, tensor
 from mnnprep.rules.rule import Rule
 
 NAME = "constant-of-shape"
-RIGHT_AS_THEY_ARE = ("FLOAT", "DOUBLE", "INT32", "INT64", "BOOL")
 IN_FLOAT32 = ("FLOAT16",)
 IN_INT32 = ("INT8", "UINT8", "INT16", "UINT16", "UINT32", "UINT64")
 
@@ -65,5 +64,5 @@ def _is_scalar(shape: Any, shapes: Shapes) -> bool:
 RULE = Rule(
     name=NAME,
     hazard="MNN fills a ConstantOfShape without value, of shape [] or of a narrow dtype from uninitialised memory",
-    severity="wrong", exact=True, always=True, apply=apply,
+    severity="wrong", exact=True, always=True, operators=frozenset({"ConstantOfShape"}), apply=apply,
 )  # fmt: skip

@@ -64,5 +64,5 @@ def _is_scaled(value: Any, x: Any) -> bool:
 RULE = Rule(
     name=NAME,
     hazard="MNN replaces x * (1 + erf(x / sqrt 2)) * 0.5 by an approximation that is off by up to 4.7e-4",
-    severity="wrong", exact=True, always=False, apply=apply,
+    severity="wrong", exact=True, always=False, operators=frozenset({"Erf"}), apply=apply,
 )  # fmt: skip

@@ -19,6 +19,14 @@ Array = npt.NDArray[Any]
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 IDENTITIES = 8  # how many Identity nodes may stand between a constant and its use
+# Operators whose output has the rank of their first input.
+LIKE_THE_FIRST = frozenset({"BatchNormalization", "Concat", "CumSum", "LayerNormalization", "Pad", "Slice", "Split", "Trilu"})
+RANK_STEPS = 12  # how many nodes back the rank of a value is sought
+# Operators whose output has the largest rank among their inputs.
+ELEMENTWISE = frozenset({
+    "Abs", "Add", "Cast", "Clip", "Div", "Dropout", "Erf", "Exp", "Expand", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "Relu",
+    "Sigmoid", "Softmax", "Sqrt", "Sub", "Tanh", "Where",
+})  # fmt: skip
 
 
 def nodes(model: Any, op_type: str) -> list[tuple[Any, int]]:
@@ -124,6 +132,28 @@ class Shapes:
         shape = twin.shape if twin.shape is not None else value.shape
         return None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
 
+    def rank_at_least(self, value: Any, steps: int = RANK_STEPS) -> int:
+        """A lower bound of the rank of *value*: where no shape is known, what the nodes before it say of it; 0 if nothing.
+
+        ONNX's inference loses every rank behind an Expand to a computed shape; the Transpose before a product still tells it.
+        """
+        dims = self.dims(value) if value is not None else ()
+        if dims is not None:
+            return len(dims)
+        node = value.producer()
+        if node is None or not steps or node.domain not in STANDARD_DOMAINS:
+            return 0
+        if node.op_type == "Transpose":
+            return len(node.attributes.get_ints("perm", ()))
+        if node.op_type == "MatMul":
+            ranks = [self.rank_at_least(used, steps - 1) for used in node.inputs]
+            return max(ranks) if min(ranks) >= 2 else 0
+        if node.op_type in LIKE_THE_FIRST:
+            return self.rank_at_least(node.inputs[0], steps - 1)
+        if node.op_type in ELEMENTWISE:
+            return max((self.rank_at_least(used, steps // 2) for used in node.inputs), default=0)
+        return 0
+
     def dtype(self, value: Any) -> Any:
         """The ``onnx_ir.DataType`` of *value*, or None."""
         twin = self._inferred.get(value, value)
@@ -175,14 +205,20 @@ class Editor:
             value.dtype = dtype
 
     def discard(self, value: Any) -> None:
-        """Remove the node that computes *value*, and those before it, as far as nothing uses them.  Initializers stay."""
-        node = value.producer() if value is not None else None
-        if node is None or node.graph is None or any(o.uses() or o.is_graph_output() for o in node.outputs):
-            return
-        inputs = list(node.inputs)
-        node.graph.remove(node, safe=True)
-        for used in inputs:
-            self.discard(used)
+        """Remove the node that computes *value*, and those before it, as far as nothing uses them.
+
+        Initializers stay (they are the source's weights), and so does control flow.
+        """
+        unused = [value]
+        while unused:
+            last = unused.pop()
+            node = last.producer() if last is not None else None
+            if node is None or node.graph is None or any(o.uses() or o.is_graph_output() for o in node.outputs):
+                continue
+            if any(_bodies(attribute) for attribute in node.attributes.values()):
+                continue
+            unused.extend(node.inputs)
+            node.graph.remove(node, safe=True)
 
     def _name(self, node: Any) -> str:
         stem = f"{node.outputs[0].name or node.name}/{self._rule}"

@@ -19,6 +19,8 @@ class Rule:
     A rule that is ``always`` to fire does so wherever its pattern is, because MNN's answer there is
     undefined or silently wrong; any other is for a model that MNN refused or computed differently.
 
+    ``operators`` are the types without one of which the pattern can't be there.
+
     ``apply`` takes an ``onnx_ir.Model``, rewrites it in place and returns the nodes it rewrote, each
     as its operator and name.  Where it finds nothing it returns an empty list and has changed nothing;
     it finds nothing in what it has rewritten.
@@ -29,4 +31,5 @@ class Rule:
     severity: Severity
     exact: bool
     always: bool
+    operators: frozenset[str]
     apply: Callable[[Any], list[str]]

@@ -75,5 +75,5 @@ def _axes(softmax: Any, opset: int, shapes: Shapes) -> list[int] | None:
 RULE = Rule(
     name=NAME,
     hazard="MNN refuses IsNaN, which exporters put around the softmax of an attention with masks",
-    severity="refused", exact=True, always=False, apply=apply,
+    severity="refused", exact=True, always=False, operators=frozenset({"IsNaN"}), apply=apply,
 )  # fmt: skip

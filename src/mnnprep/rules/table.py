@@ -24,3 +24,8 @@ def all_rules() -> list[str]:
 def always_rules() -> list[str]:
     """The names of the rules that fire wherever their pattern is, in table order."""
     return [rule.name for rule in RULES if rule.always]
+
+
+def applicable(names: list[str], operators: frozenset[str]) -> list[str]:
+    """Those of the rules *names* whose pattern can be in a graph of the types *operators*."""
+    return [rule.name for rule in RULES if rule.name in names and rule.operators & operators]

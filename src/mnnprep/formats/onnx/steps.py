@@ -19,6 +19,7 @@ from mnnprep.isolate.server import doing
 
 MODEL = "model.onnx"
 EXTERNAL = "model.onnx.data"
+ALIGNMENT = 4096  # bytes: the offset of a tensor that is to be mapped (docs/ExternalData.md)
 EXTERNAL_FROM = 1024  # bytes: smaller tensors stay in the model file
 
 
@@ -52,11 +53,35 @@ def copy(job: ExportJob) -> Exported:
     model = graph.load_graph(source)
     external = any(t.HasField("data_location") and t.data_location == 1 for t in _initializers(model.graph))
     if external:
-        files = save(require("onnx_ir").load(str(source)), target.parent, external=True)
+        files = _consolidated(model, source.parent, target)
     else:
         shutil.copyfile(source, target)
         files = [file_ref(target)]
     return Exported(format="onnx", opset=graph.opset_of(model), files=files, checks=[graph.inference_mode(model)])
+
+
+def _consolidated(model: Any, directory: Path, target: Path) -> list[FileRef]:
+    """Write *model* to *target*, its data files in *directory* (which may be links, as in a download cache) as one beside it."""
+    data = target.parent / EXTERNAL
+    external_info = require("onnx.external_data_helper").ExternalDataInfo
+    with data.open("wb") as file:
+        for tensor in _initializers(model.graph):
+            if not (tensor.HasField("data_location") and tensor.data_location == 1):
+                continue
+            info = external_info(tensor)
+            with (directory / info.location).open("rb") as part:
+                part.seek(info.offset or 0)
+                left = info.length or (directory / info.location).stat().st_size - part.tell()
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                entries = {"location": EXTERNAL, "offset": str(file.tell()), "length": str(left)}
+                while chunk := part.read(min(left, 1 << 24)):
+                    file.write(chunk)
+                    left -= len(chunk)
+            del tensor.external_data[:]
+            for key, value in entries.items():
+                tensor.external_data.add(key=key, value=value)
+    target.write_bytes(model.SerializeToString(deterministic=True))
+    return [file_ref(target), file_ref(data)]
 
 
 def _initializers(graph_proto: Any) -> Any:

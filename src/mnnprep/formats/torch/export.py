@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,12 @@ class Subject:
         torch = require("torch")
         return tuple(torch.from_numpy(self.arrays[s.name].copy()) for s in self.specs)
 
-    def output_names(self) -> list[str]:
-        torch = require("torch")
-        with torch.no_grad():
-            return list(flatten(self.module(**dict(zip(self.arrays, self.tensors(), strict=True))), tuple(self.arrays)))
+    @cached_property
+    def output_ranks(self) -> dict[str, int]:
+        """The outputs' names, in order, and their ranks, from one run."""
+        with require("torch").no_grad():
+            outputs = flatten(self.module(**dict(zip(self.arrays, self.tensors(), strict=True))), tuple(self.arrays))
+        return {name: tensor.dim() for name, tensor in outputs.items()}
 
 
 class UnsupportedAtOpset(Exception):
@@ -188,8 +191,8 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
     torch = require("torch")
     raw = _empty(directory / "raw") / "model.onnx"
     axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
-    outputs = subject.output_names()
-    varying = {n: {i: f"{n}_{i}" for i in range(t)} for n, t in zip(outputs, _ranks(subject), strict=True)} if dim_names(subject.specs) else {}
+    outputs = list(subject.output_ranks)
+    varying = {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items()} if dim_names(subject.specs) else {}
     try:
         with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention():
             torch.onnx.export(
@@ -218,12 +221,6 @@ def _empty(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     return directory
-
-
-def _ranks(subject: Subject) -> list[int]:
-    torch = require("torch")
-    with torch.no_grad():
-        return [t.dim() for t in flatten(subject.module(**dict(zip(subject.arrays, subject.tensors(), strict=True))), tuple(subject.arrays)).values()]
 
 
 def _first(error: BaseException) -> str:
@@ -259,7 +256,7 @@ def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int)
     except Exception as error:  # torch.export raises many classes of its own
         root = error.__cause__ or error
         raise RefusedError("the torch.export-based exporter failed", seen=_export_complaint(root), next="try --method onnx-trace") from error
-    _name_values(exported.model, [s.name for s in subject.specs], subject.output_names())
+    _name_values(exported.model, [s.name for s in subject.specs], list(subject.output_ranks))
     _fold(exported.model)
     return _tidy(exported.model, directory, subject)
 
