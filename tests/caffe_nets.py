@@ -155,7 +155,9 @@ NETS: dict[str, Small] = {
     "convolution": Small(conv("conv", 4), blobs=CONV),
     "convolution-grouped": Small(conv("conv", 4, "kernel_size: 3 pad: 1 stride: 2 group: 2"), blobs={"conv": [(4, 2, 3, 3), (4,)]}),
     "convolution-dilated": Small(conv("conv", 4, "kernel_size: 3 pad: 2 dilation: 2 bias_term: false"), blobs={"conv": [(4, 4, 3, 3)]}),
-    "convolution-oblong": Small(conv("conv", 4, "kernel_h: 1 kernel_w: 3 pad_h: 0 pad_w: 1 stride_h: 1 stride_w: 2"), blobs={"conv": [(4, 4, 1, 3), (4,)]}),
+    "convolution-oblong": Small(
+        conv("conv", 4, "kernel_h: 1 kernel_w: 3 pad_h: 0 pad_w: 1 stride_h: 1 stride_w: 2"), blobs={"conv": [(4, 4, 1, 3), (4,)]}
+    ),
     "deconvolution": Small(conv("up", 3, "kernel_size: 4 stride: 2 pad: 1", kind="Deconvolution"), blobs={"up": [(4, 3, 4, 4), (3,)]}),
     "deconvolution-odd": Small(conv("up", 3, "kernel_size: 3 stride: 2 pad: 1", kind="Deconvolution"), blobs={"up": [(4, 3, 3, 3), (3,)]}),
     "deconvolution-grouped": Small(
@@ -194,7 +196,8 @@ NETS: dict[str, Small] = {
     "exp": Small(layer("exp", "Exp", exp_param="base: 2 scale: 0.5 shift: 0.1")),
     "log": Small(layer("abs", "AbsVal") + layer("more", "Power", "abs", power_param="shift: 1") + layer("log", "Log", "more")),
     "log-base": Small(layer("abs", "AbsVal") + layer("log", "Log", "abs", log_param="base: 10 scale: 2 shift: 1")),
-    "eltwise-sum": Small(conv("conv", 4, "kernel_size: 1") + layer("sum", "Eltwise", "data conv", eltwise_param="operation: SUM coeff: 1 coeff: -0.5"),
+    "eltwise-sum": Small(conv("conv", 4, "kernel_size: 1")
+                         + layer("sum", "Eltwise", "data conv", eltwise_param="operation: SUM coeff: 1 coeff: -0.5"),
                          blobs={"conv": [(4, 4, 1, 1), (4,)]}),
     "eltwise-product": Small(conv("conv", 4, "kernel_size: 1") + layer("prod", "Eltwise", "data conv", eltwise_param="operation: PROD"),
                              blobs={"conv": [(4, 4, 1, 1), (4,)]}),

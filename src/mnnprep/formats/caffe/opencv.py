@@ -13,7 +13,7 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
-from mnnprep.core.signature import TensorSpec
+from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
@@ -25,6 +25,7 @@ class CaffeNet:
 
     def __init__(self, prototxt: str, caffemodel: str, net: Net, inputs: tuple[TensorSpec, ...]) -> None:
         self.inputs = inputs
+        self.dims: tuple[Dim, ...] = ()
         self.example: Arrays = {}
         self._outputs = _places(net)
         self._shape_only = value_free(net)

@@ -7,7 +7,7 @@ from pathlib import Path
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.messages import Wants
-from mnnprep.core.signature import TensorSpec
+from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.core.survey import Refused
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
@@ -54,6 +54,7 @@ class MnnNet:
 
     def __init__(self, path: str, inputs: tuple[TensorSpec, ...], info: MnnInfo) -> None:
         self.inputs = inputs
+        self.dims: tuple[Dim, ...] = ()
         self.example: Arrays = {}
         self._path = path
         self._runner = Runner(

@@ -141,7 +141,7 @@ _FLOAT_KEYS = frozenset(
 
 
 def _floats(tree: Any, table: Table, other: Any) -> Iterator[tuple[int, Any, Any, Any]]:
-    """Every float, and every list of floats, of *tree* (as MNN printed it) with its place in the file: (place, container, key, container in *other*)."""
+    """Every float, and every list of floats, of *tree*, as MNN printed it: (place in the file, container, key, the container in *other*)."""
     stack: list[tuple[Any, Table, Any]] = [(tree, table, other)]
     while stack:
         node, at, mirror = stack.pop()
