@@ -97,7 +97,7 @@ def test_every_mismatch_is_listed(tmp_path: Path) -> None:
 def test_a_truncated_caffemodel_says_where(tmp_path: Path) -> None:
     model = caffemodel(weights(TWO))
     said = refusal(pair(tmp_path, model[: len(model) // 2]))
-    assert "the Caffe weights is truncated at byte" in said
+    assert "the Caffe weights file is truncated at byte" in said
 
 
 @pytest.mark.parametrize(("content", "words"), [(HTML, "HTML page"), (POINTER, "Git LFS pointer"), (b"", "empty"), (b"\x00\x01\x02" * 9, "does not")])

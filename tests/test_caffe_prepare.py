@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from caffe_nets import NETS, Small, conv, layer, write
 from command import call, checks_of, environment, prepared, program
 from mnnprep.bundle.manifest import Manifest
+from mnnprep.bundle.usage import python_snippet
 from mnnprep.core.evidence import Status, Verdict
+from mnnprep.core.files import load_arrays
 from real_models import fetch
 from test_caffe_pair import twins
 
@@ -59,6 +62,28 @@ def test_the_second_route_is_taken_where_the_first_crashes_or_differs(name: str,
     manifest = prepared(write(tmp_path, NETS[name]), tmp_path / "out")
     assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, method)
     assert len(failed_before(manifest)) == (method == "onnx")
+
+
+def test_the_code_of_the_report_feeds_the_layout_right(tmp_path: Path) -> None:
+    """NC4HW4: the snippet, run as it is on the first case's input, gives the reference's numbers."""
+    bundle = tmp_path / "out"
+    manifest = prepared(write(tmp_path, NETS["convolution"]), bundle)
+    assert manifest.signature.inputs[0].layout == "NC4HW4"
+    assert manifest.tools["cv2"]
+    case = load_arrays(bundle / "cases" / "0.npz")
+    code = python_snippet(manifest).replace("np.zeros((1, 4, 6, 8), np.float32)", "np.load('input.npy')")
+    assert "input.npy" in code
+    np.save(bundle / "input.npy", case["inputs/data"])
+    done = subprocess.run(
+        [sys.executable, "-c", code + "\nnp.save('output.npy', output_conv)"],
+        cwd=bundle,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.allclose(np.load(bundle / "output.npy"), case["outputs/conv"], rtol=1e-4, atol=1e-5)
 
 
 def test_to_onnx_gives_the_lowered_net_at_once(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnnprep.errors import RefusedError
@@ -41,6 +41,7 @@ messages = st.recursive(
 )
 
 
+@settings(deadline=None, derandomize=True, database=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(messages)
 def test_whatever_is_written_reads_back(message: Message) -> None:
     assert parse(write(message)) == message

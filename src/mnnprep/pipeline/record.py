@@ -167,6 +167,8 @@ def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
     names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *(m for m in plan.preload if "." not in m)}
     if plan.framework == "torch":
         names |= {"onnxscript"}
+    elif plan.framework == "caffe":
+        names |= {"cv2"}
     versions = {name: deps.version(name) for name in sorted(names)}
     tools = {name: version for name, version in versions.items() if version} | {"mnnprep": __version__, "python": platform.python_version()}
     if request.mnnconvert and best.converter_version:

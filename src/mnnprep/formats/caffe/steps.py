@@ -39,9 +39,9 @@ def survey_pair(job: SurveyJob) -> Survey:
     pair = load(Path(job.source.path), Path(job.source.weights), job.wants)
     specs = input_specs(pair.net.inputs, job.wants)
     directory = Path(job.directory)
-    third, why_no_third = _third_net(pair, specs, directory)
     doing("loading the pair in OpenCV")
     reference, why_no_reference = _reference_net(job.source, pair, specs, directory)
+    third, why_no_third = (None, "") if reference else _third_net(pair, specs, directory)
     net = reference or third
     if net is None:
         raise RefusedError(
@@ -54,11 +54,11 @@ def survey_pair(job: SurveyJob) -> Survey:
     if reference is None:
         checks = [c for c in checks if c.check != "reference"] + [not_run("reference", why_no_reference)]
     opinion: list[CaseFile] = []
-    if reference is not None and third is not None:
-        opinion, agrees = _third_opinion(third, found.cases, directory, Tolerance(noise=found.noise))
-        checks.append(agrees)
-    elif reference is not None:
-        checks.append(not_run("third_opinion", why_no_third, required=False))
+    if reference is not None:
+        doing("asking the third opinion")
+        third, why_no_third = _third_net(pair, specs, directory)
+        opinion, agrees = _third_opinion(third, found.cases, directory, Tolerance(noise=found.noise)) if third else ([], None)
+        checks.append(agrees or not_run("third_opinion", why_no_third, required=False))
     weights = directory / "weights.npz"
     tensors = effective(pair.net, pair.blobs)
     save_arrays(weights, {f"used/{n}": a for n, a in tensors.items()})
