@@ -92,6 +92,15 @@ def test_fewer_bits_cost_more_and_weigh_less(model: Path, tmp_path: Path) -> Non
     assert kept == {"fp16": {"float16": 2}, "8": {"quantized": 2}}
 
 
+def test_shapes_can_be_resolved_for_one_size(model: Path, tmp_path: Path) -> None:
+    manifest = prepared(model, tmp_path / "out", "--static")
+    assert manifest.verdict is Verdict.PROVEN
+    assert read_summary(tmp_path / "out" / "model.mnn").usage == "INFERENCE_STATIC"
+    result = call("prepare", model, "-o", tmp_path / "b", "--static", *DYNAMIC)
+    assert result.code == 2
+    assert "open: batch" in result.err
+
+
 def test_below_the_budget_it_differs_and_says_what_to_do(model: Path, tmp_path: Path) -> None:
     result = call("prepare", model, "-o", tmp_path / "out", "--weight-bits", "4", "--budget", "90", "--json")
     assert result.code == 1

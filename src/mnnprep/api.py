@@ -43,6 +43,7 @@ def prepare(
     example: Any = None,
     factory_args: Mapping[str, object] | None = None,
     seed: int = 0,
+    static: bool = False,
     fp16: bool = False,
     weight_bits: int = 0,
     budget: float | None = None,
@@ -65,8 +66,8 @@ def prepare(
     *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
     range, both ends included; *ranges* maps an input to the values it takes; *memory* is in bytes (0:
     no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
-    *fp16* or *weight_bits* (8 or 4) keep the converted model's weights so; it must then reach an SQNR of *budget* dB
-    (None: 50 for float16, 30 for integers) in place of float32's tolerance.
+    *static* resolves the converted model's shapes for its one size.  *fp16* or *weight_bits* (8 or 4) keep its weights
+    so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place of float32's tolerance.
 
     Returns the bundle's manifest, whatever its verdict.
 
@@ -97,6 +98,7 @@ def prepare(
         mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
         limits=Limits(timeout=timeout, memory=memory),
         precision=make_precision(fp16, weight_bits, budget),
+        static=static,
     )
     if live:
         return prepare_live(request, source, example, Path(output), force=force, tell=tell)

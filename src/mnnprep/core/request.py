@@ -66,6 +66,8 @@ def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | Non
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """``source`` is a path or a factory; ``to`` empty means the format's default, then the next.
 
+    ``static``: the converted model takes one size only, for which MNN resolves all shapes beforehand.
+
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
     """
 
@@ -80,6 +82,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     mnnconvert: str = ""
     limits: Limits = Limits()
     precision: Precision = Precision()
+    static: bool = False
 
 
 def make_wants(inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0) -> Wants:

@@ -48,7 +48,7 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     gives the same bytes.  ``converter`` is the path of an executable that takes MNNConvert's options;
     empty stands for the one in the MNN package.  ``timeout``, in seconds, ends an executable (the
     package's converter runs in this process: its limit is the worker's).  ``fp16`` and ``weight_bits`` (8 or 4, 0: not)
-    have the weights of convolutions and matrix products kept so.
+    have the weights of convolutions and matrix products kept so; ``static`` resolves the shapes for the sizes that the model has.
     """
 
     model: str
@@ -60,6 +60,7 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 600.0
     fp16: bool = False
     weight_bits: int = 0
+    static: bool = False
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +159,8 @@ def _arguments(job: ConvertJob, output: Path, parameters: Path) -> list[str]:
     """MNNConvert's options, all paths absolute."""
     model = os.path.abspath(job.model)
     files = ["--prototxt", model, "--modelFile", os.path.abspath(job.extra_model)] if job.extra_model else ["--modelFile", model]
-    kept = ["--fp16"] if job.fp16 else []
+    kept = ["--saveStaticModel"] if job.static else []
+    kept += ["--fp16"] if job.fp16 else []
     if job.weight_bits:
         kept += ["--weightQuantBits", str(job.weight_bits)]
     return ["-f", job.frontend, *files, "--MNNModel", str(output), "--bizCode", BIZ_CODE, "--compressionParamsFile", str(parameters), *kept]

@@ -100,7 +100,16 @@ class Judge:
     """Judges attempts against one survey."""
 
     def __init__(
-        self, workers: Workers, survey: Survey, source: Source, *, private: list[str], mnnconvert: str, tell: Tell, precision: Precision | None = None
+        self,
+        workers: Workers,
+        survey: Survey,
+        source: Source,
+        *,
+        private: list[str],
+        mnnconvert: str,
+        tell: Tell,
+        precision: Precision | None = None,
+        static: bool = False,
     ) -> None:
         self.workers = workers
         self.survey = survey
@@ -110,6 +119,7 @@ class Judge:
         self.tell = tell
         self.tolerance = Tolerance(noise=survey.noise)
         self.precision = precision or Precision()
+        self.static = static
         self.mnn_tolerance = Tolerance(noise=survey.noise, sqnr_db=self.precision.sqnr_db)
 
     def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
@@ -196,6 +206,7 @@ class Judge:
             model=model, frontend=kind.frontend, uuid_seed=seed, directory=str(self.workers.directory("convert")),
             extra_model=str(tried.directory / Path(tried.exported.files[1].path).name) if kind.second_file else "",
             converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16, weight_bits=self.precision.weight_bits,
+            static=self.static,
         )  # fmt: skip
         converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)
         source_weights = self.survey.weights.path if self.survey.weights else ""

@@ -77,7 +77,10 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
             survey = surveying.result().value
         except StepFailed as failure:
             raise _refusal(failure) from failure
-        judge = Judge(workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision)
+        _require_one_size(request, survey)
+        judge = Judge(
+            workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static
+        )
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):
             if skip(attempt, request, survey, history):
@@ -109,6 +112,13 @@ def _load_once(workers: Workers, plan: Plan, source: Source, tell: Tell) -> None
         raise _refusal(failure) from failure
     if loaded.threads > 1:  # a process with threads must not be forked: every step loads for itself
         workers.renew(plan.preload)
+
+
+def _require_one_size(request: Request, survey: Survey) -> None:
+    """A static model has one size: every dimension must be given one."""
+    if request.static and survey.signature.dims:
+        names = ", ".join(d.name for d in survey.signature.dims)
+        raise UsageError("--static takes one size for every dimension", seen=f"open: {names}", next="fix them with --input 'x=float32[1,3,224,224]'")
 
 
 def outcome(tried: Tried) -> str:

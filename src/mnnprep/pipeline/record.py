@@ -146,6 +146,8 @@ def _options(request: Request, source: Source) -> dict[str, Any]:
         "trust": request.trust,
         "mnnconvert": sha256(request.mnnconvert) if request.mnnconvert else "",
     }
+    if request.static:
+        options["static"] = True
     if request.precision.reduced:
         options["precision"] = msgspec.to_builtins(request.precision)
     if source.kind == "torch-factory":
