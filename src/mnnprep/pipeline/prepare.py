@@ -94,7 +94,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
                 if repaired is not None:
                     history.append(repaired)
                     tell(outcome(repaired))
-            if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey)):
+            if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey) and not improvable(survey, history[-1])):
                 break
         best = choose(history)
         tell("writing the bundle")
@@ -146,6 +146,12 @@ def skip(attempt: Attempt, request: Request, survey: Survey, history: list[Tried
 def hopeless(survey: Survey) -> bool:
     """Whether the source alone keeps every attempt from being proven."""
     return any(c.required and c.status is not Status.PASSED for c in survey.checks)
+
+
+def improvable(survey: Survey, tried: Tried) -> bool:
+    """Whether another attempt may still be unproven where *tried* differs: the source lacks a check, and fails none."""
+    lacking = all(c.status is not Status.FAILED for c in survey.checks if c.required)
+    return lacking and tried.verdict is not Verdict.UNPROVEN
 
 
 def choose(history: list[Tried]) -> Tried:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -228,8 +228,3 @@ def _varint(value: int) -> bytes:
 
 def _field(number: int, body: bytes) -> bytes:
     return _varint(number << 3 | LENGTH) + _varint(len(body)) + body
-
-
-def renamed(layer: WeightLayer, kind: str) -> WeightLayer:
-    """*layer* under the type that the prototxt gives it."""
-    return replace(layer, type=kind)

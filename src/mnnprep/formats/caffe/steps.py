@@ -20,7 +20,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe import opencv
 from mnnprep.formats.caffe.blobs import effective, unused_weights
 from mnnprep.formats.caffe.caffemodel import WeightLayer, write_weights
-from mnnprep.formats.caffe.lower import lower
+from mnnprep.formats.caffe.lower import OPSET, lower
 from mnnprep.formats.caffe.net import Layer, definition
 from mnnprep.formats.caffe.pair import Pair, input_specs, load
 from mnnprep.formats.caffe.prototext import write
@@ -140,7 +140,7 @@ def export_pair(job: ExportJob) -> Exported:
     if job.method == "onnx":
         doing("writing the network as ONNX")
         path = lower(pair.net, pair.blobs, input_specs(pair.net.inputs, job.wants), directory)
-        return Exported(format="onnx", opset=13, files=[file_ref(path)], checks=[passed("inference_mode", subject="artifact")])
+        return Exported(format="onnx", opset=OPSET, files=[file_ref(path)], checks=[_inference_mode(pair)], notes=list(pair.net.removed))
     doing("writing the network as V2")
     return Exported(
         format="caffe",
@@ -169,11 +169,19 @@ def _beside(prototxt: str) -> str:
 
 
 def run_pair(job: RunJob) -> Ran:
-    """Run a Caffe artifact in OpenCV."""
-    pair = load(Path(job.model), Path(_beside(job.model)), Wants())
+    """Run a Caffe artifact in OpenCV; where that can't be, as the survey did: our ONNX form in onnxruntime, for a verdict of unproven."""
+    caffemodel = _beside(job.model)
+    pair = load(Path(job.model), Path(caffemodel), Wants())
+    source = Source(kind="caffe-prototxt", path=job.model, weights=caffemodel)
 
-    def open_model() -> opencv.CaffeNet:
-        return opencv.CaffeNet(job.model, _beside(job.model), pair.net, job.signature.inputs)
+    def open_model() -> Net:
+        net, why = _reference_net(source, pair, job.signature.inputs, Path(job.directory))
+        if net is None:
+            net, problem = _third_net(pair, job.signature.inputs, Path(job.directory))
+            why = f"{why}; {problem}"
+        if net is None:
+            raise RefusedError("neither OpenCV nor mnnprep's own ONNX form can run the artifact", seen=why, next="replace the layers named")
+        return net
 
     return run_cases(job, lambda: open_model().run)
 
