@@ -276,6 +276,10 @@ class Files:
             ) from error
         return Place(self, self._systems.setdefault(scheme, system), path.rstrip("/"))
 
+    def opened(self) -> list[File]:
+        """Every file that was opened so far."""
+        return list(self._opened.values())
+
     def open(self, place: Place, name: str) -> File:
         if place.path not in self._opened:
             system = place.system
