@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -75,6 +76,37 @@ def consolidate(
             return manifest(None, {})
         _refuse_own_input(target, inputs)
         return writer.write(plan, target, inputs, hashed=hashed, progress=lambda done: progress(done, plan.size), manifest=manifest)
+
+
+def consolidate_live(
+    module: Any, target: Path | None, options: Options, *, hashed: bool = True, force: bool = False, progress: Progress = lambda *_: None
+) -> Consolidated | None:
+    """:func:`consolidate` for a live module. Where its parameters are shards every rank calls this; rank 0 writes, the others get None.
+
+    Raises as :func:`consolidate`, on rank 0.
+    """
+    from mnnprep.weights import live
+
+    state = live.state_of(module)
+    if live.process_rank():
+        live.take_part(state)
+        return None
+    with live.conducted(state) as tensors:
+        if options.dtype and options.dtype not in TARGETS:
+            raise UsageError("--dtype is not one that can be written", seen=options.dtype, next="use one of " + ", ".join(TARGETS))
+        if target is not None:
+            writer.check_target(target, force)
+        chosen = Chosen(dict(tensors), "live module")
+        kept = _kept(chosen, None, filters.parse_rules(options.ema, options.counters, options.strip, options.drop, options.rename))
+        plan = writer.make_plan(kept.tensors, kept.aliases, options.dtype)
+
+        def manifest(digest: str | None, digests: Mapping[int, str]) -> Consolidated:
+            return _describe(plan, kept, chosen, options, [], digests, digest, written=target is not None)
+
+        if target is None:
+            return manifest(None, {})
+        target.with_name(f"{target.name}.part.json").unlink(missing_ok=True)  # a module in memory has no identity to go on with
+        return writer.write(plan, target, [], hashed=hashed, progress=lambda done: progress(done, plan.size), manifest=manifest)
 
 
 def model_shapes(options: Options) -> Expected:
