@@ -17,7 +17,6 @@ from mnnprep.weights.segments import Copy, Make, Segment, remaining
 
 WORKERS = 3
 BUFFER = 4 << 20
-SYNC_EVERY = 256 << 20  # bytes between two notes in the journal
 UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
 
 Progress = Callable[[int], None]
@@ -57,7 +56,7 @@ def copy_all(segments: Sequence[Segment], part: Part, start: int, progress: Prog
                 while done in finished:
                     done += finished.pop(done)
                 progress(done)
-                if done - synced >= SYNC_EVERY and (flushing is None or flushing.done()):
+                if done - synced >= part.step and (flushing is None or flushing.done()):
                     if flushing is not None:
                         flushing.result()
                     flushing, synced = flusher.submit(part.sync, done), done

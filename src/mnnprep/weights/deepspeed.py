@@ -19,6 +19,7 @@ from typing import Any
 from mnnprep.errors import RefusedError
 from mnnprep.weights.content import Content, listed, text
 from mnnprep.weights.files import Place
+from mnnprep.weights.inert import Foreign
 from mnnprep.weights.plan import Piece, Shape, Tensor, check_tiling
 
 OPTIMIZER_FILE = re.compile(r"^(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt$")
@@ -60,7 +61,7 @@ def read(directory: Place, load: Read) -> Content:
         raise RefusedError("the model states of a DeepSpeed checkpoint are missing", seen=directory.name, next="put *_model_states.pt beside the others")
     model = _texts(load(directory.join(models[0])).tree)
     states = [_texts(load(directory.join(ranks[rank])).tree.get("optimizer_state_dict") or {}) for rank in sorted(ranks)]
-    stage = {state.get("zero_stage") for state in states}
+    stage = {_number(state.get("zero_stage")) for state in states}
     counts = {_world(state.get("partition_count")) for state in states}
     if len(stage) != 1 or counts != {len(states)} or sorted(ranks) != list(range(len(states))):
         raise RefusedError(
@@ -178,6 +179,11 @@ def _texts(value: Any) -> dict[str, Any]:
 
 def _extents(value: Any) -> Shape:
     return tuple(int(n) for n in value)
+
+
+def _number(value: Any) -> Any:
+    """A number, or that of a member of an enumeration that was read past."""
+    return value.arguments[0] if isinstance(value, Foreign) and len(value.arguments) == 1 else value
 
 
 def _world(value: Any) -> int:

@@ -21,7 +21,7 @@ from mnnprep.weights.shards import same_values
 # Components of flat names that only training needs: torch.optim's and Megatron's names, Keras' and TensorFlow's slots.
 GRADIENT = frozenset({"grad", "main_grad", "grad_buffer", "gradients"})
 OPTIMIZER = frozenset(
-    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "optimizer", "optim", "_optimizer", ".OPTIMIZER_SLOT", "OPTIMIZER_SLOT", "Adam",
+    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "optimizer", "optim", "_optimizer", "optimizer_weights", ".OPTIMIZER_SLOT", "OPTIMIZER_SLOT", "Adam",
      "Adam_1", "Momentum", "RMSProp", "beta1_power", "beta2_power", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH"}
 )  # fmt: skip
 SCALER = frozenset({"loss_scaler", "grad_scaler", "amp_scaler", "_growth_tracker", "loss_scale"})

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mnnprep.weights.copying import BUFFER, Progress, SYNC_EVERY, write_all
+from mnnprep.weights.copying import BUFFER, Progress, write_all
 from mnnprep.weights.files import File
 from mnnprep.weights.part import Part
 from mnnprep.weights.segments import Copy, Segment, remaining
@@ -144,7 +144,7 @@ def copy_and_hash(
                 break
             done = written[0]
             progress(done)
-            if done - synced >= SYNC_EVERY and (flusher is None or not flusher.is_alive()):
+            if done - synced >= part.step and (flusher is None or not flusher.is_alive()):
                 flusher = threading.Thread(target=_sync, args=(part, done, failures), daemon=True)
                 flusher.start()
                 synced = done

@@ -38,13 +38,8 @@ def read(file: File) -> Content:
         book.visititems(visit)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise damaged(file.name, file.size, error) from error
-    tree = {path.removeprefix("model_weights/"): tensor for path, tensor in tensors.items() if not _of_optimizer(path)}
-    left += [(path, "optimizer state") for path in tensors if _of_optimizer(path)]
+    tree = {path.removeprefix("model_weights/"): tensor for path, tensor in tensors.items()}
     return Content(tree, "Keras HDF5", left_out=tuple(left))
-
-
-def _of_optimizer(path: str) -> bool:
-    return path.split("/")[0] in ("optimizer", "optimizer_weights")
 
 
 def _tensor(file: File, path: str, node: Any) -> Tensor | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from mnnprep.core.files import atomic_write
 from mnnprep.errors import RefusedError, UsageError
 
+SMALLEST_STEP, LARGEST_STEP = 16 << 20, 256 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -49,6 +50,11 @@ class Part:
             if fresh:
                 self.path.unlink(missing_ok=True)
             raise
+
+    @property
+    def step(self) -> int:
+        """The bytes between two notes in the journal."""
+        return min(LARGEST_STEP, max(SMALLEST_STEP, self._size // 16))
 
     def _left(self) -> int:
         try:
