@@ -31,18 +31,23 @@ def converted(name: str, tensor: Tensor, target: str, rounding: Rounding) -> Ite
     Raises RefusedError for a finite value that *target* can't hold.
     """
     source, wanted = numpy_dtype(tensor.dtype), numpy_dtype(target)
+    # The difference of a number and its rounding is exact in the wider type (Sterbenz), so float32 is enough for float32.
+    wide = np.float64 if source == np.float64 else np.float32
     for block in tensor.blocks():
         values = block.view(source)
         with np.errstate(over="ignore", invalid="ignore"):
             rounded = values.astype(wanted)
-            exact, after = values.astype(np.float64), rounded.astype(np.float64)
-        finite = np.isfinite(exact)
-        if bool((finite & ~np.isfinite(after)).any()):
-            raise RefusedError(
-                f"a value is too large for {target}", seen=f"{name}: {np.abs(exact[finite]).max():g}", next="use --dtype bfloat16 or float32"
-            )
-        if finite.any():
-            rounding.worst = max(rounding.worst, float(np.abs(exact[finite] - after[finite]).max()))
-            rounding.largest = max(rounding.largest, float(np.abs(exact[finite]).max()))
+            exact, after = values.astype(wide, copy=False), rounded.astype(wide)
+            error = np.abs(exact - after)
+        if not np.isfinite(after).all():
+            finite = np.isfinite(exact)
+            if bool((finite & ~np.isfinite(after)).any()):
+                raise RefusedError(
+                    f"a value is too large for {target}", seen=f"{name}: {np.abs(exact[finite]).max():g}", next="use --dtype bfloat16 or float32"
+                )
+            exact, error = exact[finite], error[finite]
+        if exact.size:
+            rounding.worst = max(rounding.worst, float(error.max()))
+            rounding.largest = max(rounding.largest, float(exact.max()), -float(exact.min()))
         yield rounded
     rounding.relative = rounding.worst / rounding.largest if rounding.largest else 0.0

@@ -313,27 +313,33 @@ class Place:
     def parent(self) -> Place:
         return Place(self.files, self.system, self.path.rpartition("/")[0] or ("/" if self.path.startswith("/") else "."))
 
+    @property
+    def lists(self) -> bool:
+        """Whether directories can be told from files and listed here; HTTP knows only files."""
+        return self.system is None or not {"http", "https"} & set(_protocols(self.system))
+
     def exists(self) -> bool:
-        return os.path.exists(self.path) if self.system is None else bool(self._ask("exists", False))
+        return os.path.exists(self.path) if self.system is None else bool(self._kind())
 
     def is_dir(self) -> bool:
-        if self.system is None:
-            return os.path.isdir(self.path)
-        return bool(self._ask("isdir", False))
+        return os.path.isdir(self.path) if self.system is None else self.lists and self._kind() == "directory"
 
     def is_file(self) -> bool:
-        return os.path.isfile(self.path) if self.system is None else bool(self._ask("isfile", False))
+        return os.path.isfile(self.path) if self.system is None else self._kind() == "file"
 
-    def _ask(self, question: str, fallback: object) -> object:
+    def _kind(self) -> str:
+        """``file`` or ``directory``; empty where the server has no such thing, or can't say. Asks for no content."""
         try:
-            return getattr(self.system, question)(self.path)
-        except Exception:  # a server that can't answer this has no such thing
-            return fallback
+            return str(self.system.info(self.path).get("type", "file"))
+        except Exception:  # every filesystem raises errors of its own
+            return ""
 
     def list(self) -> list[str]:
         """The names directly inside, sorted; empty where the place can't be listed."""
         if self.system is None:
             return sorted(os.listdir(self.path))
+        if not self.lists:
+            return []
         try:
             return sorted(str(item).rstrip("/").rpartition("/")[2] for item in self.system.ls(self.path, detail=False))
         except Exception:  # not every server lists
@@ -348,3 +354,7 @@ class Place:
         if file.size > limit:
             raise RefusedError(f"{file.name} is too large for what it should be", seen=f"{file.size} bytes", next="give a checkpoint")
         return file.read(0, file.size)
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)

@@ -51,15 +51,18 @@ def read_content(place: Place, reading: Reading = Reading()) -> tuple[Content, J
         UsageError: there is no such path, or a directory leaves open which file is meant.
         RefusedError: the bytes are of no checkpoint layout, are truncated or damaged, or parts are missing.
     """
-    if place.is_dir():
+    if place.is_dir() or (not place.lists and _is_directory_by_members(place)):
         return _read_directory(place, reading)
     if place.exists():
         return _read_file(place, reading), None
     if place.beside(f"{place.name}.index").is_file():
         return tensorflow.read(place.beside(f"{place.name}.index")), None
-    if place.system is not None and any(place.join(name).exists() for name in (*USUAL_NAMES, distributed.METADATA)):
-        return _read_directory(place, reading)  # a server that lists nothing
     raise UsageError("the weights do not exist", seen=str(place), next="give the path of a checkpoint file or directory")
+
+
+def _is_directory_by_members(place: Place) -> bool:
+    """Whether a server that lists nothing has a checkpoint's files below *place*."""
+    return not place.name.endswith((*SUFFIXES, ".index")) and any(place.join(name).is_file() for name in (distributed.METADATA, *USUAL_NAMES))
 
 
 def _read_file(place: Place, reading: Reading) -> Content:
