@@ -4,7 +4,8 @@
 
 The checkpoints are made here: safetensors shards with an index, a zip of torch.save, a torch.distributed.checkpoint directory of 4 ranks.
 For every size all ways run in turn, as processes of their own, so that a loaded machine slows all of them; each ends with `sync`.
-Told are the median of the wall times, the peak of the resident memory, and the ratio to the copy of the same files. Exit status 1 when a limit is exceeded.
+Told are the median of the wall times, the peak of the resident memory, and the ratio to the copy of the same files.
+Exit status 1 when a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -118,8 +119,12 @@ def make(directory: Path, size: int, wanted: Callable[[str], bool]) -> None:
         subprocess.run([sys.executable, "-c", MAKE_ZIP, str(directory)], check=True)
     if wanted("dcp"):
         port = str(29000 + os.getpid() % 5000)
-        ranks = [subprocess.Popen([sys.executable, "-c", MAKE_DCP, str(directory), str(r), str(SHARDS), port], stderr=subprocess.DEVNULL) for r in range(SHARDS)]
-        if any([rank.wait() for rank in ranks]):
+        ranks = [
+            subprocess.Popen([sys.executable, "-c", MAKE_DCP, str(directory), str(r), str(SHARDS), port], stderr=subprocess.DEVNULL)
+            for r in range(SHARDS)
+        ]
+        codes = [rank.wait() for rank in ranks]
+        if any(codes):
             raise SystemExit("torch.distributed.checkpoint could not save")
 
 
@@ -207,8 +212,23 @@ def run(size: int, parent: Path | None, runs: int, only: list[str]) -> tuple[lis
             allowed = MEMORY_LIMIT + (TENSOR if changed else 0)
             ok = not ours or ((not limit or ratio <= limit) and peak <= allowed)
             fine = fine and ok
-            rows.append({"way": name, "seconds": round(middle[name], 2), "peak_mib": peak >> 20, "beside": beside, "ratio": round(ratio, 2), "limit": limit, "ok": ok})
-            print(f"{size / 1e9:5.1f} GB  {name:45} {middle[name]:7.2f} s  {peak / 2**20:7.0f} MiB  " + (f"{ratio:5.2f} x {beside}" if beside else "") + ("" if ok else "  OVER THE LIMIT"), flush=True)
+            rows.append(
+                {
+                    "way": name,
+                    "seconds": round(middle[name], 2),
+                    "peak_mib": peak >> 20,
+                    "beside": beside,
+                    "ratio": round(ratio, 2),
+                    "limit": limit,
+                    "ok": ok,
+                }
+            )
+            print(
+                f"{size / 1e9:5.1f} GB  {name:45} {middle[name]:7.2f} s  {peak / 2**20:7.0f} MiB  "
+                + (f"{ratio:5.2f} x {beside}" if beside else "")
+                + ("" if ok else "  OVER THE LIMIT"),
+                flush=True,
+            )
     return rows, fine
 
 

@@ -129,8 +129,10 @@ def test_views_strides_and_all_dtypes(tmp_path: Path) -> None:
     whole = torch.arange(24, dtype=torch.float32).reshape(4, 6)
     big = torch.arange(3000 * 700, dtype=torch.float32).reshape(3000, 700)
     content = {
-        "view": whole[1:3, ::2], "turned": whole.T, "big": big.T, "sparse": big[::7, ::31], "expanded": torch.ones(1).expand(5, 6), "half": whole.half(),
-        "bfloat": whole.bfloat16(), "scalar": torch.tensor(3), "empty": torch.empty(0, 5), "mask": whole > 3, "unsigned": torch.arange(5).to(torch.uint16),
+        "view": whole[1:3, ::2],
+        "turned": whole.T, "big": big.T, "sparse": big[::7, ::31], "expanded": torch.ones(1).expand(5, 6), "half": whole.half(),
+        "bfloat": whole.bfloat16(),
+        "scalar": torch.tensor(3), "empty": torch.empty(0, 5), "mask": whole > 3, "unsigned": torch.arange(5).to(torch.uint16),
         "float8": whole.to(torch.float8_e4m3fn), "double": whole.double(), "channels": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
     }  # fmt: skip
     for legacy in (False, True):
@@ -293,9 +295,7 @@ def test_filters_and_names(tmp_path: Path, trained: dict[str, Any]) -> None:
     leftovers = {"body.0.weight.grad": torch.ones(6, 6), "optim.exp_avg": torch.ones(3), "loss_scaler.scale": torch.ones(1)}
     path = saved(tmp_path / "c.pt", {"_orig_mod.module." + n: v for n, v in (untied(trained) | leftovers).items()})
     out = tmp_path / "out.safetensors"
-    made = consolidate(
-        path, out, strip=["body."], rename=[r"^(\d)\.weight$=>layer\1.w", "words=>embedding"], drop=["running_"], counters=False
-    )
+    made = consolidate(path, out, strip=["body."], rename=[r"^(\d)\.weight$=>layer\1.w", "words=>embedding"], drop=["running_"], counters=False)
     assert set(load_file(out)) == {"layer0.w", "0.bias", "layer1.w", "1.bias", "embedding.weight"}
     assert {(entry.name, entry.reason) for entry in made.left_out} == {
         ("body.0.weight.grad", "gradient"), ("optim.exp_avg", "optimizer state"), ("loss_scaler.scale", "loss scaler"),
@@ -345,7 +345,13 @@ def test_one_of_several_state_dicts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_another_dtype_with_the_worst_rounding_error(tmp_path: Path, dtype: str) -> None:
     torch.manual_seed(5)
-    content = {"a": torch.randn(70, 33), "b": torch.randn(9).double(), "turned": torch.randn(5, 8).T, "n": torch.tensor(7), "odd": torch.tensor([1.0, float("inf")])}
+    content = {
+        "a": torch.randn(70, 33),
+        "b": torch.randn(9).double(),
+        "turned": torch.randn(5, 8).T,
+        "n": torch.tensor(7),
+        "odd": torch.tensor([1.0, float("inf")]),
+    }
     path = saved(tmp_path / "c.pt", content)
     made = consolidate(path, tmp_path / "out.safetensors", dtype=dtype)
     wanted = getattr(torch, dtype)

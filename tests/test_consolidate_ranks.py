@@ -118,7 +118,7 @@ def test_deepspeed_files_written_to_its_format(tmp_path: Path, stage: int, world
 
 
 def dcp(directory: Path, state: dict[str, Any]) -> Path:
-    import torch.distributed.checkpoint as checkpoint
+    from torch.distributed import checkpoint
 
     checkpoint.save(state, checkpoint_id=str(directory), no_dist=True)
     return directory

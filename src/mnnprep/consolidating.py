@@ -178,7 +178,9 @@ def _tie(kept: filters.Kept, expected: Expected) -> None:
                 kept.aliases[renamed[name]] = renamed[first]
             else:
                 raise UsageError(
-                    "one tensor in the model has different values in the checkpoint", seen=f"{first} and {name}", next="build the model without the tie"
+                    "one tensor in the model has different values in the checkpoint",
+                    seen=f"{first} and {name}",
+                    next="build the model without the tie",
                 )
         if first:
             kept.aliases |= {renamed[name]: renamed[first] for name in group if renamed[name] not in kept.tensors}
@@ -208,9 +210,15 @@ def _describe(
         rounding=[plan.roundings[slot.name] for slot in plan.slots if slot.name in plan.roundings] if written else [],
         inputs=[InputFile(name=file.name, size=file.size, sha256=digests.get(id(file))) for file in inputs],
         notes=[*chosen.notes, *kept.notes],
-        options={n: v for n, v in msgspec.to_builtins(options).items() if v not in ("", False, [], (), {}) and n not in ("base", "factory", "counters")}
-        | ({} if options.counters else {"counters": False}),
+        options=_stated(options),
     )
+
+
+def _stated(options: Options) -> dict[str, Any]:
+    """The options that say something; those that name places are told by the inputs."""
+    plain = msgspec.to_builtins(options)
+    unsaid = msgspec.to_builtins(Options())
+    return {name: value for name, value in plain.items() if value != unsaid[name] and name not in ("base", "factory")}
 
 
 __all__ = ["Options", "RefusedError", "consolidate", "model_shapes"]

@@ -23,7 +23,9 @@ from mnnprep.cli.main import echo_json
 @click.option("--drop", multiple=True, metavar="REGEX", help="Names to leave out.")
 @click.option("--drop-counters", is_flag=True, help="Leave num_batches_tracked out.")
 @click.option("--dtype", default="", metavar="TYPE", help="float32, float16 or bfloat16 for every floating tensor.")
-@click.option("--join", multiple=True, metavar="REGEX=>AXIS", help="Along which axis tensor-parallel ranks are joined; the first rule that finds counts.")
+@click.option(
+    "--join", multiple=True, metavar="REGEX=>AXIS", help="Along which axis tensor-parallel ranks are joined; the first rule that finds counts."
+)
 @click.option("--base", default="", metavar="CKPT", help="The model that a LoRA adapter is merged into.")
 @click.option("--no-hash", is_flag=True, help="Leave the sha256 of inputs and output out: the bytes go from file to file.")
 @click.option("--force", is_flag=True, help="Replace an output that is there.")

@@ -32,12 +32,13 @@ def converted(name: str, tensor: Tensor, target: str, rounding: Rounding) -> Ite
     """
     source, wanted = numpy_dtype(tensor.dtype), numpy_dtype(target)
     # The difference of a number and its rounding is exact in the wider type (Sterbenz), so float32 is enough for float32.
-    wide = np.float64 if source == np.float64 else np.float32
+    wide: npt.DTypeLike = np.float64 if source == np.float64 else np.float32
     for block in tensor.blocks():
         values = block.view(source)
         with np.errstate(over="ignore", invalid="ignore"):
             rounded = values.astype(wanted)
-            exact, after = values.astype(wide, copy=False), rounded.astype(wide)
+            exact: npt.NDArray[Any] = values.astype(wide, copy=False)
+            after: npt.NDArray[Any] = rounded.astype(wide)
             error = np.abs(exact - after)
         if not np.isfinite(after).all():
             finite = np.isfinite(exact)

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from mnnprep.weights.files import File
 from mnnprep.weights.part import Part
+from mnnprep.weights.plan import bytes_of
 from mnnprep.weights.segments import Copy, Make, Segment, remaining
 
 WORKERS = 3
@@ -90,7 +91,7 @@ def _copy(segment: Copy, output: int) -> None:
 def _make(segment: Make, output: int) -> None:
     at = segment.at
     for block in segment.blocks():
-        view = memoryview(block.reshape(-1).view("u1"))
+        view = bytes_of(block)
         write_all(output, view, at)
         at += len(view)
     segment.release()

@@ -58,7 +58,9 @@ def read(directory: Place, load: Read) -> Content:
             ranks[int(found[1])] = name
     models = [name for name in names if MODEL_FILE.match(name)]
     if not models:
-        raise RefusedError("the model states of a DeepSpeed checkpoint are missing", seen=directory.name, next="put *_model_states.pt beside the others")
+        raise RefusedError(
+            "the model states of a DeepSpeed checkpoint are missing", seen=directory.name, next="put *_model_states.pt beside the others"
+        )
     model = _texts(load(directory.join(models[0])).tree)
     states = [_texts(load(directory.join(ranks[rank])).tree.get("optimizer_state_dict") or {}) for rank in sorted(ranks)]
     stage = {_number(state.get("zero_stage")) for state in states}

@@ -24,7 +24,18 @@ from mnnprep.weights.torchfile import Archive, read_legacy
 
 METADATA = ".metadata"
 METADATA_LIMIT = 1 << 30
-DAMAGE = (ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile)
+DAMAGE = (
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 
 
 class _Item(File):

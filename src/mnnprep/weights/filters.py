@@ -21,8 +21,10 @@ from mnnprep.weights.shards import same_values
 # Components of flat names that only training needs: torch.optim's and Megatron's names, Keras' and TensorFlow's slots.
 GRADIENT = frozenset({"grad", "main_grad", "grad_buffer", "gradients"})
 OPTIMIZER = frozenset(
-    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "optimizer", "optim", "_optimizer", "optimizer_weights", ".OPTIMIZER_SLOT", "OPTIMIZER_SLOT", "Adam",
-     "Adam_1", "Momentum", "RMSProp", "beta1_power", "beta2_power", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH"}
+    {
+        "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "optimizer", "optim", "_optimizer", "optimizer_weights", ".OPTIMIZER_SLOT",
+        "OPTIMIZER_SLOT", "Adam", "Adam_1", "Momentum", "RMSProp", "beta1_power", "beta2_power", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH",
+    }
 )  # fmt: skip
 SCALER = frozenset({"loss_scaler", "grad_scaler", "amp_scaler", "_growth_tracker", "loss_scale"})
 COUNTER = "num_batches_tracked"
@@ -76,7 +78,9 @@ def _regex(option: str, text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise UsageError(f"{option} is given no regular expression", seen=f"{text}: {error}", next="mend it; dots and brackets need a backslash") from error
+        raise UsageError(
+            f"{option} is given no regular expression", seen=f"{text}: {error}", next="mend it; dots and brackets need a backslash"
+        ) from error
 
 
 def apply(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], rules: Rules, *, averaged: bool, fitted: bool) -> Kept:
@@ -185,7 +189,9 @@ def _rename(kept: Kept, rules: Rules) -> None:
             try:
                 new = pattern.sub(replacement, new)
             except (re.error, IndexError) as error:
-                raise UsageError("a --rename replacement does not fit its pattern", seen=f"{replacement}: {error}", next="refer to groups as \\1") from error
+                raise UsageError(
+                    "a --rename replacement does not fit its pattern", seen=f"{replacement}: {error}", next="refer to groups as \\1"
+                ) from error
         return new
 
     tensors: dict[str, Tensor] = {}

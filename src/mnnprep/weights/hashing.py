@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from mnnprep.weights.copying import BUFFER, Progress, write_all
 from mnnprep.weights.files import File
 from mnnprep.weights.part import Part
+from mnnprep.weights.plan import bytes_of
 from mnnprep.weights.segments import Copy, Segment, remaining
 
 BUFFERS = 10
@@ -222,7 +223,7 @@ def _chunks(segments: Sequence[Segment], header: int, output: int, start: int, f
         else:
             at = segment.at
             for block in segment.blocks():
-                whole = memoryview(block.reshape(-1).view("u1"))
+                whole = bytes_of(block)
                 for begin in range(0, len(whole), BUFFER):
                     piece = whole[begin : begin + BUFFER]
                     buffer = free.get()

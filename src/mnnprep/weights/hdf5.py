@@ -1,7 +1,8 @@
 """HDF5 files of Keras (``.weights.h5`` and older) as plans: every numeric dataset, by its path.
 
 Format facts (keras/src/saving/saving_lib.py): ``layers/NAME/vars/0`` and so on, the optimizer under ``optimizer/vars``; before Keras 3
-``LAYER/LAYER/kernel:0`` under ``model_weights`` or at the root.  A contiguous dataset lies at one offset (H5Dget_offset); others are read through h5py.
+``LAYER/LAYER/kernel:0`` under ``model_weights`` or at the root.  A contiguous dataset lies at one offset (H5Dget_offset);
+others are read through h5py.
 """
 
 from __future__ import annotations

@@ -27,10 +27,9 @@ USUAL_NAMES = (
 ADAPTER_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".h5", ".keras")
 DAMAGE = (
-    ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError, NotImplementedError, RuntimeError,
-    struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
+    ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError, NotImplementedError,
+    RuntimeError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
 )  # fmt: skip
-
 Join = Callable[[str, Tensor], Tensor]
 
 
@@ -42,7 +41,10 @@ class Reading:
     script: bool = False
 
 
-def read_content(place: Place, reading: Reading = Reading()) -> tuple[Content, Join | None]:
+DEFAULT = Reading()
+
+
+def read_content(place: Place, reading: Reading = DEFAULT) -> tuple[Content, Join | None]:
     """Everything that the checkpoint at *place* (a file, an index of shards, a directory, a prefix) holds.
 
     The function, if any, makes the whole of a tensor that is spread over ranks.
@@ -129,8 +131,6 @@ def adapter_file(directory: Place) -> Place | None:
     if not (directory.is_dir() or directory.system is not None) or not directory.join(lora.CONFIG).is_file():
         return None
     return next((directory.join(name) for name in ADAPTER_NAMES if directory.join(name).is_file()), None)
-
-
 
 
 def _tensorflow_index(directory: Place, names: list[str]) -> str:

@@ -62,7 +62,7 @@ class Merged(Tensor):
             count = min(step, rows - at)
             base = whole.box((at, *(0 for _ in self.shape[1:])), (count, *self.shape[1:])).view(dtype)
             delta = (left[at : at + count] @ right) * self.scale
-            yield (base.reshape(count, width).astype(np.float64) + delta).astype(dtype).view(base.dtype).reshape(-1).view(_raw(dtype))
+            yield (base.reshape(count, width).astype(np.float64) + delta).astype(dtype).reshape(-1).view(_raw(dtype))
 
     def array(self) -> npt.NDArray[Any]:
         return np.concatenate(list(self.blocks())).reshape(self.shape)
@@ -91,7 +91,9 @@ def read_config(directory: Place) -> dict[str, Any]:
     if config.get("bias", "none") != "none":
         used.append(f"bias {config['bias']}")
     if used:
-        raise RefusedError("this kind of LoRA can't be merged here", seen=listed(used), next="merge it with peft's merge_and_unload and save the model")
+        raise RefusedError(
+            "this kind of LoRA can't be merged here", seen=listed(used), next="merge it with peft's merge_and_unload and save the model"
+        )
     return dict(config)
 
 
@@ -149,9 +151,7 @@ def _merged(name: str, base: Tensor, parts: Mapping[str, Tensor], config: Mappin
     if a is None or b is None or base.dtype not in FLOATING or a.dtype not in FLOATING or b.dtype not in FLOATING or len(a.shape) < 2:
         return None
     rank = a.shape[0]
-    if embedding:  # W (words, width) + (B A)^T
-        fits = base.shape == (a.shape[1], b.shape[0]) and b.shape[1] == rank
-    elif config.get("fan_in_fan_out"):
+    if embedding or config.get("fan_in_fan_out"):  # W (words, width), or (in, out): W + s (BA)^T
         fits = base.shape == (a.shape[1], b.shape[0]) and b.shape[1] == rank
     else:
         fits = base.shape == (b.shape[0], *a.shape[1:]) and math.prod(b.shape[1:]) == rank

@@ -113,7 +113,7 @@ def disk_full(target: Path, needed: int, free: int) -> RefusedError:
     )  # fmt: skip
 
 
-class translated(contextlib.AbstractContextManager[None]):  # noqa: N801
+class translated(contextlib.AbstractContextManager[None]):
     """Within, a full disk becomes a RefusedError; what was synced can be resumed."""
 
     def __init__(self, target: Path) -> None:

@@ -124,7 +124,8 @@ class Tensor:
                 continue
             strides = piece.strides if piece.strides is not None else row_major(piece.shape)
             offset = piece.offset + item * sum((lo - s) * step for lo, s, step in zip(low, piece.start, strides, strict=True))
-            target = out[(..., *(slice(lo - b, h - b) for lo, h, b in zip(low, high, begin, strict=True)))]  # a view, also of a scalar
+            where: tuple[Any, ...] = (..., *(slice(lo - b, h - b) for lo, h, b in zip(low, high, begin, strict=True)))
+            target = out[where]  # a view, also of a scalar
             _fill(target, piece.file, offset, strides, item)
         return out
 
@@ -199,10 +200,15 @@ def boxes(shape: Shape, item: int, limit: int) -> Iterator[tuple[Shape, Shape]]:
             yield begin, (*(1 for _ in lead), min(step, shape[axis] - at), *shape[axis + 1 :])
 
 
+def bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    """The memory of a contiguous array, to be read or filled."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _fill(out: npt.NDArray[Any], file: File, offset: int, strides: Shape, item: int) -> None:
     """Read the strided elements into *out*; where gaps dominate, the widest axis is halved."""
     if out.flags.c_contiguous and packed(out.shape, strides):
-        file.read_into(offset, memoryview(out.reshape(-1).view(np.uint8)))
+        file.read_into(offset, bytes_of(out))
         return
     span = item * (1 + sum((n - 1) * step for n, step in zip(out.shape, strides, strict=True)))
     if span <= max(2 * out.nbytes, SPARSE):

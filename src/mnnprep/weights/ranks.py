@@ -38,7 +38,9 @@ def parse_join(rule: str) -> JoinRule:
         if arrow and pattern:
             return JoinRule(re.compile(pattern), int(axis))
     except (ValueError, re.error) as error:
-        raise UsageError("a --join rule could not be read", seen=f"{rule}: {error}", next="write 'REGEX=>AXIS', for example 'query.weight=>0'") from error
+        raise UsageError(
+            "a --join rule could not be read", seen=f"{rule}: {error}", next="write 'REGEX=>AXIS', for example 'query.weight=>0'"
+        ) from error
     raise UsageError("a --join rule could not be read", seen=rule, next="write 'REGEX=>AXIS', for example 'query.weight=>0'")
 
 
@@ -49,7 +51,9 @@ def find(names: Sequence[str]) -> dict[int, str]:
         if found := RANK.match(name):
             if found[3]:
                 raise RefusedError(
-                    "this checkpoint is cut over pipeline stages too", seen=name, next="merge the stages with the tool of the training framework first"
+                    "this checkpoint is cut over pipeline stages too",
+                    seen=name,
+                    next="merge the stages with the tool of the training framework first",
                 )
             sets.setdefault((found[1], found[4]), {})[int(found[2])] = name
     complete = [members for members in sets.values() if len(members) > 1]
@@ -85,7 +89,7 @@ def read(directory: Place, members: dict[int, str], rules: tuple[JoinRule, ...],
         raise UsageError(
             "the ranks hold different values of a tensor, and no rule says how to join them",
             seen=f"{name}: {', '.join(str(list(part.shape)) for part in whole[:8])}",
-            next="give the axis for such names with --join 'REGEX=>AXIS' (Megatron: 0 for column-parallel layers and embeddings, 1 for row-parallel ones)",
+            next="give the axis for such names with --join 'REGEX=>AXIS' (Megatron: 0 for column-parallel layers, 1 for row-parallel ones)",
         )
 
     foreign = frozenset().union(*(content.foreign for content in contents))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnnprep import deps
+from mnnprep.errors import UsageError
 from mnnprep.weights import layouts, lora
 from mnnprep.weights.content import Content, listed
-from mnnprep.weights.dtypes import FLOATING
 from mnnprep.weights.files import Files, LocalFile, Place
 from mnnprep.weights.layouts import Join, Reading
 from mnnprep.weights.plan import Tensor
@@ -50,7 +50,7 @@ class State:
 
 
 def plan_state(
-    place: Place, expected: Expected | None = None, *, reading: Reading = Reading(), ema: bool = False, at: str = "", base: str = ""
+    place: Place, expected: Expected | None = None, *, reading: Reading = layouts.DEFAULT, ema: bool = False, at: str = "", base: str = ""
 ) -> Chosen:
     """The plan of the state dict in the checkpoint at *place*; every layout of :mod:`mnnprep.weights.layouts`, and LoRA adapters over *base*.
 
@@ -79,10 +79,10 @@ def _with_adapter(place: Place, adapter: Place, expected: Expected | None, readi
     named = base or str(config.get("base_model_name_or_path") or "")
     target = place.files.at(named) if named else None
     if target is None or not (target.exists() or base):
-        from mnnprep.errors import UsageError
-
         raise UsageError(
-            "this is a LoRA adapter, and its base model is not here", seen=named or "no base is named", next="give the base model's weights with --base PATH"
+            "this is a LoRA adapter, and its base model is not here",
+            seen=named or "no base is named",
+            next="give the base model's weights with --base PATH",
         )
     below = plan_state(target, expected, reading=reading, ema=ema, at=at)
     content = layouts.read_content(adapter, reading)[0]
@@ -132,7 +132,3 @@ def materialize(tensors: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
             made[id(tensor)] = value
         loaded[name] = made[id(tensor)]
     return loaded
-
-
-def is_floating(tensor: Tensor) -> bool:
-    return tensor.dtype in FLOATING

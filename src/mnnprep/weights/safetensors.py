@@ -49,7 +49,9 @@ def read(file: File) -> Content:
         tensor = stored(dtype, entry.shape, file, 8 + length + begin)
         if begin != at or end - begin != byte_size(dtype, tensor.elements):
             raise damaged(
-                file.name, file.size, f"tensor {name}, {entry.dtype} {list(entry.shape)}, takes {tensor.nbytes} bytes from {at}, its offsets say {begin} to {end}"
+                file.name,
+                file.size,
+                f"tensor {name}, {entry.dtype} {list(entry.shape)}, takes {tensor.nbytes} bytes from {at}, its offsets say {begin} to {end}",
             )
         tensors[name] = tensor
         at = end

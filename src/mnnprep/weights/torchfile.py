@@ -29,25 +29,35 @@ CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:  .*\n|\n)*)", re.MULTILINE)
 MEMBERS = re.compile(r"^  __(?:parameters|buffers)__ = \[(.*)\]$", re.MULTILINE)
 
 
-class _Record(Window):
+class _Record(File):
     """A stored zip record; where its bytes begin is read when they are asked for."""
 
     def __init__(self, parent: File, entry: zipfile.ZipInfo) -> None:
-        super().__init__(parent, -1, entry.file_size)
+        self.name = parent.name
+        self.size = entry.file_size
+        self._parent = parent
         self._entry = entry
+        self._window: Window | None = None
 
-    @property
-    def base(self) -> int:
-        if self._base < 0:
-            head = self.parent.read(self._entry.header_offset, 30)
+    def _bytes(self) -> Window:
+        if self._window is None:
+            head = self._parent.read(self._entry.header_offset, 30)
             if head[:4] != b"PK\x03\x04":
                 raise RefusedError("a record of the archive is not where its directory says", seen=self._entry.filename, next="download it again")
-            self._base = self._entry.header_offset + 30 + sum(struct.unpack("<2H", head[26:30]))
-        return self._base
+            begin = self._entry.header_offset + 30 + sum(struct.unpack("<2H", head[26:30]))
+            if begin + self.size > self._parent.size:
+                raise zipfile.BadZipFile(f"the record {self._entry.filename} reaches beyond the file")
+            self._window = Window(self._parent, begin, self.size)
+        return self._window
 
-    @base.setter
-    def base(self, value: int) -> None:
-        self._base = value
+    def _read(self, offset: int, count: int) -> bytes:
+        return self._bytes().read(offset, count)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        self._bytes().read_into(offset, view)
+
+    def locate(self, offset: int) -> tuple[File, int]:
+        return self._bytes().locate(offset)
 
 
 class Archive:
@@ -126,7 +136,9 @@ def read_zip(file: File, *, script: bool = False) -> Content:
             seen=file.name,
             next="give it as the source itself, without a factory; or save its weights with torch.save(model.state_dict(), FILE)",
         )
-    return Content(_members(archive.load(foreign), "", _declared(archive)), "TorchScript", notes=("the parameters and buffers of a TorchScript program",))
+    return Content(
+        _members(archive.load(foreign), "", _declared(archive)), "TorchScript", notes=("the parameters and buffers of a TorchScript program",)
+    )
 
 
 def _declared(archive: Archive) -> dict[str, frozenset[str]]:

@@ -117,7 +117,13 @@ def make_plan(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], dtype: 
 
 
 def write(
-    plan: OutputPlan, target: Path, inputs: list[File], *, hashed: bool, progress: Progress, manifest: Callable[[str | None, dict[int, str]], Consolidated]
+    plan: OutputPlan,
+    target: Path,
+    inputs: list[File],
+    *,
+    hashed: bool,
+    progress: Progress,
+    manifest: Callable[[str | None, dict[int, str]], Consolidated],
 ) -> Consolidated:
     """Write the file, then its manifest, then give the file its name.
 
@@ -133,14 +139,15 @@ def write(
             write_all(part.descriptor, memoryview(plan.header), 0)
             for file in inputs:
                 advise(file)
-            digest, digests = None, {}
+            digest: str | None = None
+            digests: dict[int, str] = {}
             if hashed:
                 digest, digests = copy_and_hash(plan.segments, len(plan.header), part, start, inputs, progress)
             else:
                 copy_all(plan.segments, part, start, progress)
             result = manifest(digest, digests)
-            with atomic_write(manifest_path(target)) as file:
-                file.write(canonical_json(result))
+            with atomic_write(manifest_path(target)) as book:
+                book.write(canonical_json(result))
             part.finish()
     finally:
         part.close()
