@@ -6,14 +6,17 @@ Strings and numbers only; the steps run in workers, which import what they need.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnnprep.errors import UsageError
 
 
 @dataclass(frozen=True)
 class ArtifactFormat:
-    """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it."""
+    """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it.
+
+    ``locate`` is the step that finds the nodes of an operator, empty where there is none.
+    """
 
     name: str
     run: str
@@ -21,21 +24,31 @@ class ArtifactFormat:
     preload: tuple[str, ...]
     frontend: str
     runtime: str
+    locate: str = ""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One method with its options. ``traces``: a decision on data is frozen into the artifact."""
+    """One method with its options.
+
+    ``traces``: a decision on data is frozen into the artifact; ``for_decisions``: it differs from the
+    methods before it only for a source that decides on data.
+    """
 
     method: str
     target: str
     opset: int = 0
     traces: bool = False
+    for_decisions: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a kind of source is prepared. ``weights_in_file``: the source is its own record of weights."""
+    """How a kind of source is prepared.
+
+    ``load`` is the step that loads it once for the others, where that is slow; ``weights_in_file``: the
+    source is its own record of weights.
+    """
 
     framework: str
     preload: tuple[str, ...]
@@ -43,6 +56,7 @@ class Plan:
     export: str
     methods: tuple[Attempt, ...]
     weights_in_file: bool = False
+    load: str = ""
 
     def targets(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(a.target for a in self.methods))
@@ -64,8 +78,10 @@ class Plan:
             )
         if method != "auto":
             chosen = chosen[:1]
-        return [Attempt(a.method, a.target, max(opset, a.opset) if a.opset else 0, a.traces) for a in chosen]
+        return [replace(a, opset=max(opset, a.opset) if a.opset else 0, for_decisions=a.for_decisions and method == "auto") for a in chosen]
 
+
+LIVE_MODULE = "mnnprep.formats.torch.live"  # takes a live object for the time of a run
 
 ARTIFACTS = {
     "onnx": ArtifactFormat(
@@ -75,6 +91,7 @@ ARTIFACTS = {
         ("numpy", "onnx", "onnxruntime"),
         "ONNX",
         "onnxruntime",
+        "mnnprep.formats.onnx.steps:locate",
     ),
     "torchscript": ArtifactFormat(
         "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch"
@@ -84,14 +101,14 @@ ARTIFACTS = {
 _ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
 _ONNX_TRACE_LATER = Attempt("onnx-trace", "onnx", 17, traces=True)
 _ONNX_EXPORT = Attempt("onnx-export", "onnx", 18)
-_ONNX_SCRIPT = Attempt("onnx-script", "onnx", 13)
+_ONNX_SCRIPT = Attempt("onnx-script", "onnx", 1, for_decisions=True)
 _TRACE = Attempt("trace", "torchscript", traces=True)
 _SCRIPT = Attempt("script", "torchscript")
 
 
 def _torch(methods: Sequence[Attempt]) -> Plan:
     steps = "mnnprep.formats.torch.steps"
-    return Plan("torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods))
+    return Plan("torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods), load=f"{steps}:load_source")
 
 
 _MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _ONNX_SCRIPT, _TRACE, _SCRIPT))

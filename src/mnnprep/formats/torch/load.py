@@ -35,11 +35,21 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
 
+_kept: dict[str, Loaded] = {}
+
+
+def keep(source: Source) -> None:
+    """Load *source* and keep it for :func:`load` in the processes forked from this one."""
+    _kept[repr(source)] = load(source)
+
+
 def load(source: Source) -> Loaded:
     """Load *source*, put every submodule in inference mode.
 
     Raises UsageError or RefusedError; what the user's own code raises is told with its place.
     """
+    if repr(source) in _kept:
+        return _kept[repr(source)]
     torch = require("torch")
     torch.set_num_threads(1)
     _make_importable(source)
@@ -90,7 +100,7 @@ def _factory(source: Source) -> Loaded:
         made = function(**arguments)
     except MnnprepError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"the factory raised {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
@@ -117,9 +127,10 @@ def find_factory(target: str) -> Any:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may well leave
         raise UsageError(
-            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}", next=f"check that `python -c 'import {Path(place).stem}'` works here",
+            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}",
+            next=f"check that `python -c 'import {Path(place).stem}'` works here",
         ) from error  # fmt: skip
     function: Any = module
     for part in name.split("."):
@@ -192,7 +203,27 @@ def _program(source: Source) -> Loaded:
             seen=", ".join(map(str, program.graph_signature.user_inputs)),
             next="export it with tensor inputs",
         )
-    return Loaded(program.module(), user, _arrays(tensors), dynamic, program)
+    return Loaded(_called_by_name(program, user), user, _arrays(tensors), dynamic, program)
+
+
+def _called_by_name(program: Any, names: list[str]) -> Any:
+    """The program's module, with its inputs taken by *names*, however it was exported to be called."""
+    torch = require("torch")
+    positional, by_keyword = program.call_spec.in_spec.children()
+    count, keywords = positional.num_leaves, by_keyword.context or []
+
+    class Program(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program.module()
+            for module in self.modules():  # an exported graph has no mode to put it in: what it does, its operators say
+                module.training = False
+
+        def forward(self, **tensors: Any) -> Any:
+            values = [tensors[n] for n in names]
+            return self.program(*values[:count], **dict(zip(keywords, values[count:], strict=True)))
+
+    return Program()
 
 
 def _pickled(source: Source) -> Loaded:
@@ -219,7 +250,15 @@ def _live(source: Source) -> Loaded:
 
 
 def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    return {n: t.detach().cpu().numpy().copy() for n, t in tensors.items()}
+    """Raises UsageError for a tensor that NumPy has no dtype for (bfloat16 and smaller)."""
+    arrays = {}
+    for name, tensor in tensors.items():
+        try:
+            arrays[name] = tensor.detach().cpu().numpy().copy()
+        except TypeError as error:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=dtype, next="use one of " + ", ".join(DTYPES)) from error
+    return arrays
 
 
 def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
@@ -239,7 +278,8 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
     if not loaded.example:
         raise UsageError(
             "the inputs of this model are not known", seen=f"forward({', '.join(names)})",
-            next="give each with --input, for example --input '%s=float32[batch,3,224,224]', or let the factory return (model, example_inputs)" % (names[0] if names else "x"),
+            next=f"give each with --input, for example --input '{(names or ['x'])[0]}=float32[batch,3,224,224]', "
+            "or let the factory return (model, example_inputs)",
         )  # fmt: skip
     specs = []
     for name, array in loaded.example.items():

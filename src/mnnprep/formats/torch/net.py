@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
+
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
@@ -67,6 +69,8 @@ class TorchNet:
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
         """Index ranges, from the tables that the inputs look up in one run."""
+        if not any(np.issubdtype(a.dtype, np.integer) for a in inputs.values()):
+            return {}
         torch = require("torch")
         tensors = {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}
         watch = Watch()
@@ -96,8 +100,8 @@ class TorchNet:
         ]
         if isinstance(self.module, torch.jit.ScriptModule):
             left += script_leftovers(self.module)
-        elif isinstance(self.module, torch.fx.GraphModule):
-            left += program_leftovers(self.module)
+        for graph in (m for m in self.module.modules() if isinstance(m, torch.fx.GraphModule)):
+            left += program_leftovers(graph)
         if left:
             shown = "; ".join(left[:10]) + (f"; and {len(left) - 10} more" if len(left) > 10 else "")
             return failed("inference_mode", f"{shown}; make it follow eval(), or leave it out of the model", subject=left[0])
