@@ -136,6 +136,15 @@ def test_a_part_of_another_plan_is_not_gone_on_with(tmp_path: Path) -> None:
         assert out.read_bytes() == right
 
 
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_checkpoint_that_changes_while_it_is_read(tmp_path: Path, hashed: bool) -> None:
+    source = tmp_path / "source"
+    checkpoint(source, 4)
+    with pytest.raises(RefusedError, match="changed while it was read"):
+        consolidate(source, tmp_path / "out", hashed=hashed, progress=lambda *_: os.utime(source / "2.safetensors", (0, 0)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_runs_at_once(tmp_path: Path) -> None:
     source = tmp_path / "source"
     checkpoint(source, 4)

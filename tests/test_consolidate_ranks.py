@@ -132,6 +132,19 @@ def test_a_distributed_checkpoint_of_one_process(tmp_path: Path) -> None:
     assert_equal(tmp_path / "out.safetensors", right)
 
 
+def test_a_distributed_checkpoint_goes_into_a_module_without_a_file_between(tmp_path: Path) -> None:
+    from mnnprep.weights.apply import load_into
+
+    torch.manual_seed(0)
+    right = torch.nn.Linear(5, 7)
+    path = dcp(tmp_path / "c", {"model": {"net." + n: v.detach() for n, v in right.state_dict().items()}, "optim": {"m": torch.ones(7, 5)}})
+    module = torch.nn.Linear(5, 7)
+    notes = load_into(module, path)
+    assert torch.equal(module.weight, right.weight)
+    assert torch.equal(module.bias, right.bias)
+    assert "prefix 'net.' stripped" in notes
+
+
 def test_what_is_wrong_with_a_distributed_checkpoint(tmp_path: Path) -> None:
     path = dcp(tmp_path / "c", {"model": {"a": torch.ones(50, 60), "b": torch.ones(3)}})
     data = next(path.glob("*.distcp"))

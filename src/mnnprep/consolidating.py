@@ -194,7 +194,8 @@ def _refuse_own_input(target: Path, inputs: list[File]) -> None:
 
 
 def _describe(
-    plan: OutputPlan, kept: filters.Kept, chosen: Chosen, options: Options, inputs: list[File], digests: Mapping[int, str], digest: str | None, *, written: bool
+    plan: OutputPlan, kept: filters.Kept, chosen: Chosen, options: Options, inputs: list[File], digests: Mapping[int, str], digest: str | None,
+    *, written: bool,
 ) -> Consolidated:  # fmt: skip
     origin = {new: old for old, new in kept.renamed.items()}
     return Consolidated(

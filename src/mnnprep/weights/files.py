@@ -63,6 +63,10 @@ class File:
         """What changes when the file does."""
         return f"{self.name}:{self.size}"
 
+    def changed(self) -> bool:
+        """Whether something wrote to it since it was opened; False where that can't be told."""
+        return False
+
     def locate(self, offset: int) -> tuple[File, int]:
         """The file that really holds *offset*, and where in it."""
         return self, offset
@@ -83,7 +87,7 @@ class LocalFile(File):
         self.name = name
         state = path.stat()
         self.size = state.st_size
-        self._identity = f"{name}:{state.st_size}:{state.st_mtime_ns}:{state.st_ino}"
+        self._identity = _local_identity(name, state)
         self._descriptor = -1
         self._lock = threading.Lock()
 
@@ -117,11 +121,19 @@ class LocalFile(File):
     def identity(self) -> str:
         return self._identity
 
+    def changed(self) -> bool:
+        state = os.stat(self.path)
+        return self._identity != _local_identity(self.name, state)
+
     def close(self) -> None:
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
+
+
+def _local_identity(name: str, state: os.stat_result) -> str:
+    return f"{name}:{state.st_size}:{state.st_mtime_ns}:{state.st_ino}"
 
 
 class RemoteFile(File):

@@ -14,6 +14,7 @@ import msgspec
 import numpy.typing as npt
 
 from mnnprep.core.files import atomic_write, canonical_json
+from mnnprep.errors import RefusedError, UsageError
 from mnnprep.weights import segments as seg
 from mnnprep.weights.convert import Rounding, converted
 from mnnprep.weights.copying import Progress, advise, copy_all, write_all
@@ -145,6 +146,10 @@ def write(
                 digest, digests = copy_and_hash(plan.segments, len(plan.header), part, start, inputs, progress)
             else:
                 copy_all(plan.segments, part, start, progress)
+            if changed := [file.name for file in inputs if file.changed()]:
+                raise RefusedError(
+                    "the checkpoint was changed while it was read", seen=", ".join(changed[:5]), next="run it again when nothing writes to it"
+                )
             result = manifest(digest, digests)
             with atomic_write(manifest_path(target)) as book:
                 book.write(canonical_json(result))
@@ -161,8 +166,6 @@ def manifest_path(target: Path) -> Path:
 
 def check_target(target: Path, force: bool) -> None:
     """Raise UsageError when the output is there (unless *force*), is no file, or its directory is not."""
-    from mnnprep.errors import UsageError
-
     if target.is_dir():
         raise UsageError("the output is a directory", seen=str(target), next="give the path of a file, such as out.safetensors")
     if not target.parent.is_dir():
