@@ -197,11 +197,12 @@ def run(size: int, parent: Path | None, runs: int, only: list[str]) -> tuple[lis
         commands = ways(directory, wanted)
         for _ in range(runs):
             for name, (command, _) in commands.items():
-                print(f"{name} ...", file=sys.stderr, flush=True)
                 for left in (*directory.glob("out.safetensors*"), *directory.glob("other.*")):
                     left.unlink()
                 os.sync()
-                costs.setdefault(name, []).append(measure(command))
+                cost = measure(command)
+                costs.setdefault(name, []).append(cost)
+                print(f"{name}: {cost.seconds:.2f} s, {cost.peak >> 20} MiB", file=sys.stderr, flush=True)
         middle = {name: statistics.median(cost.seconds for cost in found) for name, found in costs.items()}
         for name, (command, beside) in commands.items():
             peak = max(cost.peak for cost in costs[name])

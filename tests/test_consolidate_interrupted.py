@@ -167,7 +167,7 @@ def test_a_disk_that_becomes_full(tmp_path: Path, module: Any, monkeypatch: pyte
     monkeypatch.setattr(os, "copy_file_range", full)
     with pytest.raises(RefusedError, match="became full"):
         consolidate(source, tmp_path / "out", hashed=module is hashing)
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:

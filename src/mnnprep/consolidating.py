@@ -14,7 +14,7 @@ import msgspec
 from mnnprep import __version__
 from mnnprep.core.messages import Source
 from mnnprep.core.request import DEFAULT_TIMEOUT, Request
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import UsageError
 from mnnprep.isolate.host import Host, StepFailed, internal
 from mnnprep.weights import filters, ranks, writer
 from mnnprep.weights.content import listed
@@ -23,7 +23,8 @@ from mnnprep.weights.files import File, Files
 from mnnprep.weights.layouts import Reading
 from mnnprep.weights.messages import ModelShapes
 from mnnprep.weights.read import Chosen, plan_state
-from mnnprep.weights.select import Expected, words_of
+from mnnprep.weights.select import AVERAGED, Expected, words_of
+from mnnprep.weights.shards import same_values
 from mnnprep.weights.writer import Consolidated, InputFile, OutputPlan, Written
 
 Progress = Callable[[int, int], None]
@@ -135,7 +136,7 @@ def _kept(chosen: Chosen, expected: Expected | None, rules: filters.Rules) -> fi
             "several state dicts of the checkpoint fit the model equally well and differ", seen=", ".join(chosen.rivals[:10]),
             next="name the one you mean with --at",
         )  # fmt: skip
-    averaged = any("averaged weights (EMA)" in note for note in chosen.notes) or bool(words_of(_place(chosen)) & filters.AVERAGED)
+    averaged = any("averaged weights (EMA)" in note for note in chosen.notes) or bool(words_of(_place(chosen)) & AVERAGED)
     tensors = dict(chosen.tensors)
     strangers = []
     if expected is not None:
@@ -173,7 +174,7 @@ def _tie(kept: filters.Kept, expected: Expected) -> None:
     for group in expected.tied:
         first, *others = [name for name in expected.shapes if name in group and renamed[name] in kept.tensors] or [""]
         for name in others:
-            if filters.same_values(kept.tensors[renamed[first]], kept.tensors[renamed[name]]):
+            if same_values(kept.tensors[renamed[first]], kept.tensors[renamed[name]]):
                 del kept.tensors[renamed[name]]
                 kept.aliases[renamed[name]] = renamed[first]
             else:
@@ -220,6 +221,3 @@ def _stated(options: Options) -> dict[str, Any]:
     plain = msgspec.to_builtins(options)
     unsaid = msgspec.to_builtins(Options())
     return {name: value for name, value in plain.items() if value != unsaid[name] and name not in ("base", "factory")}
-
-
-__all__ = ["Options", "RefusedError", "consolidate", "model_shapes"]

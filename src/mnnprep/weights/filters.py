@@ -60,9 +60,6 @@ class Kept:
     renamed: dict[str, str] = field(default_factory=dict)
 
 
-__all__ = ["AVERAGED", "Kept", "LeftOut", "Rules", "apply", "parse_rules", "same_values"]
-
-
 def parse_rules(ema: bool, counters: bool, strip: Iterable[str], drop: Iterable[str], rename: Iterable[str]) -> Rules:
     """The text forms of the options. Raises UsageError."""
     pairs = []

@@ -149,14 +149,18 @@ def copy_and_hash(
                 flusher = threading.Thread(target=_sync, args=(part, done, failures), daemon=True)
                 flusher.start()
                 synced = done
+    except BaseException:
+        stop.set()
+        raise
     finally:
         for stage in stages:
             stage.close()
-        stop_now = any(stage.error for stage in stages) or failures
-        if stop_now:
+        if any(stage.error for stage in stages) or failures:
             stop.set()
         if flusher is not None:
             flusher.join()
+        if stop.is_set():
+            background.join()
     for error in [*(stage.error for stage in stages), *failures]:
         if error is not None:
             raise error

@@ -101,6 +101,12 @@ class Part:
             os.close(directory)
         self._journal.unlink(missing_ok=True)
 
+    def abandon(self, resumable: bool) -> None:
+        """After a failure: what can't be gone on with is taken away."""
+        if not resumable or not self._journal.exists():
+            self.path.unlink(missing_ok=True)
+            self._journal.unlink(missing_ok=True)
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.descriptor)

@@ -171,11 +171,16 @@ def check_tiling(name: str, grid: Shape, pieces: tuple[Piece, ...]) -> None:
     if total != math.prod(grid):
         raise _untiled(name, grid, f"its {len(pieces)} pieces hold {total} of {math.prod(grid)} elements")
     ordered = sorted((p for p in pieces if p.elements), key=lambda p: p.start)
-    for one, other in itertools.combinations(ordered, 2):
-        if one.start and other.start[0] >= one.start[0] + one.shape[0]:
-            continue
-        if all(a < b + m and b < a + n for a, n, b, m in zip(one.start, one.shape, other.start, other.shape, strict=True)):
-            raise _untiled(name, grid, f"the pieces at {one.start} and {other.start} overlap")
+    for index, one in enumerate(ordered):
+        for other in (ordered[k] for k in range(index + 1, len(ordered))):
+            if one.start and other.start[0] >= one.start[0] + one.shape[0]:
+                break  # and so do all that follow
+            _require_apart(name, grid, one, other)
+
+
+def _require_apart(name: str, grid: Shape, one: Piece, other: Piece) -> None:
+    if all(a < b + m and b < a + n for a, n, b, m in zip(one.start, one.shape, other.start, other.shape, strict=True)):
+        raise _untiled(name, grid, f"the pieces at {one.start} and {other.start} overlap")
 
 
 def _untiled(name: str, grid: Shape, reason: str) -> RefusedError:

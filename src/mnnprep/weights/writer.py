@@ -154,6 +154,9 @@ def write(
             with atomic_write(manifest_path(target)) as book:
                 book.write(canonical_json(result))
             part.finish()
+    except BaseException:
+        part.abandon(resumable=not plan.roundings)
+        raise
     finally:
         part.close()
     return result
