@@ -29,6 +29,7 @@ def copy_all(segments: Sequence[Segment], part: Part, start: int, progress: Prog
     finished: dict[int, int] = {}
     done = synced = start
     flushing: Future[None] | None = None
+    progress(start)
 
     def run(segment: Segment) -> Segment:
         if isinstance(segment, Copy):

@@ -126,6 +126,7 @@ def copy_and_hash(
             free.put(buffer)
 
     written = [start]
+    progress(start)
 
     def write(chunk: _Chunk) -> None:
         if not chunk.written:
