@@ -48,6 +48,9 @@ def prepare(
     memory: int = 0,
     trust: bool = False,
     force: bool = False,
+    signature: str = "",
+    outputs: Iterable[str] = (),
+    precision: str = "",
     tell: Tell = _silent,
 ) -> Manifest | None:
     """Prepare *source* for MNN, prove the result and write the bundle *output*.
@@ -61,7 +64,8 @@ def prepare(
 
     *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
     range, both ends included; *ranges* maps an input to the values it takes; *memory* is in bytes (0:
-    no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
+    no limit) and *timeout* in seconds, for every step; *signature* is a SavedModel's, *outputs* the end nodes of a TensorFlow graph or
+    checkpoint, *precision* ``float16`` or ``int8`` of a TFLite artifact; *tell* is called with each stage's one-line news.
 
     Returns the bundle's manifest, whatever its verdict.
 
@@ -91,6 +95,9 @@ def prepare(
         trust=trust,
         mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
         limits=Limits(timeout=timeout, memory=memory),
+        signature=signature,
+        outputs=tuple(outputs),
+        precision=precision,
     )
     if live:
         return prepare_live(request, source, example, Path(output), force=force, tell=tell)

@@ -22,6 +22,9 @@ from mnnprep.cli.main import echo_json
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="The values an input takes.")
 @click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: an .npz by input names, an .npy, or a directory of them.")
 @click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
+@click.option("--signature", default="", metavar="NAME", help="The signature of a SavedModel (default: serving_default).")
+@click.option("--outputs", default="", metavar="NODE,NODE", help="The output nodes of a TensorFlow graph or TF1 checkpoint.")
+@click.option("--precision", type=click.Choice(["float16", "int8"]), default=None, help="Of a TFLite artifact's weights; int8 needs --samples.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The seed of synthesized inputs.")
 @click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
@@ -32,7 +35,7 @@ from mnnprep.cli.main import echo_json
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
     ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], seed: int, mnnconvert: str, timeout: float, memory: str,
-    trust: bool, force: bool, as_json: bool,
+    trust: bool, force: bool, as_json: bool, signature: str, outputs: str, precision: str | None,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
 
@@ -48,7 +51,8 @@ def command(
     request = Request(
         source=source, weights=weights, to=to, method=method, opset=opset, wants=make_wants(inputs, dims, ranges, samples, seed),
         factory_args=parse_factory_args(factory_args), trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
-        limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0),
+        limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0), signature=signature,
+        outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), precision=precision or "",
     )  # fmt: skip
     started = time.monotonic()
     manifest = prepare(request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True))

@@ -24,6 +24,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """``source`` is a path or a factory; ``to`` empty means the format's default, then the next.
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
+    ``signature`` and ``outputs`` are as in :class:`Source`; ``precision`` is as in :class:`ExportJob`.
     """
 
     source: str
@@ -36,6 +37,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     trust: bool = False
     mnnconvert: str = ""
     limits: Limits = Limits()
+    signature: str = ""
+    outputs: tuple[str, ...] = ()
+    precision: str = ""
 
 
 def make_wants(inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0) -> Wants:

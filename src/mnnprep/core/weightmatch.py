@@ -6,6 +6,8 @@ output must be found, bit by bit, under a transformation that moves values and c
 * the same bytes, in any shape of the same elements;
 * with its axes permuted (a Linear's weight becomes the transposed operand of a MatMul);
 * reordered or joined with others (the gates of a recurrent layer, stacked query, key and value).
+
+Where a converter computes with weights beforehand, `core.foldmatch` follows it by arithmetic.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy.typing as npt
 
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
+from mnnprep.core.foldmatch import Derived, account
 
 Array = npt.NDArray[Any]
 SHOWN = 10
@@ -47,8 +50,16 @@ def _bits(array: Array) -> Array:
     return flat.view(f"u{flat.dtype.itemsize}") if flat.dtype.kind in "fiu" else flat.astype("u1")
 
 
-def match_weights(source: Arrays, artifact: Arrays) -> Check:
-    """The ``weights`` check. *source* holds the tensors that reach an output, *artifact* its initializers.
+def match_folded(record: Arrays, artifact: Arrays) -> Check:
+    """:func:`match_weights` for a record as in `Survey.weights`: ``used/NAME``, and ``derived/NAME`` with ``parents/NAME``."""
+    used = {n.removeprefix("used/"): a for n, a in record.items() if n.startswith("used/")}
+    names = [n.removeprefix("derived/") for n in record if n.startswith("derived/")]
+    return match_weights(used, artifact, {n: (record[f"derived/{n}"], [str(p) for p in record[f"parents/{n}"]]) for n in names})
+
+
+def match_weights(source: Arrays, artifact: Arrays, derived: Derived | None = None) -> Check:
+    """The ``weights`` check. *source* holds the tensors that reach an output, *artifact* its initializers;
+    *derived* is what the source computes from weights alone.
 
     Passes when each is found under one of the module's transformations; the counts of each kind
     are its numbers, with those of artifact tensors that are no parameter (constants of the code).
@@ -77,6 +88,9 @@ def match_weights(source: Arrays, artifact: Arrays) -> Check:
             counts["regrouped"] += 1
         else:
             missing.append(name)
+    folded = account({n: rest[n] for n in missing}, source, artifact, derived) if derived and missing else set()
+    missing = [n for n in missing if n not in folded]
+    counts |= {"folded": len(folded)} if folded else {}
     numbers = {**counts, "parameters": len(source), "artifact_tensors": len(artifact), "not_parameters": len(artifact) - len(taken)}
     if missing:
         shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")

@@ -6,14 +6,17 @@ Strings and numbers only; the steps run in workers, which import what they need.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnnprep.errors import UsageError
 
 
 @dataclass(frozen=True)
 class ArtifactFormat:
-    """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it."""
+    """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it.
+
+    ``packaged``: the converter in the MNN package has that frontend.
+    """
 
     name: str
     run: str
@@ -21,21 +24,25 @@ class ArtifactFormat:
     preload: tuple[str, ...]
     frontend: str
     runtime: str
+    packaged: bool = True
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One method with its options. ``traces``: a decision on data is frozen into the artifact."""
+    """One method with its options. ``traces``: a decision on data is frozen into the artifact;
+    ``precisions``: what it can make beside the source's own."""
 
     method: str
     target: str
     opset: int = 0
     traces: bool = False
+    precisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a kind of source is prepared. ``weights_in_file``: the source is its own record of weights."""
+    """How a kind of source is prepared. ``weights_in_file``: the source is its own record of weights;
+    ``replay``: the step that runs it on another source's cases (empty where there is none)."""
 
     framework: str
     preload: tuple[str, ...]
@@ -43,11 +50,12 @@ class Plan:
     export: str
     methods: tuple[Attempt, ...]
     weights_in_file: bool = False
+    replay: str = ""
 
     def targets(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(a.target for a in self.methods))
 
-    def attempts(self, to: str, method: str, opset: int) -> list[Attempt]:
+    def attempts(self, to: str, method: str, opset: int, precision: str = "") -> list[Attempt]:
         """The attempts in order for ``--to`` and ``--method`` (``auto``: all), opset search from *opset*.
 
         Raises UsageError for a target or method that this kind of source does not have.
@@ -62,9 +70,13 @@ class Plan:
                 seen=f"--method {method}",
                 next="choose auto, " + ", ".join(methods),
             )
+        if precision:
+            chosen = [a for a in chosen if precision in a.precisions]
+            if not chosen:
+                raise UsageError(f"nothing is made in {precision} here", seen=f"--precision {precision}", next="prepare a TensorFlow source --to tflite")
         if method != "auto":
             chosen = chosen[:1]
-        return [Attempt(a.method, a.target, max(opset, a.opset) if a.opset else 0, a.traces) for a in chosen]
+        return [replace(a, opset=max(opset, a.opset) if a.opset else 0) for a in chosen]
 
 
 ARTIFACTS = {
@@ -77,9 +89,18 @@ ARTIFACTS = {
         "onnxruntime",
     ),
     "torchscript": ArtifactFormat(
-        "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch"
+        "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch",
+        packaged=False,
     ),
-}
+    "tf": ArtifactFormat(
+        "tf", "mnnprep.formats.tensorflow.steps:run_graph", "mnnprep.formats.tensorflow.steps:compare_graph_weights", ("numpy", "tensorflow", "keras"),
+        "TF", "tensorflow",
+    ),
+    "tflite": ArtifactFormat(
+        "tflite", "mnnprep.formats.tflite.steps:run_model", "mnnprep.formats.tflite.steps:compare_weights",
+        ("numpy", "ai_edge_litert", "ai_edge_litert.interpreter"), "TFLITE", "ai_edge_litert",
+    ),
+}  # fmt: skip
 
 _ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
 _ONNX_TRACE_LATER = Attempt("onnx-trace", "onnx", 17, traces=True)
@@ -91,21 +112,32 @@ _SCRIPT = Attempt("script", "torchscript")
 
 def _torch(methods: Sequence[Attempt]) -> Plan:
     steps = "mnnprep.formats.torch.steps"
-    return Plan("torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods))
+    return Plan("torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods), replay=f"{steps}:replay_module")
 
 
+def _tensorflow(methods: Sequence[Attempt]) -> Plan:
+    steps = "mnnprep.formats.tensorflow.steps"
+    return Plan("tensorflow", ARTIFACTS["tf"].preload, f"{steps}:survey_source", f"{steps}:export_source", tuple(methods), replay=f"{steps}:replay_source")
+
+
+_TENSORFLOW = _tensorflow((Attempt("freeze", "tf"), Attempt("onnx", "onnx", 13), Attempt("tflite", "tflite", precisions=("float16", "int8"))))
 _MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _ONNX_SCRIPT, _TRACE, _SCRIPT))
 
 PLANS: dict[str, Plan] = {
     "onnx": Plan(
         "onnx", ("numpy", "onnx", "onnxruntime"), "mnnprep.formats.onnx.steps:survey_file", "mnnprep.formats.onnx.steps:copy",
-        (Attempt("copy", "onnx"),), weights_in_file=True,
+        (Attempt("copy", "onnx"),), weights_in_file=True, replay="mnnprep.formats.onnx.steps:replay_file",
     ),
     "torch-factory": _MODULE,
     "torch-module": _MODULE,
     "live": _MODULE,
     "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 17), Attempt("copy", "torchscript"))),
     "exported-program": _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _TRACE)),
+    **dict.fromkeys(("savedmodel", "keras", "keras-h5", "frozen-graph", "tf-checkpoint", "tf-factory"), _TENSORFLOW),
+    "tflite": Plan(
+        "tflite", ARTIFACTS["tflite"].preload, "mnnprep.formats.tflite.steps:survey_file", "mnnprep.formats.tflite.steps:export_file",
+        (Attempt("copy", "tflite"), Attempt("onnx", "onnx", 13)), replay="mnnprep.formats.tflite.steps:replay_file",
+    ),
 }  # fmt: skip
 
 

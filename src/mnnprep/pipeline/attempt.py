@@ -58,8 +58,9 @@ class Tried:
         return self.exported.opset if self.exported else self.attempt.opset
 
 
-def start_export(workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt) -> Future[Reply[Exported]]:
-    job = ExportJob(source=source, wants=wants, method=attempt.method, opset=attempt.opset, directory=str(workers.directory("export")))
+def start_export(workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt, precision: str = "") -> Future[Reply[Exported]]:
+    directory = str(workers.directory("export"))
+    job = ExportJob(source=source, wants=wants, method=attempt.method, opset=attempt.opset, directory=directory, precision=precision)
     return workers.submit(plan.preload, plan.export, job, Exported)
 
 
@@ -94,6 +95,7 @@ class Judge:
             tried.reason = describe(failure)
             return tried
         tried.refused_opsets = tried.exported.refused_opsets
+        self.tolerance = Tolerance(noise=self.survey.noise, sqnr_db=tried.exported.sqnr_db)
         tried.directory = self._stage(tried.exported)
         tried.checks = [*self.survey.checks, *tried.exported.checks]
         if attempt.traces:

@@ -42,7 +42,7 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
 def prepare_source(request: Request, source: Source, target: Path, *, force: bool, tell: Tell) -> Manifest:
     """:func:`prepare` for a source that is resolved."""
     plan = plan_of(source.kind)
-    attempts = plan.attempts(request.to, request.method, request.opset)
+    attempts = plan.attempts(request.to, request.method, request.opset, request.precision)
     with Workers(request.limits) as workers:
         for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, MNN_PRELOAD]):
             workers.warm(preload)
@@ -50,7 +50,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, force: boo
         surveying = workers.submit(
             plan.preload, plan.survey, SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))), Survey
         )
-        first_export = start_export(workers, plan, source, request.wants, attempts[0])
+        first_export = start_export(workers, plan, source, request.wants, attempts[0], request.precision)
         try:
             survey = surveying.result().value
         except StepFailed as failure:
@@ -61,7 +61,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, force: boo
             if skip(attempt, request, history):
                 continue
             tell(f"attempt {len(history) + 1}: {attempt.method}" + (f" from opset {attempt.opset}" if attempt.opset else ""))
-            export = first_export if number == 0 else start_export(workers, plan, source, request.wants, attempt)
+            export = first_export if number == 0 else start_export(workers, plan, source, request.wants, attempt, request.precision)
             history.append(judge.judge(attempt, export, weights_in_file=plan.weights_in_file))
             tell(f"{attempt.method}: {history[-1].verdict.value}" + (f" ({history[-1].reason})" if history[-1].reason else ""))
             if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey)):
@@ -82,7 +82,7 @@ def skip(attempt: Attempt, request: Request, history: list[Tried]) -> bool:
         if same and (tried.opset >= attempt.opset or not tried.exported or tried.wrong_already()):
             return True
     other = bool(history) and attempt.target != history[0].attempt.target
-    return other and not request.mnnconvert and any(t.exported for t in history)
+    return other and not ARTIFACTS[attempt.target].packaged and not request.mnnconvert and any(t.exported for t in history)
 
 
 def hopeless(survey: Survey) -> bool:

@@ -29,6 +29,7 @@ from mnnprep.core.messages import Source, Survey
 from mnnprep.core.request import Request
 from mnnprep.core.signature import TensorSpec
 from mnnprep.formats.plans import Plan
+from mnnprep.formats.table import FACTORIES
 from mnnprep.pipeline.attempt import Tried
 from mnnprep.pipeline.resolve import source_files
 
@@ -66,7 +67,7 @@ def write_bundle(
             mnn=mnn,
             signature=signature,
             cases=cases,
-            tolerance=Tolerance(noise=survey.noise),
+            tolerance=Tolerance(noise=survey.noise, sqnr_db=best.exported.sqnr_db),
             evidence=best.checks,
             tools=_tools(plan, request, best),
         )
@@ -75,7 +76,7 @@ def write_bundle(
 
 def _scrubbed(manifest: Manifest, source: Source, scratch: Path) -> Manifest:
     """The manifest without a path of this run: of the scratch directory, of the source, of the user's home."""
-    place = Path(source.path.rpartition(":")[0] if source.kind == "torch-factory" else source.path)
+    place = Path(source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path)
     roots = sorted({str(place.parent), str(Path.cwd()), str(Path.home())} - {"/", "."}, key=len, reverse=True)
     pattern = re.compile("|".join([re.escape(str(scratch)) + r"/[^/\s]+/?", *(re.escape(root) + "/" for root in roots)]))
 
@@ -136,7 +137,9 @@ def _options(request: Request, source: Source) -> dict[str, Any]:
         "trust": request.trust,
         "mnnconvert": sha256(request.mnnconvert) if request.mnnconvert else "",
     }
-    if source.kind == "torch-factory":
+    given = {"signature": request.signature, "outputs": list(request.outputs), "precision": request.precision}
+    options |= {name: value for name, value in given.items() if value}
+    if source.kind in FACTORIES:
         place, _, name = source.path.rpartition(":")
         options["factory"] = f"{Path(place).name if place.endswith('.py') else place}:{name}"
     return options
@@ -153,8 +156,11 @@ def _samples(path: str) -> list[str]:
 def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
     assert best.exported is not None
     names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *(m for m in plan.preload if "." not in m)}
-    if plan.framework == "torch":
-        names |= {"onnxscript"}
+    names |= {"torch": {"onnxscript"}, "tensorflow": {"keras"}}.get(plan.framework, set())
+    if best.attempt.method == "onnx":
+        names |= {"tf2onnx", "tensorflow"}
+    if best.exported.format == "tflite":
+        names |= {"ai_edge_litert"}
     versions = {name: deps.version(name) for name in sorted(names)}
     tools = {name: version for name, version in versions.items() if version} | {"mnnprep": __version__, "python": platform.python_version()}
     if request.mnnconvert and best.converter_version:
