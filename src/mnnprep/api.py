@@ -18,6 +18,8 @@ from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_wants
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
 from mnnprep.inspecting import Inspection, inspect_file
+from mnnprep.pipeline.compare import Comparison
+from mnnprep.pipeline.compare import compare as _compare
 from mnnprep.pipeline.verify import Verification
 from mnnprep.pipeline.verify import verify as _verify
 
@@ -117,6 +119,16 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 def verify(bundle: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent) -> Verification:
     """Prove a bundle again, from the bundle alone. Raises as :func:`mnnprep.pipeline.verify.verify`."""
     return _verify(Path(bundle), limits=Limits(timeout=timeout), tell=tell)
+
+
+def compare(
+    first: str | os.PathLike[str], second: str | os.PathLike[str], *, inputs: Iterable[str] = (), samples: str | os.PathLike[str] = "",
+    ranges: Mapping[str, tuple[float, float]] | None = None, seed: int = 0, timeout: float = DEFAULT_TIMEOUT, trust: bool = False,
+    tell: Tell = _silent,
+) -> Comparison:  # fmt: skip
+    """Run two models of any two formats on the same cases and compare every output. Raises as :func:`mnnprep.pipeline.compare.compare`."""
+    wants = make_wants(tuple(inputs), (), tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()), os.fspath(samples), seed)
+    return _compare(os.fspath(first), os.fspath(second), wants=wants, limits=Limits(timeout=timeout), trust=trust, tell=tell)
 
 
 def doctor(mnnconvert: str | os.PathLike[str] = "") -> Doctor:

@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": ("mnnprep.cli.prepare", "Prepare a model for MNN and prove the result."),
     "inspect": ("mnnprep.cli.inspect", "Say what a file is: format, signature, operators, parameters."),
     "verify": ("mnnprep.cli.verify", "Prove a bundle again, from the bundle alone."),
+    "compare": ("mnnprep.cli.compare", "Compare two models of any two formats on the same inputs."),
     "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
     "doctor": ("mnnprep.cli.doctor", "Say what is installed, which formats work and what to install."),
 }

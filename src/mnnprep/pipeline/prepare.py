@@ -54,7 +54,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, force: boo
         try:
             survey = surveying.result().value
         except StepFailed as failure:
-            raise _refusal(failure) from failure
+            raise refusal(failure) from failure
         judge = Judge(workers, survey, source, private=private_modules(source), mnnconvert=request.mnnconvert, tell=tell)
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):
@@ -104,7 +104,7 @@ def choose(history: list[Tried]) -> Tried:
     return min(made, key=lambda t: RANK[t.verdict])
 
 
-def _refusal(failure: StepFailed) -> Exception:
+def refusal(failure: StepFailed) -> Exception:
     """The survey failed: the user's error where there is one, else how the source's process died."""
     if failure.error is not None:
         return failure.error

@@ -140,7 +140,9 @@ def from_session(session: Any, graph: Any, fetches: dict[str, str], wants: Wants
         notes.append(f"removed as training or data pipeline: {', '.join(removed[:10])}" + (f" and {len(removed) - 10} more" if len(removed) > 10 else ""))
     pipeline = [f"{n.op} {n.name}" for n in cut.node if n.name in kept and graphs.PIPELINE.search(n.op)]
     if pipeline:
-        raise RefusedError("the graph reads its input from a data pipeline", seen=", ".join(pipeline[:3]), next="name nodes behind it as inputs: save the graph with a Placeholder there")
+        free = sorted(graphs.before_pipeline(cut, roots))
+        hint = f"name outputs that do without it, for example --outputs {free[0]}" if free else "save the graph with a Placeholder in its place"
+        raise RefusedError("an output of the graph reads from a data pipeline", seen=f"{', '.join(fetches)} need {', '.join(pipeline[:3])}", next=hint)
     feeds = {n.name: n.name for n in cut.node if n.name in kept and n.op in graphs.INPUT_OPS}
     live = [n for n in flags if n in {x.name for x in graph.node}]
 

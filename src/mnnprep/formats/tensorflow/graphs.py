@@ -89,6 +89,18 @@ def leftovers(graph: Any, roots: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
+def before_pipeline(graph: Any, roots: Iterable[str]) -> set[str]:
+    """The last nodes on the way to *roots* that an input of the graph reaches and no data pipeline does."""
+    reads: dict[str, tuple[bool, bool]] = {}  # (an input, a pipeline)
+    for node in in_order(graph):
+        behind = [reads.get(producer(i), (False, False)) for i in node.input]
+        reads[node.name] = node.op in INPUT_OPS or any(b[0] for b in behind), bool(PIPELINE.search(node.op)) or any(b[1] for b in behind)
+    kept = ancestors(graph, roots, control=False)
+    clean = {n for n in kept if reads[n] == (True, False)}
+    last = {producer(i) for node in graph.node if node.name in kept - clean for i in node.input} & clean
+    return {node.name for node in graph.node if node.name in last and node.op not in INPUT_OPS}
+
+
 def prune(graph: Any, roots: Iterable[str]) -> Any:
     """A GraphDef with what *roots* need and no control inputs: in inference nothing waits for a side effect."""
     graph_pb2 = require("tensorflow.core.framework.graph_pb2")
