@@ -71,8 +71,14 @@ def show_comparison(console: Console, found: Comparison) -> None:
     for error in (e for c in found.evidence for e in c.outputs if e.output):
         if error.output not in worst or (error.excess or 0) > (worst[error.output].excess or 0):
             worst[error.output] = error
-    errors = [(digest.plain(n), *map(digest.number, (e.max_abs, e.max_rel)), digest.cosine_text(e.cosine), digest.share(e.excess)) for n, e in worst.items()]
-    _section(console, "errors, worst over the cases", _table(["", ">", ">", ">", ">"], errors, ["output", "max abs", "max rel", "cosine", "tolerance used"]))
+    errors = [
+        (digest.plain(n), *map(digest.number, (e.max_abs, e.max_rel)), digest.cosine_text(e.cosine), digest.share(e.excess)) for n, e in worst.items()
+    ]
+    _section(
+        console,
+        "errors, worst over the cases",
+        _table(["", ">", ">", ">", ">"], errors, ["output", "max abs", "max rel", "cosine", "tolerance used"]),
+    )
     for check in found.evidence:
         if check.status is not Status.PASSED:
             console.print()

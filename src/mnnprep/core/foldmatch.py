@@ -40,7 +40,7 @@ def account(missing: dict[str, Array], source: dict[str, Array], artifact: dict[
             if factor is None:
                 continue
             owners = [p for value, p in factors.values() if value.size == factor.size and _close(value, factor)]
-            if owners or _constant(factor):
+            if owners or _unchanged(factor):
                 found.add(name)
                 applied.append(factor)
                 for parents in owners:
@@ -64,11 +64,11 @@ def _close(a: Array, b: Array) -> bool:
     return bool(np.all(np.abs(a - b) <= CLOSE * (np.abs(a) + 0.1 * np.abs(a).max(initial=0.0))))
 
 
-def _constant(factor: Array) -> bool:
-    return bool(np.ptp(factor) <= CLOSE * np.abs(factor).max())
+def _unchanged(factor: Array) -> bool:
+    return bool(np.all(np.abs(factor - 1) <= CLOSE))
 
 
-def _factor(kernel: Array, pool: list[Array]) -> Array | None:
+def _factor(kernel: Array, pool: list[Array]) -> Array | None:  # float64
     """The factor along one axis by which *kernel*, its axes permuted, is in *pool*; None when it is not."""
     plain = kernel.astype(np.float64).squeeze()
     for candidate in (a.squeeze() for a in pool if a.size == kernel.size):
@@ -80,7 +80,7 @@ def _factor(kernel: Array, pool: list[Array]) -> Array | None:
                 rows = np.moveaxis(moved, axis, 0).reshape(moved.shape[axis], -1)
                 others = np.moveaxis(candidate, axis, 0).reshape(moved.shape[axis], -1)
                 power = np.einsum("ij,ij->i", rows, rows)
-                factor = np.divide(np.einsum("ij,ij->i", rows, others), power, out=np.zeros_like(power), where=power > 0)
+                factor: Array = np.divide(np.einsum("ij,ij->i", rows, others), power, out=np.zeros_like(power), where=power > 0)
                 if np.all(np.abs(rows * factor[:, None] - others) <= CLOSE * (np.abs(others) + 0.1 * np.abs(others).max(axis=1, keepdims=True))):
                     return factor
     return None

@@ -162,7 +162,7 @@ class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     """``ran`` holds the outputs by the source's own names; ``inputs`` maps the cases' input names to the source's."""
 
-    ran: "Ran"
+    ran: Ran
     inputs: dict[str, str]
 
 

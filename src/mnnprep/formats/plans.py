@@ -73,7 +73,9 @@ class Plan:
         if precision:
             chosen = [a for a in chosen if precision in a.precisions]
             if not chosen:
-                raise UsageError(f"nothing is made in {precision} here", seen=f"--precision {precision}", next="prepare a TensorFlow source --to tflite")
+                raise UsageError(
+                    f"nothing is made in {precision} here", seen=f"--precision {precision}", next="prepare a TensorFlow source --to tflite"
+                )
         if method != "auto":
             chosen = chosen[:1]
         return [replace(a, opset=max(opset, a.opset) if a.opset else 0) for a in chosen]
@@ -93,8 +95,8 @@ ARTIFACTS = {
         packaged=False,
     ),
     "tf": ArtifactFormat(
-        "tf", "mnnprep.formats.tensorflow.steps:run_graph", "mnnprep.formats.tensorflow.steps:compare_graph_weights", ("numpy", "tensorflow", "keras"),
-        "TF", "tensorflow",
+        "tf", "mnnprep.formats.tensorflow.steps:run_graph", "mnnprep.formats.tensorflow.steps:compare_graph_weights",
+        ("numpy", "tensorflow", "keras"), "TF", "tensorflow",
     ),
     "tflite": ArtifactFormat(
         "tflite", "mnnprep.formats.tflite.steps:run_model", "mnnprep.formats.tflite.steps:compare_weights",
@@ -117,7 +119,9 @@ def _torch(methods: Sequence[Attempt]) -> Plan:
 
 def _tensorflow(methods: Sequence[Attempt]) -> Plan:
     steps = "mnnprep.formats.tensorflow.steps"
-    return Plan("tensorflow", ARTIFACTS["tf"].preload, f"{steps}:survey_source", f"{steps}:export_source", tuple(methods), replay=f"{steps}:replay_source")
+    return Plan(
+        "tensorflow", ARTIFACTS["tf"].preload, f"{steps}:survey_source", f"{steps}:export_source", tuple(methods), replay=f"{steps}:replay_source"
+    )
 
 
 _TENSORFLOW = _tensorflow((Attempt("freeze", "tf"), Attempt("onnx", "onnx", 13), Attempt("tflite", "tflite", precisions=("float16", "int8"))))

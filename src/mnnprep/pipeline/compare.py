@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mnnprep.core.compare import Tolerance
+from mnnprep.core.compare import Array, Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import Ran, Replayed, ReplayJob, Source, Survey, SurveyJob, Wants
@@ -149,7 +149,7 @@ def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[st
     return {n: names[n] for n in ours}, {n: matched[n] for n in ours}
 
 
-def _gap(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
+def _gap(a: Array, b: Array) -> float:
     return float(np.nan_to_num(np.abs(a.astype(np.float64) - b.astype(np.float64))).sum())
 
 

@@ -70,7 +70,12 @@ def _factory(request: Request) -> Source:
         )
     weights = str(Path(request.weights).absolute()) if request.weights else ""
     return Source(
-        kind=factory_kind(place, search), path=f"{place}:{name}", weights=weights, factory_args=request.factory_args, search_path=search, trust=request.trust
+        kind=factory_kind(place, search),
+        path=f"{place}:{name}",
+        weights=weights,
+        factory_args=request.factory_args,
+        search_path=search,
+        trust=request.trust,
     )
 
 

@@ -16,8 +16,8 @@ from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
 ARITHMETIC = frozenset(
-    {"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Rsqrt", "Sqrt", "Square", "Neg", "Reciprocal", "Exp", "Softplus", "Sum", "Mean", "Maximum", "Relu", "Pow",
-     "MatMul"}
+    {"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Rsqrt", "Sqrt", "Square", "Neg", "Reciprocal", "Exp", "Softplus", "Sum", "Mean", "Maximum", "Relu",
+     "Pow", "MatMul"}
 )  # fmt: skip
 FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
@@ -37,14 +37,16 @@ def derived(skeleton: Skeleton, weights: Arrays) -> dict[str, tuple[Any, list[st
         data = [graphs.producer(i) for i in node.input]
         if node.op == "Const":
             behind[node.name] = {node.name} & set(weights)
-        elif data and all(d in behind for d in data) and node.op in ARITHMETIC | {"Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Cast"}:
+        elif (
+            data and all(d in behind for d in data) and node.op in ARITHMETIC | {"Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Cast"}
+        ):
             behind[node.name] = set().union(*(behind[d] for d in data))
             if node.op in ARITHMETIC and behind[node.name]:
                 wanted.append(node.name)
     values = _evaluate(skeleton, wanted, weights)
     found = {name: (values[name], sorted(behind[name])) for name in wanted}
     for node in skeleton.graph.node:
-        if node.op in FUSED:
+        if node.op in FUSED and not node.attr["is_training"].b:
             tensors = [_constant(nodes, i, skeleton) for i in node.input[1:5]]
             if all(t is not None for t in tensors):
                 (g, gamma), (b, beta), (m, mean), (v, variance) = (t for t in tensors if t is not None)

@@ -38,6 +38,22 @@ def dereference(graph: Any, kinds: dict[str, Kind]) -> None:
     graph.node.extend(extra)
 
 
+def name_functions(graph: Any) -> None:
+    """Name the library's functions by their order, not by the counters of the process that traced them.
+
+    So the same source gives the same bytes, and a rewritten body never meets its original in one process.
+    """
+    names = {f.signature.name: f"function_{i}" for i, f in enumerate(graph.library.function)}
+    for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
+        for node in nodes:
+            for attribute in node.attr.values():
+                for function in (attribute.func, *attribute.list.func) if attribute.HasField("func") or attribute.list.func else ():
+                    function.name = names.get(function.name, function.name)
+    for function in graph.library.function:
+        function.signature.name = names[function.signature.name]
+    del graph.library.gradient[:]
+
+
 def _rewrite(nodes: Any, known: dict[str, Kind], library: dict[str, Any], done: set[str], *, body: bool = False) -> list[Any]:
     """Rewrite *nodes* (of the graph or of a body), *known* mapping resource tensors to what they hold; gives nodes to add."""
     resource = require("tensorflow.core.framework.types_pb2").DT_RESOURCE
@@ -106,7 +122,9 @@ def _pass_on(node: Any, held: dict[int, Kind], library: dict[str, Any], done: se
         arguments = {index - offset: kind for index, kind in held.items()}
         if name in done:
             if any(function.signature.input_arg[i].type != k[0] for i, k in arguments.items()):
-                raise RefusedError("one function is called with variables of different types", seen=name, next="save the model with its functions inlined")
+                raise RefusedError(
+                    "one function is called with variables of different types", seen=name, next="save the model with its functions inlined"
+                )
             continue
         done.add(name)
         known = {}
@@ -142,6 +160,12 @@ def _require_plain(nodes: Any, known: dict[str, Kind], body: bool) -> None:
     for node in nodes:
         if node.op not in plain and node.op not in graphs.ASSIGN_OPS and any((graphs.tensor(i) if not body else i) in known for i in node.input):
             if node.op in ("VarIsInitializedOp", "VariableShape"):
-                raise RefusedError("an operator asks about a variable that would be a constant", seen=f"{node.op} {node.name}", next="take it out of the signature")
+                raise RefusedError(
+                    "an operator asks about a variable that would be a constant", seen=f"{node.op} {node.name}", next="take it out of the signature"
+                )
             if node.op.startswith("Resource"):
-                raise RefusedError("an operator writes or reads a variable in a way that can't be frozen", seen=f"{node.op} {node.name}", next="save an inference signature")
+                raise RefusedError(
+                    "an operator writes or reads a variable in a way that can't be frozen",
+                    seen=f"{node.op} {node.name}",
+                    next="save an inference signature",
+                )

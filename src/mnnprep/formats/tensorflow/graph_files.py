@@ -45,18 +45,30 @@ def load_checkpoint(source: Source, wants: Wants) -> Loaded:
     v1 = tf.compat.v1
     prefix = source.path.removesuffix(".meta")
     if not Path(f"{prefix}.index").is_file():
-        raise UsageError("the checkpoint's index is not beside its meta graph", seen=f"{Path(prefix).name}.index", next="give the .meta file that has .index and .data files beside it")
+        raise UsageError(
+            "the checkpoint's index is not beside its meta graph",
+            seen=f"{Path(prefix).name}.index",
+            next="give the .meta file that has .index and .data files beside it",
+        )
     session = _session(v1.Graph())
     try:
         with session.graph.as_default():
             saver = v1.train.import_meta_graph(source.path, clear_devices=True)
             saver.restore(session, prefix)
     except Exception as error:  # tf.errors.*, DecodeError, ValueError
-        raise RefusedError("TensorFlow can't restore this checkpoint", seen=first_line(error), next="restore it where it was made, and freeze or save it as a SavedModel") from error
+        raise RefusedError(
+            "TensorFlow can't restore this checkpoint",
+            seen=first_line(error),
+            next="restore it where it was made, and freeze or save it as a SavedModel",
+        ) from error
     whole = session.graph.as_graph_def(add_shapes=False)
     if not source.outputs:
-        likely = [n for n in sinks(whole) if not n.startswith(("save/", "init"))]
-        raise UsageError("a checkpoint's meta graph does not say which nodes are its outputs", seen=", ".join(likely[:12]), next="name them with --outputs NODE,NODE")
+        likely = [n for n in sinks(whole) if not n.startswith("save/")]
+        raise UsageError(
+            "a checkpoint's meta graph does not say which nodes are its outputs",
+            seen=", ".join(likely[:12]),
+            next="name them with --outputs NODE,NODE",
+        )
     fetches = find_outputs(whole, source.outputs)
     pruned = graphs.prune(whole, map(graphs.producer, fetches.values()))
     with session.graph.as_default():
@@ -77,15 +89,23 @@ def open_session(graph: Any) -> Any:
         with made.as_default():
             v1.import_graph_def(graph, name="")
     except Exception as error:  # ValueError, NotFoundError, InvalidArgumentError
-        raise RefusedError("TensorFlow can't load this graph", seen=first_line(error), next="an operator of your own must be built out of TensorFlow's, then save the graph again") from error
+        raise RefusedError(
+            "TensorFlow can't load this graph",
+            seen=first_line(error),
+            next="an operator of your own must be built out of TensorFlow's, then save the graph again",
+        ) from error
     return _session(made)
 
 
 def sinks(graph: Any) -> list[str]:
-    """The nodes whose result nothing uses, in the graph's order."""
+    """The nodes that an input reaches and whose result nothing uses, in the graph's order."""
     used = {graphs.producer(i) for node in graph.node for i in node.input}
-    idle = (*graphs.INPUT_OPS, "Const", "NoOp", "Assert", *graphs.ASSIGN_OPS)
-    return [node.name for node in graph.node if node.name not in used and node.op not in idle]
+    reached = {node.name for node in graph.node if node.op in graphs.INPUT_OPS and not graphs.is_flag(node)}
+    for node in graphs.in_order(graph):
+        if any(graphs.producer(i) in reached for i in node.input if not i.startswith("^")):
+            reached.add(node.name)
+    idle = (*graphs.INPUT_OPS, "NoOp", "Assert", *graphs.ASSIGN_OPS)
+    return [node.name for node in graph.node if node.name in reached and node.name not in used and node.op not in idle]
 
 
 def find_outputs(graph: Any, asked: tuple[str, ...]) -> dict[str, str]:
@@ -113,7 +133,11 @@ def refuse_unfrozen(graph: Any, fetches: dict[str, str]) -> None:
         )  # fmt: skip
     tables = [f"{node.op} {place}" for place, node in found if node.op in graphs.TABLE_OPS]
     if tables:
-        raise RefusedError("the graph looks things up in a table that has no values in this file", seen=", ".join(tables[:3]), next="name outputs or inputs that need no table, with --outputs")
+        raise RefusedError(
+            "the graph looks things up in a table that has no values in this file",
+            seen=", ".join(tables[:3]),
+            next="name outputs or inputs that need no table, with --outputs",
+        )
 
 
 def from_session(session: Any, graph: Any, fetches: dict[str, str], wants: Wants) -> Loaded:
@@ -137,12 +161,16 @@ def from_session(session: Any, graph: Any, fetches: dict[str, str], wants: Wants
     if flags:
         notes.append(f"set to inference: {', '.join(flags)}")
     if removed:
-        notes.append(f"removed as training or data pipeline: {', '.join(removed[:10])}" + (f" and {len(removed) - 10} more" if len(removed) > 10 else ""))
+        notes.append(
+            f"removed as training or data pipeline: {', '.join(removed[:10])}" + (f" and {len(removed) - 10} more" if len(removed) > 10 else "")
+        )
     pipeline = [f"{n.op} {n.name}" for n in cut.node if n.name in kept and graphs.PIPELINE.search(n.op)]
     if pipeline:
         free = sorted(graphs.before_pipeline(cut, roots))
         hint = f"name outputs that do without it, for example --outputs {free[0]}" if free else "save the graph with a Placeholder in its place"
-        raise RefusedError("an output of the graph reads from a data pipeline", seen=f"{', '.join(fetches)} need {', '.join(pipeline[:3])}", next=hint)
+        raise RefusedError(
+            "an output of the graph reads from a data pipeline", seen=f"{', '.join(fetches)} need {', '.join(pipeline[:3])}", next=hint
+        )
     feeds = {n.name: n.name for n in cut.node if n.name in kept and n.op in graphs.INPUT_OPS}
     live = [n for n in flags if n in {x.name for x in graph.node}]
 
@@ -153,7 +181,9 @@ def from_session(session: Any, graph: Any, fetches: dict[str, str], wants: Wants
     refuse_texts(((n, tensor(t)) for n, t in fetches.items()), None, "output")
 
     def call(arrays: Arrays) -> Arrays:
-        values = session.run({n: tensor(t) for n, t in fetches.items()}, {**{tensor(n): arrays[n] for n in feeds}, **{tensor(n): False for n in live}})
+        values = session.run(
+            {n: tensor(t) for n, t in fetches.items()}, {**{tensor(n): arrays[n] for n in feeds}, **{tensor(n): False for n in live}}
+        )
         return {n: np.asarray(values[n]) for n in fetches}
 
     specs: tuple[TensorSpec, ...] = specs_of([(n, tensor(n)) for n in feeds], wants)

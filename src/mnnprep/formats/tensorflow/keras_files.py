@@ -48,9 +48,10 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
         loaded.notes += notes
         return loaded
     custom = sorted({kind for kind, _ in layers(config) if not _known(kind)})
+    own = f"its layers {', '.join(custom)} are your own code: give a factory that builds the model, with this file as --weights"
     raise RefusedError(
         "Keras can't load this model", seen="; ".join(f"{p}: {r}" for p, r in refusals.items()),
-        next=(f"its layers {', '.join(custom)} are your own code: give a factory that builds the model, with this file as --weights" if custom else "load it where it was made and save it again as .keras"),
+        next=own if custom else "load it where it was made and save it again as .keras",
     )  # fmt: skip
 
 
@@ -138,7 +139,9 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
     loaded = from_function(flat, names, outputs, tuple(described), call, keep=model)
     loaded.parameters = int(model.count_params())
     if example is not None:
-        values = example if isinstance(example, dict) else dict(zip(names, example if isinstance(example, (tuple, list)) else [example], strict=False))
+        values = (
+            example if isinstance(example, dict) else dict(zip(names, example if isinstance(example, (tuple, list)) else [example], strict=False))
+        )
         loaded.example = {n: np.asarray(v) for n, v in values.items()}
     return loaded
 
@@ -180,5 +183,3 @@ def _outputs(model: Any, structure: Any) -> tuple[list[str], Any]:
 
 def _unique(names: list[str]) -> list[str]:
     return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names)]
-
-

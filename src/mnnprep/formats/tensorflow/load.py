@@ -67,7 +67,9 @@ def _savedmodel(source: Source, wants: Wants) -> Loaded:
     try:
         model = tf.saved_model.load(source.path)
     except Exception as error:  # NotFoundError, OSError, and what Python functions in the graph raise
-        raise RefusedError("TensorFlow can't load this SavedModel", seen=first_line(error), next="load it with tf.saved_model.load where it was made") from error
+        raise RefusedError(
+            "TensorFlow can't load this SavedModel", seen=first_line(error), next="load it with tf.saved_model.load where it was made"
+        ) from error
     signatures = dict(model.signatures)
     if not signatures:
         raise RefusedError(
@@ -153,7 +155,8 @@ def specs_of(tensors: Iterable[tuple[str, Any]], wants: Wants) -> tuple[TensorSp
             specs.append(TensorSpec(name, dtype, declared[name].shape))
             continue
         shape = tuple(
-            int(size) if size is not None and size > 0 else ("batch" if axis == 0 else f"{name}_{axis}") for axis, size in enumerate(tensor.shape.as_list())
+            int(size) if size is not None and size > 0 else ("batch" if axis == 0 else f"{name}_{axis}")
+            for axis, size in enumerate(tensor.shape.as_list())
         )
         specs.append(TensorSpec(name, dtype, shape))
     if not specs:
@@ -174,7 +177,9 @@ def _factory(source: Source, wants: Wants) -> Loaded:
     except MnnprepError:
         raise
     except Exception as error:
-        raise UsageError(f"the factory raised {type(error).__name__}", seen=f"{first_line(error)} (at {place_of(error)})", next="run it on its own and mend it") from error
+        raise UsageError(
+            f"the factory raised {type(error).__name__}", seen=f"{first_line(error)} (at {place_of(error)})", next="run it on its own and mend it"
+        ) from error
     model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if source.weights:
         load_weights(model, source.weights)
@@ -194,7 +199,9 @@ def load_weights(model: Any, path: str) -> None:
     try:
         model.load_weights(path)
     except Exception as error:  # Keras raises ValueError, OSError and more
-        raise UsageError("the weights don't fit the model", seen=first_line(error), next="give the weights that were saved from this model") from error
+        raise UsageError(
+            "the weights don't fit the model", seen=first_line(error), next="give the weights that were saved from this model"
+        ) from error
 
 
 def _from_callable(model: Any, wants: Wants, example: Any) -> Loaded:
@@ -202,7 +209,9 @@ def _from_callable(model: Any, wants: Wants, example: Any) -> Loaded:
     target = model if hasattr(model, "get_concrete_function") else model.__call__
     if hasattr(target, "graph") and hasattr(target, "captured_inputs"):
         concrete = target
-        names = list(concrete.structured_input_signature[1]) or [t.op.name for t in concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)]]
+        names = list(concrete.structured_input_signature[1]) or [
+            t.op.name for t in concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)]
+        ]
     else:
         python = getattr(target, "python_function", target)
         names = [p for p in inspect.signature(python).parameters if p != "self"]
@@ -227,7 +236,11 @@ def _output_names(structure: Any) -> list[str]:
     """A name for every output: a dict's keys, else ``output_0`` and so on (as tf.saved_model.save names them)."""
     tf = require("tensorflow")
     if isinstance(structure, dict):
-        return ["/".join(map(str, path)) for path, _ in tf.nest.flatten_with_tuple_paths(structure)] if hasattr(tf.nest, "flatten_with_tuple_paths") else sorted(structure)
+        return (
+            ["/".join(map(str, path)) for path, _ in tf.nest.flatten_with_tuple_paths(structure)]
+            if hasattr(tf.nest, "flatten_with_tuple_paths")
+            else sorted(structure)
+        )
     return [f"output_{i}" for i in range(len(tf.nest.flatten(structure)))]
 
 

@@ -40,7 +40,9 @@ def run(convert: Callable[[], Any]) -> Any:
     try:
         return convert()
     except Exception as error:  # tf2onnx raises ValueError, RuntimeError, KeyError, AssertionError and more
-        raise RefusedError("tf2onnx can't express the model", seen=f"{type(error).__name__}: {first_line(error)}", next="try another method") from error
+        raise RefusedError(
+            "tf2onnx can't express the model", seen=f"{type(error).__name__}: {first_line(error)}", next="try another method"
+        ) from error
 
 
 def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:

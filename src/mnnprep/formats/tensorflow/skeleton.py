@@ -59,6 +59,26 @@ class Skeleton:
                 if part.ByteSize():
                     _write_field(file, number, part.SerializeToString(deterministic=True))
 
+    def ended(self) -> Skeleton:
+        """The same with every output at an end of the graph: MNN gives no tensor that something else goes on from.
+
+        Such an output gets a Maximum with itself (for booleans LogicalOr), which changes no value and which MNN's
+        converter keeps; Identity, Mul by 1, Add of 0 and a second node of the same kind it folds (MNN 3.6.1).
+        """
+        used = {graphs.producer(i) for node in self.graph.node for i in node.input}
+        types = {n.name: _output_type(n, 0) for n in self.graph.node if n.name in used & set(self.outputs)}
+        if not types:
+            return self
+        graph = type(self.graph)()
+        graph.CopyFrom(self.graph)
+        moved = _rename_all(graph, dict.fromkeys(types, ""), {})
+        boolean = require("tensorflow.core.framework.types_pb2").DT_BOOL
+        for name, dtype in types.items():
+            end = graph.node.add(name=name, op="LogicalOr" if dtype == boolean else "Maximum", input=[moved[name]] * 2)
+            if dtype != boolean:
+                end.attr["T"].type = dtype
+        return Skeleton(graph, self.inputs, self.outputs, {moved.get(n, n): v for n, v in self.values.items()})
+
     def constants(self) -> Arrays:
         """Every constant of the graph by its node's name."""
         tensor_util = require("tensorflow.python.framework.tensor_util")
@@ -93,7 +113,7 @@ def _write_node(file: BinaryIO, node: Any, value: Value | None) -> None:
     if value is None:
         _write_field(file, 1, node.SerializeToString(deterministic=True))
         return
-    content = memoryview(np.ascontiguousarray(value()).reshape(-1).view(np.uint8))
+    content: Any = np.ascontiguousarray(value()).reshape(-1).view(np.uint8).data
     head = type(node)()
     head.CopyFrom(node)
     tensor = head.attr["value"].tensor.SerializeToString(deterministic=True)
@@ -128,15 +148,18 @@ def of_function(function: Any, inputs: list[str], outputs: list[str]) -> Skeleto
             continue
         variable = variables.get(id(tensor))
         if variable is None and tensor.dtype.name in ("resource", "variant"):
-            users = [n for _, n in graphs.reached(graph, needed) if name in map(graphs.producer, n.input)]
+            lookups = [n for _, n in graphs.reached(graph, needed) if n.op in graphs.TABLE_OPS]
+            users = lookups or [n for _, n in graphs.reached(graph, needed) if name in map(graphs.producer, n.input)]
             raise RefusedError(
-                "the model uses a table or another resource that can't become a constant", seen=f"{', '.join(f'{u.op} {u.name}' for u in users[:3]) or name}",
+                "the model uses a table or another resource that can't become a constant",
+                seen=f"{', '.join(f'{u.op} {u.name}' for u in users[:3]) or name}",
                 next="take what looks things up out of the graph: save a signature that starts with numbers",
             )  # fmt: skip
         source = tensor if variable is None else variable
         values[name] = lambda source=source: np.asarray(source.numpy())  # type: ignore[misc]
         kinds[name] = source.dtype.as_datatype_enum, source.shape.as_list()
     functional.dereference(graph, kinds)
+    functional.name_functions(graph)
     graph = graphs.prune(graph, map(graphs.producer, fetches))
     graph = graphs.prune(optimize(graph, [*feeds, *kinds, *map(graphs.producer, fetches)], FOLDING), map(graphs.producer, fetches))
     _clean(graph)
@@ -209,7 +232,9 @@ def _named(skeleton: Skeleton, inputs: dict[str, str], outputs: dict[str, str]) 
     """
     for name in (*inputs, *outputs):
         if not NODE_NAME.match(name):
-            raise RefusedError("a graph can't have a node of this name", seen=repr(name), next="name the inputs and outputs with letters, digits and _")
+            raise RefusedError(
+                "a graph can't have a node of this name", seen=repr(name), next="name the inputs and outputs with letters, digits and _"
+            )
     graph = skeleton.graph
     nodes = graphs.nodes_of(graph)
     for feed in inputs.values():
@@ -227,7 +252,7 @@ def _named(skeleton: Skeleton, inputs: dict[str, str], outputs: dict[str, str]) 
             claimed.add(node.name)
             owners[name] = node.name
     names = {node: name for name, node in owners.items()}
-    spared = {n: o for n, o in owners.items()}
+    spared = dict(owners)
     for name in (*owners, *added):  # a stranger that has the name gives way
         spared.setdefault(name, "")
     moved = _rename_all(graph, spared, names)
@@ -275,7 +300,10 @@ def _ports(node: Any) -> int:
     definition = _op_def(node)
     if definition is None:
         return 0
-    return sum(int(node.attr[o.number_attr].i) if o.number_attr else len(node.attr[o.type_list_attr].list.type) if o.type_list_attr else 1 for o in definition.output_arg)
+    return sum(
+        int(node.attr[o.number_attr].i) if o.number_attr else len(node.attr[o.type_list_attr].list.type) if o.type_list_attr else 1
+        for o in definition.output_arg
+    )
 
 
 def _output_type(node: Any, port: int) -> int:

@@ -78,6 +78,7 @@ def export_source(job: ExportJob) -> Exported:
         files = to_tflite(skeleton, directory, job.precision, samples)
         return Exported(format="tflite", opset=0, files=files, checks=checks, notes=loaded.notes, sqnr_db=SQNR_DB.get(job.precision))
     target = directory / MODEL
+    skeleton = skeleton.ended()
     if job.source.kind == "frozen-graph" and _same(skeleton, read_graph(job.source.path)):
         shutil.copyfile(job.source.path, target)  # there was nothing to do
     else:

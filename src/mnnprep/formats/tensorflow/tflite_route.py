@@ -29,7 +29,9 @@ def to_tflite(skeleton: Skeleton, directory: Path, precision: str, samples: list
     graph.ParseFromString(frozen.read_bytes())
     frozen.unlink()
     wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
-    function = wrapped.prune([wrapped.graph.as_graph_element(f"{n}:0") for n in skeleton.inputs], [wrapped.graph.as_graph_element(f"{n}:0") for n in skeleton.outputs])
+    function = wrapped.prune(
+        [wrapped.graph.as_graph_element(f"{n}:0") for n in skeleton.inputs], [wrapped.graph.as_graph_element(f"{n}:0") for n in skeleton.outputs]
+    )
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], wrapped)
     if precision:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -45,7 +47,9 @@ def to_tflite(skeleton: Skeleton, directory: Path, precision: str, samples: list
     try:
         content = converter.convert()
     except Exception as error:  # ConverterError, ValueError
-        raise RefusedError("TensorFlow's TFLite converter can't express the model", seen=_complaint(error), next="prepare --to tf or --to onnx") from error
+        raise RefusedError(
+            "TensorFlow's TFLite converter can't express the model", seen=_complaint(error), next="prepare --to tf or --to onnx"
+        ) from error
     target = directory / MODEL
     target.write_bytes(renamed(content, skeleton.inputs, skeleton.outputs))
     return [file_ref(target)]

@@ -1,4 +1,4 @@
-"""A TFLite model as a net: LiteRT's reference kernels on one thread, no delegate."""
+"""A TFLite model as a net: LiteRT on one thread, no delegate; as the reference with its reference kernels, else with its optimized ones."""
 
 from __future__ import annotations
 
@@ -33,19 +33,24 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
     for role, tensors in (("input", summary.inputs), ("output", summary.outputs)):
         for tensor in tensors:
             if tensor.dtype not in DTYPES:
-                raise RefusedError(f"the {role} {tensor.name} is of a type that MNN can't be fed or give", seen=tensor.dtype, next="convert it with plain tensors of numbers")
+                raise RefusedError(
+                    f"the {role} {tensor.name} is of a type that MNN can't be fed or give",
+                    seen=tensor.dtype,
+                    next="convert it with plain tensors of numbers",
+                )
     return summary
 
 
 class TfliteNet:
     """See :class:`mnnprep.core.survey.Net`. Inputs and outputs have their tensors' names, in the file's order."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, reference: bool = True) -> None:
         self.summary = refuse_unsupported(Path(path))
         interpreter = require("ai_edge_litert.interpreter")
+        kernels = interpreter.OpResolverType
         try:
             self._interpreter = interpreter.Interpreter(
-                path, num_threads=1, experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_REF, experimental_preserve_all_tensors=False
+                path, num_threads=1, experimental_op_resolver_type=kernels.BUILTIN_REF if reference else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
             )
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:

@@ -90,7 +90,8 @@ def _read(model: Table) -> TfliteSummary:
         parameters=sum(element_count(tuple(e for e in t.info.shape or () if isinstance(e, int))) for t in stored.values()),
         quantized=tuple(t.quantization for graph in tensors for t in graph if t.quantization is not None),
         sparse=tuple(t.info.name for graph in tensors for t in graph if t.sparse),
-        state=tuple(sorted(n for n in ops if n in STATE | TABLES)), custom=tuple(sorted(n.removeprefix("CUSTOM:") for n in ops if n.startswith("CUSTOM:"))),
+        state=tuple(sorted(n for n in ops if n in STATE | TABLES)),
+        custom=tuple(sorted(n.removeprefix("CUSTOM:") for n in ops if n.startswith("CUSTOM:"))),
         signatures=tuple(s.text(2) for s in model.tables(7)),
     )  # fmt: skip
 

@@ -63,15 +63,24 @@ def _to_onnx(job: ExportJob, summary: TfliteSummary) -> Exported:
     require("tensorflow")
     tfonnx = require("tf2onnx.tfonnx")
     quantized = is_quantized(summary)
-    boundary = [t for t in (*summary.inputs, *summary.outputs) if any(q.tensor == t.name and q.dtype == t.dtype and t.dtype != "float32" for q in summary.quantized)]
+    boundary = [
+        t
+        for t in (*summary.inputs, *summary.outputs)
+        if any(q.tensor == t.name and q.dtype == t.dtype and t.dtype != "float32" for q in summary.quantized)
+    ]
     if quantized and boundary:
         raise RefusedError(
-            "inputs or outputs are quantized integers, which dequantization would turn into floats", seen=", ".join(f"{t.name} {t.dtype}" for t in boundary),
+            "inputs or outputs are quantized integers, which dequantization would turn into floats",
+            seen=", ".join(f"{t.name} {t.dtype}" for t in boundary),
             next="convert the model again with float inputs and outputs (inference_input_type and inference_output_type tf.float32)",
         )  # fmt: skip
     doing("converting with tf2onnx")
     inputs, outputs = [t.name for t in summary.inputs], [t.name for t in summary.outputs]
-    made = run(lambda: tfonnx.process_tf_graph(None, opset=job.opset, input_names=inputs, output_names=outputs, tflite_path=job.source.path, dequantize=quantized))
+    made = run(
+        lambda: tfonnx.process_tf_graph(
+            None, opset=job.opset, input_names=inputs, output_names=outputs, tflite_path=job.source.path, dequantize=quantized
+        )
+    )
     files = write(made, Path(job.directory), external=False)
     model = onnx_graph.load_graph(files[0].path)
     notes = [f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at {QUANTIZED_SQNR_DB:g} dB"] if quantized else []
@@ -83,8 +92,8 @@ def _to_onnx(job: ExportJob, summary: TfliteSummary) -> Exported:
 
 
 def run_model(job: RunJob) -> Ran:
-    """Run a TFLite artifact in LiteRT."""
-    return run_cases(job, lambda: TfliteNet(job.model).run)
+    """Run a TFLite artifact in LiteRT, with the kernels that an app gets."""
+    return run_cases(job, lambda: TfliteNet(job.model, reference=False).run)
 
 
 def compare_weights(job: WeightsJob) -> Check:
