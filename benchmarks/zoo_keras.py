@@ -90,7 +90,7 @@ def convnext() -> keras.Model:
 ZOO = tuple(
     Entry(name, "keras", (), ())
     for name in (
-        "mobilenet", "mobilenet_v2", "mobilenet_v3", "efficientnet", "efficientnet_v2", "resnet", "resnet_v2", "densenet", "nasnet", "xception", "inception",
-        "convnext",
+        "mobilenet", "mobilenet_v2", "mobilenet_v3", "efficientnet", "efficientnet_v2", "resnet", "resnet_v2", "densenet", "nasnet", "xception",
+        "inception", "convnext",
     )
 )  # fmt: skip

@@ -141,7 +141,8 @@ def fetch(name: str) -> Path:
 
 def fetch_directory(name: str) -> Path:
     """The directory *name* of :data:`FILES`, such as a SavedModel's, with all its files."""
-    return [fetch(member) for member in FILES if member.startswith(f"{name}/")][0].parent
+    members = [fetch(member) for member in FILES if member.startswith(f"{name}/")]
+    return members[0].parent
 
 
 def _cache() -> Path:

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from real_models import fetch, fetch_directory
-from tf_models import built, needs_tensorflow
 
 from mnnprep.cli.compare import command
 from mnnprep.core.evidence import Verdict
@@ -17,6 +15,8 @@ from mnnprep.core.replay import match_specs
 from mnnprep.core.signature import parse_input
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline.compare import compare, match_outputs
+from real_models import fetch, fetch_directory
+from tf_models import built, needs_tensorflow
 
 
 class TestMatching:

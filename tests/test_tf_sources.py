@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from real_models import fetch, fetch_directory
-from tf_models import built, needs_tensorflow
 
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.request import Request, make_wants
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline.prepare import prepare
+from real_models import fetch, fetch_directory
+from tf_models import built, needs_tensorflow
 
 pytestmark = needs_tensorflow
 
@@ -48,7 +48,9 @@ class TestSavedModels:
         manifest = run(models / "training-mode", tmp_path / "out", method="freeze")
         assert manifest.verdict is Verdict.DIFFERS
         reason = next(c.reason for c in manifest.evidence if c.check == "inference_mode" and c.status is Status.FAILED)
-        assert "FusedBatchNormV3" in reason and "dropout" in reason and "writes a variable" in reason
+        assert "FusedBatchNormV3" in reason
+        assert "dropout" in reason
+        assert "writes a variable" in reason
 
     def test_two_signatures(self, models: Path, tmp_path: Path) -> None:
         spatial = run(models / "two-signatures", tmp_path / "out", method="freeze", signature="spatial")
@@ -99,10 +101,12 @@ class TestGraphs:
     def test_an_unfrozen_graph_is_refused_and_its_checkpoint_taken(self, models: Path, tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="not frozen") as raised:
             run(models / "unfrozen.pb", tmp_path / "out")
-        assert "VariableV2 kernel" in raised.value.seen and "VarHandleOp offset" in raised.value.seen
+        assert "VariableV2 kernel" in raised.value.seen
+        assert "VarHandleOp offset" in raised.value.seen
         with pytest.raises(UsageError) as asked:
             run(models / "checkpoint/model.ckpt.meta", tmp_path / "out")
-        assert asked.value.seen == "score" and "--outputs" in asked.value.next
+        assert asked.value.seen == "score"
+        assert "--outputs" in asked.value.next
         manifest = run(models / "checkpoint/model.ckpt.meta", tmp_path / "out", outputs=("score",), method="freeze")
         assert manifest.verdict is Verdict.PROVEN
 
@@ -134,7 +138,8 @@ class TestKeras:
     def test_a_lambda_needs_trust(self, models: Path, tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="Lambda") as raised:
             run(models / "lambda.keras", tmp_path / "out")
-        assert raised.value.seen == "twice" and "--trust" in raised.value.next
+        assert raised.value.seen == "twice"
+        assert "--trust" in raised.value.next
 
     def test_a_damaged_file(self, models: Path, tmp_path: Path) -> None:
         (tmp_path / "cut.h5").write_bytes((models / "net.h5").read_bytes()[:3000])
@@ -192,7 +197,8 @@ class TestRealModels:
     def test_deepbrain_reads_a_data_pipeline(self, tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="data pipeline") as raised:
             run(fetch("deepbrain.pb"), tmp_path / "out")
-        assert "IteratorGetNext" in raised.value.seen and raised.value.next.endswith("--outputs prob")
+        assert "IteratorGetNext" in raised.value.seen
+        assert raised.value.next.endswith("--outputs prob")
 
     @pytest.mark.slow
     def test_deepbrain_at_its_probability(self, tmp_path: Path) -> None:

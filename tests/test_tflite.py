@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from real_models import fetch
-from tf_models import built, needs_tensorflow
 
 from mnnprep.core.evidence import Verdict
 from mnnprep.core.foldmatch import account
@@ -18,6 +16,8 @@ from mnnprep.formats.tflite.flatbuffer import Table
 from mnnprep.formats.tflite.scan import constants, scan_model
 from mnnprep.inspecting import inspect_file
 from mnnprep.pipeline.prepare import prepare
+from real_models import fetch
+from tf_models import built, needs_tensorflow
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +56,12 @@ class TestSmallModels:
         real, stored = constants(models / "float.tflite"), constants(models / "dynamic-range.tflite")
         kernel = next(a for a in real.values() if a.shape == (64, 16))
         close = [a for a in stored.values() if a.shape == kernel.shape]
-        assert close and np.abs(close[0] - kernel).max() <= np.abs(kernel).max() / 127  # half a step of every scale, at most
+        assert close
+        assert np.abs(close[0] - kernel).max() <= np.abs(kernel).max() / 127
 
     def test_a_truncated_model(self, models: Path, tmp_path: Path) -> None:
         (tmp_path / "cut.tflite").write_bytes((models / "float.tflite").read_bytes()[:600])
-        with pytest.raises(RefusedError, match="truncated|can't load"):
+        with pytest.raises(RefusedError, match="truncated"):
             prepare(Request(source=str(tmp_path / "cut.tflite")), tmp_path / "out")
 
 

@@ -16,8 +16,8 @@ from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
 ARITHMETIC = frozenset(
-    {"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Rsqrt", "Sqrt", "Square", "Neg", "Reciprocal", "Exp", "Softplus", "Sum", "Mean", "Maximum", "Relu",
-     "Pow", "MatMul"}
+    {"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Rsqrt", "Sqrt", "Square", "Neg", "Reciprocal", "Exp", "Softplus", "Sum", "Mean", "Maximum",
+     "Relu", "Pow", "MatMul"}
 )  # fmt: skip
 FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
