@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     Built = tuple[nn.Module, dict[str, Tensor]]
 
 MODELS = ("resnet50", "mobilenet_v2", "vit_tiny", "convnext_tiny", "regnet_y", "swin_tiny")
-INPUT = "pixel_values=float32[batch,3,224,224]"
-DIM = "batch=1:4"
+INPUT = "pixel_values=float32[1,3,224,224]"
+DYNAMIC_INPUT, DYNAMIC_DIM = "pixel_values=float32[batch,3,224,224]", "batch=1:4"
 
 
 def _image(model: str, config: str, **options: Any) -> Built:

@@ -1,9 +1,10 @@
 """`mnnprep prepare`, proof included, against the script a user writes today, side by side.
 
-    python benchmarks/prepare.py [--only MODEL]... [--rounds 3] [--json FILE]
+    python benchmarks/prepare.py [--only MODEL]... [--rounds 3] [--dynamic] [--json FILE]
 
-A is the whole command ``mnnprep prepare`` on a net of ``image_models.py`` with a dynamic batch; B is
-``user_script.py`` on the same net: torch.onnx.export at its defaults, MNN's converter, one comparison.
+A is the whole command ``mnnprep prepare`` on a net of ``image_models.py``; B is ``user_script.py`` on the
+same net: torch.onnx.export at its defaults (a fixed shape), MNN's converter, one comparison.  With
+``--dynamic`` both declare the batch dynamic; A then proves it at 1, 2, 3 and 4, B compares once.
 They run in turn (A B A B ...), so that what else the machine does meets both alike; the number of a net
 is the median of its rounds' ratios A / B.  The goal is at most 0.6 on every net that the script gets through;
 a net on which the script fails is shown, and not counted.
@@ -42,9 +43,10 @@ def timed(arguments: list[str], directory: Path) -> tuple[float, subprocess.Comp
     return time.perf_counter() - started, done
 
 
-def mnnprep(model: str) -> Run:
+def mnnprep(model: str, *, dynamic: bool) -> Run:
     with tempfile.TemporaryDirectory(prefix="prepare-a-") as directory:
-        options = ["--input", image_models.INPUT, "--dim", image_models.DIM, "-o", "bundle", "--json"]
+        shape = ["--input", image_models.DYNAMIC_INPUT, "--dim", image_models.DYNAMIC_DIM] if dynamic else ["--input", image_models.INPUT]
+        options = [*shape, "-o", "bundle", "--json"]
         seconds, done = timed(["-m", "mnnprep", "prepare", f"{FACTORIES}:{model}", *options], Path(directory))
     try:
         outcome = str(json.loads(done.stdout).get("verdict", f"exit {done.returncode}"))
@@ -53,10 +55,11 @@ def mnnprep(model: str) -> Run:
     return Run(seconds, outcome)
 
 
-def script(model: str) -> Run:
+def script(model: str, *, dynamic: bool) -> Run:
     with tempfile.TemporaryDirectory(prefix="prepare-b-") as directory:
         name = image_models.INPUT.partition("=")[0]
-        seconds, done = timed([str(HERE / "user_script.py"), f"{FACTORIES}:{model}", name, directory], Path(directory))
+        flags = ["--dynamic"] if dynamic else []
+        seconds, done = timed([str(HERE / "user_script.py"), f"{FACTORIES}:{model}", name, directory, *flags], Path(directory))
     last = (done.stderr if done.returncode else done.stdout).strip().splitlines()
     return Run(seconds, "ran" if done.returncode == 0 else f"exit {done.returncode}: {last[-1] if last else ''}")
 
@@ -66,6 +69,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], choices=image_models.MODELS, metavar="MODEL", help="this net only (repeatable)")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs a net (default 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to this file, too")
+    parser.add_argument("--dynamic", action="store_true", help="declare the batch dynamic, in both")
     options = parser.parse_args()
     models = options.only or image_models.MODELS
     line = "{:15} {:>12} {:>12} {:>7}  {}"
@@ -74,7 +78,7 @@ def main() -> int:
     ratios: list[float] = []
     proven = True
     for model in models:
-        pairs = [(mnnprep(model), script(model)) for _ in range(max(1, options.rounds))]
+        pairs = [(mnnprep(model, dynamic=options.dynamic), script(model, dynamic=options.dynamic)) for _ in range(max(1, options.rounds))]
         ours, theirs = median(a.seconds for a, _ in pairs), median(b.seconds for _, b in pairs)
         ratio = median(a.seconds / b.seconds for a, b in pairs)
         outcomes = sorted({a.outcome for a, _ in pairs}), sorted({b.outcome for _, b in pairs})

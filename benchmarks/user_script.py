@@ -1,10 +1,10 @@
 """The script a user writes today: export at torch's defaults, convert, compare once.
 
-    python benchmarks/user_script.py FILE.py:FACTORY INPUT_NAME DIRECTORY
+    python benchmarks/user_script.py FILE.py:FACTORY INPUT_NAME DIRECTORY [--dynamic]
 
 ``benchmarks/prepare.py`` measures it beside ``mnnprep prepare``.  It does what tutorials show:
-torch.onnx.export at its defaults with a dynamic batch, MNN's converter, and one comparison with
-MNN at the example's shape.  Prints the largest difference, relative to the largest output.
+torch.onnx.export at its defaults (with --dynamic: a dynamic batch), MNN's converter, and one comparison
+with MNN at the example's shape.  Prints the largest difference, relative to the largest output.
 """
 
 import importlib.util
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 
-def main(source: str, input_name: str, directory: str) -> None:
+def main(source: str, input_name: str, directory: str, dynamic: str = "") -> None:
     path, _, factory = source.rpartition(":")
     spec = importlib.util.spec_from_file_location("models", path)
     models = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(models)
     model, example = getattr(models, factory)()
     model.eval()
-    pixels = example[input_name]
+    pixels = example[input_name] if dynamic else example[input_name][:1]
     onnx_file, mnn_file = Path(directory) / "model.onnx", Path(directory) / "model.mnn"
 
     torch.onnx.export(
@@ -31,7 +31,7 @@ def main(source: str, input_name: str, directory: str) -> None:
         onnx_file,
         input_names=[input_name],
         output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic else None,
         external_data=False,
         verbose=False,
     )

@@ -72,7 +72,10 @@ def test_every_help_brings_neither_a_framework_nor_numpy() -> None:
 
 
 def test_every_module_can_be_imported_without_the_frameworks() -> None:
-    """One process: a module that imports a framework at its top level fails, by name."""
+    """One process: a module that imports a framework at its top level fails, by name.
+
+    But for what torch.jit.script compiles: it looks its names up in its module.
+    """
     code = (
         BLOCKER
         + """
@@ -85,7 +88,8 @@ for name in sys.argv[1:]:
 print(failed)
 """
     )
-    assert run(code, *modules()).splitlines()[-1] == "{}"
+    names = [name for name in modules() if name != "mnnprep.formats.torch.attention"]
+    assert run(code, *names).splitlines()[-1] == "{}"
 
 
 def test_the_blocker_blocks() -> None:

@@ -97,7 +97,7 @@ def test_hostile_names_neither_style_nor_move_the_terminal() -> None:
 def test_verification_lists_every_check() -> None:
     manifest = golden("refused")
     console = screen(NO_COLOR="1")
-    render.show_verification(console, manifest.verdict, manifest.evidence, Path("out"), manifest.signature.dims)
+    render.show_verification(console, manifest.verdict, manifest.evidence, Path("out"))
     text = shown(console)
     assert all(c.check in text for c in manifest.evidence)
     assert "FAILED" in text

@@ -17,10 +17,10 @@ import pytest
 
 from mnnprep import deps
 from mnnprep.bundle import digest, usage
-from mnnprep.bundle.manifest import SCHEMA, Manifest, read_manifest
+from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
 from mnnprep.bundle.report import render
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import OutputError, Status, Verdict, failed, passed, verdict
+from mnnprep.core.evidence import OutputError, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.errors import RefusedError
 
 DATA = Path(__file__).parent / "data"
@@ -185,9 +185,15 @@ def test_a_size_is_not_blamed_for_another_dimension() -> None:
 
 
 def test_obstacles_put_what_failed_first() -> None:
-    found = digest.obstacles(golden("refused").evidence)
+    found = digest.obstacles(golden("refused").evidence, digest.required_names([]))
     assert [(o.check, o.status) for o in found] == [("mnn_convert", Status.FAILED), ("mnn_compare", Status.NOT_RUN)]
-    assert digest.obstacles(golden("proven").evidence, ["batch"]) == []
+    assert digest.obstacles(golden("proven").evidence, digest.required_names(["batch"])) == []
+
+
+def test_obstacles_of_another_question_than_the_first_proof() -> None:
+    """What `verify` asks: only its own checks count, and one that is not required stands in nobody's way."""
+    evidence = [passed("hashes"), not_run("artifact_compare", "not installed", required=False), failed("mnn_compare", "off")]
+    assert [o.check for o in digest.obstacles(evidence)] == ["mnn_compare"]
 
 
 @pytest.mark.parametrize(
@@ -230,3 +236,18 @@ def test_the_python_runs_in_mnn(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert np.array_equal(json.loads(done.stdout.splitlines()[-1]), np.full((2, 3), 0.5))
+
+
+def test_settings_that_the_proof_needs_are_said_first_and_set_in_the_snippets() -> None:
+    manifest = golden("proven")
+    evidence = [
+        msgspec.structs.replace(c, numbers={**c.numbers, "excess_at_default_settings": 14.6}) if c.check == "mnn_compare" else c
+        for c in manifest.evidence
+    ]
+    hinted = msgspec.structs.replace(manifest, runtime=RuntimeRecord(hints={"WINOGRAD_MEMORY_LEVEL": 1}), evidence=evidence)
+    assert "must set" not in digest.meaning(manifest)
+    assert "The app must set WINOGRAD_MEMORY_LEVEL=1 in MNN's runtime; with MNN's defaults its error is 14.6 times the tolerance." in digest.meaning(
+        hinted
+    )
+    assert "runtime.set_hint(3, 1)" in usage.python_snippet(hinted)
+    assert "runtime->setHint(MNN::Interpreter::WINOGRAD_MEMORY_LEVEL, 1);" in usage.cpp_snippet(hinted)

@@ -290,7 +290,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("data", "looks"),
         [
-            (b"\x89PNG\r\n\x1a\n" + bytes(20), "PNG"), (gzip.compress(b"x"), "gzip"), (b"hello there\nworld", "plain text"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(20), "PNG"), (gzip.compress(b"x", mtime=0), "gzip"), (b"hello there\nworld", "plain text"),
             (b'{"a": 1}', "JSON"), (b"\xff\xd8\xff\xe0" + bytes(9), "JPEG"), (b"\x93NUMPY\x01\x00", "NumPy"), (b"\x80\x04}\x94.", "pickle"),
             (b"import torch\n", "Python source"), (b'{"metadata": {}, "weight_map": {"a": "b"}}', "sharded"), (b"<net name='x'/>", "XML"),
             (b"\x7fELF\x02", "ELF"), (b"\xf3\x91\x07\xee\xd1" * 9, "f3 91 07"), (b"\0" * 64, "00 00"), (b"GGUF\x03\0\0\0", "GGUF"),

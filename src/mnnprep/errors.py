@@ -66,6 +66,13 @@ class InternalError(MnnprepError):
     """A defect of mnnprep itself."""
 
 
+class Interrupted(MnnprepError):
+    """The user ended it (Ctrl-C)."""
+
+    exit_code = EXIT_INTERRUPTED
+    kind = "interrupted"
+
+
 ERROR_KINDS: dict[str, type[MnnprepError]] = {c.kind: c for c in (UsageError, RefusedError, InternalError)}
 
 

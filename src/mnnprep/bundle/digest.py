@@ -80,6 +80,10 @@ QUESTIONS: Mapping[str, Question] = {
         "Was any artifact made at all?",
         "the attempts say why each method failed; resolve the first of them, or give another `--method`",
     ),
+    "hashes": Question(
+        "Are the bundle's files, byte by byte, those that its manifest names?",
+        "take the bundle from where it was made, or prepare the model again",
+    ),
     "repairs": Question(
         "Does the repaired artifact compute what it computed before the repair?",
         "report the repair that is named: it is a defect of this tool",
@@ -120,18 +124,21 @@ def required_names(dims: Iterable[str]) -> tuple[str, ...]:
     return (*REQUIRED, *(DIMENSION + name for name in dims))
 
 
-def obstacles(evidence: Sequence[Check], dims: Iterable[str] = ()) -> list[Obstacle]:
-    """What stands between *evidence* and `proven`: failed checks first, then those not run or absent."""
-    names = required_names(dims)
+def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obstacle]:
+    """What stands between *evidence* and `proven`: failed checks first, then those not run or absent.
+
+    *names* are the checks that must be there and pass (see :func:`required_names`), whatever they say of
+    themselves; others count where they are marked as required.
+    """
+    wanted = tuple(names)
     found = [
         Obstacle(c.check, c.status, c.subject, c.reason, question(c.check).failed if c.status is Status.FAILED else question(c.check).not_run)
         for c in evidence
-        if c.status is not Status.PASSED and (c.required or c.check in names or c.check in USABILITY)
+        if c.status is not Status.PASSED and (c.required or c.check in wanted or (c.check in USABILITY and c.status is Status.FAILED))
     ]
     present = {c.check for c in evidence}
-    found += [
-        Obstacle(name, Status.NOT_RUN, "", "the evidence does not hold this check", question(name).not_run) for name in names if name not in present
-    ]
+    absent = [name for name in wanted if name not in present]
+    found += [Obstacle(name, Status.NOT_RUN, "", "the evidence does not hold this check", question(name).not_run) for name in absent]
     return sorted(found, key=lambda o: (o.status is not Status.FAILED, o.check not in USABILITY))
 
 
@@ -141,12 +148,23 @@ def meaning(manifest: Manifest) -> str:
     outcome = concluded(manifest)
     if outcome is Verdict.PROVEN:
         model = manifest.mnn.path if manifest.mnn else "the converted model"
-        return f"On all {cases}, {model} computes in MNN what the untouched source computes in its own framework, within the tolerance."
+        sentence = f"On all {cases}, {model} computes in MNN what the untouched source computes in its own framework, within the tolerance."
+        return f"{sentence} {settings(manifest)}".rstrip()
     if outcome is Verdict.DIFFERS:
         return "Something that was compared came out different: do not ship this model before the failed checks are resolved."
     if outcome is Verdict.REFUSED:
         return "There is no model to ship: nothing usable came out of the source, or MNN's converter did not take it."
     return "Nothing was found to be wrong, but something that a proof needs was not run or proves nothing: treat this model as untested."
+
+
+def settings(manifest: Manifest) -> str:
+    """What an app must set in MNN's runtime to get what was proven; empty where the defaults do."""
+    hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
+    if not hints:
+        return ""
+    excess = next((c.numbers.get("excess_at_default_settings") for c in manifest.evidence if c.check == "mnn_compare"), None)
+    otherwise = f"; with MNN's defaults its error is {number(excess)} times the tolerance" if isinstance(excess, (int, float)) else ""
+    return f"The app must set {hints} in MNN's runtime{otherwise}."
 
 
 @dataclass(frozen=True)

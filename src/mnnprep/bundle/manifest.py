@@ -45,14 +45,28 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One method with one set of options, tried. ``verdict`` is empty where nothing came out of it."""
+    """One method with one set of options, tried; ``kept``: the bundle holds what it made.
+
+    ``verdict`` is empty where nothing came out of it; ``repairs`` are the rules that were applied.
+    """
 
     method: str
     opset: int
     ok: bool
     verdict: str = ""
     reason: str = ""
+    repairs: list[str] = msgspec.field(default_factory=list)
+    kept: bool = False
     notes: list[str] = msgspec.field(default_factory=list)
+
+
+class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that fired: the hazard it answers, whether it is exact, the nodes it rewrote."""
+
+    rule: str
+    hazard: str
+    exact: bool
+    nodes: list[str]
 
 
 class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +75,7 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
     opset: int
     files: list[BundleFile]
     attempts: list[AttemptRecord]
-    repairs: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    repairs: list[RepairRecord] = msgspec.field(default_factory=list)
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +115,21 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     dims: dict[str, int]
 
 
+class RuntimeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How MNN's runtime was set when the model was proven; an app that sets it otherwise gets other numbers.
+
+    ``hints`` are values of MNN's Interpreter::HintMode by name; empty: MNN's defaults.
+    """
+
+    backend: str = "CPU"
+    precision: str = "high"
+    threads: int = 1
+    hints: dict[str, int] = msgspec.field(default_factory=dict)
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The record. ``files`` lists every file of the bundle but the manifest and the report."""
+
     schema: str
     verdict: Verdict
     source: SourceRecord
@@ -112,6 +140,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: Tolerance
     evidence: list[Check]
     tools: dict[str, str]
+    runtime: RuntimeRecord = msgspec.field(default_factory=RuntimeRecord)
     files: list[BundleFile] = msgspec.field(default_factory=list)
 
     def to_bytes(self) -> bytes:

@@ -51,7 +51,7 @@ def context(manifest: Manifest) -> dict[str, Any]:
     """What the template shows, by name."""
     dims = manifest.signature.dims
     concluded = digest.concluded(manifest)
-    blocking = digest.obstacles(manifest.evidence, dims)
+    blocking = digest.obstacles(manifest.evidence, digest.required_names(dims))
     return {
         "manifest": manifest,
         "verdict": concluded,

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable
 
 from mnnprep.bundle import digest
-from mnnprep.bundle.manifest import Manifest, TensorRecord
+from mnnprep.bundle.manifest import Manifest, RuntimeRecord, TensorRecord
 from mnnprep.core.signature import DTYPES
+from mnnprep.mnn.run import HINTS
 
 _NUMPY = {name: f"np.{name}" for name in DTYPES} | {"bool": "np.bool_"}
+_PRECISIONS = {"high": "High", "normal": "Normal", "low": "Low"}
 _CPP = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "int8": "int8_t"}
 
 
@@ -19,7 +21,9 @@ def python_snippet(manifest: Manifest) -> str:
     path = manifest.mnn.path if manifest.mnn else "model.mnn"
     lines = [
         "import MNN.expr as F", "import MNN.nn as nn", "import numpy as np", "",
-        f"net = nn.load_module_from_file({path!r}, {[t.mnn_name for t in inputs]!r}, {[t.mnn_name for t in outputs]!r})", "", "inputs = []",
+        *_python_runtime(manifest.runtime),
+        f"names = {[t.mnn_name for t in inputs]!r}, {[t.mnn_name for t in outputs]!r}",
+        f"net = nn.load_module_from_file({path!r}, *names, runtime_manager=runtime)", "", "inputs = []",
     ]  # fmt: skip
     for tensor, variable in zip(inputs, _identifiers("input", inputs), strict=True):
         fed = _plain_layout(tensor)
@@ -38,15 +42,34 @@ def python_snippet(manifest: Manifest) -> str:
     return "\n".join(map(digest.plain, lines))
 
 
+def _python_runtime(runtime: RuntimeRecord) -> list[str]:
+    """The runtime as it was when the model was proven; the hints by the numbers of MNN's Interpreter::HintMode."""
+    config = {"backend": runtime.backend, "precision": runtime.precision, "numThread": runtime.threads}
+    hints = [f"runtime.set_hint({HINTS[name]}, {value})  # {name}" for name, value in runtime.hints.items() if name in HINTS]
+    return [f"runtime = nn.create_runtime_manager(({config!r},))", *hints]
+
+
+def _cpp_runtime(runtime: RuntimeRecord) -> list[str]:
+    hints = [f"runtime->setHint(MNN::Interpreter::{name}, {value});" for name, value in runtime.hints.items() if name in HINTS]
+    return [
+        "MNN::ScheduleConfig config;", "config.type = MNN_FORWARD_CPU;", f"config.numThread = {runtime.threads};",
+        "MNN::BackendConfig backend;", f"backend.precision = MNN::BackendConfig::Precision_{_PRECISIONS.get(runtime.precision, 'Normal')};",
+        "config.backendConfig = &backend;",
+        "std::shared_ptr<Executor::RuntimeManager> runtime(Executor::RuntimeManager::createRuntimeManager(config));", *hints,
+    ]  # fmt: skip
+
+
 def cpp_snippet(manifest: Manifest) -> str:
     """The same in C++, with MNN's Module API."""
     inputs, outputs, sizes = manifest.signature.inputs, manifest.signature.outputs, _example_sizes(manifest)
     variables, input_names, output_names = _identifiers("input", inputs), _cpp_list(inputs), _cpp_list(outputs)
     path = manifest.mnn.path if manifest.mnn else "model.mnn"
     lines = [
-        "#include <MNN/expr/ExprCreator.hpp>", "#include <MNN/expr/Module.hpp>", "using namespace MNN::Express;", "",
+        "#include <MNN/expr/Executor.hpp>", "#include <MNN/expr/ExprCreator.hpp>", "#include <MNN/expr/Module.hpp>",
+        "using namespace MNN::Express;", "",
+        *_cpp_runtime(manifest.runtime),
         "std::shared_ptr<Module> net(Module::load(",
-        f"    {input_names}, {output_names}, {_cpp_string(path)}));", "",
+        f"    {input_names}, {output_names}, {_cpp_string(path)}, runtime));", "",
     ]  # fmt: skip
     for tensor, variable in zip(inputs, variables, strict=True):
         kind = _CPP.get(tensor.mnn_dtype, "float")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import signal
 import sys
 from typing import Any
 
@@ -54,14 +57,15 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that is no text, a terminal without our signs: shown escaped
+            stream.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up, as after Ctrl-C
     try:
         code = cli.main(args=arguments, prog_name="mnnprep", standalone_mode=False)
-    except click.exceptions.Abort:
-        code = errors.EXIT_INTERRUPTED
-        click.echo("interrupted; nothing was left half-written", err=True)
-    except KeyboardInterrupt:
-        code = errors.EXIT_INTERRUPTED
-        click.echo("interrupted; nothing was left half-written", err=True)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = _tell(errors.Interrupted("interrupted", next="run it again: nothing was left half-written"), as_json)
     except click.ClickException as error:
         hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mnnprep"
         code = _tell(errors.UsageError(error.format_message(), next=f"see {hint} --help"), as_json)
@@ -83,15 +87,16 @@ def _tell(error: errors.MnnprepError, as_json: bool) -> int:
         error.next = ISSUES
     if as_json:
         echo_json({"error": error.to_dict()})
-    head = {"usage": "error", "refused": "refused", "internal": "a defect of mnnprep"}[error.kind]
-    click.echo(f"{head}: {error}", err=True)
+    head = {"usage": "error: ", "refused": "refused: ", "internal": "a defect of mnnprep: "}.get(error.kind, "")
+    click.echo(f"{head}{error}", err=True)
     return error.exit_code
 
 
 def echo_json(document: Any) -> None:
-    """Print the one document of a ``--json`` run."""
+    """Print the one document of a ``--json`` run, in UTF-8 where stdout is, else in ASCII."""
     import json
 
     import msgspec
 
-    click.echo(json.dumps(msgspec.to_builtins(document), indent=2, ensure_ascii=False, allow_nan=False))
+    ascii_only = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    click.echo(json.dumps(msgspec.to_builtins(document), indent=2, ensure_ascii=ascii_only, allow_nan=False))

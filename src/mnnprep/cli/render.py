@@ -6,7 +6,7 @@ visible and is never read as markup.  rich is imported inside the functions: `--
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,24 +36,24 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _attempts(console, manifest)
     _errors(console, manifest.evidence)
     _sizes(console, manifest)
-    _obstacles(console, manifest.evidence, manifest.signature.dims)
+    _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims)))
     rows = [(digest.plain(f.path), digest.size_text(f.size)) for f in _headliners(manifest)]
     _section(console, f"files in {digest.plain(target)}", _table(["", ">"], rows))
 
 
-def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Check], target: Path, dims: Iterable[str] = ()) -> None:
+def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Check], target: Path) -> None:
     """The outcome of `verify`: every check with its answer, errors per output, what stands in the way."""
     words = {
         Verdict.PROVEN: "the bundle was proven again",
-        Verdict.UNPROVEN: "something that a proof needs was not run",
-        Verdict.DIFFERS: "the bundle does not compute what its references say",
+        Verdict.UNPROVEN: "not proven again: something needed was not run, or the bundle was not proven when it was made",
+        Verdict.DIFFERS: "the bundle is not what it says, or does not compute what its references say",
         Verdict.REFUSED: "nothing in the bundle could be run",
     }
     _headline(console, outcome, f"{digest.plain(target)}: {words[outcome]}")
     rows = [(_status(c.status), digest.plain(c.check), digest.plain(c.subject)) for c in evidence]
     _section(console, "checks", _table(["", "", ""], rows))
     _errors(console, evidence)
-    _obstacles(console, evidence, dims)
+    _obstacles(console, digest.obstacles(evidence))
 
 
 def show_comparison(console: Console, found: Comparison) -> None:
@@ -133,12 +133,12 @@ def _headline(console: Console, outcome: Verdict, sentence: str) -> None:
 def _attempts(console: Console, manifest: Manifest) -> None:
     rows: list[tuple[RenderableType, ...]] = []
     for attempt in manifest.artifact.attempts:
-        won = attempt.method == manifest.artifact.method and attempt.opset == manifest.artifact.opset
         result = attempt.verdict or ("made" if attempt.ok else "failed")
         style = "cyan" if result in ("proven", "made") else "yellow" if result == "unproven" else "magenta"
         first_line = attempt.reason.splitlines()[0] if attempt.reason else ""
+        repaired = f"repaired: {', '.join(attempt.repairs)}" if attempt.repairs else ""
         opset = f"opset {attempt.opset}" if attempt.opset else ""
-        rows.append((digest.plain(attempt.method), opset, _text(result, style), _text("kept" if won else ""), _text(first_line)))
+        rows.append((digest.plain(attempt.method), opset, _text(result, style), _text("kept" if attempt.kept else ""), _text(first_line or repaired)))
     _section(console, "tried", _table([""] * 5, rows))
 
 
@@ -163,12 +163,11 @@ def _sizes(console: Console, manifest: Manifest) -> None:
         _section(console, "tolerance used, per size", _table(["", ">", ">", ">", ""], rows, head))
 
 
-def _obstacles(console: Console, evidence: Sequence[Check], dims: Iterable[str]) -> None:
+def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:
     """What stands in the way, one paragraph each: the check, why, what to do."""
     from rich.padding import Padding
     from rich.text import Text
 
-    found = digest.obstacles(evidence, dims)
     if found:
         console.print()
         console.print(_text("in the way", "bold"))

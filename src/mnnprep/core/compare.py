@@ -18,14 +18,17 @@ ABSOLUTE = 1e-4  # of max|ref|
 RELATIVE = 1e-3  # of |ref|, element by element
 WIDENING = 10.0  # times the source's measured noise floor
 CASE_SLACK_DB = 6.0  # a factor of 2 in amplitude
+LARGEST = 1e300  # what a ratio beyond a float is written as
 CEILING = 1e-2  # of max|ref|: beyond, the model can't be told from its noise
+HALF_SQNR = 50.0  # dB: weights as float16
 
 
 class Tolerance(msgspec.Struct, frozen=True):
     """|a-b| <= max(absolute * max|ref|, widening * noise) + relative * |ref|, for every element.
 
     The first term never exceeds ``ceiling * max|ref|``.  ``noise`` is the measured noise floor
-    of each output, in its own unit; integers and booleans must be exact.  With ``sqnr_db`` set
+    of each output, in its own unit; integers and booleans must be exact.  A float16 output needs an
+    SQNR of HALF_SQNR instead, since its own rounding is coarser than the formula.  With ``sqnr_db`` set
     (float16 and quantized artifacts) the SQNR of an output decides instead: that over all cases must reach it, and
     no single case, whose few numbers are a small sample of the noise, may be more than CASE_SLACK_DB below.
     """
@@ -69,29 +72,41 @@ def compare_output(name: str, case: int, reference: Array, actual: Array, tolera
             return OutputError(name, case, problem=f"{label} at other places than in the reference ({wrong} elements)")
     finite = np.isfinite(ref)
     ref, act = ref[finite], act[finite]
-    error = np.abs(ref - act)
     limit = tolerance.threshold(name, reference)[finite]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        error = np.abs(ref - act)
         excess = float(np.where(error == 0, 0.0, error / limit).max(initial=0.0))
         max_rel = float(np.where(ref != 0, error / np.abs(ref), 0.0).max(initial=0.0))
-    noise_power, power = float(np.square(error).sum()), float(np.square(ref).sum())
+    ref, act = _scaled(ref, act)
+    noise_power, power = float(np.square(ref - act).sum()), float(np.square(ref).sum())
     sqnr = 10 * math.log10(power / noise_power) if noise_power > 0 and power > 0 else None
     norm = math.sqrt(power) * float(np.linalg.norm(act))
     cosine = min(1.0, float(np.dot(ref.ravel(), act.ravel())) / norm) if norm > 0 else None
-    if tolerance.sqnr_db is not None:
-        excess = 0.0 if noise_power == 0 else (math.inf if sqnr is None else 10 ** ((tolerance.sqnr_db - CASE_SLACK_DB - sqnr) / 20))
+    wanted = tolerance.sqnr_db - CASE_SLACK_DB if tolerance.sqnr_db is not None else HALF_SQNR if reference.dtype == np.float16 else None
+    if wanted is not None:
+        excess = 0.0 if noise_power == 0 else (math.inf if sqnr is None else 10 ** ((wanted - sqnr) / 20))
     problem = ""
     if excess > 1:
         index = [int(i) for i in np.argwhere(finite)[int(np.argmax(error / np.maximum(limit, 1e-300)))]] if error.size else []
-        problem = f"differs beyond the tolerance, most at {index}: max abs {float(error.max()):.3g}, {min(excess, 1e300):.3g} times what is allowed"
+        problem = f"differs beyond the tolerance, most at {index}: max abs {float(error.max()):.3g}, {min(excess, LARGEST):.3g} times what is allowed"
     return OutputError(
-        name, case, max_abs=float(error.max(initial=0.0)), max_rel=max_rel, cosine=cosine, sqnr_db=sqnr,
-        excess=min(excess, 1e300), problem=problem,
+        name, case, max_abs=min(float(error.max(initial=0.0)), LARGEST), max_rel=min(max_rel, LARGEST), cosine=cosine, sqnr_db=sqnr,
+        excess=min(excess, LARGEST), problem=problem,
     )  # fmt: skip
 
 
+def _scaled(ref: Array, act: Array) -> tuple[Array, Array]:
+    """Both times one power of 2, so that no square of them overflows or vanishes."""
+    peak = max(float(np.abs(ref).max(initial=0.0)), float(np.abs(act).max(initial=0.0)))
+    shift = -math.frexp(peak)[1]
+    return np.ldexp(ref, shift), np.ldexp(act, shift)
+
+
 def _compare_exact(name: str, case: int, reference: Array, actual: Array) -> OutputError:
-    equal = reference == actual.astype(reference.dtype) if actual.dtype != reference.dtype else reference == actual
+    equal = reference == actual
+    if actual.dtype != reference.dtype:  # one comparison rounds, the other cuts off: both must hold
+        with np.errstate(invalid="ignore"):
+            equal &= reference == actual.astype(reference.dtype)
     wrong = int(np.count_nonzero(~np.asarray(equal)))
     if not wrong:
         return OutputError(name, case, max_abs=0.0, max_rel=0.0, excess=0.0)

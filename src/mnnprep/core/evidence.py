@@ -93,11 +93,10 @@ def verdict(evidence: Iterable[Check], dims: Iterable[str] = ()) -> Verdict:
     checks = list(evidence)
     if not checks or any(c.status is Status.FAILED and c.check in USABILITY for c in checks):
         return Verdict.REFUSED
-    required = [c for c in checks if c.required or c.check in REQUIRED]
+    wanted = {*REQUIRED, *(f"dimension:{name}" for name in dims)}
+    required = [c for c in checks if c.required or c.check in wanted]
     if any(c.status is Status.FAILED and c.check not in PROVABILITY for c in required):
         return Verdict.DIFFERS
-    present = {c.check for c in checks}
-    wanted = {*REQUIRED, *(f"dimension:{name}" for name in dims)}
-    if not wanted <= present or any(c.status is not Status.PASSED for c in required):
+    if not wanted <= {c.check for c in checks} or any(c.status is not Status.PASSED for c in required):
         return Verdict.UNPROVEN
     return Verdict.PROVEN

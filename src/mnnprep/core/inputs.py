@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ Range = tuple[float, float]
 def synthesize(specs: tuple[TensorSpec, ...], dims: Mapping[str, int], seed: int, ranges: Mapping[str, Range], scale: float = 1.0) -> Arrays:
     """Input arrays for *specs* at the sizes *dims*; the same arguments always give the same arrays.
 
-    An input with a range is uniform in it.  Without one, floats are standard normal times *scale*;
+    An input with a range is uniform in it (an integer one in the whole numbers of it).  Without one, floats are standard normal times *scale*;
     a mask (an integer or boolean input with ``mask`` in its name) is a run of ones and then zeros
     along its last axis, as padding makes it (all ones for an even seed); other integers are 0 or 1.
     """
@@ -30,18 +33,44 @@ def synthesize(specs: tuple[TensorSpec, ...], dims: Mapping[str, int], seed: int
     return arrays
 
 
+def is_mask(spec: TensorSpec) -> bool:
+    """Whether an integer or boolean input is a mask, by its name."""
+    return np.dtype(spec.dtype).kind in "biu" and "mask" in spec.name.lower()
+
+
 def _array(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator, interval: Range | None, seed: int, scale: float) -> npt.NDArray[Any]:
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f":
         values = rng.uniform(*interval, size=shape) if interval else rng.standard_normal(shape) * scale
         return np.asarray(values).astype(dtype)
     if interval is not None:
-        return np.asarray(rng.integers(int(interval[0]), int(interval[1]), size=shape, endpoint=True)).astype(dtype)
-    if "mask" in spec.name.lower() and shape:
+        return np.asarray(rng.integers(math.ceil(interval[0]), math.floor(interval[1]), size=shape, dtype=_drawn(dtype), endpoint=True)).astype(dtype)
+    if is_mask(spec) and shape:
         length = shape[-1]
         kept = np.full((*shape[:-1], 1), length) if seed % 2 == 0 else rng.integers((length + 1) // 2, length + 1, size=(*shape[:-1], 1))
         return np.asarray(np.arange(length) < kept).astype(dtype)
     return np.asarray(rng.integers(0, 2, size=shape)).astype(dtype)
+
+
+def _drawn(dtype: np.dtype[Any]) -> type[Any]:
+    return np.uint64 if dtype == np.uint64 else np.int64
+
+
+def check_range(spec: TensorSpec, interval: Range) -> None:
+    """Raise UsageError when an input's dtype holds no such values."""
+    dtype, (low, high) = np.dtype(spec.dtype), interval
+    if dtype.kind == "f":
+        most = float(np.finfo(dtype).max)
+        fits, empty = -most <= low and high <= most and math.isfinite(high - low), False
+        held = f"{-most:g}:{most:g}"
+    else:
+        least, greatest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        fits, empty = least <= math.ceil(low) and math.floor(high) <= greatest, math.ceil(low) > math.floor(high)
+        held = f"whole numbers from {least} to {greatest}"
+    if empty or not fits:
+        raise UsageError(
+            f"--range gives {spec.name} values that its dtype does not have", seen=f"{low:g}:{high:g}", next=f"{spec.dtype} holds {held}"
+        )
 
 
 def read_samples(path: str, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
@@ -64,11 +93,16 @@ def read_samples(path: str, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Ar
 def _read_arrays(file: Path, specs: tuple[TensorSpec, ...]) -> Arrays:
     try:
         if file.suffix == ".npz":
-            return {name.removeprefix("inputs/"): array for name, array in load_arrays(file).items() if not name.startswith("outputs/")}
+            arrays = load_arrays(file)
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("an entry is no array")
+            return {name.removeprefix("inputs/"): array for name, array in arrays.items() if not name.startswith("outputs/")}
         if file.suffix != ".npy":
             raise UsageError("samples are .npz or .npy files", seen=file.name, next="save the arrays with numpy.savez")
         array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays; name it .npz")
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise RefusedError("a sample could not be read as arrays", seen=f"{file.name}: {error}", next="write it again with numpy.savez") from error
     if len(specs) != 1:
         raise UsageError(
@@ -95,7 +129,13 @@ def _fit(file: Path, arrays: Arrays, specs: tuple[TensorSpec, ...]) -> Arrays:
             raise UsageError(
                 f"a sample's {spec.name} has another dtype than the model takes", seen=f"{file.name}: {array.dtype}", next=f"give {spec}"
             )
-        fitted[spec.name] = array.astype(spec.dtype)
+        with np.errstate(over="ignore"):
+            fitted[spec.name] = array.astype(spec.dtype)
+        if array.dtype.kind in "iu" and np.dtype(spec.dtype).kind in "iu" and not np.array_equal(fitted[spec.name], array):
+            raise UsageError(
+                f"a sample's {spec.name} holds values that its dtype does not have", seen=f"{file.name}: {array.min()} to {array.max()}",
+                next=f"give {spec}",
+            )  # fmt: skip
     return fitted
 
 

@@ -54,6 +54,18 @@ class CaseFile(msgspec.Struct, frozen=True, kw_only=True):
     file: FileRef
 
 
+class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Load ``source`` into the worker, so that the steps after it find it there."""
+
+    source: Source
+
+
+class SourceLoaded(msgspec.Struct, frozen=True):
+    """``threads`` are those of the process afterwards: more than one, and it must not be forked."""
+
+    threads: int
+
+
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     wants: Wants
@@ -66,8 +78,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     ``noise`` is the measured noise floor of every floating output (max abs over the cases);
     ``exempt`` names the outputs that don't depend on the values of any input, by design, with the
     reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
-    or None when the artifact's own file says it all; ``one_sided`` names the places of the source
-    where a value decides what is computed and every input tried decided alike; ``swept`` lists per dimension the sizes for
+    or None when the artifact's own file says it all; ``decides`` names the places of the source where a
+    value decides what is computed, ``one_sided`` those where every input tried decided alike; ``swept`` lists per dimension the sizes for
     which a case exists, ``infeasible`` those the source itself refuses with its message.
     """
 
@@ -77,6 +89,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     noise: dict[str, float]
     exempt: dict[str, str] = msgspec.field(default_factory=dict)
     weights: FileRef | None = None
+    decides: list[str] = msgspec.field(default_factory=list)
     one_sided: list[str] = msgspec.field(default_factory=list)
     swept: dict[str, list[int]] = msgspec.field(default_factory=dict)
     infeasible: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
@@ -110,7 +123,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
     ``refused_opsets`` are those tried before it that an operator of the model does not have;
     ``operators`` the operators that MNN's frontend will meet, where it publishes no other way to ask;
-    ``sqnr_db`` is what an artifact of other numbers than the source's (float16, int8, dequantized) must reach.
+    ``sqnr_db`` is what an artifact of other numbers than the source's (float16, int8, dequantized) must reach;
+    ``decided`` the places of the source whose decisions on values were frozen when it was made.
     """
 
     format: str
@@ -121,6 +135,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     refused_opsets: list[OpsetRefused] = msgspec.field(default_factory=list)
     operators: list[str] = msgspec.field(default_factory=list)
     sqnr_db: float | None = None
+    decided: list[str] = msgspec.field(default_factory=list)
 
 
 class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +145,19 @@ class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     source: str = ""
     source_model: str = ""
+
+
+class LocateJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Find the nodes of these ``operators`` in ``model``."""
+
+    model: str
+    operators: list[str]
+
+
+class Located(msgspec.Struct, frozen=True, kw_only=True):
+    """The nodes found, each as an engineer looks for it: its operator and its name."""
+
+    nodes: list[str]
 
 
 class RunJob(msgspec.Struct, frozen=True, kw_only=True):

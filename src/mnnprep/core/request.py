@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     timeout: float = DEFAULT_TIMEOUT
     memory: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout < math.inf:
+            raise UsageError("a time limit is no time", seen=f"{self.timeout:g}", next="give seconds, for example --timeout 600")
+        if self.memory < 0:
+            raise UsageError("a memory limit is below zero", seen=str(self.memory), next="give a size, for example --memory 8GB")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +58,8 @@ def make_wants(inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges:
     intervals = [parse_range(text) for text in ranges]
     _unique("--range", [name for name, _ in intervals])
     _check_dims(specs, parsed)
+    if seed < 0:
+        raise UsageError("a seed is below 0", seen=str(seed), next="give a whole number from 0 on")
     return Wants(inputs=specs, dims=parsed, ranges=dict(intervals), samples=str(Path(samples).absolute()) if samples else "", seed=seed)
 
 
@@ -66,7 +75,7 @@ def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
         if specs and dim.name not in names:
             raise UsageError(
                 f"--dim names {dim.name}, which is in no --input", seen=f"{dim.name}={dim.min}:{dim.max}",
-                next="use the name in a shape, for example --input 'x=float32[%s,3,224,224]'" % dim.name,
+                next=f"use the name in a shape, for example --input 'x=float32[{dim.name},3,224,224]'",
             )  # fmt: skip
 
 
@@ -77,6 +86,8 @@ def parse_factory_args(texts: tuple[str, ...]) -> dict[str, str]:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise UsageError("a --factory-arg could not be read", seen=text, next="write key=value, for example --factory-arg classes=10")
+        if key in pairs:
+            raise UsageError(f"--factory-arg is given twice for {key}", seen=text, next="give it once")
         pairs[key] = value
     return pairs
 
@@ -89,6 +100,9 @@ def parse_size(text: str) -> int:
     body = text.strip().upper().removesuffix("IB").removesuffix("B")
     unit = body[-1:] if body[-1:].isalpha() else ""
     try:
-        return int(float(body.removesuffix(unit)) * _UNITS[unit])
-    except (KeyError, ValueError) as error:
+        size = int(float(body.removesuffix(unit)) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError) as error:
         raise UsageError("a size could not be read", seen=text, next="write a number with a unit, for example 2GB") from error
+    if size < 0:
+        raise UsageError("a size of memory is below 0", seen=text, next="write a number with a unit, for example 2GB")
+    return size

@@ -21,6 +21,7 @@ DTYPES = (
 )  # fmt: skip
 
 Extent = int | str  # a fixed size, or the name of a Dim
+LARGEST_SIZE = 2**31 - 1  # sizes are int32 in MNN
 
 
 class Dim(msgspec.Struct, frozen=True):
@@ -82,21 +83,25 @@ def parse_input(text: str) -> TensorSpec:
         raise UsageError(f"an --input has the unknown dtype {match['dtype']}", seen=text, next="use one of " + ", ".join(DTYPES))
     shape: list[Extent] = []
     for part in (p.strip() for p in match["shape"].split(",")) if match["shape"].strip() else ():
-        if part.isdigit():
-            shape.append(int(part))
+        if part.isdecimal():
+            shape.append(_size(part, text, "an --input"))
         elif _IDENT.match(part):
             shape.append(part)
         else:
             raise UsageError(f"an --input has the dimension {part!r}, neither a size nor a name", seen=text, next=example)
-    if 0 in shape:
-        raise UsageError("an --input has a dimension of size 0", seen=text, next="give every dimension a size of at least 1")
     return TensorSpec(match["name"].strip(), match["dtype"], tuple(shape))
+
+
+def _size(part: str, text: str, option: str) -> int:
+    if len(part) > len(str(LARGEST_SIZE)) or not 1 <= int(part) <= LARGEST_SIZE:
+        raise UsageError(f"{option} has a dimension of size {part}", seen=text, next=f"give every dimension a size from 1 to {LARGEST_SIZE}")
+    return int(part)
 
 
 def _parse_pair(text: str, option: str, example: str) -> tuple[str, str, str]:
     name, _, interval = text.rpartition("=")
     low, colon, high = interval.partition(":")
-    if not name or not colon:
+    if not name.strip() or not colon:
         raise UsageError(f"a {option} could not be read", seen=text, next=example)
     return name.strip(), low.strip(), high.strip()
 
@@ -105,11 +110,12 @@ def parse_dim(text: str) -> Dim:
     """``NAME=MIN:MAX``, both included, 1 <= MIN <= MAX. Raises UsageError."""
     example = "write NAME=MIN:MAX, for example --dim batch=1:8"
     name, low, high = _parse_pair(text, "--dim", example)
-    if not (low.isdigit() and high.isdigit()):
+    if not (low.isdecimal() and high.isdecimal()):
         raise UsageError("a --dim could not be read", seen=text, next=example)
-    if not 1 <= int(low) <= int(high):
-        raise UsageError("a --dim has an empty range or one below 1", seen=text, next=example)
-    return Dim(name, int(low), int(high))
+    least, most = _size(low, text, "a --dim"), _size(high, text, "a --dim")
+    if least > most:
+        raise UsageError("a --dim has an empty range", seen=text, next=example)
+    return Dim(name, least, most)
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float]]:

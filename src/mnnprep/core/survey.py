@@ -18,7 +18,7 @@ import numpy as np
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import Arrays, file_ref, save_arrays
-from mnnprep.core.inputs import Range, read_samples, sizes_of, synthesize
+from mnnprep.core.inputs import Range, check_range, is_mask, read_samples, sizes_of, synthesize
 from mnnprep.core.messages import CaseFile, Wants
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
 from mnnprep.errors import RefusedError, UsageError
@@ -26,6 +26,7 @@ from mnnprep.errors import RefusedError, UsageError
 VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
 LADDER = (16, 32, 8, 4, 2, 1, 64, 128, 224, 256, 512, 576, 1024, 4096, 16000)  # sizes tried for an unknown dimension
 TRIALS = 400
+LARGEST_TRIAL = 2**24  # elements of one input, where nobody asked for more
 LEAST_CASES = 3
 SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
 BATCH_NAMES = ("n", "b", "batch", "batch_size", "batchsize", "bs")
@@ -41,6 +42,7 @@ class Net(Protocol):
 
     inputs: tuple[TensorSpec, ...]
     example: Arrays  # real inputs that came with the source, or empty
+    dims: tuple[Dim, ...]  # ranges that the source itself declares
 
     def run(self, inputs: Arrays) -> Arrays:
         """The outputs by name, in order."""
@@ -86,7 +88,9 @@ def write_case(directory: Path, index: int, case: Case) -> CaseFile:
     return CaseFile(index=index, origin=case.origin, dims=case.dims, file=file_ref(path))
 
 
-def declare(inputs: tuple[TensorSpec, ...], wants: Wants) -> tuple[tuple[TensorSpec, ...], tuple[Dim, ...], dict[str, Range]]:
+def declare(
+    inputs: tuple[TensorSpec, ...], wants: Wants, known_dims: tuple[Dim, ...] = ()
+) -> tuple[tuple[TensorSpec, ...], tuple[Dim, ...], dict[str, Range]]:
     """Lay what the user declares over what the source says of its inputs.
 
     A declared shape may fix a dynamic dimension or rename it; it may not change a fixed one.
@@ -102,7 +106,10 @@ def declare(inputs: tuple[TensorSpec, ...], wants: Wants) -> tuple[tuple[TensorS
     names = dim_names(specs)
     for dim in wants.dims:
         named("dimension", dim.name, names, "--dim")
-    declared = {d.name: d for d in wants.dims}
+    for spec in specs:
+        if spec.name in wants.ranges:
+            check_range(spec, wants.ranges[spec.name])
+    declared = {d.name: d for d in (*known_dims, *wants.dims)}
     dims = tuple(declared.get(name, Dim(name)) for name in names)
     return specs, dims, dict(wants.ranges)
 
@@ -130,9 +137,10 @@ def survey(net: Net, wants: Wants) -> Surveyed:
         UsageError: what the user declared does not fit the source.
         RefusedError: no input shape was found that the source takes.
     """
-    specs, dims, ranges = declare(net.inputs, wants)
+    specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
     ranges = _sample_ranges(samples, specs) | ranges
+    source, net = net, _Remembering(net)
     base = _base_sizes(net, specs, dims, ranges, samples)
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
     specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
@@ -143,17 +151,17 @@ def survey(net: Net, wants: Wants) -> Surveyed:
             cases.append(Case(name, sizes_of(arrays, specs, name), arrays, net.run(arrays)))
         except Refused as error:
             raise UsageError(
-                "the source does not take a sample", seen=f"{name}: {error}", next="give samples that the source computes with"
+                "the source does not take a sample", seen=f"{name}: {error}", next="give inputs that the source computes with, or mend it"
             ) from error
     seeds = range(wants.seed, wants.seed + (LEAST_CASES if not dims else 2))
-    cases += [_case(net, specs, base, seed, ranges) for seed in seeds]
+    cases += _synthesized(net, specs, base, seeds, ranges, enough=len(cases) >= LEAST_CASES)
     out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
     _sweep(net, specs, dims, base, ranges, wants.seed, out)
+    out.noise = _noise(source, out.cases, wants.seed)
     _search_sensitivity(net, specs, base, ranges, wants, out)
     out.checks.append(passed("reference", numbers={"cases": len(out.cases)}))
-    determinism = _determinism(net, out.cases)
+    determinism = _determinism(source, out.cases)
     out.checks.append(determinism)
-    out.noise = _noise(net, out.cases, wants.seed)
     out.checks.append(_vacuity(out))
     if determinism.status is Status.PASSED:
         out.checks.extend(_drowned(out))
@@ -162,9 +170,26 @@ def survey(net: Net, wants: Wants) -> Surveyed:
     return out
 
 
+class _Remembering:
+    """A net that does not compute the same thing twice in a row: the run that found the sizes serves as a case."""
+
+    def __init__(self, net: Net) -> None:
+        self._net = net
+        self.inputs, self.example, self.dims = net.inputs, net.example, net.dims
+        self.run_precise, self.bounds, self.insensitive = net.run_precise, net.bounds, net.insensitive
+        self._last: tuple[Arrays, Arrays] | None = None
+
+    def run(self, inputs: Arrays) -> Arrays:
+        if self._last is not None and all(np.array_equal(a, self._last[0][n]) for n, a in inputs.items()):
+            return dict(self._last[1])
+        outputs = self._net.run(inputs)
+        self._last = inputs, outputs
+        return dict(outputs)
+
+
 def base_case(net: Net, wants: Wants) -> Arrays:
     """The inputs an export is made with: those of the survey's first synthesized case, or the first sample."""
-    specs, dims, ranges = declare(net.inputs, wants)
+    specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
     ranges = _sample_ranges(samples, specs) | ranges
     base = _base_sizes(net, specs, dims, ranges, samples)
@@ -177,15 +202,16 @@ def base_case(net: Net, wants: Wants) -> Arrays:
 def _samples(net: Net, wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
     """The real inputs, each with its origin: the source's own example, then the user's samples."""
     example = net.example
-    own = [("the source's example", example)] if example and _fits(example, specs) else []
+    own = [("the source's example", example)] if example and _fits(example, specs, wants.dims) else []
     return own + [(f"samples {name}", arrays) for name, arrays in (read_samples(wants.samples, specs) if wants.samples else [])]
 
 
-def _fits(arrays: Arrays, specs: tuple[TensorSpec, ...]) -> bool:
+def _fits(arrays: Arrays, specs: tuple[TensorSpec, ...], declared: tuple[Dim, ...]) -> bool:
+    admitted = {d.name: d.admits for d in declared}
     return set(arrays) == {s.name for s in specs} and all(
         arrays[s.name].dtype == s.dtype
         and arrays[s.name].ndim == len(s.shape)
-        and all(isinstance(e, str) or e == n for e, n in zip(s.shape, arrays[s.name].shape, strict=True))
+        and all(admitted.get(e, bool)(n) if isinstance(e, str) else e == n for e, n in zip(s.shape, arrays[s.name].shape, strict=True))
         for s in specs
     )
 
@@ -195,7 +221,7 @@ def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, .
     ranges: dict[str, Range] = {}
     for spec in specs:
         arrays = [a[spec.name] for origin, a in samples if origin != "the source's example" and a[spec.name].size]
-        if arrays and np.dtype(spec.dtype).kind in "fiu":
+        if arrays and np.dtype(spec.dtype).kind in "fiu" and not is_mask(spec):
             low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
             if math.isfinite(low) and math.isfinite(high) and low < high:
                 ranges[spec.name] = (low, high)
@@ -206,6 +232,21 @@ def _case(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: 
     arrays = synthesize(specs, sizes, seed, ranges, scale)
     origin = f"seed {seed}" + (f", scale {scale:g}" if scale != 1.0 else "")
     return Case(origin, dict(sizes), arrays, net.run(arrays))
+
+
+def _synthesized(
+    net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seeds: range, ranges: dict[str, Range], *, enough: bool
+) -> list[Case]:
+    """A case for every seed; none where the source refuses such values and has *enough* real ones."""
+    try:
+        return [_case(net, specs, sizes, seed, ranges) for seed in seeds]
+    except Refused as error:
+        if enough:
+            return []
+        raise RefusedError(
+            "the source does not compute with the values synthesized for it", seen=str(error),
+            next=f"say which it takes with --range, or give at least {LEAST_CASES} real inputs with --samples",
+        ) from error  # fmt: skip
 
 
 def _fit_bounds(bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple[TensorSpec, ...]) -> dict[str, Range]:
@@ -225,12 +266,13 @@ def _base_sizes(
 ) -> dict[str, int]:
     """Sizes of all dynamic dimensions that the source computes with."""
     if samples and dims:
-        sizes = sizes_of(samples[0][1], specs, samples[0][0])
-        for dim in dims:
-            if not dim.admits(sizes[dim.name]):
+        for (name, arrays), dim in itertools.product(samples, dims):
+            size = sizes_of(arrays, specs, name)[dim.name]
+            if not dim.admits(size):
                 raise UsageError(
-                    f"a sample's dimension {dim.name} is outside its --dim", seen=f"{sizes[dim.name]}", next=f"declared is {dim.min}:{dim.max}"
+                    f"a sample's dimension {dim.name} is outside its --dim", seen=f"{name}: {size}", next=f"declared is {dim.min}:{dim.max}"
                 )
+        sizes = sizes_of(samples[0][1], specs, samples[0][0])
         wider = {n: DEFAULT_BATCH if s == 1 and next(d for d in dims if d.name == n).admits(DEFAULT_BATCH) else s for n, s in sizes.items()}
         return wider if _runs(net, specs, wider, ranges) else sizes
     if samples:
@@ -241,11 +283,11 @@ def _base_sizes(
         except Refused as error:
             raise RefusedError(
                 "the source does not compute with inputs of its own signature", seen=f"{', '.join(map(str, specs))}: {error}",
-                next="give real inputs with --samples, or the values it takes with --range",
+                next="give the shapes it takes with --input, the values with --range, or real inputs with --samples",
             ) from error  # fmt: skip
         return {}
     last = ""
-    for sizes in itertools.islice(_candidates(dims, batch_dims(specs)), TRIALS):
+    for sizes in _trials(specs, dims):
         try:
             net.run(synthesize(specs, sizes, 0, ranges))
             return sizes
@@ -271,6 +313,13 @@ def batch_dims(specs: tuple[TensorSpec, ...]) -> frozenset[str]:
     first = {s.shape[0] for s in specs if len(s.shape) > 1}
     later = {e for s in specs for e in s.shape[1:]} | {s.shape[0] for s in specs if len(s.shape) == 1}
     return frozenset(n for n in names if n.lower() in BATCH_NAMES or (n in first and n not in later))
+
+
+def _trials(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> list[dict[str, int]]:
+    """The sizes to try, in order; those that make an input very large only where all do."""
+    candidates = list(itertools.islice(_candidates(dims, batch_dims(specs)), 10 * TRIALS))
+    modest = [sizes for sizes in candidates if all(math.prod(s.sizes(sizes)) <= LARGEST_TRIAL for s in specs)]
+    return (modest or candidates)[:TRIALS]
 
 
 def _candidates(dims: tuple[Dim, ...], batches: frozenset[str]) -> Iterator[dict[str, int]]:
@@ -359,7 +408,8 @@ def _vacuity(out: Surveyed) -> Check:
     if dull:
         return failed(
             "vacuity",
-            f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant would pass; give inputs that do with --samples or --range",
+            f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant would pass; "
+            "give inputs that do with --samples or --range",
             subject=", ".join(dull),
         )
     numbers = {"exempt": [f"{n}: {why}" for n, why in out.exempt.items()]} if out.exempt else {}
@@ -374,7 +424,8 @@ def _drowned(out: Surveyed) -> list[Check]:
     return [
         failed(
             "noise",
-            f"the source's own noise floor in {', '.join(drowned)} is above a tenth of {tolerance.ceiling:g} of its largest value: the net can't be told from its noise",
+            f"the source's own noise floor in {', '.join(drowned)} is above a tenth of {tolerance.ceiling:g} of its largest value: "
+            "the net can't be told from its noise",
             subject=", ".join(drowned),
             numbers={n: out.noise[n] for n in drowned},
         )
@@ -382,23 +433,31 @@ def _drowned(out: Surveyed) -> list[Check]:
 
 
 def _determinism(net: Net, cases: list[Case]) -> Check:
-    for case in cases[:2]:
-        again = net.run(case.inputs)
-        moved = [n for n, a in case.outputs.items() if a.shape != again[n].shape or not np.array_equal(a, again[n], equal_nan=a.dtype.kind == "f")]
+    for case in cases[:1]:
+        try:
+            again = net.run(case.inputs)
+        except Refused as error:
+            return failed("determinism", f"an input that was taken at first was refused the second time: {error}; make the model keep no state")
+        moved = [
+            n
+            for n, a in case.outputs.items()
+            if n not in again or a.shape != again[n].shape or not np.array_equal(a, again[n], equal_nan=a.dtype.kind == "f")
+        ]
         if moved:
             return failed(
                 "determinism",
-                f"the same input gave another {', '.join(moved)} the second time: a random operator reaches it; make the noise an input of the model",
+                f"the same input gave another {', '.join(moved)} the second time: a random operator reaches it, or the model keeps state; "
+                "make the noise or the state an input of the model",
                 subject=", ".join(moved),
             )
-    return passed("determinism", numbers={"runs": 2 * min(2, len(cases))})
+    return passed("determinism", numbers={"runs": 2})
 
 
 def _noise(net: Net, cases: list[Case], seed: int) -> dict[str, float]:
     """The noise floor of every floating output: float32 against float64 where the framework can,
     else the largest change under one-ulp perturbations of the floating inputs."""
     noise: dict[str, float] = {}
-    for case in cases[:2]:
+    for case in cases[:1]:
         other = net.run_precise(case.inputs)
         if other is None:
             other = _perturbed(net, case, seed)

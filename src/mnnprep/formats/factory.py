@@ -27,9 +27,10 @@ def find_factory(target: str) -> Any:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may well leave
         raise UsageError(
-            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}", next=f"check that `python -c 'import {Path(place).stem}'` works here",
+            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}",
+            next=f"check that `python -c 'import {Path(place).stem}'` works here",
         ) from error  # fmt: skip
     function: Any = module
     for part in name.split("."):

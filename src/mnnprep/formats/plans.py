@@ -15,7 +15,8 @@ from mnnprep.errors import UsageError
 class ArtifactFormat:
     """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it.
 
-    ``packaged``: the converter in the MNN package has that frontend.
+    ``packaged``: the converter in the MNN package has that frontend; ``locate`` is the step that finds the nodes
+    of an operator, empty where there is none.
     """
 
     name: str
@@ -25,24 +26,32 @@ class ArtifactFormat:
     frontend: str
     runtime: str
     packaged: bool = True
+    locate: str = ""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One method with its options. ``traces``: a decision on data is frozen into the artifact;
-    ``precisions``: what it can make beside the source's own."""
+    """One method with its options.
+
+    ``traces``: a decision on data is frozen into the artifact; ``for_decisions``: it differs from the
+    methods before it only for a source that decides on data; ``precisions``: what it can make beside the source's own.
+    """
 
     method: str
     target: str
     opset: int = 0
     traces: bool = False
     precisions: tuple[str, ...] = ()
+    for_decisions: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a kind of source is prepared. ``weights_in_file``: the source is its own record of weights;
-    ``replay``: the step that runs it on another source's cases (empty where there is none)."""
+    """How a kind of source is prepared.
+
+    ``load`` is the step that loads it once for the others, where that is slow; ``weights_in_file``: the
+    source is its own record of weights; ``replay`` the step that runs it on another source's cases.
+    """
 
     framework: str
     preload: tuple[str, ...]
@@ -51,6 +60,7 @@ class Plan:
     methods: tuple[Attempt, ...]
     weights_in_file: bool = False
     replay: str = ""
+    load: str = ""
 
     def targets(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(a.target for a in self.methods))
@@ -78,8 +88,10 @@ class Plan:
                 )
         if method != "auto":
             chosen = chosen[:1]
-        return [replace(a, opset=max(opset, a.opset) if a.opset else 0) for a in chosen]
+        return [replace(a, opset=max(opset, a.opset) if a.opset else 0, for_decisions=a.for_decisions and method == "auto") for a in chosen]
 
+
+LIVE_MODULE = "mnnprep.formats.torch.live"  # takes a live object for the time of a run
 
 ARTIFACTS = {
     "onnx": ArtifactFormat(
@@ -89,6 +101,7 @@ ARTIFACTS = {
         ("numpy", "onnx", "onnxruntime"),
         "ONNX",
         "onnxruntime",
+        locate="mnnprep.formats.onnx.steps:locate",
     ),
     "torchscript": ArtifactFormat(
         "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch",
@@ -107,14 +120,17 @@ ARTIFACTS = {
 _ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
 _ONNX_TRACE_LATER = Attempt("onnx-trace", "onnx", 17, traces=True)
 _ONNX_EXPORT = Attempt("onnx-export", "onnx", 18)
-_ONNX_SCRIPT = Attempt("onnx-script", "onnx", 13)
+_ONNX_SCRIPT = Attempt("onnx-script", "onnx", 1, for_decisions=True)
 _TRACE = Attempt("trace", "torchscript", traces=True)
 _SCRIPT = Attempt("script", "torchscript")
 
 
 def _torch(methods: Sequence[Attempt]) -> Plan:
     steps = "mnnprep.formats.torch.steps"
-    return Plan("torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods), replay=f"{steps}:replay_module")
+    return Plan(
+        "torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods), load=f"{steps}:load_source",
+        replay=f"{steps}:replay_module",
+    )  # fmt: skip
 
 
 def _tensorflow(methods: Sequence[Attempt]) -> Plan:

@@ -6,14 +6,16 @@ names exist with the sizes and hashes it gave.  What a tool prints decides nothi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -21,16 +23,20 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
+import psutil
 
 import mnnprep
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.errors import InternalError, MnnprepError, from_dict
+from mnnprep.isolate.server import resolve
 
 T = TypeVar("T")
 
-# The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHONPATH.
+# The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHON* variable but ours
+# (which is why it is not isolated mode: that would not see those of WORKER_ENVIRONMENT either).
 _BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); from mnnprep.isolate.server import main; main(sys.argv[2:])"
 _LAST_LINES = 12
+WATCH_SECONDS = 0.05
 
 # One thread everywhere: the same bytes on any number of cores; and nobody calls home.
 WORKER_ENVIRONMENT = {
@@ -46,6 +52,7 @@ WORKER_ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "HF_HUB_OFFLINE": "1",
     "DO_NOT_TRACK": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
 
@@ -81,6 +88,7 @@ class _Pending:
     type: Any
     timeout: float
     memory: int
+    limit: str = ""
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -96,9 +104,9 @@ class Host:
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         root = str(Path(mnnprep.__file__).parent.parent)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | WORKER_ENVIRONMENT
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | WORKER_ENVIRONMENT | {"TMPDIR": str(scratch)}
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BOOT, root, *preload],
+            [sys.executable, "-P", *(["-s"] if sys.flags.no_user_site else []), "-c", _BOOT, root, *preload],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -113,6 +121,9 @@ class Host:
     def close(self) -> None:
         """End the worker and every child of it."""
         assert self._process.stdin is not None
+        with self._lock:
+            if not self._pending:  # nothing runs: no reason to wait for a framework's farewell
+                self._process.kill()
         try:
             self._process.stdin.close()
             self._process.wait(timeout=5)
@@ -121,15 +132,17 @@ class Host:
             self._process.wait()
         self._reader.join(timeout=5)
 
-    def submit(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0) -> Future[Reply[T]]:
+    def submit(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0, here: bool = False) -> Future[Reply[T]]:
         """Start *step* on *job*; the future gives a :class:`Reply`, or raises :class:`StepFailed`.
 
-        ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).
+        ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).  With *here* the
+        step runs in the worker itself, before any job submitted later: what it loads is there in their
+        processes.  A crash then ends this host.
         """
         directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
         (directory / "job.json").write_bytes(msgspec.json.encode(job))
         pending = _Pending(step, directory, reply, timeout, memory)
-        line = {"id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory}
+        line = {"id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here}
         with self._lock:
             self._pending[directory.name] = pending
             try:
@@ -137,8 +150,24 @@ class Host:
                 self._process.stdin.write(json.dumps(line).encode() + b"\n")
                 self._process.stdin.flush()
             except (OSError, ValueError):
-                self._fail_all()
+                self._end_all()
+        if here:
+            threading.Thread(target=self._watch, args=(pending,), daemon=True).start()
         return pending.future
+
+    def _watch(self, pending: _Pending) -> None:
+        """Keep the limits of a step that runs in the worker itself."""
+        started = time.monotonic()
+        while not pending.future.done() and self._process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                if pending.memory and psutil.Process(self._process.pid).memory_info().rss > pending.memory:
+                    pending.limit = "memory"
+            if time.monotonic() - started > pending.timeout:
+                pending.limit = "time"
+            if pending.limit:
+                self._process.kill()
+                return
+            time.sleep(WATCH_SECONDS)
 
     def run(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0) -> Reply[T]:
         """:meth:`submit` and wait."""
@@ -150,25 +179,69 @@ class Host:
             fate = json.loads(line)
             with self._lock:
                 pending = self._pending.pop(fate["id"])
-            try:
-                pending.future.set_result(_judge(pending, fate))
-            except StepFailed as error:
-                pending.future.set_exception(error)
-            except Exception as error:
-                pending.future.set_exception(StepFailed("reply", f"its reply could not be read: {error}"))
-            finally:
-                for name in ("job.json", "reply.json", "log.txt", "doing.txt"):
-                    (pending.directory / name).unlink(missing_ok=True)
-                if not any(pending.directory.iterdir()):
-                    shutil.rmtree(pending.directory, ignore_errors=True)
+            _settle(pending, fate)
+        self._process.wait()
         with self._lock:
-            self._fail_all()
+            self._end_all()
 
-    def _fail_all(self) -> None:
+    def _end_all(self) -> None:
+        """The worker is gone: so are its jobs, by its own limit or signal."""
+        code = self._process.poll() or 0
         for pending in self._pending.values():
-            if not pending.future.done():
+            if pending.limit or code < 0:
+                _settle(pending, {"exit": 1, "signal": max(-code, 0), "limit": pending.limit})
+            elif not pending.future.done():
                 pending.future.set_exception(StepFailed("crash", f"the worker for {pending.step} ended before it answered"))
         self._pending.clear()
+
+
+class InProcess:
+    """The same interface in this very process, for what can't be sent elsewhere: a live object.
+
+    Nothing contains a crash here, and no limit holds.
+    """
+
+    def __init__(self, *, scratch: Path) -> None:
+        self._scratch = scratch
+
+    def close(self) -> None:
+        pass
+
+    def submit(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0, here: bool = True) -> Future[Reply[T]]:
+        """Run *step* on *job* now; the future is done."""
+        future: Future[Reply[T]] = Future()
+        started = time.monotonic()
+        try:
+            value = resolve(step)(job)
+        except MnnprepError as error:
+            future.set_exception(StepFailed("error", error.what, error=error))
+        except Exception as error:  # as in a worker: the pipeline says what it means
+            internal_error = InternalError(f"{type(error).__name__}: {error}", seen=step)
+            future.set_exception(StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error))
+        else:
+            future.set_result(Reply(value, time.monotonic() - started, 0))
+        return future
+
+
+def _tidy(directory: Path) -> None:
+    """Remove a job's own files, and its directory where nothing else is in it; a step may have done so."""
+    with contextlib.suppress(OSError):
+        for name in ("job.json", "reply.json", "log.txt", "doing.txt"):
+            (directory / name).unlink(missing_ok=True)
+        if not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def _settle(pending: _Pending, fate: dict[str, Any]) -> None:
+    """Give a job's future what its fate says, and clear up after it."""
+    try:
+        pending.future.set_result(_judge(pending, fate))
+    except StepFailed as error:
+        pending.future.set_exception(error)
+    except Exception as error:
+        pending.future.set_exception(StepFailed("reply", f"its reply could not be read: {error}"))
+    finally:
+        _tidy(pending.directory)
 
 
 def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:

@@ -1,7 +1,7 @@
 """The worker side: a process that imports a framework once and forks a child for every job.
 
 It is started by :class:`mnnprep.isolate.host.Host` and speaks JSON lines: jobs on stdin, the fate
-of each child on stdout.  A child has its own directory, its own log at file-descriptor level, a
+of each on stdout.  A child has its own directory, its own log at file-descriptor level, a
 time and a memory limit; it writes ``reply.json`` and leaves by ``os._exit``, so that no destructor
 of a native library can spoil a finished step.  Whatever a child does, the server stays clean.
 """
@@ -44,10 +44,12 @@ def doing(text: str) -> None:
 
 def main(preload: list[str]) -> None:
     """Serve jobs until stdin ends."""
-    protocol = os.dup(1)
+    jobs, protocol = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
     os.dup2(null, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for module in preload:
         with contextlib.suppress(ImportError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
@@ -55,9 +57,9 @@ def main(preload: list[str]) -> None:
     pending = b""
     open_ = True
     while open_ or children:
-        ready, _, _ = select.select([0] if open_ else [], [], [], POLL_SECONDS if children else None)
+        ready, _, _ = select.select([jobs] if open_ else [], [], [], POLL_SECONDS if children else None)
         if ready:
-            chunk = os.read(0, 1 << 16)
+            chunk = os.read(jobs, 1 << 16)
             if not chunk:
                 open_ = False
                 for pid in children:
@@ -65,12 +67,42 @@ def main(preload: list[str]) -> None:
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:
                 job = json.loads(line)
-                children[_fork(job)] = job | {"started": time.monotonic(), "peak": 0, "limit": ""}
+                if job["here"]:
+                    os.write(protocol, json.dumps(_run_here(job)).encode() + b"\n")
+                else:
+                    children[_fork(job, (jobs, protocol))] = job | {"started": time.monotonic(), "peak": 0, "limit": ""}
         for pid in list(children):
             fate = _poll(pid, children[pid])
             if fate is not None:
                 del children[pid]
                 os.write(protocol, json.dumps(fate).encode() + b"\n")
+
+
+def _run_here(job: dict[str, Any]) -> dict[str, Any]:
+    """Run a step in this process, so that what it loads is there in every child forked afterwards.
+
+    A crash ends the worker, and the parent, which keeps the limits here, sees that.
+    """
+    started = time.monotonic()
+    _enter(job)
+    reply = run_step(job["step"], (Path(job["directory"]) / "job.json").read_bytes())
+    (Path(job["directory"]) / "reply.json").write_bytes(reply)
+    return {"id": job["id"], "exit": 0, "signal": 0, "limit": "", "seconds": time.monotonic() - started, "peak": psutil.Process().memory_info().rss}
+
+
+def _enter(job: dict[str, Any]) -> None:
+    """Make a job's directory this process's own, and its log the place of all output."""
+    global _doing_path
+    directory = Path(job["directory"])
+    os.chdir(directory)
+    log = os.open(directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    faulthandler.enable(2)
+    _doing_path = directory / "doing.txt"
 
 
 def _poll(pid: int, job: dict[str, Any]) -> dict[str, Any] | None:
@@ -102,35 +134,25 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _fork(job: dict[str, Any]) -> int:
+def _fork(job: dict[str, Any], own: tuple[int, ...]) -> int:
     pid = os.fork()
     if pid:
         return pid
+    for descriptor in own:  # whatever a step starts and leaves, the parent still sees the worker end
+        os.close(descriptor)
     _child(job)
 
 
 def _child(job: dict[str, Any]) -> NoReturn:
     """Run one step in this (forked) process and leave."""
-    global _doing_path
     code = 1
     try:
         os.setpgid(0, 0)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        directory = Path(job["directory"])
-        os.chdir(directory)
-        log = os.open(directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        faulthandler.enable(2)
-        _doing_path = directory / "doing.txt"
-        reply = run_step(job["step"], (directory / "job.json").read_bytes())
-        (directory / "reply.json").write_bytes(reply)
+        _enter(job)
+        reply = run_step(job["step"], (Path(job["directory"]) / "job.json").read_bytes())
+        (Path(job["directory"]) / "reply.json").write_bytes(reply)
         code = 0
     except BaseException:
         traceback.print_exc()

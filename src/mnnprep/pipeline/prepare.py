@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.evidence import Status, Verdict
-from mnnprep.core.messages import Source, Survey, SurveyJob
+from mnnprep.core.messages import LoadJob, Source, SourceLoaded, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.plans import ARTIFACTS, Attempt, plan_of
+from mnnprep.formats.plans import ARTIFACTS, LIVE_MODULE, Attempt, Plan, plan_of
 from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.pipeline.attempt import MNN_PRELOAD, Judge, Tried, start_export
 from mnnprep.pipeline.record import write_bundle
@@ -32,20 +34,40 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
         UsageError: the call is wrong (exit 2); nothing was written.
         RefusedError: the source can't be taken, or no method made an artifact of it (exit 3); nothing was written.
     """
+    _check_call(request, target, force)
+    source = resolve(request)
+    return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell)
+
+
+def prepare_live(request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell) -> Manifest | None:
+    """:func:`prepare` for a live object, surveyed and exported in this process; None where another rank does it."""
+    _check_call(request, target, force)
+    if request.weights or request.factory_args:
+        raise UsageError("weights and factory arguments go with a factory", seen=type(module).__name__, next="load the weights into the module first")
+    adopted = importlib.import_module(LIVE_MODULE).adopted
+    with adopted(module, example) as taken:
+        if taken is None:
+            return None
+        key, private = taken
+        return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
+
+
+def _check_call(request: Request, target: Path, force: bool) -> None:
     writer.check_target(target, force=force)
     if request.mnnconvert and not (os.path.isfile(request.mnnconvert) and os.access(request.mnnconvert, os.X_OK)):
         raise UsageError("--mnnconvert is no executable file", seen=request.mnnconvert, next="give the path of a MNNConvert program")
-    source = resolve(request)
-    return prepare_source(request, source, target, force=force, tell=tell)
 
 
-def prepare_source(request: Request, source: Source, target: Path, *, force: bool, tell: Tell) -> Manifest:
-    """:func:`prepare` for a source that is resolved."""
+def prepare_source(request: Request, source: Source, target: Path, *, private: list[str], force: bool, tell: Tell) -> Manifest:
+    """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must do without."""
     plan = plan_of(source.kind)
     attempts = plan.attempts(request.to, request.method, request.opset, request.precision)
     with Workers(request.limits) as workers:
+        if source.kind == "live":
+            workers.keep_here(plan.preload)
         for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, MNN_PRELOAD]):
             workers.warm(preload)
+        _load_once(workers, plan, source, tell)
         tell("running the reference on the source, exporting beside it")
         surveying = workers.submit(
             plan.preload, plan.survey, SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))), Survey
@@ -55,15 +77,20 @@ def prepare_source(request: Request, source: Source, target: Path, *, force: boo
             survey = surveying.result().value
         except StepFailed as failure:
             raise refusal(failure) from failure
-        judge = Judge(workers, survey, source, private=private_modules(source), mnnconvert=request.mnnconvert, tell=tell)
+        judge = Judge(workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell)
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):
-            if skip(attempt, request, history):
+            if skip(attempt, request, survey, history):
                 continue
             tell(f"attempt {len(history) + 1}: {attempt.method}" + (f" from opset {attempt.opset}" if attempt.opset else ""))
             export = first_export if number == 0 else start_export(workers, plan, source, request.wants, attempt, request.precision)
             history.append(judge.judge(attempt, export, weights_in_file=plan.weights_in_file))
-            tell(f"{attempt.method}: {history[-1].verdict.value}" + (f" ({history[-1].reason})" if history[-1].reason else ""))
+            tell(outcome(history[-1]))
+            if history[-1].repairable() and not hopeless(survey):
+                repaired = judge.repair(history[-1], weights_in_file=plan.weights_in_file)
+                if repaired is not None:
+                    history.append(repaired)
+                    tell(outcome(repaired))
             if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey)):
                 break
         best = choose(history)
@@ -71,16 +98,37 @@ def prepare_source(request: Request, source: Source, target: Path, *, force: boo
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 
 
-def skip(attempt: Attempt, request: Request, history: list[Tried]) -> bool:
+def _load_once(workers: Workers, plan: Plan, source: Source, tell: Tell) -> None:
+    """Load the source in the worker that the survey and the exports are forked from, where that is safe."""
+    if not plan.load or source.kind == "live":
+        return
+    tell("loading the source")
+    try:
+        loaded = workers.submit(plan.preload, plan.load, LoadJob(source=source), SourceLoaded, here=True).result().value
+    except StepFailed as failure:
+        raise refusal(failure) from failure
+    if loaded.threads > 1:  # a process with threads must not be forked: every step loads for itself
+        workers.renew(plan.preload)
+
+
+def outcome(tried: Tried) -> str:
+    """One line for the progress."""
+    repaired = f" with {', '.join(f.rule for f in tried.repairs)}" if tried.repairs else ""
+    return f"{tried.attempt.method}{repaired}: {tried.verdict.value}" + (f" ({tried.reason})" if tried.reason else "")
+
+
+def skip(attempt: Attempt, request: Request, survey: Survey, history: list[Tried]) -> bool:
     """Whether an attempt would say nothing new.
 
-    A later opset is not tried where the exporter went there already, or where the artifact was wrong before
-    MNN saw it; another format is not tried without ``--to`` where the first gave an artifact and no converter for the other is at hand.
+    A later opset is tried only where MNN refused the earlier one; scripting only for a source that
+    decides on data; another format is not tried without ``--to`` where the first gave an artifact and no converter for the other is at hand.
     """
     for tried in history:
         same = tried.attempt.method == attempt.method and tried.attempt.target == attempt.target
-        if same and (tried.opset >= attempt.opset or not tried.exported or tried.wrong_already()):
+        if same and (tried.opset >= attempt.opset or tried.status("mnn_convert") is not Status.FAILED):
             return True
+    if attempt.for_decisions and not survey.decides:
+        return True
     other = bool(history) and attempt.target != history[0].attempt.target
     return other and not ARTIFACTS[attempt.target].packaged and not request.mnnconvert and any(t.exported for t in history)
 

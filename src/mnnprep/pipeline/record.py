@@ -18,6 +18,8 @@ from mnnprep.bundle.manifest import (
     CaseRecord,
     DimRecord,
     Manifest,
+    RepairRecord,
+    RuntimeRecord,
     SignatureRecord,
     SourceRecord,
     TensorRecord,
@@ -62,7 +64,12 @@ def write_bundle(
                 parameters=survey.parameters,
             ),
             artifact=ArtifactRecord(
-                format=best.exported.format, method=best.attempt.method, opset=best.opset, files=artifact_files, attempts=_attempts(history)
+                format=best.exported.format,
+                method=best.attempt.method,
+                opset=best.opset,
+                files=artifact_files,
+                attempts=_attempts(history, best),
+                repairs=[RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes) for f in best.repairs],
             ),
             mnn=mnn,
             signature=signature,
@@ -70,6 +77,7 @@ def write_bundle(
             tolerance=Tolerance(noise=survey.noise, sqnr_db=best.exported.sqnr_db),
             evidence=best.checks,
             tools=_tools(plan, request, best),
+            runtime=RuntimeRecord(hints=best.hints),
         )
         return writer.finish(directory, _scrubbed(manifest, source, scratch))
 
@@ -101,12 +109,13 @@ def _signature(survey: Survey, best: Tried) -> SignatureRecord:
 
 def _tensor(spec: TensorSpec, names: dict[str, str], layout: str, narrowed: dict[str, str]) -> TensorRecord:
     return TensorRecord(
-        name=spec.name, source_name=spec.name, mnn_name=names.get(spec.name, spec.name), dtype=spec.dtype, mnn_dtype=narrowed.get(spec.name, spec.dtype),
-        shape=list(spec.shape), layout=layout, range=list(spec.range) if spec.range else None,
+        name=spec.name, source_name=spec.name, mnn_name=names.get(spec.name, spec.name),
+        dtype=spec.dtype, mnn_dtype=narrowed.get(spec.name, spec.dtype), shape=list(spec.shape), layout=layout,
+        range=list(spec.range) if spec.range else None,
     )  # fmt: skip
 
 
-def _attempts(history: list[Tried]) -> list[AttemptRecord]:
+def _attempts(history: list[Tried], best: Tried) -> list[AttemptRecord]:
     records = []
     for tried in history:
         records += [
@@ -114,8 +123,9 @@ def _attempts(history: list[Tried]) -> list[AttemptRecord]:
         ]
         records.append(
             AttemptRecord(
-                method=tried.attempt.method, opset=tried.opset, ok=tried.verdict is Verdict.PROVEN, verdict=tried.verdict.value if tried.exported else "",
-                reason=tried.reason, notes=tried.exported.notes if tried.exported else [],
+                method=tried.attempt.method, opset=tried.opset, ok=tried.verdict is Verdict.PROVEN,
+                verdict=tried.verdict.value if tried.exported else "", reason=tried.reason,
+                repairs=[f.rule for f in tried.repairs], kept=tried is best, notes=tried.exported.notes if tried.exported else [],
             )
         )  # fmt: skip
     return records

@@ -15,6 +15,8 @@ from mnnprep.core.messages import Source
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import plans, sniff
+from mnnprep.formats.onnx.scan import scan_model
+from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
 from mnnprep.formats.torch_files import pickle_globals
 
@@ -98,6 +100,8 @@ def factory_kind(place: str, search: list[str]) -> str:
 
 
 def _top_level_exists(name: str, search: list[str]) -> bool:
+    if name == "__main__":  # this program's own, not the user's
+        return False
     if importlib.util.find_spec(name) is not None:
         return True
     finder = importlib.machinery.PathFinder
@@ -106,25 +110,37 @@ def _top_level_exists(name: str, search: list[str]) -> bool:
 
 def _file(request: Request) -> Source:
     path = Path(request.source).absolute()
+    if path.suffix == ".py" and path.is_file():
+        raise UsageError(
+            "a Python file alone is no model", seen=path.name, next=f"name the callable in it that gives the model: {path.name}:callable"
+        )
     kind = sniff.identify(path)
     if kind in WEIGHTS_ONLY:
         raise UsageError(
             "this file holds weights alone, no model", seen=f"{path.name}: {format_of(kind).title}",
             next=f"give the code that builds the model, and this file as its weights: mnnprep prepare file.py:callable --weights {path.name} -o DIR",
         )  # fmt: skip
+    if kind == "onnx":
+        require_loadable(scan_model(path), path.stat().st_size)
     row = format_of(kind)
     if not row.prepared or kind not in plans.PLANS:
         raise RefusedError(f"this version does not prepare a {row.title}", seen=path.name, next="export the model to ONNX and prepare that")
     if request.weights:
         raise UsageError("--weights goes with a factory", seen=f"{path.name}: {row.title}", next="leave --weights out: this file has its own")
     if kind == "torch-module" and not request.trust:
-        imports = ", ".join(pickle_globals(path)[:8])
+        imports = _shown_imports(pickle_globals(path))
         raise RefusedError(
             "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )  # fmt: skip
     search = [os.getcwd(), *(p for p in sys.path if p)] if kind == "torch-module" else []
     return Source(kind=kind, path=str(path), trust=request.trust, search_path=search, signature=request.signature, outputs=request.outputs)
+
+
+def _shown_imports(names: list[str]) -> str:
+    """The names in short, those of no well-known package first: what is dangerous must not drown."""
+    ordered = sorted(names, key=lambda name: name.partition(".")[0] in ("torch", "collections", "numpy"))
+    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
 
 
 def _check_weights(path: Path) -> None:

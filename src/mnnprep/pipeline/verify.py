@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from mnnprep import deps
-from mnnprep.bundle.manifest import Manifest, TensorRecord, read_manifest
+from mnnprep.bundle.digest import concluded
+from mnnprep.bundle.manifest import BundleFile, Manifest, TensorRecord, read_manifest
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.core.messages import CaseFile, Ran, RunJob
@@ -50,11 +51,11 @@ def verify(bundle: Path, *, limits: Limits | None = None, tell: Tell = lambda _:
     intact = checks[0].status is Status.PASSED
     with Workers(limits or Limits()) as workers:
         checks += [_artifact(workers, bundle, manifest, intact, tell), _mnn(workers, bundle, manifest, intact, tell)]
-    return Verification(bundle=str(bundle), verdict=_verdict(checks, manifest.verdict), recorded=manifest.verdict, evidence=checks)
+    return Verification(bundle=str(bundle), verdict=_verdict(checks, concluded(manifest)), recorded=manifest.verdict, evidence=checks)
 
 
 def _verdict(checks: list[Check], recorded: Verdict) -> Verdict:
-    """What the bundle proves now: never more than when it was made."""
+    """What the bundle proves now: never more than its own evidence says of when it was made."""
     required = [c for c in checks if c.required]
     if any(c.status is Status.FAILED for c in required):
         return Verdict.DIFFERS
@@ -65,7 +66,7 @@ def _verdict(checks: list[Check], recorded: Verdict) -> Verdict:
 
 def _hashes(bundle: Path, manifest: Manifest) -> Check:
     files = {f.path: f for f in [*manifest.artifact.files, *manifest.files, *([manifest.mnn] if manifest.mnn else [])]}
-    files |= {c.path: c for c in manifest.cases}  # type: ignore[dict-item]
+    files |= {c.path: BundleFile(c.path, c.sha256, c.size) for c in manifest.cases}
     root = bundle.resolve()
     wrong = []
     for name, entry in files.items():
@@ -121,7 +122,7 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
             MnnRunJob(
                 model=str(bundle.resolve() / manifest.mnn.path), cases=_cases(bundle, manifest), fresh=fresh, directory=str(workers.directory("mnn")),
                 input_names={t.name: t.mnn_name for t in signature.inputs}, output_names={t.name: t.mnn_name for t in signature.outputs},
-                layouts={t.name: t.layout for t in signature.inputs},
+                layouts={t.name: t.layout for t in signature.inputs}, hints=manifest.runtime.hints,
             ), Ran,
         )
         for fresh in (False, True)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mnnprep.core.request import Limits
-from mnnprep.isolate.host import Host, Reply
+from mnnprep.isolate.host import Host, InProcess, Reply
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class Workers:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.scratch = Path(tempfile.mkdtemp(prefix="mnnprep-"))
-        self._hosts: dict[tuple[str, ...], Host] = {}
+        self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
 
     def __enter__(self) -> Workers:
         return self
@@ -33,14 +33,23 @@ class Workers:
             host.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def warm(self, preload: tuple[str, ...]) -> Host:
+    def keep_here(self, preload: tuple[str, ...]) -> None:
+        """Run the steps of the host with *preload* in this process: a live object can't leave it."""
+        self._hosts[preload] = InProcess(scratch=self.scratch)
+
+    def warm(self, preload: tuple[str, ...]) -> Host | InProcess:
         """The host with *preload* imported; started if it is not there yet."""
         if preload not in self._hosts:
             self._hosts[preload] = Host(preload, scratch=self.scratch)
         return self._hosts[preload]
 
-    def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> Future[Reply[T]]:
-        return self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory)
+    def renew(self, preload: tuple[str, ...]) -> None:
+        """End the host with *preload* and start it anew."""
+        self._hosts.pop(preload).close()
+        self.warm(preload)
+
+    def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False) -> Future[Reply[T]]:
+        return self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory, here=here)
 
     def run(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
         value: Any = self.submit(preload, step, job, reply).result().value

@@ -14,6 +14,7 @@ from mnnprep.core.messages import CaseFile, Ran, Survey
 from mnnprep.core.running import case_outputs
 
 SHOWN = 2
+SILENT = "no reason was given"
 
 
 def compare_run(check: str, cases: list[CaseFile], ran: Ran, tolerance: Tolerance, narrowing: Mapping[str, str]) -> Check:
@@ -28,8 +29,8 @@ def compare_run(check: str, cases: list[CaseFile], ran: Ran, tolerance: Toleranc
     for case in cases:
         key = str(case.index)
         if key in ran.errors:
-            errors.append(OutputError("", case.index, problem=ran.errors[key]))
-            problems.append(f"case {case.index} ({_dims(case)}) did not run: {ran.errors[key].splitlines()[0]}")
+            errors.append(OutputError("", case.index, problem=ran.errors[key] or SILENT))
+            problems.append(f"case {case.index} ({_dims(case)}) did not run: {_first_line(ran.errors[key])}")
             continue
         if key not in ran.outputs:
             errors.append(OutputError("", case.index, problem="no outputs"))
@@ -73,6 +74,10 @@ def _sqnr(powers: dict[str, tuple[float, float]]) -> dict[str, float]:
     return {n: 10 * math.log10(signal / noise) for n, (signal, noise) in powers.items() if signal > 0 and noise > 0}
 
 
+def _first_line(text: str) -> str:
+    return next((line for line in text.splitlines() if line.strip()), SILENT)
+
+
 def _worst_first(errors: list[OutputError]) -> list[OutputError]:
     return sorted(errors, key=lambda e: -(e.excess or 0.0))
 
@@ -90,22 +95,29 @@ def _worst(errors: list[OutputError]) -> dict[str, object]:
     return numbers
 
 
-def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance) -> Check:
-    """*check*, failed when the second run gave other numbers than the first (uninitialised memory, a bad resize)."""
+def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance, *, cases: list[CaseFile] | None = None, between: str = "two runs") -> Check:
+    """*check*, failed when the second run gave other numbers than the first (uninitialised memory, a bad resize).
+
+    *cases* are those the second run was asked for (all, if not given).
+    """
     if check.status.value != "passed":
         return check
+    asked = first.outputs.keys() & {str(c.index) for c in cases} if cases is not None else first.outputs.keys()
     for key, ref in first.outputs.items():
+        if key not in asked:
+            continue
         if key not in second.outputs:
-            reason = second.errors.get(key, "no outputs").splitlines()[0]
+            reason = _first_line(second.errors.get(key, "no outputs"))
             return failed(
-                check.check, f"the second run of case {key} failed where the first did not: {reason}", numbers=check.numbers, outputs=check.outputs
-            )
+                check.check, f"the second run of case {key} failed where the first did not: {reason}",
+                numbers=check.numbers, outputs=[*check.outputs, OutputError("", int(key), problem=reason)],
+            )  # fmt: skip
         compared = compare_outputs(int(key), load_arrays(ref.path), load_arrays(second.outputs[key].path), tolerance)
         bad = next((e for e in compared if e.problem), None)
         if bad is not None:
             return failed(
-                check.check, f"two runs of case {key} gave different numbers, so one of them is wrong: {bad.output} {bad.problem}",
-                numbers=check.numbers, outputs=check.outputs,
+                check.check, f"{between} of case {key} gave different numbers, so one of them is wrong: {bad.output} {bad.problem}",
+                numbers=check.numbers, outputs=[*check.outputs, bad],
             )  # fmt: skip
     return check
 
@@ -145,7 +157,7 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
             checks.append(failed(name, right + where, subject=dim.name, numbers=numbers))
         elif idle:
             checks.append(not_run(name, f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers))
-        elif len(sizes) < 2 and not (dim.declared and dim.min == dim.max):
+        elif len(sizes) < (1 if dim.declared and dim.min == dim.max else 2):
             checks.append(
                 not_run(
                     name,

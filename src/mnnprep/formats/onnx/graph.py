@@ -140,24 +140,37 @@ def insensitive_outputs(model: Any) -> dict[str, str]:
     return {o.name: reasons[o.name in shaped] for o in graph.output if o.name not in reached}
 
 
+def _with_data(tensor: Any, directory: Path) -> Any:
+    """*tensor* with its data in it; onnx.load would refuse data files that are links, which they often are (docs/ExternalData.md)."""
+    onnx = require("onnx")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        info = require("onnx.external_data_helper").ExternalDataInfo(tensor)
+        with (directory / info.location).open("rb") as file:
+            file.seek(info.offset or 0)
+            tensor.raw_data = file.read(info.length or -1)
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+    return tensor
+
+
 def tensors_of(path: str | Path) -> Arrays:
     """Every initializer and Constant of the model at *path*, by name, external data included.
 
     A dtype NumPy does not have (bfloat16, float8, int4) is given as its raw storage.
     """
-    onnx = require("onnx")
     numpy_helper = require("onnx.numpy_helper")
-    model = onnx.load(str(path), load_external_data=True)
+    model = load_graph(path)
+    directory = Path(path).parent
     tensors: Arrays = {}
 
     def visit(graph: Any, prefix: str) -> None:
         for tensor in graph.initializer:
-            tensors[prefix + tensor.name] = numpy_helper.to_array(tensor)
+            tensors[prefix + tensor.name] = numpy_helper.to_array(_with_data(tensor, directory))
         for node in graph.node:
             if node.op_type == "Constant":
                 for attribute in node.attribute:
                     if attribute.name == "value":
-                        tensors[prefix + node.output[0]] = numpy_helper.to_array(attribute.t)
+                        tensors[prefix + node.output[0]] = numpy_helper.to_array(_with_data(attribute.t, directory))
             for number, body in enumerate(subgraphs(node)):
                 visit(body, f"{prefix}{node.name or node.output[0]}[{number}]/")
 

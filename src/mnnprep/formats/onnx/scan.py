@@ -26,6 +26,11 @@ DTYPES = {
 }  # fmt: skip
 
 
+def operators_in(path: Path) -> frozenset[str]:
+    """The operator types of the ONNX file at *path*, subgraphs and functions included. Raises RefusedError."""
+    return frozenset(op.op_type for op in scan_model(path).ops)
+
+
 def scan_model(path: Path) -> OnnxSummary:
     """Scan an ONNX file (a ModelProto) without reading its tensors.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef, file_ref, load_arrays
-from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
@@ -20,6 +20,7 @@ from mnnprep.isolate.server import doing
 
 MODEL = "model.onnx"
 EXTERNAL = "model.onnx.data"
+ALIGNMENT = 4096  # bytes: the offset of a tensor that is to be mapped (docs/ExternalData.md)
 EXTERNAL_FROM = 1024  # bytes: smaller tensors stay in the model file
 
 
@@ -53,11 +54,35 @@ def copy(job: ExportJob) -> Exported:
     model = graph.load_graph(source)
     external = any(t.HasField("data_location") and t.data_location == 1 for t in _initializers(model.graph))
     if external:
-        files = save(require("onnx_ir").load(str(source)), target.parent, external=True)
+        files = _consolidated(model, source.parent, target)
     else:
         shutil.copyfile(source, target)
         files = [file_ref(target)]
     return Exported(format="onnx", opset=graph.opset_of(model), files=files, checks=[graph.inference_mode(model)])
+
+
+def _consolidated(model: Any, directory: Path, target: Path) -> list[FileRef]:
+    """Write *model* to *target*, its data files in *directory* (which may be links, as in a download cache) as one beside it."""
+    data = target.parent / EXTERNAL
+    external_info = require("onnx.external_data_helper").ExternalDataInfo
+    with data.open("wb") as file:
+        for tensor in _initializers(model.graph):
+            if not (tensor.HasField("data_location") and tensor.data_location == 1):
+                continue
+            info = external_info(tensor)
+            with (directory / info.location).open("rb") as part:
+                part.seek(info.offset or 0)
+                left = info.length or (directory / info.location).stat().st_size - part.tell()
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                entries = {"location": EXTERNAL, "offset": str(file.tell()), "length": str(left)}
+                while chunk := part.read(min(left, 1 << 24)):
+                    file.write(chunk)
+                    left -= len(chunk)
+            del tensor.external_data[:]
+            for key, value in entries.items():
+                tensor.external_data.add(key=key, value=value)
+    target.write_bytes(model.SerializeToString(deterministic=True))
+    return [file_ref(target), file_ref(data)]
 
 
 def _initializers(graph_proto: Any) -> Any:
@@ -83,6 +108,13 @@ def save(model: Any, directory: Path, *, external: bool) -> list[FileRef]:
 def run_model(job: RunJob) -> Ran:
     """Run an ONNX artifact in onnxruntime, optimized as an app would."""
     return run_cases(job, lambda: OnnxNet(job.model, optimize=True).run)
+
+
+def locate(job: LocateJob) -> Located:
+    """The nodes of the operators, those of subgraphs and functions included."""
+    model = graph.load_graph(job.model)
+    nodes = [*graph.all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
+    return Located(nodes=[graph.label(node) for node in nodes if node.op_type in job.operators])
 
 
 def compare_weights(job: WeightsJob) -> Check:

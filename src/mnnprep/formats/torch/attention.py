@@ -42,7 +42,7 @@ def attention_written_out() -> Iterator[None]:
     original = functional.scaled_dot_product_attention
     fast = torch.backends.mha.get_fastpath_enabled()
 
-    class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
+    class Mode(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return (written_out if function is original else function)(*args, **(kwargs or {}))
 

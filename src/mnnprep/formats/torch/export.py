@@ -11,7 +11,8 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.load import Loaded
 from mnnprep.formats.torch.structure import flatten
-from mnnprep.formats.torch.watch import current_place
+from mnnprep.formats.torch.watch import Watch, current_place
 
 EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
 FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or write
@@ -36,6 +37,7 @@ class Subject:
     loaded: Loaded
     specs: tuple[TensorSpec, ...]
     arrays: Arrays
+    watch: Watch = field(default_factory=Watch)  # what a trace decides on values
 
     @property
     def module(self) -> Any:
@@ -45,10 +47,12 @@ class Subject:
         torch = require("torch")
         return tuple(torch.from_numpy(self.arrays[s.name].copy()) for s in self.specs)
 
-    def output_names(self) -> list[str]:
-        torch = require("torch")
-        with torch.no_grad():
-            return list(flatten(self.module(**dict(zip(self.arrays, self.tensors(), strict=True))), tuple(self.arrays)))
+    @cached_property
+    def output_ranks(self) -> dict[str, int]:
+        """The outputs' names, in order, and their ranks, from one run."""
+        with require("torch").no_grad():
+            outputs = flatten(self.module(**dict(zip(self.arrays, self.tensors(), strict=True))), tuple(self.arrays))
+        return {name: tensor.dim() for name, tensor in outputs.items()}
 
 
 class UnsupportedAtOpset(Exception):
@@ -64,7 +68,7 @@ def adapter(subject: Subject) -> Any:
     torch = require("torch")
     names = [s.name for s in subject.specs]
 
-    class Adapter(torch.nn.Module):  # type: ignore[misc]
+    class Adapter(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self, model: Any) -> None:
             super().__init__()
             self.model = model
@@ -92,7 +96,7 @@ def tracer_notes(notes: list[str]) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = note
+        warnings.showwarning = note  # type: ignore[assignment]
         yield
 
 
@@ -113,7 +117,7 @@ def trace(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
     torch = require("torch")
     from mnnprep.formats.torch.attention import attention_written_out
 
-    with torch.no_grad(), tracer_notes(notes), attention_written_out():
+    with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), attention_written_out():
         traced = torch.jit.trace(adapter(subject), subject.tensors(), check_trace=False)
     return _save(_with_names(traced, subject), directory)
 
@@ -187,10 +191,10 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
     torch = require("torch")
     raw = _empty(directory / "raw") / "model.onnx"
     axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
-    outputs = subject.output_names()
-    varying = {n: {i: f"{n}_{i}" for i in range(t)} for n, t in zip(outputs, _ranks(subject), strict=True)} if dim_names(subject.specs) else {}
+    outputs = list(subject.output_ranks)
+    varying = {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items()} if dim_names(subject.specs) else {}
     try:
-        with torch.no_grad(), tracer_notes(notes), plain_attention():
+        with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention():
             torch.onnx.export(
                 module, subject.tensors(), str(raw), dynamo=False, opset_version=opset,
                 input_names=[s.name for s in subject.specs], output_names=outputs,
@@ -208,7 +212,8 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
         raise RefusedError(
             "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
         ) from error
-    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject)
+    external = len(list(raw.parent.iterdir())) > 1  # past 2 GiB the exporter writes a file for every tensor
+    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(raw, directory, subject)]
     shutil.rmtree(raw.parent)
     return files
 
@@ -217,12 +222,6 @@ def _empty(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     return directory
-
-
-def _ranks(subject: Subject) -> list[int]:
-    torch = require("torch")
-    with torch.no_grad():
-        return [t.dim() for t in flatten(subject.module(**dict(zip(subject.arrays, subject.tensors(), strict=True))), tuple(subject.arrays)).values()]
 
 
 def _first(error: BaseException) -> str:
@@ -258,9 +257,23 @@ def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int)
     except Exception as error:  # torch.export raises many classes of its own
         root = error.__cause__ or error
         raise RefusedError("the torch.export-based exporter failed", seen=_export_complaint(root), next="try --method onnx-trace") from error
-    _name_values(exported.model, [s.name for s in subject.specs], subject.output_names())
-    require("onnxscript.optimizer").optimize(exported.model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+    _name_values(exported.model, [s.name for s in subject.specs], list(subject.output_ranks))
+    _fold(exported.model)
     return _tidy(exported.model, directory, subject)
+
+
+def _fold(model: Any) -> None:
+    """Inline functions and fold constants, in place; unlike the exporter's own clean-up no batch norm is folded
+    into a weight, so that the file holds the source's parameters."""
+    optimizer, passes = require("onnxscript.optimizer"), require("onnx_ir.passes.common")
+    passes.InlinePass()(model)
+    optimizer.fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+    for tidy in (
+        passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass(), passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), passes.DeduplicateInitializersPass(),
+        passes.OutputFixPass(), passes.NameFixPass(),
+    ):  # fmt: skip
+        tidy(model)
 
 
 def _export_complaint(error: BaseException) -> str:
@@ -274,6 +287,32 @@ def _export_complaint(error: BaseException) -> str:
 def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
     for value, name in [*zip(model.graph.inputs, inputs, strict=True), *zip(model.graph.outputs, outputs, strict=True)]:
         value.name = name
+
+
+def _tidy_proto(raw: Path, directory: Path, subject: Subject) -> FileRef:
+    """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to import."""
+    model = require("onnx").load(str(raw))
+    for value, spec in zip(model.graph.input, subject.specs, strict=True):
+        for dim, extent in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
+            dim.ClearField("dim_param" if isinstance(extent, int) else "dim_value")
+            setattr(dim, "dim_value" if isinstance(extent, int) else "dim_param", extent)
+    _forget(model)
+    target = directory / "model.onnx"
+    target.write_bytes(model.SerializeToString(deterministic=True))
+    return file_ref(target)
+
+
+def _forget(message: Any) -> None:
+    """Clear every ``doc_string`` and ``metadata_props`` of a model's messages, tensors' data left unread."""
+    fields = message.DESCRIPTOR.fields_by_name
+    for name in ("doc_string", "metadata_props"):
+        if name in fields:
+            message.ClearField(name)
+    for field_, value in message.ListFields():
+        if field_.name in ("graph", "node", "attribute", "g", "graphs", "functions", "input", "output", "value_info", "initializer"):
+            for item in (value,) if hasattr(value, "DESCRIPTOR") else value:
+                if hasattr(item, "DESCRIPTOR"):
+                    _forget(item)
 
 
 def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:

@@ -10,26 +10,36 @@ from typing import Any
 import numpy as np
 
 from mnnprep.core.messages import Source
-from mnnprep.core.signature import DTYPES, TensorSpec
+from mnnprep.core.signature import DTYPES, Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.torch.structure import forward_parameters, name_examples
 
+NO_BOUND = 2**31  # sizes from here on are no sizes: torch writes infinity as such
 LIVE: dict[str, tuple[Any, Any]] = {}  # live modules by name: the one exception to the process boundary
 
 
 @dataclass
 class Loaded:
     """A source in memory, in inference mode. ``example`` maps input names to arrays, if it gave any;
-    ``dynamic`` gives the shapes that the source itself says are dynamic, by input."""
+    ``dynamic`` gives the shapes that the source itself says are dynamic, by input, ``dims`` their ranges."""
 
     module: Any
     parameters: list[str]
     example: dict[str, np.ndarray[Any, Any]]
     dynamic: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    dims: tuple[Dim, ...] = ()
     program: Any = None
     notes: list[str] = field(default_factory=list)
+
+
+_kept: dict[str, Loaded] = {}
+
+
+def keep(source: Source) -> None:
+    """Load *source* and keep it for :func:`load` in the processes forked from this one."""
+    _kept[repr(source)] = load(source)
 
 
 def load(source: Source) -> Loaded:
@@ -37,6 +47,8 @@ def load(source: Source) -> Loaded:
 
     Raises UsageError or RefusedError; what the user's own code raises is told with its place.
     """
+    if repr(source) in _kept:
+        return _kept[repr(source)]
     torch = require("torch")
     torch.set_num_threads(1)
     for entry in reversed(source.search_path):
@@ -77,7 +89,7 @@ def _factory(source: Source) -> Loaded:
         made = function(**arguments)
     except MnnprepError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"the factory raised {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
@@ -126,7 +138,33 @@ def _program(source: Source) -> Loaded:
             seen=", ".join(map(str, program.graph_signature.user_inputs)),
             next="export it with tensor inputs",
         )
-    return Loaded(program.module(), user, _arrays(tensors), dynamic, program)
+    dims = tuple(Dim(str(symbol), _bound(limits.lower), _bound(limits.upper)) for symbol, limits in program.range_constraints.items())
+    return Loaded(_called_by_name(program, user), user, _arrays(tensors), dynamic, dims, program)
+
+
+def _bound(limit: Any) -> int | None:
+    """A bound of a program's dimension; None for what stands for no bound."""
+    return int(limit) if str(limit).isdigit() and int(limit) < NO_BOUND else None
+
+
+def _called_by_name(program: Any, names: list[str]) -> Any:
+    """The program's module, with its inputs taken by *names*, however it was exported to be called."""
+    torch = require("torch")
+    positional, by_keyword = program.call_spec.in_spec.children()
+    count, keywords = positional.num_leaves, by_keyword.context or []
+
+    class Program(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program.module()
+            for module in self.modules():  # an exported graph has no mode to put it in: what it does, its operators say
+                module.training = False
+
+        def forward(self, **tensors: Any) -> Any:
+            values = [tensors[n] for n in names]
+            return self.program(*values[:count], **dict(zip(keywords, values[count:], strict=True)))
+
+    return Program()
 
 
 def _pickled(source: Source) -> Loaded:
@@ -153,7 +191,15 @@ def _live(source: Source) -> Loaded:
 
 
 def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    return {n: t.detach().cpu().numpy().copy() for n, t in tensors.items()}
+    """Raises UsageError for a tensor that NumPy has no dtype for (bfloat16 and smaller)."""
+    arrays = {}
+    for name, tensor in tensors.items():
+        try:
+            arrays[name] = tensor.detach().cpu().numpy().copy()
+        except TypeError as error:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=dtype, next="use one of " + ", ".join(DTYPES)) from error
+    return arrays
 
 
 def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
@@ -173,10 +219,12 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
     if not loaded.example:
         raise UsageError(
             "the inputs of this model are not known", seen=f"forward({', '.join(names)})",
-            next="give each with --input, for example --input '%s=float32[batch,3,224,224]', or let the factory return (model, example_inputs)" % (names[0] if names else "x"),
+            next=f"give each with --input, for example --input '{(names or ['x'])[0]}=float32[batch,3,224,224]', "
+            "or let the factory return (model, example_inputs)",
         )  # fmt: skip
     specs = []
-    for name, array in loaded.example.items():
+    order = {n: i for i, n in enumerate(names)}
+    for name, array in sorted(loaded.example.items(), key=lambda item: order.get(item[0], len(order))):
         if array.dtype.name not in DTYPES:
             raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=array.dtype.name, next="use one of " + ", ".join(DTYPES))
         specs.append(TensorSpec(name, array.dtype.name, loaded.dynamic.get(name, array.shape)))

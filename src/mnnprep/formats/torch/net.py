@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
+
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
-from mnnprep.core.signature import TensorSpec
+from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
@@ -26,9 +28,10 @@ TRAINING_ARGUMENT = {
 class TorchNet:
     """See :class:`mnnprep.core.survey.Net`. Inputs go in by parameter name; outputs are flattened."""
 
-    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], example: Arrays | None = None) -> None:
+    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], example: Arrays | None = None, dims: tuple[Dim, ...] = ()) -> None:
         self.module = module
         self.inputs = inputs
+        self.dims = dims
         self.example = example or {}
         self.watch = Watch()
         self._precise: Any = None
@@ -67,6 +70,8 @@ class TorchNet:
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
         """Index ranges, from the tables that the inputs look up in one run."""
+        if not any(np.issubdtype(a.dtype, np.integer) for a in inputs.values()):
+            return {}
         torch = require("torch")
         tensors = {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}
         watch = Watch()
@@ -96,8 +101,8 @@ class TorchNet:
         ]
         if isinstance(self.module, torch.jit.ScriptModule):
             left += script_leftovers(self.module)
-        elif isinstance(self.module, torch.fx.GraphModule):
-            left += program_leftovers(self.module)
+        for graph in (m for m in self.module.modules() if isinstance(m, torch.fx.GraphModule)):
+            left += program_leftovers(graph)
         if left:
             shown = "; ".join(left[:10]) + (f"; and {len(left) - 10} more" if len(left) > 10 else "")
             return failed("inference_mode", f"{shown}; make it follow eval(), or leave it out of the model", subject=left[0])

@@ -6,10 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import Exported, ExportJob, OpsetRefused, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import (
+    Exported,
+    ExportJob,
+    LoadJob,
+    OpsetRefused,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    SourceLoaded,
+    Survey,
+    SurveyJob,
+    WeightsJob,
+)  # fmt: skip
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import base_case, survey
@@ -18,7 +32,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.torch import export
-from mnnprep.formats.torch.load import input_specs, load
+from mnnprep.formats.torch.load import input_specs, keep, load
 from mnnprep.formats.torch.net import TorchNet, materialize, script_leftovers, script_nodes, used_tensors
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.isolate.server import doing
@@ -27,23 +41,40 @@ SCRIPT_METHODS = {"trace": export.trace, "script": export.script, "copy": export
 ONNX_METHODS = {"onnx-trace": export.onnx_trace, "onnx-script": export.onnx_script, "onnx-export": export.onnx_export}
 
 
+def load_source(job: LoadJob) -> SourceLoaded:
+    """Load the source once for every step of a run; each works on its own copy, in its own process."""
+    doing("loading the source")
+    keep(job.source)
+    return SourceLoaded(psutil.Process().num_threads())
+
+
 def survey_module(job: SurveyJob) -> Survey:
     """Survey a PyTorch source, untouched but for its inference mode."""
     doing("loading the source")
     loaded = load(job.source)
-    net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example)
+    net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example, loaded.dims)
     doing("running the reference")
     found = survey(net, job.wants)
     doing("following the parameters to the outputs")
     materialize(net.module)
-    tensors, notes = used_tensors(net.module, [c.inputs for c in found.cases])
+    by_size = sorted((c.inputs for c in found.cases), key=lambda inputs: sum(a.size for a in inputs.values()))
+    tensors, notes = used_tensors(net.module, by_size)
     weights = Path(job.directory) / "weights.npz"
     save_arrays(weights, {f"used/{n}": _plain(t) for n, t in tensors.items()})
     return Survey(
-        signature=found.signature, cases=found.write(Path(job.directory)), checks=[net.inference_mode(), *found.checks],
-        noise=found.noise, exempt=found.exempt, weights=file_ref(weights), one_sided=net.watch.one_sided(), swept=found.swept,
-        infeasible=found.infeasible, parameters=sum(p.numel() for p in net.module.parameters()), notes=[*loaded.notes, *notes],
-    )  # fmt: skip
+        signature=found.signature,
+        cases=found.write(Path(job.directory)),
+        checks=[net.inference_mode(), *found.checks],
+        noise=found.noise,
+        exempt=found.exempt,
+        weights=file_ref(weights),
+        decides=list(net.watch.decisions),
+        one_sided=net.watch.one_sided(),
+        swept=found.swept,
+        infeasible=found.infeasible,
+        parameters=sum(p.numel() for p in net.module.parameters()),
+        notes=[*loaded.notes, *notes],
+    )
 
 
 def _plain(tensor: Any) -> Any:
@@ -57,7 +88,7 @@ def export_module(job: ExportJob) -> Exported:
     doing("loading the source")
     loaded = load(job.source)
     specs = input_specs(loaded, job.wants.inputs)
-    arrays = base_case(TorchNet(loaded.module, specs, loaded.example), job.wants)
+    arrays = base_case(TorchNet(loaded.module, specs, loaded.example, loaded.dims), job.wants)
     materialize(loaded.module)
     subject = export.Subject(loaded, specs, arrays)
     directory = Path(job.directory)
@@ -66,13 +97,15 @@ def export_module(job: ExportJob) -> Exported:
     if job.method in SCRIPT_METHODS:
         files = SCRIPT_METHODS[job.method](subject, directory, notes)
         return Exported(
-            format="torchscript", opset=0, files=files, checks=[_script_inference(files[0])], notes=notes, operators=script_operators(files[0].path)
-        )
+            format="torchscript", opset=0, files=files, checks=[_script_inference(files[0])], notes=notes,
+            operators=script_operators(files[0].path), decided=list(subject.watch.decisions),
+        )  # fmt: skip
     files, refused = _search_opset(job, subject, directory, notes)
     model = onnx_graph.load_graph(files[0].path)
     return Exported(
-        format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes, refused_opsets=refused
-    )
+        format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
+        refused_opsets=refused, decided=list(subject.watch.decisions),
+    )  # fmt: skip
 
 
 def _search_opset(job: ExportJob, subject: export.Subject, directory: Path, notes: list[str]) -> tuple[list[FileRef], list[OpsetRefused]]:

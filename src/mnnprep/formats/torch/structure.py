@@ -60,7 +60,7 @@ def forward_parameters(module: Any) -> list[str]:
     import torch
 
     if isinstance(module, torch.jit.ScriptModule):
-        return [a.name for a in module.forward.schema.arguments if a.name != "self"]
+        return [a.name for a in module.forward.schema.arguments if a.name != "self"]  # type: ignore[attr-defined]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY)
     return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
 

@@ -58,7 +58,7 @@ class Watch:
         embedding = torch.nn.functional.embedding
         watch = self
 
-        class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
+        class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
             def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 kwargs = kwargs or {}
                 if function in dropouts:

@@ -1,0 +1,77 @@
+"""MatMul whose batch dimensions broadcast.
+
+Measured with MNN 3.6.1, on 300 products in nets of changing shapes: where both operands have at least three dimensions and one has
+four or more, and a batch dimension of one operand is broadcast, the numbers are often garbage (1e30, NaN), mostly
+after a change of shape, with five dimensions also at the first run, and with a constant operand too.
+With equal batch dimensions, with three dimensions each, or with a matrix as one operand, they were always right.
+
+Each operand is expanded to the other's batch dimensions first, which leaves nothing to broadcast; then they were always
+right.  The values multiplied are the same ones in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mnnprep.rules.rewrite import Editor, Shapes, label, nodes, producer, tensor
+from mnnprep.rules.rule import Rule
+
+NAME = "broadcast-matmul"
+SLICE_HAS_INPUTS = 10  # the opset from which Slice has its bounds as inputs
+EXPAND_SINCE = 8
+
+
+def apply(model: Any) -> list[str]:
+    found = [(node, opset) for node, opset in nodes(model, "MatMul") if opset >= EXPAND_SINCE]
+    shapes = Shapes(model) if found else None
+    found = [(node, opset) for node, opset in found if shapes is not None and _may_broadcast(node.inputs[0], node.inputs[1], shapes)]
+    if not found:
+        return []
+    editor = Editor(model, NAME)
+    rewrote = []
+    for node, opset in found:
+        left, right = node.inputs
+        targets = [_batch(editor, node, other, opset) for other in (right, left)]
+        for index, (value, target) in enumerate(zip((left, right), targets, strict=True)):
+            node.replace_input_with(index, editor.add(node, "Expand", value, target))
+        rewrote.append(label(node))
+    return rewrote
+
+
+def _may_broadcast(left: Any, right: Any, shapes: Shapes) -> bool:
+    """Whether the batch dimensions are not known to be equal, in the ranks at which MNN goes wrong."""
+    if tensor(left) is not None and tensor(right) is not None:
+        return False  # computed once, by the converter
+    ranks = shapes.rank_at_least(left), shapes.rank_at_least(right)
+    if min(ranks) < 3 or max(ranks) < 4:
+        return False
+    a, b = shapes.dims(left), shapes.dims(right)
+    same = a is not None and b is not None and len(a) == len(b) and all(m is not None and m == n for m, n in zip(a[:-2], b[:-2], strict=True))
+    return not same and not (_is_expanded(left) and _is_expanded(right))
+
+
+def _is_expanded(value: Any) -> bool:
+    """Whether *value* was expanded to another's batch dimensions, as this rule does."""
+    expand = producer(value, "Expand")
+    concat = producer(expand.inputs[1], "Concat") if expand is not None else None
+    part = producer(concat.inputs[0], "Slice") if concat is not None else None
+    return part is not None and producer(part.inputs[0], "Shape") is not None
+
+
+def _batch(editor: Editor, node: Any, value: Any, opset: int) -> Any:
+    """The shape of *value* with its last two dimensions, those of the matrices, set to 1."""
+    shape = editor.add(node, "Shape", value)
+    if opset >= SLICE_HAS_INPUTS:
+        batch = editor.add(node, "Slice", shape, *(editor.constant(node, np.array([bound], np.int64)) for bound in (0, -2)))
+    else:
+        batch = editor.add(node, "Slice", shape, starts=[0], ends=[-2])
+    return editor.add(node, "Concat", batch, editor.constant(node, np.array([1, 1], np.int64)), axis=0)
+
+
+RULE = Rule(
+    name=NAME,
+    hazard="MNN computes garbage in a MatMul that broadcasts batch dimensions, mostly after a change of shape",
+    severity="wrong", exact=True, always=False, operators=frozenset({"MatMul"}), apply=apply,
+)  # fmt: skip

@@ -1,0 +1,68 @@
+"""ConstantOfShape in the forms that MNN fills with whatever its memory held.
+
+Measured with MNN 3.6.1 (with and without a poisoned heap):
+
+* ``value`` missing: uninitialised memory, different at each conversion;
+* the shape ``[]`` (a scalar): uninitialised memory for int32, int64 and bool, a crash or no output where the
+  shape is computed or the scalar is an output;
+* ``value`` of float16, int8 or uint8: wrong numbers, or a crash of the converter;
+* ``value`` of float32, float64, int32, int64 or bool and a shape that is not ``[]``: right, and left alone.
+
+A scalar becomes a Constant.  Else ``value`` is written out in float32 or int32, which hold it exactly, and
+cast to the dtype it had; where they don't hold it, the node stays as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mnnprep.deps import require
+from mnnprep.rules.rewrite import Editor, Shapes, label, nodes, tensor
+from mnnprep.rules.rule import Rule
+
+NAME = "constant-of-shape"
+IN_FLOAT32 = ("FLOAT16",)
+IN_INT32 = ("INT8", "UINT8", "INT16", "UINT16", "UINT32", "UINT64")
+
+
+def apply(model: Any) -> list[str]:
+    ir = require("onnx_ir")
+    found = nodes(model, "ConstantOfShape")
+    if not found:
+        return []
+    shapes, editor = Shapes(model), Editor(model, NAME)
+    rewrote = []
+    for node, _ in found:
+        value = node.attributes.get_tensor("value")
+        dtype = ir.DataType.FLOAT if value is None else value.dtype
+        if not (dtype.is_floating_point() or dtype.is_integer() or dtype == ir.DataType.BOOL):
+            continue
+        filler = np.zeros(1, np.float32) if value is None else value.numpy().reshape(1)
+        if _is_scalar(node.inputs[0], shapes):
+            new = editor.constant(node, filler.reshape(()))
+        elif value is None:
+            new = editor.add(node, "ConstantOfShape", node.inputs[0], value=ir.tensor(filler))
+        elif dtype.name in IN_FLOAT32 or (dtype.name in IN_INT32 and int(filler[0]) <= np.iinfo(np.int32).max):
+            held = filler.astype(np.float32 if dtype.name in IN_FLOAT32 else np.int32)
+            filled = editor.add(node, "ConstantOfShape", node.inputs[0], value=ir.tensor(held))
+            new = editor.add(node, "Cast", filled, to=int(dtype))
+        else:
+            continue
+        rewrote.append(label(node))
+        editor.replace(node, new)
+    return rewrote
+
+
+def _is_scalar(shape: Any, shapes: Shapes) -> bool:
+    """Whether what *shape* describes has no dimensions."""
+    known = tensor(shape)
+    return tuple(known.shape.numpy()) == (0,) if known is not None else shapes.dims(shape) == (0,)
+
+
+RULE = Rule(
+    name=NAME,
+    hazard="MNN fills a ConstantOfShape without value, of shape [] or of a narrow dtype from uninitialised memory",
+    severity="wrong", exact=True, always=True, operators=frozenset({"ConstantOfShape"}), apply=apply,
+)  # fmt: skip

@@ -1,0 +1,72 @@
+"""The step that repairs an ONNX model by rules; it runs in a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mnnprep.core.files import FileRef
+from mnnprep.deps import require
+from mnnprep.errors import UsageError
+from mnnprep.formats.onnx.steps import save
+from mnnprep.isolate.server import doing
+from mnnprep.rules.table import RULES, all_rules, always_rules
+
+__all__ = ["Fired", "RepairJob", "Repaired", "all_rules", "always_rules", "repair"]
+
+
+class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Apply ``rules`` (names, applied in table order) to the ONNX file ``model``; ``directory`` is the step's own, not the model's."""
+
+    model: str
+    directory: str
+    rules: list[str]
+
+
+class Fired(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that rewrote something: the hazard it answers, whether the rewrite is exact, and the nodes, each as operator and name."""
+
+    rule: str
+    hazard: str
+    exact: bool
+    nodes: list[str]
+
+
+class Repaired(msgspec.Struct, frozen=True, kw_only=True):
+    """The repaired model, ``files[0]``, and its external data if the source had any; no files where nothing fired."""
+
+    files: list[FileRef] = msgspec.field(default_factory=list)
+    fired: list[Fired] = msgspec.field(default_factory=list)
+
+
+def repair(job: RepairJob) -> Repaired:
+    """Write the model as the rules rewrite it, or nothing where none finds its pattern.
+
+    The same model and rules give the same bytes.  The names of inputs, outputs and initializers stay.
+
+    Raises:
+        UsageError: a name that is no rule's.
+    """
+    unknown = sorted(set(job.rules) - set(all_rules()))
+    if unknown:
+        raise UsageError("there is no such repair rule", seen=", ".join(unknown), next=f"use one of: {', '.join(all_rules())}")
+    doing("reading the model to repair")
+    model = require("onnx_ir").load(job.model)
+    fired = []
+    for rule in RULES:
+        if rule.name in job.rules:
+            doing(f"applying the repair {rule.name}")
+            rewrote = rule.apply(model)
+            if rewrote:
+                fired.append(Fired(rule=rule.name, hazard=rule.hazard, exact=rule.exact, nodes=rewrote))
+    if not fired:
+        return Repaired()
+    doing("saving the repaired model")
+    return Repaired(files=save(model, Path(job.directory), external=_has_external_data(model)), fired=fired)
+
+
+def _has_external_data(model: Any) -> bool:
+    external = require("onnx_ir").ExternalTensor
+    return any(isinstance(value.const_value, external) for graph in model.graphs() for value in graph.initializers.values())
