@@ -1,6 +1,6 @@
 """The zoo: many architectures through `mnnprep prepare`, one line a net.
 
-    python benchmarks/zoo.py [--only NAME]... [--family F]... [--all] [--jobs 1] [--json FILE]
+    python benchmarks/zoo.py [--only NAME]... [--family F]... [--to FORMAT] [--all] [--jobs 1] [--json FILE]
 
 Every net is a factory in a file of this directory, prepared by the command line in a process of its own.
 A further collection of nets (another framework) is one more row in ``COLLECTIONS``: its file of factories
@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import zoo_keras
 import zoo_models
 from zoo_models import Entry
 
@@ -40,7 +41,10 @@ class Collection(NamedTuple):
     more: tuple[Entry, ...] = ()
 
 
-COLLECTIONS: tuple[Collection, ...] = (Collection("torch", HERE / "zoo_models.py", zoo_models.ZOO, zoo_models.MORE),)
+COLLECTIONS: tuple[Collection, ...] = (
+    Collection("torch", HERE / "zoo_models.py", zoo_models.ZOO, zoo_models.MORE),
+    Collection("keras", HERE / "zoo_keras.py", zoo_keras.ZOO),
+)
 
 
 class Row(NamedTuple):
@@ -58,9 +62,9 @@ class Row(NamedTuple):
     repairs: list[str]
 
 
-def command(collection: Collection, entry: Entry, bundle: Path) -> list[str]:
+def command(collection: Collection, entry: Entry, bundle: Path, to: str) -> list[str]:
     """The command line that prepares *entry* into *bundle*."""
-    options: list[str] = []
+    options: list[str] = ["--to", to] if to else []
     for option, values in (("--input", entry.inputs), ("--dim", entry.dims), ("--range", entry.ranges)):
         for value in values:
             options += [option, value]
@@ -80,13 +84,13 @@ def reason(document: dict[str, Any]) -> str:
     return f"{error.get('what', 'no reason given')} {error.get('seen', '')}"
 
 
-def prepare(collection: Collection, entry: Entry) -> Row:
+def prepare(collection: Collection, entry: Entry, to: str) -> Row:
     """Prepare one net in a fresh directory; what the command did not say is a row with the verdict `error`."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="zoo-") as directory:
         try:
             done = subprocess.run(
-                command(collection, entry, Path(directory) / "bundle"),
+                command(collection, entry, Path(directory) / "bundle", to),
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -134,15 +138,16 @@ def chosen(only: list[str], families: list[str], everything: bool) -> list[tuple
     return [(c, e) for c, e in nets if (not only or e.name in only) and (not families or {e.family, c.framework} & set(families))]
 
 
-def rows(nets: list[tuple[Collection, Entry]], jobs: int) -> Iterator[Row]:
+def rows(nets: list[tuple[Collection, Entry]], jobs: int, to: str) -> Iterator[Row]:
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        yield from pool.map(lambda net: prepare(*net), nets)
+        yield from pool.map(lambda net: prepare(*net, to), nets)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this net only (repeatable)")
     parser.add_argument("--family", action="append", default=[], metavar="F", help="this family, or this framework, only (repeatable)")
+    parser.add_argument("--to", default="", metavar="FORMAT", help="prepare to this format (default: the source's own choice)")
     parser.add_argument("--all", action="store_true", help="close relatives, too")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to this file, too")
@@ -151,7 +156,7 @@ def main() -> int:
     line = "{:20} {:15} {:26} {:9} {:12} {:>5} {:>7}  {}"
     print(line.format("model", "family", "dims", "verdict", "method", "opset", "seconds", "reason"))
     table: list[Row] = []
-    for row in rows(nets, max(1, options.jobs)):
+    for row in rows(nets, max(1, options.jobs), options.to):
         table.append(row)
         opset = "" if row.opset is None else row.opset
         print(line.format(row.name, row.family, " ".join(row.dims), row.verdict, row.method, opset, row.seconds, row.reason).rstrip(), flush=True)

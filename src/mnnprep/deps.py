@@ -24,6 +24,8 @@ KNOWN: dict[str, tuple[str, str]] = {
     "torch": ("torch", "torch"),
     "onnxscript": ("onnxscript", "torch"),
     "tensorflow": ("tensorflow-cpu", "tensorflow"),
+    "tf2onnx": ("tf2onnx", "tensorflow"),
+    "tf_keras": ("tf-keras", "tensorflow"),
     "ai_edge_litert": ("ai-edge-litert", "tflite"),
     "cv2": ("opencv-python-headless", "caffe"),
     "ray": ("ray", "ray"),

@@ -112,6 +112,31 @@ def _read_onnx(path: Path) -> dict[str, Any]:
     }
 
 
+def _read_tflite(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.tflite.scan import scan_model
+
+    summary = scan_model(path)
+    warnings = []
+    if summary.state:
+        warnings.append(f"it keeps state or looks things up in tables ({_listed(summary.state)}), which MNN does not")
+    if summary.custom:
+        warnings.append(f"operators that TFLite does not define: {_listed(summary.custom)}")
+    return {
+        "signature": Ports(summary.inputs, summary.outputs),
+        "ops": summary.ops,
+        "parameters": summary.parameters,
+        "warnings": warnings,
+        "details": {
+            "quantization": [f"{q.tensor}: {q.dtype}, {q.kind}" + (f", axis {q.axis}" if len(q.scale) > 1 else "") for q in summary.quantized],
+            "quantization_parameters": [msgspec.to_builtins(q) for q in summary.quantized],
+            "sparse": summary.sparse,
+            "subgraphs": summary.subgraphs,
+            "signatures": summary.signatures,
+            "description": summary.description,
+        },
+    }
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     from mnnprep.formats.safetensors_header import read_header
 
@@ -320,6 +345,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "torch-module": _read_module,
     "torch-weights": _read_pickle,
     "safetensors": _read_safetensors,
+    "tflite": _read_tflite,
     "caffe-prototxt": _read_prototxt,
     "caffemodel": _read_caffemodel,
     "mnn": _read_mnn,

@@ -60,6 +60,10 @@ QUESTIONS: Mapping[str, Question] = {
         "`mnnprep bisect` finds the first node that goes wrong; then try another `--method` or `--opset`",
         "it runs as soon as there is a converted model: resolve mnn_convert first",
     ),
+    "compare": Question(
+        "Do the two models compute the same?",
+        "compare each with what it was made from; `--samples` gives them real inputs",
+    ),
     "vacuity": Question(
         "Do the cases tell this model from one that always gives the same answer?",
         "give inputs that move every output: `--samples` with real data, or a wider `--range`",

@@ -70,12 +70,15 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``sqnr_db`` is what the artifact must reach where it holds other numbers than the source (quantized TFLite)."""
+
     format: str
     method: str
     opset: int
     files: list[BundleFile]
     attempts: list[AttemptRecord]
     repairs: list[RepairRecord] = msgspec.field(default_factory=list)
+    sqnr_db: float | None = None
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,9 @@ from mnnprep.cli.main import echo_json
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="The values an input takes.")
 @click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: an .npz by input names, an .npy, or a directory of them.")
 @click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
+@click.option("--signature", default="", metavar="NAME", help="The signature of a SavedModel (default: serving_default).")
+@click.option("--outputs", default="", metavar="NODE,NODE", help="The output nodes of a TensorFlow graph or TF1 checkpoint.")
+@click.option("--precision", type=click.Choice(["float16", "int8"]), default=None, help="Of a TFLite artifact's weights; int8 needs --samples.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The seed of synthesized inputs.")
 @click.option("--static", is_flag=True, help="Resolve the converted model's shapes for the one size that it takes.")
 @click.option("--fp16", is_flag=True, help="Keep the converted model's weights as float16.")
@@ -35,8 +38,9 @@ from mnnprep.cli.main import echo_json
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
-    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], seed: int, static: bool, fp16: bool, weight_bits: str | None,
-    budget: float | None, mnnconvert: str, timeout: float, memory: str, trust: bool, force: bool, as_json: bool,
+    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], signature: str, outputs: str, precision: str | None, seed: int,
+    static: bool, fp16: bool, weight_bits: str | None, budget: float | None, mnnconvert: str, timeout: float, memory: str,
+    trust: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
 
@@ -53,7 +57,7 @@ def command(
         source=source, weights=weights, to=to, method=method, opset=opset, wants=make_wants(inputs, dims, ranges, samples, seed),
         factory_args=parse_factory_args(factory_args), trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
         limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0), precision=make_precision(fp16, int(weight_bits or 0), budget),
-        static=static,
+        static=static, signature=signature, outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
     )  # fmt: skip
     started = time.monotonic()
     manifest = prepare(request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True))

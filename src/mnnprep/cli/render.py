@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.evidence import Check, Status, Verdict
+from mnnprep.core.evidence import Check, OutputError, Status, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from mnnprep.doctor import Doctor
+    from mnnprep.pipeline.compare import Comparison
 
 VERDICT_STYLES = {Verdict.PROVEN: "bold cyan", Verdict.UNPROVEN: "bold yellow", Verdict.DIFFERS: "bold magenta", Verdict.REFUSED: "bold magenta"}
 STATUS_STYLES = {Status.PASSED: "cyan", Status.FAILED: "bold magenta", Status.NOT_RUN: "yellow"}
@@ -54,6 +55,35 @@ def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Che
     _section(console, "checks", _table(["", "", ""], rows))
     _errors(console, evidence)
     _obstacles(console, digest.obstacles(evidence))
+
+
+def show_comparison(console: Console, found: Comparison) -> None:
+    """The outcome of `compare`: what was matched with what, errors per output, what stands in the way."""
+    words = {
+        Verdict.PROVEN: "the two models compute the same, within the tolerance",
+        Verdict.UNPROVEN: "the two models agree on inputs that prove nothing",
+        Verdict.DIFFERS: "the two models compute different things",
+    }
+    _headline(console, found.verdict, words[found.verdict])
+    rows = [("input", digest.plain(a), digest.plain(b), "") for a, b in found.inputs.items()]
+    rows += [("output", digest.plain(a), digest.plain(b), f"by {found.matched[a]}") for a, b in found.outputs.items()]
+    _section(console, "matched", _table(["", "", "", ""], rows, ["", found.first, found.second, ""]))
+    worst: dict[str, OutputError] = {}
+    for error in (e for c in found.evidence for e in c.outputs if e.output):
+        if error.output not in worst or (error.excess or 0) > (worst[error.output].excess or 0):
+            worst[error.output] = error
+    errors = [
+        (digest.plain(n), *map(digest.number, (e.max_abs, e.max_rel)), digest.cosine_text(e.cosine), digest.share(e.excess)) for n, e in worst.items()
+    ]
+    _section(
+        console,
+        "errors, worst over the cases",
+        _table(["", ">", ">", ">", ">"], errors, ["output", "max abs", "max rel", "cosine", "tolerance used"]),
+    )
+    for check in found.evidence:
+        if check.status is not Status.PASSED:
+            console.print()
+            console.print(_text(f"  {STATUS_WORDS[check.status]}  {check.check}: {check.reason}", STATUS_STYLES[check.status]))
 
 
 def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:

@@ -18,6 +18,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint for a factory, or the second file of a format that has two.
 
     ``search_path`` is where the user's own modules are found (never given to a step that runs an artifact).
+    ``signature`` names the one to take of a source that has several, ``outputs`` the ends of a graph that does not
+    say them.
     """
 
     kind: str
@@ -26,6 +28,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     factory_args: dict[str, str] = msgspec.field(default_factory=dict)
     search_path: list[str] = msgspec.field(default_factory=list)
     trust: bool = False
+    signature: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 class Wants(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,13 +101,17 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Make an artifact of ``source`` by ``method`` in ``directory`` (empty, the step's own)."""
+    """Make an artifact of ``source`` by ``method`` in ``directory`` (empty, the step's own).
+
+    ``tflite_precision`` is that of a TFLite artifact: empty (the source's), ``float16`` or ``int8``.
+    """
 
     source: Source
     wants: Wants
     method: str
     opset: int
     directory: str
+    tflite_precision: str = ""
 
 
 class OpsetRefused(msgspec.Struct, frozen=True):
@@ -118,6 +126,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
     ``refused_opsets`` are those tried before it that an operator of the model does not have;
     ``operators`` the operators that MNN's frontend will meet, where it publishes no other way to ask;
+    ``sqnr_db`` is what an artifact of other numbers than the source's (float16, int8, dequantized) must reach;
     ``decided`` the places of the source whose decisions on values were frozen when it was made.
     """
 
@@ -128,6 +137,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = msgspec.field(default_factory=list)
     refused_opsets: list[OpsetRefused] = msgspec.field(default_factory=list)
     operators: list[str] = msgspec.field(default_factory=list)
+    sqnr_db: float | None = None
     decided: list[str] = msgspec.field(default_factory=list)
 
 
@@ -179,6 +189,24 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     fresh: bool = False
     forbid: list[str] = msgspec.field(default_factory=list)
+
+
+class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Run ``source``, untouched and in its own framework, on the inputs of ``cases``, matched to its own by name,
+    else by dtype and shape, else by place."""
+
+    source: Source
+    wants: Wants
+    cases: list[CaseFile]
+    signature: Signature
+    directory: str
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """``ran`` holds the outputs by the source's own names; ``inputs`` maps the cases' input names to the source's."""
+
+    ran: Ran
+    inputs: dict[str, str]
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     ``static``: the converted model takes one size only, for which MNN resolves all shapes beforehand.
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
+    ``signature`` and ``outputs`` are as in :class:`Source`; ``tflite_precision`` is as in :class:`ExportJob`.
     """
 
     source: str
@@ -83,6 +84,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     precision: Precision = Precision()
     static: bool = False
+    signature: str = ""
+    outputs: tuple[str, ...] = ()
+    tflite_precision: str = ""
 
 
 def make_wants(inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0) -> Wants:

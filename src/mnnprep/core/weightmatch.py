@@ -10,6 +10,8 @@ output must be found, bit by bit, under a transformation that moves values and c
   Equal tensors are sought once, and one value throughout is found in any length of it: exporters
   keep equal parts only once.
 * folded by the exporter with an operation that rounds alike everywhere: 1 + w.
+
+Where a converter computes with weights beforehand, `core.foldmatch` follows it by arithmetic.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy.typing as npt
 
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
+from mnnprep.core.foldmatch import Derived, account
 
 Array = npt.NDArray[Any]
 SHOWN = 10
@@ -77,8 +80,16 @@ def _text(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def match_weights(source: Arrays, artifact: Arrays) -> Check:
-    """The ``weights`` check. *source* holds the tensors that reach an output, *artifact* its initializers.
+def match_folded(record: Arrays, artifact: Arrays) -> Check:
+    """:func:`match_weights` for a record as in `Survey.weights`: ``used/NAME``, and ``derived/NAME`` with ``parents/NAME``."""
+    used = {n.removeprefix("used/"): a for n, a in record.items() if n.startswith("used/")}
+    names = [n.removeprefix("derived/") for n in record if n.startswith("derived/")]
+    return match_weights(used, artifact, {n: (record[f"derived/{n}"], [str(p) for p in record[f"parents/{n}"]]) for n in names})
+
+
+def match_weights(source: Arrays, artifact: Arrays, derived: Derived | None = None) -> Check:
+    """The ``weights`` check. *source* holds the tensors that reach an output, *artifact* its initializers;
+    *derived* is what the source computes from weights alone.
 
     Passes when each is found under one of the module's transformations; the counts of each kind
     are its numbers, with those of artifact tensors that are no parameter (constants of the code).
@@ -110,6 +121,9 @@ def match_weights(source: Arrays, artifact: Arrays) -> Check:
             counts["regrouped"] += 1
         else:
             missing.append(name)
+    folded = account({n: rest[n] for n in missing}, source, artifact, derived) if derived and missing else set()
+    missing = [n for n in missing if n not in folded]
+    counts |= {"folded": len(folded)} if folded else {}
     numbers = {**counts, "parameters": len(source), "artifact_tensors": len(artifact), "not_parameters": len(artifact) - len(taken)}
     if missing:
         shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")

@@ -15,9 +15,9 @@ from mnnprep.errors import UsageError
 class ArtifactFormat:
     """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it.
 
-    ``packaged``: the converter in the MNN package has that frontend.  ``second_file``: the converter takes the
-    artifact's second file beside the first.
-    ``locate`` is the step that finds the nodes of an operator, empty where there is none.
+    ``packaged``: the converter in the MNN package has that frontend; ``locate`` is the step that finds the nodes
+    of an operator, empty where there is none.  ``second_file``: the converter takes the artifact's second file beside
+    the first.
     """
 
     name: str
@@ -26,8 +26,8 @@ class ArtifactFormat:
     preload: tuple[str, ...]
     frontend: str
     runtime: str
-    locate: str = ""
     packaged: bool = True
+    locate: str = ""
     second_file: bool = False
 
 
@@ -36,13 +36,14 @@ class Attempt:
     """One method with its options.
 
     ``traces``: a decision on data is frozen into the artifact; ``for_decisions``: it differs from the
-    methods before it only for a source that decides on data.
+    methods before it only for a source that decides on data; ``precisions``: what it can make beside the source's own.
     """
 
     method: str
     target: str
     opset: int = 0
     traces: bool = False
+    precisions: tuple[str, ...] = ()
     for_decisions: bool = False
 
 
@@ -52,7 +53,8 @@ class Plan:
 
     ``load`` is the step that loads it once for the others, where that is slow; ``weights_in_file``: the
     source is its own record of weights; ``complete`` is the function, called before any worker starts, that finds
-    and checks the second file of a format that has two: ``(path, kind, other, wants) -> (kind, path, weights)``.
+    and checks the second file of a format that has two: ``(path, kind, other, wants) -> (kind, path, weights)``;
+    ``replay`` is the step that runs it on another source's cases.
     """
 
     framework: str
@@ -62,12 +64,13 @@ class Plan:
     methods: tuple[Attempt, ...]
     weights_in_file: bool = False
     complete: str = ""
+    replay: str = ""
     load: str = ""
 
     def targets(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(a.target for a in self.methods))
 
-    def attempts(self, to: str, method: str, opset: int) -> list[Attempt]:
+    def attempts(self, to: str, method: str, opset: int, tflite_precision: str = "") -> list[Attempt]:
         """The attempts in order for ``--to`` and ``--method`` (``auto``: all), opset search from *opset*.
 
         Raises UsageError for a target or method that this kind of source does not have.
@@ -82,6 +85,14 @@ class Plan:
                 seen=f"--method {method}",
                 next="choose auto, " + ", ".join(methods),
             )
+        if tflite_precision:
+            chosen = [a for a in chosen if tflite_precision in a.precisions]
+            if not chosen:
+                raise UsageError(
+                    f"nothing is made in {tflite_precision} here",
+                    seen=f"--precision {tflite_precision}",
+                    next="prepare a TensorFlow source --to tflite",
+                )
         if method != "auto":
             chosen = chosen[:1]
         return [replace(a, opset=max(opset, a.opset) if a.opset else 0, for_decisions=a.for_decisions and method == "auto") for a in chosen]
@@ -101,22 +112,25 @@ ARTIFACTS = {
         ("numpy", "onnx", "onnxruntime"),
         "ONNX",
         "onnxruntime",
-        "mnnprep.formats.onnx.steps:locate",
+        locate="mnnprep.formats.onnx.steps:locate",
     ),
     "torchscript": ArtifactFormat(
-        "torchscript",
-        "mnnprep.formats.torch.steps:run_script",
-        "mnnprep.formats.torch.steps:compare_script_weights",
-        ("torch",),
-        "TORCH",
-        "torch",
+        "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch",
         packaged=False,
+    ),
+    "tf": ArtifactFormat(
+        "tf", "mnnprep.formats.tensorflow.steps:run_graph", "mnnprep.formats.tensorflow.steps:compare_graph_weights",
+        ("numpy", "tensorflow", "keras"), "TF", "tensorflow",
+    ),
+    "tflite": ArtifactFormat(
+        "tflite", "mnnprep.formats.tflite.steps:run_model", "mnnprep.formats.tflite.steps:compare_weights",
+        ("numpy", "ai_edge_litert", "ai_edge_litert.interpreter"), "TFLITE", "ai_edge_litert",
     ),
     "caffe": ArtifactFormat(
         "caffe", f"{_CAFFE_STEPS}:run_pair", f"{_CAFFE_STEPS}:compare_pair_weights", _CAFFE_PRELOAD, "CAFFE", "cv2", second_file=True
     ),
     "mnn": ArtifactFormat("mnn", f"{_MNN_STEPS}:run_file", f"{_MNN_STEPS}:compare_weights", _MNN_PRELOAD, "MNN", "MNN"),
-}
+}  # fmt: skip
 
 _ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
 _ONNX_TRACE_LATER = Attempt("onnx-trace", "onnx", 17, traces=True)
@@ -128,9 +142,20 @@ _SCRIPT = Attempt("script", "torchscript")
 
 def _torch(methods: Sequence[Attempt]) -> Plan:
     steps = "mnnprep.formats.torch.steps"
-    return Plan("torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods), load=f"{steps}:load_source")
+    return Plan(
+        "torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods), load=f"{steps}:load_source",
+        replay=f"{steps}:replay_module",
+    )  # fmt: skip
 
 
+def _tensorflow(methods: Sequence[Attempt]) -> Plan:
+    steps = "mnnprep.formats.tensorflow.steps"
+    return Plan(
+        "tensorflow", ARTIFACTS["tf"].preload, f"{steps}:survey_source", f"{steps}:export_source", tuple(methods), replay=f"{steps}:replay_source"
+    )
+
+
+_TENSORFLOW = _tensorflow((Attempt("freeze", "tf"), Attempt("onnx", "onnx", 13), Attempt("tflite", "tflite", precisions=("float16", "int8"))))
 _MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _ONNX_SCRIPT, _TRACE, _SCRIPT))
 
 _CAFFE = Plan(
@@ -141,7 +166,7 @@ _CAFFE = Plan(
 PLANS: dict[str, Plan] = {
     "onnx": Plan(
         "onnx", ("numpy", "onnx", "onnxruntime"), "mnnprep.formats.onnx.steps:survey_file", "mnnprep.formats.onnx.steps:copy",
-        (Attempt("copy", "onnx"),), weights_in_file=True,
+        (Attempt("copy", "onnx"),), weights_in_file=True, replay="mnnprep.formats.onnx.steps:replay_file",
     ),
     "torch-factory": _MODULE,
     "torch-module": _MODULE,
@@ -153,6 +178,11 @@ PLANS: dict[str, Plan] = {
     "caffe-prototxt": _CAFFE,
     "caffemodel": _CAFFE,
     "exported-program": _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _TRACE)),
+    **dict.fromkeys(("savedmodel", "keras", "keras-h5", "frozen-graph", "tf-checkpoint", "tf-factory"), _TENSORFLOW),
+    "tflite": Plan(
+        "tflite", ARTIFACTS["tflite"].preload, "mnnprep.formats.tflite.steps:survey_file", "mnnprep.formats.tflite.steps:export_file",
+        (Attempt("copy", "tflite"), Attempt("onnx", "onnx", 13)), replay="mnnprep.formats.tflite.steps:replay_file",
+    ),
 }  # fmt: skip
 
 

@@ -168,6 +168,8 @@ def _message_kind(data: Buffer, found: set[tuple[int, int]], first_of: dict[int,
         return "caffemodel"
     if found and found <= {(1, LENGTH), (2, LENGTH), (3, VARINT), (4, LENGTH)} and 1 in first_of:
         return "frozen-graph" if {(1, LENGTH), (2, LENGTH)} <= _fields_at(data, first_of[1]) else ""
+    if {(1, LENGTH), (2, LENGTH), (3, LENGTH)} <= found and (1, LENGTH) in _fields_at(data, first_of[2]) and (9, LENGTH) not in found:
+        return "tf-checkpoint"  # MetaGraphDef: meta_info_def = 1, graph_def = 2, saver_def = 3
     return ""
 
 

@@ -46,16 +46,19 @@ FORMATS: tuple[Format, ...] = (
     Format("torch-module", "pickled PyTorch module", "torch", (".pt", ".pth"), "mnnprep.formats.torch", "torch", _TORCH),
     Format("torch-weights", "PyTorch weights", "torch", (".pt", ".pth", ".bin", ".ckpt"), "", "torch", ()),
     Format("safetensors", "safetensors weights", "torch", (".safetensors",), "", "torch", ()),
-    Format("savedmodel", "TensorFlow SavedModel", "tensorflow", (), "", "tensorflow", _TENSORFLOW),
-    Format("frozen-graph", "TensorFlow graph (GraphDef)", "tensorflow", (".pb",), "", "tensorflow", _TENSORFLOW),
-    Format("keras", "Keras model", "tensorflow", (".keras",), "", "tensorflow", _TENSORFLOW),
-    Format("keras-h5", "Keras HDF5 model", "tensorflow", (".h5", ".hdf5"), "", "tensorflow", _TENSORFLOW),
-    Format("tflite", "TensorFlow Lite model", "tflite", (".tflite", ".lite"), "", "tflite", ("tflite", "onnx")),
+    Format("savedmodel", "TensorFlow SavedModel", "tensorflow", (), "mnnprep.formats.tensorflow", "tensorflow", _TENSORFLOW),
+    Format("frozen-graph", "TensorFlow graph (GraphDef)", "tensorflow", (".pb",), "mnnprep.formats.tensorflow", "tensorflow", _TENSORFLOW),
+    Format("keras", "Keras model", "tensorflow", (".keras",), "mnnprep.formats.tensorflow", "tensorflow", _TENSORFLOW),
+    Format("keras-h5", "Keras HDF5 model", "tensorflow", (".h5", ".hdf5"), "mnnprep.formats.tensorflow", "tensorflow", _TENSORFLOW),
+    Format("tf-checkpoint", "TensorFlow 1 checkpoint", "tensorflow", (".meta",), "mnnprep.formats.tensorflow", "tensorflow", _TENSORFLOW),
+    Format("tf-factory", "TensorFlow or Keras factory", "tensorflow", (), "mnnprep.formats.tensorflow", "tensorflow", _TENSORFLOW),
+    Format("tflite", "TensorFlow Lite model", "tflite", (".tflite", ".lite"), "mnnprep.formats.tflite", "tflite", ("tflite", "onnx")),
     Format("caffe-prototxt", "Caffe network", "caffe", (".prototxt",), "mnnprep.formats.caffe", "caffe", _CAFFE),
     Format("caffemodel", "Caffe weights file", "caffe", (".caffemodel",), "mnnprep.formats.caffe", "caffe", _CAFFE),
     Format("mnn", "MNN model", "mnn", (".mnn",), "mnnprep.formats.mnn_file", "", ("mnn",)),
 )
 
+FACTORIES = frozenset({"torch-factory", "tf-factory"})
 WEIGHTS_ONLY = frozenset({"torch-weights", "safetensors"})  # a model only together with a factory
 
 

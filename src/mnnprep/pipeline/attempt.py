@@ -81,8 +81,9 @@ class Tried:
         return self.exported.opset if self.exported else self.attempt.opset
 
 
-def start_export(workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt) -> Future[Reply[Exported]]:
-    job = ExportJob(source=source, wants=wants, method=attempt.method, opset=attempt.opset, directory=str(workers.directory("export")))
+def start_export(workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt, tflite_precision: str = "") -> Future[Reply[Exported]]:
+    directory = str(workers.directory("export"))
+    job = ExportJob(source=source, wants=wants, method=attempt.method, opset=attempt.opset, directory=directory, tflite_precision=tflite_precision)
     return workers.submit(plan.preload, plan.export, job, Exported)
 
 
@@ -131,6 +132,8 @@ class Judge:
             tried.reason = describe(failure)
             return tried
         tried.refused_opsets = tried.exported.refused_opsets
+        self.tolerance = Tolerance(noise=self.survey.noise, sqnr_db=tried.exported.sqnr_db)
+        self.mnn_tolerance = Tolerance(noise=self.survey.noise, sqnr_db=least_sqnr(tried.exported, self.precision))
         return self._judge_made(tried, tried.exported, always_rules(), weights_in_file)
 
     def repair(self, tried: Tried, *, weights_in_file: bool) -> Tried | None:
@@ -349,6 +352,11 @@ class Judge:
         except StepFailed:
             return []
         return nodes[:SHOWN_NODES] + ([f"and {len(nodes) - SHOWN_NODES} more"] if len(nodes) > SHOWN_NODES else [])
+
+
+def least_sqnr(exported: Exported, precision: Precision) -> float | None:
+    """The SQNR that the converted model must reach, in dB: the lower of the artifact's and the asked precision's; None where neither has one."""
+    return min((db for db in (exported.sqnr_db, precision.sqnr_db) if db is not None), default=None)
 
 
 def _seed(files: list[FileRef]) -> str:

@@ -61,7 +61,7 @@ def _check_call(request: Request, target: Path, force: bool) -> None:
 def prepare_source(request: Request, source: Source, target: Path, *, private: list[str], force: bool, tell: Tell) -> Manifest:
     """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must do without."""
     plan = plan_of(source.kind)
-    attempts = plan.attempts(request.to, request.method, request.opset)
+    attempts = plan.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with Workers(request.limits) as workers:
         if source.kind == "live":
             workers.keep_here(plan.preload)
@@ -72,11 +72,11 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
         surveying = workers.submit(
             plan.preload, plan.survey, SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))), Survey
         )
-        first_export = start_export(workers, plan, source, request.wants, attempts[0])
+        first_export = start_export(workers, plan, source, request.wants, attempts[0], request.tflite_precision)
         try:
             survey = surveying.result().value
         except StepFailed as failure:
-            raise _refusal(failure) from failure
+            raise refusal(failure) from failure
         _require_one_size(request, survey)
         judge = Judge(
             workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static
@@ -86,7 +86,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
             if skip(attempt, request, survey, history):
                 continue
             tell(f"attempt {len(history) + 1}: {attempt.method}" + (f" from opset {attempt.opset}" if attempt.opset else ""))
-            export = first_export if number == 0 else start_export(workers, plan, source, request.wants, attempt)
+            export = first_export if number == 0 else start_export(workers, plan, source, request.wants, attempt, request.tflite_precision)
             history.append(judge.judge(attempt, export, weights_in_file=plan.weights_in_file))
             tell(outcome(history[-1]))
             if history[-1].repairable() and not hopeless(survey):
@@ -109,7 +109,7 @@ def _load_once(workers: Workers, plan: Plan, source: Source, tell: Tell) -> None
     try:
         loaded = workers.submit(plan.preload, plan.load, LoadJob(source=source), SourceLoaded, here=True).result().value
     except StepFailed as failure:
-        raise _refusal(failure) from failure
+        raise refusal(failure) from failure
     if loaded.threads > 1:  # a process with threads must not be forked: every step loads for itself
         workers.renew(plan.preload)
 
@@ -168,7 +168,7 @@ def choose(history: list[Tried]) -> Tried:
     return min(made, key=lambda t: RANK[t.verdict])
 
 
-def _refusal(failure: StepFailed) -> Exception:
+def refusal(failure: StepFailed) -> Exception:
     """The survey failed: the user's error where there is one, else how the source's process died."""
     if failure.error is not None:
         return failure.error

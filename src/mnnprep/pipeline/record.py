@@ -31,7 +31,8 @@ from mnnprep.core.messages import Source, Survey
 from mnnprep.core.request import Request
 from mnnprep.core.signature import TensorSpec
 from mnnprep.formats.plans import Plan
-from mnnprep.pipeline.attempt import Tried
+from mnnprep.formats.table import FACTORIES
+from mnnprep.pipeline.attempt import Tried, least_sqnr
 from mnnprep.pipeline.resolve import source_files
 
 
@@ -66,6 +67,7 @@ def write_bundle(
                 format=best.exported.format,
                 method=best.attempt.method,
                 opset=best.opset,
+                sqnr_db=best.exported.sqnr_db,
                 files=artifact_files,
                 attempts=_attempts(history, best),
                 repairs=[RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes) for f in best.repairs],
@@ -73,7 +75,7 @@ def write_bundle(
             mnn=mnn,
             signature=signature,
             cases=cases,
-            tolerance=Tolerance(noise=survey.noise, sqnr_db=request.precision.sqnr_db),
+            tolerance=Tolerance(noise=survey.noise, sqnr_db=least_sqnr(best.exported, request.precision)),
             evidence=best.checks,
             tools=_tools(plan, request, best),
             runtime=RuntimeRecord(hints=best.hints),
@@ -83,7 +85,7 @@ def write_bundle(
 
 def _scrubbed(manifest: Manifest, source: Source, scratch: Path) -> Manifest:
     """The manifest without a path of this run: of the scratch directory, of the source, of the user's home."""
-    place = Path(source.path.rpartition(":")[0] if source.kind == "torch-factory" else source.path)
+    place = Path(source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path)
     roots = sorted({str(place.parent), str(Path.cwd()), str(Path.home())} - {"/", "."}, key=len, reverse=True)
     pattern = re.compile("|".join([re.escape(str(scratch)) + r"/[^/\s]+/?", *(re.escape(root) + "/" for root in roots)]))
 
@@ -150,7 +152,9 @@ def _options(request: Request, source: Source) -> dict[str, Any]:
         options["static"] = True
     if request.precision.reduced:
         options["precision"] = msgspec.to_builtins(request.precision)
-    if source.kind == "torch-factory":
+    given = {"signature": request.signature, "outputs": list(request.outputs), "tflite_precision": request.tflite_precision}
+    options |= {name: value for name, value in given.items() if value}
+    if source.kind in FACTORIES:
         place, _, name = source.path.rpartition(":")
         options["factory"] = f"{Path(place).name if place.endswith('.py') else place}:{name}"
     return options
@@ -167,10 +171,11 @@ def _samples(path: str) -> list[str]:
 def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
     assert best.exported is not None
     names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *(m for m in plan.preload if "." not in m)}
-    if plan.framework == "torch":
-        names |= {"onnxscript"}
-    elif plan.framework == "caffe":
-        names |= {"cv2"}
+    names |= {"torch": {"onnxscript"}, "tensorflow": {"keras"}, "caffe": {"cv2"}}.get(plan.framework, set())
+    if best.attempt.method == "onnx" and plan.framework in ("tensorflow", "tflite"):
+        names |= {"tf2onnx", "tensorflow"}
+    if best.exported.format == "tflite":
+        names |= {"ai_edge_litert"}
     versions = {name: deps.version(name) for name in sorted(names)}
     tools = {name: version for name, version in versions.items() if version} | {"mnnprep": __version__, "python": platform.python_version()}
     if request.mnnconvert and best.converter_version:

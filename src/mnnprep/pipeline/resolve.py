@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.machinery
 import importlib.util
@@ -18,7 +19,7 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import plans, sniff
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.summary import require_loadable
-from mnnprep.formats.table import WEIGHTS_ONLY, format_of
+from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
 from mnnprep.formats.torch_files import pickle_globals
 
 
@@ -40,9 +41,13 @@ def resolve(request: Request) -> Source:
     for module in dict.fromkeys(name.partition(".")[0] for name in plans.plan_of(source.kind).preload):  # to look for a.b would import a
         if not deps.installed(module):
             raise deps.missing(module)
+    if request.signature and source.kind != "savedmodel":
+        raise UsageError("--signature goes with a SavedModel", seen=row.title, next="leave it out")
+    if request.outputs and source.kind not in ("frozen-graph", "tf-checkpoint"):
+        raise UsageError("--outputs goes with a graph or a TF1 checkpoint", seen=row.title, next="leave it out: this source says its outputs")
     if source.weights and source.kind == "torch-factory":
         _check_weights(Path(source.weights))
-    elif request.factory_args and source.kind != "torch-factory":
+    elif request.factory_args and source.kind not in FACTORIES:
         raise UsageError("--factory-arg goes with a factory", seen=row.title, next="leave it out, or give file.py:callable as the source")
     return source
 
@@ -69,8 +74,31 @@ def _factory(request: Request) -> Source:
         )
     weights = str(Path(request.weights).absolute()) if request.weights else ""
     return Source(
-        kind="torch-factory", path=f"{place}:{name}", weights=weights, factory_args=request.factory_args, search_path=search, trust=request.trust
+        kind=factory_kind(place, search),
+        path=f"{place}:{name}",
+        weights=weights,
+        factory_args=request.factory_args,
+        search_path=search,
+        trust=request.trust,
     )
+
+
+def factory_kind(place: str, search: list[str]) -> str:
+    """The kind of a factory by what its file imports, read and not run: TensorFlow or Keras, and no torch, or else PyTorch."""
+    if place.endswith(".py"):
+        path = Path(place)
+    else:
+        stem = place.replace(".", "/")
+        found = [p for root in search for p in (Path(root, f"{stem}.py"), Path(root, stem, "__init__.py")) if p.is_file()]
+        path = found[0] if found else Path()
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return "torch-factory"
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    tops = {name.partition(".")[0] for name in names}
+    return "tf-factory" if tops & {"tensorflow", "keras", "tf_keras"} and "torch" not in tops else "torch-factory"
 
 
 def _top_level_exists(name: str, search: list[str]) -> bool:
@@ -110,7 +138,7 @@ def _file(request: Request) -> Source:
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )  # fmt: skip
     search = [os.getcwd(), *(p for p in sys.path if p)] if kind == "torch-module" else []
-    return Source(kind=kind, path=str(path), trust=request.trust, search_path=search)
+    return Source(kind=kind, path=str(path), trust=request.trust, search_path=search, signature=request.signature, outputs=request.outputs)
 
 
 def _completed(function: str, path: Path, kind: str, request: Request) -> Source:
@@ -140,8 +168,8 @@ def _check_weights(path: Path) -> None:
 
 def source_files(source: Source) -> list[NamedFile]:
     """The source's files by role: a file's own name is no part of what it is."""
-    place = source.path.rpartition(":")[0] if source.kind == "torch-factory" else source.path
-    roles = [("factory" if source.kind == "torch-factory" else "source", Path(place)), ("weights", Path(source.weights) if source.weights else None)]
+    place = source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path
+    roles = [("factory" if source.kind in FACTORIES else "source", Path(place)), ("weights", Path(source.weights) if source.weights else None)]
     files: list[NamedFile] = []
     for role, path in roles:
         if path is None or not path.exists() or source.kind == "live":
@@ -155,7 +183,7 @@ def source_files(source: Source) -> list[NamedFile]:
 
 def private_modules(source: Source) -> list[str]:
     """The top-level modules of the user's that an artifact must do without."""
-    if source.kind == "torch-factory":
+    if source.kind in FACTORIES:
         place = source.path.rpartition(":")[0]
         return [Path(place).stem if place.endswith(".py") else place.partition(".")[0]]
     return []

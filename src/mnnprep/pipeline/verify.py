@@ -106,7 +106,7 @@ def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, 
         ran = workers.run(kind.preload, kind.run, job, Ran)
     except StepFailed as failure:
         return failed("artifact_compare", describe(failure))
-    tolerance = msgspec.structs.replace(manifest.tolerance, sqnr_db=None)  # less precision is allowed to the converted model alone
+    tolerance = msgspec.structs.replace(manifest.tolerance, sqnr_db=manifest.artifact.sqnr_db)  # the artifact's own, not the converted model's
     return compare_run("artifact_compare", job.cases, ran, tolerance, {})
 
 

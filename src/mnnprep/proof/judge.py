@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+
+import numpy as np
 
 from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.evidence import Check, OutputError, Status, failed, not_run, passed
-from mnnprep.core.files import load_arrays
+from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.messages import CaseFile, Ran, Survey
 from mnnprep.core.running import case_outputs
 
@@ -22,6 +25,7 @@ def compare_run(check: str, cases: list[CaseFile], ran: Ran, tolerance: Toleranc
     """
     errors: list[OutputError] = []
     problems: list[str] = []
+    powers: dict[str, tuple[float, float]] = {}
     for case in cases:
         key = str(case.index)
         if key in ran.errors:
@@ -36,8 +40,14 @@ def compare_run(check: str, cases: list[CaseFile], ran: Ran, tolerance: Toleranc
         allowed = {n: d for n, d in ran.narrowed.items() if n in reference and narrowing.get(reference[n].dtype.name) == d}
         compared = compare_outputs(case.index, reference, load_arrays(ran.outputs[key].path), tolerance, allowed)
         errors += compared
+        _add_power(powers, reference, compared)
         problems += [f"{e.output} in case {e.case} ({_dims(case)}): {e.problem}" for e in _worst_first(compared) if e.problem]
     numbers = _worst(errors)
+    if tolerance.sqnr_db is not None:
+        for name, decibels in _sqnr(powers).items():
+            numbers[f"sqnr_db:{name}"] = round(decibels, 2)
+            if decibels < tolerance.sqnr_db:
+                problems.append(f"{name} has {decibels:.1f} dB over all cases where {tolerance.sqnr_db:g} dB are asked for")
     if ran.narrowed:
         numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(ran.narrowed.items())]
     if problems:
@@ -46,6 +56,22 @@ def compare_run(check: str, cases: list[CaseFile], ran: Ran, tolerance: Toleranc
     if not errors:
         return not_run(check, "there was no output to compare")
     return passed(check, numbers=numbers, outputs=errors)
+
+
+def _add_power(powers: dict[str, tuple[float, float]], reference: Arrays, compared: list[OutputError]) -> None:
+    """Add a case's signal and noise power to *powers*, by output (the noise follows from the case's SQNR)."""
+    for error in compared:
+        if error.output in reference and reference[error.output].dtype.kind == "f" and not np.isnan(error.max_abs or 0.0):
+            values = reference[error.output].astype(np.float64)
+            signal = float(np.square(values[np.isfinite(values)]).sum())
+            noise = signal / 10 ** (error.sqnr_db / 10) if error.sqnr_db is not None else 0.0
+            before = powers.get(error.output, (0.0, 0.0))
+            powers[error.output] = (before[0] + signal, before[1] + noise)
+
+
+def _sqnr(powers: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """The SQNR over all cases of every output that has noise, in dB."""
+    return {n: 10 * math.log10(signal / noise) for n, (signal, noise) in powers.items() if signal > 0 and noise > 0}
 
 
 def _first_line(text: str) -> str:

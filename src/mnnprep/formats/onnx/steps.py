@@ -8,10 +8,11 @@ from typing import Any
 
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef, file_ref, load_arrays
-from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
-from mnnprep.core.weightmatch import match_weights
+from mnnprep.core.weightmatch import match_folded, match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.net import OnnxNet
@@ -122,6 +123,10 @@ def compare_weights(job: WeightsJob) -> Check:
     artifact = graph.tensors_of(job.model)
     if job.source_model:
         return match_weights(graph.tensors_of(job.source_model), artifact)
-    arrays = load_arrays(job.source)
-    used = {n.removeprefix("used/"): a for n, a in arrays.items() if n.startswith("used/")}
-    return match_weights(used, artifact)
+    return match_folded(load_arrays(job.source), artifact)
+
+
+def replay_file(job: ReplayJob) -> Replayed:
+    """Run the file on another source's cases."""
+    doing("loading the model in onnxruntime")
+    return replay(OnnxNet(job.source.path), job)

@@ -10,7 +10,21 @@ import psutil
 
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import Exported, ExportJob, LoadJob, OpsetRefused, Ran, RunJob, SourceLoaded, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import (
+    Exported,
+    ExportJob,
+    LoadJob,
+    OpsetRefused,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    SourceLoaded,
+    Survey,
+    SurveyJob,
+    WeightsJob,
+)  # fmt: skip
+from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import base_case, survey
 from mnnprep.core.weightmatch import match_weights
@@ -161,3 +175,12 @@ def compare_script_weights(job: WeightsJob) -> Check:
             artifact[f"constant {number}"] = _plain(constant)
     arrays = load_arrays(job.source)
     return match_weights({n.removeprefix("used/"): a for n, a in arrays.items() if n.startswith("used/")}, artifact)
+
+
+def replay_module(job: ReplayJob) -> Replayed:
+    """Run a source on another's cases."""
+    doing("loading the source")
+    loaded = load(job.source)
+    materialize(loaded.module)
+    specs = input_specs(loaded, job.wants.inputs or (() if loaded.example else job.signature.inputs))
+    return replay(TorchNet(loaded.module, specs, loaded.example), job)

@@ -1,0 +1,97 @@
+"""Weights that a converter folded into others, followed by arithmetic.
+
+A batch norm after a convolution is a factor for every channel and a shift; a converter may multiply the kernel by the factor
+and keep the shift as a bias.  The source's survey computes what follows from weights alone (``derived``, each with
+the weights behind it); here every weight that is not in the artifact as it was must be found in one of these forms,
+to within rounding:
+
+* a derived tensor is in the artifact: the weights behind it are accounted for;
+* a kernel is in the artifact times a derived factor along one axis: the kernel and the factor's weights are;
+* a bias is, times a factor, plus a shift.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Derived = dict[str, tuple[Array, list[str]]]
+CLOSE = 2e-5  # of the value, and of a tenth of the largest: a few roundings in float32
+CORNER = 4  # entries of each axis that are looked at first
+
+
+def account(missing: dict[str, Array], source: dict[str, Array], artifact: dict[str, Array], derived: Derived) -> set[str]:
+    """The names of *missing* that are in the artifact in a folded form."""
+    pool = [a.astype(np.float64) for a in artifact.values() if a.dtype.kind == "f" and a.size]
+    vectors = _by_size(a.reshape(-1) for a in pool if a.size == max(a.shape, default=1))
+    factors = {n: (a.astype(np.float64).reshape(-1), p) for n, (a, p) in derived.items() if a.size == max(a.shape, default=1)}
+    found: set[str] = set()
+    for value, parents in factors.values():
+        if any(_close(value, v) for v in vectors.get(value.size, [])):
+            found |= set(parents)
+    applied: list[Array] = []
+    for name, kernel in missing.items():
+        if kernel.squeeze().ndim >= 2:
+            factor = _factor(kernel, pool)
+            if factor is None:
+                continue
+            owners = [p for value, p in factors.values() if value.size == factor.size and _close(value, factor)]
+            if owners or _unchanged(factor):
+                found.add(name)
+                applied.append(factor)
+                for parents in owners:
+                    found |= set(parents)
+    for value, parents in factors.values():  # shifts that took a scaled bias in
+        biases = {n: a.astype(np.float64).reshape(-1) for n, a in source.items() if a.size == value.size == max(a.shape, default=1)}
+        for (name, bias), factor in itertools.product(biases.items(), (f for f in applied if f.size == value.size)):
+            if any(_close(bias * factor + value, v) for v in vectors.get(value.size, [])):
+                found |= {name, *parents}
+    return found & set(missing)
+
+
+def _by_size(arrays: Iterable[Array]) -> dict[int, list[Array]]:
+    sizes: dict[int, list[Array]] = {}
+    for array in arrays:
+        sizes.setdefault(array.size, []).append(array)
+    return sizes
+
+
+def _close(a: Array, b: Array) -> bool:
+    return bool(np.all(np.abs(a - b) <= CLOSE * (np.abs(a) + 0.1 * np.abs(a).max(initial=0.0))))
+
+
+def _unchanged(factor: Array) -> bool:
+    return bool(np.all(np.abs(factor - 1) <= CLOSE))
+
+
+def _factor(kernel: Array, pool: list[Array]) -> Array | None:  # float64
+    """The factor along one axis by which *kernel*, its axes permuted, is in *pool*; None when it is not."""
+    plain = kernel.astype(np.float64).squeeze()
+    for candidate in (a.squeeze() for a in pool if a.size == kernel.size):
+        for axes in itertools.permutations(range(plain.ndim)):
+            moved = plain.transpose(axes)
+            if moved.shape != candidate.shape:
+                continue
+            for axis in range(moved.ndim):
+                corner = tuple(slice(None) if a == axis else slice(0, CORNER) for a in range(moved.ndim))
+                if _ratio(moved[corner], candidate[corner], axis) is None:
+                    continue  # most are told apart by a corner
+                factor = _ratio(moved, candidate, axis)
+                if factor is not None:
+                    return factor
+    return None
+
+
+def _ratio(kernel: Array, scaled: Array, axis: int) -> Array | None:
+    """The factor along *axis* that takes *kernel* to *scaled*, by least squares; None where it doesn't, to within rounding."""
+    rows = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1)
+    others = np.moveaxis(scaled, axis, 0).reshape(kernel.shape[axis], -1)
+    power = np.einsum("ij,ij->i", rows, rows)
+    factor: Array = np.divide(np.einsum("ij,ij->i", rows, others), power, out=np.zeros_like(power), where=power > 0)
+    limit = CLOSE * (np.abs(others) + 0.1 * np.abs(others).max(axis=1, keepdims=True))
+    return factor if np.all(np.abs(rows * factor[:, None] - others) <= limit) else None

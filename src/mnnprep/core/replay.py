@@ -1,0 +1,64 @@
+"""Running one source on the inputs of another's cases, for `compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnnprep.core.files import file_ref, save_arrays
+from mnnprep.core.messages import Ran, Replayed, ReplayJob
+from mnnprep.core.running import case_inputs
+from mnnprep.core.signature import TensorSpec
+from mnnprep.core.survey import Net, Refused
+from mnnprep.errors import RefusedError
+
+
+def replay(net: Net, job: ReplayJob) -> Replayed:
+    """Run *net* on every case, its inputs matched to the cases'.
+
+    Raises RefusedError when the inputs of the two can't be matched.
+    """
+    names = match_specs(job.signature.inputs, net.inputs, "input")
+    ran = Ran()
+    for case in job.cases:
+        arrays = case_inputs(case.file.path)
+        try:
+            outputs = net.run({theirs: arrays[ours] for ours, theirs in names.items()})
+        except Refused as error:
+            ran.errors[str(case.index)] = str(error)
+            continue
+        path = Path(job.directory) / f"{case.index}.npz"
+        save_arrays(path, outputs)
+        ran.outputs[str(case.index)] = file_ref(path)
+    return Replayed(ran=ran, inputs=names)
+
+
+def match_specs(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], kind: str) -> dict[str, str]:
+    """Which of *theirs* is which of *ours*: by name, else the only one of that dtype and shape, else by place among those alike.
+
+    Raises RefusedError when the counts differ, or what is left does not fit.
+    """
+    if len(ours) != len(theirs):
+        raise RefusedError(
+            f"the two models have different {kind}s", seen=f"{', '.join(map(str, ours))} and {', '.join(map(str, theirs))}",
+            next="compare models of the same signature",
+        )  # fmt: skip
+    names = {s.name for s in theirs}
+    found = {s.name: s.name for s in ours if s.name in names}
+    left = [s for s in theirs if s.name not in found]
+    for spec in (s for s in ours if s.name not in found):
+        fitting = [t for t in left if alike(spec, t)]
+        if not fitting:
+            raise RefusedError(
+                f"no {kind} of the second model fits {spec.name} of the first", seen=f"{spec} among {', '.join(map(str, left))}",
+                next="compare models of the same signature and layout",
+            )  # fmt: skip
+        found[spec.name] = fitting[0].name
+        left.remove(fitting[0])
+    return {s.name: found[s.name] for s in ours}
+
+
+def alike(a: TensorSpec, b: TensorSpec) -> bool:
+    """Whether two tensors have one dtype and rank, and no fixed size that differs."""
+    fixed = zip(a.shape, b.shape, strict=False)
+    return a.dtype == b.dtype and len(a.shape) == len(b.shape) and all(x == y for x, y in fixed if isinstance(x, int) and isinstance(y, int))

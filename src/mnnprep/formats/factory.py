@@ -1,0 +1,79 @@
+"""A factory, ``file.py:callable`` or ``package.module:callable``: finding it, giving it its arguments."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from mnnprep.errors import UsageError
+
+
+def find_factory(target: str) -> Any:
+    """The callable that ``file.py:name`` or ``package.module:name`` stands for. Raises UsageError."""
+    place, _, name = target.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            path = Path(place)
+            sys.path.insert(0, str(path.parent))
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may well leave
+        raise UsageError(
+            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}",
+            next=f"check that `python -c 'import {Path(place).stem}'` works here",
+        ) from error  # fmt: skip
+    function: Any = module
+    for part in name.split("."):
+        function = getattr(function, part, None)
+    if not callable(function):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and getattr(v, "__module__", "") == module.__name__]
+        raise UsageError(
+            f"there is no callable {name} in the factory's module", seen=Path(place).name, next="it has " + (", ".join(public) or "none")
+        )
+    return function
+
+
+def arguments_for(function: Any, given: dict[str, str]) -> dict[str, Any]:
+    """``--factory-arg`` values as Python values: literals where they are, else text."""
+    parameters = inspect.signature(function).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for name in given:
+        if name not in parameters and not open_ended:
+            raise UsageError(f"the factory takes no argument {name}", seen=name, next="it takes " + (", ".join(parameters) or "none"))
+    required = [
+        p.name for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given
+    ]
+    if required:
+        raise UsageError("the factory needs arguments", seen=", ".join(required), next="give each with --factory-arg name=value")
+
+    def value(name: str, text: str) -> Any:
+        if name in parameters and parameters[name].annotation in (str, "str"):
+            return text
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+
+    return {name: value(name, text) for name, text in given.items()}
+
+
+def place_of(error: BaseException) -> str:
+    """Where in the user's code an exception came from: file name and line."""
+    trace = error.__traceback__
+    place = "?"
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if "mnnprep" not in Path(filename).parts:
+            place = f"{Path(filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

@@ -1,0 +1,1 @@
+"""TensorFlow and Keras: SavedModels, Keras files, graphs, checkpoints and factories, to a frozen graph, TFLite or ONNX."""

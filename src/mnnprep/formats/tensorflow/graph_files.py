@@ -1,0 +1,194 @@
+"""Graphs on disk: a GraphDef that should be frozen, and a TF1 checkpoint with its meta graph.
+
+Format facts: tensorflow/core/framework/graph.proto, tensorflow/core/protobuf/meta_graph.proto; a checkpoint ``PREFIX``
+is ``PREFIX.meta``, ``PREFIX.index`` and ``PREFIX.data-*`` (tensorflow/python/training/saver.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnnprep.core.files import Arrays
+from mnnprep.core.messages import Source, Wants
+from mnnprep.core.signature import TensorSpec
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.tensorflow import graphs
+from mnnprep.formats.tensorflow.load import Loaded, first_line, guarded, refuse_texts, specs_of
+from mnnprep.formats.tensorflow.skeleton import of_graph
+
+
+def read_graph(path: str) -> Any:
+    """The GraphDef in a file. Raises RefusedError for one that protobuf can't read."""
+    graph = require("tensorflow.core.framework.graph_pb2").GraphDef()
+    try:
+        graph.ParseFromString(Path(path).read_bytes())
+    except Exception as error:  # google.protobuf.message.DecodeError
+        raise RefusedError("the graph can't be read", seen=first_line(error), next="download or save it again") from error
+    return graph
+
+
+def load_graph(source: Source, wants: Wants) -> Loaded:
+    """A GraphDef as a source: its inputs are its placeholders, its outputs ``--outputs``, else the nodes that nothing uses."""
+    graph = read_graph(source.path)
+    fetches = find_outputs(graph, source.outputs)
+    refuse_unfrozen(graph, fetches)
+    return from_session(open_session(graph), graph, fetches, wants)
+
+
+def load_checkpoint(source: Source, wants: Wants) -> Loaded:
+    """A TF1 checkpoint, by its ``.meta`` file: the variables restored in a session, and frozen from it."""
+    tf = require("tensorflow")
+    v1 = tf.compat.v1
+    prefix = source.path.removesuffix(".meta")
+    if not Path(f"{prefix}.index").is_file():
+        raise UsageError(
+            "the checkpoint's index is not beside its meta graph",
+            seen=f"{Path(prefix).name}.index",
+            next="give the .meta file that has .index and .data files beside it",
+        )
+    session = _session(v1.Graph())
+    try:
+        with session.graph.as_default():
+            saver = v1.train.import_meta_graph(source.path, clear_devices=True)
+            saver.restore(session, prefix)
+    except Exception as error:  # tf.errors.*, DecodeError, ValueError
+        raise RefusedError(
+            "TensorFlow can't restore this checkpoint",
+            seen=first_line(error),
+            next="restore it where it was made, and freeze or save it as a SavedModel",
+        ) from error
+    whole = session.graph.as_graph_def(add_shapes=False)
+    if not source.outputs:
+        likely = [n for n in sinks(whole) if not n.startswith("save/")]
+        raise UsageError(
+            "a checkpoint's meta graph does not say which nodes are its outputs",
+            seen=", ".join(likely[:12]),
+            next="name them with --outputs NODE,NODE",
+        )
+    fetches = find_outputs(whole, source.outputs)
+    pruned = graphs.prune(whole, map(graphs.producer, fetches.values()))
+    with session.graph.as_default():
+        frozen = v1.graph_util.convert_variables_to_constants(session, pruned, sorted({graphs.producer(t) for t in fetches.values()}))
+    return from_session(session, frozen, fetches, wants)
+
+
+def _session(graph: Any) -> Any:
+    v1 = require("tensorflow").compat.v1
+    return v1.Session(graph=graph, config=v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1))
+
+
+def open_session(graph: Any) -> Any:
+    """A session on *graph*, one thread. Raises RefusedError naming an operator that TensorFlow does not have."""
+    v1 = require("tensorflow").compat.v1
+    made = v1.Graph()
+    try:
+        with made.as_default():
+            v1.import_graph_def(graph, name="")
+    except Exception as error:  # ValueError, NotFoundError, InvalidArgumentError
+        raise RefusedError(
+            "TensorFlow can't load this graph",
+            seen=first_line(error),
+            next="an operator of your own must be built out of TensorFlow's, then save the graph again",
+        ) from error
+    return _session(made)
+
+
+def sinks(graph: Any) -> list[str]:
+    """The nodes that an input reaches and whose result nothing uses, in the graph's order."""
+    used = {graphs.producer(i) for node in graph.node for i in node.input}
+    reached = {node.name for node in graph.node if node.op in graphs.INPUT_OPS and not graphs.is_flag(node)}
+    for node in graphs.in_order(graph):
+        if any(graphs.producer(i) in reached for i in node.input if not i.startswith("^")):
+            reached.add(node.name)
+    idle = (*graphs.INPUT_OPS, "NoOp", "Assert", *graphs.ASSIGN_OPS)
+    return [node.name for node in graph.node if node.name in reached and node.name not in used and node.op not in idle]
+
+
+def find_outputs(graph: Any, asked: tuple[str, ...]) -> dict[str, str]:
+    """Names of outputs to tensors. Raises UsageError for one that is not there, RefusedError where there is none."""
+    nodes = graphs.nodes_of(graph)
+    unknown = [a for a in asked if graphs.producer(a) not in nodes]
+    if unknown:
+        raise UsageError(f"the graph has no node {graphs.producer(unknown[0])}", seen=unknown[0], next="its ends are " + ", ".join(sinks(graph)[:12]))
+    names = list(asked) or sinks(graph)
+    if not names:
+        raise RefusedError("no node of the graph is an end", seen=f"{len(nodes)} nodes", next="name the outputs with --outputs NODE,NODE")
+    return {name.removesuffix(":0").replace(":", "_"): graphs.tensor(name) for name in names}
+
+
+def refuse_unfrozen(graph: Any, fetches: dict[str, str]) -> None:
+    """Refuse a graph whose outputs need variables or tables: their values are not in the file."""
+    roots = [graphs.producer(t) for t in fetches.values()]
+    found = [(place, node) for place, node in graphs.reached(graph, roots, control=False)]
+    variables = [f"{node.op} {place}" for place, node in found if node.op in graphs.VARIABLE_OPS]
+    if variables:
+        more = f" and {len(variables) - 3} more" if len(variables) > 3 else ""
+        raise RefusedError(
+            "the graph is not frozen: its variables have no values in this file", seen=", ".join(variables[:3]) + more,
+            next="give the checkpoint's .meta file with --outputs, or the SavedModel directory, or freeze the graph where the variables are",
+        )  # fmt: skip
+    tables = [f"{node.op} {place}" for place, node in found if node.op in graphs.TABLE_OPS]
+    if tables:
+        raise RefusedError(
+            "the graph looks things up in a table that has no values in this file",
+            seen=", ".join(tables[:3]),
+            next="name outputs or inputs that need no table, with --outputs",
+        )
+
+
+def from_session(session: Any, graph: Any, fetches: dict[str, str], wants: Wants) -> Loaded:
+    """A source that is a session and the frozen GraphDef that it stands for.
+
+    Inputs that switch training on are fed False and become constants; a PlaceholderWithDefault is an input,
+    and what fed it (a data pipeline) goes.
+    """
+    notes: list[str] = []
+    roots = [graphs.producer(t) for t in fetches.values()]
+    cut = type(graph)()
+    cut.CopyFrom(graph)
+    flags = [n.name for n in cut.node if graphs.is_flag(n)]
+    for node in cut.node:
+        if node.op == "PlaceholderWithDefault" and node.name not in flags:
+            del node.input[:]
+            node.op = "Placeholder"
+    graphs.resolve_flags(cut, flags)
+    kept = graphs.ancestors(cut, roots, control=False)
+    removed = [n.name for n in graph.node if n.name not in kept and (n.op in ("Switch", "Merge") or graphs.PIPELINE.search(n.op) or n.name in flags)]
+    if flags:
+        notes.append(f"set to inference: {', '.join(flags)}")
+    if removed:
+        notes.append(
+            f"removed as training or data pipeline: {', '.join(removed[:10])}" + (f" and {len(removed) - 10} more" if len(removed) > 10 else "")
+        )
+    pipeline = [f"{n.op} {n.name}" for n in cut.node if n.name in kept and graphs.PIPELINE.search(n.op)]
+    if pipeline:
+        free = sorted(graphs.before_pipeline(cut, roots))
+        hint = f"name outputs that do without it, for example --outputs {free[0]}" if free else "save the graph with a Placeholder in its place"
+        raise RefusedError(
+            "an output of the graph reads from a data pipeline", seen=f"{', '.join(fetches)} need {', '.join(pipeline[:3])}", next=hint
+        )
+    feeds = {n.name: n.name for n in cut.node if n.name in kept and n.op in graphs.INPUT_OPS}
+    live = [n for n in flags if n in {x.name for x in graph.node}]
+
+    def tensor(name: str) -> Any:
+        return session.graph.get_tensor_by_name(graphs.tensor(name))
+
+    refuse_texts(((n, tensor(n)) for n in feeds), graph, "input")
+    refuse_texts(((n, tensor(t)) for n, t in fetches.items()), None, "output")
+
+    def call(arrays: Arrays) -> Arrays:
+        values = session.run(
+            {n: tensor(t) for n, t in fetches.items()}, {**{tensor(n): arrays[n] for n in feeds}, **{tensor(n): False for n in live}}
+        )
+        return {n: np.asarray(values[n]) for n in fetches}
+
+    specs: tuple[TensorSpec, ...] = specs_of([(n, tensor(n)) for n in feeds], wants)
+    stored = [n.attr["value"].tensor.tensor_shape for n in cut.node if n.name in kept and n.op == "Const"]
+    return Loaded(
+        specs, guarded(call), lambda: of_graph(cut, feeds, fetches), graphs.leftovers(graphs.prune(cut, roots), roots),
+        parameters=sum(int(np.prod([d.size for d in s.dim], dtype=np.int64)) for s in stored), notes=notes, keep=session,
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""Rewriting a GraphDef: what reaches the outputs, what of it is training, which names it has.
+
+Format facts: tensorflow/core/framework/{graph,node_def,function}.proto.  A node's input is ``NODE``, ``NODE:PORT``
+or ``^NODE`` (control); in a function body ``NODE:ARG:PORT``.  A Switch gives its data at port 0 where the
+predicate is false and at port 1 where it is true; a Merge gives the one input that is alive
+(tensorflow/core/ops/control_flow_ops.cc).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mnnprep.deps import require
+
+VARIABLE_OPS = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
+ASSIGN_OPS = frozenset(
+    {"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterUpdate"}
+)
+TABLE_OPS = ("HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2", "LookupTableFind", "LookupTableFindV2")
+INPUT_OPS = ("Placeholder", "PlaceholderWithDefault", "PlaceholderV2")
+PIPELINE = re.compile(r"Iterator|Dataset|Queue|Reader|ReadFile|ParseExample|DecodeJpeg|DecodePng")
+RANDOM = re.compile(r"^(Stateless|Stateful)?(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial)")
+FLAG = re.compile(r"(^|[/_])(is_?)?train(ing)?(_?phase|_?mode|_?flag)?(_\d+)?$|learning_phase|phase_train|is_train", re.IGNORECASE)
+
+
+def producer(name: str) -> str:
+    """The node that an input text names."""
+    return name.lstrip("^").partition(":")[0]
+
+
+def tensor(name: str) -> str:
+    """An input text as ``NODE:PORT``."""
+    return name if ":" in name else f"{name}:0"
+
+
+def nodes_of(graph: Any) -> dict[str, Any]:
+    return {node.name: node for node in graph.node}
+
+
+def ancestors(graph: Any, roots: Iterable[str], *, control: bool) -> set[str]:
+    """The names of the nodes that *roots* (node names) need, themselves included."""
+    nodes = nodes_of(graph)
+    found: set[str] = set()
+    waiting = [r for r in roots if r in nodes]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        waiting += [p for i in nodes[name].input if (control or not i.startswith("^")) and (p := producer(i)) in nodes]
+    return found
+
+
+def called(node: Any) -> Iterator[str]:
+    """The functions of the library that a node's attributes name."""
+    for attribute in node.attr.values():
+        if attribute.HasField("func"):
+            yield attribute.func.name
+        yield from (f.name for f in attribute.list.func)
+
+
+def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterator[tuple[str, Any]]:
+    """Every node that *roots* need, with its place: those of function bodies as ``FUNCTION/NODE``."""
+    library = {f.signature.name: f for f in graph.library.function}
+    seen: set[str] = set()
+    kept = ancestors(graph, roots, control=control)
+    waiting: list[tuple[str, Any]] = [(node.name, node) for node in graph.node if node.name in kept]
+    while waiting:
+        place, node = waiting.pop(0)
+        yield place, node
+        for name in called(node):
+            if name in library and name not in seen:
+                seen.add(name)
+                waiting += [(inner.name, inner) for inner in library[name].node_def]
+
+
+def leftovers(graph: Any, roots: Iterable[str]) -> list[str]:
+    """What behaves as in training on the way to *roots*, each with its operator, node and reason."""
+    found = []
+    for place, node in reached(graph, roots):
+        if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b and "Grad" not in node.op:
+            found.append(f"{node.op} {place} has is_training set")
+        elif node.op in ASSIGN_OPS:
+            found.append(f"{node.op} {place} writes a variable")
+        elif RANDOM.match(node.op) and "dropout" in place.lower():
+            found.append(f"{node.op} {place} draws a dropout mask")
+    return sorted(found)
+
+
+def before_pipeline(graph: Any, roots: Iterable[str]) -> set[str]:
+    """The last nodes on the way to *roots* that an input of the graph reaches and no data pipeline does."""
+    reads: dict[str, tuple[bool, bool]] = {}  # (an input, a pipeline)
+    for node in in_order(graph):
+        behind = [reads.get(producer(i), (False, False)) for i in node.input]
+        reads[node.name] = node.op in INPUT_OPS or any(b[0] for b in behind), bool(PIPELINE.search(node.op)) or any(b[1] for b in behind)
+    kept = ancestors(graph, roots, control=False)
+    clean = {n for n in kept if reads[n] == (True, False)}
+    last = {producer(i) for node in graph.node if node.name in kept - clean for i in node.input} & clean
+    return {node.name for node in graph.node if node.name in last and node.op not in INPUT_OPS}
+
+
+def prune(graph: Any, roots: Iterable[str]) -> Any:
+    """A GraphDef with what *roots* need and no control inputs: in inference nothing waits for a side effect."""
+    graph_pb2 = require("tensorflow.core.framework.graph_pb2")
+    kept = ancestors(graph, roots, control=False)
+    pruned = graph_pb2.GraphDef(versions=graph.versions)
+    library = {f.signature.name: f for f in graph.library.function}
+    needed: list[str] = []
+    for node in graph.node:
+        if node.name in kept:
+            copy = pruned.node.add()
+            copy.CopyFrom(node)
+            data = [i for i in node.input if not i.startswith("^")]
+            if len(data) != len(node.input):
+                del copy.input[:]
+                copy.input.extend(data)
+            needed += called(node)
+    taken: set[str] = set()
+    while needed:
+        name = needed.pop(0)
+        if name in library and name not in taken:
+            taken.add(name)
+            for inner in library[name].node_def:
+                needed += called(inner)
+    pruned.library.function.extend(library[name] for name in sorted(taken))
+    return pruned
+
+
+def is_flag(node: Any) -> bool:
+    """Whether a node is an input that switches training on: boolean, and called so."""
+    types_pb2 = require("tensorflow.core.framework.types_pb2")
+    return node.op in INPUT_OPS and node.attr["dtype"].type == types_pb2.DT_BOOL and bool(FLAG.search(node.name))
+
+
+def resolve_flags(graph: Any, flags: Iterable[str]) -> None:
+    """Set the inputs *flags* to False for good: the branches of Switch and Merge that training takes go."""
+    known: dict[str, bool] = {f"{name}:0": False for name in flags}
+    alias: dict[str, str] = {}
+    dead: set[str] = set()
+    for node in in_order(graph):
+        data = [alias.get(tensor(i), tensor(i)) for i in node.input if not i.startswith("^")]
+        if node.op != "Merge" and (any(d in dead for d in data) or any(f"^{producer(i)}" in dead for i in node.input if i.startswith("^"))):
+            dead |= {f"^{node.name}", *(f"{node.name}:{port}" for port in range(16))}
+            continue
+        if f"{node.name}:0" in known:
+            _set_false(node)
+        elif node.op == "Identity" and data[0] in known:
+            known[f"{node.name}:0"] = known[data[0]]
+        elif node.op == "LogicalNot" and data[0] in known:
+            known[f"{node.name}:0"] = not known[data[0]]
+        elif node.op == "Switch" and data[1] in known:
+            taken = int(known[data[1]])
+            alias[f"{node.name}:{taken}"] = data[0]
+            dead.add(f"{node.name}:{1 - taken}")
+            if data[0] in known:
+                known[f"{node.name}:{taken}"] = known[data[0]]
+        elif node.op == "Merge" and any(d in dead for d in data):
+            alive = [d for d in data if d not in dead]
+            if len(alive) == 1:
+                alias[f"{node.name}:0"] = alive[0]
+        elif node.op == "Select" and data[0] in known:
+            alias[f"{node.name}:0"] = data[1 if known[data[0]] else 2]
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if not name.startswith("^") and tensor(name) in alias:
+                node.input[index] = _short(_follow(alias, tensor(name)))
+
+
+def _set_false(node: Any) -> None:
+    types_pb2 = require("tensorflow.core.framework.types_pb2")
+    node.op = "Const"
+    del node.input[:]
+    node.attr.clear()
+    node.attr["dtype"].type = types_pb2.DT_BOOL
+    node.attr["value"].tensor.dtype = types_pb2.DT_BOOL
+    node.attr["value"].tensor.tensor_shape.SetInParent()
+    node.attr["value"].tensor.bool_val.append(False)
+
+
+def _follow(alias: Mapping[str, str], name: str) -> str:
+    while name in alias:
+        name = alias[name]
+    return name
+
+
+def _short(name: str) -> str:
+    return name.removesuffix(":0")
+
+
+def in_order(graph: Any) -> list[Any]:
+    """The nodes, each after what it needs (a NextIteration closes a loop and comes where it stands)."""
+    nodes = nodes_of(graph)
+    done: set[str] = set()
+    order: list[Any] = []
+    for first in graph.node:
+        stack: list[tuple[Any, bool]] = [(first, False)]
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                order.append(node)
+            elif node.name not in done:
+                done.add(node.name)
+                stack.append((node, True))
+                stack += [(nodes[p], False) for i in node.input if (p := producer(i)) in nodes and p not in done]
+    return order
+
+
+def rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Rename nodes, and what names them among the inputs of the top level."""
+    for node in graph.node:
+        node.name = names.get(node.name, node.name)
+        for index, text in enumerate(node.input):
+            old = producer(text)
+            if old in names:
+                node.input[index] = text.replace(old, names[old], 1)

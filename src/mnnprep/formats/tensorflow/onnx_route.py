@@ -1,0 +1,64 @@
+"""The method ``onnx``: tf2onnx on the inference graph, its weights beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mnnprep.core.files import FileRef
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.tensorflow.load import first_line
+from mnnprep.formats.tensorflow.skeleton import Skeleton
+
+EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
+
+
+def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
+    """Write the skeleton as ONNX; inputs keep TensorFlow's layout. Raises RefusedError naming what tf2onnx can't express."""
+    v1 = require("tensorflow").compat.v1
+    tfonnx = require("tf2onnx.tfonnx")
+    graph = v1.Graph()
+    with graph.as_default():
+        v1.import_graph_def(skeleton.graph, name="")
+
+    def convert() -> Any:
+        names = [*skeleton.inputs, *skeleton.outputs]
+        return tfonnx.process_tf_graph(
+            graph, opset=opset, input_names=[f"{n}:0" for n in skeleton.inputs], output_names=[f"{n}:0" for n in skeleton.outputs],
+            const_node_values={n: value().tobytes() for n, value in skeleton.values.items()}, tensors_to_rename={f"{n}:0": n for n in names},
+        )  # fmt: skip
+
+    return write(run(convert), directory, external=skeleton.nbytes() > EXTERNAL_THRESHOLD)
+
+
+def run(convert: Callable[[], Any]) -> Any:
+    """Call tf2onnx, its log kept; what it can't express is a RefusedError."""
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    try:
+        return convert()
+    except Exception as error:  # tf2onnx raises ValueError, RuntimeError, KeyError, AssertionError and more
+        raise RefusedError(
+            "tf2onnx can't express the model", seen=f"{type(error).__name__}: {first_line(error)}", next="try another method"
+        ) from error
+
+
+def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:
+    """Optimize tf2onnx's graph and save it.
+
+    Its fusion of Conv and BatchNormalization is left out, so that the file holds the source's parameters (MNN fuses them itself).
+    """
+    from mnnprep.formats.onnx.steps import save
+
+    optimizer = require("tf2onnx.optimizer")
+    back_to_back = require("tf2onnx.optimizer.back_to_back_optimizer")
+    fusion = ("Conv", "BatchNormalization")
+    functions = back_to_back._func_map
+    kept = {key: function for key, function in functions.items() if key != fusion}
+    functions.clear()
+    functions.update(kept)
+    model = run(lambda: optimizer.optimize_graph(graph, catch_errors=False).make_model("mnnprep"))
+    model.producer_name, model.producer_version, model.doc_string = "tf2onnx", require("tf2onnx").__version__, ""
+    return save(require("onnx_ir").serde.deserialize_model(model), directory, external=external)

@@ -1,0 +1,115 @@
+"""The TensorFlow steps: survey a source, make an artifact, run a frozen graph, compare its weights. They run in workers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from mnnprep.core.evidence import Check, failed, passed
+from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
+from mnnprep.core.inputs import read_samples
+from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.replay import replay
+from mnnprep.core.running import run_cases
+from mnnprep.core.survey import declare, survey
+from mnnprep.core.weightmatch import match_weights
+from mnnprep.formats.onnx import graph as onnx_graph
+from mnnprep.formats.tensorflow import graphs
+from mnnprep.formats.tensorflow.derived import derived, parameters
+from mnnprep.formats.tensorflow.graph_files import read_graph
+from mnnprep.formats.tensorflow.load import Loaded, load
+from mnnprep.formats.tensorflow.net import TensorFlowNet, open_frozen
+from mnnprep.formats.tensorflow.skeleton import Skeleton
+from mnnprep.isolate.server import doing
+
+MODEL = "model.pb"
+SQNR_DB = {"float16": 50.0, "int8": 30.0}
+
+
+def survey_source(job: SurveyJob) -> Survey:
+    """Survey a source with TensorFlow as the reference."""
+    doing("loading the source in TensorFlow")
+    loaded = load(job.source, job.wants)
+    net = TensorFlowNet(loaded)
+    doing("running the reference")
+    found = survey(net, job.wants)
+    doing("following the weights to the outputs")
+    weights = parameters(net.skeleton)
+    arrays: Arrays = {f"used/{n}": a for n, a in weights.items()}
+    for name, (value, parents) in derived(net.skeleton, weights).items():
+        arrays |= {f"derived/{name}": value, f"parents/{name}": np.array(parents)}
+    path = Path(job.directory) / "weights.npz"
+    save_arrays(path, arrays)
+    return Survey(
+        signature=found.signature, cases=found.write(Path(job.directory)), checks=[_inference(loaded.training, "source"), *found.checks],
+        noise=found.noise, exempt=found.exempt, weights=file_ref(path), swept=found.swept, infeasible=found.infeasible,
+        parameters=loaded.parameters, notes=loaded.notes,
+    )  # fmt: skip
+
+
+def _inference(left: list[str], subject: str) -> Check:
+    if left:
+        shown = "; ".join(left[:5]) + (f"; and {len(left) - 5} more" if len(left) > 5 else "")
+        return failed("inference_mode", f"training is left in the graph: {shown}; save the model called with training=False", subject=left[0])
+    return passed("inference_mode", subject=subject)
+
+
+def export_source(job: ExportJob) -> Exported:
+    """Make an artifact by ``job.method``."""
+    doing("loading the source in TensorFlow")
+    loaded = load(job.source, job.wants)
+    doing("making the inference graph")
+    skeleton = loaded.skeleton()
+    directory = Path(job.directory)
+    doing(f"exporting by {job.method}")
+    if job.method == "onnx":
+        from mnnprep.formats.tensorflow.onnx_route import to_onnx
+
+        files = to_onnx(skeleton, directory, job.opset)
+        model = onnx_graph.load_graph(files[0].path)
+        return Exported(format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=loaded.notes)
+    checks = [_inference(graphs.leftovers(skeleton.graph, skeleton.outputs), "artifact")]
+    if job.method == "tflite":
+        from mnnprep.formats.tensorflow.tflite_route import to_tflite
+
+        samples = _samples(job, loaded)
+        files = to_tflite(skeleton, directory, job.tflite_precision, samples)
+        return Exported(format="tflite", opset=0, files=files, checks=checks, notes=loaded.notes, sqnr_db=SQNR_DB.get(job.tflite_precision))
+    target = directory / MODEL
+    skeleton = skeleton.ended()
+    if job.source.kind == "frozen-graph" and _same(skeleton, read_graph(job.source.path)):
+        shutil.copyfile(job.source.path, target)  # there was nothing to do
+    else:
+        skeleton.write(target)
+    return Exported(format="tf", opset=0, files=[file_ref(target)], checks=checks, notes=loaded.notes)
+
+
+def _same(skeleton: Skeleton, graph: object) -> bool:
+    return bool(not skeleton.values and skeleton.graph == graph)
+
+
+def _samples(job: ExportJob, loaded: Loaded) -> list[Arrays]:
+    specs, _, _ = declare(loaded.inputs, job.wants)
+    return [arrays for _, arrays in read_samples(job.wants.samples, specs)] if job.wants.samples else []
+
+
+def run_graph(job: RunJob) -> Ran:
+    """Run a frozen graph in TensorFlow, by the signature's names."""
+    inputs, outputs = [s.name for s in job.signature.inputs], [s.name for s in job.signature.outputs]
+    return run_cases(job, lambda: open_frozen(job.model, inputs, outputs))
+
+
+def compare_graph_weights(job: WeightsJob) -> Check:
+    """The ``weights`` check of a frozen graph."""
+    doing("comparing the graph's constants with the source's weights")
+    artifact = Skeleton(read_graph(job.model), [], []).constants()
+    arrays = load_arrays(job.source)
+    return match_weights({n.removeprefix("used/"): a for n, a in arrays.items() if n.startswith("used/")}, artifact)
+
+
+def replay_source(job: ReplayJob) -> Replayed:
+    """Run a source on another's cases."""
+    doing("loading the source in TensorFlow")
+    return replay(TensorFlowNet(load(job.source, job.wants)), job)

@@ -1,0 +1,101 @@
+"""A TFLite model as a net: LiteRT on one thread, no delegate; as the reference with its reference kernels, else with its optimized ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnnprep.core.files import Arrays
+from mnnprep.core.inputs import Range
+from mnnprep.core.signature import DTYPES, Dim, TensorSpec
+from mnnprep.core.survey import Refused
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.tflite.scan import TfliteSummary, scan_model
+
+
+def refuse_unsupported(path: Path) -> TfliteSummary:
+    """Refuse what can't be proven: state, tables, custom operators, text; each named."""
+    summary = scan_model(path)
+    if summary.state:
+        raise RefusedError(
+            "the model keeps state between its runs or looks things up in tables", seen=", ".join(summary.state),
+            next="convert it again from the source with its state as inputs and outputs (no variables), so that MNN gets a net without memory",
+        )  # fmt: skip
+    if summary.custom:
+        flex = [n for n in summary.custom if n.startswith("Flex")]
+        raise RefusedError(
+            "the model has operators that TFLite does not define", seen=", ".join(summary.custom[:8]),
+            next="convert it again " + ("without SELECT_TF_OPS" if flex else "with these operators built out of TFLite's own"),
+        )  # fmt: skip
+    for role, tensors in (("input", summary.inputs), ("output", summary.outputs)):
+        for tensor in tensors:
+            if tensor.dtype not in DTYPES:
+                raise RefusedError(
+                    f"the {role} {tensor.name} is of a type that MNN can't be fed or give",
+                    seen=tensor.dtype,
+                    next="convert it with plain tensors of numbers",
+                )
+    return summary
+
+
+class TfliteNet:
+    """See :class:`mnnprep.core.survey.Net`. Inputs and outputs have their tensors' names, in the file's order."""
+
+    def __init__(self, path: str, *, reference: bool = True) -> None:
+        self.summary = refuse_unsupported(Path(path))
+        interpreter = require("ai_edge_litert.interpreter")
+        kernels = interpreter.OpResolverType
+        try:
+            self._interpreter = interpreter.Interpreter(
+                path, num_threads=1, experimental_op_resolver_type=kernels.BUILTIN_REF if reference else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            )
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise RefusedError("LiteRT can't load this model", seen=_first(error), next="convert it again, or update ai-edge-litert") from error
+        self.example: Arrays = {}
+        self.dims: tuple[Dim, ...] = ()
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        self.inputs = tuple(_spec(d) for d in self._inputs)
+
+    def run(self, inputs: Arrays) -> Arrays:
+        runtime = self._interpreter
+        try:
+            resized = False
+            for detail in self._inputs:
+                shape = inputs[detail["name"]].shape
+                if tuple(runtime.get_tensor(detail["index"]).shape if not resized else ()) != shape:
+                    runtime.resize_tensor_input(detail["index"], shape, strict=True)
+                    resized = True
+            if resized:
+                runtime.allocate_tensors()
+            for detail in self._inputs:
+                runtime.set_tensor(detail["index"], np.asarray(inputs[detail["name"]], order="C"))
+            runtime.invoke()
+            return {d["name"]: np.array(runtime.get_tensor(d["index"])) for d in self._outputs}
+        except (RuntimeError, ValueError) as error:
+            raise Refused(_first(error)) from error
+
+    def run_precise(self, inputs: Arrays) -> Arrays | None:
+        return None  # the kernels are float32
+
+    def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        return {}
+
+    def insensitive(self) -> dict[str, str]:
+        return {}
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+
+
+def _spec(detail: dict[str, Any]) -> TensorSpec:
+    """An unknown first dimension is ``batch``; another is named after its place."""
+    name = str(detail["name"])
+    signature = [int(e) for e in detail["shape_signature"]] if len(detail["shape_signature"]) else [int(e) for e in detail["shape"]]
+    shape = tuple(e if e > 0 else ("batch" if axis == 0 else f"{name.partition(':')[0]}_{axis}") for axis, e in enumerate(signature))
+    return TensorSpec(name, np.dtype(detail["dtype"]).name, shape)

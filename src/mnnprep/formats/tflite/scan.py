@@ -1,0 +1,165 @@
+"""What a .tflite file says of itself, read in place: operators, tensors, quantization, state. Needs no TensorFlow.
+
+Format facts: tensorflow/lite/schema/schema.fbs; slots are the positions of the fields in its tables.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from mnnprep.core.files import Arrays
+from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.wire import mapped
+from mnnprep.formats.tensor_info import TensorInfo, element_count
+from mnnprep.formats.tflite.flatbuffer import Table
+from mnnprep.formats.tflite.operators import OPERATORS, TYPES
+
+STATE = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"})
+TABLES = frozenset({"HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_IMPORT", "HASHTABLE_SIZE"})
+CODES_PLACEHOLDER = 127  # deprecated_builtin_code of an operator whose number is above it
+
+
+class Quantization(msgspec.Struct, frozen=True):
+    """``real = scale * (stored - zero_point)``; per channel along ``axis`` where there is more than one scale."""
+
+    tensor: str
+    dtype: str
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int
+
+    @property
+    def kind(self) -> str:
+        return "per-channel" if len(self.scale) > 1 else "per-tensor"
+
+
+class TfliteTensor(msgspec.Struct, frozen=True):
+    info: TensorInfo
+    buffer: int
+    quantization: Quantization | None
+    sparse: bool
+    variable: bool
+
+
+class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a TFLite model says of itself; ``ops`` counts builtin operators by name, custom ones as ``CUSTOM:NAME``.
+
+    ``state`` lists the operators that keep or look up state, ``custom`` those that TFLite does not define, each once.
+    """
+
+    description: str
+    subgraphs: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    ops: dict[str, int]
+    parameters: int
+    quantized: tuple[Quantization, ...]
+    sparse: tuple[str, ...]
+    state: tuple[str, ...]
+    custom: tuple[str, ...]
+    signatures: tuple[str, ...]
+
+
+def scan_model(path: Path) -> TfliteSummary:
+    """Read the model at *path*. Raises RefusedError for a damaged one."""
+    try:
+        with mapped(path) as data:
+            return _read(Table.root(data))
+    except (struct.error, IndexError) as error:
+        raise RefusedError("the TFLite model is truncated or damaged", seen=f"{path.name}: {error}", next="download or save it again") from error
+
+
+def _read(model: Table) -> TfliteSummary:
+    codes = [_operator(code) for code in model.tables(1)]
+    graphs = list(model.tables(2))
+    tensors = [[_tensor(t) for t in graph.tables(0)] for graph in graphs]
+    used = [[codes[o.number(0, "I")] for o in graph.tables(3)] for graph in graphs]
+    ops = Counter(name for names in used for name in names)
+    constant = {i for i, b in enumerate(model.tables(4)) if (b.extent(0) or (0, 0))[1] or b.number(1, "Q") > 1}
+    main = tensors[0]
+    stored = {(t.buffer, t.info.shape): t for graph in tensors for t in graph if t.buffer in constant}
+    return TfliteSummary(
+        description=model.text(3), subgraphs=len(graphs),
+        inputs=tuple(main[i].info for i in graphs[0].numbers(1, "i")), outputs=tuple(main[i].info for i in graphs[0].numbers(2, "i")),
+        ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
+        parameters=sum(element_count(tuple(e for e in t.info.shape or () if isinstance(e, int))) for t in stored.values()),
+        quantized=tuple(t.quantization for graph in tensors for t in graph if t.quantization is not None),
+        sparse=tuple(t.info.name for graph in tensors for t in graph if t.sparse),
+        state=tuple(sorted(n for n in ops if n in STATE | TABLES)),
+        custom=tuple(sorted(n.removeprefix("CUSTOM:") for n in ops if n.startswith("CUSTOM:"))),
+        signatures=tuple(s.text(2) for s in model.tables(7)),
+    )  # fmt: skip
+
+
+def _operator(code: Table) -> str:
+    """An operator's name: the newer field where the older, of one byte, is full."""
+    number = max(code.number(0, "b"), code.number(3, "i"))
+    name = OPERATORS[number] if 0 <= number < len(OPERATORS) else f"BUILTIN_{number}"
+    return f"CUSTOM:{code.text(1)}" if name == "CUSTOM" else name
+
+
+def _tensor(table: Table) -> TfliteTensor:
+    number = table.number(1, "b")
+    dtype = TYPES[number] if 0 <= number < len(TYPES) else f"type {number}"
+    fixed, signature = table.numbers(0, "i"), table.numbers(7, "i")
+    shape = tuple(None if e < 0 else int(e) for e in signature or fixed)
+    info = TensorInfo(table.text(3), dtype, shape)
+    return TfliteTensor(info, table.number(2, "I"), _quantization(table.table(4), info), table.table(6) is not None, bool(table.number(5, "?")))
+
+
+def _quantization(table: Table | None, info: TensorInfo) -> Quantization | None:
+    scale = table.numbers(2, "f") if table else ()
+    if table is None or not scale:
+        return None
+    return Quantization(info.name, info.dtype, tuple(float(s) for s in scale), tuple(int(z) for z in table.numbers(3, "q")), table.number(6, "i"))
+
+
+def constants(path: Path) -> Arrays:
+    """The constant tensors by name, quantized ones as the float32 they stand for; sparse ones are left out.
+
+    A dtype that NumPy does not have is given as bytes; a name used twice gets its place.
+    """
+    found: Arrays = {}
+    with mapped(path) as data:
+        model = Table.root(data)
+        buffers = list(model.tables(4))
+        for number, graph in enumerate(model.tables(2)):
+            for index, table in enumerate(graph.tables(0)):
+                tensor = _tensor(table)
+                content = _content(data, buffers[tensor.buffer])
+                if not content or tensor.sparse:
+                    continue
+                name = tensor.info.name if tensor.info.name not in found else f"{tensor.info.name} ({number}:{index})"
+                found[name] = _array(content, tensor)
+    return found
+
+
+def _content(data: object, buffer: Table) -> bytes:
+    """A buffer's bytes: inside, or behind the flatbuffer where the model is larger than 2 GB."""
+    inside = buffer.extent(0)
+    if inside and inside[1]:
+        return bytes(buffer.data[inside[0] : inside[0] + inside[1]])
+    start, size = buffer.number(1, "Q"), buffer.number(2, "Q")
+    return bytes(buffer.data[start : start + size]) if start > 1 else b""
+
+
+def _array(content: bytes, tensor: TfliteTensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    shape = tuple(e for e in tensor.info.shape or () if isinstance(e, int))
+    dtype = tensor.info.dtype
+    if dtype not in np.sctypeDict or len(content) != np.dtype(dtype).itemsize * element_count(shape):
+        return np.frombuffer(content, np.uint8)
+    array = np.frombuffer(content, dtype).reshape(shape)
+    q = tensor.quantization
+    if q is None or array.dtype.kind not in "iu":
+        return array
+    along = [1] * array.ndim
+    if len(q.scale) > 1:
+        along[q.axis] = len(q.scale)
+    scale = np.array(q.scale, np.float32).reshape(along if len(q.scale) > 1 else ())
+    zero = np.array(q.zero_point or (0,), np.int64).reshape(along if len(q.zero_point) > 1 else ())
+    return ((array.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)

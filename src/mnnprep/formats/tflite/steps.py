@@ -1,0 +1,108 @@
+"""The TFLite steps: survey the file, copy it or take it to ONNX, run it, compare its weights. They run in workers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from mnnprep.core.evidence import Check, passed
+from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
+from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.replay import replay
+from mnnprep.core.running import run_cases
+from mnnprep.core.survey import survey
+from mnnprep.core.weightmatch import match_folded
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
+from mnnprep.formats.tflite.scan import TfliteSummary, constants
+from mnnprep.isolate.server import doing
+
+MODEL = "model.tflite"
+QUANTIZED_SQNR_DB = 30.0
+
+
+def survey_file(job: SurveyJob) -> Survey:
+    """Survey a TFLite file with LiteRT's reference kernels; the format holds no training."""
+    doing("loading the model in LiteRT")
+    net = TfliteNet(job.source.path)
+    doing("running the reference")
+    found = survey(net, job.wants)
+    weights = Path(job.directory) / "weights.npz"
+    save_arrays(weights, {f"used/{n}": a for n, a in parameters(job.source.path).items()})
+    return Survey(
+        signature=found.signature, cases=found.write(Path(job.directory)), checks=[passed("inference_mode"), *found.checks], noise=found.noise,
+        exempt=found.exempt, weights=file_ref(weights), swept=found.swept, infeasible=found.infeasible, parameters=net.summary.parameters,
+    )  # fmt: skip
+
+
+def parameters(path: str) -> Arrays:
+    """The floating constants of more than one element, quantized ones as the numbers they stand for."""
+    return {n: a for n, a in constants(Path(path)).items() if a.dtype.kind == "f" and a.size > 1}
+
+
+def is_quantized(summary: TfliteSummary) -> bool:
+    """Whether any tensor is stored in integers that stand for real numbers."""
+    return any(q.dtype.startswith(("int", "uint")) for q in summary.quantized)
+
+
+def export_file(job: ExportJob) -> Exported:
+    """The file itself (``copy``), or the same net by tf2onnx (``onnx``), its quantization taken out."""
+    summary = refuse_unsupported(Path(job.source.path))
+    if job.method == "copy":
+        target = Path(job.directory) / MODEL
+        shutil.copyfile(job.source.path, target)
+        return Exported(format="tflite", opset=0, files=[file_ref(target)], checks=[passed("inference_mode", subject="artifact")])
+    return _to_onnx(job, summary)
+
+
+def _to_onnx(job: ExportJob, summary: TfliteSummary) -> Exported:
+    from mnnprep.formats.onnx import graph as onnx_graph
+    from mnnprep.formats.tensorflow.onnx_route import run, write
+
+    require("tensorflow")
+    tfonnx = require("tf2onnx.tfonnx")
+    quantized = is_quantized(summary)
+    boundary = [
+        t
+        for t in (*summary.inputs, *summary.outputs)
+        if any(q.tensor == t.name and q.dtype == t.dtype and t.dtype != "float32" for q in summary.quantized)
+    ]
+    if quantized and boundary:
+        raise RefusedError(
+            "inputs or outputs are quantized integers, which dequantization would turn into floats",
+            seen=", ".join(f"{t.name} {t.dtype}" for t in boundary),
+            next="convert the model again with float inputs and outputs (inference_input_type and inference_output_type tf.float32)",
+        )  # fmt: skip
+    doing("converting with tf2onnx")
+    inputs, outputs = [t.name for t in summary.inputs], [t.name for t in summary.outputs]
+    made = run(
+        lambda: tfonnx.process_tf_graph(
+            None, opset=job.opset, input_names=inputs, output_names=outputs, tflite_path=job.source.path, dequantize=quantized
+        )
+    )
+    files = write(made, Path(job.directory), external=False)
+    model = onnx_graph.load_graph(files[0].path)
+    notes = [f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at {QUANTIZED_SQNR_DB:g} dB"] if quantized else []
+    notes += [f"made dense: {', '.join(summary.sparse[:5])}"] if summary.sparse else []
+    return Exported(
+        format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
+        sqnr_db=QUANTIZED_SQNR_DB if quantized else None,
+    )  # fmt: skip
+
+
+def run_model(job: RunJob) -> Ran:
+    """Run a TFLite artifact in LiteRT, with the kernels that an app gets."""
+    return run_cases(job, lambda: TfliteNet(job.model, reference=False).run)
+
+
+def compare_weights(job: WeightsJob) -> Check:
+    """The ``weights`` check of a TFLite artifact."""
+    doing("comparing the model's constants with the source's weights")
+    return match_folded(load_arrays(job.source), constants(Path(job.model)))
+
+
+def replay_file(job: ReplayJob) -> Replayed:
+    """Run the file on another source's cases."""
+    doing("loading the model in LiteRT")
+    return replay(TfliteNet(job.source.path), job)

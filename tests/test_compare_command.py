@@ -1,0 +1,74 @@
+"""`compare`: any two models on the same cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mnnprep.cli.compare import command
+from mnnprep.core.evidence import Verdict
+from mnnprep.core.replay import match_specs
+from mnnprep.core.signature import parse_input
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.pipeline.compare import compare, match_outputs
+from real_models import fetch, fetch_directory
+from tf_models import built, needs_tensorflow
+
+
+class TestMatching:
+    def test_by_name_then_shape_then_values(self) -> None:
+        a, b, c = np.zeros((2, 3), "f4"), np.ones((2, 3), "f4"), np.zeros((2, 5), "f4")
+        names, matched = match_outputs({"p": a, "q": b, "r": c, "s": c}, {"0": b, "1": a, "2": c, "s": c})
+        assert names == {"p": "1", "q": "0", "r": "2", "s": "s"}
+        assert matched == {"p": "values", "q": "values", "r": "shape", "s": "name"}
+
+    def test_what_fits_nothing_is_compared_by_place(self) -> None:
+        names, matched = match_outputs({"p": np.zeros(3)}, {"0": np.zeros(4)})
+        assert (names, matched) == ({"p": "0"}, {"p": "place"})
+
+    def test_another_number_of_outputs(self) -> None:
+        with pytest.raises(UsageError, match="numbers of outputs"):
+            match_outputs({"p": np.zeros(3)}, {})
+
+    def test_inputs(self) -> None:
+        ours = [parse_input("a=float32[batch,4]"), parse_input("b=int64[batch]")]
+        assert match_specs(ours, [parse_input("y=int64[n]"), parse_input("x=float32[2,4]")], "input") == {"a": "x", "b": "y"}
+        with pytest.raises(RefusedError, match="fits a"):
+            match_specs(ours[:1], [parse_input("x=float32[batch,5]")], "input")
+
+
+@needs_tensorflow
+class TestSmallModels:
+    @pytest.fixture(scope="class")
+    def models(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return built(tmp_path_factory.getbasetemp().parent)
+
+    def test_the_same_net_in_two_files(self, models: Path) -> None:
+        runner = CliRunner()
+        done = runner.invoke(command, [str(models / "net.keras"), str(models / "net.h5"), "--json"], standalone_mode=False)
+        assert done.return_value == 0, done.output
+        assert json.loads(done.stdout)["verdict"] == "proven"
+
+    def test_two_nets_differ(self, models: Path) -> None:
+        """The twin: the same architecture with a layer that doubles."""
+        found = compare(str(models / "net.keras"), str(models / "lambda.keras"), trust=True)
+        assert found.verdict is Verdict.DIFFERS
+
+    def test_signatures_that_do_not_fit(self, models: Path) -> None:
+        with pytest.raises(RefusedError, match="no input of the second model fits"):
+            compare(str(models / "float.tflite"), str(models / "net.h5"))
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@needs_tensorflow
+def test_basic_pitch_in_three_formats() -> None:
+    saved, lite, onnx = str(fetch_directory("basic-pitch-saved-model")), str(fetch("basic-pitch.tflite")), str(fetch("basic-pitch.onnx"))
+    for first, second in ((saved, lite), (lite, onnx), (saved, onnx)):
+        found = compare(first, second)
+        assert found.verdict is Verdict.PROVEN
+        assert len(found.outputs) == 3

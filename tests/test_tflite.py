@@ -1,0 +1,124 @@
+"""TFLite: read in place, proven as it is or by ONNX, refused by operator."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnnprep.core.evidence import Verdict
+from mnnprep.core.foldmatch import account
+from mnnprep.core.request import Request
+from mnnprep.errors import RefusedError
+from mnnprep.formats.tflite.flatbuffer import Table
+from mnnprep.formats.tflite.scan import constants, scan_model
+from mnnprep.inspecting import inspect_file
+from mnnprep.pipeline.prepare import prepare
+from real_models import fetch
+from tf_models import built, needs_tensorflow
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.getbasetemp().parent)
+
+
+@needs_tensorflow
+class TestSmallModels:
+    def test_a_float_model_as_it_is(self, models: Path, tmp_path: Path) -> None:
+        manifest = prepare(Request(source=str(models / "float.tflite")), tmp_path / "out")
+        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "copy")
+        assert (tmp_path / "out/model.tflite").read_bytes() == (models / "float.tflite").read_bytes()
+
+    def test_a_quantized_model_is_dequantized(self, models: Path, tmp_path: Path) -> None:
+        """As it is, MNN computes it wrongly: seen. Without its quantization it is proven, at 30 dB."""
+        manifest = prepare(Request(source=str(models / "dynamic-range.tflite")), tmp_path / "out")
+        assert [(a.method, a.verdict) for a in manifest.artifact.attempts] == [("copy", "differs"), ("onnx", "proven")]
+        assert manifest.tolerance.sqnr_db == 30.0
+        assert "dequantized" in manifest.artifact.attempts[1].notes[0]
+        compared = next(c for c in manifest.evidence if c.check == "artifact_compare")
+        assert float(str(compared.numbers["sqnr_db:Identity"])) >= 30.0
+
+    def test_an_integer_boundary_is_not_made_float(self, models: Path, tmp_path: Path) -> None:
+        with pytest.raises(RefusedError) as raised:
+            prepare(Request(source=str(models / "int8-boundary.tflite"), to="onnx"), tmp_path / "out")
+        assert "x int8" in raised.value.seen
+
+    def test_quantization_is_read(self, models: Path) -> None:
+        summary = scan_model(models / "dynamic-range.tflite")
+        assert {q.kind for q in summary.quantized} >= {"per-channel"}
+        assert all(q.dtype == "int8" for q in summary.quantized)
+        found = inspect_file(models / "int8.tflite")
+        assert any("per-tensor" in line for line in found.details["quantization"])
+        assert found.signature.inputs[0].shape == (1, 16, 16, 3)
+        real, stored = constants(models / "float.tflite"), constants(models / "dynamic-range.tflite")
+        kernel = next(a for a in real.values() if a.shape == (64, 16))
+        close = [a for a in stored.values() if a.shape == kernel.shape]
+        assert close
+        assert np.abs(close[0] - kernel).max() <= np.abs(kernel).max() / 127
+
+    def test_a_truncated_model(self, models: Path, tmp_path: Path) -> None:
+        (tmp_path / "cut.tflite").write_bytes((models / "float.tflite").read_bytes()[:600])
+        with pytest.raises(RefusedError, match="truncated"):
+            prepare(Request(source=str(tmp_path / "cut.tflite")), tmp_path / "out")
+
+
+@pytest.mark.real
+class TestRealModels:
+    @needs_tensorflow
+    @pytest.mark.parametrize("name", ["basic-pitch.tflite", "fer.tflite"])
+    def test_proven_by_the_onnx_route(self, tmp_path: Path, name: str) -> None:
+        manifest = prepare(Request(source=str(fetch(name))), tmp_path / "out")
+        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "onnx")
+        assert manifest.artifact.attempts[0].verdict == "refused"
+
+    @pytest.mark.parametrize("name", ["alexa", "hey_jarvis", "okay_nabu"])
+    def test_state_is_refused_by_its_operators(self, tmp_path: Path, name: str) -> None:
+        path = fetch(f"wakeword-{name}.tflite")
+        with pytest.raises(RefusedError, match="keeps state") as raised:
+            prepare(Request(source=str(path)), tmp_path / "out")
+        assert "VAR_HANDLE" in raised.value.seen
+        assert any("VAR_HANDLE" in w for w in inspect_file(path).warnings)
+
+
+def test_a_flatbuffer_that_points_outside_is_an_error() -> None:
+    with pytest.raises(struct.error):
+        Table.root(struct.pack("<I", 400)).number(0, "I")
+    with pytest.raises(struct.error):
+        Table(struct.pack("<i", 100), 0).number(0, "I")
+
+
+class TestFoldedWeights:
+    """A batch norm folded into the kernel before it: the factor is found, a change is seen."""
+
+    @pytest.fixture
+    def folded(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, tuple[np.ndarray, list[str]]]]:
+        random = np.random.default_rng(0)
+        kernel = random.standard_normal((3, 3, 4, 6)).astype("f4")
+        gamma, beta, mean, variance = (random.uniform(0.5, 2, 6).astype("f4") for _ in range(4))
+        scale = gamma / np.sqrt(variance + np.float32(1e-3))
+        shift = beta - mean * scale
+        source = {"kernel": kernel, "gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
+        artifact = {"w": np.ascontiguousarray((kernel * scale).transpose(3, 0, 1, 2)), "b": shift}
+        return source, artifact, {"scale": (scale, ["gamma", "variance"]), "shift": (shift, ["gamma", "beta", "mean", "variance"])}
+
+    def test_found(self, folded: tuple[dict, dict, dict]) -> None:
+        source, artifact, derived = folded
+        assert account(source, source, artifact, derived) == set(source)
+
+    def test_one_changed_element_is_seen(self, folded: tuple[dict, dict, dict]) -> None:
+        source, artifact, derived = folded
+        artifact["w"][2, 1, 1, 3] *= 1.01
+        assert "kernel" not in account(source, source, artifact, derived)
+
+    def test_another_shift_is_seen(self, folded: tuple[dict, dict, dict]) -> None:
+        source, artifact, derived = folded
+        artifact["b"] = artifact["b"] + np.float32(1e-3)
+        assert account(source, source, artifact, derived) == {"kernel", "gamma", "variance"}
+
+    def test_a_sign_is_seen(self, folded: tuple[dict, dict, dict]) -> None:
+        source, artifact, derived = folded
+        artifact["w"] = -artifact["w"]
+        assert "kernel" not in account(source, source, artifact, derived)
