@@ -29,7 +29,8 @@ def find_factory(target: str) -> Any:
             module = importlib.import_module(place)
     except Exception as error:
         raise UsageError(
-            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}", next=f"check that `python -c 'import {Path(place).stem}'` works here",
+            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}",
+            next=f"check that `python -c 'import {Path(place).stem}'` works here",
         ) from error  # fmt: skip
     function: Any = module
     for part in name.split("."):

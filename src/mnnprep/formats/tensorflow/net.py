@@ -7,6 +7,7 @@ from functools import cached_property
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
+from mnnprep.core.signature import Dim
 from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
@@ -25,6 +26,7 @@ class TensorFlowNet:
         self.loaded = loaded
         self.inputs = loaded.inputs
         self.example = loaded.example
+        self.dims: tuple[Dim, ...] = ()
 
     @cached_property
     def skeleton(self) -> Skeleton:

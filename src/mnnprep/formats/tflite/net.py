@@ -9,7 +9,7 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
-from mnnprep.core.signature import DTYPES, TensorSpec
+from mnnprep.core.signature import DTYPES, Dim, TensorSpec
 from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
@@ -56,6 +56,7 @@ class TfliteNet:
         except (RuntimeError, ValueError) as error:
             raise RefusedError("LiteRT can't load this model", seen=_first(error), next="convert it again, or update ai-edge-litert") from error
         self.example: Arrays = {}
+        self.dims: tuple[Dim, ...] = ()
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
         self.inputs = tuple(_spec(d) for d in self._inputs)
