@@ -169,9 +169,9 @@ def test_the_same_tensors_as_torch_loads(torch_files: Path) -> None:
 
 
 def test_recognised_but_not_prepared(tmp_path: Path) -> None:
-    (tmp_path / "m.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))
-    found = inspect_file(tmp_path / "m.tflite")
-    assert (found.kind, found.size, found.prepared, found.parameters) == ("tflite", 48, False, None)
+    (tmp_path / "m.prototxt").write_text("layer { name: 'x' }\n")
+    found = inspect_file(tmp_path / "m.prototxt")
+    assert (found.kind, found.size, found.prepared, found.parameters) == ("caffe-prototxt", 20, False, None)
     assert "not prepared" in found.warnings[0]
     (tmp_path / "saved/variables").mkdir(parents=True)
     (tmp_path / "saved/saved_model.pb").write_bytes(b"12345")
