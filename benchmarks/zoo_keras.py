@@ -83,7 +83,7 @@ def inception() -> keras.Model:
     return _net("InceptionV3")
 
 
-def convnext() -> keras.Model:
+def convnext_tiny() -> keras.Model:
     return _net("ConvNeXtTiny")
 
 
@@ -91,6 +91,6 @@ ZOO = tuple(
     Entry(name, "keras", (), ())
     for name in (
         "mobilenet", "mobilenet_v2", "mobilenet_v3", "efficientnet", "efficientnet_v2", "resnet", "resnet_v2", "densenet", "nasnet", "xception",
-        "inception", "convnext",
+        "inception", "convnext_tiny",
     )
 )  # fmt: skip

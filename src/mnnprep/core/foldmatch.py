@@ -22,6 +22,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Derived = dict[str, tuple[Array, list[str]]]
 CLOSE = 2e-5  # of the value, and of a tenth of the largest: a few roundings in float32
+CORNER = 4  # entries of each axis that are looked at first
 
 
 def account(missing: dict[str, Array], source: dict[str, Array], artifact: dict[str, Array], derived: Derived) -> set[str]:
@@ -77,10 +78,20 @@ def _factor(kernel: Array, pool: list[Array]) -> Array | None:  # float64
             if moved.shape != candidate.shape:
                 continue
             for axis in range(moved.ndim):
-                rows = np.moveaxis(moved, axis, 0).reshape(moved.shape[axis], -1)
-                others = np.moveaxis(candidate, axis, 0).reshape(moved.shape[axis], -1)
-                power = np.einsum("ij,ij->i", rows, rows)
-                factor: Array = np.divide(np.einsum("ij,ij->i", rows, others), power, out=np.zeros_like(power), where=power > 0)
-                if np.all(np.abs(rows * factor[:, None] - others) <= CLOSE * (np.abs(others) + 0.1 * np.abs(others).max(axis=1, keepdims=True))):
+                corner = tuple(slice(None) if a == axis else slice(0, CORNER) for a in range(moved.ndim))
+                if _ratio(moved[corner], candidate[corner], axis) is None:
+                    continue  # most are told apart by a corner
+                factor = _ratio(moved, candidate, axis)
+                if factor is not None:
                     return factor
     return None
+
+
+def _ratio(kernel: Array, scaled: Array, axis: int) -> Array | None:
+    """The factor along *axis* that takes *kernel* to *scaled*, by least squares; None where it doesn't, to within rounding."""
+    rows = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1)
+    others = np.moveaxis(scaled, axis, 0).reshape(kernel.shape[axis], -1)
+    power = np.einsum("ij,ij->i", rows, rows)
+    factor: Array = np.divide(np.einsum("ij,ij->i", rows, others), power, out=np.zeros_like(power), where=power > 0)
+    limit = CLOSE * (np.abs(others) + 0.1 * np.abs(others).max(axis=1, keepdims=True))
+    return factor if np.all(np.abs(rows * factor[:, None] - others) <= limit) else None
