@@ -47,7 +47,11 @@ def account(missing: dict[str, Array], source: dict[str, Array], artifact: dict[
                 for parents in owners:
                     found |= set(parents)
     for value, parents in factors.values():  # shifts that took a scaled bias in
-        biases = {n: a.astype(np.float64).reshape(-1) for n, a in source.items() if a.size == value.size == max(a.shape, default=1)}
+        if set(parents) <= found or not set(parents) & set(missing):
+            continue
+        biases = {
+            n: a.astype(np.float64).reshape(-1) for n, a in missing.items() if n not in found and a.size == value.size == max(a.shape, default=1)
+        }
         for (name, bias), factor in itertools.product(biases.items(), (f for f in applied if f.size == value.size)):
             if any(_close(bias * factor + value, v) for v in vectors.get(value.size, [])):
                 found |= {name, *parents}
