@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from caffe_nets import NETS
+from caffe_nets import write as write_pair
+from command import prepared
+from mnn_models import matmul
 from mnnprep.cli.compare import command
 from mnnprep.core.evidence import Verdict
 from mnnprep.core.replay import match_specs
@@ -61,6 +65,25 @@ class TestSmallModels:
     def test_signatures_that_do_not_fit(self, models: Path) -> None:
         with pytest.raises(RefusedError, match="no input of the second model fits"):
             compare(str(models / "float.tflite"), str(models / "net.h5"))
+
+
+def test_a_model_and_what_mnn_made_of_it(tmp_path: Path) -> None:
+    matmul(tmp_path / "net.onnx")
+    bundle = tmp_path / "out"
+    assert prepared(tmp_path / "net.onnx", bundle).verdict is Verdict.PROVEN
+    found = compare(str(tmp_path / "net.onnx"), str(bundle / "model.mnn"))
+    assert (found.verdict, found.second) == (Verdict.PROVEN, "mnn")
+
+
+def test_a_caffe_pair_and_its_other_forms(tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    pair = write_pair(tmp_path, NETS["convolution"])
+    assert prepared(pair, tmp_path / "out", "--to", "onnx").verdict is Verdict.PROVEN
+    onnx = str(next((tmp_path / "out").glob("*.onnx")))
+    for first, second in ((str(pair), onnx), (onnx, str(pair))):
+        assert compare(first, second).verdict is Verdict.PROVEN
+    other = write_pair(tmp_path / "other", NETS["convolution"], seed=1)
+    assert compare(onnx, str(other)).verdict is Verdict.DIFFERS
 
 
 @pytest.mark.real

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import mnnprep
+from mnnprep import inspecting
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.table import format_of
 from mnnprep.inspecting import Inspection, inspect_file
 
 
@@ -168,7 +171,8 @@ def test_the_same_tensors_as_torch_loads(torch_files: Path) -> None:
     assert [(tensor.name, tensor.dtype, tensor.shape) for tensor in found] == expected
 
 
-def test_recognised_but_not_prepared(tmp_path: Path) -> None:
+def test_recognised_but_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspecting, "format_of", lambda kind: dataclasses.replace(format_of(kind), module=""))  # this version prepares them all
     (tmp_path / "m.prototxt").write_text("layer { name: 'x' }\n")
     found = inspect_file(tmp_path / "m.prototxt")
     assert (found.kind, found.size, found.prepared, found.parameters) == ("caffe-prototxt", 20, False, None)

@@ -140,6 +140,25 @@ def test_the_tolerance_given_is_the_one_used(cases: list[CaseFile], run: Callabl
     assert judged(cases, ran, Tolerance(noise={"ids": 1e-3})).status is Status.FAILED
 
 
+@pytest.mark.parametrize(("decibels", "right"), [((29.0, 29.0, 40.0), True), ((29.0, 29.0, 30.0), False), ((23.0, 60.0, 60.0), False)])
+def test_the_signal_to_noise_ratio_is_that_over_all_cases(
+    cases: list[CaseFile], run: Callable[..., Ran], decibels: tuple[float, ...], right: bool
+) -> None:
+    """A case may be a little below what is asked for, not all of them, and none far below."""
+
+    def noisy(index: int, arrays: Arrays) -> Arrays:
+        y = arrays["y"].astype("f8")
+        noise = np.random.default_rng(index).standard_normal(y.shape)
+        scale = np.sqrt(np.square(y).sum() / np.square(noise).sum() / 10 ** (decibels[index] / 10))
+        return arrays | {"y": (y + noise * scale).astype("f4")}
+
+    found = judged(cases, run(noisy), Tolerance(sqnr_db=30.0))
+    assert (found.status is Status.PASSED) is right, found.reason
+    powers = [float(np.square(reference(**dims)["y"].astype("f8")).sum()) for dims in SIZES]
+    noise = sum(p / 10 ** (d / 10) for p, d in zip(powers, decibels, strict=True))
+    assert found.numbers["sqnr_db:y"] == pytest.approx(10 * np.log10(sum(powers) / noise), abs=0.01)
+
+
 def test_nothing_compared_is_not_run(cases: list[CaseFile], run: Callable[..., Ran], tmp_path: Path) -> None:
     assert judged([], run()).status is Status.NOT_RUN
     save_arrays(tmp_path / "bare.npz", {"inputs/x": np.zeros(1)})

@@ -160,7 +160,7 @@ _MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _ONNX_SCRIPT, _T
 
 _CAFFE = Plan(
     "caffe", _CAFFE_PRELOAD, f"{_CAFFE_STEPS}:survey_pair", f"{_CAFFE_STEPS}:export_pair",
-    (Attempt("upgrade", "caffe"), Attempt("onnx", "onnx", 13)), complete="mnnprep.formats.caffe.pair:complete",
+    (Attempt("upgrade", "caffe"), Attempt("onnx", "onnx", 13)), complete="mnnprep.formats.caffe.pair:complete", replay=f"{_CAFFE_STEPS}:replay_pair",
 )  # fmt: skip
 
 PLANS: dict[str, Plan] = {
@@ -174,6 +174,7 @@ PLANS: dict[str, Plan] = {
     "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 17), Attempt("copy", "torchscript"))),
     "mnn": Plan(
         "mnn", _MNN_PRELOAD, f"{_MNN_STEPS}:survey_file", f"{_MNN_STEPS}:copy", (Attempt("copy", "mnn"),), weights_in_file=True,
+        replay=f"{_MNN_STEPS}:replay_file",
     ),
     "caffe-prototxt": _CAFFE,
     "caffemodel": _CAFFE,

@@ -10,7 +10,8 @@ import numpy as np
 from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.evidence import Check, failed, not_run, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import CaseFile, Exported, ExportJob, Ran, RunJob, Source, Survey, SurveyJob, Wants, WeightsJob
+from mnnprep.core.messages import CaseFile, Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Source, Survey, SurveyJob, Wants, WeightsJob
+from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.signature import TensorSpec
 from mnnprep.core.survey import Case, Net, Refused, survey, write_case
@@ -92,6 +93,16 @@ def _third_net(pair: Pair, specs: tuple[TensorSpec, ...], directory: Path) -> tu
         return OnnxNet(str(lower(pair.net, pair.blobs, specs, _fresh(directory / "third")))), ""
     except RefusedError as error:
         return None, f"{error.what}: {error.seen}"
+
+
+def replay_pair(job: ReplayJob) -> Replayed:
+    """Run the pair in OpenCV on another source's cases."""
+    doing("loading the pair in OpenCV")
+    pair = load(Path(job.source.path), Path(job.source.weights), job.wants)
+    net, why = _reference_net(job.source, pair, input_specs(pair.net.inputs, job.wants), Path(job.directory))
+    if net is None:
+        raise RefusedError("OpenCV can't run this network", seen=why, next="give it first, and the other second")
+    return replay(net, job)
 
 
 def _fresh(directory: Path) -> Path:

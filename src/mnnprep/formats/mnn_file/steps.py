@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import file_ref, sha256
-from mnnprep.core.messages import Exported, ExportJob, Ran, RunJob, Survey, SurveyJob, TextJob, TextWritten, Wants, WeightsJob
+from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, TextJob, TextWritten, Wants, WeightsJob
+from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
 from mnnprep.formats.mnn_file.net import MnnNet, input_specs, open_info
@@ -57,6 +58,13 @@ def run_file(job: RunJob) -> Ran:
     info = open_info(job.model)
     wants = Wants(inputs=job.signature.inputs)
     return run_cases(job, lambda: MnnNet(job.model, input_specs(info.inputs, wants), info).run)
+
+
+def replay_file(job: ReplayJob) -> Replayed:
+    """Run the file on another source's cases."""
+    doing("loading the model in MNN")
+    info = open_info(job.source.path)
+    return replay(MnnNet(job.source.path, input_specs(info.inputs, job.wants), info), job)
 
 
 def convert_text(job: TextJob) -> TextWritten:
