@@ -10,12 +10,13 @@ import pytest
 
 from mnnprep.core.evidence import Verdict
 from mnnprep.core.foldmatch import account
-from mnnprep.core.request import Request
+from mnnprep.core.request import Request, make_precision
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.flatbuffer import Table
 from mnnprep.formats.tflite.scan import constants, scan_model
 from mnnprep.inspecting import inspect_file
 from mnnprep.pipeline.prepare import prepare
+from mnnprep.pipeline.verify import verify
 from real_models import fetch
 from tf_models import built, needs_tensorflow
 
@@ -40,6 +41,15 @@ class TestSmallModels:
         assert "dequantized" in manifest.artifact.attempts[1].notes[0]
         compared = next(c for c in manifest.evidence if c.check == "artifact_compare")
         assert float(str(compared.numbers["sqnr_db:Identity"])) >= 30.0
+        assert manifest.artifact.sqnr_db == 30.0
+        assert verify(tmp_path / "out").verdict is Verdict.PROVEN
+
+    def test_fewer_bits_of_a_dequantized_model(self, models: Path, tmp_path: Path) -> None:
+        """The converted model must reach the lower of the two; the artifact its own."""
+        asked = make_precision(weight_bits=8, budget=20.0)
+        manifest = prepare(Request(source=str(models / "dynamic-range.tflite"), to="onnx", precision=asked), tmp_path / "out")
+        assert (manifest.verdict, manifest.tolerance.sqnr_db, manifest.artifact.sqnr_db) == (Verdict.PROVEN, 20.0, 30.0)
+        assert verify(tmp_path / "out").verdict is Verdict.PROVEN
 
     def test_an_integer_boundary_is_not_made_float(self, models: Path, tmp_path: Path) -> None:
         with pytest.raises(RefusedError) as raised:
