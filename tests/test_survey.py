@@ -34,6 +34,7 @@ class Fake:
     def __init__(self, inputs: str, function: Callable[..., Any], *, bounds: Any = None, exempt: Any = None, example: Any = None) -> None:
         self.inputs = tuple(parse_input(text) for text in inputs.split(";"))
         self.example: Arrays = example or {}
+        self.dims: tuple[Dim, ...] = ()
         self.function = function
         self.asked: list[Arrays] = []
         self._bounds, self._exempt = bounds or {}, exempt or {}

@@ -71,7 +71,7 @@ def test_each_kind_is_counted() -> None:
     source = net()
     artifact = source | {"linear": source["linear"].T, "gates": gates_reordered(source["gates"]), "constant": np.zeros(3)}
     numbers = match_weights(source, artifact).numbers
-    assert numbers == {"identical": 4, "transposed": 1, "regrouped": 1, "parameters": 6, "artifact_tensors": 7, "not_parameters": 1}
+    assert numbers == {"identical": 4, "transposed": 1, "regrouped": 1, "computed": 0, "parameters": 6, "artifact_tensors": 7, "not_parameters": 1}
 
 
 def one_bit(array: Any) -> Any:
@@ -201,3 +201,12 @@ def test_large_pools_take_seconds_not_minutes() -> None:
     assert time.process_time() - started < 10
     artifact["lstm3"] = one_bit(artifact["lstm3"])
     assert match_weights(source, artifact).subject == "lstm3"
+
+
+def test_what_an_exporter_folds_a_parameter_into_is_known() -> None:
+    source = net()
+    folded = source | {"linear": source["linear"] + np.float32(1), "gates": source["gates"] + np.float32(1)}
+    check = match_weights(source, folded)
+    assert passes(check), check.reason
+    assert check.numbers["computed"] == 2
+    assert not passes(match_weights(source, folded | {"linear": one_bit(folded["linear"])}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from typing import Any
 
@@ -58,6 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that is no text, a terminal without our signs: shown escaped
             stream.reconfigure(errors="backslashreplace")
+    if argv is None:  # this process is ours: end it cleanly, as after Ctrl-C
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = cli.main(args=arguments, prog_name="mnnprep", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):

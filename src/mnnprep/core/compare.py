@@ -19,13 +19,15 @@ RELATIVE = 1e-3  # of |ref|, element by element
 WIDENING = 10.0  # times the source's measured noise floor
 LARGEST = 1e300  # what a ratio beyond a float is written as
 CEILING = 1e-2  # of max|ref|: beyond, the model can't be told from its noise
+HALF_SQNR = 50.0  # dB: weights as float16
 
 
 class Tolerance(msgspec.Struct, frozen=True):
     """|a-b| <= max(absolute * max|ref|, widening * noise) + relative * |ref|, for every element.
 
     The first term never exceeds ``ceiling * max|ref|``.  ``noise`` is the measured noise floor
-    of each output, in its own unit; integers and booleans must be exact.  With ``sqnr_db`` set
+    of each output, in its own unit; integers and booleans must be exact.  A float16 output needs an
+    SQNR of HALF_SQNR instead, since its own rounding is coarser than the formula.  With ``sqnr_db`` set
     (float16 and quantized artifacts) the SQNR of an output decides instead.
     """
 
@@ -78,8 +80,9 @@ def compare_output(name: str, case: int, reference: Array, actual: Array, tolera
     sqnr = 10 * math.log10(power / noise_power) if noise_power > 0 and power > 0 else None
     norm = math.sqrt(power) * float(np.linalg.norm(act))
     cosine = min(1.0, float(np.dot(ref.ravel(), act.ravel())) / norm) if norm > 0 else None
-    if tolerance.sqnr_db is not None:
-        excess = 0.0 if noise_power == 0 else (math.inf if sqnr is None else 10 ** ((tolerance.sqnr_db - sqnr) / 20))
+    wanted = tolerance.sqnr_db if tolerance.sqnr_db is not None else HALF_SQNR if reference.dtype == np.float16 else None
+    if wanted is not None:
+        excess = 0.0 if noise_power == 0 else (math.inf if sqnr is None else 10 ** ((wanted - sqnr) / 20))
     problem = ""
     if excess > 1:
         index = [int(i) for i in np.argwhere(finite)[int(np.argmax(error / np.maximum(limit, 1e-300)))]] if error.size else []

@@ -42,6 +42,7 @@ class Net(Protocol):
 
     inputs: tuple[TensorSpec, ...]
     example: Arrays  # real inputs that came with the source, or empty
+    dims: tuple[Dim, ...]  # ranges that the source itself declares
 
     def run(self, inputs: Arrays) -> Arrays:
         """The outputs by name, in order."""
@@ -87,7 +88,9 @@ def write_case(directory: Path, index: int, case: Case) -> CaseFile:
     return CaseFile(index=index, origin=case.origin, dims=case.dims, file=file_ref(path))
 
 
-def declare(inputs: tuple[TensorSpec, ...], wants: Wants) -> tuple[tuple[TensorSpec, ...], tuple[Dim, ...], dict[str, Range]]:
+def declare(
+    inputs: tuple[TensorSpec, ...], wants: Wants, known_dims: tuple[Dim, ...] = ()
+) -> tuple[tuple[TensorSpec, ...], tuple[Dim, ...], dict[str, Range]]:
     """Lay what the user declares over what the source says of its inputs.
 
     A declared shape may fix a dynamic dimension or rename it; it may not change a fixed one.
@@ -106,7 +109,7 @@ def declare(inputs: tuple[TensorSpec, ...], wants: Wants) -> tuple[tuple[TensorS
     for spec in specs:
         if spec.name in wants.ranges:
             check_range(spec, wants.ranges[spec.name])
-    declared = {d.name: d for d in wants.dims}
+    declared = {d.name: d for d in (*known_dims, *wants.dims)}
     dims = tuple(declared.get(name, Dim(name)) for name in names)
     return specs, dims, dict(wants.ranges)
 
@@ -134,7 +137,7 @@ def survey(net: Net, wants: Wants) -> Surveyed:
         UsageError: what the user declared does not fit the source.
         RefusedError: no input shape was found that the source takes.
     """
-    specs, dims, ranges = declare(net.inputs, wants)
+    specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
     ranges = _sample_ranges(samples, specs) | ranges
     source, net = net, _Remembering(net)
@@ -172,7 +175,7 @@ class _Remembering:
 
     def __init__(self, net: Net) -> None:
         self._net = net
-        self.inputs, self.example = net.inputs, net.example
+        self.inputs, self.example, self.dims = net.inputs, net.example, net.dims
         self.run_precise, self.bounds, self.insensitive = net.run_precise, net.bounds, net.insensitive
         self._last: tuple[Arrays, Arrays] | None = None
 
@@ -186,7 +189,7 @@ class _Remembering:
 
 def base_case(net: Net, wants: Wants) -> Arrays:
     """The inputs an export is made with: those of the survey's first synthesized case, or the first sample."""
-    specs, dims, ranges = declare(net.inputs, wants)
+    specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
     ranges = _sample_ranges(samples, specs) | ranges
     base = _base_sizes(net, specs, dims, ranges, samples)

@@ -9,6 +9,7 @@ output must be found, bit by bit, under a transformation that moves values and c
   each of its values is in what is left of the artifact, as often as all that are sought there hold it.
   Equal tensors are sought once, and one value throughout is found in any length of it: exporters
   keep equal parts only once.
+* folded by the exporter with an operation that rounds alike everywhere: 1 + w.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ def _relation(array: Array, candidate: Array) -> str:
     return "regrouped" if np.array_equal(np.sort(_bits(array)), np.sort(wanted)) else ""
 
 
+def _computed(array: Array) -> Iterable[tuple[Array, str]]:
+    """What exporters fold a parameter into, by an operation that rounds alike everywhere: 1 + w (the norms of Gemma)."""
+    if array.dtype.kind == "f":
+        yield np.asarray(array + array.dtype.type(1)), "computed"
+
+
 def _layouts(array: Array) -> Iterable[Array]:
     """The array, and its axes permuted where that moves values (up to four axes longer than 1)."""
     yield array
@@ -80,14 +87,14 @@ def match_weights(source: Arrays, artifact: Arrays) -> Check:
     for name, array in artifact.items():
         alike.setdefault(_fingerprint(array), []).append(name)
     taken: set[str] = set()
-    counts = {"identical": 0, "transposed": 0, "regrouped": 0}
+    counts = {"identical": 0, "transposed": 0, "regrouped": 0, "computed": 0}
     rest: dict[str, Array] = {}
     for name, array in source.items():
-        for candidate in alike.get(_fingerprint(array), ()):
-            kind = _relation(array, artifact[candidate])
-            if kind:
+        for made, how in ((array, ""), *_computed(array)):
+            candidate = next((c for c in alike.get(_fingerprint(made), ()) if _relation(made, artifact[c])), None)
+            if candidate is not None:
                 taken.add(candidate)
-                counts[kind] += 1
+                counts[how or _relation(made, artifact[candidate])] += 1
                 break
         else:
             rest[name] = array

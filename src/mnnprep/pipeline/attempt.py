@@ -16,6 +16,7 @@ from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passe
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import CaseFile, Exported, ExportJob, Located, LocateJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
 from mnnprep.errors import InternalError
+from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
@@ -227,8 +228,10 @@ class Judge:
         try:
             ran = running.result().value
         except StepFailed as failure:
+            unable = failure.error is not None and failure.error.what == NO_KERNEL
+            verb, ask = ("can't be run", not_run) if unable else ("does not run", failed)
             tried.checks += [
-                failed("self_contained", f"the artifact does not run on its own in {runtime}: {describe(failure)}"),
+                ask("self_contained", f"the artifact {verb} on its own in {runtime}: {describe(failure)}"),
                 not_run("artifact_compare", "the artifact did not run"),
             ]
             return None

@@ -16,7 +16,7 @@ from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS, LIVE_MODULE, Attempt, Plan, plan_of
 from mnnprep.isolate.host import StepFailed, internal
-from mnnprep.pipeline.attempt import MNN_PRELOAD, RULES_PRELOAD, Judge, Tried, start_export
+from mnnprep.pipeline.attempt import MNN_PRELOAD, Judge, Tried, start_export
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
 from mnnprep.pipeline.workers import Workers
@@ -65,7 +65,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
     with Workers(request.limits) as workers:
         if source.kind == "live":
             workers.keep_here(plan.preload)
-        for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, MNN_PRELOAD, RULES_PRELOAD]):
+        for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, MNN_PRELOAD]):
             workers.warm(preload)
         _load_once(workers, plan, source, tell)
         tell("running the reference on the source, exporting beside it")

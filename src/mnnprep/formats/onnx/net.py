@@ -7,13 +7,14 @@ from typing import Any
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
-from mnnprep.core.signature import DTYPES, TensorSpec
+from mnnprep.core.signature import DTYPES, Dim, TensorSpec
 from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph
 
 # onnxruntime's names of element types that differ from NumPy's
+NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dtype"
 ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
@@ -31,6 +32,8 @@ def open_session(path: str, *, optimize: bool) -> Any:
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own C++ module
+        if "NOT_IMPLEMENTED" in str(error):
+            raise RefusedError(NO_KERNEL, seen=_first_line(error), next="convert the model to float32 before it is prepared") from error
         raise RefusedError(
             "onnxruntime can't load this model, so there is no reference to prove it against", seen=_first_line(error),
             next="check the file with `python -m onnx.checker`, or export it again",
@@ -63,6 +66,7 @@ class OnnxNet:
     def __init__(self, path: str, *, optimize: bool = False) -> None:
         self.path = path
         self.example: Arrays = {}
+        self.dims: tuple[Dim, ...] = ()
         self._session = open_session(path, optimize=optimize)
         self.inputs = tuple(spec_of(argument) for argument in self._session.get_inputs())
         self._outputs = [spec_of(argument).name for argument in self._session.get_outputs()]

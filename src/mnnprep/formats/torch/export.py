@@ -212,7 +212,8 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
         raise RefusedError(
             "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
         ) from error
-    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject)
+    external = len(list(raw.parent.iterdir())) > 1  # past 2 GiB the exporter writes a file for every tensor
+    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(raw, directory, subject)]
     shutil.rmtree(raw.parent)
     return files
 
@@ -286,6 +287,32 @@ def _export_complaint(error: BaseException) -> str:
 def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
     for value, name in [*zip(model.graph.inputs, inputs, strict=True), *zip(model.graph.outputs, outputs, strict=True)]:
         value.name = name
+
+
+def _tidy_proto(raw: Path, directory: Path, subject: Subject) -> FileRef:
+    """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to import."""
+    model = require("onnx").load(str(raw))
+    for value, spec in zip(model.graph.input, subject.specs, strict=True):
+        for dim, extent in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
+            dim.ClearField("dim_param" if isinstance(extent, int) else "dim_value")
+            setattr(dim, "dim_value" if isinstance(extent, int) else "dim_param", extent)
+    _forget(model)
+    target = directory / "model.onnx"
+    target.write_bytes(model.SerializeToString(deterministic=True))
+    return file_ref(target)
+
+
+def _forget(message: Any) -> None:
+    """Clear every ``doc_string`` and ``metadata_props`` of a model's messages, tensors' data left unread."""
+    fields = message.DESCRIPTOR.fields_by_name
+    for name in ("doc_string", "metadata_props"):
+        if name in fields:
+            message.ClearField(name)
+    for field_, value in message.ListFields():
+        if field_.name in ("graph", "node", "attribute", "g", "graphs", "functions", "input", "output", "value_info", "initializer"):
+            for item in (value,) if hasattr(value, "DESCRIPTOR") else value:
+                if hasattr(item, "DESCRIPTOR"):
+                    _forget(item)
 
 
 def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:

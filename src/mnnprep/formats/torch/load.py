@@ -14,23 +14,25 @@ from typing import Any
 import numpy as np
 
 from mnnprep.core.messages import Source
-from mnnprep.core.signature import DTYPES, TensorSpec
+from mnnprep.core.signature import DTYPES, Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.torch.structure import forward_parameters, name_examples
 
+NO_BOUND = 2**31  # sizes from here on are no sizes: torch writes infinity as such
 LIVE: dict[str, tuple[Any, Any]] = {}  # live modules by name: the one exception to the process boundary
 
 
 @dataclass
 class Loaded:
     """A source in memory, in inference mode. ``example`` maps input names to arrays, if it gave any;
-    ``dynamic`` gives the shapes that the source itself says are dynamic, by input."""
+    ``dynamic`` gives the shapes that the source itself says are dynamic, by input, ``dims`` their ranges."""
 
     module: Any
     parameters: list[str]
     example: dict[str, np.ndarray[Any, Any]]
     dynamic: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    dims: tuple[Dim, ...] = ()
     program: Any = None
     notes: list[str] = field(default_factory=list)
 
@@ -203,7 +205,13 @@ def _program(source: Source) -> Loaded:
             seen=", ".join(map(str, program.graph_signature.user_inputs)),
             next="export it with tensor inputs",
         )
-    return Loaded(_called_by_name(program, user), user, _arrays(tensors), dynamic, program)
+    dims = tuple(Dim(str(symbol), _bound(limits.lower), _bound(limits.upper)) for symbol, limits in program.range_constraints.items())
+    return Loaded(_called_by_name(program, user), user, _arrays(tensors), dynamic, dims, program)
+
+
+def _bound(limit: Any) -> int | None:
+    """A bound of a program's dimension; None for what stands for no bound."""
+    return int(limit) if str(limit).isdigit() and int(limit) < NO_BOUND else None
 
 
 def _called_by_name(program: Any, names: list[str]) -> Any:
@@ -282,7 +290,8 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
             "or let the factory return (model, example_inputs)",
         )  # fmt: skip
     specs = []
-    for name, array in loaded.example.items():
+    order = {n: i for i, n in enumerate(names)}
+    for name, array in sorted(loaded.example.items(), key=lambda item: order.get(item[0], len(order))):
         if array.dtype.name not in DTYPES:
             raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=array.dtype.name, next="use one of " + ", ".join(DTYPES))
         specs.append(TensorSpec(name, array.dtype.name, loaded.dynamic.get(name, array.shape)))

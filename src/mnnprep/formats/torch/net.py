@@ -10,7 +10,7 @@ import numpy as np
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
-from mnnprep.core.signature import TensorSpec
+from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
@@ -28,9 +28,10 @@ TRAINING_ARGUMENT = {
 class TorchNet:
     """See :class:`mnnprep.core.survey.Net`. Inputs go in by parameter name; outputs are flattened."""
 
-    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], example: Arrays | None = None) -> None:
+    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], example: Arrays | None = None, dims: tuple[Dim, ...] = ()) -> None:
         self.module = module
         self.inputs = inputs
+        self.dims = dims
         self.example = example or {}
         self.watch = Watch()
         self._precise: Any = None

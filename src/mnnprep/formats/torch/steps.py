@@ -38,7 +38,7 @@ def survey_module(job: SurveyJob) -> Survey:
     """Survey a PyTorch source, untouched but for its inference mode."""
     doing("loading the source")
     loaded = load(job.source)
-    net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example)
+    net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example, loaded.dims)
     doing("running the reference")
     found = survey(net, job.wants)
     doing("following the parameters to the outputs")
@@ -74,7 +74,7 @@ def export_module(job: ExportJob) -> Exported:
     doing("loading the source")
     loaded = load(job.source)
     specs = input_specs(loaded, job.wants.inputs)
-    arrays = base_case(TorchNet(loaded.module, specs, loaded.example), job.wants)
+    arrays = base_case(TorchNet(loaded.module, specs, loaded.example, loaded.dims), job.wants)
     materialize(loaded.module)
     subject = export.Subject(loaded, specs, arrays)
     directory = Path(job.directory)
