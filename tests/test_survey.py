@@ -431,7 +431,7 @@ def with_samples(path: Path, net: Fake | None = None, **texts: Any) -> Surveyed:
 
 def test_samples_come_first_and_give_the_range_of_what_is_synthesized(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", **{**SAMPLE, "x": SAMPLE["x"] + 1})
-    save_arrays(tmp_path / "a.npz", {"inputs/x": SAMPLE["x"], "inputs/k": SAMPLE["k"], "outputs/y": np.zeros(1)})
+    save_arrays(tmp_path / "a.npz", {"inputs/x": SAMPLE["x"], "inputs/k": SAMPLE["k"]})
     (tmp_path / "notes.txt").write_text("not a sample")
     found = with_samples(tmp_path)
     assert [c.origin for c in found.cases[:3]] == ["samples a.npz", "samples b.npz", "seed 0"]

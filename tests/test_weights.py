@@ -303,8 +303,7 @@ def test_a_pickle_that_would_run_a_command(tmp_path: Path, trained: dict[str, An
 
 
 def _unpickle(program: bytes) -> Any:
-    module = inert.pickle_module(set())
-    return module.load(io.BytesIO(program), encoding=inert.ENCODING)
+    return inert.load(io.BytesIO(program))
 
 
 def test_every_way_to_make_or_change_an_object_is_inert() -> None:

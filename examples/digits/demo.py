@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import data
 import numpy as np
 import torch
 from model import digits
 from safetensors.torch import load_file
+
+import data
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = Path("build/digits")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import data
 import torch
 from model import Digits
 from safetensors.torch import save_file
 from torch import nn
+
+import data
 
 EPOCHS = 20
 BATCH = 64

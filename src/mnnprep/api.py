@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_wants
+from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precision, make_wants
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
 from mnnprep.inspecting import Inspection, inspect_file
 from mnnprep.pipeline.verify import Verification
 from mnnprep.pipeline.verify import verify as _verify
+
+if TYPE_CHECKING:
+    from mnnprep.weights.writer import Consolidated
 
 Tell = Callable[[str], None]
 
@@ -43,6 +46,10 @@ def prepare(
     example: Any = None,
     factory_args: Mapping[str, object] | None = None,
     seed: int = 0,
+    static: bool = False,
+    fp16: bool = False,
+    weight_bits: int = 0,
+    budget: float | None = None,
     mnnconvert: str | os.PathLike[str] = "",
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = 0,
@@ -62,6 +69,8 @@ def prepare(
     *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
     range, both ends included; *ranges* maps an input to the values it takes; *memory* is in bytes (0:
     no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
+    *static* resolves the converted model's shapes for its one size.  *fp16* or *weight_bits* (8 or 4) keep its weights
+    so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place of float32's tolerance.
 
     Returns the bundle's manifest, whatever its verdict.
 
@@ -91,6 +100,8 @@ def prepare(
         trust=trust,
         mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
         limits=Limits(timeout=timeout, memory=memory),
+        precision=make_precision(fp16, weight_bits, budget),
+        static=static,
     )
     if live:
         return prepare_live(request, source, example, Path(output), force=force, tell=tell)
@@ -110,6 +121,47 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 def verify(bundle: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent) -> Verification:
     """Prove a bundle again, from the bundle alone. Raises as :func:`mnnprep.pipeline.verify.verify`."""
     return _verify(Path(bundle), limits=Limits(timeout=timeout), tell=tell)
+
+
+def consolidate(
+    source: Any,
+    output: str | os.PathLike[str] | None,
+    *,
+    ema: bool = False,
+    at: str = "",
+    strip: Iterable[str] = (),
+    drop: Iterable[str] = (),
+    rename: Iterable[str] = (),
+    join: Iterable[str] = (),
+    base: str | os.PathLike[str] = "",
+    dtype: str = "",
+    counters: bool = True,
+    factory: str = "",
+    factory_args: Mapping[str, object] | None = None,
+    hashed: bool = True,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Consolidated | None:
+    """Gather the weights of *source* into the safetensors file *output*; with None, only say what would be written.
+
+    *source* is a checkpoint (a file, an index, a directory or an fsspec URL) or a live ``torch.nn.Module``; where the module's
+    parameters are shards in a running process group, every rank must call this: rank 0 writes, the others get None.
+    *rename* are texts like ``"regex=>name"``, *join* like ``"regex=>axis"``; the rest is as in ``mnnprep consolidate --help``.
+    *progress* is called with the bytes done and those of the whole.
+
+    Raises UsageError when the call is wrong, RefusedError when the checkpoint can't be taken or the disk is too small.
+    """
+    from mnnprep.consolidating import Options, consolidate_live
+    from mnnprep.consolidating import consolidate as run
+
+    options = Options(
+        ema=ema, at=at, strip=tuple(strip), drop=tuple(drop), rename=tuple(rename), join=tuple(join), base=os.fspath(base), dtype=dtype,
+        counters=counters, factory=factory, factory_args={n: str(v) for n, v in (factory_args or {}).items()},
+    )  # fmt: skip
+    target = None if output is None else Path(output)
+    if isinstance(source, (str, os.PathLike)):
+        return run(os.fspath(source), target, options, hashed=hashed, force=force, progress=progress)
+    return consolidate_live(source, target, options, hashed=hashed, force=force, progress=progress)
 
 
 def doctor(mnnconvert: str | os.PathLike[str] = "") -> Doctor:

@@ -28,6 +28,8 @@ KNOWN: dict[str, tuple[str, str]] = {
     "cv2": ("opencv-python-headless", "caffe"),
     "ray": ("ray", "ray"),
     "jinja2": ("jinja2", "report"),
+    "fsspec": ("fsspec", "remote"),
+    "h5py": ("h5py", "hdf5"),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from mnnprep import deps
 from mnnprep.errors import RefusedError
 from mnnprep.formats.sniff import identify
 from mnnprep.formats.table import WEIGHTS_ONLY, format_of
@@ -248,6 +249,59 @@ def _program_leftovers(nodes: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _read_prototxt(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.caffe.summary import read_prototxt
+
+    found = read_prototxt(path)
+    details = {"version": f"V{found.version}", "name": found.name, "rules": found.rules}
+    return {"signature": Ports(found.inputs, found.outputs), "ops": found.layers, "leftovers": found.training, "details": details}
+
+
+def _read_caffemodel(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.caffe.summary import read_caffemodel
+
+    found = read_caffemodel(path)
+    leftovers = [f"{name}: a layer of training" for name in found.training]
+    if found.gradient_bytes:
+        leftovers.append(f"{found.gradient_bytes} bytes of gradients (diff)")
+    details = {"version": f"V{found.version}", "name": found.name, "tensors": found.blobs}
+    return {"ops": found.layers, "parameters": found.parameters, "leftovers": tuple(leftovers), "details": details}
+
+
+def _read_mnn(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.mnn_file.summary import read_summary
+
+    found = read_summary(path)
+    return {
+        "signature": Ports(found.inputs, found.outputs),
+        "ops": found.ops,
+        "parameters": found.parameters,
+        "leftovers": ("it was made for training (usage TRAIN)",) if found.usage == "TRAIN" else (),
+        "warnings": _version_warnings(found.version),
+        "details": {
+            "version": found.version or "not stated: from before 1.2",
+            "source": found.source,
+            "usage": found.usage,
+            "layouts": found.layouts,
+            "weights": found.weights,
+            "subgraphs": found.subgraphs,
+            "uuid": found.uuid,
+        },
+    }
+
+
+def _version_warnings(version: str) -> list[str]:
+    """Whether the file is from a newer MNN than the one that is installed."""
+    here = deps.version("MNN")
+    if here and version and _release(version) > _release(here):
+        return [f"it was written by MNN {version}, newer than the {here} that is installed: operators may be unknown; pip install -U MNN"]
+    return []
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
 def _in_training(modules: tuple[str, ...]) -> tuple[str, ...]:
     if not modules:
         return ()
@@ -266,4 +320,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "torch-module": _read_module,
     "torch-weights": _read_pickle,
     "safetensors": _read_safetensors,
+    "caffe-prototxt": _read_prototxt,
+    "caffemodel": _read_caffemodel,
+    "mnn": _read_mnn,
 }

@@ -16,6 +16,8 @@ COMMANDS = {
     "prepare": ("mnnprep.cli.prepare", "Prepare a model for MNN and prove the result."),
     "inspect": ("mnnprep.cli.inspect", "Say what a file is: format, signature, operators, parameters."),
     "verify": ("mnnprep.cli.verify", "Prove a bundle again, from the bundle alone."),
+    "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
+    "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
     "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
     "doctor": ("mnnprep.cli.doctor", "Say what is installed, which formats work and what to install."),
 }

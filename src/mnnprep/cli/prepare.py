@@ -23,6 +23,10 @@ from mnnprep.cli.main import echo_json
 @click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: an .npz by input names, an .npy, or a directory of them.")
 @click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The seed of synthesized inputs.")
+@click.option("--static", is_flag=True, help="Resolve the converted model's shapes for the one size that it takes.")
+@click.option("--fp16", is_flag=True, help="Keep the converted model's weights as float16.")
+@click.option("--weight-bits", default=None, type=click.Choice(["8", "4"]), help="Keep the converted model's weights as integers of 8 or 4 bits.")
+@click.option("--budget", default=None, type=float, metavar="DB", help="The least SQNR accepted with --fp16 (default 50) or --weight-bits (30).")
 @click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
 @click.option("--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: no limit).")
@@ -31,8 +35,8 @@ from mnnprep.cli.main import echo_json
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
-    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], seed: int, mnnconvert: str, timeout: float, memory: str,
-    trust: bool, force: bool, as_json: bool,
+    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], seed: int, static: bool, fp16: bool, weight_bits: str | None,
+    budget: float | None, mnnconvert: str, timeout: float, memory: str, trust: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
 
@@ -42,13 +46,14 @@ def command(
     """
     from pathlib import Path
 
-    from mnnprep.core.request import Limits, Request, make_wants, parse_factory_args, parse_size
+    from mnnprep.core.request import Limits, Request, make_precision, make_wants, parse_factory_args, parse_size
     from mnnprep.pipeline.prepare import prepare
 
     request = Request(
         source=source, weights=weights, to=to, method=method, opset=opset, wants=make_wants(inputs, dims, ranges, samples, seed),
         factory_args=parse_factory_args(factory_args), trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
-        limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0),
+        limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0), precision=make_precision(fp16, int(weight_bits or 0), budget),
+        static=static,
     )  # fmt: skip
     started = time.monotonic()
     manifest = prepare(request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True))

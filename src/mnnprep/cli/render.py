@@ -35,6 +35,7 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _attempts(console, manifest)
     _errors(console, manifest.evidence)
     _sizes(console, manifest)
+    _precision(console, manifest.evidence)
     _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims)))
     rows = [(digest.plain(f.path), digest.size_text(f.size)) for f in _headliners(manifest)]
     _section(console, f"files in {digest.plain(target)}", _table(["", ">"], rows))
@@ -131,6 +132,17 @@ def _sizes(console: Console, manifest: Manifest) -> None:
     if rows:
         head = ["dimension", "size", "artifact", "MNN", ""]
         _section(console, "tolerance used, per size", _table(["", ">", ">", ">", ""], rows, head))
+
+
+def _precision(console: Console, evidence: Sequence[Check]) -> None:
+    """What a lower precision of the weights costs."""
+    for check in (c for c in evidence if c.check == "precision"):
+        figures = {name: digest.number(value) for name, value in check.numbers.items() if isinstance(value, float)}
+        facts = {"weights": digest.plain(check.subject), "size": digest.size_text(int(str(check.numbers["bytes"])))}
+        facts["SQNR"] = f"{figures['sqnr_db']} dB, at least {figures['least_sqnr_db']} dB" if "sqnr_db" in figures else "no error"
+        if "rows" in check.numbers:
+            facts["same first choice"] = f"{check.numbers['same_top1']} of {check.numbers['rows']} rows"
+        _section(console, "cost of the precision", _pairs(facts))
 
 
 def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:

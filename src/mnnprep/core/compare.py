@@ -20,6 +20,7 @@ WIDENING = 10.0  # times the source's measured noise floor
 LARGEST = 1e300  # what a ratio beyond a float is written as
 CEILING = 1e-2  # of max|ref|: beyond, the model can't be told from its noise
 HALF_SQNR = 50.0  # dB: weights as float16
+QUANTIZED_SQNR = 30.0  # dB: weights as integers; less only where the caller says so
 
 
 class Tolerance(msgspec.Struct, frozen=True):

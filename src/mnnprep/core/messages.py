@@ -14,7 +14,8 @@ from mnnprep.core.signature import Dim, Signature, TensorSpec
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user has. ``kind`` is a row of `formats.table`; ``path`` a file, a directory or a factory.
+    """What the user has. ``kind`` is a row of `formats.table`; ``path`` a file, a directory or a factory; ``weights`` a
+    checkpoint for a factory, or the second file of a format that has two.
 
     ``search_path`` is where the user's own modules are found (never given to a step that runs an artifact).
     """
@@ -76,7 +77,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
     or None when the artifact's own file says it all; ``decides`` names the places of the source where a
     value decides what is computed, ``one_sided`` those where every input tried decided alike; ``swept`` lists per dimension the sizes for
-    which a case exists, ``infeasible`` those the source itself refuses with its message.
+    which a case exists, ``infeasible`` those the source itself refuses with its message; ``opinion`` holds
+    the same cases with the outputs of a third runtime, to say who stands alone where the reference and MNN disagree.
     """
 
     signature: Signature
@@ -91,6 +93,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     infeasible: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
     parameters: int = 0
     notes: list[str] = msgspec.field(default_factory=list)
+    opinion: list[CaseFile] = msgspec.field(default_factory=list)
 
 
 class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +138,18 @@ class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     source: str = ""
     source_model: str = ""
+
+
+class TextJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Write the MNN model ``source`` as JSON to ``target``, or the other way round."""
+
+    source: str
+    target: str
+    from_json: bool
+
+
+class TextWritten(msgspec.Struct, frozen=True):
+    file: FileRef
 
 
 class LocateJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from mnnprep.core.compare import HALF_SQNR, QUANTIZED_SQNR
 from mnnprep.core.messages import Wants
 from mnnprep.core.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
 from mnnprep.errors import UsageError
@@ -27,8 +28,45 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("a memory limit is below zero", seen=str(self.memory), next="give a size, for example --memory 8GB")
 
 
+class Precision(msgspec.Struct, frozen=True, kw_only=True):
+    """How the converted model keeps its weights: as they are, as float16, or as integers of ``weight_bits`` (8 or 4; 0: not).
+
+    ``budget`` is the least SQNR, in dB, at which it is still accepted; None stands for the kind's own.
+    """
+
+    fp16: bool = False
+    weight_bits: int = 0
+    budget: float | None = None
+
+    @property
+    def reduced(self) -> bool:
+        return self.fp16 or bool(self.weight_bits)
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """The SQNR to reach; None where float32's own tolerance holds."""
+        if not self.reduced:
+            return None
+        return self.budget if self.budget is not None else (QUANTIZED_SQNR if self.weight_bits else HALF_SQNR)
+
+
+def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | None = None) -> Precision:
+    """``--fp16``, ``--weight-bits`` and ``--budget``, checked. Raises UsageError."""
+    if weight_bits not in (0, 4, 8):
+        raise UsageError("--weight-bits takes 8 or 4", seen=str(weight_bits), next="give --weight-bits 8")
+    if fp16 and weight_bits:
+        raise UsageError(
+            "the weights are kept as float16 or as integers, not both", seen=f"--fp16 --weight-bits {weight_bits}", next="give one of them"
+        )
+    if budget is not None and not (fp16 or weight_bits):
+        raise UsageError("--budget goes with --fp16 or --weight-bits", seen=f"{budget:g} dB", next="leave it out: float32 has its own tolerance")
+    return Precision(fp16=fp16, weight_bits=weight_bits, budget=budget)
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """``source`` is a path or a factory; ``to`` empty means the format's default, then the next.
+
+    ``static``: the converted model takes one size only, for which MNN resolves all shapes beforehand.
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
     """
@@ -43,6 +81,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     trust: bool = False
     mnnconvert: str = ""
     limits: Limits = Limits()
+    precision: Precision = Precision()
+    static: bool = False
 
 
 def make_wants(inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0) -> Wants:

@@ -18,6 +18,7 @@ import numpy as np
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import Arrays, file_ref, save_arrays
+from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, check_range, is_mask, read_samples, sizes_of, synthesize
 from mnnprep.core.messages import CaseFile, Wants
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
@@ -153,13 +154,14 @@ def survey(net: Net, wants: Wants) -> Surveyed:
             raise UsageError(
                 "the source does not take a sample", seen=f"{name}: {error}", next="give inputs that the source computes with, or mend it"
             ) from error
+    given = compare_given(wants.samples, [(c.origin, c.outputs) for c in cases])
     seeds = range(wants.seed, wants.seed + (LEAST_CASES if not dims else 2))
     cases += _synthesized(net, specs, base, seeds, ranges, enough=len(cases) >= LEAST_CASES)
     out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
     _sweep(net, specs, dims, base, ranges, wants.seed, out)
     out.noise = _noise(source, out.cases, wants.seed)
     _search_sensitivity(net, specs, base, ranges, wants, out)
-    out.checks.append(passed("reference", numbers={"cases": len(out.cases)}))
+    out.checks += [passed("reference", numbers={"cases": len(out.cases)}), *given]
     determinism = _determinism(source, out.cases)
     out.checks.append(determinism)
     out.checks.append(_vacuity(out))

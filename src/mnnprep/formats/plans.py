@@ -15,6 +15,8 @@ from mnnprep.errors import UsageError
 class ArtifactFormat:
     """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it.
 
+    ``packaged``: the converter in the MNN package has that frontend.  ``second_file``: the converter takes the
+    artifact's second file beside the first.
     ``locate`` is the step that finds the nodes of an operator, empty where there is none.
     """
 
@@ -25,6 +27,8 @@ class ArtifactFormat:
     frontend: str
     runtime: str
     locate: str = ""
+    packaged: bool = True
+    second_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Plan:
     """How a kind of source is prepared.
 
     ``load`` is the step that loads it once for the others, where that is slow; ``weights_in_file``: the
-    source is its own record of weights.
+    source is its own record of weights; ``complete`` is the function, called before any worker starts, that finds
+    and checks the second file of a format that has two: ``(path, kind, other, wants) -> (kind, path, weights)``.
     """
 
     framework: str
@@ -56,6 +61,7 @@ class Plan:
     export: str
     methods: tuple[Attempt, ...]
     weights_in_file: bool = False
+    complete: str = ""
     load: str = ""
 
     def targets(self) -> tuple[str, ...]:
@@ -82,6 +88,10 @@ class Plan:
 
 
 LIVE_MODULE = "mnnprep.formats.torch.live"  # takes a live object for the time of a run
+_CAFFE_STEPS = "mnnprep.formats.caffe.steps"
+_MNN_STEPS = "mnnprep.formats.mnn_file.steps"
+_MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
+_CAFFE_PRELOAD = ("numpy",)  # OpenCV is loaded by the step, where it is there: without it the verdict is unproven, not a refusal
 
 ARTIFACTS = {
     "onnx": ArtifactFormat(
@@ -94,8 +104,18 @@ ARTIFACTS = {
         "mnnprep.formats.onnx.steps:locate",
     ),
     "torchscript": ArtifactFormat(
-        "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch"
+        "torchscript",
+        "mnnprep.formats.torch.steps:run_script",
+        "mnnprep.formats.torch.steps:compare_script_weights",
+        ("torch",),
+        "TORCH",
+        "torch",
+        packaged=False,
     ),
+    "caffe": ArtifactFormat(
+        "caffe", f"{_CAFFE_STEPS}:run_pair", f"{_CAFFE_STEPS}:compare_pair_weights", _CAFFE_PRELOAD, "CAFFE", "cv2", second_file=True
+    ),
+    "mnn": ArtifactFormat("mnn", f"{_MNN_STEPS}:run_file", f"{_MNN_STEPS}:compare_weights", _MNN_PRELOAD, "MNN", "MNN"),
 }
 
 _ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
@@ -113,6 +133,11 @@ def _torch(methods: Sequence[Attempt]) -> Plan:
 
 _MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _ONNX_SCRIPT, _TRACE, _SCRIPT))
 
+_CAFFE = Plan(
+    "caffe", _CAFFE_PRELOAD, f"{_CAFFE_STEPS}:survey_pair", f"{_CAFFE_STEPS}:export_pair",
+    (Attempt("upgrade", "caffe"), Attempt("onnx", "onnx", 13)), complete="mnnprep.formats.caffe.pair:complete",
+)  # fmt: skip
+
 PLANS: dict[str, Plan] = {
     "onnx": Plan(
         "onnx", ("numpy", "onnx", "onnxruntime"), "mnnprep.formats.onnx.steps:survey_file", "mnnprep.formats.onnx.steps:copy",
@@ -122,6 +147,11 @@ PLANS: dict[str, Plan] = {
     "torch-module": _MODULE,
     "live": _MODULE,
     "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 17), Attempt("copy", "torchscript"))),
+    "mnn": Plan(
+        "mnn", _MNN_PRELOAD, f"{_MNN_STEPS}:survey_file", f"{_MNN_STEPS}:copy", (Attempt("copy", "mnn"),), weights_in_file=True,
+    ),
+    "caffe-prototxt": _CAFFE,
+    "caffemodel": _CAFFE,
     "exported-program": _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _TRACE)),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import foreign, torch_files
+from mnnprep.formats.caffe.versions import V0_TYPES
 from mnnprep.formats.onnx.wire import LENGTH, VARINT, Buffer, WireError, fields, mapped
 from mnnprep.formats.safetensors_header import looks_like_safetensors, read_header
 from mnnprep.formats.table import FORMATS
@@ -163,9 +164,21 @@ def _message_kind(data: Buffer, found: set[tuple[int, int]], first_of: dict[int,
         return "onnx"
     if (100, LENGTH) in found or (2 in first_of and {(4, LENGTH), (5, VARINT)} <= _fields_at(data, first_of[2])):
         return "caffemodel"  # LayerParameter layer = 100; V1LayerParameter layers = 2 with name = 4, type = 5
+    if 2 in first_of and _is_v0_layer(data, first_of[2]):
+        return "caffemodel"
     if found and found <= {(1, LENGTH), (2, LENGTH), (3, VARINT), (4, LENGTH)} and 1 in first_of:
         return "frozen-graph" if {(1, LENGTH), (2, LENGTH)} <= _fields_at(data, first_of[1]) else ""
     return ""
+
+
+def _is_v0_layer(data: Buffer, extent: tuple[int, int]) -> bool:
+    """Whether the message is a connection of Caffe's V0: V0LayerParameter layer = 1, with name = 1 and type = 2, one of V0's."""
+    try:
+        layers = [(first, last) for number, wire, first, last in fields(data, *extent) if (number, wire) == (1, LENGTH)]
+        types = [data[a:b] for layer in layers[:1] for number, wire, a, b in fields(data, *layer) if (number, wire) == (2, LENGTH)]
+    except (WireError, IndexError):
+        return False
+    return any(kind.decode("latin-1") in V0_TYPES for kind in types)
 
 
 def _fields_at(data: Buffer, extent: tuple[int, int]) -> set[tuple[int, int]]:

@@ -51,9 +51,9 @@ FORMATS: tuple[Format, ...] = (
     Format("keras", "Keras model", "tensorflow", (".keras",), "", "tensorflow", _TENSORFLOW),
     Format("keras-h5", "Keras HDF5 model", "tensorflow", (".h5", ".hdf5"), "", "tensorflow", _TENSORFLOW),
     Format("tflite", "TensorFlow Lite model", "tflite", (".tflite", ".lite"), "", "tflite", ("tflite", "onnx")),
-    Format("caffe-prototxt", "Caffe network", "caffe", (".prototxt",), "", "caffe", _CAFFE),
-    Format("caffemodel", "Caffe weights", "caffe", (".caffemodel",), "", "caffe", _CAFFE),
-    Format("mnn", "MNN model", "mnn", (".mnn",), "", "", ("mnn",)),
+    Format("caffe-prototxt", "Caffe network", "caffe", (".prototxt",), "mnnprep.formats.caffe", "caffe", _CAFFE),
+    Format("caffemodel", "Caffe weights file", "caffe", (".caffemodel",), "mnnprep.formats.caffe", "caffe", _CAFFE),
+    Format("mnn", "MNN model", "mnn", (".mnn",), "mnnprep.formats.mnn_file", "", ("mnn",)),
 )
 
 WEIGHTS_ONLY = frozenset({"torch-weights", "safetensors"})  # a model only together with a factory

@@ -47,7 +47,8 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     of the artifact: the id that MNN would draw at random is made from it, so that the same artifact
     gives the same bytes.  ``converter`` is the path of an executable that takes MNNConvert's options;
     empty stands for the one in the MNN package.  ``timeout``, in seconds, ends an executable (the
-    package's converter runs in this process: its limit is the worker's).
+    package's converter runs in this process: its limit is the worker's).  ``fp16`` and ``weight_bits`` (8 or 4, 0: not)
+    have the weights of convolutions and matrix products kept so; ``static`` resolves the shapes for the sizes that the model has.
     """
 
     model: str
@@ -57,6 +58,9 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     converter: str = ""
     extra_model: str = ""
     timeout: float = 600.0
+    fp16: bool = False
+    weight_bits: int = 0
+    static: bool = False
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +159,11 @@ def _arguments(job: ConvertJob, output: Path, parameters: Path) -> list[str]:
     """MNNConvert's options, all paths absolute."""
     model = os.path.abspath(job.model)
     files = ["--prototxt", model, "--modelFile", os.path.abspath(job.extra_model)] if job.extra_model else ["--modelFile", model]
-    return ["-f", job.frontend, *files, "--MNNModel", str(output), "--bizCode", BIZ_CODE, "--compressionParamsFile", str(parameters)]
+    kept = ["--saveStaticModel"] if job.static else []
+    kept += ["--fp16"] if job.fp16 else []
+    if job.weight_bits:
+        kept += ["--weightQuantBits", str(job.weight_bits)]
+    return ["-f", job.frontend, *files, "--MNNModel", str(output), "--bizCode", BIZ_CODE, "--compressionParamsFile", str(parameters), *kept]
 
 
 def _remove(*paths: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import CaseFile, Exported, ExportJob, Located, LocateJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
+from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
 from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
@@ -25,7 +27,8 @@ from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import ACCURATE_HINTS, NARROWED_OUTPUTS, MnnRunJob
 from mnnprep.mnn.torch_frontend import unregistered
 from mnnprep.pipeline.workers import Workers
-from mnnprep.proof.judge import compare_run, dimension_checks, repeated
+from mnnprep.proof.cost import precision_cost
+from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
 from mnnprep.rules.steps import Fired, Repaired, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
 
@@ -62,14 +65,15 @@ class Tried:
     converter_version: str = ""
     repairs: list[Fired] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
+    ran: Ran | None = None  # in MNN
 
     def status(self, name: str) -> Status | None:
         """The status of a check, None where it was not asked."""
         return next((c.status for c in self.checks if c.check == name), None)
 
     def repairable(self) -> bool:
-        """Whether the artifact is right and MNN refuses it or computes something else."""
-        right = self.exported is not None and self.status("artifact_compare") is Status.PASSED
+        """Whether the artifact is right, of the format that rules rewrite, and MNN refuses it or computes something else."""
+        right = self.exported is not None and self.exported.format == "onnx" and self.status("artifact_compare") is Status.PASSED
         return right and Status.FAILED in (self.status("mnn_convert"), self.status("mnn_compare"))
 
     @property
@@ -95,7 +99,18 @@ def describe(failure: StepFailed) -> str:
 class Judge:
     """Judges attempts against one survey."""
 
-    def __init__(self, workers: Workers, survey: Survey, source: Source, *, private: list[str], mnnconvert: str, tell: Tell) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        survey: Survey,
+        source: Source,
+        *,
+        private: list[str],
+        mnnconvert: str,
+        tell: Tell,
+        precision: Precision | None = None,
+        static: bool = False,
+    ) -> None:
         self.workers = workers
         self.survey = survey
         self.source = source
@@ -103,6 +118,9 @@ class Judge:
         self.mnnconvert = mnnconvert
         self.tell = tell
         self.tolerance = Tolerance(noise=survey.noise)
+        self.precision = precision or Precision()
+        self.static = static
+        self.mnn_tolerance = Tolerance(noise=survey.noise, sqnr_db=self.precision.sqnr_db)
 
     def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
         """Wait for the export, then run, convert and compare what it made."""
@@ -181,12 +199,14 @@ class Judge:
         assert tried.exported is not None and tried.directory is not None
         kind = ARTIFACTS[tried.exported.format]
         model = str(tried.directory / Path(tried.exported.files[0].path).name)
-        seed = tried.exported.files[0].sha256
+        seed = _seed(tried.exported.files)
         self.tell(f"running the artifact in {kind.runtime}, converting it to MNN")
         running = self._start_run(kind, model)
         convert_job = ConvertJob(
             model=model, frontend=kind.frontend, uuid_seed=seed, directory=str(self.workers.directory("convert")),
-            converter=self.mnnconvert, timeout=self.workers.limits.timeout,
+            extra_model=str(tried.directory / Path(tried.exported.files[1].path).name) if kind.second_file else "",
+            converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16, weight_bits=self.precision.weight_bits,
+            static=self.static,
         )  # fmt: skip
         converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)
         source_weights = self.survey.weights.path if self.survey.weights else ""
@@ -236,15 +256,15 @@ class Judge:
             ]
             return None
         tried.checks.append(passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}))
-        check = self._compare("artifact_compare", ran, {})
+        check = self._compare("artifact_compare", ran, {}, self.tolerance)
         tried.checks.append(check)
         return check
 
-    def _compare(self, name: str, ran: Ran, narrowing: dict[str, str]) -> Check:
+    def _compare(self, name: str, ran: Ran, narrowing: dict[str, str], tolerance: Tolerance) -> Check:
         random = next((c for c in self.survey.checks if c.check == "determinism" and c.status is Status.FAILED), None)
         if random is not None:
             return not_run(name, "the source gives other numbers each time, so there is nothing to compare with")
-        return compare_run(name, self.survey.cases, ran, self.tolerance, narrowing)
+        return compare_run(name, self.survey.cases, ran, tolerance, narrowing)
 
     def _mnn_checks(self, tried: Tried, converting: Future[Reply[Converted]]) -> Check | None:
         converted = self._conversion(tried, converting)
@@ -261,7 +281,7 @@ class Judge:
             return None
         self.tell("running it in MNN, twice")
         check = self._run_mnn(tried, converted.file.path, {})
-        if check is not None and only_imprecise(check):
+        if check is not None and not self.precision.reduced and only_imprecise(check):
             self.tell("running it in MNN with more accurate settings")
             accurate = self._run_mnn(tried, converted.file.path, ACCURATE_HINTS)
             if accurate is not None and accurate.status is Status.PASSED:
@@ -271,6 +291,10 @@ class Judge:
         if check is None:
             return None
         tried.checks.append(check)
+        if self.precision.reduced and tried.ran is not None:
+            tried.checks.append(precision_cost(self.survey.cases, tried.ran, check, self.precision, converted.file.size))
+        if check.status is Status.FAILED and self.survey.opinion and tried.ran is not None:
+            tried.checks.append(standing(self.survey.opinion, tried.ran, self.survey.checks, self.tolerance))
         return check
 
     def _run_mnn(self, tried: Tried, model: str, hints: dict[str, int]) -> Check | None:
@@ -283,8 +307,8 @@ class Judge:
         except StepFailed as failure:
             tried.checks.append(failed("mnn_compare", f"MNN's runtime {describe(failure)}"))
             return None
-        tried.narrowed, tried.narrowed_inputs = first.narrowed, first.narrowed_inputs
-        return repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS), first, second, self.tolerance, cases=again)
+        tried.ran, tried.narrowed, tried.narrowed_inputs = first, first.narrowed, first.narrowed_inputs
+        return repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance), first, second, self.tolerance, cases=again)
 
     def _start_mnn(self, tried: Tried, model: str, cases: list[CaseFile], *, fresh: bool, hints: dict[str, int]) -> Future[Reply[Ran]]:
         job = MnnRunJob(
@@ -325,6 +349,13 @@ class Judge:
         except StepFailed:
             return []
         return nodes[:SHOWN_NODES] + ([f"and {len(nodes) - SHOWN_NODES} more"] if len(nodes) > SHOWN_NODES else [])
+
+
+def _seed(files: list[FileRef]) -> str:
+    """What the converted model's id is made from: the artifact's hash, or that of all its files' hashes."""
+    if len(files) == 1:
+        return files[0].sha256
+    return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()
 
 
 def _frontend_operators(operators: list[str]) -> Check:

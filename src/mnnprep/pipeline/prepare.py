@@ -77,7 +77,10 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
             survey = surveying.result().value
         except StepFailed as failure:
             raise _refusal(failure) from failure
-        judge = Judge(workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell)
+        _require_one_size(request, survey)
+        judge = Judge(
+            workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static
+        )
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):
             if skip(attempt, request, survey, history):
@@ -91,7 +94,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
                 if repaired is not None:
                     history.append(repaired)
                     tell(outcome(repaired))
-            if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey)):
+            if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey) and not improvable(survey, history[-1])):
                 break
         best = choose(history)
         tell("writing the bundle")
@@ -111,6 +114,13 @@ def _load_once(workers: Workers, plan: Plan, source: Source, tell: Tell) -> None
         workers.renew(plan.preload)
 
 
+def _require_one_size(request: Request, survey: Survey) -> None:
+    """A static model has one size: every dimension must be given one."""
+    if request.static and survey.signature.dims:
+        names = ", ".join(d.name for d in survey.signature.dims)
+        raise UsageError("--static takes one size for every dimension", seen=f"open: {names}", next="fix them with --input 'x=float32[1,3,224,224]'")
+
+
 def outcome(tried: Tried) -> str:
     """One line for the progress."""
     repaired = f" with {', '.join(f.rule for f in tried.repairs)}" if tried.repairs else ""
@@ -121,7 +131,7 @@ def skip(attempt: Attempt, request: Request, survey: Survey, history: list[Tried
     """Whether an attempt would say nothing new.
 
     A later opset is tried only where MNN refused the earlier one; scripting only for a source that
-    decides on data; another format is not tried without ``--to`` where the first gave an artifact and no converter for the other is at hand.
+    decides on data; another format is not tried where the first gave an artifact and no converter for the other is at hand.
     """
     for tried in history:
         same = tried.attempt.method == attempt.method and tried.attempt.target == attempt.target
@@ -130,12 +140,18 @@ def skip(attempt: Attempt, request: Request, survey: Survey, history: list[Tried
     if attempt.for_decisions and not survey.decides:
         return True
     other = bool(history) and attempt.target != history[0].attempt.target
-    return other and not request.mnnconvert and any(t.exported for t in history)
+    return other and not ARTIFACTS[attempt.target].packaged and not request.mnnconvert and any(t.exported for t in history)
 
 
 def hopeless(survey: Survey) -> bool:
     """Whether the source alone keeps every attempt from being proven."""
     return any(c.required and c.status is not Status.PASSED for c in survey.checks)
+
+
+def improvable(survey: Survey, tried: Tried) -> bool:
+    """Whether another attempt may still be unproven where *tried* differs: the source lacks a check, and fails none."""
+    lacking = all(c.status is not Status.FAILED for c in survey.checks if c.required)
+    return lacking and tried.verdict is not Verdict.UNPROVEN
 
 
 def choose(history: list[Tried]) -> Tried:

@@ -73,7 +73,7 @@ def write_bundle(
             mnn=mnn,
             signature=signature,
             cases=cases,
-            tolerance=Tolerance(noise=survey.noise),
+            tolerance=Tolerance(noise=survey.noise, sqnr_db=request.precision.sqnr_db),
             evidence=best.checks,
             tools=_tools(plan, request, best),
             runtime=RuntimeRecord(hints=best.hints),
@@ -146,6 +146,10 @@ def _options(request: Request, source: Source) -> dict[str, Any]:
         "trust": request.trust,
         "mnnconvert": sha256(request.mnnconvert) if request.mnnconvert else "",
     }
+    if request.static:
+        options["static"] = True
+    if request.precision.reduced:
+        options["precision"] = msgspec.to_builtins(request.precision)
     if source.kind == "torch-factory":
         place, _, name = source.path.rpartition(":")
         options["factory"] = f"{Path(place).name if place.endswith('.py') else place}:{name}"
@@ -165,6 +169,8 @@ def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
     names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *(m for m in plan.preload if "." not in m)}
     if plan.framework == "torch":
         names |= {"onnxscript"}
+    elif plan.framework == "caffe":
+        names |= {"cv2"}
     versions = {name: deps.version(name) for name in sorted(names)}
     tools = {name: version for name, version in versions.items() if version} | {"mnnprep": __version__, "python": platform.python_version()}
     if request.mnnconvert and best.converter_version:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -35,10 +37,10 @@ def resolve(request: Request) -> Source:
     """
     source = _factory(request) if looks_like_factory(request.source) else _file(request)
     row = format_of(source.kind)
-    for module in plans.plan_of(source.kind).preload:
+    for module in dict.fromkeys(name.partition(".")[0] for name in plans.plan_of(source.kind).preload):  # to look for a.b would import a
         if not deps.installed(module):
             raise deps.missing(module)
-    if source.weights:
+    if source.weights and source.kind == "torch-factory":
         _check_weights(Path(source.weights))
     elif request.factory_args and source.kind != "torch-factory":
         raise UsageError("--factory-arg goes with a factory", seen=row.title, next="leave it out, or give file.py:callable as the source")
@@ -97,6 +99,8 @@ def _file(request: Request) -> Source:
     row = format_of(kind)
     if not row.prepared or kind not in plans.PLANS:
         raise RefusedError(f"this version does not prepare a {row.title}", seen=path.name, next="export the model to ONNX and prepare that")
+    if plans.plan_of(kind).complete:
+        return _completed(plans.plan_of(kind).complete, path, kind, request)
     if request.weights:
         raise UsageError("--weights goes with a factory", seen=f"{path.name}: {row.title}", next="leave --weights out: this file has its own")
     if kind == "torch-module" and not request.trust:
@@ -107,6 +111,14 @@ def _file(request: Request) -> Source:
         )  # fmt: skip
     search = [os.getcwd(), *(p for p in sys.path if p)] if kind == "torch-module" else []
     return Source(kind=kind, path=str(path), trust=request.trust, search_path=search)
+
+
+def _completed(function: str, path: Path, kind: str, request: Request) -> Source:
+    """A source of two files, both found and read as far as is needed to know that they belong together."""
+    module, _, name = function.partition(":")
+    complete = getattr(importlib.import_module(module), name)
+    kind, first, second = complete(str(path), kind, request.weights, request.wants)
+    return Source(kind=kind, path=first, weights=second)
 
 
 def _shown_imports(names: list[str]) -> str:

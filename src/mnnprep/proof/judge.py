@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mnnprep.core.compare import Tolerance, compare_outputs
-from mnnprep.core.evidence import Check, OutputError, failed, not_run, passed
+from mnnprep.core.evidence import Check, OutputError, Status, failed, not_run, passed
 from mnnprep.core.files import load_arrays
 from mnnprep.core.messages import CaseFile, Ran, Survey
 from mnnprep.core.running import case_outputs
@@ -94,6 +94,23 @@ def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance, *, cas
                 numbers=check.numbers, outputs=[*check.outputs, bad],
             )  # fmt: skip
     return check
+
+
+def standing(opinion: list[CaseFile], mnn: Ran, survey_checks: list[Check], tolerance: Tolerance) -> Check:
+    """Who stands alone where MNN and the reference disagree, by a third runtime's outputs in *opinion*; never a vote.
+
+    The verdict does not depend on it: where the reference stands alone, the check says that it is itself disputed.
+    """
+    third = next((c for c in survey_checks if c.check == "third_opinion"), None)
+    with_reference = third is not None and third.status is Status.PASSED
+    with_mnn = compare_run("standing", opinion, mnn, tolerance, {}).status is Status.PASSED
+    if with_reference and not with_mnn:
+        return passed("standing", required=False, subject="MNN", reason="MNN stands alone: the third opinion agrees with the reference")
+    if with_mnn and not with_reference:
+        reason = "the reference stands alone: the third opinion agrees with MNN, so the reference itself is disputed"
+        return failed("standing", reason, required=False, subject="reference")
+    reason = "the reference, MNN and the third opinion all differ" if not with_mnn else "the third opinion agrees with both within its tolerance"
+    return failed("standing", reason, required=False, subject="each")
 
 
 def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[list[Check], dict[str, list[int]]]:

@@ -1,6 +1,6 @@
-"""Trained weights, read safely from every layout they are saved in, into a torch model.
+"""Trained weights, read safely from every layout they are saved in: into a torch model, or into one file.
 
-``layouts`` turns a path into the objects it holds (a pickle through ``inert``, which executes
-nothing), ``select`` finds the state dict that fits among them, ``read`` does both, and ``apply``
-loads the result into a module, all of it or nothing.
+``layouts`` turns a place (``files``) into the tree of what it holds, its tensors as plans (``plan``): where their bytes
+are, none of them read, no pickle executed (``inert``).  ``select`` finds the state dict that is meant.  From there
+``apply`` loads it into a module, all of it or nothing; ``filters`` and ``writer`` make the one file of `mnnprep consolidate`.
 """

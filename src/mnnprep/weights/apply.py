@@ -52,10 +52,7 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
         RefusedError: as :func:`mnnprep.weights.read.read_state`.
     """
     torch = deps.require("torch")
-    model = torch.nn.Module.state_dict(module, keep_vars=True)
-    wanted: Tensors = {name: value for name, value in model.items() if isinstance(value, torch.Tensor)}
-    transient = {name for name, _ in module.named_buffers(remove_duplicate=False)} - wanted.keys()
-    expected = _expected(wanted, transient)
+    expected, wanted = expected_of(module)
     state = read_state(path, expected)
     notes = list(state.origin)
     tensors = dict(state.tensors)
@@ -87,6 +84,15 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
         except RuntimeError as error:
             raise UsageError("the model refused the weights", seen=str(error)[:2000], next="check that they are this model's") from error
     return notes
+
+
+def expected_of(module: torch.nn.Module) -> tuple[Expected, Tensors]:
+    """What a checkpoint must hold for *module*, and the tensors of its state dict by name."""
+    torch = deps.require("torch")
+    model = torch.nn.Module.state_dict(module, keep_vars=True)
+    wanted: Tensors = {name: value for name, value in model.items() if isinstance(value, torch.Tensor)}
+    transient = {name for name, _ in module.named_buffers(remove_duplicate=False)} - wanted.keys()
+    return _expected(wanted, transient), wanted
 
 
 def _expected(wanted: Mapping[str, torch.Tensor], transient: set[str]) -> Expected:

@@ -1,10 +1,11 @@
-"""Unpickling that executes nothing: what ``torch.load(pickle_module=...)`` takes in place of ``pickle``.
+"""Unpickling that executes nothing, and without torch.
 
 A pickle is a program whose ``GLOBAL`` instruction fetches any importable object and whose ``REDUCE``
 calls it.  Here a global is never imported.  The few that rebuild tensors and plain containers resolve
 to a builder of ours; every other one resolves to an inert class (:class:`Foreign`) that takes any
 argument, state, item or call and does nothing with them, so that configuration objects, optimizers
-and numpy scalars beside the weights are read past.
+and numpy scalars beside the weights are read past.  A tensor becomes a :class:`~mnnprep.weights.plan.Tensor`
+that says where its bytes are.
 
 Even the allowed objects are never put on the pickle's stack themselves (a ``BUILD`` instruction could
 change them for the whole process): each is wrapped in a sealed class made for this one file.
@@ -17,16 +18,36 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, Any, ClassVar
 
-from mnnprep import deps
+from mnnprep.weights import dtypes
+from mnnprep.weights.files import File
+from mnnprep.weights.plan import Tensor, packed, stored
 
 ENCODING = "bytes"  # Python 2 strings stay bytes: they may be text or binary data
+MAX_ELEMENTS = 1 << 48  # no tensor is larger: beyond, a shape is damage
 
 # Types that configuration objects refer to; inert as all others, but not worth telling a user of.
 _PLAIN_TYPES = frozenset({"bool", "bytes", "float", "frozenset", "int", "list", "long", "object", "set", "str", "tuple", "unicode"})
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """A tensor's memory, ``count`` elements of ``dtype`` (empty: untyped bytes) from the start of ``file``."""
+
+    dtype: str
+    count: int
+    file: File
+
+    @property
+    def nbytes(self) -> int:
+        return dtypes.byte_size(self.dtype or "uint8", self.count)
+
+
+# (key, element type or empty, elements, view of a larger storage as (key, offset, elements) or None) -> its bytes
+Locate = Callable[[str, str, int, tuple[str, int, int] | None], File]
 
 
 class _Sealed(type):
@@ -79,46 +100,59 @@ class Foreign(metaclass=_Sealed):
     add = append
 
 
-def pickle_module(foreign: set[str], record_bytes: Mapping[str, int] | None = None) -> Any:
-    """A stand-in for the ``pickle`` module, for one call of ``torch.load(encoding=ENCODING)``.
+def load(stream: IO[bytes], locate: Locate | None = None, foreign: set[str] | None = None) -> Any:
+    """The object that the pickle at the stream's position describes; the stream is left behind it.
 
-    The full names of the globals that were not resolved are added to *foreign*.  For a zip checkpoint
-    *record_bytes* gives the size of every storage record, by key: an id that claims another size raises
-    ``pickle.UnpicklingError`` (mapped into memory, it would read its neighbour's bytes).
+    *locate* gives the bytes of a storage.  The full names of the globals that were not resolved are
+    added to *foreign*.  Raises ``pickle.UnpicklingError``, and what a damaged pickle makes the
+    unpickler raise (ValueError, EOFError, KeyError and others).
     """
-    builders = _builders()
-    dtypes = _dtypes()
-    # torch's unpickler resolves the storages that have an element type; of the others it only asks for one.
-    untyped = _Sealed("UntypedStorage", (), {"__slots__": (), "dtype": dtypes["torch.uint8"]})
-    resolved = dtypes | {"torch.UntypedStorage": untyped, "torch.storage.UntypedStorage": untyped}
+    return _Unpickler(stream, locate, set() if foreign is None else foreign).load()
 
-    class Unpickler(pickle.Unpickler):
-        def __init__(self, file: IO[bytes], **options: Any) -> None:
-            super().__init__(file, **options)
-            self._resolved = dict(resolved)
 
-        def find_class(self, module: str, name: str, /) -> Any:
-            qualified = f"{module}.{name}"
-            if qualified not in self._resolved:
-                build = builders.get(qualified)
-                if build is None:
-                    if not (module in ("builtins", "__builtin__") and name in _PLAIN_TYPES):
-                        foreign.add(qualified)
-                    self._resolved[qualified] = _Sealed(name, (Foreign,), {"__slots__": (), "qualified": qualified})
-                else:
-                    self._resolved[qualified] = _wrapped(name, build)
-            return self._resolved[qualified]
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, stream: IO[bytes], locate: Locate | None, foreign: set[str]) -> None:
+        super().__init__(stream, encoding=ENCODING)
+        self._locate = locate
+        self._foreign = foreign
+        self._resolved: dict[str, Any] = {}
 
-        def load(self) -> Any:
-            torch_load = getattr(self, "persistent_load", None)
-            if torch_load is not None:
-                setattr(self, "persistent_load", lambda identity: _persistent(identity, torch_load, record_bytes))  # noqa: B010
-            return super().load()
+    def find_class(self, module: str, name: str, /) -> Any:
+        qualified = f"{module}.{name}"
+        if qualified not in self._resolved:
+            self._resolved[qualified] = self._resolve(module, name, qualified)
+        return self._resolved[qualified]
 
-    def load(file: IO[bytes], **options: Any) -> Any:
-        return Unpickler(file, **options).load()
+    def _resolve(self, module: str, name: str, qualified: str) -> Any:
+        if qualified in _BUILDERS:
+            return _wrapped(name, _BUILDERS[qualified])
+        if module in ("torch", "torch.cuda", "torch.storage") and (name in dtypes.STORAGES or name in ("UntypedStorage", "TypedStorage")):
+            return _Sealed(name, (), {"__slots__": (), "element": dtypes.STORAGES.get(name, "")})
+        if module == "torch" and dtypes.known(name):
+            return _Sealed(name, (), {"__slots__": (), "element": name})
+        if not (module in ("builtins", "__builtin__") and name in _PLAIN_TYPES):
+            self._foreign.add(qualified)
+        return _Sealed(name, (Foreign,), {"__slots__": (), "qualified": qualified})
 
-    return SimpleNamespace(__name__="mnnprep.weights.inert", Unpickler=Unpickler, load=load)
+    def persistent_load(self, identity: Any) -> Any:
+        """A storage, or the class of a pickled module (whose source stands beside it, and is not looked at)."""
+        if not isinstance(identity, tuple) or not identity:
+            raise pickle.UnpicklingError(f"a persistent id that is not a tuple: {identity!r:.80}")
+        kind = identity[0]
+        if kind in ("module", b"module"):
+            return identity[1]
+        if kind not in ("storage", b"storage") or self._locate is None:
+            raise pickle.UnpicklingError(f"a persistent id of an unknown kind: {kind!r:.80}")
+        _, storage, key, _location, count, *rest = identity
+        element = getattr(storage, "element", None)
+        if not isinstance(element, str) or not isinstance(count, int) or not 0 <= count <= MAX_ELEMENTS:
+            raise pickle.UnpicklingError(f"a storage of an unknown type: {getattr(storage, 'qualified', storage)!s:.80}, {count!r:.20} elements")
+        view = (_text(rest[0][0]), int(rest[0][1]), int(rest[0][2])) if rest and rest[0] is not None else None
+        return Storage(element, count, self._locate(_text(key), element, count, view))
+
+
+def _text(key: Any) -> str:
+    return key.decode("latin1") if isinstance(key, bytes) else str(key)
 
 
 def _wrapped(name: str, build: Callable[..., Any]) -> type:
@@ -126,86 +160,78 @@ def _wrapped(name: str, build: Callable[..., Any]) -> type:
     return _Sealed(name, (), {"__slots__": (), "__new__": lambda cls, *args: build(*args)})
 
 
-def _persistent(identity: Any, torch_load: Callable[[Any], Any], record_bytes: Mapping[str, int] | None) -> Any:
-    """Resolve a persistent id: a storage by torch's own function, the source of a class by nothing."""
-    if not isinstance(identity, tuple) or not identity:
-        raise pickle.UnpicklingError(f"a persistent id that is not a tuple: {identity!r:.80}")
-    kind = identity[0]
-    if kind in ("module", b"module"):  # (module, class, source file, source): torch would compare, and could write, files
-        return identity[1]
-    if kind not in ("storage", b"storage"):
-        raise pickle.UnpicklingError(f"a persistent id of an unknown kind: {kind!r:.80}")
-    _, storage, key, location, count, *view = identity
-    size = count * storage.dtype.itemsize
-    if record_bytes is not None and record_bytes.get(str(key)) != size:
-        raise pickle.UnpicklingError(f"storage {key} claims {size} bytes; its record holds {record_bytes.get(str(key))}")
-    return torch_load((kind, storage, key, location, count, *view))
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: str = "") -> Tensor:
+    """A tensor in *storage*; raises unless it lies inside."""
+    if not isinstance(storage, Storage):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    element = dtype or storage.dtype
+    shape, strides = tuple(int(n) for n in size), tuple(int(n) for n in stride)
+    offset = int(offset)
+    if not element or offset < 0 or len(shape) != len(strides) or min((*shape, *strides), default=0) < 0:
+        raise pickle.UnpicklingError(f"a tensor of shape {shape} with strides {strides} at {offset}")
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if 0 not in shape and dtypes.byte_size(element, last + 1) > storage.nbytes:
+        raise pickle.UnpicklingError(f"a tensor of shape {shape} reaches beyond its storage of {storage.nbytes} bytes")
+    if max(shape, default=0) > MAX_ELEMENTS:
+        raise pickle.UnpicklingError(f"a tensor of shape {shape}")
+    return stored(element, shape, storage.file, dtypes.byte_size(element, offset), None if packed(shape, strides) else strides)
 
 
-def _check_within(storage: Any, dtype: Any, offset: int, size: Any, stride: Any) -> None:
-    """Raise unless the tensor lies in its storage: torch would enlarge the storage by bytes that nothing set."""
-    if offset < 0 or len(size) != len(stride) or min((*size, *stride), default=0) < 0:
-        raise pickle.UnpicklingError(f"a tensor of shape {tuple(size)} with strides {tuple(stride)} at {offset}")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    available = storage._untyped_storage.nbytes()
-    if 0 not in size and (last + 1) * dtype.itemsize > available:
-        raise pickle.UnpicklingError(f"a tensor of shape {tuple(size)} reaches beyond its storage of {available} bytes")
+def _tensor_v2(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    return _tensor(storage, offset, size, stride)
 
 
-def _dtypes() -> dict[str, Any]:
-    """Torch's element types, by full name."""
-    torch = deps.require("torch")
-    return {f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+def _tensor_v3(storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, *_: Any) -> Tensor:
+    return _tensor(storage, offset, size, stride, getattr(dtype, "element", ""))
 
 
-def _builders() -> dict[str, Callable[..., Any]]:
-    """What the allowed globals do, by full name. Parameters become plain tensors; gradients and hooks are dropped."""
-    torch = deps.require("torch")
+def _first(data: Any = None, *_: Any) -> Any:
+    return data
 
-    def tensor(storage: Any, offset: int, size: Any, stride: Any) -> Any:
-        return tensor_v2(storage, offset, size, stride)
 
-    def tensor_v2(storage: Any, offset: int, size: Any, stride: Any, gradient: Any = False, hooks: Any = None, metadata: Any = None) -> Any:
-        _check_within(storage, storage.dtype, offset, size, stride)
-        return torch._utils._rebuild_tensor_v2(storage, offset, tuple(size), tuple(stride), False, OrderedDict(), metadata)
+def _from_type(function: Callable[..., Any], new_type: Any, args: Any, state: Any = None) -> Any:
+    return function(*args)
 
-    def tensor_v3(storage: Any, offset: int, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, metadata: Any = None) -> Any:
-        _check_within(storage, dtype, offset, size, stride)
-        return torch._utils._rebuild_tensor_v3(storage, offset, tuple(size), tuple(stride), False, OrderedDict(), dtype, metadata)
 
-    def first(data: Any = None, *_: Any) -> Any:
-        return data
+def _encode(text: str, encoding: Any = "latin1", *_: Any) -> bytes:
+    """How protocol 2 writes bytes."""
+    if encoding not in ("latin1", "latin-1", b"latin1"):
+        raise pickle.UnpicklingError(f"bytes in an unexpected encoding: {encoding!r:.80}")
+    return text.encode("latin1")
 
-    def from_type(function: Callable[..., Any], new_type: Any, args: Any, state: Any = None) -> Any:
-        return function(*args)
 
-    def encode(text: str, encoding: str = "latin1", *_: Any) -> bytes:  # how protocol 2 writes bytes
-        if encoding not in ("latin1", "latin-1", b"latin1"):
-            raise pickle.UnpicklingError(f"bytes in an unexpected encoding: {encoding!r:.80}")
-        return text.encode("latin1")
+def _mapping(*args: Any) -> dict[Any, Any]:
+    return dict(*(a for a in args[-1:] if isinstance(a, (dict, list, tuple))))
 
-    def mapping(*args: Any) -> dict[Any, Any]:
-        return dict(*(a for a in args[-1:] if isinstance(a, (dict, list, tuple))))
 
-    table: dict[str, Callable[..., Any]] = {
-        "_codecs.encode": encode,
-        "builtins.dict": dict,
-        "__builtin__.dict": dict,
-        "collections.OrderedDict": OrderedDict,
-        "collections.Counter": mapping,
-        "collections.defaultdict": mapping,
-        "torch.Size": lambda *args: torch.Size(*args),
-        "torch.device": lambda *args: torch.device(*args),
-        "torch.nn.parameter.Parameter": first,
-        "torch.nn.parameter.Buffer": first,
-        "torch._utils._rebuild_tensor": tensor,
-        "torch._utils._rebuild_tensor_v2": tensor_v2,
-        "torch._utils._rebuild_tensor_v3": tensor_v3,
-        "torch._utils._rebuild_parameter": first,
-        "torch._utils._rebuild_parameter_with_state": first,
-        "torch._utils._rebuild_device_tensor_from_cpu_tensor": lambda data, dtype, *_: data.to(dtype),
-    }
-    for module in ("torch._tensor", "torch.tensor"):
-        table[f"{module}._rebuild_from_type"] = from_type
-        table[f"{module}._rebuild_from_type_v2"] = from_type
-    return table
+def _ordered(*args: Any) -> OrderedDict[Any, Any]:
+    return OrderedDict(*args)
+
+
+def _size(extents: Any = ()) -> tuple[int, ...]:
+    return tuple(int(n) for n in extents)
+
+
+# What the allowed globals do, by full name. Parameters become plain tensors; gradients and hooks are dropped.
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "_codecs.encode": _encode,
+    "builtins.dict": _mapping,
+    "__builtin__.dict": _mapping,
+    "collections.OrderedDict": _ordered,
+    "collections.Counter": _mapping,
+    "collections.defaultdict": _mapping,
+    "torch.Size": _size,
+    "torch.device": lambda *args: None,
+    "torch.nn.parameter.Parameter": _first,
+    "torch.nn.parameter.Buffer": _first,
+    "torch._utils._rebuild_tensor": _tensor_v2,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
+    "torch._tensor._rebuild_from_type": _from_type,
+    "torch._tensor._rebuild_from_type_v2": _from_type,
+    "torch.tensor._rebuild_from_type": _from_type,
+    "torch.tensor._rebuild_from_type_v2": _from_type,
+}

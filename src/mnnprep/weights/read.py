@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mnnprep.weights.layouts import read_content
-from mnnprep.weights.select import Expected, choose
+from mnnprep import deps
+from mnnprep.errors import UsageError
+from mnnprep.weights import layouts, lora
+from mnnprep.weights.content import Content, listed
+from mnnprep.weights.files import Files, LocalFile, Place
+from mnnprep.weights.layouts import Join, Reading
+from mnnprep.weights.plan import Tensor
+from mnnprep.weights.select import Choice, Expected, choose
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The state dict that is meant, as plans: nothing of its values is read yet."""
+
+    tensors: dict[str, Tensor]
+    layout: str
+    notes: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
+    aliases: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[tuple[str, str, int], ...] = ()
+    unexpected: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -28,22 +49,86 @@ class State:
     rivals: tuple[str, ...] = ()
 
 
+def plan_state(
+    place: Place, expected: Expected | None = None, *, reading: Reading = layouts.DEFAULT, ema: bool = False, at: str = "", base: str = ""
+) -> Chosen:
+    """The plan of the state dict in the checkpoint at *place*; every layout of :mod:`mnnprep.weights.layouts`, and LoRA adapters over *base*.
+
+    Raises as :func:`read_state`.
+    """
+    adapter = layouts.adapter_file(place)
+    if adapter is not None:
+        return _with_adapter(place, adapter, expected, reading, ema, at, base)
+    content, join = layouts.read_content(place, reading)
+    return _chosen(content, join, choose(content.tree, content.foreign, expected, ema=ema, at=at))
+
+
+def _chosen(content: Content, join: Join | None, choice: Choice) -> Chosen:
+    notes = [*content.notes, *choice.notes]
+    if content.foreign:
+        notes.append(f"read past other objects, importing and running nothing: {listed(sorted(content.foreign), 5)}")
+    tensors = {name: join(name, tensor) for name, tensor in choice.tensors.items()} if join else choice.tensors
+    left = [(name, reason, tensor.nbytes) for name, reason, tensor in choice.left_out]
+    left += [(name, reason, 0) for name, reason in content.left_out]
+    aliases = {name: kept for name, kept in content.aliases.items() if kept in tensors and name not in tensors}
+    return Chosen(tensors, content.layout, tuple(notes), choice.rivals, aliases, tuple(left), choice.unexpected)
+
+
+def _with_adapter(place: Place, adapter: Place, expected: Expected | None, reading: Reading, ema: bool, at: str, base: str) -> Chosen:
+    config = lora.read_config(place)
+    named = base or str(config.get("base_model_name_or_path") or "")
+    target = place.files.at(named) if named else None
+    if target is None or not (target.exists() or base):
+        raise UsageError(
+            "this is a LoRA adapter, and its base model is not here",
+            seen=named or "no base is named",
+            next="give the base model's weights with --base PATH",
+        )
+    below = plan_state(target, expected, reading=reading, ema=ema, at=at)
+    content = layouts.read_content(adapter, reading)[0]
+    over = choose(content.tree, content.foreign, None)
+    tensors, notes = lora.merge(below.tensors, over.tensors, config)
+    return Chosen(
+        tensors, f"LoRA over {below.layout}", (*below.notes, *notes), below.rivals, below.aliases, below.left_out, below.unexpected,
+    )  # fmt: skip
+
+
 def read_state(path: Path, expected: Expected | None = None) -> State:
     """The state dict in the checkpoint at *path*, executing nothing of it.
 
-    Read are safetensors and files of torch.save (zip and legacy), sharded or not, and a directory that
-    holds one of these.  With *expected* the nested dictionary and the prefix are those that fit it best,
-    and what does not fit is the caller's to judge; without, the one that stands out by its name.
+    Read is every layout that ``mnnprep consolidate`` takes.  With *expected* the nested dictionary and the prefix
+    are those that fit it best, and what does not fit is the caller's to judge; without, the one that stands out by its name.
 
     Raises:
         UsageError: no such path, or several state dicts could be meant.
         RefusedError: foreign, truncated or damaged; shards missing; a whole pickled module; no tensors.
     """
-    content = read_content(path)
-    choice = choose(content.tree, content.foreign, expected)
-    notes = [*content.notes, *choice.notes]
-    if content.foreign:
-        classes = sorted(content.foreign)
-        listed = ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
-        notes.append(f"read past other objects, importing and running nothing: {listed}")
-    return State(choice.tensors, tuple(notes), choice.rivals)
+    with Files() as files:
+        chosen = plan_state(files.at(path), expected)
+        loaded = materialize({**chosen.tensors, **{name: chosen.tensors[kept] for name, kept in chosen.aliases.items()}})
+    return State(loaded, chosen.notes, chosen.rivals)
+
+
+def materialize(tensors: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+    """The plans as torch tensors: mapped privately where they lie in one stretch of a local file, else read."""
+    torch = deps.require("torch")
+    maps: dict[int, Any] = {}
+    made: dict[int, Any] = {}
+    loaded = {}
+    for name, tensor in tensors.items():
+        if id(tensor) not in made:
+            dtype = getattr(torch, tensor.dtype)
+            runs = tensor.runs() if tensor.elements else None
+            if runs is not None and len(runs) == 1 and isinstance(file := runs[0].file, LocalFile) and runs[0].offset % dtype.itemsize == 0:
+                if id(file) not in maps:
+                    maps[id(file)] = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+                file.read(runs[0].offset + runs[0].length - 1, 1)
+                value = torch.frombuffer(maps[id(file)], dtype=dtype, count=tensor.elements, offset=runs[0].offset).reshape(tensor.shape)
+            elif tensor.elements:
+                value = torch.frombuffer(bytearray(tensor.array().tobytes()), dtype=dtype).reshape(tensor.shape)
+                tensor.release()
+            else:
+                value = torch.empty(tensor.shape, dtype=dtype)
+            made[id(tensor)] = value
+        loaded[name] = made[id(tensor)]
+    return loaded

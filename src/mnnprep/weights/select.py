@@ -15,14 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mnnprep import deps
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.weights.inert import Foreign
-
-if TYPE_CHECKING:
-    import torch
+from mnnprep.weights.plan import Tensor
+from mnnprep.weights.shards import same_values
 
 Path = tuple[str, ...]
 
@@ -31,7 +29,7 @@ USUAL_KEYS = frozenset(["state_dict", "model", "model_state_dict", "module", "pa
 # Components that wrappers put between a module and its parameters: DataParallel, torch.compile, FSDP, activation checkpointing.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
-_AVERAGED = frozenset({"ema", "swa", "averaged", "average", "shadow", "polyak"})
+AVERAGED = frozenset({"ema", "swa", "averaged", "average", "shadow", "polyak"})
 _OPTIMIZER = frozenset({"optimizer", "optimizers", "optim", "scheduler", "schedulers", "grad", "grads", "gradients", "scaler"})
 
 
@@ -47,7 +45,7 @@ class Expected:
     dispensable: frozenset[str] = frozenset()
     tied: tuple[frozenset[str], ...] = ()
 
-    def fits(self, name: str, tensor: torch.Tensor) -> bool:
+    def fits(self, name: str, tensor: Any) -> bool:
         """Whether *tensor* has the shape of *name*; torch up to 0.3 saved a scalar with shape [1]."""
         shape = self.shapes[name]
         found = tuple(tensor.shape)
@@ -73,7 +71,7 @@ class Entry:
 
     dictionary: Path
     key: str
-    tensor: torch.Tensor
+    tensor: Tensor
 
     @cached_property
     def path(self) -> Path:
@@ -82,11 +80,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Choice:
-    """The tensors at a place, by the names they have there; ``rivals`` are other places that fit exactly as well."""
+    """The tensors at a place, by the names they have there; ``rivals`` are other places that fit exactly as well.
 
-    tensors: dict[str, torch.Tensor]
+    ``left_out`` are the other tensors of the checkpoint, each with the reason; ``unexpected`` the names that no model asked for.
+    """
+
+    tensors: dict[str, Tensor]
     notes: tuple[str, ...]
     rivals: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str, Tensor], ...] = ()
+    unexpected: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -109,10 +112,10 @@ class _Place:
     def shown(self) -> str:
         return _shown(self.dictionary) + (f" under {self.prefix!r}" if self.prefix else "")
 
-    def score(self, expected: Expected, unexpected: Iterable[str]) -> tuple[int, int, int]:
+    def score(self, expected: Expected, unexpected: Iterable[str], ema: bool) -> tuple[int, int, int]:
         """How badly it fits: first what is missing or misshapen, then what is too much, then what kind of weights it holds."""
         unfit = sum(not expected.fits(name, entry.tensor) for name, entry in self.found.items())
-        return len(expected.missing(self.found)) + unfit, sum(not expected.tolerates(name) for name in unexpected), _rank(self.path)
+        return len(expected.missing(self.found)) + unfit, sum(not expected.tolerates(name) for name in unexpected), _rank(self.path, ema)
 
 
 def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
@@ -120,7 +123,6 @@ def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
 
     A dictionary that stands in several places is taken at the first.
     """
-    torch = deps.require("torch")
     entries: list[Entry] = []
     modules: list[str] = []
     seen: set[int] = set()
@@ -134,7 +136,7 @@ def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
             modules.append(value.qualified)
         inner: list[tuple[Path, Any]] = []
         for key, item in _items(value):
-            if isinstance(item, torch.Tensor):
+            if isinstance(item, Tensor):
                 entries.append(Entry(path, key, item))
             elif isinstance(item, (dict, list, tuple, Foreign)):
                 inner.append(((*path, key), item))
@@ -162,22 +164,49 @@ def _is_module(value: Foreign) -> bool:
     return isinstance(value.state, dict) and any(key in value.state for key in ("_parameters", b"_parameters"))
 
 
-def choose(tree: Any, foreign: frozenset[str], expected: Expected | None) -> Choice:
+def choose(tree: Any, foreign: frozenset[str], expected: Expected | None, *, ema: bool = False, at: str = "") -> Choice:
     """The state dict in *tree* that fits *expected* best or, without a model to fit, the one that stands out.
 
+    With *ema* averaged weights go before raw ones; *at* (keys with dots between) is the dictionary to look in.
+
     Raises:
-        UsageError: nothing to fit, and several state dicts that could be meant.
+        UsageError: nothing to fit, and several state dicts that could be meant; nothing at *at*.
         RefusedError: there are no tensors to take, or only a whole pickled module.
     """
     entries, modules = entries_of(tree)
-    place = _best_place(entries, expected) if expected is not None else None
+    if at:
+        inner, outer = _inside(entries, tuple(at.split(".")))
+        return _with_rest(_choose(tree, foreign, expected, inner, [], ema), outer, ema, f"not in {at}")
+    return _choose(tree, foreign, expected, entries, modules, ema)
+
+
+def _inside(entries: list[Entry], at: Path) -> tuple[list[Entry], list[Entry]]:
+    """The entries in the dictionary *at*, named from there, and the others."""
+    inner = [Entry(entry.dictionary[len(at) :], entry.key, entry.tensor) for entry in entries if entry.dictionary[: len(at)] == at]
+    if not inner:
+        raise UsageError(
+            "the checkpoint has no tensors at the place given with --at", seen=".".join(at),
+            next="it has some at " + ", ".join(sorted({".".join(entry.dictionary) or "the top level" for entry in entries})[:10]),
+        )  # fmt: skip
+    return inner, [entry for entry in entries if entry.dictionary[: len(at)] != at]
+
+
+def _choose(tree: Any, foreign: frozenset[str], expected: Expected | None, entries: list[Entry], modules: list[str], ema: bool) -> Choice:
+    place = _best_place(entries, expected, ema) if expected is not None else None
     if place is None and (modules or not entries):
         raise _nothing_to_take(tree, foreign, modules)
     if expected is None:
-        return _standing_out(entries)
+        return _standing_out(entries, ema=ema)
     if place is None:
-        return _standing_out(entries, ask=False)
-    return _choice(entries, *place, expected)
+        return _standing_out(entries, ask=False, ema=ema)
+    return _choice(entries, *place, expected, ema)
+
+
+def _with_rest(choice: Choice, entries: Iterable[Entry], ema: bool, reason: str) -> Choice:
+    """*choice* with *entries* left out: as what they are by their place, else for *reason*."""
+    kinds = {2: "training state (optimizer, gradients, scaler)", 1: "raw weights, --ema takes the averaged ones" if ema else "averaged weights (EMA)"}
+    rest = tuple((".".join((*e.dictionary, e.key)), kinds.get(_rank(e.dictionary, ema), reason), e.tensor) for e in entries)
+    return Choice(choice.tensors, choice.notes, choice.rivals, (*choice.left_out, *rest), choice.unexpected)
 
 
 def _nothing_to_take(tree: Any, foreign: frozenset[str], modules: list[str]) -> RefusedError:
@@ -195,7 +224,7 @@ def _nothing_to_take(tree: Any, foreign: frozenset[str], modules: list[str]) -> 
     return RefusedError("the checkpoint holds no weights", seen=kind, next="give a file that torch.save(model.state_dict(), FILE) wrote")
 
 
-def _best_place(entries: list[Entry], expected: Expected) -> tuple[_Place, list[_Place]] | None:
+def _best_place(entries: list[Entry], expected: Expected, ema: bool) -> tuple[_Place, list[_Place]] | None:
     """The place that fits best and the others whose names and shapes fit exactly as well; None where no name fits anywhere."""
     under: dict[Path, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -205,7 +234,7 @@ def _best_place(entries: list[Entry], expected: Expected) -> tuple[_Place, list[
     for unwrapped in (False, True):
         places = _places(entries, expected, unwrapped)
         most = max((len(place.found) for place in places), default=0)
-        scored += [(place.score(expected, _unexpected(under[place.path], place)), place) for place in places if 2 * len(place.found) >= most]
+        scored += [(place.score(expected, _unexpected(under[place.path], place), ema), place) for place in places if 2 * len(place.found) >= most]
         if any(score[:2] == (0, 0) for score, _ in scored):
             break
     if not scored:
@@ -251,13 +280,18 @@ def _unexpected(entries: list[Entry], place: _Place) -> dict[str, Entry]:
     return rest
 
 
-def _rank(path: Path) -> int:
-    """0 for raw weights, 1 for averaged ones, 2 for what an optimizer keeps."""
-    words = {word for part in path for word in re.split(r"[^a-z]+", part.lower())}
-    return 2 if words & _OPTIMIZER else 1 if words & _AVERAGED else 0
+def _rank(path: Path, ema: bool = False) -> int:
+    """0 for raw weights, 1 for averaged ones (with *ema* the other way round), 2 for what an optimizer keeps."""
+    words = words_of(path)
+    return 2 if words & _OPTIMIZER else int(bool(words & AVERAGED) != ema)
 
 
-def _choice(entries: list[Entry], place: _Place, equals: list[_Place], expected: Expected) -> Choice:
+def words_of(path: Iterable[str]) -> set[str]:
+    """The words in the parts of a name, in lower case."""
+    return {word for part in path for word in re.split(r"[^a-z]+", part.lower())}
+
+
+def _choice(entries: list[Entry], place: _Place, equals: list[_Place], expected: Expected, ema: bool) -> Choice:
     if place.clashes:
         raise UsageError(
             "two tensors of the checkpoint have the same name once the prefixes of wrappers are stripped",
@@ -268,18 +302,20 @@ def _choice(entries: list[Entry], place: _Place, equals: list[_Place], expected:
     tensors = {name: place.found[name].tensor for name in expected.shapes if name in place.found}
     tensors.update((name, entry.tensor) for name, entry in unexpected.items())
     notes = _place_notes(place)
-    rank = _rank(place.path)
-    same = [other for other in equals if _rank(other.path) == rank]
+    rank = _rank(place.path, ema)
+    same = [other for other in equals if _rank(other.path, ema) == rank]
     rivals = [] if place.path == () else [other.shown() for other in same if not _equal(place, other)]
-    passed_over = [other.shown() for other in equals if _rank(other.path) == 1 > rank]
-    if passed_over:
+    passed_over = [other.shown() for other in equals if _rank(other.path, ema) == 1 > rank]
+    if passed_over and not ema:
         notes.append(f"raw weights taken; averaged ones that fit as well left out: {', '.join(passed_over)}")
-    if rank == 1:
+    if _rank(place.path) == 1:
         notes.append("these are averaged weights (EMA)")
     left_out = len(entries) - len(place.found) - len(unexpected)
     if left_out:
         notes.append(f"{left_out} other tensors of the checkpoint left out")
-    return Choice(tensors, tuple(notes), (place.shown(), *rivals) if rivals else ())
+    taken = {id(entry) for entry in (*place.found.values(), *unexpected.values())}
+    choice = Choice(tensors, tuple(notes), (place.shown(), *rivals) if rivals else (), unexpected=frozenset(unexpected))
+    return _with_rest(choice, (entry for entry in entries if id(entry) not in taken), ema, "not what the model asks for")
 
 
 def _place_notes(place: _Place) -> list[str]:
@@ -299,20 +335,16 @@ def _place_notes(place: _Place) -> list[str]:
 
 def _equal(one: _Place, other: _Place) -> bool:
     """Whether both places hold the same values, so that it does not matter which is taken."""
-    torch = deps.require("torch")
-    return all(
-        name in other.found and entry.tensor.dtype == other.found[name].tensor.dtype and torch.equal(entry.tensor, other.found[name].tensor)
-        for name, entry in one.found.items()
-    )
+    return all(name in other.found and same_values(entry.tensor, other.found[name].tensor) for name, entry in one.found.items())
 
 
-def _standing_out(entries: list[Entry], *, ask: bool = True) -> Choice:
+def _standing_out(entries: list[Entry], *, ask: bool = True, ema: bool = False) -> Choice:
     """The one dictionary that holds weights, by what it is called; where several could be meant, an error or (not *ask*) the largest."""
-    dictionaries: dict[Path, dict[str, torch.Tensor]] = defaultdict(dict)
+    dictionaries: dict[Path, dict[str, Tensor]] = defaultdict(dict)
     for entry in entries:
         dictionaries[entry.dictionary][entry.key] = entry.tensor
-    lowest = min(_rank(path) for path in dictionaries)
-    candidates = [path for path in dictionaries if _rank(path) == lowest]
+    lowest = min(_rank(path, ema) for path in dictionaries)
+    candidates = [path for path in dictionaries if _rank(path, ema) == lowest]
     usual = [path for path in candidates if path and path[-1] in USUAL_KEYS]
     if len(usual) == 1:
         candidates = usual
@@ -320,14 +352,15 @@ def _standing_out(entries: list[Entry], *, ask: bool = True) -> Choice:
         raise UsageError(
             "the checkpoint holds several state dicts",
             seen=", ".join(f"{_shown(path)} ({len(dictionaries[path])} tensors)" for path in candidates[:10]),
-            next="save the one you mean on its own with torch.save",
+            next="name the one you mean with --at (consolidate), or save it on its own with torch.save",
         )
     path = max(candidates, key=lambda p: len(dictionaries[p]))
     notes = [f"taken from {_shown(path)}"] if path else []
     left_out = len(entries) - len(dictionaries[path])
     if left_out:
         notes.append(f"{left_out} other tensors of the checkpoint left out")
-    return Choice(dict(dictionaries[path]), tuple(notes))
+    rest = (entry for entry in entries if entry.dictionary != path)
+    return _with_rest(Choice(dict(dictionaries[path]), tuple(notes)), rest, ema, "not in the state dict that was taken")
 
 
 def _shown(path: Path) -> str:

@@ -54,9 +54,7 @@ def load(source: Source) -> Loaded:
         return _kept[repr(source)]
     torch = require("torch")
     torch.set_num_threads(1)
-    for entry in reversed(source.search_path):
-        if entry not in sys.path:
-            sys.path.insert(0, entry)
+    _make_importable(source)
     loaders = {"torch-factory": _factory, "torchscript": _script, "exported-program": _program, "torch-module": _pickled, "live": _live}
     loaded = loaders[source.kind](source)
     if source.weights:
@@ -72,6 +70,18 @@ def load(source: Source) -> Loaded:
     if loaded.program is None:
         to_inference(loaded.module)
     return loaded
+
+
+def load_factory(source: Source) -> Loaded:
+    """The factory's model as it comes, without weights. Raises UsageError."""
+    _make_importable(source)
+    return _factory(source)
+
+
+def _make_importable(source: Source) -> None:
+    for entry in reversed(source.search_path):
+        if entry not in sys.path:
+            sys.path.insert(0, entry)
 
 
 def to_inference(module: Any) -> None:

@@ -1,0 +1,83 @@
+"""``mnnprep consolidate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from mnnprep.cli.main import echo_json
+
+
+@click.command("consolidate")
+@click.argument("checkpoint")
+@click.option("-o", "--output", "output", default="", metavar="FILE", help="The safetensors file to write; FILE.manifest.json is written beside it.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, the sizes, and what is left out and why; write nothing.")
+@click.option("--at", default="", metavar="KEY", help="The dictionary in the checkpoint to take, such as state_dict or nets.generator.")
+@click.option("--ema", is_flag=True, help="Take averaged weights in place of the raw ones.")
+@click.option("--factory", default="", metavar="SPEC", help="file.py:callable that builds the model: what it does not have is left out.")
+@click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
+@click.option("--strip", multiple=True, metavar="PREFIX", help="A prefix to take off the names.")
+@click.option("--rename", multiple=True, metavar="REGEX=>NAME", help="A replacement in the names, in the order given.")
+@click.option("--drop", multiple=True, metavar="REGEX", help="Names to leave out.")
+@click.option("--drop-counters", is_flag=True, help="Leave num_batches_tracked out.")
+@click.option("--dtype", default="", metavar="TYPE", help="float32, float16 or bfloat16 for every floating tensor.")
+@click.option(
+    "--join", multiple=True, metavar="REGEX=>AXIS", help="Along which axis tensor-parallel ranks are joined; the first rule that finds counts."
+)
+@click.option("--base", default="", metavar="CKPT", help="The model that a LoRA adapter is merged into.")
+@click.option("--no-hash", is_flag=True, help="Leave the sha256 of inputs and output out: the bytes go from file to file.")
+@click.option("--force", is_flag=True, help="Replace an output that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
+def command(
+    checkpoint: str, output: str, dry_run: bool, at: str, ema: bool, factory: str, factory_args: tuple[str, ...], strip: tuple[str, ...],
+    rename: tuple[str, ...], drop: tuple[str, ...], drop_counters: bool, dtype: str, join: tuple[str, ...], base: str, no_hash: bool,
+    force: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Gather the weights of CHECKPOINT (a file, a directory, an index or a URL) into one safetensors file for inference.
+
+    \b
+    mnnprep consolidate run/step-9000 -o model.safetensors
+    mnnprep consolidate last.ckpt --ema --dtype float16 -o model.safetensors
+    """
+    from pathlib import Path
+
+    from mnnprep.consolidating import Options, consolidate
+    from mnnprep.core.request import parse_factory_args
+    from mnnprep.errors import UsageError
+
+    if bool(output) == dry_run:
+        raise UsageError("give either an output or --dry-run", seen=output or "neither", next="add -o out.safetensors, or --dry-run to see the plan")
+    options = Options(
+        ema=ema, at=at, strip=strip, drop=drop, rename=rename, join=join, base=base, dtype=dtype, counters=not drop_counters,
+        factory=factory, factory_args=parse_factory_args(factory_args),
+    )  # fmt: skip
+    with _bar() as progress:
+        made = consolidate(checkpoint, Path(output) if output else None, options, hashed=not no_hash, force=force, progress=progress)
+    if as_json:
+        echo_json(made)
+    else:
+        from rich.console import Console
+
+        from mnnprep.cli.render_plan import show_consolidated
+
+        show_consolidated(Console(), made, output)
+    return 0
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar in bytes on stderr, where that is a terminal."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

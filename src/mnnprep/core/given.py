@@ -1,0 +1,43 @@
+"""Outputs that samples bring along: a reference from elsewhere, which the source must compute before anything else is asked of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mnnprep.core.compare import Tolerance, compare_outputs
+from mnnprep.core.evidence import Check, passed
+from mnnprep.core.files import Arrays, load_arrays
+from mnnprep.errors import RefusedError
+
+
+def given_outputs(path: str) -> dict[str, Arrays]:
+    """The outputs that samples bring along (``outputs/NAME`` in an ``.npz``), by the sample's file name."""
+    root = Path(path)
+    files = sorted(root.iterdir()) if root.is_dir() else [root]
+    found = {}
+    for file in files:
+        if file.suffix == ".npz":
+            arrays = {n.removeprefix("outputs/"): a for n, a in load_arrays(file).items() if n.startswith("outputs/")}
+            if arrays:
+                found[file.name] = arrays
+    return found
+
+
+def compare_given(path: str, computed: list[tuple[str, Arrays]]) -> list[Check]:
+    """The ``given_outputs`` check, where the samples at *path* have outputs: *computed* are the source's, by origin (``samples NAME``).
+
+    Raises RefusedError where they differ: the source is then not the model that they were computed with, and nothing is worth preparing.
+    """
+    given = given_outputs(path) if path else {}
+    for index, (origin, ours) in enumerate(computed):
+        name = origin.removeprefix("samples ")
+        outputs = given.get(name, {})
+        references = {n: a for n, a in outputs.items() if n in ours}
+        errors = compare_outputs(index, references, {n: ours[n] for n in references}, Tolerance())
+        problems = [f"{e.output} {e.problem}" for e in errors if e.problem] + [f"{n} is no output of it" for n in outputs if n not in ours]
+        if problems:
+            raise RefusedError(
+                "the source does not compute the outputs that a sample brings along", seen=f"{name}: {problems[0]}",
+                next="give the weights that the sample was computed with, or leave the sample's outputs out",
+            )  # fmt: skip
+    return [passed("given_outputs", required=False, numbers={"samples": len(given)})] if given else []

@@ -1,0 +1,81 @@
+"""The reference of a Caffe model: OpenCV 4's importer, as an untouched second reading of both files.
+
+Measured with OpenCV 4.14: layers, not blobs, have the names of outputs, and of a layer with several tops all are
+returned together; it reads V0 to V2 itself, but neither doubles nor V0's blobs; it ignores LRN's k, InnerProduct's transpose and the
+parameters of Log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mnnprep.core.files import Arrays
+from mnnprep.core.inputs import Range
+from mnnprep.core.signature import Dim, TensorSpec
+from mnnprep.core.survey import Refused
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.caffe.net import Net
+
+
+class CaffeNet:
+    """See :class:`mnnprep.core.survey.Net`; one thread, no Winograd, so that its rounding is that of plain sums."""
+
+    def __init__(self, prototxt: str, caffemodel: str, net: Net, inputs: tuple[TensorSpec, ...]) -> None:
+        self.inputs = inputs
+        self.dims: tuple[Dim, ...] = ()
+        self.example: Arrays = {}
+        self._outputs = _places(net)
+        self._shape_only = value_free(net)
+        cv2 = require("cv2")
+        cv2.setNumThreads(1)
+        self._error: type[Exception] = cv2.error
+        try:
+            self._net: Any = cv2.dnn.readNetFromCaffe(prototxt, caffemodel)
+            self._net.enableWinograd(False)
+            self.run({n: np.zeros(shape, np.float32) for n, shape in net.inputs.items()})  # layers are created by the first run
+        except (cv2.error, Refused) as error:
+            raise RefusedError("OpenCV can't load this network", seen=_line(error), next="see which layer its message names") from error
+
+    def run(self, inputs: Arrays) -> Arrays:
+        layers = list(dict.fromkeys(layer for layer, _ in self._outputs.values()))
+        try:
+            for name, array in inputs.items():
+                self._net.setInput(np.ascontiguousarray(array), name)
+            results = dict(zip(layers, self._net.forwardAndRetrieve(layers), strict=True))
+        except self._error as error:
+            raise Refused(_line(error)) from error
+        return {blob: np.array(results[layer][index]) for blob, (layer, index) in self._outputs.items()}
+
+    def run_precise(self, inputs: Arrays) -> Arrays | None:
+        return None  # OpenCV computes in float32 only
+
+    def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        return {}
+
+    def insensitive(self) -> dict[str, str]:
+        return {blob: "depends on shapes alone" for blob in self._outputs if blob in self._shape_only}
+
+
+def _places(net: Net) -> dict[str, tuple[str, int]]:
+    """Every output blob with the layer that makes it last, and its place among that layer's tops."""
+    made = {top: (layer.name, index) for layer in net.layers for index, top in enumerate(layer.tops)}
+    return {blob: made[blob] for blob in net.outputs}
+
+
+def value_free(net: Net) -> frozenset[str]:
+    """The blobs that no value of an input reaches: prior boxes and what is made of them alone."""
+    free: set[str] = set()
+    for layer in net.layers:
+        free.difference_update(layer.tops)
+        if layer.type == "PriorBox" or (layer.bottoms and set(layer.bottoms) <= free):
+            free.update(layer.tops)
+    return frozenset(free)
+
+
+def _line(error: Exception) -> str:
+    """OpenCV's message without the place in its own source."""
+    said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return said[0].split("error: ", 1)[-1].strip()

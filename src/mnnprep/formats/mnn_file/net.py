@@ -1,0 +1,82 @@
+"""A ``.mnn`` file as a net: MNN itself is the reference, on the file as it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mnnprep.core.files import Arrays
+from mnnprep.core.inputs import Range
+from mnnprep.core.messages import Wants
+from mnnprep.core.signature import Dim, TensorSpec
+from mnnprep.core.survey import Refused
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
+from mnnprep.mnn.info import MnnInfo, MnnTensor, read_info
+from mnnprep.mnn.run import CaseFailed, MnnRunJob, Runner
+
+
+def open_info(path: str) -> MnnInfo:
+    """What MNN reads from the file. Raises RefusedError when it reads nothing, or a net without inputs or outputs."""
+    info = read_info(path)
+    name = Path(path).name
+    if not info.version and not info.inputs:
+        raise RefusedError("MNN can't open this file", seen=name, next="convert the model again, or use the MNN version that wrote it")
+    if not info.inputs or not info.outputs:
+        raise RefusedError(
+            "the MNN model has no input or no output, so nothing can be proven of it",
+            seen=f"{name}: {len(info.inputs)} inputs, {len(info.outputs)} outputs", next="convert it again from the original model",
+        )  # fmt: skip
+    return info
+
+
+def input_specs(inputs: list[MnnTensor], wants: Wants) -> tuple[TensorSpec, ...]:
+    """The inputs as the file has them, with what the user declares in their place.
+
+    A dimension that the file leaves open is named ``INPUT_AXIS``; MNN writes an open first dimension as 1, so any
+    dimension may be declared dynamic or of another size: whether the net takes it, its run says.
+    Raises UsageError for another rank or dtype.
+    """
+    declared = {s.name: s for s in wants.inputs}
+    specs = []
+    for tensor in inputs:
+        own = TensorSpec(tensor.name, tensor.dtype, tuple(n if n > 0 else f"{tensor.name}_{axis}" for axis, n in enumerate(tensor.shape)))
+        spec = declared.get(tensor.name, own)
+        if spec.dtype != own.dtype or (own.shape and len(spec.shape) != len(own.shape)):
+            raise UsageError(
+                f"--input gives {tensor.name} another dtype or number of dimensions than the model has", seen=str(spec), next=f"the model has {own}"
+            )
+        specs.append(spec)
+    return tuple(specs)
+
+
+class MnnNet:
+    """See :class:`mnnprep.core.survey.Net`."""
+
+    def __init__(self, path: str, inputs: tuple[TensorSpec, ...], info: MnnInfo) -> None:
+        self.inputs = inputs
+        self.dims: tuple[Dim, ...] = ()
+        self.example: Arrays = {}
+        self._path = path
+        self._runner = Runner(
+            MnnRunJob(
+                model=path, cases=[], input_names={s.name: s.name for s in inputs}, output_names={n: n for n in info.outputs},
+                layouts={t.name: t.layout for t in info.inputs}, directory="",
+            )
+        )  # fmt: skip
+
+    def run(self, inputs: Arrays) -> Arrays:
+        try:
+            with captured() as printed:
+                return self._runner.run(inputs)
+        except (CaseFailed, SystemError, RuntimeError, ValueError, TypeError) as error:
+            said = last_lines(without_place_and_time(printed.text, Path(self._path).parent)).splitlines()
+            raise Refused(f"{error}" + (f" ({said[-1]})" if said else "")) from error
+
+    def run_precise(self, inputs: Arrays) -> Arrays | None:
+        return None
+
+    def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        return {}
+
+    def insensitive(self) -> dict[str, str]:
+        return {}

@@ -1,0 +1,18 @@
+"""A worker's step: the names, shapes and ties of the model that a factory builds."""
+
+from __future__ import annotations
+
+from mnnprep.core.messages import Source
+from mnnprep.formats.torch.load import load_factory
+from mnnprep.weights.apply import expected_of
+from mnnprep.weights.messages import ModelShapes
+
+
+def model_shapes(source: Source) -> ModelShapes:
+    """Build the model, without weights. Raises as the factory does."""
+    expected, _ = expected_of(load_factory(source).module)
+    return ModelShapes(
+        shapes={name: None if shape is None else list(shape) for name, shape in expected.shapes.items()},
+        dispensable=sorted(expected.dispensable),
+        tied=[sorted(group) for group in expected.tied],
+    )

@@ -1,0 +1,51 @@
+"""An MNN model as JSON and back: one step in a worker, and the file put in place when it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mnnprep.core.files import atomic_write, file_ref
+from mnnprep.core.messages import TextJob, TextWritten
+from mnnprep.core.request import Limits
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats import sniff
+from mnnprep.formats.plans import plan_of
+from mnnprep.isolate.host import StepFailed, internal
+from mnnprep.pipeline.workers import Workers
+
+STEP = "mnnprep.formats.mnn_file.steps:convert_text"
+
+
+def convert_json(source: Path, target: Path, *, force: bool = False, limits: Limits | None = None) -> TextWritten:
+    """Write the model *source* as JSON, or the JSON *source* (a name that ends in ``.json``) as a model, to *target*.
+
+    Raises:
+        UsageError: there is no source, the target's name says the wrong thing, or the target exists (without *force*).
+        RefusedError: the source is no MNN model, no JSON, or one that MNN can't read.
+    """
+    from_json = source.suffix.lower() == ".json"
+    wanted = ".mnn" if from_json else ".json"
+    if not source.is_file():
+        raise UsageError("there is no file at this path", seen=str(source), next="give a .mnn model, or the .json that was made of one")
+    if target.suffix.lower() != wanted:
+        raise UsageError(f"the target must be a {wanted} file", seen=str(target), next=f"give -o {target.stem}{wanted}")
+    if target.exists() and not force:
+        raise UsageError("the target exists already", seen=str(target), next="replace it with --force, or give another name")
+    if not target.parent.is_dir():
+        raise UsageError("there is no directory for the target", seen=str(target.parent), next="make it first")
+    if not from_json and (kind := sniff.identify(source)) != "mnn":
+        raise RefusedError("only an MNN model has this form", seen=f"{source.name}: {kind}", next="prepare the model first, and give its model.mnn")
+    with Workers(limits or Limits()) as workers:
+        job = TextJob(source=str(source.absolute()), target=str(workers.directory("text") / target.name), from_json=from_json)
+        try:
+            written = workers.run(plan_of("mnn").preload, STEP, job, TextWritten)
+        except StepFailed as failure:
+            if failure.error is not None:
+                raise failure.error from failure
+            if failure.fate == "reply":
+                raise internal(failure, "the model could not be written") from failure
+            raise RefusedError(f"MNN's converter {failure.reason}", seen=failure.log[-500:], next="compare the file with its original") from failure
+        with atomic_write(target) as file, open(written.file.path, "rb") as made:
+            while chunk := made.read(1 << 20):
+                file.write(chunk)
+    return TextWritten(file_ref(target))

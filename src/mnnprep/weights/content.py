@@ -1,0 +1,46 @@
+"""What a layout's reader gives: the tree of objects in a checkpoint, with its tensors as plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mnnprep.errors import RefusedError
+
+
+@dataclass(frozen=True)
+class Content:
+    """``tree`` is of dictionaries, lists, :class:`~mnnprep.weights.plan.Tensor` and :class:`~mnnprep.weights.inert.Foreign`.
+
+    ``layout`` names what was read; ``foreign`` are the full names of the classes that were read past;
+    ``notes`` what a user should know; ``aliases`` the other names of tensors that the file keeps once;
+    ``left_out`` what the layout itself holds beside tensors, with the reason.
+    """
+
+    tree: Any
+    layout: str
+    foreign: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    aliases: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def text(key: Any) -> Any:
+    """Byte strings of Python 2 as text; any other key as it is."""
+    return key.decode("utf-8", "replace") if isinstance(key, bytes) else key
+
+
+def damaged(name: str, size: int, error: Exception | str) -> RefusedError:
+    """The error for a file that is not what its first bytes say."""
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+    return RefusedError(
+        "the checkpoint can't be read: it is truncated, damaged, or not what its first bytes say",
+        seen=f"{name} ({size} bytes): {kind}{first_line[:300]}",
+        next="compare its size and hash with the original's and download or copy it again; a checkpoint must be written by torch.save or safetensors",
+    )
+
+
+def listed(names: list[str], shown: int = 10) -> str:
+    """Some of many names."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -1,0 +1,54 @@
+"""Changing a floating dtype, block by block, with the worst rounding error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mnnprep.errors import RefusedError
+from mnnprep.weights.dtypes import numpy_dtype
+from mnnprep.weights.plan import Tensor
+
+
+class Rounding(msgspec.Struct, kw_only=True):
+    """What a change of dtype did to one tensor: the worst absolute error, and that over the largest magnitude."""
+
+    name: str
+    source: str
+    target: str
+    worst: float = 0.0
+    relative: float = 0.0
+    largest: float = 0.0
+
+
+def converted(name: str, tensor: Tensor, target: str, rounding: Rounding) -> Iterator[npt.NDArray[Any]]:
+    """The blocks of *tensor* in *target*, rounded to nearest even; *rounding* is brought up to date.
+
+    Raises RefusedError for a finite value that *target* can't hold.
+    """
+    source, wanted = numpy_dtype(tensor.dtype), numpy_dtype(target)
+    # The difference of a number and its rounding is exact in the wider type (Sterbenz), so float32 is enough for float32.
+    wide: npt.DTypeLike = np.float64 if source == np.float64 else np.float32
+    for block in tensor.blocks():
+        values = block.view(source)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = values.astype(wanted)
+            exact: npt.NDArray[Any] = values.astype(wide, copy=False)
+            after: npt.NDArray[Any] = rounded.astype(wide)
+            error = np.abs(exact - after)
+        if not np.isfinite(after).all():
+            finite = np.isfinite(exact)
+            if bool((finite & ~np.isfinite(after)).any()):
+                raise RefusedError(
+                    f"a value is too large for {target}", seen=f"{name}: {np.abs(exact[finite]).max():g}", next="use --dtype bfloat16 or float32"
+                )
+            exact, error = exact[finite], error[finite]
+        if exact.size:
+            rounding.worst = max(rounding.worst, float(error.max()))
+            rounding.largest = max(rounding.largest, float(exact.max()), -float(exact.min()))
+        yield rounded
+    rounding.relative = rounding.worst / rounding.largest if rounding.largest else 0.0

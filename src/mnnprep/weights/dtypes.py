@@ -1,0 +1,59 @@
+"""Element types: their sizes, and the names that safetensors, torch and NumPy give them.
+
+Format facts: the codes of safetensors (github.com/huggingface/safetensors, ``Dtype``), torch's storage
+classes (``torch.storage._dtype_to_storage_type_map``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+SAFETENSORS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+}  # fmt: skip
+CODES = {name: code for code, name in SAFETENSORS.items()}
+
+STORAGES = {
+    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "LongStorage": "int64",
+    "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
+}  # fmt: skip
+
+_BITS = {
+    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 64), **dict.fromkeys(("float32", "int32", "uint32"), 32),
+    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 16), "complex128": 128,
+    **dict.fromkeys(
+        ("int8", "uint8", "bool", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), 8
+    ),
+}  # fmt: skip
+
+FLOATING = frozenset(name for name in _BITS if "float" in name)
+TARGETS = ("float32", "float16", "bfloat16")  # what --dtype may ask for
+
+
+def known(dtype: str) -> bool:
+    return dtype in _BITS
+
+
+def bits_of(dtype: str) -> int:
+    """The bits of one element."""
+    return _BITS[dtype]
+
+
+def byte_size(dtype: str, elements: int) -> int:
+    return _BITS[dtype] * elements // 8
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """NumPy's dtype; ml_dtypes is imported for the types that NumPy lacks."""
+    if dtype == "bfloat16" or dtype.startswith("float8"):
+        import ml_dtypes
+
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype))
+        return found
+    return np.dtype(dtype)

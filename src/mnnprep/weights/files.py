@@ -1,0 +1,372 @@
+"""The bytes of a checkpoint, wherever they are: local files, remote objects, a part of either.
+
+A :class:`File` is read at absolute offsets, by any number of threads.  A :class:`Place` is a path or an
+fsspec URL that can be joined, listed and opened; every file is opened once a :class:`Files`, so that
+two tensors with the same bytes are recognized by ``(file, offset)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import resource
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mnnprep import deps
+from mnnprep.errors import RefusedError, UsageError
+
+BLOCK = 1 << 12  # remote bytes that a small read brings along
+CACHED_BLOCKS = 64
+STREAM_BUFFER = 1 << 16
+
+
+class File:
+    """Bytes 0 to ``size``; ``name`` is how messages and manifests call it (relative to the checkpoint)."""
+
+    name: str = ""
+    size: int = 0
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Exactly *count* bytes. Raises RefusedError where the file ends before."""
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise RefusedError(
+                "the checkpoint points outside one of its files: it is truncated or damaged",
+                seen=f"{self.name}: bytes {offset} to {offset + count} of {self.size}",
+                next="download or copy it again, and compare its size or hash with the original's",
+            )
+        data = self._read(offset, count) if count else b""
+        if len(data) != count:
+            raise RefusedError(
+                "a file of the checkpoint became shorter while it was read",
+                seen=f"{self.name}: {len(data)} of {count} bytes at {offset}",
+                next="try again when nothing writes to it",
+            )
+        return data
+
+    def _read(self, offset: int, count: int) -> bytes:
+        raise NotImplementedError
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill *view*; errors as :meth:`read`."""
+        view[:] = self.read(offset, len(view))
+
+    def fileno(self) -> int | None:
+        """A descriptor for copying in the kernel; None where there is none."""
+        return None
+
+    def identity(self) -> str:
+        """What changes when the file does."""
+        return f"{self.name}:{self.size}"
+
+    def changed(self) -> bool:
+        """Whether something wrote to it since it was opened; False where that can't be told."""
+        return False
+
+    def locate(self, offset: int) -> tuple[File, int]:
+        """The file that really holds *offset*, and where in it."""
+        return self, offset
+
+    def release(self) -> None:
+        """Give back memory; the file can still be read."""
+
+    def stream(self) -> io.BufferedReader:
+        """A seekable stream over the whole, for readers that want one."""
+        return io.BufferedReader(_Stream(self), STREAM_BUFFER)
+
+
+class LocalFile(File):
+    """A regular file; opened when first read."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        state = path.stat()
+        self.size = state.st_size
+        self._identity = _local_identity(name, state)
+        self._descriptor = -1
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        with self._lock:
+            if self._descriptor < 0:
+                try:
+                    self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                except OSError as error:
+                    raise UsageError(
+                        "the weights can't be opened", seen=f"{self.path}: {error.strerror}", next="check the permissions of the file"
+                    ) from error
+            return self._descriptor
+
+    def _read(self, offset: int, count: int) -> bytes:
+        parts = []
+        while count and (part := os.pread(self.fileno(), count, offset)):
+            parts.append(part)
+            offset += len(part)
+            count -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            count = os.preadv(self.fileno(), [view[done:]], offset + done)
+            if count == 0:
+                self.read(offset + done, len(view) - done)  # says what is wrong
+            done += count
+
+    def identity(self) -> str:
+        return self._identity
+
+    def changed(self) -> bool:
+        state = os.stat(self.path)
+        return self._identity != _local_identity(self.name, state)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+
+def _local_identity(name: str, state: os.stat_result) -> str:
+    return f"{name}:{state.st_size}:{state.st_mtime_ns}:{state.st_ino}"
+
+
+class RemoteFile(File):
+    """An object behind an fsspec filesystem, read by ranges; small reads go through a few cached blocks."""
+
+    def __init__(self, filesystem: Any, path: str, name: str) -> None:
+        self._filesystem = filesystem
+        self._path = path
+        self.name = name
+        info = filesystem.info(path)
+        if info.get("size") is None:
+            raise RefusedError("the server does not say how large a file is", seen=name, next="download the checkpoint and give its path")
+        self.size = int(info["size"])
+        tags = [str(info[key]) for key in ("ETag", "etag", "LastModified", "last_modified", "mtime") if info.get(key)]
+        self._identity = ":".join([path, str(self.size), *tags])
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def identity(self) -> str:
+        return self._identity
+
+    def _read(self, offset: int, count: int) -> bytes:
+        if count > BLOCK:
+            return self._fetch(offset, offset + count)
+        data = b""
+        while len(data) < count:
+            at = offset + len(data)
+            block = self._block(at // BLOCK)
+            data += block[at % BLOCK :][: count - len(data)]
+        return data
+
+    def _block(self, index: int) -> bytes:
+        with self._lock:
+            if index not in self._blocks:
+                self._blocks[index] = self._fetch(index * BLOCK, min(self.size, (index + 1) * BLOCK))
+                while len(self._blocks) > CACHED_BLOCKS:
+                    self._blocks.popitem(last=False)
+            return self._blocks[index]
+
+    def _fetch(self, begin: int, end: int) -> bytes:
+        try:
+            data = bytes(self._filesystem.cat_file(self._path, start=begin, end=end))
+        except Exception as error:  # every filesystem raises errors of its own
+            raise RefusedError(
+                "a range of a remote file could not be read", seen=f"{self.name}, bytes {begin} to {end}: {type(error).__name__}: {error}"[:500],
+                next="check the address and the credentials, or download the checkpoint and give its path",
+            ) from error  # fmt: skip
+        if len(data) != end - begin:
+            raise RefusedError(
+                "the server does not serve ranges", seen=f"{self.name}: {len(data)} bytes where {end - begin} were asked for",
+                next="download the checkpoint and give its path",
+            )  # fmt: skip
+        return data
+
+
+class Window(File):
+    """*size* bytes of *parent* from *base* on; a base that is not known yet is set later."""
+
+    def __init__(self, parent: File, base: int, size: int, name: str = "") -> None:
+        self.parent = parent
+        self.base = base
+        self.size = size
+        self.name = name or parent.name
+
+    def _read(self, offset: int, count: int) -> bytes:
+        return self.parent.read(self.base + offset, count)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        self.parent.read_into(self.base + offset, view)
+
+    def locate(self, offset: int) -> tuple[File, int]:
+        return self.parent.locate(self.base + offset)
+
+
+class Lazy(File):
+    """Bytes that have to be made (inflated, decoded) in one piece; kept until released."""
+
+    def __init__(self, name: str, size: int, make: Callable[[], bytes]) -> None:
+        self.name = name
+        self.size = size
+        self._make = make
+        self._data: bytes | None = None
+        self._lock = threading.Lock()
+
+    def _read(self, offset: int, count: int) -> bytes:
+        with self._lock:
+            if self._data is None:
+                self._data = self._make()
+            return self._data[offset : offset + count]
+
+    def release(self) -> None:
+        self._data = None
+
+
+class _Stream(io.RawIOBase):
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = max(0, offset + (0, self._position, self._file.size)[whence])
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._file.size - self._position))
+        if count:
+            self._file.read_into(self._position, memoryview(buffer)[:count])
+            self._position += count
+        return count
+
+
+class Files:
+    """The files of one checkpoint, each opened once. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, File] = {}
+        self._systems: dict[str, Any] = {}
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard) if soft < hard else (soft, hard))
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._opened.values():
+            if isinstance(file, LocalFile):
+                file.close()
+
+    def at(self, target: str | os.PathLike[str]) -> Place:
+        """The place that a path or URL names."""
+        text = os.fspath(target)
+        if "://" not in text:
+            return Place(self, None, str(Path(text)))
+        scheme, _, rest = text.partition("://")
+        if scheme == "file":
+            return Place(self, None, str(Path(rest)))
+        deps.require("fsspec")
+        import fsspec
+
+        try:
+            system, path = fsspec.core.url_to_fs(text)
+        except Exception as error:  # an unknown scheme, or the package of a known one is not installed
+            raise RefusedError(
+                "this kind of address can't be read here", seen=f"{scheme}://: {error}", next="pip install 'mnnprep[remote]' (for gs:// also gcsfs)"
+            ) from error
+        return Place(self, self._systems.setdefault(scheme, system), path.rstrip("/"))
+
+    def opened(self) -> list[File]:
+        """Every file that was opened so far."""
+        return list(self._opened.values())
+
+    def open(self, place: Place, name: str) -> File:
+        if place.path not in self._opened:
+            system = place.system
+            self._opened[place.path] = LocalFile(Path(place.path), name) if system is None else RemoteFile(system, place.path, name)
+        return self._opened[place.path]
+
+
+class Place:
+    """A path, local (``system`` is None) or in an fsspec filesystem."""
+
+    def __init__(self, files: Files, system: Any, path: str, shown: str = "") -> None:
+        self.files = files
+        self.system = system
+        self.path = path
+        self.name = path.rstrip("/").rpartition("/")[2]
+        self._shown = shown
+
+    def __str__(self) -> str:
+        return self.path
+
+    def join(self, name: str) -> Place:
+        """A file or directory inside; *name* is relative, with slashes."""
+        shown = f"{self._shown}/{name}" if self._shown else name
+        return Place(self.files, self.system, f"{self.path}/{name}", shown)
+
+    def beside(self, name: str) -> Place:
+        """A file in the same directory."""
+        head, slash, _ = self.path.rpartition("/")
+        return Place(self.files, self.system, f"{head}{slash}{name}", name)
+
+    def parent(self) -> Place:
+        return Place(self.files, self.system, self.path.rpartition("/")[0] or ("/" if self.path.startswith("/") else "."))
+
+    @property
+    def lists(self) -> bool:
+        """Whether directories can be told from files and listed here; HTTP knows only files."""
+        return self.system is None or not {"http", "https"} & set(_protocols(self.system))
+
+    def exists(self) -> bool:
+        return os.path.exists(self.path) if self.system is None else bool(self._kind())
+
+    def is_dir(self) -> bool:
+        return os.path.isdir(self.path) if self.system is None else self.lists and self._kind() == "directory"
+
+    def is_file(self) -> bool:
+        return os.path.isfile(self.path) if self.system is None else self._kind() == "file"
+
+    def _kind(self) -> str:
+        """``file`` or ``directory``; empty where the server has no such thing, or can't say. Asks for no content."""
+        try:
+            return str(self.system.info(self.path).get("type", "file"))
+        except Exception:  # every filesystem raises errors of its own
+            return ""
+
+    def list(self) -> list[str]:
+        """The names directly inside, sorted; empty where the place can't be listed."""
+        if self.system is None:
+            return sorted(os.listdir(self.path))
+        if not self.lists:
+            return []
+        try:
+            return sorted(str(item).rstrip("/").rpartition("/")[2] for item in self.system.ls(self.path, detail=False))
+        except Exception:  # not every server lists
+            return []
+
+    def open(self) -> File:
+        return self.files.open(self, self._shown or self.name)
+
+    def read(self, limit: int) -> bytes:
+        """All bytes of a small file. Raises RefusedError beyond *limit*."""
+        file = self.open()
+        if file.size > limit:
+            raise RefusedError(f"{file.name} is too large for what it should be", seen=f"{file.size} bytes", next="give a checkpoint")
+        return file.read(0, file.size)
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)

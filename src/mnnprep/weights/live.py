@@ -1,0 +1,155 @@
+"""A live module's state dict as plans: shards of a running process group are gathered one tensor at a time.
+
+Rank 0 writes and says which tensor comes next; the other ranks take part in gathering it and keep nothing.  So no rank ever
+holds more than its shards and one whole tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnnprep import deps
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.weights import dtypes
+from mnnprep.weights.plan import BLOCK_BYTES, RAW, Run, Tensor
+
+END = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Live(Tensor):
+    """A tensor that ``gather`` brings to this process, in row-major order, when it is asked for."""
+
+    gather: Callable[[], npt.NDArray[Any]] | None = None
+    same: object = None
+
+    def runs(self) -> list[Run] | None:
+        return None
+
+    def key(self) -> tuple[object, ...] | None:
+        return ("live", self.same, self.dtype, self.shape) if self.elements else None
+
+    def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        if self.elements:
+            flat = self.array().reshape(-1)
+            step = max(1, limit // flat.itemsize)
+            for at in range(0, flat.size, step):
+                yield flat[at : at + step]
+
+    def array(self) -> npt.NDArray[Any]:
+        assert self.gather is not None
+        return self.gather()
+
+
+def process_rank() -> int:
+    """This process's rank; 0 without a process group."""
+    distributed = deps.require("torch").distributed
+    return int(distributed.get_rank()) if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def state_of(module: Any) -> dict[str, Any]:
+    """The state dict with shards as they are. Every rank must call this. Raises UsageError, RefusedError."""
+    torch = deps.require("torch")
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError("this is neither a path nor a torch.nn.Module", seen=type(module).__name__, next="give a checkpoint or a live module")
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+    state = get_model_state_dict(module) if _grouped() else module.state_dict()
+    tensors = {name: value for name, value in state.items() if _is_tensor(value)}
+    meta = [name for name, value in tensors.items() if getattr(value, "is_meta", False)]
+    if meta:
+        raise RefusedError("the module has tensors without values (on the meta device)", seen=", ".join(meta[:10]), next="load its weights first")
+    return tensors
+
+
+def _grouped() -> bool:
+    distributed = deps.require("torch").distributed
+    return bool(distributed.is_available() and distributed.is_initialized())
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, deps.require("torch").Tensor) or type(value).__name__ == "ShardedTensor"
+
+
+@contextmanager
+def conducted(state: dict[str, Any]) -> Iterator[dict[str, Live]]:
+    """On rank 0: the tensors as plans, for as long as the other ranks are in :func:`take_part`."""
+    torch = deps.require("torch")
+    names = list(state)
+    many = _grouped() and torch.distributed.get_world_size() > 1
+
+    def gatherer(index: int) -> Callable[[], npt.NDArray[Any]]:
+        def gather() -> npt.NDArray[Any]:
+            value = state[names[index]]
+            if many and _is_shard(value):
+                _say(index)
+            return _raw(_whole(value))
+
+        return gather
+
+    plans = {}
+    for index, (name, value) in enumerate(state.items()):
+        dtype = str(value.dtype).removeprefix("torch.")
+        if not dtypes.known(dtype):
+            raise RefusedError("a tensor of the module has a type that can't be written", seen=f"{name}: {dtype}", next="convert it first")
+        plans[name] = Live(dtype, tuple(value.size()), (), gather=gatherer(index), same=_memory(value))
+    try:
+        yield plans
+    finally:
+        if many:
+            _say(END)
+
+
+def take_part(state: dict[str, Any]) -> None:
+    """On every other rank: gather what rank 0 asks for, until it is done."""
+    values = list(state.values())
+    while (index := _hear()) != END:
+        _whole(values[index])
+
+
+def _say(index: int) -> None:
+    torch = deps.require("torch")
+    torch.distributed.broadcast_object_list([index], src=0)
+
+
+def _hear() -> int:
+    message = [END]
+    deps.require("torch").distributed.broadcast_object_list(message, src=0)
+    return message[0]
+
+
+def _is_shard(value: Any) -> bool:
+    return type(value).__name__ in ("DTensor", "ShardedTensor")
+
+
+def _whole(value: Any) -> Any:
+    """The whole tensor on the CPU, on rank 0; the others take part and get nothing that counts."""
+    torch = deps.require("torch")
+    if type(value).__name__ == "ShardedTensor":
+        out = torch.empty(tuple(value.size()), dtype=value.dtype) if process_rank() == 0 else None
+        value.gather(0, out)
+        return out
+    if type(value).__name__ == "DTensor":
+        value = value.full_tensor()
+    return value.detach().cpu()
+
+
+def _raw(value: Any) -> npt.NDArray[Any]:
+    torch = deps.require("torch")
+    flat = value.resolve_conj().resolve_neg().contiguous().reshape(-1)
+    array: npt.NDArray[Any] = flat.view(torch.uint8).numpy().view(np.dtype(RAW[value.element_size()]))
+    return array
+
+
+def _memory(value: Any) -> object:
+    """The same for tied tensors."""
+    local = getattr(value, "_local_tensor", value)
+    if type(value).__name__ == "ShardedTensor" or not local.numel():
+        return id(value)
+    return (local.untyped_storage().data_ptr(), local.storage_offset(), tuple(local.stride()))

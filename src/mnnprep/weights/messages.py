@@ -1,0 +1,22 @@
+"""What a worker says of a model's state dict."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mnnprep.weights.select import Expected
+
+
+class ModelShapes(msgspec.Struct, kw_only=True):
+    """The names and shapes of a state dict (None: not known yet), and as in :class:`Expected`."""
+
+    shapes: dict[str, list[int] | None]
+    dispensable: list[str]
+    tied: list[list[str]]
+
+    def expected(self) -> Expected:
+        return Expected(
+            {name: None if shape is None else tuple(shape) for name, shape in self.shapes.items()},
+            frozenset(self.dispensable),
+            tuple(frozenset(group) for group in self.tied),
+        )

@@ -1,0 +1,179 @@
+"""The plan of an output file, and writing it: whole and synced under its name, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy.typing as npt
+
+from mnnprep.core.files import atomic_write, canonical_json
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.weights import segments as seg
+from mnnprep.weights.convert import Rounding, converted
+from mnnprep.weights.copying import Progress, advise, copy_all, write_all
+from mnnprep.weights.dtypes import FLOATING
+from mnnprep.weights.files import File
+from mnnprep.weights.filters import LeftOut
+from mnnprep.weights.hashing import copy_and_hash
+from mnnprep.weights.header import Slot, layout, ordered
+from mnnprep.weights.part import Part, translated
+from mnnprep.weights.plan import Tensor
+
+SCHEMA = "mnnprep.consolidated/1"
+
+
+class InputFile(msgspec.Struct, kw_only=True):
+    """A file that was read: ``sha256`` is None where only parts of a remote one were, or hashing was off."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+
+class Written(msgspec.Struct, kw_only=True):
+    """One tensor of the output; ``dtype`` is what it has there."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    source: str = ""
+
+
+class Consolidated(msgspec.Struct, kw_only=True):
+    """What ``mnnprep consolidate`` made, or (``written`` false) would make; the manifest, without a path or a time."""
+
+    schema: str
+    mnnprep: str
+    written: bool
+    layout: str
+    size: int
+    sha256: str | None
+    tensors: list[Written]
+    aliases: dict[str, str]
+    left_out: list[LeftOut]
+    rounding: list[Rounding]
+    inputs: list[InputFile]
+    notes: list[str]
+    options: dict[str, Any]
+
+
+@dataclass
+class OutputPlan:
+    """Everything about the file before a byte of it is written."""
+
+    header: bytes
+    slots: list[Slot]
+    tensors: Mapping[str, Tensor]
+    aliases: Mapping[str, str]
+    roundings: dict[str, Rounding] = field(default_factory=dict)
+    segments: list[seg.Segment] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + (self.slots[-1].end if self.slots else 0)
+
+    def inputs(self) -> set[File]:
+        return set().union(*(tensor.sources() for tensor in self.tensors.values()))
+
+    def digest(self) -> str:
+        """What makes an unfinished output of one plan useless for another."""
+        state = hashlib.sha256(self.header)
+        for slot in self.slots:
+            state.update(repr(describe(self.tensors[slot.name])).encode())
+        return state.hexdigest()
+
+
+def describe(tensor: Tensor) -> tuple[object, ...]:
+    """Where a tensor's bytes come from, as text that changes when they do."""
+    pieces = tuple((*((f.identity(), at) for f, at in [p.file.locate(p.offset)]), p.shape, p.start, p.strides) for p in tensor.pieces if p.elements)
+    parts = tuple(describe(part) for part in (getattr(tensor, "a", None), getattr(tensor, "b", None)) if part is not None)
+    return (tensor.dtype, tensor.shape, tensor.grid, pieces, parts, getattr(tensor, "scale", None))
+
+
+def make_plan(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], dtype: str = "") -> OutputPlan:
+    """Lay the output out. *dtype* is what floating tensors become; empty leaves them. Raises RefusedError."""
+    targets = {name: (dtype if dtype and t.dtype in FLOATING else t.dtype, t.shape) for name, t in tensors.items()}
+    names = ordered(targets)
+    header, slots = layout([(name, *targets[name]) for name in names], aliases)
+    plan = OutputPlan(header, slots, tensors, aliases)
+    found: list[seg.Segment] = []
+    for slot in slots:
+        tensor, at = tensors[slot.name], len(header) + slot.begin
+        if slot.dtype == tensor.dtype:
+            found += seg.of_tensor(tensor, at)
+        else:
+            plan.roundings[slot.name] = Rounding(name=slot.name, source=tensor.dtype, target=slot.dtype)
+            blocks: Callable[[], Iterator[npt.NDArray[Any]]] = partial(converted, slot.name, tensor, slot.dtype, plan.roundings[slot.name])
+            found.append(seg.Make(at, slot.end - slot.begin, blocks, tensor.release))
+    plan.segments = seg.merged(found)
+    return plan
+
+
+def write(
+    plan: OutputPlan,
+    target: Path,
+    inputs: list[File],
+    *,
+    hashed: bool,
+    progress: Progress,
+    manifest: Callable[[str | None, dict[int, str]], Consolidated],
+) -> Consolidated:
+    """Write the file, then its manifest, then give the file its name.
+
+    An interrupted run leaves ``TARGET.part``, which the same call goes on with.  *manifest* is given the output's sha256 and the inputs'.
+    Raises RefusedError when there is too little room or an input does not hold what was planned, UsageError when another run writes it.
+    """
+    part = Part(target, plan.digest(), plan.size)
+    try:
+        with translated(target):
+            # What a change of dtype rounds is known only when all of it passes by.
+            start = 0 if plan.roundings else seg.resume_point(plan.segments, max(part.start, len(plan.header)))
+            start = max(start, len(plan.header))
+            write_all(part.descriptor, memoryview(plan.header), 0)
+            for file in inputs:
+                advise(file)
+            digest: str | None = None
+            digests: dict[int, str] = {}
+            if hashed:
+                digest, digests = copy_and_hash(plan.segments, len(plan.header), part, start, inputs, progress)
+            else:
+                copy_all(plan.segments, part, start, progress)
+            if changed := [file.name for file in inputs if file.changed()]:
+                raise RefusedError(
+                    "the checkpoint was changed while it was read", seen=", ".join(changed[:5]), next="run it again when nothing writes to it"
+                )
+            result = manifest(digest, digests)
+            with atomic_write(manifest_path(target)) as book:
+                book.write(canonical_json(result))
+            part.finish()
+    except BaseException:
+        part.abandon(resumable=not plan.roundings)
+        raise
+    finally:
+        part.close()
+    return result
+
+
+def manifest_path(target: Path) -> Path:
+    """Where the manifest of an output stands."""
+    return target.with_name(f"{target.name}.manifest.json")
+
+
+def check_target(target: Path, force: bool) -> None:
+    """Raise UsageError when the output is there (unless *force*), is no file, or its directory is not."""
+    if target.is_dir():
+        raise UsageError("the output is a directory", seen=str(target), next="give the path of a file, such as out.safetensors")
+    if not target.parent.is_dir():
+        raise UsageError("the output's directory does not exist", seen=str(target.parent), next=f"mkdir -p {target.parent}")
+    if target.exists() and not force:
+        raise UsageError("the output exists", seen=str(target), next="give another name, or --force to replace it")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError("the output's directory can't be written to", seen=str(target.parent), next="give another directory")
