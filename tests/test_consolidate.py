@@ -148,6 +148,7 @@ def test_views_strides_and_all_dtypes(tmp_path: Path) -> None:
         consolidate(tmp_path / "c.pt", None)
 
 
+@pytest.mark.slow
 def test_lightning_itself(tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")
 

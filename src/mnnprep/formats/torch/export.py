@@ -43,6 +43,10 @@ class Subject:
     def module(self) -> Any:
         return self.loaded.module
 
+    @property
+    def names(self) -> list[str]:
+        return [s.name for s in self.specs]
+
     def tensors(self) -> tuple[Any, ...]:
         torch = require("torch")
         return tuple(torch.from_numpy(self.arrays[s.name].copy()) for s in self.specs)
@@ -51,7 +55,7 @@ class Subject:
     def output_ranks(self) -> dict[str, int]:
         """The outputs' names, in order, and their ranks, from one run."""
         with require("torch").no_grad():
-            outputs = flatten(self.module(**dict(zip(self.arrays, self.tensors(), strict=True))), tuple(self.arrays))
+            outputs = flatten(self.module(**dict(zip(self.names, self.tensors(), strict=True))), tuple(self.names))
         return {name: tensor.dim() for name, tensor in outputs.items()}
 
 
@@ -66,7 +70,7 @@ class UnsupportedAtOpset(Exception):
 def adapter(subject: Subject) -> Any:
     """An nn.Module around the model: positional inputs in the signature's order, a tuple of tensors out."""
     torch = require("torch")
-    names = [s.name for s in subject.specs]
+    names = subject.names
 
     class Adapter(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self, model: Any) -> None:
@@ -197,7 +201,7 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
         with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention():
             torch.onnx.export(
                 module, subject.tensors(), str(raw), dynamo=False, opset_version=opset,
-                input_names=[s.name for s in subject.specs], output_names=outputs,
+                input_names=subject.names, output_names=outputs,
                 dynamic_axes={n: a for n, a in {**axes, **varying}.items() if a},
                 training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True,
             )  # fmt: skip
@@ -257,7 +261,7 @@ def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int)
     except Exception as error:  # torch.export raises many classes of its own
         root = error.__cause__ or error
         raise RefusedError("the torch.export-based exporter failed", seen=_export_complaint(root), next="try --method onnx-trace") from error
-    _name_values(exported.model, [s.name for s in subject.specs], list(subject.output_ranks))
+    _name_values(exported.model, subject.names, list(subject.output_ranks))
     _fold(exported.model)
     return _tidy(exported.model, directory, subject)
 
