@@ -2,7 +2,7 @@
 
     python benchmarks/prepare.py [--only MODEL]... [--rounds 3] [--dynamic] [--json FILE]
 
-A is the whole command ``mnnprep prepare`` on a net of ``image_models.py``; B is ``user_script.py`` on the
+A is the whole command ``mnnprep prepare`` on a net of ``plain_models.py`` or ``image_models.py``; B is ``user_script.py`` on the
 same net: torch.onnx.export at its defaults (a fixed shape), MNN's converter, one comparison.  With
 ``--dynamic`` both declare the batch dynamic; A then proves it at 1, 2, 3 and 4, B compares once.
 They run in turn (A B A B ...), so that what else the machine does meets both alike; the number of a net
@@ -27,9 +27,14 @@ from typing import NamedTuple
 import image_models
 
 HERE = Path(__file__).resolve().parent
-FACTORIES = HERE / "image_models.py"
+PLAIN = ("plain_resnet18", "plain_mobilenet", "plain_unet", "plain_vit", "plain_densenet")  # importing these needs torch alone
+MODELS = (*PLAIN, *image_models.MODELS)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH"))))}
 GOAL = 0.6
+
+
+def factory(model: str) -> str:
+    return f"{HERE / ('plain_models.py' if model in PLAIN else 'image_models.py')}:{model}"
 
 
 class Run(NamedTuple):
@@ -47,7 +52,7 @@ def mnnprep(model: str, *, dynamic: bool) -> Run:
     with tempfile.TemporaryDirectory(prefix="prepare-a-") as directory:
         shape = ["--input", image_models.DYNAMIC_INPUT, "--dim", image_models.DYNAMIC_DIM] if dynamic else ["--input", image_models.INPUT]
         options = [*shape, "-o", "bundle", "--json"]
-        seconds, done = timed(["-m", "mnnprep", "prepare", f"{FACTORIES}:{model}", *options], Path(directory))
+        seconds, done = timed(["-m", "mnnprep", "prepare", factory(model), *options], Path(directory))
     try:
         outcome = str(json.loads(done.stdout).get("verdict", f"exit {done.returncode}"))
     except (json.JSONDecodeError, AttributeError):
@@ -59,19 +64,19 @@ def script(model: str, *, dynamic: bool) -> Run:
     with tempfile.TemporaryDirectory(prefix="prepare-b-") as directory:
         name = image_models.INPUT.partition("=")[0]
         flags = ["--dynamic"] if dynamic else []
-        seconds, done = timed([str(HERE / "user_script.py"), f"{FACTORIES}:{model}", name, directory, *flags], Path(directory))
+        seconds, done = timed([str(HERE / "user_script.py"), factory(model), name, directory, *flags], Path(directory))
     last = (done.stderr if done.returncode else done.stdout).strip().splitlines()
     return Run(seconds, "ran" if done.returncode == 0 else f"exit {done.returncode}: {last[-1] if last else ''}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", action="append", default=[], choices=image_models.MODELS, metavar="MODEL", help="this net only (repeatable)")
+    parser.add_argument("--only", action="append", default=[], choices=MODELS, metavar="MODEL", help="this net only (repeatable)")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs a net (default 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to this file, too")
     parser.add_argument("--dynamic", action="store_true", help="declare the batch dynamic, in both")
     options = parser.parse_args()
-    models = options.only or image_models.MODELS
+    models = options.only or MODELS
     line = "{:15} {:>12} {:>12} {:>7}  {}"
     print(line.format("model", "mnnprep [s]", "script [s]", "ratio", "outcome"))
     measured: dict[str, dict[str, object]] = {}
