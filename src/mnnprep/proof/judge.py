@@ -45,8 +45,9 @@ def compare_run(check: str, cases: list[CaseFile], ran: Ran, tolerance: Toleranc
     numbers = _worst(errors)
     if tolerance.sqnr_db is not None:
         for name, decibels in _sqnr(powers).items():
-            numbers[f"sqnr_db:{name}"] = round(decibels, 2)
-            if decibels < tolerance.sqnr_db:
+            if math.isfinite(decibels):
+                numbers[f"sqnr_db:{name}"] = round(decibels, 2)
+            if not decibels >= tolerance.sqnr_db:  # NaN, where the powers overflow, is no proof either
                 problems.append(f"{name} has {decibels:.1f} dB over all cases where {tolerance.sqnr_db:g} dB are asked for")
     if ran.narrowed:
         numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(ran.narrowed.items())]
