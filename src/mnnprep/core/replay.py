@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from mnnprep.core.files import file_ref, save_arrays
 from mnnprep.core.messages import Ran, Replayed, ReplayJob
-from mnnprep.core.running import case_inputs
+from mnnprep.core.running import run_case
 from mnnprep.core.signature import TensorSpec
-from mnnprep.core.survey import Net, Refused
+from mnnprep.core.survey import Net
 from mnnprep.errors import RefusedError
 
 
@@ -21,15 +19,7 @@ def replay(net: Net, job: ReplayJob) -> Replayed:
     names = match_specs(job.signature.inputs, net.inputs, "input")
     ran = Ran()
     for case in job.cases:
-        arrays = case_inputs(case.file.path)
-        try:
-            outputs = net.run({theirs: arrays[ours] for ours, theirs in names.items()})
-        except Refused as error:
-            ran.errors[str(case.index)] = str(error)
-            continue
-        path = Path(job.directory) / f"{case.index}.npz"
-        save_arrays(path, outputs)
-        ran.outputs[str(case.index)] = file_ref(path)
+        run_case(case, lambda arrays: net.run({theirs: arrays[ours] for ours, theirs in names.items()}), job.directory, ran)
     return Replayed(ran=ran, inputs=names)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import Ran, RunJob
+from mnnprep.core.messages import CaseFile, Ran, RunJob
 from mnnprep.core.survey import Refused
 
 
@@ -46,12 +46,17 @@ def run_cases(job: RunJob, load: Callable[[], Callable[[Arrays], Arrays]]) -> Ra
     for case in job.cases:
         if job.fresh and ran.outputs:
             run = load()
-        try:
-            outputs = run(case_inputs(case.file.path))
-        except Refused as error:
-            ran.errors[str(case.index)] = str(error)
-            continue
-        path = Path(job.directory) / f"{case.index}.npz"
-        save_arrays(path, outputs)
-        ran.outputs[str(case.index)] = file_ref(path)
+        run_case(case, run, job.directory, ran)
     return ran
+
+
+def run_case(case: CaseFile, run: Callable[[Arrays], Arrays], directory: str, ran: Ran) -> None:
+    """Run one case into *ran*: its outputs as a file in *directory*, or why the net refused it."""
+    try:
+        outputs = run(case_inputs(case.file.path))
+    except Refused as error:
+        ran.errors[str(case.index)] = str(error)
+        return
+    path = Path(directory) / f"{case.index}.npz"
+    save_arrays(path, outputs)
+    ran.outputs[str(case.index)] = file_ref(path)
