@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
 
 from mnn_models import DATA, SEED, WEIGHT, Value, case, floats, matmul, node, pool_without_strides, save
 from mnnprep.core.compare import Tolerance, compare_outputs
@@ -19,7 +21,7 @@ from mnnprep.core.files import file_ref, load_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.mnn.run import MnnRunJob
+from mnnprep.mnn.run import ACCURATE_HINTS, MnnRan, MnnRunJob
 
 NAMES = {"x": "x"}
 
@@ -232,3 +234,39 @@ def test_what_the_torch_frontend_wrote(host: Host, tmp_path: Path, name: str) ->
         assert [c.problem for c in compared] == [""]
     else:
         assert ran.errors["0"].startswith("MNN returned no outputs where 1 were asked for")
+
+
+def winograd(path: Path) -> Path:
+    """Two 3 x 3 convolutions, for which MNN takes Winograd's algorithm with large tiles."""
+    rng = np.random.default_rng(0)
+    weights = {n: (rng.standard_normal((64, 64, 3, 3)) / 24).astype(np.float32) for n in ("w", "v")}
+    nodes = [node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1]), node("Conv", ["h", "v"], ["y"], pads=[1, 1, 1, 1])]
+    shape = [1, 64, 48, 48]
+    return save(path, nodes, [floats("x", *shape)], [floats("y", *shape)], weights)
+
+
+def test_numbers_that_only_lack_precision_are_computed_with_the_accurate_settings(host: Host, tmp_path: Path) -> None:
+    model = winograd(tmp_path / "m.onnx")
+    x = np.random.default_rng(1).standard_normal((1, 64, 48, 48)).astype(np.float32)
+    want = ReferenceEvaluator(str(model)).run(None, {"x": x})[0]
+    cases = [case(tmp_path, 0, {"x": x}, {"y": want})]
+    job = MnnRunJob(model=converted(host, model), cases=cases, input_names=NAMES, output_names={"y": "y"}, layouts={}, directory=str(tmp_path))
+
+    def run(job: MnnRunJob) -> tuple[MnnRan, float]:
+        ran = host.run("mnnprep.mnn.run:run", job, MnnRan, timeout=60).value
+        return ran, float(np.abs(load_arrays(ran.outputs["0"].path)["y"] - want).max() / np.abs(want).max())
+
+    (_, rough), (_, accurate) = (run(msgspec.structs.replace(job, hints=hints)) for hints in ({}, ACCURATE_HINTS))
+    assert accurate < rough / 3
+
+    def within(absolute: float) -> tuple[MnnRan, float]:
+        return run(msgspec.structs.replace(job, within=Tolerance(absolute=absolute, relative=0.0, ceiling=1.0)))
+
+    kept, error = within(2 * rough)
+    assert (kept.hints, kept.default_excess, error) == ({}, None, rough)
+    mended, error = within(2 * accurate)
+    assert mended.hints == ACCURATE_HINTS
+    assert error == accurate
+    assert mended.default_excess == pytest.approx(rough / (2 * accurate), rel=1e-6)
+    hopeless, error = within(accurate / 2)
+    assert (hopeless.hints, hopeless.default_excess, error) == ({}, None, rough)

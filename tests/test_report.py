@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from mnnprep import deps
-from mnnprep.bundle import digest, usage
+from mnnprep.bundle import digest, report, usage
 from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
 from mnnprep.bundle.report import render
 from mnnprep.core.compare import Tolerance
@@ -157,6 +157,7 @@ def test_hostile_names_stay_text(name: str) -> None:
 
 def test_without_jinja2_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deps, "installed", lambda module: module != "jinja2")
+    report._template.cache_clear()
     with pytest.raises(RefusedError) as error:
         render(golden("proven"))
     assert error.value.next == "pip install 'mnnprep[report]'"

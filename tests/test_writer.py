@@ -14,7 +14,7 @@ import pytest
 
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord, read_manifest
-from mnnprep.core.files import Arrays
+from mnnprep.core.files import Arrays, file_ref
 from mnnprep.errors import InternalError, UsageError
 
 DATA = Path(__file__).parent / "data"
@@ -149,11 +149,11 @@ def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None
 def staged_manifest(staged: Path, tmp_path: Path) -> Manifest:
     (tmp_path / "content").write_bytes(b"content")
     manifest = msgspec.json.decode((DATA / "manifest-proven.json").read_bytes(), type=Manifest)
-    model = writer.add_file(staged, "model.onnx", tmp_path / "content")
-    mnn = writer.add_file(staged, "model.mnn", tmp_path / "content")
+    model = writer.add_file(staged, "model.onnx", file_ref(tmp_path / "content"))
+    mnn = writer.add_file(staged, "model.mnn", file_ref(tmp_path / "content"))
     cases = []
     for case in manifest.cases:
-        file = writer.add_file(staged, case.path, tmp_path / "content")
+        file = writer.add_file(staged, case.path, file_ref(tmp_path / "content"))
         cases.append(msgspec.structs.replace(case, sha256=file.sha256, size=file.size))
     artifact = msgspec.structs.replace(manifest.artifact, files=[model])
     return msgspec.structs.replace(manifest, artifact=artifact, mnn=mnn, cases=cases, files=[])
@@ -183,7 +183,7 @@ def test_finish_refuses_a_manifest_that_the_files_contradict(tmp_path: Path) -> 
 def test_a_file_outside_the_bundle_is_an_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "content").write_bytes(b"content")
     with pytest.raises(InternalError):
-        writer.add_file(tmp_path, path, tmp_path / "content")
+        writer.add_file(tmp_path, path, file_ref(tmp_path / "content"))
 
 
 def record(name: str, dtype: str, shape: list[int | str], mnn_name: str = "") -> TensorRecord:
@@ -253,6 +253,6 @@ def test_the_converter_reads_the_test_directory(tmp_path: Path, offset: float, w
 def test_a_bundle_file_keeps_its_hash(tmp_path: Path) -> None:
     (tmp_path / "content").write_bytes(b"")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert writer.add_file(tmp_path, "a/b", tmp_path / "content") == BundleFile("a/b", empty, 0)
+    assert writer.add_file(tmp_path, "a/b", file_ref(tmp_path / "content")) == BundleFile("a/b", empty, 0)
     with pytest.raises(InternalError, match="twice"):
-        writer.add_file(tmp_path, "a/b", tmp_path / "content")
+        writer.add_file(tmp_path, "a/b", file_ref(tmp_path / "content"))

@@ -7,7 +7,9 @@ escaped, and its control characters are made visible.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -33,6 +35,18 @@ def render(manifest: Manifest) -> str:
     Raises:
         RefusedError: jinja2 is not installed; the message names the extra.
     """
+    text: str = _template().render(context(manifest))
+    return text
+
+
+def compile_early() -> None:
+    """Compile the template beside what else happens, if jinja2 is here."""
+    if deps.installed("jinja2"):
+        threading.Thread(target=_template, daemon=True).start()
+
+
+@cache
+def _template() -> Any:
     jinja2 = deps.require("jinja2")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -42,9 +56,7 @@ def render(manifest: Manifest) -> str:
         number=digest.number, cosine=digest.cosine_text, share=digest.share, size=digest.size_text, shape=digest.shape_text,
         figure=figure, bar=bar_percent,
     )  # fmt: skip
-    template = environment.from_string(files("mnnprep.bundle").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    text: str = template.render(context(manifest))
-    return text
+    return environment.from_string(files("mnnprep.bundle").joinpath(TEMPLATE).read_text(encoding="utf-8"))
 
 
 def context(manifest: Manifest) -> dict[str, Any]:

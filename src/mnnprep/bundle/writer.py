@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +22,7 @@ from mnnprep import deps
 from mnnprep.bundle import manifest as manifests
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord
-from mnnprep.core.files import Arrays, atomic_write, sha256
+from mnnprep.core.files import Arrays, FileRef, atomic_write, sha256
 from mnnprep.errors import InternalError, UsageError
 
 TEST_DIRECTORY = "mnn-test"
@@ -155,8 +156,8 @@ def _swap(staged: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def add_file(staged: Path, path: str, source: str | os.PathLike[str]) -> BundleFile:
-    """Copy the file *source* into a staged bundle as *path* (relative, ``/`` between its parts).
+def add_file(staged: Path, path: str, file: FileRef) -> BundleFile:
+    """Put *file*, which nobody writes to any more, into a staged bundle as *path* (relative, ``/`` between its parts).
 
     Raises InternalError for a path that leaves the bundle or is there already.
     """
@@ -164,8 +165,12 @@ def add_file(staged: Path, path: str, source: str | os.PathLike[str]) -> BundleF
     if target.exists():
         raise InternalError("a bundle was given the same file twice", seen=path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    return BundleFile(path, sha256(target), target.stat().st_size)
+    try:
+        os.link(file.path, target)  # nothing is copied where the run's scratch, which goes away, is on the same disk
+        target.chmod(0o666 & ~_umask())
+    except OSError:
+        shutil.copyfile(file.path, target)
+    return BundleFile(path, file.sha256, file.size)
 
 
 def _inside(path: str) -> PurePosixPath:
@@ -185,7 +190,10 @@ def finish(staged: Path, manifest: Manifest) -> Manifest:
         InternalError: the artifact, the MNN model or a case is not there with the bytes the manifest says.
     """
     paths = sorted(p for p in staged.rglob("*") if p.is_file())
-    found = {(name := p.relative_to(staged).as_posix()): BundleFile(name, sha256(p), p.stat().st_size) for p in paths}
+    names = [p.relative_to(staged).as_posix() for p in paths]
+    with ThreadPoolExecutor() as pool:
+        hashes = pool.map(sha256, paths)
+        found = {n: BundleFile(n, digest, p.stat().st_size) for n, digest, p in zip(names, hashes, paths, strict=True)}
     named = [*manifest.artifact.files, *([manifest.mnn] if manifest.mnn else []), *(BundleFile(c.path, c.sha256, c.size) for c in manifest.cases)]
     for file in named:
         if found.get(file.path) != file:
@@ -239,4 +247,4 @@ def _shape(arrays: Arrays, tensor: TensorRecord) -> list[int]:
 
 def _text(array: np.ndarray) -> str:
     values = (array.astype(np.uint8) if array.dtype == np.bool_ else array).ravel().tolist()
-    return "".join(f"{value!r}\n" for value in values)
+    return "\n".join(map(repr, values)) + "\n" * bool(values)

@@ -48,6 +48,8 @@ WORKER_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TF_ENABLE_ONEDNN_OPTS": "0",  # its kernels sum in an order that depends on the machine
     "KERAS_BACKEND": "tensorflow",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # glibc: keep what a net frees, its next layer wants it again; without
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),  # these a quarter of a run's CPU time went into mapping pages
     "PYTHONHASHSEED": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
     "HF_HUB_OFFLINE": "1",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -30,7 +31,8 @@ from mnnprep.core.files import FileRef
 from mnnprep.errors import InternalError, MnnprepError, RefusedError
 
 STEP_PREFIX = "mnnprep."
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
+GARBAGE_THRESHOLD = 100_000  # allocations between collections: importing a framework allocates much that stays
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 _doing_path: Path | None = None
@@ -50,15 +52,19 @@ def main(preload: list[str]) -> None:
     os.dup2(null, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    gc.set_threshold(GARBAGE_THRESHOLD)
     for module in preload:
         with contextlib.suppress(ImportError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
+    woken = _wake_when_a_child_ends()
     children: dict[int, dict[str, Any]] = {}
     pending = b""
     open_ = True
     while open_ or children:
-        ready, _, _ = select.select([jobs] if open_ else [], [], [], POLL_SECONDS if children else None)
-        if ready:
+        ready, _, _ = select.select([jobs, woken[0]] if open_ else [woken[0]], [], [], POLL_SECONDS if children else None)
+        if woken[0] in ready:
+            os.read(woken[0], 1 << 16)
+        if jobs in ready:
             chunk = os.read(jobs, 1 << 16)
             if not chunk:
                 open_ = False
@@ -70,12 +76,21 @@ def main(preload: list[str]) -> None:
                 if job["here"]:
                     os.write(protocol, json.dumps(_run_here(job)).encode() + b"\n")
                 else:
-                    children[_fork(job, (jobs, protocol))] = job | {"started": time.monotonic(), "peak": 0, "limit": ""}
+                    children[_fork(job, (jobs, protocol, *woken))] = job | {"started": time.monotonic(), "peak": 0, "limit": ""}
         for pid in list(children):
             fate = _poll(pid, children[pid])
             if fate is not None:
                 del children[pid]
                 os.write(protocol, json.dumps(fate).encode() + b"\n")
+
+
+def _wake_when_a_child_ends() -> tuple[int, int]:
+    """A pipe, its reading end first, that becomes readable whenever a child of this process ends."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    return woken, wake
 
 
 def _run_here(job: dict[str, Any]) -> dict[str, Any]:
@@ -135,9 +150,12 @@ def _kill(pid: int) -> None:
 
 
 def _fork(job: dict[str, Any], own: tuple[int, ...]) -> int:
+    gc.freeze()  # what is there stays: no collection in the child touches, and so copies, its pages
     pid = os.fork()
     if pid:
         return pid
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for descriptor in own:  # whatever a step starts and leaves, the parent still sees the worker end
         os.close(descriptor)
     _child(job)

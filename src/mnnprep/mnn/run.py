@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from mnnprep import deps
-from mnnprep.core.compare import Array
+from mnnprep.core.compare import Array, Tolerance, compare_outputs
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.isolate.server import doing
@@ -45,6 +45,9 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     cases' inputs to the layout MNN must be fed in (missing: NCHW).  An input for NC4HW4 stands in the
     case as NCHW.  ``fresh`` loads the model anew for every case; else one load serves all, so that
     changes of shape are exercised.  ``hints`` are settings of the runtime, by their names in HINTS.
+
+    With ``within``, a tolerance around the cases' references, they are MNN's defaults as long as these keep it:
+    where numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and that counts if it keeps it.
     """
 
     model: str
@@ -55,6 +58,15 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     fresh: bool = False
     hints: dict[str, int] = msgspec.field(default_factory=dict)
+    within: Tolerance | None = None
+
+
+class MnnRan(Ran, frozen=True, kw_only=True):
+    """A run in MNN: with which ``hints``; where these are not the job's, ``default_excess`` is by how many times its
+    tolerance the defaults failed, in the case that showed it."""
+
+    hints: dict[str, int] = msgspec.field(default_factory=dict)
+    default_excess: float | None = None
 
 
 # Settings of MNN's runtime manager, by the names of MNN's Interpreter::HintMode (include/MNN/Interpreter.hpp).
@@ -62,16 +74,39 @@ HINTS = {"WINOGRAD_MEMORY_LEVEL": 3}
 # The default level lets Winograd convolutions use tiles so large that float32 loses three digits
 # (0.3 % of the largest output on a ResNet-50); level 1 keeps the small ones.
 ACCURATE_HINTS = {"WINOGRAD_MEMORY_LEVEL": 1}
+ROUGH = 1000.0  # times the tolerance: beyond, no rounding explains it
+
+
+class Imprecise(Exception):
+    """A case whose numbers, and nothing else, leave the tolerance: what a rougher algorithm would do."""
+
+    def __init__(self, excess: float) -> None:
+        super().__init__(f"{excess:.3g} times the tolerance")
+        self.excess = excess
 
 
 class CaseFailed(Exception):
     """Why one case could not be run; one line."""
 
 
-def run(job: MnnRunJob) -> Ran:
+def run(job: MnnRunJob) -> MnnRan:
     """Run every case; one that fails has its reason, with MNN's last lines, in ``errors``.  For a worker: MNN may crash."""
     doing("loading MNN")
-    runner = Runner(job)
+    if job.within is None:
+        return _run_with(job, job.hints)
+    try:
+        return _run_with(job, job.hints, job.within)
+    except Imprecise as default:
+        try:
+            ran = _run_with(job, ACCURATE_HINTS, job.within)
+        except Imprecise:
+            return _run_with(job, job.hints)
+        return msgspec.structs.replace(ran, default_excess=default.excess)
+
+
+def _run_with(job: MnnRunJob, hints: dict[str, int], within: Tolerance | None = None) -> MnnRan:
+    """Raises Imprecise at the first case that leaves the tolerance *within*, if there is one to keep."""
+    runner = Runner(job, hints)
     outputs: dict[str, FileRef] = {}
     errors: dict[str, str] = {}
     narrowed: dict[str, str] = {}
@@ -95,11 +130,23 @@ def run(job: MnnRunJob) -> Ran:
             errors[str(case.index)] = "\n".join(filter(None, (failure, last_lines(said))))
             continue
         narrowed_inputs |= {name: str(array.dtype) for name, array in fed.items() if array.dtype != arrays[f"inputs/{name}"].dtype}
-        narrowed |= _narrowed_outputs(results, arrays)
+        narrower = _narrowed_outputs(results, arrays)
+        if within is not None:
+            _require_precision(case, arrays, results, within, narrower)
+        narrowed |= narrower
         path = Path(job.directory) / f"{case.index}.npz"
         save_arrays(path, results)
         outputs[str(case.index)] = file_ref(path)
-    return Ran(outputs=outputs, errors=errors, narrowed=narrowed, narrowed_inputs=narrowed_inputs)
+    return MnnRan(outputs=outputs, errors=errors, narrowed=narrowed, narrowed_inputs=narrowed_inputs, hints=hints)
+
+
+def _require_precision(case: CaseFile, arrays: Arrays, results: Arrays, within: Tolerance, narrowed: dict[str, str]) -> None:
+    """Raises Imprecise where the numbers alone are off, by less than ROUGH; what else may be wrong is for the comparison."""
+    references = {name.removeprefix("outputs/"): array for name, array in arrays.items() if name.startswith("outputs/")}
+    wrong = [e for e in compare_outputs(case.index, references, results, within, narrowed) if e.problem]
+    excesses = [e.excess for e in wrong if e.excess is not None and e.excess < ROUGH]
+    if wrong and len(excesses) == len(wrong):
+        raise Imprecise(max(excesses))
 
 
 def _narrow_input(name: str, case: Arrays) -> Array:
@@ -126,11 +173,12 @@ def _narrowed_outputs(results: Arrays, case: Arrays) -> dict[str, str]:
 class Runner:
     """A model, loaded when first needed."""
 
-    def __init__(self, job: MnnRunJob) -> None:
+    def __init__(self, job: MnnRunJob, hints: dict[str, int] | None = None) -> None:
         deps.require("MNN")
         self._nn: Any = deps.require("MNN.nn")
         self._expr: Any = deps.require("MNN.expr")
         self._job = job
+        self._hints = job.hints if hints is None else hints
         self._module: Any = None
         # The layout that a packed output is unpacked to: that of the source's format.
         self._dense = self._expr.NHWC if "NHWC" in job.layouts.values() else self._expr.NCHW
@@ -147,7 +195,7 @@ class Runner:
 
     def _load(self) -> Any:
         self._manager = self._nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": 1},))
-        for name, value in self._job.hints.items():
+        for name, value in self._hints.items():
             self._manager.set_hint(HINTS[name], value)
         try:
             return self._nn.load_module_from_file(

@@ -24,7 +24,7 @@ from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.names import match_names
-from mnnprep.mnn.run import ACCURATE_HINTS, NARROWED_OUTPUTS, MnnRunJob
+from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
 from mnnprep.mnn.torch_frontend import unregistered
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
@@ -37,7 +37,6 @@ CONVERT = "mnnprep.mnn.convert:convert"
 MNN_RUN = "mnnprep.mnn.run:run"
 REPAIR = "mnnprep.rules.steps:repair"
 RULES_PRELOAD = ("numpy", "onnx_ir")
-ROUGH = 1000.0  # times the tolerance: beyond, no rounding explains it
 SHOWN_NODES = 5
 Tell = Callable[[str], None]
 
@@ -204,26 +203,22 @@ class Judge:
         model = str(tried.directory / Path(tried.exported.files[0].path).name)
         seed = _seed(tried.exported.files)
         self.tell(f"running the artifact in {kind.runtime}, converting it to MNN")
-        running = self._start_run(kind, model)
         convert_job = ConvertJob(
             model=model, frontend=kind.frontend, uuid_seed=seed, directory=str(self.workers.directory("convert")),
             extra_model=str(tried.directory / Path(tried.exported.files[1].path).name) if kind.second_file else "",
             converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16, weight_bits=self.precision.weight_bits,
             static=self.static,
         )  # fmt: skip
-        converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)
-        source_weights = self.survey.weights.path if self.survey.weights else ""
-        weights_job = WeightsJob(model=model, source=source_weights, source_model=self.source.path if weights_in_file else "")
-        weighing = self.workers.submit(kind.preload, kind.weights, weights_job, Check)
-
-        before = None
+        converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)  # takes longest: one step beside it at a time
+        running = self._start_run(kind, model)
+        artifact = self._artifact_checks(tried, running, kind.runtime)
         if tried.repairs and tried.original is not None:
             before = self._start_run(kind, str(self._stage(tried.original) / Path(tried.original.files[0].path).name))
-        artifact = self._artifact_checks(tried, running, kind.runtime)
-        if before is not None:
             tried.checks.append(self._repairs_check(tried, before, running))
+        source_weights = self.survey.weights.path if self.survey.weights else ""
+        weights_job = WeightsJob(model=model, source=source_weights, source_model=self.source.path if weights_in_file else "")
         try:
-            tried.checks.append(weighing.result().value)
+            tried.checks.append(self.workers.run(kind.preload, kind.weights, weights_job, Check))
         except StepFailed as failure:
             tried.checks.append(not_run("weights", describe(failure)))
         mnn = self._mnn_checks(tried, converting)
@@ -283,14 +278,7 @@ class Judge:
             tried.checks.append(failed("mnn_compare", inputs.problem or outputs.problem))
             return None
         self.tell("running it in MNN, twice")
-        check = self._run_mnn(tried, converted.file.path, {})
-        if check is not None and not self.precision.reduced and only_imprecise(check):
-            self.tell("running it in MNN with more accurate settings")
-            accurate = self._run_mnn(tried, converted.file.path, ACCURATE_HINTS)
-            if accurate is not None and accurate.status is Status.PASSED:
-                tried.hints = ACCURATE_HINTS
-                numbers = {**accurate.numbers, "excess_at_default_settings": check.numbers["excess"]}
-                check = msgspec.structs.replace(accurate, numbers=numbers)
+        check = self._run_mnn(tried, converted.file.path)
         if check is None:
             return None
         tried.checks.append(check)
@@ -300,25 +288,33 @@ class Judge:
             tried.checks.append(standing(self.survey.opinion, tried.ran, self.survey.checks, self.tolerance))
         return check
 
-    def _run_mnn(self, tried: Tried, model: str, hints: dict[str, int]) -> Check | None:
+    def _run_mnn(self, tried: Tried, model: str) -> Check | None:
         """Run the converted model twice, in two processes, and compare; None (with a failed check) when that crashed."""
         cases = sorted(self.survey.cases, key=lambda c: c.file.size)  # what one load keeps of a small shape must not spoil a larger one
         again = cases if self.survey.signature.dims else cases[:1]
-        runs = [self._start_mnn(tried, model, chosen, fresh=fresh, hints=hints) for chosen, fresh in ((cases, False), (again, True))]
+        within = None if self.precision.reduced else self.mnn_tolerance
+        runs = [self._start_mnn(tried, model, chosen, fresh=fresh, within=within) for chosen, fresh in ((cases, False), (again, True))]
         try:
             first, second = (run.result().value for run in runs)
+            if first.hints != second.hints:  # a case that only the first was given decided
+                second = self._start_mnn(tried, model, again, fresh=True, hints=first.hints).result().value
         except StepFailed as failure:
             tried.checks.append(failed("mnn_compare", f"MNN's runtime {describe(failure)}"))
             return None
-        tried.ran, tried.narrowed, tried.narrowed_inputs = first, first.narrowed, first.narrowed_inputs
-        return repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance), first, second, self.tolerance, cases=again)
+        tried.ran, tried.narrowed, tried.narrowed_inputs, tried.hints = first, first.narrowed, first.narrowed_inputs, first.hints
+        check = self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance)
+        if first.default_excess is not None:
+            check = msgspec.structs.replace(check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess})
+        return repeated(check, first, second, self.tolerance, cases=again)
 
-    def _start_mnn(self, tried: Tried, model: str, cases: list[CaseFile], *, fresh: bool, hints: dict[str, int]) -> Future[Reply[Ran]]:
+    def _start_mnn(
+        self, tried: Tried, model: str, cases: list[CaseFile], *, fresh: bool, within: Tolerance | None = None, hints: dict[str, int] | None = None
+    ) -> Future[Reply[MnnRan]]:
         job = MnnRunJob(
-            hints=hints, model=model, cases=cases, input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
-            directory=str(self.workers.directory("mnn")), fresh=fresh,
+            model=model, cases=cases, input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
+            directory=str(self.workers.directory("mnn")), fresh=fresh, hints=hints or {}, within=within,
         )  # fmt: skip
-        return self.workers.submit(MNN_PRELOAD, MNN_RUN, job, Ran)
+        return self.workers.submit(MNN_PRELOAD, MNN_RUN, job, MnnRan)
 
     def _conversion(self, tried: Tried, converting: Future[Reply[Converted]]) -> Converted | None:
         try:
@@ -376,12 +372,6 @@ def _frontend_operators(operators: list[str]) -> Check:
             subject=", ".join(foreign), numbers=numbers,
         )  # fmt: skip
     return passed("frontend_operators", required=False, numbers=numbers)
-
-
-def only_imprecise(check: Check) -> bool:
-    """Whether a comparison failed by numbers alone, and not by far: what a rougher algorithm would do."""
-    wrong = [e for e in check.outputs if e.problem]
-    return bool(wrong) and all(e.excess is not None and e.excess < ROUGH for e in wrong)
 
 
 def why_not(checks: list[Check]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mnnprep.bundle import writer
+from mnnprep.bundle import report, writer
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.messages import LoadJob, Source, SourceLoaded, Survey, SurveyJob
@@ -67,6 +67,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
             workers.keep_here(plan.preload)
         for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, MNN_PRELOAD]):
             workers.warm(preload)
+        report.compile_early()
         _load_once(workers, plan, source, tell)
         tell("running the reference on the source, exporting beside it")
         surveying = workers.submit(

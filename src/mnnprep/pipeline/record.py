@@ -42,14 +42,14 @@ def write_bundle(
     """Write the bundle of *best* to *target*, which appears only when whole; returns its manifest."""
     assert best.exported is not None
     with writer.stage(target, force=force) as directory:
-        artifact_files = [writer.add_file(directory, Path(ref.path).name, ref.path) for ref in best.exported.files]
+        artifact_files = [writer.add_file(directory, Path(ref.path).name, ref) for ref in best.exported.files]
         model_name = "model.mnn" if best.verdict is Verdict.PROVEN else "unproven.mnn"
-        mnn = writer.add_file(directory, model_name, best.mnn.path) if best.mnn else None
+        mnn = writer.add_file(directory, model_name, best.mnn) if best.mnn else None
         if best.mnn_weights:  # MNN looks for it by the model's own name
-            writer.add_file(directory, f"{model_name}.weight", best.mnn_weights.path)
+            writer.add_file(directory, f"{model_name}.weight", best.mnn_weights)
         cases = []
         for case in survey.cases:
-            file = writer.add_file(directory, f"cases/{case.index}.npz", case.file.path)
+            file = writer.add_file(directory, f"cases/{case.index}.npz", case.file)
             cases.append(CaseRecord(path=file.path, sha256=file.sha256, size=file.size, origin=case.origin, dims=case.dims))
         signature = _signature(survey, best)
         writer.write_mnn_test(directory / writer.TEST_DIRECTORY, load_arrays(survey.cases[0].file.path), signature)
