@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from mnnprep.core.compare import Tolerance
+from mnnprep.core.constraints import Constraint
 from mnnprep.core.evidence import Check, Status, failed, not_run, passed
 from mnnprep.core.files import canonical_json, file_ref, save_arrays
-from mnnprep.core.messages import CaseFile, Ran, Survey
+from mnnprep.core.messages import CaseFile, Ran, Survey, Sweep
 from mnnprep.core.signature import Dim, Signature, TensorSpec
 from mnnprep.proof.judge import compare_run, dimension_checks, repeated
 
@@ -218,7 +219,8 @@ def test_what_failed_already_stays_as_it_was(run: Callable[..., Ran]) -> None:
 def surveyed(cases: list[CaseFile], **fields: Any) -> Survey:
     specs = (TensorSpec("x", "float32", ("batch", "length")),)
     dims = fields.pop("dims", (Dim("batch", 1, 2), Dim("length")))
-    return Survey(signature=Signature(specs, (), dims), cases=cases, checks=[], noise={}, **({"swept": {"batch": [1, 2], "length": [5, 8]}} | fields))
+    sweep = Sweep(**{"sizes": {"batch": [1, 2], "length": [5, 8]}, **fields})
+    return Survey(signature=Signature(specs, (), dims), cases=cases, checks=[], noise={}, sweep=sweep)
 
 
 def dimension(name: str, survey: Survey, **runs: Check | None) -> tuple[Check, list[int]]:
@@ -265,13 +267,17 @@ def test_what_did_not_run_proves_no_size(cases: list[CaseFile], run: Callable[..
 
 def test_a_declared_size_that_the_source_refuses_fails(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
     good = judged(cases, run())
-    survey = surveyed(cases, infeasible={"batch": {"8": "too many"}, "length": {"9": "too long"}}, dims=(Dim("batch", 1, 8), Dim("length")))
+    survey = surveyed(cases, refused={"batch": {8: "too many"}, "length": {9: "too long"}}, dims=(Dim("batch", 1, 8), Dim("length")))
     check, _ = dimension("batch", survey, artifact=good, MNN=good)
     assert check.status is Status.FAILED
     assert check.reason == "declared 1:8, but the source itself refuses 8 (8: too many)"
     check, proven = dimension("length", survey, artifact=good, MNN=good)  # nobody declared it: its limits are the source's
     assert (check.status, proven) == (Status.PASSED, [5, 8])
     assert check.numbers["refused_by_source"] == ["9: too long"]
+    survey.sweep.constraints["batch"] = Constraint(most=7)
+    check, proven = dimension("batch", survey, artifact=good, MNN=good)  # what explains the refusal is stated, not a failure
+    assert (check.status, proven, check.numbers["constraint"]) == (Status.PASSED, [1, 2], "batch <= 7")
+    assert check.numbers["refused_by_source"] == ["8: too many"]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +293,7 @@ def test_a_declared_size_that_the_source_refuses_fails(cases: list[CaseFile], ru
 )
 def test_one_size_proves_no_dimension(cases: list[CaseFile], run: Callable[..., Ran], dim: Dim, sizes: list[int], status: Status) -> None:
     good = judged(cases, run())
-    check, _ = dimension("batch", surveyed(cases, dims=(dim,), swept={"batch": sizes}), artifact=good, MNN=good)
+    check, _ = dimension("batch", surveyed(cases, dims=(dim,), sizes={"batch": sizes}), artifact=good, MNN=good)
     assert check.status is status
 
 

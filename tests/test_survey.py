@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnnprep.core import survey as module
+from mnnprep.core import sizes as module
 from mnnprep.core.evidence import Check, Status
 from mnnprep.core.files import save_arrays
 from mnnprep.core.inputs import synthesize
 from mnnprep.core.messages import Wants
+from mnnprep.core.net import Refused
 from mnnprep.core.request import make_wants
 from mnnprep.core.signature import Dim, TensorSpec, parse_input
-from mnnprep.core.survey import Refused, Surveyed, base_case, batch_dims, survey, sweep_sizes
+from mnnprep.core.sizes import batch_dims, sweep_sizes
+from mnnprep.core.survey import Surveyed, base_case, survey
 from mnnprep.errors import RefusedError, UsageError
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
@@ -79,7 +81,7 @@ def test_a_net_of_fixed_sizes() -> None:
     assert statuses(found) == GOOD
     assert [c.origin for c in found.cases] == ["seed 0", "seed 1", "seed 2"]
     assert found.signature.outputs == (TensorSpec("y", "float32", (2, 3)),)
-    assert (found.signature.dims, found.swept, found.infeasible) == ((), {}, {})
+    assert (found.signature.dims, found.sweep.sizes, found.sweep.refused) == ((), {}, {})
     for case in found.cases:
         assert np.array_equal(case.outputs["y"], case.inputs["x"] * 2)
     assert not np.array_equal(found.cases[0].inputs["x"], found.cases[1].inputs["x"])
@@ -132,9 +134,10 @@ def test_sizes_are_found_by_trying(inputs: str, function: Any, admits: Callable[
     assert len(found.cases) >= 2
     assert all(admits(c.dims) for c in found.cases)
     assert statuses(found)["reference"] == "passed"
-    assert len(net.asked) < 100
-    for name, refused in found.infeasible.items():
-        assert not set(map(int, refused)) & set(found.swept[name])
+    assert len(net.asked) < 150
+    for name, refused in found.sweep.refused.items():
+        together = name in found.sweep.constraints and found.sweep.constraints[name].partner
+        assert together or not set(refused) & set(found.sweep.sizes[name])
         assert set(refused.values()) == {"not such a size"}
 
 
@@ -172,15 +175,15 @@ def test_what_is_declared_is_tried_however_large() -> None:
 
 def test_undeclared_dimensions_are_swept_near_the_base() -> None:
     found = survey(Fake("x=float32[batch,length]", lambda x: x), Wants())
-    assert found.swept == {"batch": [1, 2, 3], "length": [16, 17, 32]}
+    assert found.sweep.sizes == {"batch": [1, 2, 3], "length": [16, 17, 32]}
     assert found.cases[0].dims == {"batch": 2, "length": 16}
-    assert found.infeasible == {}
+    assert found.sweep.refused == {}
 
 
 def test_declared_ranges_are_swept_with_both_ends() -> None:
     found = survey(Fake("x=float32[batch,length]", lambda x: x), make_wants(dims=("batch=1:8", "length=5:40")))
-    assert found.swept["batch"] == [1, 2, 5, 8]
-    assert {5, 23, 40} <= set(found.swept["length"])
+    assert found.sweep.sizes["batch"] == [1, 2, 5, 8]
+    assert {5, 23, 40} <= set(found.sweep.sizes["length"])
     assert all(1 <= c.dims["batch"] <= 8 and 5 <= c.dims["length"] <= 40 for c in found.cases)
 
 
@@ -190,8 +193,8 @@ def test_a_declared_size_the_source_refuses_is_kept_with_its_words() -> None:
         return x
 
     found = survey(Fake("x=float32[batch,length]", short), make_wants(dims=("length=1:40",)))
-    assert found.infeasible == {"length": {"40": "position 32 is out of range"}}
-    assert 40 not in found.swept["length"]
+    assert found.sweep.refused == {"length": {40: "position 32 is out of range"}}
+    assert 40 not in found.sweep.sizes["length"]
 
 
 @given(st.integers(1, 300), st.integers(0, 300))
@@ -487,7 +490,7 @@ def test_a_sample_outside_a_declared_dimension(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="outside its --dim") as caught:
         with_samples(tmp_path, dims=("n=1:4",))
     assert caught.value.seen == "samples b.npz: 9"
-    assert with_samples(tmp_path, dims=("n=1:9",)).swept["n"][-1] == 9
+    assert with_samples(tmp_path, dims=("n=1:9",)).sweep.sizes["n"][-1] == 9
 
 
 def test_a_sample_that_the_source_refuses(tmp_path: Path) -> None:
@@ -636,7 +639,7 @@ def test_a_dimension_may_be_fixed_or_renamed() -> None:
     found = survey(pair(), make_wants(inputs=("x=float32[5,3]", "k=int64[5]")))
     assert (found.signature.dims, len(found.cases)) == ((), 3)
     renamed = survey(pair(), make_wants(inputs=("x=float32[many,3]", "k=int64[many]"), dims=("many=2:6",)))
-    assert renamed.swept["many"] == [2, 3, 6] or renamed.swept["many"][0] == 2
+    assert renamed.sweep.sizes["many"] == [2, 3, 6] or renamed.sweep.sizes["many"][0] == 2
     assert renamed.signature.outputs[0].shape == ("many", 3)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mnnprep.core.constraints import Constraint
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef
 from mnnprep.core.signature import Dim, Signature, TensorSpec
@@ -73,6 +74,16 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
 
 
+class Sweep(msgspec.Struct, kw_only=True):
+    """The dynamic dimensions, by name: the ``sizes`` for which a case exists, those that the source itself ``refused``, with its
+    words, and the constraint that explains it; and the pairs of sizes that it refused together."""
+
+    sizes: dict[str, list[int]] = msgspec.field(default_factory=dict)
+    refused: dict[str, dict[int, str]] = msgspec.field(default_factory=dict)
+    constraints: dict[str, Constraint] = msgspec.field(default_factory=dict)
+    refused_pairs: list[str] = msgspec.field(default_factory=list)
+
+
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What the untouched source says of itself: signature, cases with reference outputs, checks.
 
@@ -80,8 +91,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     ``exempt`` names the outputs that don't depend on the values of any input, by design, with the
     reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
     or None when the artifact's own file says it all; ``decides`` names the places of the source where a
-    value decides what is computed, ``one_sided`` those where every input tried decided alike; ``swept`` lists per dimension the sizes for
-    which a case exists, ``infeasible`` those the source itself refuses with its message; ``opinion`` holds
+    value decides what is computed, ``one_sided`` those where every input tried decided alike; ``sweep`` is what became of
+    the dynamic dimensions; ``opinion`` holds
     the same cases with the outputs of a third runtime, to say who stands alone where the reference and MNN disagree.
     """
 
@@ -93,8 +104,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     weights: FileRef | None = None
     decides: list[str] = msgspec.field(default_factory=list)
     one_sided: list[str] = msgspec.field(default_factory=list)
-    swept: dict[str, list[int]] = msgspec.field(default_factory=dict)
-    infeasible: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    sweep: Sweep = msgspec.field(default_factory=Sweep)
     parameters: int = 0
     notes: list[str] = msgspec.field(default_factory=list)
     opinion: list[CaseFile] = msgspec.field(default_factory=list)

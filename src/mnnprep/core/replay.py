@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mnnprep.core.messages import Ran, Replayed, ReplayJob
+from mnnprep.core.net import Net
 from mnnprep.core.running import run_case
 from mnnprep.core.signature import TensorSpec
-from mnnprep.core.survey import Net
 from mnnprep.errors import RefusedError
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran, RunJob
-from mnnprep.core.survey import Refused
+from mnnprep.core.net import Refused
 
 
 class Forbidden:

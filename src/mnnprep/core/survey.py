@@ -8,62 +8,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from mnnprep.core.compare import Tolerance
+from mnnprep.core.constraints import discover
 from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import Arrays, file_ref, save_arrays
 from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, check_range, is_mask, read_samples, sizes_of, synthesize
-from mnnprep.core.messages import CaseFile, Wants
+from mnnprep.core.messages import CaseFile, Sweep, Wants
+from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
+from mnnprep.core.sizes import base_sizes, batch_dims, runs, sweep_sizes
 from mnnprep.errors import RefusedError, UsageError
 
 VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
-LADDER = (16, 32, 8, 4, 2, 1, 64, 128, 224, 256, 512, 576, 1024, 4096, 16000)  # sizes tried for an unknown dimension
-TRIALS = 400
-LARGEST_TRIAL = 2**24  # elements of one input, where nobody asked for more
 LEAST_CASES = 3
+MOST_PAIRS = 6  # pairs of dimensions that are moved together
 SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
-BATCH_NAMES = ("n", "b", "batch", "batch_size", "batchsize", "bs")
-DEFAULT_BATCH = 2
-
-
-class Refused(Exception):
-    """The net can't compute with these inputs (a shape or value it does not take)."""
-
-
-class Net(Protocol):
-    """A loaded source. ``inputs`` are as the source declares them; ``run`` raises Refused."""
-
-    inputs: tuple[TensorSpec, ...]
-    example: Arrays  # real inputs that came with the source, or empty
-    dims: tuple[Dim, ...]  # ranges that the source itself declares
-
-    def run(self, inputs: Arrays) -> Arrays:
-        """The outputs by name, in order."""
-
-    def run_precise(self, inputs: Arrays) -> Arrays | None:
-        """The same in float64 throughout, or None where the framework can't."""
-
-    def bounds(self, inputs: Arrays) -> dict[str, Range]:
-        """The index ranges of integer inputs that the net looks up in tables, from one run."""
-
-    def insensitive(self) -> dict[str, str]:
-        """Outputs that by design don't depend on the values of any input, with the reason."""
-
-
-@dataclass
-class Case:
-    origin: str
-    dims: dict[str, int]
-    inputs: Arrays
-    outputs: Arrays
 
 
 @dataclass
@@ -75,8 +41,7 @@ class Surveyed:
     checks: list[Check]
     noise: dict[str, float]
     exempt: dict[str, str]
-    swept: dict[str, list[int]] = field(default_factory=dict)
-    infeasible: dict[str, dict[str, str]] = field(default_factory=dict)
+    sweep: Sweep = field(default_factory=Sweep)
 
     def write(self, directory: Path) -> list[CaseFile]:
         return [write_case(directory, index, case) for index, case in enumerate(self.cases)]
@@ -142,7 +107,7 @@ def survey(net: Net, wants: Wants) -> Surveyed:
     samples = _samples(net, wants, specs)
     ranges = _sample_ranges(samples, specs) | ranges
     source, net = net, _Remembering(net)
-    base = _base_sizes(net, specs, dims, ranges, samples)
+    base = base_sizes(net, specs, dims, ranges, samples)
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
     specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
 
@@ -194,7 +159,7 @@ def base_case(net: Net, wants: Wants) -> Arrays:
     specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
     ranges = _sample_ranges(samples, specs) | ranges
-    base = _base_sizes(net, specs, dims, ranges, samples)
+    base = base_sizes(net, specs, dims, ranges, samples)
     if samples and not dims:
         return samples[0][1]
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
@@ -263,108 +228,51 @@ def _fit_bounds(bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple
     return {s.name: (ranges.get(s.name) or bounds[s.name]) for s in specs if s.name in ranges or s.name in bounds}
 
 
-def _base_sizes(
-    net: Net, specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...], ranges: dict[str, Range], samples: list[tuple[str, Arrays]]
-) -> dict[str, int]:
-    """Sizes of all dynamic dimensions that the source computes with."""
-    if samples and dims:
-        for (name, arrays), dim in itertools.product(samples, dims):
-            size = sizes_of(arrays, specs, name)[dim.name]
-            if not dim.admits(size):
-                raise UsageError(
-                    f"a sample's dimension {dim.name} is outside its --dim", seen=f"{name}: {size}", next=f"declared is {dim.min}:{dim.max}"
-                )
-        sizes = sizes_of(samples[0][1], specs, samples[0][0])
-        wider = {n: DEFAULT_BATCH if s == 1 and next(d for d in dims if d.name == n).admits(DEFAULT_BATCH) else s for n, s in sizes.items()}
-        return wider if _runs(net, specs, wider, ranges) else sizes
-    if samples:
-        return {}
-    if not dims:
-        try:
-            net.run(synthesize(specs, {}, 0, ranges))
-        except Refused as error:
-            raise RefusedError(
-                "the source does not compute with inputs of its own signature", seen=f"{', '.join(map(str, specs))}: {error}",
-                next="give the shapes it takes with --input, the values with --range, or real inputs with --samples",
-            ) from error  # fmt: skip
-        return {}
-    last = ""
-    for sizes in _trials(specs, dims):
-        try:
-            net.run(synthesize(specs, sizes, 0, ranges))
-            return sizes
-        except Refused as error:
-            last = f"at {', '.join(f'{k}={v}' for k, v in sizes.items())}: {error}"
-    raise RefusedError(
-        "no sizes were found for the dynamic dimensions that the source computes with", seen=last,
-        next="fix or bound them with --input and --dim, or give real inputs with --samples",
-    )  # fmt: skip
-
-
-def _runs(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], ranges: dict[str, Range]) -> bool:
-    try:
-        net.run(synthesize(specs, sizes, 0, ranges))
-    except Refused:
-        return False
-    return True
-
-
-def batch_dims(specs: tuple[TensorSpec, ...]) -> frozenset[str]:
-    """The dimensions that look like a batch: by their name, or as they only ever come first of several."""
-    names = dim_names(specs)
-    first = {s.shape[0] for s in specs if len(s.shape) > 1}
-    later = {e for s in specs for e in s.shape[1:]} | {s.shape[0] for s in specs if len(s.shape) == 1}
-    return frozenset(n for n in names if n.lower() in BATCH_NAMES or (n in first and n not in later))
-
-
-def _trials(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> list[dict[str, int]]:
-    """The sizes to try, in order; those that make an input very large only where all do."""
-    candidates = list(itertools.islice(_candidates(dims, batch_dims(specs)), 10 * TRIALS))
-    modest = [sizes for sizes in candidates if all(math.prod(s.sizes(sizes)) <= LARGEST_TRIAL for s in specs)]
-    return (modest or candidates)[:TRIALS]
-
-
-def _candidates(dims: tuple[Dim, ...], batches: frozenset[str]) -> Iterator[dict[str, int]]:
-    """Sizes to try, likely ones first: all alike but for the batch, then each dimension on its own."""
-
-    def ladder(dim: Dim) -> list[int]:
-        first = (DEFAULT_BATCH, 1, 3, 4, *LADDER) if dim.name in batches else (dim.min * 2 if dim.min else 0, *LADDER)
-        sizes = [s for s in first if s and dim.admits(s)]
-        ends = [s for s in (dim.min, dim.max) if s is not None]
-        return list(dict.fromkeys(sizes + ends))
-
-    ladders = {d.name: ladder(d) for d in dims}
-    for step, batch in itertools.product(range(len(LADDER)), (0, 1)):
-        yield {n: (options[min(batch, len(options) - 1)] if n in batches else options[min(step, len(options) - 1)]) for n, options in ladders.items()}
-    for combination in itertools.product(*ladders.values()):
-        yield dict(zip(ladders, combination, strict=True))
-
-
-def sweep_sizes(dim: Dim, base: int, *, batch: bool) -> list[int]:
-    """The sizes a dimension is tried at: both ends, 2, a prime between (declared); else near the base."""
-    if not dim.declared:
-        return list(dict.fromkeys((base, 1, 3) if batch else (base, base + 1, 2 * base)))
-    assert dim.min is not None and dim.max is not None
-    sizes = [dim.min, dim.max, *(s for s in (2,) if dim.admits(s))]
-    middle = (dim.min + dim.max) / 2
-    primes = [p for p in range(max(3, dim.min + 1), min(dim.max, 1000)) if all(p % q for q in range(2, math.isqrt(p) + 1))]
-    sizes += sorted(primes, key=lambda p: abs(p - middle))[:1]
-    return sorted(set(sizes))
-
-
 def _sweep(
     net: Net, specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...], base: dict[str, int], ranges: dict[str, Range], seed: int, out: Surveyed
 ) -> None:
-    """Add a case for every size of every dimension; note the sizes that the source refuses."""
+    """Add a case for every size of every dimension, and one for every pair; note what the source refuses, and what explains it."""
+
+    def add(sizes: dict[str, int]) -> None:
+        out.cases.append(_case(net, specs, base | sizes, seed + len(out.cases), ranges))
+
+    def takes(sizes: dict[str, int]) -> bool:
+        return runs(net, specs, sizes, ranges)
+
     for dim in dims:
-        for size in sweep_sizes(dim, base[dim.name], batch=dim.name in batch_dims(specs)):
-            if any(c.dims[dim.name] == size for c in out.cases):
-                continue
+        sizes = [s for s in sweep_sizes(dim, base[dim.name], batch=dim.name in batch_dims(specs)) if all(c.dims[dim.name] != s for c in out.cases)]
+        refused: dict[int, str] = {}
+        for size in sizes:
             try:
-                out.cases.append(_case(net, specs, base | {dim.name: size}, seed + len(out.cases), ranges))
+                add({dim.name: size})
             except Refused as error:
-                out.infeasible.setdefault(dim.name, {})[str(size)] = str(error).splitlines()[0] if str(error) else "refused"
-        out.swept[dim.name] = sorted({c.dims[dim.name] for c in out.cases})
+                refused[size] = str(error).splitlines()[0] if str(error) else "refused"
+        if refused:
+            out.sweep.refused[dim.name] = refused
+            constraint = discover(takes, dim, base, [c.dims[dim.name] for c in out.cases], list(refused), list(dims))
+            if constraint is not None:
+                out.sweep.constraints[dim.name] = constraint
+                for admitted in dict.fromkeys(constraint.nearest(s, dim) for s in refused):
+                    if admitted is not None and all(c.dims[dim.name] != admitted for c in out.cases):
+                        with suppress(Refused):
+                            add(constraint.moved(dim.name, admitted))
+        out.sweep.sizes[dim.name] = sorted({c.dims[dim.name] for c in out.cases})
+    for one, other in itertools.islice(itertools.combinations(dims, 2), MOST_PAIRS):
+        sizes_ = _pair(out, one.name, other.name, base)
+        if sizes_ and not any(all(c.dims[n] == s for n, s in sizes_.items()) for c in out.cases):
+            try:
+                add(sizes_)
+            except Refused as error:
+                out.sweep.refused_pairs.append(f"{', '.join(f'{n}={s}' for n, s in sizes_.items())}: {error}")
+
+
+def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str, int]:
+    """Sizes at which both dimensions are away from their base: the one large, the other small; none where one can't leave it alone."""
+    if any(c.partner for n, c in out.sweep.constraints.items() if n in (one, other)):
+        return {}
+    large = [s for s in out.sweep.sizes[one] if s != base[one]]
+    small = [s for s in out.sweep.sizes[other] if s != base[other]]
+    return {one: large[-1], other: small[0]} if large and small else {}
 
 
 def _tolerances(out: Surveyed) -> Tolerance:

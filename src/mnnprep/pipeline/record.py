@@ -104,7 +104,11 @@ def _signature(survey: Survey, best: Tried) -> SignatureRecord:
     inputs = [_tensor(s, best.input_names, best.layouts.get(s.name, "NCHW"), best.narrowed_inputs) for s in signature.inputs]
     layout = next(iter(best.layouts.values()), "NCHW")
     outputs = [_tensor(s, best.output_names, layout, best.narrowed) for s in signature.outputs]
-    dims = {d.name: DimRecord(min=d.min, max=d.max, proven=best.proven_sizes.get(d.name, [])) for d in signature.dims}
+    constraints = {name: c.words(name) for name, c in survey.sweep.constraints.items()}
+    dims = {
+        d.name: DimRecord(min=d.min, max=d.max, proven=best.proven_sizes.get(d.name, []), constraint=constraints.get(d.name, ""))
+        for d in signature.dims
+    }
     return SignatureRecord(inputs=inputs, outputs=outputs, dims=dims)
 
 

@@ -150,25 +150,24 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
     bad_cases = {where: {e.case for e in check.outputs if e.problem} for where, check in runs.items() if check is not None}
     idle = [where for where, check in runs.items() if check is None or not check.outputs]
     for dim in survey.signature.dims:
-        sizes = survey.swept.get(dim.name, [])
+        sizes = survey.sweep.sizes.get(dim.name, [])
         wrong = {where: sorted({c.dims[dim.name] for c in survey.cases if c.index in bad}) for where, bad in bad_cases.items()}
         good = [s for s in sizes if not any(s in w for w in wrong.values())] if not idle else []
         proven[dim.name] = good
         name = f"dimension:{dim.name}"
-        refused = survey.infeasible.get(dim.name, {})
+        refused, constraint = survey.sweep.refused.get(dim.name, {}), survey.sweep.constraints.get(dim.name)
         numbers: dict[str, object] = {"swept": sizes, "proven": good}
-        if refused and not dim.declared:
+        if refused and (constraint is not None or not dim.declared):
             numbers["refused_by_source"] = [f"{s}: {why}" for s, why in refused.items()]
-        if dim.declared and refused:
+        if constraint is not None:
+            numbers["constraint"] = constraint.words(dim.name)
+        pairs = [pair for pair in survey.sweep.refused_pairs if f"{dim.name}=" in pair.partition(":")[0]]
+        if pairs:
+            numbers["pairs_refused_by_source"] = pairs
+        if dim.declared and refused and constraint is None:
             size, why = next(iter(refused.items()))
-            checks.append(
-                failed(
-                    name,
-                    f"declared {dim.min}:{dim.max}, but the source itself refuses {', '.join(refused)} ({size}: {why})",
-                    subject=dim.name,
-                    numbers=numbers,
-                )
-            )
+            reason = f"declared {dim.min}:{dim.max}, but the source itself refuses {', '.join(map(str, refused))} ({size}: {why})"
+            checks.append(failed(name, reason, subject=dim.name, numbers=numbers))
         elif any(wrong.values()):
             where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
             right = f"right at {', '.join(map(str, good))}, " if good else ""
@@ -176,14 +175,8 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
         elif idle:
             checks.append(not_run(name, f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers))
         elif len(sizes) < (1 if dim.declared and dim.min == dim.max else 2):
-            checks.append(
-                not_run(
-                    name,
-                    f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it with --dim",
-                    subject=dim.name,
-                    numbers=numbers,
-                )
-            )
+            reason = f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it with --dim"
+            checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))
         else:
             checks.append(passed(name, subject=dim.name, numbers=numbers))
     return checks, proven

@@ -13,8 +13,8 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
+from mnnprep.core.net import Refused
 from mnnprep.core.signature import Dim, TensorSpec
-from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.net import Net

@@ -11,10 +11,11 @@ from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.evidence import Check, failed, not_run, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Source, Survey, SurveyJob, Wants, WeightsJob
+from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.signature import TensorSpec
-from mnnprep.core.survey import Case, Net, Refused, survey, write_case
+from mnnprep.core.survey import survey, write_case
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import installed
 from mnnprep.errors import RefusedError
@@ -65,7 +66,7 @@ def survey_pair(job: SurveyJob) -> Survey:
     save_arrays(weights, {f"used/{n}": a for n, a in tensors.items()})
     return Survey(
         signature=found.signature, cases=found.write(directory), checks=checks, noise=found.noise, exempt=found.exempt,
-        weights=file_ref(weights), swept=found.swept, infeasible=found.infeasible,
+        weights=file_ref(weights), sweep=found.sweep,
         parameters=sum(a.size for values in pair.blobs.values() for a in values), notes=list(pair.net.removed), opinion=opinion,
     )  # fmt: skip
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.messages import Wants
+from mnnprep.core.net import Refused
 from mnnprep.core.signature import Dim, TensorSpec
-from mnnprep.core.survey import Refused
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.info import MnnInfo, MnnTensor, read_info

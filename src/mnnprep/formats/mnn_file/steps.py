@@ -29,7 +29,7 @@ def survey_file(job: SurveyJob) -> Survey:
     found = survey(net, job.wants)
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[inference_mode(job.source.path), *found.checks],
-        noise=found.noise, exempt=found.exempt, swept=found.swept, infeasible=found.infeasible,
+        noise=found.noise, exempt=found.exempt, sweep=found.sweep,
     )  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
+from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec
-from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph

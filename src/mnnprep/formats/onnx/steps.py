@@ -32,7 +32,7 @@ def survey_file(job: SurveyJob) -> Survey:
     found = survey(net, job.wants)
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[graph.inference_mode(net.model), *found.checks],
-        noise=found.noise, exempt=found.exempt, swept=found.swept, infeasible=found.infeasible,
+        noise=found.noise, exempt=found.exempt, sweep=found.sweep,
         parameters=sum(_elements(t.dims) for t in net.model.graph.initializer),
     )  # fmt: skip
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
+from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, TensorSpec
-from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of

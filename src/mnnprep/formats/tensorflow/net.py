@@ -7,8 +7,8 @@ from functools import cached_property
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
+from mnnprep.core.net import Refused
 from mnnprep.core.signature import Dim
-from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.load import Loaded, guarded

@@ -44,7 +44,7 @@ def survey_source(job: SurveyJob) -> Survey:
     save_arrays(path, arrays)
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[_inference(loaded.training, "source"), *found.checks],
-        noise=found.noise, exempt=found.exempt, weights=file_ref(path), swept=found.swept, infeasible=found.infeasible,
+        noise=found.noise, exempt=found.exempt, weights=file_ref(path), sweep=found.sweep,
         parameters=loaded.parameters, notes=loaded.notes,
     )  # fmt: skip
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
+from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec
-from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.scan import TfliteSummary, scan_model

@@ -32,7 +32,7 @@ def survey_file(job: SurveyJob) -> Survey:
     save_arrays(weights, {f"used/{n}": a for n, a in parameters(job.source.path).items()})
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[passed("inference_mode"), *found.checks], noise=found.noise,
-        exempt=found.exempt, weights=file_ref(weights), swept=found.swept, infeasible=found.infeasible, parameters=net.summary.parameters,
+        exempt=found.exempt, weights=file_ref(weights), sweep=found.sweep, parameters=net.summary.parameters,
     )  # fmt: skip
 
 

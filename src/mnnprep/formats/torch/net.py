@@ -10,8 +10,8 @@ import numpy as np
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
+from mnnprep.core.net import Refused
 from mnnprep.core.signature import Dim, TensorSpec
-from mnnprep.core.survey import Refused
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
 from mnnprep.formats.torch.structure import flatten

@@ -70,8 +70,7 @@ def survey_module(job: SurveyJob) -> Survey:
         weights=file_ref(weights),
         decides=list(net.watch.decisions),
         one_sided=net.watch.one_sided(),
-        swept=found.swept,
-        infeasible=found.infeasible,
+        sweep=found.sweep,
         parameters=sum(p.numel() for p in net.module.parameters()),
         notes=[*loaded.notes, *notes],
     )
@@ -148,7 +147,7 @@ def run_script(job: RunJob) -> Ran:
         module = torch.jit.load(job.model).eval()
 
         def run(inputs: Arrays) -> Arrays:
-            from mnnprep.core.survey import Refused
+            from mnnprep.core.net import Refused
 
             try:
                 with torch.no_grad():

@@ -1,0 +1,42 @@
+"""What a survey drives: a loaded, untouched source, and one case of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mnnprep.core.files import Arrays
+from mnnprep.core.inputs import Range
+from mnnprep.core.signature import Dim, TensorSpec
+
+
+class Refused(Exception):
+    """The net can't compute with these inputs (a shape or value it does not take)."""
+
+
+class Net(Protocol):
+    """A loaded source. ``inputs`` are as the source declares them; ``run`` raises Refused."""
+
+    inputs: tuple[TensorSpec, ...]
+    example: Arrays  # real inputs that came with the source, or empty
+    dims: tuple[Dim, ...]  # ranges that the source itself declares
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """The outputs by name, in order."""
+
+    def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """The same in float64 throughout, or None where the framework can't."""
+
+    def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """The index ranges of integer inputs that the net looks up in tables, from one run."""
+
+    def insensitive(self) -> dict[str, str]:
+        """Outputs that by design don't depend on the values of any input, with the reason."""
+
+
+@dataclass
+class Case:
+    origin: str
+    dims: dict[str, int]
+    inputs: Arrays
+    outputs: Arrays
