@@ -149,7 +149,7 @@ def meaning(manifest: Manifest) -> str:
     if outcome is Verdict.PROVEN:
         model = manifest.mnn.path if manifest.mnn else "the converted model"
         sentence = f"On all {cases}, {model} computes in MNN what the untouched source computes in its own framework, within the tolerance."
-        return f"{sentence} {settings(manifest)}".rstrip()
+        return " ".join(filter(None, (sentence, settings(manifest), limits(manifest))))
     if outcome is Verdict.DIFFERS:
         return "Something that was compared came out different: do not ship this model before the failed checks are resolved."
     if outcome is Verdict.REFUSED:
@@ -165,6 +165,12 @@ def settings(manifest: Manifest) -> str:
     excess = next((c.numbers.get("excess_at_default_settings") for c in manifest.evidence if c.check == "mnn_compare"), None)
     otherwise = f"; with MNN's defaults its error is {number(excess)} times the tolerance" if isinstance(excess, (int, float)) else ""
     return f"The app must set {hints} in MNN's runtime{otherwise}."
+
+
+def limits(manifest: Manifest) -> str:
+    """What the source asks of the sizes it is given; empty where nothing was found."""
+    asked = [dim.constraint for dim in manifest.signature.dims.values() if dim.constraint]
+    return f"The source itself asks for {', '.join(asked)}." if asked else ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import msgspec
 from mnnprep.core.signature import Dim
 
 STEPS = (*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128)  # by which a size may have to change
+MULTIPLES = (1, 2, 3, 5)  # steps away from the base that must all be taken
 JOINT_STEPS = (1, 2, 4, 8, 16, 32, 64)
 Takes = Callable[[dict[str, int]], bool]
 
@@ -54,24 +55,26 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def discover(takes: Takes, dim: Dim, base: dict[str, int], taken: list[int], refused: list[int], others: list[Dim]) -> Constraint | None:
-    """The constraint that explains why the source, which takes the sizes *base*, takes the sizes *taken* of *dim* and refuses *refused*.
+    """A constraint under which the source, which takes the sizes *base*, takes sizes of *dim*; it explains why those *refused* are.
 
-    *takes* says whether the source computes at given sizes of all dimensions.  None when nothing simple explains them all.
+    *takes* says whether the source computes at given sizes of all dimensions, *taken* are sizes at which it did.  The constraint is
+    sufficient, as far as was tried; a source may take sizes beside it.  None when nothing simple explains all that was refused.
     """
     found = _alone(takes, dim, base) or next(filter(None, (_with(takes, dim, other, base) for other in others if other.name != dim.name)), None)
     if found is None:
         return None
     found = _limits(takes, found, dim, base, refused)
-    explained = all(map(found.admits, taken)) and (found.partner or not any(map(found.admits, refused)))
-    return found if explained else None
+    multiples = [s for s in taken if s % found.modulus == found.remainder]
+    return found if all(map(found.admits, multiples)) and (found.partner or not any(map(found.admits, refused))) else None
 
 
 def _alone(takes: Takes, dim: Dim, base: dict[str, int]) -> Constraint | None:
     """The smallest step by which the size may change, as a modulus; None when it can't be changed alone."""
     size = base[dim.name]
     for step in STEPS:
-        near = next((s for s in (size + step, size - step) if s > 0 and dim.admits(s)), None)
-        if near is not None and takes(base | {dim.name: near}):
+        sides = [[s for k in MULTIPLES if (s := size + sign * k * step) > 0 and dim.admits(s)] for sign in (1, -1)]
+        enough = 2 if size % step else 1  # one more size is little to go by, but where the base is a multiple
+        if any(len(side) >= enough and all(takes(base | {dim.name: s}) for s in side) for side in sides):
             return Constraint(modulus=step, remainder=size % step)
     return None
 

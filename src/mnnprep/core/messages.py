@@ -113,7 +113,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     """Make an artifact of ``source`` by ``method`` in ``directory`` (empty, the step's own).
 
-    ``tflite_precision`` is that of a TFLite artifact: empty (the source's), ``float16`` or ``int8``.
+    ``tflite_precision`` is that of a TFLite artifact: empty (the source's), ``float16`` or ``int8``.  ``places``: each node keeps where in
+    the user's code it came from, if the exporter says; such a file is for a diagnosis, not for a bundle.
     """
 
     source: Source
@@ -122,6 +123,7 @@ class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     opset: int
     directory: str
     tflite_precision: str = ""
+    places: bool = False
 
 
 class OpsetRefused(msgspec.Struct, frozen=True):
@@ -149,6 +151,19 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     operators: list[str] = msgspec.field(default_factory=list)
     sqnr_db: float | None = None
     decided: list[str] = msgspec.field(default_factory=list)
+
+
+class DiffJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Compare ``first`` with ``second``, two exports of one source at other sizes."""
+
+    first: str
+    second: str
+
+
+class Diff(msgspec.Struct, frozen=True, kw_only=True):
+    """The nodes, in the graph's order, that compute otherwise in the two: each its operator and name, what differs, and its place in the code."""
+
+    nodes: list[str]
 
 
 class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):

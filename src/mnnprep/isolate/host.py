@@ -269,7 +269,7 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
         raise StepFailed("error", error.what, log=log, error=error) from error
     for ref in msgspec.convert(reply["files"], list[FileRef]):
         _verify(ref)
-    return Reply(msgspec.convert(reply["value"], pending.type), fate["seconds"], fate["peak"])
+    return Reply(msgspec.convert(reply["value"], pending.type, str_keys=True), fate["seconds"], fate["peak"])
 
 
 def _verify(ref: FileRef) -> None:

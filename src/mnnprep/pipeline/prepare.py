@@ -17,6 +17,7 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS, LIVE_MODULE, Attempt, Plan, plan_of
 from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.pipeline.attempt import MNN_PRELOAD, Judge, Tried, start_export
+from mnnprep.pipeline.baked import name_baked
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
 from mnnprep.pipeline.workers import Workers
@@ -89,6 +90,7 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
             tell(f"attempt {len(history) + 1}: {attempt.method}" + (f" from opset {attempt.opset}" if attempt.opset else ""))
             export = first_export if number == 0 else start_export(workers, plan, source, request.wants, attempt, request.tflite_precision)
             history.append(judge.judge(attempt, export, weights_in_file=plan.weights_in_file))
+            name_baked(workers, plan, source, request.wants, survey, history[-1])
             tell(outcome(history[-1]))
             if history[-1].repairable() and not hopeless(survey):
                 repaired = judge.repair(history[-1], weights_in_file=plan.weights_in_file)

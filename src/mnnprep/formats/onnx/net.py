@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +43,16 @@ def open_session(path: str, *, optimize: bool) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _complaint(error: BaseException) -> str:
+    """What onnxruntime says of a failed run, without the places in its own source."""
+    line = _first_line(error)
+    node = re.search(r"running (\S+) node\. Name:'([^']*)' Status Message: (.*)", line)
+    if node is None:
+        return line
+    said = re.sub(r"^\S+\.(?:h|cc|cpp):\d+ .*? was false\. ", "", node[3])
+    return f"onnxruntime at {node[1]} {node[2]}: {said}"
 
 
 def spec_of(argument: Any) -> TensorSpec:
@@ -85,7 +96,7 @@ class OnnxNet:
         try:
             values = self._session.run(self._outputs, inputs)
         except Exception as error:  # onnxruntime raises classes of its own C++ module
-            raise Refused(_first_line(error)) from error
+            raise Refused(_complaint(error)) from error
         return dict(zip(self._outputs, values, strict=True))
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:

@@ -38,6 +38,7 @@ class Subject:
     specs: tuple[TensorSpec, ...]
     arrays: Arrays
     watch: Watch = field(default_factory=Watch)  # what a trace decides on values
+    places: bool = False  # keep in each node where in the user's code it came from
 
     @property
     def module(self) -> Any:
@@ -203,7 +204,7 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
                 module, subject.tensors(), str(raw), dynamo=False, opset_version=opset,
                 input_names=subject.names, output_names=outputs,
                 dynamic_axes={n: a for n, a in {**axes, **varying}.items() if a},
-                training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True,
+                training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True, verbose=subject.places,
             )  # fmt: skip
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise UnsupportedAtOpset(_first(error), _needed_opset(str(error))) from error
@@ -300,7 +301,8 @@ def _tidy_proto(raw: Path, directory: Path, subject: Subject) -> FileRef:
         for dim, extent in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
             dim.ClearField("dim_param" if isinstance(extent, int) else "dim_value")
             setattr(dim, "dim_value" if isinstance(extent, int) else "dim_param", extent)
-    _forget(model)
+    if not subject.places:
+        _forget(model)
     target = directory / "model.onnx"
     target.write_bytes(model.SerializeToString(deterministic=True))
     return file_ref(target)
@@ -326,7 +328,8 @@ def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:
 
     for value, spec in zip(model.graph.inputs, subject.specs, strict=True):
         value.shape = ir.Shape(spec.shape)
-    _strip(model)
+    if not subject.places:
+        _strip(model)
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     return save(model, directory, external=size > EXTERNAL_THRESHOLD)
 

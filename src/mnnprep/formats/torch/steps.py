@@ -89,7 +89,7 @@ def export_module(job: ExportJob) -> Exported:
     specs = input_specs(loaded, job.wants.inputs)
     arrays = base_case(TorchNet(loaded.module, specs, loaded.example, loaded.dims), job.wants)
     materialize(loaded.module)
-    subject = export.Subject(loaded, specs, arrays)
+    subject = export.Subject(loaded, specs, arrays, places=job.places)
     directory = Path(job.directory)
     notes: list[str] = []
     doing(f"exporting by {job.method}")
