@@ -45,19 +45,20 @@ def converted(host: Host, model: Path) -> str:
 def run_model(
     host: Host, model: str, cases: Sequence[CaseFile], directory: Path, *,
     inputs: Mapping[str, str] | None = None, outputs: Sequence[str] = ("y",), layouts: Mapping[str, str] | None = None, fresh: bool = False,
+    session: bool = False,
 ) -> Ran:  # fmt: skip
     job = MnnRunJob(
         model=model, cases=list(cases), input_names=dict(inputs or NAMES), output_names={n: n for n in outputs},
-        layouts=dict(layouts or {}), directory=str(directory), fresh=fresh,
+        layouts=dict(layouts or {}), directory=str(directory), fresh=fresh, session=session,
     )  # fmt: skip
     return host.run("mnnprep.mnn.run:run", job, Ran, timeout=60).value
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_cases_of_several_shapes_are_right(host: Host, tmp_path: Path, fresh: bool) -> None:
+@pytest.mark.parametrize(("fresh", "session"), [(False, False), (True, False), (False, True)])
+def test_cases_of_several_shapes_are_right(host: Host, tmp_path: Path, fresh: bool, session: bool) -> None:
     model = converted(host, matmul(tmp_path / "m.onnx"))
     inputs = [np.random.default_rng(i).standard_normal((n, 4)).astype(np.float32) for i, n in enumerate((2, 5, 1, 5))]
-    ran = run_model(host, model, [case(tmp_path, i, {"x": x}) for i, x in enumerate(inputs)], tmp_path, fresh=fresh)
+    ran = run_model(host, model, [case(tmp_path, i, {"x": x}) for i, x in enumerate(inputs)], tmp_path, fresh=fresh, session=session)
     assert not ran.errors
     for i, x in enumerate(inputs):
         assert ran.outputs[str(i)].path == str(tmp_path / f"{i}.npz")
@@ -270,3 +271,16 @@ def test_numbers_that_only_lack_precision_are_computed_with_the_accurate_setting
     assert mended.default_excess == pytest.approx(rough / (2 * accurate), rel=1e-6)
     hopeless, error = within(accurate / 2)
     assert (hopeless.hints, hopeless.default_excess, error) == ({}, None, rough)
+
+
+def test_a_session_keeps_integers_and_layouts(host: Host, tmp_path: Path) -> None:
+    nodes = [node("Conv", ["x", "w"], ["y"]), node("Add", ["i", "i"], ["j"])]
+    weights = {"w": np.random.default_rng(0).standard_normal((5, 3, 3, 3)).astype(np.float32)}
+    values = [floats("x", 1, 3, "h", 8), ("i", TensorProto.INT32, ("n",))]
+    model = save(tmp_path / "m.onnx", nodes, values, [floats("y", 1, 5, "k", 6), ("j", TensorProto.INT32, ("n",))], weights)
+    arrays = {"x": np.random.default_rng(1).standard_normal((1, 3, 9, 8)).astype(np.float32), "i": np.arange(7, dtype=np.int32)}
+    want = dict(zip(("y", "j"), ReferenceEvaluator(str(model)).run(["y", "j"], arrays), strict=True))
+    ran = run_model(
+        host, converted(host, model), [case(tmp_path, 0, arrays)], tmp_path, inputs={"x": "x", "i": "i"}, outputs=("y", "j"), session=True
+    )
+    assert not [e for e in compare_outputs(0, want, load_arrays(ran.outputs["0"].path), Tolerance()) if e.problem]

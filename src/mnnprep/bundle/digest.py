@@ -60,6 +60,10 @@ QUESTIONS: Mapping[str, Question] = {
         "`mnnprep bisect` finds the first node that goes wrong; then try another `--method` or `--opset`",
         "it runs as soon as there is a converted model: resolve mnn_convert first",
     ),
+    "mnn_session": Question(
+        "Does a Session that is resized from size to size give the same as MNN's Module API?",
+        "load the model by the Module API, as the snippets do, or make a new Session for every size",
+    ),
     "compare": Question(
         "Do the two models compute the same?",
         "compare each with what it was made from; `--samples` gives them real inputs",

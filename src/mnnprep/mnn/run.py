@@ -26,6 +26,7 @@ from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arra
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.isolate.server import doing
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
+from mnnprep.mnn.session import Session, SessionFailed
 
 # What MNN computes with in place of a dtype: at the inputs, where we convert ...
 NARROWED_INPUTS = {
@@ -44,7 +45,8 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     ``input_names`` and ``output_names`` map the cases' names to MNN's, in order; ``layouts`` maps the
     cases' inputs to the layout MNN must be fed in (missing: NCHW).  An input for NC4HW4 stands in the
     case as NCHW.  ``fresh`` loads the model anew for every case; else one load serves all, so that
-    changes of shape are exercised.  ``hints`` are settings of the runtime, by their names in HINTS.
+    changes of shape are exercised.  ``session``: in one Session, resized for each case, in place of
+    the Module API.  ``hints`` are settings of the runtime, by their names in HINTS.
 
     With ``within``, a tolerance around the cases' references, they are MNN's defaults as long as these keep it:
     where numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and that counts if it keeps it.
@@ -58,6 +60,7 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     fresh: bool = False
     hints: dict[str, int] = msgspec.field(default_factory=dict)
+    session: bool = False
     within: Tolerance | None = None
 
 
@@ -106,7 +109,7 @@ def run(job: MnnRunJob) -> MnnRan:
 
 def _run_with(job: MnnRunJob, hints: dict[str, int], within: Tolerance | None = None) -> MnnRan:
     """Raises Imprecise at the first case that leaves the tolerance *within*, if there is one to keep."""
-    runner = Runner(job, hints)
+    runner = SessionRunner(job) if job.session else Runner(job, hints)
     outputs: dict[str, FileRef] = {}
     errors: dict[str, str] = {}
     narrowed: dict[str, str] = {}
@@ -119,7 +122,7 @@ def _run_with(job: MnnRunJob, hints: dict[str, int], within: Tolerance | None = 
             try:
                 fed = {name: _narrow_input(name, arrays) for name in job.input_names}
                 results = runner.run(fed)
-            except CaseFailed as error:
+            except (CaseFailed, SessionFailed) as error:
                 failure = str(error)
             except (SystemError, RuntimeError, ValueError, TypeError) as error:  # what MNN's extension raises
                 failure = f"MNN failed: {error}"
@@ -168,6 +171,19 @@ def _narrowed_outputs(results: Arrays, case: Arrays) -> dict[str, str]:
     """The outputs whose dtype is the documented narrowing of the reference's; any other difference is for the comparison."""
     references = {name: case[f"outputs/{name}"].dtype for name in results if f"outputs/{name}" in case}
     return {name: str(results[name].dtype) for name, dtype in references.items() if NARROWED_OUTPUTS.get(str(dtype)) == str(results[name].dtype)}
+
+
+class SessionRunner:
+    """A model in one Session, opened when first needed."""
+
+    def __init__(self, job: MnnRunJob) -> None:
+        self._job = job
+        self._session: Session | None = None
+
+    def run(self, inputs: Arrays) -> Arrays:
+        if self._session is None:
+            self._session = Session(self._job.model, self._job.layouts, [(HINTS[n], v) for n, v in self._job.hints.items()])
+        return self._session.run(inputs, self._job.input_names, self._job.output_names)
 
 
 class Runner:

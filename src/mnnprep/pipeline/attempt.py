@@ -222,6 +222,8 @@ class Judge:
         except StepFailed as failure:
             tried.checks.append(not_run("weights", describe(failure)))
         mnn = self._mnn_checks(tried, converting)
+        if mnn is not None and mnn.status is Status.PASSED and self.survey.signature.dims:
+            tried.checks.append(self._session_check(tried))
         checks, tried.proven_sizes = dimension_checks(self.survey, {"the artifact": artifact, "MNN": mnn})
         tried.checks += checks
 
@@ -307,12 +309,32 @@ class Judge:
             check = msgspec.structs.replace(check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess})
         return repeated(check, first, second, self.tolerance, cases=again)
 
+    def _session_check(self, tried: Tried) -> Check:
+        """Whether a Session that is resized from case to case gives the same as the Module API did; not required, for an app has the choice."""
+        assert tried.mnn is not None
+        running = self._start_mnn(tried, tried.mnn.path, self.survey.cases, fresh=False, hints=tried.hints, session=True)
+        remedy = "use MNN's Module API, which is what was proven"
+        try:
+            check = self._compare("mnn_session", running.result().value, NARROWED_OUTPUTS, self.mnn_tolerance)
+        except StepFailed as failure:
+            return failed("mnn_session", f"a Session that is resized {describe(failure)}; {remedy}", required=False)
+        reason = f"a Session that is resized: {check.reason}; {remedy}" if check.reason else ""
+        return msgspec.structs.replace(check, required=False, reason=reason)
+
     def _start_mnn(
-        self, tried: Tried, model: str, cases: list[CaseFile], *, fresh: bool, within: Tolerance | None = None, hints: dict[str, int] | None = None
+        self,
+        tried: Tried,
+        model: str,
+        cases: list[CaseFile],
+        *,
+        fresh: bool,
+        within: Tolerance | None = None,
+        hints: dict[str, int] | None = None,
+        session: bool = False,
     ) -> Future[Reply[MnnRan]]:
         job = MnnRunJob(
             model=model, cases=cases, input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
-            directory=str(self.workers.directory("mnn")), fresh=fresh, hints=hints or {}, within=within,
+            directory=str(self.workers.directory("mnn")), fresh=fresh, hints=hints or {}, within=within, session=session,
         )  # fmt: skip
         return self.workers.submit(MNN_PRELOAD, MNN_RUN, job, MnnRan)
 
