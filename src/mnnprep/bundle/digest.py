@@ -80,6 +80,11 @@ QUESTIONS: Mapping[str, Question] = {
         "Do the cases take every path that depends on the data?",
         "give samples that take the other paths, or use `--method script`",
     ),
+    "coverage": Question(
+        "Do the cases run every branch and loop that the inputs' values decide?",
+        "give samples that take the other branch, or fix the input that decides with `--range NAME=VALUE:VALUE`",
+        "see why the artifact does not run under onnxruntime's profile",
+    ),
     "artifact": Question(
         "Was any artifact made at all?",
         "the attempts say why each method failed; resolve the first of them, or give another `--method`",

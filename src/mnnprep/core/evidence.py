@@ -80,7 +80,7 @@ REQUIRED = (
 )  # fmt: skip
 
 # Failing one of these says that the inputs or the source can't prove anything, not that something is wrong.
-PROVABILITY = frozenset({"determinism", "vacuity", "noise", "branches"})
+PROVABILITY = frozenset({"determinism", "vacuity", "noise", "branches", "coverage"})
 # Failing one of these leaves nothing to compare.
 USABILITY = frozenset({"artifact", "mnn_convert"})
 

@@ -153,6 +153,15 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     decided: list[str] = msgspec.field(default_factory=list)
 
 
+class CoverageJob(msgspec.Struct, frozen=True, kw_only=True):
+    """See which nodes of ``model`` the ``cases`` run; ``fixed`` are the inputs that were declared to take one value only."""
+
+    model: str
+    cases: list[CaseFile]
+    directory: str
+    fixed: list[str] = msgspec.field(default_factory=list)
+
+
 class DiffJob(msgspec.Struct, frozen=True, kw_only=True):
     """Compare ``first`` with ``second``, two exports of one source at other sizes."""
 

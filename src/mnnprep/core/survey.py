@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from mnnprep.errors import RefusedError, UsageError
 
 VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
 LEAST_CASES = 3
+MOST_DECISIVE = 6  # values tried because a branch may depend on them
 MOST_PAIRS = 6  # pairs of dimensions that are moved together
 SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
 
@@ -96,8 +98,10 @@ def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
     return want
 
 
-def survey(net: Net, wants: Wants) -> Surveyed:
+def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = ()) -> Surveyed:
     """Choose the cases, run the reference on each, and say what the source proves of itself.
+
+    *decisive* are values of inputs that may have the source compute otherwise; each that it takes gives a case.
 
     Raises:
         UsageError: what the user declared does not fit the source.
@@ -124,6 +128,7 @@ def survey(net: Net, wants: Wants) -> Surveyed:
     cases += _synthesized(net, specs, base, seeds, ranges, enough=len(cases) >= LEAST_CASES)
     out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
     _sweep(net, specs, dims, base, ranges, wants.seed, out)
+    _add_decisive(net, specs, base, ranges, wants, decisive, out)
     out.noise = _noise(source, out.cases, wants.seed)
     _search_sensitivity(net, specs, base, ranges, wants, out)
     out.checks += [passed("reference", numbers={"cases": len(out.cases)}), *given]
@@ -264,6 +269,27 @@ def _sweep(
                 add(sizes_)
             except Refused as error:
                 out.sweep.refused_pairs.append(f"{', '.join(f'{n}={s}' for n, s in sizes_.items())}: {error}")
+
+
+def _add_decisive(
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    base: dict[str, int],
+    ranges: dict[str, Range],
+    wants: Wants,
+    values: Sequence[tuple[str, float]],
+    out: Surveyed,
+) -> None:
+    """Add a case for each of the first *values* that its input may hold, the input filled with it."""
+    allowed = {s.name: (np.dtype(s.dtype), wants.ranges.get(s.name, (-math.inf, math.inf))) for s in specs}
+    possible = [
+        (n, v) for n, v in values if n in allowed and allowed[n][1][0] <= v <= allowed[n][1][1] and (v == int(v) or allowed[n][0].kind == "f")
+    ]
+    for name, value in possible[:MOST_DECISIVE]:
+        arrays = synthesize(specs, base, wants.seed + len(out.cases), ranges)
+        arrays[name] = np.full_like(arrays[name], value)
+        with suppress(Refused):
+            out.cases.append(Case(f"seed {wants.seed + len(out.cases)}, {name}={value:g}", dict(base), arrays, net.run(arrays)))
 
 
 def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str, int]:

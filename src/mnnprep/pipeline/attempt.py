@@ -15,9 +15,24 @@ import msgspec
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.files import FileRef
-from mnnprep.core.messages import CaseFile, Exported, ExportJob, Located, LocateJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
+from mnnprep.core.messages import (
+    CaseFile,
+    CoverageJob,
+    Exported,
+    ExportJob,
+    Located,
+    LocateJob,
+    OpsetRefused,
+    Ran,
+    RunJob,
+    Source,
+    Survey,
+    Wants,
+    WeightsJob,
+)
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
+from mnnprep.formats.onnx.coverage import CONTROL_FLOW
 from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt, Plan
@@ -36,6 +51,7 @@ MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
 CONVERT = "mnnprep.mnn.convert:convert"
 MNN_RUN = "mnnprep.mnn.run:run"
 REPAIR = "mnnprep.rules.steps:repair"
+COVERAGE = "mnnprep.formats.onnx.coverage:coverage"
 RULES_PRELOAD = ("numpy", "onnx_ir")
 SHOWN_NODES = 5
 Tell = Callable[[str], None]
@@ -221,6 +237,8 @@ class Judge:
             tried.checks.append(self.workers.run(kind.preload, kind.weights, weights_job, Check))
         except StepFailed as failure:
             tried.checks.append(not_run("weights", describe(failure)))
+        if tried.exported.format == "onnx" and operators_in(Path(model)) & CONTROL_FLOW:
+            tried.checks.append(self._coverage(model))
         mnn = self._mnn_checks(tried, converting)
         if mnn is not None and mnn.status is Status.PASSED and self.survey.signature.dims:
             tried.checks.append(self._session_check(tried))
@@ -308,6 +326,15 @@ class Judge:
         if first.default_excess is not None:
             check = msgspec.structs.replace(check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess})
         return repeated(check, first, second, self.tolerance, cases=again)
+
+    def _coverage(self, model: str) -> Check:
+        """Whether the cases run every branch that the inputs' values decide."""
+        fixed = [s.name for s in self.survey.signature.inputs if s.range and s.range[0] == s.range[1]]
+        job = CoverageJob(model=model, cases=self.survey.cases, directory=str(self.workers.directory("coverage")), fixed=fixed)
+        try:
+            return self.workers.run(ARTIFACTS["onnx"].preload, COVERAGE, job, Check)
+        except StepFailed as failure:
+            return not_run("coverage", describe(failure))
 
     def _session_check(self, tried: Tried) -> Check:
         """Whether a Session that is resized from case to case gives the same as the Module API did; not required, for an app has the choice."""

@@ -51,7 +51,7 @@ def opset_of(model: Any) -> int:
 def inference_mode(model: Any) -> Check:
     """Whether nothing of training is left in the graph: a Dropout or BatchNormalization in training mode."""
     opset = opset_of(model)
-    constants = _constants(model.graph)
+    constants = scalar_constants(model.graph)
     left = []
     nodes = [*all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
     for node in nodes:
@@ -70,7 +70,7 @@ def inference_mode(model: Any) -> Check:
     return passed("inference_mode", numbers={"nodes": len(nodes)})
 
 
-def _constants(graph: Any) -> dict[str, Any]:
+def scalar_constants(graph: Any) -> dict[str, Any]:
     """The scalar initializers and Constant nodes of a graph and its bodies, as Python numbers."""
     numpy_helper = require("onnx.numpy_helper")
     values: dict[str, Any] = {}

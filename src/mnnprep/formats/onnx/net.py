@@ -19,8 +19,10 @@ NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dty
 ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
-def open_session(path: str, *, optimize: bool) -> Any:
+def open_session(path: str, *, optimize: bool, profile: str = "") -> Any:
     """An onnxruntime session on the CPU, one thread; unoptimized, it computes the graph as written.
+
+    *profile* is where the files of a profile begin; empty: none is made.
 
     Raises RefusedError when onnxruntime can't load the model.
     """
@@ -28,6 +30,9 @@ def open_session(path: str, *, optimize: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_profiling = bool(profile)
+    if profile:
+        options.profile_file_prefix = profile
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     try:
@@ -93,11 +98,16 @@ class OnnxNet:
         return graph.load_graph(self.path)
 
     def run(self, inputs: Arrays) -> Arrays:
+        return dict(zip(self._outputs, self.compute(self._session, inputs, self._outputs), strict=True))
+
+    @staticmethod
+    def compute(session: Any, inputs: Arrays, outputs: list[str] | None = None) -> list[Any]:
+        """The *outputs* (all, if not given) of one run.  Raises Refused."""
         try:
-            values = self._session.run(self._outputs, inputs)
+            values: list[Any] = session.run(outputs, inputs)
         except Exception as error:  # onnxruntime raises classes of its own C++ module
             raise Refused(_complaint(error)) from error
-        return dict(zip(self._outputs, values, strict=True))
+        return values
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
         return None  # onnxruntime's CPU kernels are float32 for most operators

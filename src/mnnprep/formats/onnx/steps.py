@@ -15,6 +15,7 @@ from mnnprep.core.survey import survey
 from mnnprep.core.weightmatch import match_folded, match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
+from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.isolate.server import doing
 
@@ -29,7 +30,7 @@ def survey_file(job: SurveyJob) -> Survey:
     doing("loading the model in onnxruntime")
     net = OnnxNet(job.source.path)
     doing("running the reference")
-    found = survey(net, job.wants)
+    found = survey(net, job.wants, decisive_values(net.model))
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[graph.inference_mode(net.model), *found.checks],
         noise=found.noise, exempt=found.exempt, sweep=found.sweep,
