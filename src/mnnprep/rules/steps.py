@@ -12,6 +12,9 @@ from mnnprep.deps import require
 from mnnprep.errors import UsageError
 from mnnprep.formats.onnx.steps import save
 from mnnprep.isolate.server import doing
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import Reading, label
+from mnnprep.rules.rule import Rule
 from mnnprep.rules.table import RULES, all_rules, always_rules
 
 __all__ = ["Fired", "RepairJob", "Repaired", "all_rules", "always_rules", "repair"]
@@ -55,16 +58,29 @@ def repair(job: RepairJob) -> Repaired:
     doing("reading the model to repair")
     model = require("onnx_ir").load(job.model)
     fired = []
+    reading = Reading(model)
     for rule in RULES:
-        if rule.name in job.rules:
-            doing(f"applying the repair {rule.name}")
-            rewrote = rule.apply(model)
-            if rewrote:
-                fired.append(Fired(rule=rule.name, hazard=rule.hazard, exact=rule.exact, nodes=rewrote))
+        if rule.rewrite is None or rule.name not in job.rules:
+            continue
+        doing(f"applying the repair {rule.name}")
+        rewrote = rewrite(rule, reading)
+        if rewrote:
+            fired.append(Fired(rule=rule.name, hazard=rule.hazard, exact=rule.rewrite.exact, nodes=rewrote))
+            reading = Reading(model)
     if not fired:
         return Repaired()
     doing("saving the repaired model")
     return Repaired(files=save(model, Path(job.directory), external=_has_external_data(model)), fired=fired)
+
+
+def rewrite(rule: Rule, reading: Reading) -> list[str]:
+    """Apply *rule* to every place it finds; what it rewrote, each as operator and name."""
+    places = [place for place in rule.find(reading) if place.repairable]
+    if not places or rule.rewrite is None:
+        return []
+    editor = Editor(reading, rule.name)
+    names = [(place, label(place.node) if place.node is not None else place.name) for place in places]
+    return [name for place, name in names if rule.rewrite.apply(editor, place)]
 
 
 def _has_external_data(model: Any) -> bool:
