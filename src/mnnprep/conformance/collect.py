@@ -142,7 +142,7 @@ def _array(content: Any) -> tuple[Any, str]:
     array = np.asarray(content)
     if array.dtype.kind in "OSU":
         return None, "of the dtype string"
-    if array.dtype.kind not in "biuf":  # those that NumPy does not have (bfloat16, float8, int4): in one that holds them exactly
+    if array.dtype.isbuiltin != 1:  # those that NumPy does not have (bfloat16, float8, int4): in one that holds them exactly
         array = array.astype(np.int32 if "int" in str(array.dtype) else np.complex64 if array.dtype.kind == "c" else np.float32)
     return (array, "") if array.dtype.kind in "biuf" else (None, f"of the dtype {array.dtype}")
 

@@ -7,6 +7,7 @@ nothing leaves it as it was.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -42,6 +43,20 @@ def label(node: Any) -> str:
     return f"{node.op_type} {node.name or node.outputs[0].name}"
 
 
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def source_line(node: Any) -> str:
+    """``file:line`` of the model's own code that made *node*, where the exporter left it; the innermost line that is not a framework's.
+
+    torch's exporters write a stack trace into the node's metadata (``pkg.torch.onnx.stack_trace``) or its doc string.
+    """
+    texts = [text for key, text in node.metadata_props.items() if key.endswith("stack_trace")] + [node.doc_string or ""]
+    frames = [frame for text in texts for frame in _FRAME.findall(text)]
+    own = [frame for frame in frames if "site-packages" not in frame[0]]
+    return ":".join((own or frames)[-1]) if frames else ""
+
+
 def producer(value: Any, *op_types: str) -> Any:
     """The node that computes *value* if it is one of these standard operators, else None."""
     node = value.producer() if value is not None else None
@@ -52,6 +67,11 @@ def operands(node: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """The two inputs of a node whose order does not matter, both ways round."""
     left, right = node.inputs
     return (left, right), (right, left)
+
+
+def stored(value: Any) -> Any:
+    """The tensor that the file holds for *value*, also where a caller may override it (as MNN never lets one); else None."""
+    return value.const_value if value is not None and value.is_initializer() else tensor(value)
 
 
 def tensor(value: Any) -> Any:
@@ -91,6 +111,15 @@ def scalar(value: Any) -> float | None:
         return None
     array = found.numpy().reshape(-1)
     return None if array.dtype.kind in "cOSU" else float(array[0])
+
+
+def known(dtype: int) -> str:
+    """The ONNX name of the dtype that an attribute gives as a number (``TensorProto.DataType``); empty for a number that is none."""
+    try:
+        name: str = require("onnx_ir").DataType(dtype).name
+    except ValueError:
+        return ""
+    return name
 
 
 class Reading:

@@ -1,4 +1,4 @@
-"""The step that repairs an ONNX model by rules; it runs in a worker."""
+"""The steps that look for hazards in an ONNX model and repair it by rules; they run in a worker."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mnnprep.errors import UsageError
 from mnnprep.formats.onnx.steps import save
 from mnnprep.isolate.server import doing
 from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, label
-from mnnprep.rules.rule import Rule
+from mnnprep.rules.reading import STANDARD_DOMAINS, Reading, label, scopes, source_line
+from mnnprep.rules.rule import Place, Rule, Severity
 from mnnprep.rules.table import RULES, all_rules, always_rules
 
 __all__ = ["Fired", "RepairJob", "Repaired", "all_rules", "always_rules", "repair"]
@@ -42,6 +42,61 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
 
     files: list[FileRef] = msgspec.field(default_factory=list)
     fired: list[Fired] = msgspec.field(default_factory=list)
+
+
+class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Look for the hazards of the ONNX file ``model``; ``supported`` are the operators that the converter at hand reads (None: not asked)."""
+
+    model: str
+    supported: list[str] | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A place of the model that MNN gets wrong, refuses, crashes on or narrows.
+
+    ``node`` is its operator and name, or the name of a value; ``detail`` the form of the hazard; ``source`` the line of the model's own code
+    (``file:line``) where the exporter left one; ``repaired`` tells whether ``prepare`` has a rewrite for it.
+    """
+
+    rule: str
+    severity: Severity
+    node: str
+    operator: str
+    detail: str
+    source: str
+    repaired: bool
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """``operators`` counts the model's operators; one of another domain as ``domain::Type``."""
+
+    findings: list[Finding]
+    operators: dict[str, int]
+    opset: int
+
+
+def check(job: CheckJob) -> Findings:
+    """Every place of the model that a rule finds, in the order of the rules; nothing of the model is run or changed."""
+    doing("reading the model to check")
+    model = require("onnx_ir").load(job.model)
+    reading = Reading(model, frozenset(job.supported) if job.supported is not None else None)
+    findings = []
+    for rule in RULES:
+        doing(f"looking for {rule.name}")
+        findings += [_finding(rule, place) for place in rule.find(reading)]
+    counts: dict[str, int] = {}
+    for node, _ in reading.everything:
+        name = node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
+        counts[name] = counts.get(name, 0) + 1
+    return Findings(findings=findings, operators=dict(sorted(counts.items())), opset=next(opset for _, opset in scopes(model)))
+
+
+def _finding(rule: Rule, place: Place) -> Finding:
+    node = place.node
+    return Finding(
+        rule=rule.name, severity=rule.severity, node=place.name if node is None else label(node), operator="" if node is None else node.op_type,
+        detail=place.detail, source="" if node is None else source_line(node), repaired=rule.rewrite is not None and place.repairable,
+    )  # fmt: skip
 
 
 def repair(job: RepairJob) -> Repaired:
