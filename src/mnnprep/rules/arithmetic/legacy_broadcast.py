@@ -13,7 +13,9 @@ OPS = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater"
 
 def find(reading: Reading) -> list[Place]:
     found = [node for node, opset in reading.nodes(*OPS) if opset < 7 and node.attributes.get_int("broadcast", 0) and node.op_type != "Gemm"]
-    return [Place(node=node) for node in found if any(size != 1 for size in reading.dims(node.inputs[1]) or (None,))]
+    return [
+        Place(node=node) for node in found if reading.dims(node.inputs[1]) is None or any(size != 1 for size in reading.dims(node.inputs[1]) or ())
+    ]
 
 
 RULE = Rule(

@@ -12,9 +12,9 @@ from mnnprep.rules.rule import Place, Rule
 
 
 def find(reading: Reading) -> Iterator[Place]:
-    for node, _ in reading.nodes("PRelu"):
+    for node, opset in reading.nodes("PRelu"):
         slope, rank = stored(node.inputs[1]), reading.rank(node.inputs[0])
-        if slope is None or rank is None:
+        if slope is None or rank is None or opset < 7:  # before, a vector was one number per channel
             continue
         sizes = tuple(slope.shape.numpy())
         full = (1,) * (rank - len(sizes)) + sizes

@@ -19,7 +19,7 @@ EMPTY_TOO = ("FLOAT16",)  # a SIGSEGV where there is no data at all
 def find(reading: Reading) -> Iterator[Place]:
     for graph in reading.model.graphs():
         for value in graph.initializers.values():
-            if _apart(value.const_value):
+            if value.uses() and _apart(value.const_value):
                 yield Place(name=str(value.name), detail=value.const_value.dtype.name.lower())
     for node, _ in reading.nodes("Constant"):
         held = node.attributes.get_tensor("value")

@@ -20,7 +20,7 @@ def find(reading: Reading) -> list[Place]:
     return [
         Place(node=node, detail=dtype.lower())
         for node, _ in reading.nodes(*BINARY)
-        if len(node.inputs) > 1 and (dtype := reading.dtype(node.inputs[0])) in NARROW
+        if sum(value is not None for value in node.inputs) > 1 and (dtype := reading.dtype(node.inputs[0])) in NARROW
     ]
 
 
