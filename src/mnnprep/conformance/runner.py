@@ -14,11 +14,12 @@ from mnnprep.conformance.messages import Collected, CollectJob, ConformanceCase,
 from mnnprep.core.files import sha256
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.rules.steps import Repaired, RepairJob
+from mnnprep.rules.steps import CheckJob, Findings, Repaired, RepairJob
 
 COLLECT = "mnnprep.conformance.collect:collect"
 ORACLE = "mnnprep.conformance.oracle:judge"
 CONVERT = "mnnprep.mnn.convert:convert"
+CHECK = "mnnprep.rules.steps:check"
 REPAIR = "mnnprep.rules.steps:repair"
 MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr", "mnnprep.mnn.convert", "mnnprep.conformance.oracle")
 ONNX_PRELOAD = ("numpy", "onnx", "onnx_ir", "mnnprep.rules.steps", "onnx_ir.passes.common.shape_inference")
@@ -69,6 +70,12 @@ class Runner:
                 if status != "right":
                     return outcome(case, route, status, stage or where, detail, fired)
             return outcome(case, route, "right", rules=fired)
+
+    def check(self, case: ConformanceCase, supported: list[str]) -> list[str]:
+        """The rules that find the case wrong, crashing or refused; ``supported`` are the operators that the converter lists."""
+        job = CheckJob(model=case.model, supported=supported)
+        found = self._onnx.run(CHECK, job, Findings, timeout=SECONDS).value.findings
+        return sorted({f.rule for f in found if f.severity != "narrowed"})
 
     def oracle(self, case: ConformanceCase, model: str, names: dict[str, str]) -> tuple[Status, str]:
         """What the oracle says of a converted model, in clean and in dirty memory."""

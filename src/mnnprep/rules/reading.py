@@ -40,7 +40,7 @@ def scopes(model: Any) -> Iterator[tuple[Any, int]]:
 
 def label(node: Any) -> str:
     """A node as an engineer looks for it: its operator and its name (or first output)."""
-    return f"{node.op_type} {node.name or node.outputs[0].name}"
+    return f"{node.op_type} {node.name or next((value.name for value in node.outputs if value.name), '')}"
 
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
