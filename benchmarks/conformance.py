@@ -1,6 +1,7 @@
 """ONNX's own test cases through MNN, judged by an oracle that is not mnnprep's proof.
 
-    python benchmarks/conformance.py [--variant fed|frozen] [--route raw|repaired|prepare|check] [--ops A,B] [--resume FILE] [--jobs 2]
+    python benchmarks/conformance.py [--variant fed|frozen] [--route raw|repaired|prepare|check] [--ops A,B]
+        [--every N] [--resume FILE] [--jobs 2]
 
 ``raw`` converts each case as it is; ``repaired`` after every rule that finds its pattern; ``prepare`` runs the whole
 pipeline, and asks the oracle about what it calls proven.  ``check`` scores the rules against the raw outcomes in FILE.
@@ -37,12 +38,13 @@ def main() -> int:
     parser.add_argument("--route", choices=("raw", "repaired", "prepare", "check"), default="raw")
     parser.add_argument("--ops", default="", help="only cases of these operators, comma-separated")
     parser.add_argument("--names", default="", help="only cases whose name holds one of these texts, comma-separated")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only one of N cases, spread over all")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--show", action="store_true", help="list what is not right")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="conformance-") as directory, Runner(Path(directory)) as runner, Prover(runner) as prover:
-        cases = chosen(runner.collect(Path(directory) / "cases", options.variant), options.ops, options.names)
+        cases = chosen(runner.collect(Path(directory) / "cases", options.variant), options.ops, options.names)[:: options.every]
         if options.route == "check":
             return score(runner, cases, options)
         run = routes(runner, prover)[options.route]

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": ("mnnprep.cli.compare", "Compare two models of any two formats on the same inputs."),
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
+    "ops": ("mnnprep.cli.ops", "Show which operators MNN reads, and what it does with ONNX's own test cases."),
     "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
     "doctor": ("mnnprep.cli.doctor", "Say what is installed, which formats work and what to install."),
 }

@@ -71,6 +71,15 @@ class Runner:
                     return outcome(case, route, status, stage or where, detail, fired)
             return outcome(case, route, "right", rules=fired)
 
+    def repaired(self, case: ConformanceCase, rules: list[str], raw: Outcome) -> Outcome:
+        """:meth:`convert` with *rules*; where none finds its pattern, what was *raw* stands."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
+            try:
+                fired = self._repair(case, rules, Path(directory)).fired
+            except StepFailed as failure:
+                return outcome(case, "repaired", "run error", "repair", described(failure))
+        return self.convert(case, rules) if fired else msgspec.structs.replace(raw, route="repaired")
+
     def check(self, case: ConformanceCase, supported: list[str]) -> list[str]:
         """The rules that find the case wrong, crashing or refused; ``supported`` are the operators that the converter lists."""
         job = CheckJob(model=case.model, supported=supported)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep import deps
+from mnnprep import __version__, deps
 from mnnprep.conformance.messages import Outcome
 from mnnprep.core.files import atomic_write, canonical_json
 
@@ -38,9 +38,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperatorTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``frontends`` lists the operators that the converter says it reads, by frontend; ``rows`` are sorted."""
+    """``frontends`` lists the operators that the converter says it reads, by frontend; ``rows`` are sorted.
+
+    ``mnnprep`` is the version whose repairs were applied, ``onnx`` the one whose cases were run.
+    """
 
     mnn: str
+    mnnprep: str
     machine: str
     onnx: str
     frontends: dict[str, list[str]]
@@ -69,7 +73,12 @@ def load_table() -> OperatorTable | None:
     for directory in (cache_directory(), SHIPPED):
         path = directory / file_name(version, machine())
         if path.is_file():
-            return msgspec.json.decode(path.read_bytes(), type=OperatorTable)
+            try:
+                table = msgspec.json.decode(path.read_bytes(), type=OperatorTable)
+            except msgspec.DecodeError:  # of another version's form
+                continue
+            if table.mnnprep == __version__:
+                return table
     return None
 
 
