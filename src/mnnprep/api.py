@@ -129,12 +129,12 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     return inspect_file(os.fspath(path))
 
 
-def check(model: str | os.PathLike[str]) -> CheckReport:
+def check(model: str | os.PathLike[str], *, rules_only: bool = False) -> CheckReport:
     """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed.
 
     Raises as :func:`mnnprep.checking.check_file`.
     """
-    return check_file(os.fspath(model))
+    return check_file(os.fspath(model), rules_only=rules_only)
 
 
 def verify(bundle: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent) -> Verification:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep import deps
+from mnnprep.conformance.page import scores
 from mnnprep.conformance.table import load_table
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.sniff import identify
@@ -50,8 +51,19 @@ class Hazard(msgspec.Struct, frozen=True, kw_only=True):
     repaired: bool = False
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator of the model that no rule speaks of here, and that MNN does not get right in all of ONNX's own cases."""
+
+    operator: str
+    cases: int
+    right: int
+
+
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What :func:`check_file` finds. ``mnn`` is the version of the MNN whose operators were asked for, empty without one."""
+    """What :func:`check_file` finds; ``measured`` are hints of the operator table, no findings.
+
+    ``mnn`` is the version of the MNN whose operators were asked for, empty without one.
+    """
 
     schema: str = "mnnprep.check/1"
     path: str
@@ -60,6 +72,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     mnn: str
     operators: dict[str, int]
     hazards: list[Hazard]
+    measured: list[Measured] = msgspec.field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -67,8 +80,10 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
         return not any(h.severity in HAZARDOUS for h in self.hazards)
 
 
-def check_file(path: str | Path) -> CheckReport:
+def check_file(path: str | Path, *, rules_only: bool = False) -> CheckReport:
     """Check the model file at *path*: ONNX by the hazard rules; TFLite, TensorFlow graphs and Caffe networks by their operators.
+
+    With *rules_only* the conformance table is left out: it adds hints, and no finding.
 
     Raises:
         UsageError: there is nothing at *path*, or it is a kind of source whose operators stand in no file.
@@ -77,7 +92,7 @@ def check_file(path: str | Path) -> CheckReport:
     path = Path(path)
     kind = identify(path)
     if kind == "onnx":
-        return _check_onnx(path)
+        return _check_onnx(path, rules_only)
     if kind not in READERS:
         raise UsageError(
             f"check reads ONNX, TFLite, TensorFlow graphs and Caffe networks, and this is a {format_of(kind).title}", seen=str(path),
@@ -97,7 +112,7 @@ def check_file(path: str | Path) -> CheckReport:
     return CheckReport(path=str(path), kind=kind, opset=None, mnn=_version(supported), operators=counts, hazards=hazards)
 
 
-def _check_onnx(path: Path) -> CheckReport:
+def _check_onnx(path: Path, rules_only: bool) -> CheckReport:
     from mnnprep.formats.onnx.scan import scan_model
     from mnnprep.formats.onnx.summary import require_loadable
 
@@ -119,7 +134,25 @@ def _check_onnx(path: Path) -> CheckReport:
         )
         for f in found.findings
     ]  # fmt: skip
-    return CheckReport(path=str(path), kind="onnx", opset=found.opset, mnn=_version(supported), operators=found.operators, hazards=hazards)
+    return CheckReport(
+        path=str(path),
+        kind="onnx",
+        opset=found.opset,
+        mnn=_version(supported),
+        operators=found.operators,
+        hazards=hazards,
+        measured=[] if rules_only else _measured(found),
+    )
+
+
+def _measured(found: Findings) -> list[Measured]:
+    """The operators without a finding that MNN gets right in some of ONNX's cases only, by the table for this MNN."""
+    table = load_table()
+    if table is None:
+        return []
+    told = {f.operator for f in found.findings}
+    rows = [s for s in scores(table) if s.operator in found.operators and s.operator not in told and s.right < s.cases]
+    return [Measured(operator=s.operator, cases=s.cases, right=s.right) for s in rows]
 
 
 def _version(supported: frozenset[str] | None) -> str:

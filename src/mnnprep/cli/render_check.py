@@ -38,6 +38,9 @@ def show_check(console: Console, report: CheckReport) -> None:
             rows = [*rows[:SHOWN], (f"and {len(rows) - SHOWN} more", "", "", "")]
         _section(console, "", _table(["", "", "", ""], rows))
         console.print(_text(f"  remedy: {found[0].remedy}", "cyan"), soft_wrap=True)
+    if report.measured:
+        hints = [(m.operator, f"right in {m.right} of {m.cases}") for m in report.measured]
+        _section(console, "no hazard known here, though MNN does not get all of ONNX's own cases right", _table(["", ""], hints))
     console.print()
     console.print(_text(_summary(report)), soft_wrap=True)
 

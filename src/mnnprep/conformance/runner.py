@@ -12,9 +12,11 @@ import msgspec
 
 from mnnprep.conformance.messages import Collected, CollectJob, ConformanceCase, Judged, OracleJob, Outcome, Status, Variant
 from mnnprep.core.files import sha256
+from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.rules.steps import CheckJob, Findings, Repaired, RepairJob
+from mnnprep.rules.table import applicable
 
 COLLECT = "mnnprep.conformance.collect:collect"
 ORACLE = "mnnprep.conformance.oracle:judge"
@@ -73,6 +75,8 @@ class Runner:
 
     def repaired(self, case: ConformanceCase, rules: list[str], raw: Outcome) -> Outcome:
         """:meth:`convert` with *rules*; where none finds its pattern, what was *raw* stands."""
+        if not applicable(rules, operators_in(Path(case.model))):
+            return msgspec.structs.replace(raw, route="repaired")
         with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
             try:
                 fired = self._repair(case, rules, Path(directory)).fired
