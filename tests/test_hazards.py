@@ -161,7 +161,14 @@ def foreign(path: Path, op_type: str) -> Path:
     return save(path, [helper.make_node(op_type, ["x"], ["y"], name="n", domain="my.ops")], [X], [floats("y", 2, 3)])
 
 
+def equal(path: Path, value: float) -> Path:
+    held = [numpy_helper.from_array(np.array(value, np.float32), "k")]
+    return save(path, [node("Equal", ["x", "k"], ["y"])], [X], [("y", TensorProto.BOOL, [2, 3])], held)
+
+
 HAND_MADE: dict[str, tuple[Any, Any]] = {
+    "equal-bits": (lambda path: equal(path, 0.0), lambda path: equal(path, 1.0)),
+    "empty-graph": (lambda path: save(path, [], [X], [X]), lambda path: save(path, [node("Relu", ["x"], ["y"])], [X], [X, floats("y", 2, 3)])),
     "softmax-axis": (softmax, lambda path: softmax(path, axis=1)),
     "softmax-axis of a matrix": (softmax, lambda path: softmax(path, rank=2)),
     "softmax-axis from opset 13": (softmax, lambda path: softmax(path, opset=13)),

@@ -51,7 +51,7 @@ class Rule:
 
     ``hazard`` says what MNN does with the pattern, in one sentence, and ``severity`` how that ends: numbers that are
     ``wrong`` though every step said success, a ``crash``, a model that is ``refused``, or values that are ``narrowed``
-    to fewer bits.  ``remedy`` says what the user can do.
+    (right for ordinary ones).  ``remedy`` says what the user can do.
 
     ``operators`` are the types without one of which the pattern can't be there; empty: it needs none.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from mnnprep.rules.arithmetic import (
     broadcast_matmul,
     einsum_forms,
+    equal_bits,
     few_operands,
     gelu_erf,
     gelu_operator,
@@ -28,7 +29,7 @@ from mnnprep.rules.convolution import conv3d, one_dimension
 from mnnprep.rules.filling import constant_of_shape, eye_like
 from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, uneven_split, unique_forms
 from mnnprep.rules.normalization import computed_statistics, logsoftmax_axis, lone_dropout, loss_forms, prelu_slope, softmax_axis, training_mode
-from mnnprep.rules.operators import foreign_domain, unsupported
+from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported
 from mnnprep.rules.pooling import ceil_mode, pool3d, pool_dilations, pool_indices, pool_strides
 from mnnprep.rules.quantization import dequantize, dynamic_quantize, quantize
 from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before_reset, reverse, unread_inputs
@@ -44,6 +45,7 @@ RULES: tuple[Rule, ...] = (
     broadcast_matmul.RULE,
     unsupported.RULE,
     foreign_domain.RULE,
+    empty_graph.RULE,
     odd_types.RULE,
     narrow_integers.RULE,
     # normalization
@@ -67,6 +69,7 @@ RULES: tuple[Rule, ...] = (
     shrink.RULE,
     gelu_operator.RULE,
     einsum_forms.RULE,
+    equal_bits.RULE,
     matmul_vector.RULE,
     random_values.RULE,
     # recurrent
