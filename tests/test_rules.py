@@ -328,7 +328,9 @@ def test_an_unknown_rule_is_told(tmp_path: Path) -> None:
 
 
 def test_the_table_is_sound() -> None:
-    assert len(set(all_rules())) == len(RULES)
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert set(all_rules()) <= {rule.name for rule in RULES}
+    assert all(rule.hazard and rule.remedy and rule.severity for rule in RULES)
     assert always_rules() == ["constant-of-shape"]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle.manifest import Manifest
+from mnnprep.checking import CheckReport, check_file
 from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precision, make_wants
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
@@ -126,6 +127,14 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     Raises UsageError when there is nothing, RefusedError when it is no model or a damaged one.
     """
     return inspect_file(os.fspath(path))
+
+
+def check(model: str | os.PathLike[str], *, rules_only: bool = False) -> CheckReport:
+    """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed.
+
+    Raises as :func:`mnnprep.checking.check_file`.
+    """
+    return check_file(os.fspath(model), rules_only=rules_only)
 
 
 def verify(bundle: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent) -> Verification:

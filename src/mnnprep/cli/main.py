@@ -15,10 +15,12 @@ from mnnprep import __version__, errors
 COMMANDS = {
     "prepare": ("mnnprep.cli.prepare", "Prepare a model for MNN and prove the result."),
     "inspect": ("mnnprep.cli.inspect", "Say what a file is: format, signature, operators, parameters."),
+    "check": ("mnnprep.cli.check", "Say what MNN will refuse, crash on or get wrong in a model."),
     "verify": ("mnnprep.cli.verify", "Prove a bundle again, from the bundle alone."),
     "compare": ("mnnprep.cli.compare", "Compare two models of any two formats on the same inputs."),
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
+    "ops": ("mnnprep.cli.ops", "Show which operators MNN reads, and what it does with ONNX's own test cases."),
     "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
     "doctor": ("mnnprep.cli.doctor", "Say what is installed, which formats work and what to install."),
 }
@@ -50,7 +52,7 @@ def cli() -> None:
     """Take a trained model to a file that MNN's converter takes, and prove that it computes the same.
 
     \b
-    Exit codes: 0 proven or done, 1 not proven, 2 wrong call, 3 refused, 70 a defect of mnnprep, 130 interrupted.
+    Exit codes: 0 proven or done, 1 not proven (check: hazards found), 2 wrong call, 3 refused, 70 a defect of mnnprep, 130 interrupted.
     """
 
 

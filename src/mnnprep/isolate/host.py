@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,18 +98,19 @@ class Host:
     """A worker process with *preload* imported, forking a child for every job.
 
     Use as a context manager; leaving it ends every child.  ``scratch`` is where jobs get their
-    directories.
+    directories; ``environment`` adds variables to the worker's.
     """
 
-    def __init__(self, preload: Sequence[str] = (), *, scratch: Path) -> None:
+    def __init__(self, preload: Sequence[str] = (), *, scratch: Path, environment: Mapping[str, str] | None = None) -> None:
         self._scratch = scratch
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         root = str(Path(mnnprep.__file__).parent.parent)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | WORKER_ENVIRONMENT | {"TMPDIR": str(scratch)}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        variables = inherited | WORKER_ENVIRONMENT | {"TMPDIR": str(scratch)} | dict(environment or {})
         self._process = subprocess.Popen(
             [sys.executable, "-P", *(["-s"] if sys.flags.no_user_site else []), "-c", _BOOT, root, *preload],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -21,18 +21,20 @@ class FrontendsJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Frontends(msgspec.Struct, frozen=True, kw_only=True):
-    """``operators`` counts the registered operators by frontend; a frontend that is not there has no entry.
+    """``operators`` counts the registered operators by frontend, ``names`` lists them; a frontend that is not there has no entry.
 
     ``reason`` says why the converter could not be asked; empty when it could.
     """
 
     operators: dict[str, int] = msgspec.field(default_factory=dict)
+    names: dict[str, list[str]] = msgspec.field(default_factory=dict)
     reason: str = ""
 
 
 def frontends(job: FrontendsJob) -> Frontends:
     """Ask for the operators of each frontend (``-f NAME --OP``); runs in a worker, for the converter may crash."""
     operators: dict[str, int] = {}
+    names: dict[str, list[str]] = {}
     for name in convert.FRONTENDS:
         if name == "MNN":
             continue  # every converter rewrites its own format
@@ -44,7 +46,8 @@ def frontends(job: FrontendsJob) -> Frontends:
         count = operator_count(printed.text)
         if convert.has_frontend(printed.text) and count:
             operators[name] = count
-    return Frontends(operators=operators, reason="" if operators else "it answered, but named no operator of any frontend")
+            names[name] = operator_names(printed.text)
+    return Frontends(operators=operators, names=names, reason="" if operators else "it answered, but named no operator of any frontend")
 
 
 def ask(job: FrontendsJob, argv: list[str]) -> str:
@@ -65,3 +68,11 @@ def operator_count(printed: str) -> int:
     """The number after ``Total:``, which ends a list of operators; 0 when there is none."""
     numbers = [line.partition(":")[2].strip() for line in printed.splitlines() if line.startswith("Total:")]
     return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0
+
+
+def operator_names(printed: str) -> list[str]:
+    """The lines between the one that begins with ``Dump`` and ``Total:``, sorted."""
+    lines = printed.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("Dump ")]
+    ends = [number for number, line in enumerate(lines) if line.startswith("Total:")]
+    return sorted({line.strip() for line in lines[starts[-1] + 1 : ends[-1]] if line.strip()}) if starts and ends else []

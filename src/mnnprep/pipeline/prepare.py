@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Callable
@@ -26,10 +27,11 @@ Tell = Callable[[str], None]
 RANK = {Verdict.PROVEN: 0, Verdict.UNPROVEN: 1, Verdict.DIFFERS: 2, Verdict.REFUSED: 3}
 
 
-def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell = lambda _: None) -> Manifest:
+def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell = lambda _: None, workers: Workers | None = None) -> Manifest:
     """Prepare ``request.source`` and write the bundle to *target*.
 
-    Returns the bundle's manifest, whatever the verdict; the bundle holds the best attempt.
+    Returns the bundle's manifest, whatever the verdict; the bundle holds the best attempt.  *workers* serve several calls;
+    without them, the call has its own.
 
     Raises:
         UsageError: the call is wrong (exit 2); nothing was written.
@@ -37,7 +39,7 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
     """
     _check_call(request, target, force)
     source = resolve(request)
-    return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell)
+    return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers)
 
 
 def prepare_live(request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell) -> Manifest | None:
@@ -59,11 +61,14 @@ def _check_call(request: Request, target: Path, force: bool) -> None:
         raise UsageError("--mnnconvert is no executable file", seen=request.mnnconvert, next="give the path of a MNNConvert program")
 
 
-def prepare_source(request: Request, source: Source, target: Path, *, private: list[str], force: bool, tell: Tell) -> Manifest:
+def prepare_source(
+    request: Request, source: Source, target: Path, *, private: list[str], force: bool, tell: Tell, workers: Workers | None = None
+) -> Manifest:
     """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must do without."""
     plan = plan_of(source.kind)
     attempts = plan.attempts(request.to, request.method, request.opset, request.tflite_precision)
-    with Workers(request.limits) as workers:
+    with contextlib.ExitStack() as stack:
+        workers = workers or stack.enter_context(Workers(request.limits))
         if source.kind == "live":
             workers.keep_here(plan.preload)
         for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, MNN_PRELOAD]):

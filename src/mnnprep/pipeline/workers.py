@@ -55,6 +55,11 @@ class Workers:
         value: Any = self.submit(preload, step, job, reply).result().value
         return value  # type: ignore[no-any-return]
 
+    def sweep(self) -> None:
+        """Remove what the steps that ended have left in the scratch; no step may be running."""
+        for left in self.scratch.iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+
     def directory(self, name: str) -> Path:
         """A fresh, empty directory in the scratch."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.scratch))

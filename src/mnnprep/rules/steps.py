@@ -1,4 +1,4 @@
-"""The step that repairs an ONNX model by rules; it runs in a worker."""
+"""The steps that look for hazards in an ONNX model and repair it by rules; they run in a worker."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from mnnprep.deps import require
 from mnnprep.errors import UsageError
 from mnnprep.formats.onnx.steps import save
 from mnnprep.isolate.server import doing
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import STANDARD_DOMAINS, Reading, label, scopes, source_line
+from mnnprep.rules.rule import Place, Rule, Severity
 from mnnprep.rules.table import RULES, all_rules, always_rules
 
 __all__ = ["Fired", "RepairJob", "Repaired", "all_rules", "always_rules", "repair"]
@@ -41,6 +44,61 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
     fired: list[Fired] = msgspec.field(default_factory=list)
 
 
+class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Look for the hazards of the ONNX file ``model``; ``supported`` are the operators that the converter at hand reads (None: not asked)."""
+
+    model: str
+    supported: list[str] | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A place of the model that MNN gets wrong, refuses, crashes on or narrows.
+
+    ``node`` is its operator and name, or the name of a value; ``detail`` the form of the hazard; ``source`` the line of the model's own code
+    (``file:line``) where the exporter left one; ``repaired`` tells whether ``prepare`` has a rewrite for it.
+    """
+
+    rule: str
+    severity: Severity
+    node: str
+    operator: str
+    detail: str
+    source: str
+    repaired: bool
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """``operators`` counts the model's operators; one of another domain as ``domain::Type``."""
+
+    findings: list[Finding]
+    operators: dict[str, int]
+    opset: int
+
+
+def check(job: CheckJob) -> Findings:
+    """Every place of the model that a rule finds, in the order of the rules; nothing of the model is run or changed."""
+    doing("reading the model to check")
+    model = require("onnx_ir").load(job.model)
+    reading = Reading(model, frozenset(job.supported) if job.supported is not None else None)
+    findings = []
+    for rule in RULES:
+        doing(f"looking for {rule.name}")
+        findings += [_finding(rule, place) for place in rule.find(reading)]
+    counts: dict[str, int] = {}
+    for node, _ in reading.everything:
+        name = node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
+        counts[name] = counts.get(name, 0) + 1
+    return Findings(findings=findings, operators=dict(sorted(counts.items())), opset=next(opset for _, opset in scopes(model)))
+
+
+def _finding(rule: Rule, place: Place) -> Finding:
+    node = place.node
+    return Finding(
+        rule=rule.name, severity=rule.severity, node=place.name if node is None else label(node), operator="" if node is None else node.op_type,
+        detail=place.detail, source="" if node is None else source_line(node), repaired=rule.rewrite is not None and place.repairable,
+    )  # fmt: skip
+
+
 def repair(job: RepairJob) -> Repaired:
     """Write the model as the rules rewrite it, or nothing where none finds its pattern.
 
@@ -55,16 +113,29 @@ def repair(job: RepairJob) -> Repaired:
     doing("reading the model to repair")
     model = require("onnx_ir").load(job.model)
     fired = []
+    reading = Reading(model)
     for rule in RULES:
-        if rule.name in job.rules:
-            doing(f"applying the repair {rule.name}")
-            rewrote = rule.apply(model)
-            if rewrote:
-                fired.append(Fired(rule=rule.name, hazard=rule.hazard, exact=rule.exact, nodes=rewrote))
+        if rule.rewrite is None or rule.name not in job.rules:
+            continue
+        doing(f"applying the repair {rule.name}")
+        rewrote = rewrite(rule, reading)
+        if rewrote:
+            fired.append(Fired(rule=rule.name, hazard=rule.hazard, exact=rule.rewrite.exact, nodes=rewrote))
+            reading = Reading(model)
     if not fired:
         return Repaired()
     doing("saving the repaired model")
     return Repaired(files=save(model, Path(job.directory), external=_has_external_data(model)), fired=fired)
+
+
+def rewrite(rule: Rule, reading: Reading) -> list[str]:
+    """Apply *rule* to every place it finds; what it rewrote, each as operator and name."""
+    places = [place for place in rule.find(reading) if place.repairable]
+    if not places or rule.rewrite is None:
+        return []
+    editor = Editor(reading, rule.name)
+    names = [(place, label(place.node) if place.node is not None else place.name) for place in places]
+    return [name for place, name in names if rule.rewrite.apply(editor, place)]
 
 
 def _has_external_data(model: Any) -> bool:

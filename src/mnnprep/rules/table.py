@@ -1,31 +1,135 @@
 """The rules, in the order in which they are applied.
 
-Nothing heavy is imported: onnx-ir is, by the functions that rewrite, when they are called.
+Nothing heavy is imported: onnx-ir is, by the functions that find and rewrite, when they are called.
 """
 
 from __future__ import annotations
 
-from mnnprep.rules import broadcast_matmul, constant_of_shape, gelu_erf, softmax_isnan_guard
+from mnnprep.rules.arithmetic import (
+    broadcast_matmul,
+    einsum_forms,
+    equal_bits,
+    few_operands,
+    gelu_erf,
+    gelu_operator,
+    gemm_transposed,
+    legacy_broadcast,
+    less_negative,
+    matmul_vector,
+    mod_float,
+    pow_types,
+    random_values,
+    round_half,
+    shift_signed,
+    shrink,
+    single_matrix_det,
+)
+from mnnprep.rules.attention import softmax_isnan_guard
+from mnnprep.rules.convolution import conv3d, one_dimension
+from mnnprep.rules.filling import constant_of_shape, eye_like
+from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, uneven_split, unique_forms
+from mnnprep.rules.normalization import computed_statistics, logsoftmax_axis, lone_dropout, loss_forms, prelu_slope, softmax_axis, training_mode
+from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported
+from mnnprep.rules.pooling import ceil_mode, pool3d, pool_dilations, pool_indices, pool_strides
+from mnnprep.rules.quantization import dequantize, dynamic_quantize, quantize
+from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before_reset, reverse, unread_inputs
+from mnnprep.rules.reduction import empty_tensor, keepdims, last_index, reduce_axes, reduce_no_axes
+from mnnprep.rules.resampling import computed_upsample, grid_sample, region_forms, resize_forms
 from mnnprep.rules.rule import Rule
+from mnnprep.rules.types import cast_forms, int32_data, large_integers, narrow_integers, narrowed, odd_types, sequences
 
 RULES: tuple[Rule, ...] = (
     constant_of_shape.RULE,
     gelu_erf.RULE,
     softmax_isnan_guard.RULE,
     broadcast_matmul.RULE,
+    unsupported.RULE,
+    foreign_domain.RULE,
+    empty_graph.RULE,
+    odd_types.RULE,
+    narrow_integers.RULE,
+    # normalization
+    logsoftmax_axis.RULE,
+    softmax_axis.RULE,
+    training_mode.RULE,
+    computed_statistics.RULE,
+    prelu_slope.RULE,
+    lone_dropout.RULE,
+    loss_forms.RULE,
+    # arithmetic
+    less_negative.RULE,
+    gemm_transposed.RULE,
+    pow_types.RULE,
+    round_half.RULE,
+    mod_float.RULE,
+    few_operands.RULE,
+    shift_signed.RULE,
+    legacy_broadcast.RULE,
+    single_matrix_det.RULE,
+    shrink.RULE,
+    gelu_operator.RULE,
+    einsum_forms.RULE,
+    equal_bits.RULE,
+    matmul_vector.RULE,
+    random_values.RULE,
+    # recurrent
+    linear_before_reset.RULE,
+    reverse.RULE,
+    left_out_outputs.RULE,
+    batch_first.RULE,
+    unread_inputs.RULE,
+    # pooling
+    pool_strides.RULE,
+    pool_dilations.RULE,
+    pool3d.RULE,
+    ceil_mode.RULE,
+    pool_indices.RULE,
+    # convolution
+    one_dimension.RULE,
+    conv3d.RULE,
+    # reduction
+    reduce_axes.RULE,
+    reduce_no_axes.RULE,
+    keepdims.RULE,
+    empty_tensor.RULE,
+    last_index.RULE,
+    # indexing
+    negative_indices.RULE,
+    scatter_reduction.RULE,
+    one_hot.RULE,
+    unique_forms.RULE,
+    uneven_split.RULE,
+    pad_forms.RULE,
+    # resampling
+    resize_forms.RULE,
+    computed_upsample.RULE,
+    grid_sample.RULE,
+    region_forms.RULE,
+    # quantization
+    quantize.RULE,
+    dequantize.RULE,
+    dynamic_quantize.RULE,
+    # filling
+    eye_like.RULE,
+    # types
+    cast_forms.RULE,
+    int32_data.RULE,
+    large_integers.RULE,
+    sequences.RULE,
+    narrowed.RULE,
 )
 
 
 def all_rules() -> list[str]:
-    """The names of all rules, in table order."""
-    return [rule.name for rule in RULES]
+    """The names of all rules that rewrite, in table order."""
+    return [rule.name for rule in RULES if rule.rewrite is not None]
 
 
 def always_rules() -> list[str]:
-    """The names of the rules that fire wherever their pattern is, in table order."""
-    return [rule.name for rule in RULES if rule.always]
+    """The names of the rules that rewrite wherever their pattern is, in table order."""
+    return [rule.name for rule in RULES if rule.rewrite is not None and rule.rewrite.always]
 
 
 def applicable(names: list[str], operators: frozenset[str]) -> list[str]:
     """Those of the rules *names* whose pattern can be in a graph of the types *operators*."""
-    return [rule.name for rule in RULES if rule.name in names and rule.operators & operators]
+    return [rule.name for rule in RULES if rule.name in names and (not rule.operators or rule.operators & operators)]

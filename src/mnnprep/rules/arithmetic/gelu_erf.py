@@ -12,27 +12,27 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mnnprep.rules.rewrite import Editor, label, nodes, operands, producer, scalar
-from mnnprep.rules.rule import Rule
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import Reading, operands, producer, scalar
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 NAME = "gelu-erf"
 SQRT2_ERROR = 1e-3  # relative: as float16 writes it
 
 
-def apply(model: Any) -> list[str]:
-    found = [(last, *match) for op in ("Mul", "Div") for last, _ in nodes(model, op) if (match := _match(last))]
-    if not found:
-        return []
-    editor = Editor(model, NAME)
-    rewrote = []
-    for last, x, raised, half, product in found:
-        first = editor.add(last, last.op_type, x, half)
-        last.op_type = "Mul"
-        last.replace_input_with(0, first)
-        last.replace_input_with(1, raised)
-        editor.discard(product)
-        rewrote.append(label(last))
-    return rewrote
+def find(reading: Reading) -> list[Place]:
+    return [Place(node=last, match=match) for last, _ in reading.nodes("Mul", "Div") if (match := _match(last))]
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    last = place.node
+    x, raised, half, product = place.match
+    first = editor.add(last, last.op_type, x, half)
+    last.op_type = "Mul"
+    last.replace_input_with(0, first)
+    last.replace_input_with(1, raised)
+    editor.discard(product)
+    return True
 
 
 def _match(last: Any) -> tuple[Any, Any, Any, Any] | None:
@@ -64,5 +64,6 @@ def _is_scaled(value: Any, x: Any) -> bool:
 RULE = Rule(
     name=NAME,
     hazard="MNN replaces x * (1 + erf(x / sqrt 2)) * 0.5 by an approximation that is off by up to 4.7e-4",
-    severity="wrong", exact=True, always=False, operators=frozenset({"Erf"}), apply=apply,
+    severity="wrong", operators=frozenset({"Erf"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    remedy="halve x first: (x * 0.5) * (1 + erf(x / sqrt 2))",
 )  # fmt: skip

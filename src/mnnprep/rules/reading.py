@@ -1,4 +1,4 @@
-"""What rules have in common: finding nodes, constants and shapes in an onnx-ir model, and putting in new nodes.
+"""Reading an onnx-ir model as rules do: its nodes by operator, constants, shapes and dtypes.
 
 Reading never changes the model, not even its names or inferred shapes, so that a rule that finds
 nothing leaves it as it was.
@@ -7,7 +7,9 @@ nothing leaves it as it was.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from mnnprep.deps import require
 
 Array = npt.NDArray[Any]
+Dims = tuple[int | str | None, ...]
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 IDENTITIES = 8  # how many Identity nodes may stand between a constant and its use
@@ -29,18 +32,7 @@ ELEMENTWISE = frozenset({
 })  # fmt: skip
 
 
-def nodes(model: Any, op_type: str) -> list[tuple[Any, int]]:
-    """Every node of the standard operator *op_type*, with the opset it is read by: in the main graph, the bodies of
-    control flow and the model's functions.  A node whose attributes a function's caller gives is left out."""
-    return [
-        (node, opset)
-        for top, opset in _scopes(model)
-        for node in top.all_nodes()
-        if node.op_type == op_type and node.domain in STANDARD_DOMAINS and not any(a.is_ref() for a in node.attributes.values())
-    ]
-
-
-def _scopes(model: Any) -> Iterator[tuple[Any, int]]:
+def scopes(model: Any) -> Iterator[tuple[Any, int]]:
     for top in (model.graph, *model.functions.values()):
         imports = top.opset_imports
         yield top, next((imports[domain] for domain in STANDARD_DOMAINS if domain in imports), 0)
@@ -48,7 +40,21 @@ def _scopes(model: Any) -> Iterator[tuple[Any, int]]:
 
 def label(node: Any) -> str:
     """A node as an engineer looks for it: its operator and its name (or first output)."""
-    return f"{node.op_type} {node.name or node.outputs[0].name}"
+    return f"{node.op_type} {node.name or next((value.name for value in node.outputs if value.name), '')}"
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def source_line(node: Any) -> str:
+    """``file:line`` of the model's own code that made *node*, where the exporter left it; the innermost line that is not a framework's.
+
+    torch's exporters write a stack trace into the node's metadata (``pkg.torch.onnx.stack_trace``) or its doc string.
+    """
+    texts = [text for key, text in node.metadata_props.items() if key.endswith("stack_trace")] + [node.doc_string or ""]
+    frames = [frame for text in texts for frame in _FRAME.findall(text)]
+    own = [frame for frame in frames if "site-packages" not in frame[0]]
+    return ":".join((own or frames)[-1]) if frames else ""
 
 
 def producer(value: Any, *op_types: str) -> Any:
@@ -61,6 +67,11 @@ def operands(node: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """The two inputs of a node whose order does not matter, both ways round."""
     left, right = node.inputs
     return (left, right), (right, left)
+
+
+def stored(value: Any) -> Any:
+    """The tensor that the file holds for *value*, also where a caller may override it (as MNN never lets one); else None."""
+    return value.const_value if value is not None and value.is_initializer() else tensor(value)
 
 
 def tensor(value: Any) -> Any:
@@ -102,6 +113,64 @@ def scalar(value: Any) -> float | None:
     return None if array.dtype.kind in "cOSU" else float(array[0])
 
 
+def known(dtype: int) -> str:
+    """The ONNX name of the dtype that an attribute gives as a number (``TensorProto.DataType``); empty for a number that is none."""
+    try:
+        name: str = require("onnx_ir").DataType(dtype).name
+    except ValueError:
+        return ""
+    return name
+
+
+class Reading:
+    """A model as the rules read it: what is asked for is found once.
+
+    ``supported`` are the operators that the converter at hand says it reads; None where it was not asked.
+    Where a rule has changed the model, a new reading is needed.
+    """
+
+    def __init__(self, model: Any, supported: frozenset[str] | None = None) -> None:
+        self.model = model
+        self.supported = supported
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        return Shapes(self.model)
+
+    def nodes(self, *op_types: str) -> list[tuple[Any, int]]:
+        """Every node of these standard operators, with the opset it is read by: in the main graph, the bodies of
+        control flow and the model's functions.  A node whose attributes a function's caller gives is left out."""
+        if len(op_types) == 1:
+            return list(self._by_type.get(op_types[0], ()))
+        return [pair for op_type in dict.fromkeys(op_types) for pair in self._by_type.get(op_type, ())]
+
+    def dims(self, value: Any) -> Dims | None:
+        """The sizes of *value*: a number, a name that stands for the same number everywhere, or None; None without a rank."""
+        return self.shapes.dims(value) if value is not None else None
+
+    def rank(self, value: Any) -> int | None:
+        dims = self.dims(value)
+        return None if dims is None else len(dims)
+
+    def dtype(self, value: Any) -> str:
+        """The ONNX name of the dtype of *value* (``FLOAT``, ``INT64``); empty where it is not known."""
+        found = self.shapes.dtype(value) if value is not None else None
+        return found.name if found is not None else ""
+
+    @cached_property
+    def everything(self) -> list[tuple[Any, int]]:
+        """Every node of any domain, with the opset of the standard operators where it stands."""
+        return [(node, opset) for top, opset in scopes(self.model) for node in top.all_nodes()]
+
+    @cached_property
+    def _by_type(self) -> dict[str, list[tuple[Any, int]]]:
+        found: dict[str, list[tuple[Any, int]]] = {}
+        for node, opset in self.everything:
+            if node.domain in STANDARD_DOMAINS and not any(a.is_ref() for a in node.attributes.values()):
+                found.setdefault(node.op_type, []).append((node, opset))
+        return found
+
+
 class Shapes:
     """The shapes and dtypes of a model's values: ONNX's inference, else what the file declares.
 
@@ -123,10 +192,10 @@ class Shapes:
         for node, twin in zip(graph, copy, strict=True):
             self._inferred.update(zip(node.outputs, twin.outputs, strict=True))
             for name, attribute in node.attributes.items():
-                for body, twin_body in zip(_bodies(attribute), _bodies(twin.attributes[name]), strict=True):
+                for body, twin_body in zip(bodies(attribute), bodies(twin.attributes[name]), strict=True):
                     self._pair(body, twin_body)
 
-    def dims(self, value: Any) -> tuple[int | str | None, ...] | None:
+    def dims(self, value: Any) -> Dims | None:
         """The sizes of *value*: a number, a name that stands for the same number everywhere, or None; None without a rank."""
         twin = self._inferred.get(value, value)
         shape = twin.shape if twin.shape is not None else value.shape
@@ -160,80 +229,8 @@ class Shapes:
         return twin.dtype if twin.dtype is not None else value.dtype
 
 
-def _bodies(attribute: Any) -> tuple[Any, ...]:
+def bodies(attribute: Any) -> tuple[Any, ...]:
     types = require("onnx_ir").AttributeType
     if attribute.type == types.GRAPH:
         return (attribute.value,)
     return tuple(attribute.value) if attribute.type == types.GRAPHS else ()
-
-
-class Editor:
-    """Puts new nodes before a given one, and takes out what nothing needs any more.
-
-    New names are made of the place's own and the rule's: the same model gives the same bytes.  Constants
-    are Constant nodes, which any graph and function may have and MNN takes in all of them.
-    """
-
-    def __init__(self, model: Any, rule: str) -> None:
-        self._ir = require("onnx_ir")
-        self._rule = rule
-        self._taken = {value.name for top, _ in _scopes(model) for value in _values(top)}
-
-    def add(self, before: Any, op_type: str, *inputs: Any, **attributes: Any) -> Any:
-        """A new node of a standard operator in *before*'s graph, just before it; returns its output."""
-        name = self._name(before)
-        output = self._ir.Value(name=name)
-        node = self._ir.node(op_type, list(inputs), attributes, outputs=[output], name=name)
-        before.graph.insert_before(before, node)
-        return output
-
-    def constant(self, before: Any, array: Array) -> Any:
-        """A new Constant just before the node *before*."""
-        value = self.add(before, "Constant", value=self._ir.tensor(array))
-        value.shape, value.dtype = self._ir.Shape(array.shape), self._ir.DataType.from_numpy(array.dtype)
-        return value
-
-    def replace(self, node: Any, value: Any) -> None:
-        """Let *value* take the place of the only output of *node*, its name included; *node* goes."""
-        old = node.outputs[0]
-        name, shape, dtype = old.name, old.shape, old.dtype
-        old.replace_all_uses_with(value, replace_graph_outputs=True)
-        self.discard(old)
-        value.name = name
-        value.shape = value.shape if shape is None else shape
-        if dtype is not None:
-            value.dtype = dtype
-
-    def discard(self, value: Any) -> None:
-        """Remove the node that computes *value*, and those before it, as far as nothing uses them.
-
-        Initializers stay (they are the source's weights), and so does control flow.
-        """
-        unused = [value]
-        while unused:
-            last = unused.pop()
-            node = last.producer() if last is not None else None
-            if node is None or node.graph is None or any(o.uses() or o.is_graph_output() for o in node.outputs):
-                continue
-            if any(_bodies(attribute) for attribute in node.attributes.values()):
-                continue
-            unused.extend(node.inputs)
-            node.graph.remove(node, safe=True)
-
-    def _name(self, node: Any) -> str:
-        stem = f"{node.outputs[0].name or node.name}/{self._rule}"
-        number = 1
-        while f"{stem}/{number}" in self._taken:
-            number += 1
-        name = f"{stem}/{number}"
-        self._taken.add(name)
-        return name
-
-
-def _values(top: Any) -> Iterator[Any]:
-    """Every value that a graph or function, with its bodies, has or uses."""
-    for graph in (top, *top.subgraphs()):
-        yield from graph.inputs
-        yield from getattr(graph, "initializers", {}).values()
-    for node in top.all_nodes():
-        yield from node.outputs

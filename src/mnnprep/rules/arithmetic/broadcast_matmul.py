@@ -15,39 +15,37 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.rules.rewrite import Editor, Shapes, label, nodes, producer, tensor
-from mnnprep.rules.rule import Rule
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import Reading, producer, tensor
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 NAME = "broadcast-matmul"
 SLICE_HAS_INPUTS = 10  # the opset from which Slice has its bounds as inputs
 EXPAND_SINCE = 8
 
 
-def apply(model: Any) -> list[str]:
-    found = [(node, opset) for node, opset in nodes(model, "MatMul") if opset >= EXPAND_SINCE]
-    shapes = Shapes(model) if found else None
-    found = [(node, opset) for node, opset in found if shapes is not None and _may_broadcast(node.inputs[0], node.inputs[1], shapes)]
-    if not found:
-        return []
-    editor = Editor(model, NAME)
-    rewrote = []
-    for node, opset in found:
-        left, right = node.inputs
-        targets = [_batch(editor, node, other, opset) for other in (right, left)]
-        for index, (value, target) in enumerate(zip((left, right), targets, strict=True)):
-            node.replace_input_with(index, editor.add(node, "Expand", value, target))
-        rewrote.append(label(node))
-    return rewrote
+def find(reading: Reading) -> list[Place]:
+    found = [(node, opset) for node, opset in reading.nodes("MatMul") if opset >= EXPAND_SINCE]
+    return [Place(node=node, match=opset) for node, opset in found if _may_broadcast(node.inputs[0], node.inputs[1], reading)]
 
 
-def _may_broadcast(left: Any, right: Any, shapes: Shapes) -> bool:
+def apply(editor: Editor, place: Place) -> bool:
+    node, opset = place.node, place.match
+    left, right = node.inputs
+    targets = [_batch(editor, node, other, opset) for other in (right, left)]
+    for index, (value, target) in enumerate(zip((left, right), targets, strict=True)):
+        node.replace_input_with(index, editor.add(node, "Expand", value, target))
+    return True
+
+
+def _may_broadcast(left: Any, right: Any, reading: Reading) -> bool:
     """Whether the batch dimensions are not known to be equal, in the ranks at which MNN goes wrong."""
     if tensor(left) is not None and tensor(right) is not None:
         return False  # computed once, by the converter
-    ranks = shapes.rank_at_least(left), shapes.rank_at_least(right)
+    ranks = reading.shapes.rank_at_least(left), reading.shapes.rank_at_least(right)
     if min(ranks) < 3 or max(ranks) < 4:
         return False
-    a, b = shapes.dims(left), shapes.dims(right)
+    a, b = reading.dims(left), reading.dims(right)
     same = a is not None and b is not None and len(a) == len(b) and all(m is not None and m == n for m, n in zip(a[:-2], b[:-2], strict=True))
     return not same and not (_is_expanded(left) and _is_expanded(right))
 
@@ -73,5 +71,6 @@ def _batch(editor: Editor, node: Any, value: Any, opset: int) -> Any:
 RULE = Rule(
     name=NAME,
     hazard="MNN computes garbage in a MatMul that broadcasts batch dimensions, mostly after a change of shape",
-    severity="wrong", exact=True, always=False, operators=frozenset({"MatMul"}), apply=apply,
+    severity="wrong", operators=frozenset({"MatMul"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    remedy="expand both operands to the same batch dimensions before the product",
 )  # fmt: skip

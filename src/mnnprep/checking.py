@@ -1,0 +1,201 @@
+"""`check`: what MNN will refuse, crash on, or get wrong in a model, read from the file. No code of the model runs.
+
+An ONNX file is read by the hazard rules, in a worker; of other formats the operators are compared with the list that
+MNN's frontend prints.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from mnnprep import deps
+from mnnprep.conformance.page import scores
+from mnnprep.conformance.table import load_table
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.sniff import identify
+from mnnprep.formats.table import format_of
+from mnnprep.isolate.host import Host, StepFailed, internal
+from mnnprep.mnn.frontends import Frontends, FrontendsJob
+from mnnprep.rules.rule import Severity
+from mnnprep.rules.steps import CheckJob, Findings
+from mnnprep.rules.table import RULES
+
+CHECK_STEP = "mnnprep.rules.steps:check"
+FRONTENDS_STEP = "mnnprep.mnn.frontends:frontends"
+PRELOAD = ("numpy", "onnx_ir")
+SECONDS = 600.0
+LEFT_OUT = frozenset({"Input", "Const", "Placeholder"})  # what no frontend needs a name for
+HAZARDOUS: tuple[Severity, ...] = ("wrong", "crash", "refused")
+UNREAD = "unsupported-operator"
+
+
+class Hazard(msgspec.Struct, frozen=True, kw_only=True):
+    """One place that MNN refuses, crashes on, gets wrong or narrows.
+
+    ``rule`` is the hazard's id; ``node`` the operator and name, or the name of a value; ``source`` the line of the model's own
+    code (``file:line``) where the exporter left one; ``repaired``: `prepare` has a rewrite for it.
+    """
+
+    rule: str
+    severity: Severity
+    hazard: str
+    remedy: str
+    node: str
+    operator: str
+    detail: str = ""
+    source: str = ""
+    repaired: bool = False
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator of the model that no rule speaks of here, and that MNN does not get right in all of ONNX's own cases."""
+
+    operator: str
+    cases: int
+    right: int
+
+
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What :func:`check_file` finds; ``measured`` are hints of the operator table, no findings.
+
+    ``mnn`` is the version of the MNN whose operators were asked for, empty without one.
+    """
+
+    schema: str = "mnnprep.check/1"
+    path: str
+    kind: str
+    opset: int | None
+    mnn: str
+    operators: dict[str, int]
+    hazards: list[Hazard]
+    measured: list[Measured] = msgspec.field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found that is wrong, a crash or a refusal."""
+        return not any(h.severity in HAZARDOUS for h in self.hazards)
+
+
+def check_file(path: str | Path, *, rules_only: bool = False) -> CheckReport:
+    """Check the model file at *path*: ONNX by the hazard rules; TFLite, TensorFlow graphs and Caffe networks by their operators.
+
+    With *rules_only* the conformance table is left out: it adds hints, and no finding.
+
+    Raises:
+        UsageError: there is nothing at *path*, or it is a kind of source whose operators stand in no file.
+        RefusedError: it is no model, or a damaged one.
+    """
+    path = Path(path)
+    kind = identify(path)
+    if kind == "onnx":
+        return _check_onnx(path, rules_only)
+    if kind not in READERS:
+        raise UsageError(
+            f"check reads ONNX, TFLite, TensorFlow graphs and Caffe networks, and this is a {format_of(kind).title}", seen=str(path),
+            next="prepare it, and check the artifact in the bundle",
+        )  # fmt: skip
+    frontend, read = READERS[kind]
+    counts = read(path)
+    supported = supported_operators().get(frontend)
+    hazards = [
+        Hazard(
+            rule=UNREAD, severity="refused", hazard=f"MNN's {frontend} frontend does not list this operator", node=name, operator=name,
+            detail=f"{count} times" if count > 1 else "", remedy="prepare it with --to onnx, or express it by other operators",
+        )
+        for name, count in counts.items()
+        if supported is not None and name not in supported and name not in LEFT_OUT
+    ]  # fmt: skip
+    return CheckReport(path=str(path), kind=kind, opset=None, mnn=_version(supported), operators=counts, hazards=hazards)
+
+
+def _check_onnx(path: Path, rules_only: bool) -> CheckReport:
+    from mnnprep.formats.onnx.scan import scan_model
+    from mnnprep.formats.onnx.summary import require_loadable
+
+    require_loadable(scan_model(path), path.stat().st_size)
+    supported = supported_operators().get("ONNX")
+    job = CheckJob(model=str(path.absolute()), supported=sorted(supported) if supported is not None else None)
+    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(PRELOAD, scratch=Path(scratch)) as host:
+        try:
+            found = host.run(CHECK_STEP, job, Findings, timeout=SECONDS).value
+        except StepFailed as failure:
+            if isinstance(failure.error, RefusedError | UsageError):
+                raise failure.error from failure
+            raise internal(failure, "the model could not be checked") from failure
+    rules = {rule.name: rule for rule in RULES}
+    hazards = [
+        Hazard(
+            rule=f.rule, severity=f.severity, hazard=rules[f.rule].hazard, remedy=rules[f.rule].remedy, node=f.node, operator=f.operator,
+            detail=f.detail, source=f.source, repaired=f.repaired,
+        )
+        for f in found.findings
+    ]  # fmt: skip
+    return CheckReport(
+        path=str(path),
+        kind="onnx",
+        opset=found.opset,
+        mnn=_version(supported),
+        operators=found.operators,
+        hazards=hazards,
+        measured=[] if rules_only else _measured(found),
+    )
+
+
+def _measured(found: Findings) -> list[Measured]:
+    """The operators without a finding that MNN gets right in some of ONNX's cases only, by the table for this MNN."""
+    table = load_table()
+    if table is None:
+        return []
+    told = {f.operator for f in found.findings}
+    rows = [s for s in scores(table) if s.operator in found.operators and s.operator not in told and s.right < s.cases]
+    return [Measured(operator=s.operator, cases=s.cases, right=s.right) for s in rows]
+
+
+def _version(supported: frozenset[str] | None) -> str:
+    return (deps.version("MNN") or "") if supported is not None else ""
+
+
+def supported_operators() -> Mapping[str, frozenset[str]]:
+    """What each frontend of the installed converter reads: by the table for this MNN, else asked for in a worker; empty without MNN."""
+    table = load_table()
+    if table is not None:
+        return {name: frozenset(operators) for name, operators in table.frontends.items()}
+    if not deps.installed("_tools"):
+        return {}
+    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(scratch=Path(scratch)) as host:
+        try:
+            answer = host.run(FRONTENDS_STEP, FrontendsJob(), Frontends, timeout=SECONDS).value
+        except StepFailed:
+            return {}
+    return {name: frozenset(operators) for name, operators in answer.names.items()}
+
+
+def _tflite_operators(path: Path) -> dict[str, int]:
+    from mnnprep.formats.tflite.scan import scan_model
+
+    return dict(scan_model(path).ops)
+
+
+def _graph_operators(path: Path) -> dict[str, int]:
+    from mnnprep.formats.tensorflow.graphdef import operators_in
+
+    return operators_in(path)
+
+
+def _caffe_operators(path: Path) -> dict[str, int]:
+    from mnnprep.formats.caffe.summary import read_prototxt
+    from mnnprep.formats.caffe.versions import DATA_TYPES, LOSSES, MEASURES, TRANSPARENT
+
+    removed = {*DATA_TYPES, *LOSSES, *MEASURES, *TRANSPARENT}  # prepare leaves them out
+    return {name: count for name, count in read_prototxt(path).layers.items() if name not in removed}
+
+
+READERS: dict[str, tuple[str, Callable[[Path], dict[str, int]]]] = {
+    "tflite": ("TFLITE", _tflite_operators),
+    "frozen-graph": ("TF", _graph_operators),
+    "caffe-prototxt": ("CAFFE", _caffe_operators),
+}

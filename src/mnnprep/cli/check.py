@@ -1,0 +1,52 @@
+"""``mnnprep check``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mnnprep.cli.main import echo_json
+
+if TYPE_CHECKING:
+    from mnnprep.checking import CheckReport
+
+
+@click.command("check")
+@click.argument("model")
+@click.option("--sarif", default="", metavar="FILE", help="Write the findings to FILE as SARIF 2.1.0, for code-review pages.")
+@click.option("--rules-only", is_flag=True, help="By the hazard rules alone, without hints of the measured table of operators.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def command(model: str, sarif: str, rules_only: bool, as_json: bool) -> int:
+    """Say what MNN will refuse, crash on or get wrong in MODEL, and what to do; nothing of it is executed.
+
+    Exit code 1 when something was found that is wrong, a crash or a refusal; 0 when at most values are narrowed.
+    """
+    from mnnprep.checking import check_file
+
+    report = check_file(model, rules_only=rules_only)
+    if sarif:
+        _write(sarif, report)
+    if as_json:
+        echo_json(report)
+    else:
+        from rich.console import Console
+
+        from mnnprep.cli.render_check import show_check
+
+        show_check(Console(), report)
+    return 0 if report.clean else 1
+
+
+def _write(target: str, report: CheckReport) -> None:
+    from mnnprep.cli.sarif import document
+    from mnnprep.core.files import atomic_write, canonical_json
+    from mnnprep.errors import UsageError
+
+    try:
+        with atomic_write(target) as file:
+            file.write(canonical_json(document(report)))
+    except OSError as error:
+        raise UsageError(
+            "the SARIF file can't be written", seen=f"{target}: {error.strerror}", next="give a file in a directory that is there"
+        ) from error

@@ -1,0 +1,50 @@
+"""``mnnprep ops``."""
+
+from __future__ import annotations
+
+import click
+
+from mnnprep.cli.main import echo_json
+
+
+@click.command("ops")
+@click.argument("operator", default="")
+@click.option("--measure", is_flag=True, help="Run ONNX's own test cases through the MNN that is installed (about ten minutes on two cores).")
+@click.option("--jobs", default=2, metavar="N", type=click.IntRange(1), help="Cases measured at once.  [2]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def command(operator: str, measure: bool, jobs: int, as_json: bool) -> int:
+    """Show which operators MNN reads and what it does with ONNX's own test cases, as they are and after repairs.
+
+    With OPERATOR, that one alone, by opset and dtype. A measurement that is interrupted goes on where it was.
+    """
+    from mnnprep.conformance.measuring import measure_and_keep
+    from mnnprep.conformance.table import load_table
+    from mnnprep.errors import RefusedError, UsageError
+
+    if measure:
+        measure_and_keep(jobs=jobs, tell=lambda line: click.echo(line, err=True))
+    table = load_table()
+    if table is None:
+        raise RefusedError(
+            "there is no table of operators for the MNN that is installed here",
+            seen="none ships with mnnprep, and none was measured",
+            next="measure it: mnnprep ops --measure",
+        )
+    known = {row.operator for row in table.rows} | {name for names in table.frontends.values() for name in names}
+    if operator and operator not in known:
+        raise UsageError("no frontend and no test case has this operator", seen=operator, next="see the names with mnnprep ops")
+    if as_json:
+        import msgspec
+
+        rows = [row for row in table.rows if not operator or row.operator == operator]
+        echo_json(msgspec.structs.replace(table, rows=rows))
+    else:
+        from rich.console import Console
+
+        from mnnprep.cli.render_ops import show_operator, show_table
+
+        if operator:
+            show_operator(Console(), table, operator)
+        else:
+            show_table(Console(), table)
+    return 0

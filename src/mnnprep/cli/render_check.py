@@ -1,0 +1,54 @@
+"""What a person sees of a check: each hazard with what MNN does, its places, and what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from mnnprep.bundle import digest
+from mnnprep.cli.render import _section, _table, _text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mnnprep.checking import CheckReport, Hazard
+    from mnnprep.rules.rule import Severity
+
+SHOWN = 8
+ORDER: tuple[Severity, ...] = ("wrong", "crash", "refused", "narrowed")
+STYLES = {"wrong": "bold magenta", "crash": "bold magenta", "refused": "bold yellow", "narrowed": "dim"}
+WORDS = {"wrong": "silently wrong", "crash": "crashing", "refused": "refused", "narrowed": "narrowed"}
+
+
+def show_check(console: Console, report: CheckReport) -> None:
+    """The hazards by severity, each once with its places; then how many, and how many `prepare` rewrites."""
+    opset = f", opset {report.opset}" if report.opset else ""
+    against = f"MNN {report.mnn}" if report.mnn else "no MNN installed: operators were not compared"
+    console.print(_text(f"{digest.plain(report.path)}: {report.kind}{opset}; {against}", "dim"), soft_wrap=True)
+    groups: dict[str, list[Hazard]] = {}
+    for hazard in sorted(report.hazards, key=lambda h: ORDER.index(h.severity)):
+        groups.setdefault(hazard.rule, []).append(hazard)
+    for rule, found in groups.items():
+        console.print()
+        console.print(
+            _text(f"{found[0].severity}  ", STYLES[found[0].severity]) + _text(rule, "bold") + _text(f"  {found[0].hazard}"), soft_wrap=True
+        )
+        rows = [(digest.plain(h.node), digest.plain(h.detail), digest.plain(h.source), "prepare repairs it" if h.repaired else "") for h in found]
+        if len(rows) > SHOWN:
+            rows = [*rows[:SHOWN], (f"and {len(rows) - SHOWN} more", "", "", "")]
+        _section(console, "", _table(["", "", "", ""], rows))
+        console.print(_text(f"  remedy: {found[0].remedy}", "cyan"), soft_wrap=True)
+    if report.measured:
+        hints = [(m.operator, f"right in {m.right} of {m.cases}") for m in report.measured]
+        _section(console, "no hazard known here, though MNN does not get all of ONNX's own cases right", _table(["", ""], hints))
+    console.print()
+    console.print(_text(_summary(report)), soft_wrap=True)
+
+
+def _summary(report: CheckReport) -> str:
+    counts = Counter(h.severity for h in report.hazards)
+    if not counts:
+        return "no hazard that mnnprep knows of; only `mnnprep prepare` proves it"
+    parts = ", ".join(f"{counts[s]} {WORDS[s]}" for s in ORDER if counts[s])
+    repaired = sum(h.repaired for h in report.hazards)
+    return f"{parts}; prepare has a rewrite for {repaired} of {sum(counts.values())}"

@@ -1,0 +1,1 @@
+"""Attention and what exporters put around it."""

@@ -1,0 +1,1 @@
+"""Tensors filled or built from nothing but a shape."""

@@ -1,0 +1,1 @@
+"""Softmax, normalizations and what belongs to training."""

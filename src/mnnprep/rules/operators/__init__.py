@@ -1,0 +1,1 @@
+"""Operators that the converter does not read, or reads as others."""

@@ -1,0 +1,1 @@
+"""Resize, GridSample and their kin."""

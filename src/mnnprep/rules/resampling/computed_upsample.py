@@ -1,0 +1,20 @@
+"""Upsample with computed scales.
+
+Measured with MNN 3.6.1: no output; with constant ones it is right.
+"""
+
+from __future__ import annotations
+
+from mnnprep.rules.reading import Reading, stored
+from mnnprep.rules.rule import Place, Rule
+
+
+def find(reading: Reading) -> list[Place]:
+    return [Place(node=node) for node, _ in reading.nodes("Upsample") if len(node.inputs) > 1 and stored(node.inputs[1]) is None]
+
+
+RULE = Rule(
+    name="upsample-scales", severity="wrong", operators=frozenset({"Upsample"}), find=find,
+    hazard="MNN gives nothing for an Upsample whose scales are not constant",
+    remedy="make the scales an initializer, or use Resize",
+)  # fmt: skip

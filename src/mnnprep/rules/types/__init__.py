@@ -1,0 +1,1 @@
+"""Dtypes that MNN does not have, narrows, or reads wrongly from the file."""

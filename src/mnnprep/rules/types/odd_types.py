@@ -1,0 +1,51 @@
+"""Dtypes that MNN does not have.
+
+Measured with MNN 3.6.1: strings, complex numbers, bfloat16, float8, float4 and the integers of 4 and 2 bits have no place
+in it; a graph that computes them converts (or not), then gives nothing, other numbers, or crashes. Fed to it in float32,
+or only moved about, the numbers come out as they went in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mnnprep.rules.reading import STANDARD_DOMAINS, Reading
+from mnnprep.rules.rule import Place, Rule
+
+NEVER = ("STRING", "COMPLEX")
+UNKNOWN = (*NEVER, "BFLOAT16", "FLOAT8", "FLOAT4", "FLOAT6", "INT4", "UINT4", "INT2", "UINT2")
+
+
+def unknown(dtype: str) -> bool:
+    """Whether MNN has nothing for the ONNX dtype of this name."""
+    return dtype.startswith(UNKNOWN)
+
+
+# What only moves values about gives them back as they were fed, in float32.
+MOVING = frozenset({
+    "Compress", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "ReverseSequence", "Slice", "Split",
+    "Squeeze", "Tile", "Transpose", "Unique", "Unsqueeze", "Where",
+})  # fmt: skip
+
+
+def find(reading: Reading) -> Iterator[Place]:
+    graph = reading.model.graph
+    for value in (*graph.inputs, *graph.outputs):
+        if reading.dtype(value).startswith(NEVER):
+            yield Place(name=str(value.name), detail=reading.dtype(value).lower())
+    for value in graph.initializers.values():
+        dtype = reading.dtype(value)
+        if unknown(dtype) and any(use.node.op_type != "CastLike" for use in value.uses()):
+            yield Place(name=str(value.name), detail=dtype.lower())
+    for node, _ in reading.everything:
+        if node.domain in STANDARD_DOMAINS and node.op_type not in MOVING and node.op_type != "Constant":
+            dtype = next((dtype for value in node.outputs if unknown(dtype := reading.dtype(value))), "")
+            if dtype:
+                yield Place(node=node, detail=dtype.lower())
+
+
+RULE = Rule(
+    name="unknown-dtype", severity="wrong", operators=frozenset(), find=find,
+    hazard="MNN has no such dtype: the values are lost, or the net gives nothing",
+    remedy="export in float32 (or quantize with mnnprep --weight-bits, which MNN reads)",
+)  # fmt: skip

@@ -1,0 +1,25 @@
+"""Sequences, optionals and maps as inputs or outputs of the graph.
+
+Measured with MNN 3.6.1: they can be neither fed nor read.
+"""
+
+from __future__ import annotations
+
+from mnnprep.rules.reading import Reading
+from mnnprep.rules.rule import Place, Rule
+
+
+def find(reading: Reading) -> list[Place]:
+    graph = reading.model.graph
+    return [
+        Place(name=str(value.name))
+        for value in (*graph.inputs, *graph.outputs)
+        if value.type is not None and "Tensor" not in type(value.type).__name__
+    ]
+
+
+RULE = Rule(
+    name="sequences-outside", severity="refused", operators=frozenset(), find=find,
+    hazard="MNN can neither be fed nor give a sequence or an optional",
+    remedy="give and take plain tensors",
+)  # fmt: skip
