@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": ("mnnprep.cli.inspect", "Say what a file is: format, signature, operators, parameters."),
     "verify": ("mnnprep.cli.verify", "Prove a bundle again, from the bundle alone."),
     "compare": ("mnnprep.cli.compare", "Compare two models of any two formats on the same inputs."),
+    "bisect": ("mnnprep.cli.bisect", "Find the first node where MNN leaves the reference."),
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
     "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),

@@ -18,8 +18,10 @@ NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dty
 ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
-def open_session(path: str, *, optimize: bool) -> Any:
+def open_session(path: str, *, optimize: bool, data_directory: str = "") -> Any:
     """An onnxruntime session on the CPU, one thread; unoptimized, it computes the graph as written.
+
+    ``data_directory`` is where external data is, if not beside the model.
 
     Raises RefusedError when onnxruntime can't load the model.
     """
@@ -27,6 +29,8 @@ def open_session(path: str, *, optimize: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if data_directory:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", data_directory)
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     try:
