@@ -8,7 +8,7 @@ from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.bisecting.finding import Finding, Subject
 from mnnprep.pipeline.bisecting.lab import ONNX_PRELOAD, Failure, Lab, OutOfConversions
 from mnnprep.pipeline.bisecting.refusals import find_unconvertible
-from mnnprep.pipeline.bisecting.search import Search, wrong_outputs
+from mnnprep.pipeline.bisecting.search import Search, failing_as, wrong_outputs
 
 BODY = "mnnprep.formats.onnx.body:body"
 DEEPEST = 4  # control flow in control flow
@@ -51,8 +51,7 @@ def _inside(lab: Lab, finding: Finding, number: int, budget: int) -> Finding | N
         return find_unconvertible(lab, model.path, outline, cases[0], piece, where)
     for case in cases:
         inner = Subject(model.path, outline, piece, case, where)
-        failing = wrong_outputs(lab, inner)
-        if failing:
-            inner = Subject(model.path, outline, piece, case, where, failing if isinstance(failing, Failure) else None)
-            return Search(lab, inner, budget).find()
+        wrong = wrong_outputs(lab, inner)
+        if wrong:
+            return Search(lab, failing_as(inner, wrong), budget).find()
     return None

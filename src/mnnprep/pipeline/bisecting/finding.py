@@ -9,6 +9,7 @@ import msgspec
 from mnnprep.core.messages import CaseFile
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.pipeline.bisecting.lab import Failure, Piece, Trial
+from mnnprep.proof.deviation import Deviation
 
 
 class Growth(msgspec.Struct, frozen=True):
@@ -23,7 +24,7 @@ class Growth(msgspec.Struct, frozen=True):
 class Subject:
     """A model that MNN computes otherwise at ``case``, converted; ``where`` says which body of control flow it is, empty for the whole.
 
-    ``failing`` is how its run fails, None where it gives wrong numbers.
+    ``failing`` is how its run fails, None where it gives wrong numbers: those of the outputs ``wrong``.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Subject:
     where: str = ""
     failing: Failure | None = None
     own: bool = False  # the bundle's own file, which was not converted just now
+    wrong: dict[str, Deviation] = field(default_factory=dict)
 
 
 @dataclass

@@ -93,6 +93,7 @@ class Lab:
         self.tell = tell
         self.limit = 10
         self.conversions = self.runs = self.peak = 0
+        self._references: dict[tuple[str, tuple[str, ...], str], str] = {}
 
     def do(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
         """Run a step in a worker. Raises StepFailed."""
@@ -106,8 +107,17 @@ class Lab:
 
     def reference(self, model: str, values: Iterable[str], case: CaseFile) -> str:
         """The npz of *values* as onnxruntime computes them. Raises StepFailed where it does not."""
-        job = ProbeJob(model=model, values=list(values), cases=[case], directory=str(self.workers.directory("probe")))
-        return self.do(ONNX_PRELOAD, PROBE, job, Probed).values[str(case.index)].path
+        return self.references(model, values, [case])[case.index]
+
+    def references(self, model: str, values: Iterable[str], cases: list[CaseFile]) -> dict[int, str]:
+        """:meth:`reference` for several cases at once, by their index; what was computed before is not computed again."""
+        wanted = tuple(values)
+        left = [case for case in cases if (model, wanted, case.file.path) not in self._references]
+        if left:
+            job = ProbeJob(model=model, values=list(wanted), cases=left, directory=str(self.workers.directory("probe")))
+            found = self.do(ONNX_PRELOAD, PROBE, job, Probed).values
+            self._references |= {(model, wanted, case.file.path): found[str(case.index)].path for case in left}
+        return {case.index: self._references[model, wanted, case.file.path] for case in cases}
 
     def excerpt(self, job: ExcerptJob) -> Excerpt:
         return self.do(ONNX_PRELOAD, EXCERPT, job, Excerpt)
@@ -137,19 +147,26 @@ class Lab:
 
     def run(self, piece: Piece, case: CaseFile, values: Iterable[str]) -> str | Failure:
         """The npz of *values* (outputs of *piece*, or values inside it) as MNN computes them."""
-        self.runs += 1
+        done = self.run_all(piece, [case], values)
+        return done if isinstance(done, Failure) else done[case.index]
+
+    def run_all(self, piece: Piece, cases: list[CaseFile], values: Iterable[str]) -> dict[int, str | Failure] | Failure:
+        """:meth:`run` on several cases in one load, one after the other, by their index; a Failure where the process itself ended."""
+        self.runs += len(cases)
         job = MnnRunJob(
-            model=piece.mnn, cases=[case], input_names=piece.inputs, output_names={v: piece.outputs.get(v, v) for v in values},
+            model=piece.mnn, cases=cases, input_names=piece.inputs, output_names={v: piece.outputs.get(v, v) for v in values},
             layouts=piece.layouts, directory=str(self.workers.directory("mnn")), hints=dict(piece.hints),
         )  # fmt: skip
         try:
             ran = self.do(MNN_PRELOAD, MNN_RUN, job, Ran)
         except StepFailed as failure:
             return failure_of(failure, "MNN's runtime")
-        key = str(case.index)
-        if key not in ran.outputs:
-            return Failure(kind="error", reason=" ".join(ran.errors.get(key, "no outputs").split()))
-        return ran.outputs[key].path
+        results: dict[int, str | Failure] = {}
+        for case in cases:
+            key = str(case.index)
+            reason = " ".join(ran.errors.get(key, "no outputs").split())
+            results[case.index] = ran.outputs[key].path if key in ran.outputs else Failure(kind="error", reason=reason)
+        return results
 
     def compare(self, reference: str, actual: str, values: Iterable[str], strict: Iterable[str]) -> dict[str, Deviation]:
         """How far each value is off; the shapes of those in *strict* must be equal. Two arrays are in memory at a time."""

@@ -15,8 +15,10 @@ from mnnprep.pipeline.bisecting.lab import Failure, Lab, OutOfConversions, Trial
 from mnnprep.proof.deviation import Deviation
 from mnnprep.proof.suspects import Group, Suspects
 
-MADE_HERE = 0.5  # of the error in the whole model: so much made by a piece alone is its own
-THRESHOLDS = (1.0, 0.1)  # excess from which a value counts as wrong: an error may be born small and grow
+MADE_HERE = 0.3  # of the error in the whole model: so much made by a piece alone is its own
+HUGE = 1000.0  # excess: beyond, how much more says nothing
+SHARE = 0.1  # of the outputs' error: a value that is off by less is at first not taken for where it begins
+THRESHOLDS = (1.0, 0.1)  # excess from which a value counts as wrong then: an error may be born small and grow
 NOTED = 0.1  # of the excess of a wrong value: so much before its nodes came from upstream
 CANDIDATES = 4  # values that are found right alone before the search widens
 SHOWN_JUMPS = 5
@@ -39,15 +41,21 @@ class Search:
         suspects = Suspects(self.subject.outline, self.subject.piece.tensors())
         tried: list[tuple[Group, Trial]] = []
         try:
-            for threshold in THRESHOLDS:
+            for threshold in self._thresholds():
                 found = self._candidates(suspects, threshold, tried)
                 if found is not None:
                     return found
-                if self.subject.failing is not None or not any(self._upstream(g) > NOTED for g, _ in tried):
+                if self.subject.failing is not None or (threshold <= 1 and not any(self._upstream(g) > NOTED for g, _ in tried)):
                     break
             return self._widened(suspects, tried)
         except OutOfConversions:
             return self._unresolved(tried, f"the bound of {self.lab.limit} conversions was reached")
+
+    def _thresholds(self) -> list[float]:
+        """From the outputs' own error down: what MNN rounds more coarsely than the tolerance is not what makes a much larger error."""
+        worst = max((off.excess for off in self.subject.wrong.values()), default=0.0)
+        share = SHARE * min(worst, HUGE)
+        return [*([share] if share > THRESHOLDS[0] and self.subject.failing is None else []), *THRESHOLDS]
 
     def _candidates(self, suspects: Suspects, threshold: float, tried: list[tuple[Group, Trial]]) -> Finding | None:
         """Try the first wrong values, one after the other, until one is wrong alone."""
@@ -171,8 +179,7 @@ class Search:
             return isinstance(trial.result, Failure)
         if isinstance(trial.result, Failure):
             return False  # another trouble than the one that is sought
-        alone = trial.excess(value)
-        return alone > 1 or alone > MADE_HERE * self.excess.get(value, LARGEST)
+        return trial.excess(value) > MADE_HERE * min(self.excess.get(value, LARGEST), HUGE)
 
     def _upstream(self, group: Group) -> float:
         """The largest error of what a group takes, against that of its output in the whole model."""
@@ -193,26 +200,26 @@ class Search:
             return self._finding("node", group, trial, group.nodes)
         inside = [o for i in group.nodes for o in self.subject.outline.nodes[i].outputs if o not in suspects.constants]
         among = Suspects(self.subject.outline, [*inside, *group.inputs])
-        if self.subject.failing is not None:
-            suspected = list(reversed(group.nodes))
-        else:
+        here: dict[str, float] = {}
+        suspected = list(reversed(group.nodes))
+        if self.subject.failing is None:
             opened = self._alone(suspects, group.nodes, [v for v in inside if self._taken(v, group)])
-            if isinstance(opened.result, Failure):
-                suspected = list(group.nodes)
-            else:
-                bad = [v for v, off in opened.result.items() if off.excess > 1 or off.excess > MADE_HERE * self.excess.get(group.output, LARGEST)]
-                suspected = [among.producer[v] for v in among.sources(bad, bad)]
+            if isinstance(opened.result, dict):
+                least = SHARE * min(self.excess.get(group.output, LARGEST), HUGE)
+                here = {v: off.excess for v, off in opened.result.items() if off.excess > least}
+                suspected = [among.producer[v] for v in among.sources(here, here)]
         for node in suspected[:CANDIDATES]:
             outputs = [o for o in self.subject.outline.nodes[node].outputs if self._taken(o, group)]
             single = self._alone(suspects, [node], outputs)
-            if any(self._confirmed_inside(o, group, single) for o in outputs):
+            if self._guilty(single, here):
                 return self._finding("node", group, single, [node])
         return self._finding("fused", group, trial, group.nodes, "these nodes are right one by one, and wrong as MNN computes them together")
 
-    def _confirmed_inside(self, value: str, group: Group, trial: Trial) -> bool:
+    def _guilty(self, trial: Trial, here: dict[str, float]) -> bool:
+        """Whether a node alone shows what its values showed among its group."""
         if self.subject.failing is not None or isinstance(trial.result, Failure):
             return self.subject.failing is not None and isinstance(trial.result, Failure)
-        return trial.excess(value) > min(1.0, MADE_HERE * self.excess.get(group.output, LARGEST))
+        return any(off.excess > MADE_HERE * min(here.get(v, LARGEST), HUGE) for v, off in trial.result.items())
 
     def _taken(self, value: str, group: Group) -> bool:
         """Whether anything takes *value*: an output that nobody wants is not computed."""
@@ -282,3 +289,8 @@ def wrong_outputs(lab: Lab, subject: Subject) -> dict[str, Deviation] | Failure:
         return actual
     reference = lab.reference(subject.model, outputs, subject.case)
     return {name: off for name, off in lab.compare(reference, actual, outputs, outputs).items() if off.excess > 1}
+
+
+def failing_as(subject: Subject, wrong: dict[str, Deviation] | Failure) -> Subject:
+    """*subject* with how it fails."""
+    return replace(subject, failing=wrong) if isinstance(wrong, Failure) else replace(subject, wrong=wrong)
