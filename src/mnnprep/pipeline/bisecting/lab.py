@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,8 +55,10 @@ class Piece:
     layouts: dict[str, str]
     hints: Mapping[str, int]
 
-    def tensors(self) -> list[str]:
-        return made_tensors(Path(self.mnn))
+    @cached_property
+    def tensors(self) -> dict[str, str]:
+        """The values inside, by the ONNX names, with what MNN calls them; the outputs by their own names."""
+        return made_tensors(Path(self.mnn)) | self.outputs
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Lab:
         """:meth:`run` on several cases in one load, one after the other, by their index; a Failure where the process itself ended."""
         self.runs += len(cases)
         job = MnnRunJob(
-            model=piece.mnn, cases=cases, input_names=piece.inputs, output_names={v: piece.outputs.get(v, v) for v in values},
+            model=piece.mnn, cases=cases, input_names=piece.inputs, output_names={v: piece.tensors.get(v, v) for v in values},
             layouts=piece.layouts, directory=str(self.workers.directory("mnn")), hints=dict(piece.hints),
         )  # fmt: skip
         try:

@@ -38,7 +38,7 @@ class Search:
 
     def find(self) -> Finding:
         """The finding; ``unresolved`` (with the best candidate) where the conversions run out."""
-        suspects = Suspects(self.subject.outline, self.subject.piece.tensors())
+        suspects = Suspects(self.subject.outline, self.subject.piece.tensors)
         tried: list[tuple[Group, Trial]] = []
         try:
             for threshold in self._thresholds():
@@ -79,7 +79,7 @@ class Search:
 
     def explained_by(self, value: str) -> bool:
         """Whether *value* is wrong here, too, while what its nodes take is right."""
-        suspects = Suspects(self.subject.outline, self.subject.piece.tensors())
+        suspects = Suspects(self.subject.outline, self.subject.piece.tensors)
         group = suspects.groups.get(value)
         if group is None:
             return False
@@ -87,7 +87,7 @@ class Search:
         if self.subject.failing is not None:
             return isinstance(self._look([value]), Failure) and not (before and isinstance(self._look(before), Failure))
         seen = self._look([*before, value])
-        return isinstance(seen, dict) and seen[value].excess > 1 and all(seen[n].excess <= 1 or seen[n].reshaped for n in before)
+        return isinstance(seen, dict) and seen[value].excess > 1 and all(seen[n].excess <= 1 for n in before)
 
     # which value is wrong first
 
@@ -109,19 +109,9 @@ class Search:
             seen = self._look(values)
             if isinstance(seen, Failure):
                 return None
-            suspects = self._believable(suspects, seen)
-        else:
-            suspects = suspects.without([v for v in values if self.excess[v] < 0])
+            suspects = suspects.without([v for v in values if v not in seen])
         sources = suspects.sources([v for v, e in self.excess.items() if e > threshold])
         return suspects.groups[sources[0]] if sources else None
-
-    def _believable(self, suspects: Suspects, seen: dict[str, Deviation]) -> Suspects:
-        """*suspects* without the values that MNN keeps in another form under their name: not what they were, and no error."""
-        outputs = self.subject.outline.outputs
-        other = [v for v, off in seen.items() if off.reshaped and off.excess > 1 and v not in outputs]
-        for value in other:
-            self.excess[value] = -1.0
-        return suspects.without([*other, *(v for v in suspects.visible if v not in seen)])
 
     def _by_halving(self, suspects: Suspects, threshold: float) -> Group | None:
         """Look at what is live at one place at a time; the first value after which something live is wrong."""
@@ -145,8 +135,7 @@ class Search:
         seen = self._look(values)
         if isinstance(seen, Failure):
             return self.subject.failing is not None
-        outputs = self.subject.outline.outputs
-        return any(off.excess > threshold and not (off.reshaped and v not in outputs) for v, off in seen.items())
+        return any(off.excess > threshold for off in seen.values())
 
     def _look(self, values: list[str]) -> dict[str, Deviation] | Failure:
         actual = self.lab.run(self.subject.piece, self.subject.case, values)
@@ -247,7 +236,7 @@ class Search:
             if self._confirmed(group.output, trial):
                 reason = "these nodes are right alone, and wrong together with those around them"
                 return self._finding("context", group, trial, group.nodes, reason)
-        jumps = suspects.largest_jumps({v: e for v, e in self.excess.items() if 0 <= e < LARGEST}, SHOWN_JUMPS)
+        jumps = suspects.largest_jumps({v: e for v, e in self.excess.items() if e < LARGEST}, SHOWN_JUMPS)
         growth = [Growth(self.subject.outline.nodes[suspects.producer[v]].label, before, after) for v, before, after in jumps]
         if self.subject.failing is None and all(isinstance(t.result, dict) for _, t in tried):
             found = self._finding("gradual", group, tried[0][1], group.nodes, "no node makes this error alone: it grows from node to node")
