@@ -19,6 +19,8 @@ from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precisio
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
 from mnnprep.inspecting import Inspection, inspect_file
+from mnnprep.pipeline.bisect import Bisection
+from mnnprep.pipeline.bisect import bisect as _bisect
 from mnnprep.pipeline.compare import Comparison
 from mnnprep.pipeline.compare import compare as _compare
 from mnnprep.pipeline.verify import Verification
@@ -191,6 +193,19 @@ def compare(
     """Run two models of any two formats on the same cases and compare every output. Raises as :func:`mnnprep.pipeline.compare.compare`."""
     wants = make_wants(tuple(inputs), (), tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()), os.fspath(samples), seed)
     return _compare(os.fspath(first), os.fspath(second), wants=wants, limits=Limits(timeout=timeout), trust=trust, tell=tell)
+
+
+def bisect(
+    bundle: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, case: int | None = None,
+    mnnconvert: str | os.PathLike[str] = "", timeout: float = DEFAULT_TIMEOUT, memory: int = 0, tell: Tell = _silent,
+) -> Bisection:  # fmt: skip
+    """The first node of a bundle's ONNX artifact where MNN leaves the reference, over the stored cases or one *case* of them.
+
+    *output* is a new directory for a piece of the model that shows it. Raises as :func:`mnnprep.pipeline.bisect.bisect`.
+    """
+    target = None if output is None else Path(output)
+    limits = Limits(timeout=timeout, memory=memory)
+    return _bisect(Path(bundle), case=case, output=target, mnnconvert=os.fspath(mnnconvert), limits=limits, tell=tell)
 
 
 def doctor(mnnconvert: str | os.PathLike[str] = "") -> Doctor:

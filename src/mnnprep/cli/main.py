@@ -18,6 +18,7 @@ COMMANDS = {
     "check": ("mnnprep.cli.check", "Say what MNN will refuse, crash on or get wrong in a model."),
     "verify": ("mnnprep.cli.verify", "Prove a bundle again, from the bundle alone."),
     "compare": ("mnnprep.cli.compare", "Compare two models of any two formats on the same inputs."),
+    "bisect": ("mnnprep.cli.bisect", "Find the first node where MNN leaves the reference."),
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
     "ops": ("mnnprep.cli.ops", "Show which operators MNN reads, and what it does with ONNX's own test cases."),

@@ -6,6 +6,7 @@ table's, and one 16-bit place for every field, 0 where it is absent; vectors and
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ def damaged(why: str) -> RefusedError:
     return RefusedError("the MNN model is damaged", seen=why, next="convert or download it again, and compare its size with the original's")
 
 
-def unpack(form: str, data: bytes | bytearray, at: int) -> int:
+def unpack(form: str, data: bytes | bytearray | mmap.mmap, at: int) -> int:
     """One little-endian integer at *at*. Raises RefusedError beyond the end."""
     try:
         value: int = struct.unpack_from(form, data, at)[0]
@@ -29,7 +30,7 @@ def unpack(form: str, data: bytes | bytearray, at: int) -> int:
 class Table:
     """A table at ``at``; ``slots`` are the places of its fields, 0 for an absent one."""
 
-    data: bytes | bytearray
+    data: bytes | bytearray | mmap.mmap
     at: int
     slots: tuple[int, ...]
 
@@ -74,12 +75,12 @@ class Table:
         return list(struct.unpack_from(f"<{count}i", self.data, start + 4))
 
 
-def follow(data: bytes | bytearray, at: int) -> int:
+def follow(data: bytes | bytearray | mmap.mmap, at: int) -> int:
     """Where the offset at *at* leads."""
     return at + unpack("<I", data, at)
 
 
-def vector_length(data: bytes | bytearray, at: int, size: int) -> int:
+def vector_length(data: bytes | bytearray | mmap.mmap, at: int, size: int) -> int:
     """The length of the vector of elements of *size* bytes at *at*; RefusedError where it would pass the end."""
     count = unpack("<I", data, at)
     if at + 4 + count * size > len(data):
@@ -87,18 +88,18 @@ def vector_length(data: bytes | bytearray, at: int, size: int) -> int:
     return count
 
 
-def elements(data: bytes | bytearray, at: int) -> list[int]:
+def elements(data: bytes | bytearray | mmap.mmap, at: int) -> list[int]:
     """Where each offset of a vector of offsets leads."""
     count = vector_length(data, at, 4)
     return [follow(data, at + 4 + 4 * i) for i in range(count)]
 
 
-def string_at(data: bytes | bytearray, at: int) -> str:
+def string_at(data: bytes | bytearray | mmap.mmap, at: int) -> str:
     count = vector_length(data, at, 1)
     return bytes(data[at + 4 : at + 4 + count]).decode("utf-8", errors="replace")
 
 
-def table_at(data: bytes | bytearray, at: int) -> Table:
+def table_at(data: bytes | bytearray | mmap.mmap, at: int) -> Table:
     vtable = at - unpack("<i", data, at)
     if vtable < 0:
         raise damaged(f"byte {at}: a table whose description lies before the file")
@@ -108,5 +109,5 @@ def table_at(data: bytes | bytearray, at: int) -> Table:
     return Table(data, at, struct.unpack_from(f"<{(size - 4) // 2}H", data, vtable + 4))
 
 
-def root(data: bytes | bytearray) -> Table:
+def root(data: bytes | bytearray | mmap.mmap) -> Table:
     return table_at(data, follow(data, 0))

@@ -6,8 +6,6 @@ onnxruntime's profile names every node it ran, those in the bodies of If, Loop a
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,14 +108,9 @@ def _entering(node: Any) -> Iterator[str]:
 
 def _ran(model: Any, directory: Path, job: CoverageJob) -> set[str]:
     """The names of the nodes that ran in any case."""
-    handle, path = tempfile.mkstemp(prefix=".coverage-", suffix=".onnx", dir=directory)  # beside its external data
-    prefix = str(Path(job.directory) / "profile")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(model.SerializeToString())
-        session = open_session(path, optimize=False, profile=prefix)
-    finally:
-        os.unlink(path)
+    named = Path(job.directory) / "named.onnx"
+    named.write_bytes(model.SerializeToString())
+    session = open_session(str(named), optimize=False, data_directory=str(directory), profile=str(Path(job.directory) / "profile"))
     for case in job.cases:
         with suppress(Refused):  # what it does not compute, the comparison tells
             OnnxNet.compute(session, case_inputs(case.file.path))

@@ -19,10 +19,11 @@ NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dty
 ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
-def open_session(path: str, *, optimize: bool, profile: str = "") -> Any:
+def open_session(path: str, *, optimize: bool, data_directory: str = "", profile: str = "") -> Any:
     """An onnxruntime session on the CPU, one thread; unoptimized, it computes the graph as written.
 
-    *profile* is where the files of a profile begin; empty: none is made.
+    ``data_directory`` is where external data is, if not beside the model; ``profile`` where the files of a profile begin
+    (empty: none is made).
 
     Raises RefusedError when onnxruntime can't load the model.
     """
@@ -33,6 +34,8 @@ def open_session(path: str, *, optimize: bool, profile: str = "") -> Any:
     options.enable_profiling = bool(profile)
     if profile:
         options.profile_file_prefix = profile
+    if data_directory:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", data_directory)
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     try:

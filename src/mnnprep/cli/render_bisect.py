@@ -1,0 +1,58 @@
+"""What a person sees of a bisection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mnnprep.bundle.digest import number, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mnnprep.pipeline.bisect import Bisection
+
+HEADS = {
+    "agrees": "nothing found",
+    "node": "found: one node",
+    "fused": "found: nodes that MNN made one of",
+    "context": "found: nodes that are wrong together with their neighbours",
+    "gradual": "no single node",
+    "stale": "the bundle's converted model is another",
+    "unresolved": "not resolved",
+}
+
+
+def show_bisection(console: Console, found: Bisection, target: str) -> None:
+    """The finding, what it rests on, and what to do with it."""
+
+    def say(text: str) -> None:
+        console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
+
+    say(HEADS[found.outcome])
+    say(f"  {found.message}")
+    if found.outcome == "agrees":
+        return
+    if found.nodes:
+        say("")
+        say(f"  node{'s' * (len(found.nodes) != 1)}      {', '.join(found.nodes)}")
+    if found.where:
+        say(f"  inside    {found.where}")
+    if found.value:
+        say(f"  value     {found.value}, case {found.case}")
+    for label, excess in (("error", found.excess), ("upstream", found.upstream), ("alone", found.alone)):
+        if excess is not None:
+            say(f"  {label:9} {number(excess)} times the tolerance")
+    for row in found.growth:
+        say(f"  grows     {row.node}: from {number(row.before)} to {number(row.after)}")
+    if found.explained or found.unexplained:
+        say(f"  cases     also {found.explained}, but not {found.unexplained}" if found.unexplained else f"  cases     also {found.explained}")
+    if found.artifact_differs:
+        say(f"  note      the artifact itself is not what the source computed, in the cases {found.artifact_differs}: no fault of MNN's")
+    say(f"  cost      {found.conversions} conversions, {found.runs} runs, of {found.model_nodes} nodes")
+    if found.repro:
+        say("")
+        say(f"  {target}: {', '.join(found.repro)}")
+        say(f"  replay it: python {target}/replay.py")
+    elif found.made_here and not target:
+        say("")
+        say("  write a piece of the model that shows it: -o DIR")

@@ -1,0 +1,102 @@
+"""An ONNX graph without its weights: read past them, and fetched one by one where they are needed.
+
+A tensor whose data is large is left in the file: in the ModelProto read here it stands as external data whose
+location is :data:`INLINE` and whose offset and length are those of the whole TensorProto in the file.
+
+Format facts: onnx/onnx.proto (field numbers); protobuf.dev/programming-guides/encoding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mnnprep.deps import require
+from mnnprep.formats.onnx.graph import with_data
+from mnnprep.formats.onnx.wire import FIXED32, FIXED64, LENGTH, VARINT, Buffer, Field, fields, mapped
+
+INLINE = "\0inline"  # no file has this name
+KEPT = 1024  # bytes: smaller tensors (shapes, axes) are read with the graph
+
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, FUNCTION = "model", "graph", "node", "attribute", "tensor", "function"
+# The messages that may hold a tensor: field number -> message
+NESTED = {
+    MODEL: {7: GRAPH, 25: FUNCTION}, GRAPH: {1: NODE, 5: TENSOR}, NODE: {5: ATTRIBUTE}, FUNCTION: {7: NODE},
+    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH}, TENSOR: {},
+}  # fmt: skip
+DATA = frozenset({4, 5, 6, 7, 9, 10, 11})  # float_data, int32_data, string_data, int64_data, raw_data, double_data, uint64_data
+STRINGS = 6
+EXTERNAL_DATA, DATA_LOCATION = 13, 14
+
+
+def skeleton(path: str | Path) -> Any:
+    """The ModelProto at *path* without its large tensors' data; only the pages of the rest are read."""
+    model = require("onnx").ModelProto()
+    with mapped(Path(path)) as data:
+        model.ParseFromString(_stripped(data, 0, len(data), MODEL))
+    return model
+
+
+def fetch(tensor: Any, path: str | Path) -> Any:
+    """A copy of *tensor*, of a skeleton of the model at *path*, with its data in it."""
+    proto = type(tensor)()
+    entries = {e.key: e.value for e in tensor.external_data}
+    if entries.get("location") != INLINE:
+        proto.CopyFrom(tensor)
+        return with_data(proto, Path(path).parent)
+    with open(path, "rb") as file:
+        file.seek(int(entries["offset"]))
+        proto.ParseFromString(file.read(int(entries["length"])))
+    return proto
+
+
+def is_inline(tensor: Any) -> bool:
+    """Whether *tensor*, of a skeleton, was left in the model's own file."""
+    return any(e.key == "location" and e.value == INLINE for e in tensor.external_data)
+
+
+def _stripped(data: Buffer, start: int, end: int, kind: str) -> bytes:
+    """The message in ``data[start:end]`` with its large tensors' data taken out."""
+    found = list(fields(data, start, end))
+    if kind == TENSOR and _large(found):
+        return _placeholder(data, found, start, end)
+    out = []
+    for field in found:
+        number, wire, first, last = field
+        inner = NESTED[kind].get(number) if wire == LENGTH else None
+        out.append(_copied(data, field) if inner is None else _delimited(number, _stripped(data, first, last, inner)))
+    return b"".join(out)
+
+
+def _large(found: list[Field]) -> bool:
+    sizes = [last - first for number, wire, first, last in found if number in DATA and wire == LENGTH and number != STRINGS]
+    return sum(sizes) > KEPT
+
+
+def _placeholder(data: Buffer, found: list[Field], start: int, end: int) -> bytes:
+    kept = [_copied(data, field) for field in found if field[0] not in DATA]
+    entries = {"location": INLINE, "offset": str(start), "length": str(end - start)}
+    kept += [_delimited(EXTERNAL_DATA, _delimited(1, k.encode()) + _delimited(2, v.encode())) for k, v in entries.items()]
+    return b"".join([*kept, _varint(DATA_LOCATION << 3 | VARINT), _varint(1)])
+
+
+def _copied(data: Buffer, field: Field) -> bytes:
+    number, wire, first, last = field
+    if wire == VARINT:
+        return _varint(number << 3 | VARINT) + _varint(first)
+    if wire in (FIXED32, FIXED64):
+        return _varint(number << 3 | wire) + data[first:last]
+    return _delimited(number, data[first:last])
+
+
+def _delimited(number: int, payload: bytes) -> bytes:
+    return _varint(number << 3 | LENGTH) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

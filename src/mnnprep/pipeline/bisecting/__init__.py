@@ -1,0 +1,1 @@
+"""Finding the node where MNN leaves the reference."""
