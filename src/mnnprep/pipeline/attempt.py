@@ -212,9 +212,7 @@ class Judge:
             static=self.static,
         )  # fmt: skip
         converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)
-        source_weights = self.survey.weights.path if self.survey.weights else ""
-        weights_job = WeightsJob(model=model, source=source_weights, source_model=self.source.path if weights_in_file else "")
-        weighing = self.workers.submit(kind.preload, kind.weights, weights_job, Check)
+        weighing = self._start_weighing(kind, model, weights_in_file)
 
         before = None
         if tried.repairs and tried.original is not None:
@@ -236,6 +234,11 @@ class Judge:
         )
         return self.workers.submit(kind.preload, kind.run, job, Ran)
 
+    def _start_weighing(self, kind: ArtifactFormat, model: str, weights_in_file: bool) -> Future[Reply[Check]]:
+        source = self.survey.weights.path if self.survey.weights else ""
+        job = WeightsJob(model=model, source=source, source_model=self.source.path if weights_in_file else "")
+        return self.workers.submit(kind.preload, kind.weights, job, Check)
+
     def _repairs_check(self, tried: Tried, before: Future[Reply[Ran]], after: Future[Reply[Ran]]) -> Check:
         """Whether the repaired artifact computes what it computed before."""
         rules = [f"{f.rule}: {len(f.nodes)} nodes" for f in tried.repairs]
@@ -251,7 +254,7 @@ class Judge:
         try:
             ran = running.result().value
         except StepFailed as failure:
-            unable = failure.error is not None and failure.error.what == NO_KERNEL
+            unable = failure.fate == "memory" or (failure.error is not None and failure.error.what == NO_KERNEL)
             verb, ask = ("can't be run", not_run) if unable else ("does not run", failed)
             tried.checks += [
                 ask("self_contained", f"the artifact {verb} on its own in {runtime}: {describe(failure)}"),
@@ -308,7 +311,8 @@ class Judge:
         try:
             first, second = (run.result().value for run in runs)
         except StepFailed as failure:
-            tried.checks.append(failed("mnn_compare", f"MNN's runtime {describe(failure)}"))
+            ask = not_run if failure.fate == "memory" else failed
+            tried.checks.append(ask("mnn_compare", f"MNN's runtime {describe(failure)}"))
             return None
         tried.ran, tried.narrowed, tried.narrowed_inputs = first, first.narrowed, first.narrowed_inputs
         return repeated(self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance), first, second, self.tolerance, cases=again)
@@ -324,7 +328,8 @@ class Judge:
         try:
             converted = converting.result().value
         except StepFailed as failure:
-            tried.checks.append(failed("mnn_convert", f"MNN's converter {describe(failure)}"))
+            ask = not_run if failure.fate == "memory" else failed
+            tried.checks.append(ask("mnn_convert", f"MNN's converter {describe(failure)}"))
             return None
         if converted.frontend_missing:
             reason = "the converter at hand has no frontend for this format; give one that has with --mnnconvert, or prepare --to onnx"

@@ -19,6 +19,7 @@ from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.pipeline.attempt import MNN_PRELOAD, Judge, Tried, start_export
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
+from mnnprep.pipeline.streamed import prepare_streamed, why_streamed
 from mnnprep.pipeline.workers import Workers
 
 Tell = Callable[[str], None]
@@ -61,6 +62,8 @@ def _check_call(request: Request, target: Path, force: bool) -> None:
 def prepare_source(request: Request, source: Source, target: Path, *, private: list[str], force: bool, tell: Tell) -> Manifest:
     """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must do without."""
     plan = plan_of(source.kind)
+    if reason := why_streamed(request, source):
+        return prepare_streamed(request, source, plan, reason, target, private=private, force=force, tell=tell)
     attempts = plan.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with Workers(request.limits) as workers:
         if source.kind == "live":

@@ -140,7 +140,7 @@ def insensitive_outputs(model: Any) -> dict[str, str]:
     return {o.name: reasons[o.name in shaped] for o in graph.output if o.name not in reached}
 
 
-def _with_data(tensor: Any, directory: Path) -> Any:
+def with_data(tensor: Any, directory: Path) -> Any:
     """*tensor* with its data in it; onnx.load would refuse data files that are links, which they often are (docs/ExternalData.md)."""
     onnx = require("onnx")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -165,12 +165,12 @@ def tensors_of(path: str | Path) -> Arrays:
 
     def visit(graph: Any, prefix: str) -> None:
         for tensor in graph.initializer:
-            tensors[prefix + tensor.name] = numpy_helper.to_array(_with_data(tensor, directory))
+            tensors[prefix + tensor.name] = numpy_helper.to_array(with_data(tensor, directory))
         for node in graph.node:
             if node.op_type == "Constant":
                 for attribute in node.attribute:
                     if attribute.name == "value":
-                        tensors[prefix + node.output[0]] = numpy_helper.to_array(_with_data(attribute.t, directory))
+                        tensors[prefix + node.output[0]] = numpy_helper.to_array(with_data(attribute.t, directory))
             for number, body in enumerate(subgraphs(node)):
                 visit(body, f"{prefix}{node.name or node.output[0]}[{number}]/")
 
