@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -37,7 +39,7 @@ def checkpoint(directory: Path, mebibytes: int) -> dict[str, Any]:
         save_file(part, directory / f"{shard}.safetensors")
         weight_map |= dict.fromkeys(part, f"{shard}.safetensors")
         whole |= part
-    (directory / "model.safetensors.index.json").write_text(__import__("json").dumps({"weight_map": weight_map}))
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return whole
 
 
@@ -49,6 +51,68 @@ def run(source: Path, out: Path, *options: str, **popen: Any) -> subprocess.Pope
 def finish(process: subprocess.Popen[bytes]) -> int:
     process.communicate(timeout=120)
     return process.returncode
+
+
+def require_no_stray(out: Path) -> None:
+    """No manifest without its file or of another one, and nothing but what the next run takes up."""
+    left = {path.name.removeprefix(out.name) for path in out.parent.iterdir() if out.name in path.name}
+    assert left <= {"", ".manifest.json", ".part", ".part.json", ".part.json.new", ".manifest.json.part"}
+    if ".manifest.json" in left:
+        manifest = json.loads(Path(f"{out}.manifest.json").read_bytes())
+        assert manifest["size"] == out.stat().st_size
+        assert manifest["sha256"] in (None, hashlib.sha256(out.read_bytes()).hexdigest())
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+left = [int(sys.argv[1])]
+def deadly(function):
+    def call(*arguments, **keywords):
+        left[0] -= 1
+        if left[0] < 0:
+            os._exit(9)
+        return function(*arguments, **keywords)
+    return call
+for name in ("replace", "rename", "unlink", "remove", "fsync", "fdatasync", "ftruncate"):
+    setattr(os, name, deadly(getattr(os, name)))
+from mnnprep.cli.main import main
+main(["consolidate", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_ended_before_each_step_that_the_disk_sees(tmp_path: Path, old: bool) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    checkpoint(first, 1)
+    checkpoint(second, 2)
+    right = {}
+    for source in (first, second):
+        consolidate(source, tmp_path / "right")
+        right[source] = (tmp_path / "right").read_bytes()
+        (tmp_path / "right").unlink()
+        (tmp_path / "right.manifest.json").unlink()
+    out = tmp_path / "out"
+    for number in range(100):
+        for left in tmp_path.glob("out*"):
+            left.unlink()
+        if old:
+            consolidate(first, out)
+        done = subprocess.run([sys.executable, "-c", DIES, str(number), str(second), "-o", str(out), "--force"], capture_output=True)
+        require_no_stray(out)
+        assert not out.exists() or out.read_bytes() in [*right.values()][0 if old else 1 :]
+        if done.returncode == 0:
+            break
+        assert done.returncode == 9, done.stderr
+        replaced = out.exists() and out.read_bytes() == right[second]
+        if replaced:  # asked again, it says that the output is there, and completes what was left
+            with pytest.raises(UsageError, match="exists"):
+                consolidate(second, out)
+            assert Path(f"{out}.manifest.json").is_file()
+        consolidate(second, out, force=True)
+        assert out.read_bytes() == right[second]
+        assert {path.name for path in tmp_path.glob("out*")} == {"out", "out.manifest.json"}
+    assert 8 < number < 99
 
 
 @pytest.mark.parametrize(("kills", "mebibytes"), [pytest.param(50, 160, marks=pytest.mark.slow), (4, 48)])
@@ -76,6 +140,7 @@ def test_killed_at_random_points(tmp_path: Path, kills: int, mebibytes: int) -> 
             time.sleep(points.uniform(0, whole_run * 1.1))
         process.send_signal(signal.SIGKILL)
         finish(process)
+        require_no_stray(out)
         left = {path.name for path in tmp_path.iterdir() if path.name.startswith("out")}
         if out.exists() and "float16" not in options:
             assert out.read_bytes() == right.read_bytes()
@@ -83,11 +148,13 @@ def test_killed_at_random_points(tmp_path: Path, kills: int, mebibytes: int) -> 
             midway += "out.part" in left
         if number % 3 == 2 or out.exists():
             out.unlink(missing_ok=True)
+            Path(f"{out}.manifest.json").unlink(missing_ok=True)
             resumed += Path(f"{out}.part.json").exists()
             assert finish(run(source, out)) == 0
             assert out.read_bytes() == right.read_bytes()
-            assert {path.name for path in tmp_path.iterdir() if path.name.startswith("out.part")} == set()
+            assert {path.name for path in tmp_path.iterdir() if path.name.startswith("out")} == {"out", "out.manifest.json"}
             out.unlink()
+            Path(f"{out}.manifest.json").unlink()
     if kills > 10:
         assert midway > kills // 5
         assert resumed > 0

@@ -58,6 +58,7 @@ def prepare(
     mnnconvert: str | os.PathLike[str] = "",
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = 0,
+    proof_memory: int = 0,
     trust: bool = False,
     force: bool = False,
     signature: str = "",
@@ -76,7 +77,9 @@ def prepare(
 
     *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
     range, both ends included; *ranges* maps an input to the values it takes; *memory* is in bytes (0:
-    no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
+    no limit) and *timeout* in seconds, for every step; a factory whose *weights* don't fit is exported without them, which
+    are then streamed from the checkpoint, and *proof_memory* (0: as *memory*) is what the proof may use; *tell* is called with
+    each stage's one-line news.
     *static* resolves the converted model's shapes for its one size.  *fp16* or *weight_bits* (8 or 4) keep its weights
     so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place of float32's tolerance.
     *signature* is a SavedModel's, *outputs* the end nodes of a TensorFlow graph or checkpoint, *tflite_precision*
@@ -109,7 +112,7 @@ def prepare(
         factory_args={n: str(v) for n, v in (factory_args or {}).items()},
         trust=trust,
         mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
-        limits=Limits(timeout=timeout, memory=memory),
+        limits=Limits(timeout=timeout, memory=memory, proof_memory=proof_memory),
         precision=make_precision(fp16, weight_bits, budget),
         static=static,
         signature=signature,

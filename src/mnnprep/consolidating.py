@@ -17,12 +17,11 @@ from mnnprep.core.request import DEFAULT_TIMEOUT, Request
 from mnnprep.errors import UsageError
 from mnnprep.isolate.host import Host, StepFailed, internal
 from mnnprep.weights import filters, ranks, writer
-from mnnprep.weights.content import listed
 from mnnprep.weights.dtypes import TARGETS
 from mnnprep.weights.files import File, Files
 from mnnprep.weights.layouts import Reading
 from mnnprep.weights.messages import ModelShapes
-from mnnprep.weights.read import Chosen, plan_state
+from mnnprep.weights.read import Chosen, plan_state, require_fit
 from mnnprep.weights.select import AVERAGED, Expected, words_of
 from mnnprep.weights.shards import same_values
 from mnnprep.weights.writer import Consolidated, InputFile, OutputPlan, Written
@@ -140,7 +139,7 @@ def _kept(chosen: Chosen, expected: Expected | None, rules: filters.Rules) -> fi
     tensors = dict(chosen.tensors)
     strangers = []
     if expected is not None:
-        _require_fit(tensors, expected, chosen)
+        require_fit(chosen, expected)
         strangers = [filters.LeftOut(name, "not in the model", tensors.pop(name).nbytes) for name in list(tensors) if name not in expected.shapes]
     kept = filters.apply(tensors, chosen.aliases, rules, averaged=averaged, fitted=expected is not None)
     if expected is not None:
@@ -152,20 +151,6 @@ def _kept(chosen: Chosen, expected: Expected | None, rules: filters.Rules) -> fi
 def _place(chosen: Chosen) -> list[str]:
     """The dictionary that was taken, as its note shows it."""
     return [part for note in chosen.notes if note.startswith("taken from ") for part in re.findall(r"'([^']*)'", note)]
-
-
-def _require_fit(tensors: Mapping[str, object], expected: Expected, chosen: Chosen) -> None:
-    missing = expected.missing([*tensors, *chosen.aliases])
-    misshapen = [
-        f"{name}: checkpoint {list(tensor.shape)} vs model {list(expected.shapes[name] or ())}"
-        for name, tensor in chosen.tensors.items()
-        if name in expected.shapes and not expected.fits(name, tensor)
-    ]
-    if missing or misshapen:
-        lines = [f"{title} ({len(names)}): {listed(names)}" for title, names in (("missing", missing), ("misshapen", misshapen)) if names]
-        raise UsageError(
-            "the weights don't fit the factory's model", seen="; ".join(lines), next="give the factory the options that the model was trained with"
-        )
 
 
 def _tie(kept: filters.Kept, expected: Expected) -> None:

@@ -33,6 +33,7 @@ from mnnprep.cli.main import echo_json
 @click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
 @click.option("--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: no limit).")
+@click.option("--proof-memory", default="", metavar="SIZE", help="The same for the proof, where the weights don't fit --memory and are streamed.")
 @click.option("--trust", is_flag=True, help="Let a pickled module execute the code it names.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
@@ -40,7 +41,7 @@ def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
     ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], signature: str, outputs: str, precision: str | None, seed: int,
     static: bool, fp16: bool, weight_bits: str | None, budget: float | None, mnnconvert: str, timeout: float, memory: str,
-    trust: bool, force: bool, as_json: bool,
+    proof_memory: str, trust: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
 
@@ -53,10 +54,11 @@ def command(
     from mnnprep.core.request import Limits, Request, make_precision, make_wants, parse_factory_args, parse_size
     from mnnprep.pipeline.prepare import prepare
 
+    limits = Limits(timeout=timeout, memory=parse_size(memory or "0"), proof_memory=parse_size(proof_memory or "0"))
     request = Request(
         source=source, weights=weights, to=to, method=method, opset=opset, wants=make_wants(inputs, dims, ranges, samples, seed),
         factory_args=parse_factory_args(factory_args), trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
-        limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0), precision=make_precision(fp16, int(weight_bits or 0), budget),
+        limits=limits, precision=make_precision(fp16, int(weight_bits or 0), budget),
         static=static, signature=signature, outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
     )  # fmt: skip
     started = time.monotonic()

@@ -20,7 +20,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     ``search_path`` is where the user's own modules are found (never given to a step that runs an artifact).
     ``signature`` names the one to take of a source that has several, ``outputs`` the ends of a graph that does not
-    say them.
+    say them.  ``lean``: its weights are large, so they are mapped from the checkpoint in place of being copied, and no
+    second copy of them (in float64, or to compare with) is made.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     trust: bool = False
     signature: str = ""
     outputs: tuple[str, ...] = ()
+    lean: bool = False
 
 
 class Wants(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,16 +16,24 @@ DEFAULT_TIMEOUT = 1800.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """For every step: wall time in seconds, resident memory in bytes (0: none)."""
+    """For every step: wall time in seconds, resident memory in bytes (0: none).
+
+    ``proof_memory`` is the memory of a step of the proof where the weights were streamed (0: as ``memory``).
+    """
 
     timeout: float = DEFAULT_TIMEOUT
     memory: int = 0
+    proof_memory: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout < math.inf:
             raise UsageError("a time limit is no time", seen=f"{self.timeout:g}", next="give seconds, for example --timeout 600")
-        if self.memory < 0:
-            raise UsageError("a memory limit is below zero", seen=str(self.memory), next="give a size, for example --memory 8GB")
+        if (least := min(self.memory, self.proof_memory)) < 0:
+            raise UsageError("a memory limit is below zero", seen=str(least), next="give a size, for example --memory 8GB")
+
+    def for_proof(self) -> Limits:
+        """The limits of a proof that has its own memory."""
+        return Limits(timeout=self.timeout, memory=self.proof_memory or self.memory)
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):

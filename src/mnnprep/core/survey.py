@@ -171,6 +171,22 @@ def base_case(net: Net, wants: Wants) -> Arrays:
     return synthesize(specs, base, wants.seed, ranges)
 
 
+def outline(net: Net, wants: Wants) -> Signature:
+    """The signature of a net whose numbers mean nothing (its weights are not there): only the shapes of its outputs are looked at.
+
+    Raises as :func:`survey`.
+    """
+    specs, dims, ranges = declare(net.inputs, wants, net.dims)
+    samples = _samples(net, wants, specs)
+    ranges = _sample_ranges(samples, specs) | ranges
+    base = _base_sizes(net, specs, dims, ranges, samples)
+    ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
+    specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
+    out = Surveyed(Signature(specs, (), dims), _synthesized(net, specs, base, range(wants.seed, wants.seed + 1), ranges, enough=False), [], {}, {})
+    _sweep(net, specs, dims, base, ranges, wants.seed, out)
+    return Signature(specs, tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs), dims)
+
+
 def _samples(net: Net, wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
     """The real inputs, each with its origin: the source's own example, then the user's samples."""
     example = net.example

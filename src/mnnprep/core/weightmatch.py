@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,9 @@ def match_folded(record: Arrays, artifact: Arrays) -> Check:
     return match_weights(used, artifact, {n: (record[f"derived/{n}"], [str(p) for p in record[f"parents/{n}"]]) for n in names})
 
 
-def match_weights(source: Arrays, artifact: Arrays, derived: Derived | None = None) -> Check:
+def match_weights(source: Mapping[str, Array], artifact: Mapping[str, Array], derived: Derived | None = None) -> Check:
     """The ``weights`` check. *source* holds the tensors that reach an output, *artifact* its initializers;
-    *derived* is what the source computes from weights alone.
+    *derived* is what the source computes from weights alone.  Either mapping may read its arrays when they are asked for.
 
     Passes when each is found under one of the module's transformations; the counts of each kind
     are its numbers, with those of artifact tensors that are no parameter (constants of the code).
@@ -101,7 +101,7 @@ def match_weights(source: Arrays, artifact: Arrays, derived: Derived | None = No
     counts = {"identical": 0, "transposed": 0, "regrouped": 0, "computed": 0}
     rest: dict[str, Array] = {}
     for name, array in source.items():
-        for made, how in ((array, ""), *_computed(array)):
+        for made, how in itertools.chain([(array, "")], _computed(array)):
             candidate = next((c for c in alike.get(_fingerprint(made), ()) if _relation(made, artifact[c])), None)
             if candidate is not None:
                 taken.add(candidate)
@@ -121,7 +121,7 @@ def match_weights(source: Arrays, artifact: Arrays, derived: Derived | None = No
             counts["regrouped"] += 1
         else:
             missing.append(name)
-    folded = account({n: rest[n] for n in missing}, source, artifact, derived) if derived and missing else set()
+    folded = account({n: rest[n] for n in missing}, dict(source), dict(artifact), derived) if derived and missing else set()
     missing = [n for n in missing if n not in folded]
     counts |= {"folded": len(folded)} if folded else {}
     numbers = {**counts, "parameters": len(source), "artifact_tensors": len(artifact), "not_parameters": len(artifact) - len(taken)}
@@ -164,6 +164,6 @@ def _constant(values: Array) -> bool:
     return bool(values.size) and bool(values[0] == values[-1]) and bool(np.all(values == values[0]))
 
 
-def _constant_is_in(value: Any, dtype: str, artifact: Arrays) -> bool:
+def _constant_is_in(value: Any, dtype: str, artifact: Mapping[str, Array]) -> bool:
     """Whether a tensor of the artifact is *value* throughout."""
     return any(_constant(bits) and bits[0] == value for a in artifact.values() if str(a.dtype) == dtype for bits in (_bits(a),))

@@ -140,6 +140,14 @@ _TRACE = Attempt("trace", "torchscript", traces=True)
 _SCRIPT = Attempt("script", "torchscript")
 
 
+# Not among a source's own methods: it is taken where the weights don't fit the memory limit, or asked for.
+STREAMED = Attempt("onnx-stream", "onnx", 1, traces=True)
+STREAM_EXPORT = "mnnprep.formats.torch.weightless:export_skeleton"
+STREAM_ATTACH = "mnnprep.formats.onnx.attach:attach"
+STREAM_COMPARE = "mnnprep.formats.onnx.attach:compare"
+STREAM_PRELOAD = ("numpy", "onnx")
+
+
 def _torch(methods: Sequence[Attempt]) -> Plan:
     steps = "mnnprep.formats.torch.steps"
     return Plan(

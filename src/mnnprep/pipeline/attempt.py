@@ -231,10 +231,8 @@ class Judge:
         if tried.repairs and tried.original is not None:
             before = self._start_run(kind, str(self._stage(tried.original) / Path(tried.original.files[0].path).name))
             tried.checks.append(self._repairs_check(tried, before, running))
-        source_weights = self.survey.weights.path if self.survey.weights else ""
-        weights_job = WeightsJob(model=model, source=source_weights, source_model=self.source.path if weights_in_file else "")
         try:
-            tried.checks.append(self.workers.run(kind.preload, kind.weights, weights_job, Check))
+            tried.checks.append(self._start_weighing(kind, model, weights_in_file).result().value)
         except StepFailed as failure:
             tried.checks.append(not_run("weights", describe(failure)))
         if tried.exported.format == "onnx" and operators_in(Path(model)) & CONTROL_FLOW:
@@ -251,6 +249,11 @@ class Judge:
         )
         return self.workers.submit(kind.preload, kind.run, job, Ran)
 
+    def _start_weighing(self, kind: ArtifactFormat, model: str, weights_in_file: bool) -> Future[Reply[Check]]:
+        source = self.survey.weights.path if self.survey.weights else ""
+        job = WeightsJob(model=model, source=source, source_model=self.source.path if weights_in_file else "")
+        return self.workers.submit(kind.preload, kind.weights, job, Check)
+
     def _repairs_check(self, tried: Tried, before: Future[Reply[Ran]], after: Future[Reply[Ran]]) -> Check:
         """Whether the repaired artifact computes what it computed before."""
         rules = [f"{f.rule}: {len(f.nodes)} nodes" for f in tried.repairs]
@@ -266,7 +269,7 @@ class Judge:
         try:
             ran = running.result().value
         except StepFailed as failure:
-            unable = failure.error is not None and failure.error.what == NO_KERNEL
+            unable = failure.fate == "memory" or (failure.error is not None and failure.error.what == NO_KERNEL)
             verb, ask = ("can't be run", not_run) if unable else ("does not run", failed)
             tried.checks += [
                 ask("self_contained", f"the artifact {verb} on its own in {runtime}: {describe(failure)}"),
@@ -319,7 +322,8 @@ class Judge:
             if first.hints != second.hints:  # a case that only the first was given decided
                 second = self._start_mnn(tried, model, again, fresh=True, hints=first.hints).result().value
         except StepFailed as failure:
-            tried.checks.append(failed("mnn_compare", f"MNN's runtime {describe(failure)}"))
+            ask = not_run if failure.fate == "memory" else failed
+            tried.checks.append(ask("mnn_compare", f"MNN's runtime {describe(failure)}"))
             return None
         tried.ran, tried.narrowed, tried.narrowed_inputs, tried.hints = first, first.narrowed, first.narrowed_inputs, first.hints
         check = self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance)
@@ -369,7 +373,8 @@ class Judge:
         try:
             converted = converting.result().value
         except StepFailed as failure:
-            tried.checks.append(failed("mnn_convert", f"MNN's converter {describe(failure)}"))
+            ask = not_run if failure.fate == "memory" else failed
+            tried.checks.append(ask("mnn_convert", f"MNN's converter {describe(failure)}"))
             return None
         if converted.frontend_missing:
             reason = "the converter at hand has no frontend for this format; give one that has with --mnnconvert, or prepare --to onnx"

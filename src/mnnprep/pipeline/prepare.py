@@ -21,6 +21,7 @@ from mnnprep.pipeline.attempt import MNN_PRELOAD, Judge, Tried, start_export
 from mnnprep.pipeline.baked import name_baked
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
+from mnnprep.pipeline.streamed import prepare_streamed, why_streamed
 from mnnprep.pipeline.workers import Workers
 
 Tell = Callable[[str], None]
@@ -66,6 +67,8 @@ def prepare_source(
 ) -> Manifest:
     """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must do without."""
     plan = plan_of(source.kind)
+    if reason := why_streamed(request, source):
+        return prepare_streamed(request, source, plan, reason, target, private=private, force=force, tell=tell)
     attempts = plan.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with contextlib.ExitStack() as stack:
         workers = workers or stack.enter_context(Workers(request.limits))

@@ -52,7 +52,8 @@ def write_bundle(
             file = writer.add_file(directory, f"cases/{case.index}.npz", case.file)
             cases.append(CaseRecord(path=file.path, sha256=file.sha256, size=file.size, origin=case.origin, dims=case.dims))
         signature = _signature(survey, best)
-        writer.write_mnn_test(directory / writer.TEST_DIRECTORY, load_arrays(survey.cases[0].file.path), signature)
+        if survey.cases:
+            writer.write_mnn_test(directory / writer.TEST_DIRECTORY, load_arrays(survey.cases[0].file.path), signature)
         manifest = Manifest(
             schema=SCHEMA,
             verdict=best.verdict,

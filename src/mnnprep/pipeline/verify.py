@@ -97,6 +97,8 @@ def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, 
         return not_run("artifact_compare", f"{kind.runtime if kind else manifest.artifact.format} is not installed", required=False)
     if not intact:
         return not_run("artifact_compare", "the bundle's files are not those that were proven", required=False)
+    if not manifest.cases:
+        return not_run("artifact_compare", "the bundle holds no cases", required=False)
     tell(f"running the artifact in {kind.runtime}")
     job = RunJob(
         model=str(bundle.resolve() / manifest.artifact.files[0].path), cases=_cases(bundle, manifest),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -10,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mnnprep.errors import RefusedError
-from mnnprep.weights.dtypes import numpy_dtype
-from mnnprep.weights.plan import Tensor
+from mnnprep.weights.dtypes import bits_of, numpy_dtype
+from mnnprep.weights.files import File
+from mnnprep.weights.plan import BLOCK_BYTES, RAW, Run, Tensor
 
 
 class Rounding(msgspec.Struct, kw_only=True):
@@ -52,3 +54,35 @@ def converted(name: str, tensor: Tensor, target: str, rounding: Rounding) -> Ite
             rounding.largest = max(rounding.largest, float(exact.max()), -float(exact.min()))
         yield rounded
     rounding.relative = rounding.worst / rounding.largest if rounding.largest else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Changed(Tensor):
+    """``base`` in another floating dtype; rounded when it is read."""
+
+    base: Tensor | None = None
+    rounding: Rounding | None = None
+
+    def runs(self) -> list[Run] | None:
+        return None
+
+    def key(self) -> tuple[object, ...] | None:
+        assert self.base is not None
+        below = self.base.key()
+        return ("changed", self.dtype, below) if below is not None else None
+
+    def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        assert self.base is not None and self.rounding is not None
+        for block in converted(self.rounding.name, self.base, self.dtype, self.rounding):
+            yield block.view(RAW[bits_of(self.dtype) // 8])
+
+    def array(self) -> npt.NDArray[Any]:
+        blocks = list(self.blocks())
+        return np.concatenate(blocks).reshape(self.shape) if blocks else np.empty(self.shape, RAW[bits_of(self.dtype) // 8])
+
+    def sources(self) -> set[File]:
+        return self.base.sources() if self.base is not None else set()
+
+    def release(self) -> None:
+        if self.base is not None:
+            self.base.release()

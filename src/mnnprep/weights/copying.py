@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 from mnnprep.weights.files import File
 from mnnprep.weights.part import Part
@@ -23,7 +24,18 @@ UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.
 Progress = Callable[[int], None]
 
 
-def copy_all(segments: Sequence[Segment], part: Part, start: int, progress: Progress) -> None:
+@dataclass(frozen=True)
+class Sink:
+    """A file to be filled by :func:`copy_all` that no later run goes on with."""
+
+    descriptor: int
+    step: int = 1 << 62
+
+    def sync(self, written: int) -> None:
+        os.fdatasync(self.descriptor)
+
+
+def copy_all(segments: Sequence[Segment], part: Part | Sink, start: int, progress: Progress) -> None:
     """Fill the part from *start* on. *progress* is told how many bytes are done."""
     making = threading.Lock()  # one tensor at a time in memory
     finished: dict[int, int] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,34 +16,9 @@ import numpy.typing as npt
 from mnnprep import deps
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.weights import dtypes
-from mnnprep.weights.plan import BLOCK_BYTES, RAW, Run, Tensor
+from mnnprep.weights.plan import RAW, Made
 
 END = -1
-
-
-@dataclass(frozen=True, eq=False)
-class Live(Tensor):
-    """A tensor that ``gather`` brings to this process, in row-major order, when it is asked for."""
-
-    gather: Callable[[], npt.NDArray[Any]] | None = None
-    same: object = None
-
-    def runs(self) -> list[Run] | None:
-        return None
-
-    def key(self) -> tuple[object, ...] | None:
-        return ("live", self.same, self.dtype, self.shape) if self.elements else None
-
-    def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
-        if self.elements:
-            flat = self.array().reshape(-1)
-            step = max(1, limit // flat.itemsize)
-            for at in range(0, flat.size, step):
-                yield flat[at : at + step]
-
-    def array(self) -> npt.NDArray[Any]:
-        assert self.gather is not None
-        return self.gather()
 
 
 def process_rank() -> int:
@@ -78,7 +52,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 @contextmanager
-def conducted(state: dict[str, Any]) -> Iterator[dict[str, Live]]:
+def conducted(state: dict[str, Any]) -> Iterator[dict[str, Made]]:
     """On rank 0: the tensors as plans, for as long as the other ranks are in :func:`take_part`."""
     torch = deps.require("torch")
     names = list(state)
@@ -98,7 +72,7 @@ def conducted(state: dict[str, Any]) -> Iterator[dict[str, Live]]:
         dtype = str(value.dtype).removeprefix("torch.")
         if not dtypes.known(dtype):
             raise RefusedError("a tensor of the module has a type that can't be written", seen=f"{name}: {dtype}", next="convert it first")
-        plans[name] = Live(dtype, tuple(value.size()), (), gather=gatherer(index), same=_memory(value))
+        plans[name] = Made(dtype, tuple(value.size()), (), make=gatherer(index), same=_memory(value))
     try:
         yield plans
     finally:

@@ -13,9 +13,9 @@ import json
 import os
 from pathlib import Path
 
-from mnnprep.core.files import atomic_write
 from mnnprep.errors import RefusedError, UsageError
 
+LONGEST_SUFFIX = ".manifest.json.part"  # of what stands beside the output
 SMALLEST_STEP, LARGEST_STEP = 16 << 20, 256 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -87,29 +87,67 @@ class Part:
     def sync(self, written: int) -> None:
         """The first *written* bytes are written: put them on the disk and note it."""
         os.fdatasync(self.descriptor)
-        with atomic_write(self._journal) as file:
-            file.write(json.dumps({"plan": self._plan, "synced": written}).encode())
+        fresh = self._journal.with_name(f"{self._journal.name}.new")
+        write_synced(fresh, json.dumps({"plan": self._plan, "synced": written}).encode())
+        os.replace(fresh, self._journal)
 
-    def finish(self) -> None:
-        """Give the whole, synced file its name."""
+    def finish(self, manifest: bytes) -> None:
+        """Give the whole, synced file its name, and then its manifest: whatever ends this, no manifest is alone or another file's."""
         os.fdatasync(self.descriptor)
+        book = manifest_path(self.target)
+        write_synced(_unnamed(book), manifest)
+        book.unlink(missing_ok=True)
+        sync_directory(self.target.parent)
         os.replace(self.path, self.target)
-        directory = os.open(self.target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self.target.parent)
+        os.replace(_unnamed(book), book)
+        sync_directory(self.target.parent)
         self._journal.unlink(missing_ok=True)
 
     def abandon(self, resumable: bool) -> None:
         """After a failure: what can't be gone on with is taken away."""
         if not resumable or not self._journal.exists():
-            self.path.unlink(missing_ok=True)
-            self._journal.unlink(missing_ok=True)
+            for left in (self.path, self._journal, _unnamed(manifest_path(self.target))):
+                left.unlink(missing_ok=True)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
+
+
+def manifest_path(target: Path) -> Path:
+    """Where the manifest of an output stands."""
+    return target.with_name(f"{target.name}.manifest.json")
+
+
+def _unnamed(book: Path) -> Path:
+    return book.with_name(f"{book.name}.part")
+
+
+def finish_manifest(target: Path) -> None:
+    """Give the manifest its name where a run was ended after it had given the file its own."""
+    book = manifest_path(target)
+    if _unnamed(book).is_file() and target.is_file() and not book.exists() and not target.with_name(f"{target.name}.part").exists():
+        with contextlib.suppress(OSError):  # a directory that can't be written to: the caller says so
+            os.replace(_unnamed(book), book)
+            sync_directory(target.parent)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a small file and bring it to the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names in a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def disk_full(target: Path, needed: int, free: int) -> RefusedError:

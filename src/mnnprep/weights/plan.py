@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,12 +144,42 @@ class Tensor:
             piece.file.release()
 
 
+@dataclass(frozen=True, eq=False)
+class Made(Tensor):
+    """A tensor that ``make`` gives whole, in row-major order, when its values are asked for; ``same`` is equal for one tensor's names."""
+
+    make: Callable[[], npt.NDArray[Any]] | None = None
+    same: object = None
+
+    def runs(self) -> list[Run] | None:
+        return None
+
+    def key(self) -> tuple[object, ...] | None:
+        return ("made", self.same, self.dtype, self.shape) if self.elements else None
+
+    def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        if self.elements:
+            flat = self.array().reshape(-1)
+            step = max(1, limit // flat.itemsize)
+            for at in range(0, flat.size, step):
+                yield flat[at : at + step]
+
+    def array(self) -> npt.NDArray[Any]:
+        assert self.make is not None
+        return self.make()
+
+
 RAW: dict[int, npt.DTypeLike] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
 
 
 def stored(dtype: str, shape: Shape, file: File, offset: int, strides: Shape | None = None) -> Tensor:
     """A tensor in one piece."""
     return Tensor(dtype, shape, (Piece(file, offset, shape, (0,) * len(shape), strides),))
+
+
+def zeros(dtype: str, shape: Shape) -> Made:
+    """A tensor of zeros that is in no file."""
+    return Made(dtype, shape, (), make=lambda: np.zeros(shape, RAW[max(1, bits_of(dtype) // 8)]))
 
 
 def row_major(shape: Shape) -> Shape:

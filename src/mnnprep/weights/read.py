@@ -59,6 +59,8 @@ def plan_state(
     adapter = layouts.adapter_file(place)
     if adapter is not None:
         return _with_adapter(place, adapter, expected, reading, ema, at, base)
+    if base:
+        raise UsageError("--base goes with a LoRA adapter", seen=str(place), next="leave it out: this checkpoint is no adapter's directory")
     content, join = layouts.read_content(place, reading)
     return _chosen(content, join, choose(content.tree, content.foreign, expected, ema=ema, at=at))
 
@@ -91,6 +93,30 @@ def _with_adapter(place: Place, adapter: Place, expected: Expected | None, readi
     return Chosen(
         tensors, f"LoRA over {below.layout}", (*below.notes, *notes), below.rivals, below.aliases, below.left_out, below.unexpected,
     )  # fmt: skip
+
+
+def require_fit(chosen: Chosen, expected: Expected, *, strict: bool = False) -> None:
+    """Raise UsageError unless *chosen* is one state dict that has every tensor of *expected*, in its shape; *strict*: and no other."""
+    if chosen.rivals:
+        raise UsageError(
+            "several state dicts of the checkpoint fit the model equally well and differ",
+            seen=", ".join(chosen.rivals[:10]),
+            next="name the one you mean with `mnnprep consolidate --at`, and give what it writes",
+        )
+    found = {
+        "missing": expected.missing([*chosen.tensors, *chosen.aliases]),
+        "unexpected": [n for n in chosen.tensors if n not in expected.shapes and not expected.tolerates(n)] if strict else [],
+        "misshapen": [
+            f"{name}: checkpoint {list(tensor.shape)} vs model {list(expected.shapes[name] or ())}"
+            for name, tensor in chosen.tensors.items()
+            if name in expected.shapes and not expected.fits(name, tensor)
+        ],
+    }
+    lines = [f"{title} ({len(names)}): {listed(names)}" for title, names in found.items() if names]
+    if lines:
+        raise UsageError(
+            "the weights don't fit the model", seen="; ".join(lines), next="give the factory the options that the model was trained with"
+        )
 
 
 def read_state(path: Path, expected: Expected | None = None) -> State:

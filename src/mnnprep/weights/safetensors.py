@@ -15,6 +15,7 @@ from mnnprep.weights.files import File
 from mnnprep.weights.plan import Tensor, stored
 
 HEADER_LIMIT = 100_000_000
+MAX_EXTENT = 1 << 63  # sizes are 64-bit numbers
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ def read(file: File) -> Content:
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         begin, end = entry.data_offsets
         dtype = SAFETENSORS.get(entry.dtype)
-        if dtype is None or any(extent < 0 for extent in entry.shape):
+        if dtype is None or any(not 0 <= extent < MAX_EXTENT for extent in entry.shape):
             raise damaged(file.name, file.size, f"tensor {name} is {entry.dtype} {list(entry.shape)}, which is not known")
         tensor = stored(dtype, entry.shape, file, 8 + length + begin)
         if begin != at or end - begin != byte_size(dtype, tensor.elements):

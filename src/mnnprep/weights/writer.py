@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy.typing as npt
 
-from mnnprep.core.files import atomic_write, canonical_json
+from mnnprep.core.files import canonical_json
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.weights import segments as seg
 from mnnprep.weights.convert import Rounding, converted
@@ -23,7 +23,7 @@ from mnnprep.weights.files import File
 from mnnprep.weights.filters import LeftOut
 from mnnprep.weights.hashing import copy_and_hash
 from mnnprep.weights.header import Slot, layout, ordered
-from mnnprep.weights.part import Part, translated
+from mnnprep.weights.part import LONGEST_SUFFIX, Part, finish_manifest, translated
 from mnnprep.weights.plan import Tensor
 
 SCHEMA = "mnnprep.consolidated/1"
@@ -126,7 +126,7 @@ def write(
     progress: Progress,
     manifest: Callable[[str | None, dict[int, str]], Consolidated],
 ) -> Consolidated:
-    """Write the file, then its manifest, then give the file its name.
+    """Write the file and its manifest, then give both their names.
 
     An interrupted run leaves ``TARGET.part``, which the same call goes on with.  *manifest* is given the output's sha256 and the inputs'.
     Raises RefusedError when there is too little room or an input does not hold what was planned, UsageError when another run writes it.
@@ -151,9 +151,7 @@ def write(
                     "the checkpoint was changed while it was read", seen=", ".join(changed[:5]), next="run it again when nothing writes to it"
                 )
             result = manifest(digest, digests)
-            with atomic_write(manifest_path(target)) as book:
-                book.write(canonical_json(result))
-            part.finish()
+            part.finish(canonical_json(result))
     except BaseException:
         part.abandon(resumable=not plan.roundings)
         raise
@@ -162,17 +160,24 @@ def write(
     return result
 
 
-def manifest_path(target: Path) -> Path:
-    """Where the manifest of an output stands."""
-    return target.with_name(f"{target.name}.manifest.json")
-
-
 def check_target(target: Path, force: bool) -> None:
-    """Raise UsageError when the output is there (unless *force*), is no file, or its directory is not."""
+    """Raise UsageError when the output is there (unless *force*), is no file, can't be named so, or its directory is not there."""
+    other = "give the path of a file, such as out.safetensors"
+    if "\0" in str(target):
+        raise UsageError("the output's name can't be a file's", seen=repr(str(target)), next=other)
+    if target.parent.is_dir():
+        longest = os.pathconf(target.parent, "PC_NAME_MAX") - len(LONGEST_SUFFIX)
+        if len(os.fsencode(target.name)) > longest:
+            raise UsageError("the output's name is too long", seen=f"{len(os.fsencode(target.name))} bytes, {longest} are possible", next=other)
     if target.is_dir():
-        raise UsageError("the output is a directory", seen=str(target), next="give the path of a file, such as out.safetensors")
+        raise UsageError("the output is a directory", seen=str(target), next=other)
+    if target.is_symlink():
+        raise UsageError("the output is a symbolic link", seen=f"{target} -> {os.readlink(target)}", next="give the path of the file itself")
+    if target.exists() and not target.is_file():
+        raise UsageError("the output is no regular file, and is never replaced", seen=str(target), next=other)
     if not target.parent.is_dir():
         raise UsageError("the output's directory does not exist", seen=str(target.parent), next=f"mkdir -p {target.parent}")
+    finish_manifest(target)
     if target.exists() and not force:
         raise UsageError("the output exists", seen=str(target), next="give another name, or --force to replace it")
     if not os.access(target.parent, os.W_OK):

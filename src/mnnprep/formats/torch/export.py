@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mnnprep.core.files import Arrays, FileRef, file_ref
+from mnnprep.core.messages import OpsetRefused
 from mnnprep.core.signature import TensorSpec, dim_names
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
@@ -24,6 +25,8 @@ from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.load import Loaded
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch, current_place
+
+T = TypeVar("T")
 
 EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
 FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or write
@@ -193,8 +196,17 @@ def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int)
 
 
 def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+    raw = empty(directory / "raw") / "model.onnx"
+    torchscript_exporter(module, subject, raw, notes, opset)
+    external = len(list(raw.parent.iterdir())) > 1  # past 2 GiB the exporter writes a file for every tensor
+    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(raw, directory, subject)]
+    shutil.rmtree(raw.parent)
+    return files
+
+
+def torchscript_exporter(module: Any, subject: Subject, raw: Path, notes: list[str], opset: int, **options: bool) -> None:
+    """Export *module* to *raw* by torch's TorchScript-based exporter. Raises UnsupportedAtOpset, RefusedError."""
     torch = require("torch")
-    raw = _empty(directory / "raw") / "model.onnx"
     axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
     outputs = list(subject.output_ranks)
     varying = {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items()} if dim_names(subject.specs) else {}
@@ -204,7 +216,7 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
                 module, subject.tensors(), str(raw), dynamo=False, opset_version=opset,
                 input_names=subject.names, output_names=outputs,
                 dynamic_axes={n: a for n, a in {**axes, **varying}.items() if a},
-                training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True, verbose=subject.places,
+                training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True, verbose=subject.places, **options,
             )  # fmt: skip
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise UnsupportedAtOpset(_first(error), _needed_opset(str(error))) from error
@@ -217,13 +229,25 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
         raise RefusedError(
             "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
         ) from error
-    external = len(list(raw.parent.iterdir())) > 1  # past 2 GiB the exporter writes a file for every tensor
-    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(raw, directory, subject)]
-    shutil.rmtree(raw.parent)
-    return files
 
 
-def _empty(directory: Path) -> Path:
+def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
+    """What *make* gives at the opset asked for, going up to where every operator of the model has a form; and the opsets before it.
+
+    Raises RefusedError when no opset has every operator.
+    """
+    refused: list[OpsetRefused] = []
+    while True:
+        try:
+            return make(opset), refused
+        except UnsupportedAtOpset as error:
+            refused.append(OpsetRefused(opset, str(error)))
+            if error.needed <= opset:
+                raise RefusedError("no opset has every operator of the model", seen=str(error), next="try --method onnx-export") from error
+            opset = error.needed
+
+
+def empty(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     return directory
@@ -297,18 +321,23 @@ def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
 def _tidy_proto(raw: Path, directory: Path, subject: Subject) -> FileRef:
     """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to import."""
     model = require("onnx").load(str(raw))
-    for value, spec in zip(model.graph.input, subject.specs, strict=True):
-        for dim, extent in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
-            dim.ClearField("dim_param" if isinstance(extent, int) else "dim_value")
-            setattr(dim, "dim_value" if isinstance(extent, int) else "dim_param", extent)
+    declare_inputs(model, subject)
     if not subject.places:
-        _forget(model)
+        forget(model)
     target = directory / "model.onnx"
     target.write_bytes(model.SerializeToString(deterministic=True))
     return file_ref(target)
 
 
-def _forget(message: Any) -> None:
+def declare_inputs(model: Any, subject: Subject) -> None:
+    """Give the first graph inputs, which are the subject's, its sizes and names of dimensions."""
+    for value, spec in zip(model.graph.input, subject.specs, strict=False):
+        for dim, extent in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
+            dim.ClearField("dim_param" if isinstance(extent, int) else "dim_value")
+            setattr(dim, "dim_value" if isinstance(extent, int) else "dim_param", extent)
+
+
+def forget(message: Any) -> None:
     """Clear every ``doc_string`` and ``metadata_props`` of a model's messages, tensors' data left unread."""
     fields = message.DESCRIPTOR.fields_by_name
     for name in ("doc_string", "metadata_props"):
@@ -318,7 +347,7 @@ def _forget(message: Any) -> None:
         if field_.name in ("graph", "node", "attribute", "g", "graphs", "functions", "input", "output", "value_info", "initializer"):
             for item in (value,) if hasattr(value, "DESCRIPTOR") else value:
                 if hasattr(item, "DESCRIPTOR"):
-                    _forget(item)
+                    forget(item)
 
 
 def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,8 @@ def load(source: Source) -> Loaded:
     torch.set_num_threads(1)
     _make_importable(source)
     loaders = {"torch-factory": _factory, "torchscript": _script, "exported-program": _program, "torch-module": _pickled, "live": _live}
-    loaded = loaders[source.kind](source)
+    with without_weights() if source.lean else nullcontext():
+        loaded = loaders[source.kind](source)
     if source.weights:
         from mnnprep.weights.apply import load_into
 
@@ -73,6 +76,27 @@ def load_factory(source: Source) -> Loaded:
     """The factory's model as it comes, without weights. Raises UsageError."""
     _make_importable(source)
     return _factory(source)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Within, a parameter goes to the meta device as soon as a module takes it: weights are neither initialized nor kept. Buffers stay real."""
+    torch = require("torch")
+    module = torch.nn.Module
+    register = module.register_parameter
+
+    def register_empty(self: Any, name: str, parameter: Any) -> None:
+        register(self, name, parameter)
+        if parameter is not None and not parameter.is_meta and not torch.nn.parameter.is_lazy(parameter):
+            empty = torch.nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+            empty.__dict__.update(parameter.__dict__)
+            self._parameters[name] = empty
+
+    module.register_parameter = register_empty
+    try:
+        yield
+    finally:
+        module.register_parameter = register
 
 
 def _make_importable(source: Source) -> None:

@@ -26,9 +26,12 @@ TRAINING_ARGUMENT = {
 
 
 class TorchNet:
-    """See :class:`mnnprep.core.survey.Net`. Inputs go in by parameter name; outputs are flattened."""
+    """See :class:`mnnprep.core.survey.Net`. Inputs go in by parameter name; outputs are flattened. ``precise``: there is room for it in float64."""
 
-    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], example: Arrays | None = None, dims: tuple[Dim, ...] = ()) -> None:
+    def __init__(
+        self, module: Any, inputs: tuple[TensorSpec, ...], example: Arrays | None = None, dims: tuple[Dim, ...] = (), *, precise: bool = True
+    ) -> None:
+        self.precise = precise
         self.module = module
         self.inputs = inputs
         self.dims = dims
@@ -56,6 +59,8 @@ class TorchNet:
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
         """The module in float64; None when its code insists on float32 or it can't be copied."""
+        if not self.precise:
+            return None
         torch = require("torch")
         default = torch.get_default_dtype()
         try:

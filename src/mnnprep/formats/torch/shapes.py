@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mnnprep.core.messages import Source
 from mnnprep.formats.torch.load import load_factory
 from mnnprep.weights.apply import expected_of
@@ -10,7 +12,12 @@ from mnnprep.weights.messages import ModelShapes
 
 def model_shapes(source: Source) -> ModelShapes:
     """Build the model, without weights. Raises as the factory does."""
-    expected, _ = expected_of(load_factory(source).module)
+    return shapes_of(load_factory(source).module)
+
+
+def shapes_of(module: Any) -> ModelShapes:
+    """What a checkpoint must hold for *module*."""
+    expected, _ = expected_of(module)
     return ModelShapes(
         shapes={name: None if shape is None else list(shape) for name, shape in expected.shapes.items()},
         dispensable=sorted(expected.dispensable),

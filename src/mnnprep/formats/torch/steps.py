@@ -14,7 +14,6 @@ from mnnprep.core.messages import (
     Exported,
     ExportJob,
     LoadJob,
-    OpsetRefused,
     Ran,
     Replayed,
     ReplayJob,
@@ -29,7 +28,6 @@ from mnnprep.core.running import run_cases
 from mnnprep.core.survey import base_case, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
-from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.load import input_specs, keep, load
@@ -52,28 +50,33 @@ def survey_module(job: SurveyJob) -> Survey:
     """Survey a PyTorch source, untouched but for its inference mode."""
     doing("loading the source")
     loaded = load(job.source)
-    net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example, loaded.dims)
+    net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example, loaded.dims, precise=not job.source.lean)
     doing("running the reference")
     found = survey(net, job.wants)
-    doing("following the parameters to the outputs")
-    materialize(net.module)
-    by_size = sorted((c.inputs for c in found.cases), key=lambda inputs: sum(a.size for a in inputs.values()))
-    tensors, notes = used_tensors(net.module, by_size)
-    weights = Path(job.directory) / "weights.npz"
-    save_arrays(weights, {f"used/{n}": _plain(t) for n, t in tensors.items()})
+    weights, notes = (None, []) if job.source.lean else _record_weights(net.module, [c.inputs for c in found.cases], Path(job.directory))
     return Survey(
         signature=found.signature,
         cases=found.write(Path(job.directory)),
         checks=[net.inference_mode(), *found.checks],
         noise=found.noise,
         exempt=found.exempt,
-        weights=file_ref(weights),
+        weights=weights,
         decides=list(net.watch.decisions),
         one_sided=net.watch.one_sided(),
         sweep=found.sweep,
         parameters=sum(p.numel() for p in net.module.parameters()),
         notes=[*loaded.notes, *notes],
     )
+
+
+def _record_weights(module: Any, inputs: list[Arrays], directory: Path) -> tuple[FileRef, list[str]]:
+    """The parameters that reach an output, as `Survey.weights` has them, and notes."""
+    doing("following the parameters to the outputs")
+    materialize(module)
+    tensors, notes = used_tensors(module, sorted(inputs, key=lambda arrays: sum(a.size for a in arrays.values())))
+    weights = directory / "weights.npz"
+    save_arrays(weights, {f"used/{n}": _plain(t) for n, t in tensors.items()})
+    return file_ref(weights), notes
 
 
 def _plain(tensor: Any) -> Any:
@@ -99,26 +102,12 @@ def export_module(job: ExportJob) -> Exported:
             format="torchscript", opset=0, files=files, checks=[_script_inference(files[0])], notes=notes,
             operators=script_operators(files[0].path), decided=list(subject.watch.decisions),
         )  # fmt: skip
-    files, refused = _search_opset(job, subject, directory, notes)
+    files, refused = export.search_opset(job.opset, lambda opset: ONNX_METHODS[job.method](subject, directory, notes, opset))
     model = onnx_graph.load_graph(files[0].path)
     return Exported(
         format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
         refused_opsets=refused, decided=list(subject.watch.decisions),
     )  # fmt: skip
-
-
-def _search_opset(job: ExportJob, subject: export.Subject, directory: Path, notes: list[str]) -> tuple[list[FileRef], list[OpsetRefused]]:
-    """Export at the opset asked for, going up to where every operator of the model has a form."""
-    refused: list[OpsetRefused] = []
-    opset = job.opset
-    while True:
-        try:
-            return ONNX_METHODS[job.method](subject, directory, notes, opset), refused
-        except export.UnsupportedAtOpset as error:
-            refused.append(OpsetRefused(opset, str(error)))
-            if error.needed <= opset:
-                raise RefusedError("no opset has every operator of the model", seen=str(error), next="try --method onnx-export") from error
-            opset = error.needed
 
 
 def _script_inference(file: FileRef) -> Check:

@@ -17,6 +17,7 @@ from mnnprep.deps import require
 # Tensor methods that turn data into a Python value, which a trace then keeps as a constant.
 DECIDING = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+UNKNOWN_PLACE = "an unknown place"
 _LIBRARIES = ("torch", "mnnprep")
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 
@@ -34,7 +35,7 @@ def current_place() -> str:
         elif "mnnprep" not in parts and not path.name.startswith("<") and not path.is_relative_to(_STANDARD_LIBRARY):
             return f"{path.name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
-    return "an unknown place"
+    return UNKNOWN_PLACE
 
 
 class Watch:

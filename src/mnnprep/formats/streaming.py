@@ -1,0 +1,53 @@
+"""What crosses the process boundary where a model is exported without its weights, which then come from the checkpoint."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mnnprep.core.evidence import Check
+from mnnprep.core.files import FileRef
+from mnnprep.core.messages import OpsetRefused
+from mnnprep.core.signature import Signature
+from mnnprep.weights.messages import ModelShapes
+
+
+class Skeleton(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX graph whose weights are graph inputs without values: ``weights`` maps each to its name in the state dict."""
+
+    file: FileRef
+    opset: int
+    signature: Signature
+    weights: dict[str, str]
+    shapes: ModelShapes
+    parameters: int
+    checks: list[Check]
+    notes: list[str] = msgspec.field(default_factory=list)
+    refused_opsets: list[OpsetRefused] = msgspec.field(default_factory=list)
+
+
+class Filling(msgspec.Struct, frozen=True, kw_only=True):
+    """A graph as in :class:`Skeleton`, at the path ``skeleton``, and the checkpoint that has its weights."""
+
+    skeleton: str
+    checkpoint: str
+    weights: dict[str, str]
+    shapes: ModelShapes
+
+
+class AttachJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Write the filled model to ``directory``."""
+
+    filling: Filling
+    directory: str
+
+
+class Attached(msgspec.Struct, frozen=True, kw_only=True):
+    files: list[FileRef]
+    notes: list[str]
+
+
+class CompareJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Compare the weights in ``model`` with those of the checkpoint that the graph uses."""
+
+    filling: Filling
+    model: str
