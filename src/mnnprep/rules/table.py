@@ -5,7 +5,7 @@ Nothing heavy is imported: onnx-ir is, by the functions that rewrite, when they 
 
 from __future__ import annotations
 
-from mnnprep.rules import broadcast_matmul, constant_of_shape, gelu_erf, softmax_isnan_guard
+from mnnprep.rules import broadcast_matmul, constant_of_shape, gelu_erf, max_pool_3d, softmax_isnan_guard
 from mnnprep.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
@@ -13,6 +13,7 @@ RULES: tuple[Rule, ...] = (
     gelu_erf.RULE,
     softmax_isnan_guard.RULE,
     broadcast_matmul.RULE,
+    max_pool_3d.RULE,
 )
 
 
