@@ -79,10 +79,17 @@ def saved_models(root: Path) -> None:
         def anywhere(self, image: Any) -> Any:
             return {"map": tf.nn.relu(tf.nn.conv2d(image, self.kernel, 2, "SAME"))}
 
+        @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], name="image")])  # type: ignore[untyped-decorator]
+        def baked(self, image: Any) -> Any:
+            """The twin of `anywhere`: its signature says any size, its reshape says 16 x 16."""
+            y = tf.nn.relu(tf.nn.conv2d(image, self.kernel, 2, "SAME"))
+            return {"rows": tf.reduce_mean(tf.reshape(y, [1, 8, 8, 8]), 2)}
+
     net = Net()
     tf.saved_model.save(net, str(root / "dict-outputs"), signatures=net.infer)
     tf.saved_model.save(net, str(root / "training-mode"), signatures=net.train)
     tf.saved_model.save(net, str(root / "dynamic"), signatures=net.anywhere)
+    tf.saved_model.save(net, str(root / "baked"), signatures=net.baked)
     tf.saved_model.save(net, str(root / "two-signatures"), signatures={"serving_default": net.infer, "spatial": net.anywhere})
     tf.saved_model.save(net, str(root / "no-default"), signatures={"first": net.infer, "second": net.anywhere})
     tf.saved_model.save(net, str(root / "no-signature"))

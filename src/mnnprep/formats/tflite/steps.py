@@ -99,7 +99,7 @@ def run_model(job: RunJob) -> Ran:
 def locate(job: LocateJob) -> Located:
     """The operators asked for, or those that are not known, each with the first tensor it gives."""
     chosen = [(name, tensor) for name, tensor in operators_of(Path(job.model)) if (name in job.operators if job.operators else name not in job.known)]
-    return Located(nodes=[f"{name} {tensor}" for name, tensor in chosen])
+    return Located(nodes=[f"{name} {tensor.partition(';')[0]}" for name, tensor in chosen])  # of what was fused, the last
 
 
 def compare_weights(job: WeightsJob) -> Check:
