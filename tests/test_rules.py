@@ -188,6 +188,15 @@ def product(left: Sequence[int | str], right: Sequence[int | str], weight: Any =
     return build(nodes, [floats("x", *left)], [("y", TensorProto.FLOAT, None)], {"w": weight}, version)
 
 
+def pooled(pads: Sequence[int] | None = (0,) * 6, used: bool = True, **attributes: Any) -> Any:
+    """A MaxPool over three dimensions, its result used or the output."""
+    given = {"kernel_shape": [2, 3, 2], "strides": [2, 1, 2], **attributes} | ({} if pads is None else {"pads": list(pads)})
+    nodes = [node("MaxPool", ["x"], ["p" if used else "y"], **given)]
+    if used:
+        nodes.append(node("Abs", ["p"], ["y"]))
+    return build(nodes, [floats("x", "n", 2, "d", 8, 6)], [floats("y", "n", 2, "e", None, None)])
+
+
 def products(*shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> list[Arrays]:
     return [{"x": random(*a, seed=i), "w": random(*b, seed=i + 50)} for i, (a, b) in enumerate(shapes)]
 
@@ -198,6 +207,7 @@ CURVE = [{"x": np.linspace(-6, 6, 4001, dtype=np.float32).reshape(1, -1)}]
 MASKS = [{"x": masked(3, 4, 5)}, {"x": masked(2, 2, 7, seed=3)}]
 RANK4 = ["p", "h", 4, 5], ["q", "g", 5, 6]
 CHANGES = products(((3, 3, 1, 4, 5), (3, 3, 1, 5, 6)), ((1, 3, 1, 4, 5), (1, 3, 2, 5, 6)), ((2, 1, 1, 4, 5), (2, 3, 1, 5, 6)))
+BOXES = [{"x": random(n, 2, d, 8, 6, seed=n)} for n, d in ((1, 4), (2, 5), (3, 4))]
 TALL = ["p", "h", "i", 4, 5], ["q", "g", "j", 5, 6]
 
 TRIES = 4  # what the memory holds may be right, now and then
@@ -228,6 +238,11 @@ BROKEN: dict[str, tuple[str, Callable[[], Any], list[Arrays], float]] = {
         "broadcast-matmul", lambda: product(["p", "h", 4, 5], [], random(3, 5, 6)),
         [{"x": random(2, 3, 4, 5)}, {"x": random(3, 1, 4, 5)}, {"x": random(1, 3, 4, 5)}], 1e-5,
     ),
+    "MaxPool in 3-D without pads": ("max-pool-3d", lambda: pooled(None), BOXES, 0.0),
+    "MaxPool in 3-D without pads, an output": ("max-pool-3d", lambda: pooled(None, used=False), BOXES, 0.0),
+    "MaxPool in 3-D of a batch": ("max-pool-3d", pooled, BOXES[1:], 0.0),
+    "MaxPool in 3-D, padded": ("max-pool-3d", lambda: pooled((1, 1, 0, 0, 1, 1)), BOXES, 0.0),
+    "MaxPool in 3-D, padded by rule": ("max-pool-3d", lambda: pooled(None, auto_pad="SAME_UPPER"), BOXES, 0.0),
 }  # fmt: skip
 
 
@@ -304,6 +319,9 @@ NOTHING_TO_DO: dict[str, Callable[[], Any]] = {
         [node("Softmax", ["x"], ["s"], axis=-1), node("IsNaN", ["s"], ["n"]), node("Where", ["n", "z", "s"], ["y"])],
         [X], [floats("y", "a", "b"), ("n", TensorProto.BOOL, ("a", "b"))], {"z": np.float32(0)},
     ),
+    "MaxPool in 2-D": lambda: build([node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2])], [floats("x", 1, 2, 4, 4)], [floats("y", 1, 2, 3, 3)]),
+    "MaxPool in 3-D with dilations": lambda: pooled(dilations=[2, 1, 1]),
+    "MaxPool in 3-D, rounded up": lambda: pooled(ceil_mode=1),
     "MatMul of equal batches": lambda: product(["p", "h", 4, 5], ["p", "h", 5, 6]),
     "MatMul with a matrix": lambda: product(["p", "h", 4, 5], [5, 6]),
     "MatMul with one batch dimension": lambda: product(["p", 4, 5], ["q", 5, 6]),

@@ -64,6 +64,24 @@ class TestSavedModels:
         with pytest.raises(RefusedError, match="no signature"):
             run(models / "no-signature", tmp_path / "other")
 
+    def test_spatial_dimensions(self, models: Path, tmp_path: Path) -> None:
+        wants = make_wants(dims=("image_1=12:24", "image_2=16:18"))
+        manifest = run(models / "dynamic", tmp_path / "out", wants=wants, method="freeze")
+        assert manifest.verdict is Verdict.PROVEN
+        assert {12, 24} <= set(manifest.signature.dims["image_1"].proven)
+
+    def test_a_baked_spatial_dimension_is_named(self, models: Path, tmp_path: Path) -> None:
+        """The twin of the test above. Where nobody claims more than the signature, the one size that runs proves no dimension."""
+        manifest = run(models / "baked", tmp_path / "out", wants=make_wants(dims=("image_1=12:24",)), method="freeze")
+        assert manifest.verdict is Verdict.DIFFERS
+        check = next(c for c in manifest.evidence if c.check == "dimension:image_1")
+        assert (check.status, check.subject) == (Status.FAILED, "image_1")
+        assert "the source itself refuses 12" in check.reason
+        manifest = run(models / "baked", tmp_path / "undeclared", method="freeze")
+        assert manifest.verdict is Verdict.UNPROVEN
+        lacking = {c.subject for c in manifest.evidence if c.check.startswith("dimension:") and c.status is Status.NOT_RUN}
+        assert lacking == {"image_1", "image_2"}
+
     def test_a_table_is_refused_by_its_operator(self, models: Path, tmp_path: Path) -> None:
         with pytest.raises(RefusedError) as raised:
             run(models / "table", tmp_path / "out")
@@ -202,10 +220,11 @@ class TestRealModels:
 
     @pytest.mark.slow
     def test_deepbrain_at_its_probability(self, tmp_path: Path) -> None:
-        """MNN's converter crashes on it by every way; what TFLite lacks is named."""
-        manifest = run(fetch("deepbrain.pb"), tmp_path / "out", outputs=("prob",), wants=make_wants(ranges=("img=0:1",)))
-        assert manifest.verdict is Verdict.REFUSED
-        assert "MaxPool3D" in manifest.artifact.attempts[-1].reason
+        """Its convolutions crash MNN's TensorFlow frontend; by ONNX its pools would, and are repaired."""
+        wants = make_wants(ranges=("img=0.4:0.6",), dims=("batch=1:2",))
+        manifest = run(fetch("deepbrain.pb"), tmp_path / "out", outputs=("prob",), wants=wants, to="onnx")
+        assert manifest.verdict is Verdict.PROVEN
+        assert [(r.rule, len(r.nodes)) for r in manifest.artifact.repairs] == [("max-pool-3d", 3)]
 
 
 @pytest.mark.parametrize("text", ["import tensorflow as tf", "from keras import layers", "import torch, keras", "x = 1"])

@@ -128,6 +128,15 @@ class TestFoldedWeights:
         artifact["b"] = artifact["b"] + np.float32(1e-3)
         assert account(source, source, artifact, derived) == {"kernel", "gamma", "variance"}
 
+    def test_what_scaled_the_inputs_too(self, folded: tuple[dict, dict, dict]) -> None:
+        """A normalization before the convolution goes into its kernel; a change of it is seen."""
+        source, artifact, derived = folded
+        source["deviation"] = np.array([0.5, 2, 3, 0.7], "f4")
+        artifact["w"] = artifact["w"] * source["deviation"]
+        assert account(source, source, artifact, derived) == set(source)
+        source["deviation"] = np.array([0.5, 2, 3.001, 0.7], "f4")
+        assert not {"kernel", "deviation"} & account(source, source, artifact, derived)
+
     def test_a_sign_is_seen(self, folded: tuple[dict, dict, dict]) -> None:
         source, artifact, derived = folded
         artifact["w"] = -artifact["w"]

@@ -6,6 +6,7 @@ Each fixture that is right has a twin that is broken in the one way a check must
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -22,7 +23,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND
 
 def built(base: Path) -> Path:
     """The directory of all fixtures, made once for all workers of a test run under *base*."""
-    root = base / "tf-models"
+    root = base / f"tf-models-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"
     with (base / "tf-models.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / "done").exists():
@@ -78,10 +79,17 @@ def saved_models(root: Path) -> None:
         def anywhere(self, image: Any) -> Any:
             return {"map": tf.nn.relu(tf.nn.conv2d(image, self.kernel, 2, "SAME"))}
 
+        @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], name="image")])  # type: ignore[untyped-decorator]
+        def baked(self, image: Any) -> Any:
+            """The twin of `anywhere`: its signature says any size, its reshape says 16 x 16."""
+            y = tf.nn.relu(tf.nn.conv2d(image, self.kernel, 2, "SAME"))
+            return {"rows": tf.reduce_mean(tf.reshape(y, [1, 8, 8, 8]), 2)}
+
     net = Net()
     tf.saved_model.save(net, str(root / "dict-outputs"), signatures=net.infer)
     tf.saved_model.save(net, str(root / "training-mode"), signatures=net.train)
     tf.saved_model.save(net, str(root / "dynamic"), signatures=net.anywhere)
+    tf.saved_model.save(net, str(root / "baked"), signatures=net.baked)
     tf.saved_model.save(net, str(root / "two-signatures"), signatures={"serving_default": net.infer, "spatial": net.anywhere})
     tf.saved_model.save(net, str(root / "no-default"), signatures={"first": net.infer, "second": net.anywhere})
     tf.saved_model.save(net, str(root / "no-signature"))
@@ -148,6 +156,11 @@ def graphs(root: Path) -> None:
             tf.nn.relu(y, name="y")
             definition = v1.graph_util.extract_sub_graph(graph.as_graph_def(), ["y"])
             (root / f"{name}.pb").write_bytes(definition.SerializeToString(deterministic=True))
+    with v1.Graph().as_default() as graph:  # a convolution in three dimensions crashes MNN's TensorFlow frontend
+        x = v1.placeholder(tf.float32, [None, 6, 6, 6, 2], name="x")
+        y = tf.nn.conv3d(tf.abs(x), tf.constant(_conv(random, 3, 3, 3, 2, 4)), [1] * 5, "SAME", name="volume")
+        tf.nn.relu(tf.tanh(y), name="y")
+        (root / "volume.pb").write_bytes(graph.as_graph_def().SerializeToString(deterministic=True))
 
 
 def keras_files(root: Path) -> None:

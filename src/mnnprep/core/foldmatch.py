@@ -6,14 +6,15 @@ the weights behind it); here every weight that is not in the artifact as it was 
 to within rounding:
 
 * a derived tensor is in the artifact: the weights behind it are accounted for;
-* a kernel is in the artifact times a derived factor along one axis: the kernel and the factor's weights are;
+* a kernel is in the artifact times a derived factor along one axis: the kernel and the factor's weights are; so where
+  a weight that scaled the kernel's inputs went into it first;
 * a bias is, times a factor, plus a shift.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,17 @@ def account(missing: dict[str, Array], source: dict[str, Array], artifact: dict[
             found |= set(parents)
     applied: list[Array] = []
     for name, kernel in missing.items():
-        if kernel.squeeze().ndim >= 2:
-            factor = _factor(kernel, pool)
+        for form, before in _forms(kernel, missing):
+            factor = _factor(form, pool)
             if factor is None:
                 continue
             owners = [p for value, p in factors.values() if value.size == factor.size and _close(value, factor)]
             if owners or _unchanged(factor):
-                found.add(name)
+                found |= {name, *before}
                 applied.append(factor)
                 for parents in owners:
                     found |= set(parents)
+                break
     for value, parents in factors.values():  # shifts that took a scaled bias in
         if set(parents) <= found or not set(parents) & set(missing):
             continue
@@ -56,6 +58,17 @@ def account(missing: dict[str, Array], source: dict[str, Array], artifact: dict[
             if any(_close(bias * factor + value, v) for v in vectors.get(value.size, [])):
                 found |= {name, *parents}
     return found & set(missing)
+
+
+def _forms(kernel: Array, missing: dict[str, Array]) -> Iterator[tuple[Array, list[str]]]:
+    """*kernel* as it was, and times what scaled its inputs: a missing weight with a number for every entry of one axis, with its name."""
+    plain = kernel.astype(np.float64).squeeze()
+    if plain.ndim < 2:
+        return
+    yield plain, []
+    for name, vector in missing.items():
+        for axis in (a for a in range(plain.ndim) if vector.size == plain.shape[a] == max(vector.shape, default=1)):
+            yield plain * vector.astype(np.float64).reshape([-1 if a == axis else 1 for a in range(plain.ndim)]), [name]
 
 
 def _by_size(arrays: Iterable[Array]) -> dict[int, list[Array]]:
@@ -73,12 +86,11 @@ def _unchanged(factor: Array) -> bool:
     return bool(np.all(np.abs(factor - 1) <= CLOSE))
 
 
-def _factor(kernel: Array, pool: list[Array]) -> Array | None:  # float64
-    """The factor along one axis by which *kernel*, its axes permuted, is in *pool*; None when it is not."""
-    plain = kernel.astype(np.float64).squeeze()
+def _factor(kernel: Array, pool: list[Array]) -> Array | None:
+    """The factor along one axis by which *kernel* (float64, squeezed), its axes permuted, is in *pool*; None when it is not."""
     for candidate in (a.squeeze() for a in pool if a.size == kernel.size):
-        for axes in itertools.permutations(range(plain.ndim)):
-            moved = plain.transpose(axes)
+        for axes in itertools.permutations(range(kernel.ndim)):
+            moved = kernel.transpose(axes)
             if moved.shape != candidate.shape:
                 continue
             for axis in range(moved.ndim):

@@ -198,11 +198,33 @@ class TextWritten(msgspec.Struct, frozen=True):
     file: FileRef
 
 
-class LocateJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Find the nodes of these ``operators`` in ``model``."""
+class CutJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Write the part of ``model`` that the ``nodes`` (by the numbers of a :class:`Cut`) make to ``directory``; without nodes, only list them."""
 
     model: str
-    operators: list[str]
+    directory: str
+    nodes: list[int] = msgspec.field(default_factory=list)
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """The part, or None where only a list was asked for.
+
+    ``labels`` are the nodes that an input reaches, in an order in which each comes after what it needs: its operator and its
+    name; ``needs[i]`` are the numbers of those that node i takes something from.  What is computed from constants alone comes
+    along with what uses it.
+    """
+
+    file: FileRef | None
+    labels: list[str]
+    needs: list[list[int]]
+
+
+class LocateJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Find the nodes of these ``operators`` in ``model``; without ``operators``, those of others than the ``known`` ones."""
+
+    model: str
+    operators: list[str] = msgspec.field(default_factory=list)
+    known: list[str] = msgspec.field(default_factory=list)
 
 
 class Located(msgspec.Struct, frozen=True, kw_only=True):

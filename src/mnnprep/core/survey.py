@@ -179,7 +179,7 @@ def outline(net: Net, wants: Wants) -> Signature:
     specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
     ranges = _sample_ranges(samples, specs) | ranges
-    base = _base_sizes(net, specs, dims, ranges, samples)
+    base = base_sizes(net, specs, dims, ranges, samples)
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
     specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
     out = Surveyed(Signature(specs, (), dims), _synthesized(net, specs, base, range(wants.seed, wants.seed + 1), ranges, enough=False), [], {}, {})

@@ -16,8 +16,9 @@ class ArtifactFormat:
     """A format of artifact: its runtime's steps, the worker that has it, and MNN's frontend for it.
 
     ``packaged``: the converter in the MNN package has that frontend; ``locate`` is the step that finds the nodes
-    of an operator, empty where there is none.  ``second_file``: the converter takes the artifact's second file beside
-    the first.
+    of an operator, ``cut`` the one that writes a part of the graph, empty where there is none.  ``second_file``: the
+    converter takes the artifact's second file beside the first.  ``silent``: it does not name an operator that it refuses,
+    but its list of operators has the names that the file has.
     """
 
     name: str
@@ -29,6 +30,8 @@ class ArtifactFormat:
     packaged: bool = True
     locate: str = ""
     second_file: bool = False
+    cut: str = ""
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ ARTIFACTS = {
         "ONNX",
         "onnxruntime",
         locate="mnnprep.formats.onnx.steps:locate",
+        cut="mnnprep.formats.onnx.cut:cut",
     ),
     "torchscript": ArtifactFormat(
         "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch",
@@ -121,10 +125,12 @@ ARTIFACTS = {
     "tf": ArtifactFormat(
         "tf", "mnnprep.formats.tensorflow.steps:run_graph", "mnnprep.formats.tensorflow.steps:compare_graph_weights",
         ("numpy", "tensorflow", "keras"), "TF", "tensorflow",
+        locate="mnnprep.formats.tensorflow.cut:locate", cut="mnnprep.formats.tensorflow.cut:cut",
     ),
     "tflite": ArtifactFormat(
         "tflite", "mnnprep.formats.tflite.steps:run_model", "mnnprep.formats.tflite.steps:compare_weights",
         ("numpy", "ai_edge_litert", "ai_edge_litert.interpreter"), "TFLITE", "ai_edge_litert",
+        locate="mnnprep.formats.tflite.steps:locate", silent=True,
     ),
     "caffe": ArtifactFormat(
         "caffe", f"{_CAFFE_STEPS}:run_pair", f"{_CAFFE_STEPS}:compare_pair_weights", _CAFFE_PRELOAD, "CAFFE", "cv2", second_file=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 
@@ -11,6 +12,8 @@ from mnnprep import deps
 from mnnprep.isolate.server import doing
 from mnnprep.mnn import convert
 from mnnprep.mnn.capture import captured
+
+OPERATOR_LINE = re.compile(r"\w+$")
 
 
 class FrontendsJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +51,27 @@ def frontends(job: FrontendsJob) -> Frontends:
             operators[name] = count
             names[name] = operator_names(printed.text)
     return Frontends(operators=operators, names=names, reason="" if operators else "it answered, but named no operator of any frontend")
+
+
+class OperatorsJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Name the operators that ``converter`` (as in :class:`FrontendsJob`) has registered for ``frontend``."""
+
+    frontend: str
+    converter: str = ""
+
+
+class Operators(msgspec.Struct, frozen=True, kw_only=True):
+    """``names`` in the frontend's own words; none where the converter does not tell."""
+
+    names: list[str]
+
+
+def operators(job: OperatorsJob) -> Operators:
+    """Ask for the operators of one frontend; runs in a worker, for the converter may crash."""
+    with captured() as printed:
+        fate = ask(FrontendsJob(converter=job.converter), ["-f", job.frontend, "--OP"])
+    listed = [line.strip() for line in printed.text.splitlines() if OPERATOR_LINE.match(line)]
+    return Operators(names=[] if fate or len(listed) != operator_count(printed.text) else listed)
 
 
 def ask(job: FrontendsJob, argv: list[str]) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mnnprep.core.evidence import Check, failed, passed
+
 REGISTERED = (
     "Bool", "Constant", "Float", "FloatImplicit", "If", "Int", "IntImplicit", "ListConstruct", "ListUnpack", "Loop",
     "TupleConstruct", "Uninitialized", "__and__", "__custom__", "__getitem__", "__iand__", "__ior__", "__is__",
@@ -77,3 +79,15 @@ def _bare(name: str) -> str:
     if name.startswith("_") and not name.startswith("__"):
         name = name[1:]
     return name
+
+
+def registered_check(operators: list[str]) -> Check:
+    """Whether MNN's Torch frontend has a name for every operator; it refuses those it has not, and may still fail on others."""
+    foreign = unregistered(operators)
+    numbers: dict[str, object] = {"operators": len(operators)}
+    if foreign:
+        return failed(
+            "frontend_operators", f"MNN's Torch frontend does not read {', '.join(foreign)}; prepare --to onnx", required=False,
+            subject=", ".join(foreign), numbers=numbers,
+        )  # fmt: skip
+    return passed("frontend_operators", required=False, numbers=numbers)

@@ -15,21 +15,7 @@ import msgspec
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.files import FileRef
-from mnnprep.core.messages import (
-    CaseFile,
-    CoverageJob,
-    Exported,
-    ExportJob,
-    Located,
-    LocateJob,
-    OpsetRefused,
-    Ran,
-    RunJob,
-    Source,
-    Survey,
-    Wants,
-    WeightsJob,
-)
+from mnnprep.core.messages import CaseFile, CoverageJob, Exported, ExportJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
@@ -40,7 +26,8 @@ from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
-from mnnprep.mnn.torch_frontend import unregistered
+from mnnprep.mnn.torch_frontend import registered_check
+from mnnprep.pipeline.culprit import named, shown, smallest_part
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
@@ -53,7 +40,6 @@ MNN_RUN = "mnnprep.mnn.run:run"
 REPAIR = "mnnprep.rules.steps:repair"
 COVERAGE = "mnnprep.formats.onnx.coverage:coverage"
 RULES_PRELOAD = ("numpy", "onnx_ir")
-SHOWN_NODES = 5
 Tell = Callable[[str], None]
 
 
@@ -81,6 +67,7 @@ class Tried:
     repairs: list[Fired] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
     ran: Ran | None = None  # in MNN
+    stumble: str = ""  # why the conversion failed, where that names no node
 
     def status(self, name: str) -> Status | None:
         """The status of a check, None where it was not asked."""
@@ -169,7 +156,7 @@ class Judge:
         if tried.attempt.traces:
             tried.checks += self._branches(made.decided)
         if made.operators:
-            tried.checks.append(_frontend_operators(made.operators))
+            tried.checks.append(registered_check(made.operators))
         self._prove(tried, weights_in_file)
         dims = [d.name for d in self.survey.signature.dims]
         tried.verdict = verdict(tried.checks, dims)
@@ -215,17 +202,10 @@ class Judge:
 
     def _prove(self, tried: Tried, weights_in_file: bool) -> None:
         assert tried.exported is not None and tried.directory is not None
-        kind = ARTIFACTS[tried.exported.format]
-        model = str(tried.directory / Path(tried.exported.files[0].path).name)
-        seed = _seed(tried.exported.files)
+        kind, model = self._kind(tried), self._model(tried)
         self.tell(f"running the artifact in {kind.runtime}, converting it to MNN")
-        convert_job = ConvertJob(
-            model=model, frontend=kind.frontend, uuid_seed=seed, directory=str(self.workers.directory("convert")),
-            extra_model=str(tried.directory / Path(tried.exported.files[1].path).name) if kind.second_file else "",
-            converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16, weight_bits=self.precision.weight_bits,
-            static=self.static,
-        )  # fmt: skip
-        converting = self.workers.submit(MNN_PRELOAD, CONVERT, convert_job, Converted)  # takes longest: one step beside it at a time
+        second = str(tried.directory / Path(tried.exported.files[1].path).name) if kind.second_file else ""
+        converting = self._convert(tried, model, second)  # takes longest: one step beside it at a time
         running = self._start_run(kind, model)
         artifact = self._artifact_checks(tried, running, kind.runtime)
         if tried.repairs and tried.original is not None:
@@ -374,6 +354,7 @@ class Judge:
             converted = converting.result().value
         except StepFailed as failure:
             ask = not_run if failure.fate == "memory" else failed
+            tried.stumble = failure.reason if failure.fate == "crash" else ""
             tried.checks.append(ask("mnn_convert", f"MNN's converter {describe(failure)}"))
             return None
         if converted.frontend_missing:
@@ -381,7 +362,8 @@ class Judge:
             tried.checks.append(not_run("mnn_convert", reason))
             return None
         if not converted.ok:
-            nodes = self._nodes(tried, converted.refused_ops)
+            nodes = named(self.workers, self._kind(tried), self._model(tried), converted, self.mnnconvert, MNN_PRELOAD)
+            tried.stumble = "" if nodes or converted.refused_ops else converted.reason
             where = f" (nodes: {', '.join(nodes)})" if nodes else ""
             tried.checks.append(failed("mnn_convert", converted.reason + where, subject=nodes[0] if nodes else ", ".join(converted.refused_ops)))
             return None
@@ -390,18 +372,42 @@ class Judge:
         tried.checks.append(passed("mnn_convert"))
         return converted
 
-    def _nodes(self, tried: Tried, operators: list[str]) -> list[str]:
-        """The artifact's nodes of the operators that MNN refused, at most SHOWN_NODES of them."""
-        assert tried.exported is not None and tried.directory is not None
-        kind = ARTIFACTS[tried.exported.format]
-        if not (operators and kind.locate):
-            return []
-        job = LocateJob(model=str(tried.directory / Path(tried.exported.files[0].path).name), operators=operators)
+    def blame(self, tried: Tried) -> None:
+        """Where MNN's converter crashed or failed without naming a node: find the smallest part of the artifact that makes it do so."""
+        if not tried.stumble:
+            return
+        self.tell(f"looking for what MNN's converter stumbles over ({tried.attempt.method})")
+        found = smallest_part(self.workers, self._kind(tried), self._model(tried), lambda part: self._stumble(tried, part) == tried.stumble)
+        if part := ", ".join(shown(found)):
+            tried.checks = [
+                msgspec.structs.replace(c, reason=f"{c.reason}; the smallest part that makes it do so: {part}", subject=part)
+                if c.check == "mnn_convert" else c for c in tried.checks
+            ]  # fmt: skip
+            tried.reason = why_not(tried.checks)
+
+    def _stumble(self, tried: Tried, model: str) -> str:
+        """Why MNN does not convert *model*, empty if it does."""
         try:
-            nodes = self.workers.run(kind.preload, kind.locate, job, Located).nodes
-        except StepFailed:
-            return []
-        return nodes[:SHOWN_NODES] + ([f"and {len(nodes) - SHOWN_NODES} more"] if len(nodes) > SHOWN_NODES else [])
+            return self._convert(tried, model, "").result().value.reason
+        except StepFailed as failure:
+            return failure.reason
+
+    def _convert(self, tried: Tried, model: str, second: str) -> Future[Reply[Converted]]:
+        assert tried.exported is not None
+        job = ConvertJob(
+            model=model, frontend=self._kind(tried).frontend, uuid_seed=_seed(tried.exported.files), directory=str(self.workers.directory("convert")),
+            extra_model=second, converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16,
+            weight_bits=self.precision.weight_bits, static=self.static,
+        )  # fmt: skip
+        return self.workers.submit(MNN_PRELOAD, CONVERT, job, Converted)
+
+    def _kind(self, tried: Tried) -> ArtifactFormat:
+        assert tried.exported is not None
+        return ARTIFACTS[tried.exported.format]
+
+    def _model(self, tried: Tried) -> str:
+        assert tried.exported is not None and tried.directory is not None
+        return str(tried.directory / Path(tried.exported.files[0].path).name)
 
 
 def least_sqnr(exported: Exported, precision: Precision) -> float | None:
@@ -414,18 +420,6 @@ def _seed(files: list[FileRef]) -> str:
     if len(files) == 1:
         return files[0].sha256
     return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()
-
-
-def _frontend_operators(operators: list[str]) -> Check:
-    """Whether MNN's Torch frontend has a name for every operator; it refuses those it has not, and may still fail on others."""
-    foreign = unregistered(operators)
-    numbers: dict[str, object] = {"operators": len(operators)}
-    if foreign:
-        return failed(
-            "frontend_operators", f"MNN's Torch frontend does not read {', '.join(foreign)}; prepare --to onnx", required=False,
-            subject=", ".join(foreign), numbers=numbers,
-        )  # fmt: skip
-    return passed("frontend_operators", required=False, numbers=numbers)
 
 
 def why_not(checks: list[Check]) -> str:

@@ -108,6 +108,9 @@ def prepare_source(
             if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey) and not improvable(survey, history[-1])):
                 break
         best = choose(history)
+        if best.verdict is not Verdict.PROVEN:
+            for tried in history:
+                judge.blame(tried)
         tell("writing the bundle")
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 

@@ -22,7 +22,7 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     tfonnx = require("tf2onnx.tfonnx")
     graph = v1.Graph()
     with graph.as_default():
-        v1.import_graph_def(skeleton.graph, name="")
+        v1.import_graph_def(expressible(skeleton.graph), name="")
 
     def convert() -> Any:
         names = [*skeleton.inputs, *skeleton.outputs]
@@ -32,6 +32,25 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
         )  # fmt: skip
 
     return write(run(convert), directory, external=skeleton.nbytes() > EXTERNAL_THRESHOLD)
+
+
+def expressible(graph: Any) -> Any:
+    """*graph* without Erfc, for which ONNX has no operator and tf2onnx leaves a node that no runtime knows: it is 1 - Erf."""
+    if all(node.op != "Erfc" for node in graph.node):
+        return graph
+    made = type(graph)()
+    made.CopyFrom(graph)
+    tensors = require("tensorflow.python.framework.tensor_util")
+    for node in [n for n in made.node if n.op == "Erfc"]:
+        dtype = node.attr["T"].type
+        one, erf = f"{node.name}/one", f"{node.name}/erf"
+        value = tensors.make_tensor_proto(1.0, dtype)
+        made.node.add(name=one, op="Const").attr["dtype"].type = dtype
+        made.node[-1].attr["value"].tensor.CopyFrom(value)
+        made.node.add(name=erf, op="Erf", input=list(node.input)).attr["T"].type = dtype
+        node.op = "Sub"
+        node.input[:] = [one, erf]
+    return made
 
 
 def run(convert: Callable[[], Any]) -> Any:

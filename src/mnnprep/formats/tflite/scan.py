@@ -96,6 +96,20 @@ def _read(model: Table) -> TfliteSummary:
     )  # fmt: skip
 
 
+def operators_of(path: Path) -> list[tuple[str, str]]:
+    """Every operator of the model at *path* in the order they run, with the name of the first tensor it gives."""
+    with mapped(path) as data:
+        model = Table.root(data)
+        codes = [_operator(code) for code in model.tables(1)]
+        found = []
+        for graph in model.tables(2):
+            tensors = [table.text(3) for table in graph.tables(0)]
+            for operator in graph.tables(3):
+                gives = operator.numbers(2, "i")
+                found.append((codes[operator.number(0, "I")], tensors[gives[0]] if gives else ""))
+        return found
+
+
 def _operator(code: Table) -> str:
     """An operator's name: the newer field where the older, of one byte, is full."""
     number = max(code.number(0, "b"), code.number(3, "i"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
@@ -15,7 +15,7 @@ from mnnprep.core.weightmatch import match_folded
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
-from mnnprep.formats.tflite.scan import TfliteSummary, constants
+from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of
 from mnnprep.isolate.server import doing
 
 MODEL = "model.tflite"
@@ -94,6 +94,12 @@ def _to_onnx(job: ExportJob, summary: TfliteSummary) -> Exported:
 def run_model(job: RunJob) -> Ran:
     """Run a TFLite artifact in LiteRT, with the kernels that an app gets."""
     return run_cases(job, lambda: TfliteNet(job.model, reference=False).run)
+
+
+def locate(job: LocateJob) -> Located:
+    """The operators asked for, or those that are not known, each with the first tensor it gives."""
+    chosen = [(name, tensor) for name, tensor in operators_of(Path(job.model)) if (name in job.operators if job.operators else name not in job.known)]
+    return Located(nodes=[f"{name} {tensor.partition(';')[0]}" for name, tensor in chosen])  # of what was fused, the last
 
 
 def compare_weights(job: WeightsJob) -> Check:

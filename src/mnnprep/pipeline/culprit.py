@@ -1,0 +1,103 @@
+"""Which nodes of an artifact MNN's converter does not take, also where it does not say so.
+
+An operator that it names, or that its list lacks, is looked up in the artifact.  Where it crashes or fails without naming any,
+parts of the graph are converted, each in a process of its own, until no smaller part fails in the same way: first the shortest
+beginning of the graph, then the shortest end of that, then without each node that is left.  The search is bounded by LIMIT conversions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mnnprep.core.messages import Cut, CutJob, Located, LocateJob
+from mnnprep.formats.plans import ArtifactFormat
+from mnnprep.isolate.host import StepFailed
+from mnnprep.mnn.convert import Converted
+from mnnprep.mnn.frontends import Operators, OperatorsJob
+from mnnprep.pipeline.workers import Workers
+
+LIMIT = 60  # conversions: enough for two bisections of a graph of 100000 nodes, and some nodes to leave out
+SHOWN = 5
+LIST = "mnnprep.mnn.frontends:operators"
+Fails = Callable[[str], bool]
+
+
+def named(workers: Workers, kind: ArtifactFormat, model: str, converted: Converted, converter: str, preload: tuple[str, ...]) -> list[str]:
+    """The artifact's nodes of the operators that MNN refused; at most SHOWN of them, and how many there are more."""
+    known: list[str] = []
+    try:
+        if not converted.refused_ops and kind.silent:
+            known = workers.run(preload, LIST, OperatorsJob(frontend=kind.frontend, converter=converter), Operators).names
+        if not (kind.locate and (converted.refused_ops or known)):
+            return []
+        job = LocateJob(model=model, operators=converted.refused_ops, known=known)
+        return shown(workers.run(kind.preload, kind.locate, job, Located).nodes)
+    except StepFailed:
+        return []
+
+
+def shown(nodes: list[str]) -> list[str]:
+    return nodes[:SHOWN] + ([f"and {len(nodes) - SHOWN} more"] if len(nodes) > SHOWN else [])
+
+
+def smallest_part(workers: Workers, kind: ArtifactFormat, model: str, fails: Fails) -> list[str]:
+    """The nodes of the smallest part that *fails* (given the part's file) was found for; empty where none was."""
+    if not kind.cut:
+        return []
+    try:
+        return _Search(workers, kind, model, fails).run()
+    except StepFailed:
+        return []
+
+
+class _Search:
+    def __init__(self, workers: Workers, kind: ArtifactFormat, model: str, fails: Fails) -> None:
+        self._workers, self._kind, self._model, self._fails = workers, kind, model, fails
+        self._left = LIMIT
+
+    def run(self) -> list[str]:
+        outline = self._cut([])
+        count = len(outline.labels)
+        if not count or not self._try(list(range(count))):
+            return []
+        last = _least(count, lambda size: self._try(list(range(size)))) - 1
+        behind = sorted(_behind(outline.needs, last))
+        part = behind if len(behind) == last + 1 or self._try(behind) else list(range(last + 1))
+        part = part[-_least(len(part), lambda size: self._try(part[-size:])) :]
+        for node in part[:-1]:
+            smaller = [n for n in part if n != node]
+            if self._left and self._try(smaller):
+                part = smaller
+        return [outline.labels[node] for node in part]
+
+    def _cut(self, nodes: list[int]) -> Cut:
+        job = CutJob(model=self._model, directory=str(self._workers.directory("part")), nodes=nodes)
+        return self._workers.run(self._kind.preload, self._kind.cut, job, Cut)
+
+    def _try(self, nodes: list[int]) -> bool:
+        """Whether the part fails as the whole does; beyond the limit nothing does."""
+        if not self._left:
+            return False
+        self._left -= 1
+        file = self._cut(nodes).file
+        return file is not None and self._fails(file.path)
+
+
+def _least(count: int, fails: Callable[[int], bool]) -> int:
+    """The least size that fails, by halving; *count* does."""
+    low, high = 0, count
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fails(middle) else (middle, high)
+    return high
+
+
+def _behind(needs: list[list[int]], node: int) -> set[int]:
+    """*node* and all that it needs."""
+    found, waiting = set[int](), [node]
+    while waiting:
+        number = waiting.pop()
+        if number not in found:
+            found.add(number)
+            waiting += needs[number]
+    return found
