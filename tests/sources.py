@@ -285,6 +285,20 @@ class Gate(nn.Module):
         return y * 2
 
 
+class Sign(Gate):
+    """Another formula where all is negative, which no random input is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if bool((x < 0).all()):
+            return y * 3
+        return y
+
+
+def rarely_negative() -> Any:
+    return Sign(), IMAGE
+
+
 def one_sided() -> Any:
     return Gate(), IMAGE
 

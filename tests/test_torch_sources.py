@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -152,13 +153,21 @@ class TestDecisions:
         assert any("sources.py:" in note and "bool" in note for note in traced.notes), traced.notes
 
     def test_a_branch_that_no_input_takes(self, prepare: Prepare) -> None:
-        """Every input decides alike, so only an artifact that keeps the decision is proven."""
+        """What no case runs is proven by no method: not where the decision is frozen, nor where it is kept."""
         manifest, _ = prepare("one_sided")
+        reasons = {a.method: a.reason for a in reversed(manifest.artifact.attempts)}
+        assert manifest.verdict is Verdict.UNPROVEN, manifest.artifact.attempts
+        assert "branches" in reasons["onnx-trace"]
+        assert "sources.py:" in reasons["onnx-trace"]
+        assert re.search("coverage: no case runs the then_branch of If .*, which x decides", reasons["onnx-script"])
+
+    def test_inputs_that_turn_a_decision_are_looked_for(self, prepare: Prepare) -> None:
+        """No random input is negative throughout: one is made, and the traced artifact differs there."""
+        manifest, _ = prepare("rarely_negative")
+        assert "seed 201, all negative" in {c.origin for c in manifest.cases}
         traced = manifest.artifact.attempts[0]
         assert traced.method == "onnx-trace"
-        assert not traced.ok
-        assert "branches" in traced.reason
-        assert "sources.py:" in traced.reason
+        assert "artifact_compare" in traced.reason
         assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "onnx-script"), manifest.artifact.attempts
 
     def test_a_branch_that_nothing_expresses(self, prepare: Prepare) -> None:

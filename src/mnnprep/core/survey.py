@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,11 @@ VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
 LEAST_CASES = 3
 MOST_DECISIVE = 6  # values tried because a branch may depend on them
 MOST_PAIRS = 6  # pairs of dimensions that are moved together
+# What is tried to turn a decision on values, floating inputs alone.
+TURNS: dict[str, Callable[[Any], Any]] = {
+    "all positive": np.abs, "all negative": lambda x: -np.abs(x), "scale 16": lambda x: 16 * x, "scale -16": lambda x: -16 * x,
+    "zeros": np.zeros_like, "ones": np.ones_like, "scale 0.01": lambda x: 0.01 * x, "scale 1000": lambda x: 1000 * x,
+}  # fmt: skip
 SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
 
 
@@ -98,10 +104,11 @@ def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
     return want
 
 
-def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = ()) -> Surveyed:
+def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = (), one_sided: Callable[[], Sequence[str]] = lambda: ()) -> Surveyed:
     """Choose the cases, run the reference on each, and say what the source proves of itself.
 
-    *decisive* are values of inputs that may have the source compute otherwise; each that it takes gives a case.
+    *decisive* are values of inputs that may have the source compute otherwise; each that it takes gives a case.  *one_sided* lists the
+    decisions on values that have come out alike in every run so far: inputs that turn one are looked for.
 
     Raises:
         UsageError: what the user declared does not fit the source.
@@ -129,6 +136,7 @@ def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = ()) -
     out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
     _sweep(net, specs, dims, base, ranges, wants.seed, out)
     _add_decisive(net, specs, base, ranges, wants, decisive, out)
+    _turn_decisions(net, specs, base, ranges, wants, one_sided, out)
     out.noise = _noise(source, out.cases, wants.seed)
     _search_sensitivity(net, specs, base, ranges, wants, out)
     out.checks += [passed("reference", numbers={"cases": len(out.cases)}), *given]
@@ -306,6 +314,32 @@ def _add_decisive(
         arrays[name] = np.full_like(arrays[name], value)
         with suppress(Refused):
             out.cases.append(Case(f"seed {wants.seed + len(out.cases)}, {name}={value:g}", dict(base), arrays, net.run(arrays)))
+
+
+def _turn_decisions(
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    base: dict[str, int],
+    ranges: dict[str, Range],
+    wants: Wants,
+    one_sided: Callable[[], Sequence[str]],
+    out: Surveyed,
+) -> None:
+    """Try inputs of other sizes, of one sign and of zeros while decisions are one-sided; keep as cases those that turn one."""
+    for number, (words, changed) in enumerate(TURNS.items(), start=200):
+        open_ = len(one_sided())
+        if not open_:
+            return
+        arrays = synthesize(specs, base, wants.seed + number, ranges)
+        for spec in specs:
+            if arrays[spec.name].dtype.kind == "f":
+                values = changed(arrays[spec.name])
+                low, high = wants.ranges.get(spec.name, (-math.inf, math.inf))
+                arrays[spec.name] = np.clip(values, low, high).astype(spec.dtype)
+        with suppress(Refused):
+            outputs = net.run(arrays)
+            if len(one_sided()) < open_:
+                out.cases.append(Case(f"seed {wants.seed + number}, {words}", dict(base), arrays, outputs))
 
 
 def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str, int]:
