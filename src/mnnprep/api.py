@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle.manifest import Manifest
+from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT
 from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precision, make_wants
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
@@ -33,6 +34,11 @@ def _silent(_: str) -> None:
     pass
 
 
+def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
+    """One text or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 def prepare(
     source: Any,
     output: str | os.PathLike[str],
@@ -45,6 +51,8 @@ def prepare(
     dims: Mapping[str, tuple[int, int]] | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     samples: str | os.PathLike[str] = "",
+    preprocess: str | Iterable[str] = (),
+    sample_limit: int = DEFAULT_SAMPLE_LIMIT,
     example: Any = None,
     factory_args: Mapping[str, object] | None = None,
     seed: int = 0,
@@ -72,7 +80,8 @@ def prepare(
     prepares, the others get None.
 
     *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
-    range, both ends included; *ranges* maps an input to the values it takes; *memory* is in bytes (0:
+    range, both ends included; *ranges* maps an input to the values it takes; *samples* is a path to real inputs, of which at most
+    *sample_limit* files are taken, and *preprocess* has texts like ``"size=256,crop=224,scale=255"`` for images; *memory* is in bytes (0:
     no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
     *static* resolves the converted model's shapes for its one size.  *fp16* or *weight_bits* (8 or 4) keep its weights
     so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place of float32's tolerance.
@@ -94,6 +103,8 @@ def prepare(
         tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()),
         os.fspath(samples),
         seed,
+        _texts(preprocess),
+        sample_limit,
     )
     live = not isinstance(source, (str, os.PathLike))
     request = Request(
@@ -176,11 +187,12 @@ def consolidate(
 
 def compare(
     first: str | os.PathLike[str], second: str | os.PathLike[str], *, inputs: Iterable[str] = (), samples: str | os.PathLike[str] = "",
-    ranges: Mapping[str, tuple[float, float]] | None = None, seed: int = 0, timeout: float = DEFAULT_TIMEOUT, trust: bool = False,
-    tell: Tell = _silent,
+    preprocess: str | Iterable[str] = (), sample_limit: int = DEFAULT_SAMPLE_LIMIT, ranges: Mapping[str, tuple[float, float]] | None = None,
+    seed: int = 0, timeout: float = DEFAULT_TIMEOUT, trust: bool = False, tell: Tell = _silent,
 ) -> Comparison:  # fmt: skip
     """Run two models of any two formats on the same cases and compare every output. Raises as :func:`mnnprep.pipeline.compare.compare`."""
-    wants = make_wants(tuple(inputs), (), tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()), os.fspath(samples), seed)
+    intervals = tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items())
+    wants = make_wants(tuple(inputs), (), intervals, os.fspath(samples), seed, _texts(preprocess), sample_limit)
     return _compare(os.fspath(first), os.fspath(second), wants=wants, limits=Limits(timeout=timeout), trust=trust, tell=tell)
 
 

@@ -80,6 +80,10 @@ QUESTIONS: Mapping[str, Question] = {
         "Was any artifact made at all?",
         "the attempts say why each method failed; resolve the first of them, or give another `--method`",
     ),
+    "samples": Question(
+        "Which real inputs were taken, and what values have they?",
+        "give other `--samples`",
+    ),
     "hashes": Question(
         "Are the bundle's files, byte by byte, those that its manifest names?",
         "take the bundle from where it was made, or prepare the model again",

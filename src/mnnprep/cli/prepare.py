@@ -20,7 +20,9 @@ from mnnprep.cli.main import echo_json
 @click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as 'x=float32[batch,3,224,224]'; a name is a dynamic dimension.")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=MIN:MAX", help="The range of a dynamic dimension.")
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="The values an input takes.")
-@click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: an .npz by input names, an .npy, or a directory of them.")
+@click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: .npz, .npy, .jpg, .png or .wav, or a directory of them.")
+@click.option("--preprocess", multiple=True, metavar="SPEC", help="How an image or a .wav becomes an input, as 'size=256,crop=224,scale=255'.")
+@click.option("--sample-limit", default=64, show_default=True, type=click.IntRange(1), help="The most sample files to take, evenly spaced by name.")
 @click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
 @click.option("--signature", default="", metavar="NAME", help="The signature of a SavedModel (default: serving_default).")
 @click.option("--outputs", default="", metavar="NODE,NODE", help="The output nodes of a TensorFlow graph or TF1 checkpoint.")
@@ -38,9 +40,9 @@ from mnnprep.cli.main import echo_json
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
-    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], signature: str, outputs: str, precision: str | None, seed: int,
-    static: bool, fp16: bool, weight_bits: str | None, budget: float | None, mnnconvert: str, timeout: float, memory: str,
-    trust: bool, force: bool, as_json: bool,
+    ranges: tuple[str, ...], samples: str, preprocess: tuple[str, ...], sample_limit: int, factory_args: tuple[str, ...], signature: str,
+    outputs: str, precision: str | None, seed: int, static: bool, fp16: bool, weight_bits: str | None, budget: float | None, mnnconvert: str,
+    timeout: float, memory: str, trust: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
 
@@ -54,8 +56,9 @@ def command(
     from mnnprep.pipeline.prepare import prepare
 
     request = Request(
-        source=source, weights=weights, to=to, method=method, opset=opset, wants=make_wants(inputs, dims, ranges, samples, seed),
-        factory_args=parse_factory_args(factory_args), trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
+        source=source, weights=weights, to=to, method=method, opset=opset,
+        wants=make_wants(inputs, dims, ranges, samples, seed, preprocess, sample_limit), factory_args=parse_factory_args(factory_args),
+        trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
         limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0), precision=make_precision(fp16, int(weight_bits or 0), budget),
         static=static, signature=signature, outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
     )  # fmt: skip

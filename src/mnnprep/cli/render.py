@@ -36,6 +36,7 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _attempts(console, manifest)
     _errors(console, manifest.evidence)
     _sizes(console, manifest)
+    _samples(console, manifest.evidence)
     _precision(console, manifest.evidence)
     _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims)))
     rows = [(digest.plain(f.path), digest.size_text(f.size)) for f in _headliners(manifest)]
@@ -162,6 +163,16 @@ def _sizes(console: Console, manifest: Manifest) -> None:
     if rows:
         head = ["dimension", "size", "artifact", "MNN", ""]
         _section(console, "tolerance used, per size", _table(["", ">", ">", ">", ""], rows, head))
+
+
+def _samples(console: Console, evidence: Sequence[Check]) -> None:
+    """Which real inputs were taken, and the values in them."""
+    for check in (c for c in evidence if c.check == "samples"):
+        facts = {"cases": f"{check.numbers.get('cases', 0)} from {check.numbers.get('taken', 0)} of {check.numbers.get('files', 0)} files"}
+        facts |= {name.removeprefix("range:"): f"{value}" for name, value in check.numbers.items() if name.startswith("range:")}
+        _section(console, "real inputs", _pairs({digest.plain(k): digest.plain(v) for k, v in facts.items()}))
+        if check.reason:
+            console.print(_text(f"  {check.reason}"), soft_wrap=True)
 
 
 def _precision(console: Console, evidence: Sequence[Check]) -> None:
