@@ -555,7 +555,7 @@ def test_no_samples_are_a_mistake(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=what):
             with_samples(path)
     (tmp_path / "s.csv").write_text("1,2")
-    with pytest.raises(UsageError, match=r"samples are .npz or .npy files"):
+    with pytest.raises(UsageError, match=r"samples are .npz, .npy"):
         with_samples(tmp_path / "s.csv")
 
 

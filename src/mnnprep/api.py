@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT
+from mnnprep.core.metrics import Metric, make_metrics
 from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precision, make_wants
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
@@ -23,15 +24,23 @@ from mnnprep.pipeline.compare import Comparison
 from mnnprep.pipeline.compare import compare as _compare
 from mnnprep.pipeline.verify import Verification
 from mnnprep.pipeline.verify import verify as _verify
+from mnnprep.proof.metrics import at_hand
 
 if TYPE_CHECKING:
     from mnnprep.weights.writer import Consolidated
 
 Tell = Callable[[str], None]
+Asked = Callable[..., Any]
 
 
 def _silent(_: str) -> None:
     pass
+
+
+def _metrics(given: str | Asked | Iterable[str | Asked], functions: dict[str, Asked]) -> tuple[Metric, ...]:
+    """One metric or several; those that are functions are put into *functions* by their keys."""
+    several = (given,) if isinstance(given, str) or callable(given) else tuple(given)
+    return make_metrics(several, functions)
 
 
 def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
@@ -60,6 +69,7 @@ def prepare(
     fp16: bool = False,
     weight_bits: int = 0,
     budget: float | None = None,
+    metrics: str | Asked | Iterable[str | Asked] = (),
     mnnconvert: str | os.PathLike[str] = "",
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = 0,
@@ -85,6 +95,8 @@ def prepare(
     no limit) and *timeout* in seconds, for every step; *tell* is called with each stage's one-line news.
     *static* resolves the converted model's shapes for its one size.  *fp16* or *weight_bits* (8 or 4) keep its weights
     so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place of float32's tolerance.
+    *metrics* are task metrics (``"top1"``, ``"cosine=0.999"``, ``"file.py:function"``) or functions of this process, which are called in it
+    with ``(reference, outputs)`` of a case and return a number; see :mod:`mnnprep.proof.metrics`.
     *signature* is a SavedModel's, *outputs* the end nodes of a TensorFlow graph or checkpoint, *tflite_precision*
     ``float16`` or ``int8`` of a TFLite artifact.
 
@@ -106,6 +118,7 @@ def prepare(
         _texts(preprocess),
         sample_limit,
     )
+    functions: dict[str, Asked] = {}
     live = not isinstance(source, (str, os.PathLike))
     request = Request(
         source="" if live else os.fspath(source),
@@ -120,15 +133,17 @@ def prepare(
         limits=Limits(timeout=timeout, memory=memory),
         precision=make_precision(fp16, weight_bits, budget),
         static=static,
+        metrics=_metrics(metrics, functions),
         signature=signature,
         outputs=tuple(outputs),
         tflite_precision=tflite_precision,
     )
-    if live:
-        return prepare_live(request, source, example, Path(output), force=force, tell=tell)
-    if example is not None:
+    if not live and example is not None:
         raise UsageError("example inputs go with a live module", seen=request.source, next="give real inputs of a file or factory with samples=")
-    return run(request, Path(output), force=force, tell=tell)
+    with at_hand(functions):
+        if live:
+            return prepare_live(request, source, example, Path(output), force=force, tell=tell)
+        return run(request, Path(output), force=force, tell=tell)
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
@@ -139,9 +154,14 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     return inspect_file(os.fspath(path))
 
 
-def verify(bundle: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent) -> Verification:
-    """Prove a bundle again, from the bundle alone. Raises as :func:`mnnprep.pipeline.verify.verify`."""
-    return _verify(Path(bundle), limits=Limits(timeout=timeout), tell=tell)
+def verify(
+    bundle: str | os.PathLike[str], *, metrics: str | Asked | Iterable[str | Asked] = (), timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent
+) -> Verification:
+    """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`. Raises as :func:`mnnprep.pipeline.verify.verify`."""
+    functions: dict[str, Asked] = {}
+    wanted = _metrics(metrics, functions)
+    with at_hand(functions):
+        return _verify(Path(bundle), metrics=wanted, limits=Limits(timeout=timeout), tell=tell)
 
 
 def consolidate(
@@ -188,12 +208,15 @@ def consolidate(
 def compare(
     first: str | os.PathLike[str], second: str | os.PathLike[str], *, inputs: Iterable[str] = (), samples: str | os.PathLike[str] = "",
     preprocess: str | Iterable[str] = (), sample_limit: int = DEFAULT_SAMPLE_LIMIT, ranges: Mapping[str, tuple[float, float]] | None = None,
-    seed: int = 0, timeout: float = DEFAULT_TIMEOUT, trust: bool = False, tell: Tell = _silent,
+    metrics: str | Asked | Iterable[str | Asked] = (), seed: int = 0, timeout: float = DEFAULT_TIMEOUT, trust: bool = False, tell: Tell = _silent,
 ) -> Comparison:  # fmt: skip
     """Run two models of any two formats on the same cases and compare every output. Raises as :func:`mnnprep.pipeline.compare.compare`."""
     intervals = tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items())
     wants = make_wants(tuple(inputs), (), intervals, os.fspath(samples), seed, _texts(preprocess), sample_limit)
-    return _compare(os.fspath(first), os.fspath(second), wants=wants, limits=Limits(timeout=timeout), trust=trust, tell=tell)
+    functions: dict[str, Asked] = {}
+    wanted = _metrics(metrics, functions)
+    with at_hand(functions):
+        return _compare(os.fspath(first), os.fspath(second), wants=wants, limits=Limits(timeout=timeout), trust=trust, metrics=wanted, tell=tell)
 
 
 def doctor(mnnconvert: str | os.PathLike[str] = "") -> Doctor:

@@ -32,6 +32,7 @@ from mnnprep.cli.main import echo_json
 @click.option("--fp16", is_flag=True, help="Keep the converted model's weights as float16.")
 @click.option("--weight-bits", default=None, type=click.Choice(["8", "4"]), help="Keep the converted model's weights as integers of 8 or 4 bits.")
 @click.option("--budget", default=None, type=float, metavar="DB", help="The least SQNR accepted with --fp16 (default 50) or --weight-bits (30).")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME[=VALUE]", help="top1, top5, cosine, sqnr, mse, iou or file.py:function.")
 @click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
 @click.option("--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: no limit).")
@@ -41,8 +42,8 @@ from mnnprep.cli.main import echo_json
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
     ranges: tuple[str, ...], samples: str, preprocess: tuple[str, ...], sample_limit: int, factory_args: tuple[str, ...], signature: str,
-    outputs: str, precision: str | None, seed: int, static: bool, fp16: bool, weight_bits: str | None, budget: float | None, mnnconvert: str,
-    timeout: float, memory: str, trust: bool, force: bool, as_json: bool,
+    outputs: str, precision: str | None, seed: int, static: bool, fp16: bool, weight_bits: str | None, budget: float | None,
+    metrics: tuple[str, ...], mnnconvert: str, timeout: float, memory: str, trust: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
 
@@ -52,6 +53,7 @@ def command(
     """
     from pathlib import Path
 
+    from mnnprep.core.metrics import make_metrics
     from mnnprep.core.request import Limits, Request, make_precision, make_wants, parse_factory_args, parse_size
     from mnnprep.pipeline.prepare import prepare
 
@@ -60,7 +62,8 @@ def command(
         wants=make_wants(inputs, dims, ranges, samples, seed, preprocess, sample_limit), factory_args=parse_factory_args(factory_args),
         trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
         limits=Limits(timeout=timeout, memory=parse_size(memory) if memory else 0), precision=make_precision(fp16, int(weight_bits or 0), budget),
-        static=static, signature=signature, outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
+        static=static, metrics=make_metrics(metrics), signature=signature,
+        outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
     )  # fmt: skip
     started = time.monotonic()
     manifest = prepare(request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True))

@@ -9,6 +9,7 @@ import msgspec
 
 from mnnprep.core.compare import HALF_SQNR, QUANTIZED_SQNR
 from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT, Wants
+from mnnprep.core.metrics import Metric
 from mnnprep.core.preprocess import parse_preprocess
 from mnnprep.core.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
 from mnnprep.errors import UsageError
@@ -85,6 +86,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     precision: Precision = Precision()
     static: bool = False
+    metrics: tuple[Metric, ...] = ()
     signature: str = ""
     outputs: tuple[str, ...] = ()
     tflite_precision: str = ""

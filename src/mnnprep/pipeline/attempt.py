@@ -16,6 +16,7 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import CaseFile, Exported, ExportJob, Located, LocateJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
+from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
 from mnnprep.formats.onnx.net import NO_KERNEL
@@ -26,6 +27,7 @@ from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
 from mnnprep.mnn.torch_frontend import unregistered
+from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
@@ -65,6 +67,7 @@ class Tried:
     repairs: list[Fired] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
     ran: Ran | None = None  # in MNN
+    artifact_ran: Ran | None = None
 
     def status(self, name: str) -> Status | None:
         """The status of a check, None where it was not asked."""
@@ -110,6 +113,7 @@ class Judge:
         tell: Tell,
         precision: Precision | None = None,
         static: bool = False,
+        metrics: tuple[Metric, ...] = (),
     ) -> None:
         self.workers = workers
         self.survey = survey
@@ -120,6 +124,7 @@ class Judge:
         self.tolerance = Tolerance(noise=survey.noise)
         self.precision = precision or Precision()
         self.static = static
+        self.metrics = metrics
         self.mnn_tolerance = Tolerance(noise=survey.noise, sqnr_db=self.precision.sqnr_db)
 
     def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
@@ -222,6 +227,8 @@ class Judge:
         except StepFailed as failure:
             tried.checks.append(not_run("weights", describe(failure)))
         mnn = self._mnn_checks(tried, converting)
+        runs = {"artifact": tried.artifact_ran, "MNN": tried.ran}
+        tried.checks += metric_checks(self.workers, self.metrics, self.survey.cases, runs, self.survey.checks)
         checks, tried.proven_sizes = dimension_checks(self.survey, {"the artifact": artifact, "MNN": mnn})
         tried.checks += checks
 
@@ -254,6 +261,7 @@ class Judge:
             ]
             return None
         tried.checks.append(passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}))
+        tried.artifact_ran = ran
         check = self._compare("artifact_compare", ran, {}, self.tolerance)
         tried.checks.append(check)
         return check

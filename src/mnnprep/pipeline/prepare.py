@@ -80,7 +80,15 @@ def prepare_source(request: Request, source: Source, target: Path, *, private: l
             raise refusal(failure) from failure
         _require_one_size(request, survey)
         judge = Judge(
-            workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static
+            workers,
+            survey,
+            source,
+            private=private,
+            mnnconvert=request.mnnconvert,
+            tell=tell,
+            precision=request.precision,
+            static=request.static,
+            metrics=request.metrics,
         )
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):

@@ -29,6 +29,7 @@ from mnnprep.core.evidence import Verdict
 from mnnprep.core.files import load_arrays, sha256
 from mnnprep.core.media import input_of
 from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT, Source, Survey, Wants
+from mnnprep.core.metrics import recorded
 from mnnprep.core.preprocess import ImageRecipe, Recipe
 from mnnprep.core.request import Request
 from mnnprep.core.samples import sample_files
@@ -82,6 +83,7 @@ def write_bundle(
             evidence=best.checks,
             tools=_tools(plan, request, best),
             runtime=RuntimeRecord(hints=best.hints),
+            metrics=recorded(request.metrics),
         )
         return writer.finish(directory, _scrubbed(manifest, source, scratch))
 
