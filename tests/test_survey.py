@@ -554,11 +554,11 @@ def test_an_npz_named_npy_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_samples_are_a_mistake(tmp_path: Path) -> None:
-    for path, what in ((tmp_path / "none", "no samples at this path"), (tmp_path, "holds no .npz or .npy file")):
+    for path, what in ((tmp_path / "none", "no samples at this path"), (tmp_path, "holds no .npz, .npy, .jpg, .png or .wav file")):
         with pytest.raises(UsageError, match=what):
             with_samples(path)
     (tmp_path / "s.csv").write_text("1,2")
-    with pytest.raises(UsageError, match=r"samples are .npz or .npy files"):
+    with pytest.raises(UsageError, match=r"samples are .npz, .npy"):
         with_samples(tmp_path / "s.csv")
 
 

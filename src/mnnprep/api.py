@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.checking import CheckReport, check_file
+from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT
+from mnnprep.core.metrics import Metric, make_metrics
 from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precision, make_wants
 from mnnprep.doctor import Doctor, diagnose
 from mnnprep.errors import UsageError
@@ -25,15 +27,28 @@ from mnnprep.pipeline.compare import Comparison
 from mnnprep.pipeline.compare import compare as _compare
 from mnnprep.pipeline.verify import Verification
 from mnnprep.pipeline.verify import verify as _verify
+from mnnprep.proof.metrics import at_hand
 
 if TYPE_CHECKING:
     from mnnprep.weights.writer import Consolidated
 
 Tell = Callable[[str], None]
+Asked = Callable[..., Any]
 
 
 def _silent(_: str) -> None:
     pass
+
+
+def _metrics(given: str | Asked | Iterable[str | Asked], functions: dict[str, Asked]) -> tuple[Metric, ...]:
+    """One metric or several; those that are functions are put into *functions* by their keys."""
+    several = (given,) if isinstance(given, str) or callable(given) else tuple(given)
+    return make_metrics(several, functions)
+
+
+def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
+    """One text or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def prepare(
@@ -48,6 +63,8 @@ def prepare(
     dims: Mapping[str, tuple[int, int]] | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     samples: str | os.PathLike[str] = "",
+    preprocess: str | Iterable[str] = (),
+    sample_limit: int = DEFAULT_SAMPLE_LIMIT,
     example: Any = None,
     factory_args: Mapping[str, object] | None = None,
     seed: int = 0,
@@ -55,6 +72,7 @@ def prepare(
     fp16: bool = False,
     weight_bits: int = 0,
     budget: float | None = None,
+    metrics: str | Asked | Iterable[str | Asked] = (),
     mnnconvert: str | os.PathLike[str] = "",
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = 0,
@@ -76,12 +94,15 @@ def prepare(
     prepares, the others get None.
 
     *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
-    range, both ends included; *ranges* maps an input to the values it takes; *memory* is in bytes (0:
+    range, both ends included; *ranges* maps an input to the values it takes; *samples* is a path to real inputs, of which at most
+    *sample_limit* files are taken, and *preprocess* has texts like ``"size=256,crop=224,scale=255"`` for images; *memory* is in bytes (0:
     no limit) and *timeout* in seconds, for every step; a factory whose *weights* don't fit is exported without them, which
     are then streamed from the checkpoint, and *proof_memory* (0: as *memory*) is what the proof may use; *tell* is called with
     each stage's one-line news.
     *static* resolves the converted model's shapes for its one size.  *fp16* or *weight_bits* (8 or 4) keep its weights
     so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place of float32's tolerance.
+    *metrics* are task metrics (``"top1"``, ``"cosine=0.999"``, ``"file.py:function"``) or functions of this process, which are called in it
+    with ``(reference, outputs)`` of a case and return a number; see :mod:`mnnprep.proof.metrics`.
     *signature* is a SavedModel's, *outputs* the end nodes of a TensorFlow graph or checkpoint, *tflite_precision*
     ``float16`` or ``int8`` of a TFLite artifact.
 
@@ -100,7 +121,10 @@ def prepare(
         tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()),
         os.fspath(samples),
         seed,
+        _texts(preprocess),
+        sample_limit,
     )
+    functions: dict[str, Asked] = {}
     live = not isinstance(source, (str, os.PathLike))
     request = Request(
         source="" if live else os.fspath(source),
@@ -115,15 +139,17 @@ def prepare(
         limits=Limits(timeout=timeout, memory=memory, proof_memory=proof_memory),
         precision=make_precision(fp16, weight_bits, budget),
         static=static,
+        metrics=_metrics(metrics, functions),
         signature=signature,
         outputs=tuple(outputs),
         tflite_precision=tflite_precision,
     )
-    if live:
-        return prepare_live(request, source, example, Path(output), force=force, tell=tell)
-    if example is not None:
+    if not live and example is not None:
         raise UsageError("example inputs go with a live module", seen=request.source, next="give real inputs of a file or factory with samples=")
-    return run(request, Path(output), force=force, tell=tell)
+    with at_hand(functions):
+        if live:
+            return prepare_live(request, source, example, Path(output), force=force, tell=tell)
+        return run(request, Path(output), force=force, tell=tell)
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
@@ -142,9 +168,14 @@ def check(model: str | os.PathLike[str], *, rules_only: bool = False) -> CheckRe
     return check_file(os.fspath(model), rules_only=rules_only)
 
 
-def verify(bundle: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent) -> Verification:
-    """Prove a bundle again, from the bundle alone. Raises as :func:`mnnprep.pipeline.verify.verify`."""
-    return _verify(Path(bundle), limits=Limits(timeout=timeout), tell=tell)
+def verify(
+    bundle: str | os.PathLike[str], *, metrics: str | Asked | Iterable[str | Asked] = (), timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent
+) -> Verification:
+    """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`. Raises as :func:`mnnprep.pipeline.verify.verify`."""
+    functions: dict[str, Asked] = {}
+    wanted = _metrics(metrics, functions)
+    with at_hand(functions):
+        return _verify(Path(bundle), metrics=wanted, limits=Limits(timeout=timeout), tell=tell)
 
 
 def consolidate(
@@ -190,12 +221,16 @@ def consolidate(
 
 def compare(
     first: str | os.PathLike[str], second: str | os.PathLike[str], *, inputs: Iterable[str] = (), samples: str | os.PathLike[str] = "",
-    ranges: Mapping[str, tuple[float, float]] | None = None, seed: int = 0, timeout: float = DEFAULT_TIMEOUT, trust: bool = False,
-    tell: Tell = _silent,
+    preprocess: str | Iterable[str] = (), sample_limit: int = DEFAULT_SAMPLE_LIMIT, ranges: Mapping[str, tuple[float, float]] | None = None,
+    metrics: str | Asked | Iterable[str | Asked] = (), seed: int = 0, timeout: float = DEFAULT_TIMEOUT, trust: bool = False, tell: Tell = _silent,
 ) -> Comparison:  # fmt: skip
     """Run two models of any two formats on the same cases and compare every output. Raises as :func:`mnnprep.pipeline.compare.compare`."""
-    wants = make_wants(tuple(inputs), (), tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()), os.fspath(samples), seed)
-    return _compare(os.fspath(first), os.fspath(second), wants=wants, limits=Limits(timeout=timeout), trust=trust, tell=tell)
+    intervals = tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items())
+    wants = make_wants(tuple(inputs), (), intervals, os.fspath(samples), seed, _texts(preprocess), sample_limit)
+    functions: dict[str, Asked] = {}
+    wanted = _metrics(metrics, functions)
+    with at_hand(functions):
+        return _compare(os.fspath(first), os.fspath(second), wants=wants, limits=Limits(timeout=timeout), trust=trust, metrics=wanted, tell=tell)
 
 
 def bisect(

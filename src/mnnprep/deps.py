@@ -32,6 +32,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "jinja2": ("jinja2", "report"),
     "fsspec": ("fsspec", "remote"),
     "h5py": ("h5py", "hdf5"),
+    "PIL": ("pillow", "images"),
 }
 
 

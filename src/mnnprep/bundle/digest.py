@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from mnnprep.bundle.manifest import BundleFile, Manifest
 from mnnprep.core.compare import CASE_SLACK_DB, Tolerance
 from mnnprep.core.evidence import REQUIRED, USABILITY, Check, OutputError, Status, Verdict, verdict
+from mnnprep.core.metrics import CHECK as METRIC
 
 ARTIFACT, MNN = "artifact", "MNN"
 STAGES: Mapping[str, str] = {"artifact_compare": ARTIFACT, "mnn_compare": MNN}
 DIMENSION = "dimension:"
+MEASURED_IN = (ARTIFACT, MNN, "second")  # where a task metric is measured
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ QUESTIONS: Mapping[str, Question] = {
         "Was any artifact made at all?",
         "the attempts say why each method failed; resolve the first of them, or give another `--method`",
     ),
+    "samples": Question(
+        "Which real inputs were taken, and what values have they?",
+        "give other `--samples`",
+    ),
     "hashes": Question(
         "Are the bundle's files, byte by byte, those that its manifest names?",
         "take the bundle from where it was made, or prepare the model again",
@@ -104,11 +110,18 @@ _DIMENSION_QUESTION = Question(
     "fix the dimension with `--input`, or narrow its range with `--dim` to the sizes that passed",
     "give the dimension a range with `--dim NAME=MIN:MAX`, then prepare again",
 )
+_METRIC_QUESTION = Question(
+    "What do the remaining differences mean for the task, by this metric?",
+    "look at the cases it is worst on; with `--fp16` or `--weight-bits`, keep more bits",
+    "its reason says what is missing; a function's file is given with `--metric file.py:function`",
+)
 _UNKNOWN_QUESTION = Question("", "its reason says what was found")
 
 
 def question(check: str) -> Question:
     """What *check* asks; unknown names get empty words, never an error."""
+    if check.startswith(METRIC):
+        return _METRIC_QUESTION
     return _DIMENSION_QUESTION if check.startswith(DIMENSION) else QUESTIONS.get(check, _UNKNOWN_QUESTION)
 
 
@@ -238,6 +251,32 @@ def uncompared(evidence: Iterable[Check]) -> list[str]:
     """The stages of which the evidence holds no comparison of outputs."""
     compared = {stage for stage, _ in _errors(evidence)}
     return [stage for stage in (ARTIFACT, MNN) if stage not in compared]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A task metric for reading: its value in every place it was measured, what it must reach, over how many inputs of which kind."""
+
+    name: str
+    status: Status
+    values: dict[str, str]
+    wanted: str
+    inputs: str
+    reason: str
+
+
+def measures(evidence: Iterable[Check]) -> list[Measure]:
+    """The task metrics in *evidence*, in order."""
+    found = []
+    for check in (c for c in evidence if c.check.startswith(METRIC)):
+        values = {where: _metric_figure(value) for where, value in check.numbers.items() if where in MEASURED_IN}
+        inputs = f"{check.numbers['cases']} {check.numbers.get('inputs', '')} cases" if "cases" in check.numbers else ""
+        found.append(Measure(check.check.removeprefix(METRIC), check.status, values, check.subject, inputs, check.reason))
+    return found
+
+
+def _metric_figure(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, (int, float)) else str(value)
 
 
 @dataclass(frozen=True)

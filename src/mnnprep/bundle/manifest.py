@@ -15,6 +15,7 @@ import msgspec
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Verdict
 from mnnprep.core.files import canonical_json
+from mnnprep.core.metrics import Metric
 from mnnprep.core.signature import Extent
 from mnnprep.errors import RefusedError, UsageError
 
@@ -131,7 +132,7 @@ class RuntimeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The record. ``files`` lists every file of the bundle but the manifest and the report."""
+    """The record. ``files`` lists every file of the bundle but the manifest and the report; ``metrics`` are the task metrics asked for."""
 
     schema: str
     verdict: Verdict
@@ -145,6 +146,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tools: dict[str, str]
     runtime: RuntimeRecord = msgspec.field(default_factory=RuntimeRecord)
     files: list[BundleFile] = msgspec.field(default_factory=list)
+    metrics: list[Metric] = msgspec.field(default_factory=list)
 
     def to_bytes(self) -> bytes:
         return canonical_json(self)

@@ -78,6 +78,8 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "question": digest.question,
         "required": digest.required_names(dims),
         "errors": digest.worst_errors(manifest.evidence),
+        "measures": digest.measures(manifest.evidence),
+        "measured_in": [w for w in digest.MEASURED_IN if any(w in m.values for m in digest.measures(manifest.evidence))],
         "uncompared": digest.uncompared(manifest.evidence),
         "files": digest.bundle_files(manifest),
         "sizes": digest.sizes_tried(manifest),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import msgspec
+
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest, RuntimeRecord, TensorRecord
+from mnnprep.core.preprocess import ImageRecipe, Recipe
 from mnnprep.core.signature import DTYPES
 from mnnprep.mnn.run import HINTS
 
@@ -24,6 +27,7 @@ def python_snippet(manifest: Manifest) -> str:
         *_python_runtime(manifest.runtime),
         f"names = {[t.mnn_name for t in inputs]!r}, {[t.mnn_name for t in outputs]!r}",
         f"net = nn.load_module_from_file({path!r}, *names, runtime_manager=runtime)", "", "inputs = []",
+        *(f"# {line}" for line in preprocess_words(manifest)),
     ]  # fmt: skip
     for tensor, variable in zip(inputs, _identifiers("input", inputs), strict=True):
         fed = _plain_layout(tensor)
@@ -69,7 +73,7 @@ def cpp_snippet(manifest: Manifest) -> str:
         "using namespace MNN::Express;", "",
         *_cpp_runtime(manifest.runtime),
         "std::shared_ptr<Module> net(Module::load(",
-        f"    {input_names}, {output_names}, {_cpp_string(path)}, runtime));", "",
+        f"    {input_names}, {output_names}, {_cpp_string(path)}, runtime));", "", *(f"// {line}" for line in preprocess_words(manifest)),
     ]  # fmt: skip
     for tensor, variable in zip(inputs, variables, strict=True):
         kind = _CPP.get(tensor.mnn_dtype, "float")
@@ -89,6 +93,30 @@ def cpp_snippet(manifest: Manifest) -> str:
             f"const {_CPP.get(tensor.mnn_dtype, 'float')}* {variable}_data = {variable}->readMap<{_CPP.get(tensor.mnn_dtype, 'float')}>();",
         ]
     return "\n".join(map(digest.plain, lines))
+
+
+def preprocess_words(manifest: Manifest) -> list[str]:
+    """How the samples became inputs, in two lines for each kind of file; safe inside a comment of either language."""
+    lines = []
+    for recipe in _recipes(manifest):
+        facts = {k: v for k, v in msgspec.to_builtins(recipe).items() if v and k not in ("kind", "input")}
+        words = ", ".join(f"{k} {':'.join(map(digest.number, v)) if isinstance(v, (list, tuple)) else v}" for k, v in facts.items())
+        lines.append(f"{recipe.input} from {'an image' if isinstance(recipe, ImageRecipe) else 'a sound'}: {words}")
+        if isinstance(recipe, ImageRecipe):
+            mean, normal = (", ".join(f"{v:.9g}" for v in figures) for figures in (recipe.mnn_mean, recipe.mnn_normal))
+            lines.append(f"the same by MNN ImageProcess: destFormat {recipe.channels.upper()}, mean [{mean}], normal [{normal}]")
+    return [_harmless(line) for line in lines]
+
+
+def _recipes(manifest: Manifest) -> list[Recipe]:
+    try:
+        return msgspec.convert(manifest.source.options.get("preprocess", []), list[Recipe])
+    except msgspec.ValidationError:  # written by somebody else
+        return []
+
+
+def _harmless(text: str) -> str:
+    return re.sub(r"[^\w .,:+\[\]-]", "_", text, flags=re.ASCII)
 
 
 def _example_sizes(manifest: Manifest) -> dict[str, int]:
@@ -115,7 +143,7 @@ def _remark(tensor: TensorRecord) -> str:
         parts.append(f"values {digest.number(tensor.range[0])} to {digest.number(tensor.range[1])}")
     if tensor.mnn_dtype != tensor.dtype:
         parts.append(f"{tensor.dtype} in the source")
-    return re.sub(r"[^\w .,+\[\]-]", "_", ", ".join(parts), flags=re.ASCII)
+    return _harmless(", ".join(parts))
 
 
 def _identifiers(role: str, tensors: Iterable[TensorRecord]) -> list[str]:

@@ -20,7 +20,9 @@ from mnnprep.cli.main import echo_json
 @click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as 'x=float32[batch,3,224,224]'; a name is a dynamic dimension.")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=MIN:MAX", help="The range of a dynamic dimension.")
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="The values an input takes.")
-@click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: an .npz by input names, an .npy, or a directory of them.")
+@click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: .npz, .npy, .jpg, .png or .wav, or a directory of them.")
+@click.option("--preprocess", multiple=True, metavar="SPEC", help="How an image or a .wav becomes an input, as 'size=256,crop=224,scale=255'.")
+@click.option("--sample-limit", default=64, show_default=True, type=click.IntRange(1), help="The most sample files to take, evenly spaced by name.")
 @click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
 @click.option("--signature", default="", metavar="NAME", help="The signature of a SavedModel (default: serving_default).")
 @click.option("--outputs", default="", metavar="NODE,NODE", help="The output nodes of a TensorFlow graph or TF1 checkpoint.")
@@ -30,6 +32,7 @@ from mnnprep.cli.main import echo_json
 @click.option("--fp16", is_flag=True, help="Keep the converted model's weights as float16.")
 @click.option("--weight-bits", default=None, type=click.Choice(["8", "4"]), help="Keep the converted model's weights as integers of 8 or 4 bits.")
 @click.option("--budget", default=None, type=float, metavar="DB", help="The least SQNR accepted with --fp16 (default 50) or --weight-bits (30).")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME[=VALUE]", help="top1, top5, cosine, sqnr, mse, iou or file.py:function.")
 @click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
 @click.option("--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: no limit).")
@@ -39,9 +42,9 @@ from mnnprep.cli.main import echo_json
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
-    ranges: tuple[str, ...], samples: str, factory_args: tuple[str, ...], signature: str, outputs: str, precision: str | None, seed: int,
-    static: bool, fp16: bool, weight_bits: str | None, budget: float | None, mnnconvert: str, timeout: float, memory: str,
-    proof_memory: str, trust: bool, force: bool, as_json: bool,
+    ranges: tuple[str, ...], samples: str, preprocess: tuple[str, ...], sample_limit: int, factory_args: tuple[str, ...], signature: str,
+    outputs: str, precision: str | None, seed: int, static: bool, fp16: bool, weight_bits: str | None, budget: float | None,
+    metrics: tuple[str, ...], mnnconvert: str, timeout: float, memory: str, proof_memory: str, trust: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
 
@@ -51,15 +54,17 @@ def command(
     """
     from pathlib import Path
 
+    from mnnprep.core.metrics import make_metrics
     from mnnprep.core.request import Limits, Request, make_precision, make_wants, parse_factory_args, parse_size
     from mnnprep.pipeline.prepare import prepare
 
     limits = Limits(timeout=timeout, memory=parse_size(memory or "0"), proof_memory=parse_size(proof_memory or "0"))
     request = Request(
-        source=source, weights=weights, to=to, method=method, opset=opset, wants=make_wants(inputs, dims, ranges, samples, seed),
-        factory_args=parse_factory_args(factory_args), trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
-        limits=limits, precision=make_precision(fp16, int(weight_bits or 0), budget),
-        static=static, signature=signature, outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
+        source=source, weights=weights, to=to, method=method, opset=opset,
+        wants=make_wants(inputs, dims, ranges, samples, seed, preprocess, sample_limit), factory_args=parse_factory_args(factory_args),
+        trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "", limits=limits,
+        precision=make_precision(fp16, int(weight_bits or 0), budget), static=static, metrics=make_metrics(metrics), signature=signature,
+        outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
     )  # fmt: skip
     started = time.monotonic()
     manifest = prepare(request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True))

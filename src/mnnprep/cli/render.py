@@ -36,6 +36,8 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _attempts(console, manifest)
     _errors(console, manifest.evidence)
     _sizes(console, manifest)
+    _metrics(console, manifest.evidence)
+    _samples(console, manifest.evidence)
     _precision(console, manifest.evidence)
     _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims)))
     rows = [(digest.plain(f.path), digest.size_text(f.size)) for f in _headliners(manifest)]
@@ -54,6 +56,7 @@ def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Che
     rows = [(_status(c.status), digest.plain(c.check), digest.plain(c.subject)) for c in evidence]
     _section(console, "checks", _table(["", "", ""], rows))
     _errors(console, evidence)
+    _metrics(console, evidence)
     _obstacles(console, digest.obstacles(evidence))
 
 
@@ -80,6 +83,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
         "errors, worst over the cases",
         _table(["", ">", ">", ">", ">"], errors, ["output", "max abs", "max rel", "cosine", "tolerance used"]),
     )
+    _metrics(console, found.evidence)
     for check in found.evidence:
         if check.status is not Status.PASSED:
             console.print()
@@ -162,6 +166,30 @@ def _sizes(console: Console, manifest: Manifest) -> None:
     if rows:
         head = ["dimension", "size", "artifact", "MNN", ""]
         _section(console, "tolerance used, per size", _table(["", ">", ">", ">", ""], rows, head))
+
+
+def _metrics(console: Console, evidence: Sequence[Check]) -> None:
+    """The task metrics, where any were asked for."""
+    measures = digest.measures(evidence)
+    places = [where for where in digest.MEASURED_IN if any(where in m.values for m in measures)]
+    rows: list[tuple[RenderableType, ...]] = [
+        (digest.plain(m.name), *(m.values.get(where, "–") for where in places), m.wanted or "–", digest.plain(m.inputs), _status(m.status))
+        for m in measures
+    ]
+    if rows:
+        _section(console, "task metrics", _table(["", *[">"] * len(places), ">", "", ""], rows, ["metric", *places, "wanted", "over", ""]))
+    for m in (m for m in measures if m.status is Status.NOT_RUN):
+        console.print(_text(f"  {m.name}: {m.reason}"), soft_wrap=True)
+
+
+def _samples(console: Console, evidence: Sequence[Check]) -> None:
+    """Which real inputs were taken, and the values in them."""
+    for check in (c for c in evidence if c.check == "samples"):
+        facts = {"cases": f"{check.numbers.get('cases', 0)} from {check.numbers.get('taken', 0)} of {check.numbers.get('files', 0)} files"}
+        facts |= {name.removeprefix("range:"): f"{value}" for name, value in check.numbers.items() if name.startswith("range:")}
+        _section(console, "real inputs", _pairs({digest.plain(k): digest.plain(v) for k, v in facts.items()}))
+        if check.reason:
+            console.print(_text(f"  {check.reason}"), soft_wrap=True)
 
 
 def _precision(console: Console, evidence: Sequence[Check]) -> None:

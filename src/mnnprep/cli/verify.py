@@ -9,16 +9,18 @@ from mnnprep.cli.main import echo_json
 
 @click.command("verify")
 @click.argument("bundle")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME[=VALUE]", help="A task metric more, or the code of one that the bundle names.")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(bundle: str, timeout: float, as_json: bool) -> int:
+def command(bundle: str, metrics: tuple[str, ...], timeout: float, as_json: bool) -> int:
     """Prove BUNDLE again from itself alone: hashes, and MNN on the stored cases against the stored references."""
     from pathlib import Path
 
+    from mnnprep.core.metrics import make_metrics
     from mnnprep.core.request import Limits
     from mnnprep.pipeline.verify import verify
 
-    found = verify(Path(bundle), limits=Limits(timeout=timeout), tell=lambda text: click.echo(text, err=True))
+    found = verify(Path(bundle), metrics=make_metrics(metrics), limits=Limits(timeout=timeout), tell=lambda text: click.echo(text, err=True))
     if as_json:
         echo_json(found)
     else:

@@ -7,19 +7,20 @@ from pathlib import Path
 from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, load_arrays
+from mnnprep.core.samples import ORIGIN
 from mnnprep.errors import RefusedError
 
 
-def given_outputs(path: str) -> dict[str, Arrays]:
-    """The outputs that samples bring along (``outputs/NAME`` in an ``.npz``), by the sample's file name."""
+def given_outputs(path: str, names: list[str]) -> dict[str, Arrays]:
+    """The outputs that the samples *names* at *path* bring along (``outputs/NAME`` in an ``.npz``), by the sample's name."""
     root = Path(path)
-    files = sorted(root.iterdir()) if root.is_dir() else [root]
     found = {}
-    for file in files:
-        if file.suffix == ".npz":
+    for name in names:
+        file = root / name if root.is_dir() else root
+        if file.suffix.lower() == ".npz" and file.is_file():
             arrays = {n.removeprefix("outputs/"): a for n, a in load_arrays(file).items() if n.startswith("outputs/")}
             if arrays:
-                found[file.name] = arrays
+                found[name] = arrays
     return found
 
 
@@ -28,9 +29,10 @@ def compare_given(path: str, computed: list[tuple[str, Arrays]]) -> list[Check]:
 
     Raises RefusedError where they differ: the source is then not the model that they were computed with, and nothing is worth preparing.
     """
-    given = given_outputs(path) if path else {}
+    samples = [origin.removeprefix(ORIGIN) for origin, _ in computed if origin.startswith(ORIGIN)]
+    given = given_outputs(path, samples) if path else {}
     for index, (origin, ours) in enumerate(computed):
-        name = origin.removeprefix("samples ")
+        name = origin.removeprefix(ORIGIN)
         outputs = given.get(name, {})
         references = {n: a for n, a in outputs.items() if n in ours}
         errors = compare_outputs(index, references, {n: ours[n] for n in references}, Tolerance())

@@ -1,20 +1,17 @@
-"""Making input arrays: from samples on disk, or synthesized from a specification with a seed."""
+"""Making input arrays: synthesized from a specification with a seed (real ones: `core/samples.py`)."""
 
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.files import Arrays, load_arrays
+from mnnprep.core.files import Arrays
 from mnnprep.core.signature import TensorSpec
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import UsageError
 
 Range = tuple[float, float]
 
@@ -71,72 +68,6 @@ def check_range(spec: TensorSpec, interval: Range) -> None:
         raise UsageError(
             f"--range gives {spec.name} values that its dtype does not have", seen=f"{low:g}:{high:g}", next=f"{spec.dtype} holds {held}"
         )
-
-
-def read_samples(path: str, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
-    """The samples under *path*, each with its name: an ``.npz`` by input names, an ``.npy`` for a net
-    with one input, or a directory of those (in the order of their names).
-
-    Raises:
-        UsageError: nothing there, an unknown name, a shape or dtype that doesn't fit.
-        RefusedError: a file that can't be read as arrays.
-    """
-    root = Path(path)
-    if not root.exists():
-        raise UsageError("there are no samples at this path", seen=path, next="give an .npz, an .npy or a directory of them to --samples")
-    files = sorted(f for f in root.iterdir() if f.suffix in (".npz", ".npy")) if root.is_dir() else [root]
-    if not files:
-        raise UsageError("this directory holds no .npz or .npy file", seen=path, next="write one .npz per sample, with an array per input name")
-    return [(file.name, _fit(file, _read_arrays(file, specs), specs)) for file in files]
-
-
-def _read_arrays(file: Path, specs: tuple[TensorSpec, ...]) -> Arrays:
-    try:
-        if file.suffix == ".npz":
-            arrays = load_arrays(file)
-            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-                raise ValueError("an entry is no array")
-            return {name.removeprefix("inputs/"): array for name, array in arrays.items() if not name.startswith("outputs/")}
-        if file.suffix != ".npy":
-            raise UsageError("samples are .npz or .npy files", seen=file.name, next="save the arrays with numpy.savez")
-        array = np.load(file, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("it holds several arrays; name it .npz")
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise RefusedError("a sample could not be read as arrays", seen=f"{file.name}: {error}", next="write it again with numpy.savez") from error
-    if len(specs) != 1:
-        raise UsageError(
-            "an .npy sample fits only a net with one input", seen=f"{file.name}, and {len(specs)} inputs",
-            next="save an .npz with the arrays " + ", ".join(s.name for s in specs),
-        )  # fmt: skip
-    return {specs[0].name: array}
-
-
-def _fit(file: Path, arrays: Arrays, specs: tuple[TensorSpec, ...]) -> Arrays:
-    names = [s.name for s in specs]
-    if set(arrays) != set(names):
-        raise UsageError(
-            "a sample's arrays are not the model's inputs", seen=f"{file.name}: {', '.join(arrays)}", next="name them " + ", ".join(names)
-        )
-    fitted: Arrays = {}
-    for spec in specs:
-        array = arrays[spec.name]
-        if array.ndim != len(spec.shape) or any(isinstance(e, int) and e != n for e, n in zip(spec.shape, array.shape, strict=False)):
-            raise UsageError(
-                f"a sample's {spec.name} has another shape than the model takes", seen=f"{file.name}: {list(array.shape)}", next=f"give {spec}"
-            )
-        if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
-            raise UsageError(
-                f"a sample's {spec.name} has another dtype than the model takes", seen=f"{file.name}: {array.dtype}", next=f"give {spec}"
-            )
-        with np.errstate(over="ignore"):
-            fitted[spec.name] = array.astype(spec.dtype)
-        if array.dtype.kind in "iu" and np.dtype(spec.dtype).kind in "iu" and not np.array_equal(fitted[spec.name], array):
-            raise UsageError(
-                f"a sample's {spec.name} holds values that its dtype does not have", seen=f"{file.name}: {array.min()} to {array.max()}",
-                next=f"give {spec}",
-            )  # fmt: skip
-    return fitted
 
 
 def sizes_of(arrays: Mapping[str, npt.NDArray[Any]], specs: tuple[TensorSpec, ...], label: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ import msgspec
 from mnnprep.core.constraints import Constraint
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef
+from mnnprep.core.preprocess import Recipe
 from mnnprep.core.signature import Dim, Signature, TensorSpec
 
 
@@ -35,14 +36,20 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     lean: bool = False
 
 
+DEFAULT_SAMPLE_LIMIT = 64
+
+
 class Wants(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user declares about the inputs."""
+    """What the user declares about the inputs. ``samples`` is a path (see `core/samples.py`), of whose files at most
+    ``sample_limit`` are taken; ``preprocess`` says how an image or a sound becomes an input, one of each at most."""
 
     inputs: tuple[TensorSpec, ...] = ()
     dims: tuple[Dim, ...] = ()
     ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     samples: str = ""
     seed: int = 0
+    preprocess: tuple[Recipe, ...] = ()
+    sample_limit: int = DEFAULT_SAMPLE_LIMIT
 
 
 class CaseFile(msgspec.Struct, frozen=True, kw_only=True):

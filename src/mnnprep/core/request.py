@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.core.compare import HALF_SQNR, QUANTIZED_SQNR
-from mnnprep.core.messages import Wants
+from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT, Wants
+from mnnprep.core.metrics import Metric
+from mnnprep.core.preprocess import parse_preprocess
 from mnnprep.core.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
 from mnnprep.errors import UsageError
 
@@ -92,13 +94,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     precision: Precision = Precision()
     static: bool = False
+    metrics: tuple[Metric, ...] = ()
     signature: str = ""
     outputs: tuple[str, ...] = ()
     tflite_precision: str = ""
 
 
-def make_wants(inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0) -> Wants:
-    """The text forms of ``--input``, ``--dim``, ``--range`` as :class:`Wants`. Raises UsageError."""
+def make_wants(
+    inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0,
+    preprocess: tuple[str, ...] = (), sample_limit: int = DEFAULT_SAMPLE_LIMIT,
+) -> Wants:  # fmt: skip
+    """The text forms of ``--input``, ``--dim``, ``--range``, ``--preprocess`` as :class:`Wants`. Raises UsageError."""
     specs = tuple(parse_input(text) for text in inputs)
     _unique("--input", [s.name for s in specs])
     parsed = tuple(parse_dim(text) for text in dims)
@@ -108,7 +114,21 @@ def make_wants(inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges:
     _check_dims(specs, parsed)
     if seed < 0:
         raise UsageError("a seed is below 0", seen=str(seed), next="give a whole number from 0 on")
-    return Wants(inputs=specs, dims=parsed, ranges=dict(intervals), samples=str(Path(samples).absolute()) if samples else "", seed=seed)
+    recipes = tuple(parse_preprocess(text) for text in preprocess)
+    kinds = [type(recipe) for recipe in recipes]
+    if len(set(kinds)) < len(kinds):
+        raise UsageError(
+            "--preprocess is given twice for one kind of file", seen=" and ".join(preprocess),
+            next="give it once for images and once for sounds; where files fill several inputs, write an .npz per sample",
+        )  # fmt: skip
+    if recipes and not samples:
+        raise UsageError("--preprocess goes with --samples", seen=preprocess[0], next="give the images or sounds with --samples DIR")
+    if sample_limit < 1:
+        raise UsageError("--sample-limit takes no sample", seen=str(sample_limit), next="give a number from 1 on")
+    return Wants(
+        inputs=specs, dims=parsed, ranges=dict(intervals), samples=str(Path(samples).absolute()) if samples else "", seed=seed,
+        preprocess=recipes, sample_limit=sample_limit,
+    )  # fmt: skip
 
 
 def _unique(option: str, names: list[str]) -> None:

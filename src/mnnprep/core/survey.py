@@ -21,9 +21,10 @@ from mnnprep.core.constraints import discover
 from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import Arrays, file_ref, save_arrays
 from mnnprep.core.given import compare_given
-from mnnprep.core.inputs import Range, check_range, is_mask, read_samples, sizes_of, synthesize
+from mnnprep.core.inputs import Range, check_range, is_mask, sizes_of, synthesize
 from mnnprep.core.messages import CaseFile, Sweep, Wants
 from mnnprep.core.net import Case, Net, Refused
+from mnnprep.core.samples import read_samples, real_inputs, sample_checks
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
 from mnnprep.core.sizes import base_sizes, batch_dims, runs, sweep_sizes
 from mnnprep.errors import RefusedError, UsageError
@@ -116,7 +117,7 @@ def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = (), o
     """
     specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
-    ranges = _sample_ranges(samples, specs) | ranges
+    ranges = _sample_ranges(samples, real_inputs(wants, specs)) | ranges
     source, net = net, _Remembering(net)
     base = base_sizes(net, specs, dims, ranges, samples)
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
@@ -130,7 +131,7 @@ def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = (), o
             raise UsageError(
                 "the source does not take a sample", seen=f"{name}: {error}", next="give inputs that the source computes with, or mend it"
             ) from error
-    given = compare_given(wants.samples, [(c.origin, c.outputs) for c in cases])
+    given = [*compare_given(wants.samples, [(c.origin, c.outputs) for c in cases]), *sample_checks(wants, specs, samples)]
     seeds = range(wants.seed, wants.seed + (LEAST_CASES if not dims else 2))
     cases += _synthesized(net, specs, base, seeds, ranges, enough=len(cases) >= LEAST_CASES)
     out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
@@ -171,7 +172,7 @@ def base_case(net: Net, wants: Wants) -> Arrays:
     """The inputs an export is made with: those of the survey's first synthesized case, or the first sample."""
     specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
-    ranges = _sample_ranges(samples, specs) | ranges
+    ranges = _sample_ranges(samples, real_inputs(wants, specs)) | ranges
     base = base_sizes(net, specs, dims, ranges, samples)
     if samples and not dims:
         return samples[0][1]
@@ -199,7 +200,7 @@ def _samples(net: Net, wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tupl
     """The real inputs, each with its origin: the source's own example, then the user's samples."""
     example = net.example
     own = [("the source's example", example)] if example and _fits(example, specs, wants.dims) else []
-    return own + [(f"samples {name}", arrays) for name, arrays in (read_samples(wants.samples, specs) if wants.samples else [])]
+    return own + [(f"samples {name}", arrays) for name, arrays in (read_samples(wants, specs) if wants.samples else [])]
 
 
 def _fits(arrays: Arrays, specs: tuple[TensorSpec, ...], declared: tuple[Dim, ...]) -> bool:

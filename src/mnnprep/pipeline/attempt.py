@@ -16,6 +16,7 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import CaseFile, CoverageJob, Exported, ExportJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
+from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
@@ -28,6 +29,7 @@ from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
 from mnnprep.mnn.torch_frontend import registered_check
 from mnnprep.pipeline.culprit import named, shown, smallest_part
+from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
@@ -68,6 +70,7 @@ class Tried:
     hints: dict[str, int] = field(default_factory=dict)
     ran: Ran | None = None  # in MNN
     stumble: str = ""  # why the conversion failed, where that names no node
+    artifact_ran: Ran | None = None
 
     def status(self, name: str) -> Status | None:
         """The status of a check, None where it was not asked."""
@@ -113,6 +116,7 @@ class Judge:
         tell: Tell,
         precision: Precision | None = None,
         static: bool = False,
+        metrics: tuple[Metric, ...] = (),
     ) -> None:
         self.workers = workers
         self.survey = survey
@@ -123,6 +127,7 @@ class Judge:
         self.tolerance = Tolerance(noise=survey.noise)
         self.precision = precision or Precision()
         self.static = static
+        self.metrics = metrics
         self.mnn_tolerance = Tolerance(noise=survey.noise, sqnr_db=self.precision.sqnr_db)
 
     def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
@@ -220,6 +225,8 @@ class Judge:
         mnn = self._mnn_checks(tried, converting)
         if mnn is not None and mnn.status is Status.PASSED and self.survey.signature.dims:
             tried.checks.append(self._session_check(tried))
+        runs = {"artifact": tried.artifact_ran, "MNN": tried.ran}
+        tried.checks += metric_checks(self.workers, self.metrics, self.survey.cases, runs, self.survey.checks)
         checks, tried.proven_sizes = dimension_checks(self.survey, {"the artifact": artifact, "MNN": mnn})
         tried.checks += checks
 
@@ -257,6 +264,7 @@ class Judge:
             ]
             return None
         tried.checks.append(passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}))
+        tried.artifact_ran = ran
         check = self._compare("artifact_compare", ran, {}, self.tolerance)
         tried.checks.append(check)
         return check

@@ -13,6 +13,8 @@ from mnnprep.core.compare import Array, Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import Ran, Replayed, ReplayJob, Source, Survey, SurveyJob, Wants
+from mnnprep.core.metrics import CHECK as METRIC
+from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError, UsageError
@@ -20,6 +22,7 @@ from mnnprep.formats.plans import Plan, plan_of
 from mnnprep.formats.table import FACTORIES
 from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.attempt import describe
+from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.prepare import refusal
 from mnnprep.pipeline.resolve import looks_like_factory, resolve
 from mnnprep.pipeline.workers import Workers
@@ -45,7 +48,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare(
     first: str, second: str, *, wants: Wants | None = None, limits: Limits | None = None, trust: bool = False, signature: str = "",
-    outputs: tuple[str, ...] = (), tell: Tell = lambda _: None,
+    outputs: tuple[str, ...] = (), metrics: tuple[Metric, ...] = (), tell: Tell = lambda _: None,
 ) -> Comparison:  # fmt: skip
     """Run *first* as the reference on cases made for it, then *second* on the same inputs.
 
@@ -67,7 +70,7 @@ def compare(
         survey = _survey(workers, plans[0], sources[0], wants)
         tell("running the second model on the same cases")
         replayed = _replay(workers, plans[1], sources[1], wants, survey)
-        return _judge(workers, survey, replayed, (sources[0].kind, sources[1].kind))
+        return _judge(workers, survey, replayed, (sources[0].kind, sources[1].kind), metrics)
 
 
 def _source(text: str, trust: bool, signature: str, outputs: tuple[str, ...]) -> Source:
@@ -100,7 +103,7 @@ def _replay(workers: Workers, plan: Plan, source: Source, wants: Wants, survey: 
         raise RefusedError(f"the second model {describe(failure)}", seen=failure.log[-500:], next="run it on its own first") from failure
 
 
-def _judge(workers: Workers, survey: Survey, replayed: Replayed, kinds: tuple[str, str]) -> Comparison:
+def _judge(workers: Workers, survey: Survey, replayed: Replayed, kinds: tuple[str, str], metrics: tuple[Metric, ...]) -> Comparison:
     tolerance = Tolerance(noise=survey.noise)
     case = next((c for c in survey.cases if str(c.index) in replayed.ran.outputs), None)
     names: dict[str, str] = {}
@@ -110,15 +113,17 @@ def _judge(workers: Workers, survey: Survey, replayed: Replayed, kinds: tuple[st
     ran = _renamed(replayed.ran, names, workers.directory("renamed"))
     check = compare_run(CHECK, survey.cases, ran, tolerance, {})
     evidence = [*(c for c in survey.checks if c.check in ("determinism", "vacuity", "noise")), check]
+    evidence += metric_checks(workers, metrics, survey.cases, {"second": ran}, survey.checks)
     return Comparison(
         first=kinds[0], second=kinds[1], verdict=_verdict(evidence), inputs=replayed.inputs, outputs=names, matched=matched, evidence=evidence
     )  # fmt: skip
 
 
 def _verdict(evidence: list[Check]) -> Verdict:
-    if any(c.check == CHECK and c.status is Status.FAILED for c in evidence):
+    required = [c for c in evidence if c.required]
+    if any(c.status is Status.FAILED and (c.check == CHECK or c.check.startswith(METRIC)) for c in required):
         return Verdict.DIFFERS
-    return Verdict.PROVEN if all(c.status is Status.PASSED for c in evidence) else Verdict.UNPROVEN
+    return Verdict.PROVEN if all(c.status is Status.PASSED for c in required) else Verdict.UNPROVEN
 
 
 def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[str, str]]:

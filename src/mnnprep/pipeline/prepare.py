@@ -89,7 +89,15 @@ def prepare_source(
             raise refusal(failure) from failure
         _require_one_size(request, survey)
         judge = Judge(
-            workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static
+            workers,
+            survey,
+            source,
+            private=private,
+            mnnconvert=request.mnnconvert,
+            tell=tell,
+            precision=request.precision,
+            static=request.static,
+            metrics=request.metrics,
         )
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):

@@ -27,8 +27,12 @@ from mnnprep.bundle.manifest import (
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Verdict
 from mnnprep.core.files import load_arrays, sha256
-from mnnprep.core.messages import Source, Survey
+from mnnprep.core.media import input_of
+from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT, Source, Survey, Wants
+from mnnprep.core.metrics import recorded
+from mnnprep.core.preprocess import ImageRecipe, Recipe
 from mnnprep.core.request import Request
+from mnnprep.core.samples import sample_files
 from mnnprep.core.signature import TensorSpec
 from mnnprep.formats.plans import Plan
 from mnnprep.formats.table import FACTORIES
@@ -61,7 +65,7 @@ def write_bundle(
                 kind=source.kind,
                 framework=plan.framework,
                 files=source_files(source),
-                options=_options(request, source),
+                options=_options(request, source, survey),
                 parameters=survey.parameters,
             ),
             artifact=ArtifactRecord(
@@ -80,6 +84,7 @@ def write_bundle(
             evidence=best.checks,
             tools=_tools(plan, request, best),
             runtime=RuntimeRecord(hints=best.hints),
+            metrics=recorded(request.metrics),
         )
         return writer.finish(directory, _scrubbed(manifest, source, scratch))
 
@@ -137,7 +142,7 @@ def _attempts(history: list[Tried], best: Tried) -> list[AttemptRecord]:
     return records
 
 
-def _options(request: Request, source: Source) -> dict[str, Any]:
+def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]:
     """What was asked for, without a path: files are in ``source.files`` by their hashes."""
     wants = request.wants
     options: dict[str, Any] = {
@@ -148,11 +153,15 @@ def _options(request: Request, source: Source) -> dict[str, Any]:
         "dims": [f"{d.name}={d.min}:{d.max}" for d in wants.dims],
         "ranges": {n: list(r) for n, r in wants.ranges.items()},
         "seed": wants.seed,
-        "samples": _samples(wants.samples),
+        "samples": _samples(wants),
         "factory_args": source.factory_args,
         "trust": request.trust,
         "mnnconvert": sha256(request.mnnconvert) if request.mnnconvert else "",
     }
+    if wants.samples and wants.sample_limit != DEFAULT_SAMPLE_LIMIT:
+        options["sample_limit"] = wants.sample_limit
+    if wants.preprocess:
+        options["preprocess"] = [_recipe(recipe, input_of(recipe, survey.signature.inputs).name) for recipe in wants.preprocess]
     if request.static:
         options["static"] = True
     if request.precision.reduced:
@@ -165,12 +174,17 @@ def _options(request: Request, source: Source) -> dict[str, Any]:
     return options
 
 
-def _samples(path: str) -> list[str]:
+def _samples(wants: Wants) -> list[str]:
     """The sha256 of every sample file, in the order they were taken."""
-    if not path:
-        return []
-    root = Path(path)
-    return [sha256(f) for f in (sorted(f for f in root.iterdir() if f.suffix in (".npz", ".npy")) if root.is_dir() else [root])]
+    return [sha256(file) for _, file in sample_files(wants.samples, wants.sample_limit).taken] if wants.samples else []
+
+
+def _recipe(recipe: Recipe, name: str) -> dict[str, Any]:
+    """A ``--preprocess`` in full, with the input that it fills; an image's with the figures that MNN's ImageProcess takes for the same."""
+    plain: dict[str, Any] = msgspec.to_builtins(recipe) | {"input": name}
+    if isinstance(recipe, ImageRecipe):
+        plain |= {"mnn_mean": recipe.mnn_mean, "mnn_normal": recipe.mnn_normal}
+    return plain
 
 
 def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
@@ -181,6 +195,8 @@ def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
         names |= {"tf2onnx", "tensorflow"}
     if best.exported.format == "tflite":
         names |= {"ai_edge_litert"}
+    if any(isinstance(recipe, ImageRecipe) for recipe in request.wants.preprocess):
+        names |= {"PIL"}
     versions = {name: deps.version(name) for name in sorted(names)}
     tools = {name: version for name, version in versions.items() if version} | {"mnnprep": __version__, "python": platform.python_version()}
     if request.mnnconvert and best.converter_version:

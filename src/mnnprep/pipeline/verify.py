@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -13,13 +13,15 @@ from mnnprep.bundle.manifest import BundleFile, Manifest, TensorRecord, read_man
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.core.messages import CaseFile, Ran, RunJob
+from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits
 from mnnprep.core.signature import Signature, TensorSpec
-from mnnprep.errors import RefusedError
+from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
 from mnnprep.pipeline.attempt import MNN_PRELOAD, MNN_RUN, describe
+from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run, repeated
 
@@ -35,22 +37,31 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     evidence: list[Check]
 
 
-def verify(bundle: Path, *, limits: Limits | None = None, tell: Tell = lambda _: None) -> Verification:
+def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | None = None, tell: Tell = lambda _: None) -> Verification:
     """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
 
     The artifact is run again too, where its runtime is installed.  ``proven`` needs that all hold and
-    that the bundle was proven when it was made.
+    that the bundle was proven when it was made.  Task metrics that the bundle was made with are measured
+    again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
+    check is not run.  Other *metrics* are measured as well.
 
     Raises:
         UsageError: there is no bundle at this path.
+        UsageError: one of *metrics* has other code or another threshold than the bundle was made with.
         RefusedError: its manifest can't be read, or names files outside the bundle.
     """
     manifest = read_manifest(bundle)
+    wanted = known_metrics(manifest.metrics, metrics)
     tell("checking the hashes")
     checks = [_hashes(bundle, manifest)]
     intact = checks[0].status is Status.PASSED
     with Workers(limits or Limits()) as workers:
-        checks += [_artifact(workers, bundle, manifest, intact, tell), _mnn(workers, bundle, manifest, intact, tell)]
+        artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
+        mnn, mnn_ran = _mnn(workers, bundle, manifest, intact, tell)
+        runs = {"artifact": artifact_ran, "MNN": mnn_ran}
+        if artifact.status is Status.NOT_RUN:  # its runtime is not installed: what was proven is MNN's model
+            del runs["artifact"]
+        checks += [artifact, mnn, *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence)]
     return Verification(bundle=str(bundle), verdict=_verdict(checks, concluded(manifest)), recorded=manifest.verdict, evidence=checks)
 
 
@@ -91,14 +102,37 @@ def _specs(tensors: list[TensorRecord]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(t.name, t.dtype, tuple(t.shape)) for t in tensors)
 
 
-def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> Check:
+def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> list[Metric]:
+    """The metrics to measure: those the bundle was made with, their functions found among the *given* ones, and the other given ones.
+
+    Raises UsageError where a given one is not the one of the bundle.
+    """
+    by_name = {metric.name: metric for metric in given}
+    found = []
+    for metric in made_with:
+        mine = by_name.pop(metric.name, None)
+        if mine is not None and mine.sha256 != metric.sha256:
+            raise UsageError(
+                "a --metric has other code than the bundle was made with", seen=f"{metric.name}: sha256 {mine.sha256}, not {metric.sha256}",
+                next="give the function as it was, or name it differently",
+            )  # fmt: skip
+        if mine is not None and mine.threshold not in (None, metric.threshold):
+            raise UsageError(
+                "a --metric has another value than the bundle was made with", seen=f"{metric.name}: {mine.wanted()}, not {metric.wanted() or 'any'}",
+                next="leave the value out",
+            )  # fmt: skip
+        found.append(msgspec.structs.replace(metric, function=mine.function if mine is not None else ""))
+    return [*found, *by_name.values()]
+
+
+def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> tuple[Check, Ran | None]:
     kind = ARTIFACTS.get(manifest.artifact.format)
     if kind is None or not deps.installed(kind.runtime):
-        return not_run("artifact_compare", f"{kind.runtime if kind else manifest.artifact.format} is not installed", required=False)
+        return not_run("artifact_compare", f"{kind.runtime if kind else manifest.artifact.format} is not installed", required=False), None
     if not intact:
-        return not_run("artifact_compare", "the bundle's files are not those that were proven", required=False)
+        return not_run("artifact_compare", "the bundle's files are not those that were proven", required=False), None
     if not manifest.cases:
-        return not_run("artifact_compare", "the bundle holds no cases", required=False)
+        return not_run("artifact_compare", "the bundle holds no cases", required=False), None
     tell(f"running the artifact in {kind.runtime}")
     job = RunJob(
         model=str(bundle.resolve() / manifest.artifact.files[0].path), cases=_cases(bundle, manifest),
@@ -107,16 +141,16 @@ def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, 
     try:
         ran = workers.run(kind.preload, kind.run, job, Ran)
     except StepFailed as failure:
-        return failed("artifact_compare", describe(failure))
+        return failed("artifact_compare", describe(failure)), None
     tolerance = msgspec.structs.replace(manifest.tolerance, sqnr_db=manifest.artifact.sqnr_db)  # the artifact's own, not the converted model's
-    return compare_run("artifact_compare", job.cases, ran, tolerance, {})
+    return compare_run("artifact_compare", job.cases, ran, tolerance, {}), ran
 
 
-def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> Check:
+def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> tuple[Check, Ran | None]:
     if manifest.mnn is None:
-        return not_run("mnn_compare", "the bundle holds no converted model")
+        return not_run("mnn_compare", "the bundle holds no converted model"), None
     if not intact:
-        return not_run("mnn_compare", "the bundle's files are not those that were proven")
+        return not_run("mnn_compare", "the bundle's files are not those that were proven"), None
     tell("running it in MNN, twice")
     signature = manifest.signature
     runs = [
@@ -133,7 +167,6 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
     try:
         first, second = (run.result().value for run in runs)
     except StepFailed as failure:
-        return failed("mnn_compare", f"MNN's runtime {describe(failure)}")
-    return repeated(
-        compare_run("mnn_compare", _cases(bundle, manifest), first, manifest.tolerance, NARROWED_OUTPUTS), first, second, manifest.tolerance
-    )
+        return failed("mnn_compare", f"MNN's runtime {describe(failure)}"), None
+    check = compare_run("mnn_compare", _cases(bundle, manifest), first, manifest.tolerance, NARROWED_OUTPUTS)
+    return repeated(check, first, second, manifest.tolerance), first

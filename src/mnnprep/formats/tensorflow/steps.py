@@ -9,10 +9,10 @@ import numpy as np
 
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.inputs import read_samples
 from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
+from mnnprep.core.samples import read_samples
 from mnnprep.core.survey import declare, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.formats.onnx import graph as onnx_graph
@@ -92,7 +92,7 @@ def _same(skeleton: Skeleton, graph: object) -> bool:
 
 def _samples(job: ExportJob, loaded: Loaded) -> list[Arrays]:
     specs, _, _ = declare(loaded.inputs, job.wants)
-    return [arrays for _, arrays in read_samples(job.wants.samples, specs)] if job.wants.samples else []
+    return [arrays for _, arrays in read_samples(job.wants, specs)] if job.wants.samples else []
 
 
 def run_graph(job: RunJob) -> Ran:

@@ -1,0 +1,81 @@
+"""Task metrics as checks: measured in a worker, each on its own, so that a function of the user's costs at most its own check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mnnprep.core.evidence import Check, Status, failed, not_run, passed
+from mnnprep.core.messages import CaseFile, Ran
+from mnnprep.core.metrics import Metric
+from mnnprep.core.samples import ORIGIN
+from mnnprep.isolate.host import StepFailed
+from mnnprep.pipeline.workers import Workers
+from mnnprep.proof.metrics import Measured, MetricJob
+
+MEASURE = "mnnprep.proof.metrics:measure"
+PRELOAD = ("numpy",)
+HERE = ("mnnprep.proof.metrics",)  # the host of functions that live in this process
+
+
+def metric_checks(
+    workers: Workers, metrics: Iterable[Metric], cases: list[CaseFile], runs: Mapping[str, Ran | None], checks: Iterable[Check] = ()
+) -> list[Check]:
+    """A ``metric:NAME`` check for each of *metrics*: over the real samples where there are any, else over all *cases*.
+
+    *runs* maps where the net ran (``artifact``, ``MNN``) to what it gave, or None where it did not run; *checks* are the source's,
+    of which a failed ``determinism`` leaves nothing to measure. A check is required where its metric has a threshold.
+    """
+    random = any(c.check == "determinism" and c.status is Status.FAILED for c in checks)
+    idle = [where for where, ran in runs.items() if ran is None]
+    real = [case for case in cases if case.origin.startswith(ORIGIN)]
+    found = []
+    for metric in metrics:
+        if random or idle or not runs:
+            why = "the source gives other numbers each time" if random else f"{' and '.join(idle) or 'the net'} did not run"
+            found.append(not_run(metric.check, why, required=metric.threshold is not None, subject=metric.wanted()))
+            continue
+        if metric.own and not metric.function:
+            why = f"its code is not here; give it with --metric (sha256 {metric.sha256 or 'unknown'})"
+            found.append(not_run(metric.check, why, required=metric.threshold is not None, subject=metric.wanted()))
+            continue
+        job = MetricJob(metric=metric, cases=real or cases, runs={where: ran for where, ran in runs.items() if ran is not None})
+        found.append(_judged(metric, _measured(workers, job), len(job.cases), "real" if real else "synthesized"))
+    return found
+
+
+def _measured(workers: Workers, job: MetricJob) -> Measured:
+    preload = PRELOAD
+    if job.metric.function.startswith("live:"):
+        preload = HERE
+        workers.keep_here(preload)
+    try:
+        return workers.run(preload, MEASURE, job, Measured)
+    except StepFailed as failure:
+        return Measured(problem=f"measuring it {failure.reason}" if failure.fate != "error" else failure.reason)
+
+
+def _judged(metric: Metric, measured: Measured, cases: int, inputs: str) -> Check:
+    required = metric.threshold is not None
+    if measured.problem:
+        return not_run(metric.check, measured.problem, required=required, subject=metric.wanted())
+    numbers: dict[str, object] = {"cases": cases, "inputs": inputs}
+    if metric.threshold is not None:
+        numbers["at_most" if metric.at_most else "at_least"] = metric.threshold
+    short = []
+    for where, values in measured.values.items():
+        worst = (max if metric.at_most else min)(values.values(), key=float)
+        numbers[where] = worst
+        if len(values) > 1:
+            numbers |= {f"{where}:{output}": value for output, value in values.items()}
+        if where in measured.extremes:
+            numbers[f"{where}:least"], numbers[f"{where}:most"] = measured.extremes[where]
+        if not metric.reached(float(worst)):
+            short.append(f"{_figure(worst)} in {where}")
+    if short:
+        reason = f"{metric.name} is {' and '.join(short)}, where it must be {metric.wanted()}"
+        return failed(metric.check, reason, required=required, subject=metric.wanted(), numbers=numbers)
+    return passed(metric.check, required=required, subject=metric.wanted(), numbers=numbers)
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
