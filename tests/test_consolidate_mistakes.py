@@ -45,9 +45,9 @@ def good(tmp_path: Path) -> Path:
         ({"a": tensor([1 << 62, 4], 0, 16)}, 16, "takes 73786976294838206464 bytes"),
         ({"a": tensor([1 << 70, 0], 0, 0), "b": tensor([1], 0, 4)}, 4, "not known"),
         ({"a": tensor([4], 0, 16, "F7")}, 16, "not known"),
-        ({"a": {"dtype": "F32", "shape": [1.5], "data_offsets": [0, 6]}}, 6, "truncated, damaged"),
-        (b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', 4, "truncated, damaged"),
-        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 0, "truncated, damaged"),
+        ({"a": {"dtype": "F32", "shape": [1.5], "data_offsets": [0, 6]}}, 6, "truncated or damaged"),
+        (b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', 4, "truncated or damaged"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 0, "truncated or damaged"),
         ({}, 0, "no weights"),
     ],
 )
@@ -56,6 +56,18 @@ def test_a_header_that_lies(header: dict[str, Any] | bytes, data: int, said: str
     assert result.code == 3
     assert said in result.err
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_pickle_that_would_reserve_memory(tmp_path: Path) -> None:
+    import zipfile
+
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bomb/data.pkl", b"\x80\x02}r\xff\xff\xff\x7f.")  # a memo of 2**31 entries
+        archive.writestr("bomb/version", "3")
+    result = call("consolidate", path, "-o", tmp_path / "out")
+    assert result.code == 3
+    assert "memo index" in result.err
 
 
 @pytest.mark.parametrize("name", ["../good.safetensors", "/etc/hostname", "a\0b", "sub/../../good.safetensors", "..", "C:\\good.safetensors"])

@@ -24,10 +24,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from mnnprep.errors import InternalError, RefusedError, UsageError
-from mnnprep.formats.pickles import PickleError, scan_pickle, stored_tensors
-from mnnprep.formats.safetensors_header import read_header
+from mnnprep.formats.pickles import stored_tensors
 from mnnprep.formats.sniff import identify, pickle_globals
 from mnnprep.formats.table import FORMATS, WEIGHTS_ONLY, format_of
+from mnnprep.weights.files import LocalFile
+from mnnprep.weights.opcodes import PickleError, scan_pickle
+from mnnprep.weights.safetensors import read_header
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -108,8 +110,8 @@ class TestKnown:
         data = safetensors_bytes({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "__metadata__": {"a": "b"}}, bytes(8))
         assert identify(write(tmp_path / "w.safetensors", data)) == "safetensors"
         assert identify(write(tmp_path / "w.bin", data)) == "safetensors"
-        header = read_header(tmp_path / "w.bin")
-        assert header.elements == 2
+        header = read_header(LocalFile(tmp_path / "w.bin", "w.bin"))
+        assert [entry.shape for entry in header.tensors.values()] == [(2,)]
         assert header.metadata == {"a": "b"}
 
     def test_tensorflow_and_keras(self, tmp_path: Path) -> None:

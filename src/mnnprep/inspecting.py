@@ -138,10 +138,13 @@ def _read_tflite(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    from mnnprep.formats.safetensors_header import read_header
+    from mnnprep.weights.files import LocalFile
+    from mnnprep.weights.safetensors import read_header
 
-    header = read_header(path)
-    return {"parameters": header.elements, "details": {"tensors": header.tensors, "metadata": header.metadata}}
+    header = read_header(LocalFile(path, path.name))
+    tensors = tuple(TensorInfo(name, entry.dtype, entry.shape) for name, entry in header.tensors.items())
+    parameters = sum(element_count(entry.shape) for entry in header.tensors.values())
+    return {"parameters": parameters, "details": {"tensors": tensors, "metadata": header.metadata}}
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import click
 
 from mnnprep.cli.main import echo_json
+from mnnprep.cli.options import factory_arg, json_manifest
 
 
 @click.command("consolidate")
@@ -17,7 +18,7 @@ from mnnprep.cli.main import echo_json
 @click.option("--at", default="", metavar="KEY", help="The dictionary in the checkpoint to take, such as state_dict or nets.generator.")
 @click.option("--ema", is_flag=True, help="Take averaged weights in place of the raw ones.")
 @click.option("--factory", default="", metavar="SPEC", help="file.py:callable that builds the model: what it does not have is left out.")
-@click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
+@factory_arg
 @click.option("--strip", multiple=True, metavar="PREFIX", help="A prefix to take off the names.")
 @click.option("--rename", multiple=True, metavar="REGEX=>NAME", help="A replacement in the names, in the order given.")
 @click.option("--drop", multiple=True, metavar="REGEX", help="Names to leave out.")
@@ -29,7 +30,7 @@ from mnnprep.cli.main import echo_json
 @click.option("--base", default="", metavar="CKPT", help="The model that a LoRA adapter is merged into.")
 @click.option("--no-hash", is_flag=True, help="Leave the sha256 of inputs and output out: the bytes go from file to file.")
 @click.option("--force", is_flag=True, help="Replace an output that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
+@json_manifest
 def command(
     checkpoint: str, output: str, dry_run: bool, at: str, ema: bool, factory: str, factory_args: tuple[str, ...], strip: tuple[str, ...],
     rename: tuple[str, ...], drop: tuple[str, ...], drop_counters: bool, dtype: str, join: tuple[str, ...], base: str, no_hash: bool,

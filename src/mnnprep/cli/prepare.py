@@ -8,6 +8,7 @@ import time
 import click
 
 from mnnprep.cli.main import echo_json
+from mnnprep.cli.options import factory_arg, json_manifest
 
 
 @click.command("prepare")
@@ -23,7 +24,7 @@ from mnnprep.cli.main import echo_json
 @click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: .npz, .npy, .jpg, .png or .wav, or a directory of them.")
 @click.option("--preprocess", multiple=True, metavar="SPEC", help="How an image or a .wav becomes an input, as 'size=256,crop=224,scale=255'.")
 @click.option("--sample-limit", default=64, show_default=True, type=click.IntRange(1), help="The most sample files to take, evenly spaced by name.")
-@click.option("--factory-arg", "factory_args", multiple=True, metavar="KEY=VALUE", help="An argument for the factory.")
+@factory_arg
 @click.option("--signature", default="", metavar="NAME", help="The signature of a SavedModel (default: serving_default).")
 @click.option("--outputs", default="", metavar="NODE,NODE", help="The output nodes of a TensorFlow graph or TF1 checkpoint.")
 @click.option("--precision", type=click.Choice(["float16", "int8"]), default=None, help="Of a TFLite artifact's weights; int8 needs --samples.")
@@ -39,7 +40,7 @@ from mnnprep.cli.main import echo_json
 @click.option("--proof-memory", default="", metavar="SIZE", help="The same for the proof, where the weights don't fit --memory and are streamed.")
 @click.option("--trust", is_flag=True, help="Let a pickled module execute the code it names.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout.")
+@json_manifest
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
     ranges: tuple[str, ...], samples: str, preprocess: tuple[str, ...], sample_limit: int, factory_args: tuple[str, ...], signature: str,

@@ -187,7 +187,7 @@ def outline(net: Net, wants: Wants) -> Signature:
     """
     specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, wants, specs)
-    ranges = _sample_ranges(samples, specs) | ranges
+    ranges = _sample_ranges(samples, real_inputs(wants, specs)) | ranges
     base = base_sizes(net, specs, dims, ranges, samples)
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
     specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)

@@ -102,10 +102,11 @@ def match_weights(source: Mapping[str, Array], artifact: Mapping[str, Array], de
     rest: dict[str, Array] = {}
     for name, array in source.items():
         for made, how in itertools.chain([(array, "")], _computed(array)):
-            candidate = next((c for c in alike.get(_fingerprint(made), ()) if _relation(made, artifact[c])), None)
-            if candidate is not None:
+            related = ((c, _relation(made, artifact[c])) for c in alike.get(_fingerprint(made), ()))
+            candidate, relation = next(((c, r) for c, r in related if r), ("", ""))
+            if relation:
                 taken.add(candidate)
-                counts[how or _relation(made, artifact[candidate])] += 1
+                counts[how or relation] += 1
                 break
         else:
             rest[name] = array

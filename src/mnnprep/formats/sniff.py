@@ -15,9 +15,10 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import foreign, torch_files
 from mnnprep.formats.caffe.versions import V0_TYPES
 from mnnprep.formats.onnx.wire import LENGTH, VARINT, Buffer, WireError, fields, mapped
-from mnnprep.formats.safetensors_header import looks_like_safetensors, read_header
 from mnnprep.formats.table import FORMATS
 from mnnprep.formats.torch_files import pickle_globals
+from mnnprep.weights.files import LocalFile
+from mnnprep.weights.safetensors import looks_like_it, read_header
 
 __all__ = ["identify", "pickle_globals"]
 
@@ -105,8 +106,8 @@ def _binary_kind(path: Path, head: bytes) -> str:
         return torch_files.tar_kind(path)
     if any(head[offset : offset + len(magic)] == magic for offset, magic, _ in foreign.SIGNATURES):
         return ""
-    if looks_like_safetensors(head) or path.suffix.lower() == ".safetensors":
-        read_header(path)
+    if looks_like_it(head) or path.suffix.lower() == ".safetensors":
+        read_header(LocalFile(path, path.name))
         return "safetensors"
     with mapped(path) as data:
         return _protobuf_kind(path, data) or ("mnn" if _is_mnn(path, data) else "")

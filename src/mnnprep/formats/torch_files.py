@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mnnprep.errors import RefusedError
-from mnnprep.formats.pickles import PickledState, PickleError, PickleScan, scan_pickle, stored_tensors
-from mnnprep.formats.tensor_info import byte_count
+from mnnprep.formats.pickles import PickledState, stored_tensors
+from mnnprep.weights.opcodes import PickleError, PickleScan, scan_pickle
 
 # 0x1950a86a20f9469cfc6c as a pickle's LONG1: torch.serialization.MAGIC_NUMBER
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -141,7 +141,7 @@ def require_whole_legacy(path: Path) -> None:
             scan_pickle(file)  # the keys
         except PickleError as error:
             raise _damaged(path, error) from error
-        needed = file.tell() + sum(8 + (byte_count(storage.dtype, storage.elements) or 0) for storage in storages.values())
+        needed = file.tell() + sum(8 + size for size in storages.values())
     size = path.stat().st_size
     if size < needed:
         raise RefusedError("the PyTorch file is truncated", seen=f"{path.name}, {size} bytes where its tensors need {needed}", next=_AGAIN)

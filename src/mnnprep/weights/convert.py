@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from mnnprep.weights.dtypes import bits_of, numpy_dtype
 from mnnprep.weights.files import File
 from mnnprep.weights.plan import BLOCK_BYTES, RAW, Run, Tensor
 
+CHUNK = 1 << 17  # elements rounded at once: what the caches hold
+
 
 class Rounding(msgspec.Struct, kw_only=True):
     """What a change of dtype did to one tensor: the worst absolute error, and that over the largest magnitude."""
@@ -27,33 +30,46 @@ class Rounding(msgspec.Struct, kw_only=True):
     largest: float = 0.0
 
 
-def converted(name: str, tensor: Tensor, target: str, rounding: Rounding) -> Iterator[npt.NDArray[Any]]:
+def converted(tensor: Tensor, target: str, rounding: Rounding) -> Iterator[npt.NDArray[Any]]:
     """The blocks of *tensor* in *target*, rounded to nearest even; *rounding* is brought up to date.
 
     Raises RefusedError for a finite value that *target* can't hold.
     """
     source, wanted = numpy_dtype(tensor.dtype), numpy_dtype(target)
     # The difference of a number and its rounding is exact in the wider type (Sterbenz), so float32 is enough for float32.
-    wide: npt.DTypeLike = np.float64 if source == np.float64 else np.float32
+    wide = np.dtype(np.float64 if source == np.float64 else np.float32)
+    scratch = np.empty((2, CHUNK), wide)
     for block in tensor.blocks():
         values = block.view(source)
-        with np.errstate(over="ignore", invalid="ignore"):
-            rounded = values.astype(wanted)
-            exact: npt.NDArray[Any] = values.astype(wide, copy=False)
-            after: npt.NDArray[Any] = rounded.astype(wide)
-            error = np.abs(exact - after)
-        if not np.isfinite(after).all():
-            finite = np.isfinite(exact)
-            if bool((finite & ~np.isfinite(after)).any()):
-                raise RefusedError(
-                    f"a value is too large for {target}", seen=f"{name}: {np.abs(exact[finite]).max():g}", next="use --dtype bfloat16 or float32"
-                )
-            exact, error = exact[finite], error[finite]
-        if exact.size:
-            rounding.worst = max(rounding.worst, float(error.max()))
-            rounding.largest = max(rounding.largest, float(exact.max()), -float(exact.min()))
+        rounded = np.empty(values.shape, wanted)
+        for at in range(0, values.size, CHUNK):
+            part = values[at : at + CHUNK]
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.copyto(rounded[at : at + CHUNK], part, casting="unsafe")
+                _measure(part, rounded[at : at + CHUNK], scratch[:, : part.size], rounding)
         yield rounded
     rounding.relative = rounding.worst / rounding.largest if rounding.largest else 0.0
+
+
+def _measure(values: npt.NDArray[Any], rounded: npt.NDArray[Any], scratch: npt.NDArray[Any], rounding: Rounding) -> None:
+    """Bring *rounding* up to date; *scratch* is room for two arrays in the wider type."""
+    error, after = scratch
+    np.copyto(after, rounded, casting="unsafe")
+    exact: npt.NDArray[Any] = values.astype(scratch.dtype, copy=False)
+    np.abs(np.subtract(exact, after, out=error), out=error)
+    worst = float(error.max())
+    if not math.isfinite(worst):
+        finite = np.isfinite(exact)
+        if bool((finite & ~np.isfinite(after)).any()):
+            raise RefusedError(
+                f"a value is too large for {rounding.target}", seen=f"{rounding.name}: {np.abs(exact[finite]).max():g}",
+                next="use --dtype bfloat16 or float32",
+            )  # fmt: skip
+        exact = exact[finite]
+        worst = float(error[finite].max(initial=0.0))
+    if exact.size:
+        rounding.worst = max(rounding.worst, worst)
+        rounding.largest = max(rounding.largest, float(exact.max()), -float(exact.min()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +89,7 @@ class Changed(Tensor):
 
     def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
         assert self.base is not None and self.rounding is not None
-        for block in converted(self.rounding.name, self.base, self.dtype, self.rounding):
+        for block in converted(self.base, self.dtype, self.rounding):
             yield block.view(RAW[bits_of(self.dtype) // 8])
 
     def array(self) -> npt.NDArray[Any]:

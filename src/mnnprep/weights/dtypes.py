@@ -6,9 +6,10 @@ classes (``torch.storage._dtype_to_storage_type_map``).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 SAFETENSORS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
@@ -18,10 +19,13 @@ SAFETENSORS = {
 }  # fmt: skip
 CODES = {name: code for code, name in SAFETENSORS.items()}
 
+PACKED = {"F4": "float4_e2m1fn", "F6_E2M3": "float6_e2m3fn", "F6_E3M2": "float6_e3m2fn"}  # of less than a byte: described, not read
+
 STORAGES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "LongStorage": "int64",
     "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128", "QInt8Storage": "int8", "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
 }  # fmt: skip
 
 _BITS = {
@@ -30,6 +34,9 @@ _BITS = {
     **dict.fromkeys(
         ("int8", "uint8", "bool", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), 8
     ),
+}  # fmt: skip
+BITS = _BITS | {
+    "complex32": 32, "int4": 4, "int2": 2, "uint4": 4, "uint2": 2, "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6,
 }  # fmt: skip
 
 FLOATING = frozenset(name for name in _BITS if "float" in name)
@@ -51,6 +58,8 @@ def byte_size(dtype: str, elements: int) -> int:
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """NumPy's dtype; ml_dtypes is imported for the types that NumPy lacks."""
+    import numpy as np
+
     if dtype == "bfloat16" or dtype.startswith("float8"):
         import ml_dtypes
 

@@ -20,10 +20,11 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from mnnprep.weights import dtypes
 from mnnprep.weights.files import File
+from mnnprep.weights.opcodes import scan_pickle
 from mnnprep.weights.plan import Tensor, packed, stored
 
 ENCODING = "bytes"  # Python 2 strings stay bytes: they may be text or binary data
@@ -100,18 +101,21 @@ class Foreign(metaclass=_Sealed):
     add = append
 
 
-def load(stream: IO[bytes], locate: Locate | None = None, foreign: set[str] | None = None) -> Any:
+def load(stream: BinaryIO, locate: Locate | None = None, foreign: set[str] | None = None) -> Any:
     """The object that the pickle at the stream's position describes; the stream is left behind it.
 
     *locate* gives the bytes of a storage.  The full names of the globals that were not resolved are
-    added to *foreign*.  Raises ``pickle.UnpicklingError``, and what a damaged pickle makes the
-    unpickler raise (ValueError, EOFError, KeyError and others).
+    added to *foreign*.  It is walked first, for what would make the unpickler reserve memory.  Raises ``pickle.UnpicklingError``, and
+    what a damaged pickle makes the unpickler raise (ValueError, EOFError, KeyError and others).
     """
+    start = stream.tell()
+    scan_pickle(stream)
+    stream.seek(start)
     return _Unpickler(stream, locate, set() if foreign is None else foreign).load()
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: IO[bytes], locate: Locate | None, foreign: set[str]) -> None:
+    def __init__(self, stream: BinaryIO, locate: Locate | None, foreign: set[str]) -> None:
         super().__init__(stream, encoding=ENCODING)
         self._locate = locate
         self._foreign = foreign

@@ -23,8 +23,7 @@ END = -1
 
 def process_rank() -> int:
     """This process's rank; 0 without a process group."""
-    distributed = deps.require("torch").distributed
-    return int(distributed.get_rank()) if distributed.is_available() and distributed.is_initialized() else 0
+    return int(deps.require("torch").distributed.get_rank()) if grouped() else 0
 
 
 def state_of(module: Any) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def state_of(module: Any) -> dict[str, Any]:
         raise UsageError("this is neither a path nor a torch.nn.Module", seen=type(module).__name__, next="give a checkpoint or a live module")
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    state = get_model_state_dict(module) if _grouped() else module.state_dict()
+    state = get_model_state_dict(module) if grouped() else module.state_dict()
     tensors = {name: value for name, value in state.items() if _is_tensor(value)}
     meta = [name for name, value in tensors.items() if getattr(value, "is_meta", False)]
     if meta:
@@ -42,7 +41,8 @@ def state_of(module: Any) -> dict[str, Any]:
     return tensors
 
 
-def _grouped() -> bool:
+def grouped() -> bool:
+    """Whether a process group is running."""
     distributed = deps.require("torch").distributed
     return bool(distributed.is_available() and distributed.is_initialized())
 
@@ -56,14 +56,14 @@ def conducted(state: dict[str, Any]) -> Iterator[dict[str, Made]]:
     """On rank 0: the tensors as plans, for as long as the other ranks are in :func:`take_part`."""
     torch = deps.require("torch")
     names = list(state)
-    many = _grouped() and torch.distributed.get_world_size() > 1
+    many = grouped() and torch.distributed.get_world_size() > 1
 
     def gatherer(index: int) -> Callable[[], npt.NDArray[Any]]:
         def gather() -> npt.NDArray[Any]:
             value = state[names[index]]
             if many and _is_shard(value):
                 _say(index)
-            return _raw(_whole(value))
+            return _raw(whole(value))
 
         return gather
 
@@ -84,7 +84,7 @@ def take_part(state: dict[str, Any]) -> None:
     """On every other rank: gather what rank 0 asks for, until it is done."""
     values = list(state.values())
     while (index := _hear()) != END:
-        _whole(values[index])
+        whole(values[index])
 
 
 def _say(index: int) -> None:
@@ -102,7 +102,7 @@ def _is_shard(value: Any) -> bool:
     return type(value).__name__ in ("DTensor", "ShardedTensor")
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """The whole tensor on the CPU, on rank 0; the others take part and get nothing that counts."""
     torch = deps.require("torch")
     if type(value).__name__ == "ShardedTensor":

@@ -2,7 +2,7 @@
 
 A :class:`Tensor` is made of pieces, boxes that tile its ``grid`` (its shape, or ``(elements,)`` where
 partitions cut through the flat values).  Nothing is read until the values are asked for, and then in
-blocks of bounded size, whatever the strides.
+blocks of bounded size, whatever the strides; NumPy is imported only then, since a description of a file needs none.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.errors import RefusedError
 from mnnprep.weights.dtypes import bits_of, byte_size
 from mnnprep.weights.files import File
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Shape = tuple[int, ...]
 BLOCK_BYTES = 8 << 20  # of values read at once
@@ -115,6 +115,8 @@ class Tensor:
 
     def box(self, begin: Shape, extent: Shape) -> npt.NDArray[Any]:
         """The values of one box of the grid."""
+        import numpy as np
+
         item = bits_of(self.dtype) // 8
         out = np.empty(extent, RAW[item])
         for piece in self.pieces:
@@ -131,6 +133,8 @@ class Tensor:
 
     def array(self) -> npt.NDArray[Any]:
         """All values, as unsigned integers of the element's size, in the tensor's shape."""
+        import numpy as np
+
         whole = self.box((0,) * len(self.grid), self.grid) if self.elements else np.empty(self.grid, RAW[max(1, bits_of(self.dtype) // 8)])
         return whole.reshape(self.shape)
 
@@ -169,7 +173,7 @@ class Made(Tensor):
         return self.make()
 
 
-RAW: dict[int, npt.DTypeLike] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
+RAW = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}  # NumPy's dtypes by the bytes of an element
 
 
 def stored(dtype: str, shape: Shape, file: File, offset: int, strides: Shape | None = None) -> Tensor:
@@ -179,6 +183,8 @@ def stored(dtype: str, shape: Shape, file: File, offset: int, strides: Shape | N
 
 def zeros(dtype: str, shape: Shape) -> Made:
     """A tensor of zeros that is in no file."""
+    import numpy as np
+
     return Made(dtype, shape, (), make=lambda: np.zeros(shape, RAW[max(1, bits_of(dtype) // 8)]))
 
 
@@ -237,11 +243,15 @@ def boxes(shape: Shape, item: int, limit: int) -> Iterator[tuple[Shape, Shape]]:
 
 def bytes_of(array: npt.NDArray[Any]) -> memoryview:
     """The memory of a contiguous array, to be read or filled."""
+    import numpy as np
+
     return array.reshape(-1).view(np.uint8).data
 
 
 def _fill(out: npt.NDArray[Any], file: File, offset: int, strides: Shape, item: int) -> None:
     """Read the strided elements into *out*; where gaps dominate, the widest axis is halved."""
+    import numpy as np
+
     if out.flags.c_contiguous and packed(out.shape, strides):
         file.read_into(offset, bytes_of(out))
         return

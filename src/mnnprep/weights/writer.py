@@ -111,7 +111,7 @@ def make_plan(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], dtype: 
             found += seg.of_tensor(tensor, at)
         else:
             plan.roundings[slot.name] = Rounding(name=slot.name, source=tensor.dtype, target=slot.dtype)
-            blocks: Callable[[], Iterator[npt.NDArray[Any]]] = partial(converted, slot.name, tensor, slot.dtype, plan.roundings[slot.name])
+            blocks: Callable[[], Iterator[npt.NDArray[Any]]] = partial(converted, tensor, slot.dtype, plan.roundings[slot.name])
             found.append(seg.Make(at, slot.end - slot.begin, blocks, tensor.release))
     plan.segments = seg.merged(found)
     return plan

@@ -20,6 +20,7 @@ import numpy as np
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.torch.load import LIVE
+from mnnprep.weights.live import grouped, process_rank, whole
 
 WRAPPERS = {
     "DistributedDataParallel": "module",
@@ -51,8 +52,7 @@ def adopted(module: Any, example: Any) -> Iterator[tuple[str, list[str]] | None]
     key = f"live-{id(module):x}"
     with _global_state():
         plain = plain_copy(module)
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0:
+        if process_rank():
             yield None
             return
         LIVE[key] = (plain, example)
@@ -109,9 +109,8 @@ def plain_copy(module: Any) -> Any:
 @contextmanager
 def _whole_parameters(module: Any) -> Iterator[None]:
     """Within, the parameters of FullyShardedDataParallel wrappers are whole (torch.distributed.fsdp, first version)."""
-    torch = require("torch")
     with ExitStack() as stack:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if grouped():
             from torch.distributed.fsdp import FullyShardedDataParallel
 
             if any(isinstance(m, FullyShardedDataParallel) for m in module.modules()):
@@ -123,12 +122,8 @@ def _whole_parameters(module: Any) -> Iterator[None]:
 
 def _on_cpu(tensor: Any) -> Any:
     """The whole tensor on the CPU, out of autograd: a DTensor's shards are gathered (a collective call)."""
-    torch = require("torch")
-    tensor = tensor.detach()
-    if hasattr(tensor, "full_tensor"):
-        return tensor.full_tensor().cpu()
-    inside_shards = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return tensor.cpu().clone() if inside_shards else tensor.cpu()
+    gathered = whole(tensor.detach())
+    return gathered.clone() if grouped() and not hasattr(tensor, "full_tensor") else gathered
 
 
 def _copy_structure(module: Any, memo: dict[int, Any]) -> Any:
