@@ -71,7 +71,7 @@ class Prover:
 
 
 def _samples(case: ConformanceCase, directory: Path) -> str:
-    """The case's inputs, and the same with other floats, as files; empty where they are no arrays."""
+    """The case's inputs, and the same with other numbers in the first of floats, as files; empty where they are no arrays."""
     if case.unfed or not case.inputs:
         return ""
     arrays = load_arrays(case.data)
@@ -83,6 +83,7 @@ def _samples(case: ConformanceCase, directory: Path) -> str:
 
 
 def _varied(arrays: Arrays, seed: int) -> Arrays:
-    """Floats a little off; whole numbers stay (they may be indices, sizes, axes)."""
+    """The first input of floats a little off; the others stay (they may be scales, indices, sizes)."""
     rng = np.random.default_rng(seed)
-    return {name: (a * (1 + SPREAD * rng.uniform(-1, 1, a.shape))).astype(a.dtype) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+    first = next((name for name, a in arrays.items() if a.dtype.kind == "f"), "")
+    return {name: (a * (1 + SPREAD * rng.uniform(-1, 1, a.shape))).astype(a.dtype) if name == first else a for name, a in arrays.items()}

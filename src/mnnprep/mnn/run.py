@@ -34,7 +34,7 @@ NARROWED_INPUTS = {
     "float64": "float32", "float16": "float32",
 }  # fmt: skip
 # ... and at the outputs, where it gives them.
-NARROWED_OUTPUTS = {"int64": "int32", "bool": "int32", "float64": "float32", "float16": "float32"}
+NARROWED_OUTPUTS = NARROWED_INPUTS
 MISSING_WEIGHTS_LINE = "Can't open file"  # a model over 2 GB without its .weight file: runs, on other numbers
 LAYOUTS = ("NCHW", "NHWC", "NC4HW4")
 
