@@ -103,9 +103,10 @@ class TestGraphs:
         assert manifest.verdict is Verdict.PROVEN
         assert (tmp_path / "out/model.pb").read_bytes() == (models / "plain.pb").read_bytes()
 
-    def test_batch_norm_in_training_for_good(self, models: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["stuck.pb", "stuck-by-default.pb"])
+    def test_batch_norm_in_training_for_good(self, models: Path, tmp_path: Path, name: str) -> None:
         """The twin of the test above."""
-        manifest = run(models / "stuck.pb", tmp_path / "out", method="freeze")
+        manifest = run(models / name, tmp_path / "out", method="freeze")
         assert manifest.verdict is Verdict.DIFFERS
         assert "is_training" in failed(manifest)["inference_mode"]
 

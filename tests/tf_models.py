@@ -156,6 +156,10 @@ def graphs(root: Path) -> None:
             tf.nn.relu(y, name="y")
             definition = v1.graph_util.extract_sub_graph(graph.as_graph_def(), ["y"])
             (root / f"{name}.pb").write_bytes(definition.SerializeToString(deterministic=True))
+            if flag:  # as a SavedModel writes it: without attributes that are at their default, and is_training's is true
+                for node in definition.node:
+                    node.attr.pop("is_training", None)
+                (root / "stuck-by-default.pb").write_bytes(definition.SerializeToString(deterministic=True))
     with v1.Graph().as_default() as graph:  # a convolution in three dimensions crashes MNN's TensorFlow frontend
         x = v1.placeholder(tf.float32, [None, 6, 6, 6, 2], name="x")
         y = tf.nn.conv3d(tf.abs(x), tf.constant(_conv(random, 3, 3, 3, 2, 4)), [1] * 5, "SAME", name="volume")
