@@ -149,6 +149,25 @@ class TestKeras:
         assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "freeze")
         assert [t.name for t in manifest.signature.outputs] == ["score", "pool"]
 
+    @pytest.mark.slow
+    def test_a_recurrent_net_goes_by_onnx(self, models: Path, tmp_path: Path) -> None:
+        """MNN's TensorFlow frontend has no While, and its nodes are named; tf2onnx makes the loop an LSTM."""
+        manifest = run(models / "lstm.keras", tmp_path / "out", wants=make_wants(dims=("ids_1=4:12",)))
+        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "onnx")
+        assert "While functional" in manifest.artifact.attempts[0].reason
+        assert {4, 12} <= set(manifest.signature.dims["ids_1"].proven)
+
+    @pytest.mark.slow
+    def test_a_recurrent_net_that_no_method_expresses(self, models: Path, tmp_path: Path) -> None:
+        """Each method names the node that holds it back; no path of this machine is in what it says."""
+        manifest = run(models / "gru.keras", tmp_path / "out")
+        assert manifest.verdict is not Verdict.PROVEN
+        reasons = {a.method: a.reason for a in manifest.artifact.attempts}
+        assert "While " in reasons["freeze"]
+        assert "gru" in reasons["onnx"]
+        assert "TensorListReserve" in reasons["tflite"]
+        assert str(Path("/tmp")) not in (tmp_path / "out/manifest.json").read_text()
+
     def test_weights_alone(self, models: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="weights alone") as raised:
             run(models / "only.weights.h5", tmp_path / "out")

@@ -181,6 +181,11 @@ def keras_files(root: Path) -> None:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         return keras.Model(image, [keras.layers.Dense(3, name="score")(x), x])
 
+    ids = keras.Input((None,), dtype="int32", name="ids")  # a while loop with tensor lists, and a length that is open
+    x = keras.layers.LSTM(6)(keras.layers.Embedding(20, 5)(ids))
+    keras.Model(ids, keras.layers.Dense(3, name="score")(x)).save(root / "lstm.keras")
+    steps = keras.Input((7, 4), name="steps")
+    keras.Model(steps, keras.layers.Dense(2, name="score")(keras.layers.GRU(3)(steps))).save(root / "gru.keras")
     model = net()
     model.save(root / "net.keras")
     model.save(root / "net.h5")

@@ -122,7 +122,7 @@ def _variables(index: Path) -> int | None:
         return None
     with Files() as files:
         tree = checkpoints.read(files.at(index)).tree
-    return sum(t.elements for name, t in tree.items() if not name.startswith(("save_counter", "_CHECKPOINTABLE")))
+    return sum(int(t.elements) for name, t in tree.items() if not name.startswith(("save_counter", "_CHECKPOINTABLE")))
 
 
 def _summary(
