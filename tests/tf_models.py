@@ -220,9 +220,35 @@ def tflite_files(root: Path) -> None:
     (root / "int8-boundary.tflite").write_bytes(convert(**integer, inference_input_type=tf.int8, inference_output_type=tf.int8))
 
 
+def sparse_tflite(root: Path) -> None:
+    """Nine weights in ten are zero, and the converter stores them sparse, in float32 and in float16."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(3)
+
+    def pruned(*shape: int) -> Any:
+        array = _conv(random, *shape)
+        array[random.random(shape) < 0.9] = 0
+        return array
+
+    kernel, dense = pruned(3, 3, 3, 64), pruned(64, 64)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 16, 16, 3], name="x")])  # type: ignore[untyped-decorator]
+    def run(x: Any) -> Any:
+        return tf.matmul(tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME")), [1, 2]), dense)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([run.get_concrete_function()])
+    converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    (root / "sparse.tflite").write_bytes(converter.convert())
+    converter.optimizations.append(tf.lite.Optimize.DEFAULT)
+    converter.target_spec.supported_types = [tf.float16]
+    (root / "sparse-half.tflite").write_bytes(converter.convert())
+    np.savez(root / "sparse.npz", kernel=kernel, dense=dense)
+
+
 def main() -> None:
     root = Path(sys.argv[1])
-    for make in (saved_models, graphs, keras_files, tflite_files):
+    for make in (saved_models, graphs, keras_files, tflite_files, sparse_tflite):
         make(root)
 
 
