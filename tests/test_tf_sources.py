@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from mnnprep.core.request import Request, make_wants
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline.prepare import prepare
 from real_models import fetch, fetch_directory
-from tf_models import built, needs_tensorflow
+from tf_models import QUIET, built, needs_tensorflow
 
 pytestmark = needs_tensorflow
 
@@ -81,6 +84,18 @@ class TestSavedModels:
         assert manifest.verdict is Verdict.UNPROVEN
         lacking = {c.subject for c in manifest.evidence if c.check.startswith("dimension:") and c.status is Status.NOT_RUN}
         assert lacking == {"image_1", "image_2"}
+
+    @pytest.mark.slow
+    def test_weights_that_protobuf_can_not_hold(self, models: Path, tmp_path: Path) -> None:
+        """With limits of some hundred bytes in place of 2 GiB: the graph is refused with the way out, and that way is open."""
+        program = Path(__file__).parent / "programs" / "large_graph.py"
+        command = [sys.executable, str(program), str(models / "dict-outputs"), str(tmp_path)]
+        done = subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        freeze, onnx = done.stdout.strip().splitlines()
+        assert "2 GiB" in freeze
+        assert "--to onnx" in freeze
+        assert onnx == "onnx model.onnx model.onnx.data"
 
     def test_a_table_is_refused_by_its_operator(self, models: Path, tmp_path: Path) -> None:
         with pytest.raises(RefusedError) as raised:
