@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from mnnprep.core.request import Request, make_wants
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline.prepare import prepare
 from real_models import fetch, fetch_directory
-from tf_models import built, needs_tensorflow
+from tf_models import QUIET, built, needs_tensorflow
 
 pytestmark = needs_tensorflow
 
@@ -82,6 +85,18 @@ class TestSavedModels:
         lacking = {c.subject for c in manifest.evidence if c.check.startswith("dimension:") and c.status is Status.NOT_RUN}
         assert lacking == {"image_1", "image_2"}
 
+    @pytest.mark.slow
+    def test_weights_that_protobuf_can_not_hold(self, models: Path, tmp_path: Path) -> None:
+        """With limits of some hundred bytes in place of 2 GiB: the graph is refused with the way out, and that way is open."""
+        program = Path(__file__).parent / "programs" / "large_graph.py"
+        command = [sys.executable, str(program), str(models / "dict-outputs"), str(tmp_path)]
+        done = subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        freeze, onnx = done.stdout.strip().splitlines()
+        assert "2 GiB" in freeze
+        assert "--to onnx" in freeze
+        assert onnx == "onnx model.onnx model.onnx.data"
+
     def test_a_table_is_refused_by_its_operator(self, models: Path, tmp_path: Path) -> None:
         with pytest.raises(RefusedError) as raised:
             run(models / "table", tmp_path / "out")
@@ -103,9 +118,10 @@ class TestGraphs:
         assert manifest.verdict is Verdict.PROVEN
         assert (tmp_path / "out/model.pb").read_bytes() == (models / "plain.pb").read_bytes()
 
-    def test_batch_norm_in_training_for_good(self, models: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["stuck.pb", "stuck-by-default.pb"])
+    def test_batch_norm_in_training_for_good(self, models: Path, tmp_path: Path, name: str) -> None:
         """The twin of the test above."""
-        manifest = run(models / "stuck.pb", tmp_path / "out", method="freeze")
+        manifest = run(models / name, tmp_path / "out", method="freeze")
         assert manifest.verdict is Verdict.DIFFERS
         assert "is_training" in failed(manifest)["inference_mode"]
 
@@ -147,6 +163,25 @@ class TestKeras:
         manifest = run(models / name, tmp_path / "out")
         assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "freeze")
         assert [t.name for t in manifest.signature.outputs] == ["score", "pool"]
+
+    @pytest.mark.slow
+    def test_a_recurrent_net_goes_by_onnx(self, models: Path, tmp_path: Path) -> None:
+        """MNN's TensorFlow frontend has no While, and its nodes are named; tf2onnx makes the loop an LSTM."""
+        manifest = run(models / "lstm.keras", tmp_path / "out", wants=make_wants(dims=("ids_1=4:12",)))
+        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "onnx")
+        assert "While functional" in manifest.artifact.attempts[0].reason
+        assert {4, 12} <= set(manifest.signature.dims["ids_1"].proven)
+
+    @pytest.mark.slow
+    def test_a_recurrent_net_that_no_method_expresses(self, models: Path, tmp_path: Path) -> None:
+        """Each method names the node that holds it back; no path of this machine is in what it says."""
+        manifest = run(models / "gru.keras", tmp_path / "out")
+        assert manifest.verdict is not Verdict.PROVEN
+        reasons = {a.method: a.reason for a in manifest.artifact.attempts}
+        assert "While " in reasons["freeze"]
+        assert "gru" in reasons["onnx"]
+        assert "TensorListReserve" in reasons["tflite"]
+        assert str(Path("/tmp")) not in (tmp_path / "out/manifest.json").read_text()
 
     def test_weights_alone(self, models: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="weights alone") as raised:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from mnnprep.core.evidence import Verdict
 from mnnprep.core.foldmatch import account
 from mnnprep.core.request import Request, make_precision
 from mnnprep.errors import RefusedError
+from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.flatbuffer import Table
 from mnnprep.formats.tflite.scan import constants, scan_model
 from mnnprep.inspecting import inspect_file
@@ -68,6 +70,35 @@ class TestSmallModels:
         close = [a for a in stored.values() if a.shape == kernel.shape]
         assert close
         assert np.abs(close[0] - kernel).max() <= np.abs(kernel).max() / 127
+
+    def test_sparse_weights_are_made_dense(self, models: Path, tmp_path: Path) -> None:
+        """MNN has no DENSIFY; the dense file computes the same, and holds the weights that were pruned."""
+        source = models / "sparse.tflite"
+        assert scan_model(source).ops["DENSIFY"] == 2
+        manifest = prepare(Request(source=str(source)), tmp_path / "out")
+        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "copy")
+        assert "made dense" in manifest.artifact.attempts[0].notes[0]
+        assert "DENSIFY" not in scan_model(tmp_path / "out/model.tflite").ops
+        pruned = np.load(models / "sparse.npz")
+        stored = {a.shape: a for a in constants(tmp_path / "out/model.tflite").values()}
+        np.testing.assert_array_equal(stored[64, 3, 3, 3], pruned["kernel"].transpose(3, 0, 1, 2))
+        np.testing.assert_array_equal(stored[64, 64], pruned["dense"].T)
+
+    def test_sparse_weights_in_half_precision(self, models: Path) -> None:
+        pruned = np.load(models / "sparse.npz")["dense"].T.astype("f2")
+        (models / "made-dense.tflite").write_bytes(made_dense((models / "sparse-half.tflite").read_bytes()))
+        assert any(a.shape == (64, 64) and np.array_equal(a, pruned) for a in constants(models / "made-dense.tflite").values())
+
+    def test_sparsity_that_does_not_fit_is_refused(self, models: Path) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        model = schema.ModelT.InitFromPackedBuf((models / "sparse.tflite").read_bytes(), 0)
+        tensor = next(t for t in model.subgraphs[0].tensors if t.sparsity is not None)
+        tensor.sparsity.traversalOrder = [0, 0]
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+        with pytest.raises(RefusedError, match="sparsity"):
+            made_dense(bytes(builder.Output()))
 
     def test_a_truncated_model(self, models: Path, tmp_path: Path) -> None:
         (tmp_path / "cut.tflite").write_bytes((models / "float.tflite").read_bytes()[:600])

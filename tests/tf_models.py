@@ -156,6 +156,10 @@ def graphs(root: Path) -> None:
             tf.nn.relu(y, name="y")
             definition = v1.graph_util.extract_sub_graph(graph.as_graph_def(), ["y"])
             (root / f"{name}.pb").write_bytes(definition.SerializeToString(deterministic=True))
+            if flag:  # as a SavedModel writes it: without attributes that are at their default, and is_training's is true
+                for node in definition.node:
+                    node.attr.pop("is_training", None)
+                (root / "stuck-by-default.pb").write_bytes(definition.SerializeToString(deterministic=True))
     with v1.Graph().as_default() as graph:  # a convolution in three dimensions crashes MNN's TensorFlow frontend
         x = v1.placeholder(tf.float32, [None, 6, 6, 6, 2], name="x")
         y = tf.nn.conv3d(tf.abs(x), tf.constant(_conv(random, 3, 3, 3, 2, 4)), [1] * 5, "SAME", name="volume")
@@ -177,6 +181,11 @@ def keras_files(root: Path) -> None:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         return keras.Model(image, [keras.layers.Dense(3, name="score")(x), x])
 
+    ids = keras.Input((None,), dtype="int32", name="ids")  # a while loop with tensor lists, and a length that is open
+    x = keras.layers.LSTM(6)(keras.layers.Embedding(20, 5)(ids))
+    keras.Model(ids, keras.layers.Dense(3, name="score")(x)).save(root / "lstm.keras")
+    steps = keras.Input((7, 4), name="steps")
+    keras.Model(steps, keras.layers.Dense(2, name="score")(keras.layers.GRU(3)(steps))).save(root / "gru.keras")
     model = net()
     model.save(root / "net.keras")
     model.save(root / "net.h5")
@@ -211,9 +220,35 @@ def tflite_files(root: Path) -> None:
     (root / "int8-boundary.tflite").write_bytes(convert(**integer, inference_input_type=tf.int8, inference_output_type=tf.int8))
 
 
+def sparse_tflite(root: Path) -> None:
+    """Nine weights in ten are zero, and the converter stores them sparse, in float32 and in float16."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(3)
+
+    def pruned(*shape: int) -> Any:
+        array = _conv(random, *shape)
+        array[random.random(shape) < 0.9] = 0
+        return array
+
+    kernel, dense = pruned(3, 3, 3, 64), pruned(64, 64)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 16, 16, 3], name="x")])  # type: ignore[untyped-decorator]
+    def run(x: Any) -> Any:
+        return tf.matmul(tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME")), [1, 2]), dense)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([run.get_concrete_function()])
+    converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    (root / "sparse.tflite").write_bytes(converter.convert())
+    converter.optimizations.append(tf.lite.Optimize.DEFAULT)
+    converter.target_spec.supported_types = [tf.float16]
+    (root / "sparse-half.tflite").write_bytes(converter.convert())
+    np.savez(root / "sparse.npz", kernel=kernel, dense=dense)
+
+
 def main() -> None:
     root = Path(sys.argv[1])
-    for make in (saved_models, graphs, keras_files, tflite_files):
+    for make in (saved_models, graphs, keras_files, tflite_files, sparse_tflite):
         make(root)
 
 

@@ -137,6 +137,47 @@ def _read_tflite(path: Path) -> dict[str, Any]:
     }
 
 
+def _read_graph(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.tensorflow import scan
+
+    kind = identify(path)
+    found = {"savedmodel": scan.scan_saved_model, "tf-checkpoint": scan.scan_meta_graph}.get(kind, scan.scan_graph)(path)
+    default = "serving_default" if "serving_default" in found.signatures else next(iter(found.signatures), "")
+    warnings = []
+    if kind == "frozen-graph" and found.variables:
+        warnings.append(f"it is not frozen: {_listed(found.variables)}")
+    if kind == "savedmodel" and not found.signatures:
+        warnings.append("it has no signature: save it with one")
+    if found.tables:
+        warnings.append(f"it looks things up in tables ({_listed(found.tables)}), which MNN does not")
+    return {
+        "signature": Ports(*found.signatures.get(default, ((), ()))),
+        "ops": found.ops,
+        "parameters": found.parameters,
+        "leftovers": found.leftovers,
+        "warnings": warnings,
+        "details": {"signatures": {n: f"{_names(i)} -> {_names(o)}" for n, (i, o) in found.signatures.items() if n}},
+    }
+
+
+def _names(tensors: tuple[TensorInfo, ...]) -> str:
+    return _listed([t.name for t in tensors])
+
+
+def _read_keras(path: Path) -> dict[str, Any]:
+    from mnnprep.formats.tensorflow.keras_scan import scan_keras
+
+    found = scan_keras(path, identify(path))
+    code = f"Lambda layers hold Python code ({_listed(found.code)}): prepare it with --trust, or give a factory and weights"
+    return {
+        "signature": Ports(found.inputs, found.outputs),
+        "ops": found.layers,
+        "parameters": found.parameters,
+        "warnings": [code] if found.code else [],
+        "details": {"keras_version": found.version, "compiled": found.compiled},
+    }
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     from mnnprep.weights.files import LocalFile
     from mnnprep.weights.safetensors import read_header
@@ -349,6 +390,11 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "torch-weights": _read_pickle,
     "safetensors": _read_safetensors,
     "tflite": _read_tflite,
+    "savedmodel": _read_graph,
+    "frozen-graph": _read_graph,
+    "tf-checkpoint": _read_graph,
+    "keras": _read_keras,
+    "keras-h5": _read_keras,
     "caffe-prototxt": _read_prototxt,
     "caffemodel": _read_caffemodel,
     "mnn": _read_mnn,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mnnprep.bundle.manifest import BundleFile, Manifest
-from mnnprep.core.compare import CASE_SLACK_DB, Tolerance
+from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import REQUIRED, USABILITY, Check, OutputError, Status, Verdict, verdict
 from mnnprep.core.metrics import CHECK as METRIC
 
@@ -323,7 +323,7 @@ def bundle_files(manifest: Manifest) -> list[BundleFile]:
 def tolerance_words(tolerance: Tolerance) -> list[str]:
     """The tolerance as sentences with its numbers."""
     if tolerance.sqnr_db is not None:
-        decibels, in_one = number(tolerance.sqnr_db), number(tolerance.sqnr_db - CASE_SLACK_DB)
+        decibels, in_one = number(tolerance.sqnr_db), number(tolerance.sqnr_db - tolerance.case_slack_db)
         first = (
             f"The error of every floating output must stay {decibels} dB below its signal over all cases, and {in_one} dB in each of them "
             "(SQNR = 10 · log10(Σ ref² / Σ (a − b)²))."

@@ -31,7 +31,7 @@ class Tolerance(msgspec.Struct, frozen=True):
     of each output, in its own unit; integers and booleans must be exact.  A float16 output needs an
     SQNR of HALF_SQNR instead, since its own rounding is coarser than the formula.  With ``sqnr_db`` set
     (float16 and quantized artifacts) the SQNR of an output decides instead: that over all cases must reach it, and
-    no single case, whose few numbers are a small sample of the noise, may be more than CASE_SLACK_DB below.
+    no single case, whose few numbers are a small sample of the noise, may be more than ``case_slack_db`` below.
     """
 
     noise: dict[str, float] = msgspec.field(default_factory=dict)
@@ -40,6 +40,7 @@ class Tolerance(msgspec.Struct, frozen=True):
     widening: float = WIDENING
     ceiling: float = CEILING
     sqnr_db: float | None = None
+    case_slack_db: float = CASE_SLACK_DB
 
     def threshold(self, name: str, reference: Array) -> Array:
         """The largest |a-b| allowed at each element of a floating *reference* (float64)."""
@@ -83,7 +84,7 @@ def compare_output(name: str, case: int, reference: Array, actual: Array, tolera
     sqnr = 10 * math.log10(power / noise_power) if noise_power > 0 and power > 0 else None
     norm = math.sqrt(power) * float(np.linalg.norm(act))
     cosine = min(1.0, float(np.dot(ref.ravel(), act.ravel())) / norm) if norm > 0 else None
-    wanted = tolerance.sqnr_db - CASE_SLACK_DB if tolerance.sqnr_db is not None else HALF_SQNR if reference.dtype == np.float16 else None
+    wanted = tolerance.sqnr_db - tolerance.case_slack_db if tolerance.sqnr_db is not None else HALF_SQNR if reference.dtype == np.float16 else None
     if wanted is not None:
         excess = 0.0 if noise_power == 0 else (math.inf if sqnr is None else 10 ** ((wanted - sqnr) / 20))
     problem = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cached_property
 from typing import Any
@@ -42,15 +43,17 @@ def open_session(path: str, *, optimize: bool, data_directory: str = "", profile
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own C++ module
         if "NOT_IMPLEMENTED" in str(error):
-            raise RefusedError(NO_KERNEL, seen=_first_line(error), next="convert the model to float32 before it is prepared") from error
+            raise RefusedError(NO_KERNEL, seen=_first_line(error, path), next="convert the model to float32 before it is prepared") from error
         raise RefusedError(
-            "onnxruntime can't load this model, so there is no reference to prove it against", seen=_first_line(error),
+            "onnxruntime can't load this model, so there is no reference to prove it against", seen=_first_line(error, path),
             next="check the file with `python -m onnx.checker`, or export it again",
         ) from error  # fmt: skip
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _first_line(error: BaseException, path: str = "") -> str:
+    """What onnxruntime says, without the directory of the model: the same on every machine."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.replace(f"{os.path.dirname(path)}{os.sep}", "") if path else line
 
 
 def _complaint(error: BaseException) -> str:

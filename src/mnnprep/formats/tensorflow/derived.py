@@ -46,7 +46,7 @@ def derived(skeleton: Skeleton, weights: Arrays) -> dict[str, tuple[Any, list[st
     values = _evaluate(skeleton, wanted, weights)
     found = {name: (values[name], sorted(behind[name])) for name in wanted}
     for node in skeleton.graph.node:
-        if node.op in FUSED and not node.attr["is_training"].b:
+        if node.op in FUSED and not graphs.in_training(node):
             tensors = [_constant(nodes, i, skeleton) for i in node.input[1:5]]
             if all(t is not None for t in tensors):
                 (g, gamma), (b, beta), (m, mean), (v, variance) = (t for t in tensors if t is not None)

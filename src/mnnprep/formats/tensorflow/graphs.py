@@ -76,11 +76,16 @@ def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterat
                 waiting += [(inner.name, inner) for inner in library[name].node_def]
 
 
+def in_training(node: Any) -> bool:
+    """Whether a fused batch norm takes the batch's own statistics: also where the attribute was left out, for its default is true."""
+    return "is_training" not in node.attr or bool(node.attr["is_training"].b)
+
+
 def leftovers(graph: Any, roots: Iterable[str]) -> list[str]:
     """What behaves as in training on the way to *roots*, each with its operator, node and reason."""
     found = []
     for place, node in reached(graph, roots):
-        if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b and "Grad" not in node.op:
+        if node.op.startswith("FusedBatchNorm") and "Grad" not in node.op and in_training(node):
             found.append(f"{node.op} {place} has is_training set")
         elif node.op in ASSIGN_OPS:
             found.append(f"{node.op} {place} writes a variable")

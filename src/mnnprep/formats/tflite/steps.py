@@ -14,6 +14,7 @@ from mnnprep.core.survey import survey
 from mnnprep.core.weightmatch import match_folded
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
 from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of
 from mnnprep.isolate.server import doing
@@ -29,7 +30,7 @@ def survey_file(job: SurveyJob) -> Survey:
     doing("running the reference")
     found = survey(net, job.wants)
     weights = Path(job.directory) / "weights.npz"
-    save_arrays(weights, {f"used/{n}": a for n, a in parameters(job.source.path).items()})
+    save_arrays(weights, {f"used/{n}": a for n, a in parameters(_dense_file(job.source.path, net.summary, Path(job.directory))).items()})
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[passed("inference_mode"), *found.checks], noise=found.noise,
         exempt=found.exempt, weights=file_ref(weights), sweep=found.sweep, parameters=net.summary.parameters,
@@ -47,16 +48,28 @@ def is_quantized(summary: TfliteSummary) -> bool:
 
 
 def export_file(job: ExportJob) -> Exported:
-    """The file itself (``copy``), or the same net by tf2onnx (``onnx``), its quantization taken out."""
+    """The file itself (``copy``), or the same net by tf2onnx (``onnx``), its quantization taken out; sparse weights are made dense for both."""
     summary = refuse_unsupported(Path(job.source.path))
+    path = _dense_file(job.source.path, summary, Path(job.directory))
+    notes = [f"made dense: {', '.join(summary.sparse[:5])}"] if summary.sparse else []
     if job.method == "copy":
         target = Path(job.directory) / MODEL
-        shutil.copyfile(job.source.path, target)
-        return Exported(format="tflite", opset=0, files=[file_ref(target)], checks=[passed("inference_mode", subject="artifact")])
-    return _to_onnx(job, summary)
+        if path != str(target):
+            shutil.copyfile(path, target)
+        return Exported(format="tflite", opset=0, files=[file_ref(target)], checks=[passed("inference_mode", subject="artifact")], notes=notes)
+    return _to_onnx(job, path, summary, notes)
 
 
-def _to_onnx(job: ExportJob, summary: TfliteSummary) -> Exported:
+def _dense_file(path: str, summary: TfliteSummary, directory: Path) -> str:
+    """The model at *path*, or where it has sparse weights a dense one, written to *directory*."""
+    if not summary.sparse:
+        return path
+    target = directory / MODEL
+    target.write_bytes(made_dense(Path(path).read_bytes()))
+    return str(target)
+
+
+def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]) -> Exported:
     from mnnprep.formats.onnx import graph as onnx_graph
     from mnnprep.formats.tensorflow.onnx_route import run, write
 
@@ -77,14 +90,12 @@ def _to_onnx(job: ExportJob, summary: TfliteSummary) -> Exported:
     doing("converting with tf2onnx")
     inputs, outputs = [t.name for t in summary.inputs], [t.name for t in summary.outputs]
     made = run(
-        lambda: tfonnx.process_tf_graph(
-            None, opset=job.opset, input_names=inputs, output_names=outputs, tflite_path=job.source.path, dequantize=quantized
-        )
+        lambda: tfonnx.process_tf_graph(None, opset=job.opset, input_names=inputs, output_names=outputs, tflite_path=path, dequantize=quantized)
     )
     files = write(made, Path(job.directory), external=False)
     model = onnx_graph.load_graph(files[0].path)
-    notes = [f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at {QUANTIZED_SQNR_DB:g} dB"] if quantized else []
-    notes += [f"made dense: {', '.join(summary.sparse[:5])}"] if summary.sparse else []
+    if quantized:
+        notes = [f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at {QUANTIZED_SQNR_DB:g} dB", *notes]
     return Exported(
         format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
         sqnr_db=QUANTIZED_SQNR_DB if quantized else None,
