@@ -2,104 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
-from mnnprep.core.files import FileRef
-from mnnprep.core.messages import CaseFile, CoverageJob, Exported, ExportJob, OpsetRefused, Ran, RunJob, Source, Survey, Wants, WeightsJob
+from mnnprep.core.messages import CoverageJob, Exported, ExportJob, Ran, RunJob, Source, Survey, Wants, WeightsJob
 from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Precision
-from mnnprep.errors import InternalError
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
 from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
-from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.mnn.names import match_names
-from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
 from mnnprep.mnn.torch_frontend import registered_check
-from mnnprep.pipeline.culprit import named, shown, smallest_part
 from mnnprep.pipeline.metrics import metric_checks
+from mnnprep.pipeline.mnn_side import MnnSide
+from mnnprep.pipeline.tried import Tried, describe, least_sqnr, why_not
 from mnnprep.pipeline.workers import Workers
-from mnnprep.proof.cost import precision_cost
-from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
-from mnnprep.rules.steps import Fired, Repaired, RepairJob
+from mnnprep.proof.judge import compared, dimension_checks, repeated
+from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
 
-MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
-CONVERT = "mnnprep.mnn.convert:convert"
-MNN_RUN = "mnnprep.mnn.run:run"
 REPAIR = "mnnprep.rules.steps:repair"
 COVERAGE = "mnnprep.formats.onnx.coverage:coverage"
 RULES_PRELOAD = ("numpy", "onnx_ir")
 Tell = Callable[[str], None]
 
 
-@dataclass
-class Tried:
-    """An attempt and what became of it. Without ``exported`` nothing was made, and ``reason`` says why."""
-
-    attempt: Attempt
-    exported: Exported | None = None
-    original: Exported | None = None  # what was exported, before repairs
-    directory: Path | None = None
-    checks: list[Check] = field(default_factory=list)
-    verdict: Verdict = Verdict.REFUSED
-    reason: str = ""
-    mnn: FileRef | None = None
-    mnn_weights: FileRef | None = None
-    layouts: dict[str, str] = field(default_factory=dict)
-    input_names: dict[str, str] = field(default_factory=dict)
-    output_names: dict[str, str] = field(default_factory=dict)
-    narrowed: dict[str, str] = field(default_factory=dict)
-    narrowed_inputs: dict[str, str] = field(default_factory=dict)
-    proven_sizes: dict[str, list[int]] = field(default_factory=dict)
-    refused_opsets: list[OpsetRefused] = field(default_factory=list)
-    converter_version: str = ""
-    repairs: list[Fired] = field(default_factory=list)
-    hints: dict[str, int] = field(default_factory=dict)
-    ran: Ran | None = None  # in MNN
-    stumble: str = ""  # why the conversion failed, where that names no node
-    artifact_ran: Ran | None = None
-
-    def status(self, name: str) -> Status | None:
-        """The status of a check, None where it was not asked."""
-        return next((c.status for c in self.checks if c.check == name), None)
-
-    def repairable(self) -> bool:
-        """Whether the artifact is right, of the format that rules rewrite, and MNN refuses it or computes something else."""
-        right = self.exported is not None and self.exported.format == "onnx" and self.status("artifact_compare") is Status.PASSED
-        return right and Status.FAILED in (self.status("mnn_convert"), self.status("mnn_compare"))
-
-    @property
-    def opset(self) -> int:
-        return self.exported.opset if self.exported else self.attempt.opset
-
-
 def start_export(workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt, tflite_precision: str = "") -> Future[Reply[Exported]]:
     directory = str(workers.directory("export"))
     job = ExportJob(source=source, wants=wants, method=attempt.method, opset=attempt.opset, directory=directory, tflite_precision=tflite_precision)
     return workers.submit(plan.preload, plan.export, job, Exported)
-
-
-def describe(failure: StepFailed) -> str:
-    """A failed step in one line: what it said, with the value seen, or how it died."""
-    if failure.error is not None:
-        if isinstance(failure.error, InternalError):
-            return f"{failure.error.what} (in {failure.error.seen})"
-        return failure.error.what + (f": {failure.error.seen}" if failure.error.seen else "")
-    last = failure.log.strip().splitlines()[-1:] if failure.log else []
-    return failure.reason + (f" (last line: {last[0]})" if last else "")
 
 
 class Judge:
@@ -122,13 +61,10 @@ class Judge:
         self.survey = survey
         self.source = source
         self.private = private
-        self.mnnconvert = mnnconvert
         self.tell = tell
-        self.tolerance = Tolerance(noise=survey.noise)
         self.precision = precision or Precision()
-        self.static = static
         self.metrics = metrics
-        self.mnn_tolerance = Tolerance(noise=survey.noise, sqnr_db=self.precision.sqnr_db)
+        self.mnn = MnnSide(workers, survey, mnnconvert=mnnconvert, precision=self.precision, static=static, tell=tell)
 
     def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
         """Wait for the export, then run, convert and compare what it made."""
@@ -139,8 +75,6 @@ class Judge:
             tried.reason = describe(failure)
             return tried
         tried.refused_opsets = tried.exported.refused_opsets
-        self.tolerance = Tolerance(noise=self.survey.noise, sqnr_db=tried.exported.sqnr_db)
-        self.mnn_tolerance = Tolerance(noise=self.survey.noise, sqnr_db=least_sqnr(tried.exported, self.precision))
         return self._judge_made(tried, tried.exported, always_rules(), weights_in_file)
 
     def repair(self, tried: Tried, *, weights_in_file: bool) -> Tried | None:
@@ -153,6 +87,8 @@ class Judge:
     def _judge_made(self, tried: Tried, made: Exported, rules: list[str], weights_in_file: bool) -> Tried:
         """Repair what was *made* by *rules*, then prove the outcome."""
         tried.original, tried.exported = made, made
+        tried.tolerance = Tolerance(noise=self.survey.noise, sqnr_db=made.sqnr_db)
+        tried.mnn_tolerance = Tolerance(noise=self.survey.noise, sqnr_db=least_sqnr(made, self.precision))
         tried.checks = [*self.survey.checks, *made.checks]
         rules = applicable(rules, operators_in(Path(made.files[0].path))) if made.format == "onnx" else []
         if rules and not self._apply(tried, made, rules):
@@ -207,10 +143,9 @@ class Judge:
 
     def _prove(self, tried: Tried, weights_in_file: bool) -> None:
         assert tried.exported is not None and tried.directory is not None
-        kind, model = self._kind(tried), self._model(tried)
+        kind, model = tried.kind, tried.model
         self.tell(f"running the artifact in {kind.runtime}, converting it to MNN")
-        second = str(tried.directory / Path(tried.exported.files[1].path).name) if kind.second_file else ""
-        converting = self._convert(tried, model, second)  # takes longest: one step beside it at a time
+        converting = self.mnn.convert(tried)  # takes longest: one step beside it at a time
         running = self._start_run(kind, model)
         artifact = self._artifact_checks(tried, running, kind.runtime)
         if tried.repairs and tried.original is not None:
@@ -222,9 +157,9 @@ class Judge:
             tried.checks.append(not_run("weights", describe(failure)))
         if tried.exported.format == "onnx" and operators_in(Path(model)) & CONTROL_FLOW:
             tried.checks.append(self._coverage(model))
-        mnn = self._mnn_checks(tried, converting)
+        mnn = self.mnn.checks(tried, converting)
         if mnn is not None and mnn.status is Status.PASSED and self.survey.signature.dims:
-            tried.checks.append(self._session_check(tried))
+            tried.checks.append(self.mnn.session(tried))
         runs = {"artifact": tried.artifact_ran, "MNN": tried.ran}
         tried.checks += metric_checks(self.workers, self.metrics, self.survey.cases, runs, self.survey.checks)
         checks, tried.proven_sizes = dimension_checks(self.survey, {"the artifact": artifact, "MNN": mnn})
@@ -247,7 +182,7 @@ class Judge:
         try:
             check = passed("repairs", numbers={"rules": rules})
             return repeated(
-                check, before.result().value, after.result().value, self.tolerance, between="the artifact before and after the repair, in runs"
+                check, before.result().value, after.result().value, tried.tolerance, between="the artifact before and after the repair, in runs"
             )
         except StepFailed as failure:
             return failed("repairs", f"the artifact before or after the repair does not run: {describe(failure)}", numbers={"rules": rules})
@@ -265,59 +200,9 @@ class Judge:
             return None
         tried.checks.append(passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}))
         tried.artifact_ran = ran
-        check = self._compare("artifact_compare", ran, {}, self.tolerance)
+        check = compared(self.survey, "artifact_compare", ran, {}, tried.tolerance)
         tried.checks.append(check)
         return check
-
-    def _compare(self, name: str, ran: Ran, narrowing: dict[str, str], tolerance: Tolerance) -> Check:
-        random = next((c for c in self.survey.checks if c.check == "determinism" and c.status is Status.FAILED), None)
-        if random is not None:
-            return not_run(name, "the source gives other numbers each time, so there is nothing to compare with")
-        return compare_run(name, self.survey.cases, ran, tolerance, narrowing)
-
-    def _mnn_checks(self, tried: Tried, converting: Future[Reply[Converted]]) -> Check | None:
-        converted = self._conversion(tried, converting)
-        if converted is None or converted.file is None:
-            tried.checks.append(not_run("mnn_compare", "there is no converted model"))
-            return None
-        signature = self.survey.signature
-        inputs = match_names([s.name for s in signature.inputs], [t.name for t in converted.inputs], "input")
-        outputs = match_names([s.name for s in signature.outputs], converted.outputs, "output")
-        tried.layouts = {ours: t.layout for ours, theirs in inputs.names.items() for t in converted.inputs if t.name == theirs}
-        tried.input_names, tried.output_names = inputs.names, outputs.names
-        if inputs.problem or outputs.problem:
-            tried.checks.append(failed("mnn_compare", inputs.problem or outputs.problem))
-            return None
-        self.tell("running it in MNN, twice")
-        check = self._run_mnn(tried, converted.file.path)
-        if check is None:
-            return None
-        tried.checks.append(check)
-        if self.precision.reduced and tried.ran is not None:
-            tried.checks.append(precision_cost(self.survey.cases, tried.ran, check, self.precision, converted.file.size))
-        if check.status is Status.FAILED and self.survey.opinion and tried.ran is not None:
-            tried.checks.append(standing(self.survey.opinion, tried.ran, self.survey.checks, self.tolerance))
-        return check
-
-    def _run_mnn(self, tried: Tried, model: str) -> Check | None:
-        """Run the converted model twice, in two processes, and compare; None (with a failed check) when that crashed."""
-        cases = sorted(self.survey.cases, key=lambda c: c.file.size)  # what one load keeps of a small shape must not spoil a larger one
-        again = cases if self.survey.signature.dims else cases[:1]
-        within = None if self.precision.reduced else self.mnn_tolerance
-        runs = [self._start_mnn(tried, model, chosen, fresh=fresh, within=within) for chosen, fresh in ((cases, False), (again, True))]
-        try:
-            first, second = (run.result().value for run in runs)
-            if first.hints != second.hints:  # a case that only the first was given decided
-                second = self._start_mnn(tried, model, again, fresh=True, hints=first.hints).result().value
-        except StepFailed as failure:
-            ask = not_run if failure.fate == "memory" else failed
-            tried.checks.append(ask("mnn_compare", f"MNN's runtime {describe(failure)}"))
-            return None
-        tried.ran, tried.narrowed, tried.narrowed_inputs, tried.hints = first, first.narrowed, first.narrowed_inputs, first.hints
-        check = self._compare("mnn_compare", first, NARROWED_OUTPUTS, self.mnn_tolerance)
-        if first.default_excess is not None:
-            check = msgspec.structs.replace(check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess})
-        return repeated(check, first, second, self.tolerance, cases=again)
 
     def _coverage(self, model: str) -> Check:
         """Whether the cases run every branch that the inputs' values decide."""
@@ -327,113 +212,3 @@ class Judge:
             return self.workers.run(ARTIFACTS["onnx"].preload, COVERAGE, job, Check)
         except StepFailed as failure:
             return not_run("coverage", describe(failure))
-
-    def _session_check(self, tried: Tried) -> Check:
-        """Whether a Session that is resized from case to case gives the same as the Module API did; not required, for an app has the choice."""
-        assert tried.mnn is not None
-        running = self._start_mnn(tried, tried.mnn.path, self.survey.cases, fresh=False, hints=tried.hints, session=True)
-        remedy = "use MNN's Module API, which is what was proven"
-        try:
-            check = self._compare("mnn_session", running.result().value, NARROWED_OUTPUTS, self.mnn_tolerance)
-        except StepFailed as failure:
-            return failed("mnn_session", f"a Session that is resized {describe(failure)}; {remedy}", required=False)
-        reason = f"a Session that is resized: {check.reason}; {remedy}" if check.reason else ""
-        return msgspec.structs.replace(check, required=False, reason=reason)
-
-    def _start_mnn(
-        self,
-        tried: Tried,
-        model: str,
-        cases: list[CaseFile],
-        *,
-        fresh: bool,
-        within: Tolerance | None = None,
-        hints: dict[str, int] | None = None,
-        session: bool = False,
-    ) -> Future[Reply[MnnRan]]:
-        job = MnnRunJob(
-            model=model, cases=cases, input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
-            directory=str(self.workers.directory("mnn")), fresh=fresh, hints=hints or {}, within=within, session=session,
-        )  # fmt: skip
-        return self.workers.submit(MNN_PRELOAD, MNN_RUN, job, MnnRan)
-
-    def _conversion(self, tried: Tried, converting: Future[Reply[Converted]]) -> Converted | None:
-        try:
-            converted = converting.result().value
-        except StepFailed as failure:
-            ask = not_run if failure.fate == "memory" else failed
-            tried.stumble = failure.reason if failure.fate == "crash" else ""
-            tried.checks.append(ask("mnn_convert", f"MNN's converter {describe(failure)}"))
-            return None
-        if converted.frontend_missing:
-            reason = "the converter at hand has no frontend for this format; give one that has with --mnnconvert, or prepare --to onnx"
-            tried.checks.append(not_run("mnn_convert", reason))
-            return None
-        if not converted.ok:
-            nodes = named(self.workers, self._kind(tried), self._model(tried), converted, self.mnnconvert, MNN_PRELOAD)
-            tried.stumble = "" if nodes or converted.refused_ops else converted.reason
-            where = f" (nodes: {', '.join(nodes)})" if nodes else ""
-            tried.checks.append(failed("mnn_convert", converted.reason + where, subject=nodes[0] if nodes else ", ".join(converted.refused_ops)))
-            return None
-        tried.mnn, tried.mnn_weights = converted.file, converted.weights
-        tried.converter_version = converted.version
-        tried.checks.append(passed("mnn_convert"))
-        return converted
-
-    def blame(self, tried: Tried) -> None:
-        """Where MNN's converter crashed or failed without naming a node: find the smallest part of the artifact that makes it do so."""
-        if not tried.stumble:
-            return
-        self.tell(f"looking for what MNN's converter stumbles over ({tried.attempt.method})")
-        found = smallest_part(self.workers, self._kind(tried), self._model(tried), lambda part: self._stumble(tried, part) == tried.stumble)
-        if part := ", ".join(shown(found)):
-            tried.checks = [
-                msgspec.structs.replace(c, reason=f"{c.reason}; the smallest part that makes it do so: {part}", subject=part)
-                if c.check == "mnn_convert" else c for c in tried.checks
-            ]  # fmt: skip
-            tried.reason = why_not(tried.checks)
-
-    def _stumble(self, tried: Tried, model: str) -> str:
-        """Why MNN does not convert *model*, empty if it does."""
-        try:
-            return self._convert(tried, model, "").result().value.reason
-        except StepFailed as failure:
-            return failure.reason
-
-    def _convert(self, tried: Tried, model: str, second: str) -> Future[Reply[Converted]]:
-        assert tried.exported is not None
-        job = ConvertJob(
-            model=model, frontend=self._kind(tried).frontend, uuid_seed=_seed(tried.exported.files), directory=str(self.workers.directory("convert")),
-            extra_model=second, converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16,
-            weight_bits=self.precision.weight_bits, static=self.static,
-        )  # fmt: skip
-        return self.workers.submit(MNN_PRELOAD, CONVERT, job, Converted)
-
-    def _kind(self, tried: Tried) -> ArtifactFormat:
-        assert tried.exported is not None
-        return ARTIFACTS[tried.exported.format]
-
-    def _model(self, tried: Tried) -> str:
-        assert tried.exported is not None and tried.directory is not None
-        return str(tried.directory / Path(tried.exported.files[0].path).name)
-
-
-def least_sqnr(exported: Exported, precision: Precision) -> float | None:
-    """The SQNR that the converted model must reach, in dB: the lower of the artifact's and the asked precision's; None where neither has one."""
-    return min((db for db in (exported.sqnr_db, precision.sqnr_db) if db is not None), default=None)
-
-
-def _seed(files: list[FileRef]) -> str:
-    """What the converted model's id is made from: the artifact's hash, or that of all its files' hashes."""
-    if len(files) == 1:
-        return files[0].sha256
-    return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()
-
-
-def why_not(checks: list[Check]) -> str:
-    """Why the evidence is not a proof: the required checks that failed, else those that did not run."""
-    for status in (Status.FAILED, Status.NOT_RUN):
-        found = [c for c in checks if c.required and c.status is status]
-        if found:
-            return "; ".join(f"{c.check}: {c.reason}" for c in found)
-    return ""

@@ -9,7 +9,7 @@ from mnnprep.core.messages import Diff, DiffJob, Exported, ExportJob, Source, Su
 from mnnprep.core.signature import Dim
 from mnnprep.formats.plans import ARTIFACTS, Plan
 from mnnprep.isolate.host import StepFailed
-from mnnprep.pipeline.attempt import Tried, why_not
+from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
 
 DIFF = "mnnprep.formats.onnx.diff:diff"

@@ -19,13 +19,14 @@ from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.isolate.host import StepFailed
-from mnnprep.pipeline.attempt import MNN_PRELOAD, describe
 from mnnprep.pipeline.bisecting.bodies import look_inside
 from mnnprep.pipeline.bisecting.finding import Finding, Growth, Subject
 from mnnprep.pipeline.bisecting.lab import ONNX_PRELOAD, Failure, Lab, Piece
 from mnnprep.pipeline.bisecting.refusals import find_unconvertible
 from mnnprep.pipeline.bisecting.repro import check_target, write_repro
 from mnnprep.pipeline.bisecting.search import Search, failing_as, wrong_outputs
+from mnnprep.pipeline.mnn_side import MNN_PRELOAD
+from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.deviation import deviation
 

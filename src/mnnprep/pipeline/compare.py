@@ -21,10 +21,10 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import Plan, plan_of
 from mnnprep.formats.table import FACTORIES
 from mnnprep.isolate.host import StepFailed
-from mnnprep.pipeline.attempt import describe
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.prepare import refusal
 from mnnprep.pipeline.resolve import looks_like_factory, resolve
+from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run
 

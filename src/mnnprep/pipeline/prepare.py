@@ -17,11 +17,13 @@ from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS, LIVE_MODULE, Attempt, Plan, plan_of
 from mnnprep.isolate.host import StepFailed, internal
-from mnnprep.pipeline.attempt import MNN_PRELOAD, Judge, Tried, start_export
+from mnnprep.pipeline.attempt import Judge, start_export
 from mnnprep.pipeline.baked import name_baked
+from mnnprep.pipeline.mnn_side import MNN_PRELOAD
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
 from mnnprep.pipeline.streamed import prepare_streamed, why_streamed
+from mnnprep.pipeline.tried import Tried
 from mnnprep.pipeline.workers import Workers
 
 Tell = Callable[[str], None]
@@ -118,7 +120,7 @@ def prepare_source(
         best = choose(history)
         if best.verdict is not Verdict.PROVEN:
             for tried in history:
-                judge.blame(tried)
+                judge.mnn.blame(tried)
         tell("writing the bundle")
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 

@@ -36,8 +36,8 @@ from mnnprep.core.samples import sample_files
 from mnnprep.core.signature import TensorSpec
 from mnnprep.formats.plans import Plan
 from mnnprep.formats.table import FACTORIES
-from mnnprep.pipeline.attempt import Tried, least_sqnr
 from mnnprep.pipeline.resolve import source_files
+from mnnprep.pipeline.tried import Tried, least_sqnr
 
 
 def write_bundle(

@@ -21,8 +21,9 @@ from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.plans import STREAM_ATTACH, STREAM_COMPARE, STREAM_EXPORT, STREAM_PRELOAD, STREAMED, ArtifactFormat, Attempt, Plan
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling, Skeleton
 from mnnprep.isolate.host import Reply, StepFailed, internal
-from mnnprep.pipeline.attempt import REPAIR, RULES_PRELOAD, Judge, Tell, Tried, describe, why_not
+from mnnprep.pipeline.attempt import REPAIR, RULES_PRELOAD, Judge, Tell
 from mnnprep.pipeline.record import write_bundle
+from mnnprep.pipeline.tried import Tried, describe, why_not
 from mnnprep.pipeline.workers import Workers
 from mnnprep.rules.steps import Fired, Repaired, RepairJob
 from mnnprep.rules.table import always_rules

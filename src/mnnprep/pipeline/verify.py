@@ -20,8 +20,9 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
-from mnnprep.pipeline.attempt import MNN_PRELOAD, MNN_RUN, describe
 from mnnprep.pipeline.metrics import metric_checks
+from mnnprep.pipeline.mnn_side import MNN_PRELOAD, MNN_RUN
+from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run, repeated
 

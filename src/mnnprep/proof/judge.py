@@ -59,6 +59,13 @@ def compare_run(check: str, cases: list[CaseFile], ran: Ran, tolerance: Toleranc
     return passed(check, numbers=numbers, outputs=errors)
 
 
+def compared(survey: Survey, check: str, ran: Ran, narrowing: Mapping[str, str], tolerance: Tolerance) -> Check:
+    """:func:`compare_run` with the cases of *survey*; not run where the source gives other numbers each time."""
+    if any(c.check == "determinism" and c.status is Status.FAILED for c in survey.checks):
+        return not_run(check, "the source gives other numbers each time, so there is nothing to compare with")
+    return compare_run(check, survey.cases, ran, tolerance, narrowing)
+
+
 def _add_power(powers: dict[str, tuple[float, float]], reference: Arrays, compared: list[OutputError]) -> None:
     """Add a case's signal and noise power to *powers*, by output (the noise follows from the case's SQNR)."""
     for error in compared:

@@ -24,7 +24,8 @@ from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import MnnRunJob
-from mnnprep.pipeline.attempt import CONVERT, MNN_PRELOAD, MNN_RUN, describe
+from mnnprep.pipeline.mnn_side import CONVERT, MNN_PRELOAD, MNN_RUN
+from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.deviation import Deviation, deviation
 

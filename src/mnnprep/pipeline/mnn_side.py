@@ -1,0 +1,175 @@
+"""The half of an attempt that is MNN's: convert the artifact, run it, compare; and what the converter stumbles over."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import msgspec
+
+from mnnprep.core.compare import Tolerance
+from mnnprep.core.evidence import Check, Status, failed, not_run, passed
+from mnnprep.core.files import FileRef
+from mnnprep.core.messages import CaseFile, Survey
+from mnnprep.core.request import Precision
+from mnnprep.isolate.host import Reply, StepFailed
+from mnnprep.mnn.convert import Converted, ConvertJob
+from mnnprep.mnn.names import match_names
+from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
+from mnnprep.pipeline.culprit import named, shown, smallest_part
+from mnnprep.pipeline.tried import Tried, describe, why_not
+from mnnprep.pipeline.workers import Workers
+from mnnprep.proof.cost import precision_cost
+from mnnprep.proof.judge import compared, repeated, standing
+
+MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
+CONVERT = "mnnprep.mnn.convert:convert"
+MNN_RUN = "mnnprep.mnn.run:run"
+Tell = Callable[[str], None]
+
+
+class MnnSide:
+    """Converts and runs artifacts of one survey."""
+
+    def __init__(self, workers: Workers, survey: Survey, *, mnnconvert: str, precision: Precision, static: bool, tell: Tell) -> None:
+        self.workers = workers
+        self.survey = survey
+        self.mnnconvert = mnnconvert
+        self.precision = precision
+        self.static = static
+        self.tell = tell
+
+    def checks(self, tried: Tried, converting: Future[Reply[Converted]]) -> Check | None:
+        converted = self._conversion(tried, converting)
+        if converted is None or converted.file is None:
+            tried.checks.append(not_run("mnn_compare", "there is no converted model"))
+            return None
+        signature = self.survey.signature
+        inputs = match_names([s.name for s in signature.inputs], [t.name for t in converted.inputs], "input")
+        outputs = match_names([s.name for s in signature.outputs], converted.outputs, "output")
+        tried.layouts = {ours: t.layout for ours, theirs in inputs.names.items() for t in converted.inputs if t.name == theirs}
+        tried.input_names, tried.output_names = inputs.names, outputs.names
+        if inputs.problem or outputs.problem:
+            tried.checks.append(failed("mnn_compare", inputs.problem or outputs.problem))
+            return None
+        self.tell("running it in MNN, twice")
+        check = self._run_mnn(tried, converted.file.path)
+        if check is None:
+            return None
+        tried.checks.append(check)
+        if self.precision.reduced and tried.ran is not None:
+            tried.checks.append(precision_cost(self.survey.cases, tried.ran, check, self.precision, converted.file.size))
+        if check.status is Status.FAILED and self.survey.opinion and tried.ran is not None:
+            tried.checks.append(standing(self.survey.opinion, tried.ran, self.survey.checks, tried.tolerance))
+        return check
+
+    def _run_mnn(self, tried: Tried, model: str) -> Check | None:
+        """Run the converted model twice, in two processes, and compare; None (with a failed check) when that crashed."""
+        cases = sorted(self.survey.cases, key=lambda c: c.file.size)  # what one load keeps of a small shape must not spoil a larger one
+        again = cases if self.survey.signature.dims else cases[:1]
+        within = None if self.precision.reduced else tried.mnn_tolerance
+        runs = [self._start_mnn(tried, model, chosen, fresh=fresh, within=within) for chosen, fresh in ((cases, False), (again, True))]
+        try:
+            first, second = (run.result().value for run in runs)
+            if first.hints != second.hints:  # a case that only the first was given decided
+                second = self._start_mnn(tried, model, again, fresh=True, hints=first.hints).result().value
+        except StepFailed as failure:
+            ask = not_run if failure.fate == "memory" else failed
+            tried.checks.append(ask("mnn_compare", f"MNN's runtime {describe(failure)}"))
+            return None
+        tried.ran, tried.narrowed, tried.narrowed_inputs, tried.hints = first, first.narrowed, first.narrowed_inputs, first.hints
+        check = compared(self.survey, "mnn_compare", first, NARROWED_OUTPUTS, tried.mnn_tolerance)
+        if first.default_excess is not None:
+            check = msgspec.structs.replace(check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess})
+        return repeated(check, first, second, tried.tolerance, cases=again)
+
+    def session(self, tried: Tried) -> Check:
+        """Whether a Session that is resized from case to case gives the same as the Module API did; not required, for an app has the choice."""
+        assert tried.mnn is not None
+        running = self._start_mnn(tried, tried.mnn.path, self.survey.cases, fresh=False, hints=tried.hints, session=True)
+        remedy = "use MNN's Module API, which is what was proven"
+        try:
+            check = compared(self.survey, "mnn_session", running.result().value, NARROWED_OUTPUTS, tried.mnn_tolerance)
+        except StepFailed as failure:
+            return failed("mnn_session", f"a Session that is resized {describe(failure)}; {remedy}", required=False)
+        reason = f"a Session that is resized: {check.reason}; {remedy}" if check.reason else ""
+        return msgspec.structs.replace(check, required=False, reason=reason)
+
+    def _start_mnn(
+        self,
+        tried: Tried,
+        model: str,
+        cases: list[CaseFile],
+        *,
+        fresh: bool,
+        within: Tolerance | None = None,
+        hints: dict[str, int] | None = None,
+        session: bool = False,
+    ) -> Future[Reply[MnnRan]]:
+        job = MnnRunJob(
+            model=model, cases=cases, input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
+            directory=str(self.workers.directory("mnn")), fresh=fresh, hints=hints or {}, within=within, session=session,
+        )  # fmt: skip
+        return self.workers.submit(MNN_PRELOAD, MNN_RUN, job, MnnRan)
+
+    def _conversion(self, tried: Tried, converting: Future[Reply[Converted]]) -> Converted | None:
+        try:
+            converted = converting.result().value
+        except StepFailed as failure:
+            ask = not_run if failure.fate == "memory" else failed
+            tried.stumble = failure.reason if failure.fate == "crash" else ""
+            tried.checks.append(ask("mnn_convert", f"MNN's converter {describe(failure)}"))
+            return None
+        if converted.frontend_missing:
+            reason = "the converter at hand has no frontend for this format; give one that has with --mnnconvert, or prepare --to onnx"
+            tried.checks.append(not_run("mnn_convert", reason))
+            return None
+        if not converted.ok:
+            nodes = named(self.workers, tried.kind, tried.model, converted, self.mnnconvert, MNN_PRELOAD)
+            tried.stumble = "" if nodes or converted.refused_ops else converted.reason
+            where = f" (nodes: {', '.join(nodes)})" if nodes else ""
+            tried.checks.append(failed("mnn_convert", converted.reason + where, subject=nodes[0] if nodes else ", ".join(converted.refused_ops)))
+            return None
+        tried.mnn, tried.mnn_weights = converted.file, converted.weights
+        tried.converter_version = converted.version
+        tried.checks.append(passed("mnn_convert"))
+        return converted
+
+    def blame(self, tried: Tried) -> None:
+        """Where MNN's converter crashed or failed without naming a node: find the smallest part of the artifact that makes it do so."""
+        if not tried.stumble:
+            return
+        self.tell(f"looking for what MNN's converter stumbles over ({tried.attempt.method})")
+        found = smallest_part(self.workers, tried.kind, tried.model, lambda part: self._stumble(tried, part) == tried.stumble)
+        if part := ", ".join(shown(found)):
+            tried.checks = [
+                msgspec.structs.replace(c, reason=f"{c.reason}; the smallest part that makes it do so: {part}", subject=part)
+                if c.check == "mnn_convert" else c for c in tried.checks
+            ]  # fmt: skip
+            tried.reason = why_not(tried.checks)
+
+    def _stumble(self, tried: Tried, model: str) -> str:
+        """Why MNN does not convert *model*, empty if it does."""
+        try:
+            return self.convert(tried, model).result().value.reason
+        except StepFailed as failure:
+            return failure.reason
+
+    def convert(self, tried: Tried, model: str = "") -> Future[Reply[Converted]]:
+        """Convert the artifact, or a part of it."""
+        assert tried.exported is not None
+        job = ConvertJob(
+            model=model or tried.model, frontend=tried.kind.frontend, uuid_seed=_seed(tried.exported.files),
+            directory=str(self.workers.directory("convert")),
+            extra_model="" if model else tried.second_file, converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16,
+            weight_bits=self.precision.weight_bits, static=self.static,
+        )  # fmt: skip
+        return self.workers.submit(MNN_PRELOAD, CONVERT, job, Converted)
+
+
+def _seed(files: list[FileRef]) -> str:
+    """What the converted model's id is made from: the artifact's hash, or that of all its files' hashes."""
+    if len(files) == 1:
+        return files[0].sha256
+    return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()
