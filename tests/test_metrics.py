@@ -504,3 +504,5 @@ def test_metrics_of_a_bundle_and_those_given() -> None:
     for wrong in (msgspec.structs.replace(here, sha256="bb"), msgspec.structs.replace(here, threshold=0.5)):
         with pytest.raises(UsageError, match="than the bundle was made with"):
             known_metrics([own], (wrong,))
+    hostile = msgspec.structs.replace(own, function="/tmp/evil.py:g")
+    assert known_metrics([hostile], ()) == [own]
