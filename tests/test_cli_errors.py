@@ -203,7 +203,7 @@ ONNX = [
     mistake("an unknown range", "prepare good.onnx -o out --range z=0:1", USAGE, "'z'", "inputs of this model: x"),
     mistake("no samples", "prepare good.onnx -o out --samples nothing.npz", USAGE, "no samples"),
     mistake("an empty directory of samples", "prepare good.onnx -o out --samples samples", USAGE, "no .npz"),
-    mistake("samples of no arrays", "prepare good.onnx -o out --samples notes.txt", USAGE, ".npz or .npy"),
+    mistake("samples of no arrays", "prepare good.onnx -o out --samples notes.txt", USAGE, ".npz, .npy"),
     mistake("samples by other names", "prepare good.onnx -o out --samples other-name.npz", USAGE, "other-name.npz: z", "x"),
     mistake("samples of another shape", "prepare good.onnx -o out --samples other-shape.npz", USAGE, "[1, 5]", "x=float32[batch,4]"),
     mistake("samples of another dtype", "prepare good.onnx -o out --samples other-dtype.npz", USAGE, "complex64"),

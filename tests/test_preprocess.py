@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mnnprep.bundle.usage import preprocess_words
 from mnnprep.core.preprocess import CHANNELS, FILTERS, IMAGE_LAYOUTS, ImageRecipe, Recipe, SoundRecipe, parse_preprocess
 from mnnprep.core.request import make_wants
 from mnnprep.errors import UsageError
+from test_report import golden
 
 IMAGENET = "size=256,crop=224,filter=bicubic,channels=bgr,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nhwc"
 
@@ -155,3 +157,19 @@ def test_mnn_computes_the_same_from_its_mean_and_normal(channels: str) -> None:
     theirs = np.reshape(json.loads(done.stdout.splitlines()[-1]), (3, 6, 5))
     ours = _arranged(np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8), recipe, "float32")
     assert np.abs(ours - theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize("options", [None, 3, [3], [{"kind": "image", "size": "\n#"}], [{"kind": "x"}], [{"kind": "image", "mean": ["*/"]}]])
+def test_a_report_of_foreign_options_says_nothing_of_them(options: object) -> None:
+    manifest = golden("proven")
+    source = msgspec.structs.replace(manifest.source, options={**manifest.source.options, "preprocess": options})
+    assert preprocess_words(msgspec.structs.replace(manifest, source=source)) == []
+
+
+def test_a_report_keeps_names_inside_its_comments() -> None:
+    manifest = golden("proven")
+    recipe = {"kind": "image", "input": "x\n*/ rm", "mean": [1, 2, 3], "scale": 255}
+    source = msgspec.structs.replace(manifest.source, options={"preprocess": [recipe]})
+    words = preprocess_words(msgspec.structs.replace(manifest, source=source))
+    assert words[0].startswith("x___ rm from an image: filter bilinear")
+    assert words[1] == "the same by MNN ImageProcess: destFormat RGB, mean [255, 510, 765], normal [0.00392156863, 0.00392156863, 0.00392156863]"

@@ -22,7 +22,7 @@ from mnn_models import floats, node, save
 from mnnprep.core.files import Arrays
 from mnnprep.core.preprocess import SoundRecipe
 from mnnprep.core.request import make_wants
-from mnnprep.core.samples import read_samples, real_inputs, sample_checks, sample_files, spread
+from mnnprep.core.samples import first_alone, read_samples, real_inputs, sample_checks, sample_files, spread
 from mnnprep.core.signature import parse_input
 from mnnprep.core.sounds import _decoded, read_sound
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
@@ -216,6 +216,13 @@ def test_a_recipe_that_does_not_fit(inputs: str, preprocess: tuple[str, ...], wh
     assert caught.value.next
 
 
+def test_without_pillow_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnnprep.deps.installed", lambda module: module != "PIL")
+    with pytest.raises(RefusedError, match="pillow") as caught:
+        read(png(tmp_path / "a.png"), "x=float32[h,w,3]", "layout=hwc")
+    assert caught.value.next == "pip install 'mnnprep[images]'"
+
+
 class TestBatchesAndOtherInputs:
     def test_a_fixed_batch_takes_as_many_files_and_is_filled_up_from_the_first(self, tmp_path: Path) -> None:
         for i in range(5):
@@ -287,6 +294,14 @@ class TestWhichFiles:
         (tmp_path / "a.gif").write_bytes(b"GIF89a")
         with pytest.raises(UsageError, match=what):
             sample_files(str(tmp_path / name), 64)
+
+    def test_the_first_alone_is_the_first_of_all(self, tmp_path: Path) -> None:
+        png(tmp_path / "b.png")
+        np.save(tmp_path / "a.npy", np.zeros((1, 6, 8, 3), "f4"))
+        wants = make_wants(samples=str(tmp_path), preprocess=("layout=nhwc",))
+        specs = (parse_input("x=float32[n,6,8,3]"),)
+        (one_,), (first, _) = read_samples(first_alone(wants), specs), read_samples(wants, specs)
+        assert one_[0] == first[0] == "a.npy"
 
     def test_arrays_and_images_mix(self, tmp_path: Path) -> None:
         png(tmp_path / "b.png")

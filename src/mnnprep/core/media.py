@@ -80,14 +80,13 @@ class Media:
         return synthesize(others, dims, self.wants.seed + index, self.wants.ranges)
 
 
-def recipe_of(file: Path) -> type[ImageRecipe] | type[SoundRecipe] | tuple[()]:
-    """The recipes for a file of this name; none for arrays."""
-    suffix = file.suffix.lower()
+def recipe_of(suffix: str) -> type[ImageRecipe] | type[SoundRecipe] | tuple[()]:
+    """The recipes for files of this (lower-case) suffix; none for arrays."""
     return ImageRecipe if suffix in IMAGES else SoundRecipe if suffix in SOUNDS else ()
 
 
 def _recipe_for(name: str, file: Path, recipes: tuple[Recipe, ...]) -> Recipe:
-    kind = recipe_of(file)
+    kind = recipe_of(file.suffix.lower())
     for recipe in recipes:
         if isinstance(recipe, kind):
             return recipe

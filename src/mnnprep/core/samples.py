@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from mnnprep.core.evidence import Check, passed
@@ -26,11 +27,12 @@ SUFFIXES = (*ARRAYS, *IMAGES, *SOUNDS)
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """The files to take, with the names they go by, out of ``found`` samples; ``ignored`` are of other kinds."""
+    """The files to take, with the names they go by, out of ``found`` samples of the kinds ``suffixes``; ``ignored`` are of other kinds."""
 
     taken: list[tuple[str, Path]]
     found: int
     ignored: int
+    suffixes: frozenset[str]
 
 
 def sample_files(path: str, limit: int) -> SampleFiles:
@@ -48,14 +50,15 @@ def sample_files(path: str, limit: int) -> SampleFiles:
     if not root.is_dir():
         if root.suffix.lower() not in SUFFIXES:
             raise UsageError("samples are .npz, .npy, .jpg, .png or .wav files", seen=root.name, next="save the arrays with numpy.savez")
-        return SampleFiles([(root.name, root)], 1, 0)
+        return SampleFiles([(root.name, root)], 1, 0, frozenset({root.suffix.lower()}))
     below = sorted((file.relative_to(root).as_posix(), file) for file in _walk(root))
     files = [(name, file) for name, file in below if file.suffix.lower() in SUFFIXES]
     if not files:
         raise UsageError(
             "this directory holds no .npz, .npy, .jpg, .png or .wav file", seen=path, next="write one .npz per sample, with an array per input name"
         )
-    return SampleFiles([files[i] for i in spread(len(files), limit)], len(files), len(below) - len(files))
+    suffixes = frozenset(file.suffix.lower() for _, file in files)
+    return SampleFiles([files[i] for i in spread(len(files), limit)], len(files), len(below) - len(files), suffixes)
 
 
 def spread(count: int, limit: int) -> list[int]:
@@ -84,7 +87,7 @@ def read_samples(wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tuple[str,
     files = sample_files(wants.samples, wants.sample_limit)
     media = Media(wants, specs)
     for recipe in wants.preprocess:
-        if not any(isinstance(recipe, recipe_of(file)) for _, file in files.taken):
+        if not any(isinstance(recipe, recipe_of(suffix)) for suffix in files.suffixes):
             kind = "images" if isinstance(recipe, ImageRecipe) else "sounds"
             raise UsageError(
                 f"--preprocess is for {kind}, and no sample is one", seen=files.taken[0][0], next="leave it out, or give other --samples"
@@ -96,6 +99,11 @@ def read_samples(wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tuple[str,
         else:
             cases += media.add(name, file, len(cases))
     return cases + media.rest(len(cases))
+
+
+def first_alone(wants: Wants) -> Wants:
+    """*wants* with the first sample alone, where one is enough: decoding a photograph takes a fifth of a second."""
+    return msgspec.structs.replace(wants, sample_limit=1)
 
 
 def real_inputs(wants: Wants, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:

@@ -24,7 +24,7 @@ from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, check_range, is_mask, sizes_of, synthesize
 from mnnprep.core.messages import CaseFile, Sweep, Wants
 from mnnprep.core.net import Case, Net, Refused
-from mnnprep.core.samples import read_samples, real_inputs, sample_checks
+from mnnprep.core.samples import first_alone, read_samples, real_inputs, sample_checks
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
 from mnnprep.core.sizes import base_sizes, batch_dims, runs, sweep_sizes
 from mnnprep.errors import RefusedError, UsageError
@@ -169,9 +169,9 @@ class _Remembering:
 
 
 def base_case(net: Net, wants: Wants) -> Arrays:
-    """The inputs an export is made with: those of the survey's first synthesized case, or the first sample."""
+    """The inputs an export is made with: those of the survey's first synthesized case (with the values of the first sample), or the first sample."""
     specs, dims, ranges = declare(net.inputs, wants, net.dims)
-    samples = _samples(net, wants, specs)
+    samples = _samples(net, first_alone(wants), specs)
     ranges = _sample_ranges(samples, real_inputs(wants, specs)) | ranges
     base = base_sizes(net, specs, dims, ranges, samples)
     if samples and not dims:
