@@ -262,9 +262,8 @@ def report(rows: list[Row], results: dict[str, Row]) -> bool:
             print(f"  {x['outcome']:10} {r['id']} (moved {r['moved']}): exit {x['code']}, {x['verdict']} {x['failed'] or x['said']}")
     clean = [(r, results[r["id"]]) for r in rows if r["group"] == "clean" and r["id"] in results]
     found = Counter(x["outcome"] for _, x in clean)
-    print(
-        f"clean: {len(clean)} models: {found['proven']} proven over the whole range; {found['false alarm']} false alarms; {found['refused']} that MNN gets wrong"
-    )
+    print(f"clean: {len(clean)} models: {found['proven']} proven over the whole range; {found['false alarm']} false alarms;", end=" ")
+    print(f"{found['refused']} that MNN gets wrong, {found['short']} not proven over the whole range")
     for r, x in clean:
         if x["outcome"] != "proven":
             print(f"  {x['outcome']:11} {r['id']}: {x['note']}; exit {x['code']}, {x['verdict']} {(x['failed'] or x['not_run'] or x['said'])}"[:500])
