@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from caffe_nets import NETS
 from caffe_nets import write as write_pair
 from command import prepared
-from mnn_models import matmul
+from mnn_models import floats, matmul, node, save
 from mnnprep.cli.compare import command
 from mnnprep.core.evidence import Verdict
 from mnnprep.core.replay import match_specs
 from mnnprep.core.signature import parse_input
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import RefusedError
 from mnnprep.pipeline.compare import compare, match_outputs
 from real_models import fetch, fetch_directory
 from tf_models import built, needs_tensorflow
@@ -34,9 +34,10 @@ class TestMatching:
         names, matched = match_outputs({"p": np.zeros(3)}, {"0": np.zeros(4)})
         assert (names, matched) == ({"p": "0"}, {"p": "place"})
 
-    def test_another_number_of_outputs(self) -> None:
-        with pytest.raises(UsageError, match="numbers of outputs"):
-            match_outputs({"p": np.zeros(3)}, {})
+    def test_what_has_no_partner_is_left_out(self) -> None:
+        a, b = np.zeros((2, 3), "f4"), np.ones(5, "f4")
+        assert match_outputs({"p": a, "q": b}, {"0": b}) == ({"q": "0"}, {"q": "shape"})
+        assert match_outputs({"p": a}, {"p": a, "more": b}) == ({"p": "p"}, {"p": "name"})
 
     def test_inputs(self) -> None:
         ours = [parse_input("a=float32[batch,4]"), parse_input("b=int64[batch]")]
@@ -73,6 +74,17 @@ def test_a_model_and_what_mnn_made_of_it(tmp_path: Path) -> None:
     assert prepared(tmp_path / "net.onnx", bundle).verdict is Verdict.PROVEN
     found = compare(str(tmp_path / "net.onnx"), str(bundle / "model.mnn"))
     assert (found.verdict, found.second) == (Verdict.PROVEN, "mnn")
+
+
+@pytest.mark.parametrize(("first", "second", "problem"), [("two", "one", "the output is missing"), ("one", "two", "the reference does not have")])
+def test_an_output_that_only_one_of_them_has(tmp_path: Path, first: str, second: str, problem: str) -> None:
+    nodes = [node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["z"])]
+    for count, name in enumerate(("one", "two"), start=1):
+        save(tmp_path / f"{name}.onnx", nodes[:count], [floats("x", 2, 3)], [floats("y", 2, 3), floats("z", 2, 3)][:count])
+    found = compare(str(tmp_path / f"{first}.onnx"), str(tmp_path / f"{second}.onnx"))
+    assert found.verdict is Verdict.DIFFERS
+    assert found.outputs == {"y": "y"}
+    assert any(e.output == "z" and problem in e.problem for c in found.evidence for e in c.outputs)
 
 
 def test_a_caffe_pair_and_its_other_forms(tmp_path: Path) -> None:

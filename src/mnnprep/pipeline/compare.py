@@ -17,7 +17,7 @@ from mnnprep.core.metrics import CHECK as METRIC
 from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.running import case_outputs
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import RefusedError
 from mnnprep.formats.plans import Plan, plan_of
 from mnnprep.formats.table import FACTORIES
 from mnnprep.isolate.host import StepFailed
@@ -56,7 +56,7 @@ def compare(
     not; ``unproven``: the cases prove nothing. A factory with a checkpoint is written ``FACTORY+CHECKPOINT``.
 
     Raises:
-        UsageError, RefusedError: as `prepare` for a source that can't be taken; signatures that can't be matched.
+        UsageError, RefusedError: as `prepare` for a source that can't be taken; inputs that can't be matched.
     """
     wants = wants or Wants()
     sources = [_source(text, trust, signature, outputs) for text in (first, second)]
@@ -130,13 +130,8 @@ def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[st
     """Which of *theirs* is which of *ours*, and by what: the name; else dtype and shape; among those alike, the values.
 
     Telling alike outputs apart by their values can't hide a difference: the assignment that fits best is still compared.
-    Raises UsageError when the counts differ.
+    Where the counts differ, what has no partner is left out; the comparison misses it.
     """
-    if len(ours) != len(theirs):
-        raise UsageError(
-            "the two models have different numbers of outputs", seen=f"{', '.join(ours)} and {', '.join(theirs)}",
-            next="compare models of the same signature; name a graph's outputs with --outputs",
-        )  # fmt: skip
     names = {n: n for n in ours if n in theirs}
     matched = dict.fromkeys(names, "name")
     left, right = [n for n in ours if n not in names], [n for n in theirs if n not in names.values()]
@@ -149,9 +144,9 @@ def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[st
             names |= dict(zip(mine, best, strict=True))
             matched |= dict.fromkeys(mine, "shape" if len(mine) == 1 else "values")
     rest = [n for n in right if n not in names.values()]
-    for mine_left, other in zip([n for n in left if n not in names], rest, strict=True):
+    for mine_left, other in zip([n for n in left if n not in names], rest, strict=False):
         names[mine_left], matched[mine_left] = other, "place"
-    return {n: names[n] for n in ours}, {n: matched[n] for n in ours}
+    return {n: names[n] for n in ours if n in names}, {n: matched[n] for n in ours if n in names}
 
 
 def _gap(a: Array, b: Array) -> float:
@@ -159,11 +154,12 @@ def _gap(a: Array, b: Array) -> float:
 
 
 def _renamed(ran: Ran, names: dict[str, str], directory: Path) -> Ran:
-    """The run with its outputs called as the first model calls them."""
+    """The run with its outputs called as the first model calls them, and those it has beyond by their own names."""
     outputs = {}
     for key, ref in ran.outputs.items():
         arrays = load_arrays(ref.path)
         path = directory / f"{key}.npz"
-        save_arrays(path, {ours: arrays[theirs] for ours, theirs in names.items()})
+        beyond = {n: a for n, a in arrays.items() if n not in names.values()}
+        save_arrays(path, {ours: arrays[theirs] for ours, theirs in names.items()} | beyond)
         outputs[key] = file_ref(path)
     return Ran(outputs=outputs, errors=ran.errors)
