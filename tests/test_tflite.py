@@ -168,6 +168,21 @@ class TestFoldedWeights:
         source["deviation"] = np.array([0.5, 2, 3.001, 0.7], "f4")
         assert not {"kernel", "deviation"} & account(source, source, artifact, derived)
 
+    def test_a_number_that_the_source_has(self, folded: tuple[dict, dict, dict]) -> None:
+        """A rescaling of the image goes into the kernel; one by another number is seen."""
+        source, artifact, derived = folded
+        artifact["w"] = artifact["w"] * np.float32(1 / 255)
+        assert "kernel" not in account(source, source, artifact, derived)
+        assert account(source, source, artifact, derived | {"rescaling": (np.array(1 / 255, "f4"), [])}) == set(source)
+        assert "kernel" not in account(source, source, artifact, derived | {"rescaling": (np.array(1 / 127, "f4"), [])})
+
+    def test_ones_leave_no_trace(self, folded: tuple[dict, dict, dict]) -> None:
+        source, artifact, derived = folded
+        source["gain"] = np.ones(4, "f4")
+        assert account(source, source, artifact, derived) == set(source)
+        source["gain"] = np.array([1, 1, 1, 1.001], "f4")
+        assert "gain" not in account(source, source, artifact, derived)
+
     def test_a_sign_is_seen(self, folded: tuple[dict, dict, dict]) -> None:
         source, artifact, derived = folded
         artifact["w"] = -artifact["w"]

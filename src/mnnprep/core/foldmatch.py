@@ -8,7 +8,9 @@ to within rounding:
 * a derived tensor is in the artifact: the weights behind it are accounted for;
 * a kernel is in the artifact times a derived factor along one axis: the kernel and the factor's weights are; so where
   a weight that scaled the kernel's inputs went into it first;
-* a bias is, times a factor, plus a shift.
+* a bias is, times a factor, plus a shift;
+* a number that the source multiplies by (a derived scalar that no weight is behind) may be in a kernel's factor, too, and
+  a weight that is one everywhere leaves no trace.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def account(missing: dict[str, Array], source: dict[str, Array], artifact: dict[
     pool = [a.astype(np.float64) for a in artifact.values() if a.dtype.kind == "f" and a.size]
     vectors = _by_size(a.reshape(-1) for a in pool if a.size == max(a.shape, default=1))
     factors = {n: (a.astype(np.float64).reshape(-1), p) for n, (a, p) in derived.items() if a.size == max(a.shape, default=1)}
-    found: set[str] = set()
+    scales = {1.0, *(float(v[0]) for v, p in factors.values() if v.size == 1 and not p)}
+    found = {name for name, array in missing.items() if array.dtype.kind == "f" and bool(np.all(array == 1))}
     for value, parents in factors.values():
         if any(_close(value, v) for v in vectors.get(value.size, [])):
             found |= set(parents)
@@ -41,7 +44,7 @@ def account(missing: dict[str, Array], source: dict[str, Array], artifact: dict[
             factor = _factor(form, pool)
             if factor is None:
                 continue
-            owners = [p for value, p in factors.values() if value.size == factor.size and _close(value, factor)]
+            owners = [p for value, p in factors.values() if value.size == factor.size and p and any(_close(value * s, factor) for s in scales)]
             if owners or _unchanged(factor):
                 found |= {name, *before}
                 applied.append(factor)

@@ -28,6 +28,11 @@ def parameters(skeleton: Skeleton) -> Arrays:
     return {n: a for n, a in found.items() if a.dtype.kind == "f" and a.size and (n in skeleton.values or a.size > 1)}
 
 
+def scalars(skeleton: Skeleton) -> Arrays:
+    """The floating constants of one element, by node: numbers that a converter may multiply into a weight."""
+    return {n: a for n, a in skeleton.constants().items() if a.dtype.kind == "f" and a.size == 1 and n not in skeleton.values}
+
+
 def derived(skeleton: Skeleton, weights: Arrays) -> dict[str, tuple[Any, list[str]]]:
     """By node, what is computed from *weights* alone, with the names of the weights behind it."""
     nodes = graphs.nodes_of(skeleton.graph)

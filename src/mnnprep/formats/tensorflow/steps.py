@@ -17,7 +17,7 @@ from mnnprep.core.survey import declare, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.tensorflow import graphs
-from mnnprep.formats.tensorflow.derived import derived, parameters
+from mnnprep.formats.tensorflow.derived import derived, parameters, scalars
 from mnnprep.formats.tensorflow.graph_files import read_graph
 from mnnprep.formats.tensorflow.load import Loaded, load
 from mnnprep.formats.tensorflow.net import TensorFlowNet, open_frozen
@@ -38,8 +38,9 @@ def survey_source(job: SurveyJob) -> Survey:
     doing("following the weights to the outputs")
     weights = parameters(net.skeleton)
     arrays: Arrays = {f"used/{n}": a for n, a in weights.items()}
-    for name, (value, parents) in derived(net.skeleton, weights).items():
-        arrays |= {f"derived/{name}": value, f"parents/{name}": np.array(parents)}
+    numbers = {name: (value, list[str]()) for name, value in scalars(net.skeleton).items()}
+    for name, (value, parents) in (numbers | derived(net.skeleton, weights)).items():
+        arrays |= {f"derived/{name}": value, f"parents/{name}": np.array(parents, np.str_)}
     path = Path(job.directory) / "weights.npz"
     save_arrays(path, arrays)
     return Survey(
