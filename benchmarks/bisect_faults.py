@@ -7,8 +7,9 @@ search; the artifact stays the reference.  A fault that does not move an output 
 not take, is printed as discarded and replaced by another.  Hazards: what MNN computes wrongly by itself, in the middle of a net
 (bisect_nets.py), prepared and bisected with the package's own converter.
 
-A hit is the node by its exact name, or (counted apart) a group with it that MNN fused.  Conversions are counted by the planted
-converter itself; memory is the largest worker's, against the largest worker of running artifact and MNN model without values inside.
+A hit is the node by its exact name, alone (also where it is wrong only among its neighbours), or, counted apart, a group with it that
+MNN fused.  Conversions are counted by the planted converter itself; memory is the largest worker's, against the largest worker of
+running artifact and MNN model without values inside.
 MNN's own way, on the first --own faults: halving over the nodes; for each node tested, a model with its output is converted, run
 in onnxruntime, written as text, and compared by the converter's --testdir; the same planted converter does its work.
 Exit code: 0 when the goals are met (95 % named, conversions within 2 log2 N + 10, memory within twice), else 1.
@@ -84,9 +85,15 @@ def faulty(clean: Path, target: Path, converter: Path, fault: dict[str, Any]) ->
     record["files"] = [f for f in record["files"] if f["path"] != "model.mnn"] + [record["mnn"]]
     record["verdict"] = "differs"
     (target / "manifest.json").write_text(json.dumps(record))
-    checks = mnnprep.verify(target).evidence
-    compared = next(c for c in checks if c.check == "mnn_compare")
-    return "" if compared.status.value == "failed" else "it moves no output"
+    return ""
+
+
+def moves_nothing(bundle: Path, found: mnnprep.api.Bisection) -> bool:
+    """Whether no output of the faulty bundle is off: asked of `verify` where `bisect` found nothing."""
+    if found.outcome != "agrees":
+        return False
+    compared = next(c for c in mnnprep.verify(bundle).evidence if c.check == "mnn_compare")
+    return compared.status.value == "passed"
 
 
 def own_way(bundle: Path, converter: Path, directory: Path) -> tuple[float, int, str]:
@@ -136,7 +143,7 @@ class Score:
         self.rows: list[dict[str, Any]] = []
 
     def add(self, net: str, what: str, label: str, found: mnnprep.api.Bisection, counted: int, seconds: float) -> None:
-        exact = found.outcome == "node" and found.nodes == [label]
+        exact = found.outcome in ("node", "context") and found.nodes == [label]
         fused = found.outcome == "fused" and label in found.nodes
         bound = 2 * math.log2(max(2, found.model_nodes)) + 10
         row = {
@@ -182,15 +189,17 @@ def plant(options: argparse.Namespace, directory: Path) -> Score:
             converter = planting.write_converter(directory / "converter", fault, log)
             why = faulty(clean[name], directory / "faulty", converter, fault)
             if not why:
-                break
+                log.write_text("")
+                started = time.perf_counter()
+                found = mnnprep.bisect(directory / "faulty", mnnconvert=converter)
+                seconds = time.perf_counter() - started
+                if not moves_nothing(directory / "faulty", found):
+                    break
+                why = "it moves no output"
             discarded += 1
-            print(f"      discarded: {name} {what} {label}: {why}")
+            print(f"      discarded: {name} {what} {label}: {why}", flush=True)
         else:
             continue
-        log.write_text("")
-        started = time.perf_counter()
-        found = mnnprep.bisect(directory / "faulty", mnnconvert=converter)
-        seconds = time.perf_counter() - started
         score.add(name, what, label, found, len(log.read_text().splitlines()), seconds)
         if number < options.own:
             theirs, conversions, ended = own_way(directory / "faulty", converter, directory)

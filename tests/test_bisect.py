@@ -35,6 +35,8 @@ arguments = sys.argv[1:]
 place = arguments.index("--modelFile") + 1
 model = onnx.load(arguments[place])
 produced = {{o: n for n in model.graph.node for o in n.output}}
+def scaled(tensor, by, name):
+    return numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(by), name)
 {change}
 onnx.save(model, "changed.onnx")
 arguments[place] = os.path.abspath("changed.onnx")
@@ -110,7 +112,7 @@ class TestPlanted:
     def test_the_node_is_named(self, clean: Path, tmp_path: Path, output: str, op_type: str, label: str) -> None:
         change = replaced(output, op_type) if op_type != "Gemm" else (
             "if 'a' in produced:\n    t = next(t for t in model.graph.initializer if t.name == 'w')\n"
-            "    model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(t) * 1.1, 'v'))\n    produced['a'].input[1] = 'v'"
+            "    model.graph.initializer.append(scaled(t, 1.1, 'v'))\n    produced['a'].input[1] = 'v'"
         )  # fmt: skip
         faulty = converter(tmp_path / "faulty", change)
         remade(clean, tmp_path / "out", faulty)
@@ -148,6 +150,37 @@ class TestPlanted:
         assert "Abs abs" in document["nodes"]
         cut = onnx.load(tmp_path / "repro" / "model.onnx")
         assert {"second", "abs"} <= {n.name for n in cut.graph.node}
+
+    def test_rounding_that_adds_up(self, tmp_path: Path) -> None:
+        """Every product a little off, none beyond the tolerance: no node is blamed, and where it grows is shown."""
+        nodes = [node("MatMul", [f"v{i}", "w"], [f"v{i + 1}"], name=f"product{i}") for i in range(8)]
+        save(tmp_path / "net.onnx", nodes, [floats("v0", 2, 8)], [floats("v8", 2, 8)], {"w": np.linalg.qr(W)[0].astype(np.float32)})
+        prepared(tmp_path / "net.onnx", tmp_path / "clean")
+        change = "for t in model.graph.initializer:\n    if t.name == 'w': t.CopyFrom(scaled(t, 1.0003, 'w'))"
+        faulty = converter(tmp_path / "faulty", change)
+        document = found(remade(tmp_path / "clean", tmp_path / "out", faulty), "--mnnconvert", faulty)
+        assert (document["outcome"], document["made_here"]) == ("gradual", False)
+        assert len(document["growth"]) >= 3
+        assert document["conversions"] <= 2 * np.log2(8) + 10
+
+    def test_a_small_error_that_grows(self, tmp_path: Path) -> None:
+        """Off by a third of the tolerance where it is made, and beyond it where a difference of nearly equal numbers shows it."""
+        nodes = [
+            node("MatMul", ["x", "w"], ["a"], name="product"), node("Softsign", ["a"], ["b"], name="sign"),
+            node("MatMul", ["x", "w"], ["c"], name="again"), node("Softsign", ["c"], ["d"], name="other"),
+            node("Mul", ["d", "near"], ["e"], name="near"),
+            node("Sub", ["b", "e"], ["y"], name="difference"),
+        ]  # fmt: skip
+        save(tmp_path / "net.onnx", nodes, [floats("x", 2, 8)], [floats("y", 2, 8)], {"w": W, "near": np.array(0.98, np.float32)})
+        prepared(tmp_path / "net.onnx", tmp_path / "clean")
+        change = (
+            "if 'a' in produced:\n    t = next(t for t in model.graph.initializer if t.name == 'w')\n"
+            "    model.graph.initializer.append(scaled(t, 1.0004, 'v'))\n    produced['a'].input[1] = 'v'"
+        )
+        faulty = converter(tmp_path / "faulty", change)
+        document = found(remade(tmp_path / "clean", tmp_path / "out", faulty), "--mnnconvert", faulty)
+        assert document["nodes"] == ["MatMul product"]
+        assert 0.1 < document["alone"] < 1
 
     def test_a_node_whose_addition_crashes_the_converter(self, clean: Path, tmp_path: Path) -> None:
         faulty = converter(tmp_path / "faulty", "if 'f' in produced: os.abort()")
@@ -328,7 +361,7 @@ class TestExternalData:
         (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
         change = (
             "if 'p2' in produced:\n    t = next(t for t in model.graph.initializer if t.name == 'w2')\n"
-            "    model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(t) * 1.2, 'v'))\n    produced['p2'].input[1] = 'v'"
+            "    model.graph.initializer.append(scaled(t, 1.2, 'v'))\n    produced['p2'].input[1] = 'v'"
         )
         faulty = converter(tmp_path / "faulty", change)
         prepared(tmp_path / "net.onnx", tmp_path / "out", "--mnnconvert", faulty)

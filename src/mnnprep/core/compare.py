@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +18,9 @@ ABSOLUTE = 1e-4  # of max|ref|
 RELATIVE = 1e-3  # of |ref|, element by element
 WIDENING = 10.0  # times the source's measured noise floor
 CASE_SLACK_DB = 6.0  # a factor of 2 in amplitude
+CHUNK = 1 << 17  # elements that are compared at a time
+TINY = 1e-300  # in place of a tolerance of 0
+NOT_FINITE: dict[str, Callable[[Array], Array]] = {"NaN": np.isnan, "+inf": np.isposinf, "-inf": np.isneginf}
 LARGEST = 1e300  # what a ratio beyond a float is written as
 CEILING = 1e-2  # of max|ref|: beyond, the model can't be told from its noise
 HALF_SQNR = 50.0  # dB: weights as float16
@@ -45,13 +48,16 @@ class Tolerance(msgspec.Struct, frozen=True):
     def threshold(self, name: str, reference: Array) -> Array:
         """The largest |a-b| allowed at each element of a floating *reference* (float64)."""
         magnitude = np.abs(np.where(np.isfinite(reference), reference, 0).astype(np.float64))
-        peak = float(magnitude.max(initial=0.0))
-        floor = min(max(self.absolute * peak, self.widening * self.noise.get(name, 0.0)), self.ceiling * peak)
-        return np.asarray(floor + self.relative * magnitude)
+        return np.asarray(self.floor(name, reference) + self.relative * magnitude)
+
+    def floor(self, name: str, reference: Array) -> float:
+        """The part of the threshold that is the same for every element."""
+        peak = peak_of(reference.reshape(-1))
+        return min(max(self.absolute * peak, self.widening * self.noise.get(name, 0.0)), self.ceiling * peak)
 
     def drowned(self, name: str, reference: Array) -> bool:
         """Whether the noise floor is so high that the ceiling would have to give way."""
-        peak = float(np.abs(np.where(np.isfinite(reference), reference, 0)).max(initial=0.0))
+        peak = peak_of(reference.reshape(-1))
         return self.widening * self.noise.get(name, 0.0) > self.ceiling * peak
 
 
@@ -67,41 +73,115 @@ def compare_output(name: str, case: int, reference: Array, actual: Array, tolera
         return OutputError(name, case, problem=f"dtype {actual.dtype} where the reference has {reference.dtype}")
     if reference.dtype.kind != "f":
         return _compare_exact(name, case, reference, actual)
-    ref, act = reference.astype(np.float64), actual.astype(np.float64)
-    for label, test in (("NaN", np.isnan), ("+inf", np.isposinf), ("-inf", np.isneginf)):
-        wrong = int(np.count_nonzero(test(ref) != test(act)))
-        if wrong:
-            return OutputError(name, case, problem=f"{label} at other places than in the reference ({wrong} elements)")
-    finite = np.isfinite(ref)
-    ref, act = ref[finite], act[finite]
-    limit = tolerance.threshold(name, reference)[finite]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        error = np.abs(ref - act)
-        excess = float(np.where(error == 0, 0.0, error / limit).max(initial=0.0))
-        max_rel = float(np.where(ref != 0, error / np.abs(ref), 0.0).max(initial=0.0))
-    ref, act = _scaled(ref, act)
-    noise_power, power = float(np.square(ref - act).sum()), float(np.square(ref).sum())
-    sqnr = 10 * math.log10(power / noise_power) if noise_power > 0 and power > 0 else None
-    norm = math.sqrt(power) * float(np.linalg.norm(act))
-    cosine = min(1.0, float(np.dot(ref.ravel(), act.ravel())) / norm) if norm > 0 else None
+    ref, act = reference.reshape(-1), actual.reshape(-1)
+    problem = _misplaced(ref, act)
+    if problem:
+        return OutputError(name, case, problem=problem)
+    worst = _Worst(tolerance.floor(name, reference), tolerance.relative, max(peak_of(ref), peak_of(act)))
+    for chunk in chunks(ref.size):
+        worst.add(chunk.start, ref[chunk], act[chunk])
+    sqnr = 10 * math.log10(worst.power / worst.noise) if worst.noise > 0 and worst.power > 0 else None
+    norm = math.sqrt(worst.power) * math.sqrt(worst.other)
+    cosine = min(1.0, worst.product / norm) if norm > 0 else None
+    excess = worst.excess
     wanted = tolerance.sqnr_db - tolerance.case_slack_db if tolerance.sqnr_db is not None else HALF_SQNR if reference.dtype == np.float16 else None
     if wanted is not None:
-        excess = 0.0 if noise_power == 0 else (math.inf if sqnr is None else 10 ** ((wanted - sqnr) / 20))
+        excess = 0.0 if worst.noise == 0 else (math.inf if sqnr is None else 10 ** ((wanted - sqnr) / 20))
     problem = ""
     if excess > 1:
-        index = [int(i) for i in np.argwhere(finite)[int(np.argmax(error / np.maximum(limit, 1e-300)))]] if error.size else []
-        problem = f"differs beyond the tolerance, most at {index}: max abs {float(error.max()):.3g}, {min(excess, LARGEST):.3g} times what is allowed"
+        index = [int(i) for i in np.unravel_index(worst.place, reference.shape)] if reference.size else []
+        problem = f"differs beyond the tolerance, most at {index}: max abs {worst.max_abs:.3g}, {min(excess, LARGEST):.3g} times what is allowed"
     return OutputError(
-        name, case, max_abs=min(float(error.max(initial=0.0)), LARGEST), max_rel=min(max_rel, LARGEST), cosine=cosine, sqnr_db=sqnr,
+        name, case, max_abs=min(worst.max_abs, LARGEST), max_rel=min(worst.max_rel, LARGEST), cosine=cosine, sqnr_db=sqnr,
         excess=min(excess, LARGEST), problem=problem,
     )  # fmt: skip
 
 
-def _scaled(ref: Array, act: Array) -> tuple[Array, Array]:
-    """Both times one power of 2, so that no square of them overflows or vanishes."""
-    peak = max(float(np.abs(ref).max(initial=0.0)), float(np.abs(act).max(initial=0.0)))
-    shift = -math.frexp(peak)[1]
-    return np.ldexp(ref, shift), np.ldexp(act, shift)
+def chunks(size: int) -> list[slice]:
+    """Parts of a flat array that stay in a processor's cache while they are compared."""
+    return [slice(at, min(at + CHUNK, size)) for at in range(0, size, CHUNK)]
+
+
+def peak_of(values: Array) -> float:
+    """The largest finite magnitude of a flat array; 0 where there is none."""
+    peak = 0.0
+    for chunk in chunks(values.size):
+        part = values[chunk].astype(np.float64)
+        extremes = float(part.max()), float(part.min())
+        if not all(map(math.isfinite, extremes)):
+            part = part[np.isfinite(part)]
+            extremes = float(part.max(initial=0.0)), float(part.min(initial=0.0))
+        peak = max(peak, abs(extremes[0]), abs(extremes[1]))
+    return peak
+
+
+def _misplaced(ref: Array, act: Array) -> str:
+    """What is wrong with the places of what is not finite; empty where they are the same."""
+    counts = dict.fromkeys(NOT_FINITE, 0)
+    for chunk in chunks(ref.size):
+        a, b = ref[chunk], act[chunk]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if math.isfinite(float(a.sum(dtype=np.float64))) and math.isfinite(float(b.sum(dtype=np.float64))):
+                continue  # a sum of what is not finite is not
+        for label, test in NOT_FINITE.items():
+            counts[label] += int(np.count_nonzero(test(a) != test(b)))
+    label = next((label for label, count in counts.items() if count), "")
+    return f"{label} at other places than in the reference ({counts[label]} elements)" if label else ""
+
+
+class _Worst:
+    """The worst of two flat arrays, part by part; what is finite in one is so in the other.
+
+    Sums of squares are of the values times one power of 2, so that none overflows or vanishes.
+    """
+
+    def __init__(self, floor: float, relative: float, peak: float) -> None:
+        self._floor, self._relative = floor, relative
+        self._scale = math.ldexp(1.0, max(-1000, min(-math.frexp(peak)[1], 1000)))
+        self.excess = self.max_abs = self.max_rel = 0.0
+        self.noise = self.power = self.other = self.product = 0.0
+        self.place = 0
+        self._most = -1.0
+
+    def add(self, start: int, reference: Array, actual: Array) -> None:
+        ref, act = reference.astype(np.float64), actual.astype(np.float64)
+        finite = np.isfinite(ref)
+        whole = bool(finite.all())
+        if not whole:
+            places = np.flatnonzero(finite)
+            ref, act = ref[finite], act[finite]
+        with np.errstate(over="ignore"):
+            error = np.abs(ref - act)
+        most = float(error.max(initial=0.0))
+        if most > 0:
+            self._differ(start, ref, error, None if whole else places)
+        self.max_abs = max(self.max_abs, most)
+        ref *= self._scale
+        act *= self._scale
+        self.power += _product(ref, ref)
+        self.other += _product(act, act)
+        self.product += _product(ref, act)
+        if most > 0:
+            ref -= act
+            self.noise += _product(ref, ref)
+
+    def _differ(self, start: int, ref: Array, error: Array, places: Array | None) -> None:
+        magnitude = np.abs(ref)
+        limit = self._relative * magnitude
+        limit += self._floor
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            ratio = error / np.maximum(limit, TINY)
+            self.excess = max(self.excess, float(np.where(error == 0, 0.0, error / limit).max()) if self._floor == 0 else float(ratio.max()))
+            self.max_rel = max(self.max_rel, float(np.where(magnitude > 0, error / magnitude, 0.0).max()))
+        worst = int(np.argmax(ratio))
+        if float(ratio[worst]) > self._most:
+            self._most = float(ratio[worst])
+            self.place = start + (worst if places is None else int(places[worst]))
+
+
+def _product(a: Array, b: Array) -> float:
+    """The inner product, in this thread: a BLAS would start others for it."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def _compare_exact(name: str, case: int, reference: Array, actual: Array) -> OutputError:

@@ -81,7 +81,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[A
                 np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
 
 
-def load_arrays(path: str | os.PathLike[str]) -> Arrays:
-    """The arrays of an ``.npz``; pickled objects are refused (ValueError)."""
+def load_arrays(path: str | os.PathLike[str], prefix: str = "") -> Arrays:
+    """The arrays of an ``.npz`` whose names begin with *prefix*; pickled objects are refused (ValueError)."""
     with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        return {name: archive[name] for name in archive.files if name.startswith(prefix)}

@@ -27,12 +27,12 @@ class Forbidden:
 
 def case_inputs(path: str) -> Arrays:
     """The inputs of a case's npz, by name."""
-    return {name.removeprefix("inputs/"): array for name, array in load_arrays(path).items() if name.startswith("inputs/")}
+    return {name.removeprefix("inputs/"): array for name, array in load_arrays(path, "inputs/").items()}
 
 
 def case_outputs(path: str) -> Arrays:
     """The reference outputs of a case's npz, by name."""
-    return {name.removeprefix("outputs/"): array for name, array in load_arrays(path).items() if name.startswith("outputs/")}
+    return {name.removeprefix("outputs/"): array for name, array in load_arrays(path, "outputs/").items()}
 
 
 def run_cases(job: RunJob, load: Callable[[], Callable[[Arrays], Arrays]]) -> Ran:

@@ -43,7 +43,7 @@ class Search:
         try:
             for threshold in self._thresholds():
                 found = self._candidates(suspects, threshold, tried)
-                if found is not None:
+                if found is not None and not self._one_of_many(found, tried):
                     return found
                 if self.subject.failing is not None or (threshold <= 1 and not any(self._upstream(g) > NOTED for g, _ in tried)):
                     break
@@ -57,6 +57,11 @@ class Search:
         share = SHARE * min(worst, HUGE)
         return [*([share] if share > THRESHOLDS[0] and self.subject.failing is None else []), *THRESHOLDS]
 
+    def _one_of_many(self, found: Finding, tried: list[tuple[Group, Trial]]) -> bool:
+        """Whether a small error that was found is no larger than what later nodes add by themselves: then it is not the one that grew."""
+        small = found.alone is not None and found.alone <= 1
+        return small and any(isinstance(t.result, dict) and t.excess(g.output) > MADE_HERE * (found.alone or 0.0) for g, t in tried)
+
     def _candidates(self, suspects: Suspects, threshold: float, tried: list[tuple[Group, Trial]]) -> Finding | None:
         """Try the first wrong values, one after the other, until one is wrong alone."""
         asked = {g.output for g, _ in tried}
@@ -66,7 +71,7 @@ class Search:
                 return None
             if group.output not in asked or self._larger(group, tried):
                 trial = self._alone(suspects, group.nodes, [group.output])
-                if self._confirmed(group.output, trial):
+                if self._confirmed(group, trial):
                     return self._refined(suspects, group, trial)
                 tried.append((group, trial))
             if group.output in self.subject.outline.outputs:
@@ -162,13 +167,14 @@ class Search:
         labels = [self.subject.outline.nodes[i].label for i in nodes]
         return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
-    def _confirmed(self, value: str, trial: Trial) -> bool:
-        """Whether the piece alone has the error that *value* has in the whole model."""
+    def _confirmed(self, group: Group, trial: Trial) -> bool:
+        """Whether the piece alone has the error that the value of *group* has in the whole model, and not a part of it."""
         if self.subject.failing is not None:
             return isinstance(trial.result, Failure)
         if isinstance(trial.result, Failure):
             return False  # another trouble than the one that is sought
-        return trial.excess(value) > MADE_HERE * min(self.excess.get(value, LARGEST), HUGE)
+        alone = trial.excess(group.output)
+        return alone > MADE_HERE * min(self.excess.get(group.output, LARGEST), HUGE) and (alone > 1 or alone > self._upstream(group))
 
     def _upstream(self, group: Group) -> float:
         """The largest error of what a group takes, against that of its output in the whole model."""
@@ -225,7 +231,8 @@ class Search:
             return self._unresolved(tried, "every value inside is right, and the outputs are wrong")
         group = tried[0][0]
         hops, nodes, limit = 1, list(group.nodes), len(self.subject.outline.nodes)
-        while len(nodes) < limit:
+        grows = self.subject.failing is None and self._upstream(group) > MADE_HERE * self.excess.get(group.output, LARGEST)
+        while len(nodes) < limit and not grows:
             wider = suspects.grown(group.nodes, hops)
             hops *= 2
             if wider == nodes:
@@ -233,7 +240,7 @@ class Search:
             nodes = wider
             ends = [v for v in suspects.made_for_others(nodes) if v not in suspects.constants]
             trial = self._alone(suspects, nodes, list(dict.fromkeys([*(v for v in ends if v != group.output), group.output])))
-            if self._confirmed(group.output, trial):
+            if self._confirmed(group, trial):
                 reason = "these nodes are right alone, and wrong together with those around them"
                 return self._finding("context", group, trial, group.nodes, reason)
         jumps = suspects.largest_jumps({v: e for v, e in self.excess.items() if e < LARGEST}, SHOWN_JUMPS)
