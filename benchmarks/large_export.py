@@ -115,7 +115,7 @@ def measure(command: list[str]) -> tuple[int, dict[str, float], Watcher, str, st
     ended = time.monotonic() - started
     watcher.ended.set()
     watcher.join()
-    found = [(m[2], float(m[1])) for m in re.finditer(r"^ *([\\d.]+) s  (.*)$", err, re.M)]
+    found = [(m[2], float(m[1])) for m in re.finditer(r"^ *([\d.]+) s  (.*)$", err, re.M)]
     stages = {name: round(end - begin, 1) for (name, begin), end in zip(found, [*(t for _, t in found[1:]), ended], strict=True)}
     return process.returncode, stages, watcher, out, err
 
