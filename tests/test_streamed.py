@@ -91,6 +91,14 @@ class Computing(Wide):
 
 def computing(width=64):
     return Computing(width)
+
+class Reading(Wide):
+    def __init__(self, width):
+        super().__init__(width)
+        self.factor = self.first.weight.norm().item()
+
+def reading(width=64):
+    return Reading(width)
 """
 Nets = Callable[..., tuple[str, Path]]
 
@@ -198,7 +206,7 @@ def test_moved_tied_and_rounded_weights(nets: Nets, tmp_path: Path, dtype: Any) 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("deciding", "streamed_nets.py:"), ("leaving", "(numpy)"), ("computing", "norm")],
+    [("deciding", "streamed_nets.py:"), ("leaving", "(numpy)"), ("computing", "norm"), ("reading", "without its weights")],
 )
 def test_what_needs_the_weights_is_refused(nets: Nets, tmp_path: Path, name: str, said: str) -> None:
     factory, weights = nets(name)

@@ -137,10 +137,10 @@ def _proven(
         workers.limits = limits
         job = SurveyJob(source=msgspec.structs.replace(source, lean=True), wants=request.wants, directory=str(workers.directory("survey")))
         try:
-            survey = workers.run(plan.preload, plan.survey, job, Survey)
+            survey = msgspec.structs.replace(workers.run(plan.preload, plan.survey, job, Survey), parameters=skeleton.parameters)
         except StepFailed as failure:
-            if failure.fate != "memory":
-                raise failure.error or internal(failure, "the reference run failed") from failure
+            if failure.error is not None:
+                raise failure.error from failure
             unfit = f"the reference run {failure.reason}"
         else:
             judge = StreamedJudge(
@@ -158,7 +158,7 @@ def _proven(
     made = [*exported.checks, weights]
     dims = [d.name for d in survey.signature.dims]
     lacking = [n for n in (*REQUIRED, *(f"dimension:{n}" for n in dims)) if n not in {c.check for c in made}]
-    tried.checks = [*made, *(not_run(n, f"{unfit}; raise --proof-memory") for n in lacking)]
+    tried.checks = [*made, *(not_run(n, f"{unfit}; raise --proof-memory or --timeout") for n in lacking)]
     tried.verdict, tried.reason = verdict(tried.checks, dims), why_not(tried.checks)
     return survey, tried
 

@@ -18,6 +18,7 @@ from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.torch.structure import forward_parameters, name_examples
 
+FACTORY_RAISED = "the factory raised"
 NO_BOUND = 2**31  # sizes from here on are no sizes: torch writes infinity as such
 LIVE: dict[str, tuple[Any, Any]] = {}  # live modules by name: the one exception to the process boundary
 
@@ -125,7 +126,7 @@ def _factory(source: Source) -> Loaded:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"the factory raised {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it"
+            f"{FACTORY_RAISED} {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from mnnprep.core.files import FileRef, file_ref
-from mnnprep.core.messages import ExportJob
+from mnnprep.core.messages import ExportJob, Source
 from mnnprep.core.survey import base_case, outline
 from mnnprep.deps import require
-from mnnprep.errors import RefusedError
+from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.streaming import Skeleton
 from mnnprep.formats.torch import export
-from mnnprep.formats.torch.load import input_specs, load_factory, to_inference, without_weights
+from mnnprep.formats.torch.load import FACTORY_RAISED, Loaded, input_specs, load_factory, to_inference, without_weights
 from mnnprep.formats.torch.net import TorchNet
 from mnnprep.formats.torch.shapes import shapes_of
 from mnnprep.formats.torch.watch import UNKNOWN_PLACE, current_place
@@ -39,8 +39,7 @@ ADAPTER = "model."  # where the exporter's adapter keeps the model
 def export_skeleton(job: ExportJob) -> Skeleton:
     """Trace the factory's model without weights. Raises RefusedError for a net that its weights' values decide the course of."""
     doing("building the model without its weights")
-    with without_weights():
-        loaded = load_factory(job.source)
+    loaded = _built(job.source)
     module = loaded.module
     to_inference(module)
     shapes = shapes_of(module)
@@ -62,6 +61,19 @@ def export_skeleton(job: ExportJob) -> Skeleton:
         file=file, opset=onnx_graph.opset_of(model), signature=signature, weights=names, shapes=shapes, parameters=parameters,
         checks=[net.inference_mode(), onnx_graph.inference_mode(model)], notes=[*loaded.notes, *notes], refused_opsets=refused,
     )  # fmt: skip
+
+
+def _built(source: Source) -> Loaded:
+    try:
+        with without_weights():
+            return load_factory(source)
+    except UsageError as error:
+        if error.what.startswith(FACTORY_RAISED):
+            raise RefusedError(
+                "the factory does not build the model without its weights", seen=f"{error.what}: {error.seen}",
+                next="raise --memory so that the weights fit, or leave out of the factory what reads them",
+            ) from error  # fmt: skip
+        raise
 
 
 def hollow(module: Any) -> None:
