@@ -5,7 +5,7 @@ message (or as one JSON document) and exits with its ``exit_code``; the table of
 
 ====  =======================================================================
 0     proven, or the command did what it says
-1     ran, and the verdict is ``unproven`` or ``differs``
+1     ran, and the verdict is ``unproven`` or ``differs``; ``check`` found a hazard
 2     the call is wrong (:class:`UsageError`)
 3     refused (:class:`RefusedError`)
 70    an error of ours (:class:`InternalError`)

@@ -1,4 +1,4 @@
-"""The step that writes ONNX's own test cases: those it generates for its operators, and the small models that it ships.
+"""The steps that write and check ONNX's own test cases: those it generates for its operators, and the small models that it ships.
 
 Sources: ``onnx.backend.test.case.node`` (generated: the package has no files of them) and the directories
 ``simple``, ``pytorch-operator`` and ``pytorch-converted`` of ``onnx/backend/test/data``, each case a ``model.onnx``
@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.conformance.messages import Collected, CollectJob, ConformanceCase, Variant
+from mnnprep.conformance.messages import Checked, ChecksJob, Collected, CollectJob, ConformanceCase, Variant
 from mnnprep.core.files import Arrays, save_arrays
 from mnnprep.deps import require
+from mnnprep.rules.steps import CheckJob, check
 
 SHIPPED = ("simple", "pytorch-operator", "pytorch-converted")
 EXPANDED = re.compile(r"_expanded(_ver\d+)?$")
@@ -45,6 +46,12 @@ def collect(job: CollectJob) -> Collected:
         values = dict(zip([value.name for value in fed], raw.inputs, strict=False))
         cases.append(_write(raw, model, {name: values.get(name) for name in names}, operators, directory, job.variant))
     return Collected(cases=cases)
+
+
+def check_all(job: ChecksJob) -> Checked:
+    """What the hazard rules find in each model, in one process: nothing of a model runs."""
+    found = (check(CheckJob(model=model, supported=job.supported)).findings for model in job.models)
+    return Checked([sorted({f.rule for f in findings if f.severity != "narrowed"}) for findings in found])
 
 
 def _generated() -> Iterator[_Raw]:

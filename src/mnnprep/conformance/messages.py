@@ -44,6 +44,19 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     cases: list[ConformanceCase]
 
 
+class ChecksJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Look for hazards in every one of ``models``; ``supported`` as in `CheckJob`."""
+
+    models: list[str]
+    supported: list[str]
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """Per model, the names of the rules that found something wrong, crashing or refused."""
+
+    rules: list[list[str]]
+
+
 class OracleJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run the converted ``model`` on the inputs in ``data`` and hold its outputs against those in it.
 

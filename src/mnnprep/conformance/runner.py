@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
-from mnnprep.conformance.messages import Collected, CollectJob, ConformanceCase, Judged, OracleJob, Outcome, Status, Variant
+from mnnprep.conformance.messages import Checked, ChecksJob, Collected, CollectJob, ConformanceCase, Judged, OracleJob, Outcome, Status, Variant
 from mnnprep.core.files import sha256
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.rules.steps import CheckJob, Findings, Repaired, RepairJob
+from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import applicable
 
 COLLECT = "mnnprep.conformance.collect:collect"
 ORACLE = "mnnprep.conformance.oracle:judge"
 CONVERT = "mnnprep.mnn.convert:convert"
-CHECK = "mnnprep.rules.steps:check"
+CHECK = "mnnprep.conformance.collect:check_all"
 REPAIR = "mnnprep.rules.steps:repair"
 MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr", "mnnprep.mnn.convert", "mnnprep.conformance.oracle")
 ONNX_PRELOAD = ("numpy", "onnx", "onnx_ir", "mnnprep.rules.steps", "onnx_ir.passes.common.shape_inference")
@@ -84,11 +84,10 @@ class Runner:
                 return outcome(case, "repaired", "run error", "repair", described(failure))
         return self.convert(case, rules) if fired else msgspec.structs.replace(raw, route="repaired")
 
-    def check(self, case: ConformanceCase, supported: list[str]) -> list[str]:
-        """The rules that find the case wrong, crashing or refused; ``supported`` are the operators that the converter lists."""
-        job = CheckJob(model=case.model, supported=supported)
-        found = self._onnx.run(CHECK, job, Findings, timeout=SECONDS).value.findings
-        return sorted({f.rule for f in found if f.severity != "narrowed"})
+    def check(self, cases: Sequence[ConformanceCase], supported: list[str]) -> list[list[str]]:
+        """Per case, the rules that find it wrong, crashing or refused; ``supported`` are the operators that the converter lists."""
+        job = ChecksJob(models=[case.model for case in cases], supported=supported)
+        return self._onnx.run(CHECK, job, Checked, timeout=COLLECT_SECONDS).value.rules
 
     def oracle(self, case: ConformanceCase, model: str, names: dict[str, str]) -> tuple[Status, str]:
         """What the oracle says of a converted model, in clean and in dirty memory."""
