@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command import call, checks_of, prepared
-from mnn_models import floats, node, save
-from mnnprep.core.files import Arrays
+from mnn_models import floats, matmul, node, save
+from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.preprocess import SoundRecipe
 from mnnprep.core.request import make_wants
 from mnnprep.core.samples import first_alone, read_samples, real_inputs, sample_checks, sample_files, spread
@@ -438,6 +438,19 @@ class TestPrepare:
         prepared(net, tmp_path / "b", *options)
         assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
         assert call("verify", tmp_path / "a").code == 0
+
+    def test_a_sound_fills_an_input(self, tmp_path: Path) -> None:
+        sounds = tmp_path / "sounds"
+        sounds.mkdir()
+        wav(sounds / "long.wav", [16384, -16384, 8192, 0, 1, 2], rate=8000)
+        wav(sounds / "short.wav", [32767], rate=8000)
+        manifest = prepared(matmul(tmp_path / "net.onnx"), tmp_path / "out", "--samples", sounds, "--preprocess", "rate=8000", "--dim", "batch=1:3")
+        assert manifest.verdict.value == "proven"
+        real = [load_arrays(tmp_path / "out" / c.path)["inputs/x"].tolist() for c in manifest.cases if c.origin.startswith("samples ")]
+        assert real == [[[0.5, -0.5, 0.25, 0]], [[32767 / 32768, 0, 0, 0]]]
+        (recipe,) = manifest.source.options["preprocess"]
+        assert recipe == {"kind": "sound", "input": "x", "rate": 8000, "channels": "all", "length": 0, "layout": ""}
+        assert "x from a sound: rate 8000" in (tmp_path / "out" / "report.html").read_text()
 
     def test_one_corrupt_file_is_one_message(self, net: Path, pictures: Path, tmp_path: Path) -> None:
         broken = tmp_path / "broken"
