@@ -250,6 +250,13 @@ def test_the_converter_reads_the_test_directory(tmp_path: Path, offset: float, w
     assert "Can't open" not in printed
 
 
+def test_a_case_of_very_many_numbers_is_not_written_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signature = SignatureRecord(inputs=[record("x", "float32", [3])], outputs=[], dims={})
+    monkeypatch.setattr(writer, "LARGEST_TEXT", 2)
+    assert writer.write_mnn_test(tmp_path / "test", {"inputs/x": np.ones(3, np.float32)}, signature) == "3 numbers as text are left out"
+    assert not (tmp_path / "test").exists()
+
+
 def test_a_bundle_file_keeps_its_hash(tmp_path: Path) -> None:
     (tmp_path / "content").write_bytes(b"")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -27,6 +27,7 @@ from mnnprep.errors import InternalError, UsageError
 
 TEST_DIRECTORY = "mnn-test"
 SCHEMA_FAMILY = "mnnprep.bundle/"
+LARGEST_TEXT = 1 << 21  # numbers: more are slow to write and to read, and the case itself is in `cases`
 UNLISTED = frozenset({manifests.FILE_NAME, report.FILE_NAME})  # a manifest can't hold its own hash, nor a report that shows it
 
 
@@ -214,11 +215,14 @@ def write_mnn_test(directory: Path, arrays: Arrays, signature: SignatureRecord) 
     elements in C order, one a line, by the name in MNN.  MNNConvert opens ``DIR/NAME.txt`` by the
     name as it is, so a ``/`` makes a subdirectory and ``:`` stays, as in MNN's own scripts
     (tools/script/testMNNFromOnnx.py).  A name that would leave *directory*, or two that share a file
-    but not their values, can't be laid out: nothing is written then.
+    but not their values, can't be laid out, and more than LARGEST_TEXT numbers are not: nothing is written then.
 
     *arrays* are a case's: ``inputs/NAME`` and ``outputs/NAME`` by the signature's names.  Floats are
     printed with ``repr`` of their float64 value, which reads back exactly; booleans as 0 and 1.
     """
+    elements = sum(array.size for array in arrays.values())
+    if elements > LARGEST_TEXT:
+        return f"{elements} numbers as text are left out"
     texts: dict[PurePosixPath, str] = {}
     for role, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
         for tensor in tensors:
