@@ -178,9 +178,9 @@ def test_recognised_but_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (found.kind, found.size, found.prepared, found.parameters) == ("caffe-prototxt", 20, False, None)
     assert "not prepared" in found.warnings[0]
     (tmp_path / "saved/variables").mkdir(parents=True)
-    (tmp_path / "saved/saved_model.pb").write_bytes(b"12345")
+    (tmp_path / "saved/saved_model.pb").write_bytes(b"\x08\x01\x12\x00")  # schema version 1, one empty meta graph
     (tmp_path / "saved/variables/data").write_bytes(b"123")
-    assert inspect_file(tmp_path / "saved").size == 8
+    assert inspect_file(tmp_path / "saved").size == 7
 
 
 def test_every_kind_encodes_to_json(torch_files: Path) -> None:
