@@ -79,6 +79,7 @@ def prepare(
     proof_memory: int = 0,
     trust: bool = False,
     force: bool = False,
+    repairs: Iterable[str] | None = None,
     signature: str = "",
     outputs: Iterable[str] = (),
     tflite_precision: str = "",
@@ -103,6 +104,7 @@ def prepare(
     so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place of float32's tolerance.
     *metrics* are task metrics (``"top1"``, ``"cosine=0.999"``, ``"file.py:function"``) or functions of this process, which are called in it
     with ``(reference, outputs)`` of a case and return a number; see :mod:`mnnprep.proof.metrics`.
+    *repairs* names the repair rules to apply wherever their pattern is, and no other (empty: none; None: those that the artifact needs).
     *signature* is a SavedModel's, *outputs* the end nodes of a TensorFlow graph or checkpoint, *tflite_precision*
     ``float16`` or ``int8`` of a TFLite artifact.
 
@@ -140,6 +142,7 @@ def prepare(
         precision=make_precision(fp16, weight_bits, budget),
         static=static,
         metrics=_metrics(metrics, functions),
+        repairs=None if repairs is None else tuple(repairs),
         signature=signature,
         outputs=tuple(outputs),
         tflite_precision=tflite_precision,

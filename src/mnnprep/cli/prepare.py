@@ -29,6 +29,8 @@ from mnnprep.cli.options import factory_arg, json_manifest
 @click.option("--outputs", default="", metavar="NODE,NODE", help="The output nodes of a TensorFlow graph or TF1 checkpoint.")
 @click.option("--precision", type=click.Choice(["float16", "int8"]), default=None, help="Of a TFLite artifact's weights; int8 needs --samples.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The seed of synthesized inputs.")
+@click.option("--no-repair", is_flag=True, help="Apply no repair rule.")
+@click.option("--repair", "repairs", multiple=True, metavar="RULE", help="Apply this repair rule wherever its pattern is, and no other (repeatable).")
 @click.option("--static", is_flag=True, help="Resolve the converted model's shapes for the one size that it takes.")
 @click.option("--fp16", is_flag=True, help="Keep the converted model's weights as float16.")
 @click.option("--weight-bits", default=None, type=click.Choice(["8", "4"]), help="Keep the converted model's weights as integers of 8 or 4 bits.")
@@ -44,7 +46,8 @@ from mnnprep.cli.options import factory_arg, json_manifest
 def command(
     source: str, output: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
     ranges: tuple[str, ...], samples: str, preprocess: tuple[str, ...], sample_limit: int, factory_args: tuple[str, ...], signature: str,
-    outputs: str, precision: str | None, seed: int, static: bool, fp16: bool, weight_bits: str | None, budget: float | None,
+    outputs: str, precision: str | None, seed: int, no_repair: bool,
+    repairs: tuple[str, ...], static: bool, fp16: bool, weight_bits: str | None, budget: float | None,
     metrics: tuple[str, ...], mnnconvert: str, timeout: float, memory: str, proof_memory: str, trust: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.
@@ -57,14 +60,18 @@ def command(
 
     from mnnprep.core.metrics import make_metrics
     from mnnprep.core.request import Limits, Request, make_precision, make_wants, parse_factory_args, parse_size
+    from mnnprep.errors import UsageError
     from mnnprep.pipeline.prepare import prepare
 
+    if no_repair and repairs:
+        raise UsageError("--no-repair and --repair contradict each other", seen=", ".join(repairs), next="leave one of them out")
     limits = Limits(timeout=timeout, memory=parse_size(memory or "0"), proof_memory=parse_size(proof_memory or "0"))
     request = Request(
         source=source, weights=weights, to=to, method=method, opset=opset,
         wants=make_wants(inputs, dims, ranges, samples, seed, preprocess, sample_limit), factory_args=parse_factory_args(factory_args),
         trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "", limits=limits,
-        precision=make_precision(fp16, int(weight_bits or 0), budget), static=static, metrics=make_metrics(metrics), signature=signature,
+        precision=make_precision(fp16, int(weight_bits or 0), budget), static=static,
+        repairs=() if no_repair else repairs or None, metrics=make_metrics(metrics), signature=signature,
         outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
     )  # fmt: skip
     started = time.monotonic()

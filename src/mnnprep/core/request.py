@@ -79,6 +79,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     ``static``: the converted model takes one size only, for which MNN resolves all shapes beforehand.
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
+    ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever their pattern is, and no other.
     ``signature`` and ``outputs`` are as in :class:`Source`; ``tflite_precision`` is as in :class:`ExportJob`.
     """
 
@@ -95,6 +96,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision = Precision()
     static: bool = False
     metrics: tuple[Metric, ...] = ()
+    repairs: tuple[str, ...] | None = None
     signature: str = ""
     outputs: tuple[str, ...] = ()
     tflite_precision: str = ""

@@ -56,6 +56,7 @@ class Judge:
         precision: Precision | None = None,
         static: bool = False,
         metrics: tuple[Metric, ...] = (),
+        repairs: tuple[str, ...] | None = None,
     ) -> None:
         self.workers = workers
         self.survey = survey
@@ -64,6 +65,7 @@ class Judge:
         self.tell = tell
         self.precision = precision or Precision()
         self.metrics = metrics
+        self.repairs = repairs
         self.mnn = MnnSide(workers, survey, mnnconvert=mnnconvert, precision=self.precision, static=static, tell=tell)
 
     def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
@@ -75,11 +77,13 @@ class Judge:
             tried.reason = describe(failure)
             return tried
         tried.refused_opsets = tried.exported.refused_opsets
-        return self._judge_made(tried, tried.exported, always_rules(), weights_in_file)
+        return self._judge_made(tried, tried.exported, always_rules() if self.repairs is None else list(self.repairs), weights_in_file)
 
     def repair(self, tried: Tried, *, weights_in_file: bool) -> Tried | None:
         """*tried* once more with every rule that answers what it has; None when there is nothing to repair."""
         assert tried.exported is not None
+        if self.repairs is not None:
+            return None
         self.tell("repairing what MNN does not take")
         again = self._judge_made(Tried(tried.attempt, original=tried.original), tried.original or tried.exported, all_rules(), weights_in_file)
         return again if [f.rule for f in again.repairs] != [f.rule for f in tried.repairs] else None

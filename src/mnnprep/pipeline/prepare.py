@@ -20,11 +20,13 @@ from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.pipeline.attempt import Judge, start_export
 from mnnprep.pipeline.baked import name_baked
 from mnnprep.pipeline.mnn_side import MNN_PRELOAD
+from mnnprep.pipeline.naming import name_wrong
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
 from mnnprep.pipeline.streamed import prepare_streamed, why_streamed
 from mnnprep.pipeline.tried import Tried
 from mnnprep.pipeline.workers import Workers
+from mnnprep.rules.table import RULES
 
 Tell = Callable[[str], None]
 RANK = {Verdict.PROVEN: 0, Verdict.UNPROVEN: 1, Verdict.DIFFERS: 2, Verdict.REFUSED: 3}
@@ -62,6 +64,10 @@ def _check_call(request: Request, target: Path, force: bool) -> None:
     writer.check_target(target, force=force)
     if request.mnnconvert and not (os.path.isfile(request.mnnconvert) and os.access(request.mnnconvert, os.X_OK)):
         raise UsageError("--mnnconvert is no executable file", seen=request.mnnconvert, next="give the path of a MNNConvert program")
+    known = [rule.name for rule in RULES if rule.rewrite is not None]
+    for name in request.repairs or ():
+        if name not in known:
+            raise UsageError("--repair names no rule that repairs", seen=name, next=f"choose from: {', '.join(known)}")
 
 
 def prepare_source(
@@ -100,6 +106,7 @@ def prepare_source(
             precision=request.precision,
             static=request.static,
             metrics=request.metrics,
+            repairs=request.repairs,
         )
         history: list[Tried] = []
         for number, attempt in enumerate(attempts):
@@ -121,6 +128,7 @@ def prepare_source(
         if best.verdict is not Verdict.PROVEN:
             for tried in history:
                 judge.mnn.blame(tried)
+        name_wrong(workers, request, survey, best, tell)
         tell("writing the bundle")
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 

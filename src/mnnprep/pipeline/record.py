@@ -162,6 +162,8 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
         options["sample_limit"] = wants.sample_limit
     if wants.preprocess:
         options["preprocess"] = [_recipe(recipe, input_of(recipe, survey.signature.inputs).name) for recipe in wants.preprocess]
+    if request.repairs is not None:
+        options["repairs"] = list(request.repairs)
     if request.static:
         options["static"] = True
     if request.precision.reduced:

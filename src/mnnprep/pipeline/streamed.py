@@ -105,7 +105,11 @@ def _graph(workers: Workers, request: Request, source: Source, attempt: Attempt,
     """The graph without weights, repaired where MNN's result would be undefined; and the repairs."""
     job = ExportJob(source=source, wants=request.wants, method=attempt.method, opset=attempt.opset, directory=str(workers.directory("export")))
     skeleton = _step(workers, plan.preload, STREAM_EXPORT, job, Skeleton, "the export without weights")
-    repair = RepairJob(model=skeleton.file.path, directory=str(workers.directory("repair")), rules=always_rules())
+    repair = RepairJob(
+        model=skeleton.file.path,
+        directory=str(workers.directory("repair")),
+        rules=always_rules() if request.repairs is None else list(request.repairs),
+    )
     repaired = _step(workers, RULES_PRELOAD, REPAIR, repair, Repaired, "the repair of the graph")
     if repaired.files:
         skeleton = msgspec.structs.replace(skeleton, file=repaired.files[0])
@@ -145,7 +149,7 @@ def _proven(
         else:
             judge = StreamedJudge(
                 workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision,
-                static=request.static,
+                static=request.static, metrics=request.metrics, repairs=request.repairs,
             )  # fmt: skip
             judge.filling = filling
             tried = judge.judge(attempt, _done(exported), weights_in_file=False)
