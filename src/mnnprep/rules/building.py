@@ -12,7 +12,7 @@ import numpy as np
 
 from mnnprep.deps import require
 from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Array
+from mnnprep.rules.reading import Array, Reading
 
 FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
 NARROW = ("INT8", "UINT8", "INT16", "UINT16")
@@ -125,3 +125,8 @@ def numbers(array: Array) -> list[int]:
 def static(dims: Any) -> tuple[int, ...] | None:
     """*dims* where every one is a number."""
     return tuple(dims) if dims is not None and all(isinstance(size, int) for size in dims) else None
+
+
+def lacking(reading: Reading, *op_types: str) -> list[tuple[Any, int]]:
+    """The nodes of these operators, each with its opset, but for those that the converter at hand says it reads."""
+    return reading.nodes(*(op_type for op_type in op_types if reading.supported is None or op_type not in reading.supported))
