@@ -30,9 +30,9 @@ def find(reading: Reading) -> Iterator[Place]:
         repeated = any(len(set(term)) < len(term) for term in terms)
         if not repeated and not (len(terms) > 1 and not right):
             continue
-        able = "->" in equation and all(map(_able, equation.partition("->")[0].split(",")))
+        able = ("->" in equation or "." not in equation) and all(map(_able, equation.partition("->")[0].split(",")))
         able = able and opset >= WHERE_SINCE and all(reading.dtype(value) in FLOATS and static(reading.dims(value)) for value in node.inputs)
-        yield Place(node=node, detail="a repeated subscript" if repeated else "an inner product", match=(opset, equation), repairable=able)
+        yield Place(node=node, detail="a repeated subscript" if repeated else "an inner product", match=(opset, equation if "->" in equation else f"{left}->{right}"), repairable=able)
 
 
 def _able(term: str) -> bool:

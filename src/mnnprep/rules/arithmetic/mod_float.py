@@ -27,8 +27,8 @@ def apply(editor: Editor, place: Place) -> bool:
     times = build.op("Div", x, y)
     cut = node.attributes.get_int("fmod", 0)
     times = build.op("Mul", build.op("Sign", times), build.op("Floor", build.op("Abs", times))) if cut else build.op("Floor", times)
-    some = build.op("Greater", half, build.op("Abs", times))  # zero times infinity is nothing here
-    rest = build.op("Sub", x, build.op("Where", some, zero, build.op("Mul", y, times)))
+    some = build.op("Greater", build.op("Abs", times), half)  # no times infinity is nothing, not NaN
+    rest = build.op("Sub", x, build.op("Where", some, build.op("Mul", y, times), build.op("Mul", times, zero)))
     leader, step = (x, build.op("Mul", build.op("Sign", x), build.op("Abs", y))) if cut else (y, y)
     astray = build.op("Greater", zero, build.op("Mul", build.op("Sign", rest), build.op("Sign", leader)))
     build.replace(build.op("Where", astray, build.op("Add", rest, step), rest))
