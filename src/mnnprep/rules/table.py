@@ -28,7 +28,7 @@ from mnnprep.rules.attention import softmax_isnan_guard
 from mnnprep.rules.convolution import conv3d, one_dimension
 from mnnprep.rules.filling import constant_of_shape, eye_like
 from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, uneven_split, unique_forms
-from mnnprep.rules.normalization import computed_statistics, logsoftmax_axis, lone_dropout, loss_forms, prelu_slope, softmax_axis, training_mode
+from mnnprep.rules.normalization import computed_statistics, logsoftmax_axis, lone_dropout, loss_forms, lp_zero, prelu_slope, softmax_axis, training_mode
 from mnnprep.rules.operators import foreign_domain, unsupported
 from mnnprep.rules.pooling import auto_pad, ceil_mode, pool3d, pool_dilations, pool_indices, pool_strides
 from mnnprep.rules.quantization import dequantize, dynamic_quantize, quantize
@@ -37,6 +37,7 @@ from mnnprep.rules.reduction import empty_tensor, keepdims, last_index, reduce_a
 from mnnprep.rules.resampling import computed_upsample, grid_sample, region_forms, resize_forms
 from mnnprep.rules.rule import Rule
 from mnnprep.rules.types import cast_forms, int32_data, large_integers, narrow_integers, narrowed, odd_types, sequences
+from mnnprep.rules.written import axis_operators, elementwise, products
 
 RULES: tuple[Rule, ...] = (
     constant_of_shape.RULE,
@@ -47,6 +48,10 @@ RULES: tuple[Rule, ...] = (
     foreign_domain.RULE,
     empty_graph.RULE,
     odd_types.RULE,
+    # operators that the converter does not read
+    elementwise.RULE,
+    axis_operators.RULE,
+    products.RULE,
     narrow_integers.RULE,
     # normalization
     logsoftmax_axis.RULE,
@@ -56,6 +61,7 @@ RULES: tuple[Rule, ...] = (
     prelu_slope.RULE,
     lone_dropout.RULE,
     loss_forms.RULE,
+    lp_zero.RULE,
     # arithmetic
     less_negative.RULE,
     gemm_transposed.RULE,
