@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mnnprep.rules.arithmetic import (
     broadcast_matmul,
+    clip_bounds,
     einsum_forms,
     equal_bits,
     few_operands,
@@ -62,6 +63,11 @@ RULES: tuple[Rule, ...] = (
     lone_dropout.RULE,
     loss_forms.RULE,
     lp_zero.RULE,
+    # resampling
+    resize_forms.RULE,
+    computed_upsample.RULE,
+    grid_sample.RULE,
+    region_forms.RULE,
     # arithmetic
     less_negative.RULE,
     gemm_transposed.RULE,
@@ -71,6 +77,7 @@ RULES: tuple[Rule, ...] = (
     few_operands.RULE,
     shift_signed.RULE,
     legacy_broadcast.RULE,
+    clip_bounds.RULE,
     single_matrix_det.RULE,
     shrink.RULE,
     gelu_operator.RULE,
@@ -107,11 +114,6 @@ RULES: tuple[Rule, ...] = (
     unique_forms.RULE,
     uneven_split.RULE,
     pad_forms.RULE,
-    # resampling
-    resize_forms.RULE,
-    computed_upsample.RULE,
-    grid_sample.RULE,
-    region_forms.RULE,
     # quantization
     quantize.RULE,
     dequantize.RULE,

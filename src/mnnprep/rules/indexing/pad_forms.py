@@ -1,28 +1,64 @@
 """Pad with axes, in mode wrap, or with its value as an attribute (before opset 11).
 
 Measured with MNN 3.6.1: axes give a SIGABRT or no output; wrap is refused; the value of an older Pad is not read.
+
+All axes are padded, and wrap is a Gather of the fixed sizes.  The same bits.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from collections.abc import Iterator
 
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.building import Builder, given, numbers, static
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import Reading, tensor
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 
 def find(reading: Reading) -> Iterator[Place]:
     for node, opset in reading.nodes("Pad"):
         if len(node.inputs) > 3 and node.inputs[3] is not None:
-            yield Place(node=node, detail="axes")
+            yield _place(node, opset, "axes", reading)
         elif node.attributes.get_string("mode", "constant") == "wrap":
-            yield Place(node=node, detail="wrap")
+            yield _place(node, opset, "wrap", reading)
         elif opset < 11 and node.attributes.get_float("value", 0.0):
-            yield Place(node=node, detail="a value as an attribute")
+            yield _place(node, opset, "a value as an attribute", reading)
+
+
+def _place(node: Any, opset: int, detail: str, reading: Reading) -> Place:
+    dims, pads = static(reading.dims(node.inputs[0])), tensor(given(node, 1)) if given(node, 1) is not None else None
+    axes = given(node, 3)
+    known = tensor(axes) if axes is not None else None
+    able = dims is not None and detail != "a value as an attribute" and pads is not None and (axes is None or known is not None)
+    return Place(node=node, detail=detail, match=(opset, dims, pads, known), repairable=able)
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node, (opset, dims, pads, known) = place.node, place.match
+    build, x, rank = Builder(editor, node, opset), node.inputs[0], len(dims)
+    axes = [axis % rank for axis in (numbers(known.numpy()) if known is not None else range(rank))]
+    amounts = numbers(pads.numpy())
+    before, after = [0] * rank, [0] * rank
+    for number, axis in enumerate(axes):
+        before[axis], after[axis] = amounts[number], amounts[number + len(axes)]
+    if node.attributes.get_string("mode", "constant") != "wrap":
+        value = [given(node, 2)] if given(node, 2) is not None else []
+        build.replace(build.op("Pad", x, build.ints(*before, *after), *value, mode=node.attributes.get_string("mode", "constant")))
+        return True
+    x = build.op("Identity", x)
+    for axis, size in enumerate(dims):
+        if before[axis] or after[axis]:
+            x = build.op("Gather", x, build.constant(np.arange(-before[axis], size + after[axis]) % size), axis=axis)
+    build.replace(x)
+    return True
 
 
 RULE = Rule(
-    name="pad-forms", severity="crash", operators=frozenset({"Pad"}), find=find,
+    name="pad-forms", severity="crash", operators=frozenset({"Pad"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN crashes on a Pad with axes, refuses wrap, and takes 0 for the value of a Pad before opset 11",
     remedy="pad all axes, and give the value as an input (opset 11)",
 )  # fmt: skip
