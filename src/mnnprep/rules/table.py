@@ -29,8 +29,17 @@ from mnnprep.rules.attention import softmax_isnan_guard
 from mnnprep.rules.convolution import conv3d, one_dimension
 from mnnprep.rules.filling import constant_of_shape, eye_like
 from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, uneven_split, unique_forms
-from mnnprep.rules.normalization import computed_statistics, logsoftmax_axis, lone_dropout, loss_forms, lp_zero, prelu_slope, softmax_axis, training_mode
-from mnnprep.rules.operators import foreign_domain, unsupported
+from mnnprep.rules.normalization import (
+    computed_statistics,
+    logsoftmax_axis,
+    lone_dropout,
+    loss_forms,
+    lp_zero,
+    prelu_slope,
+    softmax_axis,
+    training_mode,
+)
+from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported
 from mnnprep.rules.pooling import auto_pad, ceil_mode, pool3d, pool_dilations, pool_indices, pool_strides
 from mnnprep.rules.quantization import dequantize, dynamic_quantize, quantize
 from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before_reset, reverse, unread_inputs

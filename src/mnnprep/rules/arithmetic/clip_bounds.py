@@ -16,9 +16,8 @@ INTEGERS_SINCE = 12
 def find(reading: Reading) -> list[Place]:
     found = [(node, opset) for node, opset in reading.nodes("Clip") if len(node.inputs) > 2]
     bounds = [(node, opset, *(scalar(given(node, index)) if given(node, index) is not None else None for index in (1, 2))) for node, opset in found]
-    return [
-        Place(node=node, match=opset, repairable=opset >= INTEGERS_SINCE) for node, opset, low, high in bounds if low is not None and high is not None and low > high
-    ]
+    crossed = [(node, opset) for node, opset, low, high in bounds if low is not None and high is not None and low > high]
+    return [Place(node=node, match=opset, repairable=opset >= INTEGERS_SINCE) for node, opset in crossed]
 
 
 def apply(editor: Editor, place: Place) -> bool:

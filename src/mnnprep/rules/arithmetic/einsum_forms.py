@@ -32,7 +32,8 @@ def find(reading: Reading) -> Iterator[Place]:
             continue
         able = ("->" in equation or "." not in equation) and all(map(_able, equation.partition("->")[0].split(",")))
         able = able and opset >= WHERE_SINCE and all(reading.dtype(value) in FLOATS and static(reading.dims(value)) for value in node.inputs)
-        yield Place(node=node, detail="a repeated subscript" if repeated else "an inner product", match=(opset, equation if "->" in equation else f"{left}->{right}"), repairable=able)
+        equation = equation if "->" in equation else f"{left}->{right}"
+        yield Place(node=node, detail="a repeated subscript" if repeated else "an inner product", match=(opset, equation), repairable=able)
 
 
 def _able(term: str) -> bool:

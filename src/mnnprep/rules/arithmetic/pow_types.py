@@ -14,7 +14,8 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node, match=opset) for node, opset in reading.nodes("Pow") if len({_kind(reading.dtype(value)) for value in node.inputs} - {""}) > 1]
+    found = reading.nodes("Pow")
+    return [Place(node=node, match=opset) for node, opset in found if len({_kind(reading.dtype(value)) for value in node.inputs} - {""}) > 1]
 
 
 def _kind(dtype: str) -> str:

@@ -23,7 +23,8 @@ def apply(editor: Editor, place: Place) -> bool:
     node, (opset, dtype) = place.node, place.match
     build, x = Builder(editor, node, opset), node.inputs[0]
     limit, bias = node.attributes.get_float("lambd", 0.5), node.attributes.get_float("bias", 0.0)
-    above = build.op("Where", build.op("Greater", x, build.constant(limit, dtype)), build.op("Sub", x, build.constant(bias, dtype)), build.constant(0, dtype))
+    less = build.op("Sub", x, build.constant(bias, dtype))
+    above = build.op("Where", build.op("Greater", x, build.constant(limit, dtype)), less, build.constant(0, dtype))
     below = build.op("Greater", build.constant(-limit, dtype), x)
     build.replace(build.op("Where", below, build.op("Add", x, build.constant(bias, dtype)), above))
     return True

@@ -8,15 +8,14 @@ The depth is cast to int64 and the axis written out; where the depth is constant
 
 from __future__ import annotations
 
-import numpy as np
-
 from collections.abc import Iterator
+
+import numpy as np
 
 from mnnprep.rules.building import FLOATS, Builder
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading, tensor
 from mnnprep.rules.rule import Place, Rewrite, Rule
-
 
 INTEGERS = ("INT32", "INT64", "")
 
@@ -41,9 +40,9 @@ def apply(editor: Editor, place: Place) -> bool:
     if known is None or rank is None or editor.reading.dtype(values) not in (*FLOATS[:3], "INT32", "INT64"):
         build.replace(build.op("OneHot", indices, depth, values, axis=axis))
         return True
-    size, place = int(known.numpy().reshape(-1)[0]), axis % (rank + 1)
-    wide = build.unsqueeze(indices, place)
-    every = np.arange(size).reshape([-1 if number == place else 1 for number in range(rank + 1)])
+    size, new = int(known.numpy().reshape(-1)[0]), axis % (rank + 1)
+    wide = build.unsqueeze(indices, new)
+    every = np.arange(size).reshape([-1 if number == new else 1 for number in range(rank + 1)])
     kind = editor.reading.dtype(indices) if editor.reading.dtype(indices) == "INT32" else "INT64"
     hits = [build.op("Equal", wide, build.constant(every - back, kind)) for back in (0, size)]
     off, on = (build.op("Gather", values, build.constant(np.array(number)), axis=0) for number in (0, 1))

@@ -7,11 +7,10 @@ All axes are padded, and wrap is a Gather of the fixed sizes.  The same bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
-from collections.abc import Iterator
 
 from mnnprep.rules.building import Builder, given, numbers, static
 from mnnprep.rules.editor import Editor

@@ -38,7 +38,7 @@ def find(reading: Reading) -> Iterator[Place]:
 def _comparisons(node: Any, sizes: list[Any]) -> int:
     data, indices, updates = sizes
     if node.op_type == "ScatterElements":
-        return int(np.prod(updates)) * data[node.attributes.get_int("axis", 0)]
+        return int(np.prod(updates)) * int(data[node.attributes.get_int("axis", 0)])
     depth = indices[-1]
     return int(np.prod(data[:depth]) * np.prod(indices[:-1]) * np.prod(data[depth:]))
 

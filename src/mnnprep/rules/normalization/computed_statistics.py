@@ -14,7 +14,8 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 
 
 def find(reading: Reading) -> list[Place]:
-    return [place_of(node, opset, reading) for node, opset in reading.nodes("BatchNormalization") if any(stored(value) is None for value in node.inputs[1:5])]
+    found = reading.nodes("BatchNormalization")
+    return [place_of(node, opset, reading) for node, opset in found if any(stored(value) is None for value in node.inputs[1:5])]
 
 
 def apply(editor: Editor, place: Place) -> bool:

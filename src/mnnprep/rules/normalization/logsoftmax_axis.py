@@ -2,7 +2,8 @@
 
 Measured with MNN 3.6.1: the default is not applied; the converter reads a garbage axis, or is a SIGSEGV.
 
-The default is written out (-1; before opset 13 it is 1, over all axes from there on, which only for two dimensions, or for the last axis, is the same).  The same bits.
+The default is written out: -1, or before opset 13, when it was over all axes from there on, 1, which for two dimensions
+is the same.  The same bits.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule
 
-
 ONE_AXIS = 13
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node, match=opset, repairable=opset >= ONE_AXIS or reading.rank(node.inputs[0]) == 2) for node, opset in reading.nodes("LogSoftmax") if "axis" not in node.attributes]
+    found = [(node, opset) for node, opset in reading.nodes("LogSoftmax") if "axis" not in node.attributes]
+    return [Place(node=node, match=opset, repairable=opset >= ONE_AXIS or reading.rank(node.inputs[0]) == 2) for node, opset in found]
 
 
 def apply(editor: Editor, place: Place) -> bool:

@@ -7,18 +7,16 @@ Where it is not training it becomes an Identity, and its mask all ones (all true
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
-from collections.abc import Iterator
 
 from mnnprep.deps import require
 from mnnprep.rules.building import Builder, asked, given
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading, scalar
 from mnnprep.rules.rule import Place, Rewrite, Rule
-
 
 ALWAYS_STILL = 7  # the opset from which it did nothing at inference, without saying so
 BOOL_MASK = 10

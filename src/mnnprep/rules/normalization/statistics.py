@@ -31,7 +31,8 @@ def write_out(editor: Editor, place: Place) -> bool:
         batch_mean = build.reduce("ReduceMean", x, others, keep=True)
         rest = build.op("Sub", x, batch_mean)
         batch_variance = build.reduce("ReduceMean", build.op("Mul", rest, rest), others, keep=True)
-        new = [_moved(build, old, now, dtype) if asked(node, index) else None for index, old, now in ((1, mean, batch_mean), (2, variance, batch_variance))]
+        moved = ((1, mean, batch_mean), (2, variance, batch_variance))
+        new = [_moved(build, old, now, dtype) if asked(node, index) else None for index, old, now in moved]
         wide = batch_variance
     else:
         rest, wide = build.op("Sub", x, _per_channel(build, mean, rank)), _per_channel(build, variance, rank)

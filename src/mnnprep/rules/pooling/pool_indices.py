@@ -50,8 +50,8 @@ def apply(editor: Editor, place: Place) -> bool:
     node, (opset, dims, axes, dtype) = place.node, place.match
     build, sizes = Builder(editor, node, opset), dims[2:]
     volume = int(np.prod(sizes))
-    order = "F" if node.attributes.get_int("storage_order", 0) else "C"
-    index = build.constant(np.arange(volume, dtype=np.int32).reshape(sizes, order=order)[None, None])
+    columns = bool(node.attributes.get_int("storage_order", 0))
+    index = build.constant(np.arange(volume, dtype=np.int32).reshape(sizes, order="F" if columns else "C")[None, None])
     lowest = float(np.finfo(np.float16 if dtype == "FLOAT16" else np.float32).min)
     values, places = highest(build, axes, node.inputs[0], index, lowest, dtype)
     first = np.arange(dims[0] * dims[1], dtype=np.int32).reshape(dims[0], dims[1], *[1] * len(sizes)) * volume

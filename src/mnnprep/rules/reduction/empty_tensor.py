@@ -21,11 +21,13 @@ REPAIRED = (*FLOATS[:3], "INT32", "INT64", "BOOL")
 
 
 def find(reading: Reading) -> list[Place]:
-    return [
-        Place(node=node, match=(opset, dtype := reading.dtype(node.inputs[0])), repairable=dtype in REPAIRED and opset >= REDUCE_INPUTS and _simple(node, reading))
-        for node, opset in reading.nodes(*OPS)
-        if 0 in (reading.dims(node.inputs[0]) or ())
-    ]
+    found = [(node, opset) for node, opset in reading.nodes(*OPS) if 0 in (reading.dims(node.inputs[0]) or ())]
+    return [_place(node, opset, reading) for node, opset in found]
+
+
+def _place(node: Any, opset: int, reading: Reading) -> Place:
+    dtype = reading.dtype(node.inputs[0])
+    return Place(node=node, match=(opset, dtype), repairable=dtype in REPAIRED and opset >= REDUCE_INPUTS and _simple(node, reading))
 
 
 def _simple(node: Any, reading: Reading) -> bool:

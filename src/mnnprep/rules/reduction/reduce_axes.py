@@ -18,8 +18,8 @@ from mnnprep.rules.reading import Reading, tensor
 from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
-FINITE = {"FLOAT16": np.finfo(np.float16).max, "DOUBLE": np.finfo(np.float64).max}
-LARGEST = np.finfo(np.float32).max
+FINITE = {"FLOAT16": float(np.finfo(np.float16).max), "DOUBLE": float(np.finfo(np.float64).max)}
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def find(reading: Reading) -> list[Place]:
@@ -32,7 +32,8 @@ def _place(node: Any, opset: int, reading: Reading) -> Place:
     axes, dims = tensor(node.inputs[1]), reading.dims(node.inputs[0])
     empty = dims is not None and 0 in dims
     able = dtype in FLOATS or node.op_type in ("ReduceL1", "ReduceSumSquare")
-    return Place(node=node, match=(opset, dtype, empty), repairable=able and (axes is not None or not node.attributes.get_int("noop_with_empty_axes", 0)))
+    able = able and (axes is not None or not node.attributes.get_int("noop_with_empty_axes", 0))
+    return Place(node=node, match=(opset, dtype, empty), repairable=able)
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -54,7 +55,7 @@ def _log_sum_exp(build: Builder, x: Any, axes: Any, keep: int, dtype: str) -> An
     """With the largest, if it is finite, taken out first, as onnxruntime does."""
     largest = FINITE.get(dtype, LARGEST)
     top = build.op("ReduceMax", x, axes, keepdims=1)
-    top = build.op("Min", build.op("Max", top, build.constant(-largest, dtype)), build.constant(largest, dtype))
+    top = build.op("Min", build.op("Max", top, build.constant(np.array(-largest), dtype)), build.constant(np.array(largest), dtype))
     total = build.op("Log", build.op("ReduceSum", build.op("Exp", build.op("Sub", x, top)), axes, keepdims=keep))
     if keep:
         return build.op("Add", total, top)

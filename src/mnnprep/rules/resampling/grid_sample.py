@@ -57,10 +57,7 @@ class Sampling:
             total = self._taken(build.op("Round", self._inside(y, 0)), build.op("Round", self._inside(x, 1)))
         else:
             taps = [self._taps(self._inside(value, axis) if self.mode in LINEAR else value) for axis, value in ((0, y), (1, x))]
-            rows = [
-                self._row([(weight_x, self._taken(at_y, at_x)) for at_x, weight_x in taps[1]], weight_y)
-                for at_y, weight_y in taps[0]
-            ]
+            rows = [self._row([(weight_x, self._taken(at_y, at_x)) for at_x, weight_x in taps[1]], weight_y) for at_y, weight_y in taps[0]]
             total = reduce(lambda a, b: build.op("Add", a, b), rows)
         build.replace(build.reshape(total, self.grid[0], self.image[1], self.grid[1], self.grid[2]))
 
@@ -108,7 +105,8 @@ class Sampling:
         t = build.op("Sub", value, low)
         if self.mode in LINEAR:
             return [(low, build.op("Sub", self._number(1), t)), (build.op("Add", low, self._number(1)), t)]
-        return [(build.op("Add", low, self._number(step)), self._cubic(build.op("Abs", build.op("Sub", t, self._number(step))), step)) for step in (-1, 0, 1, 2)]
+        far = [(step, build.op("Abs", build.op("Sub", t, self._number(step)))) for step in (-1, 0, 1, 2)]
+        return [(build.op("Add", low, self._number(step)), self._cubic(away, step)) for step, away in far]
 
     def _cubic(self, d: Any, step: int) -> Any:
         """The weight at the distance *d*: within 1 for the two places around, else up to 2."""
@@ -119,7 +117,7 @@ class Sampling:
 
     def _taken(self, y: Any, x: Any) -> Any:
         """The input's values at whole places, (batch, channels, points): 0 outside where the padding is zeros."""
-        build, (batch, channels, height, width) = self.build, self.image
+        build, (batch, channels, _, width) = self.build, self.image
         inside_y, inside_x = (self._whole(value, axis) for axis, value in ((0, y), (1, x)))
         flat = build.cast(build.op("Add", build.op("Mul", inside_y, self._number(width)), inside_x), "INT32")
         index = build.op("Expand", flat, build.ints(batch, channels, self.points))

@@ -135,7 +135,7 @@ def _weights(at: float, before: int, scale: float, form: Form) -> list[tuple[int
     low = math.floor(at - reach / stretch) + 1
     taps = [(place, _kernel((place - at) * stretch, form)) for place in range(low, math.ceil(at + reach / stretch) + 1)]
     taps = [(place, weight) for place, weight in taps if weight]
-    if form.exclude or form.antialias and form.exclude:
+    if form.exclude:
         taps = [(place, weight) for place, weight in taps if 0 <= place < before]
     total = sum(weight for _, weight in taps) if form.antialias or form.exclude else 1.0
     return [(min(max(place, 0), before - 1), weight / total) for place, weight in taps]

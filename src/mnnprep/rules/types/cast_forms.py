@@ -2,7 +2,8 @@
 
 Measured with MNN 3.6.1: a float below 1 becomes false; a Cast to uint8 is a SIGSEGV of the converter.
 
-A comparison with 0 stands for the Cast to bool, and a table of the 8-bit integers for the one to uint8: the same values, but for a NaN, and a float outside 0 to 255, which ONNX leaves open.
+A comparison with 0 stands for the Cast to bool, and a table of the 8-bit integers for the one to uint8: the same values, but for
+a float outside 0 to 255, which ONNX leaves open.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def apply(editor: Editor, place: Place) -> bool:
         build.replace(build.op("Greater", wide[1], wide[0]) if node.op_type == "Less" else build.op(node.op_type, *wide))
         return True
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    found = _shifted(build, *wide, attributes) if node.op_type == "BitShift" else build.op(node.op_type, *wide, **attributes)
+    found = _shifted(build, wide[0], wide[1], attributes) if node.op_type == "BitShift" else build.op(node.op_type, *wide, **attributes)
     build.replace(narrowed(build, found, dtype))
     return True
 

@@ -25,9 +25,8 @@ BITS = 31  # and the sign
 
 
 def find(reading: Reading) -> list[Place]:
-    return [
-        Place(node=node, match=(opset, dtype := reading.dtype(node.inputs[0])), repairable=_able(node, opset, dtype)) for node, opset in lacking(reading, *OPS)
-    ]
+    found = [(node, opset, reading.dtype(node.inputs[0])) for node, opset in lacking(reading, *OPS)]
+    return [Place(node=node, match=(opset, dtype), repairable=_able(node, opset, dtype)) for node, opset, dtype in found]
 
 
 def _able(node: Any, opset: int, dtype: str) -> bool:
@@ -60,7 +59,7 @@ def _is_nan(build: Builder, x: Any, dtype: str) -> Any:
 
 
 def _is_infinite(build: Builder, x: Any, dtype: str) -> Any:
-    signs = [sign for sign, name in ((1, "detect_positive"), (-1, "detect_negative")) if build.node.attributes.get_int(name, 1)]
+    signs: list[float] = [sign for sign, name in ((1, "detect_positive"), (-1, "detect_negative")) if build.node.attributes.get_int(name, 1)]
     if len(signs) == 2:
         return build.op("Equal", build.op("Abs", x), build.constant(np.array(np.inf), dtype))
     return build.op("Equal", x, build.constant(np.array((signs or [np.nan])[0] * np.inf), dtype))
@@ -85,7 +84,8 @@ def _combined(build: Builder, values: list[Any], within: str) -> Any:
         wide = build.unsqueeze(value, -1)
         whole = build.op("Div", build.op("Sub", wide, build.op("Mod", wide, powers)), powers)
         pairs.append((build.op("Mod", whole, two), build.cast(build.op("Greater", build.constant(0, within), value), within)))
-    bits, signs = (_meet(build, *(pair[place] for pair in pairs), two) for place in (0, 1))
+    (left, left_sign), (right, right_sign) = pairs
+    bits, signs = _meet(build, left, right, two), _meet(build, left_sign, right_sign, two)
     total = build.reduce("ReduceSum", build.op("Mul", bits, powers), (-1,), keep=False)
     return build.op("Add", total, build.op("Mul", signs, build.constant(-(2**BITS), within)))
 

@@ -26,7 +26,7 @@ def find(reading: Reading) -> list[Place]:
     for node, opset in lacking(reading, *OPS):
         dims, able = static(reading.dims(node.inputs[0])), reading.dtype(node.inputs[0]) in ("FLOAT", "DOUBLE")
         if node.op_type == "DFT":
-            match = _transform(node, opset, dims) if dims is not None else None
+            match: Any = _transform(node, opset, dims) if dims is not None else None
         else:
             match = _fold(node, dims) if dims is not None and len(dims) == 3 else None
         places.append(Place(node=node, match=(opset, dims, match), repairable=able and match is not None))
@@ -53,9 +53,7 @@ def _fold(node: Any, dims: tuple[int, ...]) -> tuple[Array, int, list[int]] | No
     rank = len(image)
     strides, dilations = (list(node.attributes.get_ints(name, [1] * rank)) for name in ("strides", "dilations"))
     pads = list(node.attributes.get_ints("pads", [0] * 2 * rank))
-    grid = [
-        (size + pads[axis] + pads[axis + rank] - (block[axis] - 1) * dilations[axis] - 1) // strides[axis] + 1 for axis, size in enumerate(image)
-    ]
+    grid = [(size + pads[axis] + pads[axis + rank] - (block[axis] - 1) * dilations[axis] - 1) // strides[axis] + 1 for axis, size in enumerate(image)]
     cells, blocks = int(np.prod(block)), int(np.prod(grid))
     if blocks != dims[2] or cells * blocks * int(np.prod(image)) > MOST:
         return None
