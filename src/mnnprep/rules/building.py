@@ -16,6 +16,7 @@ from mnnprep.rules.reading import Array, Reading
 
 FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
 NARROW = ("INT8", "UINT8", "INT16", "UINT16")
+ANY_CONSTANT = 9  # before, a Constant is of floats
 SLICE_INPUTS = 10
 PAD_INPUTS = 11
 AXES_INPUTS = 13  # Squeeze, Unsqueeze, ReduceSum
@@ -37,6 +38,8 @@ class Builder:
         found = np.asarray(array)
         if like:
             found = found.astype(require("onnx_ir").DataType[like].numpy())
+        if self.opset < ANY_CONSTANT and found.dtype.kind != "f":
+            return self.cast(self.editor.constant(self.node, found.astype(np.float64)), require("onnx_ir").DataType.from_numpy(found.dtype).name)
         return self.editor.constant(self.node, found)
 
     def ints(self, *values: int) -> Any:
