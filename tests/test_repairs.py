@@ -25,7 +25,8 @@ FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 # rule -> ONNX's own cases that MNN does not get right without it, and does with it alone
 CASES: dict[str, str] = {
-    "narrow-integer-arithmetic": """fed add_int8, fed add_uint8, fed sub_uint8, fed mod_mixed_sign_int8, fed less_uint8, fed equal_int8, fed max_uint8,
+    "narrow-integer-arithmetic": """
+        fed add_int8, fed add_uint8, fed sub_uint8, fed mod_mixed_sign_int8, fed less_uint8, fed equal_int8, fed max_uint8,
         fed clip_default_int8_min, fed bitshift_left_int8_overflow, fed bitshift_right_int8_negative_shift, fed bitshift_right_uint8""",
     "logsoftmax-axis": "fed logsoftmax_example_1",
     "training-mode": "fed batchnorm_example_training_mode, frozen batchnorm_epsilon_training_mode, frozen training_dropout_zero_ratio_mask",
@@ -33,7 +34,8 @@ CASES: dict[str, str] = {
     "prelu-slope": "frozen prelu_broadcast",
     "lone-dropout": "fed dropout_default, fed dropout_default_mask_ratio, fed dropout_default_old",
     "lp-of-zeros": "fed l2normalization_axis_0",
-    "loss-forms": """fed nllloss_NCd1d2_no_weight_reduction_mean_ii, fed sce_none_log_prob, fed sce_mean_weight_ii_3d_log_prob,
+    "loss-forms": """
+        fed nllloss_NCd1d2_no_weight_reduction_mean_ii, fed sce_none_log_prob, fed sce_mean_weight_ii_3d_log_prob,
         fed sce_NCd1d2d3_sum_weight_high_ii_log_prob, frozen sce_mean_no_weight_ii_4d""",
     "less-negative": "fed clip_example_expanded, frozen less_equal_expanded",
     "gemm-trans-a": "frozen gemm_transposeA, frozen gemm_all_attributes",
@@ -50,35 +52,45 @@ CASES: dict[str, str] = {
     "matmul-vector": "frozen matmul_4d_1d",
     "pool-strides": "fed maxpool_2d_default, fed maxpool_1d_default, fed averagepool_3d_default, fed lppool_2d_pads",
     "pool-indices": "fed maxpool_with_argmax_2d_precomputed_strides",
-    "pool-dilations": """fed maxpool_2d_dilations, fed maxpool_3d_dilations, fed MaxPool2d_stride_padding_dilation, fed averagepool_2d_dilations,
+    "pool-dilations": """
+        fed maxpool_2d_dilations, fed maxpool_3d_dilations, fed MaxPool2d_stride_padding_dilation, fed averagepool_2d_dilations,
         fed averagepool_3d_dilations_large_count_include_pad_is_0_ceil_mode_is_True,
         fed averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_False, fed lppool_2d_dilations""",
     "pool-ceil": "fed maxpool_2d_ceil_output_size_reduce_by_one, fed averagepool_2d_ceil_last_window_starts_on_pad",
     "pool-3d": "fed MaxPool3d_stride_padding, fed AvgPool3d_stride, fed lppool_3d_default",
     "conv1d-output": "fed Conv1d_groups, fed convtranspose_1d",
     "conv3d-forms": "fed Conv3d_dilated, frozen convtranspose_3d",
-    "reduce-axes": """fed reduce_l1_keep_dims_random, fed reduce_l2_do_not_keepdims_random, fed reduce_log_sum_negative_axes,
+    "reduce-axes": """
+        fed reduce_l1_keep_dims_random, fed reduce_l2_do_not_keepdims_random, fed reduce_log_sum_negative_axes,
         fed reduce_log_sum_exp_do_not_keepdims_random, fed reduce_sum_square_keepdims_random, frozen reduce_log_sum_exp_empty_set""",
-    "reduce-no-axes": "fed reduce_sum_default_axes_keepdims_random, fed reduce_sum_empty_axes_input_noop, fed reduce_mean_default_axes_keepdims_random",
+    "reduce-no-axes": """
+        fed reduce_sum_default_axes_keepdims_random, fed reduce_sum_empty_axes_input_noop,
+        fed reduce_mean_default_axes_keepdims_random""",
     "reduce-nothing": "frozen reduce_max_empty_set, frozen reduce_max_empty_set_bool, frozen reduce_min_empty_set",
     "select-last-index": "fed argmax_keepdims_example_select_last_index, fed argmin_negative_axis_keepdims_example_select_last_index",
     "negative-indices": "frozen gather_elements_negative_indices, frozen scatter_elements_with_negative_indices",
-    "scatter-reduction": """fed scatternd_add, fed scatternd_max_with_element_indices, fed scatternd_multiply,
+    "scatter-reduction": """
+        fed scatternd_add, fed scatternd_max_with_element_indices, fed scatternd_multiply,
         frozen scatter_elements_with_duplicate_indices, frozen scatter_elements_with_reduction_min""",
     "one-hot": "fed onehot_without_axis, frozen onehot_negative_indices, frozen onehot_out_of_range_indices",
     "uneven-split": "fed split_2d_uneven_split_opset18",
     "pad-forms": "frozen wrap_pad, frozen constant_pad_negative_axes",
-    "resize-forms": """frozen resize_upsample_scales_cubic, frozen resize_downsample_sizes_cubic_antialias, frozen resize_tf_crop_and_resize_axes_3_2,
-        frozen resize_tf_crop_and_resize_extrapolation_value, frozen resize_downsample_sizes_nearest_not_smaller,
-        frozen resize_upsample_sizes_nearest_ceil_half_pixel, frozen resize_upsample_scales_linear_half_pixel_symmetric""",
+    "resize-forms": """
+        frozen resize_upsample_scales_cubic, frozen resize_downsample_sizes_cubic_antialias,
+        frozen resize_tf_crop_and_resize_axes_3_2, frozen resize_tf_crop_and_resize_extrapolation_value,
+        frozen resize_downsample_sizes_nearest_not_smaller, frozen resize_upsample_sizes_nearest_ceil_half_pixel,
+        frozen resize_upsample_scales_linear_half_pixel_symmetric""",
     "grid-sample-forms": "fed gridsample_bicubic, fed gridsample_nearest_align_corners_0_additional_1, fed gridsample_reflection_padding",
     "region-forms": "fed spacetodepth_crd_mode_example",
     "eye-like-dtype": "fed eyelike_with_dtype, fed eyelike_populate_off_main_diagonal",
-    "elementwise-written-out": """fed mish, fed swish, fed isnan, fed isinf_negative, fed isinf_float16, fed bitwise_and_i32_2d, fed bitwise_or_ui8_bcast_4v3d,
+    "elementwise-written-out": """
+        fed mish, fed swish, fed isnan, fed isinf_negative, fed isinf_float16, fed bitwise_and_i32_2d, fed bitwise_or_ui8_bcast_4v3d,
         fed bitwise_xor_i16_3d, fed bitwise_not_2d""",
-    "axis-operators-written-out": """fed hardmax_one_hot, fed hardmax_axis_1, frozen cumprod_2d_axis_0, frozen cumprod_1d_reverse_exclusive,
+    "axis-operators-written-out": """
+        fed hardmax_one_hot, fed hardmax_axis_1, frozen cumprod_2d_axis_0, frozen cumprod_1d_reverse_exclusive,
         frozen center_crop_pad_crop_and_pad, frozen center_crop_pad_crop_negative_axes_hwc""",
-    "products-written-out": "frozen col2im_pads, frozen col2im_5d, frozen dft, frozen dft_inverse, frozen dft_rfft, frozen dft_irfft, fed dft_axis_opset19",
+    "products-written-out": """
+        frozen col2im_pads, frozen col2im_5d, frozen dft, frozen dft_inverse, frozen dft_rfft, frozen dft_irfft, fed dft_axis_opset19""",
 }
 NEEDED = {  # what else MNN gets wrong in a case
     "lppool_3d_default": ("pool-strides",), "maxpool_3d_dilations": ("pool-strides",), "gridsample_nearest_align_corners_0_additional_1": ("round-half",),
