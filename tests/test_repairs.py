@@ -93,8 +93,10 @@ CASES: dict[str, str] = {
         frozen col2im_pads, frozen col2im_5d, frozen dft, frozen dft_inverse, frozen dft_rfft, frozen dft_irfft, fed dft_axis_opset19""",
 }
 NEEDED = {  # what else MNN gets wrong in a case
-    "lppool_3d_default": ("pool-strides",), "maxpool_3d_dilations": ("pool-strides",), "gridsample_nearest_align_corners_0_additional_1": ("round-half",),
-}  # fmt: skip
+    "lppool_3d_default": ("pool-strides",),
+    "maxpool_3d_dilations": ("pool-strides",),
+    "gridsample_nearest_align_corners_0_additional_1": ("round-half",),
+}
 ROUNDING = 1e-4
 
 
