@@ -74,7 +74,7 @@ CASES: dict[str, str] = {
         frozen scatter_elements_with_duplicate_indices, frozen scatter_elements_with_reduction_min""",
     "one-hot": "fed onehot_without_axis, frozen onehot_negative_indices, frozen onehot_out_of_range_indices",
     "uneven-split": "fed split_2d_uneven_split_opset18",
-    "pad-forms": "frozen wrap_pad, frozen constant_pad_negative_axes",
+    "pad-forms": "frozen wrap_pad, frozen constant_pad_negative_axes, fed ConstantPad2d",
     "resize-forms": """
         frozen resize_upsample_scales_cubic, frozen resize_downsample_sizes_cubic_antialias,
         frozen resize_tf_crop_and_resize_axes_3_2, frozen resize_tf_crop_and_resize_extrapolation_value,

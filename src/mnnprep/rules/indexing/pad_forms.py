@@ -2,7 +2,7 @@
 
 Measured with MNN 3.6.1: axes give a SIGABRT or no output; wrap is refused; the value of an older Pad is not read.
 
-All axes are padded, and wrap is a Gather of the fixed sizes.  The same bits.
+All axes are padded, wrap is a Gather of the fixed sizes, and an older Pad pads with zeros, to which its value is added.  The same bits.
 """
 
 from __future__ import annotations
@@ -32,12 +32,17 @@ def _place(node: Any, opset: int, detail: str, reading: Reading) -> Place:
     dims, pads = static(reading.dims(node.inputs[0])), tensor(given(node, 1)) if given(node, 1) is not None else None
     axes = given(node, 3)
     known = tensor(axes) if axes is not None else None
-    able = dims is not None and detail != "a value as an attribute" and pads is not None and (axes is None or known is not None)
+    able = dims is not None and pads is not None and (axes is None or known is not None)
+    if detail == "a value as an attribute":
+        pads = list(node.attributes.get_ints("pads", ()))
+        able = dims is not None and len(pads) == 2 * len(dims) and min(pads) >= 0 and reading.dtype(node.inputs[0]) == "FLOAT"
     return Place(node=node, detail=detail, match=(opset, dims, pads, known), repairable=able)
 
 
 def apply(editor: Editor, place: Place) -> bool:
     node, (opset, dims, pads, known) = place.node, place.match
+    if place.detail == "a value as an attribute":
+        return _filled(Builder(editor, node, opset), dims, pads)
     build, x, rank = Builder(editor, node, opset), node.inputs[0], len(dims)
     axes = [axis % rank for axis in (numbers(known.numpy()) if known is not None else range(rank))]
     amounts = numbers(pads.numpy())
@@ -53,6 +58,15 @@ def apply(editor: Editor, place: Place) -> bool:
         if before[axis] or after[axis]:
             x = build.op("Gather", x, build.constant(np.arange(-before[axis], size + after[axis]) % size), axis=axis)
     build.replace(x)
+    return True
+
+
+def _filled(build: Builder, dims: tuple[int, ...], pads: list[int]) -> bool:
+    """The padding of zeros, and a constant that is the value there and 0 inside."""
+    rank, value = len(dims), build.node.attributes.get_float("value", 0.0)
+    around = list(zip(pads[:rank], pads[rank:], strict=True))
+    outside = np.pad(np.zeros(dims, np.float32), around, constant_values=value)
+    build.replace(build.op("Add", build.op("Pad", build.node.inputs[0], mode="constant", pads=pads, value=0.0), build.constant(outside)))
     return True
 
 
