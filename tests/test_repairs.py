@@ -194,13 +194,21 @@ def halves(opset: int) -> tuple[Any, Any]:
     return build([node("Round", ["x"], ["y"])], [floats("x", 11)], [("y", FLOAT, None)], None, opset), {"x": x}
 
 
+def sampled(opset: int) -> tuple[Any, Any]:
+    nodes = [node("GridSample", ["x", "g"], ["y"], mode="bicubic" if opset < 20 else "cubic", padding_mode="border")]
+    grid = np.random.default_rng(5).uniform(-1.1, 1.1, (2, 3, 4, 2)).astype(np.float32)
+    model = build(nodes, [floats("x", 2, 3, 5, 6), floats("g", 2, 3, 4, 2)], [("y", FLOAT, None)], None, opset)
+    model.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "n"
+    return model, {"x": random(2, 3, 5, 6), "g": grid}
+
+
 def pivoted(opset: int) -> tuple[Any, Any]:
     return unary("Det", (3, 3), opset)[0], {"x": np.array([[0, 2, 1], [1, 0, 3], [4, 1, 0]], np.float32)}
 
 
 MODELS: dict[str, tuple[str, Any]] = {
     "three-dimensional global average, opset 11": ("pool-3d", lambda: unary("GlobalAveragePool", (2, 3, 4, 5, 6), 11)),
-    "three-dimensional maximum, opset 8": (
+    "three-dimensional maximum, opset 8, unknown batch": (
         "pool-3d",
         lambda: unary("MaxPool", (2, 3, 6, 6, 6), 8, kernel_shape=[2] * 3, strides=[2] * 3, pads=[0] * 6),
     ),
@@ -217,7 +225,7 @@ MODELS: dict[str, tuple[str, Any]] = {
     "a vector on the right, opset 9": ("matmul-vector", lambda: unary("MatMul", (2, 3, 4), 9, {"v": random(4)})),
     "a slope a column, opset 9": ("prelu-slope", lambda: unary("PRelu", (2, 3, 4), 9, {"s": random(4)})),
     "mean of two, opset 8": ("few-operands", lambda: unary("Mean", (2, 3), 8, {"w": random(2, 3, seed=1)})),
-    "bicubic upwards, opset 11": (
+    "bicubic upwards, opset 11, unknown batch": (
         "resize-forms",
         lambda: unary("Resize", (1, 2, 4, 5), 11, {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 1.5], np.float32)}, mode="cubic"),
     ),
@@ -235,6 +243,7 @@ MODELS: dict[str, tuple[str, Any]] = {
             output_padding=[1, 0, 0],
         ),
     ),
+    "cubic sampling at the border, unknown batch": ("grid-sample-forms", lambda: sampled(16)),
     "zeros and their signs": ("equal-bits", lambda: masked(13)),
     "fractions as truth values": ("cast-forms", lambda: truth(13)),
     "a loss, opset 12": ("loss-forms", lambda: loss(12)),
@@ -254,6 +263,8 @@ def test_a_small_model(host: Host, tmp_path: Path, name: str) -> None:
     model, feed = make()
     if "unknown length" in name:
         model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "n"
+    if "unknown batch" in name:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
     expected = reference(model, [feed])
     assert not close(through_mnn(host, model, [feed], tmp_path / "before"), expected, ROUNDING)
     after, done = repaired(model, tmp_path / "repair", rule)

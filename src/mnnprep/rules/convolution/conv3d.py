@@ -36,7 +36,11 @@ def _able(node: Any, dims: Any, after: Any) -> bool:
     if weight is None or weight.dtype.name != "FLOAT":
         return False
     grown = weight.size * int(np.prod(node.attributes.get_ints("dilations", (1,))))
-    return grown <= MOST and (node.op_type == "Conv" or bool(dims and after))
+    if grown > MOST or node.op_type == "Conv" or not (dims and after):
+        return bool(grown <= MOST) and node.op_type == "Conv"
+    spread = [(k - 1) * d + 1 for k, d in zip(weight.shape.numpy()[2:], node.attributes.get_ints("dilations", (1, 1, 1)), strict=True)]
+    before, behind = _pads(node, dims, after, spread, list(node.attributes.get_ints("strides", (1, 1, 1))))
+    return min(*before, *behind) >= 0
 
 
 def apply(editor: Editor, place: Place) -> bool:

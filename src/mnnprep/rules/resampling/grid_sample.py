@@ -28,7 +28,7 @@ def find(reading: Reading) -> Iterator[Place]:
         reflects = node.attributes.get_string("padding_mode", "zeros") == "reflection"
         if mode in LINEAR and not reflects:
             continue
-        sizes = static(reading.dims(node.inputs[0])), static(reading.dims(node.inputs[1]))
+        sizes = static((0, *(reading.dims(node.inputs[0]) or ())[1:])), static((0, *(reading.dims(node.inputs[1]) or ())[1:]))
         able = None not in sizes and len(sizes[0] or ()) == 4 and all(reading.dtype(value) == "FLOAT" for value in node.inputs)
         yield Place(node=node, detail=mode if mode not in LINEAR else "reflection", match=(opset, *sizes), repairable=able)
 
@@ -40,7 +40,7 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 class Sampling:
-    """A GridSample written out; ``image`` is (batch, channels, height, width), ``grid`` (batch, rows, columns, 2)."""
+    """A GridSample written out; ``image`` is (0, channels, height, width), ``grid`` (0, rows, columns, 2): the batch may be any."""
 
     def __init__(self, build: Builder, image: Any, grid: Any) -> None:
         self.build, self.image, self.grid = build, image, grid
@@ -48,7 +48,7 @@ class Sampling:
         self.corners = bool(build.node.attributes.get_int("align_corners", 0))
         self.mode = build.node.attributes.get_string("mode", "linear")
         self.points = grid[1] * grid[2]
-        self.flat = build.reshape(build.node.inputs[0], image[0], image[1], image[2] * image[3])
+        self.flat = build.reshape(build.node.inputs[0], 0, image[1], image[2] * image[3])
 
     def write(self) -> None:
         build = self.build
@@ -59,7 +59,7 @@ class Sampling:
             taps = [self._taps(self._inside(value, axis) if self.mode in LINEAR else value) for axis, value in ((0, y), (1, x))]
             rows = [self._row([(weight_x, self._taken(at_y, at_x)) for at_x, weight_x in taps[1]], weight_y) for at_y, weight_y in taps[0]]
             total = reduce(lambda a, b: build.op("Add", a, b), rows)
-        build.replace(build.reshape(total, self.grid[0], self.image[1], self.grid[1], self.grid[2]))
+        build.replace(build.reshape(total, 0, self.image[1], self.grid[1], self.grid[2]))
 
     def _row(self, parts: list[tuple[Any, Any]], weight: Any) -> Any:
         build = self.build
@@ -71,7 +71,7 @@ class Sampling:
     def _unscaled(self, axis: int) -> Any:
         """Coordinates in places of the input, (batch, 1, points); *axis* 0 is x."""
         build, size = self.build, self.image[3 - axis]
-        raw = build.reshape(build.slice(build.node.inputs[1], 3, axis, axis + 1), self.grid[0], 1, self.points)
+        raw = build.reshape(build.slice(build.node.inputs[1], 3, axis, axis + 1), 0, 1, self.points)
         if self.corners:
             return build.op("Mul", build.op("Add", raw, self._number(1)), self._number((size - 1) / 2))
         moved = build.op("Sub", build.op("Mul", build.op("Add", raw, self._number(1)), self._number(size)), self._number(1))
@@ -117,10 +117,10 @@ class Sampling:
 
     def _taken(self, y: Any, x: Any) -> Any:
         """The input's values at whole places, (batch, channels, points): 0 outside where the padding is zeros."""
-        build, (batch, channels, _, width) = self.build, self.image
+        build, (_, channels, _, width) = self.build, self.image
         inside_y, inside_x = (self._whole(value, axis) for axis, value in ((0, y), (1, x)))
         flat = build.cast(build.op("Add", build.op("Mul", inside_y, self._number(width)), inside_x), "INT32")
-        index = build.op("Expand", flat, build.ints(batch, channels, self.points))
+        index = build.op("Expand", flat, build.ints(1, channels, self.points))
         found = build.op("GatherElements", self.flat, index, axis=2)
         if self.padding != "zeros":
             return found

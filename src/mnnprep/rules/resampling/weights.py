@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.rules.building import given, numbers, static
+from mnnprep.rules.building import given, numbers
 from mnnprep.rules.reading import Array, Reading, tensor
 
+OPEN = -1  # a size that is not fixed
 MOST = 1 << 22  # numbers of a matrix
 
 
@@ -40,9 +41,10 @@ class Form:
 
 def resized_axes(node: Any, reading: Reading) -> list[ResizedAxis] | None:
     """The axes that change, or None where a size is not fixed or the form is not one that can be written as a matrix an axis."""
-    dims, attributes = static(reading.dims(node.inputs[0])), node.attributes
-    if dims is None:
+    known, attributes = reading.dims(node.inputs[0]), node.attributes
+    if known is None:
         return None
+    dims = [size if isinstance(size, int) else OPEN for size in known]
     form = Form(
         attributes.get_string("mode", "nearest"), attributes.get_string("coordinate_transformation_mode", "half_pixel"),
         attributes.get_string("nearest_mode", "round_prefer_floor"), attributes.get_float("cubic_coeff_a", -0.75),
@@ -55,10 +57,10 @@ def resized_axes(node: Any, reading: Reading) -> list[ResizedAxis] | None:
         return None
     changed = []
     for axis, (scale, after), crop in zip(axes, found, crops, strict=True):
-        if (after == dims[axis] and scale == 1.0 and crop == (0.0, 1.0)) or after * dims[axis] > MOST:
-            if after * dims[axis] > MOST:
-                return None
+        if scale == 1.0 and crop == (0.0, 1.0) and after == dims[axis]:
             continue
+        if dims[axis] == OPEN or after * dims[axis] > MOST:
+            return None
         changed.append(_axis(axis, len(dims), dims[axis], after, scale, crop, form))
     outside = [axis for axis in changed if axis.outside is not None]
     return None if len(outside) > 1 and form.extrapolation and len(outside) != len(changed) else _merged(changed, form)
@@ -78,8 +80,8 @@ def _scales(node: Any, sizes: list[int], policy: str) -> list[tuple[float, int]]
         if scales is None or scales.size != len(sizes):
             return None
         values = [float(s) for s in scales.numpy()]
-        return [(s, math.floor(size * s)) for s, size in zip(values, sizes, strict=True)]
-    if wanted is None or wanted.size != len(sizes):
+        return [(s, OPEN if size == OPEN else math.floor(size * s)) for s, size in zip(values, sizes, strict=True)]
+    if wanted is None or wanted.size != len(sizes) or OPEN in sizes:
         return None
     targets = numbers(wanted.numpy())
     if policy == "stretch":
