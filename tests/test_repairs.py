@@ -120,7 +120,7 @@ def _parameters() -> Iterator[Any]:
             yield pytest.param(rule, " ".join(name.split()), marks=[pytest.mark.slow] if number else [])
 
 
-@pytest.mark.parametrize(("rule", "name"), _parameters())
+@pytest.mark.parametrize(("rule", "name"), list(_parameters()))
 def test_a_case_of_onnx(runner: Runner, cases: dict[str, ConformanceCase], tmp_path: Path, rule: str, name: str) -> None:
     case = cases[name]
     others = NEEDED.get(name.split()[1], ())
