@@ -330,7 +330,7 @@ NOTHING_TO_DO: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", NOTHING_TO_DO)
 def test_nothing_is_written_where_there_is_nothing_to_do(tmp_path: Path, name: str) -> None:
-    _, done = repaired(NOTHING_TO_DO[name](), tmp_path / "r", *all_rules())
+    _, done = repaired(NOTHING_TO_DO[name](), tmp_path / "r", *{rule for rule, *_ in BROKEN.values()})
     assert done == Repaired()
 
 

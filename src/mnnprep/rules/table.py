@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mnnprep.rules.arithmetic import (
     broadcast_matmul,
+    clip_bounds,
     einsum_forms,
     equal_bits,
     few_operands,
@@ -28,15 +29,25 @@ from mnnprep.rules.attention import softmax_isnan_guard
 from mnnprep.rules.convolution import conv3d, one_dimension
 from mnnprep.rules.filling import constant_of_shape, eye_like
 from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, uneven_split, unique_forms
-from mnnprep.rules.normalization import computed_statistics, logsoftmax_axis, lone_dropout, loss_forms, prelu_slope, softmax_axis, training_mode
+from mnnprep.rules.normalization import (
+    computed_statistics,
+    logsoftmax_axis,
+    lone_dropout,
+    loss_forms,
+    lp_zero,
+    prelu_slope,
+    softmax_axis,
+    training_mode,
+)
 from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported
-from mnnprep.rules.pooling import ceil_mode, max_pool_3d, pool3d, pool_dilations, pool_indices, pool_strides
+from mnnprep.rules.pooling import auto_pad, ceil_mode, max_pool_3d, pool3d, pool_dilations, pool_indices, pool_strides
 from mnnprep.rules.quantization import dequantize, dynamic_quantize, quantize
 from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before_reset, reverse, unread_inputs
 from mnnprep.rules.reduction import empty_tensor, keepdims, last_index, reduce_axes, reduce_no_axes
 from mnnprep.rules.resampling import computed_upsample, grid_sample, region_forms, resize_forms
 from mnnprep.rules.rule import Rule
 from mnnprep.rules.types import cast_forms, int32_data, large_integers, narrow_integers, narrowed, odd_types, sequences
+from mnnprep.rules.written import axis_operators, elementwise, products
 
 RULES: tuple[Rule, ...] = (
     constant_of_shape.RULE,
@@ -47,6 +58,10 @@ RULES: tuple[Rule, ...] = (
     foreign_domain.RULE,
     empty_graph.RULE,
     odd_types.RULE,
+    # operators that the converter does not read
+    elementwise.RULE,
+    axis_operators.RULE,
+    products.RULE,
     narrow_integers.RULE,
     # normalization
     logsoftmax_axis.RULE,
@@ -56,6 +71,12 @@ RULES: tuple[Rule, ...] = (
     prelu_slope.RULE,
     lone_dropout.RULE,
     loss_forms.RULE,
+    lp_zero.RULE,
+    # resampling
+    resize_forms.RULE,
+    computed_upsample.RULE,
+    grid_sample.RULE,
+    region_forms.RULE,
     # arithmetic
     less_negative.RULE,
     gemm_transposed.RULE,
@@ -65,6 +86,7 @@ RULES: tuple[Rule, ...] = (
     few_operands.RULE,
     shift_signed.RULE,
     legacy_broadcast.RULE,
+    clip_bounds.RULE,
     single_matrix_det.RULE,
     shrink.RULE,
     gelu_operator.RULE,
@@ -79,12 +101,13 @@ RULES: tuple[Rule, ...] = (
     batch_first.RULE,
     unread_inputs.RULE,
     # pooling
-    pool_strides.RULE,
-    pool_dilations.RULE,
     max_pool_3d.RULE,
-    pool3d.RULE,
-    ceil_mode.RULE,
+    pool_strides.RULE,
     pool_indices.RULE,
+    pool_dilations.RULE,
+    ceil_mode.RULE,
+    auto_pad.RULE,
+    pool3d.RULE,
     # convolution
     one_dimension.RULE,
     conv3d.RULE,
@@ -101,11 +124,6 @@ RULES: tuple[Rule, ...] = (
     unique_forms.RULE,
     uneven_split.RULE,
     pad_forms.RULE,
-    # resampling
-    resize_forms.RULE,
-    computed_upsample.RULE,
-    grid_sample.RULE,
-    region_forms.RULE,
     # quantization
     quantize.RULE,
     dequantize.RULE,

@@ -1,31 +1,80 @@
 """Einsum with a repeated subscript, or with a number as the result of two operands.
 
 Measured with MNN 3.6.1: ``ii->i`` keeps both axes; ``i,i->`` is refused. Transposes, sums and batched products are right.
+
+A diagonal is taken by Where and ReduceSum, an inner product by Mul and ReduceSum.  A diagonal has the same bits, a product is numerically equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
+
+from mnnprep.rules.building import FLOATS, Builder, static
+from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
+
+WHERE_SINCE = 9
 
 
 def find(reading: Reading) -> Iterator[Place]:
-    for node, _ in reading.nodes("Einsum"):
-        equation = node.attributes.get_string("equation", "").replace(" ", "").replace("...", "")
-        left, _, right = equation.partition("->")
+    for node, opset in reading.nodes("Einsum"):
+        equation = node.attributes.get_string("equation", "").replace(" ", "")
+        left, _, right = equation.replace("...", "").partition("->")
         terms = left.split(",")
         if "->" not in equation:
             right = "".join(sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1))
-        if any(len(set(term)) < len(term) for term in terms):
-            yield Place(node=node, detail="a repeated subscript")
-        elif len(terms) > 1 and not right:
-            yield Place(node=node, detail="an inner product")
+        repeated = any(len(set(term)) < len(term) for term in terms)
+        if not repeated and not (len(terms) > 1 and not right):
+            continue
+        able = ("->" in equation or "." not in equation) and all(map(_able, equation.partition("->")[0].split(",")))
+        able = able and opset >= WHERE_SINCE and all(reading.dtype(value) in FLOATS and static(reading.dims(value)) for value in node.inputs)
+        equation = equation if "->" in equation else f"{left}->{right}"
+        yield Place(node=node, detail="a repeated subscript" if repeated else "an inner product", match=(opset, equation), repairable=able)
+
+
+def _able(term: str) -> bool:
+    """Whether the letters stand behind the ellipsis, and none is there three times."""
+    letters = term.removeprefix("...")
+    return "." not in letters and all(letters.count(letter) < 3 for letter in letters)
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node, (opset, equation) = place.node, place.match
+    build = Builder(editor, node, opset)
+    left, _, right = equation.partition("->")
+    pairs = [_without_diagonals(build, value, term) for value, term in zip(node.inputs, left.split(","), strict=True)]
+    values, terms = [value for value, _ in pairs], [term for _, term in pairs]
+    if len(terms) == 2 and terms[0] == terms[1] and not right:
+        build.replace(build.reduce("ReduceSum", build.op("Mul", *values), None, keep=False))
+    elif terms == [right]:
+        build.replace(values[0])
+    else:
+        build.replace(build.op("Einsum", *values, equation=f"{','.join(terms)}->{right}"))
+    return True
+
+
+def _without_diagonals(build: Builder, value: Any, term: str) -> tuple[Any, str]:
+    """*value* and its subscripts with the diagonal of each pair of axes of the same letter."""
+    reading = build.editor.reading
+    sizes, dtype = list(static(reading.dims(value)) or ()), reading.dtype(value)
+    letters = term.removeprefix("...")
+    for letter in sorted({letter for letter in letters if letters.count(letter) == 2}):
+        lead = len(sizes) - len(letters)
+        first, second = lead + letters.index(letter), lead + letters.rindex(letter)
+        eye = np.eye(sizes[first], dtype=bool)
+        eye = eye.reshape([size if axis in (first, second) else 1 for axis, size in enumerate(sizes)])
+        value = build.reduce("ReduceSum", build.op("Where", build.constant(eye), value, build.constant(0, dtype)), (second,), keep=False)
+        del sizes[second]
+        letters = letters[: second - lead] + letters[second - lead + 1 :]
+    return value, term[: len(term) - len(term.removeprefix("..."))] + letters
 
 
 RULE = Rule(
-    name="einsum-forms", severity="wrong", operators=frozenset({"Einsum"}), find=find,
+    name="einsum-forms", severity="wrong", operators=frozenset({"Einsum"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN's Einsum does not take a diagonal, and refuses an inner product",
     remedy="write it with MatMul, Mul and ReduceSum",
 )  # fmt: skip

@@ -2,14 +2,17 @@
 
 Measured with MNN 3.6.1: on x86 the answer is wrong where both operands are negative. Against a constant that is nowhere
 negative it is right, and so is Greater.
+
+``a < b`` is written as ``b > a``: the same answers.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading, producer, tensor
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16", "")
 
@@ -28,8 +31,16 @@ def _never_negative(value: Any) -> bool:
     return found is not None and found.numpy().dtype.kind in "fiub" and bool((found.numpy() >= 0).all())
 
 
+def apply(editor: Editor, place: Place) -> bool:
+    node = place.node
+    left, right = node.inputs
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    editor.replace(node, editor.add(node, "Greater", right, left, **attributes))
+    return True
+
+
 RULE = Rule(
-    name="less-negative", severity="wrong", operators=frozenset({"Less"}), find=find,
+    name="less-negative", severity="wrong", operators=frozenset({"Less"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN answers Less wrongly where both operands are negative",
     remedy="write a < b as b > a",
 )  # fmt: skip

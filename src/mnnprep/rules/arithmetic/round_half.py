@@ -1,20 +1,39 @@
 """Round, which takes a half to the even neighbour.
 
 Measured with MNN 3.6.1: a half goes away from zero.
+
+It is written with Floor and comparisons: the same numbers; a zero may have the other sign.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
+from mnnprep.rules.building import Builder
+from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node) for node, _ in reading.nodes("Round")]
+    return [Place(node=node, match=(opset, reading.dtype(node.inputs[0]) or "FLOAT")) for node, opset in reading.nodes("Round")]
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node, (opset, dtype) = place.node, place.match
+    build, x = Builder(editor, node, opset), node.inputs[0]
+    half, one = build.constant(np.array(0.5), dtype), build.constant(1, dtype)
+    low = build.op("Floor", x)
+    rest = build.op("Sub", x, low)
+    halved = build.op("Mul", low, half)
+    odd = build.op("Greater", build.op("Sub", halved, build.op("Floor", halved)), build.constant(np.array(0.25), dtype))
+    up = build.op("Or", build.op("Greater", rest, half), build.op("And", build.op("Equal", rest, half), odd))
+    build.replace(build.op("Where", up, build.op("Add", low, one), low))
+    return True
 
 
 RULE = Rule(
-    name="round-half", severity="wrong", operators=frozenset({"Round"}), find=find,
+    name="round-half", severity="wrong", operators=frozenset({"Round"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN rounds a half away from zero, where ONNX rounds it to the even neighbour",
     remedy="accept it where no value is a half, or round by Floor and a comparison",
 )  # fmt: skip

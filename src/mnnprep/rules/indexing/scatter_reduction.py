@@ -1,22 +1,105 @@
 """ScatterElements and ScatterND with a reduction.
 
 Measured with MNN 3.6.1: it is not read: the updates overwrite.
+
+Every place of the output is reduced with the updates that are meant for it, found by comparing indices: numerically equal, and as many
+comparisons as places times updates.  Sizes must be fixed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mnnprep.rules.building import FLOATS, Builder, static
+from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("ScatterElements", "ScatterND")
+MOST = 1 << 22  # comparisons
+NEUTRAL = {"add": 0.0, "mul": 1.0, "max": -np.inf, "min": np.inf}
+REDUCED = {"add": ("ReduceSum", "Add"), "mul": ("ReduceProd", "Mul"), "max": ("ReduceMax", "Max"), "min": ("ReduceMin", "Min")}
 
 
-def find(reading: Reading) -> list[Place]:
-    return [Place(node=node) for node, _ in reading.nodes(*OPS) if node.attributes.get_string("reduction", "none") != "none"]
+def find(reading: Reading) -> Iterator[Place]:
+    for node, opset in reading.nodes(*OPS):
+        reduction = node.attributes.get_string("reduction", "none")
+        if reduction == "none":
+            continue
+        sizes = [static(reading.dims(value)) for value in node.inputs]
+        dtype, indices = reading.dtype(node.inputs[0]), reading.dtype(node.inputs[1])
+        able = None not in sizes and dtype in FLOATS and reduction in REDUCED and bool(indices)
+        yield Place(node=node, match=(opset, dtype, indices, sizes), repairable=able and 0 < _comparisons(node, sizes) <= MOST)
+
+
+def _comparisons(node: Any, sizes: list[Any]) -> int:
+    data, indices, updates = sizes
+    if node.op_type == "ScatterElements":
+        return int(np.prod(updates)) * int(data[node.attributes.get_int("axis", 0)])
+    depth = indices[-1]
+    return int(np.prod(data[:depth]) * np.prod(indices[:-1]) * np.prod(data[depth:]))
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node, (opset, dtype, kind, sizes) = place.node, place.match
+    build = Builder(editor, node, opset)
+    written = _elements if node.op_type == "ScatterElements" else _slices
+    build.replace(written(build, dtype, kind, sizes))
+    return True
+
+
+def _counted(build: Builder, indices: Any, size: int, kind: str) -> Any:
+    """Indices from the start, where they are from the end."""
+    below = build.op("Greater", build.constant(0, kind), indices)
+    return build.op("Where", below, build.op("Add", indices, build.constant(size, kind)), indices)
+
+
+def _met(build: Builder, hits: Any, updates: Any, axis: int, dtype: str) -> Any:
+    """The updates that meet each place, reduced over *axis*."""
+    reduction = build.node.attributes.get_string("reduction", "none")
+    met = build.op("Where", hits, updates, build.constant(np.array(NEUTRAL[reduction]), dtype))
+    return build.reduce(REDUCED[reduction][0], met, (axis,), keep=False)
+
+
+def _slices(build: Builder, dtype: str, kind: str, sizes: list[Any]) -> Any:
+    """ScatterND: (places, updates, the rest of each slice)."""
+    data, indices, _ = sizes
+    depth, count = indices[-1], int(np.prod(indices[:-1]))
+    places, rest = int(np.prod(data[:depth])), int(np.prod(data[depth:]))
+    x, raw, updates = build.node.inputs
+    columns = build.reshape(raw, count, depth)
+    flat = None
+    for axis in range(depth):
+        column = _counted(build, build.slice(columns, 1, axis, axis + 1), data[axis], kind)
+        part = build.op("Mul", column, build.constant(int(np.prod(data[axis + 1 : depth])), kind))
+        flat = part if flat is None else build.op("Add", flat, part)
+    hits = build.op("Equal", build.reshape(flat, 1, count, 1), build.constant(np.arange(places).reshape(-1, 1, 1), kind))
+    met = _met(build, hits, build.reshape(updates, 1, count, rest), 1, dtype)
+    combine = REDUCED[build.node.attributes.get_string("reduction", "none")][1]
+    return build.reshape(build.op(combine, build.reshape(x, places, rest), met), *data)
+
+
+def _elements(build: Builder, dtype: str, kind: str, sizes: list[Any]) -> Any:
+    """ScatterElements: the axis becomes (places, updates)."""
+    data, indices, _ = sizes
+    axis = build.node.attributes.get_int("axis", 0) % len(data)
+    x, raw, updates = build.node.inputs
+    wide = build.unsqueeze(_counted(build, raw, data[axis], kind), axis)
+    every = np.arange(data[axis]).reshape([-1 if number == axis else 1 for number in range(len(data) + 1)])
+    hits = build.op("Equal", wide, build.constant(every, kind))
+    met = _met(build, hits, build.unsqueeze(updates, axis), axis + 1, dtype)
+    spare = [size - part if number != axis else 0 for number, (size, part) in enumerate(zip(data, indices, strict=True))]
+    reduction = build.node.attributes.get_string("reduction", "none")
+    if any(spare):
+        met = build.pad(met, [0] * len(data), spare, NEUTRAL[reduction], dtype)
+    return build.op(REDUCED[reduction][1], x, met)
 
 
 RULE = Rule(
-    name="scatter-reduction", severity="wrong", operators=frozenset(OPS), find=find,
+    name="scatter-reduction", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN overwrites where a Scatter has a reduction",
     remedy="scatter into zeros by a product with a one-hot matrix, or leave the reduction to the app",
 )  # fmt: skip

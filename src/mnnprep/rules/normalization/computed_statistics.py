@@ -1,20 +1,29 @@
 """BatchNormalization whose scale, bias, mean or variance is computed or an input.
 
 Measured with MNN 3.6.1: a SIGSEGV of the converter, always.
+
+It is written out with Sub, Div, Mul and Add: numerically equal.
 """
 
 from __future__ import annotations
 
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.normalization.statistics import place_of, write_out
 from mnnprep.rules.reading import Reading, stored
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node) for node, _ in reading.nodes("BatchNormalization") if any(stored(value) is None for value in node.inputs[1:5])]
+    found = reading.nodes("BatchNormalization")
+    return [place_of(node, opset, reading) for node, opset in found if any(stored(value) is None for value in node.inputs[1:5])]
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    return write_out(editor, place)
 
 
 RULE = Rule(
-    name="computed-statistics", severity="crash", operators=frozenset({"BatchNormalization"}), find=find,
+    name="computed-statistics", severity="crash", operators=frozenset({"BatchNormalization"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN's converter crashes on a BatchNormalization whose parameters are not constants",
     remedy="make the parameters initializers, or write the normalization as Sub, Mul and Add",
 )  # fmt: skip

@@ -1,20 +1,24 @@
 """Pooling with ceil_mode=1 whose last window would begin in the padding.
 
 ONNX leaves such a window out. Measured with MNN 3.6.1: it is counted.
+
+The windows are written out as strided slices.  A maximum has the same bits; an average or a norm is numerically equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.pooling.written_out import place_of, write_out
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("MaxPool", "AveragePool", "LpPool")
 
 
 def find(reading: Reading) -> Iterator[Place]:
-    for node, _ in reading.nodes(*OPS):
+    for node, opset in reading.nodes(*OPS):
         dims = reading.dims(node.inputs[0])
         if not node.attributes.get_int("ceil_mode", 0) or dims is None:
             continue
@@ -23,12 +27,16 @@ def find(reading: Reading) -> Iterator[Place]:
         pads = node.attributes.get_ints("pads", [0] * (2 * len(kernel)))
         for size, k, stride, before, after in zip(dims[2:], kernel, strides, pads, pads[len(kernel) :], strict=False):
             if isinstance(size, int) and -((size + before + after - k) // -stride) * stride >= size + before:
-                yield Place(node=node)
+                yield place_of(node, opset, reading)
                 break
 
 
+def apply(editor: Editor, place: Place) -> bool:
+    return write_out(editor, place)
+
+
 RULE = Rule(
-    name="pool-ceil", severity="wrong", operators=frozenset(OPS), find=find,
+    name="pool-ceil", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN counts a last window that begins in the padding, which ONNX leaves out",
     remedy="pool with ceil_mode=0 and pads that say the same",
 )  # fmt: skip

@@ -1,22 +1,35 @@
 """Pooling with dilations.
 
 Measured with MNN 3.6.1: they are not read: another shape, and other windows.
+
+The windows are written out as strided slices, combined axis by axis by Max or Add.  A maximum has the same bits; an average or a norm
+is numerically equal: its sum is taken in another order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.pooling.written_out import place_of, write_out
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("MaxPool", "AveragePool", "LpPool")
 
 
-def find(reading: Reading) -> list[Place]:
-    return [Place(node=node) for node, _ in reading.nodes(*OPS) if any(d != 1 for d in node.attributes.get_ints("dilations", ()))]
+def find(reading: Reading) -> Iterator[Place]:
+    for node, opset in reading.nodes(*OPS):
+        if any(d != 1 for d in node.attributes.get_ints("dilations", ())):
+            yield place_of(node, opset, reading)
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    return write_out(editor, place)
 
 
 RULE = Rule(
-    name="pool-dilations", severity="wrong", operators=frozenset(OPS), find=find,
+    name="pool-dilations", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN does not read the dilations of pooling",
     remedy="gather the windows by strided slices, or pool without dilations",
 )  # fmt: skip

@@ -1,22 +1,42 @@
-"""Pooling without ``strides``.
+"""Pooling without ``strides``, or over three dimensions without ``pads``.
 
 Measured with MNN 3.6.1: the default of 1 is not applied: SIGFPE in one and two dimensions, SIGSEGV in three, no output with auto_pad.
+Without pads, three dimensions are a SIGSEGV too.  They are written out: the same bits.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from mnnprep.deps import require
+from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("MaxPool", "AveragePool", "LpPool")
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node) for node, _ in reading.nodes(*OPS) if "strides" not in node.attributes]
+    return [Place(node=node, repairable="kernel_shape" in node.attributes) for node, _ in reading.nodes(*OPS) if _missing(node)]
+
+
+def _missing(node: Any) -> list[str]:
+    attributes = node.attributes
+    missing = [] if "strides" in attributes else ["strides"]
+    unpadded = "pads" not in attributes and attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "")
+    return [*missing, "pads"] if unpadded and len(attributes.get_ints("kernel_shape", ())) == 3 else missing
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    attributes = place.node.attributes
+    rank = len(attributes.get_ints("kernel_shape", ()))
+    for name in _missing(place.node):
+        attributes.add(require("onnx_ir").AttrInt64s(name, [1] * rank if name == "strides" else [0] * 2 * rank))
+    return True
 
 
 RULE = Rule(
-    name="pool-strides", severity="crash", operators=frozenset(OPS), find=find,
-    hazard="MNN does not apply the default strides of pooling, and crashes",
-    remedy="write the strides out",
+    name="pool-strides", severity="crash", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    hazard="MNN does not apply the default strides (in three dimensions, pads) of pooling, and crashes",
+    remedy="write the strides and pads out",
 )  # fmt: skip

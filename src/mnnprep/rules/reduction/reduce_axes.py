@@ -1,23 +1,71 @@
 """Reductions with their axes as an input (opset 18), but for Sum, Mean, Max, Min and Prod.
 
 Measured with MNN 3.6.1: the input is not read, and everything is reduced.
+
+They are written out with ReduceSum, whose axes MNN reads, and for LogSumExp with the maximum taken out first.
+Numerically equal: a sum in another order, or in float32, may differ in the last bits.
 """
 
 from __future__ import annotations
 
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from typing import Any
+
+import numpy as np
+
+from mnnprep.rules.building import FLOATS, Builder, given, numbers
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import Reading, tensor
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
+FINITE = {"FLOAT16": float(np.finfo(np.float16).max), "DOUBLE": float(np.finfo(np.float64).max)}
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def find(reading: Reading) -> list[Place]:
-    found = [node for node, _ in reading.nodes(*OPS) if len(node.inputs) > 1 and node.inputs[1] is not None]
-    return [Place(node=node) for node in found if reading.dims(node.inputs[1]) != (0,)]
+    found = [(node, opset) for node, opset in reading.nodes(*OPS) if len(node.inputs) > 1 and node.inputs[1] is not None]
+    return [_place(node, opset, reading) for node, opset in found if reading.dims(node.inputs[1]) != (0,)]
+
+
+def _place(node: Any, opset: int, reading: Reading) -> Place:
+    dtype = reading.dtype(node.inputs[0])
+    axes, dims = tensor(node.inputs[1]), reading.dims(node.inputs[0])
+    empty = dims is not None and 0 in dims
+    able = dtype in FLOATS or node.op_type in ("ReduceL1", "ReduceSumSquare")
+    able = able and (axes is not None or not node.attributes.get_int("noop_with_empty_axes", 0))
+    return Place(node=node, match=(opset, dtype, empty), repairable=able)
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node, (opset, dtype, empty) = place.node, place.match
+    build = Builder(editor, node, opset)
+    x, axes = node.inputs[0], given(node, 1)
+    keep = node.attributes.get_int("keepdims", 1)
+    kind = node.op_type
+    if kind == "ReduceLogSumExp" and not empty:
+        build.replace(_log_sum_exp(build, x, axes, keep, dtype))
+        return True
+    inner = {"ReduceL1": lambda: build.op("Abs", x), "ReduceLogSum": lambda: x, "ReduceLogSumExp": lambda: build.op("Exp", x)}
+    total = build.op("ReduceSum", inner.get(kind, lambda: build.op("Mul", x, x))(), axes, keepdims=keep)
+    build.replace(build.op("Sqrt" if kind == "ReduceL2" else "Log", total) if kind in ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp") else total)
+    return True
+
+
+def _log_sum_exp(build: Builder, x: Any, axes: Any, keep: int, dtype: str) -> Any:
+    """With the largest, if it is finite, taken out first, as onnxruntime does."""
+    largest = FINITE.get(dtype, LARGEST)
+    top = build.op("ReduceMax", x, axes, keepdims=1)
+    top = build.op("Min", build.op("Max", top, build.constant(np.array(-largest), dtype)), build.constant(np.array(largest), dtype))
+    total = build.op("Log", build.op("ReduceSum", build.op("Exp", build.op("Sub", x, top)), axes, keepdims=keep))
+    if keep:
+        return build.op("Add", total, top)
+    known = tensor(axes)
+    flat = build.squeeze(top, *numbers(known.numpy())) if known is not None else build.op("Squeeze", top, axes)
+    return build.op("Add", total, flat)
 
 
 RULE = Rule(
-    name="reduce-axes", severity="wrong", operators=frozenset(OPS), find=find,
+    name="reduce-axes", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN reduces over all axes where ReduceL1, L2, LogSum, LogSumExp or SumSquare has them as an input",
     remedy="export at opset 17, where they are an attribute",
 )  # fmt: skip

@@ -2,23 +2,37 @@
 
 That stands for all axes (or, with noop_with_empty_axes=1, for none). Measured with MNN 3.6.1: nothing is reduced in the
 first case, all in the second.
+
+The input is left out, or the node becomes an Identity.  The same bits.
 """
 
 from __future__ import annotations
 
+from mnnprep.rules.building import Builder
+from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
 
 
 def find(reading: Reading) -> list[Place]:
-    found = [node for node, _ in reading.nodes(*OPS) if len(node.inputs) > 1 and node.inputs[1] is not None]
-    return [Place(node=node) for node in found if reading.dims(node.inputs[1]) == (0,)]
+    found = [(node, opset) for node, opset in reading.nodes(*OPS) if len(node.inputs) > 1 and node.inputs[1] is not None]
+    return [Place(node=node, match=opset) for node, opset in found if reading.dims(node.inputs[1]) == (0,)]
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node = place.node
+    build = Builder(editor, node, place.match)
+    if node.attributes.get_int("noop_with_empty_axes", 0):
+        build.replace(build.op("Identity", node.inputs[0]))
+    else:
+        build.replace(build.op(node.op_type, node.inputs[0], keepdims=node.attributes.get_int("keepdims", 1)))
+    return True
 
 
 RULE = Rule(
-    name="reduce-no-axes", severity="wrong", operators=frozenset(OPS), find=find,
+    name="reduce-no-axes", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN takes an empty list of axes the other way round: nothing is reduced where all must be",
     remedy="leave the input of axes out, or list all of them",
 )  # fmt: skip

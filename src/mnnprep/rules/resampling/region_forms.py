@@ -1,26 +1,41 @@
 """RoiAlign with mode=max, SpaceToDepth with mode=CRD.
 
 Measured with MNN 3.6.1: the average is given in place of the maximum, and the order of SpaceToDepth is always DCR.
+
+SpaceToDepth is written as Reshape and Transpose: the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mnnprep.rules.building import Builder, static
+from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("RoiAlign", "SpaceToDepth")
 
 
 def find(reading: Reading) -> Iterator[Place]:
-    for node, _ in reading.nodes(*OPS):
+    for node, opset in reading.nodes(*OPS):
         if node.attributes.get_string("mode", "") in ("max", "CRD"):
-            yield Place(node=node, detail=node.attributes.get_string("mode", ""))
+            dims = static(reading.dims(node.inputs[0]))
+            able = node.op_type == "SpaceToDepth" and dims is not None
+            yield Place(node=node, detail=node.attributes.get_string("mode", ""), match=(opset, dims), repairable=able)
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node, (opset, dims) = place.node, place.match
+    build, size = Builder(editor, node, opset), node.attributes.get_int("blocksize", 1)
+    batch, channels, height, width = dims
+    cut = build.reshape(node.inputs[0], batch, channels, height // size, size, width // size, size)
+    build.replace(build.reshape(build.transpose(cut, 0, 1, 3, 5, 2, 4), batch, channels * size * size, height // size, width // size))
+    return True
 
 
 RULE = Rule(
-    name="region-forms", severity="wrong", operators=frozenset(OPS), find=find,
+    name="region-forms", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN reads neither mode=max of RoiAlign nor mode=CRD of SpaceToDepth",
     remedy="use the average; write SpaceToDepth as Reshape and Transpose",
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Operators that the converter does not read, written out by those that it does."""
