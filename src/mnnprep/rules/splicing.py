@@ -89,25 +89,35 @@ def _info(name: str, value: Any, reading: Reading) -> Any:
 
 
 def splice(editor: Editor, node: Any, body: Any, inputs: Sequence[Any]) -> None:
-    """Move the nodes of *body* (an onnx-ir graph or function) before *node*, its inputs being *inputs*, and let its outputs be the node's."""
+    """Put the nodes of *body* (an onnx-ir graph or function) in the place of *node*, its inputs being *inputs*.
+
+    Its outputs become those of *node*'s outputs that have a use.
+    """
+    results = insert(editor, node, body, inputs)
+    wanted = [value for value in node.outputs if _wanted(value)]
+    if len(results) == len(node.outputs) != len(wanted):
+        results = [result for value, result in zip(node.outputs, results, strict=True) if _wanted(value)]
+    for index, (value, result) in enumerate(zip(wanted, results, strict=True)):
+        if result.producer() is None or result in inputs or result in results[:index] or result.is_graph_output():  # a value has one name
+            results[index] = editor.add(node, "Identity", result)
+    editor.replace_outputs(node, dict(zip(wanted, results, strict=True)))
+
+
+def insert(editor: Editor, node: Any, body: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Move the nodes of *body* before *node*, its inputs being *inputs*; the values that are its outputs."""
     formal, results, inner = list(body.inputs), list(body.outputs), list(body)
     for value, actual in zip(formal, inputs, strict=True):
-        value.replace_all_uses_with(actual)
+        value.replace_all_uses_with(actual, replace_graph_outputs=True)
         results = [actual if result is value else result for result in results]
-    if hasattr(body, "initializers"):
-        body.outputs.clear()
+    body.outputs.clear()
     body.remove(inner)
     for new in inner:
         _rename(editor, node, new)
     node.graph.insert_before(node, inner)
-    wanted = [value for value in node.outputs if _wanted(value)]
-    for index, (value, result) in enumerate(zip(wanted, results, strict=True)):
-        if result in inputs or result in results[:index]:  # a value has one name
-            results[index] = editor.add(node, "Identity", result)
-    editor.replace_outputs(node, dict(zip(wanted, results, strict=True)))
     for new in reversed(inner):
-        if new.graph is not None:
+        if not any(value in results for value in new.outputs):
             editor.discard(new.outputs[0])
+    return results
 
 
 def _wanted(value: Any) -> bool:
@@ -125,3 +135,10 @@ def _rename(editor: Editor, node: Any, new: Any) -> None:
                 value.name = editor.name(node)
             for inner in graph:
                 _rename(editor, node, inner)
+
+
+def unsqueezed(editor: Editor, before: Any, value: Any, axis: int, opset: int) -> Any:
+    """*value* with one more dimension; from opset 13 on, the axes of an Unsqueeze are an input."""
+    if opset < 13:
+        return editor.add(before, "Unsqueeze", value, axes=[axis])
+    return editor.add(before, "Unsqueeze", value, editor.constant(before, np.array([axis], np.int64)))
