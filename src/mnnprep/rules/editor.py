@@ -41,11 +41,17 @@ class Editor:
         self.replace_outputs(node, {node.outputs[0]: value})
 
     def replace_outputs(self, node: Any, values: Mapping[Any, Any]) -> None:
-        """Let each of *values* take the place of the output of *node* that is its key, names included; *node*, which must have no other use, goes."""
+        """Let each of *values* take the place of the output of *node* that is its key, names included; *node*, no other output of which is used, goes."""
         known = [(old, new, old.name, old.shape, old.dtype) for old, new in values.items()]
         for old, new in values.items():
             old.replace_all_uses_with(new, replace_graph_outputs=True)
-        self.discard(node.outputs[0])
+        inputs = list(node.inputs)
+        for attribute in node.attributes.values():
+            for body in bodies(attribute):
+                _empty(body)
+        node.graph.remove(node, safe=True)
+        for value in inputs:
+            self.discard(value)
         for _, new, name, shape, dtype in known:
             new.name = name
             new.shape = new.shape if shape is None else shape
@@ -77,6 +83,16 @@ class Editor:
         name = f"{stem}/{number}"
         self._taken.add(name)
         return name
+
+
+def _empty(body: Any) -> None:
+    """Take the nodes out of the body of a node that goes, so that they use nothing any more."""
+    body.outputs.clear()
+    for node in reversed(list(body)):
+        for attribute in node.attributes.values():
+            for inner in bodies(attribute):
+                _empty(inner)
+        body.remove(node, safe=True)
 
 
 def _values(top: Any) -> Iterator[Any]:

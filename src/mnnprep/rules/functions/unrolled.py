@@ -93,7 +93,6 @@ def _finish(editor: Editor, node: Any, results: list[Any]) -> None:
     wanted = [(value, editor.add(node, "Identity", result)) for value, result in zip(node.outputs, results, strict=True) if value.name]
     for value, copy in wanted:
         copy.type = copy.type or value.type
-    node.attributes.clear()
     editor.replace_outputs(node, dict(wanted))
 
 
