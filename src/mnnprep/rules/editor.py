@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mnnprep.deps import require
@@ -57,6 +57,27 @@ class Editor:
             new.shape = new.shape if shape is None else shape
             if dtype is not None:
                 new.dtype = dtype
+
+    def after(self, node: Any, value: Any, make: Callable[[Any, Any], Any]) -> None:
+        """Let what ``make(before, value)`` adds take the place of *value*, an output of *node*, everywhere; nothing where it has no use.
+
+        ``before`` is a place in the graph just after *node*.
+        """
+        if not value.name or not (value.uses() or value.is_graph_output()):
+            return
+        marker = self._ir.node("Identity", [value], outputs=[self._ir.Value(name=self.name(node))], name=self.name(node))
+        node.graph.insert_after(node, marker)
+        name, shape, dtype = value.name, value.shape, value.dtype
+        marker_out = marker.outputs[0]
+        value.replace_all_uses_with(marker_out, replace_graph_outputs=True)
+        marker.replace_input_with(0, value)
+        made = make(marker, value)
+        value.name, value.shape = self.name(node), None
+        marker_out.replace_all_uses_with(made, replace_graph_outputs=True)
+        marker.graph.remove(marker, safe=True)
+        made.name, made.shape = name, shape
+        if dtype is not None:
+            made.dtype = dtype
 
     def discard(self, value: Any) -> None:
         """Remove the node that computes *value*, and those before it, as far as nothing uses them.

@@ -135,10 +135,3 @@ def _rename(editor: Editor, node: Any, new: Any) -> None:
                 value.name = editor.name(node)
             for inner in graph:
                 _rename(editor, node, inner)
-
-
-def unsqueezed(editor: Editor, before: Any, value: Any, axis: int, opset: int) -> Any:
-    """*value* with one more dimension; from opset 13 on, the axes of an Unsqueeze are an input."""
-    if opset < 13:
-        return editor.add(before, "Unsqueeze", value, axes=[axis])
-    return editor.add(before, "Unsqueeze", value, editor.constant(before, np.array([axis], np.int64)))

@@ -80,11 +80,11 @@ RULES: tuple[Rule, ...] = (
     matmul_vector.RULE,
     random_values.RULE,
     # recurrent
+    batch_first.RULE,
     linear_before_reset.RULE,
+    unread_inputs.RULE,
     reverse.RULE,
     left_out_outputs.RULE,
-    batch_first.RULE,
-    unread_inputs.RULE,
     # pooling
     pool_strides.RULE,
     pool_dilations.RULE,

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from mnnprep.deps import require
+from mnnprep.rules.building import split_into
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading, tensor
 from mnnprep.rules.rule import Place, Rewrite, Rule
@@ -34,22 +32,9 @@ def apply(editor: Editor, place: Place) -> bool:
     if len(kept) == 1:
         parts = [editor.add(node, "Identity", node.inputs[0])]
     else:
-        parts = _split(editor, node, sizes)
+        parts = split_into(editor, node, node.inputs[0], sizes, node.attributes.get_int("axis", 0), 13 if len(node.inputs) > 1 else 1)
     _take_outputs(editor, node, kept, parts)
     return True
-
-
-def _split(editor: Editor, node: Any, sizes: list[int]) -> list[Any]:
-    ir = require("onnx_ir")
-    axis = node.attributes.get_int("axis", 0)
-    outputs = [ir.Value(name=editor.name(node)) for _ in sizes]
-    if len(node.inputs) > 1:
-        new = ir.node("Split", [node.inputs[0], editor.constant(node, np.array(sizes, np.int64))], {"axis": axis}, outputs=outputs)
-    else:
-        new = ir.node("Split", [node.inputs[0]], {"axis": axis, "split": sizes}, outputs=outputs)
-    new.name = editor.name(node)
-    node.graph.insert_before(node, new)
-    return outputs
 
 
 def _take_outputs(editor: Editor, node: Any, kept: list[Any], parts: list[Any]) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from mnnprep.deps import require
+from mnnprep.rules.building import unsqueezed
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading, producer, scalar
 from mnnprep.rules.rule import Place, Rewrite, Rule
-from mnnprep.rules.splicing import insert, splice, unsqueezed
+from mnnprep.rules.splicing import insert, splice
 
 NAME = "unrolled"
 MOST_NODES = 20_000
