@@ -26,7 +26,7 @@ from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import ACCURATE_HINTS, NARROWED_OUTPUTS, MnnRunJob
 from mnnprep.mnn.torch_frontend import unregistered
-from mnnprep.pipeline.workers import Workers
+from mnnprep.pipeline.workers import Workers, listed_operators
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compare_run, dimension_checks, repeated, standing
 from mnnprep.rules.steps import Fired, Repaired, RepairJob
@@ -164,7 +164,8 @@ class Judge:
 
     def _apply(self, tried: Tried, made: Exported, rules: list[str]) -> bool:
         """Apply *rules*; False (with the reason in *tried*) when that failed."""
-        job = RepairJob(model=made.files[0].path, directory=str(self.workers.directory("repair")), rules=rules)
+        supported = listed_operators(self.workers, MNN_PRELOAD, self.mnnconvert) if set(rules) - set(always_rules()) else None
+        job = RepairJob(model=made.files[0].path, directory=str(self.workers.directory("repair")), rules=rules, supported=supported)
         try:
             repaired = self.workers.run(RULES_PRELOAD, REPAIR, job, Repaired)
         except StepFailed as failure:

@@ -29,11 +29,11 @@ from mnnprep.rules.constants import empty_parts, fold
 from mnnprep.rules.convolution import conv3d, one_dimension
 from mnnprep.rules.filling import constant_of_shape, eye_like
 from mnnprep.rules.functions import function_bodies, unrolled
-from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, uneven_split, unique_forms
+from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, slice_backwards, uneven_split, unique_forms
 from mnnprep.rules.normalization import computed_statistics, logsoftmax_axis, lone_dropout, loss_forms, prelu_slope, softmax_axis, training_mode
 from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported
 from mnnprep.rules.pooling import ceil_mode, pool3d, pool_dilations, pool_indices, pool_strides
-from mnnprep.rules.quantization import dequantize, dynamic_quantize, quantize
+from mnnprep.rules.quantization import dequantize, dynamic_quantize, integer_products, quantize
 from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before_reset, reverse, unread_inputs
 from mnnprep.rules.reduction import empty_tensor, keepdims, last_index, reduce_axes, reduce_no_axes
 from mnnprep.rules.resampling import computed_upsample, grid_sample, region_forms, resize_forms
@@ -55,6 +55,11 @@ RULES: tuple[Rule, ...] = (
     empty_graph.RULE,
     odd_types.RULE,
     narrow_integers.RULE,
+    # quantization: what rounds is for the rules below
+    integer_products.RULE,
+    dynamic_quantize.RULE,
+    quantize.RULE,
+    dequantize.RULE,
     # normalization
     logsoftmax_axis.RULE,
     softmax_axis.RULE,
@@ -103,6 +108,7 @@ RULES: tuple[Rule, ...] = (
     # indexing
     negative_indices.RULE,
     scatter_reduction.RULE,
+    slice_backwards.RULE,
     one_hot.RULE,
     unique_forms.RULE,
     uneven_split.RULE,
@@ -112,10 +118,6 @@ RULES: tuple[Rule, ...] = (
     computed_upsample.RULE,
     grid_sample.RULE,
     region_forms.RULE,
-    # quantization
-    quantize.RULE,
-    dequantize.RULE,
-    dynamic_quantize.RULE,
     # filling
     eye_like.RULE,
     # types
