@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mnnprep.rules.building import backwards, integers
+from mnnprep.rules.forms import backwards, integers
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading, tensor
 from mnnprep.rules.rule import Place, Rewrite, Rule

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mnnprep.deps import require
-from mnnprep.rules.building import integers, unsqueezed
+from mnnprep.rules.forms import integers, unsqueezed
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.quantization.scales import RANGES, ROUND_IS_KNOWN, quantized, real, shifted
 from mnnprep.rules.reading import Reading

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mnnprep.deps import require
-from mnnprep.rules.building import integers
+from mnnprep.rules.forms import integers
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.rules.building import integers, split_into, unsqueezed
+from mnnprep.rules.forms import integers, split_into, unsqueezed
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
 
