@@ -1,7 +1,7 @@
 """DequantizeLinear.
 
 Measured with MNN 3.6.1: with one scale per axis or block the shape is wrong, with 16-bit integers or a computed scale the numbers are, an int8
-weight of a MatMul is wrong too; one constant scale for an 8-bit input is right.  A weight becomes the float32 numbers that it
+weight of a MatMul is wrong too, and in several dimensions the first two change places or the numbers are wrong.  A weight becomes the float32 numbers that it
 stands for (four bytes where it had one); anything else is written out.
 """
 
@@ -69,7 +69,9 @@ def _form(node: Any, reading: Reading) -> str:
         return "of a weight"
     if scale is None and dtype in ("INT8", "UINT8"):
         return "a computed scale"
-    return "a scale per axis or block" if scale is not None and scale.size > 1 else ""
+    if scale is not None and scale.size > 1:
+        return "a scale per axis or block"
+    return "in several dimensions" if dtype in RANGES and (reading.rank(node.inputs[0]) or 0) > 1 else ""
 
 
 RULE = Rule(
