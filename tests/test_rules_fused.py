@@ -207,5 +207,5 @@ def test_written_out(host: Host, tmp_path: Path, name: str) -> None:
     assert all(found[0][n].dtype == expected[0][n].dtype for n in expected[0])
     assert close(found, expected, tolerance)
     after = through_mnn(host, result, feeds, tmp_path / "after")
-    assert close(after, found, 1e-4), after
+    assert close(after, found, tolerance), after
     assert not [f for f in written_out(result, tmp_path / "again")[1].fired if f.rule != "constant-folding"]

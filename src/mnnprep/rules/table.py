@@ -39,6 +39,7 @@ from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before
 from mnnprep.rules.reduction import empty_tensor, keepdims, last_index, reduce_axes, reduce_no_axes
 from mnnprep.rules.resampling import computed_upsample, grid_sample, region_forms, resize_forms
 from mnnprep.rules.rule import Rule
+from mnnprep.rules.sequences import removed
 from mnnprep.rules.types import cast_forms, int32_data, large_integers, narrow_integers, narrowed, odd_types, sequences
 
 RULES: tuple[Rule, ...] = (
@@ -47,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     function_bodies.RULE,
     unrolled.RULE,
     fold.RULE,
+    removed.RULE,
     empty_parts.RULE,
     constant_of_shape.RULE,
     gelu_erf.RULE,
