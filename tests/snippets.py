@@ -127,8 +127,10 @@ class Bert(nn.Module):
         x = self.norm(self.table(ids) + self.places(torch.arange(ids.shape[1])))
         n, t, _ = x.shape
         q, k, v = (layer(x).view(n, t, 2, 8).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        added = (1.0 - mask[:, None, None].to(x.dtype)) * self.low if math.isfinite(self.low) else torch.zeros(n, 1, 1, t).masked_fill(
-            mask[:, None, None] == 0, self.low
+        added = (
+            (1.0 - mask[:, None, None].to(x.dtype)) * self.low
+            if math.isfinite(self.low)
+            else torch.zeros(n, 1, 1, t).masked_fill(mask[:, None, None] == 0, self.low)
         )
         return (torch.softmax(q @ k.transpose(-1, -2) / 8**0.5 + added, -1) @ v).transpose(1, 2).flatten(2)  # type: ignore[no-any-return]
 

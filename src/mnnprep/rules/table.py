@@ -46,8 +46,8 @@ RULES: tuple[Rule, ...] = (
     # functions: what they leave is for the rules below
     microsoft.RULE,
     function_bodies.RULE,
-    unrolled.RULE,
     fold.RULE,
+    unrolled.RULE,
     removed.RULE,
     empty_parts.RULE,
     constant_of_shape.RULE,

@@ -27,6 +27,7 @@ NEVER = frozenset({
     "Constant", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
     "QuantizeLinear", "DequantizeLinear", "LSTM", "GRU", "RNN", "Conv", "MatMul", "Gemm",
 })  # fmt: skip
+CLAMPED = 1 << 30  # int64 constants beyond are clamped by MNN
 PLAIN = "biuf"  # NumPy's own kinds that a Constant may hold
 
 
@@ -81,8 +82,14 @@ def _computed(node: Any, opset: int, known: dict[Any, Array]) -> list[Array] | N
         results = _evaluate(node, opset, [a for a in inputs if a is not None])
     except Exception:  # not in the reference implementation, or an error that the model would meet as well
         return None
+    if node.op_type == "Cast" and any(array is not None and array.dtype == np.int32 and _beyond(array) for array in inputs):
+        return None  # so it is written where int64 would be clamped
     plain = all(isinstance(r, (np.ndarray, np.generic)) and r.dtype.kind in PLAIN and r.size <= LARGEST for r in results)
     return [np.asarray(r) for r in results] if plain else None
+
+
+def _beyond(array: Array) -> bool:
+    return bool(array.size) and bool((np.abs(array.astype(np.int64)) > CLAMPED).any())
 
 
 def _held(value: Any, known: dict[Any, Array]) -> Array | None:

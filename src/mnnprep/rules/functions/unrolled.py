@@ -33,9 +33,9 @@ def find(reading: Reading) -> Iterator[Place]:
             count = _loop_count(node)
             yield Place(node=node, detail="a sequence", match=(count, opset), repairable=count is not None and _fits(node, count))
     for node, _ in reading.nodes("If"):
-        if any(_is_sequence(v) for v in node.outputs) or _has_sequences(node):
-            condition = scalar(node.inputs[0])
-            yield Place(node=node, detail="a sequence", match=condition, repairable=condition is not None)
+        condition = scalar(node.inputs[0])
+        if condition is not None or any(_is_sequence(v) for v in node.outputs) or _has_sequences(node):
+            yield Place(node=node, match=condition, repairable=condition is not None)
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -70,8 +70,7 @@ def _scan(editor: Editor, node: Any, count: int, opset: int) -> None:
     out_axes = node.attributes.get_ints("scan_output_axes", [0] * stacked)
     out_backwards = node.attributes.get_ints("scan_output_directions", [0] * stacked)
     joined = [
-        _stack(editor, node, parts[::-1] if back else parts, axis, opset)
-        for parts, axis, back in zip(steps, out_axes, out_backwards, strict=True)
+        _stack(editor, node, parts[::-1] if back else parts, axis, opset) for parts, axis, back in zip(steps, out_axes, out_backwards, strict=True)
     ]
     _finish(editor, node, [*states, *joined])
 
@@ -153,6 +152,7 @@ def _has_sequences(node: Any) -> bool:
 
 RULE = Rule(
     name=NAME, severity="refused", operators=frozenset({"Scan", "Loop", "If"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    preparation=True,
     hazard="MNN refuses Scan, and a Loop or If that hands on a sequence",
     remedy="export for a fixed length, so that the loop is written out",
 )  # fmt: skip

@@ -156,12 +156,15 @@ def _attend(masks: list[str]) -> str:
     lines = "k_turned_last = Transpose <perm = [0, 1, 3, 2]> (k_all)\nproducts = MatMul(q_all, k_turned_last)\nscores0 = Mul(products, scale)\n"
     for number, mask in enumerate(masks):
         lines += f"scores{number + 1} = Add(scores{number}, {mask})\n"
-    return lines + f"""
+    return (
+        lines
+        + f"""
         probabilities = Softmax <axis = -1> (scores{len(masks)})
         mixed = MatMul(probabilities, v_all)
         mixed_back = Transpose <perm = [0, 2, 1, 3]> (mixed)
         y = Reshape(mixed_back, together)
     """
+    )
 
 
 def _rotate(name: str, size: int, half: int) -> str:

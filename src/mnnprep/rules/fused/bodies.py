@@ -129,7 +129,9 @@ def bias_gelu(node: Any, reading: Reading) -> Body:
 
 def fast_gelu(node: Any, reading: Reading) -> Body:
     inputs = named(node, "x", "bias")
-    lines = ("v = Add(x, bias)" if "bias" in inputs else "v = Identity(x)") + """
+    lines = (
+        ("v = Add(x, bias)" if "bias" in inputs else "v = Identity(x)")
+        + """
         squared = Mul(v, v)
         cubed = Mul(squared, v)
         part = Mul(cubed, cube)
@@ -140,6 +142,7 @@ def fast_gelu(node: Any, reading: Reading) -> Body:
         halved = Mul(v, half)
         y = Mul(halved, raised)
     """
+    )
     return Body(lines, ("y",), inputs, {"cube": TANH_CUBE, "scale": TANH_SCALE, "one": 1.0, "half": 0.5})
 
 
@@ -204,7 +207,8 @@ def _sum(inputs: Mapping[str, Any]) -> str:
 
 def _normalize(shifted: bool) -> str:
     last = "scaled = Mul(normal, gamma)\ny = Add(scaled, beta)\n" if shifted else "y = Mul(normal, gamma)\n"
-    return """
+    return (
+        """
         mean = ReduceMean <axes = [-1], keepdims = 1> (sum)
         centred = Sub(sum, mean)
         squared = Mul(centred, centred)
@@ -212,7 +216,9 @@ def _normalize(shifted: bool) -> str:
         raised = Add(variance, eps)
         deviation = Sqrt(raised)
         normal = Div(centred, deviation)
-    """ + last
+    """
+        + last
+    )
 
 
 def _root_mean_square() -> str:

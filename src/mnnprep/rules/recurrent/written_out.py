@@ -107,9 +107,7 @@ def _direction(editor: Editor, node: Any, form: Recurrent, number: int, back: bo
 class _Cell:
     """One step of one direction."""
 
-    def __init__(
-        self, editor: Editor, node: Any, form: Recurrent, activations: Sequence[str], recurrence: Any, bias: Any, peepholes: Any
-    ) -> None:
+    def __init__(self, editor: Editor, node: Any, form: Recurrent, activations: Sequence[str], recurrence: Any, bias: Any, peepholes: Any) -> None:
         self.editor, self.node, self.form, self.activations, self.peepholes = editor, node, form, activations, peepholes
         self.after_reset = form.kind == "GRU" and bool(node.attributes.get_int("linear_before_reset", 0))
         self.clip = node.attributes.get_float("clip", 0.0)

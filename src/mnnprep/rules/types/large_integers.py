@@ -74,7 +74,13 @@ def _answer(use: Any, array: Array) -> Array | None:
 def _later_divisor(node: Any) -> int | None:
     """The constant by which alone the sum *node* is reduced (ONNX's Mod, whose result has the sign of the divisor)."""
     uses = list(node.outputs[0].uses())
-    if len(uses) != 1 or node.outputs[0].is_graph_output() or uses[0].node.op_type != "Mod" or uses[0].idx or uses[0].node.attributes.get_int("fmod", 0):
+    if (
+        len(uses) != 1
+        or node.outputs[0].is_graph_output()
+        or uses[0].node.op_type != "Mod"
+        or uses[0].idx
+        or uses[0].node.attributes.get_int("fmod", 0)
+    ):
         return None
     divisor = scalar(uses[0].node.inputs[1])
     return int(divisor) if divisor and 0 < abs(divisor) <= LIMIT else None
