@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Net = tuple[nn.Module, tuple[Tensor, ...]]
@@ -144,7 +144,7 @@ class Yolo(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self.head(x).sigmoid()
-        n, _, h, w = y.shape
+        h, w = y.shape[2:]
         rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
         grid = torch.stack([columns, rows], 0)[None].float()
         boxes = torch.cat([(y[:, :2] * 2 - 0.5 + grid) * 8, (y[:, 2:4] * 2) ** 2 * 16], 1).flatten(2)
@@ -187,9 +187,7 @@ SNIPPETS: dict[str, Callable[[], Net]] = {
     "Elman net, ReLU": lambda: (One(lambda m, x: m.rnn(x)[1], rnn=nn.RNN(4, 6, nonlinearity="relu")), (r(5, 2, 4),)),
     "Elman net, both directions": lambda: (One(lambda m, x: m.rnn(x)[0], rnn=nn.RNN(4, 6, bidirectional=True)), (r(5, 2, 4),)),
     "GRU cell in a loop": lambda: (Steps(nn.GRUCell(4, 6)), (r(2, 5, 4),)),
-    "Conv1d audio net": lambda: (
-        nn.Sequential(nn.Conv1d(1, 8, 5, 2), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 4, 3, padding=1)), (r(2, 1, 40),)
-    ),
+    "Conv1d audio net": lambda: (nn.Sequential(nn.Conv1d(1, 8, 5, 2), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 4, 3, padding=1)), (r(2, 1, 40),)),
     "transposed Conv1d": lambda: (nn.Sequential(nn.ConvTranspose1d(3, 4, 4, 2, 1)), (r(2, 3, 10),)),
     "dilated max pooling": lambda: (nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 1, dilation=2)), (r(1, 3, 14, 14),)),
     "Mish net": lambda: (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Mish(), nn.AdaptiveAvgPool2d(1)), (r(1, 3, 8, 8),)),
@@ -201,10 +199,12 @@ SNIPPETS: dict[str, Callable[[], Net]] = {
     "local response norm": lambda: (nn.Sequential(nn.Conv2d(3, 6, 3), nn.LocalResponseNorm(3)), (r(1, 3, 8, 8),)),
     "rotary attention": lambda: (Rotary(), (r(1, 6, 16),)),
     "attention with a bool mask": lambda: (
-        Two(lambda m, x, y: F.scaled_dot_product_attention(x, x, x, attn_mask=y > 0)), (r(1, 2, 5, 8), torch.ones(1, 1, 5, 5))
+        Two(lambda m, x, y: F.scaled_dot_product_attention(x, x, x, attn_mask=y > 0)),
+        (r(1, 2, 5, 8), torch.ones(1, 1, 5, 5)),
     ),
     "attention with a causal mask of -inf": lambda: (
-        One(lambda m, x: m.a(x, x, x, attn_mask=causal(5), need_weights=False)[0], a=nn.MultiheadAttention(8, 2, batch_first=True)), (r(2, 5, 8),)
+        One(lambda m, x: m.a(x, x, x, attn_mask=causal(5), need_weights=False)[0], a=nn.MultiheadAttention(8, 2, batch_first=True)),
+        (r(2, 5, 8),),
     ),
     "multi-head attention with weights": lambda: (One(lambda m, x: m.a(x, x, x), a=nn.MultiheadAttention(8, 2)), (r(5, 2, 8),)),
     "transformer encoder layer": lambda: (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu"), (r(2, 5, 8),)),
@@ -216,28 +216,25 @@ SNIPPETS: dict[str, Callable[[], Net]] = {
     "unfold": lambda: (nn.Unfold(3, padding=1), (r(1, 2, 6, 6),)),
     "pixel shuffle and back": lambda: (nn.Sequential(nn.PixelShuffle(2), nn.Conv2d(2, 3, 3), nn.PixelUnshuffle(2)), (r(1, 8, 5, 5),)),
     "bicubic resize": lambda: (One(lambda m, x: F.interpolate(x, scale_factor=2.0, mode="bicubic")), (r(1, 2, 5, 6),)),
-    "bicubic, aligned corners": lambda: (
-        One(lambda m, x: F.interpolate(x, size=(9, 7), mode="bicubic", align_corners=True)), (r(1, 2, 5, 6),)
-    ),
+    "bicubic, aligned corners": lambda: (One(lambda m, x: F.interpolate(x, size=(9, 7), mode="bicubic", align_corners=True)), (r(1, 2, 5, 6),)),
     "antialiased bilinear": lambda: (One(lambda m, x: F.interpolate(x, size=(3, 4), mode="bilinear", antialias=True)), (r(1, 2, 8, 9),)),
     "grid_sample warp": lambda: (
-        Two(lambda m, x, y: F.grid_sample(x, y, padding_mode="reflection", align_corners=False)), (r(1, 2, 6, 6), torch.rand(1, 4, 5, 2) * 2 - 1)
+        Two(lambda m, x, y: F.grid_sample(x, y, padding_mode="reflection", align_corners=False)),
+        (r(1, 2, 6, 6), torch.rand(1, 4, 5, 2) * 2 - 1),
     ),
     "grid_sample, bicubic": lambda: (
-        Two(lambda m, x, y: F.grid_sample(x, y, mode="bicubic", align_corners=True)), (r(1, 2, 6, 6), torch.rand(1, 4, 5, 2) * 2 - 1)
+        Two(lambda m, x, y: F.grid_sample(x, y, mode="bicubic", align_corners=True)),
+        (r(1, 2, 6, 6), torch.rand(1, 4, 5, 2) * 2 - 1),
     ),
     "affine grid": lambda: (
-        Two(lambda m, x, y: F.grid_sample(x, F.affine_grid(y, [1, 2, 6, 6], False), align_corners=False)), (r(1, 2, 6, 6), r(1, 2, 3) * 0.3)
+        Two(lambda m, x, y: F.grid_sample(x, F.affine_grid(y, [1, 2, 6, 6], False), align_corners=False)),
+        (r(1, 2, 6, 6), r(1, 2, 3) * 0.3),
     ),
     "adaptive pooling": lambda: (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(3), nn.AdaptiveAvgPool2d((3, 1))), (r(1, 3, 11, 11),)),
     "3-D pooling of a batch": lambda: (nn.Sequential(nn.Conv3d(1, 2, 3), nn.MaxPool3d(2)), (r(2, 1, 8, 8, 8),)),
     "dilated Conv3d": lambda: (nn.Sequential(nn.Conv3d(1, 2, 3, dilation=2)), (r(1, 1, 7, 8, 9),)),
-    "scatter_add": lambda: (
-        One(lambda m, x: torch.zeros(2, 4).scatter_add(1, torch.tensor([[0, 1, 1, 2, 3], [3, 3, 0, 1, 2]]), x)), (r(2, 5),)
-    ),
-    "index_put, accumulated": lambda: (
-        One(lambda m, x: torch.zeros(4, 3).index_put((torch.tensor([0, 2, 2]),), x, accumulate=True)), (r(3, 3),)
-    ),
+    "scatter_add": lambda: (One(lambda m, x: torch.zeros(2, 4).scatter_add(1, torch.tensor([[0, 1, 1, 2, 3], [3, 3, 0, 1, 2]]), x)), (r(2, 5),)),
+    "index_put, accumulated": lambda: (One(lambda m, x: torch.zeros(4, 3).index_put((torch.tensor([0, 2, 2]),), x, accumulate=True)), (r(3, 3),)),
     "index_add": lambda: (One(lambda m, x: torch.zeros(4, 3).index_add(0, torch.tensor([0, 2, 2]), x)), (r(3, 3),)),
     "cumsum and cumprod": lambda: (One(lambda m, x: (x.cumsum(-1), (x.sigmoid() + 0.5).cumprod(-1))), (r(2, 6),)),
     "norms and log-sum-exp": lambda: (One(lambda m, x: (x.norm(dim=-1), x.norm(1, dim=1), x.logsumexp(1))), (r(2, 5, 4),)),
@@ -246,7 +243,10 @@ SNIPPETS: dict[str, Callable[[], Net]] = {
     "einsum": lambda: (Two(lambda m, x, y: torch.einsum("bhid,bjhd->bhij", x, y)), (r(2, 3, 4, 5), r(2, 6, 3, 5))),
     "bilinear einsum": lambda: (Two(lambda m, x, y: torch.einsum("bi,ijk,bj->bk", x, m.l.weight, y), l=nn.Bilinear(4, 4, 4)), (r(2, 4), r(2, 4))),
     "rfft": lambda: (Dft(), (r(2, 16),)),
-    "STFT of audio": lambda: (One(lambda m, x: torch.view_as_real(torch.stft(x, 16, 8, window=torch.hann_window(16), return_complex=True))), (r(1, 64),)),
+    "STFT of audio": lambda: (
+        One(lambda m, x: torch.view_as_real(torch.stft(x, 16, 8, window=torch.hann_window(16), return_complex=True))),
+        (r(1, 64),),
+    ),
     "rounding and fmod": lambda: (One(lambda m, x: (torch.round(x * 2), torch.fmod(x * 3, 1.5), torch.remainder(x * 3, 1.5))), (r(2, 8),)),
     "bitwise masks": lambda: (One(lambda m, x: (x & 6) | (x ^ 3)), (tokens(100, 2, 5),)),
     "isnan guard": lambda: (One(lambda m, x: torch.where(torch.isnan(x / x), torch.zeros_like(x), x)), (r(2, 5).relu(),)),
@@ -254,25 +254,38 @@ SNIPPETS: dict[str, Callable[[], Net]] = {
     "double in the middle": lambda: (One(lambda m, x: (x.double().softmax(-1) * 3).float()), (r(2, 6),)),
     "half precision net": lambda: (One(lambda m, x: m.l(x.half()).float(), l=nn.Linear(4, 3).half()), (r(2, 4),)),
     "deformable offsets": lambda: (
-        One(lambda m, x: F.grid_sample(x, m.o(x)[:, :2].permute(0, 2, 3, 1).tanh(), padding_mode="border", align_corners=True), o=nn.Conv2d(2, 2, 3, padding=1)),
+        One(
+            lambda m, x: F.grid_sample(x, m.o(x)[:, :2].permute(0, 2, 3, 1).tanh(), padding_mode="border", align_corners=True),
+            o=nn.Conv2d(2, 2, 3, padding=1),
+        ),
         (r(1, 2, 6, 6),),
     ),
     "PReLU of one slope": lambda: (nn.Sequential(nn.Linear(4, 6), nn.PReLU()), (r(2, 4),)),
     "dynamic-quantized linear layers": lambda: (
-        torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), {nn.Linear}), (r(2, 8),)
+        torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), {nn.Linear}),
+        (r(2, 8),),
     ),
     "fake-quantized linear layer": lambda: (
-        One(lambda m, x: F.linear(torch.fake_quantize_per_tensor_affine(x, 0.05, 3, -128, 127), torch.fake_quantize_per_channel_affine(
-            m.l.weight, torch.full((6,), 0.01), torch.zeros(6, dtype=torch.int32), 0, -128, 127), m.l.bias), l=nn.Linear(4, 6)), (r(2, 4),),
+        One(
+            lambda m, x: F.linear(
+                torch.fake_quantize_per_tensor_affine(x, 0.05, 3, -128, 127),
+                torch.fake_quantize_per_channel_affine(m.l.weight, torch.full((6,), 0.01), torch.zeros(6, dtype=torch.int32), 0, -128, 127),
+                m.l.bias,
+            ),
+            l=nn.Linear(4, 6),
+        ),
+        (r(2, 4),),
     ),
     "splits of uneven size": lambda: (One(lambda m, x: torch.cat([p.softmax(-1) for p in x.tensor_split(3, -1)][::-1], -1)), (r(2, 8),)),
     "reflected and circular padding": lambda: (
-        nn.Sequential(nn.ReflectionPad2d(2), nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.ReplicationPad2d(1)), (r(1, 2, 6, 6),)
+        nn.Sequential(nn.ReflectionPad2d(2), nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.ReplicationPad2d(1)),
+        (r(1, 2, 6, 6),),
     ),
     "argmax of the last": lambda: (One(lambda m, x: (x.flip(-1).argmax(-1), x.argmin(0))), (r(3, 6),)),
     "cross entropy inside": lambda: (Two(lambda m, x, y: F.cross_entropy(x, y, ignore_index=1)), (r(4, 3), torch.tensor([0, 2, 1, 0]))),
-    "cosine similarity and pairwise distance": lambda: (Two(lambda m, x, y: (F.cosine_similarity(x, y), torch.cdist(x[None], y[None]))), (r(3, 5), r(3, 5))),
-    "max unpooling": lambda: (
-        One(lambda m, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)), (r(1, 2, 6, 6),)
+    "cosine similarity and pairwise distance": lambda: (
+        Two(lambda m, x, y: (F.cosine_similarity(x, y), torch.cdist(x[None], y[None]))),
+        (r(3, 5), r(3, 5)),
     ),
-}  # fmt: skip
+    "max unpooling": lambda: (One(lambda m, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)), (r(1, 2, 6, 6),)),
+}

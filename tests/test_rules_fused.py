@@ -37,9 +37,14 @@ def small(*shape: int, dtype: Any = np.int8) -> Any:
 
 
 def call(
-    op_type: str, inputs: dict[str, Any], fed: Sequence[str], outputs: Sequence[str] = ("y",), domain: str = "com.microsoft", opset: int = 17,
+    op_type: str,
+    inputs: dict[str, Any],
+    fed: Sequence[str],
+    outputs: Sequence[str] = ("y",),
+    domain: str = "com.microsoft",
+    opset: int = 17,
     **attributes: Any,
-) -> tuple[Any, list[Arrays]]:  # fmt: skip
+) -> tuple[Any, list[Arrays]]:
     """A model of one node, whose inputs other than *fed* are initializers; an input that is None is left out."""
     node = helper.make_node(op_type, [n if a is not None else "" for n, a in inputs.items()], list(outputs), domain=domain, **attributes)
     infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(inputs[n].dtype), inputs[n].shape) for n in fed]
@@ -83,9 +88,15 @@ def norm(op_type: str, *names: str, outputs: Sequence[str] = ("y",), **attribute
 
 def embed(**without: Any) -> tuple[Any, list[Arrays]]:
     inputs: dict[str, Any] = {
-        "ids": RANDOM.integers(0, 20, (2, 5)).astype(np.int32), "segments": RANDOM.integers(0, 2, (2, 5)).astype(np.int32), "words": floats(20, 8),
-        "positions": floats(9, 8), "kinds": floats(2, 8), "gamma": floats(8), "beta": floats(8), "mask": np.array([[1, 1, 1, 0, 0], [1] * 5], np.int32),
-    }  # fmt: skip
+        "ids": RANDOM.integers(0, 20, (2, 5)).astype(np.int32),
+        "segments": RANDOM.integers(0, 2, (2, 5)).astype(np.int32),
+        "words": floats(20, 8),
+        "positions": floats(9, 8),
+        "kinds": floats(2, 8),
+        "gamma": floats(8),
+        "beta": floats(8),
+        "mask": np.array([[1, 1, 1, 0, 0], [1] * 5], np.int32),
+    }
     inputs |= without
     fed = [n for n in ("ids", "segments", "mask") if inputs[n] is not None]
     return call("EmbedLayerNormalization", inputs, fed, ["y", "count"])
@@ -100,8 +111,10 @@ def nbits(bits: int, zeros: bool) -> tuple[Any, list[Arrays]]:
     rows, columns, block = 6, 40, 16
     blocks = -(-columns // block)
     inputs: dict[str, Any] = {
-        "a": floats(3, columns), "b": small(rows, blocks, block * bits // 8, dtype=np.uint8), "scales": floats(rows * blocks),
-    }  # fmt: skip
+        "a": floats(3, columns),
+        "b": small(rows, blocks, block * bits // 8, dtype=np.uint8),
+        "scales": floats(rows * blocks),
+    }
     if zeros:
         inputs["zeros"] = small(rows * -(-blocks * bits // 8), dtype=np.uint8)
     return call("MatMulNBits", inputs, ["a"], K=columns, N=rows, bits=bits, block_size=block)
@@ -109,9 +122,15 @@ def nbits(bits: int, zeros: bool) -> tuple[Any, list[Arrays]]:
 
 def quantized_pair(op_type: str) -> tuple[Any, list[Arrays]]:
     inputs: dict[str, Any] = {
-        "a": small(2, 5), "a_scale": np.float32(0.02), "a_zero": np.int8(3), "b": small(2, 5), "b_scale": np.float32(0.03), "b_zero": np.int8(-7),
-        "y_scale": np.float32(0.05), "y_zero": np.int8(4),
-    }  # fmt: skip
+        "a": small(2, 5),
+        "a_scale": np.float32(0.02),
+        "a_zero": np.int8(3),
+        "b": small(2, 5),
+        "b_scale": np.float32(0.03),
+        "b_zero": np.int8(-7),
+        "y_scale": np.float32(0.05),
+        "y_zero": np.int8(4),
+    }
     return call(op_type, inputs, ["a", "b"])
 
 
@@ -123,9 +142,12 @@ def quantized_one(op_type: str, *shape: int, **attributes: Any) -> tuple[Any, li
 def multi_head(*more: str) -> tuple[Any, list[Arrays]]:
     inputs: dict[str, Any] = {n: floats(2, 5 if n != "q" else 4, 8) for n in "qkv"}
     extra = {
-        "bias": floats(24), "padding": np.array([[1, 1, 1, 0, 0], [1] * 5], np.int32), "added": floats(2, 2, 4, 5), "past_k": floats(2, 2, 3, 4),
+        "bias": floats(24),
+        "padding": np.array([[1, 1, 1, 0, 0], [1] * 5], np.int32),
+        "added": floats(2, 2, 4, 5),
+        "past_k": floats(2, 2, 3, 4),
         "past_v": floats(2, 2, 3, 4),
-    }  # fmt: skip
+    }
     inputs |= {n: a if n in more else None for n, a in extra.items()}
     outputs = ["y", "k_all", "v_all"] if "past_k" in more else ["y"]
     while inputs and list(inputs.values())[-1] is None:
@@ -164,13 +186,17 @@ FUSED: dict[str, Callable[[], tuple[Any, list[Arrays]]]] = {
     "EmbedLayerNormalization": embed,
     "EmbedLayerNormalization without segments": lambda: embed(segments=None, kinds=None),
     "FusedMatMul": lambda: call("FusedMatMul", MATRICES, ["a"], transB=1, alpha=0.25),
-    "FusedGemm": lambda: call("FusedGemm", MATRICES | {"c": floats(5)}, ["a"], transB=1, alpha=0.5, beta=2.0, activation="LeakyRelu", activation_alpha=0.2),
+    "FusedGemm": lambda: call(
+        "FusedGemm", MATRICES | {"c": floats(5)}, ["a"], transB=1, alpha=0.5, beta=2.0, activation="LeakyRelu", activation_alpha=0.2
+    ),
     "FusedConv": lambda: conv(activation="Relu"),
     "FusedConv with a leaky ReLU": lambda: conv(activation="LeakyRelu", activation_params=[0.3]),
     "BiasGelu": lambda: call("BiasGelu", {"x": floats(3, 8), "bias": floats(8)}, ["x"]),
     "FastGelu": lambda: call("FastGelu", {"x": floats(3, 8), "bias": floats(8)}, ["x"]),
     "QuickGelu": lambda: call("QuickGelu", {"x": floats(3, 8)}, ["x"], alpha=1.5),
-    "DynamicQuantizeMatMul": lambda: call("DynamicQuantizeMatMul", {"a": floats(3, 6), "b": small(6, 4), "s": np.float32(0.02), "z": np.int8(2)}, ["a"]),
+    "DynamicQuantizeMatMul": lambda: call(
+        "DynamicQuantizeMatMul", {"a": floats(3, 6), "b": small(6, 4), "s": np.float32(0.02), "z": np.int8(2)}, ["a"]
+    ),
     "MatMulIntegerToFloat": lambda: call("MatMulIntegerToFloat", WHOLE, ["a"]),
     "MatMulNBits of 4": lambda: nbits(4, zeros=False),
     "MatMulNBits of 4 with zero points": lambda: nbits(4, zeros=True),
@@ -189,7 +215,7 @@ FUSED: dict[str, Callable[[], tuple[Any, list[Arrays]]]] = {
     "RotaryEmbedding of 4 dimensions": lambda: rotary((1, 2, 4, 8), 4),
     "RotaryEmbedding of 3 dimensions": lambda: rotary((1, 4, 16), 4),
     "RotaryEmbedding of a part": lambda: rotary((1, 4, 16), 3, num_heads=2, rotary_embedding_dim=6),
-}  # fmt: skip
+}
 STEPS = {"QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool"}  # a sum may round to the next integer
 
 

@@ -34,10 +34,12 @@ def floats(*shape: int) -> Any:
 
 def net(nodes: list[Any], feeds: Arrays, weights: Arrays, outputs: dict[str, int] | None = None, opset: int = 14) -> tuple[Any, list[Arrays]]:
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in feeds.items()],
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in feeds.items()],
         [helper.make_tensor_value_info(n, kind, None) for n, kind in (outputs or {"y": FLOAT}).items()],
         [numpy_helper.from_array(np.asarray(a), n) for n, a in weights.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), [feeds]
 
 
@@ -49,9 +51,16 @@ def one(
 
 
 def recurrent(
-    op_type: str, outputs: list[str], *, direction: str = "forward", batch_first: bool = False, lengths: Any = None, peepholes: bool = False,
-    states: bool = True, **attributes: Any,
-) -> tuple[Any, list[Arrays]]:  # fmt: skip
+    op_type: str,
+    outputs: list[str],
+    *,
+    direction: str = "forward",
+    batch_first: bool = False,
+    lengths: Any = None,
+    peepholes: bool = False,
+    states: bool = True,
+    **attributes: Any,
+) -> tuple[Any, list[Arrays]]:
     gates, directions = {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type], 2 if direction == "bidirectional" else 1
     weights: Arrays = {"w": floats(directions, gates * 6, 4), "r": floats(directions, gates * 6, 6) * 0.5, "b": floats(directions, 2 * gates * 6)}
     inputs, state = ["x", "w", "r", "b"], (directions, 2, 6)
@@ -74,10 +83,12 @@ def recurrent(
 
 def scan(backwards: bool = False) -> tuple[Any, list[Arrays]]:
     body = helper.make_graph(
-        [node("Add", ["sum_in", "part"], ["sum_out"]), node("Mul", ["sum_out", "factor"], ["given"])], "body",
-        [helper.make_tensor_value_info(n, FLOAT, (3,)) for n in ("sum_in", "part")], [helper.make_tensor_value_info(n, FLOAT, (3,)) for n in ("sum_out", "given")],
+        [node("Add", ["sum_in", "part"], ["sum_out"]), node("Mul", ["sum_out", "factor"], ["given"])],
+        "body",
+        [helper.make_tensor_value_info(n, FLOAT, (3,)) for n in ("sum_in", "part")],
+        [helper.make_tensor_value_info(n, FLOAT, (3,)) for n in ("sum_out", "given")],
         [numpy_helper.from_array(np.float32(2), "factor")],
-    )  # fmt: skip
+    )
     directions = {"scan_input_directions": [1], "scan_output_directions": [1]} if backwards else {}
     made = node("Scan", ["start", "x"], ["last", "y"], body=body, num_scan_inputs=1, **directions)
     return net([made], {"start": floats(3), "x": floats(4, 3)}, {}, {"last": FLOAT, "y": FLOAT})
@@ -87,11 +98,19 @@ def sequence_in_loop() -> tuple[Any, list[Arrays]]:
     """The squares of x, 2x and 3x gathered in a sequence by a Loop, then joined."""
     held = helper.make_tensor_sequence_value_info
     body = helper.make_graph(
-        [node("Cast", ["i"], ["f"], to=FLOAT), node("Add", ["f", "one"], ["k"]), node("Mul", ["x", "k"], ["p"]), node("Mul", ["p", "p"], ["q"]),
-         node("SequenceInsert", ["s_in", "q"], ["s_out"]), node("Identity", ["c_in"], ["c_out"])],
-        "body", [helper.make_tensor_value_info("i", INT64, ()), helper.make_tensor_value_info("c_in", TensorProto.BOOL, ()), held("s_in", FLOAT, None)],
-        [helper.make_tensor_value_info("c_out", TensorProto.BOOL, ()), held("s_out", FLOAT, None)], [numpy_helper.from_array(np.float32(1), "one")],
-    )  # fmt: skip
+        [
+            node("Cast", ["i"], ["f"], to=FLOAT),
+            node("Add", ["f", "one"], ["k"]),
+            node("Mul", ["x", "k"], ["p"]),
+            node("Mul", ["p", "p"], ["q"]),
+            node("SequenceInsert", ["s_in", "q"], ["s_out"]),
+            node("Identity", ["c_in"], ["c_out"]),
+        ],
+        "body",
+        [helper.make_tensor_value_info("i", INT64, ()), helper.make_tensor_value_info("c_in", TensorProto.BOOL, ()), held("s_in", FLOAT, None)],
+        [helper.make_tensor_value_info("c_out", TensorProto.BOOL, ()), held("s_out", FLOAT, None)],
+        [numpy_helper.from_array(np.float32(1), "one")],
+    )
     nodes = [
         node("SequenceEmpty", [], ["s0"]),
         node("Loop", ["n", "", "s0"], ["s"], body=body),
@@ -102,9 +121,11 @@ def sequence_in_loop() -> tuple[Any, list[Arrays]]:
 
 def split_and_chosen() -> tuple[Any, list[Arrays]]:
     nodes = [
-        node("SplitToSequence", ["x"], ["s"], axis=1, keepdims=0), node("SequenceErase", ["s", "first"], ["t"]), node("SequenceAt", ["t", "last"], ["y"]),
+        node("SplitToSequence", ["x"], ["s"], axis=1, keepdims=0),
+        node("SequenceErase", ["s", "first"], ["t"]),
+        node("SequenceAt", ["t", "last"], ["y"]),
         node("SequenceLength", ["t"], ["n"]),
-    ]  # fmt: skip
+    ]
     return net(nodes, {"x": floats(2, 4, 3)}, {"first": np.int64(0), "last": np.int64(-1)}, {"y": FLOAT, "n": INT64})
 
 
@@ -112,12 +133,18 @@ def pair(axis: bool, opset: int = 14) -> tuple[Any, list[Arrays]]:
     """Activations quantized to uint8 and weights kept in int8, as quantization-aware training leaves them."""
     scale = np.array([0.02, 0.03, 0.01, 0.02], np.float32) if axis else np.float32(0.02)
     weights = {
-        "xs": np.float32(0.05), "xz": np.uint8(110), "w": RANDOM.integers(-128, 127, (6, 4), np.int8), "ws": scale, "wz": np.zeros(np.shape(scale), np.int8),
-    }  # fmt: skip
+        "xs": np.float32(0.05),
+        "xz": np.uint8(110),
+        "w": RANDOM.integers(-128, 127, (6, 4), np.int8),
+        "ws": scale,
+        "wz": np.zeros(np.shape(scale), np.int8),
+    }
     nodes = [
-        node("QuantizeLinear", ["x", "xs", "xz"], ["q"]), node("DequantizeLinear", ["q", "xs", "xz"], ["d"]),
-        node("DequantizeLinear", ["w", "ws", "wz"], ["v"], **({"axis": 1} if axis else {})), node("MatMul", ["d", "v"], ["y"]),
-    ]  # fmt: skip
+        node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+        node("DequantizeLinear", ["q", "xs", "xz"], ["d"]),
+        node("DequantizeLinear", ["w", "ws", "wz"], ["v"], **({"axis": 1} if axis else {})),
+        node("MatMul", ["d", "v"], ["y"]),
+    ]
     return net(nodes, {"x": floats(3, 6) * 3}, weights, opset=opset)
 
 
@@ -137,9 +164,14 @@ TURNS = {"cos": floats(5, 4), "sin": floats(5, 4), "places": np.array([[0, 2, 1,
 Q = {"x": RANDOM.integers(0, 255, (1, 2, 5, 5), np.uint8)}
 QW = {"w": RANDOM.integers(0, 255, (3, 2, 3, 3), np.uint8), "xz": np.uint8(120), "wz": np.uint8(130)}
 PRODUCT = {
-    "as": np.float32(0.02), "az": np.uint8(110), "b": RANDOM.integers(0, 255, (6, 4), np.uint8), "bs": np.float32(0.03), "bz": np.uint8(128),
-    "ys": np.float32(0.1), "yz": np.uint8(118),
-}  # fmt: skip
+    "as": np.float32(0.02),
+    "az": np.uint8(110),
+    "b": RANDOM.integers(0, 255, (6, 4), np.uint8),
+    "bs": np.float32(0.03),
+    "bz": np.uint8(128),
+    "ys": np.float32(0.1),
+    "yz": np.uint8(118),
+}
 
 # rule, model and cases, tolerance
 CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
@@ -154,16 +186,25 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
     "Loop with a sequence": ("unrolled", sequence_in_loop, 1e-6),
     "split, erased and chosen": ("sequences", split_and_chosen, 1e-6),
     "Split with a part of size 0": (
-        "empty-parts", lambda: net(
+        "empty-parts",
+        lambda: net(
             [node("Split", ["x", "n"], ["a", "b"], axis=1), node("Neg", ["a"], ["c"]), node("Concat", ["c", "b"], ["y"], axis=1)],
-            {"x": floats(2, 4)}, {"n": np.array([4, 0])}), 0.0,
+            {"x": floats(2, 4)},
+            {"n": np.array([4, 0])},
+        ),
+        0.0,
     ),
     "flip in four dimensions": (
-        "slice-backwards", lambda: one("Slice", {"x": floats(5, 3, 2, 6)}, {n: np.array([v]) for n, v in (("s", -1), ("e", -(1 << 62)), ("a", 0), ("t", -1))}),
+        "slice-backwards",
+        lambda: one("Slice", {"x": floats(5, 3, 2, 6)}, {n: np.array([v]) for n, v in (("s", -1), ("e", -(1 << 62)), ("a", 0), ("t", -1))}),
         0.0,
     ),
     "GRU of ONNX's form": ("gru-linear-before-reset", lambda: recurrent("GRU", ["y", "h1"]), 1e-4),
-    "GRU of ONNX's form, both ways": ("gru-linear-before-reset", lambda: recurrent("GRU", ["y", "h1"], direction="bidirectional", states=False), 1e-4),
+    "GRU of ONNX's form, both ways": (
+        "gru-linear-before-reset",
+        lambda: recurrent("GRU", ["y", "h1"], direction="bidirectional", states=False),
+        1e-4,
+    ),
     "GRU backwards": ("recurrent-reverse", lambda: recurrent("GRU", ["y", "h1"], direction="reverse", linear_before_reset=1), 1e-4),
     "LSTM backwards": ("recurrent-reverse", lambda: recurrent("LSTM", ["y", "h1", "c1"], direction="reverse"), 1e-4),
     "RNN batch first": ("recurrent-outputs", lambda: recurrent("RNN", ["", "h1"]), 1e-4),
@@ -173,18 +214,35 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
     "RNN of ReLU": ("recurrent-inputs", lambda: recurrent("RNN", ["y", "h1"], activations=["Relu"], clip=0.5), 1e-4),
     "quantized pair": ("quantize-linear", lambda: pair(axis=False), 1e-4),
     "quantized pair, a scale per column": ("dequantize-linear", lambda: pair(axis=True), 1e-4),
-    "QuantizeLinear to uint8": ("quantize-linear", lambda: one("QuantizeLinear", {"x": floats(2, 3) * 9}, {"s": np.float32(0.1), "z": np.uint8(128)}, kind=UINT8), 0.0),
-    "DynamicQuantizeLinear": (
-        "dynamic-quantize", lambda: net([node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {"x": floats(2, 6)}, {}, {"y": UINT8, "s": FLOAT, "z": UINT8}), 1e-6,
+    "QuantizeLinear to uint8": (
+        "quantize-linear",
+        lambda: one("QuantizeLinear", {"x": floats(2, 3) * 9}, {"s": np.float32(0.1), "z": np.uint8(128)}, kind=UINT8),
+        0.0,
     ),
-    "QLinearMatMul": ("integer-products", lambda: net(
-        [node("QLinearMatMul", ["x", *PRODUCT], ["y"])], {"x": RANDOM.integers(0, 255, (2, 6), np.uint8)}, PRODUCT, {"y": UINT8}), 0.0),
+    "DynamicQuantizeLinear": (
+        "dynamic-quantize",
+        lambda: net([node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {"x": floats(2, 6)}, {}, {"y": UINT8, "s": FLOAT, "z": UINT8}),
+        1e-6,
+    ),
+    "QLinearMatMul": (
+        "integer-products",
+        lambda: net([node("QLinearMatMul", ["x", *PRODUCT], ["y"])], {"x": RANDOM.integers(0, 255, (2, 6), np.uint8)}, PRODUCT, {"y": UINT8}),
+        0.0,
+    ),
     "ConvInteger": ("integer-products", lambda: one("ConvInteger", Q, QW, kind=TensorProto.INT32, pads=[1, 1, 1, 1]), 0.0),
     "int64 beyond 2^30": ("large-integers", lambda: whole_numbers([node("Add", ["x", "c"], ["y"])], {"c": (1 << 30) + 5}, [1, 2, 3]), 0.0),
-    "the largest int64 in a Min": ("large-integers", lambda: whole_numbers([node("Min", ["x", "c"], ["y"])], {"c": (1 << 63) - 1}, [1, -2, (1 << 30) + 256]), 0.0),
-    "a hash": ("large-integers", lambda: whole_numbers([node("Add", ["x", "c"], ["a"]), node("Mod", ["a", "m"], ["y"])], {"c": (1 << 33) + 5, "m": 17}, [9, 40]), 0.0),
+    "the largest int64 in a Min": (
+        "large-integers",
+        lambda: whole_numbers([node("Min", ["x", "c"], ["y"])], {"c": (1 << 63) - 1}, [1, -2, (1 << 30) + 256]),
+        0.0,
+    ),
+    "a hash": (
+        "large-integers",
+        lambda: whole_numbers([node("Add", ["x", "c"], ["a"]), node("Mod", ["a", "m"], ["y"])], {"c": (1 << 33) + 5, "m": 17}, [9, 40]),
+        0.0,
+    ),
     "a mask in int32_data": ("int32-data", narrow_mask, 0.0),
-}  # fmt: skip
+}
 
 
 RIGHT_ALREADY = {"Loop with a sequence"}  # other loops with sequences are not
@@ -239,10 +297,12 @@ ALONE: dict[str, Callable[[], tuple[Any, list[Arrays]]]] = {
     "Split without an empty part": lambda: net(
         [node("Split", ["x", "n"], ["a", "b"], axis=1), node("Concat", ["b", "a"], ["y"], axis=1)], {"x": floats(2, 4)}, {"n": np.array([3, 1])}
     ),
-    "flip in three dimensions": lambda: one("Slice", {"x": floats(3, 2, 6)}, {n: np.array([v]) for n, v in (("s", -1), ("e", -(1 << 62)), ("a", 0), ("t", -1))}),
+    "flip in three dimensions": lambda: one(
+        "Slice", {"x": floats(3, 2, 6)}, {n: np.array([v]) for n, v in (("s", -1), ("e", -(1 << 62)), ("a", 0), ("t", -1))}
+    ),
     "a Slice to the end": lambda: one("Slice", {"x": floats(3, 6)}, {"s": np.array([1]), "e": np.array([(1 << 63) - 1])}),
     "int64 below 2^30": lambda: whole_numbers([node("Add", ["x", "c"], ["y"])], {"c": 1 << 30}, [1, 2]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ALONE)

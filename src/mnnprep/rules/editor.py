@@ -41,7 +41,10 @@ class Editor:
         self.replace_outputs(node, {node.outputs[0]: value})
 
     def replace_outputs(self, node: Any, values: Mapping[Any, Any]) -> None:
-        """Let each of *values* take the place of the output of *node* that is its key, names included; *node*, no other output of which is used, goes."""
+        """Let each of *values* take the place of the output of *node* that is its key, names included; *node* goes.
+
+        No other of its outputs may have a use.
+        """
         known = [(old, new, old.name, old.shape, old.dtype) for old, new in values.items()]
         for old, new in values.items():
             old.replace_all_uses_with(new, replace_graph_outputs=True)

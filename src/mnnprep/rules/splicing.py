@@ -97,7 +97,7 @@ def splice(editor: Editor, node: Any, body: Any, inputs: Sequence[Any]) -> None:
     wanted = [value for value in node.outputs if _wanted(value)]
     if len(results) == len(node.outputs) != len(wanted):
         results = [result for value, result in zip(node.outputs, results, strict=True) if _wanted(value)]
-    for index, (value, result) in enumerate(zip(wanted, results, strict=True)):
+    for index, result in enumerate(results):
         if result.producer() is None or result in inputs or result in results[:index] or result.is_graph_output():  # a value has one name
             results[index] = editor.add(node, "Identity", result)
     editor.replace_outputs(node, dict(zip(wanted, results, strict=True)))

@@ -28,8 +28,8 @@ from mnnprep.rules.attention import softmax_isnan_guard
 from mnnprep.rules.constants import empty_parts, fold
 from mnnprep.rules.convolution import conv3d, one_dimension
 from mnnprep.rules.filling import constant_of_shape, eye_like
-from mnnprep.rules.fused import microsoft
 from mnnprep.rules.functions import function_bodies, unrolled
+from mnnprep.rules.fused import microsoft
 from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, slice_backwards, uneven_split, unique_forms
 from mnnprep.rules.normalization import computed_statistics, logsoftmax_axis, lone_dropout, loss_forms, prelu_slope, softmax_axis, training_mode
 from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mnnprep.rules.forms import split_into
 from mnnprep.rules.editor import Editor
+from mnnprep.rules.forms import split_into
 from mnnprep.rules.reading import Reading, tensor
 from mnnprep.rules.rule import Place, Rewrite, Rule
 

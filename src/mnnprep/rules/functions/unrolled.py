@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mnnprep.deps import require
-from mnnprep.rules.forms import unsqueezed
 from mnnprep.rules.editor import Editor
+from mnnprep.rules.forms import unsqueezed
 from mnnprep.rules.reading import Reading, producer, scalar
 from mnnprep.rules.rule import Place, Rewrite, Rule
 from mnnprep.rules.splicing import insert, splice

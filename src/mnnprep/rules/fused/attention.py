@@ -94,7 +94,7 @@ def group_query_attention(node: Any, reading: Reading) -> Body | None:
     packed = "k" not in inputs
     if dims is None or not isinstance(dims[2], int) or get("rotary_interleaved", 0) or node.attributes.get_float("softcap", 0.0):
         return None
-    if get("local_window_size", -1) != -1 or get("smooth_softmax", 0) or len(node.inputs) > 9 or packed and "v" in inputs:
+    if get("local_window_size", -1) != -1 or get("smooth_softmax", 0) or len(node.inputs) > 9 or (packed and "v" in inputs):
         return None
     size = dims[2] // (heads + 2 * groups if packed else heads)
     constants: dict[str, Any] = {"scale": node.attributes.get_float("scale", 0.0) or 1 / math.sqrt(size), "together": [0, 0, -1]}

@@ -1,7 +1,7 @@
 """MatMulNBits: a product with a weight of 2, 4 or 8 bits in blocks, each with its scale and zero point.
 
-The weight is given as ``uint8[N, blocks, block_size * bits / 8]``, the first number in the low bits; scales and zero points (packed alike) are one a block of
-a row.  onnxruntime multiplies with ``(q - zero) * scale``, the zero point being 2^(bits - 1) where none is given.
+The weight is given as ``uint8[N, blocks, block_size * bits / 8]``, the first number in the low bits; scales and zero points
+(packed alike) are one a block of a row.  onnxruntime multiplies with ``(q - zero) * scale``, the zero point being 2^(bits - 1) where none is given.
 """
 
 from __future__ import annotations

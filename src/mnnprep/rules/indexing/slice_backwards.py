@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mnnprep.rules.forms import backwards, integers
 from mnnprep.rules.editor import Editor
+from mnnprep.rules.forms import backwards, integers
 from mnnprep.rules.reading import Reading, tensor
 from mnnprep.rules.rule import Place, Rewrite, Rule
 
@@ -50,8 +50,8 @@ def _plan(reading: Reading, node: Any, numbers: list[list[int] | None]) -> list[
     if starts is None or ends is None or axes is None or steps is None or dims is None:
         return None
     plan: list[tuple[int, list[int] | tuple[int, int, int] | None]] = []
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        axis %= len(dims)
+    for start, end, counted, step in zip(starts, ends, axes, steps, strict=True):
+        axis = counted % len(dims)
         size = dims[axis]
         if step > 0:
             plan.append((axis, (start, end, step)))

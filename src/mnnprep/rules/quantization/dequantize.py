@@ -1,7 +1,7 @@
 """DequantizeLinear.
 
-Measured with MNN 3.6.1: with one scale per axis or block the shape is wrong, with 16-bit integers or a computed scale the numbers are, an int8
-weight of a MatMul is wrong too, and in several dimensions the first two change places or the numbers are wrong.  A weight becomes the float32 numbers that it
+Measured with MNN 3.6.1: with one scale per axis or block the shape is wrong, with 16-bit integers or a
+computed scale the numbers are, an int8 weight of a MatMul is wrong too, and in several dimensions the first two change places or the numbers are wrong.  A weight becomes the float32 numbers that it
 stands for (four bytes where it had one); anything else is written out.
 """
 
@@ -46,7 +46,7 @@ def apply(editor: Editor, place: Place) -> bool:
 
 def _numbers(arrays: list[Any], axis: int, block: int) -> Array:
     """The float32 numbers that a constant input stands for."""
-    values, scale, zero = (arrays + [None])[:3]
+    values, scale, zero = [*arrays, None][:3]
 
     def along(array: Array) -> Array:
         if block:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from mnnprep.deps import require
-from mnnprep.rules.forms import integers, unsqueezed
 from mnnprep.rules.editor import Editor
+from mnnprep.rules.forms import integers, unsqueezed
 from mnnprep.rules.quantization.scales import RANGES, ROUND_IS_KNOWN, quantized, real, shifted
 from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule

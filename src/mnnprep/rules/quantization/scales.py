@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mnnprep.deps import require
-from mnnprep.rules.forms import integers
 from mnnprep.rules.editor import Editor
+from mnnprep.rules.forms import integers
 from mnnprep.rules.reading import Reading
 
 RANGES = {"UINT8": (0, 255), "INT8": (-128, 127), "UINT16": (0, 65535), "INT16": (-32768, 32767)}

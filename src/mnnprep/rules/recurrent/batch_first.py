@@ -5,6 +5,9 @@ Measured with MNN 3.6.1: the attribute is not read.  So what is fed and given is
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule
@@ -16,6 +19,10 @@ def find(reading: Reading) -> list[Place]:
     return [Place(node=node) for node, _ in reading.nodes(*OPS) if node.attributes.get_int("layout", 0)]
 
 
+def _transposed(editor: Editor, perm: list[int], before: Any, value: Any) -> Any:
+    return editor.add(before, "Transpose", value, perm=perm)
+
+
 def apply(editor: Editor, place: Place) -> bool:
     node = place.node
     del node.attributes["layout"]
@@ -24,7 +31,7 @@ def apply(editor: Editor, place: Place) -> bool:
             node.replace_input_with(number, editor.add(node, "Transpose", node.inputs[number], perm=[1, 0, 2]))
     for number, value in enumerate(node.outputs):  # Y is [steps, directions, batch, hidden] without, [batch, steps, directions, hidden] with
         perm = [1, 0, 2] if number else [2, 0, 1, 3]
-        editor.after(node, value, lambda before, inner, perm=perm: editor.add(before, "Transpose", inner, perm=perm))
+        editor.after(node, value, functools.partial(_transposed, editor, perm))
     return True
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from mnnprep.deps import require
-from mnnprep.rules.forms import RANGE_IS_KNOWN, backwards
 from mnnprep.rules.editor import Editor
+from mnnprep.rules.forms import RANGE_IS_KNOWN, backwards
 from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.rules.forms import integers, split_into, unsqueezed
 from mnnprep.rules.editor import Editor
+from mnnprep.rules.forms import integers, split_into, unsqueezed
 from mnnprep.rules.reading import Reading
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -42,6 +42,7 @@ def apply(editor: Editor, place: Place) -> bool:
     for use in list(value.uses()):
         if use.node.op_type not in BOUNDS:
             narrow = _answer(use, array)
+            assert narrow is not None  # else the place is not repairable
             constant = editor.constant(use.node, narrow)
             use.node.replace_input_with(use.idx, editor.add(use.node, "Cast", constant, to=int(require("onnx_ir").DataType.INT64)))
     return True
