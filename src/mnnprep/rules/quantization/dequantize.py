@@ -1,8 +1,8 @@
 """DequantizeLinear.
 
-Measured with MNN 3.6.1: with one scale per axis or block the shape is wrong, with 16-bit integers or a
-computed scale the numbers are, an int8 weight of a MatMul is wrong too, and in several dimensions the first two change places or the numbers are wrong.  A weight becomes the float32 numbers that it
-stands for (four bytes where it had one); anything else is written out.
+Measured with MNN 3.6.1: with one scale per axis or block the shape is wrong, with 16-bit integers or a computed scale the numbers are, an
+int8 weight of a MatMul is wrong too, and in several dimensions the first two change places or the numbers are wrong.  A weight becomes the
+float32 numbers that it stands for (four bytes where it had one); anything else is written out.
 """
 
 from __future__ import annotations
