@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -40,17 +39,11 @@ NEEDS = {
     "fake-quantized linear layer": "quantize-linear",
     "token ids above 2^30": "large-integers",
 }
-METHODS: dict[str, dict[str, Any]] = {  # where the first attempt is not the one that exports it
-    **dict.fromkeys(
-        ("scatter_add", "index_put, accumulated", "index_add", "rfft", "bitwise masks", "antialiased bilinear"), {"method": "onnx-export"}
-    ),
-    **dict.fromkeys(("fold",), {"method": "onnx-trace", "opset": 18}),
-    **dict.fromkeys(("grid_sample warp", "grid_sample, bicubic", "deformable offsets"), {"method": "onnx-trace", "opset": 16}),
-    **dict.fromkeys(
-        ("attention with a bool mask", "rotary attention", "attention with a causal mask of -inf", "transformer encoder layer"),
-        {"method": "onnx-trace", "opset": 14},
-    ),
-}
+EXPORTED = ("scatter_add", "index_put, accumulated", "index_add", "rfft", "bitwise masks", "antialiased bilinear")
+OPSETS = {  # where the first attempt is not the one that exports it
+    "fold": 18, "grid_sample warp": 16, "grid_sample, bicubic": 16, "deformable offsets": 16, "attention with a bool mask": 14,
+    "rotary attention": 14, "attention with a causal mask of -inf": 14, "transformer encoder layer": 14,
+}  # fmt: skip
 QUICK = (
     "LSTM classifier", "Elman net, ReLU", "Conv1d audio net", "dilated max pooling", "attention with a bool mask", "rotary attention",
     "BERT mask of -inf", "YOLO head", "token ids above 2^30", "fold", "bicubic resize", "grid_sample warp", "3-D pooling of a batch", "isnan guard",
@@ -62,7 +55,8 @@ QUICK = (
 def test_from_torch_to_proven(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
     module, example = SNIPPETS[name]()
-    manifest = mnnprep.prepare(module.eval(), tmp_path / "out", example=example, **METHODS.get(name, {}))
+    method = "onnx-export" if name in EXPORTED else "onnx-trace" if name in OPSETS else "auto"
+    manifest = mnnprep.prepare(module.eval(), tmp_path / "out", example=example, method=method, opset=OPSETS.get(name, 13))
     assert manifest is not None
     assert manifest.verdict.value == "proven", [a.reason for a in manifest.artifact.attempts]
     fired = [repair.rule for repair in manifest.artifact.repairs]

@@ -20,6 +20,7 @@ from mnnprep.rules.reading import Array, Reading, scalar
 from mnnprep.rules.rule import Place, Rewrite, Rule
 
 LIMIT = 1 << 30
+SUMS = 8  # between a constant and the Mod
 ENDS = np.iinfo(np.int32)
 WIDE = ("INT64", "UINT64", "UINT32")
 BOUNDS = ("Slice",)  # where a large number stands for the end
@@ -73,18 +74,18 @@ def _answer(use: Any, array: Array) -> Array | None:
 
 
 def _later_divisor(node: Any) -> int | None:
-    """The constant by which alone the sum *node* is reduced (ONNX's Mod, whose result has the sign of the divisor)."""
-    uses = list(node.outputs[0].uses())
-    if (
-        len(uses) != 1
-        or node.outputs[0].is_graph_output()
-        or uses[0].node.op_type != "Mod"
-        or uses[0].idx
-        or uses[0].node.attributes.get_int("fmod", 0)
-    ):
-        return None
-    divisor = scalar(uses[0].node.inputs[1])
-    return int(divisor) if divisor and 0 < abs(divisor) <= LIMIT else None
+    """The constant by which alone the sum *node* is reduced, sums after it included (ONNX's Mod, whose result has the sign of the divisor)."""
+    for _ in range(SUMS):
+        uses = list(node.outputs[0].uses())
+        if len(uses) != 1 or node.outputs[0].is_graph_output():
+            return None
+        node = uses[0].node
+        if node.op_type == "Mod":
+            divisor = scalar(node.inputs[1]) if uses[0].idx == 0 and not node.attributes.get_int("fmod", 0) else None
+            return int(divisor) if divisor and 0 < abs(divisor) <= LIMIT else None
+        if node.op_type != "Add":
+            return None
+    return None
 
 
 def _matters(value: Any) -> bool:
