@@ -237,8 +237,6 @@ SNIPPETS: dict[str, Callable[[], Net]] = {
     "norms and log-sum-exp": lambda: (One(lambda m, x: (x.norm(dim=-1), x.norm(1, dim=1), x.logsumexp(1))), (r(2, 5, 4),)),
     "where with a bool of floats": lambda: (One(lambda m, x: torch.where(x.clamp(0).bool(), x, -x * 0.1)), (r(2, 6),)),
     "comparisons of negatives": lambda: (Two(lambda m, x, y: torch.where((-x.abs() - 1) < (-y.abs() - 1), x, y)), (r(2, 6), r(2, 6))),
-    "einsum": lambda: (Two(lambda m, x, y: torch.einsum("bhid,bjhd->bhij", x, y)), (r(2, 3, 4, 5), r(2, 6, 3, 5))),
-    "bilinear einsum": lambda: (Two(lambda m, x, y: torch.einsum("bi,ijk,bj->bk", x, m.l.weight, y), l=nn.Bilinear(4, 4, 4)), (r(2, 4), r(2, 4))),
     "rfft": lambda: (Dft(), (r(2, 16),)),
     "STFT of audio": lambda: (
         One(lambda m, x: torch.view_as_real(torch.stft(x, 16, 8, window=torch.hann_window(16), return_complex=True))),
