@@ -210,6 +210,7 @@ CHANGES = products(((3, 3, 1, 4, 5), (3, 3, 1, 5, 6)), ((1, 3, 1, 4, 5), (1, 3, 
 BOXES = [{"x": random(n, 2, d, 8, 6, seed=n)} for n, d in ((1, 4), (2, 5), (3, 4))]
 TALL = ["p", "h", "i", 4, 5], ["q", "g", "j", 5, 6]
 
+HAZARDS = [rule.name for rule in RULES if rule.rewrite is not None and not rule.preparation]  # constants may be folded in any model
 TRIES = 4  # what the memory holds may be right, now and then
 RIGHT_BY_CHANCE = {"value missing"}  # most often wrong
 
@@ -278,7 +279,7 @@ def test_in_the_body_of_an_if(host: Host, tmp_path: Path, name: str) -> None:
 def test_a_second_application_finds_nothing(tmp_path: Path, name: str) -> None:
     _, make, _, _ = BROKEN[name]
     result, _ = repaired(make(), tmp_path / "first", *all_rules())
-    _, again = repaired(result, tmp_path / "second", *all_rules())
+    _, again = repaired(result, tmp_path / "second", *HAZARDS)
     assert not again.fired
 
 

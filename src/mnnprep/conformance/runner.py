@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from mnnprep.core.files import sha256
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
+from mnnprep.mnn.frontends import Frontends, FrontendsJob
 from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import applicable
 
@@ -22,6 +24,7 @@ COLLECT = "mnnprep.conformance.collect:collect"
 ORACLE = "mnnprep.conformance.oracle:judge"
 CONVERT = "mnnprep.mnn.convert:convert"
 CHECK = "mnnprep.conformance.collect:check_all"
+FRONTENDS = "mnnprep.mnn.frontends:frontends"
 REPAIR = "mnnprep.rules.steps:repair"
 MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr", "mnnprep.mnn.convert", "mnnprep.conformance.oracle")
 ONNX_PRELOAD = ("numpy", "onnx", "onnx_ir", "mnnprep.rules.steps", "onnx_ir.passes.common.shape_inference")
@@ -54,6 +57,11 @@ class Runner:
         directory.mkdir(parents=True, exist_ok=True)
         job = CollectJob(directory=str(directory), variant=variant)
         return self._onnx.run(COLLECT, job, Collected, timeout=COLLECT_SECONDS).value.cases
+
+    @cached_property
+    def supported(self) -> list[str]:
+        """The operators that the converter's ONNX frontend lists."""
+        return self._clean.run(FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value.names["ONNX"]
 
     def convert(self, case: ConformanceCase, rules: list[str]) -> Outcome:
         """Convert the case, repaired by *rules* where they find something, and ask the oracle, twice where it says right."""
@@ -100,7 +108,8 @@ class Runner:
     def _repair(self, case: ConformanceCase, rules: list[str], directory: Path) -> Repaired:
         target = directory / "repaired"
         target.mkdir()
-        return self._onnx.run(REPAIR, RepairJob(model=case.model, directory=str(target), rules=rules), Repaired, timeout=SECONDS).value
+        job = RepairJob(model=case.model, directory=str(target), rules=rules, supported=self.supported)
+        return self._onnx.run(REPAIR, job, Repaired, timeout=SECONDS).value
 
     def _once(self, case: ConformanceCase, model: str, host: Host, directory: Path) -> tuple[Status, str, str]:
         job = ConvertJob(model=model, frontend="ONNX", uuid_seed=sha256(model), directory=str(directory))

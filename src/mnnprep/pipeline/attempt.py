@@ -22,9 +22,9 @@ from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.torch_frontend import registered_check
 from mnnprep.pipeline.metrics import metric_checks
-from mnnprep.pipeline.mnn_side import MnnSide
+from mnnprep.pipeline.mnn_side import MNN_PRELOAD, MnnSide
 from mnnprep.pipeline.tried import Tried, describe, least_sqnr, why_not
-from mnnprep.pipeline.workers import Workers
+from mnnprep.pipeline.workers import Workers, listed_operators
 from mnnprep.proof.judge import compared, dimension_checks, repeated
 from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
@@ -111,7 +111,8 @@ class Judge:
 
     def _apply(self, tried: Tried, made: Exported, rules: list[str]) -> bool:
         """Apply *rules*; False (with the reason in *tried*) when that failed."""
-        job = RepairJob(model=made.files[0].path, directory=str(self.workers.directory("repair")), rules=rules)
+        supported = listed_operators(self.workers, MNN_PRELOAD, self.mnn.mnnconvert) if set(rules) - set(always_rules()) else None
+        job = RepairJob(model=made.files[0].path, directory=str(self.workers.directory("repair")), rules=rules, supported=supported)
         try:
             repaired = self.workers.run(RULES_PRELOAD, REPAIR, job, Repaired)
         except StepFailed as failure:

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from mnnprep.core.request import Limits
-from mnnprep.isolate.host import Host, InProcess, Reply
+from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
+from mnnprep.mnn.frontends import Frontends, FrontendsJob
 
 T = TypeVar("T")
+FRONTENDS = "mnnprep.mnn.frontends:frontends"
 
 
 class Workers:
@@ -63,3 +65,11 @@ class Workers:
     def directory(self, name: str) -> Path:
         """A fresh, empty directory in the scratch."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.scratch))
+
+
+def listed_operators(workers: Workers, preload: tuple[str, ...], converter: str) -> list[str] | None:
+    """The operators that the converter at hand (a path; empty: the MNN package's) lists for ONNX; None where it can't be asked."""
+    try:
+        return workers.run(preload, FRONTENDS, FrontendsJob(converter=converter), Frontends).names.get("ONNX")
+    except StepFailed:
+        return None

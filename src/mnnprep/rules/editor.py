@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mnnprep.deps import require
@@ -24,7 +24,7 @@ class Editor:
 
     def add(self, before: Any, op_type: str, *inputs: Any, **attributes: Any) -> Any:
         """A new node of a standard operator in *before*'s graph, just before it; returns its output."""
-        name = self._name(before)
+        name = self.name(before)
         output = self._ir.Value(name=name)
         node = self._ir.node(op_type, list(inputs), attributes, outputs=[output], name=name)
         before.graph.insert_before(before, node)
@@ -38,14 +38,49 @@ class Editor:
 
     def replace(self, node: Any, value: Any) -> None:
         """Let *value* take the place of the only output of *node*, its name included; *node* goes."""
-        old = node.outputs[0]
-        name, shape, dtype = old.name, old.shape, old.dtype
-        old.replace_all_uses_with(value, replace_graph_outputs=True)
-        self.discard(old)
-        value.name = name
-        value.shape = value.shape if shape is None else shape
+        self.replace_outputs(node, {node.outputs[0]: value})
+
+    def replace_outputs(self, node: Any, values: Mapping[Any, Any]) -> None:
+        """Let each of *values* take the place of the output of *node* that is its key, names included; *node* goes.
+
+        No other of its outputs may have a use.
+        """
+        known = [(old, new, old.name, old.shape, old.dtype) for old, new in values.items()]
+        for old, new in values.items():
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+        inputs = list(node.inputs)
+        for attribute in node.attributes.values():
+            for body in bodies(attribute):
+                _empty(body)
+        node.graph.remove(node, safe=True)
+        for value in inputs:
+            self.discard(value)
+        for _, new, name, shape, dtype in known:
+            new.name = name
+            new.shape = new.shape if shape is None else shape
+            if dtype is not None:
+                new.dtype = dtype
+
+    def after(self, node: Any, value: Any, make: Callable[[Any, Any], Any]) -> None:
+        """Let what ``make(before, value)`` adds take the place of *value*, an output of *node*, everywhere; nothing where it has no use.
+
+        ``before`` is a place in the graph just after *node*.
+        """
+        if not value.name or not (value.uses() or value.is_graph_output()):
+            return
+        marker = self._ir.node("Identity", [value], outputs=[self._ir.Value(name=self.name(node))], name=self.name(node))
+        node.graph.insert_after(node, marker)
+        name, shape, dtype = value.name, value.shape, value.dtype
+        marker_out = marker.outputs[0]
+        value.replace_all_uses_with(marker_out, replace_graph_outputs=True)
+        marker.replace_input_with(0, value)
+        made = make(marker, value)
+        value.name, value.shape = self.name(node), None
+        marker_out.replace_all_uses_with(made, replace_graph_outputs=True)
+        marker.graph.remove(marker, safe=True)
+        made.name, made.shape = name, shape
         if dtype is not None:
-            value.dtype = dtype
+            made.dtype = dtype
 
     def discard(self, value: Any) -> None:
         """Remove the node that computes *value*, and those before it, as far as nothing uses them.
@@ -63,14 +98,25 @@ class Editor:
             unused.extend(node.inputs)
             node.graph.remove(node, safe=True)
 
-    def _name(self, node: Any) -> str:
-        stem = f"{node.outputs[0].name or node.name}/{self._rule}"
+    def name(self, node: Any) -> str:
+        """A name that nothing has yet, made of *node*'s and the rule's."""
+        stem = f"{next((o.name for o in node.outputs if o.name), None) or node.name}/{self._rule}"
         number = 1
         while f"{stem}/{number}" in self._taken:
             number += 1
         name = f"{stem}/{number}"
         self._taken.add(name)
         return name
+
+
+def _empty(body: Any) -> None:
+    """Take the nodes out of the body of a node that goes, so that they use nothing any more."""
+    body.outputs.clear()
+    for node in reversed(list(body)):
+        for attribute in node.attributes.values():
+            for inner in bodies(attribute):
+                _empty(inner)
+        body.remove(node, safe=True)
 
 
 def _values(top: Any) -> Iterator[Any]:

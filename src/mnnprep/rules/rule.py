@@ -56,6 +56,8 @@ class Rule:
     ``operators`` are the types without one of which the pattern can't be there; empty: it needs none.
 
     ``find`` lists the places and changes nothing.
+
+    A ``preparation`` is no hazard: it shows other rules what they look for, and ``check`` does not list it.
     """
 
     name: str
@@ -65,3 +67,4 @@ class Rule:
     operators: frozenset[str]
     find: Callable[[Reading], Iterable[Place]]
     rewrite: Rewrite | None = None
+    preparation: bool = False

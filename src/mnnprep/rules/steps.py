@@ -21,11 +21,15 @@ __all__ = ["Fired", "RepairJob", "Repaired", "all_rules", "always_rules", "repai
 
 
 class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Apply ``rules`` (names, applied in table order) to the ONNX file ``model``; ``directory`` is the step's own, not the model's."""
+    """Apply ``rules`` (names, applied in table order) to the ONNX file ``model``; ``directory`` is the step's own, not the model's.
+
+    ``supported`` are the operators that the converter at hand reads; where it was not asked (None), none is written out for want of it.
+    """
 
     model: str
     directory: str
     rules: list[str]
+    supported: list[str] | None = None
 
 
 class Fired(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +86,8 @@ def check(job: CheckJob) -> Findings:
     reading = Reading(model, frozenset(job.supported) if job.supported is not None else None)
     findings = []
     for rule in RULES:
+        if rule.preparation:
+            continue
         doing(f"looking for {rule.name}")
         findings += [_finding(rule, place) for place in rule.find(reading)]
     counts: dict[str, int] = {}
@@ -113,7 +119,8 @@ def repair(job: RepairJob) -> Repaired:
     doing("reading the model to repair")
     model = require("onnx_ir").load(job.model)
     fired = []
-    reading = Reading(model)
+    supported = frozenset(job.supported) if job.supported is not None else None
+    reading = Reading(model, supported)
     for rule in RULES:
         if rule.rewrite is None or rule.name not in job.rules:
             continue
@@ -121,7 +128,7 @@ def repair(job: RepairJob) -> Repaired:
         rewrote = rewrite(rule, reading)
         if rewrote:
             fired.append(Fired(rule=rule.name, hazard=rule.hazard, exact=rule.rewrite.exact, nodes=rewrote))
-            reading = Reading(model)
+            reading = Reading(model, supported)
     if not fired:
         return Repaired()
     doing("saving the repaired model")

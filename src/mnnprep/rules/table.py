@@ -26,9 +26,12 @@ from mnnprep.rules.arithmetic import (
     single_matrix_det,
 )
 from mnnprep.rules.attention import softmax_isnan_guard
+from mnnprep.rules.constants import empty_parts, fold
 from mnnprep.rules.convolution import conv3d, one_dimension
 from mnnprep.rules.filling import constant_of_shape, eye_like
-from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, uneven_split, unique_forms
+from mnnprep.rules.functions import function_bodies, unrolled
+from mnnprep.rules.fused import microsoft
+from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, slice_backwards, uneven_split, unique_forms
 from mnnprep.rules.normalization import (
     computed_statistics,
     logsoftmax_axis,
@@ -41,15 +44,23 @@ from mnnprep.rules.normalization import (
 )
 from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported
 from mnnprep.rules.pooling import auto_pad, ceil_mode, max_pool_3d, pool3d, pool_dilations, pool_indices, pool_strides
-from mnnprep.rules.quantization import dequantize, dynamic_quantize, quantize
+from mnnprep.rules.quantization import dequantize, dynamic_quantize, integer_products, quantize
 from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before_reset, reverse, unread_inputs
 from mnnprep.rules.reduction import empty_tensor, keepdims, last_index, reduce_axes, reduce_no_axes
 from mnnprep.rules.resampling import computed_upsample, grid_sample, region_forms, resize_forms
 from mnnprep.rules.rule import Rule
+from mnnprep.rules.sequences import removed
 from mnnprep.rules.types import cast_forms, int32_data, large_integers, narrow_integers, narrowed, odd_types, sequences
 from mnnprep.rules.written import axis_operators, elementwise, products
 
 RULES: tuple[Rule, ...] = (
+    # functions: what they leave is for the rules below
+    microsoft.RULE,
+    function_bodies.RULE,
+    fold.RULE,
+    unrolled.RULE,
+    removed.RULE,
+    empty_parts.RULE,
     constant_of_shape.RULE,
     gelu_erf.RULE,
     softmax_isnan_guard.RULE,
@@ -63,6 +74,11 @@ RULES: tuple[Rule, ...] = (
     axis_operators.RULE,
     products.RULE,
     narrow_integers.RULE,
+    # quantization: what rounds is for the rules below
+    integer_products.RULE,
+    dynamic_quantize.RULE,
+    quantize.RULE,
+    dequantize.RULE,
     # normalization
     logsoftmax_axis.RULE,
     softmax_axis.RULE,
@@ -95,11 +111,11 @@ RULES: tuple[Rule, ...] = (
     matmul_vector.RULE,
     random_values.RULE,
     # recurrent
+    batch_first.RULE,
     linear_before_reset.RULE,
+    unread_inputs.RULE,
     reverse.RULE,
     left_out_outputs.RULE,
-    batch_first.RULE,
-    unread_inputs.RULE,
     # pooling
     max_pool_3d.RULE,
     pool_strides.RULE,
@@ -120,14 +136,11 @@ RULES: tuple[Rule, ...] = (
     # indexing
     negative_indices.RULE,
     scatter_reduction.RULE,
+    slice_backwards.RULE,
     one_hot.RULE,
     unique_forms.RULE,
     uneven_split.RULE,
     pad_forms.RULE,
-    # quantization
-    quantize.RULE,
-    dequantize.RULE,
-    dynamic_quantize.RULE,
     # filling
     eye_like.RULE,
     # types

@@ -1,12 +1,16 @@
 """LSTM, GRU and RNN with layout=1 (batch first).
 
-Measured with MNN 3.6.1: the attribute is not read.
+Measured with MNN 3.6.1: the attribute is not read.  So what is fed and given is transposed around layout=0.
 """
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("LSTM", "GRU", "RNN")
 
@@ -15,8 +19,24 @@ def find(reading: Reading) -> list[Place]:
     return [Place(node=node) for node, _ in reading.nodes(*OPS) if node.attributes.get_int("layout", 0)]
 
 
+def _transposed(editor: Editor, perm: list[int], before: Any, value: Any) -> Any:
+    return editor.add(before, "Transpose", value, perm=perm)
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node = place.node
+    del node.attributes["layout"]
+    for number in (0, 5, 6):
+        if number < len(node.inputs) and node.inputs[number] is not None:
+            node.replace_input_with(number, editor.add(node, "Transpose", node.inputs[number], perm=[1, 0, 2]))
+    for number, value in enumerate(node.outputs):  # Y is [steps, directions, batch, hidden] without, [batch, steps, directions, hidden] with
+        perm = [1, 0, 2] if number else [2, 0, 1, 3]
+        editor.after(node, value, functools.partial(_transposed, editor, perm))
+    return True
+
+
 RULE = Rule(
-    name="recurrent-layout", severity="wrong", operators=frozenset(OPS), find=find,
+    name="recurrent-layout", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN does not read layout=1 of a recurrent net",
     remedy="transpose the input and the outputs, with layout=0",
 )  # fmt: skip

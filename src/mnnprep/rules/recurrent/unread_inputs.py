@@ -1,31 +1,68 @@
 """LSTM, GRU and RNN with inputs that MNN does not read.
 
 Measured with MNN 3.6.1: peepholes, and weights or biases that are computed, are refused or give nothing; lengths of the sequences are not read.
+Nor does it read clip, input_forget or an activation other than the usual.  Written out step by step, where the sequence has a fixed length;
+lengths that all are the whole one are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from mnnprep.rules.reading import Reading, stored
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import Reading, stored, tensor
+from mnnprep.rules.recurrent import written_out
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 OPS = ("LSTM", "GRU", "RNN")
+LENGTHS = "sequence_lens"
 
 
 def find(reading: Reading) -> Iterator[Place]:
-    for node, _ in reading.nodes(*OPS):
-        given = [*node.inputs, *[None] * 8]
-        if given[4] is not None:
-            yield Place(node=node, detail="sequence_lens")
-        elif given[7] is not None:
-            yield Place(node=node, detail="peepholes")
-        elif any(value is not None and stored(value) is None for value in given[1:4]):
-            yield Place(node=node, detail="computed weights")
+    for node, opset in reading.nodes(*OPS):
+        detail = _unread(node)
+        if detail:
+            form = written_out.read(node, opset, reading)
+            yield Place(node=node, detail=detail, match=form, repairable=form is not None or (detail == LENGTHS and _whole(node, reading)))
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node = place.node
+    if place.detail == LENGTHS and _whole(node, editor.reading):
+        node.replace_input_with(4, None)
+        if not _unread(node):
+            return True
+    if place.match is None:
+        return False
+    written_out.write_out(editor, node, place.match)
+    return True
+
+
+def _unread(node: Any) -> str:
+    """What of the node MNN does not read; empty for nothing."""
+    given = [*node.inputs, *[None] * 8]
+    if given[4] is not None:
+        return LENGTHS
+    if given[7] is not None:
+        return "peepholes"
+    if any(value is not None and stored(value) is None for value in given[1:4]):
+        return "computed weights"
+    usual = written_out.USUAL[node.op_type]
+    names = [name.lower() for name in node.attributes.get_strings("activations", ())]
+    if names and names != [name.lower() for name in usual] * (len(names) // len(usual)):
+        return "activations"
+    return next((name for name in ("clip", "input_forget") if name in node.attributes and node.attributes[name].value), "")
+
+
+def _whole(node: Any, reading: Reading) -> bool:
+    """Whether every sequence is as long as the longest may be."""
+    lengths, dims = tensor(node.inputs[4]), reading.dims(node.inputs[0])
+    return lengths is not None and dims is not None and bool((lengths.numpy() == dims[0]).all())
 
 
 RULE = Rule(
-    name="recurrent-inputs", severity="refused", operators=frozenset(OPS), find=find,
+    name="recurrent-inputs", severity="refused", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN does not read sequence lengths, peepholes or computed weights of a recurrent net",
     remedy="make the weights initializers, and pad the sequences to one length",
 )  # fmt: skip

@@ -1,7 +1,10 @@
 """int64 constants beyond 2^30, and beyond 2^31.
 
-Measured with MNN 3.6.1: int64 initializers are clamped to +-2^30, and int64 is computed in 32 bits. As the bounds of a Slice, where such
-numbers stand for the end, it makes no difference.
+Measured with MNN 3.6.1: int64 constants are clamped to +-2^30, and int64 is computed in 32 bits; an int32 constant that is cast to int64 keeps
+all its bits. As the bounds of a Slice, where such numbers stand for the end, it makes no difference.
+
+So constants of 32 bits are written in int32 and cast.  One that is larger has an answer in two places: where the smaller or larger of it and
+another is taken (Min, Max, Clip), the end of int32 says the same; and what is added before a Mod by a constant may be reduced by it.
 """
 
 from __future__ import annotations
@@ -9,21 +12,80 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+import numpy as np
+
+from mnnprep.deps import require
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import Array, Reading, scalar
+from mnnprep.rules.rule import Place, Rewrite, Rule
 
 LIMIT = 1 << 30
+SUMS = 8  # between a constant and the Mod
+ENDS = np.iinfo(np.int32)
+WIDE = ("INT64", "UINT64", "UINT32")
 BOUNDS = ("Slice",)  # where a large number stands for the end
+CHOOSING = ("Min", "Max", "Clip")  # which compute the same with the end of int32, of numbers of 32 bits
 
 
 def find(reading: Reading) -> Iterator[Place]:
     for graph in reading.model.graphs():
         for value in graph.initializers.values():
-            held = value.const_value
-            if held is not None and held.dtype.name in ("INT64", "UINT64", "UINT32") and held.size and _matters(value):
-                array = held.numpy()
-                if array.max() > LIMIT or array.min() < -LIMIT:
-                    yield Place(name=str(value.name))
+            if not value.is_graph_input() and _large(value, value.const_value):
+                yield _place(value, value.const_value)
+    for node, _ in reading.nodes("Constant"):
+        held = node.attributes.get_tensor("value")
+        if held is not None and _large(node.outputs[0], held):
+            yield _place(node.outputs[0], held)
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    value, array = place.match
+    for use in list(value.uses()):
+        if use.node.op_type not in BOUNDS:
+            narrow = _answer(use, array)
+            assert narrow is not None  # else the place is not repairable
+            constant = editor.constant(use.node, narrow)
+            use.node.replace_input_with(use.idx, editor.add(use.node, "Cast", constant, to=int(require("onnx_ir").DataType.INT64)))
+    return True
+
+
+def _large(value: Any, held: Any) -> bool:
+    if held is None or held.dtype.name not in WIDE or not held.size or not _matters(value):
+        return False
+    array = held.numpy()
+    return bool(array.max() > LIMIT or array.min() < -LIMIT)
+
+
+def _place(value: Any, held: Any) -> Place:
+    array = held.numpy()
+    uses = [use for use in value.uses() if use.node.op_type not in BOUNDS]
+    able = held.dtype.name == "INT64" and not value.is_graph_output() and all(_answer(use, array) is not None for use in uses)
+    return Place(name=str(value.name), match=(value, array), repairable=able)
+
+
+def _answer(use: Any, array: Array) -> Array | None:
+    """The int32 numbers that serve as well in this use; None where none do."""
+    if array.max() <= ENDS.max and array.min() >= ENDS.min:
+        return array.astype(np.int32)
+    if use.node.op_type in CHOOSING:
+        return np.clip(array, ENDS.min, ENDS.max).astype(np.int32)
+    divisor = _later_divisor(use.node) if use.node.op_type == "Add" else None
+    return np.asarray(np.mod(array, divisor)).astype(np.int32) if divisor else None
+
+
+def _later_divisor(node: Any) -> int | None:
+    """The constant by which alone the sum *node* is reduced, sums after it included (ONNX's Mod, whose result has the sign of the divisor)."""
+    for _ in range(SUMS):
+        uses = list(node.outputs[0].uses())
+        if len(uses) != 1 or node.outputs[0].is_graph_output():
+            return None
+        node = uses[0].node
+        if node.op_type == "Mod":
+            divisor = scalar(node.inputs[1]) if uses[0].idx == 0 and not node.attributes.get_int("fmod", 0) else None
+            return int(divisor) if divisor and 0 < abs(divisor) <= LIMIT else None
+        if node.op_type != "Add":
+            return None
+    return None
 
 
 def _matters(value: Any) -> bool:
@@ -31,7 +93,7 @@ def _matters(value: Any) -> bool:
 
 
 RULE = Rule(
-    name="large-integers", severity="wrong", operators=frozenset(), find=find,
+    name="large-integers", severity="wrong", operators=frozenset(), find=find, rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN clamps int64 constants to +-2^30 and computes int64 in 32 bits",
     remedy="keep integers below 2^30, or split them in two",
 )  # fmt: skip

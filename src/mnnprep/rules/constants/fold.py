@@ -1,0 +1,130 @@
+"""What a model computes of constants and of sizes that are fixed, computed beforehand.
+
+No hazard by itself: it shows the rules after it the constants that their rewrites need (the sizes of a Split, the pads of a
+Pad, the limits of a Range), and takes away what MNN computes in 32 bits or by operators that it does not read.
+
+A node is folded where all it reads is constant, and a Shape or Size where the sizes it gives are known for every input; the
+results by ONNX's reference implementation, up to LARGEST elements.  Initializers stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mnnprep.deps import require
+from mnnprep.rules.editor import Editor
+from mnnprep.rules.reading import STANDARD_DOMAINS, Array, Reading, bodies, scopes, tensor
+from mnnprep.rules.rule import Place, Rewrite, Rule
+
+NAME = "constant-folding"
+LARGEST = 1 << 16
+NEVER = frozenset({
+    "Constant", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
+    "QuantizeLinear", "DequantizeLinear", "LSTM", "GRU", "RNN", "Conv", "MatMul", "Gemm",
+})  # fmt: skip
+CLAMPED = 1 << 30  # int64 constants beyond are clamped by MNN
+PLAIN = "biuf"  # NumPy's own kinds that a Constant may hold
+
+
+def find(reading: Reading) -> Iterator[Place]:
+    known: dict[Any, Array] = {}
+    for top, opset in scopes(reading.model):
+        for node in top.all_nodes():
+            if node.domain not in STANDARD_DOMAINS or node.op_type in NEVER or any(a.is_ref() or bodies(a) for a in node.attributes.values()):
+                continue
+            results = _sizes(node, reading) if node.op_type in ("Shape", "Size") else None
+            if results is None:
+                results = _computed(node, opset, known)
+            if results is not None:
+                known.update(zip(node.outputs, results, strict=True))
+    for node, _ in reading.everything:
+        if all(value in known for value in node.outputs) and any(_is_read(value, known) for value in node.outputs):
+            yield Place(node=node, match={value: known[value] for value in node.outputs if value.uses() or value.is_graph_output()})
+
+
+def apply(editor: Editor, place: Place) -> bool:
+    node = place.node
+    if node.graph is None:
+        return False
+    editor.replace_outputs(node, {value: editor.constant(node, array) for value, array in place.match.items()})
+    return True
+
+
+def _is_read(value: Any, known: dict[Any, Array]) -> bool:
+    """Whether something that is not folded itself needs the value."""
+    return value.is_graph_output() or any(any(out not in known for out in use.node.outputs) for use in value.uses())
+
+
+def _sizes(node: Any, reading: Reading) -> list[Array] | None:
+    dims = reading.dims(node.inputs[0])
+    if dims is None:
+        return None
+    if node.op_type == "Shape":
+        dims = dims[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(dims))]
+    if not all(isinstance(d, int) for d in dims):
+        return None
+    numbers = [int(d) for d in dims]  # type: ignore[arg-type]
+    return [np.array(numbers if node.op_type == "Shape" else math.prod(numbers), np.int64)]
+
+
+def _computed(node: Any, opset: int, known: dict[Any, Array]) -> list[Array] | None:
+    inputs = [_held(value, known) if value is not None else None for value in node.inputs]
+    if any(value is not None and array is None for value, array in zip(node.inputs, inputs, strict=True)):
+        return None
+    if (not inputs and node.op_type != "Range") or not all(value.name for value in node.outputs):
+        return None
+    try:
+        results = _evaluate(node, opset, [a for a in inputs if a is not None])
+    except Exception:  # not in the reference implementation, or an error that the model would meet as well
+        return None
+    if node.op_type == "Cast" and any(array is not None and array.dtype == np.int32 and _beyond(array) for array in inputs):
+        return None  # so it is written where int64 would be clamped
+    plain = all(isinstance(r, (np.ndarray, np.generic)) and r.dtype.kind in PLAIN and r.size <= LARGEST for r in results)
+    return [np.asarray(r) for r in results] if plain else None
+
+
+def _beyond(array: Array) -> bool:
+    return bool(array.size) and bool((np.abs(array.astype(np.int64)) > CLAMPED).any())
+
+
+def _held(value: Any, known: dict[Any, Array]) -> Array | None:
+    if value in known:
+        return known[value]
+    found = tensor(value)
+    if found is None or found.size > LARGEST or found.dtype.name == "STRING":
+        return None
+    array: Array = found.numpy()
+    return array if array.dtype.kind in PLAIN else None
+
+
+def _evaluate(node: Any, opset: int, inputs: list[Array]) -> list[Any]:
+    ir, helper = require("onnx_ir"), require("onnx.helper")
+    proto = ir.to_proto(node)
+    names = iter(range(len(node.inputs)))
+    fed: dict[str, Array] = {}
+    del proto.input[:], proto.output[:]
+    left = iter(inputs)
+    for value in node.inputs:
+        name = f"i{next(names)}" if value is not None else ""
+        proto.input.append(name)
+        if value is not None:
+            fed[name] = next(left)
+    proto.output.extend(f"o{i}" for i in range(len(node.outputs)))
+    infos = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for name, a in fed.items()]
+    given = [require("onnx").ValueInfoProto(name=name) for name in proto.output]
+    model = helper.make_model(helper.make_graph([proto], "n", infos, given), opset_imports=[helper.make_opsetid("", opset)])
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return list(require("onnx.reference").ReferenceEvaluator(model).run(None, fed))
+
+
+RULE = Rule(
+    name=NAME, severity="wrong", operators=frozenset(), find=find, rewrite=Rewrite(apply=apply, exact=True), preparation=True,
+    hazard="what is computed of constants and fixed sizes hides them from the other repairs",
+    remedy="fold constants when exporting",
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Operators that are defined by others: ONNX's function bodies, the model's own functions."""

@@ -1,0 +1,1 @@
+"""Sequences and optionals that can be told beforehand."""
