@@ -1,4 +1,4 @@
-"""Nets as people write them in torch, from source to proven; most of them MNN refuses, crashes on or gets wrong as exported."""
+"""Nets as people write them in torch, from source to proven; about a third of them MNN refuses, crashes on or gets wrong as exported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 import mnnprep
 from snippets import SNIPPETS
 
-# What has to be repaired, found by preparing each without repairs; the others are right as they are, or at the next opset.
+# What is repaired; without, all but two (the Elman net and CELU, right at the second export) are not proven.
 NEEDS = {
     "Conv1d audio net": "conv1d-output",
     "transposed Conv1d": "conv1d-output",
@@ -64,7 +64,7 @@ def test_from_torch_to_proven(tmp_path: Path, name: str) -> None:
 
 
 def test_dynamic_quantized_linear_layers(tmp_path: Path) -> None:
-    """As onnxruntime's quantizer writes them: DynamicQuantizeLinear and MatMulInteger, which MNN takes as this pair."""
+    """As onnxruntime's quantizer writes them: DynamicQuantizeLinear and MatMulInteger, proven as it is."""
     from onnxruntime.quantization import quantize_dynamic
 
     torch.manual_seed(0)
