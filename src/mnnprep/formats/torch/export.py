@@ -22,6 +22,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.load import Loaded
+from mnnprep.formats.torch.net import other_values
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch, current_place
 
@@ -53,9 +54,17 @@ class Subject:
 
     @cached_property
     def output_ranks(self) -> dict[str, int]:
-        """The outputs' names, in order, and their ranks, from one run."""
-        with require("torch").no_grad():
-            outputs = flatten(self.module(**dict(zip(self.names, self.tensors(), strict=True))), tuple(self.names))
+        """The outputs' names, in order, and their ranks, from one run (see :func:`other_values`)."""
+        torch = require("torch")
+
+        def run(arrays: Arrays) -> dict[str, Any]:
+            with torch.no_grad():
+                return flatten(self.module(**{n: torch.from_numpy(arrays[n].copy()) for n in self.names}), tuple(self.names))
+
+        try:
+            outputs = run(other_values(self.arrays))
+        except Exception:  # whatever the user's forward raises at values that it does not take
+            outputs = run(self.arrays)
         return {name: tensor.dim() for name, tensor in outputs.items()}
 
 
@@ -191,12 +200,15 @@ def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int)
     return _torchscript_exporter(scripted(subject), subject, directory, notes, opset)
 
 
-def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes: list[str], opset: int, kept: int | None = None) -> list[FileRef]:
+    """*kept* is how many outputs the model gives while it is exported, where those are fewer: the comparison then misses the rest."""
     torch = require("torch")
     raw = _empty(directory / "raw") / "model.onnx"
     axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
-    outputs = list(subject.output_ranks)
-    varying = {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items()} if dim_names(subject.specs) else {}
+    outputs = list(subject.output_ranks)[:kept]
+    varying = (
+        {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items() if n in outputs} if dim_names(subject.specs) else {}
+    )
     try:
         with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention():
             torch.onnx.export(
@@ -213,6 +225,9 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
             raise UnsupportedAtOpset(_first(error), needed) from error
         raise RefusedError("the exporter can't express an operator", seen=_first(error), next="try --method onnx-export") from error
     except Exception as error:  # the exporter raises bare RuntimeError, and whatever the model raises
+        fewer = re.search(r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)", str(error))
+        if fewer and kept is None:
+            return _torchscript_exporter(module, subject, directory, notes, opset, int(fewer[1]))
         raise RefusedError(
             "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
         ) from error
