@@ -64,8 +64,6 @@ def onnx_rows(root: Path) -> Iterator[Row]:
             command = [str(target), *declared((), dims, ranges)]  # the file itself was exported so
             yield Row(f"onnx-{name}-{fault}-file", "fault", kind, "onnx", name, "prepare", command, moved=moved)
             continue
-        if fault in ("exchanged", "renamed", "dropped") and way == "compare":
-            way = "wrapper"
         if way == "compare":
             yield Row(
                 f"onnx-{name}-{fault}-compare",

@@ -25,7 +25,19 @@ EXPORTED = (
     "average_pool", "bilinear", "act_leakyrelu", "group_norm", "softmax_channel", "permuted", "last_step",
 )  # fmt: skip
 SCRIPTED = ("cnn", "mlp", "heads", "lstm", "attention", "grouped")
-SCRIPT_FAULTS = ("weight_1", "swap_layers", "bn_training", "dropout", "dropout_linear", "swapped", "transposed", "emptied", "zeroed", "no_bias")
+SCRIPT_FAULTS = (
+    "weight_1",
+    "swap_layers",
+    "bn_training",
+    "dropout",
+    "dropout_linear",
+    "swapped",
+    "dropped",
+    "transposed",
+    "emptied",
+    "zeroed",
+    "no_bias",
+)
 PROGRAMS = ("cnn", "mlp", "embedding", "fusion")
 PROGRAM_FAULTS = ("weight_1", "swap_layers", "zeroed", "dropout_linear", "no_bias")
 TRAINING = ("bn_training", "dropout", "dropout_linear")  # a file that has it is prepared; one with another fault is compared with the right one
