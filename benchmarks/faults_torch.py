@@ -146,7 +146,8 @@ def _switched() -> Iterator[Row]:
             found += moved >= judge.LEAST or kind == WEIGHTS
             method = "onnx-export" if found == A_FAULT and number % 4 == 0 else "onnx-trace"
             command = [PLANTED, *_arguments(model=model, fault=fault), "--method", method, *declared(*shape[:3])]
-            yield Row(f"torch-{model}-{fault}", "fault", kind, "torch", model, "prepare", command, moved=moved)
+            reference = {"torch": model}
+            yield Row(f"torch-{model}-{fault}", "fault", kind, "torch", model, "prepare", command, moved=moved, reference=reference)
 
 
 def _inherent() -> Iterator[Row]:
