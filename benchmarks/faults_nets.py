@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+torch.manual_seed(0)  # the layers below are made when this is imported, and a fresh process has a seed of its own
+
 
 class Shape(NamedTuple):
     """What is declared of a net: ``--input``, ``--dim`` and ``--range``, and the sizes of the example."""

@@ -58,14 +58,12 @@ def onnx_rows(root: Path) -> Iterator[Row]:
     ways = ("compare", "wrapper", "verify", "mnn", "compare", "wrapper", "verify-artifact")
     for number, (name, fault, kind, target, moved) in enumerate(made):
         path, inputs, dims, ranges, right = models[name]
-        base = [str(path), *declared((), dims, ranges)]
+        base, right_one = [str(path), *declared((), dims, ranges)], {"onnx": str(path)}
         way = ways[number % len(ways)] if right else "compare"
         if fault in ("norm_training", "dropout") and way != "compare":
             command = [str(target), *declared((), dims, ranges)]  # the file itself was exported so
             yield Row(f"onnx-{name}-{fault}-file", "fault", kind, "onnx", name, "prepare", command, moved=moved)
             continue
-        if fault in ("exchanged", "renamed", "dropped") and way == "compare":
-            way = "wrapper"
         if way == "compare":
             yield Row(
                 f"onnx-{name}-{fault}-compare",
@@ -79,12 +77,32 @@ def onnx_rows(root: Path) -> Iterator[Row]:
             )
         elif way == "wrapper":
             script = wrapper(root / "wrappers", f"onnx-{name}-{fault}", instead_of(target))
-            yield Row(f"onnx-{name}-{fault}-convert", "fault", kind, "onnx", name, "prepare", [*base, "--mnnconvert", script], moved=moved)
+            yield Row(
+                f"onnx-{name}-{fault}-convert",
+                "fault",
+                kind,
+                "onnx",
+                name,
+                "prepare",
+                [*base, "--mnnconvert", script],
+                moved=moved,
+                reference=right_one,
+            )
         else:
             action = {"verify": "mnn", "verify-artifact": "artifact", "mnn": "compare-mnn"}[way]
             kind_of = "mnn" if way in ("mnn", "verify") else "onnx"
             yield Row(
-                f"{kind_of}-{name}-{fault}-{action}", "fault", kind, kind_of, name, "verify", base, moved=moved, action=action, file=str(target)
+                f"{kind_of}-{name}-{fault}-{action}",
+                "fault",
+                kind,
+                kind_of,
+                name,
+                "verify",
+                base,
+                moved=moved,
+                action=action,
+                file=str(target),
+                reference=right_one,
             )
     for number, name in enumerate(("cnn", "mlp", "heads", "lstm", "attention", "residual")):
         path, inputs, dims, ranges, _ = models[name]

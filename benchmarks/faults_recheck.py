@@ -1,4 +1,4 @@
-"""Whether MNN computes a clean model right, after mnnprep said it was not proven; in a process of its own, for MNN may crash.
+"""Whether the converted model in a bundle is right, whatever mnnprep said of it; in a process of its own, for MNN may crash.
 
 It runs the converted model of the bundle against the source, at sizes and inputs of its own, and prints one line: ``right`` or what is wrong.
 """
@@ -25,6 +25,7 @@ def main(directory: str, how: str) -> None:
     outputs = [t["mnn_name"] for t in signature["outputs"]]
     layouts = [t["layout"] for t in signature["inputs"]]
     wanted = _source(reference)
+    model = next(bundle / name for name in ("model.mnn", "unproven.mnn") if (bundle / name).is_file())
     worst = 0.0
     for arrays in judge.searched(inputs, dims, ranges):
         try:
@@ -33,7 +34,7 @@ def main(directory: str, how: str) -> None:
             continue
         fed = {mnn: arrays[t["name"]] for mnn, t in zip(names, signature["inputs"], strict=True)}
         try:
-            found = judge.mnn(str(bundle / "unproven.mnn"), names, outputs, layouts, hints)(fed)
+            found = judge.mnn(str(model), names, outputs, layouts, hints)(fed)
         except Exception as error:
             print(f"wrong: {type(error).__name__} {str(error)[:80]} at {[list(a.shape) for a in arrays.values()]}")
             return

@@ -25,7 +25,19 @@ EXPORTED = (
     "average_pool", "bilinear", "act_leakyrelu", "group_norm", "softmax_channel", "permuted", "last_step",
 )  # fmt: skip
 SCRIPTED = ("cnn", "mlp", "heads", "lstm", "attention", "grouped")
-SCRIPT_FAULTS = ("weight_1", "swap_layers", "bn_training", "dropout", "dropout_linear", "swapped", "transposed", "emptied", "zeroed", "no_bias")
+SCRIPT_FAULTS = (
+    "weight_1",
+    "swap_layers",
+    "bn_training",
+    "dropout",
+    "dropout_linear",
+    "swapped",
+    "dropped",
+    "transposed",
+    "emptied",
+    "zeroed",
+    "no_bias",
+)
 PROGRAMS = ("cnn", "mlp", "embedding", "fusion")
 PROGRAM_FAULTS = ("weight_1", "swap_layers", "zeroed", "dropout_linear", "no_bias")
 TRAINING = ("bn_training", "dropout", "dropout_linear")  # a file that has it is prepared; one with another fault is compared with the right one
@@ -134,7 +146,8 @@ def _switched() -> Iterator[Row]:
             found += moved >= judge.LEAST or kind == WEIGHTS
             method = "onnx-export" if found == A_FAULT and number % 4 == 0 else "onnx-trace"
             command = [PLANTED, *_arguments(model=model, fault=fault), "--method", method, *declared(*shape[:3])]
-            yield Row(f"torch-{model}-{fault}", "fault", kind, "torch", model, "prepare", command, moved=moved)
+            reference = {"torch": model}
+            yield Row(f"torch-{model}-{fault}", "fault", kind, "torch", model, "prepare", command, moved=moved, reference=reference)
 
 
 def _inherent() -> Iterator[Row]:

@@ -305,3 +305,25 @@ def one_sided() -> Any:
 
 def double_linear() -> Any:
     return nn.Sequential(nn.Linear(8, 4), nn.Tanh()).double(), (torch.rand(2, 8, dtype=torch.float64),)
+
+
+class KeepsItsFirstCall(nn.Module):
+    """What it subtracts is the mean of the first input it ever saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv()
+        self.center: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.center is None:
+            self.center = x.mean().detach()
+        return self.conv(x - self.center)
+
+
+def keeps_its_first_call() -> Any:
+    return KeepsItsFirstCall(), IMAGE
+
+
+def fewer_outputs_when_exported() -> Any:
+    return Apply(conv(), lambda y: (y, y * 2, y.mean((2, 3)))[: 2 if torch.onnx.is_in_onnx_export() else 3]), IMAGE

@@ -17,7 +17,7 @@ from mnnprep.core.evidence import Check, Status, failed, not_run, passed
 from mnnprep.core.files import canonical_json, file_ref, save_arrays
 from mnnprep.core.messages import CaseFile, Ran, Survey, Sweep
 from mnnprep.core.signature import Dim, Signature, TensorSpec
-from mnnprep.proof.judge import compare_run, dimension_checks, repeated
+from mnnprep.proof.judge import compare_run, confirmed, dimension_checks, repeated
 
 Arrays = dict[str, Any]
 NARROWING = {"int64": "int32", "float64": "float32"}
@@ -186,6 +186,16 @@ def test_a_second_run_that_agrees_changes_nothing(cases: list[CaseFile], run: Ca
     first, second = run(), run(lambda _, a: a | {"y": a["y"] + np.float32(1e-6)})
     check = judged(cases, first)
     assert repeated(check, first, second, Tolerance()) is check
+    assert confirmed(check, first, second, cases, Tolerance(), {}) is check
+
+
+def test_two_runs_may_round_differently_when_both_are_right(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+    step = Tolerance().absolute * 0.9
+    first, second = (run(lambda _, a, s=sign: a | {"y": (a["y"] + s * step * np.abs(a["y"]).max()).astype("f4")}) for sign in (1, -1))
+    check = judged(cases, first)
+    assert check.status is Status.PASSED
+    assert repeated(check, first, second, Tolerance()).status is Status.FAILED
+    assert confirmed(check, first, second, cases, Tolerance(), {}) is check
 
 
 @pytest.mark.parametrize(
@@ -207,6 +217,11 @@ def test_a_second_run_that_is_another_fails(cases: list[CaseFile], run: Callable
     assert again.status is Status.FAILED
     assert reason in again.reason
     assert again.numbers == check.numbers
+    twice = confirmed(check, first, run(change), cases, Tolerance(), {"int64": "int32"})
+    assert twice.status is Status.FAILED
+    assert "a second run, in another process, is not right where the first was" in twice.reason
+    _, proven = dimension_checks(surveyed(cases), {"MNN": twice})
+    assert len(proven["batch"]) + len(proven["length"]) < 4
     _, proven = dimension_checks(surveyed(cases), {"MNN": again})
     assert len(proven["batch"]) + len(proven["length"]) < 4  # and the sizes of that case are not called proven
 
@@ -214,6 +229,7 @@ def test_a_second_run_that_is_another_fails(cases: list[CaseFile], run: Callable
 def test_what_failed_already_stays_as_it_was(run: Callable[..., Ran]) -> None:
     for check in (failed("mnn_compare", "so"), not_run("mnn_compare", "so")):
         assert repeated(check, run(), run(lambda _, a: a | {"y": off(a["y"])}), Tolerance()) is check
+        assert confirmed(check, run(), run(lambda _, a: a | {"y": off(a["y"])}), [], Tolerance(), {}) is check
 
 
 def surveyed(cases: list[CaseFile], **fields: Any) -> Survey:

@@ -89,6 +89,7 @@ def test_the_same_bytes_again(places: list[Place], bundles: list[dict[str, dict[
 def test_it_names_no_place_no_user_and_no_time(places: list[Place], bundles: list[dict[str, dict[str, bytes]]]) -> None:
     """Not in any file's bytes, those inside the archives included (their records are stored, not compressed)."""
     names = [os.path.expanduser("~") + "/", os.getcwd() + "/", "/pytest-of-", socket.gethostname(), "anna", "bert", "-weights.pt", "mnnprep-"]
+    names = [name for name in names if len(name) > 3]  # fewer letters are in any file by chance
     names += [str(places[0].root.parent)] + ([getpass.getuser()] if getpass.getuser() not in ("root", "user") else [])
     for bundle in bundles:
         for source, files in bundle.items():

@@ -21,7 +21,8 @@ from mnnprep.core.net import Refused
 from mnnprep.core.request import make_wants
 from mnnprep.core.signature import Dim, TensorSpec, parse_input
 from mnnprep.core.sizes import batch_dims, sweep_sizes
-from mnnprep.core.survey import Surveyed, base_case, survey
+from mnnprep.core.soundness import Surveyed
+from mnnprep.core.survey import base_case, survey
 from mnnprep.errors import RefusedError, UsageError
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
@@ -79,7 +80,7 @@ GOOD = {"reference": "passed", "determinism": "passed", "vacuity": "passed"}
 def test_a_net_of_fixed_sizes() -> None:
     found = survey(Fake("x=float32[2,3]", lambda x: x * 2), Wants())
     assert statuses(found) == GOOD
-    assert [c.origin for c in found.cases] == ["seed 0", "seed 1", "seed 2"]
+    assert [c.origin for c in found.cases] == ["seed 0", "seed 1", "seed 2, scale 16"]
     assert found.signature.outputs == (TensorSpec("y", "float32", (2, 3)),)
     assert (found.signature.dims, found.sweep.sizes, found.sweep.refused) == ((), {}, {})
     for case in found.cases:
@@ -289,7 +290,7 @@ def test_outputs_constant_by_design_are_exempt_by_name() -> None:
 @pytest.mark.parametrize(
     ("function", "scale"),
     [
-        (lambda x: np.maximum(np.abs(x) - 6, 0).astype("f4"), "scale 4"),  # silent until inputs are large
+        (lambda x: np.maximum(np.abs(x) - 6, 0).astype("f4"), "scale 16"),  # silent until inputs are large
         (lambda x: np.maximum(np.abs(x) - 90, 0).astype("f4"), "scale 64"),
         (lambda x: (np.abs(x).max() < 1).astype("i8"), "scale 0.25"),  # saturated unless they are small
     ],
@@ -298,6 +299,20 @@ def test_inputs_that_move_an_output_are_looked_for(function: Any, scale: str) ->
     found = survey(Fake("x=float32[4,3]", function), Wants())
     assert check(found, "vacuity").status is Status.PASSED
     assert found.cases[-1].origin.endswith(scale)
+
+
+def test_one_case_reaches_further_where_that_says_something() -> None:
+    def origins(function: Any, spec: str = "x=float32[4,3]", **wants: Any) -> list[str]:
+        return [c.origin for c in survey(Fake(spec, function), make_wants(**wants)).cases]
+
+    assert "seed 2, scale 16" in origins(lambda x: np.clip(x, 0, 6))
+    assert "seed 2, scale 16" in origins(lambda x: np.clip(x, 0, 6), "x=float32[n,3]", dims=("n=1:4",))
+    assert origins(lambda x: x, ranges=("x=0:1",)) == ["seed 0", "seed 1", "seed 2"]  # the user said how large
+    assert origins(lambda x: x, "x=int32[4,3]") == ["seed 0", "seed 1", "seed 2"]
+    assert origins(lambda x: np.exp(np.square(x)).astype("f4")) == ["seed 0", "seed 1", "seed 2"]  # overflows
+    assert origins(lambda x: np.sin(1e6 * x).astype("f4")) == ["seed 0", "seed 1", "seed 2"]  # noise alone
+    with pytest.raises(RefusedError):
+        origins(lambda x: refuse_unless(False) or x)
 
 
 def test_the_search_knows_the_noise() -> None:

@@ -207,6 +207,18 @@ class TestTraining:
         assert manifest.verdict is Verdict.UNPROVEN
         assert "output" in only(manifest, "determinism", Status.FAILED).reason
 
+    @pytest.mark.parametrize("inputs", [(), ("--input", "x=float32[batch,1,8,8]")])
+    def test_what_is_kept_of_the_first_call(self, prepare: Prepare, inputs: tuple[str, ...]) -> None:
+        """The reference and the export each keep another first call, so that they can't agree by chance."""
+        manifest, _ = prepare("keeps_its_first_call", "--method", "onnx-trace", *inputs)
+        assert manifest.verdict is Verdict.DIFFERS
+        assert "tolerance" in only(manifest, "artifact_compare", Status.FAILED).reason
+
+    def test_fewer_outputs_while_it_is_exported(self, prepare: Prepare) -> None:
+        manifest, _ = prepare("fewer_outputs_when_exported", "--method", "onnx-trace")
+        assert manifest.verdict is Verdict.DIFFERS
+        assert "output_2 in case 0" in only(manifest, "artifact_compare", Status.FAILED).reason
+
     def test_a_constant(self, prepare: Prepare) -> None:
         manifest, _ = prepare("constant")
         assert manifest.verdict is Verdict.UNPROVEN

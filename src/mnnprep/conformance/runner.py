@@ -14,7 +14,7 @@ import msgspec
 from mnnprep.conformance.messages import Checked, ChecksJob, Collected, CollectJob, ConformanceCase, Judged, OracleJob, Outcome, Status, Variant
 from mnnprep.core.files import sha256
 from mnnprep.formats.onnx.scan import operators_in
-from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.host import DIRTY_MEMORY, Host, StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
 from mnnprep.rules.steps import Repaired, RepairJob
@@ -28,7 +28,6 @@ FRONTENDS = "mnnprep.mnn.frontends:frontends"
 REPAIR = "mnnprep.rules.steps:repair"
 MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr", "mnnprep.mnn.convert", "mnnprep.conformance.oracle")
 ONNX_PRELOAD = ("numpy", "onnx", "onnx_ir", "mnnprep.rules.steps", "onnx_ir.passes.common.shape_inference")
-DIRTY = {"MALLOC_PERTURB_": "153"}  # glibc fills what it gives, so that memory nobody set is never zero by chance
 SECONDS = 15.0
 COLLECT_SECONDS = 600.0
 
@@ -42,7 +41,7 @@ class Runner:
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         self._clean = Host(MNN_PRELOAD, scratch=scratch)
-        self._dirty = Host(MNN_PRELOAD, scratch=scratch, environment=DIRTY)
+        self._dirty = Host(MNN_PRELOAD, scratch=scratch, environment=DIRTY_MEMORY)
         self._onnx = Host(ONNX_PRELOAD, scratch=scratch)
 
     def __enter__(self) -> Runner:

@@ -10,27 +10,26 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mnnprep.core.compare import Tolerance
+from mnnprep.core.compare import WIDENING, Tolerance
 from mnnprep.core.constraints import discover
-from mnnprep.core.evidence import Check, Status, failed, passed
-from mnnprep.core.files import Arrays, file_ref, save_arrays
+from mnnprep.core.evidence import Status, passed
+from mnnprep.core.files import Arrays
 from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, check_range, is_mask, sizes_of, synthesize
-from mnnprep.core.messages import CaseFile, Sweep, Wants
+from mnnprep.core.messages import Wants
 from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.samples import first_alone, read_samples, real_inputs, sample_checks
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
 from mnnprep.core.sizes import base_sizes, batch_dims, runs, sweep_sizes
+from mnnprep.core.soundness import Surveyed, determinism, drowned, measure_noise, sensitive, tolerances, vacuity
 from mnnprep.errors import RefusedError, UsageError
 
-VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
 LEAST_CASES = 3
+WIDE = 16.0  # standard deviations of the inputs of one case
 MOST_DECISIVE = 6  # values tried because a branch may depend on them
 MOST_PAIRS = 6  # pairs of dimensions that are moved together
 # What is tried to turn a decision on values, floating inputs alone.
@@ -39,28 +38,6 @@ TURNS: dict[str, Callable[[Any], Any]] = {
     "zeros": np.zeros_like, "ones": np.ones_like, "scale 0.01": lambda x: 0.01 * x, "scale 1000": lambda x: 1000 * x,
 }  # fmt: skip
 SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
-
-
-@dataclass
-class Surveyed:
-    """The outcome; ``write`` puts the cases on disk."""
-
-    signature: Signature
-    cases: list[Case]
-    checks: list[Check]
-    noise: dict[str, float]
-    exempt: dict[str, str]
-    sweep: Sweep = field(default_factory=Sweep)
-
-    def write(self, directory: Path) -> list[CaseFile]:
-        return [write_case(directory, index, case) for index, case in enumerate(self.cases)]
-
-
-def write_case(directory: Path, index: int, case: Case) -> CaseFile:
-    path = directory / f"case-{index}.npz"
-    arrays = {f"inputs/{n}": a for n, a in case.inputs.items()} | {f"outputs/{n}": a for n, a in case.outputs.items()}
-    save_arrays(path, arrays)
-    return CaseFile(index=index, origin=case.origin, dims=case.dims, file=file_ref(path))
 
 
 def declare(
@@ -132,20 +109,25 @@ def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = (), o
                 "the source does not take a sample", seen=f"{name}: {error}", next="give inputs that the source computes with, or mend it"
             ) from error
     given = [*compare_given(wants.samples, [(c.origin, c.outputs) for c in cases]), *sample_checks(wants, specs, samples)]
-    seeds = range(wants.seed, wants.seed + (LEAST_CASES if not dims else 2))
-    cases += _synthesized(net, specs, base, seeds, ranges, enough=len(cases) >= LEAST_CASES)
+    enough = len(cases) >= LEAST_CASES
+    cases += _synthesized(net, specs, base, range(wants.seed, wants.seed + LEAST_CASES - 1), ranges, enough=enough)
+    wide = _wide(source, net, specs, base, wants.seed + LEAST_CASES - 1, ranges)
+    if wide is not None:
+        cases.append(wide)
+    elif not dims:
+        cases += _synthesized(net, specs, base, range(wants.seed + LEAST_CASES - 1, wants.seed + LEAST_CASES), ranges, enough=enough)
     out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
     _sweep(net, specs, dims, base, ranges, wants.seed, out)
     _add_decisive(net, specs, base, ranges, wants, decisive, out)
     _turn_decisions(net, specs, base, ranges, wants, one_sided, out)
-    out.noise = _noise(source, out.cases, wants.seed)
+    out.noise = measure_noise(source, out.cases, wants.seed)
     _search_sensitivity(net, specs, base, ranges, wants, out)
     out.checks += [passed("reference", numbers={"cases": len(out.cases)}), *given]
-    determinism = _determinism(source, out.cases)
-    out.checks.append(determinism)
-    out.checks.append(_vacuity(out))
-    if determinism.status is Status.PASSED:
-        out.checks.extend(_drowned(out))
+    steady = determinism(source, out.cases)
+    out.checks.append(steady)
+    out.checks.append(vacuity(out))
+    if steady.status is Status.PASSED:
+        out.checks.extend(drowned(out))
     outputs = tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs)
     out.signature = Signature(specs, outputs, dims)
     return out
@@ -229,6 +211,25 @@ def _case(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: 
     arrays = synthesize(specs, sizes, seed, ranges, scale)
     origin = f"seed {seed}" + (f", scale {scale:g}" if scale != 1.0 else "")
     return Case(origin, dict(sizes), arrays, net.run(arrays))
+
+
+def _wide(source: Net, net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: int, ranges: dict[str, Range]) -> Case | None:
+    """A case that reaches further than standard normal values, for what shows only there (a clip, a saturation).
+
+    None where no floating input is free to be large, or the source refuses, gives no finite numbers or computes mostly noise.
+    """
+    if not any(np.dtype(s.dtype).kind == "f" and s.name not in ranges for s in specs):
+        return None
+    try:
+        case = _case(net, specs, sizes, seed, ranges, WIDE)
+    except Refused:
+        return None
+    floats = {n: a for n, a in case.outputs.items() if a.dtype.kind == "f"}
+    if not all(np.isfinite(a).all() for a in floats.values()):
+        return None
+    plain, noise = Tolerance(), measure_noise(source, [case], seed)
+    quiet = all(WIDENING * noise.get(n, 0.0) <= plain.absolute * float(np.abs(a).max(initial=0.0)) for n, a in floats.items())
+    return case if quiet else None
 
 
 def _synthesized(
@@ -352,31 +353,9 @@ def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str
     return {one: large[-1], other: small[0]} if large and small else {}
 
 
-def _tolerances(out: Surveyed) -> Tolerance:
-    return Tolerance(noise=out.noise)
-
-
-def _sensitive(name: str, cases: list[Case], tolerance: Tolerance) -> bool:
-    """Whether two cases of the same shapes differ clearly somewhere in this output."""
-    for a, b in itertools.combinations(cases, 2):
-        x, y = a.outputs[name], b.outputs[name]
-        if a.dims != b.dims or x.shape != y.shape or not x.size:
-            continue
-        if x.dtype.kind != "f":
-            if np.any(x != y):
-                return True
-            continue
-        both = np.isfinite(x) & np.isfinite(y)
-        gap = np.abs(np.where(both, x, 0).astype(np.float64) - np.where(both, y, 0).astype(np.float64))
-        limit = np.maximum(tolerance.threshold(name, x), tolerance.threshold(name, y))
-        if np.any((gap > VACUITY_FACTOR * limit) & both):
-            return True
-    return False
-
-
 def _search_sensitivity(net: Net, specs: tuple[TensorSpec, ...], base: dict[str, int], ranges: dict[str, Range], wants: Wants, out: Surveyed) -> None:
     """Where the cases leave an output unmoved, look for inputs that move it, and add them."""
-    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not _sensitive(n, out.cases, _tolerances(out))]
+    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out.cases, tolerances(out))]
     for trial, scale in enumerate(SEARCH_SCALES, start=100):
         if not dull:
             return
@@ -384,89 +363,10 @@ def _search_sensitivity(net: Net, specs: tuple[TensorSpec, ...], base: dict[str,
             case = _case(net, specs, base, wants.seed + trial, ranges, scale)
         except Refused:
             continue
-        moved = [n for n in dull if _sensitive(n, [*out.cases, case], _tolerances(out))]
+        moved = [n for n in dull if sensitive(n, [*out.cases, case], tolerances(out))]
         if moved:
             out.cases.append(case)
             dull = [n for n in dull if n not in moved]
-
-
-def _vacuity(out: Surveyed) -> Check:
-    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not _sensitive(n, out.cases, _tolerances(out))]
-    if dull:
-        return failed(
-            "vacuity",
-            f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant would pass; "
-            "give inputs that do with --samples or --range",
-            subject=", ".join(dull),
-        )
-    numbers = {"exempt": [f"{n}: {why}" for n, why in out.exempt.items()]} if out.exempt else {}
-    return passed("vacuity", numbers=numbers)
-
-
-def _drowned(out: Surveyed) -> list[Check]:
-    tolerance = _tolerances(out)
-    drowned = sorted({n for c in out.cases for n, a in c.outputs.items() if a.dtype.kind == "f" and tolerance.drowned(n, a) and np.any(a)})
-    if not drowned:
-        return []
-    return [
-        failed(
-            "noise",
-            f"the source's own noise floor in {', '.join(drowned)} is above a tenth of {tolerance.ceiling:g} of its largest value: "
-            "the net can't be told from its noise",
-            subject=", ".join(drowned),
-            numbers={n: out.noise[n] for n in drowned},
-        )
-    ]
-
-
-def _determinism(net: Net, cases: list[Case]) -> Check:
-    for case in cases[:1]:
-        try:
-            again = net.run(case.inputs)
-        except Refused as error:
-            return failed("determinism", f"an input that was taken at first was refused the second time: {error}; make the model keep no state")
-        moved = [
-            n
-            for n, a in case.outputs.items()
-            if n not in again or a.shape != again[n].shape or not np.array_equal(a, again[n], equal_nan=a.dtype.kind == "f")
-        ]
-        if moved:
-            return failed(
-                "determinism",
-                f"the same input gave another {', '.join(moved)} the second time: a random operator reaches it, or the model keeps state; "
-                "make the noise or the state an input of the model",
-                subject=", ".join(moved),
-            )
-    return passed("determinism", numbers={"runs": 2})
-
-
-def _noise(net: Net, cases: list[Case], seed: int) -> dict[str, float]:
-    """The noise floor of every floating output: float32 against float64 where the framework can,
-    else the largest change under one-ulp perturbations of the floating inputs."""
-    noise: dict[str, float] = {}
-    for case in cases[:1]:
-        other = net.run_precise(case.inputs)
-        if other is None:
-            other = _perturbed(net, case, seed)
-        for name, reference in case.outputs.items():
-            array = other.get(name) if other else None
-            if reference.dtype.kind != "f" or array is None or array.shape != reference.shape:
-                continue
-            gap = np.abs(reference.astype(np.float64) - array.astype(np.float64))
-            noise[name] = max(noise.get(name, 0.0), float(gap[np.isfinite(gap)].max(initial=0.0)))
-    return noise
-
-
-def _perturbed(net: Net, case: Case, seed: int) -> Arrays | None:
-    rng = np.random.Generator(np.random.PCG64([seed, 1]))
-    moved = {
-        n: np.nextafter(a, np.where(rng.random(a.shape) < 0.5, -np.inf, np.inf).astype(a.dtype)).astype(a.dtype) if a.dtype.kind == "f" else a
-        for n, a in case.inputs.items()
-    }
-    try:
-        return net.run(moved)
-    except Refused:
-        return None
 
 
 def _output_spec(name: str, cases: list[Case], dims: tuple[Dim, ...]) -> TensorSpec:

@@ -58,6 +58,10 @@ WORKER_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
+# glibc fills what it gives with 0x3f and what it takes back with 0xc0, so that memory nobody set is 0.75 or -6.0 in float32 and large in int32:
+# a result that depends on it is seen, whatever the memory would have held by chance.
+DIRTY_MEMORY = {"MALLOC_PERTURB_": "192", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}  # small blocks would come from a cache as they are
+
 
 class StepFailed(Exception):
     """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.

@@ -21,7 +21,7 @@ from mnnprep.pipeline.culprit import named, shown, smallest_part
 from mnnprep.pipeline.tried import Tried, describe, why_not
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
-from mnnprep.proof.judge import compared, repeated, standing
+from mnnprep.proof.judge import compared, confirmed, standing
 
 MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
 CONVERT = "mnnprep.mnn.convert:convert"
@@ -82,7 +82,7 @@ class MnnSide:
         check = compared(self.survey, "mnn_compare", first, NARROWED_OUTPUTS, tried.mnn_tolerance)
         if first.default_excess is not None:
             check = msgspec.structs.replace(check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess})
-        return repeated(check, first, second, tried.tolerance, cases=again)
+        return confirmed(check, first, second, again, tried.mnn_tolerance, NARROWED_OUTPUTS)
 
     def session(self, tried: Tried) -> Check:
         """Whether a Session that is resized from case to case gives the same as the Module API did; not required, for an app has the choice."""

@@ -24,7 +24,7 @@ from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.mnn_side import MNN_PRELOAD, MNN_RUN
 from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
-from mnnprep.proof.judge import compare_run, repeated
+from mnnprep.proof.judge import compare_run, confirmed
 
 Tell = Callable[[str], None]
 
@@ -170,4 +170,4 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
     except StepFailed as failure:
         return failed("mnn_compare", f"MNN's runtime {describe(failure)}"), None
     check = compare_run("mnn_compare", _cases(bundle, manifest), first, manifest.tolerance, NARROWED_OUTPUTS)
-    return repeated(check, first, second, manifest.tolerance), first
+    return confirmed(check, first, second, _cases(bundle, manifest), manifest.tolerance, NARROWED_OUTPUTS), first

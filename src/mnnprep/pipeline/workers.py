@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mnnprep.core.request import Limits
-from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
+from mnnprep.isolate.host import DIRTY_MEMORY, Host, InProcess, Reply, StepFailed
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Workers:
     def warm(self, preload: tuple[str, ...]) -> Host | InProcess:
         """The host with *preload* imported; started if it is not there yet."""
         if preload not in self._hosts:
-            self._hosts[preload] = Host(preload, scratch=self.scratch)
+            self._hosts[preload] = Host(preload, scratch=self.scratch, environment=DIRTY_MEMORY if "MNN" in preload else None)
         return self._hosts[preload]
 
     def renew(self, preload: tuple[str, ...]) -> None:

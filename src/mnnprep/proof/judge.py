@@ -105,6 +105,27 @@ def _worst(errors: list[OutputError]) -> dict[str, object]:
     return numbers
 
 
+def confirmed(check: Check, first: Ran, second: Ran, cases: list[CaseFile], tolerance: Tolerance, narrowing: Mapping[str, str]) -> Check:
+    """*check*, failed when a second run of *cases* leaves the tolerance that the first kept (uninitialised memory, a bad resize).
+
+    Two runs may differ by what two choices of an algorithm round; each must be right.
+    """
+    if check.status is not Status.PASSED:
+        return check
+    others = [
+        c
+        for c in cases
+        if first.outputs.get(key := str(c.index)) and (key not in second.outputs or second.outputs[key].sha256 != first.outputs[key].sha256)
+    ]
+    again = compare_run(check.check, others, second, tolerance, narrowing) if others else check
+    if again.status is not Status.FAILED:
+        return check
+    return failed(
+        check.check, f"a second run, in another process, is not right where the first was: {again.reason}",
+        numbers=check.numbers, outputs=[*check.outputs, *(e for e in again.outputs if e.problem)],
+    )  # fmt: skip
+
+
 def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance, *, cases: list[CaseFile] | None = None, between: str = "two runs") -> Check:
     """*check*, failed when the second run gave other numbers than the first (uninitialised memory, a bad resize).
 

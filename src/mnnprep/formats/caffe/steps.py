@@ -15,7 +15,8 @@ from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.signature import TensorSpec
-from mnnprep.core.survey import survey, write_case
+from mnnprep.core.soundness import write_case
+from mnnprep.core.survey import survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import installed
 from mnnprep.errors import RefusedError

@@ -23,6 +23,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.load import Loaded
+from mnnprep.formats.torch.net import other_values
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch, current_place
 
@@ -57,9 +58,17 @@ class Subject:
 
     @cached_property
     def output_ranks(self) -> dict[str, int]:
-        """The outputs' names, in order, and their ranks, from one run."""
-        with require("torch").no_grad():
-            outputs = flatten(self.module(**dict(zip(self.names, self.tensors(), strict=True))), tuple(self.names))
+        """The outputs' names, in order, and their ranks, from one run (see :func:`other_values`)."""
+        torch = require("torch")
+
+        def run(arrays: Arrays) -> dict[str, Any]:
+            with torch.no_grad():
+                return flatten(self.module(**{n: torch.from_numpy(arrays[n].copy()) for n in self.names}), tuple(self.names))
+
+        try:
+            outputs = run(other_values(self.arrays))
+        except Exception:  # whatever the user's forward raises at values that it does not take
+            outputs = run(self.arrays)
         return {name: tensor.dim() for name, tensor in outputs.items()}
 
 
@@ -204,12 +213,17 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
     return files
 
 
-def torchscript_exporter(module: Any, subject: Subject, raw: Path, notes: list[str], opset: int, **options: bool) -> None:
-    """Export *module* to *raw* by torch's TorchScript-based exporter. Raises UnsupportedAtOpset, RefusedError."""
+def torchscript_exporter(module: Any, subject: Subject, raw: Path, notes: list[str], opset: int, kept: int | None = None, **options: bool) -> None:
+    """Export *module* to *raw* by torch's TorchScript-based exporter. Raises UnsupportedAtOpset, RefusedError.
+
+    *kept* is how many outputs the model gives while it is exported, where those are fewer: the comparison then misses the rest.
+    """
     torch = require("torch")
     axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
-    outputs = list(subject.output_ranks)
-    varying = {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items()} if dim_names(subject.specs) else {}
+    outputs = list(subject.output_ranks)[:kept]
+    varying = (
+        {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items() if n in outputs} if dim_names(subject.specs) else {}
+    )
     try:
         with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention():
             torch.onnx.export(
@@ -226,6 +240,9 @@ def torchscript_exporter(module: Any, subject: Subject, raw: Path, notes: list[s
             raise UnsupportedAtOpset(_first(error), needed) from error
         raise RefusedError("the exporter can't express an operator", seen=_first(error), next="try --method onnx-export") from error
     except Exception as error:  # the exporter raises bare RuntimeError, and whatever the model raises
+        fewer = re.search(r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)", str(error))
+        if fewer and kept is None:
+            return torchscript_exporter(module, subject, raw, notes, opset, int(fewer[1]), **options)
         raise RefusedError(
             "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
         ) from error

@@ -114,6 +114,22 @@ class TorchNet:
         return passed("inference_mode", numbers={"modules": sum(1 for _ in self.module.modules())})
 
 
+class OtherwiseFirst(TorchNet):
+    """The same net called with other values than it is asked for, if it takes them: what a module keeps of its first call
+    (a mean, a scale) is then not what the reference's process keeps, and the comparison sees an artifact that holds it."""
+
+    def run(self, inputs: Arrays) -> Arrays:
+        try:
+            return super().run(other_values(inputs))
+        except Refused:
+            return super().run(inputs)
+
+
+def other_values(inputs: Arrays) -> Arrays:
+    """Floating inputs halfway to their largest value, so that they stay within their range; the others as they are."""
+    return {n: ((a + a.max()) / 2).astype(a.dtype) if a.dtype.kind == "f" and a.size else a for n, a in inputs.items()}
+
+
 def _to_numpy(tensor: Any) -> Any:
     torch = require("torch")
     tensor = tensor.detach().cpu()

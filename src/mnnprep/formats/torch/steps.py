@@ -31,7 +31,7 @@ from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.load import input_specs, keep, load
-from mnnprep.formats.torch.net import TorchNet, materialize, script_leftovers, script_nodes, used_tensors
+from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, materialize, script_leftovers, script_nodes, used_tensors
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.isolate.server import doing
 
@@ -90,7 +90,7 @@ def export_module(job: ExportJob) -> Exported:
     doing("loading the source")
     loaded = load(job.source)
     specs = input_specs(loaded, job.wants.inputs)
-    arrays = base_case(TorchNet(loaded.module, specs, loaded.example, loaded.dims), job.wants)
+    arrays = base_case(OtherwiseFirst(loaded.module, specs, loaded.example, loaded.dims), job.wants)
     materialize(loaded.module)
     subject = export.Subject(loaded, specs, arrays, places=job.places)
     directory = Path(job.directory)
