@@ -217,7 +217,7 @@ class TestMnnsOwn:
         return save(path, nodes, [floats("x", "batch", 8)], [floats("y", "batch", 8)], {"w": W, "k": np.array(-0.3, np.float32)})
 
     def test_the_repro_replays(self, tmp_path: Path) -> None:
-        prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out")
+        prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out", "-o", tmp_path / "repro")
         assert (document["nodes"], document["conversions"]) == (["Less less"], 1)
         assert document["repro"] == ["README.md", "expected.npz", "finding.json", "inputs.npz", "mnn.npz", "model.onnx", "replay.py"]
@@ -230,20 +230,20 @@ class TestMnnsOwn:
         assert str(tmp_path) not in text + (tmp_path / "repro" / "finding.json").read_text()
 
     def test_the_same_repro_twice(self, tmp_path: Path) -> None:
-        prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out")
+        prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out", "--no-repair")
         for name in ("one", "two"):
             found(tmp_path / "out", "-o", tmp_path / name)
         assert {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir()} == {p.name: p.read_bytes() for p in (tmp_path / "two").iterdir()}
 
     def test_one_case_of_several(self, tmp_path: Path) -> None:
-        prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out")
+        prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out", "--case", "1")
         assert (document["nodes"], document["case"], document["explained"]) == (["Less less"], 1, [])
 
     def test_a_crash_when_it_runs(self, tmp_path: Path) -> None:
         nodes = [node("Tanh", ["x"], ["a"]), node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], name="pool"), node("Exp", ["b"], ["y"])]
         save(tmp_path / "net.onnx", nodes, [floats("x", 1, 1, 4, 4)], [floats("y", 1, 1, 3, 3)])
-        prepared(tmp_path / "net.onnx", tmp_path / "out")
+        prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out", "-o", tmp_path / "repro")
         assert (document["outcome"], document["failure"], document["nodes"]) == ("node", "crash", ["MaxPool pool"])
         assert replay(tmp_path / "repro").returncode < 0
@@ -251,7 +251,7 @@ class TestMnnsOwn:
     def test_a_refusal(self, tmp_path: Path) -> None:
         nodes = [node("Tanh", ["x"], ["a"]), node("Hardmax", ["a"], ["b"], name="hard"), node("Exp", ["b"], ["y"])]
         save(tmp_path / "net.onnx", nodes, [floats("x", 2, 4)], [floats("y", 2, 4)])
-        prepared(tmp_path / "net.onnx", tmp_path / "out")
+        prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out")
         assert (document["outcome"], document["failure"], document["nodes"]) == ("node", "refused", ["Hardmax hard"])
         assert document["conversions"] == 2
@@ -271,7 +271,7 @@ class TestMnnsOwn:
         ]  # fmt: skip
         weights = {"k": np.array(-0.5, np.float32), "z": np.array(1e6, np.float32)}
         save(tmp_path / "net.onnx", nodes, [floats("x", 2, 8)], [floats("y", 2, 8)], weights)
-        prepared(tmp_path / "net.onnx", tmp_path / "out")
+        prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out", "-o", tmp_path / "repro")
         assert (document["outcome"], document["nodes"], document["where"]) == ("node", ["Less less"], "then_branch of If choice")
         assert [n.op_type for n in onnx.load(tmp_path / "repro" / "model.onnx").graph.node] == ["Less"]
@@ -290,7 +290,7 @@ class TestMnnsOwn:
         nodes = [node("Sigmoid", ["x"], ["a"]), node("Loop", ["m", "", "a"], ["l"], name="loop", body=body), node("Exp", ["l"], ["y"])]
         weights = {"m": np.array(4, np.int64), "one": np.array(0.9, np.float32), "limit": np.array(-1.2, np.float32)}
         save(tmp_path / "net.onnx", nodes, [floats("x", 2, 8)], [floats("y", 2, 8)], weights)
-        prepared(tmp_path / "net.onnx", tmp_path / "out")
+        prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out")
         assert document["where"] == "body of Loop loop"
         assert (document["outcome"], document["nodes"]) == ("node", ["Less less"])

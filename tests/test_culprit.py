@@ -101,7 +101,7 @@ def test_a_part_keeps_its_constants_and_types(tmp_path: Path) -> None:
 
 def test_a_node_that_crashes_the_converter_is_named(tmp_path: Path) -> None:
     """Max of one input is a SIGSEGV of MNN's converter; the twin without it is proven."""
-    manifest = prepare(Request(source=str(chain(tmp_path / "bad.onnx", ["Abs", "Tanh", "Max", "Abs"]))), tmp_path / "out")
+    manifest = prepare(Request(source=str(chain(tmp_path / "bad.onnx", ["Abs", "Tanh", "Max", "Abs"])), repairs=()), tmp_path / "out")
     assert manifest.verdict is Verdict.REFUSED
     check = next(c for c in manifest.evidence if c.check == "mnn_convert")
     assert "SIGSEGV" in check.reason

@@ -25,7 +25,7 @@ NEEDS = {
     "antialiased bilinear": "resize-forms",
     "grid_sample warp": "grid-sample-forms",
     "grid_sample, bicubic": "grid-sample-forms",
-    "3-D pooling of a batch": "pool-3d",
+    "3-D pooling of a batch": "max-pool-3d",
     "dilated Conv3d": "conv3d-forms",
     "scatter_add": "scatter-reduction",
     "index_put, accumulated": "scatter-reduction",

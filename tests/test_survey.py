@@ -17,7 +17,7 @@ from mnnprep.core.evidence import Check, Status
 from mnnprep.core.files import save_arrays
 from mnnprep.core.inputs import synthesize
 from mnnprep.core.messages import Wants
-from mnnprep.core.net import Refused
+from mnnprep.core.net import Refused, any_ranks
 from mnnprep.core.request import make_wants
 from mnnprep.core.signature import Dim, TensorSpec, parse_input
 from mnnprep.core.sizes import batch_dims, sweep_sizes
@@ -311,8 +311,10 @@ def test_one_case_reaches_further_where_that_says_something() -> None:
     assert origins(lambda x: x, "x=int32[4,3]") == ["seed 0", "seed 1", "seed 2"]
     assert origins(lambda x: np.exp(np.square(x)).astype("f4")) == ["seed 0", "seed 1", "seed 2"]  # overflows
     assert origins(lambda x: np.sin(1e6 * x).astype("f4")) == ["seed 0", "seed 1", "seed 2"]  # noise alone
-    with pytest.raises(RefusedError):
-        origins(lambda x: refuse_unless(False) or x)
+    assert any_ranks(["Conv", "Top_K"])
+    assert not any_ranks(["Conv", "Relu"])
+    chooses = survey(Fake("x=float32[4,3]", lambda x: x.argmax(1)), Wants(), ranks=lambda: True)
+    assert [c.origin for c in chooses.cases] == ["seed 0", "seed 1", "seed 2"]  # saturated scores tie
 
 
 def test_the_search_knows_the_noise() -> None:

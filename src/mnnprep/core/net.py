@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.signature import Dim, TensorSpec
+
+# Operators, in any framework's spelling without underscores, whose result is a choice or an order: where values tie, each may give another.
+RANKING = frozenset({
+    "topk", "topkv2", "sort", "argsort", "argmax", "argmin", "nms", "nonmaxsuppression", "nonmaxsuppressionv2", "nonmaxsuppressionv3",
+    "nonmaxsuppressionv4", "nonmaxsuppressionv5", "detectionoutput", "detectionpostprocess", "msort", "kthvalue", "searchsorted", "unique",
+})  # fmt: skip
+
+
+def any_ranks(operators: Iterable[str]) -> bool:
+    """Whether one of *operators* is of RANKING."""
+    return any(name.rpartition(":")[2].replace("_", "").lower() in RANKING for name in operators)
 
 
 class Refused(Exception):

@@ -82,11 +82,18 @@ def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
     return want
 
 
-def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = (), one_sided: Callable[[], Sequence[str]] = lambda: ()) -> Surveyed:
+def survey(
+    net: Net,
+    wants: Wants,
+    decisive: Sequence[tuple[str, float]] = (),
+    one_sided: Callable[[], Sequence[str]] = lambda: (),
+    ranks: Callable[[], bool] = lambda: False,
+) -> Surveyed:
     """Choose the cases, run the reference on each, and say what the source proves of itself.
 
     *decisive* are values of inputs that may have the source compute otherwise; each that it takes gives a case.  *one_sided* lists the
-    decisions on values that have come out alike in every run so far: inputs that turn one are looked for.
+    decisions on values that have come out alike in every run so far: inputs that turn one are looked for.  *ranks* says whether the source
+    sorts or chooses by values: large inputs saturate scores, and what a tie gives is nobody's promise.
 
     Raises:
         UsageError: what the user declared does not fit the source.
@@ -111,7 +118,7 @@ def survey(net: Net, wants: Wants, decisive: Sequence[tuple[str, float]] = (), o
     given = [*compare_given(wants.samples, [(c.origin, c.outputs) for c in cases]), *sample_checks(wants, specs, samples)]
     enough = len(cases) >= LEAST_CASES
     cases += _synthesized(net, specs, base, range(wants.seed, wants.seed + LEAST_CASES - 1), ranges, enough=enough)
-    wide = _wide(source, net, specs, base, wants.seed + LEAST_CASES - 1, ranges)
+    wide = None if ranks() else _wide(source, net, specs, base, wants.seed + LEAST_CASES - 1, ranges)
     if wide is not None:
         cases.append(wide)
     elif not dims:
@@ -214,7 +221,7 @@ def _case(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: 
 
 
 def _wide(source: Net, net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: int, ranges: dict[str, Range]) -> Case | None:
-    """A case that reaches further than standard normal values, for what shows only there (a clip, a saturation).
+    """A case that reaches further than standard normal values, for what shows only there, as a clip inside the net.
 
     None where no floating input is free to be large, or the source refuses, gives no finite numbers or computes mostly noise.
     """

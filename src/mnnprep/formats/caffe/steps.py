@@ -11,7 +11,7 @@ from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.evidence import Check, failed, not_run, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Source, Survey, SurveyJob, Wants, WeightsJob
-from mnnprep.core.net import Case, Net, Refused
+from mnnprep.core.net import Case, Net, Refused, any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.signature import TensorSpec
@@ -52,7 +52,7 @@ def survey_pair(job: SurveyJob) -> Survey:
             next="pip install 'mnnprep[caffe]', or replace the layers named",
         )  # fmt: skip
     doing("running the reference")
-    found = survey(net, job.wants)
+    found = survey(net, job.wants, ranks=lambda: any_ranks(la.type for la in pair.net.layers))
     checks = [_inference_mode(pair), unused_weights(pair.net, pair.weights), *found.checks]
     if reference is None:
         checks = [c for c in checks if c.check != "reference"] + [not_run("reference", why_no_reference)]

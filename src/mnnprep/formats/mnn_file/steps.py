@@ -8,6 +8,7 @@ from pathlib import Path
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import file_ref, sha256
 from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, TextJob, TextWritten, Wants, WeightsJob
+from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
@@ -26,7 +27,7 @@ def survey_file(job: SurveyJob) -> Survey:
     info = open_info(job.source.path)
     net = MnnNet(job.source.path, input_specs(info.inputs, job.wants), info)
     doing("running the reference")
-    found = survey(net, job.wants)
+    found = survey(net, job.wants, ranks=lambda: any_ranks(read_summary(Path(job.source.path)).ops))
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[inference_mode(job.source.path), *found.checks],
         noise=found.noise, exempt=found.exempt, sweep=found.sweep,

@@ -9,6 +9,7 @@ from typing import Any
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef, file_ref, load_arrays
 from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
@@ -30,7 +31,7 @@ def survey_file(job: SurveyJob) -> Survey:
     doing("loading the model in onnxruntime")
     net = OnnxNet(job.source.path)
     doing("running the reference")
-    found = survey(net, job.wants, decisive_values(net.model))
+    found = survey(net, job.wants, decisive_values(net.model), ranks=lambda: any_ranks(n.op_type for n in graph.all_nodes(net.model.graph)))
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[graph.inference_mode(net.model), *found.checks],
         noise=found.noise, exempt=found.exempt, sweep=found.sweep,

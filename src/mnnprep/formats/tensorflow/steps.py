@@ -10,6 +10,7 @@ import numpy as np
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.samples import read_samples
@@ -34,7 +35,7 @@ def survey_source(job: SurveyJob) -> Survey:
     loaded = load(job.source, job.wants)
     net = TensorFlowNet(loaded)
     doing("running the reference")
-    found = survey(net, job.wants)
+    found = survey(net, job.wants, ranks=lambda: any_ranks(node.op for node in net.skeleton.graph.node))
     doing("following the weights to the outputs")
     weights = parameters(net.skeleton)
     arrays: Arrays = {f"used/{n}": a for n, a in weights.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
@@ -28,7 +29,7 @@ def survey_file(job: SurveyJob) -> Survey:
     doing("loading the model in LiteRT")
     net = TfliteNet(job.source.path)
     doing("running the reference")
-    found = survey(net, job.wants)
+    found = survey(net, job.wants, ranks=lambda: any_ranks(net.summary.ops))
     weights = Path(job.directory) / "weights.npz"
     save_arrays(weights, {f"used/{n}": a for n, a in parameters(_dense_file(job.source.path, net.summary, Path(job.directory))).items()})
     return Survey(

@@ -52,7 +52,7 @@ def survey_module(job: SurveyJob) -> Survey:
     loaded = load(job.source)
     net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example, loaded.dims, precise=not job.source.lean)
     doing("running the reference")
-    found = survey(net, job.wants, one_sided=net.watch.one_sided)
+    found = survey(net, job.wants, one_sided=net.watch.one_sided, ranks=lambda: net.watch.ranked)
     weights, notes = (None, []) if job.source.lean else _record_weights(net.module, [c.inputs for c in found.cases], Path(job.directory))
     return Survey(
         signature=found.signature,

@@ -12,6 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from mnnprep.core.net import any_ranks
 from mnnprep.deps import require
 
 # Tensor methods that turn data into a Python value, which a trace then keeps as a constant.
@@ -43,13 +44,14 @@ class Watch:
 
     ``decisions`` maps ``place (method)`` to the set of values seen there; ``dropouts`` lists the
     places of functional dropout with training=True; ``tables`` maps the data pointer of an index
-    tensor to the size of the table it looked up.
+    tensor to the size of the table it looked up; ``ranked`` says that something was sorted or chosen by value.
     """
 
     def __init__(self) -> None:
         self.decisions: dict[str, set[str]] = defaultdict(set)
         self.dropouts: list[str] = []
         self.tables: dict[int, int] = {}
+        self.ranked = False
 
     def mode(self) -> Any:
         """A context manager that watches."""
@@ -72,6 +74,8 @@ class Watch:
                     )
                     size = min(table.shape[0], watch.tables.get(index.data_ptr(), table.shape[0]))
                     watch.tables[index.data_ptr()] = size
+                elif any_ranks((getattr(function, "__name__", ""),)):
+                    watch.ranked = True
                 result = function(*args, **kwargs)
                 if function in deciding:
                     watch.decisions[f"{current_place()} ({function.__name__.strip('_')})"].add(repr(result)[:80])
