@@ -19,13 +19,13 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.sniff import identify
 from mnnprep.formats.table import format_of
 from mnnprep.isolate.host import Host, StepFailed, internal
+from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
 from mnnprep.rules.rule import Severity
 from mnnprep.rules.steps import CheckJob, Findings
 from mnnprep.rules.table import RULES
 
 CHECK_STEP = "mnnprep.rules.steps:check"
-FRONTENDS_STEP = "mnnprep.mnn.frontends:frontends"
 PRELOAD = ("numpy", "onnx_ir")
 SECONDS = 600.0
 LEFT_OUT = frozenset({"Input", "Const", "Placeholder"})  # what no frontend needs a name for
@@ -168,7 +168,7 @@ def supported_operators() -> Mapping[str, frozenset[str]]:
         return {}
     with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(scratch=Path(scratch)) as host:
         try:
-            answer = host.run(FRONTENDS_STEP, FrontendsJob(), Frontends, timeout=SECONDS).value
+            answer = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value
         except StepFailed:
             return {}
     return {name: frozenset(operators) for name, operators in answer.names.items()}

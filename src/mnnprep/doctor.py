@@ -17,9 +17,9 @@ import msgspec
 from mnnprep import __version__, deps
 from mnnprep.formats.table import FORMATS, WEIGHTS_ONLY, Format
 from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
 
-FRONTENDS_STEP = "mnnprep.mnn.frontends:frontends"
 CONVERTER_VARIABLE = "MNNPREP_MNNCONVERT"
 TIMEOUT_SECONDS = 120.0
 UNKNOWN_VERSION = "version unknown"  # importable, but no metadata: another distribution, or a source tree
@@ -128,7 +128,7 @@ def _custom(host: Host, path: str) -> Converter:
 
 def _ask(host: Host, name: str, executable: str) -> Converter:
     try:
-        answer = host.run(FRONTENDS_STEP, FrontendsJob(converter=executable), Frontends, timeout=TIMEOUT_SECONDS).value
+        answer = host.run(worker.FRONTENDS, FrontendsJob(converter=executable), Frontends, timeout=TIMEOUT_SECONDS).value
     except StepFailed as failure:
         return Converter(name=name, works=False, reason=failure.reason)
     return Converter(name=name, works=not answer.reason, frontends=answer.operators, reason=answer.reason)

@@ -13,10 +13,10 @@ from mnnprep.conformance.messages import Outcome, Variant
 from mnnprep.conformance.runner import Runner, measure, resumed
 from mnnprep.conformance.table import OperatorTable, cache_directory, machine, rows_of, save_table
 from mnnprep.isolate.host import Host
+from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
 from mnnprep.rules.table import all_rules
 
-FRONTENDS_STEP = "mnnprep.mnn.frontends:frontends"
 VARIANTS: tuple[Variant, ...] = ("fed", "frozen")
 EVERY = 200  # cases between two lines of progress
 Tell = Callable[[str], None]
@@ -34,7 +34,7 @@ def measure_table(*, jobs: int, tell: Tell, keep: Path | None = None) -> Operato
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, keep.open("ab") as file:
         with Host(scratch=Path(scratch)) as host:
-            frontends = host.run(FRONTENDS_STEP, FrontendsJob(), Frontends, timeout=120).value.names
+            frontends = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=120).value.names
 
         def note(outcome: Outcome, number: int, total: int) -> None:
             outcomes.append(outcome)

@@ -15,18 +15,17 @@ from mnnprep.conformance.messages import Checked, ChecksJob, Collected, CollectJ
 from mnnprep.core.files import sha256
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.isolate.host import DIRTY_MEMORY, Host, StepFailed
+from mnnprep.mnn import worker
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
+from mnnprep.pipeline.attempt import REPAIR
 from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import applicable
 
 COLLECT = "mnnprep.conformance.collect:collect"
 ORACLE = "mnnprep.conformance.oracle:judge"
-CONVERT = "mnnprep.mnn.convert:convert"
 CHECK = "mnnprep.conformance.collect:check_all"
-FRONTENDS = "mnnprep.mnn.frontends:frontends"
-REPAIR = "mnnprep.rules.steps:repair"
-MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr", "mnnprep.mnn.convert", "mnnprep.conformance.oracle")
+MNN_PRELOAD = (*worker.PRELOAD, "mnnprep.mnn.convert", "mnnprep.conformance.oracle")
 ONNX_PRELOAD = ("numpy", "onnx", "onnx_ir", "mnnprep.rules.steps", "onnx_ir.passes.common.shape_inference")
 SECONDS = 15.0
 COLLECT_SECONDS = 600.0
@@ -60,7 +59,7 @@ class Runner:
     @cached_property
     def supported(self) -> list[str]:
         """The operators that the converter's ONNX frontend lists."""
-        return self._clean.run(FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value.names["ONNX"]
+        return self._clean.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value.names["ONNX"]
 
     def convert(self, case: ConformanceCase, rules: list[str]) -> Outcome:
         """Convert the case, repaired by *rules* where they find something, and ask the oracle, twice where it says right."""
@@ -113,7 +112,7 @@ class Runner:
     def _once(self, case: ConformanceCase, model: str, host: Host, directory: Path) -> tuple[Status, str, str]:
         job = ConvertJob(model=model, frontend="ONNX", uuid_seed=sha256(model), directory=str(directory))
         try:
-            converted = host.run(CONVERT, job, Converted, timeout=SECONDS).value
+            converted = host.run(worker.CONVERT, job, Converted, timeout=SECONDS).value
         except StepFailed as failure:
             return fate(failure), "convert", described(failure)
         if converted.file is None:

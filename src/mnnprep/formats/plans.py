@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mnnprep.errors import UsageError
+from mnnprep.mnn.worker import PRELOAD as MNN_PRELOAD
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,6 @@ class Plan:
 LIVE_MODULE = "mnnprep.formats.torch.live"  # takes a live object for the time of a run
 _CAFFE_STEPS = "mnnprep.formats.caffe.steps"
 _MNN_STEPS = "mnnprep.formats.mnn_file.steps"
-_MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
 _CAFFE_PRELOAD = ("numpy",)  # OpenCV is loaded by the step, where it is there: without it the verdict is unproven, not a refusal
 
 ARTIFACTS = {
@@ -135,7 +135,7 @@ ARTIFACTS = {
     "caffe": ArtifactFormat(
         "caffe", f"{_CAFFE_STEPS}:run_pair", f"{_CAFFE_STEPS}:compare_pair_weights", _CAFFE_PRELOAD, "CAFFE", "cv2", second_file=True
     ),
-    "mnn": ArtifactFormat("mnn", f"{_MNN_STEPS}:run_file", f"{_MNN_STEPS}:compare_weights", _MNN_PRELOAD, "MNN", "MNN"),
+    "mnn": ArtifactFormat("mnn", f"{_MNN_STEPS}:run_file", f"{_MNN_STEPS}:compare_weights", MNN_PRELOAD, "MNN", "MNN"),
 }  # fmt: skip
 
 _ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
@@ -187,7 +187,7 @@ PLANS: dict[str, Plan] = {
     "live": _MODULE,
     "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 17), Attempt("copy", "torchscript"))),
     "mnn": Plan(
-        "mnn", _MNN_PRELOAD, f"{_MNN_STEPS}:survey_file", f"{_MNN_STEPS}:copy", (Attempt("copy", "mnn"),), weights_in_file=True,
+        "mnn", MNN_PRELOAD, f"{_MNN_STEPS}:survey_file", f"{_MNN_STEPS}:copy", (Attempt("copy", "mnn"),), weights_in_file=True,
         replay=f"{_MNN_STEPS}:replay_file",
     ),
     "caffe-prototxt": _CAFFE,

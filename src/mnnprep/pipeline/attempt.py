@@ -22,7 +22,7 @@ from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.torch_frontend import registered_check
 from mnnprep.pipeline.metrics import metric_checks
-from mnnprep.pipeline.mnn_side import MNN_PRELOAD, MnnSide
+from mnnprep.pipeline.mnn_side import MnnSide
 from mnnprep.pipeline.tried import Tried, describe, least_sqnr, why_not
 from mnnprep.pipeline.workers import Workers, listed_operators
 from mnnprep.proof.judge import compared, dimension_checks, repeated
@@ -111,7 +111,7 @@ class Judge:
 
     def _apply(self, tried: Tried, made: Exported, rules: list[str]) -> bool:
         """Apply *rules*; False (with the reason in *tried*) when that failed."""
-        supported = listed_operators(self.workers, MNN_PRELOAD, self.mnn.mnnconvert) if set(rules) - set(always_rules()) else None
+        supported = listed_operators(self.workers, self.mnn.mnnconvert) if set(rules) - set(always_rules()) else None
         job = RepairJob(model=made.files[0].path, directory=str(self.workers.directory("repair")), rules=rules, supported=supported)
         try:
             repaired = self.workers.run(RULES_PRELOAD, REPAIR, job, Repaired)

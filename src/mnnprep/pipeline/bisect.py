@@ -19,13 +19,13 @@ from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.isolate.host import StepFailed
+from mnnprep.mnn import worker
 from mnnprep.pipeline.bisecting.bodies import look_inside
 from mnnprep.pipeline.bisecting.finding import Finding, Growth, Subject
 from mnnprep.pipeline.bisecting.lab import ONNX_PRELOAD, Failure, Lab, Piece
 from mnnprep.pipeline.bisecting.refusals import find_unconvertible
 from mnnprep.pipeline.bisecting.repro import check_target, write_repro
 from mnnprep.pipeline.bisecting.search import Search, failing_as, wrong_outputs
-from mnnprep.pipeline.mnn_side import MNN_PRELOAD
 from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.deviation import deviation
@@ -100,7 +100,7 @@ def bisect(
         raise UsageError("the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}")
     _require_onnx(manifest)
     with Workers(limits or Limits()) as workers:
-        for preload in (ONNX_PRELOAD, MNN_PRELOAD):
+        for preload in (ONNX_PRELOAD, worker.PRELOAD):
             workers.warm(preload)
         return _Bisector(workers, bundle, manifest, case, mnnconvert, tell).run(output)
 

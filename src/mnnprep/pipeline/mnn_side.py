@@ -14,6 +14,7 @@ from mnnprep.core.files import FileRef
 from mnnprep.core.messages import CaseFile, Survey
 from mnnprep.core.request import Precision
 from mnnprep.isolate.host import Reply, StepFailed
+from mnnprep.mnn import worker
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
@@ -23,9 +24,6 @@ from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compared, confirmed, standing
 
-MNN_PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
-CONVERT = "mnnprep.mnn.convert:convert"
-MNN_RUN = "mnnprep.mnn.run:run"
 Tell = Callable[[str], None]
 
 
@@ -114,7 +112,7 @@ class MnnSide:
             model=model, cases=cases, input_names=tried.input_names, output_names=tried.output_names, layouts=tried.layouts,
             directory=str(self.workers.directory("mnn")), fresh=fresh, hints=hints or {}, within=within, session=session,
         )  # fmt: skip
-        return self.workers.submit(MNN_PRELOAD, MNN_RUN, job, MnnRan)
+        return self.workers.submit(worker.PRELOAD, worker.RUN, job, MnnRan)
 
     def _conversion(self, tried: Tried, converting: Future[Reply[Converted]]) -> Converted | None:
         try:
@@ -129,7 +127,7 @@ class MnnSide:
             tried.checks.append(not_run("mnn_convert", reason))
             return None
         if not converted.ok:
-            nodes = named(self.workers, tried.kind, tried.model, converted, self.mnnconvert, MNN_PRELOAD)
+            nodes = named(self.workers, tried.kind, tried.model, converted, self.mnnconvert, worker.PRELOAD)
             tried.stumble = "" if nodes or converted.refused_ops else converted.reason
             where = f" (nodes: {', '.join(nodes)})" if nodes else ""
             tried.checks.append(failed("mnn_convert", converted.reason + where, subject=nodes[0] if nodes else ", ".join(converted.refused_ops)))
@@ -168,7 +166,7 @@ class MnnSide:
             extra_model="" if model else tried.second_file, converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16,
             weight_bits=self.precision.weight_bits, static=self.static,
         )  # fmt: skip
-        return self.workers.submit(MNN_PRELOAD, CONVERT, job, Converted)
+        return self.workers.submit(worker.PRELOAD, worker.CONVERT, job, Converted)
 
 
 def _seed(files: list[FileRef]) -> str:

@@ -17,9 +17,9 @@ from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS, LIVE_MODULE, Attempt, Plan, plan_of
 from mnnprep.isolate.host import StepFailed, internal
+from mnnprep.mnn import worker
 from mnnprep.pipeline.attempt import Judge, start_export
 from mnnprep.pipeline.baked import name_baked
-from mnnprep.pipeline.mnn_side import MNN_PRELOAD
 from mnnprep.pipeline.naming import name_wrong
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
@@ -82,7 +82,7 @@ def prepare_source(
         workers = workers or stack.enter_context(Workers(request.limits))
         if source.kind == "live":
             workers.keep_here(plan.preload)
-        for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, MNN_PRELOAD]):
+        for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, worker.PRELOAD]):
             workers.warm(preload)
         report.compile_early()
         _load_once(workers, plan, source, tell)

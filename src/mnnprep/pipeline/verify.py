@@ -19,9 +19,9 @@ from mnnprep.core.signature import Signature, TensorSpec
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
+from mnnprep.mnn import worker
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
 from mnnprep.pipeline.metrics import metric_checks
-from mnnprep.pipeline.mnn_side import MNN_PRELOAD, MNN_RUN
 from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run, confirmed
@@ -156,7 +156,7 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
     signature = manifest.signature
     runs = [
         workers.submit(
-            MNN_PRELOAD, MNN_RUN,
+            worker.PRELOAD, worker.RUN,
             MnnRunJob(
                 model=str(bundle.resolve() / manifest.mnn.path), cases=_cases(bundle, manifest), fresh=fresh, directory=str(workers.directory("mnn")),
                 input_names={t.name: t.mnn_name for t in signature.inputs}, output_names={t.name: t.mnn_name for t in signature.outputs},

@@ -13,10 +13,10 @@ import msgspec
 
 from mnnprep.core.request import Limits
 from mnnprep.isolate.host import DIRTY_MEMORY, Host, InProcess, Reply, StepFailed
+from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
 
 T = TypeVar("T")
-FRONTENDS = "mnnprep.mnn.frontends:frontends"
 
 
 class Workers:
@@ -67,9 +67,9 @@ class Workers:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.scratch))
 
 
-def listed_operators(workers: Workers, preload: tuple[str, ...], converter: str) -> list[str] | None:
+def listed_operators(workers: Workers, converter: str) -> list[str] | None:
     """The operators that the converter at hand (a path; empty: the MNN package's) lists for ONNX; None where it can't be asked."""
     try:
-        return workers.run(preload, FRONTENDS, FrontendsJob(converter=converter), Frontends).names.get("ONNX")
+        return workers.run(worker.PRELOAD, worker.FRONTENDS, FrontendsJob(converter=converter), Frontends).names.get("ONNX")
     except StepFailed:
         return None

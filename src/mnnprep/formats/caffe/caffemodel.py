@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.versions import V0_TYPES, V1_TYPES
-from mnnprep.formats.onnx.wire import FIXED32, FIXED64, LENGTH, VARINT, Buffer, WireError, fields, packed, signed, text
+from mnnprep.formats.onnx.wire import FIXED32, FIXED64, LENGTH, VARINT, Buffer, WireError, delimited, encoded, fields, packed, signed, text
 from mnnprep.formats.tensor_info import MAX_ELEMENTS
 
 Floats = npt.NDArray[np.float32]
@@ -113,7 +113,7 @@ def _v2_layer(data: bytes, start: int, end: int) -> WeightLayer:
     name, kind_name, blobs, unknown = "", "", [], []
     at = start
     for number, kind, first, last in fields(data, start, end):
-        behind = last if kind != VARINT else _behind_varint(data, last)
+        behind = last if kind != VARINT else _behindencoded(data, last)
         if number == 1 and kind == LENGTH:
             name = text(data, first, last)
         elif number == 2 and kind == LENGTH:
@@ -126,7 +126,7 @@ def _v2_layer(data: bytes, start: int, end: int) -> WeightLayer:
     return WeightLayer(name, kind_name, _blobs(data, blobs, name), 2, b"".join(unknown))
 
 
-def _behind_varint(data: bytes, at: int) -> int:
+def _behindencoded(data: bytes, at: int) -> int:
     while data[at] >= 0x80:
         at += 1
     return at + 1
@@ -210,21 +210,10 @@ def write_weights(path: Path, name: str, layers: Iterable[tuple[WeightLayer, lis
     """Write a V2 caffemodel: each layer's name, type, unknown fields and *float32* blobs, and nothing of training."""
     with path.open("wb") as file:
         if name:
-            file.write(_field(1, name.encode()))
+            file.write(delimited(1, name.encode()))
         for layer, blobs in layers:
-            body = [_field(1, layer.name.encode()), _field(2, layer.type.encode())]
-            body += [_field(7, _field(7, _field(1, b"".join(map(_varint, b.shape)))) + _field(5, b.astype("<f4").tobytes())) for b in blobs]
-            file.write(_field(100, b"".join(body) + layer.unknown))
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(number: int, body: bytes) -> bytes:
-    return _varint(number << 3 | LENGTH) + _varint(len(body)) + body
+            body = [delimited(1, layer.name.encode()), delimited(2, layer.type.encode())]
+            body += [
+                delimited(7, delimited(7, delimited(1, b"".join(map(encoded, b.shape)))) + delimited(5, b.astype("<f4").tobytes())) for b in blobs
+            ]
+            file.write(delimited(100, b"".join(body) + layer.unknown))

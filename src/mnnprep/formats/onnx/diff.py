@@ -67,13 +67,9 @@ def _changed(one: Any, other: Any, constants: list[dict[str, Any]]) -> str:
     values = [{a.name: require("onnx").helper.get_attribute_value(a) for a in node.attribute if not a.HasField("g")} for node in (one, other)]
     for name, before in values[0].items():
         after = values[1].get(name)
-        if isinstance(before, (int, float, list)) and isinstance(after, type(before)) and list_of(before) != list_of(after):
+        if isinstance(before, (int, float, list)) and isinstance(after, type(before)) and before != after:
             return f"{name}={before} became {after}"
     return ""
-
-
-def list_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _described(node: Any, placed: Any, change: str) -> str:

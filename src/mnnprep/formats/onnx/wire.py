@@ -1,4 +1,4 @@
-"""The protobuf wire format, read in place: a field's extent is known without reading its bytes.
+"""The protobuf wire format, read in place (a field's extent is known without reading its bytes), and its two forms that are written.
 
 Format facts: protobuf.dev/programming-guides/encoding (tag = number << 3 | wire type; varints of
 seven bits a byte, least significant first, at most ten bytes).
@@ -54,6 +54,21 @@ def varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
     if at + 10 <= end:
         raise WireError(at, "a number of more than ten bytes")
     raise WireError(at, "the bytes end inside a number", cut=True)
+
+
+def encoded(value: int) -> bytes:
+    """*value*, which is not negative, as a varint."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def delimited(number: int, payload: bytes) -> bytes:
+    """Field *number* with the bytes *payload*: a message, a string or packed numbers."""
+    return encoded(number << 3 | LENGTH) + encoded(len(payload)) + payload
 
 
 def signed(value: int) -> int:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from mnnprep.core.files import Arrays
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.wire import delimited, encoded
 from mnnprep.formats.tensorflow import functional, graphs
 
 Value = Callable[[], npt.NDArray[Any]]
@@ -57,7 +58,7 @@ class Skeleton:
                 _write_node(file, node, self.values.get(node.name))
             for number, part in ((2, self.graph.library), (4, self.graph.versions)):
                 if part.ByteSize():
-                    _write_field(file, number, part.SerializeToString(deterministic=True))
+                    file.write(delimited(number, part.SerializeToString(deterministic=True)))
 
     def ended(self) -> Skeleton:
         """The same with every output at an end of the graph: MNN gives no tensor that something else goes on from.
@@ -95,23 +96,11 @@ def _tensor_bytes(proto: Any) -> int:
     return int(np.prod([d.size for d in proto.tensor_shape.dim], dtype=np.int64)) * int(dtypes.as_dtype(proto.dtype).size)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _write_field(file: BinaryIO, number: int, content: bytes) -> None:
-    file.write(_varint(number << 3 | 2) + _varint(len(content)) + content)
-
-
 def _write_node(file: BinaryIO, node: Any, value: Value | None) -> None:
     """GraphDef.node = 1; with a value, its attribute ``value`` comes last and its bytes straight from the array
     (NodeDef.attr = 5, its entry's value = 2, AttrValue.tensor = 8, TensorProto.tensor_content = 4)."""
     if value is None:
-        _write_field(file, 1, node.SerializeToString(deterministic=True))
+        file.write(delimited(1, node.SerializeToString(deterministic=True)))
         return
     content: Any = np.ascontiguousarray(value()).reshape(-1).view(np.uint8).data
     head = type(node)()
@@ -119,11 +108,11 @@ def _write_node(file: BinaryIO, node: Any, value: Value | None) -> None:
     tensor = head.attr["value"].tensor.SerializeToString(deterministic=True)
     del head.attr["value"]
     body = head.SerializeToString(deterministic=True)
-    tensor += _varint(4 << 3 | 2) + _varint(len(content))
-    inner = _varint(8 << 3 | 2) + _varint(len(tensor) + len(content)) + tensor
-    entry = b"\x0a\x05value" + _varint(2 << 3 | 2) + _varint(len(inner) + len(content)) + inner
-    body += _varint(5 << 3 | 2) + _varint(len(entry) + len(content)) + entry
-    file.write(_varint(1 << 3 | 2) + _varint(len(body) + len(content)) + body)
+    tensor += encoded(4 << 3 | 2) + encoded(len(content))
+    inner = encoded(8 << 3 | 2) + encoded(len(tensor) + len(content)) + tensor
+    entry = b"\x0a\x05value" + encoded(2 << 3 | 2) + encoded(len(inner) + len(content)) + inner
+    body += encoded(5 << 3 | 2) + encoded(len(entry) + len(content)) + entry
+    file.write(encoded(1 << 3 | 2) + encoded(len(body) + len(content)) + body)
     file.write(content)
 
 

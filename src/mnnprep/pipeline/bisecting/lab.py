@@ -21,10 +21,10 @@ from mnnprep.formats.onnx.outline import Outline, OutlineJob
 from mnnprep.formats.onnx.probe import Probed, ProbeJob
 from mnnprep.formats.plans import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
+from mnnprep.mnn import worker
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import MnnRunJob
-from mnnprep.pipeline.mnn_side import CONVERT, MNN_PRELOAD, MNN_RUN
 from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.deviation import Deviation, deviation
@@ -137,7 +137,7 @@ class Lab:
             static=self.static,
         )  # fmt: skip
         try:
-            done = self.do(MNN_PRELOAD, CONVERT, job, Converted)
+            done = self.do(worker.PRELOAD, worker.CONVERT, job, Converted)
         except StepFailed as failure:
             return failure_of(failure, "MNN's converter")
         if not done.ok or done.file is None:
@@ -162,7 +162,7 @@ class Lab:
             layouts=piece.layouts, directory=str(self.workers.directory("mnn")), hints=dict(piece.hints),
         )  # fmt: skip
         try:
-            ran = self.do(MNN_PRELOAD, MNN_RUN, job, Ran)
+            ran = self.do(worker.PRELOAD, worker.RUN, job, Ran)
         except StepFailed as failure:
             return failure_of(failure, "MNN's runtime")
         results: dict[int, str | Failure] = {}

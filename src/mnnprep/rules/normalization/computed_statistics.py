@@ -7,7 +7,6 @@ It is written out with Sub, Div, Mul and Add: numerically equal.
 
 from __future__ import annotations
 
-from mnnprep.rules.editor import Editor
 from mnnprep.rules.normalization.statistics import place_of, write_out
 from mnnprep.rules.reading import Reading, stored
 from mnnprep.rules.rule import Place, Rewrite, Rule
@@ -18,12 +17,9 @@ def find(reading: Reading) -> list[Place]:
     return [place_of(node, opset, reading) for node, opset in found if any(stored(value) is None for value in node.inputs[1:5])]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    return write_out(editor, place)
-
-
 RULE = Rule(
-    name="computed-statistics", severity="crash", operators=frozenset({"BatchNormalization"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="computed-statistics", severity="crash", operators=frozenset({"BatchNormalization"}), find=find,
+    rewrite=Rewrite(apply=write_out, exact=False),
     hazard="MNN's converter crashes on a BatchNormalization whose parameters are not constants",
     remedy="make the parameters initializers, or write the normalization as Sub, Mul and Add",
 )  # fmt: skip

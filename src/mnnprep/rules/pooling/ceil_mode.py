@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnnprep.rules.editor import Editor
 from mnnprep.rules.pooling.written_out import place_of, write_out
 from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule
@@ -31,12 +30,8 @@ def find(reading: Reading) -> Iterator[Place]:
                 break
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    return write_out(editor, place)
-
-
 RULE = Rule(
-    name="pool-ceil", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="pool-ceil", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=write_out, exact=False),
     hazard="MNN counts a last window that begins in the padding, which ONNX leaves out",
     remedy="pool with ceil_mode=0 and pads that say the same",
 )  # fmt: skip

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnnprep.rules.editor import Editor
 from mnnprep.rules.pooling.written_out import place_of, write_out
 from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule
@@ -24,12 +23,8 @@ def find(reading: Reading) -> Iterator[Place]:
             yield place_of(node, opset, reading)
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    return write_out(editor, place)
-
-
 RULE = Rule(
-    name="pool-dilations", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="pool-dilations", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=write_out, exact=False),
     hazard="MNN does not read the dilations of pooling",
     remedy="gather the windows by strided slices, or pool without dilations",
 )  # fmt: skip
