@@ -1,9 +1,10 @@
 """What `mnnprep consolidate` costs beside a plain copy, safetensors, torch and torch's own consolidation.
 
-    python benchmarks/consolidate.py [--size 2GB ...] [--directory DIR] [--only NAME ...] [--runs N]
+    python benchmarks/consolidate.py [--size 2GB]... [--directory DIR] [--only NAME]... [--runs N]
 
 The checkpoints are made here: safetensors shards with an index, a zip of torch.save, a torch.distributed.checkpoint directory of 4 ranks.
-For every size all ways run in turn, as processes of their own, so that a loaded machine slows all of them; each ends with `sync`.
+For every size all ways run in turn, as processes of their own, so that a loaded machine slows all of them; each starts with its
+files, and no others, in the page cache, and ends with `sync`.
 Told are the median of the wall times, the peak of the resident memory, and the ratio to the copy of the same files.
 Exit status 1 when a limit is exceeded.
 """
@@ -155,6 +156,19 @@ def measure(command: list[str]) -> Cost:
     return Cost(time.perf_counter() - started, max(peak[0], usage.ru_maxrss * 1024))
 
 
+def only_cached(directory: Path, source: str) -> None:
+    """Have the files of *source* in the page cache, and nothing else: at 8 GB it does not hold all, and what it keeps of the way before decides."""
+    mine = [directory / "model.pt"] if source == "zip" else sorted((directory / source).iterdir())
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                if path in mine:
+                    while file.read(1 << 24):
+                        pass
+                else:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def ways(directory: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[list[str], str]]:
     """Command by name, and the name of what its time is compared with."""
     out = directory / "out.safetensors"
@@ -200,6 +214,7 @@ def run(size: int, parent: Path | None, runs: int, only: list[str]) -> tuple[lis
                 for left in (*directory.glob("out.safetensors*"), *directory.glob("other.*")):
                     left.unlink()
                 os.sync()
+                only_cached(directory, name.partition(":")[0])
                 cost = measure(command)
                 costs.setdefault(name, []).append(cost)
                 print(f"{name}: {cost.seconds:.2f} s, {cost.peak >> 20} MiB", file=sys.stderr, flush=True)

@@ -17,7 +17,13 @@ from mnnprep.cli.options import factory_arg, json_manifest
 @click.option("--weights", default="", metavar="CKPT", help="Weights for a factory: a state dict, checkpoint or safetensors file.")
 @click.option("--to", default="", metavar="FORMAT", help="The artifact's format (default: the source's first, then the next).")
 @click.option("--method", default="auto", show_default=True, metavar="NAME", help="How the artifact is made.")
-@click.option("--opset", default=13, show_default=True, type=click.IntRange(9, 30), help="The ONNX opset to start from.")
+@click.option(
+    "--opset",
+    default=13,
+    show_default=True,
+    type=click.IntRange(9, 30),
+    help="The ONNX opset to start from; 13, 17, 11, 15 and 18 follow where MNN takes none before.",
+)
 @click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as 'x=float32[batch,3,224,224]'; a name is a dynamic dimension.")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=MIN:MAX", help="The range of a dynamic dimension.")
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="The values an input takes.")

@@ -148,7 +148,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     ``refused_opsets`` are those tried before it that an operator of the model does not have;
     ``operators`` the operators that MNN's frontend will meet, where it publishes no other way to ask;
     ``sqnr_db`` is what an artifact of other numbers than the source's (float16, int8, dequantized) must reach;
-    ``decided`` the places of the source whose decisions on values were frozen when it was made.
+    ``decided`` the places of the source whose decisions on values were frozen when it was made;
+    ``form`` a digest of an ONNX graph's nodes, which two opsets may have in common.
     """
 
     format: str
@@ -160,6 +161,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     operators: list[str] = msgspec.field(default_factory=list)
     sqnr_db: float | None = None
     decided: list[str] = msgspec.field(default_factory=list)
+    form: str = ""
 
 
 class CoverageJob(msgspec.Struct, frozen=True, kw_only=True):

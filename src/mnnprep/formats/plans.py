@@ -40,7 +40,8 @@ class Attempt:
     """One method with its options.
 
     ``traces``: a decision on data is frozen into the artifact; ``for_decisions``: it differs from the
-    methods before it only for a source that decides on data; ``precisions``: what it can make beside the source's own.
+    methods before it only for a source that decides on data; ``precisions``: what it can make beside the source's own;
+    ``searches``: it stands for one attempt at each of ``OPSETS``, for a source that MNN took at no opset before.
     """
 
     method: str
@@ -49,6 +50,10 @@ class Attempt:
     traces: bool = False
     precisions: tuple[str, ...] = ()
     for_decisions: bool = False
+    searches: bool = False
+
+
+OPSETS = (13, 17, 11, 15, 18)  # the order of the search, after the opset that was asked for
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,14 @@ class Plan:
                     next="prepare a TensorFlow source --to tflite",
                 )
         if method != "auto":
-            chosen = chosen[:1]
-        return [replace(a, opset=max(opset, a.opset) if a.opset else 0, for_decisions=a.for_decisions and method == "auto") for a in chosen]
+            chosen = [replace(chosen[0], for_decisions=False, searches=False)]
+        found: list[Attempt] = []
+        for attempt in chosen:
+            if attempt.searches:
+                found += [replace(attempt, opset=at) for at in dict.fromkeys((opset, *OPSETS))]
+            else:
+                found.append(replace(attempt, opset=max(opset, attempt.opset) if attempt.opset else 0))
+        return found
 
 
 LIVE_MODULE = "mnnprep.formats.torch.live"  # takes a live object for the time of a run
@@ -139,7 +150,7 @@ ARTIFACTS = {
 }  # fmt: skip
 
 _ONNX_TRACE = Attempt("onnx-trace", "onnx", 1, traces=True)
-_ONNX_TRACE_LATER = Attempt("onnx-trace", "onnx", 17, traces=True)
+_ONNX_TRACE_SEARCH = Attempt("onnx-trace", "onnx", 1, traces=True, searches=True)
 _ONNX_EXPORT = Attempt("onnx-export", "onnx", 18)
 _ONNX_SCRIPT = Attempt("onnx-script", "onnx", 1, for_decisions=True)
 _TRACE = Attempt("trace", "torchscript", traces=True)
@@ -170,7 +181,7 @@ def _tensorflow(methods: Sequence[Attempt]) -> Plan:
 
 
 _TENSORFLOW = _tensorflow((Attempt("freeze", "tf"), Attempt("onnx", "onnx", 13), Attempt("tflite", "tflite", precisions=("float16", "int8"))))
-_MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _ONNX_SCRIPT, _TRACE, _SCRIPT))
+_MODULE = _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_SEARCH, _ONNX_SCRIPT, _TRACE, _SCRIPT))
 
 _CAFFE = Plan(
     "caffe", _CAFFE_PRELOAD, f"{_CAFFE_STEPS}:survey_pair", f"{_CAFFE_STEPS}:export_pair",
@@ -179,20 +190,20 @@ _CAFFE = Plan(
 
 PLANS: dict[str, Plan] = {
     "onnx": Plan(
-        "onnx", ("numpy", "onnx", "onnxruntime"), "mnnprep.formats.onnx.steps:survey_file", "mnnprep.formats.onnx.steps:copy",
-        (Attempt("copy", "onnx"),), weights_in_file=True, replay="mnnprep.formats.onnx.steps:replay_file",
+        "onnx", ("numpy", "onnx", "onnxruntime"), "mnnprep.formats.onnx.steps:survey_file", "mnnprep.formats.onnx.steps:export_file",
+        (Attempt("copy", "onnx"), Attempt("opset", "onnx", 1, searches=True)), weights_in_file=True, replay="mnnprep.formats.onnx.steps:replay_file",
     ),
     "torch-factory": _MODULE,
     "torch-module": _MODULE,
     "live": _MODULE,
-    "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 17), Attempt("copy", "torchscript"))),
+    "torchscript": _torch((Attempt("onnx-trace", "onnx", 1), Attempt("onnx-trace", "onnx", 1, searches=True), Attempt("copy", "torchscript"))),
     "mnn": Plan(
         "mnn", MNN_PRELOAD, f"{_MNN_STEPS}:survey_file", f"{_MNN_STEPS}:copy", (Attempt("copy", "mnn"),), weights_in_file=True,
         replay=f"{_MNN_STEPS}:replay_file",
     ),
     "caffe-prototxt": _CAFFE,
     "caffemodel": _CAFFE,
-    "exported-program": _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_LATER, _TRACE)),
+    "exported-program": _torch((_ONNX_TRACE, _ONNX_EXPORT, _ONNX_TRACE_SEARCH, _TRACE)),
     **dict.fromkeys(("savedmodel", "keras", "keras-h5", "frozen-graph", "tf-checkpoint", "tf-factory"), _TENSORFLOW),
     "tflite": Plan(
         "tflite", ARTIFACTS["tflite"].preload, "mnnprep.formats.tflite.steps:survey_file", "mnnprep.formats.tflite.steps:export_file",

@@ -66,6 +66,7 @@ class Judge:
         self.precision = precision or Precision()
         self.metrics = metrics
         self.repairs = repairs
+        self.forms: dict[str, int] = {}  # the opset at which each graph was judged
         self.mnn = MnnSide(workers, survey, mnnconvert=mnnconvert, precision=self.precision, static=static, tell=tell)
 
     def judge(self, attempt: Attempt, export: Future[Reply[Exported]], *, weights_in_file: bool) -> Tried:
@@ -77,6 +78,13 @@ class Judge:
             tried.reason = describe(failure)
             return tried
         tried.refused_opsets = tried.exported.refused_opsets
+        form, same = tried.exported.form, self.forms.get(tried.exported.form)
+        if attempt.searches and same is not None:
+            tried.reason = f"the same nodes as at opset {same}"
+            tried.exported = None
+            return tried
+        if form:
+            self.forms.setdefault(form, tried.exported.opset)
         return self._judge_made(tried, tried.exported, always_rules() if self.repairs is None else list(self.repairs), weights_in_file)
 
     def repair(self, tried: Tried, *, weights_in_file: bool) -> Tried | None:

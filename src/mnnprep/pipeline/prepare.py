@@ -128,7 +128,9 @@ def prepare_source(
         if best.verdict is not Verdict.PROVEN:
             for tried in history:
                 judge.mnn.blame(tried)
-        name_wrong(workers, request, survey, best, tell)
+        for tried in history:
+            if tried is best or (tried.attempt.searches and best.verdict is not Verdict.PROVEN):
+                name_wrong(workers, request, survey, tried, tell)
         tell("writing the bundle")
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 
@@ -162,12 +164,13 @@ def outcome(tried: Tried) -> str:
 def skip(attempt: Attempt, request: Request, survey: Survey, history: list[Tried]) -> bool:
     """Whether an attempt would say nothing new.
 
-    A later opset is tried only where MNN refused the earlier one; scripting only for a source that
+    Other opsets are tried only where MNN alone stood in the way of the earlier one; scripting only for a source that
     decides on data; another format is not tried where the first gave an artifact and no converter for the other is at hand.
     """
-    for tried in history:
-        same = tried.attempt.method == attempt.method and tried.attempt.target == attempt.target
-        if same and (tried.opset >= attempt.opset or tried.status("mnn_convert") is not Status.FAILED):
+    if attempt.searches:
+        there = [t for t in history if t.exported and t.attempt.method in (attempt.method, "copy") and t.attempt.target == attempt.target]
+        hopeful = [t for t in there if t.repairable() and (t.status("mnn_convert") is Status.FAILED or not request.precision.reduced)]
+        if not hopeful or attempt.opset in {t.opset for t in there}:
             return True
     if attempt.for_decisions and not survey.decides:
         return True

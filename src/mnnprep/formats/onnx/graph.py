@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from mnnprep.deps import require
 SHAPE_ONLY = frozenset({"Shape", "Size"})
 # Index-preserving steps between a graph input and the Gather that looks it up.
 INDEX_PRESERVING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand"})
+
+# Operators that compute something else from opset 13 on, said in the same words: before, they flattened their input at the axis.
+READ_BY_OPSET = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 
 
 def load_graph(path: str | Path) -> Any:
@@ -46,6 +50,16 @@ def label(node: Any) -> str:
 def opset_of(model: Any) -> int:
     """The version of the default operator set, as the file says."""
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def form(model: Any) -> str:
+    """A digest of what the nodes say, names of values and all: equal for two exports of one source where the opset makes no difference."""
+    state = hashlib.sha256()
+    for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
+        state.update(node.SerializeToString(deterministic=True))
+        if node.op_type in READ_BY_OPSET:
+            state.update(b"13" if opset_of(model) >= 13 else b"1")
+    return state.hexdigest()
 
 
 def inference_mode(model: Any) -> Check:

@@ -1,4 +1,4 @@
-"""The ONNX steps: survey the file, copy it, run it, compare its weights. They run in workers."""
+"""The ONNX steps: survey the file, copy it or bring it to another opset, run it, compare its weights. They run in workers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet
+from mnnprep.formats.onnx.reopset import at_opset
 from mnnprep.isolate.server import doing
 
 MODEL = "model.onnx"
@@ -46,21 +47,30 @@ def _elements(sizes: Any) -> int:
     return count
 
 
-def copy(job: ExportJob) -> Exported:
-    """The file itself; with its weights in one file beside it where it has them outside.
+def export_file(job: ExportJob) -> Exported:
+    """Method ``copy``: the file itself; method ``opset``: its graph at ``job.opset``. Weights that lie outside come into one file beside it.
 
-    The graph is left alone, also where fewer sizes were declared than it takes: the signature says
-    what was proven.  A file that holds its own weights keeps its bytes.
+    A copied graph is left alone, also where fewer sizes were declared than it takes: the signature says
+    what was proven.  A copied file that holds its own weights keeps its bytes.
     """
     source, target = Path(job.source.path), Path(job.directory) / MODEL
     model = graph.load_graph(source)
-    external = any(t.HasField("data_location") and t.data_location == 1 for t in _initializers(model.graph))
-    if external:
+    notes: list[str] = []
+    if job.method == "opset":
+        doing(f"converting the graph to opset {job.opset}")
+        notes.append(f"converted from opset {graph.opset_of(model)} by onnx's version converter")
+        model = at_opset(model, job.opset)
+    if any(t.HasField("data_location") and t.data_location == 1 for t in _initializers(model.graph)):
         files = _consolidated(model, source.parent, target)
+    elif job.method == "opset":
+        target.write_bytes(model.SerializeToString(deterministic=True))
+        files = [file_ref(target)]
     else:
         shutil.copyfile(source, target)
         files = [file_ref(target)]
-    return Exported(format="onnx", opset=graph.opset_of(model), files=files, checks=[graph.inference_mode(model)])
+    return Exported(
+        format="onnx", opset=graph.opset_of(model), files=files, checks=[graph.inference_mode(model)], notes=notes, form=graph.form(model)
+    )
 
 
 def _consolidated(model: Any, directory: Path, target: Path) -> list[FileRef]:

@@ -106,7 +106,7 @@ def export_module(job: ExportJob) -> Exported:
     model = onnx_graph.load_graph(files[0].path)
     return Exported(
         format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
-        refused_opsets=refused, decided=list(subject.watch.decisions),
+        refused_opsets=refused, decided=list(subject.watch.decisions), form=onnx_graph.form(model),
     )  # fmt: skip
 
 

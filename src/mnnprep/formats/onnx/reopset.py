@@ -1,0 +1,149 @@
+"""An ONNX model at another opset: onnx's version converter, its weights kept out of it, its work read back.
+
+The converter loses external data, takes no message of 2 GiB, leaves the bodies of control flow as they are and gives what it does
+not know through.  So it sees the graph alone: large tensors stand in as inputs and come back byte for byte, and a body
+that another opset would read differently is refused with its node.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.graph import all_nodes, label, opset_of, subgraphs
+
+SEEN = 1024  # bytes: tensors up to this size are shown to the converter, which makes attributes of axes and bounds
+STANDARD = ("", "ai.onnx")
+
+
+def at_opset(model: Any, opset: int) -> Any:
+    """*model* (a ModelProto, with or without its external data, left as it is) with the same inputs, outputs and weights at *opset*.
+
+    Raises RefusedError with the nodes that have no form there.
+    """
+    onnx = require("onnx")
+    if model.functions:
+        model = require("onnx.inliner").inline_local_functions(model)
+    _refuse_unlike_bodies(onnx, model, opset)
+    bare, kept = _without_weights(onnx, model)
+    try:
+        made = require("onnx.version_converter").convert_version(bare, opset)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise _refused(opset, seen=_reason(str(error), model)) from error
+    _restore(made, model, kept)
+    _read_back(onnx, model, made, opset)
+    return made
+
+
+def _refused(opset: int, *, seen: str) -> RefusedError:
+    remedy = "choose another --opset, or keep the model's own with --method copy"
+    return RefusedError(f"the model has no form at opset {opset}", seen=seen, next=remedy)
+
+
+def _reason(text: str, model: Any) -> str:
+    """The nodes the converter could not bring over; else the end of what it says, before which stands a place in its own source."""
+    if without := re.search(r"(?:No Adapter (?:From|To) Version \$?\d+ for|No Previous Version of) (\w+)", text):
+        nodes = [label(node) for node in model.graph.node if node.op_type == without[1]]
+        return f"{', '.join(nodes[:5])}: the version converter can't bring {without[1]} there"
+    return re.sub(r"^.*Assertion `.*?` failed:\s*", "", " ".join(text.split()))[-300:] or "the version converter ended without a word"
+
+
+def _refuse_unlike_bodies(onnx: Any, model: Any, opset: int) -> None:
+    """The converter changes no node of a body: all of them must be the same operators at both opsets."""
+    have = opset_of(model)
+    bodies = [body for node in model.graph.node for body in subgraphs(node)]
+    unlike = [label(n) for body in bodies for n in all_nodes(body) if n.domain in STANDARD and _since(onnx, n, have) != _since(onnx, n, opset)]
+    if unlike:
+        raise _refused(opset, seen=f"in the bodies of control flow: {', '.join(unlike[:5])}" + (f" and {len(unlike) - 5} more" if unlike[5:] else ""))
+
+
+def _since(onnx: Any, node: Any, opset: int) -> int:
+    """The opset that brought the node's operator in the form *opset* has; 0 where it has none."""
+    try:
+        return int(onnx.defs.get_schema(node.op_type, opset, "").since_version)
+    except onnx.defs.SchemaError:
+        return 0
+
+
+def _without_weights(onnx: Any, model: Any) -> tuple[Any, dict[str, Any]]:
+    """A copy whose larger initializers are inputs, and all initializers by name."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(_head(onnx, model))
+    kept = {t.name: t for t in model.graph.initializer}
+    given = {i.name for i in bare.graph.input}
+    for tensor in kept.values():
+        if tensor.external_data or tensor.ByteSize() > SEEN:
+            if tensor.name not in given:
+                bare.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        else:
+            bare.graph.initializer.add().CopyFrom(tensor)
+    return bare, kept
+
+
+def _head(onnx: Any, model: Any) -> Any:
+    """*model* without its initializers, which may be gigabytes: only the rest is copied."""
+    head, graph = onnx.ModelProto(), onnx.GraphProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _set(head, field, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _set(graph, field, value)
+    head.graph.CopyFrom(graph)
+    return head
+
+
+def _set(message: Any, field: Any, value: Any) -> None:
+    if field.is_repeated:
+        getattr(message, field.name).extend(value)
+    elif field.message_type is not None:
+        getattr(message, field.name).CopyFrom(value)
+    else:
+        setattr(message, field.name, value)
+
+
+def _restore(made: Any, model: Any, kept: dict[str, Any]) -> None:
+    """Give *made* the boundary of *model*, its remarks, and every constant as it was, those too that are attributes now: the file
+    still holds all that the source does."""
+    there = {name for node in made.graph.node for name in node.output}
+    taken = [
+        _named(a.t, n.output[0])
+        for n in model.graph.node
+        for a in n.attribute
+        if n.op_type == "Constant" and n.output[0] not in there and a.name == "value"
+    ]
+    added = [t for t in made.graph.initializer if t.name not in kept]
+    del made.graph.initializer[:]
+    made.graph.initializer.extend([*kept.values(), *taken, *added])
+    for ours, theirs in ((made.graph.input, model.graph.input), (made.graph.output, model.graph.output)):
+        del ours[:]
+        ours.extend(theirs)
+    versions = {e.domain: e.version for e in made.opset_import if e.domain in STANDARD}
+    others = {e.domain: e.version for e in model.opset_import if e.domain not in STANDARD}
+    del made.opset_import[:]
+    for domain, version in (versions | others).items():
+        made.opset_import.add(domain=domain, version=version)
+    made.producer_name, made.producer_version, made.doc_string = model.producer_name, model.producer_version, model.doc_string
+    del made.metadata_props[:]
+    made.metadata_props.extend(model.metadata_props)
+
+
+def _named(tensor: Any, name: str) -> Any:
+    copy = type(tensor)()
+    copy.CopyFrom(tensor)
+    copy.name = name
+    return copy
+
+
+def _read_back(onnx: Any, model: Any, made: Any, opset: int) -> None:
+    """Hold what was made against what was asked: the opset, every name that a node takes, every operator in a form the opset has."""
+    if opset_of(made) != opset:
+        raise _refused(opset, seen=f"the version converter ended at opset {opset_of(made)}")
+    known = {t.name for t in made.graph.initializer} | {i.name for i in made.graph.input} | {""}
+    known.update(name for node in made.graph.node for name in node.output)
+    lost = [label(node) for node in made.graph.node if not known.issuperset(node.input)] + [o.name for o in made.graph.output if o.name not in known]
+    absent = [label(n) for n in all_nodes(made.graph) if n.domain in STANDARD and not _since(onnx, n, opset)]
+    if lost or absent:
+        raise _refused(opset, seen=f"after the conversion: {', '.join((lost or absent)[:5])}" + (" take what nothing gives" if lost else ""))
