@@ -1,6 +1,7 @@
 """BitShift of signed integers by a number that is negative, or as wide as they are.
 
-Measured with MNN 3.6.1: a shift by a negative number, or by the width and more, is not what ONNX says (opset 28).
+Measured with MNN 3.6.1: a shift by a negative number, or by the width and more, is not what ONNX says (opset 28). By a
+number between, also of int16 and int64, it is right.
 
 Such a shift becomes one by 31 to the right, or 0 to the left.  The same integers.
 """
@@ -24,7 +25,7 @@ def find(reading: Reading) -> list[Place]:
     places = []
     for node, opset in reading.nodes("BitShift"):
         dtype, shift = reading.dtype(node.inputs[0]), tensor(node.inputs[1])
-        if (width := WIDTH.get(dtype, 0)) and not _guarded(node) and (shift is None or _beyond(shift.numpy(), width)):
+        if (width := WIDTH.get(dtype, 0)) and not _guarded(node) and (dtype == REPAIRED if shift is None else _beyond(shift.numpy(), width)):
             places.append(Place(node=node, detail="by a computed number" if shift is None else "", match=opset, repairable=dtype == REPAIRED))
     return places
 

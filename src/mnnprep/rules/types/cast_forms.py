@@ -9,10 +9,11 @@ a float outside 0 to 255, which ONNX leaves open.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from mnnprep.rules.building import FLOATS, Builder
 from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, known
+from mnnprep.rules.reading import Reading, known, producer
 from mnnprep.rules.rule import Place, Rewrite, Rule
 from mnnprep.rules.types.narrow_integers import narrowed
 
@@ -25,9 +26,16 @@ def find(reading: Reading) -> Iterator[Place]:
         if target == "UINT8":
             dtype = reading.dtype(node.inputs[0])
             yield Place(node=node, detail="to uint8", match=(opset, dtype), repairable=dtype in REPAIRED and opset >= 10)
-        elif target == "BOOL" and reading.dtype(node.inputs[0]) in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"):
+        elif target == "BOOL" and reading.dtype(node.inputs[0]) in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16") and not _whole(node.inputs[0]):
             dtype = reading.dtype(node.inputs[0])
             yield Place(node=node, detail="of a float to bool", match=(opset, dtype), repairable=dtype in FLOATS[:3] and opset >= 7)
+
+
+def _whole(value: Any) -> bool:
+    """Whether *value* has no fraction: it was rounded, and at most changed its sign since."""
+    while (node := producer(value, "Relu", "Abs", "Neg", "Identity", "Reshape")) is not None:
+        value = node.inputs[0]
+    return producer(value, "Ceil", "Floor", "Round", "Sign") is not None
 
 
 def apply(editor: Editor, place: Place) -> bool:

@@ -8,6 +8,7 @@ or only moved about, the numbers come out as they went in.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from mnnprep.rules.reading import STANDARD_DOMAINS, Reading
 from mnnprep.rules.rule import Place, Rule
@@ -28,6 +29,14 @@ MOVING = frozenset({
 })  # fmt: skip
 
 
+def _moves(node: Any) -> bool:
+    """Whether *node* gives back the values it takes: also an Einsum of one operand that drops no axis."""
+    if node.op_type == "Einsum" and len(node.inputs) == 1:
+        taken, _, given = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
+        return sorted(taken) == sorted(given) and len(set(taken)) == len(taken)
+    return node.op_type in MOVING
+
+
 def find(reading: Reading) -> Iterator[Place]:
     graph = reading.model.graph
     for value in (*graph.inputs, *graph.outputs):
@@ -38,7 +47,7 @@ def find(reading: Reading) -> Iterator[Place]:
         if unknown(dtype) and any(use.node.op_type != "CastLike" for use in value.uses()):
             yield Place(name=str(value.name), detail=dtype.lower())
     for node, _ in reading.everything:
-        if node.domain in STANDARD_DOMAINS and node.op_type not in MOVING and node.op_type != "Constant":
+        if node.domain in STANDARD_DOMAINS and node.op_type != "Constant" and not _moves(node):
             dtype = next((dtype for value in node.outputs if unknown(dtype := reading.dtype(value))), "")
             if dtype:
                 yield Place(node=node, detail=dtype.lower())
