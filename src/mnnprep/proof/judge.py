@@ -73,7 +73,8 @@ def _add_power(powers: dict[str, tuple[float, float]], reference: Arrays, compar
     for error in compared:
         if error.output in reference and reference[error.output].dtype.kind == "f" and not np.isnan(error.max_abs or 0.0):
             values = reference[error.output].astype(np.float64)
-            signal = float(np.square(values[np.isfinite(values)]).sum())
+            with np.errstate(over="ignore"):  # of a double near its largest there is no power, and no SQNR
+                signal = float(np.square(values[np.isfinite(values)]).sum())
             noise = signal / 10 ** (error.sqnr_db / 10) if error.sqnr_db is not None else 0.0
             before = powers.get(error.output, (0.0, 0.0))
             powers[error.output] = (before[0] + signal, before[1] + noise)
@@ -81,7 +82,7 @@ def _add_power(powers: dict[str, tuple[float, float]], reference: Arrays, compar
 
 def _sqnr(powers: dict[str, tuple[float, float]]) -> dict[str, float]:
     """The SQNR over all cases of every output that has noise, in dB."""
-    return {n: 10 * math.log10(signal / noise) for n, (signal, noise) in powers.items() if signal > 0 and noise > 0}
+    return {n: 10 * math.log10(signal / noise) for n, (signal, noise) in powers.items() if 0 < signal < math.inf and noise > 0}
 
 
 def _first_line(text: str) -> str:

@@ -41,20 +41,27 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
     return summary
 
 
+def _interpreter(path: str, reference: bool) -> Any:
+    """LiteRT with the model, its reference kernels for the reference; where one of them is missing (ELU), those an app gets."""
+    interpreter = require("ai_edge_litert.interpreter")
+    kernels = interpreter.OpResolverType
+    try:
+        kind = kernels.BUILTIN_REF if reference else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        made = interpreter.Interpreter(path, num_threads=1, experimental_op_resolver_type=kind)
+        made.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        if reference and "Didn't find op for builtin" in str(error):
+            return _interpreter(path, reference=False)
+        raise RefusedError("LiteRT can't load this model", seen=_first(error), next="convert it again, or update ai-edge-litert") from error
+    return made
+
+
 class TfliteNet:
     """See :class:`mnnprep.core.survey.Net`. Inputs and outputs have their tensors' names, in the file's order."""
 
     def __init__(self, path: str, *, reference: bool = True) -> None:
         self.summary = refuse_unsupported(Path(path))
-        interpreter = require("ai_edge_litert.interpreter")
-        kernels = interpreter.OpResolverType
-        try:
-            self._interpreter = interpreter.Interpreter(
-                path, num_threads=1, experimental_op_resolver_type=kernels.BUILTIN_REF if reference else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            )
-            self._interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise RefusedError("LiteRT can't load this model", seen=_first(error), next="convert it again, or update ai-edge-litert") from error
+        self._interpreter = _interpreter(path, reference)
         self.example: Arrays = {}
         self.dims: tuple[Dim, ...] = ()
         self._inputs = self._interpreter.get_input_details()

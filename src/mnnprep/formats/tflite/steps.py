@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
@@ -90,8 +94,11 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
         )  # fmt: skip
     doing("converting with tf2onnx")
     inputs, outputs = [t.name for t in summary.inputs], [t.name for t in summary.outputs]
+    handlers: dict[str, tuple[Any, list[Any]]] = {"TFL_GELU": (_gelu, [])}
     made = run(
-        lambda: tfonnx.process_tf_graph(None, opset=job.opset, input_names=inputs, output_names=outputs, tflite_path=path, dequantize=quantized)
+        lambda: tfonnx.process_tf_graph(
+            None, opset=job.opset, input_names=inputs, output_names=outputs, tflite_path=path, dequantize=quantized, custom_op_handlers=handlers
+        )
     )
     files = write(made, Path(job.directory), external=False)
     model = onnx_graph.load_graph(files[0].path)
@@ -101,6 +108,27 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
         format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
         sqnr_db=QUANTIZED_SQNR_DB if quantized else None,
     )  # fmt: skip
+
+
+def _gelu(graph: Any, node: Any, _name: str, _arguments: list[Any]) -> None:
+    """TFLite's GELU, which tf2onnx leaves as it is: x (1 + erf(x / √2)) / 2, or with ``approximate`` 1 + tanh(√(2/π) (x + 0.044715 x³))
+    (tensorflow/lite/kernels/internal/reference/gelu.h)."""
+    x, (output,) = node.input[0], node.output
+    shape, dtype = graph.get_shape(output), graph.get_dtype(output)
+
+    def number(value: float) -> str:
+        return str(graph.make_const(f"{output}/{value}", np.array(value, np.float32)).output[0])
+
+    def op(operator: str, *inputs: str) -> str:
+        return str(graph.make_node(operator, list(inputs), shapes=[shape], dtypes=[dtype]).output[0])
+
+    if node.get_attr_value("approximate", False):
+        cube = op("Mul", op("Mul", x, x), x)
+        curve = op("Tanh", op("Mul", op("Add", x, op("Mul", cube, number(0.044715))), number(math.sqrt(2 / math.pi))))
+    else:
+        curve = op("Erf", op("Mul", x, number(math.sqrt(0.5))))
+    graph.replace_all_inputs(output, op("Mul", op("Mul", x, number(0.5)), op("Add", curve, number(1.0))))
+    graph.remove_node(node.name)
 
 
 def run_model(job: RunJob) -> Ran:

@@ -24,7 +24,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.load import Loaded
 from mnnprep.formats.torch.net import other_values
-from mnnprep.formats.torch.structure import flatten
+from mnnprep.formats.torch.structure import flatten, places
 from mnnprep.formats.torch.watch import Watch, current_place
 
 T = TypeVar("T")
@@ -195,13 +195,29 @@ def onnx_trace(subject: Subject, directory: Path, notes: list[str], opset: int) 
     Raises UnsupportedAtOpset.
     """
     torch = require("torch")
-    module = subject.module if isinstance(subject.module, torch.jit.ScriptModule) else adapter(subject)
+    module = without_dictionaries(subject.module, subject) if isinstance(subject.module, torch.jit.ScriptModule) else adapter(subject)
     return _torchscript_exporter(module, subject, directory, notes, opset)
 
 
 def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
     """Method ``onnx-script``: the model scripted first, so that its control flow becomes If and Loop nodes."""
-    return _torchscript_exporter(scripted(subject), subject, directory, notes, opset)
+    return _torchscript_exporter(without_dictionaries(scripted(subject), subject), subject, directory, notes, opset)
+
+
+def without_dictionaries(module: Any, subject: Subject) -> Any:
+    """A ScriptModule that gives what *module* does as a tuple, where a dictionary is in it: the exporter has no form for one."""
+    torch = require("torch")
+    names = [f"x{number}" for number in range(len(subject.specs))]
+    with torch.no_grad():
+        outputs = module(*subject.tensors())
+    found = list(places(outputs, "outputs"))
+    if not any("['" in place for place in found):
+        return module
+    holder = torch.nn.Module()
+    holder.model = module
+    wrapper = torch.jit.script(holder)
+    wrapper.define(f"def forward(self, {', '.join(names)}):\n    outputs = self.model({', '.join(names)})\n    return ({', '.join(found)},)\n")
+    return wrapper.eval()
 
 
 def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:

@@ -36,6 +36,18 @@ def flatten(value: Any, taken: tuple[str, ...] = ()) -> dict[str, Any]:
     return flat
 
 
+def places(value: Any, at: str) -> Iterator[str]:
+    """Where the tensors of a TorchScript result are, as expressions on *at*, in the order of :func:`flatten`."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from places(child, f"{at}[{key!r}]")
+    elif isinstance(value, (tuple, list)):
+        for number, child in enumerate(value):
+            yield from places(child, f"{at}[{number}]")
+    elif value is not None:
+        yield at
+
+
 def _walk(value: Any, name: str, joint: str) -> Iterator[tuple[str, Any]]:
     if value is None:
         return
