@@ -19,6 +19,7 @@ from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.formats.onnx.reopset import at_opset
+from mnnprep.formats.onnx.standard import standard
 from mnnprep.isolate.server import doing
 
 MODEL = "model.onnx"
@@ -33,8 +34,10 @@ def survey_file(job: SurveyJob) -> Survey:
     net = OnnxNet(job.source.path)
     doing("running the reference")
     found = survey(net, job.wants, decisive_values(net.model), ranks=lambda: any_ranks(n.op_type for n in graph.all_nodes(net.model.graph)))
+    cases = found.write(Path(job.directory))
     return Survey(
-        signature=found.signature, cases=found.write(Path(job.directory)), checks=[graph.inference_mode(net.model), *found.checks],
+        signature=found.signature, cases=cases,
+        checks=[graph.inference_mode(net.model), *found.checks, *standard(net.model, Path(job.source.path), cases, Path(job.directory))],
         noise=found.noise, exempt=found.exempt, sweep=found.sweep,
         parameters=sum(_elements(t.dims) for t in net.model.graph.initializer),
     )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Where onnxruntime computes something else than the ONNX standard says: then its numbers are no reference.
+
+Measured with onnxruntime 1.32 against the outputs that ONNX's node cases bring along (``benchmarks/conformance.py``); of the forms that MNN
+takes as onnxruntime does, these are all:
+
+* Resize with ``align_corners`` and scales that give no whole size: the standard keeps the fraction of the size in
+  the distance between two points, onnxruntime cuts it off;
+* MaxUnpool with an ``output_shape`` other than its window gives: the standard's indices count in the shape that the window gives,
+  onnxruntime's in the one that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnnprep.core.evidence import Check, not_run, passed
+from mnnprep.core.files import Arrays
+from mnnprep.core.messages import CaseFile
+from mnnprep.core.running import case_inputs
+from mnnprep.deps import require
+from mnnprep.formats.onnx import graph
+from mnnprep.formats.onnx.net import OnnxNet, open_session
+
+WHOLE = 1e-4  # of a size: what the rounding of a float32 scale may make of a whole one
+
+
+def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -> list[Check]:
+    """The ``standard`` check of the model at *source* for the forms above; empty where it has none of them.
+
+    Nodes in the bodies of control flow are judged by their form alone.
+    """
+    top = [node for node in model.graph.node if _suspect(node)]
+    inner = [node for node in graph.all_nodes(model.graph) if _suspect(node) and not any(node is n for n in top)]
+    if not top and not inner:
+        return []
+    apart = [graph.label(node) for node in inner]
+    if top:
+        values = _values(model, source, cases, directory, sorted({name for node in top for name in _needed(node)}))
+        apart += [graph.label(node) for node in top if any(FORMS[node.op_type](node, *(arrays[n] for n in _needed(node))) for arrays in values)]
+    if not apart:
+        return [passed("standard", numbers={"nodes": len(top)})]
+    told = ", ".join(apart[:5]) + (f" and {len(apart) - 5} more" if apart[5:] else "")
+    reason = f"onnxruntime computes {told} otherwise than the ONNX standard, so it is not agreed what is right; export the node with sizes that agree"
+    return [not_run("standard", reason, subject=apart[0])]
+
+
+def _suspect(node: Any) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "Resize":
+        mode = next((a.s for a in node.attribute if a.name == "coordinate_transformation_mode"), b"")
+        return bool(mode == b"align_corners" and len(node.input) > 2 and node.input[2])
+    return bool(node.op_type == "MaxUnpool" and len(node.input) > 2 and node.input[2])
+
+
+def _needed(node: Any) -> tuple[str, str]:
+    """The names of what is resized, and of what says how."""
+    return node.input[0], node.input[2]
+
+
+def _fraction(node: Any, image: Any, scales: Any) -> bool:
+    """Whether a scale gives no whole size."""
+    axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), range(image.ndim))
+    sizes = np.array([image.shape[axis] for axis in axes], np.float64) * scales if scales.size else np.zeros(1)
+    return bool((np.abs(sizes - np.round(sizes)) > WHOLE * np.maximum(sizes, 1)).any())
+
+
+def _other_shape(node: Any, pooled: Any, asked: Any) -> bool:
+    """Whether MaxUnpool is asked for another shape than ``(size - 1) * stride - pads + kernel``."""
+    given = {a.name: np.array(a.ints) for a in node.attribute}
+    kernel = given["kernel_shape"]
+    pads = given.get("pads", np.zeros(2 * kernel.size, np.int64))
+    window = (np.array(pooled.shape[2:]) - 1) * given.get("strides", np.ones_like(kernel)) - pads[: kernel.size] - pads[kernel.size :] + kernel
+    return bool(asked[2:].tolist() != window.tolist())
+
+
+FORMS: dict[str, Callable[[Any, Any, Any], bool]] = {"Resize": _fraction, "MaxUnpool": _other_shape}
+
+
+def _values(model: Any, source: Path, cases: list[CaseFile], directory: Path, names: list[str]) -> list[Arrays]:
+    """The values of these *names* in every case."""
+    onnx = require("onnx")
+    seen, copy = onnx.ModelProto(), directory / "seen.onnx"
+    seen.CopyFrom(model)
+    del seen.graph.output[:]
+    for number, name in enumerate(names):
+        seen.graph.node.add(op_type="Identity", input=[name], output=[f"mnnprep/{number}"])
+        seen.graph.output.add(name=f"mnnprep/{number}")
+    copy.write_bytes(seen.SerializeToString())
+    session = open_session(str(copy), optimize=False, data_directory=str(source.parent))
+    return [dict(zip(names, OnnxNet.compute(session, case_inputs(case.file.path)), strict=True)) for case in cases]
