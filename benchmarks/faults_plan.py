@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import json
 import stat
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,6 +65,14 @@ PASS_ON = "import _tools\n_tools.mnnconvert(argv)"
 def instead_of(model: Path | str, option: str = "--modelFile") -> str:
     """The body of a wrapper that converts another file than it is given."""
     return f"argv[given({option!r})] = {str(model)!r}\n{PASS_ON}"
+
+
+def converts(model: str, frontend: str) -> bool:
+    """Whether the package's converter makes anything of a file."""
+    with tempfile.TemporaryDirectory() as directory:
+        arguments = ["MNNConvert", "-f", frontend, "--modelFile", model, "--MNNModel", "out.mnn", "--bizCode", "x"]
+        subprocess.run([sys.executable, "-c", f"import _tools\n_tools.mnnconvert({arguments})"], cwd=directory, capture_output=True, timeout=300)
+        return (Path(directory) / "out.mnn").exists()
 
 
 LIARS = {

@@ -53,6 +53,18 @@ def gives_dict() -> Any:
     return Apply(conv(), lambda y: {"logits": y, "probability": torch.softmax(y, 1)}), IMAGE
 
 
+class Heads(nn.Module):
+    """Gives a dictionary, also when it is scripted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv()
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.conv(image)
+        return {"map": features, "logits": features.mean((2, 3))}
+
+
 def gives_tuple() -> Any:
     return Apply(conv(), lambda y: (y, y.mean((2, 3)))), IMAGE
 

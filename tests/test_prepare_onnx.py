@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from command import call, environment, prepared, program
-from mnn_models import floats, node
+from mnn_models import floats, node, save
 from mnnprep.core.evidence import Verdict
 from mnnprep.core.files import sha256
 from real_models import fetch
@@ -197,3 +197,15 @@ class TestVerify:
         assert "PROVEN" in result.out
         assert program("report", ".", cwd=bundle).code == 0
         assert program("verify", ".", cwd=bundle).code == 0
+
+
+def test_a_node_that_takes_a_sequence_is_no_failure_of_ours(tmp_path: Path) -> None:
+    """No case holds a sequence, so that nothing is run alone; the verdict stands, and names the nodes together."""
+    nodes = [
+        helper.make_node("SequenceConstruct", ["x", "x"], ["s"]), helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=-1, new_axis=1),
+    ]  # fmt: skip
+    model = save(tmp_path / "m.onnx", nodes, [floats("x", 2, 3)], [floats("y", 2, 3, 2)])
+    result = call("prepare", model, "-o", tmp_path / "out", "--no-repair")
+    assert result.code in (NOT_PROVEN, REFUSED)
+    assert "internal error" not in result.err
+    assert (tmp_path / "out" / "manifest.json").is_file()

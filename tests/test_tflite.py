@@ -46,6 +46,13 @@ class TestSmallModels:
         assert manifest.artifact.sqnr_db == 30.0
         assert verify(tmp_path / "out").verdict is Verdict.PROVEN
 
+    @pytest.mark.parametrize("name", ["gelu", "gelu-tanh", "elu"])
+    def test_what_mnn_does_not_read_comes_by_onnx(self, models: Path, tmp_path: Path, name: str) -> None:
+        """MNN's TFLite frontend has neither; LiteRT's reference kernels lack ELU, tf2onnx GELU."""
+        assert name.partition("-")[0].upper() in scan_model(models / f"{name}.tflite").ops
+        manifest = prepare(Request(source=str(models / f"{name}.tflite")), tmp_path / "out")
+        assert [(a.method, a.verdict) for a in manifest.artifact.attempts] == [("copy", "refused"), ("onnx", "proven")]
+
     def test_fewer_bits_of_a_dequantized_model(self, models: Path, tmp_path: Path) -> None:
         """The converted model must reach the lower of the two; the artifact its own."""
         asked = make_precision(weight_bits=8, budget=20.0)

@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 import mnnprep
+import sources
 from command import ROOT, TESTS, call, checks_of, prepared
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.evidence import Check, Status, Verdict
@@ -282,6 +283,13 @@ class TestTorchScript:
         assert (manifest.verdict, manifest.artifact.method) == (Verdict.UNPROVEN, "copy")
         only(manifest, "artifact_compare", Status.PASSED)
         assert not torch.jit.load(bundle / "model.pt").training
+
+    def test_a_file_that_gives_a_dictionary(self, prepare: Prepare, tmp_path: Path) -> None:
+        """No exporter has a form for one; what is in it comes out by name, in order."""
+        torch.jit.script(sources.Heads()).save(str(tmp_path / "heads.pt"))
+        manifest, _ = prepare(tmp_path / "heads.pt", "--input", "image=float32[batch,1,8,8]", "--dim", "batch=1:4")
+        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "onnx-trace"), manifest.artifact.attempts
+        assert [o.source_name for o in manifest.signature.outputs] == ["map", "logits"]
 
 
 class TestFiles:

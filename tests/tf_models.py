@@ -213,6 +213,10 @@ def tflite_files(root: Path) -> None:
         return content
 
     (root / "float.tflite").write_bytes(convert())
+    for name, curve in (("gelu", lambda y: tf.nn.gelu(y)), ("gelu-tanh", lambda y: tf.nn.gelu(y, approximate=True)), ("elu", tf.nn.elu)):
+        curved = tf.function(lambda x, f=curve: tf.matmul(f(tf.reduce_mean(x, [1, 2]) @ kernel[0, 0] * 3), dense))
+        spec = tf.TensorSpec([1, 16, 16, 3], name="x")
+        (root / f"{name}.tflite").write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([curved.get_concrete_function(spec)]).convert())
     (root / "dynamic-range.tflite").write_bytes(convert(optimizations=[tf.lite.Optimize.DEFAULT]))
     samples = [[random.standard_normal((1, 16, 16, 3)).astype("float32")] for _ in range(8)]
     integer = {"optimizations": [tf.lite.Optimize.DEFAULT], "representative_dataset": lambda: samples}
