@@ -78,22 +78,25 @@ def ours(model: Path) -> bool:
     from mnnprep.core.request import Limits
     from mnnprep.core.signature import Signature
     from mnnprep.formats.plans import ARTIFACTS
+    from mnnprep.mnn import worker
     from mnnprep.mnn.convert import Converted, ConvertJob
     from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
-    from mnnprep.pipeline.attempt import CONVERT, MNN_PRELOAD, MNN_RUN
     from mnnprep.pipeline.workers import Workers
     from mnnprep.proof.judge import compare_run
 
     kind = ARTIFACTS["onnx"]
     with Workers(Limits()) as workers:
-        workers.warm(kind.preload), workers.warm(MNN_PRELOAD)
+        workers.warm(kind.preload), workers.warm(worker.PRELOAD)
         path = workers.directory("case") / "0.npz"
         save_arrays(path, {"inputs/x": np.load(model.with_suffix(".npy"))})
         case = CaseFile(index=0, origin="given", dims={}, file=file_ref(path))
         job = RunJob(model=str(model), cases=[case], signature=Signature(()), directory=str(workers.directory("run")))
         running = workers.submit(kind.preload, kind.run, job, Ran)
         converting = workers.submit(
-            MNN_PRELOAD, CONVERT, ConvertJob(model=str(model), frontend="ONNX", uuid_seed="0" * 64, directory=str(workers.directory("c"))), Converted
+            worker.PRELOAD,
+            worker.CONVERT,
+            ConvertJob(model=str(model), frontend="ONNX", uuid_seed="0" * 64, directory=str(workers.directory("c"))),
+            Converted,
         )
         converted = converting.result().value
         assert converted.file is not None
@@ -101,7 +104,7 @@ def ours(model: Path) -> bool:
             model=converted.file.path, cases=[case], input_names={"x": "x"}, output_names={"y": "y"}, layouts={"x": "NCHW"},
             directory=str(workers.directory("mnn")),
         )  # fmt: skip
-        ran = workers.run(MNN_PRELOAD, MNN_RUN, mnn_job, Ran)
+        ran = workers.run(worker.PRELOAD, worker.RUN, mnn_job, Ran)
         reference = running.result().value
         return compare_run("mnn_compare", [case], ran, Tolerance(), NARROWED_OUTPUTS, references=reference).status.value == "passed"
 

@@ -172,6 +172,9 @@ class Dft(nn.Module):
         return torch.stack([spectrum.real, spectrum.imag], -1)
 
 
+PLACES = torch.tensor([[0, 1, 1, 2, 3], [3, 3, 0, 1, 2]])
+
+
 def causal(size: int) -> Tensor:
     return torch.triu(torch.full((size, size), -torch.inf), 1)
 
@@ -278,4 +281,26 @@ SNIPPETS: dict[str, Callable[[], Net]] = {
         (r(3, 5), r(3, 5)),
     ),
     "max unpooling": lambda: (One(lambda m, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)), (r(1, 2, 6, 6),)),
+    "Conv1d and ReLU": lambda: (nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU()), (r(2, 2, 9),)),
+    "depthwise Conv1d": lambda: (nn.Sequential(nn.Conv1d(4, 4, 3, groups=4), nn.LeakyReLU()), (r(2, 4, 9),)),
+    "L1 norm": lambda: (One(lambda m, x: x.norm(1, dim=1)), (r(2, 5, 4),)),
+    "Mish, exported": lambda: (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Mish()), (r(1, 3, 8, 8),)),
+    "3-D average pooling": lambda: (nn.Sequential(nn.Conv3d(1, 2, 3), nn.AvgPool3d(2)), (r(2, 1, 8, 8, 8),)),
+    "global 3-D pooling": lambda: (nn.AdaptiveAvgPool3d(1), (r(2, 2, 4, 4, 4),)),
+    "dilated 1-D max pooling": lambda: (nn.Sequential(nn.Conv1d(2, 4, 3), nn.MaxPool1d(3, 1, dilation=2)), (r(2, 2, 20),)),
+    "isinf guard": lambda: (One(lambda m, x: torch.where(torch.isinf(1 / x), torch.zeros_like(x), x)), (r(2, 5).relu(),)),
+    "nan_to_num": lambda: (One(lambda m, x: torch.nan_to_num(x / x, 0.5)), (r(2, 5).relu(),)),
+    "scatter_reduce, amax": lambda: (One(lambda m, x: torch.zeros(2, 4).scatter_reduce(1, PLACES, x, "amax")), (r(2, 5),)),
+    "scatter_reduce, prod": lambda: (One(lambda m, x: torch.ones(2, 4).scatter_reduce(1, PLACES, x, "prod")), (r(2, 5),)),
+    "shifted integers": lambda: (One(lambda m, x: (x << 2) + (x >> 1)), (tokens(100, 2, 5),)),
+    "inverted bits": lambda: (One(lambda m, x: ~x & 15), (tokens(100, 2, 5),)),
+    "GELU between layers": lambda: (nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4)), (r(2, 6),)),
+    "filter in the frequency domain": lambda: (One(lambda m, x: torch.fft.irfft(torch.fft.rfft(x) * 0.5)), (r(2, 16),)),
+    "einsum of a diagonal": lambda: (One(lambda m, x: torch.einsum("bii->bi", x)), (r(2, 4, 4),)),
+    "bilinear form by einsum": lambda: (
+        Two(lambda m, x, y: torch.einsum("bi,ij,bj->b", x, m.w.weight, y), w=nn.Linear(5, 4)),
+        (r(3, 4), r(3, 5)),
+    ),
+    "transposed Conv3d": lambda: (nn.Sequential(nn.ConvTranspose3d(2, 3, 3, 2, 1, output_padding=1)), (r(1, 2, 4, 5, 6),)),
+    "bucketize": lambda: (One(lambda m, x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0]))), (r(2, 6),)),
 }

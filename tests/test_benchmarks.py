@@ -1,5 +1,7 @@
 """The benchmarks run, and the zoo's verdicts hold for one net of each kind."""
 
+import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,16 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 pytest.importorskip("torch")
 sys.path.append(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda p: p.stem)
+def test_what_a_benchmark_takes_from_mnnprep_is_there(path: Path) -> None:
+    """Imports inside functions too, which nothing else looks at."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnnprep"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), alias.name
 
 
 @pytest.mark.slow

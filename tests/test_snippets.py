@@ -1,4 +1,4 @@
-"""Nets as people write them in torch, from source to proven; about a third of them MNN refuses, crashes on or gets wrong as exported."""
+"""Nets as people write them in torch, from source to proven; about half of them MNN refuses, crashes on or gets wrong as exported."""
 
 from __future__ import annotations
 
@@ -38,8 +38,30 @@ NEEDS = {
     "isnan guard": "elementwise-written-out",
     "fake-quantized linear layer": "quantize-linear",
     "token ids above 2^30": "large-integers",
+    "Conv1d and ReLU": "conv1d-output",
+    "depthwise Conv1d": "conv1d-output",
+    "L1 norm": "reduce-axes",
+    "Mish, exported": "function-bodies",
+    "3-D average pooling": "pool-3d",
+    "global 3-D pooling": "pool-3d",
+    "dilated 1-D max pooling": "pool-dilations",
+    "isinf guard": "elementwise-written-out",
+    "nan_to_num": "elementwise-written-out",
+    "scatter_reduce, amax": "scatter-reduction",
+    "scatter_reduce, prod": "scatter-reduction",
+    "shifted integers": "elementwise-written-out",
+    "inverted bits": "elementwise-written-out",
+    "GELU between layers": "gelu-erf",
+    "filter in the frequency domain": "products-written-out",
+    "einsum of a diagonal": "einsum-forms",
+    "bilinear form by einsum": "einsum-forms",
+    "transposed Conv3d": "conv3d-forms",
+    "bucketize": "constant-folding",
 }
-EXPORTED = ("scatter_add", "index_put, accumulated", "index_add", "rfft", "bitwise masks", "antialiased bilinear")
+EXPORTED = (
+    "scatter_add", "index_put, accumulated", "index_add", "rfft", "bitwise masks", "antialiased bilinear", "L1 norm", "Mish, exported",
+    "scatter_reduce, amax", "scatter_reduce, prod", "shifted integers", "inverted bits", "filter in the frequency domain", "bucketize",
+)  # fmt: skip
 OPSETS = {  # where the first attempt is not the one that exports it
     "fold": 18, "grid_sample warp": 16, "grid_sample, bicubic": 16, "deformable offsets": 16, "attention with a bool mask": 14,
     "rotary attention": 14, "attention with a causal mask of -inf": 14, "transformer encoder layer": 14,

@@ -1,8 +1,9 @@
-"""Einsum with a repeated subscript, or with a number as the result of two operands.
+"""Einsum with a repeated subscript, with a number as the result of two operands, or of more than two operands.
 
-Measured with MNN 3.6.1: ``ii->i`` keeps both axes; ``i,i->`` is refused. Transposes, sums and batched products are right.
+Measured with MNN 3.6.1: ``ii->i`` keeps both axes; ``i,i->`` and three operands are refused. Transposes, sums and batched products are right.
 
-A diagonal is taken by Where and ReduceSum, an inner product by Mul and ReduceSum.  A diagonal has the same bits, a product is numerically equal.
+A diagonal is taken by Where and ReduceSum, an inner product by Mul and ReduceSum, and operands are contracted two by two from the left.
+A diagonal has the same bits, a product is numerically equal.
 """
 
 from __future__ import annotations
@@ -28,12 +29,23 @@ def find(reading: Reading) -> Iterator[Place]:
         if "->" not in equation:
             right = "".join(sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1))
         repeated = any(len(set(term)) < len(term) for term in terms)
-        if not repeated and not (len(terms) > 1 and not right):
+        several = len(terms) > 2
+        if not repeated and not several and not (len(terms) > 1 and not right):
             continue
         able = ("->" in equation or "." not in equation) and all(map(_able, equation.partition("->")[0].split(",")))
-        able = able and opset >= WHERE_SINCE and all(reading.dtype(value) in FLOATS and static(reading.dims(value)) for value in node.inputs)
+        able = (
+            able
+            and not (several and "." in equation)
+            and opset >= WHERE_SINCE
+            and all(reading.dtype(value) in FLOATS and static(reading.dims(value)) for value in node.inputs)
+        )
         equation = equation if "->" in equation else f"{left}->{right}"
-        yield Place(node=node, detail="a repeated subscript" if repeated else "an inner product", match=(opset, equation), repairable=able)
+        yield Place(
+            node=node,
+            detail="a repeated subscript" if repeated else "several operands" if several else "an inner product",
+            match=(opset, equation),
+            repairable=able,
+        )
 
 
 def _able(term: str) -> bool:
@@ -48,6 +60,10 @@ def apply(editor: Editor, place: Place) -> bool:
     left, _, right = equation.partition("->")
     pairs = [_without_diagonals(build, value, term) for value, term in zip(node.inputs, left.split(","), strict=True)]
     values, terms = [value for value, _ in pairs], [term for _, term in pairs]
+    while len(terms) > 2:
+        kept = "".join(letter for letter in dict.fromkeys(terms[0] + terms[1]) if letter in right + "".join(terms[2:]))
+        values[:2] = [build.op("Einsum", *values[:2], equation=f"{terms[0]},{terms[1]}->{kept}")]
+        terms[:2] = [kept]
     if len(terms) == 2 and terms[0] == terms[1] and not right:
         build.replace(build.reduce("ReduceSum", build.op("Mul", *values), None, keep=False))
     elif terms == [right]:

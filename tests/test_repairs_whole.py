@@ -1,0 +1,109 @@
+"""Repairs on whole models: none changes what a model computes, and none touches a file that needs nothing.
+
+The models: trained ones, the classic nets that ship inside onnx (their weights there are one number throughout, so that they are drawn
+anew), and, slow, the nets of the zoo.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from command import call, checks_of, prepared
+from mnnprep.bundle.manifest import Manifest, read_manifest
+from mnnprep.checking import supported_operators
+from mnnprep.core.evidence import Status, Verdict
+from mnnprep.core.files import load_arrays
+from mnnprep.core.running import case_inputs
+from mnnprep.formats.onnx.net import OnnxNet
+from mnnprep.rules.steps import RepairJob, repair
+from mnnprep.rules.table import all_rules
+from real_models import fetch
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+zoo = pytest.importorskip("zoo_models")
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+TRAINED = {
+    "mtcnn-pnet.onnx": [],
+    "mtcnn-rnet.onnx": ["--dim", "N=1:3"],
+    "mtcnn-onet.onnx": ["--dim", "N=1:3"],
+    "basic-pitch.onnx": ["--dim", "unk__749=1:2"],
+}
+SATURATED = ("light_resnet50", "light_shufflenet", "light_inception_v2")
+ROUNDING = 1e-3  # of the largest value: the least tolerance of a comparison has five times less, for one case
+
+
+def hold(bundle: Path, manifest: Manifest, scratch: Path) -> list[str]:
+    """Apply every rule to the bundle's artifact, which was made without; the rules that changed it, having changed no output of any case."""
+    scratch.mkdir()
+    model = bundle / manifest.artifact.files[0].path
+    job = RepairJob(model=str(model), directory=str(scratch), rules=all_rules(), supported=sorted(supported_operators()["ONNX"]))
+    done = repair(job)
+    assert bool(done.files) == bool(done.fired)
+    if done.files:
+        net = OnnxNet(done.files[0].path)
+        for case in manifest.cases:
+            expected = {n.removeprefix("outputs/"): a for n, a in load_arrays(bundle / case.path).items() if n.startswith("outputs/")}
+            found = net.run(case_inputs(str(bundle / case.path)))
+            for name, array in expected.items():
+                largest = np.abs(array[np.isfinite(array)]).max(initial=0) if array.dtype.kind == "f" else 0
+                np.testing.assert_allclose(found[name], array, rtol=0, atol=ROUNDING * largest, err_msg=f"{name} by {[f.rule for f in done.fired]}")
+    return [fired.rule for fired in done.fired]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_models(tmp_path: Path, name: str) -> None:
+    manifest = prepared(fetch(name), tmp_path / "out", *TRAINED[name], "--no-repair")
+    hold(tmp_path / "out", manifest, tmp_path / "repaired")
+
+
+def drawn(path: Path, target: Path) -> Path:
+    """The net at *path* with the weights that ConstantOfShape fills drawn at random, each by the number of values that go into one."""
+    model, rng = onnx.load(path), np.random.default_rng(0)
+    shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "ConstantOfShape" or node.input[0] not in shapes:
+            nodes.append(node)
+            continue
+        shape = tuple(shapes[node.input[0]].tolist())
+        spread = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1
+        weight = rng.standard_normal(shape) * spread if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)  # of a batch norm: variances too
+        model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), node.output[0]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.ir_version = max(model.ir_version, 4)  # before, an initializer had to be an input as well
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(p.stem for p in LIGHT.glob("*.onnx")))
+def test_classic_nets(tmp_path: Path, name: str) -> None:
+    """With weights that mean something MNN computes them right (three saturate their softmax, which proves little); as they ship
+    all their outputs are one number, and nothing is proven."""
+    manifest = prepared(drawn(LIGHT / f"{name}.onnx", tmp_path / "net.onnx"), tmp_path / "out", "--no-repair")
+    hold(tmp_path / "out", manifest, tmp_path / "repaired")
+    again = prepared(tmp_path / "net.onnx", tmp_path / "again")
+    assert [c.status for name in ("artifact_compare", "mnn_compare") for c in checks_of(again, name)] == [Status.PASSED] * 2
+    assert again.verdict is (Verdict.UNPROVEN if name in SATURATED else Verdict.PROVEN)
+    assert call("prepare", LIGHT / f"{name}.onnx", "-o", tmp_path / "as-shipped").code != 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [entry.name for entry in zoo.ZOO])
+def test_the_zoo(tmp_path: Path, name: str) -> None:
+    """What is proven without repairs computes the same with all of them."""
+    entry = next(e for e in zoo.ZOO if e.name == name)
+    options = [part for kind in ("inputs", "dims", "ranges") for text in getattr(entry, kind) for part in (f"--{kind[:-1]}", text)]
+    call("prepare", f"{zoo.__file__}:{name}", "-o", tmp_path / "out", "--no-repair", "--to", "onnx", *options)
+    manifest = read_manifest(tmp_path / "out")
+    if manifest.verdict is not Verdict.PROVEN:
+        pytest.skip(f"not proven without repairs: {manifest.artifact.attempts[0].reason[:200]}")
+    hold(tmp_path / "out", manifest, tmp_path / "repaired")
