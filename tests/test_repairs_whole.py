@@ -99,11 +99,13 @@ def test_classic_nets(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [entry.name for entry in zoo.ZOO])
 def test_the_zoo(tmp_path: Path, name: str) -> None:
-    """What is proven without repairs computes the same with all of them."""
+    """An export that computes what the source does still does so with every repair that finds something in it."""
     entry = next(e for e in zoo.ZOO if e.name == name)
     options = [part for kind in ("inputs", "dims", "ranges") for text in getattr(entry, kind) for part in (f"--{kind[:-1]}", text)]
-    call("prepare", f"{zoo.__file__}:{name}", "-o", tmp_path / "out", "--no-repair", "--to", "onnx", *options)
+    result = call("prepare", f"{zoo.__file__}:{name}", "-o", tmp_path / "out", "--no-repair", "--to", "onnx", *options)
+    if not (tmp_path / "out" / "manifest.json").is_file():
+        pytest.skip(f"nothing is exported: {result.err[-300:]}")
     manifest = read_manifest(tmp_path / "out")
-    if manifest.verdict is not Verdict.PROVEN:
-        pytest.skip(f"not proven without repairs: {manifest.artifact.attempts[0].reason[:200]}")
+    if [c.status for c in checks_of(manifest, "artifact_compare")] != [Status.PASSED]:
+        pytest.skip(f"the export is not right: {manifest.artifact.attempts[-1].reason[:200]}")
     hold(tmp_path / "out", manifest, tmp_path / "repaired")
