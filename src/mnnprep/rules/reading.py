@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mnnprep.deps import require
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 
 Array = npt.NDArray[Any]
 Dims = tuple[int | str | None, ...]
 
-STANDARD_DOMAINS = ("", "ai.onnx")
 IDENTITIES = 8  # how many Identity nodes may stand between a constant and its use
 # Operators whose output has the rank of their first input.
 LIKE_THE_FIRST = frozenset({"BatchNormalization", "Concat", "CumSum", "LayerNormalization", "Pad", "Slice", "Split", "Trilu"})

@@ -10,10 +10,11 @@ import msgspec
 from mnnprep.core.files import FileRef
 from mnnprep.deps import require
 from mnnprep.errors import UsageError
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.formats.onnx.steps import save
 from mnnprep.isolate.server import doing
 from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import STANDARD_DOMAINS, Reading, label, scopes, source_line
+from mnnprep.rules.reading import Reading, label, scopes, source_line
 from mnnprep.rules.rule import Place, Rule, Severity
 from mnnprep.rules.table import RULES, all_rules, always_rules
 

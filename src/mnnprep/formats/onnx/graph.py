@@ -12,6 +12,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.deps import require
 
+STANDARD_DOMAINS = ("", "ai.onnx")
 # Operators whose first output depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "Size"})
 # Index-preserving steps between a graph input and the Gather that looks it up.
@@ -49,7 +50,7 @@ def label(node: Any) -> str:
 
 def opset_of(model: Any) -> int:
     """The version of the default operator set, as the file says."""
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    return next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
 
 
 def form(model: Any) -> str:

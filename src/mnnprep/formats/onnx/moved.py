@@ -44,7 +44,7 @@ def take_out(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     rest = []
     for node in model.graph.node:
         moved = None
-        if node.op_type in MOVING and node.domain in ("", "ai.onnx") and not outputs & set(node.output):
+        if node.op_type in MOVING and node.domain in graphs.STANDARD_DOMAINS and not outputs & set(node.output):
             moved = _move(node, known, constant)
         if moved is None:
             rest.append(node)

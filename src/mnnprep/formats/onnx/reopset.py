@@ -12,10 +12,9 @@ from typing import Any
 
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.graph import all_nodes, label, opset_of, subgraphs
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS, all_nodes, label, opset_of, subgraphs
 
 SEEN = 1024  # bytes: tensors up to this size are shown to the converter, which makes attributes of axes and bounds
-STANDARD = ("", "ai.onnx")
 
 
 def at_opset(model: Any, opset: int) -> Any:
@@ -54,7 +53,9 @@ def _refuse_unlike_bodies(onnx: Any, model: Any, opset: int) -> None:
     """The converter changes no node of a body: all of them must be the same operators at both opsets."""
     have = opset_of(model)
     bodies = [body for node in model.graph.node for body in subgraphs(node)]
-    unlike = [label(n) for body in bodies for n in all_nodes(body) if n.domain in STANDARD and _since(onnx, n, have) != _since(onnx, n, opset)]
+    unlike = [
+        label(n) for body in bodies for n in all_nodes(body) if n.domain in STANDARD_DOMAINS and _since(onnx, n, have) != _since(onnx, n, opset)
+    ]
     if unlike:
         raise _refused(opset, seen=f"in the bodies of control flow: {', '.join(unlike[:5])}" + (f" and {len(unlike) - 5} more" if unlike[5:] else ""))
 
@@ -68,31 +69,22 @@ def _since(onnx: Any, node: Any, opset: int) -> int:
 
 
 def _without_weights(onnx: Any, model: Any) -> tuple[Any, dict[str, Any]]:
-    """A copy whose larger initializers are inputs, and all initializers by name."""
+    """A copy whose larger initializers, which may be gigabytes, are inputs; and all initializers by name."""
     bare = onnx.ModelProto()
-    bare.CopyFrom(_head(onnx, model))
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _set(bare, field, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _set(bare.graph, field, value)
     kept = {t.name: t for t in model.graph.initializer}
     given = {i.name for i in bare.graph.input}
     for tensor in kept.values():
-        if tensor.external_data or tensor.ByteSize() > SEEN:
-            if tensor.name not in given:
-                bare.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        else:
+        if not tensor.external_data and tensor.ByteSize() <= SEEN:
             bare.graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in given:
+            bare.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return bare, kept
-
-
-def _head(onnx: Any, model: Any) -> Any:
-    """*model* without its initializers, which may be gigabytes: only the rest is copied."""
-    head, graph = onnx.ModelProto(), onnx.GraphProto()
-    for field, value in model.ListFields():
-        if field.name != "graph":
-            _set(head, field, value)
-    for field, value in model.graph.ListFields():
-        if field.name != "initializer":
-            _set(graph, field, value)
-    head.graph.CopyFrom(graph)
-    return head
 
 
 def _set(message: Any, field: Any, value: Any) -> None:
@@ -120,8 +112,8 @@ def _restore(made: Any, model: Any, kept: dict[str, Any]) -> None:
     for ours, theirs in ((made.graph.input, model.graph.input), (made.graph.output, model.graph.output)):
         del ours[:]
         ours.extend(theirs)
-    versions = {e.domain: e.version for e in made.opset_import if e.domain in STANDARD}
-    others = {e.domain: e.version for e in model.opset_import if e.domain not in STANDARD}
+    versions = {e.domain: e.version for e in made.opset_import if e.domain in STANDARD_DOMAINS}
+    others = {e.domain: e.version for e in model.opset_import if e.domain not in STANDARD_DOMAINS}
     del made.opset_import[:]
     for domain, version in (versions | others).items():
         made.opset_import.add(domain=domain, version=version)
@@ -144,6 +136,6 @@ def _read_back(onnx: Any, model: Any, made: Any, opset: int) -> None:
     known = {t.name for t in made.graph.initializer} | {i.name for i in made.graph.input} | {""}
     known.update(name for node in made.graph.node for name in node.output)
     lost = [label(node) for node in made.graph.node if not known.issuperset(node.input)] + [o.name for o in made.graph.output if o.name not in known]
-    absent = [label(n) for n in all_nodes(made.graph) if n.domain in STANDARD and not _since(onnx, n, opset)]
+    absent = [label(n) for n in all_nodes(made.graph) if n.domain in STANDARD_DOMAINS and not _since(onnx, n, opset)]
     if lost or absent:
         raise _refused(opset, seen=f"after the conversion: {', '.join((lost or absent)[:5])}" + (" take what nothing gives" if lost else ""))

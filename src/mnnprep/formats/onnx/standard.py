@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 
 from mnnprep.core.evidence import Check, not_run, passed
-from mnnprep.core.files import Arrays
+from mnnprep.core.files import load_arrays
 from mnnprep.core.messages import CaseFile
-from mnnprep.core.running import case_inputs
-from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
-from mnnprep.formats.onnx.net import OnnxNet, open_session
+from mnnprep.formats.onnx.probe import ProbeJob, probe
 
 WHOLE = 1e-4  # of a size: what the rounding of a float32 scale may make of a whole one
 
@@ -39,7 +37,9 @@ def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -
         return []
     apart = [graph.label(node) for node in inner]
     if top:
-        values = _values(model, source, cases, directory, sorted({name for node in top for name in _needed(node)}))
+        names = sorted({name for node in top for name in _needed(node)})
+        probed = probe(ProbeJob(model=str(source), values=names, cases=cases, directory=str(directory)))
+        values = [load_arrays(file.path) for file in probed.values.values()]
         apart += [graph.label(node) for node in top if any(FORMS[node.op_type](node, *(arrays[n] for n in _needed(node))) for arrays in values)]
     if not apart:
         return [passed("standard", numbers={"nodes": len(top)})]
@@ -49,7 +49,7 @@ def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -
 
 
 def _suspect(node: Any) -> bool:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in graph.STANDARD_DOMAINS:
         return False
     if node.op_type == "Resize":
         mode = next((a.s for a in node.attribute if a.name == "coordinate_transformation_mode"), b"")
@@ -79,17 +79,3 @@ def _other_shape(node: Any, pooled: Any, asked: Any) -> bool:
 
 
 FORMS: dict[str, Callable[[Any, Any, Any], bool]] = {"Resize": _fraction, "MaxUnpool": _other_shape}
-
-
-def _values(model: Any, source: Path, cases: list[CaseFile], directory: Path, names: list[str]) -> list[Arrays]:
-    """The values of these *names* in every case."""
-    onnx = require("onnx")
-    seen, copy = onnx.ModelProto(), directory / "seen.onnx"
-    seen.CopyFrom(model)
-    del seen.graph.output[:]
-    for number, name in enumerate(names):
-        seen.graph.node.add(op_type="Identity", input=[name], output=[f"mnnprep/{number}"])
-        seen.graph.output.add(name=f"mnnprep/{number}")
-    copy.write_bytes(seen.SerializeToString())
-    session = open_session(str(copy), optimize=False, data_directory=str(source.parent))
-    return [dict(zip(names, OnnxNet.compute(session, case_inputs(case.file.path)), strict=True)) for case in cases]

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from mnnprep.deps import require
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import STANDARD_DOMAINS, Array, Reading, bodies, scopes, tensor
+from mnnprep.rules.reading import Array, Reading, bodies, scopes, tensor
 from mnnprep.rules.rule import Place, Rewrite, Rule
 
 NAME = "constant-folding"

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 from mnnprep.deps import require
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import STANDARD_DOMAINS, Reading
+from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule
 from mnnprep.rules.splicing import schema_body, splice
 

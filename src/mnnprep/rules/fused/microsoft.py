@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.fused import attention
 from mnnprep.rules.fused.bodies import BODIES, Body
 from mnnprep.rules.fused.packed import unpacked
-from mnnprep.rules.reading import STANDARD_DOMAINS, Reading
+from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule
 from mnnprep.rules.splicing import write_out
 

@@ -5,7 +5,8 @@ Measured with MNN 3.6.1: the domain is not looked at, and the node converts as t
 
 from __future__ import annotations
 
-from mnnprep.rules.reading import STANDARD_DOMAINS, Reading
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rule
 
 # Of these domains the operators that share a name with a standard one compute the same.

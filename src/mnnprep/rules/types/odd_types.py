@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mnnprep.rules.reading import STANDARD_DOMAINS, Reading
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rule
 
 NEVER = ("STRING", "COMPLEX")
