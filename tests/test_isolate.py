@@ -19,7 +19,8 @@ import boundary_steps
 import mnnprep
 from boundary_steps import Answer, Job
 from mnnprep.errors import InternalError, RefusedError, UsageError
-from mnnprep.isolate.host import WORKER_ENVIRONMENT, Host, InProcess, StepFailed, internal
+from mnnprep.isolate.host import Host, InProcess, StepFailed, internal
+from mnnprep.isolate.launch import WORKER_ENVIRONMENT
 from mnnprep.isolate.server import job_type, resolve, run_step
 
 STEPS = "mnnprep.boundary_steps:"

@@ -264,7 +264,7 @@ class TestRealModels:
 
 @pytest.mark.parametrize("text", ["import tensorflow as tf", "from keras import layers", "import torch, keras", "x = 1"])
 def test_a_factorys_framework_is_read_from_its_imports(tmp_path: Path, text: str) -> None:
-    from mnnprep.pipeline.resolve import factory_kind
+    from mnnprep.formats.factory import factory_kind
 
     (tmp_path / "net.py").write_text(text)
     expected = "torch-factory" if "torch" in text or text == "x = 1" else "tf-factory"

@@ -62,6 +62,11 @@ def command(
     mnnprep prepare model.onnx -o out
     mnnprep prepare net.py:build --weights net.safetensors --input 'x=float32[batch,3,224,224]' --dim batch=1:8 -o out
     """
+    from mnnprep.formats.plans import likely_preload
+    from mnnprep.isolate.launch import ahead
+
+    ahead(likely_preload(source))  # before the imports below, which take half a second
+
     from pathlib import Path
 
     from mnnprep.core.metrics import make_metrics

@@ -14,7 +14,8 @@ import msgspec
 from mnnprep.conformance.messages import Checked, ChecksJob, Collected, CollectJob, ConformanceCase, Judged, OracleJob, Outcome, Status, Variant
 from mnnprep.core.files import sha256
 from mnnprep.formats.onnx.scan import operators_in
-from mnnprep.isolate.host import DIRTY_MEMORY, Host, StepFailed
+from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.launch import DIRTY_MEMORY
 from mnnprep.mnn import worker
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.frontends import Frontends, FrontendsJob

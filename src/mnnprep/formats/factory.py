@@ -6,11 +6,36 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from mnnprep.errors import UsageError
+
+
+def looks_like_factory(text: str) -> bool:
+    """Whether *text* is ``file.py:callable`` or ``package.module:callable`` and no existing path."""
+    place, colon, name = text.rpartition(":")
+    return bool(colon) and bool(place) and not os.path.exists(text) and all(part.isidentifier() for part in name.split("."))
+
+
+def factory_kind(place: str, search: list[str]) -> str:
+    """The kind of a factory by what its file imports, read and not run: TensorFlow or Keras, and no torch, or else PyTorch."""
+    if place.endswith(".py"):
+        path = Path(place)
+    else:
+        stem = place.replace(".", "/")
+        found = [p for root in search for p in (Path(root, f"{stem}.py"), Path(root, stem, "__init__.py")) if p.is_file()]
+        path = found[0] if found else Path()
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return "torch-factory"
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    tops = {name.partition(".")[0] for name in names}
+    return "tf-factory" if tops & {"tensorflow", "keras", "tf_keras"} and "torch" not in tops else "torch-factory"
 
 
 def find_factory(target: str) -> Any:

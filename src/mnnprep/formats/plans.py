@@ -5,10 +5,13 @@ Strings and numbers only; the steps run in workers, which import what they need.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mnnprep.errors import UsageError
+from mnnprep.formats.factory import factory_kind, looks_like_factory
+from mnnprep.formats.table import FORMATS
 from mnnprep.mnn.worker import PRELOAD as MNN_PRELOAD
 
 
@@ -215,3 +218,11 @@ PLANS: dict[str, Plan] = {
 def plan_of(kind: str) -> Plan:
     """The plan for a kind of source (KeyError for one that is not prepared)."""
     return PLANS[kind]
+
+
+def likely_preload(source: str) -> tuple[str, ...]:
+    """What the worker of *source* will import, to judge by its name alone (a factory: by its file's imports); empty where that says nothing."""
+    if looks_like_factory(source):
+        return plan_of(factory_kind(source.rpartition(":")[0], [os.getcwd()])).preload
+    kinds = [row.kind for row in FORMATS if row.kind in PLANS and row.suffixes and source.endswith(row.suffixes)]
+    return plan_of(kinds[0]).preload if kinds else ()

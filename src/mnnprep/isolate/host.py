@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,42 +24,15 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import psutil
 
-import mnnprep
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.errors import InternalError, MnnprepError, from_dict
+from mnnprep.isolate.launch import launch
 from mnnprep.isolate.server import resolve
 
 T = TypeVar("T")
 
-# The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHON* variable but ours
-# (which is why it is not isolated mode: that would not see those of WORKER_ENVIRONMENT either).
-_BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); from mnnprep.isolate.server import main; main(sys.argv[2:])"
 _LAST_LINES = 12
 WATCH_SECONDS = 0.05
-
-# One thread everywhere: the same bytes on any number of cores; and nobody calls home.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-    "TF_ENABLE_ONEDNN_OPTS": "0",  # its kernels sum in an order that depends on the machine
-    "KERAS_BACKEND": "tensorflow",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # glibc: keep what a net frees, its next layer wants it again; without
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),  # these a quarter of a run's CPU time went into mapping pages
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "HF_HUB_OFFLINE": "1",
-    "DO_NOT_TRACK": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-}
-
-# glibc fills what it gives with 0x3f and what it takes back with 0xc0, so that memory nobody set is 0.75 or -6.0 in float32 and large in int32:
-# a result that depends on it is seen, whatever the memory would have held by chance.
-DIRTY_MEMORY = {"MALLOC_PERTURB_": "192", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}  # small blocks would come from a cache as they are
 
 
 class StepFailed(Exception):
@@ -109,13 +81,7 @@ class Host:
         self._scratch = scratch
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
-        root = str(Path(mnnprep.__file__).parent.parent)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        variables = inherited | WORKER_ENVIRONMENT | {"TMPDIR": str(scratch)} | dict(environment or {})
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", *(["-s"] if sys.flags.no_user_site else []), "-c", _BOOT, root, *preload],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables,
-        )  # fmt: skip
+        self._process = launch(preload, environment or {})
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -19,6 +19,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -109,6 +110,7 @@ def _enter(job: dict[str, Any]) -> None:
     """Make a job's directory this process's own, and its log the place of all output."""
     global _doing_path
     directory = Path(job["directory"])
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory.parent)  # the run's scratch
     os.chdir(directory)
     log = os.open(directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)

@@ -18,12 +18,13 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError
+from mnnprep.formats.factory import looks_like_factory
 from mnnprep.formats.plans import Plan, plan_of
 from mnnprep.formats.table import FACTORIES
 from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.prepare import refusal
-from mnnprep.pipeline.resolve import looks_like_factory, resolve
+from mnnprep.pipeline.resolve import resolve
 from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.machinery
 import importlib.util
@@ -17,16 +16,11 @@ from mnnprep.core.messages import Source
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import plans, sniff
+from mnnprep.formats.factory import factory_kind, looks_like_factory
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
 from mnnprep.formats.torch_files import pickle_globals
-
-
-def looks_like_factory(text: str) -> bool:
-    """Whether *text* is ``file.py:callable`` or ``package.module:callable`` and no existing path."""
-    place, colon, name = text.rpartition(":")
-    return bool(colon) and bool(place) and not os.path.exists(text) and all(part.isidentifier() for part in name.split("."))
 
 
 def resolve(request: Request) -> Source:
@@ -81,24 +75,6 @@ def _factory(request: Request) -> Source:
         search_path=search,
         trust=request.trust,
     )
-
-
-def factory_kind(place: str, search: list[str]) -> str:
-    """The kind of a factory by what its file imports, read and not run: TensorFlow or Keras, and no torch, or else PyTorch."""
-    if place.endswith(".py"):
-        path = Path(place)
-    else:
-        stem = place.replace(".", "/")
-        found = [p for root in search for p in (Path(root, f"{stem}.py"), Path(root, stem, "__init__.py")) if p.is_file()]
-        path = found[0] if found else Path()
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return "torch-factory"
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-    tops = {name.partition(".")[0] for name in names}
-    return "tf-factory" if tops & {"tensorflow", "keras", "tf_keras"} and "torch" not in tops else "torch-factory"
 
 
 def _top_level_exists(name: str, search: list[str]) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from mnnprep.core.request import Limits
-from mnnprep.isolate.host import DIRTY_MEMORY, Host, InProcess, Reply, StepFailed
+from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
+from mnnprep.isolate.launch import DIRTY_MEMORY
 from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
 
