@@ -19,7 +19,7 @@ from mnnprep.isolate.launch import DIRTY_MEMORY
 from mnnprep.mnn import worker
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
-from mnnprep.pipeline.attempt import REPAIR
+from mnnprep.pipeline.making import REPAIR
 from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import applicable
 

@@ -116,6 +116,7 @@ class Host:
         (directory / "job.json").write_bytes(msgspec.json.encode(job))
         pending = _Pending(step, directory, reply, timeout, memory)
         line = {"id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here}
+        gone = False
         with self._lock:
             self._pending[directory.name] = pending
             try:
@@ -123,7 +124,9 @@ class Host:
                 self._process.stdin.write(json.dumps(line).encode() + b"\n")
                 self._process.stdin.flush()
             except (OSError, ValueError):
-                self._end_all()
+                gone = True
+        if gone:
+            self._end_all()
         if here:
             threading.Thread(target=self._watch, args=(pending,), daemon=True).start()
         return pending.future
@@ -154,18 +157,19 @@ class Host:
                 pending = self._pending.pop(fate["id"])
             _settle(pending, fate)
         self._process.wait()
-        with self._lock:
-            self._end_all()
+        self._end_all()
 
     def _end_all(self) -> None:
-        """The worker is gone: so are its jobs, by its own limit or signal."""
+        """The worker is gone: so are its jobs, by its own limit or signal. What waits for them may submit others, so no lock is held then."""
         code = self._process.poll() or 0
-        for pending in self._pending.values():
+        with self._lock:
+            pendings = list(self._pending.values())
+            self._pending.clear()
+        for pending in pendings:
             if pending.limit or code < 0:
                 _settle(pending, {"exit": 1, "signal": max(-code, 0), "limit": pending.limit})
             elif not pending.future.done():
                 pending.future.set_exception(StepFailed("crash", f"the worker for {pending.step} ended before it answered"))
-        self._pending.clear()
 
 
 class InProcess:

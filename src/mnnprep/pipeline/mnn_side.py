@@ -1,8 +1,7 @@
-"""The half of an attempt that is MNN's: convert the artifact, run it, compare; and what the converter stumbles over."""
+"""The half of an attempt that is MNN's: how the conversion went, run the outcome, compare; and what the converter stumbles over."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -10,15 +9,14 @@ import msgspec
 
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, failed, not_run, passed
-from mnnprep.core.files import FileRef
 from mnnprep.core.messages import CaseFile, Survey
-from mnnprep.core.request import Precision
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn import worker
-from mnnprep.mnn.convert import Converted, ConvertJob
+from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
 from mnnprep.pipeline.culprit import named, shown, smallest_part
+from mnnprep.pipeline.making import Maker
 from mnnprep.pipeline.tried import Tried, describe, why_not
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
@@ -28,15 +26,13 @@ Tell = Callable[[str], None]
 
 
 class MnnSide:
-    """Converts and runs artifacts of one survey."""
+    """Runs converted artifacts on one survey's cases."""
 
-    def __init__(self, workers: Workers, survey: Survey, *, mnnconvert: str, precision: Precision, static: bool, tell: Tell) -> None:
+    def __init__(self, workers: Workers, survey: Survey, maker: Maker) -> None:
         self.workers = workers
         self.survey = survey
-        self.mnnconvert = mnnconvert
-        self.precision = precision
-        self.static = static
-        self.tell = tell
+        self.maker = maker
+        self.precision = maker.precision
 
     def checks(self, tried: Tried, converting: Future[Reply[Converted]]) -> Check | None:
         converted = self._conversion(tried, converting)
@@ -51,7 +47,7 @@ class MnnSide:
         if inputs.problem or outputs.problem:
             tried.checks.append(failed("mnn_compare", inputs.problem or outputs.problem))
             return None
-        self.tell("running it in MNN, twice")
+        self.maker.tell("running it in MNN, twice")
         check = self._run_mnn(tried, converted.file.path)
         if check is None:
             return None
@@ -127,7 +123,7 @@ class MnnSide:
             tried.checks.append(not_run("mnn_convert", reason))
             return None
         if not converted.ok:
-            nodes = named(self.workers, tried.kind, tried.model, converted, self.mnnconvert, worker.PRELOAD)
+            nodes = named(self.workers, tried.kind, tried.model, converted, self.maker.mnnconvert, worker.PRELOAD)
             tried.stumble = "" if nodes or converted.refused_ops else converted.reason
             where = f" (nodes: {', '.join(nodes)})" if nodes else ""
             tried.checks.append(failed("mnn_convert", converted.reason + where, subject=nodes[0] if nodes else ", ".join(converted.refused_ops)))
@@ -141,7 +137,7 @@ class MnnSide:
         """Where MNN's converter crashed or failed without naming a node: find the smallest part of the artifact that makes it do so."""
         if not tried.stumble:
             return
-        self.tell(f"looking for what MNN's converter stumbles over ({tried.attempt.method})")
+        self.maker.tell(f"looking for what MNN's converter stumbles over ({tried.attempt.method})")
         found = smallest_part(self.workers, tried.kind, tried.model, lambda part: self._stumble(tried, part) == tried.stumble)
         if part := ", ".join(shown(found)):
             tried.checks = [
@@ -153,24 +149,6 @@ class MnnSide:
     def _stumble(self, tried: Tried, model: str) -> str:
         """Why MNN does not convert *model*, empty if it does."""
         try:
-            return self.convert(tried, model).result().value.reason
+            return self.maker.convert(tried, model).result().value.reason
         except StepFailed as failure:
             return failure.reason
-
-    def convert(self, tried: Tried, model: str = "") -> Future[Reply[Converted]]:
-        """Convert the artifact, or a part of it."""
-        assert tried.exported is not None
-        job = ConvertJob(
-            model=model or tried.model, frontend=tried.kind.frontend, uuid_seed=_seed(tried.exported.files),
-            directory=str(self.workers.directory("convert")),
-            extra_model="" if model else tried.second_file, converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16,
-            weight_bits=self.precision.weight_bits, static=self.static,
-        )  # fmt: skip
-        return self.workers.submit(worker.PRELOAD, worker.CONVERT, job, Converted)
-
-
-def _seed(files: list[FileRef]) -> str:
-    """What the converted model's id is made from: the artifact's hash, or that of all its files' hashes."""
-    if len(files) == 1:
-        return files[0].sha256
-    return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()

@@ -8,11 +8,11 @@ from mnnprep.core.evidence import Check, Status
 from mnnprep.core.messages import Survey
 from mnnprep.core.request import Request
 from mnnprep.isolate.host import StepFailed
-from mnnprep.pipeline.attempt import Tell
 from mnnprep.pipeline.bisect import SHARE_FOR_VALUES, sentence
 from mnnprep.pipeline.bisecting.finding import Finding, Subject
 from mnnprep.pipeline.bisecting.lab import Failure, Lab, OutOfConversions, Piece
 from mnnprep.pipeline.bisecting.search import Search, failing_as, wrong_outputs
+from mnnprep.pipeline.making import Tell
 from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
 

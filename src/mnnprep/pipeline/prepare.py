@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS, LIVE_MODULE, Attempt, Plan, plan_of
 from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.mnn import worker
-from mnnprep.pipeline.attempt import Judge, start_export
+from mnnprep.pipeline.attempt import Judge
 from mnnprep.pipeline.baked import name_baked
+from mnnprep.pipeline.making import Maker, start_export
 from mnnprep.pipeline.naming import name_wrong
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
@@ -90,35 +92,28 @@ def prepare_source(
         surveying = workers.submit(
             plan.preload, plan.survey, SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))), Survey
         )
-        first_export = start_export(workers, plan, source, request.wants, attempts[0], request.tflite_precision)
+        maker = Maker(workers, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static, repairs=request.repairs)
+        export = start_export(workers, plan, source, request.wants, attempts[0], request.tflite_precision)
+        either: list[Future[Any]] = [surveying, export]
+        wait(either, return_when=FIRST_COMPLETED)
+        made = None if surveying.done() else maker.make(attempts[0], export)  # its conversion need not wait for the survey
         try:
             survey = surveying.result().value
         except StepFailed as failure:
             raise refusal(failure) from failure
         _require_one_size(request, survey)
-        judge = Judge(
-            workers,
-            survey,
-            source,
-            private=private,
-            mnnconvert=request.mnnconvert,
-            tell=tell,
-            precision=request.precision,
-            static=request.static,
-            metrics=request.metrics,
-            repairs=request.repairs,
-        )
+        judge = Judge(workers, survey, source, maker, private=private, weights_in_file=plan.weights_in_file, metrics=request.metrics)
         history: list[Tried] = []
-        for number, attempt in enumerate(attempts):
+        for attempt in attempts:
             if skip(attempt, request, survey, history):
                 continue
-            tell(f"attempt {len(history) + 1}: {attempt.method}" + (f" from opset {attempt.opset}" if attempt.opset else ""))
-            export = first_export if number == 0 else start_export(workers, plan, source, request.wants, attempt, request.tflite_precision)
-            history.append(judge.judge(attempt, export, weights_in_file=plan.weights_in_file))
+            if history:
+                export, made = start_export(workers, plan, source, request.wants, attempt, request.tflite_precision), None
+            history.append(judge.judge(made or maker.make(attempt, export)))
             name_baked(workers, plan, source, request.wants, survey, history[-1])
             tell(outcome(history[-1]))
             if history[-1].repairable() and not hopeless(survey):
-                repaired = judge.repair(history[-1], weights_in_file=plan.weights_in_file)
+                repaired = judge.repair(history[-1])
                 if repaired is not None:
                     history.append(repaired)
                     tell(outcome(repaired))

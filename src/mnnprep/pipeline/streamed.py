@@ -21,9 +21,10 @@ from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.plans import STREAM_ATTACH, STREAM_COMPARE, STREAM_EXPORT, STREAM_PRELOAD, STREAMED, ArtifactFormat, Attempt, Plan
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling, Skeleton
 from mnnprep.isolate.host import Reply, StepFailed, internal
-from mnnprep.pipeline.attempt import REPAIR, RULES_PRELOAD, Judge, Tell
+from mnnprep.pipeline.attempt import Judge, weigh
+from mnnprep.pipeline.making import REPAIR, RULES_PRELOAD, Maker, Tell
 from mnnprep.pipeline.record import write_bundle
-from mnnprep.pipeline.tried import Tried, describe, why_not
+from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
 from mnnprep.rules.steps import Fired, Repaired, RepairJob
 from mnnprep.rules.table import always_rules
@@ -147,13 +148,13 @@ def _proven(
                 raise failure.error from failure
             unfit = f"the reference run {failure.reason}"
         else:
-            judge = StreamedJudge(
-                workers, survey, source, private=private, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision,
-                static=request.static, metrics=request.metrics, repairs=request.repairs,
-            )  # fmt: skip
+            maker = StreamedMaker(
+                workers, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static, repairs=request.repairs
+            )
+            judge = StreamedJudge(workers, survey, source, maker, private=private, weights_in_file=False, metrics=request.metrics)
             judge.filling = filling
-            tried = judge.judge(attempt, _done(exported), weights_in_file=False)
-            return survey, (judge.repair(tried, weights_in_file=False) or tried) if tried.repairable() else tried
+            tried = judge.judge(maker.make(attempt, _done(exported)))
+            return survey, (judge.repair(tried) or tried) if tried.repairable() else tried
     workers.limits = request.limits
     survey = Survey(signature=skeleton.signature, cases=[], checks=[], noise={}, parameters=skeleton.parameters)
     tell("comparing the artifact's weights with the checkpoint's")
@@ -167,29 +168,25 @@ def _proven(
     return survey, tried
 
 
-def weigh(weighing: Future[Reply[Check]]) -> Check:
-    """The ``weights`` check, not run where its step did not end well."""
-    try:
-        return weighing.result().value
-    except StepFailed as failure:
-        return not_run("weights", describe(failure))
-
-
 def _done(exported: Exported) -> Future[Reply[Exported]]:
     future: Future[Reply[Exported]] = Future()
     future.set_result(Reply(exported, 0.0, 0))
     return future
 
 
+class StreamedMaker(Maker):
+    """Makes no second copy of an artifact that already lies in a directory of its own."""
+
+    def stage(self, exported: Exported) -> Path:
+        directory = Path(exported.files[0].path).parent
+        names = {Path(f.path).name for f in exported.files}
+        return directory if {p.name for p in directory.iterdir()} == names else super().stage(exported)
+
+
 class StreamedJudge(Judge):
-    """Judges an artifact of which no second copy is made: its weights are compared with the checkpoint's."""
+    """Compares the artifact's weights with the checkpoint's."""
 
     filling: Filling
 
-    def _stage(self, exported: Exported) -> Path:
-        directory = Path(exported.files[0].path).parent
-        names = {Path(f.path).name for f in exported.files}
-        return directory if {p.name for p in directory.iterdir()} == names else super()._stage(exported)
-
-    def _start_weighing(self, kind: ArtifactFormat, model: str, weights_in_file: bool) -> Future[Reply[Check]]:
+    def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
         return self.workers.submit(STREAM_PRELOAD, STREAM_COMPARE, CompareJob(filling=self.filling, model=model), Check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from mnnprep.core.messages import Exported, OpsetRefused, Ran
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.host import Reply, StepFailed
+from mnnprep.mnn.convert import Converted
 from mnnprep.rules.steps import Fired
 
 
@@ -24,6 +26,7 @@ class Tried:
     exported: Exported | None = None
     original: Exported | None = None  # what was exported, before repairs
     directory: Path | None = None
+    converting: Future[Reply[Converted]] | None = None
     checks: list[Check] = field(default_factory=list)
     verdict: Verdict = Verdict.REFUSED
     reason: str = ""
