@@ -218,7 +218,7 @@ def write_mnn_test(directory: Path, arrays: Arrays, signature: SignatureRecord) 
     but not their values, can't be laid out, and more than LARGEST_TEXT numbers are not: nothing is written then.
 
     *arrays* are a case's: ``inputs/NAME`` and ``outputs/NAME`` by the signature's names.  Floats are
-    printed with ``repr`` of their float64 value, which reads back exactly; booleans as 0 and 1.
+    printed with as many digits as their float64 value needs to be read back exactly; booleans as 0 and 1.
     """
     elements = sum(array.size for array in arrays.values())
     if elements > LARGEST_TEXT:
@@ -251,4 +251,8 @@ def _shape(arrays: Arrays, tensor: TensorRecord) -> list[int]:
 
 def _text(array: np.ndarray) -> str:
     values = (array.astype(np.uint8) if array.dtype == np.bool_ else array).ravel().tolist()
-    return "\n".join(map(repr, values)) + "\n" * bool(values)
+    if np.isfinite(array).all():
+        lines = msgspec.json.encode(values)[1:-1].replace(b",", b"\n").decode()  # a number as repr has it, four times as fast
+    else:
+        lines = "\n".join(map(repr, values))
+    return lines + "\n" * bool(values)

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import mnnprep
+
 # The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHON* variable but ours
 # (which is why it is not isolated mode: that would not see those of WORKER_ENVIRONMENT either).
 _BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); from mnnprep.isolate.server import main; main(sys.argv[2:])"
-_ROOT = str(Path(__file__).parents[2])
 
 # One thread everywhere: the same bytes on any number of cores; and nobody calls home.
 WORKER_ENVIRONMENT = {
@@ -65,8 +66,9 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _start(preload: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    root = str(Path(mnnprep.__file__).parent.parent)
     return subprocess.Popen(
-        [sys.executable, "-P", *(["-s"] if sys.flags.no_user_site else []), "-c", _BOOT, _ROOT, *preload],
+        [sys.executable, "-P", *(["-s"] if sys.flags.no_user_site else []), "-c", _BOOT, root, *preload],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables,
     )  # fmt: skip
 

@@ -221,16 +221,36 @@ def without_dictionaries(module: Any, subject: Subject) -> Any:
 
 
 def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+    size = sum(t.nbytes for t in [*module.parameters(), *module.buffers()])
+    if size <= EXTERNAL_THRESHOLD:
+        written = Written()
+        torchscript_exporter(module, subject, written, notes, opset)
+        return [_tidy_proto(written.data, directory, subject)]
     raw = empty(directory / "raw") / "model.onnx"
-    torchscript_exporter(module, subject, raw, notes, opset)
+    torchscript_exporter(module, subject, str(raw), notes, opset)
     external = len(list(raw.parent.iterdir())) > 1  # past 2 GiB the exporter writes a file for every tensor
-    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(raw, directory, subject)]
+    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(raw.read_bytes(), directory, subject)]
     shutil.rmtree(raw.parent)
     return files
 
 
-def torchscript_exporter(module: Any, subject: Subject, raw: Path, notes: list[str], opset: int, kept: int | None = None, **options: bool) -> None:
-    """Export *module* to *raw* by torch's TorchScript-based exporter. Raises UnsupportedAtOpset, RefusedError.
+class Written:
+    """A file for one write, whose bytes are kept as they were given."""
+
+    data = b""
+
+    def write(self, data: bytes) -> int:
+        self.data = data
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+def torchscript_exporter(
+    module: Any, subject: Subject, raw: str | Written, notes: list[str], opset: int, kept: int | None = None, **options: bool
+) -> None:
+    """Export *module* to *raw*, a path or what keeps it, by torch's TorchScript-based exporter. Raises UnsupportedAtOpset, RefusedError.
 
     *kept* is how many outputs the model gives while it is exported, where those are fewer: the comparison then misses the rest.
     """
@@ -243,7 +263,7 @@ def torchscript_exporter(module: Any, subject: Subject, raw: Path, notes: list[s
     try:
         with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention():
             torch.onnx.export(
-                module, subject.tensors(), str(raw), dynamo=False, opset_version=opset,
+                module, subject.tensors(), raw, dynamo=False, opset_version=opset,
                 input_names=subject.names, output_names=outputs,
                 dynamic_axes={n: a for n, a in {**axes, **varying}.items() if a},
                 training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True, verbose=subject.places, **options,
@@ -351,9 +371,9 @@ def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
         value.name = name
 
 
-def _tidy_proto(raw: Path, directory: Path, subject: Subject) -> FileRef:
+def _tidy_proto(raw: bytes, directory: Path, subject: Subject) -> FileRef:
     """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to import."""
-    model = require("onnx").load(str(raw))
+    model = require("onnx").load_model_from_string(raw)
     declare_inputs(model, subject)
     if not subject.places:
         forget(model)

@@ -145,7 +145,7 @@ def _export(subject: export.Subject, directory: Path, notes: list[str], opset: i
     """The TorchScript-based exporter with the weights as graph inputs; constants of the code are folded, weights never."""
     raw = export.empty(directory / "raw") / "model.onnx"
     with _weights_unseen() as folded:
-        export.torchscript_exporter(export.adapter(subject), subject, raw, notes, opset, export_params=False, keep_initializers_as_inputs=True)
+        export.torchscript_exporter(export.adapter(subject), subject, str(raw), notes, opset, export_params=False, keep_initializers_as_inputs=True)
     model = require("onnx").load(str(raw))
     shutil.rmtree(raw.parent)
     export.declare_inputs(model, subject)
