@@ -280,7 +280,7 @@ def make(made: Mistake, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @named(LIGHT)
 def test_before_anything_runs(made: Mistake, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnnprep.isolate.host.subprocess.Popen", lambda *_, **__: pytest.fail("a worker was started"))
+    monkeypatch.setattr("mnnprep.isolate.host.launch", lambda *_, **__: pytest.fail("a worker was asked for"))
     make(made, place, monkeypatch)
 
 

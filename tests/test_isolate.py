@@ -19,9 +19,12 @@ import boundary_steps
 import mnnprep
 from boundary_steps import Answer, Job
 from mnnprep.errors import InternalError, RefusedError, UsageError
+from mnnprep.formats.plans import likely_preload
+from mnnprep.isolate import launch as launching
 from mnnprep.isolate.host import Host, InProcess, StepFailed, internal
-from mnnprep.isolate.launch import WORKER_ENVIRONMENT
+from mnnprep.isolate.launch import WORKER_ENVIRONMENT, ahead
 from mnnprep.isolate.server import job_type, resolve, run_step
+from mnnprep.pipeline.attempt import after
 
 STEPS = "mnnprep.boundary_steps:"
 LONG = 30.0  # seconds: no test should take as long
@@ -410,3 +413,51 @@ def test_in_process_steps_answer_and_fail_alike(tmp_path: Path, monkeypatch: pyt
     assert isinstance(refused, StepFailed)
     assert refused.reason == "a step outside mnnprep was asked for"
     here.close()
+
+
+def test_a_worker_started_ahead_is_the_one_that_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead(("json",))
+    ahead(("json",))  # it is there already
+    pid = launching._ahead[("json",)][1].pid
+    with Host(("json",), scratch=tmp_path) as host:
+        assert host._process.pid == pid
+    ahead(("json",))
+    pid = launching._ahead[("json",)][1].pid
+    monkeypatch.setenv("A_VARIABLE_OF_THE_USER", "changed since")
+    with Host(("json",), scratch=tmp_path) as host:
+        assert host._process.pid != pid
+    launching._end()
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_worker_started_ahead_for_nothing_ends_with_the_process() -> None:
+    code = "from mnnprep.isolate import launch; launch.ahead(['json']); print(launch._ahead[('json',)][1].pid)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG)
+    assert not psutil.pid_exists(int(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "framework"),
+    [
+        ("net.py:build", "import torch", "torch"),
+        ("net.py:build", "import keras", "tensorflow"),
+        ("net.onnx", "", "onnxruntime"),
+        ("net.txt", "", None),
+    ],
+)
+def test_what_a_source_will_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, framework: str | None) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert likely_preload(name) == (), "it is not there yet"
+    (tmp_path / name.partition(":")[0]).write_text(text)
+    assert framework in likely_preload(name) if framework else likely_preload(name) == ()
+
+
+def test_what_waits_for_a_step_may_submit_another_when_the_worker_is_gone(tmp_path: Path) -> None:
+    host = Host(scratch=tmp_path)
+    job = Job("x")
+    first = host.submit("mnnprep.isolate.server:doing", job, Answer, timeout=LONG)
+    chained = after(first, lambda: host.submit("mnnprep.isolate.server:doing", job, Answer, timeout=LONG))
+    host._process.kill()
+    with pytest.raises(StepFailed):
+        chained.result(timeout=LONG)
+    host.close()

@@ -223,6 +223,8 @@ def plan_of(kind: str) -> Plan:
 def likely_preload(source: str) -> tuple[str, ...]:
     """What the worker of *source* will import, to judge by its name alone (a factory: by its file's imports); empty where that says nothing."""
     if looks_like_factory(source):
-        return plan_of(factory_kind(source.rpartition(":")[0], [os.getcwd()])).preload
-    kinds = [row.kind for row in FORMATS if row.kind in PLANS and row.suffixes and source.endswith(row.suffixes)]
+        place = source.rpartition(":")[0]
+        there = os.path.isfile(place) or not place.endswith(".py")
+        return plan_of(factory_kind(place, [os.getcwd()])).preload if there else ()
+    kinds = [row.kind for row in FORMATS if os.path.isfile(source) and row.kind in PLANS and row.suffixes and source.endswith(row.suffixes)]
     return plan_of(kinds[0]).preload if kinds else ()
