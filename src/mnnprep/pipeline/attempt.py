@@ -22,7 +22,6 @@ from mnnprep.pipeline.making import Maker
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.mnn_side import MnnSide
 from mnnprep.pipeline.tried import Tried, describe, least_sqnr, why_not
-from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compared, dimension_checks, repeated
 
 COVERAGE = "mnnprep.formats.onnx.coverage:coverage"
@@ -33,17 +32,17 @@ class Judge:
     """Judges what a :class:`Maker` made against one survey."""
 
     def __init__(
-        self, workers: Workers, survey: Survey, source: Source, maker: Maker, *, private: list[str], weights_in_file: bool,
+        self, survey: Survey, source: Source, maker: Maker, *, private: list[str], weights_in_file: bool,
         metrics: tuple[Metric, ...] = (),
     ) -> None:  # fmt: skip
-        self.workers = workers
+        self.workers = maker.workers
         self.survey = survey
         self.source = source
         self.maker = maker
         self.private = private
         self.weights_in_file = weights_in_file
         self.metrics = metrics
-        self.mnn = MnnSide(workers, survey, maker)
+        self.mnn = MnnSide(survey, maker)
 
     def judge(self, tried: Tried) -> Tried:
         """Run, convert and compare what was made, if anything was."""

@@ -18,7 +18,6 @@ from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
 from mnnprep.pipeline.culprit import named, shown, smallest_part
 from mnnprep.pipeline.making import Maker
 from mnnprep.pipeline.tried import Tried, describe, why_not
-from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compared, confirmed, standing
 
@@ -28,8 +27,8 @@ Tell = Callable[[str], None]
 class MnnSide:
     """Runs converted artifacts on one survey's cases."""
 
-    def __init__(self, workers: Workers, survey: Survey, maker: Maker) -> None:
-        self.workers = workers
+    def __init__(self, survey: Survey, maker: Maker) -> None:
+        self.workers = maker.workers
         self.survey = survey
         self.maker = maker
         self.precision = maker.precision

@@ -102,7 +102,7 @@ def prepare_source(
         except StepFailed as failure:
             raise refusal(failure) from failure
         _require_one_size(request, survey)
-        judge = Judge(workers, survey, source, maker, private=private, weights_in_file=plan.weights_in_file, metrics=request.metrics)
+        judge = Judge(survey, source, maker, private=private, weights_in_file=plan.weights_in_file, metrics=request.metrics)
         history: list[Tried] = []
         for attempt in attempts:
             if skip(attempt, request, survey, history):
