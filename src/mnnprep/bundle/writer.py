@@ -194,6 +194,7 @@ def finish(staged: Path, manifest: Manifest) -> Manifest:
     names = [p.relative_to(staged).as_posix() for p in paths]
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(sha256, paths)
+        pool.map(_sync, paths)  # the disk's time beside the processor's; :func:`stage` syncs what is still to come
         found = {n: BundleFile(n, digest, p.stat().st_size) for n, digest, p in zip(names, hashes, paths, strict=True)}
     named = [*manifest.artifact.files, *([manifest.mnn] if manifest.mnn else []), *(BundleFile(c.path, c.sha256, c.size) for c in manifest.cases)]
     for file in named:

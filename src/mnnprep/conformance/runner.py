@@ -26,7 +26,7 @@ from mnnprep.rules.table import applicable
 COLLECT = "mnnprep.conformance.collect:collect"
 ORACLE = "mnnprep.conformance.oracle:judge"
 CHECK = "mnnprep.conformance.collect:check_all"
-MNN_PRELOAD = (*worker.PRELOAD, "mnnprep.mnn.convert", "mnnprep.conformance.oracle")
+MNN_PRELOAD = (*worker.CONVERT_PRELOAD, *worker.PRELOAD, "mnnprep.conformance.oracle")
 ONNX_PRELOAD = ("numpy", "onnx", "onnx_ir", "mnnprep.rules.steps", "onnx_ir.passes.common.shape_inference")
 SECONDS = 15.0
 COLLECT_SECONDS = 600.0

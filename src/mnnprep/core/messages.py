@@ -99,7 +99,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     ``noise`` is the measured noise floor of every floating output (max abs over the cases);
     ``exempt`` names the outputs that don't depend on the values of any input, by design, with the
     reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
-    or None when the artifact's own file says it all; ``decides`` names the places of the source where a
+    or None when the source's own file says it all, or its worker is asked; ``decides`` names the places of the source where a
     value decides what is computed, ``one_sided`` those where every input tried decided alike; ``sweep`` is what became of
     the dynamic dimensions; ``opinion`` holds
     the same cases with the outputs of a third runtime, to say who stands alone where the reference and MNN disagree.
@@ -193,6 +193,15 @@ class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     source: str = ""
     source_model: str = ""
+
+
+class OwnWeightsJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Compare the weights in ``model``, an artifact of ``format``, with those that reach an output of ``source`` in ``cases``, where it is loaded."""
+
+    model: str
+    format: str
+    source: Source
+    cases: list[CaseFile]
 
 
 class TextJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.samples import first_alone, read_samples, real_inputs, sample_checks
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
 from mnnprep.core.sizes import base_sizes, batch_dims, runs, sweep_sizes
-from mnnprep.core.soundness import Surveyed, determinism, drowned, measure_noise, sensitive, tolerances, vacuity
+from mnnprep.core.soundness import Surveyed, determinism, drowned, estimate_noise, measure_noise, sensitive, tolerances, vacuity
 from mnnprep.errors import RefusedError, UsageError
 
 LEAST_CASES = 3
@@ -234,7 +234,7 @@ def _wide(source: Net, net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str,
     floats = {n: a for n, a in case.outputs.items() if a.dtype.kind == "f"}
     if not all(np.isfinite(a).all() for a in floats.values()):
         return None
-    plain, noise = Tolerance(), measure_noise(source, [case], seed)
+    plain, noise = Tolerance(), estimate_noise(source, case, seed)
     quiet = all(WIDENING * noise.get(n, 0.0) <= plain.absolute * float(np.abs(a).max(initial=0.0)) for n, a in floats.items())
     return case if quiet else None
 

@@ -22,7 +22,7 @@ class ArtifactFormat:
     ``packaged``: the converter in the MNN package has that frontend; ``locate`` is the step that finds the nodes
     of an operator, ``cut`` the one that writes a part of the graph, empty where there is none.  ``second_file``: the
     converter takes the artifact's second file beside the first.  ``silent``: it does not name an operator that it refuses,
-    but its list of operators has the names that the file has.
+    but its list of operators has the names that the file has.  Without ``weights``, the plans of its sources have that step.
     """
 
     name: str
@@ -64,7 +64,8 @@ class Plan:
     """How a kind of source is prepared.
 
     ``load`` is the step that loads it once for the others, where that is slow; ``weights_in_file``: the
-    source is its own record of weights; ``complete`` is the function, called before any worker starts, that finds
+    source is its own record of weights; ``weights``: the step that compares an artifact's weights with the source's where that is loaded,
+    in place of the artifact's own; ``complete`` is the function, called before any worker starts, that finds
     and checks the second file of a format that has two: ``(path, kind, other, wants) -> (kind, path, weights)``;
     ``replay`` is the step that runs it on another source's cases.
     """
@@ -75,6 +76,7 @@ class Plan:
     export: str
     methods: tuple[Attempt, ...]
     weights_in_file: bool = False
+    weights: str = ""
     complete: str = ""
     replay: str = ""
     load: str = ""
@@ -133,8 +135,7 @@ ARTIFACTS = {
         cut="mnnprep.formats.onnx.cut:cut",
     ),
     "torchscript": ArtifactFormat(
-        "torchscript", "mnnprep.formats.torch.steps:run_script", "mnnprep.formats.torch.steps:compare_script_weights", ("torch",), "TORCH", "torch",
-        packaged=False,
+        "torchscript", "mnnprep.formats.torch.steps:run_script", "", ("torch",), "TORCH", "torch", packaged=False,
     ),
     "tf": ArtifactFormat(
         "tf", "mnnprep.formats.tensorflow.steps:run_graph", "mnnprep.formats.tensorflow.steps:compare_graph_weights",
@@ -171,8 +172,8 @@ STREAM_PRELOAD = ("numpy", "onnx")
 def _torch(methods: Sequence[Attempt]) -> Plan:
     steps = "mnnprep.formats.torch.steps"
     return Plan(
-        "torch", ("numpy", "torch"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods), load=f"{steps}:load_source",
-        replay=f"{steps}:replay_module",
+        "torch", ("numpy", "torch", "onnx"), f"{steps}:survey_module", f"{steps}:export_module", tuple(methods), load=f"{steps}:load_source",
+        weights=f"{steps}:compare_weights", replay=f"{steps}:replay_module",
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ import psutil
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.errors import InternalError, MnnprepError, from_dict
 from mnnprep.isolate.launch import launch
-from mnnprep.isolate.server import resolve
+from mnnprep.isolate.server import READY, resolve
 
 T = TypeVar("T")
 
@@ -81,6 +81,7 @@ class Host:
         self._scratch = scratch
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
+        self.ready: Future[None] = Future()  # done when the worker has imported, or is gone
         self._process = launch(preload, environment or {})
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -91,12 +92,16 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def dismiss(self) -> None:
+        """Have the worker end where nothing runs in it, without waiting for that: freeing a framework's memory takes the system a while."""
+        with self._lock:
+            if not self._pending:
+                self._process.kill()
+
     def close(self) -> None:
         """End the worker and every child of it."""
         assert self._process.stdin is not None
-        with self._lock:
-            if not self._pending:  # nothing runs: no reason to wait for a framework's farewell
-                self._process.kill()
+        self.dismiss()
         try:
             self._process.stdin.close()
             self._process.wait(timeout=5)
@@ -153,10 +158,15 @@ class Host:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             fate = json.loads(line)
+            if fate == READY:
+                self.ready.set_result(None)
+                continue
             with self._lock:
                 pending = self._pending.pop(fate["id"])
             _settle(pending, fate)
         self._process.wait()
+        if not self.ready.done():
+            self.ready.set_result(None)
         self._end_all()
 
     def _end_all(self) -> None:
@@ -180,6 +190,9 @@ class InProcess:
 
     def __init__(self, *, scratch: Path) -> None:
         self._scratch = scratch
+
+    def dismiss(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -31,6 +31,7 @@ WORKER_ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # glibc: keep what a net frees, its next layer wants it again; without
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),  # these a quarter of a run's CPU time went into mapping pages
+    "MALLOC_TOP_PAD_": str(1 << 26),
     "PYTHONHASHSEED": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
     "HF_HUB_OFFLINE": "1",

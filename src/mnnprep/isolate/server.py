@@ -34,6 +34,7 @@ from mnnprep.errors import InternalError, MnnprepError, RefusedError
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
 GARBAGE_THRESHOLD = 100_000  # allocations between collections: importing a framework allocates much that stays
+READY = {"ready": True}  # the first line of the protocol: everything is imported
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 _doing_path: Path | None = None
@@ -57,6 +58,7 @@ def main(preload: list[str]) -> None:
     for module in preload:
         with contextlib.suppress(ImportError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
+    os.write(protocol, json.dumps(READY).encode() + b"\n")
     woken = _wake_when_a_child_ends()
     children: dict[int, dict[str, Any]] = {}
     pending = b""

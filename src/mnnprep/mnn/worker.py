@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-PRELOAD = ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")
+PRELOAD = ("numpy", "MNN", "MNN.nn", "MNN.expr", "mnnprep.mnn.run")
+CONVERT_PRELOAD = ("numpy", "_tools", "mnnprep.mnn.convert")
 CONVERT = "mnnprep.mnn.convert:convert"
 RUN = "mnnprep.mnn.run:run"
 FRONTENDS = "mnnprep.mnn.frontends:frontends"

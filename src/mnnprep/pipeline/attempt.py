@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
-from mnnprep.core.messages import CoverageJob, Ran, RunJob, Source, Survey, WeightsJob
+from mnnprep.core.messages import CoverageJob, OwnWeightsJob, Ran, RunJob, Source, Survey, WeightsJob
 from mnnprep.core.metrics import Metric
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
 from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
-from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat
+from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Plan
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.torch_frontend import registered_check
@@ -32,15 +32,15 @@ class Judge:
     """Judges what a :class:`Maker` made against one survey."""
 
     def __init__(
-        self, survey: Survey, source: Source, maker: Maker, *, private: list[str], weights_in_file: bool,
+        self, survey: Survey, source: Source, maker: Maker, *, plan: Plan, private: list[str],
         metrics: tuple[Metric, ...] = (),
     ) -> None:  # fmt: skip
         self.workers = maker.workers
         self.survey = survey
         self.source = source
         self.maker = maker
+        self.plan = plan
         self.private = private
-        self.weights_in_file = weights_in_file
         self.metrics = metrics
         self.mnn = MnnSide(survey, maker)
 
@@ -119,8 +119,11 @@ class Judge:
         return self.workers.submit(kind.preload, kind.run, job, Ran)
 
     def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
+        if self.plan.weights:
+            own = OwnWeightsJob(model=model, format=kind.name, source=self.source, cases=self.survey.cases)
+            return self.workers.submit(self.plan.preload, self.plan.weights, own, Check)
         source = self.survey.weights.path if self.survey.weights else ""
-        job = WeightsJob(model=model, source=source, source_model=self.source.path if self.weights_in_file else "")
+        job = WeightsJob(model=model, source=source, source_model=self.source.path if self.plan.weights_in_file else "")
         return self.workers.submit(kind.preload, kind.weights, job, Check)
 
     def _repairs_check(self, tried: Tried, before: Future[Reply[Ran]], after: Future[Reply[Ran]]) -> Check:

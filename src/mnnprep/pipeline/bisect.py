@@ -100,7 +100,7 @@ def bisect(
         raise UsageError("the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}")
     _require_onnx(manifest)
     with Workers(limits or Limits()) as workers:
-        for preload in (ONNX_PRELOAD, worker.PRELOAD):
+        for preload in (ONNX_PRELOAD, worker.CONVERT_PRELOAD, worker.PRELOAD):
             workers.warm(preload)
         return _Bisector(workers, bundle, manifest, case, mnnconvert, tell).run(output)
 

@@ -26,7 +26,7 @@ from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
 
 REPAIR = "mnnprep.rules.steps:repair"
-RULES_PRELOAD = ("numpy", "onnx_ir")
+RULES_PRELOAD = ("numpy", "onnx_ir", "onnx_ir.passes.common.shape_inference", "onnx.reference.ops._op_list", "mnnprep.rules.steps")
 Tell = Callable[[str], None]
 
 
@@ -120,7 +120,7 @@ class Maker:
             extra_model="" if model else tried.second_file, converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16,
             weight_bits=self.precision.weight_bits, static=self.static,
         )  # fmt: skip
-        return self.workers.submit(worker.PRELOAD, worker.CONVERT, job, Converted)
+        return self.workers.submit(worker.CONVERT_PRELOAD, worker.CONVERT, job, Converted)
 
 
 def _seed(files: list[FileRef]) -> str:

@@ -122,7 +122,7 @@ class MnnSide:
             tried.checks.append(not_run("mnn_convert", reason))
             return None
         if not converted.ok:
-            nodes = named(self.workers, tried.kind, tried.model, converted, self.maker.mnnconvert, worker.PRELOAD)
+            nodes = named(self.workers, tried.kind, tried.model, converted, self.maker.mnnconvert, worker.CONVERT_PRELOAD)
             tried.stumble = "" if nodes or converted.refused_ops else converted.reason
             where = f" (nodes: {', '.join(nodes)})" if nodes else ""
             tried.checks.append(failed("mnn_convert", converted.reason + where, subject=nodes[0] if nodes else ", ".join(converted.refused_ops)))

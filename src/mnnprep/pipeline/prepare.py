@@ -21,7 +21,7 @@ from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.mnn import worker
 from mnnprep.pipeline.attempt import Judge
 from mnnprep.pipeline.baked import name_baked
-from mnnprep.pipeline.making import Maker, start_export
+from mnnprep.pipeline.making import RULES_PRELOAD, Maker, start_export
 from mnnprep.pipeline.naming import name_wrong
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
@@ -81,11 +81,14 @@ def prepare_source(
         return prepare_streamed(request, source, plan, reason, target, private=private, force=force, tell=tell)
     attempts = plan.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with contextlib.ExitStack() as stack:
-        workers = workers or stack.enter_context(Workers(request.limits))
+        own = None if workers else stack.enter_context(Workers(request.limits))
+        workers = workers or own
+        assert workers is not None
         if source.kind == "live":
             workers.keep_here(plan.preload)
-        for preload in dict.fromkeys([plan.preload, ARTIFACTS[attempts[0].target].preload, worker.PRELOAD]):
-            workers.warm(preload)
+        workers.warm(plan.preload)
+        repairing = [RULES_PRELOAD] if attempts[0].target == "onnx" and request.repairs != () else []
+        workers.warm_in_turn([ARTIFACTS[attempts[0].target].preload, worker.CONVERT_PRELOAD, worker.PRELOAD, *repairing])
         report.compile_early()
         _load_once(workers, plan, source, tell)
         tell("running the reference on the source, exporting beside it")
@@ -102,7 +105,7 @@ def prepare_source(
         except StepFailed as failure:
             raise refusal(failure) from failure
         _require_one_size(request, survey)
-        judge = Judge(survey, source, maker, private=private, weights_in_file=plan.weights_in_file, metrics=request.metrics)
+        judge = Judge(survey, source, maker, plan=plan, private=private, metrics=request.metrics)
         history: list[Tried] = []
         for attempt in attempts:
             if skip(attempt, request, survey, history):
@@ -127,6 +130,8 @@ def prepare_source(
             if tried is best or (tried.attempt.searches and best.verdict is not Verdict.PROVEN):
                 name_wrong(workers, request, survey, tried, tell)
         tell("writing the bundle")
+        if own:
+            own.dismiss()
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 
 

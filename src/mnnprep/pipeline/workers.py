@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -27,14 +29,23 @@ class Workers:
         self.limits = limits
         self.scratch = Path(tempfile.mkdtemp(prefix="mnnprep-"))
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
+        self._lock = threading.RLock()
+        self._ended = False
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._lock:
+            self._ended = True
         for host in self._hosts.values():
             host.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def dismiss(self) -> None:
+        """No step will come any more: the workers may end while something else is done."""
+        for host in self._hosts.values():
+            host.dismiss()
 
     def keep_here(self, preload: tuple[str, ...]) -> None:
         """Run the steps of the host with *preload* in this process: a live object can't leave it."""
@@ -42,9 +53,19 @@ class Workers:
 
     def warm(self, preload: tuple[str, ...]) -> Host | InProcess:
         """The host with *preload* imported; started if it is not there yet."""
-        if preload not in self._hosts:
-            self._hosts[preload] = Host(preload, scratch=self.scratch, environment=DIRTY_MEMORY if "MNN" in preload else None)
-        return self._hosts[preload]
+        with self._lock:
+            if preload not in self._hosts:
+                self._hosts[preload] = Host(preload, scratch=self.scratch, environment=DIRTY_MEMORY if "MNN" in preload else None)
+            return self._hosts[preload]
+
+    def warm_in_turn(self, preloads: Sequence[tuple[str, ...]]) -> None:
+        """Start the hosts with these *preloads*, each when the one before has imported: what has to be quick now has but one of them beside it."""
+        with self._lock:
+            if not preloads or self._ended:
+                return
+            host = self.warm(preloads[0])
+        if isinstance(host, Host):
+            host.ready.add_done_callback(lambda _: self.warm_in_turn(preloads[1:]))
 
     def renew(self, preload: tuple[str, ...]) -> None:
         """End the host with *preload* and start it anew."""
@@ -71,6 +92,6 @@ class Workers:
 def listed_operators(workers: Workers, converter: str) -> list[str] | None:
     """The operators that the converter at hand (a path; empty: the MNN package's) lists for ONNX; None where it can't be asked."""
     try:
-        return workers.run(worker.PRELOAD, worker.FRONTENDS, FrontendsJob(converter=converter), Frontends).names.get("ONNX")
+        return workers.run(worker.CONVERT_PRELOAD, worker.FRONTENDS, FrontendsJob(converter=converter), Frontends).names.get("ONNX")
     except StepFailed:
         return None

@@ -71,6 +71,15 @@ def delimited(number: int, payload: bytes) -> bytes:
     return encoded(number << 3 | LENGTH) + encoded(len(payload)) + payload
 
 
+def verbatim(data: Buffer, field: Field) -> bytes:
+    """The bytes of one of the :func:`fields` of *data*, its tag included."""
+    number, kind, first, last = field
+    tag = encoded(number << 3 | kind)
+    if kind == VARINT:
+        return tag + encoded(first)
+    return tag + (encoded(last - first) if kind == LENGTH else b"") + data[first:last]
+
+
 def signed(value: int) -> int:
     """The int64 that an unsigned varint stands for (two's complement)."""
     return value - (1 << 64) if value >= 1 << 63 else value

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +22,6 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.load import Loaded
-from mnnprep.formats.torch.net import other_values
 from mnnprep.formats.torch.structure import flatten, places
 from mnnprep.formats.torch.watch import Watch, current_place
 
@@ -41,6 +39,7 @@ class Subject:
     loaded: Loaded
     specs: tuple[TensorSpec, ...]
     arrays: Arrays
+    output_ranks: dict[str, int]  # the outputs' names, in order, and their ranks
     watch: Watch = field(default_factory=Watch)  # what a trace decides on values
     places: bool = False  # keep in each node where in the user's code it came from
 
@@ -55,21 +54,6 @@ class Subject:
     def tensors(self) -> tuple[Any, ...]:
         torch = require("torch")
         return tuple(torch.from_numpy(self.arrays[s.name].copy()) for s in self.specs)
-
-    @cached_property
-    def output_ranks(self) -> dict[str, int]:
-        """The outputs' names, in order, and their ranks, from one run (see :func:`other_values`)."""
-        torch = require("torch")
-
-        def run(arrays: Arrays) -> dict[str, Any]:
-            with torch.no_grad():
-                return flatten(self.module(**{n: torch.from_numpy(arrays[n].copy()) for n in self.names}), tuple(self.names))
-
-        try:
-            outputs = run(other_values(self.arrays))
-        except Exception:  # whatever the user's forward raises at values that it does not take
-            outputs = run(self.arrays)
-        return {name: tensor.dim() for name, tensor in outputs.items()}
 
 
 class UnsupportedAtOpset(Exception):
@@ -373,13 +357,13 @@ def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
 
 def _tidy_proto(raw: bytes, directory: Path, subject: Subject) -> FileRef:
     """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to import."""
-    model = require("onnx").load_model_from_string(raw)
+    from mnnprep.formats.onnx import splice
+
+    model, initializers = splice.apart(raw)
     declare_inputs(model, subject)
     if not subject.places:
         forget(model)
-    target = directory / "model.onnx"
-    target.write_bytes(model.SerializeToString(deterministic=True))
-    return file_ref(target)
+    return splice.write(directory / "model.onnx", model, [splice.without_notes(raw, extent) for extent in initializers])
 
 
 def declare_inputs(model: Any, subject: Subject) -> None:
@@ -391,7 +375,7 @@ def declare_inputs(model: Any, subject: Subject) -> None:
 
 
 def forget(message: Any) -> None:
-    """Clear every ``doc_string`` and ``metadata_props`` of a model's messages, tensors' data left unread."""
+    """Clear every ``doc_string`` and ``metadata_props`` of a model's messages."""
     fields = message.DESCRIPTOR.fields_by_name
     for name in ("doc_string", "metadata_props"):
         if name in fields:

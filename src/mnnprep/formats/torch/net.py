@@ -118,11 +118,21 @@ class OtherwiseFirst(TorchNet):
     """The same net called with other values than it is asked for, if it takes them: what a module keeps of its first call
     (a mean, a scale) is then not what the reference's process keeps, and the comparison sees an artifact that holds it."""
 
+    _ranks: dict[str, int] | None = None
+
     def run(self, inputs: Arrays) -> Arrays:
         try:
-            return super().run(other_values(inputs))
+            outputs = super().run(other_values(inputs))
         except Refused:
-            return super().run(inputs)
+            outputs = super().run(inputs)
+        self._ranks = {name: array.ndim for name, array in outputs.items()}
+        return outputs
+
+    def output_ranks(self, inputs: Arrays) -> dict[str, int]:
+        """The outputs' names, in order, and their ranks: of the last run, or of one on *inputs* where there was none."""
+        if self._ranks is None:
+            self.run(inputs)
+        return self._ranks or {}
 
 
 def other_values(inputs: Arrays) -> Arrays:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import psutil
 
 from mnnprep.core.evidence import Check, passed
-from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
+from mnnprep.core.files import Arrays, FileRef
 from mnnprep.core.messages import (
     Exported,
     ExportJob,
     LoadJob,
+    OwnWeightsJob,
     Ran,
     Replayed,
     ReplayJob,
@@ -21,14 +23,14 @@ from mnnprep.core.messages import (
     SourceLoaded,
     Survey,
     SurveyJob,
-    WeightsJob,
 )  # fmt: skip
 from mnnprep.core.replay import replay
-from mnnprep.core.running import run_cases
+from mnnprep.core.running import case_inputs, run_cases
 from mnnprep.core.survey import base_case, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
+from mnnprep.formats.onnx.splice import load_nodes
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.load import input_specs, keep, load
 from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, materialize, script_leftovers, script_nodes, used_tensors
@@ -53,30 +55,18 @@ def survey_module(job: SurveyJob) -> Survey:
     net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example, loaded.dims, precise=not job.source.lean)
     doing("running the reference")
     found = survey(net, job.wants, one_sided=net.watch.one_sided, ranks=lambda: net.watch.ranked)
-    weights, notes = (None, []) if job.source.lean else _record_weights(net.module, [c.inputs for c in found.cases], Path(job.directory))
     return Survey(
         signature=found.signature,
         cases=found.write(Path(job.directory)),
         checks=[net.inference_mode(), *found.checks],
         noise=found.noise,
         exempt=found.exempt,
-        weights=weights,
         decides=list(net.watch.decisions),
         one_sided=net.watch.one_sided(),
         sweep=found.sweep,
         parameters=sum(p.numel() for p in net.module.parameters()),
-        notes=[*loaded.notes, *notes],
+        notes=loaded.notes,
     )
-
-
-def _record_weights(module: Any, inputs: list[Arrays], directory: Path) -> tuple[FileRef, list[str]]:
-    """The parameters that reach an output, as `Survey.weights` has them, and notes."""
-    doing("following the parameters to the outputs")
-    materialize(module)
-    tensors, notes = used_tensors(module, sorted(inputs, key=lambda arrays: sum(a.size for a in arrays.values())))
-    weights = directory / "weights.npz"
-    save_arrays(weights, {f"used/{n}": _plain(t) for n, t in tensors.items()})
-    return file_ref(weights), notes
 
 
 def _plain(tensor: Any) -> Any:
@@ -90,9 +80,10 @@ def export_module(job: ExportJob) -> Exported:
     doing("loading the source")
     loaded = load(job.source)
     specs = input_specs(loaded, job.wants.inputs)
-    arrays = base_case(OtherwiseFirst(loaded.module, specs, loaded.example, loaded.dims), job.wants)
+    net = OtherwiseFirst(loaded.module, specs, loaded.example, loaded.dims)
+    arrays = base_case(net, job.wants)
     materialize(loaded.module)
-    subject = export.Subject(loaded, specs, arrays, places=job.places)
+    subject = export.Subject(loaded, specs, arrays, net.output_ranks(arrays), places=job.places)
     directory = Path(job.directory)
     notes: list[str] = []
     doing(f"exporting by {job.method}")
@@ -103,7 +94,7 @@ def export_module(job: ExportJob) -> Exported:
             operators=script_operators(files[0].path), decided=list(subject.watch.decisions),
         )  # fmt: skip
     files, refused = export.search_opset(job.opset, lambda opset: ONNX_METHODS[job.method](subject, directory, notes, opset))
-    model = onnx_graph.load_graph(files[0].path)
+    model = load_nodes(files[0].path)
     return Exported(
         format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
         refused_opsets=refused, decided=list(subject.watch.decisions), form=onnx_graph.form(model),
@@ -151,18 +142,31 @@ def run_script(job: RunJob) -> Ran:
     return run_cases(job, open_model)
 
 
-def compare_script_weights(job: WeightsJob) -> Check:
-    """The ``weights`` check of a TorchScript artifact."""
+def compare_weights(job: OwnWeightsJob) -> Check:
+    """The ``weights`` check: every parameter of the source that reaches an output is in the artifact."""
+    doing("loading the source")
+    module = load(job.source).module
+    materialize(module)
+    doing("following the parameters to the outputs")
+    inputs = [case_inputs(case.file.path) for case in job.cases]
+    tensors, notes = used_tensors(module, sorted(inputs, key=lambda arrays: sum(a.size for a in arrays.values())))
+    doing("comparing the artifact's tensors with the source's parameters")
+    artifact = onnx_graph.tensors_of(job.model) if job.format == "onnx" else _script_tensors(job.model)
+    check = match_weights({n: _plain(t) for n, t in tensors.items()}, artifact)
+    return msgspec.structs.replace(check, numbers=check.numbers | {"notes": notes}) if notes else check
+
+
+def _script_tensors(path: str) -> Arrays:
+    """The tensors of a TorchScript file: its state, and the constants of its code."""
     torch = require("torch")
-    module = torch.jit.load(job.model).eval()
-    artifact = {n: _plain(t) for n, t in module.state_dict().items()}
+    module = torch.jit.load(path).eval()
+    found = {n: _plain(t) for n, t in module.state_dict().items()}
     for number, node in enumerate(script_nodes(module.inlined_graph)):
         value = next(node.outputs(), None)
         constant = value.toIValue() if node.kind() == "prim::Constant" and value is not None else None
         if isinstance(constant, torch.Tensor):
-            artifact[f"constant {number}"] = _plain(constant)
-    arrays = load_arrays(job.source)
-    return match_weights({n.removeprefix("used/"): a for n, a in arrays.items() if n.startswith("used/")}, artifact)
+            found[f"constant {number}"] = _plain(constant)
+    return found
 
 
 def replay_module(job: ReplayJob) -> Replayed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,23 @@ def current_place() -> str:
     """The innermost frame outside torch and mnnprep, as ``package/file.py:line``."""
     frame = sys._getframe(1)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        parts = path.parts
-        if "site-packages" in parts:
-            parts = parts[len(parts) - 1 - parts[::-1].index("site-packages") + 1 :]
-            if parts[0] not in _LIBRARIES:
-                return f"{'/'.join(parts)}:{frame.f_lineno}"
-        elif "mnnprep" not in parts and not path.name.startswith("<") and not path.is_relative_to(_STANDARD_LIBRARY):
-            return f"{path.name}:{frame.f_lineno}"
+        if name := _user_file(frame.f_code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return UNKNOWN_PLACE
+
+
+@cache
+def _user_file(filename: str) -> str:
+    """A source file as a place names it; empty for one of torch, mnnprep or the standard library."""
+    path = Path(filename)
+    parts = path.parts
+    if "site-packages" in parts:
+        parts = parts[len(parts) - 1 - parts[::-1].index("site-packages") + 1 :]
+        return "" if parts[0] in _LIBRARIES else "/".join(parts)
+    if "mnnprep" in parts or path.name.startswith("<") or path.is_relative_to(_STANDARD_LIBRARY):
+        return ""
+    return path.name
 
 
 class Watch:

@@ -52,7 +52,7 @@ def export_skeleton(job: ExportJob) -> Skeleton:
     with _no_values_out():
         signature = outline(net, job.wants)
     _refuse_decisions(net)
-    subject = export.Subject(loaded, net.inputs, arrays)
+    subject = export.Subject(loaded, net.inputs, arrays, {o.name: len(o.shape) for o in signature.outputs})
     notes: list[str] = []
     doing("exporting the graph")
     (model, file), refused = export.search_opset(job.opset, lambda opset: _export(subject, Path(job.directory), notes, opset))

@@ -139,7 +139,7 @@ class Lab:
             static=self.static,
         )  # fmt: skip
         try:
-            done = self.do(worker.PRELOAD, worker.CONVERT, job, Converted)
+            done = self.do(worker.CONVERT_PRELOAD, worker.CONVERT, job, Converted)
         except StepFailed as failure:
             return failure_of(failure, "MNN's converter")
         if not done.ok or done.file is None:
