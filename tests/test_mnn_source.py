@@ -17,8 +17,9 @@ from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.files import load_arrays, sha256
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.mnn_file.flatbuffer import root
-from mnnprep.formats.mnn_file.summary import OPLISTS, TYPE, read_summary
+from mnnprep.formats.mnn_file.summary import read_summary
+from mnnprep.mnn.boundary import OPLISTS, TYPE
+from mnnprep.mnn.flatbuffer import root
 
 
 def convolution(directory: Path) -> Path:

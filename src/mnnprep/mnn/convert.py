@@ -22,10 +22,11 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.core.files import FileRef, file_ref
-from mnnprep.errors import InternalError, UsageError
+from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.isolate.server import doing
+from mnnprep.mnn.boundary import read_boundary
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
-from mnnprep.mnn.info import MnnTensor, package_converter, read_info
+from mnnprep.mnn.info import MnnInfo, MnnTensor, package_converter, read_info
 
 FRONTENDS = ("ONNX", "TORCH", "TF", "TFLITE", "CAFFE", "MNN")
 BIZ_CODE = "mnnprep"  # written into the file
@@ -109,7 +110,7 @@ def convert(job: ConvertJob) -> Converted:
     reason = fate or judge(log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter)
     if not reason:
         doing("reading the converted model")
-        info = read_info(str(output))
+        info = _said(str(output))
         if info.version:
             return Converted(
                 ok=True, file=file_ref(output), weights=file_ref(weights) if weights.exists() else None,
@@ -118,6 +119,15 @@ def convert(job: ConvertJob) -> Converted:
         reason = "the converter wrote a file that MNN can't open"
     _remove(output, weights)
     return Converted(ok=False, reason=reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log), log=last_lines(log))
+
+
+def _said(path: str) -> MnnInfo:
+    """What the converted model says of itself: its bytes do where they name a version, else MNN is asked."""
+    with contextlib.suppress(RefusedError):
+        info = read_boundary(path)
+        if info.version:
+            return info
+    return read_info(path)
 
 
 def has_frontend(log: str) -> bool:

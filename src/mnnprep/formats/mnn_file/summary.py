@@ -1,7 +1,7 @@
 """What a ``.mnn`` file holds, read from its bytes; MNN is not loaded.
 
 Format facts: MNN's schema/default/MNN.fbs, CaffeOp.fbs and TensorflowOp.fbs (tables, the order of their fields, operator
-numbers).  The version is that of the converter (``extraInfo``), absent in files of before 1.2.
+numbers).
 """
 
 from __future__ import annotations
@@ -12,24 +12,22 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.errors import RefusedError
-from mnnprep.formats.mnn_file.flatbuffer import Table, root
 from mnnprep.formats.tensor_info import TensorInfo
+from mnnprep.mnn.boundary import INPUT, MAIN, OPLISTS, TYPE, input_of, output_names, version_of
+from mnnprep.mnn.flatbuffer import Table, root
+from mnnprep.mnn.info import MnnTensor
 
-# Fields of Net, ExtraInfo, Op, SubGraphProto, Input, Convolution2D and IDSTQuan
-EXTRA_INFO, OPLISTS, OUTPUT_NAMES, SOURCE, TENSOR_NAMES, USAGE, SUBGRAPHS, UUID = 2, 3, 4, 6, 7, 9, 10, 11
-VERSION = 2
-INPUTS, MAIN_TYPE, MAIN, NAME, OUTPUTS, TYPE = 0, 1, 2, 3, 4, 5
+# Fields of Net, Op, SubGraphProto, Convolution2D and IDSTQuan beside those of mnnprep.mnn.boundary
+SOURCE, USAGE, SUBGRAPHS, UUID = 6, 9, 10, 11
+MAIN_TYPE = 1
 NODES = 4
 WEIGHT, BIAS, QUANTIZED = 1, 2, 3
 BUFFER, QUANT_TYPE = 0, 2
-INPUT_DIMS, INPUT_DTYPE, INPUT_FORMAT = 0, 1, 2
 CONVOLUTION2D = 9  # in the union OpParameter
 HALF = 3  # IDSTQuan.type: the weights are kept as float16
 
 SOURCES = ("CAFFE", "TENSORFLOW", "TFLITE", "ONNX", "TORCH")
 USAGES = ("INFERENCE", "TRAIN", "INFERENCE_STATIC")
-LAYOUTS = ("NCHW", "NHWC", "NC4HW4", "NHWC4", "UNKNOWN")
-DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 19: "float16"}
 
 _NAMES = (
     "AbsVal", "QuantizedAdd", "ArgMax", "AsString", "InstanceNorm", "BatchToSpaceND", "Bias", "BinaryOp", "Bnll", "Cast", "Concat", "Const",
@@ -84,27 +82,14 @@ def read_summary(path: Path) -> MnnSummary:
     if not oplists:
         raise RefusedError("the MNN model holds no operator", seen=path.name, next="convert it again")
     every = [*oplists, *(op for graph in subgraphs for op in graph.tables(NODES))]
-    inputs = [op for op in oplists if _kind(op) == "Input"]
-    extra = net.table(EXTRA_INFO)
-    version = extra.text(VERSION) if extra else ""
+    inputs = [input_of(op) for op in oplists if op.integer(TYPE) == INPUT]
     return MnnSummary(
-        version=version, source=_named(SOURCES, net.integer(SOURCE, "<b")), usage=_named(USAGES, net.integer(USAGE, "<b")),
-        uuid=net.text(UUID), inputs=tuple(map(_input, inputs)), outputs=tuple(map(TensorInfo, _outputs(net, oplists))),
-        layouts={op.text(NAME): _layout(op) for op in inputs}, ops=dict(Counter(map(_kind, every)).most_common()),
+        version=version_of(net), source=_named(SOURCES, net.integer(SOURCE, "<b")), usage=_named(USAGES, net.integer(USAGE, "<b")),
+        uuid=net.text(UUID), inputs=tuple(map(_tensor, inputs)), outputs=tuple(map(TensorInfo, output_names(net))),
+        layouts={t.name: t.layout for t in inputs}, ops=dict(Counter(map(_kind, every)).most_common()),
         weights=dict(Counter(kept for op in every if (kept := _kept(op)))), parameters=sum(map(_numbers, every)),
         subgraphs=tuple(graph.text(0) for graph in subgraphs),
     )  # fmt: skip
-
-
-def _outputs(net: Table, oplists: list[Table]) -> list[str]:
-    """The names stated, else those of the tensors that are made and that nothing takes."""
-    stated = net.texts(OUTPUT_NAMES)
-    if stated:
-        return stated
-    names = net.texts(TENSOR_NAMES)
-    taken = {index for op in oplists for index in op.integers(INPUTS)}
-    left = [index for op in oplists if _kind(op) != "Const" for index in op.integers(OUTPUTS) if index not in taken]
-    return [names[index] for index in left if 0 <= index < len(names)]
 
 
 def _kind(op: Table) -> str:
@@ -116,17 +101,10 @@ def _named(names: tuple[str, ...], number: int) -> str:
     return names[number] if 0 <= number < len(names) else str(number)
 
 
-def _input(op: Table) -> TensorInfo:
-    main = op.table(MAIN)
-    if main is None:
-        return TensorInfo(op.text(NAME))
-    dtype = DTYPES.get(main.integer(INPUT_DTYPE, default=1), "")
-    return TensorInfo(op.text(NAME), dtype, tuple(n if n > 0 else None for n in main.integers(INPUT_DIMS)))
-
-
-def _layout(op: Table) -> str:
-    main = op.table(MAIN)
-    return _named(LAYOUTS, main.integer(INPUT_FORMAT, "<b")) if main else ""
+def _tensor(given: MnnTensor) -> TensorInfo:
+    if not given.layout:
+        return TensorInfo(given.name)
+    return TensorInfo(given.name, given.dtype, tuple(n if n > 0 else None for n in given.shape))
 
 
 def _kept(op: Table) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnnprep.formats.mnn_file.flatbuffer import root
-from mnnprep.formats.mnn_file.summary import NAME, OPERATORS, OPLISTS, OUTPUTS, TENSOR_NAMES, TYPE
+from mnnprep.formats.mnn_file.summary import OPERATORS
 from mnnprep.formats.onnx.wire import mapped
+from mnnprep.mnn.boundary import NAME, OPLISTS, OUTPUTS, TENSOR_NAMES, TYPE
+from mnnprep.mnn.flatbuffer import root
 
 NOT_COMPUTED = frozenset({"Input", "Const"})
 MOVED = frozenset({"Reshape", "ConvertTensor", "Permute", "Squeeze", "Unsqueeze", "Flatten", "ExpandDims", "Transpose"})

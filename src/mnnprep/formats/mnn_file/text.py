@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from mnnprep.errors import InternalError, RefusedError
-from mnnprep.formats.mnn_file.flatbuffer import Table, elements, follow, root, table_at, vector_length
 from mnnprep.mnn.capture import captured, last_lines
+from mnnprep.mnn.flatbuffer import Table, elements, follow, root, table_at, vector_length
 from mnnprep.mnn.info import package_converter
 
 NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}

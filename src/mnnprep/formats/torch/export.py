@@ -28,6 +28,7 @@ from mnnprep.formats.torch.watch import Watch, current_place
 T = TypeVar("T")
 
 EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
+SMALL = 1024  # elements: what may be a shape
 FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or write
 EXPORT_OPSET = 18  # the lowest the torch.export-based exporter writes itself
 
@@ -245,7 +246,7 @@ def torchscript_exporter(
         {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items() if n in outputs} if dim_names(subject.specs) else {}
     )
     try:
-        with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention():
+        with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention(), large_weights_unread():
             torch.onnx.export(
                 module, subject.tensors(), raw, dynamo=False, opset_version=opset,
                 input_names=subject.names, output_names=outputs,
@@ -266,6 +267,22 @@ def torchscript_exporter(
         raise RefusedError(
             "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
         ) from error
+
+
+@contextmanager
+def large_weights_unread() -> Iterator[None]:
+    """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in the graph."""
+    passes = require("torch")._C
+    infer = passes._jit_pass_onnx_graph_shape_type_inference
+
+    def infer_shapes(graph: Any, parameters: dict[str, Any], opset: int) -> None:
+        infer(graph, {name: tensor for name, tensor in parameters.items() if tensor.numel() <= SMALL}, opset)
+
+    passes._jit_pass_onnx_graph_shape_type_inference = infer_shapes
+    try:
+        yield
+    finally:
+        passes._jit_pass_onnx_graph_shape_type_inference = infer
 
 
 def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
