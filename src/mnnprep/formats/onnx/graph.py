@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.deps import require
+from mnnprep.formats.onnx import splice
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 # Operators whose first output depends on the shape of their input alone.
@@ -171,12 +173,21 @@ def with_data(tensor: Any, directory: Path) -> Any:
 def tensors_of(path: str | Path) -> Arrays:
     """Every initializer and Constant of the model at *path*, by name, external data included.
 
-    A dtype NumPy does not have (bfloat16, float8, int4) is given as its raw storage.
+    A dtype NumPy does not have (bfloat16, float8, int4) is given as its raw storage.  What lies in the file as NumPy has it is not read
+    before it is used, and stays there.
     """
     numpy_helper = require("onnx.numpy_helper")
-    model = load_graph(path)
     directory = Path(path).parent
     tensors: Arrays = {}
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed when the last array is gone
+    model, initializers = splice.apart(data)
+    for extent in initializers:
+        array = splice.array_at(data, extent)
+        if array is None:
+            model.graph.initializer.add().ParseFromString(data[slice(*extent)])
+        else:
+            tensors[splice.name_of(data, extent)] = array
 
     def visit(graph: Any, prefix: str) -> None:
         for tensor in graph.initializer:

@@ -6,17 +6,21 @@ Field numbers: onnx/onnx.proto (ModelProto.graph, GraphProto.initializer, Tensor
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mnnprep.core.files import FileRef
 from mnnprep.deps import require
-from mnnprep.formats.onnx.wire import LENGTH, Buffer, Field, encoded, fields, mapped, verbatim
+from mnnprep.formats.onnx.wire import LENGTH, Buffer, Field, encoded, fields, mapped, packed, text, verbatim
 
 GRAPH = 7  # in a ModelProto
 INITIALIZER = 5  # in a GraphProto
-NOTES = (12, 16)  # in a TensorProto: doc_string, metadata_props
+DIMS, DATA_TYPE, NAME, RAW_DATA, NOTES = 1, 2, 8, 9, (12, 16)  # in a TensorProto; the last are doc_string and metadata_props
+PLAIN = {1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8", 12: "<u4", 13: "<u8"}  # DataType
 SMALL = 1024  # bytes
 
 LAST = 1 << 29  # protobuf's field numbers are below
@@ -55,16 +59,48 @@ def load_nodes(path: str | Path) -> Any:
     return model
 
 
-def without_notes(data: bytes, extent: Extent) -> Part:
-    """The TensorProto at *extent* of *data* without what is said about it."""
+def array_at(data: Buffer, extent: Extent) -> Any | None:
+    """The numbers of the TensorProto at *extent* of *data*, not copied; None where they are not there as NumPy has them."""
+    dims: list[int] = []
+    dtype, raw = "", None
+    for field in fields(data, *extent):
+        number, _, first, last = field
+        if number == DIMS:
+            dims += packed(data, field)
+        elif number == DATA_TYPE:
+            dtype = PLAIN.get(first, "")
+        elif number == RAW_DATA:
+            raw = first, last
+    if not dtype or raw is None or raw[1] - raw[0] != math.prod(dims) * np.dtype(dtype).itemsize:
+        return None
+    return np.frombuffer(data, dtype, math.prod(dims), raw[0]).reshape(dims)
+
+
+def without_notes(data: bytes, extent: Extent) -> list[Part]:
+    """The TensorProto at *extent* of *data* without what is said about it, in parts."""
     found = list(fields(data, *extent))
     if any(field[0] in NOTES for field in found):
-        return b"".join(verbatim(data, field) for field in found if field[0] not in NOTES)
-    return memoryview(data)[slice(*extent)]
+        return [verbatim(data, field) for field in found if field[0] not in NOTES]
+    return [memoryview(data)[slice(*extent)]]
 
 
-def write(path: Path, model: Any, initializers: Iterable[Part]) -> FileRef:
-    """Write *model*, whose graph has none, with these *initializers*: the bytes that it would have as a whole, serialized deterministically."""
+def filled(data: bytes, extent: Extent, array: Any) -> list[Part]:
+    """The TensorProto at *extent* of *data*, which holds no numbers, with the shape and the numbers of *array*, in parts."""
+    tensor = require("onnx").TensorProto.FromString(data[slice(*extent)])
+    del tensor.dims[:]
+    tensor.dims.extend(array.shape)
+    for name in ("raw_data", "doc_string", "metadata_props"):
+        tensor.ClearField(name)
+    return [tensor.SerializeToString(deterministic=True), *_field(RAW_DATA, [memoryview(array).cast("B")])]
+
+
+def name_of(data: Buffer, extent: Extent) -> str:
+    """The name of the TensorProto at *extent* of *data*."""
+    return next((text(data, first, last) for number, _, first, last in fields(data, *extent) if number == NAME), "")
+
+
+def write(path: Path, model: Any, initializers: Iterable[list[Part]]) -> FileRef:
+    """Write *model*, whose graph has none, with these *initializers*, each in parts: the bytes that the whole serialized deterministically has."""
     data = model.SerializeToString(deterministic=True)
     outer = list(fields(data, 0, len(data)))
     inner = [field for _, _, first, last in (f for f in outer if f[0] == GRAPH) for field in fields(data, first, last)]
@@ -72,7 +108,7 @@ def write(path: Path, model: Any, initializers: Iterable[Part]) -> FileRef:
     def chosen(found: Sequence[Field], numbers: range) -> bytes:
         return b"".join(verbatim(data, field) for field in found if field[0] in numbers)
 
-    tensors = [part for tensor in initializers for part in _field(INITIALIZER, [tensor])]
+    tensors = [part for tensor in initializers for part in _field(INITIALIZER, tensor)]
     graph = [chosen(inner, range(INITIALIZER)), *tensors, chosen(inner, range(INITIALIZER + 1, LAST))]
     state, size = hashlib.sha256(), 0
     with path.open("wb") as file:

@@ -210,19 +210,21 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
     if size <= EXTERNAL_THRESHOLD:
         written = Written()
         torchscript_exporter(module, subject, written, notes, opset)
-        return [_tidy_proto(written.data, directory, subject)]
+        return [_tidy_proto(written, directory, subject)]
     raw = empty(directory / "raw") / "model.onnx"
     torchscript_exporter(module, subject, str(raw), notes, opset)
     external = len(list(raw.parent.iterdir())) > 1  # past 2 GiB the exporter writes a file for every tensor
-    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(raw.read_bytes(), directory, subject)]
+    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(Written(raw.read_bytes()), directory, subject)]
     shutil.rmtree(raw.parent)
     return files
 
 
 class Written:
-    """A file for one write, whose bytes are kept as they were given."""
+    """A file for one write, whose bytes are kept as they were given; the large weights, which are not in them, by their names."""
 
-    data = b""
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+        self.weights: dict[str, Any] = {}
 
     def write(self, data: bytes) -> int:
         self.data = data
@@ -240,13 +242,14 @@ def torchscript_exporter(
     *kept* is how many outputs the model gives while it is exported, where those are fewer: the comparison then misses the rest.
     """
     torch = require("torch")
+    aside = raw.weights if isinstance(raw, Written) else None
     axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
     outputs = list(subject.output_ranks)[:kept]
     varying = (
         {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items() if n in outputs} if dim_names(subject.specs) else {}
     )
     try:
-        with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention(), large_weights_unread():
+        with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention(), large_weights_aside(aside):
             torch.onnx.export(
                 module, subject.tensors(), raw, dynamo=False, opset_version=opset,
                 input_names=subject.names, output_names=outputs,
@@ -270,19 +273,31 @@ def torchscript_exporter(
 
 
 @contextmanager
-def large_weights_unread() -> Iterator[None]:
-    """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in the graph."""
-    passes = require("torch")._C
-    infer = passes._jit_pass_onnx_graph_shape_type_inference
+def large_weights_aside(kept: dict[str, Any] | None) -> Iterator[None]:
+    """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in the graph.
+
+    Where *kept* is given, such weights come into it by their names, and what is written has empty tensors in their place.
+    """
+    torch = require("torch")
+    passes = torch._C
+    infer, deduplicate = passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_deduplicate_initializers
+    plain = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8)
 
     def infer_shapes(graph: Any, parameters: dict[str, Any], opset: int) -> None:
         infer(graph, {name: tensor for name, tensor in parameters.items() if tensor.numel() <= SMALL}, opset)
 
-    passes._jit_pass_onnx_graph_shape_type_inference = infer_shapes
+    def keep_large(graph: Any, parameters: dict[str, Any], training: bool) -> dict[str, Any]:
+        found = deduplicate(graph, parameters, training)
+        if kept is None:
+            return dict(found)
+        kept.update((n, t) for n, t in found.items() if t.numel() > SMALL and t.layout == torch.strided and t.dtype in plain)
+        return {n: torch.empty(0, dtype=t.dtype) if n in kept else t for n, t in found.items()}
+
+    passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_deduplicate_initializers = infer_shapes, keep_large
     try:
         yield
     finally:
-        passes._jit_pass_onnx_graph_shape_type_inference = infer
+        passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_deduplicate_initializers = infer, deduplicate
 
 
 def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
@@ -372,15 +387,28 @@ def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
         value.name = name
 
 
-def _tidy_proto(raw: bytes, directory: Path, subject: Subject) -> FileRef:
+def _tidy_proto(raw: Written, directory: Path, subject: Subject) -> FileRef:
     """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to import."""
     from mnnprep.formats.onnx import splice
 
-    model, initializers = splice.apart(raw)
+    def parts(extent: splice.Extent) -> list[splice.Part]:
+        weight = raw.weights.get(splice.name_of(raw.data, extent))
+        if weight is None:
+            return splice.without_notes(raw.data, extent)
+        return splice.filled(raw.data, extent, as_array(weight))
+
+    model, initializers = splice.apart(raw.data)
     declare_inputs(model, subject)
     if not subject.places:
         forget(model)
-    return splice.write(directory / "model.onnx", model, [splice.without_notes(raw, extent) for extent in initializers])
+    return splice.write(directory / "model.onnx", model, map(parts, initializers))
+
+
+def as_array(tensor: Any) -> Any:
+    """A tensor's numbers as NumPy has them; bfloat16, which it has not, as int16."""
+    torch = require("torch")
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def declare_inputs(model: Any, subject: Subject) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from mnnprep.core.net import Refused
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
+from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch
 
@@ -65,9 +65,10 @@ class TorchNet:
         default = torch.get_default_dtype()
         try:
             if self._precise is None:
-                self._precise = copy.deepcopy(self.module).double()
+                self._precise = in_float64(self.module)
             torch.set_default_dtype(torch.float64)
-            return self._call(self._precise, inputs, double=True)
+            with quick_depthwise():
+                return self._call(self._precise, inputs, double=True)
         except (Refused, RuntimeError, TypeError, NotImplementedError):
             return None
         finally:

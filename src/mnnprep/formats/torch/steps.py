@@ -69,12 +69,6 @@ def survey_module(job: SurveyJob) -> Survey:
     )
 
 
-def _plain(tensor: Any) -> Any:
-    torch = require("torch")
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-
-
 def export_module(job: ExportJob) -> Exported:
     """Make an artifact by ``job.method``; its opset is read from the file."""
     doing("loading the source")
@@ -152,7 +146,7 @@ def compare_weights(job: OwnWeightsJob) -> Check:
     tensors, notes = used_tensors(module, sorted(inputs, key=lambda arrays: sum(a.size for a in arrays.values())))
     doing("comparing the artifact's tensors with the source's parameters")
     artifact = onnx_graph.tensors_of(job.model) if job.format == "onnx" else _script_tensors(job.model)
-    check = match_weights({n: _plain(t) for n, t in tensors.items()}, artifact)
+    check = match_weights({n: export.as_array(t) for n, t in tensors.items()}, artifact)
     return msgspec.structs.replace(check, numbers=check.numbers | {"notes": notes}) if notes else check
 
 
@@ -160,12 +154,12 @@ def _script_tensors(path: str) -> Arrays:
     """The tensors of a TorchScript file: its state, and the constants of its code."""
     torch = require("torch")
     module = torch.jit.load(path).eval()
-    found = {n: _plain(t) for n, t in module.state_dict().items()}
+    found = {n: export.as_array(t) for n, t in module.state_dict().items()}
     for number, node in enumerate(script_nodes(module.inlined_graph)):
         value = next(node.outputs(), None)
         constant = value.toIValue() if node.kind() == "prim::Constant" and value is not None else None
         if isinstance(constant, torch.Tensor):
-            found[f"constant {number}"] = _plain(constant)
+            found[f"constant {number}"] = export.as_array(constant)
     return found
 
 
