@@ -18,6 +18,7 @@ import pytest
 import boundary_steps
 import mnnprep
 from boundary_steps import Answer, Job
+from mnnprep.core.request import Limits
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.formats.plans import likely_preload
 from mnnprep.isolate import launch as launching
@@ -25,6 +26,7 @@ from mnnprep.isolate.host import Host, InProcess, StepFailed, internal
 from mnnprep.isolate.launch import WORKER_ENVIRONMENT, ahead
 from mnnprep.isolate.server import job_type, resolve, run_step
 from mnnprep.pipeline.attempt import after
+from mnnprep.pipeline.workers import Workers
 
 STEPS = "mnnprep.boundary_steps:"
 LONG = 30.0  # seconds: no test should take as long
@@ -179,6 +181,13 @@ def test_a_lie_about_a_file_is_caught(host: Host, how: str, why: str) -> None:
     failure = fails(host, "lie", Job(how))
     assert failure.fate == "reply"
     assert why in failure.reason
+
+
+def test_a_large_file_is_not_read_once_more(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size is looked at; its hash when it goes into a bundle."""
+    monkeypatch.setattr("mnnprep.isolate.host.HASHED", 1)
+    assert ask(host, "lie", Job("changed")).more["nested"]
+    assert "bytes are not those" in fails(host, "lie", Job("short")).reason
 
 
 def test_a_stale_file_is_caught(host: Host, tmp_path: Path) -> None:
@@ -428,6 +437,42 @@ def test_a_worker_started_ahead_is_the_one_that_serves(tmp_path: Path, monkeypat
         assert host._process.pid != pid
     launching._end()
     assert not psutil.pid_exists(pid)
+
+
+def test_workers_start_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Workers(Limits()) as workers:
+        workers.warm_in_turn([("json",), ("csv",), ("uuid",)])
+        first = workers._hosts[("json",)]
+        assert isinstance(first, Host)
+        first.ready.result(timeout=LONG)
+        late = workers.warm(("uuid",))  # asked for before its turn: at once
+        deadline = time.monotonic() + LONG
+        while ("csv",) not in workers._hosts and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for preload in (("csv",), ("uuid",)):
+            host = workers._hosts[preload]
+            assert isinstance(host, Host)
+            host.ready.result(timeout=LONG)
+        assert workers._hosts[("uuid",)] is late
+    workers.warm_in_turn([("colorsys",)])  # over: none is started
+    assert ("colorsys",) not in workers._hosts
+
+
+def test_a_worker_that_is_gone_is_ready_for_nothing(tmp_path: Path) -> None:
+    host = Host(("json",), scratch=tmp_path)
+    host._process.kill()
+    host.ready.result(timeout=LONG)
+    host.close()
+
+
+def test_who_is_dismissed_ends_unless_something_runs(start: Callable[..., Host], tmp_path: Path) -> None:
+    with start(scratch=tmp_path) as host:
+        running = host.submit(STEPS + "echo", Job("a"), Answer, timeout=LONG)
+        host.dismiss()
+        assert running.result(timeout=LONG).value == Answer("a")
+        host.dismiss()
+        assert host._process.wait(timeout=LONG) == -signal.SIGKILL
+        host.dismiss()
 
 
 def test_a_worker_started_ahead_for_nothing_ends_with_the_process() -> None:

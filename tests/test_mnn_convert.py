@@ -9,14 +9,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import onnx
 import pytest
 
 from mnn_models import DATA, SEED, crashing_lstm, floats, matmul, node, save
+from mnnprep.errors import RefusedError
 from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.mnn.boundary import EXTRA_INFO, read_boundary
 from mnnprep.mnn.capture import without_place_and_time
 from mnnprep.mnn.convert import Converted, ConvertJob, has_frontend, judge, refused_ops
-from mnnprep.mnn.info import MnnTensor, parse_info
+from mnnprep.mnn.flatbuffer import root
+from mnnprep.mnn.info import MnnInfo, MnnTensor, parse_info
 from mnnprep.mnn.names import match_names
 
 STEP = "mnnprep.mnn.convert:convert"
@@ -55,6 +59,33 @@ def test_a_model_converts_and_tells_its_names(host: Host, tmp_path: Path) -> Non
     assert done.outputs == ["y"]
     assert done.version
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["model.mnn"]
+
+
+@pytest.mark.parametrize("name", ["conv-trace", "conv1d-trace", "attention-script", "if-script"])
+def test_the_bytes_say_what_mnn_says(host: Host, tmp_path: Path, name: str) -> None:
+    """Of files that other converters wrote, too."""
+    done = run_convert(host, matmul(tmp_path / "m.onnx"), tmp_path / "out")
+    assert done.file is not None
+    for path in (done.file.path, str(DATA / f"{name}.mnn")):
+        code = f"from mnnprep.mnn.info import read_info; import msgspec; print(msgspec.json.encode(read_info({path!r})).decode())"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()[-1]
+        info, read = msgspec.json.decode(said, type=MnnInfo), read_boundary(path)
+        assert [(t.name, t.layout, t.dtype) for t in read.inputs] == [(t.name, t.layout, t.dtype) for t in info.inputs]
+        assert (read.outputs, read.version) == (info.outputs, info.version)
+
+
+def test_a_file_whose_bytes_do_not_say_is_shown_to_mnn(host: Host, tmp_path: Path) -> None:
+    older = run_convert(host, matmul(tmp_path / "m.onnx"), tmp_path / "one")
+    assert older.file is not None
+    data = bytearray(Path(older.file.path).read_bytes())
+    place = root(data).place(EXTRA_INFO)
+    unsaid = data[:place] + b"\xff\xff\xff\x7f" + data[place + 4 :]  # leads out of the file
+    (tmp_path / "unsaid.mnn").write_bytes(unsaid)
+    with pytest.raises(RefusedError):
+        read_boundary(str(tmp_path / "unsaid.mnn"))
+    body = f"import shutil; shutil.copyfile({str(tmp_path / 'unsaid.mnn')!r}, output)"
+    done = run_convert(host, matmul(tmp_path / "m.onnx"), tmp_path / "two", converter=wrapper(tmp_path / "convert", body))
+    assert (done.ok, done.reason) == (False, "the converter wrote a file that MNN can't open")
 
 
 def test_two_conversions_give_the_same_bytes(host: Host, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.files import file_ref, load_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.mnn import run as module
 from mnnprep.mnn.convert import Converted, ConvertJob
 from mnnprep.mnn.run import ACCURATE_HINTS, MnnRan, MnnRunJob
 
@@ -271,6 +272,28 @@ def test_numbers_that_only_lack_precision_are_computed_with_the_accurate_setting
     assert mended.default_excess == pytest.approx(rough / (2 * accurate), rel=1e-6)
     hopeless, error = within(accurate / 2)
     assert (hopeless.hints, hopeless.default_excess, error) == ({}, None, rough)
+
+
+def test_settings_that_change_nothing_are_not_tried_twice(tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"w": np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)}
+    model = save(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["y"])], [floats("x", 2, 3)], [floats("y", 2, 4)], weights)
+    rng = np.random.default_rng(1)
+    cases = [case(tmp_path, i, {"x": rng.standard_normal((2, 3)).astype("f4")}, {"y": np.full((2, 4), 0.01, "f4")}) for i in range(2)]
+    within = Tolerance(absolute=0.1, relative=0.0, ceiling=1.0)
+    job = MnnRunJob(
+        model=converted(host, model), cases=cases, input_names=NAMES, output_names={"y": "y"}, layouts={}, directory=str(tmp_path), within=within
+    )
+    monkeypatch.setattr(module, "ROUGH", 1e9)
+    loads: list[dict[str, int]] = []
+    load = module.Runner._load
+    monkeypatch.setattr(module.Runner, "_load", lambda self: (loads.append(self._hints), load(self))[1])
+    ran = module.run(job)
+    assert loads == [{}, ACCURATE_HINTS]
+    assert (ran.hints, ran.default_excess, sorted(ran.outputs)) == ({}, None, ["0", "1"])
+    loads.clear()
+    other = [*cases[:1], msgspec.structs.replace(cases[1], dims={"n": 3})]  # another size might be computed otherwise
+    assert module.run(msgspec.structs.replace(job, cases=other)).hints == {}
+    assert loads == [{}, ACCURATE_HINTS, {}]
 
 
 def test_a_session_keeps_integers_and_layouts(host: Host, tmp_path: Path) -> None:

@@ -311,6 +311,8 @@ def test_one_case_reaches_further_where_that_says_something() -> None:
     assert origins(lambda x: x, "x=int32[4,3]") == ["seed 0", "seed 1", "seed 2"]
     assert origins(lambda x: np.exp(np.square(x)).astype("f4")) == ["seed 0", "seed 1", "seed 2"]  # overflows
     assert origins(lambda x: np.sin(1e6 * x).astype("f4")) == ["seed 0", "seed 1", "seed 2"]  # noise alone
+    with pytest.raises(RefusedError):
+        origins(lambda x: refuse_unless(False) or x)
     assert any_ranks(["Conv", "Top_K"])
     assert not any_ranks(["Conv", "Relu"])
     chooses = survey(Fake("x=float32[4,3]", lambda x: x.argmax(1)), Wants(), ranks=lambda: True)

@@ -91,7 +91,7 @@ def filled(data: bytes, extent: Extent, array: Any) -> list[Part]:
     tensor.dims.extend(array.shape)
     for name in ("raw_data", "doc_string", "metadata_props"):
         tensor.ClearField(name)
-    return [tensor.SerializeToString(deterministic=True), *_field(RAW_DATA, [memoryview(array).cast("B")])]
+    return [tensor.SerializeToString(deterministic=True), *_field(RAW_DATA, [memoryview(array.reshape(-1).view(np.uint8))])]
 
 
 def name_of(data: Buffer, extent: Extent) -> str:
