@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -237,18 +238,28 @@ def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list
             handle.remove()
         for parameter in module.parameters():
             parameter.requires_grad_(flags[id(parameter)])
-    named = dict(module.named_parameters())
-    used = {n: p.detach() for n, p in named.items() if not reached or id(p) in reached}
-    if not handles:
-        return used, notes
+    used = {n: p.detach() for n, p in module.named_parameters() if not reached or id(p) in reached}
+    return used | _statistics(module, lambda submodule: id(submodule) in ran), notes
+
+
+def all_tensors(module: Any) -> dict[str, Any]:
+    """What :func:`used_tensors` gives where every parameter is in use and every norm runs."""
+    return {n: p.detach() for n, p in module.named_parameters()} | _statistics(module, lambda submodule: True)
+
+
+def _statistics(module: Any, of: Callable[[Any], bool]) -> dict[str, Any]:
+    """The running statistics, by name, of the norms that are asked for."""
+    found: dict[str, Any] = {}
+    if isinstance(module, require("torch").jit.ScriptModule):
+        return found
     for prefix, submodule in module.named_modules():
-        if id(submodule) in ran and "Norm" in type(submodule).__name__:
-            used |= {
+        if "Norm" in type(submodule).__name__ and of(submodule):
+            found |= {
                 f"{prefix}.{n}" if prefix else n: b.detach()
                 for n, b in submodule.named_buffers(recurse=False)
                 if n in ("running_mean", "running_var") and b is not None
             }
-    return used, notes
+    return found
 
 
 def _leaves(starts: list[Any]) -> set[int]:

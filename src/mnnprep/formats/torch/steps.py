@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from mnnprep.core.evidence import Check, passed
+from mnnprep.core.evidence import Check, Status, passed
 from mnnprep.core.files import Arrays, FileRef
 from mnnprep.core.messages import (
     Exported,
@@ -33,7 +33,7 @@ from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.splice import load_nodes
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.load import input_specs, keep, load
-from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, materialize, script_leftovers, script_nodes, used_tensors
+from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, all_tensors, materialize, script_leftovers, script_nodes, used_tensors
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.isolate.server import doing
 
@@ -137,16 +137,23 @@ def run_script(job: RunJob) -> Ran:
 
 
 def compare_weights(job: OwnWeightsJob) -> Check:
-    """The ``weights`` check: every parameter of the source that reaches an output is in the artifact."""
+    """The ``weights`` check: every parameter of the source that reaches an output is in the artifact. Which do is only asked where one is not."""
     doing("loading the source")
     module = load(job.source).module
     materialize(module)
+    doing("comparing the artifact's tensors with the source's parameters")
+    artifact = onnx_graph.tensors_of(job.model) if job.format == "onnx" else _script_tensors(job.model)
+
+    def compare(tensors: dict[str, Any]) -> Check:
+        return match_weights({n: export.as_array(t) for n, t in tensors.items()}, artifact)
+
+    check = compare(all_tensors(module))
+    if check.status is Status.PASSED:
+        return check
     doing("following the parameters to the outputs")
     inputs = [case_inputs(case.file.path) for case in job.cases]
     tensors, notes = used_tensors(module, sorted(inputs, key=lambda arrays: sum(a.size for a in arrays.values())))
-    doing("comparing the artifact's tensors with the source's parameters")
-    artifact = onnx_graph.tensors_of(job.model) if job.format == "onnx" else _script_tensors(job.model)
-    check = match_weights({n: export.as_array(t) for n, t in tensors.items()}, artifact)
+    check = compare(tensors)
     return msgspec.structs.replace(check, numbers=check.numbers | {"notes": notes}) if notes else check
 
 
