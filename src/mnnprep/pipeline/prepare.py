@@ -81,9 +81,7 @@ def prepare_source(
         return prepare_streamed(request, source, plan, reason, target, private=private, force=force, tell=tell)
     attempts = plan.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with contextlib.ExitStack() as stack:
-        own = None if workers else stack.enter_context(Workers(request.limits))
-        workers = workers or own
-        assert workers is not None
+        given, workers = workers, workers or stack.enter_context(Workers(request.limits))
         if source.kind == "live":
             workers.keep_here(plan.preload)
         workers.warm(plan.preload)
@@ -130,8 +128,8 @@ def prepare_source(
             if tried is best or (tried.attempt.searches and best.verdict is not Verdict.PROVEN):
                 name_wrong(workers, request, survey, tried, tell)
         tell("writing the bundle")
-        if own:
-            own.dismiss()
+        if given is None:
+            workers.dismiss()
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 
 

@@ -36,14 +36,15 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._lock:
-            self._ended = True
+        self.dismiss()
         for host in self._hosts.values():
             host.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def dismiss(self) -> None:
-        """No step will come any more: the workers may end while something else is done."""
+        """No step will come any more: no worker starts, and those that run nothing end while something else is done."""
+        with self._lock:
+            self._ended = True
         for host in self._hosts.values():
             host.dismiss()
 

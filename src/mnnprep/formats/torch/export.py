@@ -284,7 +284,7 @@ def large_weights_aside(kept: dict[str, Any] | None) -> Iterator[None]:
     plain = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8)
 
     def infer_shapes(graph: Any, parameters: dict[str, Any], opset: int) -> None:
-        infer(graph, {name: tensor for name, tensor in parameters.items() if tensor.numel() <= SMALL}, opset)
+        infer(graph, {n: t for n, t in parameters.items() if not isinstance(t, torch.Tensor) or t.numel() <= SMALL}, opset)
 
     def keep_large(graph: Any, parameters: dict[str, Any], training: bool) -> dict[str, Any]:
         found = deduplicate(graph, parameters, training)

@@ -12,6 +12,8 @@ def in_float64(module: Any) -> Any:
     """A copy of *module* in float64; no floating tensor of it is copied as it is first."""
     torch = require("torch")
     memo: dict[int, Any] = {}
+    if isinstance(module, torch.jit.ScriptModule):  # gives other objects for its tensors each time
+        return copy.deepcopy(module).double()
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():
             wide = tensor.detach().double()
@@ -33,15 +35,7 @@ def quick_depthwise() -> Any:
     return Mode()
 
 
-def _depthwise(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Any:
+def _depthwise(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
     """The convolution where it is depthwise, of a batch, and padded by numbers; else None."""
     if groups == 1 or weight.shape[:2] != (groups, 1) or input.dim() != 4 or isinstance(padding, str):
         return None
