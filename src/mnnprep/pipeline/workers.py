@@ -60,13 +60,15 @@ class Workers:
             return self._hosts[preload]
 
     def warm_in_turn(self, preloads: Sequence[tuple[str, ...]]) -> None:
-        """Start the hosts with these *preloads*, each when the one before has imported: what has to be quick now has but one of them beside it."""
+        """Start the hosts with these *preloads* that are not there, each when the one before has imported: what has to be quick now has but one
+        of them beside it."""
         with self._lock:
-            if not preloads or self._ended:
+            cold = [preload for preload in preloads if preload not in self._hosts]
+            if not cold or self._ended:
                 return
-            host = self.warm(preloads[0])
-        if isinstance(host, Host):
-            host.ready.add_done_callback(lambda _: self.warm_in_turn(preloads[1:]))
+            host = self.warm(cold[0])
+        assert isinstance(host, Host)
+        host.ready.add_done_callback(lambda _: self.warm_in_turn(cold[1:]))
 
     def renew(self, preload: tuple[str, ...]) -> None:
         """End the host with *preload* and start it anew."""
