@@ -13,7 +13,7 @@ from typing import Any
 
 from mnnprep.deps import require
 from mnnprep.formats.onnx.graph import with_data
-from mnnprep.formats.onnx.wire import FIXED32, FIXED64, LENGTH, VARINT, Buffer, Field, delimited, encoded, fields, mapped
+from mnnprep.formats.onnx.wire import LENGTH, VARINT, Buffer, Field, delimited, encoded, fields, mapped, verbatim
 
 INLINE = "\0inline"  # no file has this name
 KEPT = 1024  # bytes: smaller tensors (shapes, axes) are read with the graph
@@ -64,7 +64,7 @@ def _stripped(data: Buffer, start: int, end: int, kind: str) -> bytes:
     for field in found:
         number, wire, first, last = field
         inner = NESTED[kind].get(number) if wire == LENGTH else None
-        out.append(_copied(data, field) if inner is None else delimited(number, _stripped(data, first, last, inner)))
+        out.append(verbatim(data, field) if inner is None else delimited(number, _stripped(data, first, last, inner)))
     return b"".join(out)
 
 
@@ -74,16 +74,7 @@ def _large(found: list[Field]) -> bool:
 
 
 def _placeholder(data: Buffer, found: list[Field], start: int, end: int) -> bytes:
-    kept = [_copied(data, field) for field in found if field[0] not in DATA]
+    kept = [verbatim(data, field) for field in found if field[0] not in DATA]
     entries = {"location": INLINE, "offset": str(start), "length": str(end - start)}
     kept += [delimited(EXTERNAL_DATA, delimited(1, k.encode()) + delimited(2, v.encode())) for k, v in entries.items()]
     return b"".join([*kept, encoded(DATA_LOCATION << 3 | VARINT), encoded(1)])
-
-
-def _copied(data: Buffer, field: Field) -> bytes:
-    number, wire, first, last = field
-    if wire == VARINT:
-        return encoded(number << 3 | VARINT) + encoded(first)
-    if wire in (FIXED32, FIXED64):
-        return encoded(number << 3 | wire) + data[first:last]
-    return delimited(number, data[first:last])

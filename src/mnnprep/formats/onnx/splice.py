@@ -15,7 +15,7 @@ import numpy as np
 
 from mnnprep.core.files import FileRef
 from mnnprep.deps import require
-from mnnprep.formats.onnx.wire import LENGTH, Buffer, Field, encoded, fields, mapped, packed, text, verbatim
+from mnnprep.formats.onnx.wire import LENGTH, Buffer, Field, delimited, encoded, fields, mapped, packed, text, verbatim
 
 GRAPH = 7  # in a ModelProto
 INITIALIZER = 5  # in a GraphProto
@@ -42,7 +42,7 @@ def apart(data: Buffer) -> tuple[Any, list[Extent]]:
                 initializers.append(field[2:])
             else:
                 rest.append(verbatim(data, field))
-        return b"".join(_field(GRAPH, rest))
+        return delimited(GRAPH, b"".join(rest))
 
     model = require("onnx").ModelProto()
     model.ParseFromString(b"".join(bare(*field) for field in fields(data, 0, len(data))))

@@ -21,6 +21,7 @@ from mnnprep.core.signature import TensorSpec, dim_names
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
+from mnnprep.formats.torch.aside import Written, as_array, large_weights_aside
 from mnnprep.formats.torch.load import Loaded
 from mnnprep.formats.torch.structure import flatten, places
 from mnnprep.formats.torch.watch import Watch, current_place
@@ -28,7 +29,6 @@ from mnnprep.formats.torch.watch import Watch, current_place
 T = TypeVar("T")
 
 EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
-SMALL = 1024  # elements: what may be a shape
 FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or write
 EXPORT_OPSET = 18  # the lowest the torch.export-based exporter writes itself
 
@@ -219,21 +219,6 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
     return files
 
 
-class Written:
-    """A file for one write, whose bytes are kept as they were given; the large weights, which are not in them, by their names."""
-
-    def __init__(self, data: bytes = b"") -> None:
-        self.data = data
-        self.weights: dict[str, Any] = {}
-
-    def write(self, data: bytes) -> int:
-        self.data = data
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-
 def torchscript_exporter(
     module: Any, subject: Subject, raw: str | Written, notes: list[str], opset: int, kept: int | None = None, **options: bool
 ) -> None:
@@ -270,34 +255,6 @@ def torchscript_exporter(
         raise RefusedError(
             "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
         ) from error
-
-
-@contextmanager
-def large_weights_aside(kept: dict[str, Any] | None) -> Iterator[None]:
-    """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in the graph.
-
-    Where *kept* is given, such weights come into it by their names, and what is written has empty tensors in their place.
-    """
-    torch = require("torch")
-    passes = torch._C
-    infer, deduplicate = passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_deduplicate_initializers
-    plain = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8)
-
-    def infer_shapes(graph: Any, parameters: dict[str, Any], opset: int) -> None:
-        infer(graph, {n: t for n, t in parameters.items() if not isinstance(t, torch.Tensor) or t.numel() <= SMALL}, opset)
-
-    def keep_large(graph: Any, parameters: dict[str, Any], training: bool) -> dict[str, Any]:
-        found = deduplicate(graph, parameters, training)
-        if kept is None:
-            return dict(found)
-        kept.update((n, t) for n, t in found.items() if t.numel() > SMALL and t.layout == torch.strided and t.dtype in plain)
-        return {n: torch.empty(0, dtype=t.dtype) if n in kept else t for n, t in found.items()}
-
-    passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_deduplicate_initializers = infer_shapes, keep_large
-    try:
-        yield
-    finally:
-        passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_deduplicate_initializers = infer, deduplicate
 
 
 def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
@@ -402,13 +359,6 @@ def _tidy_proto(raw: Written, directory: Path, subject: Subject) -> FileRef:
     if not subject.places:
         forget(model)
     return splice.write(directory / "model.onnx", model, map(parts, initializers))
-
-
-def as_array(tensor: Any) -> Any:
-    """A tensor's numbers as NumPy has them; bfloat16, which it has not, as int16."""
-    torch = require("torch")
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def declare_inputs(model: Any, subject: Subject) -> None:

@@ -32,6 +32,7 @@ from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.splice import load_nodes
 from mnnprep.formats.torch import export
+from mnnprep.formats.torch.aside import as_array
 from mnnprep.formats.torch.load import input_specs, keep, load
 from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, all_tensors, materialize, script_leftovers, script_nodes, used_tensors
 from mnnprep.formats.torch.structure import flatten
@@ -145,7 +146,7 @@ def compare_weights(job: OwnWeightsJob) -> Check:
     artifact = onnx_graph.tensors_of(job.model) if job.format == "onnx" else _script_tensors(job.model)
 
     def compare(tensors: dict[str, Any]) -> Check:
-        return match_weights({n: export.as_array(t) for n, t in tensors.items()}, artifact)
+        return match_weights({n: as_array(t) for n, t in tensors.items()}, artifact)
 
     check = compare(all_tensors(module))
     if check.status is Status.PASSED:
@@ -161,12 +162,12 @@ def _script_tensors(path: str) -> Arrays:
     """The tensors of a TorchScript file: its state, and the constants of its code."""
     torch = require("torch")
     module = torch.jit.load(path).eval()
-    found = {n: export.as_array(t) for n, t in module.state_dict().items()}
+    found = {n: as_array(t) for n, t in module.state_dict().items()}
     for number, node in enumerate(script_nodes(module.inlined_graph)):
         value = next(node.outputs(), None)
         constant = value.toIValue() if node.kind() == "prim::Constant" and value is not None else None
         if isinstance(constant, torch.Tensor):
-            found[f"constant {number}"] = export.as_array(constant)
+            found[f"constant {number}"] = as_array(constant)
     return found
 
 

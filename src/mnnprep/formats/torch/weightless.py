@@ -24,6 +24,7 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.streaming import Skeleton
 from mnnprep.formats.torch import export
+from mnnprep.formats.torch.aside import passes_replaced
 from mnnprep.formats.torch.load import FACTORY_RAISED, Loaded, input_specs, load_factory, to_inference, without_weights
 from mnnprep.formats.torch.net import TorchNet
 from mnnprep.formats.torch.shapes import shapes_of
@@ -166,17 +167,16 @@ def _weights_unseen() -> Iterator[dict[str, Any]]:
     infer, fold = passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_constant_fold
     folded: dict[str, Any] = {}
 
+    def infer_shapes(graph: Any, parameters: dict[str, Any], opset: int) -> None:
+        infer(graph, {}, opset)
+
     def fold_code(graph: Any, parameters: dict[str, Any], opset: int) -> dict[str, Any]:
         found = fold(graph, {}, opset)
         folded.update(found)
         return {**parameters, **found}
 
-    passes._jit_pass_onnx_graph_shape_type_inference = lambda graph, parameters, opset: infer(graph, {}, opset)
-    passes._jit_pass_onnx_constant_fold = fold_code
-    try:
+    with passes_replaced(_jit_pass_onnx_graph_shape_type_inference=infer_shapes, _jit_pass_onnx_constant_fold=fold_code):
         yield folded
-    finally:
-        passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_constant_fold = infer, fold
 
 
 def _keep_constants(model: Any, folded: dict[str, Any]) -> None:
