@@ -80,6 +80,11 @@ def hang(job: Job) -> Answer:
     return Answer()
 
 
+def nap(job: Job) -> Answer:
+    time.sleep(job.number)
+    return Answer("slept")
+
+
 def eat_memory(job: Job) -> Answer:
     kept = []
     doing("eating")

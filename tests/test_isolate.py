@@ -43,6 +43,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for entry in Path(mnnprep.__file__).parent.iterdir():
         (root / entry.name).symlink_to(entry)
     shutil.copy(boundary_steps.__file__, root / "boundary_steps.py")
+    (root / "slow_to_import.py").write_text(f"import time; time.sleep({SHORT})")
     return root / "__init__.py"
 
 
@@ -378,6 +379,21 @@ def test_a_step_that_takes_the_worker_with_it_is_told_alike(start: Callable[...,
             in_the_worker(host, step, timeout=SHORT if fate == "time" else LONG, memory=200 * MIB if fate == "memory" else 0)
         assert (caught.value.fate, caught.value.reason) == (fate, reason)
         assert fails(host, "echo").fate == "crash"
+
+
+def test_an_answer_that_comes_after_the_limit_is_over_it(start: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker may have answered just before it was ended: that answer must not be taken for a step within its limits."""
+    with start(scratch=tmp_path) as host:
+        host.ready.result(timeout=LONG)
+        monkeypatch.setattr(host._process, "kill", lambda: None)
+        with pytest.raises(StepFailed) as caught:
+            in_the_worker(host, "nap", Job(number=1), timeout=0.2)
+        assert (caught.value.fate, caught.value.reason) == ("time", "took longer than 0.2 s")
+
+
+def test_a_worker_that_still_imports_costs_a_step_nothing_of_its_limit(start: Callable[..., Host], tmp_path: Path) -> None:
+    with start("mnnprep.slow_to_import", scratch=tmp_path) as host:
+        assert in_the_worker(host, "echo", Job("a"), timeout=SHORT / 2).text == "a"
 
 
 PARENT = """

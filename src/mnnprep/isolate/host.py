@@ -134,21 +134,27 @@ class Host:
         if gone:
             self._end_all()
         if here:
-            threading.Thread(target=self._watch, args=(pending,), daemon=True).start()
+            threading.Thread(target=self._watch, args=(directory.name, pending), daemon=True).start()
         return pending.future
 
-    def _watch(self, pending: _Pending) -> None:
-        """Keep the limits of a step that runs in the worker itself."""
+    def _watch(self, name: str, pending: _Pending) -> None:
+        """Keep the limits of a step that runs in the worker itself, from when that is ready."""
+        self.ready.result()
         started = time.monotonic()
-        while not pending.future.done() and self._process.poll() is None:
+        while self._process.poll() is None:
+            limit = ""
             with contextlib.suppress(psutil.Error):
                 if pending.memory and psutil.Process(self._process.pid).memory_info().rss > pending.memory:
-                    pending.limit = "memory"
+                    limit = "memory"
             if time.monotonic() - started > pending.timeout:
-                pending.limit = "time"
-            if pending.limit:
-                self._process.kill()
-                return
+                limit = "time"
+            with self._lock:  # a step has kept its limits once its answer is read, and not before
+                if name not in self._pending:
+                    return
+                if limit:
+                    pending.limit = limit
+                    self._process.kill()
+                    return
             time.sleep(WATCH_SECONDS)
 
     def run(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0) -> Reply[T]:
@@ -164,7 +170,7 @@ class Host:
                 continue
             with self._lock:
                 pending = self._pending.pop(fate["id"])
-            _settle(pending, fate)
+            _settle(pending, fate | {"limit": fate["limit"] or pending.limit})
         self._process.wait()
         if not self.ready.done():
             self.ready.set_result(None)
