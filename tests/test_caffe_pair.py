@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +35,7 @@ from mnnprep.formats.caffe.prototext import parse
 from mnnprep.formats.caffe.prototext import write as text_of
 from mnnprep.formats.caffe.steps import write_pair
 from mnnprep.formats.caffe.upgrade import upgraded, version_of
+from mnnprep.isolate import host
 
 TWO = Net(
     conv("first", 4, "kernel_size: 3 pad: 1") + layer("relu", "ReLU", "first", "first") + conv("second", 4, "kernel_size: 3 pad: 1", "first"),
@@ -51,10 +51,10 @@ def pair(directory: Path, model: bytes | None = None, text: str = "") -> Path:
 
 def refusal(path: Path) -> str:
     """What `prepare` says of the pair at *path*: refused, with exit code 3, before any worker starts."""
-    started = time.monotonic()
-    result = call("prepare", path, "-o", path.parent / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "launch", lambda *_: pytest.fail("a worker was started"))
+        result = call("prepare", path, "-o", path.parent / "out")
     assert result.code == 3, result.err
-    assert time.monotonic() - started < 1
     assert not (path.parent / "out").exists()
     return result.err
 
@@ -137,12 +137,10 @@ def test_swapped_weights_of_equal_shape_differ_from_the_reference_given(tmp_path
     assert call("prepare", path, "-o", tmp_path / "right").code == 0
     case = tmp_path / "right" / "cases" / "0.npz"
     swapped = pair(tmp_path / "swapped", caffemodel({"first": right["second"], "second": right["first"]}))
-    started = time.monotonic()
     result = program("prepare", swapped, "-o", tmp_path / "out", "--samples", case)
     assert result.code == 3
     assert "the source does not compute the outputs that a sample brings along" in result.err
     assert "0.npz: second differs beyond the tolerance" in result.err
-    print(f"{time.monotonic() - started:.2f} s")
     again = call("prepare", path, "-o", tmp_path / "again", "--samples", case)
     assert again.code == 0, again.err
 
