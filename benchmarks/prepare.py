@@ -81,6 +81,7 @@ def main() -> int:
     print(line.format("model", "mnnprep [s]", "script [s]", "ratio", "outcome"))
     measured: dict[str, dict[str, object]] = {}
     ratios: list[float] = []
+    totals = [0.0, 0.0]
     proven = True
     for model in models:
         pairs = [(mnnprep(model, dynamic=options.dynamic), script(model, dynamic=options.dynamic)) for _ in range(max(1, options.rounds))]
@@ -90,13 +91,16 @@ def main() -> int:
         proven &= outcomes[0] == ["proven"]
         if outcomes[1] == ["ran"]:
             ratios.append(ratio)
+            totals = [totals[0] + ours, totals[1] + theirs]
         measured[model] = {"pairs": [[a._asdict(), b._asdict()] for a, b in pairs], "ratio": ratio}
         print(line.format(model, f"{ours:.1f}", f"{theirs:.1f}", f"{ratio:.2f}", "; script: ".join(", ".join(o) for o in outcomes)), flush=True)
     if options.json:
         options.json.write_text(json.dumps({"goal": GOAL, "models": measured}, indent=1) + "\n")
     if not ratios:
         sys.exit("the script got through none of these nets: nothing to compare")
-    print(f"\n{len(ratios)} of {len(measured)} nets compared: median ratio {median(ratios):.2f}, worst {max(ratios):.2f} (goal: at most {GOAL})")
+    ours, theirs = totals
+    print(f"\n{len(ratios)} of {len(measured)} nets compared, together {ours:.1f} s against {theirs:.1f} s, {ours / theirs:.2f};", end=" ")
+    print(f"median ratio {median(ratios):.2f}, worst {max(ratios):.2f} (goal: at most {GOAL})")
     return 0 if proven and max(ratios) <= GOAL else 1
 
 
