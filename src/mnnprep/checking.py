@@ -6,7 +6,6 @@ MNN's frontend prints.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 from mnnprep import deps
 from mnnprep.conformance.page import scores
 from mnnprep.conformance.table import load_table
+from mnnprep.core.leftovers import Scratch
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.sniff import identify
 from mnnprep.formats.table import format_of
@@ -119,7 +119,7 @@ def _check_onnx(path: Path, rules_only: bool) -> CheckReport:
     require_loadable(scan_model(path), path.stat().st_size)
     supported = supported_operators().get("ONNX")
     job = CheckJob(model=str(path.absolute()), supported=sorted(supported) if supported is not None else None)
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(PRELOAD, scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(PRELOAD, scratch=scratch) as host:
         try:
             found = host.run(CHECK_STEP, job, Findings, timeout=SECONDS).value
         except StepFailed as failure:
@@ -166,7 +166,7 @@ def supported_operators() -> Mapping[str, frozenset[str]]:
         return {name: frozenset(operators) for name, operators in table.frontends.items()}
     if not deps.installed("_tools"):
         return {}
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(scratch=scratch) as host:
         try:
             answer = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value
         except StepFailed:
