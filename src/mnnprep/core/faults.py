@@ -77,6 +77,20 @@ def exhausted(directory: str | os.PathLike[str]) -> int:
     return 0
 
 
+def fault_behind(error: BaseException, directory: str) -> SystemFault | None:
+    """:func:`fault_in`, or what has run out where *error* itself does not tell: a library that got no file sees a damaged one."""
+    if (found := fault_in(error, directory)) is not None:
+        return found
+    number = exhausted(directory)
+    return fault(number, directory) if number else None
+
+
+def refuse_fault(error: BaseException, directory: str) -> None:
+    """Raises SystemFault where *error*, of a step that writes to *directory*, comes from one: it says nothing of the model then."""
+    if (found := fault_behind(error, directory)) is not None:
+        raise found from error
+
+
 def cut_short(path: str) -> int:
     """The errno that explains why the file at *path* may lack its end although whoever wrote it did not say so; else 0."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]

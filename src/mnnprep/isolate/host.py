@@ -51,7 +51,7 @@ class StepFailed(Exception):
         self.fate = fate
         self.reason = reason
         self.log = log
-        self.error = error
+        self.error = self.__cause__ = error
 
 
 @dataclass(frozen=True)

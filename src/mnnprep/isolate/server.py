@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import msgspec
 import psutil
 
-from mnnprep.core.faults import cut_short, exhausted, fault, fault_in
+from mnnprep.core.faults import cut_short, fault, fault_behind, fault_in
 from mnnprep.core.files import FileRef
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.guardian import die_with_parent
@@ -229,12 +229,9 @@ def run_step(step: str, job: bytes) -> bytes:
 
 
 def _system_fault(error: Exception) -> SystemFault | None:
-    """The fault of the system behind *error*, which may not say so: a library that got no file sees a damaged one."""
+    """The fault of the system behind *error*; a wrong call is one also where a disk happens to be full."""
     here = tempfile.gettempdir()
-    if (found := fault_in(error, here)) is not None or isinstance(error, UsageError):
-        return found
-    number = exhausted(here)
-    return fault(number, here) if number else None
+    return fault_in(error, here) if isinstance(error, UsageError) else fault_behind(error, here)
 
 
 def _require_whole(files: list[FileRef]) -> None:

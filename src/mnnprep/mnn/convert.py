@@ -12,6 +12,7 @@ and reports the arguments to a server; the extension behind it, ``_tools``, does
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from mnnprep.core.faults import fault, refuse_fault
 from mnnprep.core.files import FileRef, file_ref
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.isolate.server import doing
@@ -117,6 +119,7 @@ def convert(job: ConvertJob) -> Converted:
                 inputs=info.inputs, outputs=info.outputs, version=info.version, log=last_lines(log),
             )  # fmt: skip
         reason = "the converter wrote a file that MNN can't open"
+    refuse_fault(RuntimeError(log), job.directory)
     _remove(output, weights)
     return Converted(ok=False, reason=reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log), log=last_lines(log))
 
@@ -200,6 +203,8 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> str:
         raise UsageError(
             "the converter could not be started", seen=f"{converter}: {error.strerror}", next="give the path of a MNNConvert executable"
         ) from error
+    if done.returncode == -signal.SIGXFSZ:
+        raise fault(errno.EFBIG, os.getcwd())
     if done.returncode < 0:
         return f"the converter crashed with {signal.Signals(-done.returncode).name}"
     return f"the converter ended with exit status {done.returncode}" if done.returncode else ""
