@@ -180,4 +180,4 @@ def replay_module(job: ReplayJob) -> Replayed:
     loaded = load(job.source)
     materialize(loaded.module)
     specs = input_specs(loaded, job.wants.inputs or (() if loaded.example else job.signature.inputs))
-    return replay(TorchNet(loaded.module, specs, loaded.example), job)
+    return replay(TorchNet(loaded.module, specs, loaded.example, precise=not job.source.lean), job)
