@@ -27,7 +27,8 @@ Tell = Callable[[str], None]
 class MnnSide:
     """Runs converted artifacts on one survey's cases."""
 
-    def __init__(self, survey: Survey, maker: Maker) -> None:
+    def __init__(self, survey: Survey, maker: Maker, learn: Callable[[Check], bool]) -> None:
+        self._learn = learn  # the noise of what a check found wrong
         self.workers = maker.workers
         self.survey = survey
         self.maker = maker
@@ -76,6 +77,8 @@ class MnnSide:
             return None
         tried.ran, tried.narrowed, tried.narrowed_inputs, tried.hints = first, first.narrowed, first.narrowed_inputs, first.hints
         check = compared(self.survey, "mnn_compare", first, NARROWED_OUTPUTS, tried.mnn_tolerance)
+        if self._learn(check):
+            check = compared(self.survey, "mnn_compare", first, NARROWED_OUTPUTS, tried.mnn_tolerance)
         if first.default_excess is not None:
             check = msgspec.structs.replace(check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess})
         return confirmed(check, first, second, again, tried.mnn_tolerance, NARROWED_OUTPUTS)

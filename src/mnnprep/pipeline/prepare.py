@@ -103,7 +103,7 @@ def prepare_source(
         except StepFailed as failure:
             raise refusal(failure) from failure
         _require_one_size(request, survey)
-        judge = Judge(survey, source, maker, plan=plan, private=private, metrics=request.metrics)
+        judge = Judge(survey, source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics)
         history: list[Tried] = []
         for attempt in attempts:
             if skip(attempt, request, survey, history):

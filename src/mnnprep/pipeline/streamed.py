@@ -151,7 +151,7 @@ def _proven(
             maker = StreamedMaker(
                 workers, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static, repairs=request.repairs
             )
-            judge = StreamedJudge(survey, source, maker, plan=plan, private=private, metrics=request.metrics)
+            judge = StreamedJudge(survey, job.source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics)
             judge.filling = filling
             tried = judge.judge(maker.make(attempt, _done(exported)))
             return survey, (judge.repair(tried) or tried) if tried.repairable() else tried
