@@ -16,13 +16,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mnnprep.core.reach import ReadPath
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class FileRef(msgspec.Struct, frozen=True):
     """A file that a step wrote or read: where, its sha256 (hex), its size in bytes."""
 
-    path: str
+    path: ReadPath
     sha256: str
     size: int
 

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +27,7 @@ import psutil
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.errors import InternalError, MnnprepError, from_dict
 from mnnprep.isolate.launch import launch
+from mnnprep.isolate.reach import confinement_of
 from mnnprep.isolate.server import READY, resolve
 
 T = TypeVar("T")
@@ -75,11 +76,15 @@ class Host:
     """A worker process with *preload* imported, forking a child for every job.
 
     Use as a context manager; leaving it ends every child.  ``scratch`` is where jobs get their
-    directories; ``environment`` adds variables to the worker's.
+    directories; ``environment`` adds variables to the worker's; ``reads`` are paths that every job may read.  A job is confined to
+    what it says (`isolate.reach`).
     """
 
-    def __init__(self, preload: Sequence[str] = (), *, scratch: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, preload: Sequence[str] = (), *, scratch: Path, environment: Mapping[str, str] | None = None, reads: Sequence[str] = ()
+    ) -> None:
         self._scratch = scratch
+        self._reads = reads
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         self.ready: Future[None] = Future()  # done when the worker has imported, or is gone
@@ -121,7 +126,11 @@ class Host:
         directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
         (directory / "job.json").write_bytes(msgspec.json.encode(job))
         pending = _Pending(step, directory, reply, timeout, memory)
-        line = {"id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here}
+        confinement = confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here)
+        line = {
+            "id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here,
+            "confinement": confinement and asdict(confinement),
+        }  # fmt: skip
         gone = False
         with self._lock:
             self._pending[directory.name] = pending

@@ -30,6 +30,7 @@ import psutil
 
 from mnnprep.core.files import FileRef
 from mnnprep.errors import InternalError, MnnprepError, RefusedError
+from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
@@ -58,6 +59,7 @@ def main(preload: list[str]) -> None:
     for module in preload:
         with contextlib.suppress(ImportError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
+    supported(), installation()  # found once, for all children
     os.write(protocol, json.dumps(READY).encode() + b"\n")
     woken = _wake_when_a_child_ends()
     children: dict[int, dict[str, Any]] = {}
@@ -109,10 +111,10 @@ def _run_here(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _enter(job: dict[str, Any]) -> None:
-    """Make a job's directory this process's own, and its log the place of all output."""
+    """Make a job's directory this process's own, and its log the place of all output; confine the process to what the job says."""
     global _doing_path
     directory = Path(job["directory"])
-    os.environ["TMPDIR"] = tempfile.tempdir = str(directory.parent)  # the run's scratch
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
     os.chdir(directory)
     log = os.open(directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
@@ -122,6 +124,8 @@ def _enter(job: dict[str, Any]) -> None:
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     faulthandler.enable(2)
     _doing_path = directory / "doing.txt"
+    if job["confinement"]:
+        confine(Confinement.of(job["confinement"]))
 
 
 def _poll(pid: int, job: dict[str, Any]) -> dict[str, Any] | None:
@@ -192,12 +196,13 @@ def run_step(step: str, job: bytes) -> bytes:
         value = function(msgspec.json.decode(job, type=job_type(function)))
         reply: dict[str, Any] = {"value": value, "files": list(_files(value))}
     except MnnprepError as error:
-        reply = {"error": error.to_dict()}
+        reply = {"error": (explained(error) or error).to_dict()}
     except MemoryError:
         reply = {"error": RefusedError("the step ran out of memory", next="use a machine with more memory").to_dict()}
     except Exception as error:
         traceback.print_exc()
-        reply = {"error": InternalError(f"{type(error).__name__}: {error}", seen=step).to_dict(), "traceback": traceback.format_exc()}
+        told = explained(error) or InternalError(f"{type(error).__name__}: {error}", seen=step)
+        reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
     return msgspec.json.encode(reply)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.core.files import FileRef, file_ref
+from mnnprep.core.reach import ProgramPath, ReadPath, WritePath
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.isolate.server import doing
 from mnnprep.mnn.boundary import read_boundary
@@ -52,12 +53,12 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     have the weights of convolutions and matrix products kept so; ``static`` resolves the shapes for the sizes that the model has.
     """
 
-    model: str
+    model: ReadPath
     frontend: str
     uuid_seed: str
-    directory: str
-    converter: str = ""
-    extra_model: str = ""
+    directory: WritePath
+    converter: ProgramPath = ""
+    extra_model: ReadPath = ""
     timeout: float = 600.0
     fp16: bool = False
     weight_bits: int = 0

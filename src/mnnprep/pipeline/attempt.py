@@ -130,7 +130,8 @@ class Judge:
             own = OwnWeightsJob(model=model, format=kind.name, source=self.source, cases=self.survey.cases)
             return self.workers.submit(self.plan.preload, self.plan.weights, own, Check)
         source = self.survey.weights.path if self.survey.weights else ""
-        job = WeightsJob(model=model, source=source, source_model=self.source.path if self.plan.weights_in_file else "")
+        source_model = self.source.path if self.plan.weights_in_file else ""
+        job = WeightsJob(model=model, source=source, source_model=source_model, beside=self.source.beside)
         return self.workers.submit(kind.preload, kind.weights, job, Check)
 
     def _repairs_check(self, tried: Tried, before: Future[Reply[Ran]], after: Future[Reply[Ran]]) -> Check:

@@ -100,7 +100,7 @@ def bisect(
     if case is not None and not 0 <= case < len(manifest.cases):
         raise UsageError("the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}")
     _require_onnx(manifest)
-    with Workers(limits or Limits()) as workers:
+    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
         for preload in (ONNX_PRELOAD, worker.CONVERT_PRELOAD, worker.PRELOAD):
             workers.warm(preload)
         return _Bisector(workers, bundle, manifest, case, mnnconvert, tell).run(output)

@@ -11,6 +11,7 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import sniff
 from mnnprep.formats.plans import plan_of
 from mnnprep.isolate.host import StepFailed, internal
+from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 from mnnprep.pipeline.workers import Workers
 
 STEP = "mnnprep.formats.mnn_file.steps:convert_text"
@@ -36,7 +37,9 @@ def convert_json(source: Path, target: Path, *, force: bool = False, limits: Lim
     if not from_json and (kind := sniff.identify(source)) != "mnn":
         raise RefusedError("only an MNN model has this form", seen=f"{source.name}: {kind}", next="prepare the model first, and give its model.mnn")
     with Workers(limits or Limits()) as workers:
-        job = TextJob(source=str(source.absolute()), target=str(workers.directory("text") / target.name), from_json=from_json)
+        place = str(source.absolute())
+        text = str(workers.directory("text") / target.name)
+        job = TextJob(source=place, target=text, from_json=from_json, beside=[place + WEIGHTS_SUFFIX])
         try:
             written = workers.run(plan_of("mnn").preload, STEP, job, TextWritten)
         except StepFailed as failure:

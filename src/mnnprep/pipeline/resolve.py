@@ -21,6 +21,7 @@ from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
 from mnnprep.formats.torch_files import pickle_globals
+from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 
 
 def resolve(request: Request) -> Source:
@@ -114,7 +115,19 @@ def _file(request: Request) -> Source:
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )  # fmt: skip
     search = [os.getcwd(), *(p for p in sys.path if p)] if kind == "torch-module" else []
-    return Source(kind=kind, path=str(path), trust=request.trust, search_path=search, signature=request.signature, outputs=request.outputs)
+    return Source(
+        kind=kind, path=str(path), trust=request.trust, search_path=search, signature=request.signature, outputs=request.outputs,
+        beside=_beside(path, kind),
+    )  # fmt: skip
+
+
+def _beside(path: Path, kind: str) -> list[str]:
+    """The files that the one at *path* refers to."""
+    if kind == "onnx":
+        return [str(path.parent / file.location) for file in scan_model(path).external]
+    if kind == "tf-checkpoint":  # model.ckpt.meta, .index, .data-00000-of-00001
+        return [str(file) for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.")]
+    return [f"{path}{WEIGHTS_SUFFIX}"] if kind == "mnn" else []
 
 
 def _completed(function: str, path: Path, kind: str, request: Request) -> Source:

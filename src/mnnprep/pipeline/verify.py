@@ -56,7 +56,7 @@ def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | N
     tell("checking the hashes")
     checks = [_hashes(bundle, manifest)]
     intact = checks[0].status is Status.PASSED
-    with Workers(limits or Limits()) as workers:
+    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
         artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
         mnn, mnn_ran = _mnn(workers, bundle, manifest, intact, tell)
         runs = {"artifact": artifact_ran, "MNN": mnn_ran}
