@@ -19,6 +19,7 @@ from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manife
 from mnnprep.bundle.report import render
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import OutputError, Status, Verdict, failed, not_run, passed, verdict
+from mnnprep.core.printable import plain
 from mnnprep.errors import RefusedError
 
 DATA = Path(__file__).parent / "data"
@@ -207,7 +208,7 @@ def test_small_texts() -> None:
     assert [digest.share(x) for x in (None, 0.0, 4e-4, 0.052, 0.5, 1.0, 15.23)] == ["–", "0 %", "< 0.1 %", "5.2 %", "50 %", "100 %", "15.2× too far"]
     assert [digest.size_text(x) for x in (0, 812, 3_412_345, 2_500_000_000)] == ["0 B", "812 B", "3.41 MB", "2.5 GB"]
     assert [digest.cosine_text(x) for x in (None, 1.0, 0.5, 1 - 2.0e-9)] == ["–", "1", "0.5000", "1 − 2e-9"]
-    assert digest.plain("a\x00b\n\u202ec\U000e0001") == "a\\x00b\n\\u202ec\\U000e0001"
+    assert plain("a\x00b\n\u202ec\U000e0001") == "a\\x00b\n\\u202ec\\U000e0001"
     assert "50 dB" in digest.tolerance_words(Tolerance(sqnr_db=50.0))[0]
     assert "1e-4" in digest.tolerance_words(Tolerance())[0]
 

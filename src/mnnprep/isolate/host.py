@@ -28,7 +28,7 @@ from mnnprep.core.files import FileRef, sha256
 from mnnprep.errors import InternalError, MnnprepError, from_dict
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.reach import confinement_of
-from mnnprep.isolate.server import READY, resolve
+from mnnprep.isolate.server import READY, decode, encode, resolve
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class Host:
         processes.  A crash then ends this host.
         """
         directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
-        (directory / "job.json").write_bytes(msgspec.json.encode(job))
+        (directory / "job.json").write_bytes(encode(job))
         pending = _Pending(step, directory, reply, timeout, memory)
         confinement = confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here)
         line = {
@@ -266,7 +266,7 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
     reply_path = pending.directory / "reply.json"
     if not reply_path.exists():
         raise StepFailed("reply", f"ended without a reply{doing}", log=log)
-    reply = msgspec.json.decode(reply_path.read_bytes())
+    reply = decode(reply_path.read_bytes(), Any)
     if "error" in reply:
         error = from_dict(reply["error"])
         log = reply.get("traceback", log)

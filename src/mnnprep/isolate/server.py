@@ -193,7 +193,7 @@ def run_step(step: str, job: bytes) -> bytes:
     """Call the step ``package.module:function`` and encode its reply, or the error it raised."""
     try:
         function = resolve(step)
-        value = function(msgspec.json.decode(job, type=job_type(function)))
+        value = function(decode(job, job_type(function)))
         reply: dict[str, Any] = {"value": value, "files": list(_files(value))}
     except MnnprepError as error:
         reply = {"error": (explained(error) or error).to_dict()}
@@ -203,7 +203,25 @@ def run_step(step: str, job: bytes) -> bytes:
         traceback.print_exc()
         told = explained(error) or InternalError(f"{type(error).__name__}: {error}", seen=step)
         reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
-    return msgspec.json.encode(reply)
+    return encode(reply)
+
+
+def encode(value: Any) -> bytes:
+    """A message across the boundary, as JSON; a path or a name with halves of surrogate pairs, which UTF-8 does not have, by escapes."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+def decode(data: bytes, type: Any) -> Any:
+    """The message that :func:`encode` wrote. Raises msgspec.ValidationError where it is not of *type*."""
+    try:
+        return msgspec.json.decode(data, type=type)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(data), type, str_keys=True)
 
 
 def resolve(step: str) -> Any:
