@@ -139,6 +139,7 @@ def test_every_case_has_its_own_floor() -> None:
     assert [not compare_output("y", case, reference, moved, tolerance).problem for case in range(5)] == [False, True, False, True, False]
     assert [tolerance.drowned("y", reference, case) for case in range(5)] == [False, False, False, True, False]
     assert not tolerance.drowned("y", np.zeros(2), 3)
+    assert tolerance.largest_noise() == {"y": 1.0}
 
 
 def test_what_is_beyond_the_noise_is_told_without_a_ceiling_or_an_sqnr() -> None:

@@ -53,6 +53,10 @@ class Tolerance(msgspec.Struct, frozen=True):
             floors = (floors[case] if case < len(floors) else None) or 0.0
         return floors
 
+    def largest_noise(self) -> dict[str, float]:
+        """The largest noise floor of every output in any case."""
+        return {n: max((f or 0.0 for f in floors), default=0.0) if isinstance(floors, list) else floors for n, floors in self.noise.items()}
+
     def beyond_noise(self) -> Tolerance:
         """What can't be the source's noise: no ceiling holds, nor an SQNR."""
         return msgspec.structs.replace(self, ceiling=math.inf, sqnr_db=None)

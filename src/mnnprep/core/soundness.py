@@ -89,7 +89,8 @@ def noise_checks(out: Surveyed) -> list[Check]:
     names = dict.fromkeys(n for k in found for n, a in out.cases[k].outputs.items() if a.dtype.kind == "f" and tolerance.drowned(n, a, k))
     numbers: dict[str, object] = {"set_aside": [t for number, t in zip(found, told, strict=True) if number not in real_ones]}
     if not real_ones and left >= min(LEAST_CASES, len(out.cases)):
-        return [passed("noise", numbers=numbers)]
+        shown = "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
+        return [passed("noise", numbers=numbers, reason=f"set aside, since the source's own noise is too large there: {shown}")]
     where = f"in the real inputs {', '.join(out.cases[k].origin for k in real_ones)}" if real_ones else f"in {len(found)} of {len(out.cases)} cases"
     return [
         failed(

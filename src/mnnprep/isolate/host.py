@@ -33,6 +33,9 @@ from mnnprep.isolate.server import READY, decode, encode, resolve
 T = TypeVar("T")
 
 _LAST_LINES = 12
+SYSTEM = "system"  # the fate of a step, and the kind of an error, that a full disk and the like end
+UNABLE_FATES = ("time", "memory", SYSTEM)
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ)
 WATCH_SECONDS = 0.05
 HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here; what goes into a bundle is, as the bundle is completed
 
@@ -40,16 +43,25 @@ HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here
 class StepFailed(Exception):
     """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
 
-    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash``, ``time``, ``memory``
-    and ``reply`` (it exited with 0 but its reply or its files don't hold).
+    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was one), ``time``, ``memory``,
+    ``system`` (the machine lacks something) and ``reply`` (it exited with 0 but its reply or its files don't hold).
     """
 
-    def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None) -> None:
+    def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None, signal: int = 0) -> None:
         super().__init__(reason)
         self.fate = fate
         self.reason = reason
         self.log = log
         self.error = error
+        self.signal = signal
+
+    @property
+    def unable(self) -> bool:
+        """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was asked of.
+
+        A process kills itself by no SIGKILL: the system does when memory runs out.
+        """
+        return self.fate in UNABLE_FATES or self.signal in FROM_OUTSIDE or (self.error is not None and self.error.kind == SYSTEM)
 
 
 @dataclass(frozen=True)
@@ -260,7 +272,7 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
     if fate["limit"] == "memory":
         raise StepFailed("memory", f"used more than {pending.memory / 2**20:.0f} MiB{doing}", log=log)
     if fate["signal"]:
-        raise StepFailed("crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log)
+        raise StepFailed("crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log, signal=fate["signal"])
     if fate["exit"]:
         raise StepFailed("crash", f"ended with exit status {fate['exit']}{doing}", log=log)
     reply_path = pending.directory / "reply.json"

@@ -22,7 +22,7 @@ from mnnprep.pipeline.making import Maker
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.mnn_side import MnnSide
 from mnnprep.pipeline.noise import learn_noise
-from mnnprep.pipeline.tried import Tried, describe, least_sqnr, why_not
+from mnnprep.pipeline.tried import Tried, asked, describe, least_sqnr, why_not
 from mnnprep.proof.judge import compared, dimension_checks, repeated
 
 COVERAGE = "mnnprep.formats.onnx.coverage:coverage"
@@ -143,14 +143,15 @@ class Judge:
                 check, before.result().value, after.result().value, tried.tolerance, between="the artifact before and after the repair, in runs"
             )
         except StepFailed as failure:
-            return failed("repairs", f"the artifact before or after the repair does not run: {describe(failure)}", numbers={"rules": rules})
+            reason = f"the artifact before or after the repair does not run: {describe(failure)}"
+            return asked(failure)("repairs", reason, numbers={"rules": rules})
 
     def _artifact_checks(self, tried: Tried, running: Future[Reply[Ran]], runtime: str) -> tuple[Check | None, list[Check]]:
         """The comparison of the artifact, None where it does not run; and all that its run says."""
         try:
             ran = running.result().value
         except StepFailed as failure:
-            unable = failure.fate == "memory" or (failure.error is not None and failure.error.what == NO_KERNEL)
+            unable = failure.unable or (failure.error is not None and failure.error.what == NO_KERNEL)
             verb, ask = ("can't be run", not_run) if unable else ("does not run", failed)
             return None, [
                 ask("self_contained", f"the artifact {verb} on its own in {runtime}: {describe(failure)}"),

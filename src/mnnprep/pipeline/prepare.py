@@ -205,7 +205,7 @@ def refusal(failure: StepFailed) -> Exception:
     """The survey failed: the user's error where there is one, else how the source's process died."""
     if failure.error is not None:
         return failure.error
-    if failure.fate in ("time", "memory"):
+    if failure.unable:
         return RefusedError(
             f"the reference run {failure.reason}",
             seen=failure.log[-500:],

@@ -124,7 +124,7 @@ def _step(workers: Workers, preload: tuple[str, ...], step: str, job: msgspec.St
     except StepFailed as failure:
         if failure.error is not None:
             raise failure.error from failure
-        if failure.fate in ("time", "memory"):
+        if failure.unable:
             raise RefusedError(f"{what} {failure.reason}", seen=failure.log[-500:], next="raise --timeout or --memory") from failure
         raise internal(failure, f"{what} failed") from failure
 

@@ -114,7 +114,7 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
     tensors = getattr(model, "inputs", None)
     if tensors:
         names = _unique([t.name.partition(":")[0] for t in tensors])
-        described = specs_of(zip(names, map(_described, tensors), strict=True), wants)
+        described = specs_of(zip(names, map(_described, tensors), strict=True), wants, batched=True)
     elif wants.inputs:  # a subclassed model that was never built
         names, described = [s.name for s in wants.inputs], wants.inputs
     else:

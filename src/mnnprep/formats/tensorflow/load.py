@@ -14,7 +14,7 @@ import numpy as np
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.net import Refused
-from mnnprep.core.signature import DTYPES, TensorSpec
+from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
@@ -140,28 +140,27 @@ def refuse_texts(tensors: Iterable[tuple[str, Any]], graph: Any, role: str) -> N
         )
 
 
-def specs_of(tensors: Iterable[tuple[str, Any]], wants: Wants) -> tuple[TensorSpec, ...]:
-    """The inputs by the users' names; an unknown first dimension is ``batch``, another is named after its place.
+def specs_of(tensors: Iterable[tuple[str, Any]], wants: Wants, *, batched: bool = False) -> tuple[TensorSpec, ...]:
+    """The inputs by the users' names; an unknown dimension is named after its place, or ``batch`` where it is the only first one.
+
+    With *batched*, as in Keras, the unknown first dimensions of all inputs are the batch.
 
     Raises UsageError for an input of unknown rank that ``--input`` does not give.
     """
     declared = {s.name: s for s in wants.inputs}
-    specs = []
+    stated: list[tuple[str, str, list[int | str | None]]] = []
     for name, tensor in tensors:
         dtype = tensor.dtype.name
         if tensor.shape.rank is None:
             if name not in declared:
                 raise UsageError(f"the shape of the input {name} is not known", seen=dtype, next=f"give it with --input '{name}={dtype}[batch,...]'")
-            specs.append(TensorSpec(name, dtype, declared[name].shape))
+            stated.append((name, dtype, list(declared[name].shape)))
             continue
-        shape = tuple(
-            int(size) if size is not None and size > 0 else ("batch" if axis == 0 else f"{name}_{axis}")
-            for axis, size in enumerate(tensor.shape.as_list())
-        )
-        specs.append(TensorSpec(name, dtype, shape))
-    if not specs:
+        sizes: list[int | str | None] = [None if size is None else int(size) for size in tensor.shape.as_list()]
+        stated.append((name, dtype, ["batch", *sizes[1:]] if batched and sizes[:1] == [None] else sizes))
+    if not stated:
         raise RefusedError("the model has no input, so nothing can be proven of it", next="save it with its inputs")
-    return tuple(specs)
+    return dynamic_specs(stated, batch="batch")
 
 
 def _factory(source: Source, wants: Wants) -> Loaded:
