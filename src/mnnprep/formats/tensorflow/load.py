@@ -18,7 +18,8 @@ from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
-from mnnprep.formats.tensorflow import graphs
+from mnnprep.formats.tensorflow import effects, graphs
+from mnnprep.formats.tensorflow.keras_config import refuse_foreign_weights
 from mnnprep.formats.tensorflow.skeleton import Skeleton, of_function
 
 
@@ -38,6 +39,7 @@ class Loaded:
     example: Arrays = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     keep: Any = None
+    function: Any = None  # the ConcreteFunction that the source is, if it is one
 
 
 def load(source: Source, wants: Wants) -> Loaded:
@@ -65,7 +67,11 @@ def load(source: Source, wants: Wants) -> Loaded:
 def _savedmodel(source: Source, wants: Wants) -> Loaded:
     tf = require("tensorflow")
     try:
+        if not source.trust:
+            effects.refuse(effects.of_saved_model(source.path))
         model = tf.saved_model.load(source.path)
+    except MnnprepError:
+        raise
     except Exception as error:  # NotFoundError, OSError, and what Python functions in the graph raise
         raise RefusedError(
             "TensorFlow can't load this SavedModel", seen=first_line(error), next="load it with tf.saved_model.load where it was made"
@@ -102,7 +108,7 @@ def from_function(
     roots = [t.op.name for t in function.outputs] + [o.name for o in function.graph.control_outputs]
     return Loaded(
         specs, guarded(call), lambda: of_function(function, inputs, outputs), graphs.leftovers(graph, roots),
-        parameters=sum(int(np.prod(v.shape)) for v in function.graph.variables), keep=(keep, function),
+        parameters=sum(int(np.prod(v.shape)) for v in function.graph.variables), keep=keep, function=function,
     )  # fmt: skip
 
 
@@ -192,9 +198,15 @@ def _factory(source: Source, wants: Wants) -> Loaded:
 
 
 def load_weights(model: Any, path: str) -> None:
-    """Put a weights file (``.weights.h5``, a legacy ``.h5``, a checkpoint) into a Keras model. Raises UsageError where it doesn't fit."""
+    """Put a weights file (``.weights.h5``, a legacy ``.h5``, a checkpoint) into a Keras model.
+
+    Raises UsageError where it doesn't fit, RefusedError where it takes data from elsewhere.
+    """
     if not hasattr(model, "load_weights"):
         raise UsageError("--weights goes with a Keras model", seen=type(model).__name__, next="restore the weights in the factory")
+    suffix = Path(path).suffix
+    if suffix in (".keras", ".h5", ".hdf5"):
+        refuse_foreign_weights(Path(path), "keras" if suffix == ".keras" else "keras-h5")
     try:
         model.load_weights(path)
     except Exception as error:  # Keras raises ValueError, OSError and more
