@@ -31,6 +31,7 @@ SYSTEM = (
     "/proc/sys/vm/overcommit_memory", "/proc/sys/vm/max_map_count", "/proc/sys/kernel/osrelease",
     "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage",
 )  # fmt: skip
+SETTINGS = ("~/.keras/keras.json",)  # of the user's, for a framework
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
@@ -113,7 +114,7 @@ def confine(confinement: Confinement) -> Walls:
 def _rules(confinement: Confinement) -> Iterator[tuple[str, int]]:
     if confinement.execute:
         yield "/", landlock.READ | landlock.EXECUTE
-    for path in (*SYSTEM, *installation(), *confinement.read):
+    for path in (*SYSTEM, *map(os.path.expanduser, SETTINGS), *installation(), *confinement.read):
         yield path, landlock.READ
     for path in confinement.write:
         yield path, landlock.WRITE
