@@ -177,5 +177,5 @@ def read_manifest(bundle: Path) -> Manifest:
         if schema != SCHEMA:
             raise RefusedError("the bundle's manifest is of another schema", seen=str(schema), next=f"this version of mnnprep reads {SCHEMA}")
         return msgspec.convert(data, Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError("the bundle's manifest could not be read", seen=f"{path.name}: {error}", next="prepare the model again") from error

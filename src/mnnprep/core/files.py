@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mnnprep.core.faults import naming
 from mnnprep.core.leftovers import unfinished
+from mnnprep.core.reach import ReadPath
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -24,7 +25,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 class FileRef(msgspec.Struct, frozen=True):
     """A file that a step wrote or read: where, its sha256 (hex), its size in bytes."""
 
-    path: str
+    path: ReadPath
     sha256: str
     size: int
 

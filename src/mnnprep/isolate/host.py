@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -27,13 +27,16 @@ import psutil
 
 from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
-from mnnprep.errors import InternalError, MnnprepError, from_dict
+from mnnprep.errors import InternalError, MnnprepError, SystemFault, from_dict
 from mnnprep.isolate.launch import launch
-from mnnprep.isolate.server import READY, resolve
+from mnnprep.isolate.reach import confinement_of
+from mnnprep.isolate.server import READY, decode, encode, resolve
 
 T = TypeVar("T")
 
 _LAST_LINES = 12
+UNABLE_FATES = ("time", "memory")
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ)
 WATCH_SECONDS = 0.05
 HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here; what goes into a bundle is, as the bundle is completed
 
@@ -41,17 +44,26 @@ HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here
 class StepFailed(Exception):
     """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
 
-    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash``, ``time``, ``memory``
-    and ``reply`` (it exited with 0 but its reply or its files don't hold).  Where the system is at fault
-    (a full disk, no descriptor left), ``fate`` is ``error`` and ``error`` a :class:`SystemFault`.
+    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was one), ``time``, ``memory``
+    and ``reply`` (it exited with 0 but its reply or its files don't hold).  Where the system is at fault (a full disk, no descriptor
+    left), ``fate`` is ``error`` and ``error`` a :class:`SystemFault`.
     """
 
-    def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None) -> None:
+    def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None, signal: int = 0) -> None:
         super().__init__(reason)
         self.fate = fate
         self.reason = reason
         self.log = log
         self.error = self.__cause__ = error
+        self.signal = signal
+
+    @property
+    def unable(self) -> bool:
+        """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was asked of.
+
+        A process kills itself by no SIGKILL: the system does when memory runs out.
+        """
+        return self.fate in UNABLE_FATES or self.signal in FROM_OUTSIDE or isinstance(self.error, SystemFault)
 
 
 @dataclass(frozen=True)
@@ -78,11 +90,15 @@ class Host:
     """A worker process with *preload* imported, forking a child for every job.
 
     Use as a context manager; leaving it ends every child.  ``scratch`` is where jobs get their
-    directories; ``environment`` adds variables to the worker's.
+    directories; ``environment`` adds variables to the worker's; ``reads`` are paths that every job may read.  A job is confined to
+    what it says (`isolate.reach`).
     """
 
-    def __init__(self, preload: Sequence[str] = (), *, scratch: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, preload: Sequence[str] = (), *, scratch: Path, environment: Mapping[str, str] | None = None, reads: Sequence[str] = ()
+    ) -> None:
         self._scratch = scratch
+        self._reads = reads
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         self.ready: Future[None] = Future()  # done when the worker has imported, or is gone
@@ -125,13 +141,17 @@ class Host:
         """
         try:
             directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
-            (directory / "job.json").write_bytes(msgspec.json.encode(job))
+            (directory / "job.json").write_bytes(encode(job))
         except OSError as error:  # told as a failure of the step: who submits may be a thread that nobody waits for
             refused: Future[Reply[T]] = Future()
             refused.set_exception(_failure_of(error, self._scratch) or error)
             return refused
         pending = _Pending(step, directory, reply, timeout, memory)
-        line = {"id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here}
+        confinement = confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here)
+        line = {
+            "id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here,
+            "confinement": confinement and asdict(confinement),
+        }  # fmt: skip
         gone = False
         with self._lock:
             self._pending[directory.name] = pending
@@ -272,13 +292,13 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
         error = fault(number, str(pending.directory.parent))
         raise StepFailed("error", error.what, log=log, error=error)
     if fate["signal"]:
-        raise StepFailed("crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log)
+        raise StepFailed("crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log, signal=fate["signal"])
     if fate["exit"]:
         raise StepFailed("crash", f"ended with exit status {fate['exit']}{doing}", log=log)
     reply_path = pending.directory / "reply.json"
     if not reply_path.exists():
         raise StepFailed("reply", f"ended without a reply{doing}", log=log)
-    reply = msgspec.json.decode(reply_path.read_bytes())
+    reply = decode(reply_path.read_bytes(), Any)
     if "error" in reply:
         error = from_dict(reply["error"])
         log = reply.get("traceback", log)

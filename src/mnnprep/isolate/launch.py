@@ -69,7 +69,10 @@ def launch(preload: Sequence[str], environment: Mapping[str, str]) -> subprocess
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | WORKER_ENVIRONMENT | dict(environment)
+    own = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    if "KERAS_HOME" not in own and not os.path.exists(os.path.expanduser("~/.keras")):
+        own["KERAS_HOME"] = "/dev/null/keras"  # Keras makes a directory of its own at home when it is imported; here it can't
+    return own | WORKER_ENVIRONMENT | dict(environment)
 
 
 def _start(preload: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -10,6 +10,7 @@ system lets a child do nothing, not even write its reply, the job's fate on stdo
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import importlib
@@ -27,9 +28,10 @@ from typing import Any, NoReturn
 import msgspec
 import psutil
 
-from mnnprep.core.faults import cut_short, fault, fault_behind, fault_in
+from mnnprep.core.faults import as_large_as_allowed, fault, fault_behind, fault_in, no_room
 from mnnprep.core.files import FileRef
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
+from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 from mnnprep.isolate.guardian import die_with_parent
 
 STEP_PREFIX = "mnnprep."
@@ -56,6 +58,7 @@ def main(preload: list[str]) -> None:
     for module in preload:
         with contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
+    supported(), installation()  # found once, for all children
     os.write(protocol, json.dumps({READY: os.getpid()}).encode() + b"\n")
     woken = _wake_when_a_child_ends()
     children: dict[int, dict[str, Any]] = {}
@@ -126,10 +129,10 @@ def _last_words() -> int:
 
 
 def _enter(job: dict[str, Any]) -> None:
-    """Make a job's directory this process's own, and its log the place of all output."""
+    """Make a job's directory this process's own, and its log the place of all output; confine the process to what the job says."""
     global _doing_path
     directory = Path(job["directory"])
-    os.environ["TMPDIR"] = tempfile.tempdir = str(directory.parent)  # the run's scratch
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
     os.chdir(directory)
     log = os.open(directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
@@ -139,6 +142,8 @@ def _enter(job: dict[str, Any]) -> None:
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     faulthandler.enable(2)
     _doing_path = directory / "doing.txt"
+    if job["confinement"]:
+        confine(Confinement.of(job["confinement"]))
 
 
 def _poll(pid: int, job: dict[str, Any]) -> dict[str, Any] | None:
@@ -215,17 +220,35 @@ def run_step(step: str, job: bytes) -> bytes:
     """Call the step ``package.module:function`` and encode its reply, or the error it raised."""
     try:
         function = resolve(step)
-        value = function(msgspec.json.decode(job, type=job_type(function)))
+        value = function(decode(job, job_type(function)))
         files = list(_files(value))
         _require_whole(files)
         reply: dict[str, Any] = {"value": value, "files": files}
     except MnnprepError as error:
-        reply = {"error": (_system_fault(error) or error).to_dict()}
+        reply = {"error": (explained(error) or _system_fault(error) or error).to_dict()}
     except Exception as error:
         traceback.print_exc()
-        internal = InternalError(f"{type(error).__name__}: {error}", seen=step)
-        reply = {"error": (_system_fault(error) or internal).to_dict(), "traceback": traceback.format_exc()}
-    return msgspec.json.encode(reply)
+        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {error}", seen=step)
+        reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
+    return encode(reply)
+
+
+def encode(value: Any) -> bytes:
+    """A message across the boundary, as JSON; a path or a name with halves of surrogate pairs, which UTF-8 does not have, by escapes."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+def decode(data: bytes, type: Any) -> Any:
+    """The message that :func:`encode` wrote. Raises msgspec.ValidationError where it is not of *type*."""
+    try:
+        return msgspec.json.decode(data, type=type)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(data), type, str_keys=True)
 
 
 def _system_fault(error: Exception) -> SystemFault | None:
@@ -236,10 +259,13 @@ def _system_fault(error: Exception) -> SystemFault | None:
 
 def _require_whole(files: list[FileRef]) -> None:
     """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look whether it could write."""
-    scratch = Path(tempfile.gettempdir())
-    for file in files:
-        if Path(file.path).is_relative_to(scratch) and os.path.isfile(file.path) and (number := cut_short(file.path)):
-            raise fault(number, file.path)
+    here = Path(tempfile.gettempdir())
+    written = [file.path for file in files if Path(file.path).is_relative_to(here.parent) and os.path.isfile(file.path)]
+    for path in written:
+        if as_large_as_allowed(path):
+            raise fault(errno.EFBIG, path)
+    if written and (number := no_room(here)):
+        raise fault(number, str(here))
 
 
 def resolve(step: str) -> Any:

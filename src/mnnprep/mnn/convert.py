@@ -24,6 +24,7 @@ import msgspec
 
 from mnnprep.core.faults import fault, refuse_fault
 from mnnprep.core.files import FileRef, file_ref
+from mnnprep.core.reach import ProgramPath, ReadPath, WritePath
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.isolate.server import doing
 from mnnprep.mnn.boundary import read_boundary
@@ -54,12 +55,12 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     have the weights of convolutions and matrix products kept so; ``static`` resolves the shapes for the sizes that the model has.
     """
 
-    model: str
+    model: ReadPath
     frontend: str
     uuid_seed: str
-    directory: str
-    converter: str = ""
-    extra_model: str = ""
+    directory: WritePath
+    converter: ProgramPath = ""
+    extra_model: ReadPath = ""
     timeout: float = 600.0
     fp16: bool = False
     weight_bits: int = 0
@@ -74,7 +75,8 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     with other weights, printing only "Can't open file".
     ``version`` is that of the converter, as the file has it; ``refused_ops`` are the operators it
     named as unsupported; ``frontend_missing`` says that the converter was built without the frontend
-    asked for; ``log`` holds the last lines it printed, without times and places.
+    asked for; ``unable`` that the time ended, which says nothing of the model; ``log`` holds the
+    last lines it printed, without times and places.
     """
 
     ok: bool
@@ -86,6 +88,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     refused_ops: list[str] = msgspec.field(default_factory=list)
     frontend_missing: bool = False
+    unable: bool = False
     log: str = ""
 
 
@@ -94,6 +97,7 @@ def convert(job: ConvertJob) -> Converted:
 
     Raises:
         UsageError: ``converter`` is not a program that can be started.
+        SystemFault: it failed, and the disk is full or the like.
     """
     if job.frontend not in FRONTENDS:
         raise InternalError("a conversion with an unknown frontend was asked for", seen=job.frontend)
@@ -106,7 +110,7 @@ def convert(job: ConvertJob) -> Converted:
     parameters.write_bytes(fixed_id_parameters(job.uuid_seed))
     argv = _arguments(job, output, parameters)
     with contextlib.chdir(directory), captured() as printed:
-        fate = _run_executable(job.converter, argv, job.timeout) if job.converter else _run_package(argv)
+        fate, late = _run_executable(job.converter, argv, job.timeout) if job.converter else (_run_package(argv), False)
     _remove(parameters)
     log = without_place_and_time(printed.text, directory, os.path.dirname(os.path.abspath(job.model)))
     reason = fate or judge(log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter)
@@ -119,9 +123,11 @@ def convert(job: ConvertJob) -> Converted:
                 inputs=info.inputs, outputs=info.outputs, version=info.version, log=last_lines(log),
             )  # fmt: skip
         reason = "the converter wrote a file that MNN can't open"
-    refuse_fault(RuntimeError(log), job.directory)
+    refuse_fault(RuntimeError(log), job.directory)  # before what was written is removed: a converter tells nobody that the disk is full
     _remove(output, weights)
-    return Converted(ok=False, reason=reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log), log=last_lines(log))
+    return Converted(
+        ok=False, reason=reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log), unable=late, log=last_lines(log),
+    )  # fmt: skip
 
 
 def _said(path: str) -> MnnInfo:
@@ -189,8 +195,8 @@ def _run_package(argv: list[str]) -> str:
     return ""
 
 
-def _run_executable(converter: str, argv: list[str], timeout: float) -> str:
-    """Run *converter*; what speaks against it, or empty.
+def _run_executable(converter: str, argv: list[str], timeout: float) -> tuple[str, bool]:
+    """Run *converter*; what speaks against it, or empty, and whether that is the time alone.
 
     It stays in the worker's process group, which ends with the worker: whatever it started goes with it.
     """
@@ -198,7 +204,7 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> str:
     try:
         done = subprocess.run([program, *argv], stdin=subprocess.DEVNULL, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
-        return f"the converter took longer than {timeout:g} s"
+        return f"the converter took longer than {timeout:g} s", True
     except OSError as error:
         raise UsageError(
             "the converter could not be started", seen=f"{converter}: {error.strerror}", next="give the path of a MNNConvert executable"
@@ -206,5 +212,5 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> str:
     if done.returncode == -signal.SIGXFSZ:
         raise fault(errno.EFBIG, os.getcwd())
     if done.returncode < 0:
-        return f"the converter crashed with {signal.Signals(-done.returncode).name}"
-    return f"the converter ended with exit status {done.returncode}" if done.returncode else ""
+        return f"the converter crashed with {signal.Signals(-done.returncode).name}", False
+    return f"the converter ended with exit status {done.returncode}" if done.returncode else "", False

@@ -91,7 +91,7 @@ def prepare_source(
         repairing = [RULES_PRELOAD] if attempts[0].target == "onnx" and request.repairs != () else []
         workers.warm_in_turn([ARTIFACTS[attempts[0].target].preload, worker.CONVERT_PRELOAD, worker.PRELOAD, *repairing])
         report.compile_early()
-        _load_once(workers, plan, source, tell)
+        _load_once(workers, plan, source, request.wants.samples, tell)
         tell("running the reference on the source, exporting beside it")
         surveying = workers.submit(
             plan.preload, plan.survey, SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))), Survey
@@ -106,7 +106,7 @@ def prepare_source(
         except StepFailed as failure:
             raise refusal(failure) from failure
         _require_one_size(request, survey)
-        judge = Judge(survey, source, maker, plan=plan, private=private, metrics=request.metrics)
+        judge = Judge(survey, source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics)
         history: list[Tried] = []
         for attempt in attempts:
             if skip(attempt, request, survey, history):
@@ -138,13 +138,13 @@ def prepare_source(
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 
 
-def _load_once(workers: Workers, plan: Plan, source: Source, tell: Tell) -> None:
+def _load_once(workers: Workers, plan: Plan, source: Source, samples: str, tell: Tell) -> None:
     """Load the source in the worker that the survey and the exports are forked from, where that is safe."""
     if not plan.load or source.kind == "live":
         return
     tell("loading the source")
     try:
-        loaded = workers.submit(plan.preload, plan.load, LoadJob(source=source), SourceLoaded, here=True).result().value
+        loaded = workers.submit(plan.preload, plan.load, LoadJob(source=source, samples=samples), SourceLoaded, here=True).result().value
     except StepFailed as failure:
         raise refusal(failure) from failure
     if loaded.threads > 1:  # a process with threads must not be forked: every step loads for itself
@@ -210,7 +210,7 @@ def refusal(failure: StepFailed) -> Exception:
     """The survey failed: the user's error where there is one, else how the source's process died."""
     if failure.error is not None:
         return failure.error
-    if failure.fate in ("time", "memory"):
+    if failure.unable:
         return RefusedError(
             f"the reference run {failure.reason}",
             seen=failure.log[-500:],

@@ -26,10 +26,14 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Use as a context manager; leaving it ends every worker and removes the scratch directory."""
+    """Use as a context manager; leaving it ends every worker and removes the scratch directory.
 
-    def __init__(self, limits: Limits) -> None:
+    Every step may read what is below ``reads``, beside what its own job names.
+    """
+
+    def __init__(self, limits: Limits, reads: Sequence[str] = ()) -> None:
         self.limits = limits
+        self.reads = reads
         self._scratch = Scratch()
         self.scratch = self._scratch.path
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
@@ -61,7 +65,8 @@ class Workers:
         """The host with *preload* imported; started if it is not there yet."""
         with self._lock:
             if preload not in self._hosts:
-                self._hosts[preload] = Host(preload, scratch=self.scratch, environment=DIRTY_MEMORY if "MNN" in preload else None)
+                dirty = DIRTY_MEMORY if "MNN" in preload else None
+                self._hosts[preload] = Host(preload, scratch=self.scratch, environment=dirty, reads=self.reads)
             return self._hosts[preload]
 
     def warm_in_turn(self, preloads: Sequence[tuple[str, ...]]) -> None:
