@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 import msgspec
 import psutil
 
-from mnnprep.core.faults import as_large_as_allowed, fault, fault_behind, fault_in, no_room
+from mnnprep.core.faults import FULL, as_large_as_allowed, fault, fault_behind, fault_in, no_room
 from mnnprep.core.files import FileRef
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
@@ -264,7 +264,7 @@ def _require_whole(files: list[FileRef]) -> None:
     for path in written:
         if as_large_as_allowed(path):
             raise fault(errno.EFBIG, path)
-    if written and (number := no_room(here)):
+    if written and (number := no_room(here)) in FULL:
         raise fault(number, str(here))
 
 
