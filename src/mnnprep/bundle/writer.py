@@ -59,9 +59,8 @@ def check_target(target: Path, force: bool = False) -> None:
     if not anchor.is_dir():
         raise UsageError("the target's directory can't be written to", seen=f"{target}: {anchor} is a file", next="give another directory")
     if not os.access(anchor, os.W_OK | os.X_OK):
-        raise SystemFault(
-            "the target's directory can't be written to", seen=f"{target}: no right to write in {anchor}", next="give another directory"
-        )
+        where = f"{target}: no right to write in {anchor}"
+        raise SystemFault("the target's directory can't be written to", seen=where, next="give another directory")
     if not real.is_dir():
         return
     try:
