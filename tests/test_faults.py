@@ -95,10 +95,10 @@ def test_what_an_error_does_not_say_is_asked_of_the_disk(tmp_path: Path, monkeyp
 
 
 def test_a_write_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(OSError, match="report.html"), atomic_write(tmp_path / "report.html"):
+    with pytest.raises(OSError, match=r"report\.html"), atomic_write(tmp_path / "report.html"):
         full()
     monkeypatch.setattr("zipfile.ZipFile.open", full)
     with pytest.raises(OSError, match=r"a\.npz"):
@@ -172,9 +172,8 @@ def test_a_limit_of_the_process_is_refused(bundle: Path, tmp_path: Path, limit: 
         "bisect": [bundle, "-o", tmp_path / "b"], "inspect": [source],
     }[command]  # fmt: skip
     code = f"import resource; resource.setrlimit(resource.{limit}, ({value}, {value})); from mnnprep.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, command, *map(str, arguments)], env=environment(TMPDIR=str(tmp_path)), capture_output=True, text=True, timeout=300
-    )  # fmt: skip
+    line, env = [sys.executable, "-c", code, command, *map(str, arguments)], environment(TMPDIR=str(tmp_path))
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=300)
     if done.returncode:
         refused(Result(done.returncode, done.stdout, done.stderr))
     else:  # small enough for it
