@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.core.compare import LARGEST, Tolerance
 from mnnprep.core.files import FileRef, load_arrays, sha256
@@ -100,7 +102,10 @@ def bisect(
     if case is not None and not 0 <= case < len(manifest.cases):
         raise UsageError("the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}")
     _require_onnx(manifest)
-    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(writer.claim(output))
+        workers = stack.enter_context(Workers(limits or Limits(), reads=[str(bundle.resolve())]))
         for preload in (ONNX_PRELOAD, worker.CONVERT_PRELOAD, worker.PRELOAD):
             workers.warm(preload)
         return _Bisector(workers, bundle, manifest, case, mnnconvert, tell).run(output)

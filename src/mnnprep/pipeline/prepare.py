@@ -46,7 +46,8 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
     """
     _check_call(request, target, force)
     source = resolve(request)
-    return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers)
+    with writer.claim(target, force=force):
+        return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers)
 
 
 def prepare_live(request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell) -> Manifest | None:
@@ -59,7 +60,8 @@ def prepare_live(request: Request, module: Any, example: Any, target: Path, *, f
         if taken is None:
             return None
         key, private = taken
-        return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
+        with writer.claim(target, force=force):
+            return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
 
 
 def _check_call(request: Request, target: Path, force: bool) -> None:

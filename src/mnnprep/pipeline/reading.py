@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ import msgspec
 import psutil
 
 from mnnprep.core.damage import AGAIN
+from mnnprep.core.leftovers import Scratch
 from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import DEFAULT_TIMEOUT, Limits
 from mnnprep.errors import RefusedError, UsageError
@@ -58,7 +58,7 @@ def read_aside(step: str, job: msgspec.Struct, reply: type[T], path: Path, limit
             or ended the worker; and as the step raises it.
         UsageError: as the step raises it.
     """
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(preload_of(step), scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(preload_of(step), scratch=scratch) as host:
         return run_bounded(host, step, job, reply, path, limits)
 
 
