@@ -1,8 +1,8 @@
 """``manifest.json``, schema ``mnnprep.bundle/1``: the typed record of a bundle.
 
-It holds no time, host, user or absolute path: the same source, options, tools and CPU type give the
-same bytes.  A source's files are named by their role (``source``, ``weights``, ``samples``), since
-a file's name is no part of what it is; the sha256 says which file it was.
+It holds no time, host, user or directory: the same source under the same name, options, tools and CPU type
+give the same bytes.  Every text in it is data as it was given, or prose whose paths were shortened where it arose
+(:mod:`mnnprep.core.prose`); nothing is rewritten afterwards.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ FILE_NAME = "manifest.json"
 
 
 class NamedFile(msgspec.Struct, frozen=True):
+    """A file of the source: ``name`` is its role (``source``, ``weights``, ``factory``), with its place below for one in a
+    directory; ``file`` its own name, without the directory."""
+
     name: str
     sha256: str
     size: int
+    file: str = ""
 
 
 class BundleFile(msgspec.Struct, frozen=True):
@@ -38,10 +42,16 @@ class BundleFile(msgspec.Struct, frozen=True):
 
 
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``name`` is what the user called the source: the base name of a file or directory, or a factory; ``command`` the
+    arguments of ``mnnprep`` that ask for the same, files by their base names, empty for a live module; ``parameters``
+    the number of elements of its floating weights, whatever holds them."""
+
     kind: str
+    name: str = ""
     framework: str
     files: list[NamedFile]
     options: dict[str, Any]
+    command: list[str] = msgspec.field(default_factory=list)
     parameters: int = 0
 
 

@@ -25,6 +25,7 @@ import msgspec
 import psutil
 
 from mnnprep.core.files import FileRef, sha256
+from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, from_dict
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.server import READY, resolve
@@ -213,7 +214,7 @@ class InProcess:
         except MnnprepError as error:
             future.set_exception(StepFailed("error", error.what, error=error))
         except Exception as error:  # as in a worker: the pipeline says what it means
-            internal_error = InternalError(f"{type(error).__name__}: {error}", seen=step)
+            internal_error = InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
             future.set_exception(StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error))
         else:
             future.set_result(Reply(value, time.monotonic() - started, 0))
@@ -269,9 +270,9 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
 
 def _verify(ref: FileRef) -> None:
     if not os.path.isfile(ref.path):
-        raise StepFailed("reply", f"named a file that does not exist: {ref.path}")
+        raise StepFailed("reply", f"named a file that does not exist: {Path(ref.path).name}")
     if os.path.getsize(ref.path) != ref.size or (ref.size <= HASHED and sha256(ref.path) != ref.sha256):
-        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {ref.path}")
+        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {Path(ref.path).name}")
 
 
 def _signal_name(number: int) -> str:

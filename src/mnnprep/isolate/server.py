@@ -29,6 +29,7 @@ import msgspec
 import psutil
 
 from mnnprep.core.files import FileRef
+from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, RefusedError
 
 STEP_PREFIX = "mnnprep."
@@ -197,7 +198,7 @@ def run_step(step: str, job: bytes) -> bytes:
         reply = {"error": RefusedError("the step ran out of memory", next="use a machine with more memory").to_dict()}
     except Exception as error:
         traceback.print_exc()
-        reply = {"error": InternalError(f"{type(error).__name__}: {error}", seen=step).to_dict(), "traceback": traceback.format_exc()}
+        reply = {"error": InternalError(f"{type(error).__name__}: {said(error)}", seen=step).to_dict(), "traceback": traceback.format_exc()}
     return msgspec.json.encode(reply)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mnnprep import deps
 from mnnprep.bundle.manifest import NamedFile
-from mnnprep.core.files import sha256
+from mnnprep.core.files import printable, sha256
 from mnnprep.core.messages import Source
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
@@ -143,7 +143,7 @@ def _check_weights(path: Path) -> None:
 
 
 def source_files(source: Source) -> list[NamedFile]:
-    """The source's files by role: a file's own name is no part of what it is."""
+    """The source's files by role, each with its own name and hash."""
     place = source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path
     roles = [("factory" if source.kind in FACTORIES else "source", Path(place)), ("weights", Path(source.weights) if source.weights else None)]
     files: list[NamedFile] = []
@@ -153,7 +153,7 @@ def source_files(source: Source) -> list[NamedFile]:
         members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for member in members:
             name = role if not path.is_dir() else f"{role}/{member.relative_to(path).as_posix()}"
-            files.append(NamedFile(name, sha256(member), member.stat().st_size))
+            files.append(NamedFile(printable(name), sha256(member), member.stat().st_size, printable(member.name)))
     return files
 
 

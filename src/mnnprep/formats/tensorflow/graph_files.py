@@ -13,11 +13,12 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
+from mnnprep.core.prose import first_said
 from mnnprep.core.signature import TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow import graphs
-from mnnprep.formats.tensorflow.load import Loaded, first_line, guarded, refuse_texts, specs_of
+from mnnprep.formats.tensorflow.load import Loaded, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
 
 
@@ -27,7 +28,7 @@ def read_graph(path: str) -> Any:
     try:
         graph.ParseFromString(Path(path).read_bytes())
     except Exception as error:  # google.protobuf.message.DecodeError
-        raise RefusedError("the graph can't be read", seen=first_line(error), next="download or save it again") from error
+        raise RefusedError("the graph can't be read", seen=first_said(error), next="download or save it again") from error
     return graph
 
 
@@ -58,7 +59,7 @@ def load_checkpoint(source: Source, wants: Wants) -> Loaded:
     except Exception as error:  # tf.errors.*, DecodeError, ValueError
         raise RefusedError(
             "TensorFlow can't restore this checkpoint",
-            seen=first_line(error),
+            seen=first_said(error),
             next="restore it where it was made, and freeze or save it as a SavedModel",
         ) from error
     whole = session.graph.as_graph_def(add_shapes=False)
@@ -91,7 +92,7 @@ def open_session(graph: Any) -> Any:
     except Exception as error:  # ValueError, NotFoundError, InvalidArgumentError
         raise RefusedError(
             "TensorFlow can't load this graph",
-            seen=first_line(error),
+            seen=first_said(error),
             next="an operator of your own must be built out of TensorFlow's, then save the graph again",
         ) from error
     return _session(made)

@@ -18,9 +18,10 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
+from mnnprep.core.prose import first_said
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.tensorflow.load import Loaded, first_line, from_function, specs_of
+from mnnprep.formats.tensorflow.load import Loaded, from_function, specs_of
 
 
 def load_keras(source: Source, wants: Wants) -> Loaded:
@@ -41,7 +42,7 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
         try:
             model = models.load_model(str(link), compile=False, **({"safe_mode": False} if source.trust else {}))
         except Exception as error:  # Keras raises TypeError, ValueError, AttributeError and more
-            refusals[package] = first_line(error)
+            refusals[package] = first_said(error)
             notes.append(f"{package} can't load it: {refusals[package]}")
             continue
         loaded = from_model(model, wants, None)
@@ -76,7 +77,7 @@ def read_h5_config(path: Path) -> dict[str, Any]:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
     except OSError as error:
-        raise RefusedError("the HDF5 file can't be read", seen=first_line(error), next="download or save it again") from error
+        raise RefusedError("the HDF5 file can't be read", seen=first_said(error), next="download or save it again") from error
     if text is None:
         raise UsageError(
             "this file holds weights alone, no model", seen=f"{path.name}: no attribute model_config",

@@ -18,7 +18,7 @@ from mnnprep.core.survey import declare, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.tensorflow import graphs
-from mnnprep.formats.tensorflow.derived import derived, parameters, scalars
+from mnnprep.formats.tensorflow.derived import count, derived, parameters, scalars
 from mnnprep.formats.tensorflow.graph_files import read_graph
 from mnnprep.formats.tensorflow.load import Loaded, load
 from mnnprep.formats.tensorflow.net import TensorFlowNet, open_frozen
@@ -47,7 +47,7 @@ def survey_source(job: SurveyJob) -> Survey:
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[_inference(loaded.training, "source"), *found.checks],
         noise=found.noise, exempt=found.exempt, weights=file_ref(path), sweep=found.sweep,
-        parameters=loaded.parameters, notes=loaded.notes,
+        parameters=count(net.skeleton, weights), notes=loaded.notes,
     )  # fmt: skip
 
 
