@@ -21,6 +21,7 @@ from mnnprep.errors import RefusedError, UsageError
 
 SCHEMA = "mnnprep.bundle/1"
 FILE_NAME = "manifest.json"
+SIGNATURE_NAME = "bundle.sig"  # what `mnnprep sign` writes beside the manifest
 
 
 class NamedFile(msgspec.Struct, frozen=True):

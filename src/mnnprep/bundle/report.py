@@ -41,6 +41,11 @@ def render(manifest: Manifest) -> str:
     return text
 
 
+def page_bytes(manifest: Manifest) -> bytes:
+    """The bytes of ``report.html``. Raises as :func:`render`."""
+    return render(manifest).encode("utf-8", "backslashreplace")
+
+
 def compile_early() -> None:
     """Compile the template beside what else happens, if jinja2 is here."""
     if deps.installed("jinja2"):

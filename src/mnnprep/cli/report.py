@@ -15,13 +15,13 @@ def command(bundle: str, as_json: bool) -> int:
     from pathlib import Path
 
     from mnnprep.bundle.manifest import read_manifest
-    from mnnprep.bundle.report import FILE_NAME, render
+    from mnnprep.bundle.report import FILE_NAME, page_bytes
     from mnnprep.core.files import atomic_write
 
     directory = Path(bundle)
-    page = render(read_manifest(directory))
+    page = page_bytes(read_manifest(directory))
     with atomic_write(directory / FILE_NAME) as file:
-        file.write(page.encode("utf-8", "backslashreplace"))
+        file.write(page)
     if as_json:
         echo_json({"report": str(directory / FILE_NAME)})
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnnprep.core.compare import ARTIFACT_SQNR
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
@@ -26,7 +27,6 @@ from mnnprep.formats.tensorflow.skeleton import Skeleton
 from mnnprep.isolate.server import doing
 
 MODEL = "model.pb"
-SQNR_DB = {"float16": 50.0, "int8": 30.0}
 
 
 def survey_source(job: SurveyJob) -> Survey:
@@ -78,7 +78,7 @@ def export_source(job: ExportJob) -> Exported:
 
         samples = _samples(job, loaded)
         files = to_tflite(skeleton, directory, job.tflite_precision, samples)
-        return Exported(format="tflite", opset=0, files=files, checks=checks, notes=loaded.notes, sqnr_db=SQNR_DB.get(job.tflite_precision))
+        return Exported(format="tflite", opset=0, files=files, checks=checks, notes=loaded.notes, sqnr_db=ARTIFACT_SQNR.get(job.tflite_precision))
     target = directory / MODEL
     skeleton = skeleton.ended()
     if job.source.kind == "frozen-graph" and _same(skeleton, read_graph(job.source.path)):
