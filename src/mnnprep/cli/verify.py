@@ -10,17 +10,23 @@ from mnnprep.cli.main import echo_json
 @click.command("verify")
 @click.argument("bundle")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME[=VALUE]", help="A task metric more, or the code of one that the bundle names.")
+@click.option("--key", default="", metavar="PEM", help="The public key that the bundle must be signed with.")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(bundle: str, metrics: tuple[str, ...], timeout: float, as_json: bool) -> int:
+def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_json: bool) -> int:
     """Prove BUNDLE again from itself alone: hashes, and MNN on the stored cases against the stored references."""
     from pathlib import Path
 
+    import msgspec
+
     from mnnprep.core.metrics import make_metrics
     from mnnprep.core.request import Limits
+    from mnnprep.pipeline.signing import signature_check
     from mnnprep.pipeline.verify import verify
 
+    signature = signature_check(Path(bundle), Path(key) if key else None)  # before anything of it is read or run
     found = verify(Path(bundle), metrics=make_metrics(metrics), limits=Limits(timeout=timeout), tell=lambda text: click.echo(text, err=True))
+    found = msgspec.structs.replace(found, evidence=[*signature, *found.evidence])
     if as_json:
         echo_json(found)
     else:

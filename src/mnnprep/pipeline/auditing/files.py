@@ -50,14 +50,14 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
         elif path.stat().st_size != file.size or sha256(path) != file.sha256:
             wrong[file.path] = "has other bytes than the manifest says"
     listed = {f.path for f in files}
-    wrong |= {name: "is not in the manifest" for name in _present(bundle) if name not in listed and name not in UNLISTED}
+    wrong |= {name: "is not in the manifest" for name in present(bundle) if name not in listed and name not in UNLISTED}
     if wrong:
         told = "; ".join(f"{name} {what}" for name, what in list(wrong.items())[:SHOWN])
         return failed("hashes", told + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""), subject=next(iter(wrong)))
     return passed("hashes", numbers={"files": len(listed)})
 
 
-def _present(bundle: Path) -> Iterator[str]:
+def present(bundle: Path) -> Iterator[str]:
     """What lies in the bundle, but for its own directories: files and links, whatever they lead to."""
     for folder, folders, names in os.walk(bundle):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
