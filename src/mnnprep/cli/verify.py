@@ -17,16 +17,14 @@ def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_
     """Prove BUNDLE again from itself alone: hashes, and MNN on the stored cases against the stored references."""
     from pathlib import Path
 
-    import msgspec
-
     from mnnprep.core.metrics import make_metrics
     from mnnprep.core.request import Limits
-    from mnnprep.pipeline.signing import signature_check
-    from mnnprep.pipeline.verify import verify
+    from mnnprep.pipeline.signing import verify_signed
 
-    signature = signature_check(Path(bundle), Path(key) if key else None)  # before anything of it is read or run
-    found = verify(Path(bundle), metrics=make_metrics(metrics), limits=Limits(timeout=timeout), tell=lambda text: click.echo(text, err=True))
-    found = msgspec.structs.replace(found, evidence=[*signature, *found.evidence])
+    found = verify_signed(
+        Path(bundle), Path(key) if key else None, metrics=make_metrics(metrics), limits=Limits(timeout=timeout),
+        tell=lambda text: click.echo(text, err=True),
+    )  # fmt: skip
     if as_json:
         echo_json(found)
     else:

@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mnnprep import deps
 from mnnprep.bundle.manifest import SIGNATURE_NAME, read_manifest
 from mnnprep.core.evidence import Check, Status, not_run, passed
@@ -23,7 +25,7 @@ from mnnprep.core.files import atomic_write
 from mnnprep.core.prose import first_said
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline.auditing.files import present
-from mnnprep.pipeline.verify import audited
+from mnnprep.pipeline.verify import Verification, audited, verify
 
 PASSWORD_VARIABLE = "MNNPREP_KEY_PASSWORD"
 
@@ -88,6 +90,13 @@ def signature_check(bundle: Path, key: Path | None) -> list[Check]:
     if unsigned:
         raise RefusedError("the signature leaves files out", seen=", ".join(unsigned[:5]), next="have the bundle signed anew with `mnnprep sign`")
     return [passed("signature", subject=key.name)]
+
+
+def verify_signed(bundle: Path, key: Path | None, **how: Any) -> Verification:
+    """:func:`mnnprep.pipeline.verify.verify` after the signature: what is not as it was signed is not even read. Raises as both."""
+    signature = signature_check(bundle, key)
+    found = verify(bundle, **how)
+    return msgspec.structs.replace(found, evidence=[*signature, *found.evidence])
 
 
 def _signed(path: Path) -> set[str]:
