@@ -117,12 +117,17 @@ class DimRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SignatureRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The model's inputs and outputs, in order, and its dynamic dimensions by name."""
+
     inputs: list[TensorRecord]
     outputs: list[TensorRecord]
     dims: dict[str, DimRecord]
 
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored case: an npz of ``inputs/NAME`` and ``outputs/NAME``, by the signature's names; ``origin`` says where its inputs
+    came from, ``dims`` the size of every dynamic dimension in it."""
+
     path: str
     sha256: str
     size: int
@@ -181,7 +186,10 @@ def read_manifest(bundle: Path) -> Manifest:
         data = msgspec.json.decode(path.read_bytes())
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
-            raise RefusedError("the bundle's manifest is of another schema", seen=str(schema), next=f"this version of mnnprep reads {SCHEMA}")
+            tools = data.get("tools") if isinstance(data, dict) else None
+            maker = tools.get("mnnprep") if isinstance(tools, dict) else None
+            remedy = f"read it with mnnprep {maker}, which made it" if isinstance(maker, str) else "prepare the model again"
+            raise RefusedError(f"the bundle's manifest is of another schema than {SCHEMA}, which this version reads", seen=str(schema), next=remedy)
         return msgspec.convert(data, Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedError("the bundle's manifest could not be read", seen=f"{path.name}: {error}", next="prepare the model again") from error
