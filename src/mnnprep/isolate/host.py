@@ -27,6 +27,7 @@ import psutil
 
 from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
+from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, from_dict
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.reach import confinement_of
@@ -247,7 +248,7 @@ class InProcess:
             if (failure := _failure_of(error, self._scratch)) is not None:
                 future.set_exception(failure)
                 return future
-            internal_error = InternalError(f"{type(error).__name__}: {error}", seen=step)
+            internal_error = InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
             future.set_exception(StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error))
         else:
             future.set_result(Reply(value, time.monotonic() - started, 0))
@@ -323,9 +324,9 @@ def _failure_of(error: BaseException, scratch: Path) -> StepFailed | None:
 
 def _verify(ref: FileRef) -> None:
     if not os.path.isfile(ref.path):
-        raise StepFailed("reply", f"named a file that does not exist: {ref.path}")
+        raise StepFailed("reply", f"named a file that does not exist: {Path(ref.path).name}")
     if os.path.getsize(ref.path) != ref.size or (ref.size <= HASHED and sha256(ref.path) != ref.sha256):
-        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {ref.path}")
+        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {Path(ref.path).name}")
 
 
 def _signal_name(number: int) -> str:

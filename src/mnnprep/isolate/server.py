@@ -29,6 +29,7 @@ import psutil
 
 from mnnprep.core.faults import cut_short, exhausted, fault, fault_in
 from mnnprep.core.files import FileRef
+from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 from mnnprep.isolate.guardian import die_with_parent
@@ -227,7 +228,7 @@ def run_step(step: str, job: bytes) -> bytes:
         reply = {"error": (explained(error) or _system_fault(error) or error).to_dict()}
     except Exception as error:
         traceback.print_exc()
-        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {error}", seen=step)
+        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
         reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
     return encode(reply)
 

@@ -132,7 +132,7 @@ def prepare_source(
         tell("writing the bundle")
         if given is None:
             workers.dismiss()
-        return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
+        return write_bundle(request, source, plan, survey, history, best, target, force=force)
 
 
 def _load_once(workers: Workers, plan: Plan, source: Source, samples: str, tell: Tell) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from mnnprep import deps
 from mnnprep.bundle.manifest import NamedFile
 from mnnprep.core.damage import reading
-from mnnprep.core.files import sha256
+from mnnprep.core.files import printable, sha256
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import Limits, Request
@@ -198,7 +198,7 @@ def _check_weights(path: Path, limits: Limits) -> None:
 
 
 def source_files(source: Source) -> list[NamedFile]:
-    """The source's files by role: a file's own name is no part of what it is."""
+    """The source's files by role, each with its own name and hash."""
     place = source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path
     roles = [("factory" if source.kind in FACTORIES else "source", Path(place)), ("weights", Path(source.weights) if source.weights else None)]
     files: list[NamedFile] = []
@@ -208,7 +208,7 @@ def source_files(source: Source) -> list[NamedFile]:
         members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for member in members:
             name = role if not path.is_dir() else f"{role}/{member.relative_to(path).as_posix()}"
-            files.append(NamedFile(name, sha256(member), member.stat().st_size))
+            files.append(NamedFile(printable(name), sha256(member), member.stat().st_size, printable(member.name)))
     return files
 
 

@@ -99,7 +99,7 @@ def prepare_streamed(
         if fired:
             tried.checks.append(not_run("repairs", "the artifact had no weights yet when it was repaired, so it did not run before", required=False))
         tell("writing the bundle")
-        return write_bundle(request, source, plan, survey, [tried], tried, target, force=force, scratch=workers.scratch)
+        return write_bundle(request, source, plan, survey, [tried], tried, target, force=force)
 
 
 def _graph(workers: Workers, request: Request, source: Source, attempt: Attempt, plan: Plan) -> tuple[Skeleton, list[Fired]]:

@@ -12,12 +12,13 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
+from mnnprep.core.prose import first_said
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
 from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
-from mnnprep.formats.tensorflow.load import Loaded, first_line, from_function, specs_of
+from mnnprep.formats.tensorflow.load import Loaded, from_function, specs_of
 
 SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
@@ -42,7 +43,7 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
         try:
             model = models.load_model(str(file), compile=False, safe_mode=not source.trust)
         except Exception as error:  # Keras raises TypeError, ValueError, AttributeError and more
-            refusals[package] = first_line(error)
+            refusals[package] = first_said(error)
             notes.append(f"{package} can't load it: {refusals[package]}")
             if not source.trust and (SAFE_MODE.search(str(error)) or found.version.startswith("3.")):
                 break

@@ -14,6 +14,7 @@ import numpy as np
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.net import Refused
+from mnnprep.core.prose import first_said
 from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
@@ -74,7 +75,7 @@ def _savedmodel(source: Source, wants: Wants) -> Loaded:
         raise
     except Exception as error:  # NotFoundError, OSError, and what Python functions in the graph raise
         raise RefusedError(
-            "TensorFlow can't load this SavedModel", seen=first_line(error), next="load it with tf.saved_model.load where it was made"
+            "TensorFlow can't load this SavedModel", seen=first_said(error), next="load it with tf.saved_model.load where it was made"
         ) from error
     signatures = dict(model.signatures)
     if not signatures:
@@ -121,13 +122,9 @@ def guarded(call: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
         except MnnprepError:
             raise
         except Exception as error:  # tf.errors.*, ValueError, TypeError, and whatever a layer raises
-            raise Refused(f"{type(error).__name__}: {first_line(error)}") from error
+            raise Refused(f"{type(error).__name__}: {first_said(error)}") from error
 
     return run
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
 
 
 def refuse_texts(tensors: Iterable[tuple[str, Any]], graph: Any, role: str) -> None:
@@ -183,7 +180,7 @@ def _factory(source: Source, wants: Wants) -> Loaded:
         raise
     except Exception as error:
         raise UsageError(
-            f"the factory raised {type(error).__name__}", seen=f"{first_line(error)} (at {place_of(error)})", next="run it on its own and mend it"
+            f"the factory raised {type(error).__name__}", seen=f"{first_said(error)} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
     model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if source.weights:
@@ -211,7 +208,7 @@ def load_weights(model: Any, path: str) -> None:
         model.load_weights(path)
     except Exception as error:  # Keras raises ValueError, OSError and more
         raise UsageError(
-            "the weights don't fit the model", seen=first_line(error), next="give the weights that were saved from this model"
+            "the weights don't fit the model", seen=first_said(error), next="give the weights that were saved from this model"
         ) from error
 
 

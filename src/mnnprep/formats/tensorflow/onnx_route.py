@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mnnprep.core.files import FileRef
+from mnnprep.core.prose import first_said
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
-from mnnprep.formats.tensorflow.load import first_line
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
 EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
@@ -60,7 +60,7 @@ def run(convert: Callable[[], Any]) -> Any:
         return convert()
     except Exception as error:  # tf2onnx raises ValueError, RuntimeError, KeyError, AssertionError and more
         raise RefusedError(
-            "tf2onnx can't express the model", seen=f"{type(error).__name__}: {first_line(error)}", next="try another method"
+            "tf2onnx can't express the model", seen=f"{type(error).__name__}: {first_said(error)}", next="try another method"
         ) from error
 
 

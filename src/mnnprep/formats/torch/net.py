@@ -11,6 +11,7 @@ from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
+from mnnprep.core.prose import first_said
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
@@ -53,7 +54,7 @@ class TorchNet:
         except MnnprepError:
             raise
         except Exception as error:  # whatever the user's forward raises
-            raise Refused(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}") from error
+            raise Refused(f"{type(error).__name__}: {first_said(error)}") from error
         return {n: _to_numpy(t) for n, t in result.items()}
 
     def run(self, inputs: Arrays) -> Arrays:
