@@ -76,9 +76,9 @@ def drowning(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
         return []
     rule = Tolerance(noise=manifest.tolerance.noise)
     found = {
-        index: words
+        index: said
         for index, arrays in enumerate(cases)
-        if (words := drowned(rule, index, {n.removeprefix("outputs/"): a for n, a in arrays.items() if n.startswith("outputs/")}))
+        if (said := drowned(rule, index, {n.removeprefix("outputs/"): a for n, a in arrays.items() if n.startswith("outputs/")}))
     }
     words = [
         f"the stated noise would set aside the real inputs of case {index}: {said}"
