@@ -31,6 +31,7 @@ def require_sound(model: Any, name: str) -> None:
             circle = _circle(graph)
             if circle:
                 problems.append("the nodes wait for each other: " + _listed([_label(node) for node in circle]))
+            problems += [f"the name {name!r} is no text" for node in graph for name in _names(node) if isinstance(name, bytes)]
             problems += [f"{_label(node)} {problem}" for node in graph for problem in _misfits(node, opset)]
     if problems:
         raise not_allowed(f"{name}: {_listed(problems)}")
@@ -66,6 +67,12 @@ def _graphs(top: Any) -> Iterator[Any]:
         graph = waiting.pop()
         yield graph
         waiting += [body for node in graph for body in _bodies(node)]
+
+
+def _names(node: Any) -> Iterator[Any]:
+    """Every name in a node; protobuf gives one that is not UTF-8 as bytes."""
+    yield from (node.op_type, node.domain, node.name, *node.attributes)
+    yield from (value.name for value in (*node.inputs, *node.outputs) if value is not None)
 
 
 def _reads(node: Any) -> Iterator[Any]:
