@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from command import answer
 from mnnprep import deps
 from mnnprep.bundle import digest, report, usage
 from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
@@ -234,10 +232,8 @@ def test_the_python_runs_in_mnn(tmp_path: Path) -> None:
     tensor = data["signature"]["inputs"][0]
     data["signature"]["inputs"] = [tensor | {"name": "net/x:0", "mnn_name": "net/x:0", "shape": ["batch", 3]}]
     data["signature"]["outputs"] = [tensor | {"name": "net/y:0", "mnn_name": "net/y:0", "shape": ["batch", 3]}]
-    code = usage.python_snippet(msgspec.convert(data, Manifest)) + "\nimport json; print(json.dumps(output_net_y_0.tolist()))\n"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert np.array_equal(json.loads(done.stdout.splitlines()[-1]), np.full((2, 3), 0.5))
+    code = usage.python_snippet(msgspec.convert(data, Manifest)) + "\nanswer = output_net_y_0.tolist()\n"
+    assert np.array_equal(answer(code, cwd=tmp_path), np.full((2, 3), 0.5))
 
 
 def test_settings_that_the_proof_needs_are_said_first_and_set_in_the_snippets() -> None:

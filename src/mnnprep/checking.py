@@ -7,7 +7,6 @@ MNN's frontend prints.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mnnprep import deps
 from mnnprep.conformance.page import scores
 from mnnprep.conformance.table import load_table
 from mnnprep.core.damage import reading
+from mnnprep.core.leftovers import Scratch
 from mnnprep.core.printable import textual
 from mnnprep.core.request import Limits
 from mnnprep.errors import UsageError
@@ -108,8 +108,8 @@ def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | N
     require_there(path)
     absolute = Path(os.path.abspath(path))
     limits = limits or Limits(timeout=SECONDS)
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(preload(str(path)), scratch=Path(scratch)) as host:
-        counted = run_bounded(host, COUNT_STEP, PathJob(str(absolute)), Counted, absolute, limits)
+    with Scratch() as scratch, Host(preload(str(path)), scratch=scratch) as host:
+        counted = run_bounded(host, COUNT_STEP, PathJob.of(absolute), Counted, absolute, limits)
         if counted.kind == "onnx":
             require_text(absolute)
             return _check_onnx(host, path, absolute, rules_only, limits)
@@ -195,7 +195,7 @@ def supported_operators() -> Mapping[str, frozenset[str]]:
         return {name: frozenset(operators) for name, operators in table.frontends.items()}
     if not deps.installed("_tools"):
         return {}
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(scratch=scratch) as host:
         try:
             answer = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=ASKING_SECONDS).value
         except StepFailed:

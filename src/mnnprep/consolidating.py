@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import msgspec
 
 from mnnprep import __version__
 from mnnprep.core.damage import reading as guard
+from mnnprep.core.leftovers import Scratch
 from mnnprep.core.messages import Source
 from mnnprep.core.request import DEFAULT_TIMEOUT, Request
 from mnnprep.errors import UsageError
@@ -122,7 +122,7 @@ def model_shapes(options: Options) -> Expected:
 
 
 def _ask(source: Source) -> Expected:
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(("torch",), scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(("torch",), scratch=scratch) as host:
         try:
             found = host.run("mnnprep.formats.torch.shapes:model_shapes", source, ModelShapes, timeout=DEFAULT_TIMEOUT).value
         except StepFailed as failure:

@@ -69,7 +69,7 @@ def inspect_file(path: str | Path, *, limits: Limits | None = None) -> Inspectio
     """
     require_there(path)
     absolute = Path(os.path.abspath(path))
-    found = read_aside(STEP, PathJob(str(absolute)), Inspection, absolute, limits or Limits(timeout=SECONDS))
+    found = read_aside(STEP, PathJob.of(absolute), Inspection, absolute, limits or Limits(timeout=SECONDS))
     return msgspec.structs.replace(found, path=str(path))
 
 
@@ -193,12 +193,12 @@ def _read_keras(path: Path) -> dict[str, Any]:
     from mnnprep.formats.tensorflow.keras_scan import scan_keras
 
     found = scan_keras(path, identify(path))
-    code = f"Lambda layers hold Python code ({_listed(found.code)}): prepare it with --trust, or give a factory and weights"
+    foreign = f"loading it would call code ({_listed(found.foreign)}): prepare it with --trust, or give a factory and weights"
     return {
         "signature": Ports(found.inputs, found.outputs),
         "ops": found.layers,
         "parameters": found.parameters,
-        "warnings": [code] if found.code else [],
+        "warnings": [foreign] if found.foreign else [],
         "details": {"keras_version": found.version, "compiled": found.compiled},
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +10,8 @@ import msgspec
 import psutil
 
 from mnnprep.core.damage import AGAIN
+from mnnprep.core.leftovers import Scratch
+from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import DEFAULT_TIMEOUT, Limits
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.sniff import identify
@@ -23,9 +24,15 @@ FREE_SHARE = 0.75  # of the memory that is free, where no limit was given
 
 
 class PathJob(msgspec.Struct, frozen=True):
-    """A file or directory to read, by its absolute path."""
+    """A file or directory to read, by its absolute path, and the directory in which the files that it refers to lie."""
 
-    path: str
+    path: ReadPath
+    directory: ReadPath
+
+    @classmethod
+    def of(cls, path: Path) -> PathJob:
+        """The job for the absolute *path*."""
+        return cls(str(path), str(path.parent))
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -51,7 +58,7 @@ def read_aside(step: str, job: msgspec.Struct, reply: type[T], path: Path, limit
             or ended the worker; and as the step raises it.
         UsageError: as the step raises it.
     """
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(preload_of(step), scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(preload_of(step), scratch=scratch) as host:
         return run_bounded(host, step, job, reply, path, limits)
 
 
@@ -77,7 +84,7 @@ def run_bounded(host: Host, step: str, job: msgspec.Struct, reply: type[T], path
 def kind_aside(path: Path, limits: Limits) -> str:
     """:func:`formats.sniff.identify` of *path*, within *limits*. Raises as that, and as :func:`read_aside`."""
     absolute = Path(os.path.abspath(path))
-    return read_aside("mnnprep.pipeline.reading:kind", PathJob(str(absolute)), Kind, absolute, for_reading(limits)).kind
+    return read_aside("mnnprep.pipeline.reading:kind", PathJob.of(absolute), Kind, absolute, for_reading(limits)).kind
 
 
 def for_reading(limits: Limits) -> Limits:

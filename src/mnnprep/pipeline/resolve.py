@@ -16,6 +16,7 @@ from mnnprep.bundle.manifest import NamedFile
 from mnnprep.core.damage import reading
 from mnnprep.core.files import sha256
 from mnnprep.core.messages import Source, Wants
+from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import Limits, Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import plans, sniff
@@ -25,6 +26,7 @@ from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.sniff import require_there
 from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
 from mnnprep.formats.torch_files import pickle_globals
+from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 from mnnprep.pipeline.reading import for_reading, kind_aside, read_aside, require_text
 
 READ = "mnnprep.pipeline.resolve:read_source"
@@ -102,6 +104,7 @@ def _file(request: Request) -> Source:
     require_there(path)
     job = FileJob(
         path=str(path),
+        directory=str(path.parent),
         weights=os.path.abspath(request.weights) if request.weights else "",
         wants=request.wants,
         trust=request.trust,
@@ -117,8 +120,9 @@ def _file(request: Request) -> Source:
 class FileJob(msgspec.Struct, frozen=True, kw_only=True):
     """What :class:`Request` says of a source that is a file or a directory; ``path`` is absolute."""
 
-    path: str
-    weights: str
+    path: ReadPath
+    directory: ReadPath  # where the other file of a pair is looked for
+    weights: ReadPath
     wants: Wants
     trust: bool
     signature: str
@@ -155,7 +159,16 @@ def _taken(path: Path, kind: str, job: FileJob) -> Source:
             "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )  # fmt: skip
-    return Source(kind=kind, path=str(path), trust=job.trust, signature=job.signature, outputs=job.outputs)
+    return Source(kind=kind, path=str(path), trust=job.trust, signature=job.signature, outputs=job.outputs, beside=_beside(path, kind))
+
+
+def _beside(path: Path, kind: str) -> list[str]:
+    """The files that the one at *path* refers to."""
+    if kind == "onnx":
+        return [str(path.parent / file.location) for file in scan_model(path).external]
+    if kind == "tf-checkpoint":  # model.ckpt.meta, .index, .data-00000-of-00001
+        return [str(file) for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.")]
+    return [f"{path}{WEIGHTS_SUFFIX}"] if kind == "mnn" else []
 
 
 def _completed(function: str, path: Path, kind: str, job: FileJob) -> Source:
