@@ -90,10 +90,10 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
         yield "consolidate", lambda: consolidate(str(path), None, Options())
     if kind == "shards":
         return
-    job = PathJob(str(path))
+    job = PathJob.of(path)
     yield "inspect", lambda: read(job)
     yield "count", lambda: count(job)
-    source = FileJob(path=str(path), weights="", wants=Wants(), trust=False, signature="", outputs=())
+    source = FileJob(path=str(path), directory=str(path.parent), weights="", wants=Wants(), trust=False, signature="", outputs=())
     yield "source", lambda: read_source(source)
     if kind == "onnx":
         yield "check", lambda: check(CheckJob(model=str(path)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mnnprep.core.faults import PLAIN, fault
 from mnnprep.core.printable import plain
 from mnnprep.errors import MnnprepError, RefusedError
 
@@ -23,13 +24,15 @@ def reading(path: Path, title: str = "file") -> Iterator[None]:
     Raises:
         RefusedError: the file is damaged: a reader met an absent index or key, a size that is none, text that is no text, nesting
             without end, a member that can't be inflated; or the system can't read it.
-        MnnprepError: as a reader raised it.
+        MnnprepError: as a reader raised it; MemoryError: there is none left.
     """
     try:
         yield
-    except (MnnprepError, *DEFECTS):
+    except (MnnprepError, MemoryError, *DEFECTS):
         raise
     except OSError as error:
+        if error.errno in PLAIN:
+            raise fault(error.errno, str(path)) from error
         if error.errno is None:  # h5py raises it for what it can't parse
             raise damaged(path.name, title, error) from error
         raise RefusedError(
