@@ -178,13 +178,13 @@ class Shapes:
     """
 
     def __init__(self, model: Any) -> None:
-        copy = model.clone()
-        try:
-            require("onnx_ir.passes.common.shape_inference").infer_shapes(copy, check_type=False, strict_mode=False, data_prop=True)
-        except Exception:  # an operator that ONNX does not know, a contradiction in the file: the rules can do without
-            copy = model
         self._inferred: dict[Any, Any] = {}
-        self._pair(model.graph, copy.graph)
+        try:
+            copy = model.clone()
+            require("onnx_ir.passes.common.shape_inference").infer_shapes(copy, check_type=False, strict_mode=False, data_prop=True)
+            self._pair(model.graph, copy.graph)
+        except Exception:  # an operator that ONNX does not know, a contradiction in the file, another graph given back: the rules can do without
+            self._inferred = {}
 
     def _pair(self, graph: Any, copy: Any) -> None:
         self._inferred.update(zip(graph.inputs, copy.inputs, strict=True))

@@ -46,7 +46,7 @@ class _Record(File):
                 raise RefusedError("a record of the archive is not where its directory says", seen=self._entry.filename, next="download it again")
             begin = self._entry.header_offset + 30 + sum(struct.unpack("<2H", head[26:30]))
             if begin + self.size > self._parent.size:
-                raise zipfile.BadZipFile(f"the record {self._entry.filename} reaches beyond the file")
+                raise RefusedError("a record of the archive reaches beyond the file", seen=self._entry.filename, next="download it again")
             self._window = Window(self._parent, begin, self.size)
         return self._window
 
