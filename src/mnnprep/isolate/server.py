@@ -10,6 +10,7 @@ system lets a child do nothing, not even write its reply, the job's fate on stdo
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import importlib
@@ -27,7 +28,7 @@ from typing import Any, NoReturn
 import msgspec
 import psutil
 
-from mnnprep.core.faults import cut_short, exhausted, fault, fault_in
+from mnnprep.core.faults import as_large_as_allowed, fault, fault_behind, fault_in, no_room
 from mnnprep.core.files import FileRef
 from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
@@ -252,20 +253,20 @@ def decode(data: bytes, type: Any) -> Any:
 
 
 def _system_fault(error: Exception) -> SystemFault | None:
-    """The fault of the system behind *error*, which may not say so: a library that got no file sees a damaged one."""
+    """The fault of the system behind *error*; a wrong call is one also where a disk happens to be full."""
     here = tempfile.gettempdir()
-    if (found := fault_in(error, here)) is not None or isinstance(error, UsageError):
-        return found
-    number = exhausted(here)
-    return fault(number, here) if number else None
+    return fault_in(error, here) if isinstance(error, UsageError) else fault_behind(error, here)
 
 
 def _require_whole(files: list[FileRef]) -> None:
     """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look whether it could write."""
-    scratch = Path(tempfile.gettempdir())
-    for file in files:
-        if Path(file.path).is_relative_to(scratch) and os.path.isfile(file.path) and (number := cut_short(file.path)):
-            raise fault(number, file.path)
+    here = Path(tempfile.gettempdir())
+    written = [file.path for file in files if Path(file.path).is_relative_to(here.parent) and os.path.isfile(file.path)]
+    for path in written:
+        if as_large_as_allowed(path):
+            raise fault(errno.EFBIG, path)
+    if written and (number := no_room(here)):
+        raise fault(number, str(here))
 
 
 def resolve(step: str) -> Any:

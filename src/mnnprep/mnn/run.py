@@ -22,6 +22,7 @@ import numpy as np
 
 from mnnprep import deps
 from mnnprep.core.compare import Array, Tolerance, compare_outputs
+from mnnprep.core.faults import refuse_fault
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.prose import said
@@ -143,6 +144,7 @@ def _run_with(job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, d
         if not failure and MISSING_WEIGHTS_LINE in printed.text:
             failure = "MNN ran without the file of weights that belongs beside the model"
         if failure:
+            refuse_fault(RuntimeError(f"{failure}\n{printed.text}"), job.directory)
             told = without_place_and_time(printed.text)
             errors[str(case.index)] = "\n".join(filter(None, (failure, last_lines(told))))
             continue

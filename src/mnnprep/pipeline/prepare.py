@@ -43,6 +43,7 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
     Raises:
         UsageError: the call is wrong (exit 2); nothing was written.
         RefusedError: the source can't be taken, or no method made an artifact of it (exit 3); nothing was written.
+        SystemFault: without a full disk, or the like, it might have been proven (exit 3); nothing was written.
     """
     _check_call(request, target, force)
     source = resolve(request)
@@ -122,6 +123,8 @@ def prepare_source(
                     tell(outcome(repaired))
             if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey) and not improvable(survey, history[-1])):
                 break
+        if all(tried.verdict is not Verdict.PROVEN for tried in history):
+            workers.require_sound()
         best = choose(history)
         if best.verdict is not Verdict.PROVEN:
             for tried in history:

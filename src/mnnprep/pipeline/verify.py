@@ -56,6 +56,7 @@ def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | N
         UsageError: there is no bundle at this path.
         UsageError: one of *metrics* has other code or another threshold than the bundle was made with.
         RefusedError: its manifest can't be read, says what this version does not know, or names files outside the bundle.
+        SystemFault: without a full disk, or the like, it might have been proven.
     """
     manifest = read_manifest(bundle)
     wanted = known_metrics(manifest.metrics, metrics)
@@ -69,6 +70,8 @@ def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | N
         if artifact.status is Status.NOT_RUN:  # its runtime is not installed: what was proven is MNN's model
             del runs["artifact"]
         checks += [artifact, mnn, *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence)]
+        if _verdict(checks, concluded(manifest)) is not Verdict.PROVEN:
+            workers.require_sound()
     return Verification(bundle=str(bundle), verdict=_verdict(checks, concluded(manifest)), recorded=manifest.verdict, evidence=checks)
 
 
