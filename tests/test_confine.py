@@ -96,7 +96,7 @@ DEEDS = {
     "make a pipe": "os.mkfifo(home / 'pipe')",
     "write to the source": "(source / 'model').write_text('x')",
     "read a secret": "(home / '.ssh/id_rsa').read_text()",
-    "read a secret through a link": "(scratch / 'link').exists() or os.symlink(home / '.ssh/id_rsa', scratch / 'link'); (scratch / 'link').read_text()",
+    "read a secret through a link": "l = scratch / 'l'; l.is_symlink() or l.symlink_to(home / '.ssh/id_rsa'); l.read_text()",
     "read a secret by way of dots": "(scratch / '../home/.ssh/id_rsa').read_text()",
     "list a directory": "os.listdir(home)",
     "read the parent's environment": "Path(f'/proc/{os.getppid()}/environ').read_bytes()",
