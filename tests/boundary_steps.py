@@ -183,6 +183,21 @@ def spawn(job: Job) -> Answer:
     return Answer("done")
 
 
+def daemon(job: Job) -> Answer:
+    """Leave a process running in a session of its own, orphaned, its pid written to ``job.text``; then wait."""
+    code = "import os, sys, time\nif os.fork(): os._exit(0)\nopen(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    subprocess.run([sys.executable, "-c", code, job.text], start_new_session=True, check=True)
+    time.sleep(60)
+    return Answer()
+
+
+def hold_the_lock(job: Job) -> Answer:
+    """Sleep in native code that does not let go of the interpreter."""
+    Path(job.text).write_text(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(60)
+    return Answer()
+
+
 _remembered = ""
 
 

@@ -104,7 +104,8 @@ class Sweep(msgspec.Struct, kw_only=True):
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What the untouched source says of itself: signature, cases with reference outputs, checks.
 
-    ``noise`` is the measured noise floor of every floating output (max abs over the cases);
+    ``noise`` is the noise floor of every floating output in each case, as :class:`~mnnprep.core.compare.Tolerance` has it; what was not
+    measured is filled in where a comparison asks for it;
     ``exempt`` names the outputs that don't depend on the values of any input, by design, with the
     reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
     or None when the source's own file says it all, or its worker is asked; ``decides`` names the places of the source where a
@@ -116,7 +117,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     cases: list[CaseFile]
     checks: list[Check]
-    noise: dict[str, float]
+    noise: dict[str, list[float | None] | float]
     exempt: dict[str, str] = msgspec.field(default_factory=dict)
     weights: FileRef | None = None
     decides: list[str] = msgspec.field(default_factory=list)
@@ -279,13 +280,17 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run ``source``, untouched and in its own framework, on the inputs of ``cases``, matched to its own by name,
-    else by dtype and shape, else by place."""
+    else by dtype and shape, else by place.
+
+    With ``noise``, the outputs are in place of the numbers how far the source's own rounding moves each floating output in each of its own cases.
+    """
 
     source: Source
     wants: Wants
     cases: list[CaseFile]
     signature: Signature
     directory: WritePath
+    noise: bool = False
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,7 +46,8 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
     """
     _check_call(request, target, force)
     source = resolve(request)
-    return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers)
+    with writer.claim(target, force=force):
+        return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers)
 
 
 def prepare_live(request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell) -> Manifest | None:
@@ -59,7 +60,8 @@ def prepare_live(request: Request, module: Any, example: Any, target: Path, *, f
         if taken is None:
             return None
         key, private = taken
-        return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
+        with writer.claim(target, force=force):
+            return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
 
 
 def _check_call(request: Request, target: Path, force: bool) -> None:
@@ -103,7 +105,7 @@ def prepare_source(
         except StepFailed as failure:
             raise refusal(failure) from failure
         _require_one_size(request, survey)
-        judge = Judge(survey, source, maker, plan=plan, private=private, metrics=request.metrics)
+        judge = Judge(survey, source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics)
         history: list[Tried] = []
         for attempt in attempts:
             if skip(attempt, request, survey, history):
@@ -205,7 +207,7 @@ def refusal(failure: StepFailed) -> Exception:
     """The survey failed: the user's error where there is one, else how the source's process died."""
     if failure.error is not None:
         return failure.error
-    if failure.fate in ("time", "memory"):
+    if failure.unable:
         return RefusedError(
             f"the reference run {failure.reason}",
             seen=failure.log[-500:],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mnnprep.core.leftovers import Scratch
 from mnnprep.core.request import Limits
 from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
 from mnnprep.isolate.launch import DIRTY_MEMORY
@@ -31,7 +33,8 @@ class Workers:
     def __init__(self, limits: Limits, reads: Sequence[str] = ()) -> None:
         self.limits = limits
         self.reads = reads
-        self.scratch = Path(tempfile.mkdtemp(prefix="mnnprep-"))
+        self._scratch = Scratch()
+        self.scratch = self._scratch.path
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
         self._lock = threading.RLock()
         self._ended = False
@@ -43,7 +46,7 @@ class Workers:
         self.dismiss()
         for host in self._hosts.values():
             host.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._scratch.close()
 
     def dismiss(self) -> None:
         """No step will come any more: no worker starts, and those that run nothing end while something else is done."""
@@ -73,7 +76,11 @@ class Workers:
                 return
             host = self.warm(cold[0])
         assert isinstance(host, Host)
-        host.ready.add_done_callback(lambda _: self.warm_in_turn(cold[1:]))
+        host.ready.add_done_callback(lambda _: self._warm_next(cold[1:]))
+
+    def _warm_next(self, preloads: Sequence[tuple[str, ...]]) -> None:
+        with contextlib.suppress(OSError):  # no process to be had: whoever needs the worker is told
+            self.warm_in_turn(preloads)
 
     def renew(self, preload: tuple[str, ...]) -> None:
         """End the host with *preload* and start it anew."""
