@@ -44,17 +44,17 @@ def base_sizes(
                 next="give the shapes it takes with --input, the values with --range, or real inputs with --samples",
             ) from error  # fmt: skip
         return {}
-    last = ""
+    last, cause = "", None
     for sizes in _trials(specs, dims):
         try:
             net.run(synthesize(specs, sizes, 0, ranges))
             return sizes
         except Refused as error:
-            last = f"at {', '.join(f'{k}={v}' for k, v in sizes.items())}: {error}"
+            last, cause = f"at {', '.join(f'{k}={v}' for k, v in sizes.items())}: {error}", error
     raise RefusedError(
         "no sizes were found for the dynamic dimensions that the source computes with", seen=last,
         next="fix or bound them with --input and --dim, or give real inputs with --samples",
-    )  # fmt: skip
+    ) from cause  # fmt: skip
 
 
 def runs(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], ranges: dict[str, Range]) -> bool:
