@@ -14,7 +14,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.prose import first_said
 from mnnprep.deps import require
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
 from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
@@ -48,9 +48,9 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
             if not source.trust and (SAFE_MODE.search(str(error)) or found.version.startswith("3.")):
                 break
             continue
-        loaded = from_model(model, wants, None)
+        loaded = _called(model, wants)
         if not source.trust:
-            effects.refuse(effects.of_graph(loaded.function.graph.as_graph_def()))
+            effects.refuse(effects.of_function(loaded.function))
         loaded.notes += notes
         return loaded
     custom = sorted({f.kind for f in foreign if f.reason == OWN_CODE})
@@ -59,6 +59,17 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
         "Keras can't load this model", seen="; ".join(f"{p}: {r}" for p, r in refusals.items()),
         next=own if custom else "load it where it was made and save it again as .keras",
     )  # fmt: skip
+
+
+def _called(model: Any, wants: Wants) -> Loaded:
+    try:
+        return from_model(model, wants, None)
+    except MnnprepError:
+        raise
+    except Exception as error:  # what a layer raises
+        raise RefusedError(
+            "Keras can't call this model", seen=f"{type(error).__name__}: {first_line(error)}", next="load and call it where it was made"
+        ) from error
 
 
 def refuse_foreign(foreign: list[Foreign]) -> None:
