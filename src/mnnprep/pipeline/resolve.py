@@ -20,6 +20,7 @@ from mnnprep.formats.factory import factory_kind, looks_like_factory
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
+from mnnprep.formats.torch.stateless import JUDGED, require_stateless
 from mnnprep.formats.torch_files import pickle_globals
 
 
@@ -113,6 +114,8 @@ def _file(request: Request) -> Source:
             "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )  # fmt: skip
+    if kind in JUDGED and not request.trust:
+        require_stateless(path, kind)
     search = [os.getcwd(), *(p for p in sys.path if p)] if kind == "torch-module" else []
     return Source(kind=kind, path=str(path), trust=request.trust, search_path=search, signature=request.signature, outputs=request.outputs)
 

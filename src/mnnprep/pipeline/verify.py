@@ -142,7 +142,8 @@ def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, 
     try:
         ran = workers.run(kind.preload, kind.run, job, Ran)
     except StepFailed as failure:
-        return failed("artifact_compare", describe(failure)), None
+        ask = not_run if isinstance(failure.error, RefusedError) else failed
+        return ask("artifact_compare", describe(failure)), None
     tolerance = msgspec.structs.replace(manifest.tolerance, sqnr_db=manifest.artifact.sqnr_db)  # the artifact's own, not the converted model's
     return compare_run("artifact_compare", job.cases, ran, tolerance, {}), ran
 
