@@ -267,7 +267,7 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
 
     ``inputs`` and ``outputs`` are the names in the model; ``fresh`` loads the model anew for every
     case (else one load serves all, so that changes of shape are exercised); ``forbid`` are
-    top-level modules of the user's that must not be importable.
+    top-level modules of the user's that must not be importable; ``trust``: its operators may have side effects.
     """
 
     model: ReadPath
@@ -276,6 +276,7 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: WritePath
     fresh: bool = False
     forbid: list[str] = msgspec.field(default_factory=list)
+    trust: bool = False
 
 
 class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):

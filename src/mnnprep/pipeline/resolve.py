@@ -25,6 +25,7 @@ from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.sniff import require_there
 from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
+from mnnprep.formats.torch.stateless import JUDGED, require_stateless
 from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 from mnnprep.pipeline.reading import for_reading, kind_aside, read_aside, require_text
@@ -159,6 +160,8 @@ def _taken(path: Path, kind: str, job: FileJob) -> Source:
             "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )  # fmt: skip
+    if kind in JUDGED and not job.trust:
+        require_stateless(path, kind)
     return Source(kind=kind, path=str(path), trust=job.trust, signature=job.signature, outputs=job.outputs, beside=_beside(path, kind))
 
 

@@ -145,7 +145,8 @@ def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, 
     try:
         ran = workers.run(kind.preload, kind.run, job, Ran)
     except StepFailed as failure:
-        return asked(failure)("artifact_compare", describe(failure)), None
+        ask = not_run if isinstance(failure.error, RefusedError) else asked(failure)
+        return ask("artifact_compare", describe(failure)), None
     return compare_run("artifact_compare", job.cases, ran, ruled(manifest)[0], {}), ran
 
 

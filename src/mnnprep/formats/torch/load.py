@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,6 +20,7 @@ from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more
+from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import name_examples
 
 FACTORY_RAISED = "the factory raised"
@@ -142,6 +144,8 @@ def _factory(source: Source) -> Loaded:
 
 def _script(source: Source) -> Loaded:
     torch = require("torch")
+    if not source.trust:
+        require_stateless(Path(source.path), source.kind, _registered(torch))
     try:
         module = torch.jit.load(source.path, map_location="cpu")
     except Exception as error:
@@ -149,8 +153,18 @@ def _script(source: Source) -> Loaded:
     return Loaded(module, forward_parameters(module), {})
 
 
+def _registered(torch: Any) -> frozenset[str]:
+    """The names of all operators that TorchScript takes as methods in this PyTorch."""
+    names = (schema.name.partition("::") for schema in torch._C._jit_get_all_schemas())
+    return frozenset(name for namespace, _, name in names if namespace in ("aten", "prim"))
+
+
 def _program(source: Source) -> Loaded:
     torch = require("torch")
+    if not source.trust:
+        require_stateless(Path(source.path), source.kind)
+        # torch reads the example inputs as any pickle where they can't be read as tensors; this it heeds even then (torch/serialization.py)
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
         program = torch.export.load(source.path)
     except Exception as error:

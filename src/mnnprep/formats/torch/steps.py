@@ -38,6 +38,7 @@ from mnnprep.formats.torch.calling import Call, calling, forward_parameters
 from mnnprep.formats.torch.load import input_specs, keep, load
 from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, all_tensors, materialize, script_leftovers, script_nodes, used_tensors
 from mnnprep.formats.torch.parameters import parameter_count
+from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.isolate.server import doing
 
@@ -116,6 +117,8 @@ def script_operators(path: str) -> list[str]:
 
 def run_script(job: RunJob) -> Ran:
     """Run a TorchScript artifact where the user's code can't be imported."""
+    if not job.trust:
+        require_stateless(Path(job.model), "torchscript")
     torch = require("torch")
     torch.set_num_threads(1)
     names = [o.name for o in job.signature.outputs]
