@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 
 import msgspec
@@ -14,6 +15,7 @@ from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.messages import CaseFile, Ran, Survey
 from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.running import case_outputs
+from mnnprep.core.signature import Dim
 
 SHOWN = 2
 SILENT = "no reason was given"
@@ -254,10 +256,8 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
         pairs = [pair for pair in survey.sweep.refused_pairs if f"{dim.name}=" in pair.partition(":")[0]]
         if pairs:
             numbers["pairs_refused_by_source"] = pairs
-        if dim.declared and refused and constraint is None:
-            size, why = next(iter(refused.items()))
-            reason = f"declared {dim.min}:{dim.max}, but the source itself refuses {', '.join(map(str, refused))} ({size}: {why})"
-            checks.append(failed(name, reason, subject=dim.name, numbers=numbers))
+        if reason := _promised(dim, survey):
+            checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))
         elif any(wrong.values()):
             where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
             right = f"right at {', '.join(map(str, good))}, " if good else ""
@@ -273,3 +273,23 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
         else:
             checks.append(passed(name, subject=dim.name, numbers=numbers))
     return checks, proven
+
+
+def _promised(dim: Dim, survey: Survey) -> str:
+    """What the source itself does not take of a declared range, which is a promise; empty where it takes it, up to multiples."""
+    sweep = survey.sweep
+    refused, fits = sweep.refused.get(dim.name, {}), sweep.fits.get(dim.name)
+    if not dim.declared:
+        return ""
+    if refused and (fits is not None or dim.name not in sweep.constraints):
+        low, high = fits or (dim.min, dim.max)
+        beyond = [size for size in refused if fits is None or not fits[0] <= size <= fits[1]] or list(refused)
+        advice = f"; declare what it takes: --dim {shlex.quote(f'{dim.name}={low}:{high}')}" if (low, high) != (dim.min, dim.max) else ""
+        told = f"the source itself refuses {', '.join(map(str, beyond))} ({beyond[0]}: {refused[beyond[0]]})"
+        return f"declared {dim.min}:{dim.max}, but {told}{advice}"
+    declared = {d.name for d in survey.signature.dims if d.declared}
+    for pair in sweep.refused_pairs:
+        names = {part.partition("=")[0] for part in pair.partition(":")[0].split(", ")}
+        if dim.name in names <= declared:
+            return f"declared {dim.min}:{dim.max}, but the source itself refuses {pair}; declare ranges of which it takes every pair"
+    return ""
