@@ -19,11 +19,11 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, check_range, fitted, is_mask, sizes_of, synthesize
 from mnnprep.core.messages import Wants
-from mnnprep.core.net import Case, Net, Refused
+from mnnprep.core.net import PROGRAMMING, Case, Net, Refused
 from mnnprep.core.noise import LEAST_CASES, by_output, drowned, estimate_noise, measure_all, measure_noise, real
 from mnnprep.core.samples import ORIGIN, first_alone, read_samples, real_inputs, sample_checks
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
-from mnnprep.core.sizes import base_sizes
+from mnnprep.core.sizes import base_sizes, broken
 from mnnprep.core.soundness import Surveyed, determinism, noise_checks, sensitive, vacuity
 from mnnprep.core.sweeping import sweep, synthesized
 from mnnprep.errors import RefusedError, UsageError
@@ -110,6 +110,8 @@ def survey(
         try:
             cases.append(Case(name, sizes_of(arrays, specs, name), arrays, net.run(arrays)))
         except Refused as error:
+            if isinstance(error.__cause__, PROGRAMMING):
+                raise broken(error, name) from error
             raise UsageError(
                 "the source does not take a sample", seen=f"{name}: {error}", next="give inputs that the source computes with, or mend it"
             ) from error

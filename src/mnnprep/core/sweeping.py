@@ -11,6 +11,7 @@ from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.core.sizes import batch_dims, runs, sweep_sizes
 from mnnprep.core.soundness import Surveyed
+from mnnprep.core.texts import message
 
 MOST_PAIRS = 6  # pairs of dimensions that are moved together
 
@@ -40,7 +41,7 @@ def sweep(
             try:
                 add({dim.name: size})
             except Refused as error:
-                refused[size] = words(error)
+                refused[size] = message(error)
         if refused:
             out.sweep.refused[dim.name] = refused
             _explain(takes, add, dim, dims, base, out)
@@ -51,7 +52,7 @@ def sweep(
             try:
                 add(sizes_)
             except Refused as error:
-                out.sweep.refused_pairs.append(f"{', '.join(f'{n}={s}' for n, s in sizes_.items())}: {error}")
+                out.sweep.refused_pairs.append(f"{', '.join(f'{n}={s}' for n, s in sizes_.items())}: {message(error)}")
 
 
 def _explain(takes: Takes, add: Callable[[dict[str, int]], None], dim: Dim, dims: tuple[Dim, ...], base: dict[str, int], out: Surveyed) -> None:
@@ -69,18 +70,13 @@ def _explain(takes: Takes, add: Callable[[dict[str, int]], None], dim: Dim, dims
                 try:
                     add(constraint.moved(dim.name, admitted))
                 except Refused as error:
-                    refused[admitted] = words(error)
+                    refused[admitted] = message(error)
         if len(refused) == before:
             break
     if constraint is None:
         out.sweep.constraints.pop(dim.name, None)
     if dim.declared and (fits := fitting(takes, dim, base, list(refused), constraint)) is not None:
         out.sweep.fits[dim.name] = fits
-
-
-def words(error: Refused) -> str:
-    """The first line of a refusal."""
-    return str(error).splitlines()[0] if str(error) else "refused"
 
 
 def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from mnnprep.core.messages import CaseFile, Ran, Survey
 from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.running import case_outputs
 from mnnprep.core.signature import Dim
+from mnnprep.core.texts import message
 
 SHOWN = 2
 SILENT = "no reason was given"
@@ -42,7 +43,7 @@ def compare_run(
         key = str(case.index)
         if key in ran.errors:
             errors.append(OutputError("", case.index, problem=ran.errors[key] or SILENT))
-            problems.append(f"case {case.index} ({_dims(case)}) did not run: {_first_line(ran.errors[key])}")
+            problems.append(f"case {case.index} ({_dims(case)}) did not run: {message(ran.errors[key]) or SILENT}")
             continue
         if key not in ran.outputs:
             errors.append(OutputError("", case.index, problem="no outputs"))
@@ -140,10 +141,6 @@ def _sqnr(powers: dict[str, tuple[float, float]]) -> dict[str, float]:
     return {n: 10 * math.log10(signal / noise) for n, (signal, noise) in powers.items() if 0 < signal < math.inf and noise > 0}
 
 
-def _first_line(text: str) -> str:
-    return next((line for line in text.splitlines() if line.strip()), SILENT)
-
-
 def _worst_first(errors: list[OutputError]) -> list[OutputError]:
     return sorted(errors, key=lambda e: -(e.excess or 0.0))
 
@@ -194,7 +191,7 @@ def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance, *, cas
         if key not in asked:
             continue
         if key not in second.outputs:
-            reason = _first_line(second.errors.get(key, "no outputs"))
+            reason = message(second.errors.get(key, "no outputs")) or SILENT
             return failed(
                 check.check, f"the second run of case {key} failed where the first did not: {reason}",
                 numbers=check.numbers, outputs=[*check.outputs, OutputError("", int(key), problem=reason)],
@@ -256,7 +253,7 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
         pairs = [pair for pair in survey.sweep.refused_pairs if f"{dim.name}=" in pair.partition(":")[0]]
         if pairs:
             numbers["pairs_refused_by_source"] = pairs
-        if reason := _promised(dim, survey):
+        if reason := broken_promise(dim, survey):
             checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))
         elif any(wrong.values()):
             where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
@@ -275,7 +272,7 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
     return checks, proven
 
 
-def _promised(dim: Dim, survey: Survey) -> str:
+def broken_promise(dim: Dim, survey: Survey) -> str:
     """What the source itself does not take of a declared range, which is a promise; empty where it takes it, up to multiples."""
     sweep = survey.sweep
     refused, fits = sweep.refused.get(dim.name, {}), sweep.fits.get(dim.name)

@@ -11,6 +11,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
+from mnnprep.core.texts import shortened
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph
@@ -53,7 +54,7 @@ def open_session(path: str, *, optimize: bool, data_directory: str = "", profile
 def _first_line(error: BaseException, path: str = "") -> str:
     """What onnxruntime says, without the directory of the model: the same on every machine."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.replace(f"{os.path.dirname(path)}{os.sep}", "") if path else line
+    return shortened(line.replace(f"{os.path.dirname(path)}{os.sep}", "")) if path else line
 
 
 def _complaint(error: BaseException) -> str:
@@ -61,9 +62,9 @@ def _complaint(error: BaseException) -> str:
     line = _first_line(error)
     node = re.search(r"running (\S+) node\. Name:'([^']*)' Status Message: (.*)", line)
     if node is None:
-        return line
+        return shortened(line)
     said = re.sub(r"^\S+\.(?:h|cc|cpp):\d+ .*? was false\. ", "", node[3])
-    return f"onnxruntime at {node[1]} {node[2]}: {said}"
+    return shortened(f"onnxruntime at {node[1]} {node[2]}: {said}")
 
 
 def dtype_of(argument: Any) -> str:

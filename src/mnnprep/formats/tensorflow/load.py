@@ -15,6 +15,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
+from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
@@ -115,13 +116,12 @@ def guarded(call: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
         except MnnprepError:
             raise
         except Exception as error:  # tf.errors.*, ValueError, TypeError, and whatever a layer raises
-            raise Refused(f"{type(error).__name__}: {first_line(error)}") from error
+            raise Refused(cause(error)) from error
 
     return run
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+first_line = message
 
 
 def refuse_texts(tensors: Iterable[tuple[str, Any]], graph: Any, role: str) -> None:

@@ -27,6 +27,7 @@ from mnnprep.core.messages import (
 from mnnprep.core.replay import replay
 from mnnprep.core.running import case_inputs, run_cases
 from mnnprep.core.survey import base_case, survey
+from mnnprep.core.texts import cause
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
@@ -131,7 +132,7 @@ def run_script(job: RunJob) -> Ran:
                 with torch.no_grad():
                     result = flatten(call(module, {n: torch.from_numpy(inputs[n].copy()) for n in order}))
             except RuntimeError as error:
-                raise Refused((str(error).strip().splitlines() or ["no message"])[-1]) from error
+                raise Refused(cause(error)) from error
             values = [np.asarray(t.detach().contiguous().numpy()).copy() for t in result.values()]
             return dict(zip(names, values, strict=False)) | {f"surplus_{i}": v for i, v in enumerate(values[len(names) :])}
 
