@@ -23,11 +23,6 @@ def said(error: BaseException) -> str:
     return without_paths(str(error).strip()) or type(error).__name__
 
 
-def first_said(error: BaseException, longest: int = 400) -> str:
-    """The first line of :func:`said`, at most *longest* characters of it."""
-    return said(error).splitlines()[0][:longest]
-
-
 def without_paths(text: str) -> str:
     """*text* with every absolute path of a file shortened to its name, a library's to its place in the library.
 

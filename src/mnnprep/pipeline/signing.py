@@ -22,7 +22,7 @@ from mnnprep import deps
 from mnnprep.bundle.manifest import SIGNATURE_NAME, read_manifest
 from mnnprep.core.evidence import Check, Status, not_run, passed
 from mnnprep.core.files import atomic_write
-from mnnprep.core.prose import first_said
+from mnnprep.core.texts import message
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline.auditing.files import present
 from mnnprep.pipeline.verify import Verification, audited, verify
@@ -84,7 +84,7 @@ def signature_check(bundle: Path, key: Path | None) -> list[Check]:
         unsigned = sorted(set(present(bundle)) - {SIGNATURE_NAME} - _signed(path))
     except Exception as error:  # InvalidSignature, ValueError for what differs, and what a damaged file makes a parser raise
         raise RefusedError(
-            "the bundle is not what was signed with this key", seen=first_said(error),
+            "the bundle is not what was signed with this key", seen=message(error),
             next="take the bundle from whoever signed it, or ask for the right public key",
         ) from error  # fmt: skip
     if unsigned:
@@ -123,7 +123,7 @@ def _key(path: Path) -> Path:
 
 def _no_key(kind: str, path: Path, error: Exception) -> UsageError:
     return UsageError(
-        f"this is no {kind} key for an elliptic curve", seen=f"{path.name}: {first_said(error)}",
+        f"this is no {kind} key for an elliptic curve", seen=f"{path.name}: {message(error)}",
         next="give a PEM file of P-256, P-384 or P-521: openssl ecparam -genkey -name prime256v1 -noout -out private.pem; "
         "openssl ec -in private.pem -pubout -out public.pem",
     )  # fmt: skip

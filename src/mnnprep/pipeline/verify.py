@@ -16,7 +16,7 @@ from mnnprep.core.messages import CaseFile, Ran, RunJob
 from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits
 from mnnprep.core.signature import Signature, TensorSpec
-from mnnprep.errors import UsageError
+from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.plans import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn import worker

@@ -12,7 +12,7 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
-from mnnprep.core.prose import first_said
+from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
@@ -43,7 +43,7 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
         try:
             model = models.load_model(str(file), compile=False, safe_mode=not source.trust)
         except Exception as error:  # Keras raises TypeError, ValueError, AttributeError and more
-            refusals[package] = first_said(error)
+            refusals[package] = message(error)
             notes.append(f"{package} can't load it: {refusals[package]}")
             if not source.trust and (SAFE_MODE.search(str(error)) or found.version.startswith("3.")):
                 break
@@ -68,7 +68,7 @@ def _called(model: Any, wants: Wants) -> Loaded:
         raise
     except Exception as error:  # what a layer raises
         raise RefusedError(
-            "Keras can't call this model", seen=f"{type(error).__name__}: {first_line(error)}", next="load and call it where it was made"
+            "Keras can't call this model", seen=f"{type(error).__name__}: {message(error)}", next="load and call it where it was made"
         ) from error
 
 

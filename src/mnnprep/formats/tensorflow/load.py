@@ -14,8 +14,8 @@ import numpy as np
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.net import Refused
-from mnnprep.core.prose import first_said
 from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
+from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
@@ -75,7 +75,7 @@ def _savedmodel(source: Source, wants: Wants) -> Loaded:
         raise
     except Exception as error:  # NotFoundError, OSError, and what Python functions in the graph raise
         raise RefusedError(
-            "TensorFlow can't load this SavedModel", seen=first_said(error), next="load it with tf.saved_model.load where it was made"
+            "TensorFlow can't load this SavedModel", seen=message(error), next="load it with tf.saved_model.load where it was made"
         ) from error
     signatures = dict(model.signatures)
     if not signatures:
@@ -122,7 +122,7 @@ def guarded(call: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
         except MnnprepError:
             raise
         except Exception as error:  # tf.errors.*, ValueError, TypeError, and whatever a layer raises
-            raise Refused(f"{type(error).__name__}: {first_said(error)}") from error
+            raise Refused(cause(error)) from error
 
     return run
 
@@ -180,7 +180,7 @@ def _factory(source: Source, wants: Wants) -> Loaded:
         raise
     except Exception as error:
         raise UsageError(
-            f"the factory raised {type(error).__name__}", seen=f"{first_said(error)} (at {place_of(error)})", next="run it on its own and mend it"
+            f"the factory raised {type(error).__name__}", seen=f"{message(error)} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
     model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if source.weights:
@@ -207,9 +207,7 @@ def load_weights(model: Any, path: str) -> None:
     try:
         model.load_weights(path)
     except Exception as error:  # Keras raises ValueError, OSError and more
-        raise UsageError(
-            "the weights don't fit the model", seen=first_said(error), next="give the weights that were saved from this model"
-        ) from error
+        raise UsageError("the weights don't fit the model", seen=message(error), next="give the weights that were saved from this model") from error
 
 
 def _from_callable(model: Any, wants: Wants, example: Any) -> Loaded:

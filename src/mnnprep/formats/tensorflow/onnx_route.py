@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mnnprep.core.files import FileRef
-from mnnprep.core.prose import first_said
+from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.skeleton import Skeleton
@@ -59,9 +59,7 @@ def run(convert: Callable[[], Any]) -> Any:
     try:
         return convert()
     except Exception as error:  # tf2onnx raises ValueError, RuntimeError, KeyError, AssertionError and more
-        raise RefusedError(
-            "tf2onnx can't express the model", seen=f"{type(error).__name__}: {first_said(error)}", next="try another method"
-        ) from error
+        raise RefusedError("tf2onnx can't express the model", seen=cause(error), next="try another method") from error
 
 
 def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mnnprep.core.files import Arrays, FileRef, file_ref
-from mnnprep.core.prose import first_said, said
+from mnnprep.core.prose import said
+from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow.skeleton import Skeleton
@@ -59,7 +60,7 @@ def _complaint(error: BaseException) -> str:
     """The operators that TFLite does not have, else the first line."""
     lines = [line.strip() for line in said(error).splitlines()]
     named = [line for line in lines if line.startswith(("TF Select ops:", "TF Custom ops:"))]
-    return "; ".join(named) or first_said(error)
+    return "; ".join(named) or message(error)
 
 
 def renamed(content: bytes, inputs: list[str], outputs: list[str]) -> bytes:

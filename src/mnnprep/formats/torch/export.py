@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from mnnprep.core.files import Arrays, FileRef, file_ref
 from mnnprep.core.messages import OpsetRefused
-from mnnprep.core.prose import first_said, said, without_paths
+from mnnprep.core.prose import said, without_paths
 from mnnprep.core.signature import TensorSpec, dim_names
+from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
@@ -250,19 +251,17 @@ def torchscript_exporter(
                 training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True, verbose=subject.places, **options,
             )  # fmt: skip
     except torch.onnx.errors.UnsupportedOperatorError as error:
-        raise UnsupportedAtOpset(first_said(error), _needed_opset(str(error))) from error
+        raise UnsupportedAtOpset(message(error), _needed_opset(str(error))) from error
     except torch.onnx.errors.OnnxExporterError as error:
         needed = _needed_opset(str(error))
         if needed > opset:
-            raise UnsupportedAtOpset(first_said(error), needed) from error
-        raise RefusedError("the exporter can't express an operator", seen=first_said(error), next="try --method onnx-export") from error
+            raise UnsupportedAtOpset(message(error), needed) from error
+        raise RefusedError("the exporter can't express an operator", seen=message(error), next="try --method onnx-export") from error
     except Exception as error:  # the exporter raises bare RuntimeError, and whatever the model raises
         fewer = re.search(r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)", str(error))
         if fewer and kept is None:
             return torchscript_exporter(module, subject, raw, notes, opset, int(fewer[1]), **options)
-        raise RefusedError(
-            "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {first_said(error)}", next="try --method onnx-export"
-        ) from error
+        raise RefusedError("the TorchScript-based exporter failed", seen=cause(error), next="try --method onnx-export") from error
 
 
 def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
@@ -340,7 +339,7 @@ def _export_complaint(error: BaseException) -> str:
     place = re.findall(r'File "([^"]+)", line (\d+), in', text)
     outside = [(f, n) for f, n in place if "/torch/" not in f and "mnnprep" not in f]
     where = f" (at {Path(outside[-1][0]).name}:{outside[-1][1]})" if outside else ""
-    return f"{type(error).__name__}: {first_said(error)}{where}"
+    return f"{cause(error)}{where}"
 
 
 def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:

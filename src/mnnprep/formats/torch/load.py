@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from mnnprep.core.messages import Source
-from mnnprep.core.prose import first_said, said
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec
+from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
@@ -131,7 +131,7 @@ def _factory(source: Source) -> Loaded:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{FACTORY_RAISED} {type(error).__name__}", seen=f"{said(error)} (at {place_of(error)})", next="run it on its own and mend it"
+            f"{FACTORY_RAISED} {type(error).__name__}", seen=f"{message(error)} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
@@ -149,7 +149,7 @@ def _script(source: Source) -> Loaded:
     try:
         module = torch.jit.load(source.path, map_location="cpu")
     except Exception as error:
-        raise RefusedError("torch can't load this TorchScript file", seen=first_said(error), next="save it again with torch.jit.save") from error
+        raise RefusedError("torch can't load this TorchScript file", seen=message(error), next="save it again with torch.jit.save") from error
     return Loaded(module, forward_parameters(module), {})
 
 
@@ -170,7 +170,7 @@ def _program(source: Source) -> Loaded:
     except Exception as error:
         raise RefusedError(
             "torch can't load this exported program",
-            seen=first_said(error),
+            seen=message(error),
             next="save it again with torch.export.save, with this version of torch",
         ) from error
     arguments, keywords = program.example_inputs or ((), {})
@@ -227,7 +227,7 @@ def _pickled(source: Source) -> Loaded:
     except Exception as error:
         raise RefusedError(
             "the pickled module could not be loaded",
-            seen=f"{type(error).__name__}: {said(error)}",
+            seen=cause(error),
             next="run where its classes can be imported, or give a factory and --weights",
         ) from error
     if not isinstance(module, torch.nn.Module):

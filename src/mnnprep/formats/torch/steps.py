@@ -24,10 +24,10 @@ from mnnprep.core.messages import (
     Survey,
     SurveyJob,
 )  # fmt: skip
-from mnnprep.core.prose import said
 from mnnprep.core.replay import replay
 from mnnprep.core.running import case_inputs, run_cases
 from mnnprep.core.survey import base_case, survey
+from mnnprep.core.texts import cause
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
@@ -136,7 +136,7 @@ def run_script(job: RunJob) -> Ran:
                 with torch.no_grad():
                     result = flatten(call(module, {n: torch.from_numpy(inputs[n].copy()) for n in order}))
             except RuntimeError as error:
-                raise Refused(said(error).splitlines()[-1]) from error
+                raise Refused(cause(error)) from error
             values = [np.asarray(t.detach().contiguous().numpy()).copy() for t in result.values()]
             return dict(zip(names, values, strict=False)) | {f"surplus_{i}": v for i, v in enumerate(values[len(names) :])}
 
