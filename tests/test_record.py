@@ -197,5 +197,5 @@ def test_the_record_says_which_model_it_was(tmp_path: Path) -> None:
     head = page[: page.index("Signature")]
     assert "a face.onnx" in head
     assert manifest.source.files[0].sha256 in head
-    assert shlex.join(["mnnprep", *manifest.source.command]).replace("'", "&#39;") in head
+    assert shlex.join(["mnnprep", *manifest.source.command, "-o", "DIR"]).replace("'", "&#39;") in head
     assert call("verify", tmp_path / "out").code == 0

@@ -65,6 +65,13 @@ def test_a_signed_bundle_is_proven_with_the_key_and_asks_for_it_without(signed: 
     assert (told["status"], "--key" in told["reason"]) == ("not_run", True)
 
 
+def test_the_standard_tool_reads_the_signature(signed: Path, keys: Path) -> None:
+    import model_signing.verifying
+
+    config = model_signing.verifying.Config().use_elliptic_key_verifier(public_key=keys / "public.pem")
+    config.verify(signed, signed / "bundle.sig")
+
+
 def check(bundle: Path, key: Path) -> Any:
     """The signature check alone, which runs before anything else of `verify`."""
     from mnnprep.pipeline.signing import signature_check

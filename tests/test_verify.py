@@ -117,6 +117,8 @@ FORGED: dict[str, tuple[Edit, str, str]] = {
     "an output left out of the signature": (lambda m: m["signature"]["outputs"].pop(), "record", "an unknown figure of i"),
     "a check twice": (lambda m: m["evidence"].append(of(m, "mnn_compare")), "record", "mnn_compare stands in the evidence twice"),
     "no converted model": (lambda m: m.update(mnn=None), "record", "mnn_compare passed without a converted model"),
+    "a dimension left out": (lambda m: (m["signature"]["dims"].pop("n"), m["evidence"].remove(of(m, "dimension:n"))), "record", "nothing is said"),
+    "a case without its size": (lambda m: m["cases"][0]["dims"].clear(), "record", "case 0 has sizes of other dimensions"),
     "two hashes of one file": (lambda m: m["artifact"]["files"][0].update(sha256="0" * 64), "hashes", "model.onnx has other bytes"),
 }  # fmt: skip
 
@@ -200,6 +202,11 @@ class TestDirectory:
         os.mkfifo(copy / "model.mnn")
         assert wrong(copy) == {"hashes": "model.mnn is no regular file"}
 
+    def test_a_link_in_place_of_the_manifest_is_named(self, copy: Path) -> None:
+        shutil.move(copy / "manifest.json", copy.parent / "manifest.json")
+        (copy / "manifest.json").symlink_to("../manifest.json")
+        assert wrong(copy) == {"hashes": "manifest.json is no regular file"}
+
     def test_hard_links_are_files(self, copy: Path, tmp_path: Path) -> None:
         os.link(copy / "model.mnn", tmp_path / "elsewhere")
         assert wrong(copy) == {}
@@ -224,6 +231,19 @@ class TestDirectory:
         edited(copy, edit)
         with pytest.raises(RefusedError, match="could not be read as arrays"):
             wrong(copy)
+
+    def test_a_case_that_unfolds_is_refused(self, copy: Path) -> None:
+        path = copy / "cases" / "0.npz"
+        np.savez_compressed(path, **{**load_arrays(path), "outputs/z": np.zeros(1 << 20, np.float32)})
+
+        def edit(data: dict[str, Any]) -> None:
+            for entry in (data["cases"][0], next(f for f in data["files"] if f["path"] == "cases/0.npz")):
+                entry.update(sha256=sha256(path), size=path.stat().st_size)
+
+        edited(copy, edit)
+        with pytest.raises(RefusedError, match="could not be read as arrays") as refused:
+            wrong(copy)
+        assert "compressed" in refused.value.seen
 
     def test_a_case_with_an_array_more_is_told(self, copy: Path) -> None:
         path = copy / "cases" / "0.npz"

@@ -76,7 +76,7 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "manifest": manifest,
         "identity": manifest.source.files[:IDENTIFYING],
         "more_files": max(0, len(manifest.source.files) - IDENTIFYING),
-        "command": shlex.join(["mnnprep", *manifest.source.command]) if manifest.source.command else "",
+        "command": shlex.join(["mnnprep", *manifest.source.command, "-o", "DIR"]) if manifest.source.command else "",
         "verdict": concluded,
         "verdict_mark": MARKS[concluded],
         "disputed": concluded is not manifest.verdict,

@@ -38,7 +38,7 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
     """
     root = bundle.resolve()
     files = named_files(manifest)
-    wrong: dict[str, str] = {}
+    wrong = {name: "is no regular file" for name in (FILE_NAME,) if (bundle / name).is_symlink()}
     for file in files:
         path = bundle / file.path
         if not path.resolve().is_relative_to(root):

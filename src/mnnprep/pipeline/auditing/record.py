@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -86,7 +87,10 @@ def _sizes(manifest: Manifest) -> list[str]:
     stages = [next((c for c in manifest.evidence if c.check == name), None) for name in STAGES]
     ran = all(c is not None and c.outputs for c in stages)
     bad = {e.case for c in stages if c is not None for e in c.outputs if e.problem}
-    words = []
+    known = set(manifest.signature.dims)
+    named = {e for t in manifest.signature.inputs for e in t.shape if isinstance(e, str)}
+    words = [f"{name} is a dimension of an input, and nothing is said of it" for name in sorted(named - known)]
+    words += [f"case {i} has sizes of other dimensions" for i, c in enumerate(manifest.cases) if set(c.dims) != known][:1]
     for name, dim in manifest.signature.dims.items():
         tried = {c.dims[name] for c in manifest.cases if name in c.dims}
         wrong = {c.dims[name] for i, c in enumerate(manifest.cases) if name in c.dims and i in bad}
@@ -125,6 +129,14 @@ def _misfit(tensor: TensorRecord, array: object, sizes: dict[str, int]) -> str:
     return "" if fits and dtype == tensor.dtype else f"{tensor.name} is {dtype}{shape} where {tensor.dtype}{wanted} is stated"
 
 
+def _require_stored(path: Path) -> None:
+    """Raises ValueError for an archive that unfolds to more than its own size; those of a bundle are not compressed."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > path.stat().st_size:
+        raise ValueError("it is compressed")
+
+
 def stored_cases(bundle: Path, manifest: Manifest) -> Iterable[Arrays]:
     """The arrays of each case, one case at a time.
 
@@ -132,6 +144,7 @@ def stored_cases(bundle: Path, manifest: Manifest) -> Iterable[Arrays]:
     """
     for case in manifest.cases:
         try:
+            _require_stored(bundle / case.path)
             yield load_arrays(bundle / case.path)
         except Exception as error:  # numpy and zipfile raise many kinds for bytes that are no .npz
             raise RefusedError(
