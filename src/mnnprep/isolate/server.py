@@ -32,6 +32,7 @@ from mnnprep.core.files import FileRef
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 from mnnprep.isolate.guardian import die_with_parent
+from mnnprep.isolate.quiet import quiet_imports
 
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
@@ -55,7 +56,7 @@ def main(preload: list[str]) -> None:
     os.dup2(null, 1)
     gc.set_threshold(GARBAGE_THRESHOLD)
     for module in preload:
-        with contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
+        with quiet_imports(), contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
     supported(), installation()  # found once, for all children
     os.write(protocol, json.dumps({READY: os.getpid()}).encode() + b"\n")
@@ -261,7 +262,7 @@ def _system_fault(error: Exception) -> SystemFault | None:
 
 def _require_whole(files: list[FileRef]) -> None:
     """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look whether it could write."""
-    scratch = Path(tempfile.gettempdir())
+    scratch = Path(tempfile.gettempdir()).parent  # the run's, of which a step has a directory
     for file in files:
         if Path(file.path).is_relative_to(scratch) and os.path.isfile(file.path) and (number := cut_short(file.path)):
             raise fault(number, file.path)
