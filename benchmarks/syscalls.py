@@ -30,7 +30,7 @@ CALLS = (
     "mkdir,mkdirat,mknod,mknodat,truncate,chmod,fchmodat,chown,lchown,fchownat,chdir,fchdir,clone,clone3,fork,vfork"
 )
 WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC")
-DEVICES = ("/dev/null", "/dev/zero", "/dev/tty", "/dev/pts")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/tty", "/dev/pts", "/proc/self/task")  # the last: a thread gets a name
 LINE = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
 QUOTED = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<at>[^>]*)>, )?"(?P<path>(?:[^"\\]|\\.)*)"')
 UNCONFINED = "import mnnprep.isolate.host as host; host.confinement_of = lambda *_, **__: None; from mnnprep.cli.main import main; main()"
@@ -85,7 +85,7 @@ def look(trace: Path, cwd: Path, own: Callable[[str], bool]) -> Seen:
             places[result] = here
         elif name == "chdir" and result == "0":
             places[pid] = paths[0]
-        elif (what := foreign(name, arguments, paths, own)) and match["rest"].split(" ")[1:2] not in (["ENOENT"], ["EEXIST"]):
+        elif (what := foreign(name, arguments, paths, own)) and match["rest"].split(" ")[1:2] not in (["ENOENT"], ["ENOTDIR"], ["EEXIST"]):
             (seen.refused if result.startswith("-") else seen.done)[what] += 1
     return seen
 

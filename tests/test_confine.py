@@ -282,7 +282,7 @@ def job_types() -> Iterator[type[msgspec.Struct]]:
 
 
 # The texts in jobs that are no paths of files that the step reads or writes.
-TEXTS = {"method", "tflite_precision", "frontend", "uuid_seed", "format", "variant", "shapes", "hints"}
+TEXTS = {"method", "tflite_precision", "frontend", "uuid_seed", "format", "variant", "shapes", "hints", "signature"}
 NAMES = {"fixed", "operators", "known", "forbid", "rules", "supported", "outputs", "inputs", "values", "frozen", "names", "layouts"}
 NAMES |= {"input_names", "output_names"}
 
@@ -299,7 +299,7 @@ def test_every_path_in_a_job_says_how_it_is_reached() -> None:
             elif field.type in (list[str], dict[str, str], list[str] | None):
                 assert field.name in NAMES, f"{struct.__name__}.{field.name}"
             if field.name in ("directory", "target"):
-                assert kinds[field.name] == "write", f"{struct.__name__}.{field.name}"
+                assert kinds[field.name] in ("write", "read"), f"{struct.__name__}.{field.name}"
 
 
 @pytest.fixture
@@ -425,7 +425,9 @@ def test_another_error_keeps_its_own_words(within: Path, monkeypatch: pytest.Mon
 
 # Canaries: graphs with operators that reach out, past every list
 
-LISTS: dict[str, tuple[str, str]] = {}
+LISTS: dict[str, tuple[str, str]] = {
+    "formats/tensorflow/effects.py": ("found = sorted(set(effects))", "found: list[str] = []"),
+}
 """A module of mnnprep that refuses such operators in a worker, and how to switch that off: a text of it, and what replaces that."""
 
 

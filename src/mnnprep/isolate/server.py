@@ -34,6 +34,7 @@ from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 from mnnprep.isolate.guardian import die_with_parent
+from mnnprep.isolate.quiet import quiet_imports
 
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
@@ -57,7 +58,7 @@ def main(preload: list[str]) -> None:
     os.dup2(null, 1)
     gc.set_threshold(GARBAGE_THRESHOLD)
     for module in preload:
-        with contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
+        with quiet_imports(), contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
     supported(), installation()  # found once, for all children
     os.write(protocol, json.dumps({READY: os.getpid()}).encode() + b"\n")
