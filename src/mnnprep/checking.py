@@ -31,6 +31,7 @@ SECONDS = 600.0
 LEFT_OUT = frozenset({"Input", "Const", "Placeholder"})  # what no frontend needs a name for
 HAZARDOUS: tuple[Severity, ...] = ("wrong", "crash", "refused")
 UNREAD = "unsupported-operator"
+EFFECT = "side-effect"
 
 
 class Hazard(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +110,23 @@ def check_file(path: str | Path, *, rules_only: bool = False) -> CheckReport:
         for name, count in counts.items()
         if supported is not None and name not in supported and name not in LEFT_OUT
     ]  # fmt: skip
+    if kind == "frozen-graph":
+        hazards = _effects(counts) + hazards
     return CheckReport(path=str(path), kind=kind, opset=None, mnn=_version(supported), operators=counts, hazards=hazards)
+
+
+def _effects(counts: Mapping[str, int]) -> list[Hazard]:
+    """The operators of a TensorFlow graph that are not known to compute alone."""
+    from mnnprep.formats.tensorflow.operators import ALLOWED
+
+    return [
+        Hazard(
+            rule=EFFECT, severity="refused", hazard="this operator may do more than compute", node=name, operator=name,
+            detail=f"{count} times" if count > 1 else "", remedy="prepare it with --trust if you trust where it comes from",
+        )
+        for name, count in counts.items()
+        if name not in ALLOWED
+    ]  # fmt: skip
 
 
 def _check_onnx(path: Path, rules_only: bool) -> CheckReport:
