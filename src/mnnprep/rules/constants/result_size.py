@@ -64,7 +64,8 @@ def _numbers(inputs: Inputs, index: int) -> list[int]:
 
 def _range(_: Any, inputs: Inputs) -> int:
     start, limit, delta = (_array(inputs, i).reshape(()).item() for i in range(3))
-    return max(0, math.ceil((limit - start) / delta))
+    count: int = math.ceil((limit - start) / delta)
+    return max(0, count)
 
 
 def _constant_of_shape(_: Any, inputs: Inputs) -> int:
