@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
+import psutil
 
 from mnnprep.core.request import Limits
 from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
@@ -20,6 +21,7 @@ from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
 
 T = TypeVar("T")
+FREE_SHARE = 0.75  # of the memory that is free at the start, where no limit was given
 
 
 class Workers:
@@ -27,6 +29,7 @@ class Workers:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.memory = limits.memory or int(psutil.virtual_memory().available * FREE_SHARE)
         self.scratch = Path(tempfile.mkdtemp(prefix="mnnprep-"))
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
         self._lock = threading.RLock()
@@ -76,7 +79,7 @@ class Workers:
         self.warm(preload)
 
     def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False) -> Future[Reply[T]]:
-        return self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory, here=here)
+        return self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.memory, here=here)
 
     def run(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
         value: Any = self.submit(preload, step, job, reply).result().value
