@@ -73,7 +73,9 @@ def request_of(
 @click.option("--metric", "metrics", multiple=True, metavar="NAME[=VALUE]", help="top1, top5, cosine, sqnr, mse, iou or file.py:function.")
 @click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
-@click.option("--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: no limit).")
+@click.option(
+    "--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: three quarters of what is free)."
+)
 @click.option("--proof-memory", default="", metavar="SIZE", help="The same for the proof, where the weights don't fit --memory and are streamed.")
 @click.option("--trust", is_flag=True, help="Let a pickled module execute the code it names.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
