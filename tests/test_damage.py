@@ -31,8 +31,10 @@ from mnnprep.pipeline import reading as reading_aside
 from mnnprep.pipeline.resolve import resolve
 from mnnprep.rules import steps
 from mnnprep.rules.table import RULES
+from mnnprep.weights.read import read_state
 
 LAYERS = 60_000
+DATA = Path(__file__).parent / "data"
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,29 @@ def test_json_without_end_is_damage(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(b'{"schema":' + deep)
     with pytest.raises(RefusedError, match="could not be read"):
         read_manifest(tmp_path)
+    (tmp_path / "m.json").write_bytes(b'{"oplists":' + deep)
+    assert call("json", tmp_path / "m.json", "-o", tmp_path / "m.mnn").code == 3
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 70_000])
+def test_a_manifest_names_what_can_be_files(tmp_path: Path, name: str) -> None:
+    document = json.loads((DATA / "manifest-proven.json").read_bytes())
+    document["artifact"]["files"][0]["path"] = name
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    assert call("verify", tmp_path).code == 3
+    with pytest.raises(RefusedError, match="could not be read"):
+        read_manifest(tmp_path)
+
+
+def test_a_checkpoint_whose_reader_fails_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("mnnprep.weights.layouts.read_content", fails)
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(RefusedError, match="the checkpoint is damaged"):
+        read_state(path)
 
 
 def graph(*nodes: onnx.NodeProto, functions: tuple[onnx.FunctionProto, ...] = ()) -> onnx.ModelProto:
