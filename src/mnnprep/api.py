@@ -25,6 +25,7 @@ from mnnprep.pipeline.bisect import Bisection
 from mnnprep.pipeline.bisect import bisect as _bisect
 from mnnprep.pipeline.compare import Comparison
 from mnnprep.pipeline.compare import compare as _compare
+from mnnprep.pipeline.reading import SECONDS as READING_SECONDS
 from mnnprep.pipeline.signing import sign as _sign
 from mnnprep.pipeline.signing import verify_signed as _verify
 from mnnprep.pipeline.verify import Verification
@@ -115,8 +116,7 @@ def prepare(
         UsageError: the call is wrong.
         RefusedError: the source can't be taken, or nothing could be made of it.
     """
-    from mnnprep.pipeline.reading import SECONDS as READING_SECONDS
-from mnnprep.pipeline.prepare import prepare as run
+    from mnnprep.pipeline.prepare import prepare as run
     from mnnprep.pipeline.prepare import prepare_live
 
     wants = make_wants(
@@ -166,9 +166,7 @@ def inspect(path: str | os.PathLike[str], *, timeout: float = READING_SECONDS, m
     return inspect_file(os.fspath(path), limits=Limits(timeout=timeout, memory=memory))
 
 
-def check(
-    model: str | os.PathLike[str], *, rules_only: bool = False, timeout: float = READING_SECONDS, memory: int = 0
-) -> CheckReport:
+def check(model: str | os.PathLike[str], *, rules_only: bool = False, timeout: float = READING_SECONDS, memory: int = 0) -> CheckReport:
     """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed. *timeout*, *memory*: as for :func:`inspect`.
 
     Raises as :func:`mnnprep.checking.check_file`.
