@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import struct
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from command import Result, call, program
 from mnnprep import errors
+from mnnprep.cli import main
 from mnnprep.cli.main import _tell, say
 from mnnprep.core.printable import as_text, json_text, one_line, plain
 
@@ -61,6 +63,14 @@ def test_an_error_keeps_its_layout_and_no_text_in_it_can_add_a_line(capsys: pyte
     told = capsys.readouterr().err
     require_clean(Result(0, "", told))
     assert told.count("\n") == 1
+
+
+def test_every_line_that_a_command_prints_is_cleaned() -> None:
+    for path in sorted(Path(main.__file__).parent.glob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        for called in (call for call in calls if ast.unparse(call.func) in ("click.echo", "print")):
+            given = ast.unparse(called.args[0])
+            assert given.startswith(("one_line(", "json_text(")) or given == "head + _message(error)", f"{path.name}: {given}"
 
 
 def onnx_model(path: Path, x: str, operator: str = "Mul") -> Path:
