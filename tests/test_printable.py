@@ -68,7 +68,7 @@ def test_an_error_keeps_its_layout_and_no_text_in_it_can_add_a_line(capsys: pyte
 def test_every_line_that_a_command_prints_is_cleaned() -> None:
     for path in sorted(Path(main.__file__).parent.glob("*.py")):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        for called in (call for call in calls if ast.unparse(call.func) in ("click.echo", "print")):
+        for called in (made for made in calls if ast.unparse(made.func) in ("click.echo", "print")):
             given = ast.unparse(called.args[0])
             assert given.startswith(("one_line(", "json_text(")) or given == "head + _message(error)", f"{path.name}: {given}"
 
