@@ -33,7 +33,8 @@ def _show(values: Any) -> None:
             _show(value)
         else:
             array = np.asarray(value.detach() if hasattr(value, "detach") else value)
-            print(array.tobytes().hex(), array.reshape(-1)[:4].tolist())
+            sys.stdout.flush()
+            sys.stdout.buffer.write(array.tobytes() + b"\n")
 
 
 def _keras(name: str) -> Callable[[str], None]:

@@ -219,7 +219,7 @@ def spellings(token: bytes) -> list[bytes]:
     single = np.frombuffer(part, np.uint8)
     arrays = [values.astype(t) for t in ("<f4", "<f8", "<f2")] + [single.astype(t) for t in ("<f4", "<i4", "<i8", "<f8", "<f2", "<i2")]
     texts = [part.hex(), part.hex().upper(), base64.b64encode(part[:15]).decode(), str(part)[2:-1]]
-    hexed = token.hex().encode()[:32]
+    hexed = token.hex().encode()[:16]
     return [part, *(a.tobytes() for a in arrays), *(t.encode() for t in texts), np.frombuffer(hexed, np.uint8).astype("<f4").tobytes()]
 
 

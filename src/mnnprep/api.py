@@ -25,8 +25,10 @@ from mnnprep.pipeline.bisect import Bisection
 from mnnprep.pipeline.bisect import bisect as _bisect
 from mnnprep.pipeline.compare import Comparison
 from mnnprep.pipeline.compare import compare as _compare
+from mnnprep.pipeline.reading import SECONDS as READING_SECONDS
+from mnnprep.pipeline.signing import sign as _sign
+from mnnprep.pipeline.signing import verify_signed as _verify
 from mnnprep.pipeline.verify import Verification
-from mnnprep.pipeline.verify import verify as _verify
 from mnnprep.proof.metrics import at_hand
 
 if TYPE_CHECKING:
@@ -155,30 +157,40 @@ def prepare(
         return run(request, Path(output), force=force, tell=tell)
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(path: str | os.PathLike[str], *, timeout: float = READING_SECONDS, memory: int = 0) -> Inspection:
     """Say what the file at *path* is, from its bytes: nothing of it is loaded or executed.
 
-    Raises UsageError when there is nothing, RefusedError when it is no model or a damaged one.
+    *timeout* is in seconds, *memory* in bytes (0: three quarters of what is free).
+    Raises UsageError when there is nothing, RefusedError when it is no model or a damaged one, or takes longer or more than that.
     """
-    return inspect_file(os.fspath(path))
+    return inspect_file(os.fspath(path), limits=Limits(timeout=timeout, memory=memory))
 
 
-def check(model: str | os.PathLike[str], *, rules_only: bool = False) -> CheckReport:
-    """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed.
+def check(model: str | os.PathLike[str], *, rules_only: bool = False, timeout: float = READING_SECONDS, memory: int = 0) -> CheckReport:
+    """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed. *timeout*, *memory*: as for :func:`inspect`.
 
     Raises as :func:`mnnprep.checking.check_file`.
     """
-    return check_file(os.fspath(model), rules_only=rules_only)
+    return check_file(os.fspath(model), rules_only=rules_only, limits=Limits(timeout=timeout, memory=memory))
 
 
 def verify(
-    bundle: str | os.PathLike[str], *, metrics: str | Asked | Iterable[str | Asked] = (), timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent
-) -> Verification:
-    """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`. Raises as :func:`mnnprep.pipeline.verify.verify`."""
+    bundle: str | os.PathLike[str], *, key: str | os.PathLike[str] = "", metrics: str | Asked | Iterable[str | Asked] = (),
+    timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent,
+) -> Verification:  # fmt: skip
+    """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`, *key* the public key that it must be signed with.
+
+    Raises as :func:`mnnprep.pipeline.signing.verify_signed`.
+    """
     functions: dict[str, Asked] = {}
     wanted = _metrics(metrics, functions)
     with at_hand(functions):
-        return _verify(Path(bundle), metrics=wanted, limits=Limits(timeout=timeout), tell=tell)
+        return _verify(Path(bundle), Path(key) if key else None, metrics=wanted, limits=Limits(timeout=timeout), tell=tell)
+
+
+def sign(bundle: str | os.PathLike[str], key: str | os.PathLike[str]) -> Path:
+    """Sign a bundle with a private key; the path of the signature. Raises as :func:`mnnprep.pipeline.signing.sign`."""
+    return _sign(Path(bundle), Path(key))
 
 
 def consolidate(

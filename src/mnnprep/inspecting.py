@@ -175,6 +175,8 @@ def _read_graph(path: Path) -> dict[str, Any]:
         warnings.append("it has no signature: save it with one")
     if found.tables:
         warnings.append(f"it looks things up in tables ({_listed(found.tables)}), which MNN does not")
+    if found.effects:
+        warnings.append(f"operators that may do more than compute ({_listed(found.effects)}): they run with --trust alone")
     return {
         "signature": Ports(*found.signatures.get(default, ((), ()))),
         "ops": found.ops,

@@ -24,6 +24,8 @@ COMMANDS = {
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
     "ops": ("mnnprep.cli.ops", "Show which operators MNN reads, and what it does with ONNX's own test cases."),
+    "sign": ("mnnprep.cli.sign", "Sign a bundle with a key of yours."),
+    "replay": ("mnnprep.cli.replay", "Make a bundle's artifact again and compare the hashes."),
     "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
     "doctor": ("mnnprep.cli.doctor", "Say what is installed, which formats work and what to install."),
 }

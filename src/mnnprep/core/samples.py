@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from mnnprep.core.damage import DEFECTS
 from mnnprep.core.evidence import Check, passed
-from mnnprep.core.files import Arrays, load_arrays
+from mnnprep.core.files import Arrays, load_arrays, read_array
 from mnnprep.core.media import IMAGES, SOUNDS, Media, input_of, recipe_of
 from mnnprep.core.messages import Wants
 from mnnprep.core.preprocess import ImageRecipe
 from mnnprep.core.signature import TensorSpec
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import MnnprepError, RefusedError, UsageError
 
 ORIGIN = "samples "
 ARRAYS = (".npz", ".npy")
@@ -136,13 +135,15 @@ def _read_arrays(file: Path, name: str, specs: tuple[TensorSpec, ...]) -> Arrays
     try:
         if file.suffix.lower() == ".npz":
             arrays = load_arrays(file)
-            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-                raise ValueError("an entry is no array")
             return {entry.removeprefix("inputs/"): array for entry, array in arrays.items() if not entry.startswith("outputs/")}
-        array = np.load(file, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("it holds several arrays; name it .npz")
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        with file.open("rb") as stream:
+            if stream.read(4) == b"PK\x03\x04":
+                raise ValueError("it holds several arrays; name it .npz")
+            stream.seek(0)
+            array = read_array(stream, file.stat().st_size)
+    except (MnnprepError, *DEFECTS):
+        raise
+    except Exception as error:  # NumPy reads a header as Python, with whatever that raises
         raise RefusedError("a sample could not be read as arrays", seen=f"{name}: {error}", next="write it again with numpy.savez") from error
     if len(specs) != 1:
         raise UsageError(

@@ -27,6 +27,7 @@ import psutil
 
 from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
+from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, from_dict
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.reach import confinement_of
@@ -38,6 +39,7 @@ _LAST_LINES = 12
 UNABLE_FATES = ("time", "memory")
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ)
 WATCH_SECONDS = 0.05
+FREE_SHARE = 0.75  # of the memory that is free now: the limit of a step that was given none
 HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here; what goes into a bundle is, as the bundle is completed
 
 
@@ -247,7 +249,7 @@ class InProcess:
             if (failure := _failure_of(error, self._scratch)) is not None:
                 future.set_exception(failure)
                 return future
-            internal_error = InternalError(f"{type(error).__name__}: {error}", seen=step)
+            internal_error = InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
             future.set_exception(StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error))
         else:
             future.set_result(Reply(value, time.monotonic() - started, 0))
@@ -323,9 +325,9 @@ def _failure_of(error: BaseException, scratch: Path) -> StepFailed | None:
 
 def _verify(ref: FileRef) -> None:
     if not os.path.isfile(ref.path):
-        raise StepFailed("reply", f"named a file that does not exist: {ref.path}")
+        raise StepFailed("reply", f"named a file that does not exist: {Path(ref.path).name}")
     if os.path.getsize(ref.path) != ref.size or (ref.size <= HASHED and sha256(ref.path) != ref.sha256):
-        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {ref.path}")
+        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {Path(ref.path).name}")
 
 
 def _signal_name(number: int) -> str:
@@ -343,6 +345,11 @@ def _tail(path: Path) -> str:
         file.seek(max(0, path.stat().st_size - (1 << 16)))
         lines = file.read().decode(errors="replace").partition("Fatal Python error:")[0].splitlines()
     return "\n".join(lines[-_LAST_LINES:])
+
+
+def memory_limit(given: int) -> int:
+    """The memory limit in bytes: the *given* one, or three quarters of what is free if that is 0."""
+    return given or int(psutil.virtual_memory().available * FREE_SHARE)
 
 
 def internal(failure: StepFailed, doing: str) -> InternalError:

@@ -30,9 +30,11 @@ import psutil
 
 from mnnprep.core.faults import FULL, as_large_as_allowed, fault, fault_behind, fault_in, no_room
 from mnnprep.core.files import FileRef
+from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 from mnnprep.isolate.guardian import die_with_parent
+from mnnprep.isolate.quiet import quiet_imports
 
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
@@ -56,7 +58,7 @@ def main(preload: list[str]) -> None:
     os.dup2(null, 1)
     gc.set_threshold(GARBAGE_THRESHOLD)
     for module in preload:
-        with contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
+        with quiet_imports(), contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
     supported(), installation()  # found once, for all children
     os.write(protocol, json.dumps({READY: os.getpid()}).encode() + b"\n")
@@ -228,7 +230,7 @@ def run_step(step: str, job: bytes) -> bytes:
         reply = {"error": (explained(error) or _system_fault(error) or error).to_dict()}
     except Exception as error:
         traceback.print_exc()
-        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {error}", seen=step)
+        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
         reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
     return encode(reply)
 

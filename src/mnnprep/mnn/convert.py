@@ -112,7 +112,7 @@ def convert(job: ConvertJob) -> Converted:
     with contextlib.chdir(directory), captured() as printed:
         fate, late = _run_executable(job.converter, argv, job.timeout) if job.converter else (_run_package(argv), False)
     _remove(parameters)
-    log = without_place_and_time(printed.text, directory, os.path.dirname(os.path.abspath(job.model)))
+    log = without_place_and_time(printed.text)
     reason = fate or judge(log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter)
     if not reason:
         doing("reading the converted model")
@@ -207,7 +207,9 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> tuple[st
         return f"the converter took longer than {timeout:g} s", True
     except OSError as error:
         raise UsageError(
-            "the converter could not be started", seen=f"{converter}: {error.strerror}", next="give the path of a MNNConvert executable"
+            "the converter could not be started",
+            seen=f"{os.path.basename(converter)}: {error.strerror}",
+            next="give the path of a MNNConvert executable",
         ) from error
     if done.returncode == -signal.SIGXFSZ:
         raise fault(errno.EFBIG, os.getcwd())

@@ -101,7 +101,7 @@ def prepare_streamed(
         if tried.verdict is not Verdict.PROVEN:
             workers.require_sound()
         tell("writing the bundle")
-        return write_bundle(request, source, plan, survey, [tried], tried, target, force=force, scratch=workers.scratch)
+        return write_bundle(request, source, plan, survey, [tried], tried, target, force=force)
 
 
 def _graph(workers: Workers, request: Request, source: Source, attempt: Attempt, plan: Plan) -> tuple[Skeleton, list[Fired]]:

@@ -17,7 +17,7 @@ import msgspec
 from mnnprep.core.leftovers import Scratch
 from mnnprep.core.request import Limits
 from mnnprep.errors import SystemFault
-from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
+from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed, memory_limit
 from mnnprep.isolate.launch import DIRTY_MEMORY
 from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
@@ -34,6 +34,7 @@ class Workers:
     def __init__(self, limits: Limits, reads: Sequence[str] = ()) -> None:
         self.limits = limits
         self.reads = reads
+        self.memory = memory_limit(limits.memory)
         self._scratch = Scratch()
         self.scratch = self._scratch.path
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
@@ -90,7 +91,7 @@ class Workers:
         self.warm(preload)
 
     def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False) -> Future[Reply[T]]:
-        future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory, here=here)
+        future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.memory, here=here)
         self._steps.append(future)
         return future
 
