@@ -351,7 +351,7 @@ def tolerance_words(tolerance: Tolerance) -> list[str]:
     else:
         first = (
             f"Every element of a floating output may be off by at most {number(tolerance.absolute)} of the output's largest magnitude, or "
-            f"{number(tolerance.widening)} times its measured noise where that is more, plus {number(tolerance.relative)} of the element itself; "
+            f"{number(tolerance.widening)} times its noise in that case where it is more, plus {number(tolerance.relative)} of the element itself; "
             f"noise never widens it beyond {number(tolerance.ceiling)} of the largest magnitude."
         )
     return [first, "Integers and booleans must be equal; names, shapes, dtypes and the places of NaN and ±inf too."]

@@ -53,7 +53,7 @@ def request_of(
     type=click.IntRange(9, 30),
     help="The ONNX opset to start from; 13, 17, 11, 15 and 18 follow where MNN takes none before.",
 )
-@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as 'x=float32[batch,3,224,224]'; a name is a dynamic dimension.")
+@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as 'x=float32[batch,3,224,224]'; a name or ? is dynamic.")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=MIN:MAX", help="The range of a dynamic dimension.")
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="The values an input takes.")
 @click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: .npz, .npy, .jpg, .png or .wav, or a directory of them.")
