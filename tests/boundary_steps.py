@@ -28,6 +28,11 @@ class Job(msgspec.Struct, frozen=True):
     text: str = ""
     number: float = 0
 
+    @property
+    def runs_own_code(self) -> bool:
+        """Nothing keeps these steps from what they do; `test_confine.py` is about that."""
+        return True
+
 
 class Answer(msgspec.Struct, frozen=True):
     text: str = ""
@@ -176,6 +181,21 @@ def spawn(job: Job) -> Answer:
     if job.number == 2:
         time.sleep(60)
     return Answer("done")
+
+
+def daemon(job: Job) -> Answer:
+    """Leave a process running in a session of its own, orphaned, its pid written to ``job.text``; then wait."""
+    code = "import os, sys, time\nif os.fork(): os._exit(0)\nopen(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    subprocess.run([sys.executable, "-c", code, job.text], start_new_session=True, check=True)
+    time.sleep(60)
+    return Answer()
+
+
+def hold_the_lock(job: Job) -> Answer:
+    """Sleep in native code that does not let go of the interpreter."""
+    Path(job.text).write_text(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(60)
+    return Answer()
 
 
 _remembered = ""

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +59,27 @@ def program(*arguments: str | Path, cwd: Path | None = None, env: Mapping[str, s
         cwd=cwd, env=dict(env) if env is not None else environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
     )  # fmt: skip
     return Result(done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape"))
+
+
+def answer(code: str, *arguments: str | Path, cwd: Path | None = None) -> Any:
+    """The value of ``answer`` once *code* has run with *arguments* in a Python of its own.
+
+    It comes back through a file: stdout belongs to whatever the code imports, in an order that buffering decides.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "answer.json")
+        keep = f"\nimport json, pathlib; pathlib.Path({str(file)!r}).write_text(json.dumps(answer))\n"
+        done = subprocess.run(
+            [sys.executable, "-c", code + keep, *map(str, arguments)],
+            cwd=cwd,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(file.read_text())
 
 
 def prepared(source: str | Path, target: Path, *options: str | Path) -> Manifest:

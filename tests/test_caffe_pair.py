@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ from mnnprep.formats.caffe.prototext import parse
 from mnnprep.formats.caffe.prototext import write as text_of
 from mnnprep.formats.caffe.steps import write_pair
 from mnnprep.formats.caffe.upgrade import upgraded, version_of
-from mnnprep.isolate import host
+from mnnprep.isolate import host, launch
+from mnnprep.pipeline import reading, resolve
 
 TWO = Net(
     conv("first", 4, "kernel_size: 3 pad: 1") + layer("relu", "ReLU", "first", "first") + conv("second", 4, "kernel_size: 3 pad: 1", "first"),
@@ -50,9 +52,14 @@ def pair(directory: Path, model: bytes | None = None, text: str = "") -> Path:
 
 
 def refusal(path: Path) -> str:
-    """What `prepare` says of the pair at *path*: refused, with exit code 3, before any worker starts."""
+    """What `prepare` says of the pair at *path*: refused, with exit code 3, before any worker starts but the one that reads it."""
+
+    def started(preload: tuple[str, ...], environment: Any) -> Any:
+        assert preload == reading.preload_of(resolve.READ), "a framework's worker was started"
+        return launch.launch(preload, environment)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host, "launch", lambda *_: pytest.fail("a worker was started"))
+        patch.setattr(host, "launch", started)
         result = call("prepare", path, "-o", path.parent / "out")
     assert result.code == 3, result.err
     assert not (path.parent / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -349,6 +350,11 @@ def test_a_name_that_is_no_text(tmp_path: Path, encoding: str) -> None:
     env = environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     for arguments in (["inspect", name], ["prepare", name, "-o", "out"]):
         check(program(*arguments, "--json", cwd=tmp_path, env=env), REFUSED, ("truncated",))
+    (tmp_path / name).write_bytes((tmp_path / "good.onnx").read_bytes())
+    shown = json.loads(program("inspect", name, "--json", cwd=tmp_path, env=env).out)
+    assert (shown["kind"], shown["path"]) == ("onnx", "\\udcff\xe9.onnx")
+    for arguments in (["prepare", name, "-o", "out"], ["check", name]):
+        check(program(*arguments, "--json", cwd=tmp_path, env=env), USAGE, ("not valid UTF-8",))
     result = program("prepare", "good.onnx", "-o", os.fsdecode(b"\xff"), cwd=tmp_path, env=env)
     assert result.code == 0, result.err
     assert "PROVEN" in result.out

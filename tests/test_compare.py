@@ -75,7 +75,7 @@ def test_one_element_beyond_the_tolerance_never_passes(reference: Any, data: st.
     tolerance = Tolerance(noise={"y": noise})
     reference = reference.astype(np.float64)
     place = data.draw(st.integers(0, reference.size - 1))
-    limit = float(tolerance.threshold("y", reference).flat[place])
+    limit = float(tolerance.threshold("y", reference, 0).flat[place])
     assume(limit > 1e-30)
     actual = reference.copy()
     actual.flat[place] += factor * limit
@@ -129,8 +129,24 @@ def test_the_boundary_of_the_formula(reference: float, limit: float) -> None:
 @pytest.mark.parametrize(("noise", "floor"), [(0.0, 1e-4), (5e-6, 1e-4), (2e-5, 2e-4), (5e-4, 5e-3), (1e-3, 1e-2), (1.0, 1e-2)])
 def test_noise_widens_and_the_ceiling_holds(noise: float, floor: float) -> None:
     tolerance = Tolerance(noise={"y": noise, "z": 1.0})
-    assert tolerance.threshold("y", np.array([1.0, 0.0])).tolist() == pytest.approx([floor + 1e-3, floor])
-    assert tolerance.drowned("y", np.array([1.0, 0.0])) is (10 * noise > 1e-2)
+    assert tolerance.threshold("y", np.array([1.0, 0.0]), 0).tolist() == pytest.approx([floor + 1e-3, floor])
+    assert tolerance.drowned("y", np.array([1.0, 0.0]), 0) is (10 * noise > 1e-2)
+
+
+def test_every_case_has_its_own_floor() -> None:
+    reference, moved = np.array([1.0, 0.0]), np.array([1.0, 2e-3])
+    tolerance = Tolerance(noise={"y": [1e-6, 5e-4, None, 1.0]})
+    assert [not compare_output("y", case, reference, moved, tolerance).problem for case in range(5)] == [False, True, False, True, False]
+    assert [tolerance.drowned("y", reference, case) for case in range(5)] == [False, False, False, True, False]
+    assert not tolerance.drowned("y", np.zeros(2), 3)
+    assert tolerance.largest_noise() == {"y": 1.0}
+
+
+def test_what_is_beyond_the_noise_is_told_without_a_ceiling_or_an_sqnr() -> None:
+    reference = np.array([1.0, 0.0])
+    tolerance = Tolerance(noise={"y": [0.1]}, sqnr_db=50.0).beyond_noise()
+    assert not compare_output("y", 0, reference, np.array([1.0, 0.9]), tolerance).problem
+    assert compare_output("y", 0, reference, np.array([1.0, 1.1]), tolerance).problem
 
 
 def test_a_constant_zero_allows_nothing() -> None:

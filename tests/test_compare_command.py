@@ -49,7 +49,8 @@ class TestMatching:
 @needs_tensorflow
 class TestSmallModels:
     @pytest.fixture(scope="class")
-    def models(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def models(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return built(tmp_path_factory.getbasetemp().parent)
 
     def test_the_same_net_in_two_files(self, models: Path) -> None:

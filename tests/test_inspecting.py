@@ -19,12 +19,12 @@ import mnnprep
 from mnnprep import inspecting
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.table import format_of
-from mnnprep.inspecting import Inspection, inspect_file
+from mnnprep.inspecting import Inspection, read_file
 
 
 def document(path: Path) -> dict[str, object]:
     """The inspection as its JSON says it."""
-    found: dict[str, object] = msgspec.json.decode(msgspec.json.encode(inspect_file(path)))
+    found: dict[str, object] = msgspec.json.decode(msgspec.json.encode(read_file(path)))
     return found
 
 
@@ -57,7 +57,7 @@ def test_onnx(tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Dropout", ["m", "", "train"], ["y"], name="drop")]
     graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(np.ones((3, 5), np.float32), "w"), flags])
     (tmp_path / "m.onnx").write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]).SerializeToString())
-    found = inspect_file(tmp_path / "m.onnx")
+    found = read_file(tmp_path / "m.onnx")
     assert (found.kind, found.framework, found.opset, found.parameters, found.prepared) == ("onnx", "onnx", 13, 16, True)
     assert found.size == (tmp_path / "m.onnx").stat().st_size
     assert found.ops == {"Dropout": 1, "MatMul": 1}
@@ -73,7 +73,7 @@ def test_onnx_without_its_data(tmp_path: Path) -> None:
     tensor.external_data.add(key="location", value="w.data")
     graph = helper.make_graph([], "g", [], [], [tensor])
     (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
-    found = inspect_file(tmp_path / "m.onnx")
+    found = read_file(tmp_path / "m.onnx")
     assert "w.data: missing" in found.warnings[0]
     assert found.parameters == 4
 
@@ -87,7 +87,7 @@ def test_an_onnx_file_beyond_protobuf_is_shown_with_a_warning(tmp_path: Path) ->
     with (tmp_path / "big.onnx").open("wb") as file:
         file.write(head)
         file.truncate(len(head) + size)  # sparse
-    found = inspect_file(tmp_path / "big.onnx")
+    found = read_file(tmp_path / "big.onnx")
     assert found.parameters == size
     assert found.opset == 17
     assert "2 GiB" in found.warnings[0]
@@ -103,18 +103,18 @@ def _varint(value: int) -> bytes:
 
 
 def test_torchscript(torch_files: Path) -> None:
-    found = inspect_file(torch_files / "traced.pt")
+    found = read_file(torch_files / "traced.pt")
     assert (found.kind, found.parameters, found.leftovers, found.warnings) == ("torchscript", PARAMETERS, (), ())
     assert found.ops["torch._convolution"] == 1
     assert found.ops["torch.batch_norm"] == 1
     assert [(spec.dtype, spec.shape) for spec in found.signature.inputs] == [("Tensor", None)]
     assert "Conv2d" in found.details["classes"]
-    training = inspect_file(torch_files / "training-script.pt")
+    training = read_file(torch_files / "training-script.pt")
     assert "4 modules were saved in training mode" in training.leftovers[0]
 
 
 def test_exported_program(torch_files: Path) -> None:
-    found = inspect_file(torch_files / "program.pt2")
+    found = read_file(torch_files / "program.pt2")
     assert (found.kind, found.parameters, found.leftovers, found.warnings) == ("exported-program", PARAMETERS, (), ())
     (spec,) = found.signature.inputs
     assert spec.dtype == "float32"
@@ -124,7 +124,7 @@ def test_exported_program(torch_files: Path) -> None:
     assert spec.shape[0].isidentifier()
     assert found.signature.outputs[0].shape is not None
     assert found.ops["aten.conv2d.default"] == 1
-    leftovers = inspect_file(torch_files / "training.pt2").leftovers
+    leftovers = read_file(torch_files / "training.pt2").leftovers
     assert any("batch_norm" in leftover for leftover in leftovers)
     assert any("dropout" in leftover for leftover in leftovers)
 
@@ -133,32 +133,32 @@ def test_an_exported_program_of_an_unknown_schema(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "p.pt2", "w") as archive:
         archive.writestr("p/archive_format", "pt2")
         archive.writestr("p/models/model.json", json.dumps({"graph_module": {"graph": []}}))
-    found = inspect_file(tmp_path / "p.pt2")
+    found = read_file(tmp_path / "p.pt2")
     assert found.kind == "exported-program"
     assert "schema" in found.warnings[0]
 
 
 def test_a_pickled_module(torch_files: Path) -> None:
-    found = inspect_file(torch_files / "module.pt")
+    found = read_file(torch_files / "module.pt")
     assert (found.kind, found.parameters, found.leftovers) == ("torch-module", PARAMETERS, ())
     assert "torch.nn.modules.container.Sequential" in found.warnings[0]
     assert "--trust" in found.warnings[0]
     names = {tensor.name: tensor for tensor in found.details["tensors"]}
     assert names["0.weight"].shape == (4, 3, 3, 3)
     assert names["1.num_batches_tracked"].dtype == "int64"
-    assert "4 modules" in inspect_file(torch_files / "training.pt").leftovers[0]
+    assert "4 modules" in read_file(torch_files / "training.pt").leftovers[0]
 
 
 def test_weights(torch_files: Path, tmp_path: Path) -> None:
     for name in ("checkpoint.ckpt", "legacy.pth"):
-        found = inspect_file(torch_files / name)
+        found = read_file(torch_files / name)
         assert (found.kind, found.parameters) == ("torch-weights", PARAMETERS)  # tied weights once
         assert "--weights" in found.warnings[-1]
-    assert "state_dict.0.weight" in {tensor.name for tensor in inspect_file(torch_files / "checkpoint.ckpt").details["tensors"]}
+    assert "state_dict.0.weight" in {tensor.name for tensor in read_file(torch_files / "checkpoint.ckpt").details["tensors"]}
     from safetensors.numpy import save_file
 
     save_file({"a": np.ones((2, 3), np.float16), "b": np.ones(4, np.int8)}, tmp_path / "w.safetensors", {"note": "x"})
-    found = inspect_file(tmp_path / "w.safetensors")
+    found = read_file(tmp_path / "w.safetensors")
     assert (found.kind, found.parameters, found.details["metadata"]) == ("safetensors", 10, {"note": "x"})
     assert {(tensor.name, tensor.dtype, tensor.shape) for tensor in found.details["tensors"]} == {("a", "float16", (2, 3)), ("b", "int8", (4,))}
 
@@ -166,7 +166,7 @@ def test_weights(torch_files: Path, tmp_path: Path) -> None:
 def test_the_same_tensors_as_torch_loads(torch_files: Path) -> None:
     torch = pytest.importorskip("torch")
     state = torch.load(torch_files / "legacy.pth", weights_only=True)
-    found = inspect_file(torch_files / "legacy.pth").details["tensors"]
+    found = read_file(torch_files / "legacy.pth").details["tensors"]
     expected = [(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in state.items()]
     assert [(tensor.name, tensor.dtype, tensor.shape) for tensor in found] == expected
 
@@ -174,13 +174,13 @@ def test_the_same_tensors_as_torch_loads(torch_files: Path) -> None:
 def test_recognised_but_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspecting, "format_of", lambda kind: dataclasses.replace(format_of(kind), module=""))  # this version prepares them all
     (tmp_path / "m.prototxt").write_text("layer { name: 'x' }\n")
-    found = inspect_file(tmp_path / "m.prototxt")
+    found = read_file(tmp_path / "m.prototxt")
     assert (found.kind, found.size, found.prepared, found.parameters) == ("caffe-prototxt", 20, False, None)
     assert "not prepared" in found.warnings[0]
     (tmp_path / "saved/variables").mkdir(parents=True)
     (tmp_path / "saved/saved_model.pb").write_bytes(b"\x08\x01\x12\x00")  # schema version 1, one empty meta graph
     (tmp_path / "saved/variables/data").write_bytes(b"123")
-    assert inspect_file(tmp_path / "saved").size == 7
+    assert read_file(tmp_path / "saved").size == 7
 
 
 def test_every_kind_encodes_to_json(torch_files: Path) -> None:
@@ -190,16 +190,16 @@ def test_every_kind_encodes_to_json(torch_files: Path) -> None:
 
 def test_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        inspect_file(tmp_path / "gone")
+        read_file(tmp_path / "gone")
     (tmp_path / "m.onnx").write_text("<html>")
     with pytest.raises(RefusedError, match="HTML"):
-        inspect_file(tmp_path / "m.onnx")
+        read_file(tmp_path / "m.onnx")
 
 
 def test_nothing_heavy_is_imported(torch_files: Path, tmp_path: Path) -> None:
-    heavy = {"onnx", "onnx_ir", "numpy", "torch", "safetensors", "onnxruntime", "MNN"}
+    heavy = {"onnx", "onnx_ir", "torch", "safetensors", "onnxruntime", "MNN"}
     (tmp_path / "m.onnx").write_bytes(helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString())
-    inspect_all = "import sys; from mnnprep.inspecting import inspect_file\nfor path in sys.argv[1:]: inspect_file(path)\n"
+    inspect_all = "import sys; from mnnprep.inspecting import read_file\nfor path in sys.argv[1:]: read_file(path)\n"
     code = inspect_all + f"print(sorted({heavy} & set(sys.modules)))"
     files = [str(path) for path in torch_files.iterdir()] + [str(tmp_path / "m.onnx")]
     environment = os.environ | {"PYTHONPATH": str(Path(mnnprep.__file__).parent.parent)}
@@ -210,4 +210,4 @@ def test_nothing_heavy_is_imported(torch_files: Path, tmp_path: Path) -> None:
 def test_weights_kept_in_constants_count(tmp_path: Path) -> None:
     node = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(np.ones((3, 5), np.float32)))
     (tmp_path / "m.onnx").write_bytes(helper.make_model(helper.make_graph([node], "g", [], [])).SerializeToString())
-    assert inspect_file(tmp_path / "m.onnx").parameters == 15
+    assert read_file(tmp_path / "m.onnx").parameters == 15

@@ -385,7 +385,7 @@ def test_an_answer_that_comes_after_the_limit_is_over_it(start: Callable[..., Ho
     """The worker may have answered just before it was ended: that answer must not be taken for a step within its limits."""
     with start(scratch=tmp_path) as host:
         host.ready.result(timeout=LONG)
-        monkeypatch.setattr(host._process, "kill", lambda: None)
+        monkeypatch.setattr(host._process, "terminate", lambda: None)
         with pytest.raises(StepFailed) as caught:
             in_the_worker(host, "nap", Job(number=1), timeout=0.2)
         assert (caught.value.fate, caught.value.reason) == ("time", "took longer than 0.2 s")
@@ -397,28 +397,69 @@ def test_a_worker_that_still_imports_costs_a_step_nothing_of_its_limit(start: Ca
 
 
 PARENT = """
-import sys, pathlib, mnnprep
+import sys, pathlib, threading, mnnprep
 mnnprep.__file__ = sys.argv[1]
 from boundary_steps import Answer, Job
 from mnnprep.isolate.host import Host
-scratch = pathlib.Path(sys.argv[2])
-host = Host(scratch=scratch)
-host.submit("mnnprep.boundary_steps:spawn", Job(str(scratch / "pid"), 2), Answer, timeout=60).result()
+from mnnprep.isolate.launch import ahead
+scratch, step, here = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "here"
+if step == "ahead":
+    ahead(["mnnprep.tells_and_sleeps"])
+    threading.Event().wait()
+hosts = []
+thread = threading.Thread(target=lambda: hosts.append(Host(scratch=scratch)))
+thread.start()  # what ends with the thread that started a process must not be the process
+thread.join()
+job = Job(str(scratch / "pid"), 2)
+hosts[0].submit("mnnprep.boundary_steps:" + step, job, Answer, timeout=60, here=here).result()
 """
+MARK = "STARTED_BY_THIS_TEST"
 
 
-def test_when_the_parent_is_killed_nothing_is_left(package: Path, tmp_path: Path) -> None:
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes alive with *mark* in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the environment of processes")
+@pytest.mark.parametrize(
+    ("step", "where"), [("spawn", "child"), ("spawn", "here"), ("daemon", "child"), ("daemon", "here"), ("hold_the_lock", "here"), ("ahead", "")]
+)
+def test_when_the_parent_is_killed_nothing_is_left(package: Path, tmp_path: Path, step: str, where: str) -> None:
+    """Neither what a step started, also in a session of its own, nor a worker deaf in native code, nor one that still imports."""
     assert mnnprep.__file__ is not None
     roots = os.pathsep.join((str(Path(mnnprep.__file__).parent.parent), str(Path(__file__).parent)))
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(package), str(tmp_path)], env={**os.environ, "PYTHONPATH": roots})
+    told = tmp_path / "pid"
+    (package.parent / "tells_and_sleeps.py").write_text(
+        "import os, pathlib, time\npathlib.Path(os.environ['TOLD']).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(package), str(tmp_path), step, where],
+        env={**os.environ, "PYTHONPATH": roots, MARK: str(tmp_path), "TOLD": str(told)},
+    )
     try:
-        grandchild = written(tmp_path / "pid")
-        family = psutil.Process(parent.pid).children(recursive=True)
-        assert grandchild in [p.pid for p in family]
+        pid = written(told)
+        family = marked(str(tmp_path))
+        assert {parent.pid, pid} <= {p.pid for p in family}
+        assert len(family) >= 3
     finally:
         parent.kill()
         parent.wait()
     assert all(gone(p.pid) for p in family)
+    assert marked(str(tmp_path)) == []
+
+
+def test_a_worker_that_is_killed_leaves_nothing_that_it_started(start: Callable[..., Host], tmp_path: Path) -> None:
+    with start(scratch=tmp_path) as host:
+        host.submit(STEPS + "daemon", Job(str(tmp_path / "pid"), 2), Answer, timeout=LONG, here=True)
+        daemon = written(tmp_path / "pid")
+        os.kill(host._worker, signal.SIGKILL)
+        assert gone(daemon)
 
 
 def test_a_step_names_its_job_by_its_annotation() -> None:
@@ -487,7 +528,7 @@ def test_who_is_dismissed_ends_unless_something_runs(start: Callable[..., Host],
         host.dismiss()
         assert running.result(timeout=LONG).value == Answer("a")
         host.dismiss()
-        assert host._process.wait(timeout=LONG) == -signal.SIGKILL
+        assert host._process.wait(timeout=LONG) == 0
         host.dismiss()
 
 

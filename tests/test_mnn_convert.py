@@ -13,6 +13,7 @@ import msgspec
 import onnx
 import pytest
 
+from command import answer
 from mnn_models import DATA, SEED, crashing_lstm, floats, matmul, node, save
 from mnnprep.errors import RefusedError
 from mnnprep.isolate.host import Host, StepFailed
@@ -67,9 +68,8 @@ def test_the_bytes_say_what_mnn_says(host: Host, tmp_path: Path, name: str) -> N
     done = run_convert(host, matmul(tmp_path / "m.onnx"), tmp_path / "out")
     assert done.file is not None
     for path in (done.file.path, str(DATA / f"{name}.mnn")):
-        code = f"from mnnprep.mnn.info import read_info; import msgspec; print(msgspec.json.encode(read_info({path!r})).decode())"
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()[-1]
-        info, read = msgspec.json.decode(said, type=MnnInfo), read_boundary(path)
+        code = f"from mnnprep.mnn.info import read_info; import msgspec; answer = msgspec.to_builtins(read_info({path!r}))"
+        info, read = msgspec.convert(answer(code), MnnInfo), read_boundary(path)
         assert [(t.name, t.layout, t.dtype) for t in read.inputs] == [(t.name, t.layout, t.dtype) for t in info.inputs]
         assert (read.outputs, read.version) == (info.outputs, info.version)
 

@@ -116,7 +116,8 @@ main(["verify", sys.argv[1], "--json"])
 
 class TestVerify:
     @pytest.fixture(scope="class")
-    def bundle(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def bundle(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         root = tmp_path_factory.mktemp("verify")
         prepared(scattered(root / "net"), root / "bundle", "--dim", "batch=1:3")
         shutil.rmtree(root / "net")

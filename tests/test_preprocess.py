@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import msgspec
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command import answer
 from mnnprep.bundle.usage import preprocess_words
 from mnnprep.core.preprocess import CHANNELS, FILTERS, IMAGE_LAYOUTS, ImageRecipe, Recipe, SoundRecipe, parse_preprocess
 from mnnprep.core.request import make_wants
@@ -140,7 +139,7 @@ process = MNN.CVImageProcess(config)
 process.setMatrix(MNN.CVMatrix())
 tensor = MNN.Tensor((1, 3, 6, 5), MNN.Halide_Type_Float, np.zeros((1, 3, 6, 5), np.float32), MNN.Tensor_DimensionType_Caffe)
 process.convert(pixels, 5, 6, 0, tensor)
-print(json.dumps(np.array(tensor.getNumpyData(), copy=True).ravel().tolist()))
+answer = np.array(tensor.getNumpyData(), copy=True).ravel().tolist()
 """
 
 
@@ -152,9 +151,7 @@ def test_mnn_computes_the_same_from_its_mean_and_normal(channels: str) -> None:
     recipe = parse_preprocess(f"channels={channels},scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
     assert isinstance(recipe, ImageRecipe)
     given_ = {"channels": channels.upper(), "mean": recipe.mnn_mean, "normal": recipe.mnn_normal}
-    done = subprocess.run([sys.executable, "-c", IN_MNN, json.dumps(given_)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    theirs = np.reshape(json.loads(done.stdout.splitlines()[-1]), (3, 6, 5))
+    theirs = np.reshape(answer(IN_MNN, json.dumps(given_)), (3, 6, 5))
     ours = _arranged(np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8), recipe, "float32")
     assert np.abs(ours - theirs).max() < 1e-5
 

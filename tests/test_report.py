@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from command import answer
 from mnnprep import deps
 from mnnprep.bundle import digest, report, usage
 from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
 from mnnprep.bundle.report import render
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import OutputError, Status, Verdict, failed, not_run, passed, verdict
+from mnnprep.core.printable import plain
 from mnnprep.errors import RefusedError
 
 DATA = Path(__file__).parent / "data"
@@ -209,7 +208,7 @@ def test_small_texts() -> None:
     assert [digest.share(x) for x in (None, 0.0, 4e-4, 0.052, 0.5, 1.0, 15.23)] == ["–", "0 %", "< 0.1 %", "5.2 %", "50 %", "100 %", "15.2× too far"]
     assert [digest.size_text(x) for x in (0, 812, 3_412_345, 2_500_000_000)] == ["0 B", "812 B", "3.41 MB", "2.5 GB"]
     assert [digest.cosine_text(x) for x in (None, 1.0, 0.5, 1 - 2.0e-9)] == ["–", "1", "0.5000", "1 − 2e-9"]
-    assert digest.plain("a\x00b\n\u202ec\U000e0001") == "a\\x00b\n\\u202ec\\U000e0001"
+    assert plain("a\x00b\n\u202ec\U000e0001") == "a\\x00b\n\\u202ec\\U000e0001"
     assert "50 dB" in digest.tolerance_words(Tolerance(sqnr_db=50.0))[0]
     assert "1e-4" in digest.tolerance_words(Tolerance())[0]
 
@@ -233,10 +232,8 @@ def test_the_python_runs_in_mnn(tmp_path: Path) -> None:
     tensor = data["signature"]["inputs"][0]
     data["signature"]["inputs"] = [tensor | {"name": "net/x:0", "mnn_name": "net/x:0", "shape": ["batch", 3]}]
     data["signature"]["outputs"] = [tensor | {"name": "net/y:0", "mnn_name": "net/y:0", "shape": ["batch", 3]}]
-    code = usage.python_snippet(msgspec.convert(data, Manifest)) + "\nimport json; print(json.dumps(output_net_y_0.tolist()))\n"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert np.array_equal(json.loads(done.stdout.splitlines()[-1]), np.full((2, 3), 0.5))
+    code = usage.python_snippet(msgspec.convert(data, Manifest)) + "\nanswer = output_net_y_0.tolist()\n"
+    assert np.array_equal(answer(code, cwd=tmp_path), np.full((2, 3), 0.5))
 
 
 def test_settings_that_the_proof_needs_are_said_first_and_set_in_the_snippets() -> None:

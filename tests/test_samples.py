@@ -404,13 +404,15 @@ class TestPrepare:
     """The whole way, in the command line's own workers."""
 
     @pytest.fixture(scope="class")
-    def net(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def net(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights = {"w": np.random.default_rng(1).standard_normal((4, 3, 3, 3)).astype("f4")}
         nodes = [node("Conv", ["x", "w"], ["c"]), node("GlobalAveragePool", ["c"], ["g"]), node("Flatten", ["g"], ["y"])]
         return save(tmp_path_factory.mktemp("net") / "net.onnx", nodes, [floats("x", "batch", 3, 8, 8)], [floats("y", "batch", 4)], weights)
 
     @pytest.fixture(scope="class")
-    def pictures(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def pictures(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         root = tmp_path_factory.mktemp("pictures")
         for i in range(3):
             Image.fromarray(np.roll(np.kron(PIXELS, np.ones((3, 3, 1), np.uint8)), 7 * i, 1)).save(root / f"{i}.jpg")

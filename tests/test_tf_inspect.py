@@ -11,7 +11,7 @@ import pytest
 
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensor_info import TensorInfo
-from mnnprep.inspecting import inspect_file
+from mnnprep.inspecting import read_file
 from tf_models import built, needs_tensorflow
 
 pytestmark = needs_tensorflow
@@ -23,7 +23,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_saved_model(models: Path) -> None:
-    found = inspect_file(models / "dict-outputs")
+    found = read_file(models / "dict-outputs")
     assert found.signature.inputs == (TensorInfo("image", "float32", (None, 16, 16, 3)),)
     assert found.signature.outputs == (TensorInfo("alpha", "float32", (None, 8)), TensorInfo("zulu", "float32", (None, 4)))
     assert (found.ops["Conv2D"], found.ops["FusedBatchNormV3"]) == (1, 1)
@@ -33,38 +33,38 @@ def test_a_saved_model(models: Path) -> None:
 
 
 def test_training_is_told_by_its_nodes(models: Path) -> None:
-    left = inspect_file(models / "training-mode").leftovers
+    left = read_file(models / "training-mode").leftovers
     for part in ("FusedBatchNormV3", "writes a variable", "dropout mask"):
         assert any(part in line for line in left)
-    assert inspect_file(models / "stuck-by-default.pb").leftovers == inspect_file(models / "stuck.pb").leftovers
-    assert inspect_file(models / "stuck.pb").leftovers == ("FusedBatchNormV3 FusedBatchNormV3: is_training is set",)
-    assert not inspect_file(models / "plain.pb").leftovers
+    assert read_file(models / "stuck-by-default.pb").leftovers == read_file(models / "stuck.pb").leftovers
+    assert read_file(models / "stuck.pb").leftovers == ("FusedBatchNormV3 FusedBatchNormV3: is_training is set",)
+    assert not read_file(models / "plain.pb").leftovers
 
 
 def test_signatures_and_what_stands_in_the_way(models: Path) -> None:
-    assert set(inspect_file(models / "two-signatures").details["signatures"]) == {"serving_default", "spatial"}
-    assert any("LookupTableFindV2" in w for w in inspect_file(models / "table").warnings)
-    assert any("no signature" in w for w in inspect_file(models / "no-signature").warnings)
-    assert any("not frozen" in w and "VarHandleOp offset" in w for w in inspect_file(models / "unfrozen.pb").warnings)
+    assert set(read_file(models / "two-signatures").details["signatures"]) == {"serving_default", "spatial"}
+    assert any("LookupTableFindV2" in w for w in read_file(models / "table").warnings)
+    assert any("no signature" in w for w in read_file(models / "no-signature").warnings)
+    assert any("not frozen" in w and "VarHandleOp offset" in w for w in read_file(models / "unfrozen.pb").warnings)
 
 
 def test_a_loops_body_is_counted(models: Path) -> None:
-    found = inspect_file(models / "loop")
+    found = read_file(models / "loop")
     assert (found.ops["While"], found.ops["Tanh"], found.parameters) == (1, 1, 20 * 8 + 8 * 8)
 
 
 def test_a_graph_and_a_checkpoint(models: Path) -> None:
-    found = inspect_file(models / "plain.pb")
+    found = read_file(models / "plain.pb")
     assert found.signature.inputs == (TensorInfo("x", "float32", (None, 8, 8, 2)),)
     assert [t.name for t in found.signature.outputs] == ["y"]
-    checkpoint = inspect_file(models / "checkpoint/model.ckpt.meta")
+    checkpoint = read_file(models / "checkpoint/model.ckpt.meta")
     assert checkpoint.parameters == 3 * 3 * 2 * 4 + 4
     assert not checkpoint.leftovers
 
 
 @pytest.mark.parametrize("name", ["net.keras", "net.h5", "no-suffix"])
 def test_keras_files(models: Path, name: str) -> None:
-    found = inspect_file(models / name)
+    found = read_file(models / name)
     assert found.signature.inputs == (TensorInfo("image", "float32", (None, 12, 12, 3)),)
     assert [t.name for t in found.signature.outputs] == ["score", "pool"]
     assert found.ops == {"Conv2D": 1, "Dense": 1, "Dropout": 1, "GlobalAveragePooling2D": 1, "InputLayer": 1}
@@ -72,24 +72,24 @@ def test_keras_files(models: Path, name: str) -> None:
 
 
 def test_code_and_weights_alone(models: Path) -> None:
-    assert any("twice" in w and "--trust" in w for w in inspect_file(models / "lambda.keras").warnings)
+    assert any("twice" in w and "--trust" in w for w in read_file(models / "lambda.keras").warnings)
     with pytest.raises(UsageError, match="weights alone"):
-        inspect_file(models / "only.weights.h5")
+        read_file(models / "only.weights.h5")
 
 
 def test_damage_is_an_error(models: Path, tmp_path: Path) -> None:
     content = (models / "plain.pb").read_bytes()
     (tmp_path / "cut.pb").write_bytes(content[:-200])
     with pytest.raises(RefusedError):
-        inspect_file(tmp_path / "cut.pb")
+        read_file(tmp_path / "cut.pb")
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved/saved_model.pb").write_bytes((models / "dict-outputs/saved_model.pb").read_bytes()[:-50])
     with pytest.raises(RefusedError, match="damaged"):
-        inspect_file(tmp_path / "saved")
+        read_file(tmp_path / "saved")
 
 
 def test_tensorflow_is_not_imported(models: Path) -> None:
-    code = "import sys; from mnnprep.inspecting import inspect_file as i\n"
+    code = "import sys; from mnnprep.inspecting import read_file as i\n"
     code += f"for n in ('dict-outputs', 'plain.pb', 'net.keras', 'net.h5', 'checkpoint/model.ckpt.meta'): i({str(models)!r} + '/' + n)\n"
     code += "assert not {'tensorflow', 'keras', 'tf_keras'} & set(sys.modules), 'imported'"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False)

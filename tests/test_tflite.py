@@ -16,7 +16,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.flatbuffer import Table
 from mnnprep.formats.tflite.scan import constants, scan_model
-from mnnprep.inspecting import inspect_file
+from mnnprep.inspecting import read_file
 from mnnprep.pipeline.prepare import prepare
 from mnnprep.pipeline.verify import verify
 from real_models import fetch
@@ -69,7 +69,7 @@ class TestSmallModels:
         summary = scan_model(models / "dynamic-range.tflite")
         assert {q.kind for q in summary.quantized} >= {"per-channel"}
         assert all(q.dtype == "int8" for q in summary.quantized)
-        found = inspect_file(models / "int8.tflite")
+        found = read_file(models / "int8.tflite")
         assert any("per-tensor" in line for line in found.details["quantization"])
         assert found.signature.inputs[0].shape == (1, 16, 16, 3)
         real, stored = constants(models / "float.tflite"), constants(models / "dynamic-range.tflite")
@@ -128,7 +128,7 @@ class TestRealModels:
         with pytest.raises(RefusedError, match="keeps state") as raised:
             prepare(Request(source=str(path)), tmp_path / "out")
         assert "VAR_HANDLE" in raised.value.seen
-        assert any("VAR_HANDLE" in w for w in inspect_file(path).warnings)
+        assert any("VAR_HANDLE" in w for w in read_file(path).warnings)
 
 
 def test_a_flatbuffer_that_points_outside_is_an_error() -> None:

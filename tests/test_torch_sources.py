@@ -266,7 +266,8 @@ class TestTorchScript:
         assert "prim::If" in str(torch.jit.load(bundle / "model.pt").inlined_graph)
 
     @pytest.fixture(scope="class")
-    def script(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def script(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = tmp_path_factory.mktemp("script") / "net.pt"
         net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5))
         torch.jit.script(net.train()).save(str(path))

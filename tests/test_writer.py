@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord, read_manifest
-from mnnprep.core.files import Arrays, file_ref
+from mnnprep.core import renames
+from mnnprep.core.files import Arrays, atomic_write, file_ref
 from mnnprep.errors import InternalError, UsageError
 
 DATA = Path(__file__).parent / "data"
@@ -111,12 +114,19 @@ def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path: Path, error
     assert listing(tmp_path) == before
 
 
-@pytest.mark.parametrize("fatal", [1, 2])
+@pytest.fixture
+def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that can't exchange two directories in one step."""
+    monkeypatch.setattr(renames, "_renameat2", lambda *_: False)
+
+
+@pytest.mark.usefixtures("no_exchange")
+@pytest.mark.parametrize("fatal", [1, 2, 3])
 @pytest.mark.parametrize("late", [False, True])
 def test_an_interrupt_while_renaming_leaves_the_old_or_the_new_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int, late: bool
 ) -> None:
-    """Interrupted before and after each of the two renames."""
+    """Interrupted before and after each of the renames, where it takes several."""
     old = bundle(tmp_path / "out")
     real, calls = os.rename, 0
 
@@ -134,7 +144,104 @@ def test_an_interrupt_while_renaming_leaves_the_old_or_the_new_bundle(
         monkeypatch.setattr(os, "rename", rename)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert (old / "mark").read_text() == ("new" if (fatal, late) == (2, True) else "old")
+    assert (old / "mark").read_text() == ("new" if (fatal, late) >= (2, True) else "old")
+
+
+def test_an_interrupt_as_they_change_places_leaves_the_new_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = bundle(tmp_path / "out")
+    real = renames._renameat2
+
+    def exchanged(*arguments: Any) -> bool:
+        assert real(*arguments), "this file system can't exchange"
+        raise SystemExit(143)
+
+    monkeypatch.setattr(renames, "_renameat2", exchanged)
+    with pytest.raises(SystemExit), writer.stage(old, force=True) as staged:
+        (staged / "mark").write_text("new")
+    assert listing(tmp_path) == ["out", "out/mark"]
+    assert (old / "mark").read_text() == "new"
+
+
+def test_nothing_stands_between_two_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one is replaced in one step: no rename takes it away first."""
+    old = bundle(tmp_path / "out")
+    monkeypatch.setattr(os, "rename", lambda *_: pytest.fail("a rename"))
+    with writer.stage(old, force=True) as staged:
+        (staged / "mark").write_text("new")
+    assert listing(tmp_path) == ["out", "out/mark"]
+
+
+def test_a_bundle_put_aside_by_a_run_that_was_killed_comes_back(tmp_path: Path) -> None:
+    """Where it takes two renames and the kill came between: a reader is told how, the next run does it."""
+    bundle(tmp_path / ".out.mnnprep-abcdefgh.old")
+    target = tmp_path / "out"
+    with pytest.raises(UsageError) as caught:
+        read_manifest(target)
+    assert caught.value.next.endswith(f"mv {tmp_path}/.out.mnnprep-abcdefgh.old {target}")
+    with pytest.raises(UsageError, match="a bundle already"), writer.claim(target):
+        pytest.fail("it is there again")
+    assert listing(tmp_path) == ["out", "out/manifest.json", "out/mark"]
+
+
+def test_what_killed_runs_left_is_taken_away_and_nothing_else(tmp_path: Path) -> None:
+    bundle(tmp_path / "out")
+    ours = [".out.mnnprep-abcdefgh.new", ".out.mnnprep-abcdefgh.old", ".out.mnnprep-lock"]
+    theirs = [".out.settings.old", ".out2.mnnprep-abcdefgh.new", ".out.mnnprep-abcdefghi.new", ".out.mnnprep-ABCDEFGH.new"]
+    for name in (*ours[:2], *theirs):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    (tmp_path / ours[2]).write_text("1")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").write_text("kept")
+    (tmp_path / ".out.mnnprep-a_link_1.new").symlink_to("elsewhere")
+    with writer.claim(tmp_path / "out", force=True):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*theirs, ".out.mnnprep-a_link_1.new", "elsewhere", "out"])
+    assert (tmp_path / "elsewhere" / "kept").read_text() == "kept"
+
+
+def test_a_second_run_says_before_its_work_that_another_has_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "out"
+    code = (
+        "import sys; from pathlib import Path; from mnnprep.bundle import writer\n"
+        "with writer.claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    for enter in (writer.claim, writer.stage):
+        with pytest.raises(UsageError, match="another run is writing this target") as caught, enter(target):
+            pytest.fail("the block must not be entered")
+        assert f"process {process.pid}" in caught.value.seen
+    assert listing(tmp_path) == ["deep", "deep/.out.mnnprep-lock"]
+    process.kill()
+    process.communicate()
+    with writer.stage(target) as staged:  # its lock is no obstacle any more
+        (staged / "mark").write_text("new")
+    assert listing(tmp_path) == ["deep", "deep/out", "deep/out/mark"]
+
+
+def test_the_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
+    def another() -> str:
+        try:
+            with writer.claim(tmp_path / "out"):
+                return "entered"
+        except UsageError as error:
+            return error.what
+
+    with writer.claim(tmp_path / "out"), writer.claim(tmp_path / "out"), ThreadPoolExecutor() as pool:
+        assert pool.submit(another).result() == "another run is writing this target"
+    assert another() == "entered"
+    assert listing(tmp_path) == []
+
+
+def test_a_very_long_name_of_a_target_is_one_like_others(tmp_path: Path) -> None:
+    name = "n" * 255
+    with writer.stage(tmp_path / name) as staged:
+        (staged / "mark").write_text("new")
+    with atomic_write(tmp_path / ("f" * 255)) as file:
+        file.write(b"x")
+    assert listing(tmp_path) == ["f" * 255, name, f"{name}/mark"]
 
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:

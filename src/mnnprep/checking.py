@@ -6,7 +6,7 @@ MNN's frontend prints.
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,19 +15,27 @@ import msgspec
 from mnnprep import deps
 from mnnprep.conformance.page import scores
 from mnnprep.conformance.table import load_table
-from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.sniff import identify
+from mnnprep.core.damage import reading
+from mnnprep.core.leftovers import Scratch
+from mnnprep.core.printable import textual
+from mnnprep.core.request import Limits
+from mnnprep.errors import UsageError
+from mnnprep.formats.onnx.scan import scan_model
+from mnnprep.formats.onnx.summary import require_loadable
+from mnnprep.formats.sniff import identify, require_there
 from mnnprep.formats.table import format_of
-from mnnprep.isolate.host import Host, StepFailed, internal
+from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
+from mnnprep.pipeline.reading import SECONDS, PathJob, require_text, run_bounded
 from mnnprep.rules.rule import Severity
 from mnnprep.rules.steps import CheckJob, Findings
 from mnnprep.rules.table import RULES
 
 CHECK_STEP = "mnnprep.rules.steps:check"
 PRELOAD = ("numpy", "onnx_ir")
-SECONDS = 600.0
+COUNT_STEP = "mnnprep.checking:count"
+ASKING_SECONDS = 600.0  # for MNN's own lists
 LEFT_OUT = frozenset({"Input", "Const", "Placeholder"})  # what no frontend needs a name for
 HAZARDOUS: tuple[Severity, ...] = ("wrong", "crash", "refused")
 UNREAD = "unsupported-operator"
@@ -80,52 +88,73 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
         return not any(h.severity in HAZARDOUS for h in self.hazards)
 
 
-def check_file(path: str | Path, *, rules_only: bool = False) -> CheckReport:
+class Counted(msgspec.Struct, frozen=True):
+    """A model's kind and how often each of its operators is in it; none for a kind whose operators stand in no file, and for ONNX."""
+
+    kind: str
+    operators: dict[str, int]
+
+
+def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | None = None) -> CheckReport:
     """Check the model file at *path*: ONNX by the hazard rules; TFLite, TensorFlow graphs and Caffe networks by their operators.
 
-    With *rules_only* the conformance table is left out: it adds hints, and no finding.
+    With *rules_only* the conformance table is left out: it adds hints, and no finding.  The file is read in a worker, each of its
+    two steps within *limits* (a minute, and three quarters of the free memory).
 
     Raises:
         UsageError: there is nothing at *path*, or it is a kind of source whose operators stand in no file.
-        RefusedError: it is no model, or a damaged one.
+        RefusedError: it is no model, or a damaged one, or takes more than *limits*.
     """
-    path = Path(path)
+    require_there(path)
+    absolute = Path(os.path.abspath(path))
+    limits = limits or Limits(timeout=SECONDS)
+    with Scratch() as scratch, Host(preload(str(path)), scratch=scratch) as host:
+        counted = run_bounded(host, COUNT_STEP, PathJob.of(absolute), Counted, absolute, limits)
+        if counted.kind == "onnx":
+            require_text(absolute)
+            return _check_onnx(host, path, absolute, rules_only, limits)
+    return _check_operators(str(path), counted)
+
+
+def preload(path: str) -> tuple[str, ...]:
+    """What the worker that checks the file *path* imports."""
+    return ("mnnprep.checking", *(PRELOAD if path.lower().endswith(".onnx") else ()))
+
+
+def count(job: PathJob) -> Counted:
+    """The first step of :func:`check_file`: the kind, and the operators where there are no rules for it. Raises as that."""
+    path = Path(job.path)
     kind = identify(path)
-    if kind == "onnx":
-        return _check_onnx(path, rules_only)
+    with reading(path, format_of(kind).title):
+        if kind == "onnx":
+            require_loadable(scan_model(path), path.stat().st_size)
+        return Counted(kind, textual(READERS[kind][1](path)) if kind in READERS else {})
+
+
+def _check_operators(path: str, counted: Counted) -> CheckReport:
+    kind = counted.kind
     if kind not in READERS:
         raise UsageError(
-            f"check reads ONNX, TFLite, TensorFlow graphs and Caffe networks, and this is a {format_of(kind).title}", seen=str(path),
+            f"check reads ONNX, TFLite, TensorFlow graphs and Caffe networks, and this is a {format_of(kind).title}", seen=path,
             next="prepare it, and check the artifact in the bundle",
         )  # fmt: skip
-    frontend, read = READERS[kind]
-    counts = read(path)
+    frontend = READERS[kind][0]
     supported = supported_operators().get(frontend)
     hazards = [
         Hazard(
             rule=UNREAD, severity="refused", hazard=f"MNN's {frontend} frontend does not list this operator", node=name, operator=name,
             detail=f"{count} times" if count > 1 else "", remedy="prepare it with --to onnx, or express it by other operators",
         )
-        for name, count in counts.items()
+        for name, count in counted.operators.items()
         if supported is not None and name not in supported and name not in LEFT_OUT
     ]  # fmt: skip
-    return CheckReport(path=str(path), kind=kind, opset=None, mnn=_version(supported), operators=counts, hazards=hazards)
+    return CheckReport(path=path, kind=kind, opset=None, mnn=_version(supported), operators=counted.operators, hazards=hazards)
 
 
-def _check_onnx(path: Path, rules_only: bool) -> CheckReport:
-    from mnnprep.formats.onnx.scan import scan_model
-    from mnnprep.formats.onnx.summary import require_loadable
-
-    require_loadable(scan_model(path), path.stat().st_size)
+def _check_onnx(host: Host, path: str | Path, absolute: Path, rules_only: bool, limits: Limits) -> CheckReport:
     supported = supported_operators().get("ONNX")
-    job = CheckJob(model=str(path.absolute()), supported=sorted(supported) if supported is not None else None)
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(PRELOAD, scratch=Path(scratch)) as host:
-        try:
-            found = host.run(CHECK_STEP, job, Findings, timeout=SECONDS).value
-        except StepFailed as failure:
-            if isinstance(failure.error, RefusedError | UsageError):
-                raise failure.error from failure
-            raise internal(failure, "the model could not be checked") from failure
+    job = CheckJob(model=str(absolute), supported=sorted(supported) if supported is not None else None)
+    found = run_bounded(host, CHECK_STEP, job, Findings, absolute, limits)
     rules = {rule.name: rule for rule in RULES}
     hazards = [
         Hazard(
@@ -166,9 +195,9 @@ def supported_operators() -> Mapping[str, frozenset[str]]:
         return {name: frozenset(operators) for name, operators in table.frontends.items()}
     if not deps.installed("_tools"):
         return {}
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(scratch=scratch) as host:
         try:
-            answer = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value
+            answer = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=ASKING_SECONDS).value
         except StepFailed:
             return {}
     return {name: frozenset(operators) for name, operators in answer.names.items()}

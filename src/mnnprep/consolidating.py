@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import msgspec
 
 from mnnprep import __version__
+from mnnprep.core.damage import reading as guard
+from mnnprep.core.leftovers import Scratch
 from mnnprep.core.messages import Source
 from mnnprep.core.request import DEFAULT_TIMEOUT, Request
 from mnnprep.errors import UsageError
@@ -64,7 +65,8 @@ def consolidate(
         writer.check_target(target, force)
     expected = model_shapes(options) if options.factory else None
     with Files() as files:
-        chosen = plan_state(files.at(checkpoint), expected, reading=reading, ema=options.ema, at=options.at, base=options.base)
+        with guard(Path(checkpoint), "checkpoint"):
+            chosen = plan_state(files.at(checkpoint), expected, reading=reading, ema=options.ema, at=options.at, base=options.base)
         kept = _kept(chosen, expected, rules)
         plan = writer.make_plan(kept.tensors, kept.aliases, options.dtype)
         inputs = sorted(files.opened(), key=lambda file: file.name)
@@ -120,7 +122,7 @@ def model_shapes(options: Options) -> Expected:
 
 
 def _ask(source: Source) -> Expected:
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(("torch",), scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(("torch",), scratch=scratch) as host:
         try:
             found = host.run("mnnprep.formats.torch.shapes:model_shapes", source, ModelShapes, timeout=DEFAULT_TIMEOUT).value
         except StepFailed as failure:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
-from pathlib import Path
 
 import msgspec
 
 from mnnprep import __version__, deps
+from mnnprep.core.leftovers import Scratch
 from mnnprep.formats.table import FORMATS, WEIGHTS_ONLY, Format
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn import worker
@@ -108,7 +107,7 @@ def _install(extra: str, distribution: str) -> str:
 
 def _converters(custom: str) -> list[Converter]:
     found = []
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, Host(scratch=Path(scratch)) as host:
+    with Scratch() as scratch, Host(scratch=scratch) as host:
         if deps.installed("_tools"):
             found.append(_ask(host, "the MNN package", ""))
         else:

@@ -7,7 +7,7 @@ message (or as one JSON document) and exits with its ``exit_code``; the table of
 0     proven, or the command did what it says
 1     ran, and the verdict is ``unproven`` or ``differs``; ``check`` found a hazard
 2     the call is wrong (:class:`UsageError`)
-3     refused (:class:`RefusedError`)
+3     refused (:class:`RefusedError`), or the system failed (:class:`SystemFault`)
 70    an error of ours (:class:`InternalError`)
 130   interrupted
 ====  =======================================================================
@@ -62,6 +62,15 @@ class RefusedError(MnnprepError):
     kind = "refused"
 
 
+class SystemFault(RefusedError):
+    """The system could not do its part: a full disk, no descriptor left, a directory that can't be written to.
+
+    It says nothing of the model: a check that ends in one was not run.  :mod:`mnnprep.core.faults` makes them.
+    """
+
+    kind = "system"
+
+
 class InternalError(MnnprepError):
     """A defect of mnnprep itself."""
 
@@ -73,7 +82,7 @@ class Interrupted(MnnprepError):
     kind = "interrupted"
 
 
-ERROR_KINDS: dict[str, type[MnnprepError]] = {c.kind: c for c in (UsageError, RefusedError, InternalError)}
+ERROR_KINDS: dict[str, type[MnnprepError]] = {c.kind: c for c in (UsageError, RefusedError, SystemFault, InternalError)}
 
 
 def from_dict(data: dict[str, str]) -> MnnprepError:

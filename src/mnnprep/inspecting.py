@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,10 +13,14 @@ from typing import Any
 import msgspec
 
 from mnnprep import deps
+from mnnprep.core.damage import reading
+from mnnprep.core.printable import textual
+from mnnprep.core.request import Limits
 from mnnprep.errors import RefusedError
-from mnnprep.formats.sniff import identify
+from mnnprep.formats.sniff import identify, require_there
 from mnnprep.formats.table import WEIGHTS_ONLY, format_of
 from mnnprep.formats.tensor_info import TensorInfo, element_count
+from mnnprep.pipeline.reading import SECONDS, PathJob, read_aside
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -50,24 +55,44 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-def inspect_file(path: str | Path) -> Inspection:
-    """Say what the file or directory at *path* is and holds, without loading it.
+STEP = "mnnprep.inspecting:read"
+
+
+def inspect_file(path: str | Path, *, limits: Limits | None = None) -> Inspection:
+    """Say what the file or directory at *path* is and holds, without loading it; ``details`` are plain data.
+
+    It is read in a worker, within *limits* (a minute, and three quarters of the free memory).
 
     Raises:
         UsageError: there is nothing at *path*.
-        RefusedError: it is no model, or a damaged one (see `formats.sniff.identify`).
+        RefusedError: it is no model, or a damaged one (see `formats.sniff.identify`), or takes more than *limits*.
     """
+    require_there(path)
+    absolute = Path(os.path.abspath(path))
+    found = read_aside(STEP, PathJob.of(absolute), Inspection, absolute, limits or Limits(timeout=SECONDS))
+    return msgspec.structs.replace(found, path=str(path))
+
+
+def read(job: PathJob) -> Inspection:
+    """The step of :func:`inspect_file`."""
+    return msgspec.convert(textual(msgspec.to_builtins(read_file(Path(job.path)))), Inspection)
+
+
+def read_file(path: str | Path) -> Inspection:
+    """:func:`inspect_file` in this process, without limits; ``details`` hold what the readers gave."""
     path = Path(path)
     kind = identify(path)
     row = format_of(kind)
-    found = _READERS[kind](path) if kind in _READERS else {}
+    with reading(path, row.title):
+        found = _READERS[kind](path) if kind in _READERS else {}
+        size = _size(path)
     warnings = list(found.pop("warnings", ()))
     if kind in WEIGHTS_ONLY:
         warnings.append("these are weights without a model: give a factory (file.py:callable) and this file with --weights")
     elif not row.prepared:
         warnings.append(f"{row.title}: recognised, and not prepared by this version")
     return Inspection(
-        kind=kind, title=row.title, framework=row.framework, path=str(path), size=_size(path), prepared=row.prepared,
+        kind=kind, title=row.title, framework=row.framework, path=str(path), size=size, prepared=row.prepared,
         warnings=tuple(warnings), **found,
     )  # fmt: skip
 
@@ -168,12 +193,12 @@ def _read_keras(path: Path) -> dict[str, Any]:
     from mnnprep.formats.tensorflow.keras_scan import scan_keras
 
     found = scan_keras(path, identify(path))
-    code = f"Lambda layers hold Python code ({_listed(found.code)}): prepare it with --trust, or give a factory and weights"
+    foreign = f"loading it would call code ({_listed(found.foreign)}): prepare it with --trust, or give a factory and weights"
     return {
         "signature": Ports(found.inputs, found.outputs),
         "ops": found.layers,
         "parameters": found.parameters,
-        "warnings": [code] if found.code else [],
+        "warnings": [foreign] if found.foreign else [],
         "details": {"keras_version": found.version, "compiled": found.compiled},
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -384,16 +383,3 @@ def size_text(size: int) -> str:
 def shape_text(shape: Sequence[int | str]) -> str:
     """``[batch, 3, 224, 224]``; a scalar is ``[]``."""
     return "[" + ", ".join(map(str, shape)) + "]"
-
-
-def plain(text: object) -> str:
-    """*text* with control and formatting characters made visible, so that a name can't rewrite what is around it.
-
-    Line breaks stay; Unicode categories Cc, Cf and Cs become ``\\x1b`` or ``\\u202e``.
-    """
-    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else _escaped(c) for c in str(text))
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

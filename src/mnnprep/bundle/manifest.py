@@ -7,6 +7,8 @@ a file's name is no part of what it is; the sha256 says which file it was.
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import msgspec
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Verdict
 from mnnprep.core.files import canonical_json
+from mnnprep.core.leftovers import left_beside
 from mnnprep.core.metrics import Metric
 from mnnprep.core.signature import Extent
 from mnnprep.errors import RefusedError, UsageError
@@ -161,7 +164,9 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / FILE_NAME
     if not bundle.is_dir():
-        raise UsageError("there is no bundle at this path", seen=str(bundle), next="give the directory that `mnnprep prepare -o DIR` wrote")
+        aside = left_beside(Path(os.path.realpath(bundle)), ".old")
+        back = f"put back what a run was replacing as it was killed: mv {shlex.quote(str(aside[0]))} {shlex.quote(str(bundle))}" if aside else ""
+        raise UsageError("there is no bundle at this path", seen=str(bundle), next=back or "give the directory that `mnnprep prepare -o DIR` wrote")
     if not path.is_file():
         raise UsageError(
             "this directory is not a bundle: it has no manifest.json", seen=str(bundle), next="give the directory that `mnnprep prepare -o DIR` wrote"
@@ -172,5 +177,5 @@ def read_manifest(bundle: Path) -> Manifest:
         if schema != SCHEMA:
             raise RefusedError("the bundle's manifest is of another schema", seen=str(schema), next=f"this version of mnnprep reads {SCHEMA}")
         return msgspec.convert(data, Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError("the bundle's manifest could not be read", seen=f"{path.name}: {error}", next="prepare the model again") from error

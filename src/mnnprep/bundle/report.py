@@ -18,6 +18,7 @@ from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.bundle.usage import cpp_snippet, python_snippet
 from mnnprep.core.evidence import Check, Status, Verdict
+from mnnprep.core.printable import plain
 
 FILE_NAME = "report.html"
 TEMPLATE = "report.html.j2"
@@ -50,7 +51,7 @@ def _template() -> Any:
     jinja2 = deps.require("jinja2")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: digest.plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+        finalize=lambda value: plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )  # fmt: skip
     environment.filters.update(
         number=digest.number, cosine=digest.cosine_text, share=digest.share, size=digest.size_text, shape=digest.shape_text,

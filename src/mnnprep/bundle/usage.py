@@ -10,6 +10,7 @@ import msgspec
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest, RuntimeRecord, TensorRecord
 from mnnprep.core.preprocess import ImageRecipe, Recipe
+from mnnprep.core.printable import plain
 from mnnprep.core.signature import DTYPES
 from mnnprep.mnn.run import HINTS
 
@@ -43,7 +44,7 @@ def python_snippet(manifest: Manifest) -> str:
     for index, (tensor, variable) in enumerate(zip(outputs, _identifiers("output", outputs), strict=True)):
         fed = _plain_layout(tensor)
         lines.append(f"{variable} = np.array(F.convert(results[{index}], F.{fed}).read())  # a copy: the memory is the Var's")
-    return "\n".join(map(digest.plain, lines))
+    return "\n".join(map(plain, lines))
 
 
 def _python_runtime(runtime: RuntimeRecord) -> list[str]:
@@ -92,7 +93,7 @@ def cpp_snippet(manifest: Manifest) -> str:
             f"auto {variable} = _Convert(results[{index}], {fed});",
             f"const {_CPP.get(tensor.mnn_dtype, 'float')}* {variable}_data = {variable}->readMap<{_CPP.get(tensor.mnn_dtype, 'float')}>();",
         ]
-    return "\n".join(map(digest.plain, lines))
+    return "\n".join(map(plain, lines))
 
 
 def preprocess_words(manifest: Manifest) -> list[str]:

@@ -1,11 +1,12 @@
-"""Writing a bundle: made whole in a directory beside the target, then renamed into place.
+"""Writing a bundle: made whole in a directory beside the target, then put in its place in one step.
 
-Whoever looks at the target sees the old bundle or the new one, never half of one; an interrupt or an error
-leaves what was there before.
+Whoever looks at the target sees the old bundle or the new one, never half of one; an interrupt, an error or a kill
+leaves what was there before, or the new one.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,10 @@ from mnnprep import deps
 from mnnprep.bundle import manifest as manifests
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord
+from mnnprep.core.faults import naming
 from mnnprep.core.files import Arrays, FileRef, atomic_write, sha256
+from mnnprep.core.leftovers import beside, claimed, put_right
+from mnnprep.core.renames import exchange, rename_to_new
 from mnnprep.errors import InternalError, UsageError
 
 TEST_DIRECTORY = "mnn-test"
@@ -79,34 +83,50 @@ def is_bundle(directory: Path) -> bool:
 
 
 @contextmanager
-def stage(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """An empty directory beside *target* that takes its place when the block is left without an error.
+def claim(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """Within, no other run may write *target*; its path without links.
 
-    Its files are synced first; the old bundle is put aside, the new one renamed in, the old one
-    deleted.  Whatever is raised inside the block, an interrupt too, leaves the target as it was;
-    whatever is raised while renaming leaves the old bundle or the new one; and nothing beside it.
+    What killed runs left of it is put right first; parents that are missing are made, and taken away again where nothing
+    was written.  For the whole of a run: a second one then says before its work that it has no place, and not after.
 
     Raises:
-        UsageError: see :func:`check_target`, which is asked before and after the block.
+        UsageError: another run is writing it, or see :func:`check_target`.
     """
     check_target(target, force=force)
     real = Path(os.path.realpath(target))
     made = _make_parents(real.parent)
-    staged: Path | None = None
     try:
-        staged = Path(tempfile.mkdtemp(prefix=f".{real.name}.", suffix=".new", dir=real.parent))
-        yield staged
-        staged.chmod(0o777 & ~_umask())
-        _sync_tree(staged)
-        check_target(target, force=force)
-        _swap(staged, real)
-    except BaseException:
-        if staged is not None:
-            shutil.rmtree(staged, ignore_errors=True)
+        with claimed(real):
+            check_target(target, force=force)
+            yield real
+    finally:
         for parent in reversed(made):
-            with suppress(OSError):  # not empty: something else is in it now
+            with suppress(OSError):  # not empty
                 parent.rmdir()
-        raise
+
+
+@contextmanager
+def stage(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """An empty directory beside *target* that takes its place when the block is left without an error.
+
+    Its files are synced first; it and an old bundle change places in one step, and the old one is deleted.
+    Whatever is raised inside the block, an interrupt too, leaves the target as it was; whatever is raised
+    while renaming leaves the old bundle or the new one; and nothing beside it.
+
+    Raises:
+        UsageError: see :func:`claim`, which is asked before the block unless the caller did, and :func:`check_target`, after it.
+    """
+    with claim(target, force=force) as real:
+        try:
+            staged = Path(tempfile.mkdtemp(prefix=beside(real), suffix=".new", dir=real.parent))
+            with naming(target):
+                yield staged
+                staged.chmod(0o777 & ~_umask())
+                _sync_tree(staged)
+            check_target(target, force=force)
+            _swap(staged, real)
+        finally:
+            put_right(real)
 
 
 def _make_parents(directory: Path) -> list[Path]:
@@ -136,25 +156,24 @@ def _sync_tree(directory: Path) -> None:
 def _sync(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _swap(staged: Path, target: Path) -> None:
-    """Rename *staged* to *target*; an old bundle there is put aside first and comes back on any failure."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    try:
-        if target.is_dir():
-            os.rename(target, aside)  # onto an empty directory: POSIX replaces it
-        os.rename(staged, target)
-        _sync(target.parent)
-    except BaseException:
-        if not target.exists() and any(aside.iterdir()):
-            os.rename(aside, target)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    """Give *staged* the name *target*; an old bundle there gets the name of *staged*."""
+    if target.is_dir() and any(target.iterdir()):
+        exchange(staged, target, staged.with_suffix(".old"))
+    else:
+        try:
+            rename_to_new(staged, target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):  # something has appeared there since it was asked for
+                check_target(target)
+            raise
+    _sync(target.parent)
 
 
 def add_file(staged: Path, path: str, file: FileRef) -> BundleFile:

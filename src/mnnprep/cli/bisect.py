@@ -6,7 +6,7 @@ import time
 
 import click
 
-from mnnprep.cli.main import echo_json
+from mnnprep.cli.main import echo_json, say
 
 
 @click.command("bisect")
@@ -30,7 +30,7 @@ def command(bundle: str, case: int | None, output: str, mnnconvert: str, timeout
     started = time.monotonic()
     found = bisect(
         Path(bundle), case=case, output=Path(output) if output else None, mnnconvert=mnnconvert, limits=Limits(timeout=timeout),
-        tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True),
+        tell=lambda text: say(f"{time.monotonic() - started:6.1f} s  {text}"),
     )  # fmt: skip
     if as_json:
         echo_json(found)

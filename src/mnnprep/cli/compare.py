@@ -6,7 +6,7 @@ import time
 
 import click
 
-from mnnprep.cli.main import echo_json
+from mnnprep.cli.main import echo_json, say
 
 
 @click.command("compare")
@@ -43,7 +43,7 @@ def command(
     found = compare(
         first, second, wants=make_wants(inputs, dims, ranges, samples, seed, preprocess, sample_limit), limits=Limits(timeout=timeout),
         trust=trust, signature=signature, metrics=make_metrics(metrics), outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()),
-        tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True),
+        tell=lambda text: say(f"{time.monotonic() - started:6.1f} s  {text}"),
     )  # fmt: skip
     if as_json:
         echo_json(found)

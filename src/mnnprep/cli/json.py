@@ -22,6 +22,7 @@ def command(source: str, output: str, force: bool, timeout: float, as_json: bool
     """
     from pathlib import Path
 
+    from mnnprep.core.printable import one_line
     from mnnprep.core.request import Limits
     from mnnprep.pipeline.mnn_json import convert_json
 
@@ -29,5 +30,5 @@ def command(source: str, output: str, force: bool, timeout: float, as_json: bool
     if as_json:
         echo_json(written)
     else:
-        click.echo(f"{output}: {written.file.size} bytes")
+        click.echo(one_line(f"{output}: {written.file.size} bytes"))
     return 0

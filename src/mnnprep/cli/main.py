@@ -92,15 +92,27 @@ def _tell(error: errors.MnnprepError, as_json: bool) -> int:
     if as_json:
         echo_json({"error": error.to_dict()})
     head = {"usage": "error: ", "refused": "refused: ", "internal": "a defect of mnnprep: "}.get(error.kind, "")
-    click.echo(f"{head}{error}", err=True)
+    click.echo(head + _message(error), err=True)
     return error.exit_code
+
+
+def _message(error: errors.MnnprepError) -> str:
+    """The error as a person sees it: text that a file brought in can neither steer the terminal nor pass for a line of ours."""
+    from mnnprep.core.printable import plain
+
+    what, seen, next_ = (plain(part).replace("\n", "\n    ") for part in (error.what, error.seen, error.next))
+    return str(errors.MnnprepError(what, seen=seen, next=next_))
+
+
+def say(text: object) -> None:
+    """Tell a person on stderr how it goes, in one line."""
+    from mnnprep.core.printable import one_line
+
+    click.echo(one_line(text), err=True)
 
 
 def echo_json(document: Any) -> None:
     """Print the one document of a ``--json`` run, in UTF-8 where stdout is, else in ASCII."""
-    import json
+    from mnnprep.core.printable import json_text
 
-    import msgspec
-
-    ascii_only = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
-    click.echo(json.dumps(msgspec.to_builtins(document), indent=2, ensure_ascii=ascii_only, allow_nan=False))
+    click.echo(json_text(document, ascii_only=(sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mnnprep.cli.main import echo_json
+from mnnprep.cli.main import echo_json, say
 
 
 @click.command("ops")
@@ -22,7 +22,7 @@ def command(operator: str, measure: bool, jobs: int, as_json: bool) -> int:
     from mnnprep.errors import RefusedError, UsageError
 
     if measure:
-        measure_and_keep(jobs=jobs, tell=lambda line: click.echo(line, err=True))
+        measure_and_keep(jobs=jobs, tell=say)
     table = load_table()
     if table is None:
         raise RefusedError(

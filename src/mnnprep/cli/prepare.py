@@ -7,7 +7,7 @@ import time
 
 import click
 
-from mnnprep.cli.main import echo_json
+from mnnprep.cli.main import echo_json, say
 from mnnprep.cli.options import factory_arg, json_manifest
 
 
@@ -65,7 +65,8 @@ def command(
     from mnnprep.formats.plans import likely_preload
     from mnnprep.isolate.launch import ahead
 
-    ahead(likely_preload(source))  # before the imports below, which take half a second
+    ahead(("mnnprep.pipeline.resolve",))  # before the imports below, which take half a second: the worker that reads the source,
+    ahead(likely_preload(source))  # and the one that runs it
 
     from pathlib import Path
 
@@ -86,7 +87,7 @@ def command(
         outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
     )  # fmt: skip
     started = time.monotonic()
-    manifest = prepare(request, Path(output), force=force, tell=lambda text: click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True))
+    manifest = prepare(request, Path(output), force=force, tell=lambda text: say(f"{time.monotonic() - started:6.1f} s  {text}"))
     if as_json:
         echo_json(manifest)
     else:

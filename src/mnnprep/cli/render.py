@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.evidence import Check, OutputError, Status, Verdict
+from mnnprep.core.printable import one_line, plain
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -40,8 +41,8 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _samples(console, manifest.evidence)
     _precision(console, manifest.evidence)
     _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims)))
-    rows = [(digest.plain(f.path), digest.size_text(f.size)) for f in _headliners(manifest)]
-    _section(console, f"files in {digest.plain(target)}", _table(["", ">"], rows))
+    rows = [(f.path, digest.size_text(f.size)) for f in _headliners(manifest)]
+    _section(console, f"files in {target}", _table(["", ">"], rows))
 
 
 def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Check], target: Path) -> None:
@@ -52,8 +53,8 @@ def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Che
         Verdict.DIFFERS: "the bundle is not what it says, or does not compute what its references say",
         Verdict.REFUSED: "nothing in the bundle could be run",
     }
-    _headline(console, outcome, f"{digest.plain(target)}: {words[outcome]}")
-    rows = [(_status(c.status), digest.plain(c.check), digest.plain(c.subject)) for c in evidence]
+    _headline(console, outcome, f"{target}: {words[outcome]}")
+    rows = [(_status(c.status), c.check, c.subject) for c in evidence]
     _section(console, "checks", _table(["", "", ""], rows))
     _errors(console, evidence)
     _metrics(console, evidence)
@@ -68,16 +69,14 @@ def show_comparison(console: Console, found: Comparison) -> None:
         Verdict.DIFFERS: "the two models compute different things",
     }
     _headline(console, found.verdict, words[found.verdict])
-    rows = [("input", digest.plain(a), digest.plain(b), "") for a, b in found.inputs.items()]
-    rows += [("output", digest.plain(a), digest.plain(b), f"by {found.matched[a]}") for a, b in found.outputs.items()]
+    rows = [("input", a, b, "") for a, b in found.inputs.items()]
+    rows += [("output", a, b, f"by {found.matched[a]}") for a, b in found.outputs.items()]
     _section(console, "matched", _table(["", "", "", ""], rows, ["", found.first, found.second, ""]))
     worst: dict[str, OutputError] = {}
     for error in (e for c in found.evidence for e in c.outputs if e.output):
         if error.output not in worst or (error.excess or 0) > (worst[error.output].excess or 0):
             worst[error.output] = error
-    errors = [
-        (digest.plain(n), *map(digest.number, (e.max_abs, e.max_rel)), digest.cosine_text(e.cosine), digest.share(e.excess)) for n, e in worst.items()
-    ]
+    errors = [(n, *map(digest.number, (e.max_abs, e.max_rel)), digest.cosine_text(e.cosine), digest.share(e.excess)) for n, e in worst.items()]
     _section(
         console,
         "errors, worst over the cases",
@@ -102,7 +101,7 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
     operators = inspection.get("ops") or {}
     if operators:
         ordered = sorted(operators.items(), key=lambda item: (-int(item[1]), item[0]))
-        listed = ", ".join(f"{digest.plain(name)} {count}" for name, count in ordered[:OTHER_OPERATORS])
+        listed = ", ".join(f"{one_line(name)} {count}" for name, count in ordered[:OTHER_OPERATORS])
         more = f", and {len(ordered) - OTHER_OPERATORS} more kinds" if len(ordered) > OTHER_OPERATORS else ""
         _section(console, f"operators ({sum(map(int, operators.values()))})", _text(listed + more))
     for title in ("leftovers", "warnings"):
@@ -122,7 +121,7 @@ def show_doctor(console: Console, doctor: Doctor) -> None:
     _section(console, "packages", _table(["", "", ""], packages, ["package", "version", "extra"]))
     formats = [(f.title, _works(f.works), ", ".join(f.targets) if f.works else "", f.needs) for f in doctor.formats]
     _section(console, "formats", _table(["", "", "", ""], formats, ["format", "", "to", "needs"]))
-    converters = [(digest.plain(c.name), _works(c.works), ", ".join(c.frontends) or digest.plain(c.reason)) for c in doctor.converters]
+    converters = [(c.name, _works(c.works), ", ".join(c.frontends) or c.reason) for c in doctor.converters]
     _section(console, "converters", _table(["", "", ""], converters, ["converter", "", "frontends"]))
     for line in doctor.advice:
         console.print(_text(f"  next: {line}"), soft_wrap=True)
@@ -132,7 +131,7 @@ def _headline(console: Console, outcome: Verdict, sentence: str) -> None:
     from rich.text import Text
 
     console.print()
-    console.print(Text.assemble((outcome.value.upper(), VERDICT_STYLES[outcome]), "  ", digest.plain(sentence)))
+    console.print(Text.assemble((outcome.value.upper(), VERDICT_STYLES[outcome]), "  ", one_line(sentence)))
 
 
 def _attempts(console: Console, manifest: Manifest) -> None:
@@ -143,7 +142,7 @@ def _attempts(console: Console, manifest: Manifest) -> None:
         first_line = attempt.reason.splitlines()[0] if attempt.reason else ""
         repaired = f"repaired: {', '.join(attempt.repairs)}" if attempt.repairs else ""
         opset = f"opset {attempt.opset}" if attempt.opset else ""
-        rows.append((digest.plain(attempt.method), opset, _text(result, style), _text("kept" if attempt.kept else ""), _text(first_line or repaired)))
+        rows.append((attempt.method, opset, _text(result, style), _text("kept" if attempt.kept else ""), _text(first_line or repaired)))
     _section(console, "tried", _table([""] * 5, rows))
 
 
@@ -151,7 +150,7 @@ def _errors(console: Console, evidence: Sequence[Check]) -> None:
     rows: list[tuple[RenderableType, ...]] = []
     for worst in digest.worst_errors(evidence):
         figures = (digest.number(worst.max_abs), digest.number(worst.max_rel), digest.cosine_text(worst.cosine))
-        rows.append((digest.plain(worst.output or "every output"), worst.stage, *figures, _used(worst)))
+        rows.append((worst.output or "every output", worst.stage, *figures, _used(worst)))
     rows += [("every output", stage, "–", "–", "–", _used(None)) for stage in digest.uncompared(evidence)]
     head = ["output", "by", "max abs", "max rel", "cosine", "tolerance used"]
     _section(console, "errors, worst over the cases", _table(["", "", ">", ">", ">", ">"], rows, head))
@@ -160,8 +159,7 @@ def _errors(console: Console, evidence: Sequence[Check]) -> None:
 def _sizes(console: Console, manifest: Manifest) -> None:
     sizes = digest.sizes_tried(manifest)
     rows = [
-        (digest.plain(s.dim), str(s.size), _used(s.artifact), _used(s.mnn), _text("proven", "cyan") if s.proven else _text("not proven", "yellow"))
-        for s in sizes
+        (s.dim, str(s.size), _used(s.artifact), _used(s.mnn), _text("proven", "cyan") if s.proven else _text("not proven", "yellow")) for s in sizes
     ]
     if rows:
         head = ["dimension", "size", "artifact", "MNN", ""]
@@ -173,8 +171,7 @@ def _metrics(console: Console, evidence: Sequence[Check]) -> None:
     measures = digest.measures(evidence)
     places = [where for where in digest.MEASURED_IN if any(where in m.values for m in measures)]
     rows: list[tuple[RenderableType, ...]] = [
-        (digest.plain(m.name), *(m.values.get(where, "–") for where in places), m.wanted or "–", digest.plain(m.inputs), _status(m.status))
-        for m in measures
+        (m.name, *(m.values.get(where, "–") for where in places), m.wanted or "–", m.inputs, _status(m.status)) for m in measures
     ]
     if rows:
         _section(console, "task metrics", _table(["", *[">"] * len(places), ">", "", ""], rows, ["metric", *places, "wanted", "over", ""]))
@@ -187,7 +184,7 @@ def _samples(console: Console, evidence: Sequence[Check]) -> None:
     for check in (c for c in evidence if c.check == "samples"):
         facts = {"cases": f"{check.numbers.get('cases', 0)} from {check.numbers.get('taken', 0)} of {check.numbers.get('files', 0)} files"}
         facts |= {name.removeprefix("range:"): f"{value}" for name, value in check.numbers.items() if name.startswith("range:")}
-        _section(console, "real inputs", _pairs({digest.plain(k): digest.plain(v) for k, v in facts.items()}))
+        _section(console, "real inputs", _pairs(facts))
         if check.reason:
             console.print(_text(f"  {check.reason}"), soft_wrap=True)
 
@@ -196,7 +193,7 @@ def _precision(console: Console, evidence: Sequence[Check]) -> None:
     """What a lower precision of the weights costs."""
     for check in (c for c in evidence if c.check == "precision"):
         figures = {name: digest.number(value) for name, value in check.numbers.items() if isinstance(value, float)}
-        facts = {"weights": digest.plain(check.subject), "size": digest.size_text(int(str(check.numbers["bytes"])))}
+        facts = {"weights": check.subject, "size": digest.size_text(int(str(check.numbers["bytes"])))}
         facts["SQNR"] = f"{figures['sqnr_db']} dB, at least {figures['least_sqnr_db']} dB" if "sqnr_db" in figures else "no error"
         if "rows" in check.numbers:
             facts["same first choice"] = f"{check.numbers['same_top1']} of {check.numbers['rows']} rows"
@@ -212,8 +209,8 @@ def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:
         console.print()
         console.print(_text("in the way", "bold"))
     for o in found:
-        check = (digest.plain(o.check), "bold")
-        console.print(Text.assemble("  ", (STATUS_WORDS[o.status], STATUS_STYLES[o.status]), "  ", check, "  ", digest.plain(o.subject)))
+        check = (one_line(o.check), "bold")
+        console.print(Text.assemble("  ", (STATUS_WORDS[o.status], STATUS_STYLES[o.status]), "  ", check, "  ", one_line(o.subject)))
         console.print(Padding(_text(o.reason.strip() or "no reason was given"), (0, 0, 0, 4), expand=False))
         console.print(Padding(_text(f"next: {o.remedy}"), (0, 0, 0, 4), expand=False))
 
@@ -242,7 +239,7 @@ def _works(works: bool) -> Text:
 def _tensor(tensor: Mapping[str, Any]) -> tuple[str, str, str]:
     shape = tensor.get("shape")
     sizes = "?" if shape is None else digest.shape_text(["?" if e is None else e for e in shape])
-    return digest.plain(tensor.get("name", "")), digest.plain(tensor.get("dtype") or "?"), digest.plain(sizes)
+    return tensor.get("name", ""), tensor.get("dtype") or "?", sizes
 
 
 def _value(name: str, value: Any) -> str:
@@ -259,31 +256,31 @@ def _value(name: str, value: Any) -> str:
         text = ", ".join(_value("", v) for v in value)
     else:
         text = str(value)
-    return digest.plain(text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + " …")
+    return one_line(text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + " …")
 
 
 def _text(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(digest.plain(text), style)
+    return Text(plain(text), style)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], head: Sequence[str] = ()) -> Table:
-    """A table without rules; a column given as ``>`` is right-aligned. Strings are shown as they are, never as markup."""
+    """A table without rules; a column given as ``>`` is right-aligned. Strings are shown in one line, never as markup."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, show_header=bool(head), header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
         title = head[index] if head else ""
-        table.add_column(Text(title), justify="right" if column == ">" else "left", overflow="fold")
+        table.add_column(Text(one_line(title)), justify="right" if column == ">" else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(Text(one_line(cell)) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
 def _pairs(values: Mapping[str, str]) -> Table:
-    return _table(["", ""], [(_text(name, "dim"), _text(value)) for name, value in values.items()])
+    return _table(["", ""], [(_text(one_line(name), "dim"), _text(one_line(value))) for name, value in values.items()])
 
 
 def _section(console: Console, title: str, body: RenderableType) -> None:

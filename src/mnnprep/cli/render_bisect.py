@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mnnprep.bundle.digest import number, plain
+from mnnprep.bundle.digest import number
+from mnnprep.core.printable import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

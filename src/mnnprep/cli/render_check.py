@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mnnprep.bundle import digest
 from mnnprep.cli.render import _section, _table, _text
+from mnnprep.core.printable import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,7 @@ def show_check(console: Console, report: CheckReport) -> None:
     """The hazards by severity, each once with its places; then how many, and how many `prepare` rewrites."""
     opset = f", opset {report.opset}" if report.opset else ""
     against = f"MNN {report.mnn}" if report.mnn else "no MNN installed: operators were not compared"
-    console.print(_text(f"{digest.plain(report.path)}: {report.kind}{opset}; {against}", "dim"), soft_wrap=True)
+    console.print(_text(f"{one_line(report.path)}: {report.kind}{opset}; {against}", "dim"), soft_wrap=True)
     groups: dict[str, list[Hazard]] = {}
     for hazard in sorted(report.hazards, key=lambda h: ORDER.index(h.severity)):
         groups.setdefault(hazard.rule, []).append(hazard)
@@ -33,7 +33,7 @@ def show_check(console: Console, report: CheckReport) -> None:
         console.print(
             _text(f"{found[0].severity}  ", STYLES[found[0].severity]) + _text(rule, "bold") + _text(f"  {found[0].hazard}"), soft_wrap=True
         )
-        rows = [(digest.plain(h.node), digest.plain(h.detail), digest.plain(h.source), "prepare repairs it" if h.repaired else "") for h in found]
+        rows = [(h.node, h.detail, h.source, "prepare repairs it" if h.repaired else "") for h in found]
         if len(rows) > SHOWN:
             rows = [*rows[:SHOWN], (f"and {len(rows) - SHOWN} more", "", "", "")]
         _section(console, "", _table(["", "", "", ""], rows))

@@ -17,6 +17,7 @@ def command(bundle: str, as_json: bool) -> int:
     from mnnprep.bundle.manifest import read_manifest
     from mnnprep.bundle.report import FILE_NAME, render
     from mnnprep.core.files import atomic_write
+    from mnnprep.core.printable import one_line
 
     directory = Path(bundle)
     page = render(read_manifest(directory))
@@ -25,5 +26,5 @@ def command(bundle: str, as_json: bool) -> int:
     if as_json:
         echo_json({"report": str(directory / FILE_NAME)})
     else:
-        click.echo(directory / FILE_NAME)
+        click.echo(one_line(directory / FILE_NAME))
     return 0

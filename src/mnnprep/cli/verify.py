@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mnnprep.cli.main import echo_json
+from mnnprep.cli.main import echo_json, say
 
 
 @click.command("verify")
@@ -20,7 +20,7 @@ def command(bundle: str, metrics: tuple[str, ...], timeout: float, as_json: bool
     from mnnprep.core.request import Limits
     from mnnprep.pipeline.verify import verify
 
-    found = verify(Path(bundle), metrics=make_metrics(metrics), limits=Limits(timeout=timeout), tell=lambda text: click.echo(text, err=True))
+    found = verify(Path(bundle), metrics=make_metrics(metrics), limits=Limits(timeout=timeout), tell=say)
     if as_json:
         echo_json(found)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mnnprep import __version__, deps
 from mnnprep.conformance.messages import Outcome, Variant
 from mnnprep.conformance.runner import Runner, measure, resumed
 from mnnprep.conformance.table import OperatorTable, cache_directory, machine, rows_of, save_table
+from mnnprep.core.leftovers import Scratch
 from mnnprep.isolate.host import Host
 from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
@@ -32,8 +32,8 @@ def measure_table(*, jobs: int, tell: Tell, keep: Path | None = None) -> Operato
     keep = keep or cache_directory() / f"outcomes-{mnn}-{machine()}-{__version__}.jsonl"
     keep.parent.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch, keep.open("ab") as file:
-        with Host(scratch=Path(scratch)) as host:
+    with Scratch() as scratch, keep.open("ab") as file:
+        with Host(scratch=scratch) as host:
             frontends = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=120).value.names
 
         def note(outcome: Outcome, number: int, total: int) -> None:
@@ -43,10 +43,10 @@ def measure_table(*, jobs: int, tell: Tell, keep: Path | None = None) -> Operato
             if number % EVERY == 0 or number == total:
                 tell(f"{outcome.variant}, {outcome.route}: {number} of {total}")
 
-        with Runner(Path(scratch)) as runner:
+        with Runner(scratch) as runner:
             for variant in VARIANTS:
                 done = resumed(keep)
-                cases = runner.collect(Path(scratch) / variant, variant)
+                cases = runner.collect(scratch / variant, variant)
                 left = [case for case in cases if (variant, "raw", case.name) not in done]
                 for number, outcome in enumerate(measure(left, lambda case: runner.convert(case, []), jobs=jobs), 1):
                     note(outcome, number, len(left))

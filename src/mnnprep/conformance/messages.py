@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from mnnprep.core.reach import ReadPath, WritePath
+
 Variant = Literal["fed", "frozen"]
 Status = Literal["right", "wrong", "shape", "refused", "crash", "run error", "timeout", "unfed"]
 STATUSES: tuple[Status, ...] = ("right", "wrong", "shape", "refused", "crash", "run error", "timeout", "unfed")
@@ -14,7 +16,7 @@ STATUSES: tuple[Status, ...] = ("right", "wrong", "shape", "refused", "crash", "
 class CollectJob(msgspec.Struct, frozen=True, kw_only=True):
     """Write the cases to ``directory``; in the variant ``frozen`` every input but the first is an initializer."""
 
-    directory: str
+    directory: WritePath
     variant: Variant
 
 
@@ -47,7 +49,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 class ChecksJob(msgspec.Struct, frozen=True, kw_only=True):
     """Look for hazards in every one of ``models``; ``supported`` as in `CheckJob`."""
 
-    models: list[str]
+    models: list[ReadPath]
     supported: list[str]
 
 
@@ -63,8 +65,8 @@ class OracleJob(msgspec.Struct, frozen=True, kw_only=True):
     ``inputs`` and ``outputs`` are the names, in order; ``names`` maps those that the converted model calls otherwise.
     """
 
-    model: str
-    data: str
+    model: ReadPath
+    data: ReadPath
     inputs: list[str]
     outputs: list[str]
     names: dict[str, str] = msgspec.field(default_factory=dict)

@@ -30,14 +30,15 @@ QUANTIZED_SQNR = 30.0  # dB: weights as integers; less only where the caller say
 class Tolerance(msgspec.Struct, frozen=True):
     """|a-b| <= max(absolute * max|ref|, widening * noise) + relative * |ref|, for every element.
 
-    The first term never exceeds ``ceiling * max|ref|``.  ``noise`` is the measured noise floor
-    of each output, in its own unit; integers and booleans must be exact.  A float16 output needs an
+    The first term never exceeds ``ceiling * max|ref|``.  ``noise`` is the measured noise floor of each output in each case, in the
+    output's own unit, the cases in their order: None where the first case's leaves it far below what is allowed anyway, a lone number
+    where a bundle has one for all cases.  Integers and booleans must be exact.  A float16 output needs an
     SQNR of HALF_SQNR instead, since its own rounding is coarser than the formula.  With ``sqnr_db`` set
     (float16 and quantized artifacts) the SQNR of an output decides instead: that over all cases must reach it, and
     no single case, whose few numbers are a small sample of the noise, may be more than ``case_slack_db`` below.
     """
 
-    noise: dict[str, float] = msgspec.field(default_factory=dict)
+    noise: dict[str, list[float | None] | float] = msgspec.field(default_factory=dict)
     absolute: float = ABSOLUTE
     relative: float = RELATIVE
     widening: float = WIDENING
@@ -45,20 +46,35 @@ class Tolerance(msgspec.Struct, frozen=True):
     sqnr_db: float | None = None
     case_slack_db: float = CASE_SLACK_DB
 
-    def threshold(self, name: str, reference: Array) -> Array:
+    def noise_of(self, name: str, case: int) -> float:
+        """The noise floor of an output in a case; 0 where none was measured."""
+        floors = self.noise.get(name, 0.0)
+        if isinstance(floors, list):
+            floors = (floors[case] if case < len(floors) else None) or 0.0
+        return floors
+
+    def largest_noise(self) -> dict[str, float]:
+        """The largest noise floor of every output in any case."""
+        return {n: max((f or 0.0 for f in floors), default=0.0) if isinstance(floors, list) else floors for n, floors in self.noise.items()}
+
+    def beyond_noise(self) -> Tolerance:
+        """What can't be the source's noise: no ceiling holds, nor an SQNR."""
+        return msgspec.structs.replace(self, ceiling=math.inf, sqnr_db=None)
+
+    def threshold(self, name: str, reference: Array, case: int) -> Array:
         """The largest |a-b| allowed at each element of a floating *reference* (float64)."""
         magnitude = np.abs(np.where(np.isfinite(reference), reference, 0).astype(np.float64))
-        return np.asarray(self.floor(name, reference) + self.relative * magnitude)
+        return np.asarray(self.floor(name, case, peak_of(reference.reshape(-1))) + self.relative * magnitude)
 
-    def floor(self, name: str, reference: Array) -> float:
-        """The part of the threshold that is the same for every element."""
-        peak = peak_of(reference.reshape(-1))
-        return min(max(self.absolute * peak, self.widening * self.noise.get(name, 0.0)), self.ceiling * peak)
+    def floor(self, name: str, case: int, peak: float) -> float:
+        """The part of the threshold that is the same for every element of a reference whose largest magnitude is *peak*."""
+        wanted = max(self.absolute * peak, self.widening * self.noise_of(name, case))
+        return wanted if math.isinf(self.ceiling) else min(wanted, self.ceiling * peak)
 
-    def drowned(self, name: str, reference: Array) -> bool:
-        """Whether the noise floor is so high that the ceiling would have to give way."""
-        peak = peak_of(reference.reshape(-1))
-        return self.widening * self.noise.get(name, 0.0) > self.ceiling * peak
+    def drowned(self, name: str, reference: Array, case: int) -> bool:
+        """Whether the noise floor is so high that the ceiling would have to give way; never of zeros."""
+        noise = self.noise_of(name, case)
+        return noise > 0 and (peak := peak_of(reference.reshape(-1))) > 0 and self.widening * noise > self.ceiling * peak
 
 
 def compare_output(name: str, case: int, reference: Array, actual: Array, tolerance: Tolerance, narrowed: str = "") -> OutputError:
@@ -77,7 +93,8 @@ def compare_output(name: str, case: int, reference: Array, actual: Array, tolera
     problem = _misplaced(ref, act)
     if problem:
         return OutputError(name, case, problem=problem)
-    worst = _Worst(tolerance.floor(name, reference), tolerance.relative, max(peak_of(ref), peak_of(act)))
+    peak = peak_of(ref)
+    worst = _Worst(tolerance.floor(name, case, peak), tolerance.relative, max(peak, peak_of(act)))
     for chunk in chunks(ref.size):
         worst.add(chunk.start, ref[chunk], act[chunk])
     sqnr = 10 * math.log10(worst.power / worst.noise) if worst.noise > 0 and worst.power > 0 else None

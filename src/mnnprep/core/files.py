@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +15,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mnnprep.core.faults import naming
+from mnnprep.core.leftovers import unfinished
+from mnnprep.core.reach import ReadPath
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class FileRef(msgspec.Struct, frozen=True):
     """A file that a step wrote or read: where, its sha256 (hex), its size in bytes."""
 
-    path: str
+    path: ReadPath
     sha256: str
     size: int
 
@@ -48,19 +51,18 @@ def canonical_json(value: Any) -> bytes:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that appears under *path* only when whole and synced; else nothing is left."""
+    """A binary file that appears under *path* only when whole and synced; else nothing is left.
+
+    After a kill the next call for *path* takes away what is left.
+    """
     target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with unfinished(target) as (descriptor, name), naming(target):
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _umask() -> int:
@@ -74,7 +76,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[A
 
     Unlike ``numpy.savez`` any key is allowed.  Keys are written in the order given.
     """
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    with naming(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980-01-01
             with archive.open(entry, "w", force_zip64=True) as file:

@@ -30,6 +30,18 @@ def synthesize(specs: tuple[TensorSpec, ...], dims: Mapping[str, int], seed: int
     return arrays
 
 
+def fitted(arrays: Arrays, specs: tuple[TensorSpec, ...], dims: Mapping[str, int], shift: int) -> Arrays:
+    """Inputs at the sizes *dims* out of others: along every dynamic axis repeated or cut, beginning *shift* elements in."""
+    made: Arrays = {}
+    for spec in specs:
+        array, start = arrays[spec.name], 0 if is_mask(spec) else shift
+        for axis, extent in enumerate(spec.shape):
+            if isinstance(extent, str):
+                array = np.take(array, (np.arange(dims[extent]) + start) % array.shape[axis], axis=axis)
+        made[spec.name] = array
+    return made
+
+
 def is_mask(spec: TensorSpec) -> bool:
     """Whether an integer or boolean input is a mask, by its name."""
     return np.dtype(spec.dtype).kind in "biu" and "mask" in spec.name.lower()

@@ -12,6 +12,7 @@ from mnnprep.core.constraints import Constraint
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef
 from mnnprep.core.preprocess import Recipe
+from mnnprep.core.reach import LinkedPath, ReadPath, WritePath
 from mnnprep.core.signature import Dim, Signature, TensorSpec
 
 
@@ -22,18 +23,24 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     ``search_path`` is where the user's own modules are found (never given to a step that runs an artifact).
     ``signature`` names the one to take of a source that has several, ``outputs`` the ends of a graph that does not
     say them.  ``lean``: its weights are large, so they are mapped from the checkpoint in place of being copied, and no
-    second copy of them (in float64, or to compare with) is made.
+    second copy of them (in float64, or to compare with) is made.  ``beside`` are the files that ``path`` refers to.
     """
 
     kind: str
-    path: str
-    weights: str = ""
+    path: ReadPath
+    weights: ReadPath = ""
     factory_args: dict[str, str] = msgspec.field(default_factory=dict)
     search_path: list[str] = msgspec.field(default_factory=list)
     trust: bool = False
     signature: str = ""
     outputs: tuple[str, ...] = ()
     lean: bool = False
+    beside: list[ReadPath] = msgspec.field(default_factory=list)
+
+    @property
+    def runs_own_code(self) -> bool:
+        """Whether code of the user's runs where this is loaded: that of a factory, or what a trusted file holds."""
+        return self.trust or bool(self.search_path)
 
 
 DEFAULT_SAMPLE_LIMIT = 64
@@ -46,7 +53,7 @@ class Wants(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...] = ()
     dims: tuple[Dim, ...] = ()
     ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
-    samples: str = ""
+    samples: LinkedPath = ""
     seed: int = 0
     preprocess: tuple[Recipe, ...] = ()
     sample_limit: int = DEFAULT_SAMPLE_LIMIT
@@ -66,9 +73,10 @@ class CaseFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Load ``source`` into the worker, so that the steps after it find it there."""
+    """Load ``source`` into the worker, so that the steps after it find it there; ``samples`` are what they will read."""
 
     source: Source
+    samples: LinkedPath = ""
 
 
 class SourceLoaded(msgspec.Struct, frozen=True):
@@ -80,7 +88,7 @@ class SourceLoaded(msgspec.Struct, frozen=True):
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     wants: Wants
-    directory: str
+    directory: WritePath
 
 
 class Sweep(msgspec.Struct, kw_only=True):
@@ -96,7 +104,8 @@ class Sweep(msgspec.Struct, kw_only=True):
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What the untouched source says of itself: signature, cases with reference outputs, checks.
 
-    ``noise`` is the measured noise floor of every floating output (max abs over the cases);
+    ``noise`` is the noise floor of every floating output in each case, as :class:`~mnnprep.core.compare.Tolerance` has it; what was not
+    measured is filled in where a comparison asks for it;
     ``exempt`` names the outputs that don't depend on the values of any input, by design, with the
     reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
     or None when the source's own file says it all, or its worker is asked; ``decides`` names the places of the source where a
@@ -108,7 +117,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     cases: list[CaseFile]
     checks: list[Check]
-    noise: dict[str, float]
+    noise: dict[str, list[float | None] | float]
     exempt: dict[str, str] = msgspec.field(default_factory=dict)
     weights: FileRef | None = None
     decides: list[str] = msgspec.field(default_factory=list)
@@ -130,7 +139,7 @@ class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     wants: Wants
     method: str
     opset: int
-    directory: str
+    directory: WritePath
     tflite_precision: str = ""
     places: bool = False
 
@@ -167,17 +176,17 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 class CoverageJob(msgspec.Struct, frozen=True, kw_only=True):
     """See which nodes of ``model`` the ``cases`` run; ``fixed`` are the inputs that were declared to take one value only."""
 
-    model: str
+    model: ReadPath
     cases: list[CaseFile]
-    directory: str
+    directory: WritePath
     fixed: list[str] = msgspec.field(default_factory=list)
 
 
 class DiffJob(msgspec.Struct, frozen=True, kw_only=True):
     """Compare ``first`` with ``second``, two exports of one source at other sizes."""
 
-    first: str
-    second: str
+    first: ReadPath
+    second: ReadPath
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,28 +197,30 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
 
 class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
     """Compare the weights in ``model`` with ``source`` (an npz as in `Survey.weights`), or with those in the
-    file ``source_model``, of the same format."""
+    file ``source_model``, of the same format, which refers to the files ``beside``."""
 
-    model: str
-    source: str = ""
-    source_model: str = ""
+    model: ReadPath
+    source: ReadPath = ""
+    source_model: ReadPath = ""
+    beside: list[ReadPath] = msgspec.field(default_factory=list)
 
 
 class OwnWeightsJob(msgspec.Struct, frozen=True, kw_only=True):
     """Compare the weights in ``model``, an artifact of ``format``, with those that reach an output of ``source`` in ``cases``, where it is loaded."""
 
-    model: str
+    model: ReadPath
     format: str
     source: Source
     cases: list[CaseFile]
 
 
 class TextJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the MNN model ``source`` as JSON to ``target``, or the other way round."""
+    """Write the MNN model ``source``, with the files ``beside`` it, as JSON to ``target``, or the other way round."""
 
-    source: str
-    target: str
+    source: ReadPath
+    target: WritePath
     from_json: bool
+    beside: list[ReadPath] = msgspec.field(default_factory=list)
 
 
 class TextWritten(msgspec.Struct, frozen=True):
@@ -219,8 +230,8 @@ class TextWritten(msgspec.Struct, frozen=True):
 class CutJob(msgspec.Struct, frozen=True, kw_only=True):
     """Write the part of ``model`` that the ``nodes`` (by the numbers of a :class:`Cut`) make to ``directory``; without nodes, only list them."""
 
-    model: str
-    directory: str
+    model: ReadPath
+    directory: WritePath
     nodes: list[int] = msgspec.field(default_factory=list)
 
 
@@ -240,7 +251,7 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 class LocateJob(msgspec.Struct, frozen=True, kw_only=True):
     """Find the nodes of these ``operators`` in ``model``; without ``operators``, those of others than the ``known`` ones."""
 
-    model: str
+    model: ReadPath
     operators: list[str] = msgspec.field(default_factory=list)
     known: list[str] = msgspec.field(default_factory=list)
 
@@ -259,23 +270,27 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
     top-level modules of the user's that must not be importable.
     """
 
-    model: str
+    model: ReadPath
     cases: list[CaseFile]
     signature: Signature
-    directory: str
+    directory: WritePath
     fresh: bool = False
     forbid: list[str] = msgspec.field(default_factory=list)
 
 
 class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run ``source``, untouched and in its own framework, on the inputs of ``cases``, matched to its own by name,
-    else by dtype and shape, else by place."""
+    else by dtype and shape, else by place.
+
+    With ``noise``, the outputs are in place of the numbers how far the source's own rounding moves each floating output in each of its own cases.
+    """
 
     source: Source
     wants: Wants
     cases: list[CaseFile]
     signature: Signature
-    directory: str
+    directory: WritePath
+    noise: bool = False
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):

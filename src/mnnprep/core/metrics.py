@@ -58,6 +58,11 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The output that is measured alone, or empty."""
         return self.name.partition("@")[2]
 
+    @property
+    def runs_own_code(self) -> bool:
+        """Whether measuring it runs code of the user's."""
+        return bool(self.function)
+
     def reached(self, value: float) -> bool:
         """Whether *value* is good enough; NaN never is."""
         return self.threshold is None or (value <= self.threshold if self.at_most else value >= self.threshold)

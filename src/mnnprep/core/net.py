@@ -48,7 +48,10 @@ class Net(Protocol):
 
 @dataclass
 class Case:
+    """``noise`` is the measured noise floor of every floating output, None where it was not measured."""
+
     origin: str
     dims: dict[str, int]
     inputs: Arrays
     outputs: Arrays
+    noise: dict[str, float] | None = None

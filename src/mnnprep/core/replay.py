@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
+
+from mnnprep.core.files import file_ref, save_arrays
 from mnnprep.core.messages import Ran, Replayed, ReplayJob
-from mnnprep.core.net import Net
-from mnnprep.core.running import run_case
+from mnnprep.core.net import Case, Net
+from mnnprep.core.noise import measure_noise
+from mnnprep.core.running import case_inputs, case_outputs, run_case
 from mnnprep.core.signature import TensorSpec
 from mnnprep.errors import RefusedError
 
@@ -18,6 +23,14 @@ def replay(net: Net, job: ReplayJob) -> Replayed:
     """
     names = match_specs(job.signature.inputs, net.inputs, "input")
     ran = Ran()
+    if job.noise:
+        for case in job.cases:
+            own = Case(case.origin, case.dims, case_inputs(case.file.path), case_outputs(case.file.path))
+            floors = measure_noise(net, own, job.wants.seed)
+            path = Path(job.directory) / f"{case.index}.npz"
+            save_arrays(path, {name: np.asarray(noise) for name, noise in floors.items()})
+            ran.outputs[str(case.index)] = file_ref(path)
+        return Replayed(ran=ran, inputs=names)
     for case in job.cases:
         run_case(case, lambda arrays: net.run({theirs: arrays[ours] for ours, theirs in names.items()}), job.directory, ran)
     return Replayed(ran=ran, inputs=names)

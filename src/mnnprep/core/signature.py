@@ -69,27 +69,67 @@ def dim_names(inputs: Iterable[TensorSpec]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(e for spec in inputs for e in spec.shape if isinstance(e, str)))
 
 
+# What exporters and people write for a size that nobody knows; tf2onnx numbers them (unk__12), each one a size of its own.
+_NOT_KNOWN = re.compile(r"[\W_]*|-?\d+|unk(__\d+)?|unknown|unnamed|undefined|none|null|nil|nan|any|dyn(amic)?|dynamic_ax[ie]s", re.IGNORECASE)
+
+
+def is_named(label: str) -> bool:
+    """Whether a dynamic axis's *label* names its dimension: ``?``, ``None``, ``-1``, ``unk__12`` and the like say only that it is open."""
+    return not _NOT_KNOWN.fullmatch(label.strip())
+
+
+def dynamic_specs(inputs: Iterable[tuple[str, str, Sequence[int | str | None]]], *, batch: str = "") -> tuple[TensorSpec, ...]:
+    """The specifications of *inputs*, each its name, dtype and shape as its file states it.
+
+    Axes of one name are one dimension.  An axis without a name (None, a size below 1, what :func:`is_named` is false of) is one of its
+    own, named ``INPUT_AXIS``; or *batch* where that is given, the axis is the first, and the first of no other input has no name.
+    """
+    stated = [(name, dtype, [_stated(extent) for extent in shape]) for name, dtype, shape in inputs]
+    taken = {extent for _, _, shape in stated for extent in shape if isinstance(extent, str)}
+    lone = batch not in taken and sum(shape[:1] == [None] for _, _, shape in stated) == 1
+
+    def own(name: str, axis: int) -> str:
+        made = batch if batch and lone and axis == 0 else f"{name}_{axis}"
+        while made in taken:
+            made += "_"
+        taken.add(made)
+        return made
+
+    return tuple(
+        TensorSpec(name, dtype, tuple(own(name, axis) if extent is None else extent for axis, extent in enumerate(shape)))
+        for name, dtype, shape in stated
+    )
+
+
+def _stated(extent: int | str | None) -> Extent | None:
+    """What a file says of an axis: a size, a name, or nothing."""
+    if isinstance(extent, str):
+        return extent.strip() if is_named(extent) else None
+    return extent if extent is not None and extent > 0 else None
+
+
 _INPUT = re.compile(r"(?P<name>.+?)=(?P<dtype>[a-z]+[0-9]*)\[(?P<shape>[^\[\]]*)\]$")
+_OPEN = ("?", "*", "-1")
 _IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*$")
 
 
 def parse_input(text: str) -> TensorSpec:
-    """``NAME=DTYPE[D0,D1,...]``; an empty shape is a scalar. Raises UsageError."""
+    """``NAME=DTYPE[D0,D1,...]``; an empty shape is a scalar, a ``?`` (or ``None``, ``-1``) a dimension of its own. Raises UsageError."""
     example = "write NAME=DTYPE[SHAPE], for example --input 'x=float32[batch,3,224,224]'"
     match = _INPUT.match(text.strip())
     if match is None:
         raise UsageError("an --input could not be read", seen=text, next=example)
     if match["dtype"] not in DTYPES:
         raise UsageError(f"an --input has the unknown dtype {match['dtype']}", seen=text, next="use one of " + ", ".join(DTYPES))
-    shape: list[Extent] = []
+    shape: list[Extent | None] = []
     for part in (p.strip() for p in match["shape"].split(",")) if match["shape"].strip() else ():
         if part.isdecimal():
             shape.append(_size(part, text, "an --input"))
-        elif _IDENT.match(part):
+        elif part in _OPEN or _IDENT.match(part):
             shape.append(part)
         else:
             raise UsageError(f"an --input has the dimension {part!r}, neither a size nor a name", seen=text, next=example)
-    return TensorSpec(match["name"].strip(), match["dtype"], tuple(shape))
+    return dynamic_specs([(match["name"].strip(), match["dtype"], shape)])[0]
 
 
 def _size(part: str, text: str, option: str) -> int:

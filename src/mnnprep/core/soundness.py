@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, failed, passed
-from mnnprep.core.files import Arrays, file_ref, save_arrays
+from mnnprep.core.files import file_ref, save_arrays
 from mnnprep.core.messages import CaseFile, Sweep
 from mnnprep.core.net import Case, Net, Refused
+from mnnprep.core.noise import LEAST_CASES, by_output, drowned, real
 from mnnprep.core.signature import Signature
 
 VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
@@ -25,9 +27,13 @@ class Surveyed:
     signature: Signature
     cases: list[Case]
     checks: list[Check]
-    noise: dict[str, float]
     exempt: dict[str, str]
     sweep: Sweep = field(default_factory=Sweep)
+
+    @property
+    def noise(self) -> dict[str, list[float | None] | float]:
+        """The noise floors, by output and case."""
+        return by_output(self.cases)
 
     def write(self, directory: Path) -> list[CaseFile]:
         return [write_case(directory, index, case) for index, case in enumerate(self.cases)]
@@ -37,9 +43,12 @@ def tolerances(out: Surveyed) -> Tolerance:
     return Tolerance(noise=out.noise)
 
 
-def sensitive(name: str, cases: list[Case], tolerance: Tolerance) -> bool:
-    """Whether two cases of the same shapes differ clearly somewhere in this output."""
-    for a, b in itertools.combinations(cases, 2):
+def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
+    """Whether two cases of the same shapes, none that drowns in noise, differ clearly somewhere in this output."""
+    cases = [*out.cases, *more]
+    tolerance = Tolerance(noise=by_output(cases))
+    kept = [(number, case) for number, case in enumerate(cases) if not drowned(tolerance, number, case.outputs)] or list(enumerate(cases))
+    for (one, a), (other, b) in itertools.combinations(kept, 2):
         x, y = a.outputs[name], b.outputs[name]
         if a.dims != b.dims or x.shape != y.shape or not x.size:
             continue
@@ -49,14 +58,14 @@ def sensitive(name: str, cases: list[Case], tolerance: Tolerance) -> bool:
             continue
         both = np.isfinite(x) & np.isfinite(y)
         gap = np.abs(np.where(both, x, 0).astype(np.float64) - np.where(both, y, 0).astype(np.float64))
-        limit = np.maximum(tolerance.threshold(name, x), tolerance.threshold(name, y))
+        limit = np.maximum(tolerance.threshold(name, x, one), tolerance.threshold(name, y, other))
         if np.any((gap > VACUITY_FACTOR * limit) & both):
             return True
     return False
 
 
 def vacuity(out: Surveyed) -> Check:
-    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out.cases, tolerances(out))]
+    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
     if dull:
         return failed(
             "vacuity",
@@ -68,18 +77,28 @@ def vacuity(out: Surveyed) -> Check:
     return passed("vacuity", numbers=numbers)
 
 
-def drowned(out: Surveyed) -> list[Check]:
+def noise_checks(out: Surveyed) -> list[Check]:
+    """The ``noise`` check, where a case drowns in the source's own noise: failed where that is a real one, or too few are left."""
     tolerance = tolerances(out)
-    drowned = sorted({n for c in out.cases for n, a in c.outputs.items() if a.dtype.kind == "f" and tolerance.drowned(n, a) and np.any(a)})
-    if not drowned:
+    found = {number: words for number, case in enumerate(out.cases) if (words := drowned(tolerance, number, case.outputs))}
+    if not found:
         return []
+    told = [f"case {number} ({out.cases[number].origin}): {words}" for number, words in found.items()]
+    left = len(out.cases) - len(found)
+    real_ones = [number for number in found if real(out.cases[number].origin)]
+    names = dict.fromkeys(n for k in found for n, a in out.cases[k].outputs.items() if a.dtype.kind == "f" and tolerance.drowned(n, a, k))
+    numbers: dict[str, object] = {"set_aside": [t for number, t in zip(found, told, strict=True) if number not in real_ones]}
+    if not real_ones and left >= min(LEAST_CASES, len(out.cases)):
+        shown = "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
+        return [passed("noise", numbers=numbers, reason=f"set aside, since the source's own noise is too large there: {shown}")]
+    where = f"in the real inputs {', '.join(out.cases[k].origin for k in real_ones)}" if real_ones else f"in {len(found)} of {len(out.cases)} cases"
     return [
         failed(
             "noise",
-            f"the source's own noise floor in {', '.join(drowned)} is above a tenth of {tolerance.ceiling:g} of its largest value: "
-            "the net can't be told from its noise",
-            subject=", ".join(drowned),
-            numbers={n: out.noise[n] for n in drowned},
+            f"the source's own noise floor in {', '.join(names)} is above a tenth of {tolerance.ceiling:g} of its largest value {where}: "
+            "the net can't be told from its noise there; give inputs like those it was trained on with --samples or --range",
+            subject=", ".join(names),
+            numbers={"drowned": told},
         )
     ]
 
@@ -103,41 +122,6 @@ def determinism(net: Net, cases: list[Case]) -> Check:
                 subject=", ".join(moved),
             )
     return passed("determinism", numbers={"runs": 2})
-
-
-def measure_noise(net: Net, cases: list[Case], seed: int) -> dict[str, float]:
-    """The noise floor of every floating output: float32 against float64 where the framework can, else :func:`estimate_noise`."""
-    precise = net.run_precise(cases[0].inputs)
-    return estimate_noise(net, cases[0], seed) if precise is None else _gaps(cases[0], precise)
-
-
-def estimate_noise(net: Net, case: Case, seed: int) -> dict[str, float]:
-    """The largest change of every floating output under one-ulp perturbations of the floating inputs: 0.3 to 2 times what float64 shows, on the
-    60 nets of benchmarks/zoo.py that have such inputs, for one more run."""
-    return _gaps(case, _perturbed(net, case, seed) or {})
-
-
-def _gaps(case: Case, other: Arrays) -> dict[str, float]:
-    """How far each floating output of *case* is from what *other* has."""
-    noise: dict[str, float] = {}
-    for name, reference in case.outputs.items():
-        array = other.get(name)
-        if reference.dtype.kind == "f" and array is not None and array.shape == reference.shape:
-            gap = np.abs(reference.astype(np.float64) - array.astype(np.float64))
-            noise[name] = float(gap[np.isfinite(gap)].max(initial=0.0))
-    return noise
-
-
-def _perturbed(net: Net, case: Case, seed: int) -> Arrays | None:
-    rng = np.random.Generator(np.random.PCG64([seed, 1]))
-    moved = {
-        n: np.nextafter(a, np.where(rng.random(a.shape) < 0.5, -np.inf, np.inf).astype(a.dtype)).astype(a.dtype) if a.dtype.kind == "f" else a
-        for n, a in case.inputs.items()
-    }
-    try:
-        return net.run(moved)
-    except Refused:
-        return None
 
 
 def write_case(directory: Path, index: int, case: Case) -> CaseFile:

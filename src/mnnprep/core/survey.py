@@ -19,16 +19,16 @@ from mnnprep.core.constraints import discover
 from mnnprep.core.evidence import Status, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.given import compare_given
-from mnnprep.core.inputs import Range, check_range, is_mask, sizes_of, synthesize
+from mnnprep.core.inputs import Range, check_range, fitted, is_mask, sizes_of, synthesize
 from mnnprep.core.messages import Wants
 from mnnprep.core.net import Case, Net, Refused
-from mnnprep.core.samples import first_alone, read_samples, real_inputs, sample_checks
+from mnnprep.core.noise import LEAST_CASES, by_output, drowned, estimate_noise, measure_all, measure_noise, real
+from mnnprep.core.samples import ORIGIN, first_alone, read_samples, real_inputs, sample_checks
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
 from mnnprep.core.sizes import base_sizes, batch_dims, runs, sweep_sizes
-from mnnprep.core.soundness import Surveyed, determinism, drowned, estimate_noise, measure_noise, sensitive, tolerances, vacuity
+from mnnprep.core.soundness import Surveyed, determinism, noise_checks, sensitive, vacuity
 from mnnprep.errors import RefusedError, UsageError
 
-LEAST_CASES = 3
 WIDE = 16.0  # standard deviations of the inputs of one case
 MOST_DECISIVE = 6  # values tried because a branch may depend on them
 MOST_PAIRS = 6  # pairs of dimensions that are moved together
@@ -123,18 +123,19 @@ def survey(
         cases.append(wide)
     elif not dims:
         cases += _synthesized(net, specs, base, range(wants.seed + LEAST_CASES - 1, wants.seed + LEAST_CASES), ranges, enough=enough)
-    out = Surveyed(Signature(specs, (), dims), cases, [], {}, net.insensitive())
+    out = Surveyed(Signature(specs, (), dims), cases, [], net.insensitive())
     _sweep(net, specs, dims, base, ranges, wants.seed, out)
     _add_decisive(net, specs, base, ranges, wants, decisive, out)
     _turn_decisions(net, specs, base, ranges, wants, one_sided, out)
-    out.noise = measure_noise(source, out.cases, wants.seed)
-    _search_sensitivity(net, specs, base, ranges, wants, out)
+    measure_all(source, out.cases, wants.seed)
+    _replace_drowned(source, specs, wants.seed, out)
+    _search_sensitivity(source, net, specs, base, ranges, wants, out)
     out.checks += [passed("reference", numbers={"cases": len(out.cases)}), *given]
     steady = determinism(source, out.cases)
     out.checks.append(steady)
     out.checks.append(vacuity(out))
     if steady.status is Status.PASSED:
-        out.checks.extend(drowned(out))
+        out.checks.extend(noise_checks(out))
     outputs = tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs)
     out.signature = Signature(specs, outputs, dims)
     return out
@@ -180,7 +181,7 @@ def outline(net: Net, wants: Wants) -> Signature:
     base = base_sizes(net, specs, dims, ranges, samples)
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
     specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
-    out = Surveyed(Signature(specs, (), dims), _synthesized(net, specs, base, range(wants.seed, wants.seed + 1), ranges, enough=False), [], {}, {})
+    out = Surveyed(Signature(specs, (), dims), _synthesized(net, specs, base, range(wants.seed, wants.seed + 1), ranges, enough=False), [], {})
     _sweep(net, specs, dims, base, ranges, wants.seed, out)
     return Signature(specs, tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs), dims)
 
@@ -360,9 +361,11 @@ def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str
     return {one: large[-1], other: small[0]} if large and small else {}
 
 
-def _search_sensitivity(net: Net, specs: tuple[TensorSpec, ...], base: dict[str, int], ranges: dict[str, Range], wants: Wants, out: Surveyed) -> None:
+def _search_sensitivity(
+    source: Net, net: Net, specs: tuple[TensorSpec, ...], base: dict[str, int], ranges: dict[str, Range], wants: Wants, out: Surveyed
+) -> None:
     """Where the cases leave an output unmoved, look for inputs that move it, and add them."""
-    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out.cases, tolerances(out))]
+    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
     for trial, scale in enumerate(SEARCH_SCALES, start=100):
         if not dull:
             return
@@ -370,10 +373,31 @@ def _search_sensitivity(net: Net, specs: tuple[TensorSpec, ...], base: dict[str,
             case = _case(net, specs, base, wants.seed + trial, ranges, scale)
         except Refused:
             continue
-        moved = [n for n in dull if sensitive(n, [*out.cases, case], tolerances(out))]
+        moved = [n for n in dull if sensitive(n, out, [case])]
         if moved:
+            measure_all(source, [out.cases[0], case], wants.seed)
             out.cases.append(case)
             dull = [n for n in dull if n not in moved]
+
+
+def _replace_drowned(source: Net, specs: tuple[TensorSpec, ...], seed: int, out: Surveyed) -> None:
+    """Put real inputs, cut or repeated to its size, in the place of each synthesized case that drowns in the source's noise, where that helps.
+
+    A net may be quiet on what it was trained on alone: a detector sees nothing in noise, and gives little else.
+    """
+    samples = [case for case in out.cases if real(case.origin)]
+    if not samples or not out.signature.dims:
+        return
+    for number, case in enumerate(out.cases):
+        if real(case.origin) or not drowned(Tolerance(noise=out.noise), number, case.outputs):
+            continue
+        sample = samples[number % len(samples)]
+        arrays = fitted(sample.inputs, specs, case.dims, shift=number)
+        with suppress(Refused):
+            other = Case(f"{sample.origin.removeprefix(ORIGIN)} at other sizes", dict(case.dims), arrays, source.run(arrays))
+            other.noise = measure_noise(source, other, seed)
+            if not drowned(Tolerance(noise=by_output([other])), 0, other.outputs):
+                out.cases[number] = other
 
 
 def _output_spec(name: str, cases: list[Case], dims: tuple[Dim, ...]) -> TensorSpec:

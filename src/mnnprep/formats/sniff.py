@@ -11,6 +11,8 @@ import re
 import struct
 from pathlib import Path
 
+from mnnprep.core.damage import AGAIN as _AGAIN
+from mnnprep.core.damage import reading
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import foreign, torch_files
 from mnnprep.formats.caffe.versions import V0_TYPES
@@ -23,7 +25,6 @@ from mnnprep.weights.safetensors import looks_like_it, read_header
 __all__ = ["identify", "pickle_globals"]
 
 HEAD = 4096
-_AGAIN = "download or save it again, and compare its size or checksum with the original's"
 _PROTOTXT = re.compile(r"^\s*(layers?|input_shape|state)\s*\{|^\s*(input|input_dim|force_backward)\s*:", re.MULTILINE)
 _SHARED_SUFFIXES = (".pt", ".pth")  # whatever torch.save or torch.jit.save wrote
 _SUFFIX_TITLES = {suffix: row.title for row in FORMATS for suffix in row.suffixes if suffix != ".bin"} | dict.fromkeys(
@@ -39,13 +40,19 @@ def identify(path: Path) -> str:
         RefusedError: it is empty, an HTML page, a Git LFS pointer, a torch.package archive, truncated, or foreign;
             the message says what it looks like.
     """
-    if not path.exists():
-        raise UsageError("there is no such file or directory", seen=str(path), next="check the path; a factory is given as file.py:callable")
-    try:
+    require_there(path)
+    with reading(path):
         return _directory_kind(path) if path.is_dir() else _file_kind(path)
-    except OSError as error:
-        seen = f"{path}: {error.strerror or error}"
-        raise RefusedError("the source can't be read", seen=seen, next="check its permissions and the disk") from error
+
+
+def require_there(path: str | Path) -> None:
+    """Raises UsageError where nothing is at *path*, or nothing can be."""
+    try:
+        if Path(path).exists():
+            return
+    except (OSError, ValueError) as error:  # too long a name, a null byte
+        raise UsageError("this can't be a path", seen=f"{path}: {error}"[:300], next="give a model file") from error
+    raise UsageError("there is no such file or directory", seen=str(path), next="check the path; a factory is given as file.py:callable")
 
 
 def _directory_kind(path: Path) -> str:

@@ -7,6 +7,7 @@ import msgspec
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import OpsetRefused
+from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.core.signature import Signature
 from mnnprep.weights.messages import ModelShapes
 
@@ -28,8 +29,8 @@ class Skeleton(msgspec.Struct, frozen=True, kw_only=True):
 class Filling(msgspec.Struct, frozen=True, kw_only=True):
     """A graph as in :class:`Skeleton`, at the path ``skeleton``, and the checkpoint that has its weights."""
 
-    skeleton: str
-    checkpoint: str
+    skeleton: ReadPath
+    checkpoint: ReadPath
     weights: dict[str, str]
     shapes: ModelShapes
 
@@ -38,7 +39,7 @@ class AttachJob(msgspec.Struct, frozen=True, kw_only=True):
     """Write the filled model to ``directory``."""
 
     filling: Filling
-    directory: str
+    directory: WritePath
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,4 +51,4 @@ class CompareJob(msgspec.Struct, frozen=True, kw_only=True):
     """Compare the weights in ``model`` with those of the checkpoint that the graph uses."""
 
     filling: Filling
-    model: str
+    model: ReadPath

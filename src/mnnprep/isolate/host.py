@@ -7,6 +7,7 @@ names exist with the sizes and hashes it gave.  What a tool prints decides nothi
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,21 +18,26 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import psutil
 
+from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.errors import InternalError, MnnprepError, from_dict
 from mnnprep.isolate.launch import launch
-from mnnprep.isolate.server import READY, resolve
+from mnnprep.isolate.reach import confinement_of
+from mnnprep.isolate.server import READY, decode, encode, resolve
 
 T = TypeVar("T")
 
 _LAST_LINES = 12
+SYSTEM = "system"  # the fate of a step, and the kind of an error, that a full disk and the like end
+UNABLE_FATES = ("time", "memory", SYSTEM)
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ)
 WATCH_SECONDS = 0.05
 HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here; what goes into a bundle is, as the bundle is completed
 
@@ -39,16 +45,25 @@ HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here
 class StepFailed(Exception):
     """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
 
-    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash``, ``time``, ``memory``
-    and ``reply`` (it exited with 0 but its reply or its files don't hold).
+    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was one), ``time``, ``memory``,
+    ``system`` (the machine lacks something) and ``reply`` (it exited with 0 but its reply or its files don't hold).
     """
 
-    def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None) -> None:
+    def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None, signal: int = 0) -> None:
         super().__init__(reason)
         self.fate = fate
         self.reason = reason
         self.log = log
         self.error = error
+        self.signal = signal
+
+    @property
+    def unable(self) -> bool:
+        """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was asked of.
+
+        A process kills itself by no SIGKILL: the system does when memory runs out.
+        """
+        return self.fate in UNABLE_FATES or self.signal in FROM_OUTSIDE or (self.error is not None and self.error.kind == SYSTEM)
 
 
 @dataclass(frozen=True)
@@ -75,15 +90,20 @@ class Host:
     """A worker process with *preload* imported, forking a child for every job.
 
     Use as a context manager; leaving it ends every child.  ``scratch`` is where jobs get their
-    directories; ``environment`` adds variables to the worker's.
+    directories; ``environment`` adds variables to the worker's; ``reads`` are paths that every job may read.  A job is confined to
+    what it says (`isolate.reach`).
     """
 
-    def __init__(self, preload: Sequence[str] = (), *, scratch: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, preload: Sequence[str] = (), *, scratch: Path, environment: Mapping[str, str] | None = None, reads: Sequence[str] = ()
+    ) -> None:
         self._scratch = scratch
+        self._reads = reads
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         self.ready: Future[None] = Future()  # done when the worker has imported, or is gone
-        self._process = launch(preload, environment or {})
+        self._worker = 0  # its pid, once it is ready
+        self._process = launch(preload, environment or {})  # its guardian
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -97,16 +117,17 @@ class Host:
         """Have the worker end where nothing runs in it, without waiting for that: freeing a framework's memory takes the system a while."""
         with self._lock:
             if not self._pending:
-                self._process.kill()
+                self._process.terminate()
 
     def close(self) -> None:
-        """End the worker and every child of it."""
+        """End the worker and everything that it started."""
         assert self._process.stdin is not None
-        self.dismiss()
-        try:
+        self._process.terminate()
+        with contextlib.suppress(OSError):
             self._process.stdin.close()
+        try:
             self._process.wait(timeout=5)
-        except (OSError, subprocess.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._reader.join(timeout=5)
@@ -118,10 +139,19 @@ class Host:
         step runs in the worker itself, before any job submitted later: what it loads is there in their
         processes.  A crash then ends this host.
         """
-        directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
-        (directory / "job.json").write_bytes(msgspec.json.encode(job))
+        try:
+            directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
+            (directory / "job.json").write_bytes(encode(job))
+        except OSError as error:  # told as a failure of the step: who submits may be a thread that nobody waits for
+            refused: Future[Reply[T]] = Future()
+            refused.set_exception(_failure_of(error, self._scratch) or error)
+            return refused
         pending = _Pending(step, directory, reply, timeout, memory)
-        line = {"id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here}
+        confinement = confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here)
+        line = {
+            "id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here,
+            "confinement": confinement and asdict(confinement),
+        }  # fmt: skip
         gone = False
         with self._lock:
             self._pending[directory.name] = pending
@@ -143,8 +173,8 @@ class Host:
         started = time.monotonic()
         while self._process.poll() is None:
             limit = ""
-            with contextlib.suppress(psutil.Error):
-                if pending.memory and psutil.Process(self._process.pid).memory_info().rss > pending.memory:
+            with contextlib.suppress(psutil.Error, OSError):
+                if pending.memory and psutil.Process(self._worker).memory_info().rss > pending.memory:
                     limit = "memory"
             if time.monotonic() - started > pending.timeout:
                 limit = "time"
@@ -153,7 +183,7 @@ class Host:
                     return
                 if limit:
                     pending.limit = limit
-                    self._process.kill()
+                    self._process.terminate()
                     return
             time.sleep(WATCH_SECONDS)
 
@@ -165,7 +195,8 @@ class Host:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             fate = json.loads(line)
-            if fate == READY:
+            if READY in fate:
+                self._worker = fate[READY]
                 self.ready.set_result(None)
                 continue
             with self._lock:
@@ -211,8 +242,11 @@ class InProcess:
         try:
             value = resolve(step)(job)
         except MnnprepError as error:
-            future.set_exception(StepFailed("error", error.what, error=error))
+            future.set_exception(_failure_of(error, self._scratch) or StepFailed("error", error.what, error=error))
         except Exception as error:  # as in a worker: the pipeline says what it means
+            if (failure := _failure_of(error, self._scratch)) is not None:
+                future.set_exception(failure)
+                return future
             internal_error = InternalError(f"{type(error).__name__}: {error}", seen=step)
             future.set_exception(StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error))
         else:
@@ -236,7 +270,8 @@ def _settle(pending: _Pending, fate: dict[str, Any]) -> None:
     except StepFailed as error:
         pending.future.set_exception(error)
     except Exception as error:
-        pending.future.set_exception(StepFailed("reply", f"its reply could not be read: {error}"))
+        unread = StepFailed("reply", f"its reply could not be read: {error}")
+        pending.future.set_exception(_failure_of(error, pending.directory.parent) or unread)
     finally:
         _tidy(pending.directory)
 
@@ -246,18 +281,24 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
     log = _tail(pending.directory / "log.txt")
     doing_path = pending.directory / "doing.txt"
     doing = f" while {doing_path.read_text()}" if doing_path.exists() else ""
+    if fate.get("error"):
+        error = from_dict(fate["error"])
+        raise StepFailed("error", error.what, log=log, error=error)
     if fate["limit"] == "time":
         raise StepFailed("time", f"took longer than {pending.timeout:g} s{doing}", log=log)
     if fate["limit"] == "memory":
         raise StepFailed("memory", f"used more than {pending.memory / 2**20:.0f} MiB{doing}", log=log)
+    if (fate["signal"] or fate["exit"]) and (number := _behind(fate["signal"], log, pending.directory.parent)):
+        error = fault(number, str(pending.directory.parent))
+        raise StepFailed("error", error.what, log=log, error=error)
     if fate["signal"]:
-        raise StepFailed("crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log)
+        raise StepFailed("crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log, signal=fate["signal"])
     if fate["exit"]:
         raise StepFailed("crash", f"ended with exit status {fate['exit']}{doing}", log=log)
     reply_path = pending.directory / "reply.json"
     if not reply_path.exists():
         raise StepFailed("reply", f"ended without a reply{doing}", log=log)
-    reply = msgspec.json.decode(reply_path.read_bytes())
+    reply = decode(reply_path.read_bytes(), Any)
     if "error" in reply:
         error = from_dict(reply["error"])
         log = reply.get("traceback", log)
@@ -265,6 +306,19 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
     for ref in msgspec.convert(reply["files"], list[FileRef]):
         _verify(ref)
     return Reply(msgspec.convert(reply["value"], pending.type, str_keys=True), fate["seconds"], fate["peak"])
+
+
+def _behind(number: int, log: str, scratch: Path) -> int:
+    """The errno of the fault of the system that a crash came from, by the signal *number* and the last lines; 0 where there is none to see."""
+    if number == signal.SIGXFSZ:
+        return errno.EFBIG
+    return quoted(log) or exhausted(scratch)
+
+
+def _failure_of(error: BaseException, scratch: Path) -> StepFailed | None:
+    """The failure that a fault of the system makes of a step; None where *error* is something else."""
+    found = fault_in(error, str(scratch))
+    return StepFailed("error", found.what, error=found) if found is not None else None
 
 
 def _verify(ref: FileRef) -> None:

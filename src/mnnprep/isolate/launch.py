@@ -17,7 +17,10 @@ import mnnprep
 
 # The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHON* variable but ours
 # (which is why it is not isolated mode: that would not see those of WORKER_ENVIRONMENT either).
-_BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); from mnnprep.isolate.server import main; main(sys.argv[2:])"
+_BOOT = (
+    "import sys; root, parent, *preload = sys.argv[1:]; root in sys.path or sys.path.insert(0, root); "
+    "from mnnprep.isolate.guardian import guard; guard(int(parent)); from mnnprep.isolate.server import main; main(preload)"
+)
 
 # One thread everywhere: the same bytes on any number of cores; and nobody calls home.
 WORKER_ENVIRONMENT = {
@@ -55,7 +58,10 @@ def ahead(preload: Sequence[str]) -> None:
 
 
 def launch(preload: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A worker that imports *preload*; ``environment`` adds variables to its own. Its end of the protocol: :mod:`mnnprep.isolate.server`."""
+    """A worker that imports *preload*, under its guardian, which ends all of it on SIGTERM; ``environment`` adds variables to its own.
+
+    Its end of the protocol: :mod:`mnnprep.isolate.server`.  The process returned is the guardian: :mod:`mnnprep.isolate.guardian`.
+    """
     variables = _variables(environment)
     if tuple(preload) in _ahead and _ahead[tuple(preload)][0] == variables:
         return _ahead.pop(tuple(preload))[1]
@@ -63,13 +69,16 @@ def launch(preload: Sequence[str], environment: Mapping[str, str]) -> subprocess
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | WORKER_ENVIRONMENT | dict(environment)
+    own = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    if "KERAS_HOME" not in own and not os.path.exists(os.path.expanduser("~/.keras")):
+        own["KERAS_HOME"] = "/dev/null/keras"  # Keras makes a directory of its own at home when it is imported; here it can't
+    return own | WORKER_ENVIRONMENT | dict(environment)
 
 
 def _start(preload: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
     root = str(Path(mnnprep.__file__).parent.parent)
     return subprocess.Popen(
-        [sys.executable, "-P", *(["-s"] if sys.flags.no_user_site else []), "-c", _BOOT, root, *preload],
+        [sys.executable, "-P", *(["-s"] if sys.flags.no_user_site else []), "-c", _BOOT, root, str(os.getpid()), *preload],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables,
     )  # fmt: skip
 
@@ -78,6 +87,6 @@ def _start(preload: Sequence[str], variables: dict[str, str]) -> subprocess.Pope
 def _end() -> None:
     """End what was started ahead for nothing."""
     for _, process in _ahead.values():
-        process.kill()
+        process.terminate()
         process.wait()
     _ahead.clear()

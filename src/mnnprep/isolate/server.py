@@ -3,19 +3,18 @@
 It is started by :class:`mnnprep.isolate.host.Host` and speaks JSON lines: jobs on stdin, the fate
 of each on stdout.  A child has its own directory, its own log at file-descriptor level, a
 time and a memory limit; it writes ``reply.json`` and leaves by ``os._exit``, so that no destructor
-of a native library can spoil a finished step.  Whatever a child does, the server stays clean.
+of a native library can spoil a finished step.  Whatever a child does, the server stays clean; where the
+system lets a child do nothing, not even write its reply, the job's fate on stdout says so.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import importlib
 import json
 import os
-import resource
 import select
 import signal
 import sys
@@ -28,14 +27,16 @@ from typing import Any, NoReturn
 import msgspec
 import psutil
 
+from mnnprep.core.faults import cut_short, exhausted, fault, fault_in
 from mnnprep.core.files import FileRef
-from mnnprep.errors import InternalError, MnnprepError, RefusedError
+from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
+from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
+from mnnprep.isolate.guardian import die_with_parent
 
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
 GARBAGE_THRESHOLD = 100_000  # allocations between collections: importing a framework allocates much that stays
-READY = {"ready": True}  # the first line of the protocol: everything is imported
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+READY = "ready"  # the key of the first line of the protocol, once everything is imported: the worker's pid
 
 _doing_path: Path | None = None
 
@@ -52,13 +53,12 @@ def main(preload: list[str]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     gc.set_threshold(GARBAGE_THRESHOLD)
     for module in preload:
-        with contextlib.suppress(ImportError):  # the step that needs it says so, with the extra to install
+        with contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
-    os.write(protocol, json.dumps(READY).encode() + b"\n")
+    supported(), installation()  # found once, for all children
+    os.write(protocol, json.dumps({READY: os.getpid()}).encode() + b"\n")
     woken = _wake_when_a_child_ends()
     children: dict[int, dict[str, Any]] = {}
     pending = b""
@@ -76,10 +76,15 @@ def main(preload: list[str]) -> None:
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:
                 job = json.loads(line)
-                if job["here"]:
-                    os.write(protocol, json.dumps(_run_here(job)).encode() + b"\n")
-                else:
-                    children[_fork(job, (jobs, protocol, *woken))] = job | {"started": time.monotonic(), "peak": 0, "limit": ""}
+                try:
+                    if job["here"]:
+                        os.write(protocol, json.dumps(_run_here(job)).encode() + b"\n")
+                    else:
+                        words = _last_words()
+                        child = _fork(job, (jobs, protocol, *woken), words)
+                        children[child] = job | {"started": time.monotonic(), "peak": 0, "limit": "", "words": words}
+                except (OSError, MemoryError) as error:  # no process, no descriptor, no room for the log or the reply
+                    os.write(protocol, json.dumps(_undone(job, error)).encode() + b"\n")
         for pid in list(children):
             fate = _poll(pid, children[pid])
             if fate is not None:
@@ -108,11 +113,25 @@ def _run_here(job: dict[str, Any]) -> dict[str, Any]:
     return {"id": job["id"], "exit": 0, "signal": 0, "limit": "", "seconds": time.monotonic() - started, "peak": psutil.Process().memory_info().rss}
 
 
+def _undone(job: dict[str, Any], error: Exception) -> dict[str, Any]:
+    """The fate of a job that the system did not let this process do."""
+    return {"id": job["id"], "exit": 1, "signal": 0, "limit": "", "seconds": 0.0, "peak": 0, "error": _told(error, job["directory"])}
+
+
+def _told(error: BaseException, place: str) -> dict[str, str | int]:
+    return (fault_in(error, place) or InternalError(f"{type(error).__name__}: {error}", seen=place)).to_dict()
+
+
+def _last_words() -> int:
+    """A file in memory in which a child says what it can't say on the disk."""
+    return os.memfd_create("last-words")
+
+
 def _enter(job: dict[str, Any]) -> None:
-    """Make a job's directory this process's own, and its log the place of all output."""
+    """Make a job's directory this process's own, and its log the place of all output; confine the process to what the job says."""
     global _doing_path
     directory = Path(job["directory"])
-    os.environ["TMPDIR"] = tempfile.tempdir = str(directory.parent)  # the run's scratch
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
     os.chdir(directory)
     log = os.open(directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
@@ -122,6 +141,8 @@ def _enter(job: dict[str, Any]) -> None:
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     faulthandler.enable(2)
     _doing_path = directory / "doing.txt"
+    if job["confinement"]:
+        confine(Confinement.of(job["confinement"]))
 
 
 def _poll(pid: int, job: dict[str, Any]) -> dict[str, Any] | None:
@@ -131,11 +152,14 @@ def _poll(pid: int, job: dict[str, Any]) -> dict[str, Any] | None:
     if done:
         _kill(pid)  # whatever it left running in its group
         code = os.waitstatus_to_exitcode(status)
+        said = os.pread(job["words"], 1 << 16, 0)
+        os.close(job["words"])
         return {
+            "error": json.loads(said) if said else None,
             "id": job["id"], "exit": max(code, 0), "signal": max(-code, 0), "limit": job["limit"],
             "seconds": seconds, "peak": max(job["peak"], usage.ru_maxrss * 1024),
         }  # fmt: skip
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, OSError):
         job["peak"] = max(job["peak"], psutil.Process(pid).memory_info().rss)
     if not job["limit"]:
         if seconds > job["timeout"]:
@@ -153,30 +177,36 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _fork(job: dict[str, Any], own: tuple[int, ...]) -> int:
+def _fork(job: dict[str, Any], own: tuple[int, ...], words: int) -> int:
     gc.freeze()  # what is there stays: no collection in the child touches, and so copies, its pages
-    pid = os.fork()
+    worker = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(words)
+        raise
     if pid:
         return pid
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for descriptor in own:  # whatever a step starts and leaves, the parent still sees the worker end
         os.close(descriptor)
-    _child(job)
+    _child(job, worker, words)
 
 
-def _child(job: dict[str, Any]) -> NoReturn:
-    """Run one step in this (forked) process and leave."""
+def _child(job: dict[str, Any], worker: int, words: int) -> NoReturn:
+    """Run one step in this process, forked from *worker*, and leave; *words* takes what can't be written elsewhere."""
     code = 1
     try:
         os.setpgid(0, 0)
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent(worker)
         _enter(job)
         reply = run_step(job["step"], (Path(job["directory"]) / "job.json").read_bytes())
         (Path(job["directory"]) / "reply.json").write_bytes(reply)
         code = 0
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError | MemoryError):
+            os.write(words, json.dumps(_told(error, job["directory"])).encode())
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
@@ -189,16 +219,52 @@ def run_step(step: str, job: bytes) -> bytes:
     """Call the step ``package.module:function`` and encode its reply, or the error it raised."""
     try:
         function = resolve(step)
-        value = function(msgspec.json.decode(job, type=job_type(function)))
-        reply: dict[str, Any] = {"value": value, "files": list(_files(value))}
+        value = function(decode(job, job_type(function)))
+        files = list(_files(value))
+        _require_whole(files)
+        reply: dict[str, Any] = {"value": value, "files": files}
     except MnnprepError as error:
-        reply = {"error": error.to_dict()}
-    except MemoryError:
-        reply = {"error": RefusedError("the step ran out of memory", next="use a machine with more memory").to_dict()}
+        reply = {"error": (explained(error) or _system_fault(error) or error).to_dict()}
     except Exception as error:
         traceback.print_exc()
-        reply = {"error": InternalError(f"{type(error).__name__}: {error}", seen=step).to_dict(), "traceback": traceback.format_exc()}
-    return msgspec.json.encode(reply)
+        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {error}", seen=step)
+        reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
+    return encode(reply)
+
+
+def encode(value: Any) -> bytes:
+    """A message across the boundary, as JSON; a path or a name with halves of surrogate pairs, which UTF-8 does not have, by escapes."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+def decode(data: bytes, type: Any) -> Any:
+    """The message that :func:`encode` wrote. Raises msgspec.ValidationError where it is not of *type*."""
+    try:
+        return msgspec.json.decode(data, type=type)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(data), type, str_keys=True)
+
+
+def _system_fault(error: Exception) -> SystemFault | None:
+    """The fault of the system behind *error*, which may not say so: a library that got no file sees a damaged one."""
+    here = tempfile.gettempdir()
+    if (found := fault_in(error, here)) is not None or isinstance(error, UsageError):
+        return found
+    number = exhausted(here)
+    return fault(number, here) if number else None
+
+
+def _require_whole(files: list[FileRef]) -> None:
+    """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look whether it could write."""
+    scratch = Path(tempfile.gettempdir())
+    for file in files:
+        if Path(file.path).is_relative_to(scratch) and os.path.isfile(file.path) and (number := cut_short(file.path)):
+            raise fault(number, file.path)
 
 
 def resolve(step: str) -> Any:

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.core.files import FileRef, file_ref
+from mnnprep.core.reach import ProgramPath, ReadPath, WritePath
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.isolate.server import doing
 from mnnprep.mnn.boundary import read_boundary
@@ -32,6 +33,7 @@ FRONTENDS = ("ONNX", "TORCH", "TF", "TFLITE", "CAFFE", "MNN")
 BIZ_CODE = "mnnprep"  # written into the file
 OUTPUT_NAME = "model.mnn"
 WEIGHTS_SUFFIX = ".weight"
+ROOM = 1 << 16  # bytes that must still fit on the disk
 
 SUCCESS_LINE = "Converted Success!"
 NO_FRONTEND_LINE = "Framework Input ERROR or Not Support This Model Type Now!"
@@ -52,12 +54,12 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     have the weights of convolutions and matrix products kept so; ``static`` resolves the shapes for the sizes that the model has.
     """
 
-    model: str
+    model: ReadPath
     frontend: str
     uuid_seed: str
-    directory: str
-    converter: str = ""
-    extra_model: str = ""
+    directory: WritePath
+    converter: ProgramPath = ""
+    extra_model: ReadPath = ""
     timeout: float = 600.0
     fp16: bool = False
     weight_bits: int = 0
@@ -72,7 +74,8 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     with other weights, printing only "Can't open file".
     ``version`` is that of the converter, as the file has it; ``refused_ops`` are the operators it
     named as unsupported; ``frontend_missing`` says that the converter was built without the frontend
-    asked for; ``log`` holds the last lines it printed, without times and places.
+    asked for; ``unable`` that the time or the disk ended, which says nothing of the model; ``log`` holds the
+    last lines it printed, without times and places.
     """
 
     ok: bool
@@ -84,6 +87,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     refused_ops: list[str] = msgspec.field(default_factory=list)
     frontend_missing: bool = False
+    unable: bool = False
     log: str = ""
 
 
@@ -104,7 +108,7 @@ def convert(job: ConvertJob) -> Converted:
     parameters.write_bytes(fixed_id_parameters(job.uuid_seed))
     argv = _arguments(job, output, parameters)
     with contextlib.chdir(directory), captured() as printed:
-        fate = _run_executable(job.converter, argv, job.timeout) if job.converter else _run_package(argv)
+        fate, late = _run_executable(job.converter, argv, job.timeout) if job.converter else (_run_package(argv), False)
     _remove(parameters)
     log = without_place_and_time(printed.text, directory, os.path.dirname(os.path.abspath(job.model)))
     reason = fate or judge(log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter)
@@ -117,8 +121,28 @@ def convert(job: ConvertJob) -> Converted:
                 inputs=info.inputs, outputs=info.outputs, version=info.version, log=last_lines(log),
             )  # fmt: skip
         reason = "the converter wrote a file that MNN can't open"
+    lacking = no_room(directory)
     _remove(output, weights)
-    return Converted(ok=False, reason=reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log), log=last_lines(log))
+    return Converted(
+        ok=False, reason=lacking or reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log),
+        unable=late or bool(lacking), log=last_lines(log),
+    )  # fmt: skip
+
+
+def no_room(directory: Path) -> str:
+    """Why nothing more can be written to *directory*; empty where it can. A converter tells nobody that the disk was full."""
+    probe = directory / "room"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return f"there is no room for the converted model: {error.strerror}"
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return ""
 
 
 def _said(path: str) -> MnnInfo:
@@ -186,8 +210,8 @@ def _run_package(argv: list[str]) -> str:
     return ""
 
 
-def _run_executable(converter: str, argv: list[str], timeout: float) -> str:
-    """Run *converter*; what speaks against it, or empty.
+def _run_executable(converter: str, argv: list[str], timeout: float) -> tuple[str, bool]:
+    """Run *converter*; what speaks against it, or empty, and whether that is the time alone.
 
     It stays in the worker's process group, which ends with the worker: whatever it started goes with it.
     """
@@ -195,11 +219,11 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> str:
     try:
         done = subprocess.run([program, *argv], stdin=subprocess.DEVNULL, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
-        return f"the converter took longer than {timeout:g} s"
+        return f"the converter took longer than {timeout:g} s", True
     except OSError as error:
         raise UsageError(
             "the converter could not be started", seen=f"{converter}: {error.strerror}", next="give the path of a MNNConvert executable"
         ) from error
     if done.returncode < 0:
-        return f"the converter crashed with {signal.Signals(-done.returncode).name}"
-    return f"the converter ended with exit status {done.returncode}" if done.returncode else ""
+        return f"the converter crashed with {signal.Signals(-done.returncode).name}", False
+    return f"the converter ended with exit status {done.returncode}" if done.returncode else "", False

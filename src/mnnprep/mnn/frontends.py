@@ -9,6 +9,7 @@ import subprocess
 import msgspec
 
 from mnnprep import deps
+from mnnprep.core.reach import ProgramPath
 from mnnprep.isolate.server import doing
 from mnnprep.mnn import convert
 from mnnprep.mnn.capture import captured
@@ -19,7 +20,7 @@ OPERATOR_LINE = re.compile(r"\w+$")
 class FrontendsJob(msgspec.Struct, frozen=True, kw_only=True):
     """``converter`` is the path of an executable that takes MNNConvert's options; empty stands for the MNN package's."""
 
-    converter: str = ""
+    converter: ProgramPath = ""
     timeout: float = 60.0
 
 
@@ -57,7 +58,7 @@ class OperatorsJob(msgspec.Struct, frozen=True, kw_only=True):
     """Name the operators that ``converter`` (as in :class:`FrontendsJob`) has registered for ``frontend``."""
 
     frontend: str
-    converter: str = ""
+    converter: ProgramPath = ""
 
 
 class Operators(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,8 @@
 
     python replay.py            needs numpy and MNN, nothing else
 
-It ends with 0 where MNN gives what is expected, with 1 where it does not; where MNN crashes, so does this.
+It exits with 0 if MNN gives the expected outputs, with 1 if it does not; if MNN crashes, so does this. Its own lines
+begin with "replay:"; the others are MNN's, and may come before or after them.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ def main() -> int:
         _tools.mnnconvert(["MNNConvert", "-f", "ONNX", "--modelFile", str(HERE / "model.onnx"), "--MNNModel", model, "--bizCode", "replay", *options])
         sys.stdout.flush()
         if not os.path.exists(model):
-            print("the converter wrote no file")
+            print("replay: the converter wrote no file")
             return 1
         manager = nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": 1},))
         module = nn.load_module_from_file(model, list(inputs), list(expected), runtime_manager=manager)
         results = module.forward([variable(expr, array) for array in inputs.values()])
         if len(results) != len(expected):
-            print(f"MNN gave {len(results)} outputs where {len(expected)} are expected")
+            print(f"replay: MNN gave {len(results)} outputs where {len(expected)} are expected")
             return 1
         return max(
             [shown(name, reference, dense(expr, result)) for (name, reference), result in zip(expected.items(), results, strict=False)], default=1
@@ -61,17 +62,17 @@ def dense(expr: object, made: object) -> np.ndarray:
 def shown(name: str, reference: np.ndarray, actual: np.ndarray) -> int:
     """Print how far one output is off; 1 where it is beyond 1e-4 of the largest plus 1e-3 of each element."""
     if reference.size != actual.size:
-        print(f"{name}: shape {list(actual.shape)} where {list(reference.shape)} is expected")
+        print(f"replay: {name}: shape {list(actual.shape)} where {list(reference.shape)} is expected")
         return 1
     if reference.shape != actual.shape:
-        print(f"{name}: shape {list(actual.shape)} where {list(reference.shape)} is expected")
+        print(f"replay: {name}: shape {list(actual.shape)} where {list(reference.shape)} is expected")
     a, b = reference.astype(np.float64).reshape(-1), actual.astype(np.float64).reshape(-1)
     both = np.isfinite(a) & np.isfinite(b)
     error = np.abs(a[both] - b[both])
     peak = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
     allowed = (1e-4 * peak + 1e-3 * np.abs(a[both])) if reference.dtype.kind == "f" else 0.0
     wrong = int(np.count_nonzero(error > allowed)) + int(np.count_nonzero(np.isfinite(a) != np.isfinite(b)))
-    print(f"{name}: {wrong} of {a.size} elements are wrong; max abs error {float(error.max(initial=0.0)):.6g}, largest expected {peak:.6g}")
+    print(f"replay: {name}: {wrong} of {a.size} elements are wrong; max abs error {float(error.max(initial=0.0)):.6g}, largest expected {peak:.6g}")
     return int(wrong > 0 or reference.shape != actual.shape)
 
 

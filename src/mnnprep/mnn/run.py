@@ -24,6 +24,7 @@ from mnnprep import deps
 from mnnprep.core.compare import Array, Tolerance, compare_outputs
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran
+from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.isolate.server import doing
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.session import Session, SessionFailed
@@ -52,12 +53,12 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     where numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and that counts if it keeps it.
     """
 
-    model: str
+    model: ReadPath
     cases: list[CaseFile]
     input_names: dict[str, str]
     output_names: dict[str, str]
     layouts: dict[str, str]
-    directory: str
+    directory: WritePath
     fresh: bool = False
     hints: dict[str, int] = msgspec.field(default_factory=dict)
     session: bool = False

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
-from mnnprep.core.messages import CoverageJob, OwnWeightsJob, Ran, RunJob, Source, Survey, WeightsJob
+from mnnprep.core.messages import CoverageJob, OwnWeightsJob, Ran, RunJob, Source, Survey, Wants, WeightsJob
 from mnnprep.core.metrics import Metric
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
 from mnnprep.formats.onnx.net import NO_KERNEL
@@ -21,7 +21,8 @@ from mnnprep.mnn.torch_frontend import registered_check
 from mnnprep.pipeline.making import Maker
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.mnn_side import MnnSide
-from mnnprep.pipeline.tried import Tried, describe, least_sqnr, why_not
+from mnnprep.pipeline.noise import learn_noise
+from mnnprep.pipeline.tried import Tried, asked, describe, least_sqnr, why_not
 from mnnprep.proof.judge import compared, dimension_checks, repeated
 
 COVERAGE = "mnnprep.formats.onnx.coverage:coverage"
@@ -33,7 +34,7 @@ class Judge:
 
     def __init__(
         self, survey: Survey, source: Source, maker: Maker, *, plan: Plan, private: list[str],
-        metrics: tuple[Metric, ...] = (),
+        wants: Wants, metrics: tuple[Metric, ...] = (),
     ) -> None:  # fmt: skip
         self.workers = maker.workers
         self.survey = survey
@@ -42,7 +43,13 @@ class Judge:
         self.plan = plan
         self.private = private
         self.metrics = metrics
-        self.mnn = MnnSide(survey, maker)
+        self.wants = wants
+        self.mnn = MnnSide(survey, maker, self._learn)
+
+    def _learn(self, check: Check) -> bool:
+        """Measure the noise of the cases that a failed *check* found wrong; whether there is something new to judge them by."""
+        failed_ = check.status is Status.FAILED
+        return failed_ and learn_noise(self.workers, self.plan, self.source, self.wants, self.survey, check)
 
     def judge(self, tried: Tried) -> Tried:
         """Run, convert and compare what was made, if anything was."""
@@ -123,7 +130,8 @@ class Judge:
             own = OwnWeightsJob(model=model, format=kind.name, source=self.source, cases=self.survey.cases)
             return self.workers.submit(self.plan.preload, self.plan.weights, own, Check)
         source = self.survey.weights.path if self.survey.weights else ""
-        job = WeightsJob(model=model, source=source, source_model=self.source.path if self.plan.weights_in_file else "")
+        source_model = self.source.path if self.plan.weights_in_file else ""
+        job = WeightsJob(model=model, source=source, source_model=source_model, beside=self.source.beside)
         return self.workers.submit(kind.preload, kind.weights, job, Check)
 
     def _repairs_check(self, tried: Tried, before: Future[Reply[Ran]], after: Future[Reply[Ran]]) -> Check:
@@ -135,14 +143,15 @@ class Judge:
                 check, before.result().value, after.result().value, tried.tolerance, between="the artifact before and after the repair, in runs"
             )
         except StepFailed as failure:
-            return failed("repairs", f"the artifact before or after the repair does not run: {describe(failure)}", numbers={"rules": rules})
+            reason = f"the artifact before or after the repair does not run: {describe(failure)}"
+            return asked(failure)("repairs", reason, numbers={"rules": rules})
 
     def _artifact_checks(self, tried: Tried, running: Future[Reply[Ran]], runtime: str) -> tuple[Check | None, list[Check]]:
         """The comparison of the artifact, None where it does not run; and all that its run says."""
         try:
             ran = running.result().value
         except StepFailed as failure:
-            unable = failure.fate == "memory" or (failure.error is not None and failure.error.what == NO_KERNEL)
+            unable = failure.unable or (failure.error is not None and failure.error.what == NO_KERNEL)
             verb, ask = ("can't be run", not_run) if unable else ("does not run", failed)
             return None, [
                 ask("self_contained", f"the artifact {verb} on its own in {runtime}: {describe(failure)}"),
@@ -150,6 +159,8 @@ class Judge:
             ]
         tried.artifact_ran = ran
         check = compared(self.survey, "artifact_compare", ran, {}, tried.tolerance)
+        if self._learn(check):
+            check = compared(self.survey, "artifact_compare", ran, {}, tried.tolerance)
         return check, [passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}), check]
 
     def _coverage(self, model: str) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.core.compare import LARGEST, Tolerance
 from mnnprep.core.files import FileRef, load_arrays, sha256
@@ -29,6 +31,7 @@ from mnnprep.pipeline.bisecting.search import Search, failing_as, wrong_outputs
 from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.deviation import deviation
+from mnnprep.proof.judge import set_aside
 
 Tell = Callable[[str], None]
 SHARE_FOR_VALUES = 0.4  # of what a plain run takes: MNN's values and their copies, so that a run with them takes less than twice as much
@@ -99,7 +102,10 @@ def bisect(
     if case is not None and not 0 <= case < len(manifest.cases):
         raise UsageError("the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}")
     _require_onnx(manifest)
-    with Workers(limits or Limits()) as workers:
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(writer.claim(output))
+        workers = stack.enter_context(Workers(limits or Limits(), reads=[str(bundle.resolve())]))
         for preload in (ONNX_PRELOAD, worker.CONVERT_PRELOAD, worker.PRELOAD):
             workers.warm(preload)
         return _Bisector(workers, bundle, manifest, case, mnnconvert, tell).run(output)
@@ -141,6 +147,9 @@ class _Bisector:
             for i, c in records
             if case in (None, i)
         ]
+        aside = set_aside(self.cases, self.tolerance)
+        if case is None and len(aside) < len(self.cases):
+            self.cases = [c for c in self.cases if c.index not in aside]
         self.plain_peak = 0
 
     def _intact(self, name: str) -> Path:
@@ -195,7 +204,7 @@ class _Bisector:
             return True
         outputs = subject.outline.outputs
         reference = self.lab.reference(self.model, outputs, subject.case)
-        return any(off.excess > 1 for off in self.lab.compare(reference, actual, outputs, outputs).values())
+        return any(off.excess > 1 for off in self.lab.compare(reference, actual, outputs, outputs, subject.case.index).values())
 
     def _piece(self, outline: Outline) -> Piece | Failure:
         """The bundle's own converted model; one made now where it has none."""
@@ -221,7 +230,7 @@ class _Bisector:
         for case in self.cases:
             ours = load_arrays(references[case.index])
             stored = case_outputs(case.file.path)
-            offs = [deviation(stored[n], a, tolerance, n) for n, a in ours.items() if n in stored]
+            offs = [deviation(stored[n], a, tolerance, n, case.index) for n, a in ours.items() if n in stored]
             if any(off.excess > 1 or off.reshaped for off in offs):
                 differing.append(case.index)
         return differing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from mnnprep.formats.plans import Plan, plan_of
 from mnnprep.formats.table import FACTORIES
 from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.metrics import metric_checks
+from mnnprep.pipeline.noise import learn_noise
 from mnnprep.pipeline.prepare import refusal
 from mnnprep.pipeline.resolve import resolve
 from mnnprep.pipeline.tried import describe
@@ -71,7 +73,8 @@ def compare(
         survey = _survey(workers, plans[0], sources[0], wants)
         tell("running the second model on the same cases")
         replayed = _replay(workers, plans[1], sources[1], wants, survey)
-        return _judge(workers, survey, replayed, (sources[0].kind, sources[1].kind), metrics)
+        learn = partial(learn_noise, workers, plans[0], sources[0], wants, survey)
+        return _judge(workers, survey, replayed, (sources[0].kind, sources[1].kind), metrics, learn)
 
 
 def _source(text: str, trust: bool, signature: str, outputs: tuple[str, ...]) -> Source:
@@ -104,7 +107,9 @@ def _replay(workers: Workers, plan: Plan, source: Source, wants: Wants, survey: 
         raise RefusedError(f"the second model {describe(failure)}", seen=failure.log[-500:], next="run it on its own first") from failure
 
 
-def _judge(workers: Workers, survey: Survey, replayed: Replayed, kinds: tuple[str, str], metrics: tuple[Metric, ...]) -> Comparison:
+def _judge(
+    workers: Workers, survey: Survey, replayed: Replayed, kinds: tuple[str, str], metrics: tuple[Metric, ...], learn: Callable[[Check], bool]
+) -> Comparison:
     tolerance = Tolerance(noise=survey.noise)
     case = next((c for c in survey.cases if str(c.index) in replayed.ran.outputs), None)
     names: dict[str, str] = {}
@@ -113,6 +118,8 @@ def _judge(workers: Workers, survey: Survey, replayed: Replayed, kinds: tuple[st
         names, matched = match_outputs(case_outputs(case.file.path), load_arrays(replayed.ran.outputs[str(case.index)].path))
     ran = _renamed(replayed.ran, names, workers.directory("renamed"))
     check = compare_run(CHECK, survey.cases, ran, tolerance, {})
+    if check.status is Status.FAILED and learn(check):
+        check = compare_run(CHECK, survey.cases, ran, tolerance, {})
     evidence = [*(c for c in survey.checks if c.check in ("determinism", "vacuity", "noise")), check]
     evidence += metric_checks(workers, metrics, survey.cases, {"second": ran}, survey.checks)
     return Comparison(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep.core.evidence import failed
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, ExportJob, Source, Wants
 from mnnprep.core.request import Precision
@@ -20,7 +19,7 @@ from mnnprep.formats.plans import Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn import worker
 from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.pipeline.tried import Tried, describe, why_not
+from mnnprep.pipeline.tried import Tried, asked, describe, why_not
 from mnnprep.pipeline.workers import Workers, listed_operators
 from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
@@ -95,7 +94,7 @@ class Maker:
         try:
             repaired = self.workers.run(RULES_PRELOAD, REPAIR, job, Repaired)
         except StepFailed as failure:
-            tried.checks.append(failed("repairs", f"the rules could not be applied: {describe(failure)}"))
+            tried.checks.append(asked(failure)("repairs", f"the rules could not be applied: {describe(failure)}"))
             tried.reason = why_not(tried.checks)
             return False
         tried.repairs = repaired.fired

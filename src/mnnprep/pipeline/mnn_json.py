@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mnnprep.core.files import atomic_write, file_ref
+from mnnprep.core.leftovers import claimed
 from mnnprep.core.messages import TextJob, TextWritten
 from mnnprep.core.request import Limits
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats import sniff
 from mnnprep.formats.plans import plan_of
 from mnnprep.isolate.host import StepFailed, internal
+from mnnprep.mnn.convert import WEIGHTS_SUFFIX
+from mnnprep.pipeline.reading import kind_aside
 from mnnprep.pipeline.workers import Workers
 
 STEP = "mnnprep.formats.mnn_file.steps:convert_text"
@@ -20,9 +23,11 @@ def convert_json(source: Path, target: Path, *, force: bool = False, limits: Lim
     """Write the model *source* as JSON, or the JSON *source* (a name that ends in ``.json``) as a model, to *target*.
 
     Raises:
-        UsageError: there is no source, the target's name says the wrong thing, or the target exists (without *force*).
+        UsageError: there is no source, the target's name says the wrong thing, the target exists (without *force*), or another run
+            is writing it.
         RefusedError: the source is no MNN model, no JSON, or one that MNN can't read.
     """
+    limits = limits or Limits()
     from_json = source.suffix.lower() == ".json"
     wanted = ".mnn" if from_json else ".json"
     if not source.is_file():
@@ -33,10 +38,12 @@ def convert_json(source: Path, target: Path, *, force: bool = False, limits: Lim
         raise UsageError("the target exists already", seen=str(target), next="replace it with --force, or give another name")
     if not target.parent.is_dir():
         raise UsageError("there is no directory for the target", seen=str(target.parent), next="make it first")
-    if not from_json and (kind := sniff.identify(source)) != "mnn":
+    if not from_json and (kind := kind_aside(source, limits)) != "mnn":
         raise RefusedError("only an MNN model has this form", seen=f"{source.name}: {kind}", next="prepare the model first, and give its model.mnn")
-    with Workers(limits or Limits()) as workers:
-        job = TextJob(source=str(source.absolute()), target=str(workers.directory("text") / target.name), from_json=from_json)
+    with claimed(Path(os.path.realpath(target))), Workers(limits) as workers:
+        place = str(source.absolute())
+        text = str(workers.directory("text") / target.name)
+        job = TextJob(source=place, target=text, from_json=from_json, beside=[place + WEIGHTS_SUFFIX])
         try:
             written = workers.run(plan_of("mnn").preload, STEP, job, TextWritten)
         except StepFailed as failure:

@@ -17,7 +17,7 @@ from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
 from mnnprep.pipeline.culprit import named, shown, smallest_part
 from mnnprep.pipeline.making import Maker
-from mnnprep.pipeline.tried import Tried, describe, why_not
+from mnnprep.pipeline.tried import Tried, asked, describe, why_not
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compared, confirmed, standing
 
@@ -27,7 +27,8 @@ Tell = Callable[[str], None]
 class MnnSide:
     """Runs converted artifacts on one survey's cases."""
 
-    def __init__(self, survey: Survey, maker: Maker) -> None:
+    def __init__(self, survey: Survey, maker: Maker, learn: Callable[[Check], bool]) -> None:
+        self._learn = learn  # the noise of what a check found wrong
         self.workers = maker.workers
         self.survey = survey
         self.maker = maker
@@ -71,11 +72,12 @@ class MnnSide:
                 repeated = self._start_mnn(tried, model, cases, fresh=False, hints=second.hints).result().value
                 first = msgspec.structs.replace(repeated, default_excess=second.default_excess)
         except StepFailed as failure:
-            ask = not_run if failure.fate == "memory" else failed
-            tried.checks.append(ask("mnn_compare", f"MNN's runtime {describe(failure)}"))
+            tried.checks.append(asked(failure)("mnn_compare", f"MNN's runtime {describe(failure)}"))
             return None
         tried.ran, tried.narrowed, tried.narrowed_inputs, tried.hints = first, first.narrowed, first.narrowed_inputs, first.hints
         check = compared(self.survey, "mnn_compare", first, NARROWED_OUTPUTS, tried.mnn_tolerance)
+        if self._learn(check):
+            check = compared(self.survey, "mnn_compare", first, NARROWED_OUTPUTS, tried.mnn_tolerance)
         if first.default_excess is not None:
             check = msgspec.structs.replace(check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess})
         return confirmed(check, first, second, again, tried.mnn_tolerance, NARROWED_OUTPUTS)
@@ -88,7 +90,7 @@ class MnnSide:
         try:
             check = compared(self.survey, "mnn_session", running.result().value, NARROWED_OUTPUTS, tried.mnn_tolerance)
         except StepFailed as failure:
-            return failed("mnn_session", f"a Session that is resized {describe(failure)}; {remedy}", required=False)
+            return asked(failure)("mnn_session", f"a Session that is resized {describe(failure)}; {remedy}", required=False)
         reason = f"a Session that is resized: {check.reason}; {remedy}" if check.reason else ""
         return msgspec.structs.replace(check, required=False, reason=reason)
 
@@ -113,13 +115,15 @@ class MnnSide:
         try:
             converted = converting.result().value
         except StepFailed as failure:
-            ask = not_run if failure.fate == "memory" else failed
-            tried.stumble = failure.reason if failure.fate == "crash" else ""
-            tried.checks.append(ask("mnn_convert", f"MNN's converter {describe(failure)}"))
+            tried.stumble = failure.reason if failure.fate == "crash" and not failure.unable else ""
+            tried.checks.append(asked(failure)("mnn_convert", f"MNN's converter {describe(failure)}"))
             return None
         if converted.frontend_missing:
             reason = "the converter at hand has no frontend for this format; give one that has with --mnnconvert, or prepare --to onnx"
             tried.checks.append(not_run("mnn_convert", reason))
+            return None
+        if converted.unable:
+            tried.checks.append(not_run("mnn_convert", converted.reason))
             return None
         if not converted.ok:
             nodes = named(self.workers, tried.kind, tried.model, converted, self.maker.mnnconvert, worker.CONVERT_PRELOAD)

@@ -46,7 +46,8 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
     """
     _check_call(request, target, force)
     source = resolve(request)
-    return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers)
+    with writer.claim(target, force=force):
+        return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers)
 
 
 def prepare_live(request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell) -> Manifest | None:
@@ -59,7 +60,8 @@ def prepare_live(request: Request, module: Any, example: Any, target: Path, *, f
         if taken is None:
             return None
         key, private = taken
-        return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
+        with writer.claim(target, force=force):
+            return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
 
 
 def _check_call(request: Request, target: Path, force: bool) -> None:
@@ -88,7 +90,7 @@ def prepare_source(
         repairing = [RULES_PRELOAD] if attempts[0].target == "onnx" and request.repairs != () else []
         workers.warm_in_turn([ARTIFACTS[attempts[0].target].preload, worker.CONVERT_PRELOAD, worker.PRELOAD, *repairing])
         report.compile_early()
-        _load_once(workers, plan, source, tell)
+        _load_once(workers, plan, source, request.wants.samples, tell)
         tell("running the reference on the source, exporting beside it")
         surveying = workers.submit(
             plan.preload, plan.survey, SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))), Survey
@@ -103,7 +105,7 @@ def prepare_source(
         except StepFailed as failure:
             raise refusal(failure) from failure
         _require_one_size(request, survey)
-        judge = Judge(survey, source, maker, plan=plan, private=private, metrics=request.metrics)
+        judge = Judge(survey, source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics)
         history: list[Tried] = []
         for attempt in attempts:
             if skip(attempt, request, survey, history):
@@ -133,13 +135,13 @@ def prepare_source(
         return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
 
 
-def _load_once(workers: Workers, plan: Plan, source: Source, tell: Tell) -> None:
+def _load_once(workers: Workers, plan: Plan, source: Source, samples: str, tell: Tell) -> None:
     """Load the source in the worker that the survey and the exports are forked from, where that is safe."""
     if not plan.load or source.kind == "live":
         return
     tell("loading the source")
     try:
-        loaded = workers.submit(plan.preload, plan.load, LoadJob(source=source), SourceLoaded, here=True).result().value
+        loaded = workers.submit(plan.preload, plan.load, LoadJob(source=source, samples=samples), SourceLoaded, here=True).result().value
     except StepFailed as failure:
         raise refusal(failure) from failure
     if loaded.threads > 1:  # a process with threads must not be forked: every step loads for itself
@@ -205,7 +207,7 @@ def refusal(failure: StepFailed) -> Exception:
     """The survey failed: the user's error where there is one, else how the source's process died."""
     if failure.error is not None:
         return failure.error
-    if failure.fate in ("time", "memory"):
+    if failure.unable:
         return RefusedError(
             f"the reference run {failure.reason}",
             seen=failure.log[-500:],

@@ -9,18 +9,27 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
+
 from mnnprep import deps
 from mnnprep.bundle.manifest import NamedFile
+from mnnprep.core.damage import reading
 from mnnprep.core.files import sha256
-from mnnprep.core.messages import Source
-from mnnprep.core.request import Request
+from mnnprep.core.messages import Source, Wants
+from mnnprep.core.reach import ReadPath
+from mnnprep.core.request import Limits, Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import plans, sniff
 from mnnprep.formats.factory import factory_kind, looks_like_factory
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.summary import require_loadable
+from mnnprep.formats.sniff import require_there
 from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
 from mnnprep.formats.torch_files import pickle_globals
+from mnnprep.mnn.convert import WEIGHTS_SUFFIX
+from mnnprep.pipeline.reading import for_reading, kind_aside, read_aside, require_text
+
+READ = "mnnprep.pipeline.resolve:read_source"
 
 
 def resolve(request: Request) -> Source:
@@ -40,7 +49,7 @@ def resolve(request: Request) -> Source:
     if request.outputs and source.kind not in ("frozen-graph", "tf-checkpoint"):
         raise UsageError("--outputs goes with a graph or a TF1 checkpoint", seen=row.title, next="leave it out: this source says its outputs")
     if source.weights and source.kind == "torch-factory":
-        _check_weights(Path(source.weights))
+        _check_weights(Path(source.weights), request.limits)
     elif request.factory_args and source.kind not in FACTORIES:
         raise UsageError("--factory-arg goes with a factory", seen=row.title, next="leave it out, or give file.py:callable as the source")
     return source
@@ -92,36 +101,81 @@ def _file(request: Request) -> Source:
         raise UsageError(
             "a Python file alone is no model", seen=path.name, next=f"name the callable in it that gives the model: {path.name}:callable"
         )
+    require_there(path)
+    job = FileJob(
+        path=str(path),
+        directory=str(path.parent),
+        weights=os.path.abspath(request.weights) if request.weights else "",
+        wants=request.wants,
+        trust=request.trust,
+        signature=request.signature,
+        outputs=request.outputs,
+    )
+    source = read_aside(READ, job, Source, path, for_reading(request.limits))
+    require_text(path)
+    search = [os.getcwd(), *(p for p in sys.path if p)] if source.kind == "torch-module" else []
+    return msgspec.structs.replace(source, search_path=search)
+
+
+class FileJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What :class:`Request` says of a source that is a file or a directory; ``path`` is absolute."""
+
+    path: ReadPath
+    directory: ReadPath  # where the other file of a pair is looked for
+    weights: ReadPath
+    wants: Wants
+    trust: bool
+    signature: str
+    outputs: tuple[str, ...]
+
+
+def read_source(job: FileJob) -> Source:
+    """The step that reads a file as far as is needed to know what it is, and that it can be taken. Raises as :func:`resolve`."""
+    path = Path(job.path)
     kind = sniff.identify(path)
     if kind in WEIGHTS_ONLY:
         raise UsageError(
             "this file holds weights alone, no model", seen=f"{path.name}: {format_of(kind).title}",
             next=f"give the code that builds the model, and this file as its weights: mnnprep prepare file.py:callable --weights {path.name} -o DIR",
         )  # fmt: skip
+    row = format_of(kind)
+    with reading(path, row.title):
+        return _taken(path, kind, job)
+
+
+def _taken(path: Path, kind: str, job: FileJob) -> Source:
     if kind == "onnx":
         require_loadable(scan_model(path), path.stat().st_size)
     row = format_of(kind)
     if not row.prepared or kind not in plans.PLANS:
         raise RefusedError(f"this version does not prepare a {row.title}", seen=path.name, next="export the model to ONNX and prepare that")
     if plans.plan_of(kind).complete:
-        return _completed(plans.plan_of(kind).complete, path, kind, request)
-    if request.weights:
+        return _completed(plans.plan_of(kind).complete, path, kind, job)
+    if job.weights:
         raise UsageError("--weights goes with a factory", seen=f"{path.name}: {row.title}", next="leave --weights out: this file has its own")
-    if kind == "torch-module" and not request.trust:
+    if kind == "torch-module" and not job.trust:
         imports = _shown_imports(pickle_globals(path))
         raise RefusedError(
             "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )  # fmt: skip
-    search = [os.getcwd(), *(p for p in sys.path if p)] if kind == "torch-module" else []
-    return Source(kind=kind, path=str(path), trust=request.trust, search_path=search, signature=request.signature, outputs=request.outputs)
+    return Source(kind=kind, path=str(path), trust=job.trust, signature=job.signature, outputs=job.outputs, beside=_beside(path, kind))
 
 
-def _completed(function: str, path: Path, kind: str, request: Request) -> Source:
+def _beside(path: Path, kind: str) -> list[str]:
+    """The files that the one at *path* refers to."""
+    if kind == "onnx":
+        return [str(path.parent / file.location) for file in scan_model(path).external]
+    if kind == "tf-checkpoint":  # model.ckpt.meta, .index, .data-00000-of-00001
+        return [str(file) for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.")]
+    return [f"{path}{WEIGHTS_SUFFIX}"] if kind == "mnn" else []
+
+
+def _completed(function: str, path: Path, kind: str, job: FileJob) -> Source:
     """A source of two files, both found and read as far as is needed to know that they belong together."""
     module, _, name = function.partition(":")
     complete = getattr(importlib.import_module(module), name)
-    kind, first, second = complete(str(path), kind, request.weights, request.wants)
+    kind, first, second = complete(str(path), kind, job.weights, job.wants)
     return Source(kind=kind, path=first, weights=second)
 
 
@@ -131,11 +185,12 @@ def _shown_imports(names: list[str]) -> str:
     return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
 
 
-def _check_weights(path: Path) -> None:
+def _check_weights(path: Path, limits: Limits) -> None:
     """Say what is wrong with a weights file before a framework is started."""
     if path.is_dir() or path.name.endswith(".index.json"):
         return
-    kind = sniff.identify(path)
+    require_there(path)
+    kind = kind_aside(path, limits)
     if kind not in (*WEIGHTS_ONLY, "torch-module"):
         raise UsageError(
             "--weights is no checkpoint", seen=f"{path.name}: {format_of(kind).title}", next="give a state dict, a checkpoint or a safetensors file"

@@ -124,7 +124,7 @@ def _step(workers: Workers, preload: tuple[str, ...], step: str, job: msgspec.St
     except StepFailed as failure:
         if failure.error is not None:
             raise failure.error from failure
-        if failure.fate in ("time", "memory"):
+        if failure.unable:
             raise RefusedError(f"{what} {failure.reason}", seen=failure.log[-500:], next="raise --timeout or --memory") from failure
         raise internal(failure, f"{what} failed") from failure
 
@@ -151,7 +151,7 @@ def _proven(
             maker = StreamedMaker(
                 workers, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static, repairs=request.repairs
             )
-            judge = StreamedJudge(survey, source, maker, plan=plan, private=private, metrics=request.metrics)
+            judge = StreamedJudge(survey, job.source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics)
             judge.filling = filling
             tried = judge.judge(maker.make(attempt, _done(exported)))
             return survey, (judge.repair(tried) or tried) if tried.repairable() else tried

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import Check, Status, Verdict
+from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, OpsetRefused, Ran
 from mnnprep.core.request import Precision
@@ -78,6 +79,11 @@ class Tried:
         """The path of the file that the converter takes beside the first; empty where the format has none."""
         assert self.exported is not None and self.directory is not None
         return str(self.directory / Path(self.exported.files[1].path).name) if self.kind.second_file else ""
+
+
+def asked(failure: StepFailed) -> Callable[..., Check]:
+    """The outcome of a check whose step failed: not run where that says nothing of what was asked."""
+    return not_run if failure.unable else failed
 
 
 def describe(failure: StepFailed) -> str:

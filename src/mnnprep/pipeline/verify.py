@@ -22,7 +22,7 @@ from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn import worker
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
 from mnnprep.pipeline.metrics import metric_checks
-from mnnprep.pipeline.tried import describe
+from mnnprep.pipeline.tried import asked, describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run, confirmed
 
@@ -56,7 +56,7 @@ def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | N
     tell("checking the hashes")
     checks = [_hashes(bundle, manifest)]
     intact = checks[0].status is Status.PASSED
-    with Workers(limits or Limits()) as workers:
+    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
         artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
         mnn, mnn_ran = _mnn(workers, bundle, manifest, intact, tell)
         runs = {"artifact": artifact_ran, "MNN": mnn_ran}
@@ -142,7 +142,7 @@ def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, 
     try:
         ran = workers.run(kind.preload, kind.run, job, Ran)
     except StepFailed as failure:
-        return failed("artifact_compare", describe(failure)), None
+        return asked(failure)("artifact_compare", describe(failure)), None
     tolerance = msgspec.structs.replace(manifest.tolerance, sqnr_db=manifest.artifact.sqnr_db)  # the artifact's own, not the converted model's
     return compare_run("artifact_compare", job.cases, ran, tolerance, {}), ran
 
@@ -168,6 +168,6 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
     try:
         first, second = (run.result().value for run in runs)
     except StepFailed as failure:
-        return failed("mnn_compare", f"MNN's runtime {describe(failure)}"), None
+        return asked(failure)("mnn_compare", f"MNN's runtime {describe(failure)}"), None
     check = compare_run("mnn_compare", _cases(bundle, manifest), first, manifest.tolerance, NARROWED_OUTPUTS)
     return confirmed(check, first, second, _cases(bundle, manifest), manifest.tolerance, NARROWED_OUTPUTS), first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mnnprep.core.leftovers import Scratch
 from mnnprep.core.request import Limits
 from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
 from mnnprep.isolate.launch import DIRTY_MEMORY
@@ -23,11 +25,16 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Use as a context manager; leaving it ends every worker and removes the scratch directory."""
+    """Use as a context manager; leaving it ends every worker and removes the scratch directory.
 
-    def __init__(self, limits: Limits) -> None:
+    Every step may read what is below ``reads``, beside what its own job names.
+    """
+
+    def __init__(self, limits: Limits, reads: Sequence[str] = ()) -> None:
         self.limits = limits
-        self.scratch = Path(tempfile.mkdtemp(prefix="mnnprep-"))
+        self.reads = reads
+        self._scratch = Scratch()
+        self.scratch = self._scratch.path
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
         self._lock = threading.RLock()
         self._ended = False
@@ -39,7 +46,7 @@ class Workers:
         self.dismiss()
         for host in self._hosts.values():
             host.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._scratch.close()
 
     def dismiss(self) -> None:
         """No step will come any more: no worker starts, and those that run nothing end while something else is done."""
@@ -56,7 +63,8 @@ class Workers:
         """The host with *preload* imported; started if it is not there yet."""
         with self._lock:
             if preload not in self._hosts:
-                self._hosts[preload] = Host(preload, scratch=self.scratch, environment=DIRTY_MEMORY if "MNN" in preload else None)
+                dirty = DIRTY_MEMORY if "MNN" in preload else None
+                self._hosts[preload] = Host(preload, scratch=self.scratch, environment=dirty, reads=self.reads)
             return self._hosts[preload]
 
     def warm_in_turn(self, preloads: Sequence[tuple[str, ...]]) -> None:
@@ -68,7 +76,11 @@ class Workers:
                 return
             host = self.warm(cold[0])
         assert isinstance(host, Host)
-        host.ready.add_done_callback(lambda _: self.warm_in_turn(cold[1:]))
+        host.ready.add_done_callback(lambda _: self._warm_next(cold[1:]))
+
+    def _warm_next(self, preloads: Sequence[tuple[str, ...]]) -> None:
+        with contextlib.suppress(OSError):  # no process to be had: whoever needs the worker is told
+            self.warm_in_turn(preloads)
 
     def renew(self, preload: tuple[str, ...]) -> None:
         """End the host with *preload* and start it anew."""

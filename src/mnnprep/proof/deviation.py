@@ -24,8 +24,8 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True):
     reshaped: bool = False
 
 
-def deviation(reference: Array, actual: Array, tolerance: Tolerance, name: str = "") -> Deviation:
-    """Compare two values element by element, whatever their shapes and dtypes say.
+def deviation(reference: Array, actual: Array, tolerance: Tolerance, name: str = "", case: int = 0) -> Deviation:
+    """Compare two values element by element, whatever their shapes and dtypes say; with the noise floor of an output *name* in *case*.
 
     Integers must be equal, but for one that MNN's 32 bits can't hold: it may stand at their end, as the ends of slices do.
     """
@@ -47,7 +47,7 @@ def deviation(reference: Array, actual: Array, tolerance: Tolerance, name: str =
         x, y = x[finite], y[finite]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             error = np.abs(x - y)
-            allowed = _floor(tolerance, name, peak) + tolerance.relative * np.abs(x)
+            allowed = tolerance.floor(name, case, peak) + tolerance.relative * np.abs(x)
             worst = max(worst, float(np.where(error == 0, 0.0, error / allowed).max(initial=0.0)))
             scale = peak or 1.0
             noise, power = noise + float(np.square(error / scale).sum()), power + float(np.square(x / scale).sum())
@@ -65,10 +65,6 @@ def _slices(size: int) -> list[slice]:
 
 def _peak(values: Array) -> float:
     return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
-
-
-def _floor(tolerance: Tolerance, name: str, peak: float) -> float:
-    return float(min(max(tolerance.absolute * peak, tolerance.widening * tolerance.noise.get(name, 0.0)), tolerance.ceiling * peak))
 
 
 def _equal(reference: Array, actual: Array) -> Array:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
 from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.evidence import Check, OutputError, Status, failed, not_run, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.messages import CaseFile, Ran, Survey
+from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.running import case_outputs
 
 SHOWN = 2
@@ -24,9 +26,15 @@ def compare_run(
 
     ``narrowing`` maps a dtype to the one that the runtime is known to give in its place; what the run
     says it narrowed counts only if it is one of those.
+
+    A synthesized case that drowns in the source's noise is set aside: its numbers say nothing, and are not among the check's outputs.
+    Where too few others are left, or a real case drowns, an error that may be noise can't be told: the check is then not run.
     """
     errors: list[OutputError] = []
     problems: list[str] = []
+    unclear: list[str] = []
+    aside = set_aside(cases, tolerance)
+    alone = len(cases) - len(aside) < min(LEAST_CASES, len(cases))
     powers: dict[str, tuple[float, float]] = {}
     for case in cases:
         key = str(case.index)
@@ -40,11 +48,22 @@ def compare_run(
             continue
         reference = load_arrays(references.outputs[key].path) if references is not None else case_outputs(case.file.path)
         allowed = {n: d for n, d in ran.narrowed.items() if n in reference and narrowing.get(reference[n].dtype.name) == d}
-        compared = compare_outputs(case.index, reference, load_arrays(ran.outputs[key].path), tolerance, allowed)
+        actual = load_arrays(ran.outputs[key].path)
+        compared = compare_outputs(case.index, reference, actual, tolerance, allowed)
+        noise = drowned(tolerance, case.index, reference) or _zeros_in_noise(tolerance, case.index, reference)
+        if case.index in aside and not alone:
+            compared = [e for e in compared if e.problem and e.max_abs is None]  # what is no matter of numbers
+        elif noise:
+            again = compare_outputs(case.index, reference, actual, tolerance.beyond_noise(), allowed)
+            compared, within = _without_noise(compared, again, reference)
+            unclear += [f"{name} in case {case.index} ({_dims(case)}): {noise}" for name in within]
         errors += compared
-        _add_power(powers, reference, compared)
+        if not noise:
+            _add_power(powers, reference, compared)
         problems += [f"{e.output} in case {e.case} ({_dims(case)}): {e.problem}" for e in _worst_first(compared) if e.problem]
     numbers = _worst(errors)
+    if aside:
+        numbers["set_aside"] = list(aside.values())
     if tolerance.sqnr_db is not None:
         for name, decibels in _sqnr(powers).items():
             if math.isfinite(decibels):
@@ -58,7 +77,41 @@ def compare_run(
         return failed(check, "; ".join(problems[:SHOWN]) + more, numbers=numbers, outputs=errors)
     if not errors:
         return not_run(check, "there was no output to compare")
+    if unclear or (aside and alone):
+        words = unclear or list(aside.values())
+        reason = f"the source's own noise is as large as the error, or leaves too few cases: {'; '.join(words[:SHOWN])}"
+        return not_run(check, reason, numbers=numbers, outputs=errors)
     return passed(check, numbers=numbers, outputs=errors)
+
+
+def set_aside(cases: list[CaseFile], tolerance: Tolerance) -> dict[int, str]:
+    """The synthesized ones of *cases* that drown in the source's noise, by their index: each as a text that names it."""
+    found = {}
+    for case in cases:
+        noisy = any(tolerance.noise_of(name, case.index) for name in tolerance.noise)
+        if noisy and not real(case.origin) and (words := drowned(tolerance, case.index, case_outputs(case.file.path))):
+            found[case.index] = f"case {case.index} ({case.origin}): {words}"
+    return found
+
+
+def _without_noise(errors: list[OutputError], beyond: list[OutputError], reference: Arrays) -> tuple[list[OutputError], list[str]]:
+    """*errors* with the problems alone that stand in *beyond* too, where all is allowed that may be noise; and the outputs of the others.
+
+    Where integers or booleans differ, noise may have made a choice otherwise.
+    """
+
+    def chosen(error: OutputError) -> bool:
+        return error.max_abs is not None and error.output in reference and reference[error.output].dtype.kind != "f"
+
+    real_ones = {e.output for e in beyond if e.problem and not chosen(e)}
+    within = [e.output for e in errors if e.problem and e.output not in real_ones]
+    return [msgspec.structs.replace(e, problem="") if e.output in within else e for e in errors], within
+
+
+def _zeros_in_noise(tolerance: Tolerance, case: int, reference: Arrays) -> str:
+    """The outputs that are all zeros, and are moved from there by the source's noise."""
+    zeros = [n for n, a in reference.items() if a.dtype.kind == "f" and tolerance.noise_of(n, case) > 0 and not np.any(a)]
+    return ", ".join(f"noise alone moves the zeros of {name}" for name in zeros)
 
 
 def compared(survey: Survey, check: str, ran: Ran, narrowing: Mapping[str, str], tolerance: Tolerance) -> Check:
@@ -181,11 +234,13 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
     checks: list[Check] = []
     proven: dict[str, list[int]] = {}
     bad_cases = {where: {e.case for e in check.outputs if e.problem} for where, check in runs.items() if check is not None}
+    judged = [{e.case for e in check.outputs} for check in runs.values() if check is not None]
     idle = [where for where, check in runs.items() if check is None or not check.outputs]
     for dim in survey.signature.dims:
         sizes = survey.sweep.sizes.get(dim.name, [])
+        lost = sorted(set(sizes) - {c.dims[dim.name] for c in survey.cases if all(c.index in known for known in judged)})
         wrong = {where: sorted({c.dims[dim.name] for c in survey.cases if c.index in bad}) for where, bad in bad_cases.items()}
-        good = [s for s in sizes if not any(s in w for w in wrong.values())] if not idle else []
+        good = [s for s in sizes if s not in lost and not any(s in w for w in wrong.values())] if not idle else []
         proven[dim.name] = good
         name = f"dimension:{dim.name}"
         refused, constraint = survey.sweep.refused.get(dim.name, {}), survey.sweep.constraints.get(dim.name)
@@ -194,6 +249,8 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
             numbers["refused_by_source"] = [f"{s}: {why}" for s, why in refused.items()]
         if constraint is not None:
             numbers["constraint"] = constraint.words(dim.name)
+        if lost and not idle:
+            numbers["set_aside"] = lost
         pairs = [pair for pair in survey.sweep.refused_pairs if f"{dim.name}=" in pair.partition(":")[0]]
         if pairs:
             numbers["pairs_refused_by_source"] = pairs
@@ -207,6 +264,9 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
             checks.append(failed(name, right + where, subject=dim.name, numbers=numbers))
         elif idle:
             checks.append(not_run(name, f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers))
+        elif lost and (len(good) < 2 or {dim.min, dim.max} & set(lost)):
+            reason = f"the source drowns in its own noise at {', '.join(map(str, lost))}; give inputs of these sizes with --samples"
+            checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))
         elif len(sizes) < (1 if dim.declared and dim.min == dim.max else 2):
             reason = f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it with --dim"
             checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))

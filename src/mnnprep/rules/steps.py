@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from mnnprep.core.files import FileRef
+from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.deps import require
 from mnnprep.errors import UsageError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
@@ -27,8 +28,8 @@ class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
     ``supported`` are the operators that the converter at hand reads; where it was not asked (None), none is written out for want of it.
     """
 
-    model: str
-    directory: str
+    model: ReadPath
+    directory: WritePath
     rules: list[str]
     supported: list[str] | None = None
 
@@ -52,7 +53,7 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
 class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
     """Look for the hazards of the ONNX file ``model``; ``supported`` are the operators that the converter at hand reads (None: not asked)."""
 
-    model: str
+    model: ReadPath
     supported: list[str] | None = None
 
 

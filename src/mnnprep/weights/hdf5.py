@@ -13,13 +13,17 @@ from mnnprep import deps
 from mnnprep.weights import dtypes
 from mnnprep.weights.content import Content, damaged
 from mnnprep.weights.files import File, Lazy
+from mnnprep.weights.hdf5_guard import refuse_outside
 from mnnprep.weights.plan import Tensor, stored
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def read(file: File) -> Content:
-    """Nested dictionaries as the groups are. Raises RefusedError for a damaged file, and when h5py is not installed."""
+    """Nested dictionaries as the groups are.
+
+    Raises RefusedError for a damaged file, for one that takes data from outside itself, and when h5py is not installed.
+    """
     deps.require("h5py")
     import h5py
 
@@ -27,6 +31,7 @@ def read(file: File) -> Content:
     left: list[tuple[str, str]] = []
     try:
         book = h5py.File(file.stream(), "r")
+        refuse_outside(book, file.name, file.size)
 
         def visit(path: str, node: Any) -> None:
             if isinstance(node, h5py.Dataset):
@@ -37,7 +42,7 @@ def read(file: File) -> Content:
                     tensors[path] = tensor
 
         book.visititems(visit)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise damaged(file.name, file.size, error) from error
     tree = {path.removeprefix("model_weights/"): tensor for path, tensor in tensors.items()}
     return Content(tree, "Keras HDF5", left_out=tuple(left))

@@ -13,7 +13,7 @@ import json
 import os
 from pathlib import Path
 
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import SystemFault, UsageError
 
 LONGEST_SUFFIX = ".manifest.json.part"  # of what stands beside the output
 SMALLEST_STEP, LARGEST_STEP = 16 << 20, 256 << 20
@@ -24,7 +24,7 @@ class Part:
     """The part of *target* for the plan with the digest *plan*, ``size`` bytes when whole.
 
     ``start`` is the number of bytes that an earlier run left, synced.  Raises UsageError when another process
-    writes it, RefusedError when the disk has too little room.
+    writes it, SystemFault when the disk has too little room.
     """
 
     def __init__(self, target: Path, plan: str, size: int) -> None:
@@ -150,22 +150,22 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def disk_full(target: Path, needed: int, free: int) -> RefusedError:
-    return RefusedError(
+def disk_full(target: Path, needed: int, free: int) -> SystemFault:
+    return SystemFault(
         "there is not enough room for the output", seen=f"{needed} bytes are needed in {target.parent}, {free} are free",
         next="free some, or give an output on another disk",
     )  # fmt: skip
 
 
 class translated(contextlib.AbstractContextManager[None]):
-    """Within, a full disk becomes a RefusedError; what was synced can be resumed."""
+    """Within, a full disk becomes a SystemFault; what was synced can be resumed."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and error.errno in FULL:
-            raise RefusedError(
+            raise SystemFault(
                 "the disk became full while the output was written", seen=f"{self._target}: {error.strerror}",
                 next="free some room and type the same command again: it goes on where it was",
             ) from error  # fmt: skip

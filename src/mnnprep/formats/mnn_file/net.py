@@ -8,7 +8,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.messages import Wants
 from mnnprep.core.net import Refused
-from mnnprep.core.signature import Dim, TensorSpec
+from mnnprep.core.signature import Dim, TensorSpec, dynamic_specs
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.info import MnnInfo, MnnTensor, read_info
@@ -38,12 +38,11 @@ def input_specs(inputs: list[MnnTensor], wants: Wants) -> tuple[TensorSpec, ...]
     """
     declared = {s.name: s for s in wants.inputs}
     specs = []
-    for tensor in inputs:
-        own = TensorSpec(tensor.name, tensor.dtype, tuple(n if n > 0 else f"{tensor.name}_{axis}" for axis, n in enumerate(tensor.shape)))
-        spec = declared.get(tensor.name, own)
+    for own in dynamic_specs((tensor.name, tensor.dtype, tensor.shape) for tensor in inputs):
+        spec = declared.get(own.name, own)
         if spec.dtype != own.dtype or (own.shape and len(spec.shape) != len(own.shape)):
             raise UsageError(
-                f"--input gives {tensor.name} another dtype or number of dimensions than the model has", seen=str(spec), next=f"the model has {own}"
+                f"--input gives {own.name} another dtype or number of dimensions than the model has", seen=str(spec), next=f"the model has {own}"
             )
         specs.append(spec)
     return tuple(specs)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
+from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.deps import require
 from mnnprep.formats.onnx.excerpt import Excerpt, empty_like, input_info, write_piece
 from mnnprep.formats.onnx.net import open_session
@@ -28,10 +29,10 @@ class BodyJob(msgspec.Struct, frozen=True, kw_only=True):
     """The body that node ``node`` of ``model`` runs, given the npz ``values`` of everything the node takes (constants of the
     model aside)."""
 
-    model: str
+    model: ReadPath
     node: int
-    values: str
-    directory: str
+    values: ReadPath
+    directory: WritePath
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays
+from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import subgraphs
@@ -32,10 +33,10 @@ class ExcerptJob(msgspec.Struct, frozen=True, kw_only=True):
     outside the model's file stay there, in a link beside the piece: for conversions of large pieces.
     """
 
-    model: str
+    model: ReadPath
     nodes: list[int]
     outputs: list[str]
-    directory: str
+    directory: WritePath
     values: list[str] = msgspec.field(default_factory=list)
     frozen: list[str] = msgspec.field(default_factory=list)
     shapes: str = "declared"

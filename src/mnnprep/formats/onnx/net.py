@@ -10,7 +10,7 @@ from typing import Any
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
-from mnnprep.core.signature import DTYPES, Dim, TensorSpec
+from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph
@@ -66,20 +66,16 @@ def _complaint(error: BaseException) -> str:
     return f"onnxruntime at {node[1]} {node[2]}: {said}"
 
 
-def spec_of(argument: Any) -> TensorSpec:
-    """The TensorSpec of a session's input or output; an unknown dimension is named after its place."""
+def dtype_of(argument: Any) -> str:
+    """The dtype of a session's input or output. Raises RefusedError for one that is no tensor of numbers."""
     kind = argument.type.removeprefix("tensor(").removesuffix(")")
-    dtype = ORT_DTYPES.get(kind, kind)
+    dtype: str = ORT_DTYPES.get(kind, kind)
     if dtype not in DTYPES or not argument.type.startswith("tensor("):
         raise RefusedError(
             f"{argument.name} is of a type that MNN can't be fed", seen=argument.type,
             next="make the model take and give plain tensors of numbers: move text, sequences and maps out of the graph",
         )  # fmt: skip
-    shape = tuple(
-        size if isinstance(size, int) and size > 0 else (size if isinstance(size, str) and size else f"{argument.name}_{axis}")
-        for axis, size in enumerate(argument.shape)
-    )
-    return TensorSpec(argument.name, dtype, shape)
+    return dtype
 
 
 class OnnxNet:
@@ -90,8 +86,8 @@ class OnnxNet:
         self.example: Arrays = {}
         self.dims: tuple[Dim, ...] = ()
         self._session = open_session(path, optimize=optimize)
-        self.inputs = tuple(spec_of(argument) for argument in self._session.get_inputs())
-        self._outputs = [spec_of(argument).name for argument in self._session.get_outputs()]
+        self.inputs = dynamic_specs((a.name, dtype_of(a), a.shape) for a in self._session.get_inputs())
+        self._outputs = [a.name for a in self._session.get_outputs() if dtype_of(a)]
         if not self.inputs:
             raise RefusedError(
                 "the model has no input, so nothing can be proven of it",

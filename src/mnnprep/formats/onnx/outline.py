@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from mnnprep.core.reach import ReadPath
 from mnnprep.core.running import case_inputs
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
@@ -19,8 +20,8 @@ from mnnprep.isolate.server import doing
 class OutlineJob(msgspec.Struct, frozen=True, kw_only=True):
     """Outline ``model``; sizes are those at the inputs of the case file ``case``."""
 
-    model: str
-    case: str
+    model: ReadPath
+    case: ReadPath
 
 
 class NodeOutline(msgspec.Struct, frozen=True, kw_only=True):

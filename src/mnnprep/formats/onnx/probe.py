@@ -10,6 +10,7 @@ import numpy as np
 
 from mnnprep.core.files import FileRef, file_ref, save_arrays
 from mnnprep.core.messages import CaseFile
+from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.core.running import case_inputs
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
@@ -21,10 +22,10 @@ from mnnprep.isolate.server import doing
 class ProbeJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run ``model`` on ``cases`` and keep ``values``: names of graph outputs or of values in the main graph."""
 
-    model: str
+    model: ReadPath
     values: list[str]
     cases: list[CaseFile]
-    directory: str
+    directory: WritePath
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):

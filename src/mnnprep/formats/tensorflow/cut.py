@@ -9,14 +9,14 @@ from mnnprep.core.files import file_ref
 from mnnprep.core.messages import Cut, CutJob, Located, LocateJob
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
-from mnnprep.formats.tensorflow.graph_files import read_graph
+from mnnprep.formats.tensorflow.graph_files import read_artifact
 
 PART = "part.pb"
 
 
 def locate(job: LocateJob) -> Located:
     """The nodes of the operators, those of functions included."""
-    graph = read_graph(job.model)
+    graph = read_artifact(job.model)
     places = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return Located(nodes=[f"{node.op} {node.name}" for node in places if node.op in job.operators])
 
@@ -26,7 +26,7 @@ def cut(job: CutJob) -> Cut:
 
     What the part takes from other nodes becomes placeholders, with the types and shapes that TensorFlow infers.
     """
-    graph = read_graph(job.model)
+    graph = read_artifact(job.model)
     nodes = graphs.nodes_of(graph)
     reached = {node.name for node in graph.node if node.op in graphs.INPUT_OPS}
     live: list[Any] = []

@@ -117,7 +117,7 @@ def _pass_on(node: Any, held: dict[int, Kind], library: dict[str, Any], done: se
             types[index - offset] = dtype
     if "output_shapes" in node.attr and "While" not in node.op:
         del node.attr["output_shapes"]
-    for name in graphs.called(node):
+    for name in graphs.called(node, library):
         function = library[name]
         arguments = {index - offset: kind for index, kind in held.items()}
         if name in done:

@@ -6,6 +6,8 @@ is ``PREFIX.meta``, ``PREFIX.index`` and ``PREFIX.data-*`` (tensorflow/python/tr
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from mnnprep.core.messages import Source, Wants
 from mnnprep.core.signature import TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.tensorflow import graphs
+from mnnprep.formats.tensorflow import effects, graphs
 from mnnprep.formats.tensorflow.load import Loaded, first_line, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
 
@@ -31,16 +33,32 @@ def read_graph(path: str) -> Any:
     return graph
 
 
+def read_artifact(path: str) -> Any:
+    """The GraphDef in a file that nobody needs to trust. Raises RefusedError, also for operators that may do more than compute."""
+    graph = read_graph(path)
+    effects.refuse(effects.of_graph(graph))
+    return graph
+
+
 def load_graph(source: Source, wants: Wants) -> Loaded:
-    """A GraphDef as a source: its inputs are its placeholders, its outputs ``--outputs``, else the nodes that nothing uses."""
+    """A GraphDef as a source: its inputs are its placeholders, its outputs ``--outputs``, else the nodes that nothing uses.
+
+    TensorFlow is given what the outputs need and nothing else, so that no other node can run, and none needs to be judged.
+    """
     graph = read_graph(source.path)
+    graphs.state_defaults(graph)
     fetches = find_outputs(graph, source.outputs)
     refuse_unfrozen(graph, fetches)
-    return from_session(open_session(graph), graph, fetches, wants)
+    inference = in_inference(graph, fetches)
+    alone = graphs.prune(fed(graph), [*map(graphs.producer, fetches.values()), *inference.feeds], control=True)
+    return from_session(open_session(alone, trust=source.trust), inference, fetches, wants)
 
 
 def load_checkpoint(source: Source, wants: Wants) -> Loaded:
-    """A TF1 checkpoint, by its ``.meta`` file: the variables restored in a session, and frozen from it."""
+    """A TF1 checkpoint, by its ``.meta`` file: the variables restored in a session, and frozen from it.
+
+    Of its graph only what restores the variables and what the outputs need is imported.
+    """
     tf = require("tensorflow")
     v1 = tf.compat.v1
     prefix = source.path.removesuffix(".meta")
@@ -50,30 +68,46 @@ def load_checkpoint(source: Source, wants: Wants) -> Loaded:
             seen=f"{Path(prefix).name}.index",
             next="give the .meta file that has .index and .data files beside it",
         )
-    session = _session(v1.Graph())
-    try:
-        with session.graph.as_default():
-            saver = v1.train.import_meta_graph(source.path, clear_devices=True)
-            saver.restore(session, prefix)
-    except Exception as error:  # tf.errors.*, DecodeError, ValueError
-        raise RefusedError(
-            "TensorFlow can't restore this checkpoint",
-            seen=first_line(error),
-            next="restore it where it was made, and freeze or save it as a SavedModel",
-        ) from error
-    whole = session.graph.as_graph_def(add_shapes=False)
+    meta = _read_meta(source.path)
     if not source.outputs:
-        likely = [n for n in sinks(whole) if not n.startswith("save/")]
+        likely = [n for n in sinks(meta.graph_def) if not n.startswith("save/")]
         raise UsageError(
             "a checkpoint's meta graph does not say which nodes are its outputs",
             seen=", ".join(likely[:12]),
             next="name them with --outputs NODE,NODE",
         )
-    fetches = find_outputs(whole, source.outputs)
-    pruned = graphs.prune(whole, map(graphs.producer, fetches.values()))
-    with session.graph.as_default():
-        frozen = v1.graph_util.convert_variables_to_constants(session, pruned, sorted({graphs.producer(t) for t in fetches.values()}))
-    return from_session(session, frozen, fetches, wants)
+    fetches = find_outputs(meta.graph_def, source.outputs)
+    roots = sorted({graphs.producer(t) for t in fetches.values()})
+    saver = meta.saver_def
+    restore, filename = graphs.producer(saver.restore_op_name), graphs.producer(saver.filename_tensor_name)
+    if not source.trust:
+        found = itertools.chain(effects.of_graph(fed(meta.graph_def), roots), effects.restoring(meta.graph_def, restore, filename))
+        effects.refuse(found)
+    reads = [f"{node.name}/Read/ReadVariableOp" for node in meta.graph_def.node if node.op == "VarHandleOp"]
+    alone = graphs.prune(meta.graph_def, [*roots, restore, filename, *reads], control=True)
+    session = _session(v1.Graph())
+    try:
+        with session.graph.as_default():
+            needed = type(meta)(meta_info_def=meta.meta_info_def, graph_def=alone, saver_def=saver)
+            v1.train.import_meta_graph(needed, clear_devices=True).restore(session, prefix)
+            pruned = graphs.prune(session.graph.as_graph_def(add_shapes=False), roots)
+            frozen = v1.graph_util.convert_variables_to_constants(session, pruned, roots)
+    except Exception as error:  # tf.errors.*, ValueError, KeyError
+        raise RefusedError(
+            "TensorFlow can't restore this checkpoint",
+            seen=first_line(error),
+            next="restore it where it was made, and freeze or save it as a SavedModel",
+        ) from error
+    return from_session(session, in_inference(frozen, fetches), fetches, wants)
+
+
+def _read_meta(path: str) -> Any:
+    meta = require("tensorflow.core.protobuf.meta_graph_pb2").MetaGraphDef()
+    try:
+        meta.ParseFromString(Path(path).read_bytes())
+    except Exception as error:  # google.protobuf.message.DecodeError
+        raise RefusedError("the meta graph can't be read", seen=first_line(error), next="download or save it again") from error
+    return meta
 
 
 def _session(graph: Any) -> Any:
@@ -81,8 +115,13 @@ def _session(graph: Any) -> Any:
     return v1.Session(graph=graph, config=v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1))
 
 
-def open_session(graph: Any) -> Any:
-    """A session on *graph*, one thread. Raises RefusedError naming an operator that TensorFlow does not have."""
+def open_session(graph: Any, *, trust: bool) -> Any:
+    """A session on *graph*, one thread.
+
+    Raises RefusedError naming an operator that TensorFlow does not have, or without *trust* may do more than compute.
+    """
+    if not trust:
+        effects.refuse(effects.of_graph(graph))
     v1 = require("tensorflow").compat.v1
     made = v1.Graph()
     try:
@@ -140,30 +179,41 @@ def refuse_unfrozen(graph: Any, fetches: dict[str, str]) -> None:
         )
 
 
-def from_session(session: Any, graph: Any, fetches: dict[str, str], wants: Wants) -> Loaded:
-    """A source that is a session and the frozen GraphDef that it stands for.
+@dataclass(frozen=True)
+class Inference:
+    """A graph set to inference: ``feeds`` are its inputs, ``flags`` the inputs that switched training on (they are fed False)."""
 
-    Inputs that switch training on are fed False and become constants; a PlaceholderWithDefault is an input,
-    and what fed it (a data pipeline) goes.
-    """
-    notes: list[str] = []
-    roots = [graphs.producer(t) for t in fetches.values()]
-    cut = type(graph)()
-    cut.CopyFrom(graph)
-    flags = [n.name for n in cut.node if graphs.is_flag(n)]
-    for node in cut.node:
-        if node.op == "PlaceholderWithDefault" and node.name not in flags:
+    graph: Any
+    feeds: list[str]
+    flags: list[str]
+    notes: list[str]
+
+
+def fed(graph: Any) -> Any:
+    """*graph* with a Placeholder for every PlaceholderWithDefault: what fed it (a data pipeline) goes."""
+    made = type(graph)()
+    made.CopyFrom(graph)
+    for node in made.node:
+        if node.op == "PlaceholderWithDefault" and not graphs.is_flag(node):
             del node.input[:]
             node.op = "Placeholder"
+    return made
+
+
+def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
+    """*graph* with constants for the inputs that switch training on. Raises RefusedError where an output reads from a pipeline."""
+    notes: list[str] = []
+    roots = [graphs.producer(t) for t in fetches.values()]
+    cut = fed(graph)
+    flags = [n.name for n in cut.node if graphs.is_flag(n)]
     graphs.resolve_flags(cut, flags)
     kept = graphs.ancestors(cut, roots, control=False)
     removed = [n.name for n in graph.node if n.name not in kept and (n.op in ("Switch", "Merge") or graphs.PIPELINE.search(n.op) or n.name in flags)]
     if flags:
         notes.append(f"set to inference: {', '.join(flags)}")
     if removed:
-        notes.append(
-            f"removed as training or data pipeline: {', '.join(removed[:10])}" + (f" and {len(removed) - 10} more" if len(removed) > 10 else "")
-        )
+        more = f" and {len(removed) - 10} more" if len(removed) > 10 else ""
+        notes.append(f"removed as training or data pipeline: {', '.join(removed[:10])}{more}")
     pipeline = [f"{n.op} {n.name}" for n in cut.node if n.name in kept and graphs.PIPELINE.search(n.op)]
     if pipeline:
         free = sorted(graphs.before_pipeline(cut, roots))
@@ -171,24 +221,34 @@ def from_session(session: Any, graph: Any, fetches: dict[str, str], wants: Wants
         raise RefusedError(
             "an output of the graph reads from a data pipeline", seen=f"{', '.join(fetches)} need {', '.join(pipeline[:3])}", next=hint
         )
-    feeds = {n.name: n.name for n in cut.node if n.name in kept and n.op in graphs.INPUT_OPS}
-    live = [n for n in flags if n in {x.name for x in graph.node}]
+    feeds = [n.name for n in cut.node if n.name in kept and n.op in graphs.INPUT_OPS]
+    return Inference(cut, feeds, flags, notes)
+
+
+def from_session(session: Any, inference: Inference, fetches: dict[str, str], wants: Wants) -> Loaded:
+    """A source that is a session and the frozen GraphDef that it stands for."""
+    cut = inference.graph
+    roots = [graphs.producer(t) for t in fetches.values()]
+    present = {node.name for node in session.graph.as_graph_def().node}
+    live = [n for n in inference.flags if n in present]
 
     def tensor(name: str) -> Any:
         return session.graph.get_tensor_by_name(graphs.tensor(name))
 
-    refuse_texts(((n, tensor(n)) for n in feeds), graph, "input")
+    refuse_texts(((n, tensor(n)) for n in inference.feeds), cut, "input")
     refuse_texts(((n, tensor(t)) for n, t in fetches.items()), None, "output")
 
     def call(arrays: Arrays) -> Arrays:
-        values = session.run(
-            {n: tensor(t) for n, t in fetches.items()}, {**{tensor(n): arrays[n] for n in feeds}, **{tensor(n): False for n in live}}
-        )
+        fetched = {n: tensor(t) for n, t in fetches.items()}
+        values = session.run(fetched, {**{tensor(n): arrays[n] for n in inference.feeds}, **{tensor(n): False for n in live}})
         return {n: np.asarray(values[n]) for n in fetches}
 
-    specs: tuple[TensorSpec, ...] = specs_of([(n, tensor(n)) for n in feeds], wants)
+    specs: tuple[TensorSpec, ...] = specs_of([(n, tensor(n)) for n in inference.feeds], wants)
+    kept = graphs.ancestors(cut, roots, control=False)
     stored = [n.attr["value"].tensor.tensor_shape for n in cut.node if n.name in kept and n.op == "Const"]
     return Loaded(
-        specs, guarded(call), lambda: of_graph(cut, feeds, fetches), graphs.leftovers(graphs.prune(cut, roots), roots),
-        parameters=sum(int(np.prod([d.size for d in s.dim], dtype=np.int64)) for s in stored), notes=notes, keep=session,
+        specs, guarded(call), lambda: of_graph(cut, {n: n for n in inference.feeds}, fetches),
+        graphs.leftovers(graphs.prune(cut, roots), roots),
+        parameters=sum(int(np.prod([d.size for d in s.dim], dtype=np.int64)) for s in stored),
+        notes=inference.notes, keep=session,
     )  # fmt: skip

@@ -9,7 +9,7 @@ predicate is false and at port 1 where it is true; a Merge gives the one input t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from mnnprep.deps import require
@@ -53,12 +53,14 @@ def ancestors(graph: Any, roots: Iterable[str], *, control: bool) -> set[str]:
     return found
 
 
-def called(node: Any) -> Iterator[str]:
-    """The functions of the library that a node's attributes name."""
+def called(node: Any, library: Container[str]) -> Iterator[str]:
+    """The functions of the *library* that a node's attributes name, or its operator (a function hides an operator of its name)."""
+    names = [node.op]
     for attribute in node.attr.values():
         if attribute.HasField("func"):
-            yield attribute.func.name
-        yield from (f.name for f in attribute.list.func)
+            names.append(attribute.func.name)
+        names += [f.name for f in attribute.list.func]
+    return (name for name in names if name in library)
 
 
 def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterator[tuple[str, Any]]:
@@ -70,8 +72,8 @@ def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterat
     while waiting:
         place, node = waiting.pop(0)
         yield place, node
-        for name in called(node):
-            if name in library and name not in seen:
+        for name in called(node, library):
+            if name not in seen:
                 seen.add(name)
                 waiting += [(inner.name, inner) for inner in library[name].node_def]
 
@@ -106,10 +108,13 @@ def before_pipeline(graph: Any, roots: Iterable[str]) -> set[str]:
     return {node.name for node in graph.node if node.name in last and node.op not in INPUT_OPS}
 
 
-def prune(graph: Any, roots: Iterable[str]) -> Any:
-    """A GraphDef with what *roots* need and no control inputs: in inference nothing waits for a side effect."""
+def prune(graph: Any, roots: Iterable[str], *, control: bool = False) -> Any:
+    """A GraphDef with what *roots* need, and the functions that it calls.
+
+    Without *control* the control inputs go: in inference nothing waits for a side effect.
+    """
     graph_pb2 = require("tensorflow.core.framework.graph_pb2")
-    kept = ancestors(graph, roots, control=False)
+    kept = ancestors(graph, roots, control=control)
     pruned = graph_pb2.GraphDef(versions=graph.versions)
     library = {f.signature.name: f for f in graph.library.function}
     needed: list[str] = []
@@ -117,20 +122,30 @@ def prune(graph: Any, roots: Iterable[str]) -> Any:
         if node.name in kept:
             copy = pruned.node.add()
             copy.CopyFrom(node)
-            data = [i for i in node.input if not i.startswith("^")]
+            data = [i for i in node.input if control or not i.startswith("^")]
             if len(data) != len(node.input):
                 del copy.input[:]
                 copy.input.extend(data)
-            needed += called(node)
+            needed += called(node, library)
     taken: set[str] = set()
     while needed:
         name = needed.pop(0)
-        if name in library and name not in taken:
+        if name not in taken:
             taken.add(name)
             for inner in library[name].node_def:
-                needed += called(inner)
+                needed += called(inner, library)
     pruned.library.function.extend(library[name] for name in sorted(taken))
     return pruned
+
+
+def state_defaults(graph: Any) -> None:
+    """Write the attributes that nodes leave out because they are at their default: MNN's converter knows no defaults."""
+    registry = require("tensorflow.python.framework.op_def_registry")
+    for node in graph.node:
+        definition = registry.get(node.op)
+        for attribute in definition.attr if definition is not None else ():
+            if attribute.HasField("default_value") and attribute.name not in node.attr:
+                node.attr[attribute.name].CopyFrom(attribute.default_value)
 
 
 def is_flag(node: Any) -> bool:

@@ -1,16 +1,10 @@
-"""Keras models: ``.keras`` archives, full-model HDF5 files (old ones through tf_keras), and models in memory.
-
-Format facts: keras/src/saving/saving_lib.py (config.json in a zip), keras/src/legacy/saving/legacy_h5_format.py
-(the attribute ``model_config`` of the file's root; a file without it holds weights alone).
-"""
+"""Keras models: ``.keras`` archives, full-model HDF5 files (old ones through tf_keras), and models in memory."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import zipfile
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +14,75 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.tensorflow import effects
+from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
+from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
 from mnnprep.formats.tensorflow.load import Loaded, first_line, from_function, specs_of
+
+SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
 
 def load_keras(source: Source, wants: Wants) -> Loaded:
-    """Load a Keras file. Raises UsageError for weights alone, RefusedError for code that it would need."""
+    """Load a Keras file whose objects are all in the lists of `keras_table`, or with ``trust`` any.
+
+    tf_keras, which refuses less, is asked for what an older Keras wrote, and never after a refusal of safe mode.
+    Raises UsageError for weights alone, RefusedError for code that it would need and for data from elsewhere.
+    """
     path = Path(source.path)
-    config = read_config(path) if source.kind == "keras" else read_h5_config(path)
-    lambdas = [name for kind, name in layers(config) if kind == "Lambda"]
-    if lambdas and not source.trust:
-        raise RefusedError(
-            "a Lambda layer holds Python bytecode, which loading the model would execute", seen=", ".join(lambdas[:5]),
-            next="pass --trust if you trust where it comes from, or replace the layer and save the model again",
-        )  # fmt: skip
-    link = path if path.suffix in (".keras", ".h5", ".hdf5") else _with_suffix(path, ".keras" if source.kind == "keras" else ".h5")
+    found = read_keras(path, source.kind)
+    foreign = foreign_objects(found.config)
+    if not source.trust:
+        refuse_foreign(foreign)
+    refuse_foreign_weights(path, source.kind)
+    file = _loadable(path, source.kind, found.config)
     notes: list[str] = []
     refusals: dict[str, str] = {}
     for package in ("keras", "tf_keras"):
         models = require(f"{package}.models")
         try:
-            model = models.load_model(str(link), compile=False, **({"safe_mode": False} if source.trust else {}))
+            model = models.load_model(str(file), compile=False, safe_mode=not source.trust)
         except Exception as error:  # Keras raises TypeError, ValueError, AttributeError and more
             refusals[package] = first_line(error)
             notes.append(f"{package} can't load it: {refusals[package]}")
+            if not source.trust and (SAFE_MODE.search(str(error)) or found.version.startswith("3.")):
+                break
             continue
         loaded = from_model(model, wants, None)
+        if not source.trust:
+            effects.refuse(effects.of_graph(loaded.function.graph.as_graph_def()))
         loaded.notes += notes
         return loaded
-    custom = sorted({kind for kind, _ in layers(config) if not _known(kind)})
+    custom = sorted({f.kind for f in foreign if f.reason == OWN_CODE})
     own = f"its layers {', '.join(custom)} are your own code: give a factory that builds the model, with this file as --weights"
     raise RefusedError(
         "Keras can't load this model", seen="; ".join(f"{p}: {r}" for p, r in refusals.items()),
         next=own if custom else "load it where it was made and save it again as .keras",
     )  # fmt: skip
+
+
+def refuse_foreign(foreign: list[Foreign]) -> None:
+    """Refuse what is in none of the lists, by its name, and say how to go on."""
+    if foreign:
+        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        raise RefusedError(
+            "loading this model would call code that is not known to compute alone", seen="; ".join(map(str, foreign[:5])) + more,
+            next="pass --trust if you trust where it comes from, or give a factory that builds the model, with this file as --weights",
+        )  # fmt: skip
+
+
+def _loadable(path: Path, kind: str, config: dict[str, Any]) -> Path:
+    """The file under a name that Keras takes: itself, a link to it, or a copy without compiled models inside the model.
+
+    Loaders make the optimizers, losses and metrics of inner models whatever they are told of the outermost.
+    """
+    suffix = ".keras" if kind == "keras" else ".h5"
+    bare = without_compiled(config)
+    if bare is config:
+        right = path.suffix == suffix or (kind != "keras" and path.suffix == ".hdf5")
+        return path if right else _with_suffix(path, suffix)
+    copy = Path(f"uncompiled{suffix}").absolute()
+    write_with_config(path, copy, kind, bare)
+    return copy
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:
@@ -61,46 +91,6 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     with contextlib.suppress(FileExistsError):
         os.symlink(path, link)
     return link
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:
-        config: dict[str, Any] = json.loads(archive.read("config.json"))
-    return config
-
-
-def read_h5_config(path: Path) -> dict[str, Any]:
-    """The architecture in a Keras HDF5 file. Raises UsageError for one that holds weights alone, RefusedError for a damaged one."""
-    h5py = require("h5py")
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get("model_config")
-    except OSError as error:
-        raise RefusedError("the HDF5 file can't be read", seen=first_line(error), next="download or save it again") from error
-    if text is None:
-        raise UsageError(
-            "this file holds weights alone, no model", seen=f"{path.name}: no attribute model_config",
-            next=f"give the code that builds the model, and this file as its weights: mnnprep prepare file.py:callable --weights {path.name} -o DIR",
-        )  # fmt: skip
-    config: dict[str, Any] = json.loads(text)
-    return config
-
-
-def layers(config: Any) -> Iterator[tuple[str, str]]:
-    """Every (class, name) of the layers in a configuration, nested models included."""
-    if isinstance(config, dict):
-        inner = config.get("config")
-        if isinstance(config.get("class_name"), str) and isinstance(inner, dict) and "name" in inner:
-            yield config["class_name"], str(inner["name"])
-        for value in config.values():
-            yield from layers(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from layers(value)
-
-
-def _known(kind: str) -> bool:
-    return any(hasattr(require(f"{package}.layers"), kind) or hasattr(require(package), kind) for package in ("keras", "tf_keras"))
 
 
 def is_model(value: Any) -> bool:
@@ -114,7 +104,7 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
     tensors = getattr(model, "inputs", None)
     if tensors:
         names = _unique([t.name.partition(":")[0] for t in tensors])
-        described = specs_of(zip(names, map(_described, tensors), strict=True), wants)
+        described = specs_of(zip(names, map(_described, tensors), strict=True), wants, batched=True)
     elif wants.inputs:  # a subclassed model that was never built
         names, described = [s.name for s in wants.inputs], wants.inputs
     else:

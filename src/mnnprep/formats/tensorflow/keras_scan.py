@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +13,23 @@ import msgspec
 from mnnprep import deps
 from mnnprep.deps import require
 from mnnprep.formats.tensor_info import TensorInfo
-from mnnprep.formats.tensorflow.keras_files import layers, read_config, read_h5_config
+from mnnprep.formats.tensorflow.keras_config import read_keras, weights_in
+from mnnprep.formats.tensorflow.keras_judge import dictionaries, foreign_objects
+from mnnprep.weights.hdf5_guard import hdf5_file
 
-CODE = "Lambda"  # a layer that holds Python bytecode
 NO_LAYERS = ("Functional", "Sequential", "Model", "DTypePolicy", "Policy")
 STATE = ("optimizer", "seed_generator")  # groups of variables that are no weights of the model
 
 
 class KerasSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``layers`` counts them by class; ``code`` names those that hold Python code; ``outputs`` are layers, their shapes not stated;
-    ``parameters`` is None where h5py, which reads the weights, is not installed."""
+    """``layers`` counts them by class; ``foreign`` names what loading the model would call besides Keras' own computing objects;
+    ``outputs`` are layers, their shapes not stated; ``parameters`` is None where h5py, which reads the weights, is not installed."""
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     layers: dict[str, int]
     parameters: int | None
-    code: tuple[str, ...]
+    foreign: tuple[str, ...]
     version: str
     compiled: bool
 
@@ -37,35 +37,54 @@ class KerasSummary(msgspec.Struct, frozen=True, kw_only=True):
 def scan_keras(path: Path, kind: str) -> KerasSummary:
     """Read a ``.keras`` archive (*kind* ``keras``) or a full-model HDF5 file. Raises RefusedError for a damaged one, and for an
     HDF5 file where h5py is not installed; UsageError for weights alone."""
-    config = read_config(path) if kind == "keras" else read_h5_config(path)
-    found = [item for item in layers(config) if item[0] not in NO_LAYERS]
-    inner = config.get("config", {})
-    counted = Counter(name for name, _ in found)
+    found = read_keras(path, kind)
+    counted = Counter(name for name in _classes(found.config) if name not in NO_LAYERS)
+    inner = _dictionary(found.config.get("config"))
     return KerasSummary(
-        inputs=tuple(_inputs(config)), outputs=tuple(TensorInfo(name) for name in _ends(inner.get("output_layers"))),
+        inputs=tuple(_inputs(found.config)), outputs=tuple(TensorInfo(name) for name in _ends(inner.get("output_layers"))),
         layers=dict(sorted(counted.items(), key=lambda item: (-item[1], item[0]))), parameters=_parameters(path, kind),
-        code=tuple(name for layer, name in found if layer == CODE), version=_version(path, kind), compiled=bool(config.get("compile_config")),
+        foreign=tuple(map(str, foreign_objects(found.config))), version=found.version,
+        compiled=bool(found.config.get("compile_config")),
     )  # fmt: skip
 
 
-def _inputs(config: Any) -> Iterator[TensorInfo]:
+def _classes(config: Any) -> Iterator[str]:
+    """The class of every object in a configuration that is a layer by its form: its own configuration names it."""
+    for holder in dictionaries(config):
+        kind, inner = holder.get("class_name"), holder.get("config")
+        if isinstance(kind, str) and isinstance(inner, dict) and "name" in inner:
+            yield kind
+
+
+def _dictionary(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _inputs(config: dict[str, Any]) -> Iterator[TensorInfo]:
     """The input layers of the outermost model, else the shape it was built with."""
-    inner = config.get("config", {})
-    stated = inner.get("layers", []) if isinstance(inner, dict) else []
-    first = [layer.get("config", {}) for layer in stated if layer.get("class_name") == "InputLayer"]
+    inner = config.get("config")
+    stated = inner.get("layers") if isinstance(inner, dict) else inner  # a Sequential of Keras 1 and 2.0 is a list of layers
+    layers = [layer for layer in stated if isinstance(layer, dict)] if isinstance(stated, list) else []
+    first = [_dictionary(layer.get("config")) for layer in layers if layer.get("class_name") == "InputLayer"]
     for layer in first:
-        shape = layer.get("batch_shape") or layer.get("batch_input_shape")
-        yield TensorInfo(str(layer.get("name", "")), _dtype(layer.get("dtype")), tuple(shape) if shape else None)
-    built = config.get("build_config") or {}
-    if not first and built.get("input_shape"):
-        yield TensorInfo("", "", tuple(built["input_shape"]))
+        yield TensorInfo(str(layer.get("name", "")), _dtype(layer.get("dtype")), _shape(layer.get("batch_shape") or layer.get("batch_input_shape")))
+    built = _shape(_dictionary(config.get("build_config")).get("input_shape"))
+    if not first and built:
+        yield TensorInfo("", "", built)
+
+
+def _shape(stated: Any) -> tuple[int | None, ...] | None:
+    """A shape, None where none is stated; what is no size in it is left open."""
+    if not isinstance(stated, list) or not stated:
+        return None
+    return tuple(size if isinstance(size, int) else None for size in stated)
 
 
 def _dtype(stated: Any) -> str:
     """A dtype, or the policy in its place."""
     if isinstance(stated, dict):
-        stated = stated.get("config", {}).get("name", "")
-    return str(stated or "")
+        stated = _dictionary(stated.get("config")).get("name")
+    return stated if isinstance(stated, str) else ""
 
 
 def _ends(stated: Any) -> list[str]:
@@ -77,28 +96,12 @@ def _ends(stated: Any) -> list[str]:
     return []
 
 
-def _version(path: Path, kind: str) -> str:
-    if kind == "keras":
-        with zipfile.ZipFile(path) as archive:
-            return str(msgspec.json.decode(archive.read("metadata.json")).get("keras_version", ""))
-    with require("h5py").File(path, "r") as file:
-        version = file.attrs.get("keras_version", "")
-        return version.decode() if isinstance(version, bytes) else str(version)
-
-
 def _parameters(path: Path, kind: str) -> int | None:
     """The elements of the model's variables."""
     if not deps.installed("h5py"):
         return None
-    if kind != "keras":
-        with require("h5py").File(path, "r") as file:
-            return _elements(file.get("model_weights", file))
-    with zipfile.ZipFile(path) as archive:
-        name = next((n for n in archive.namelist() if n.endswith(".weights.h5")), "")
-        if not name:
-            return None
-        with archive.open(name) as stream, require("h5py").File(stream, "r") as file:
-            return _elements(file)
+    with weights_in(path) if kind == "keras" else hdf5_file(path, path.name, path.stat().st_size) as book:
+        return _elements(book if kind == "keras" else book.get("model_weights", book))
 
 
 def _elements(group: Any) -> int:

@@ -14,11 +14,12 @@ import numpy as np
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.net import Refused
-from mnnprep.core.signature import DTYPES, TensorSpec
+from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
-from mnnprep.formats.tensorflow import graphs
+from mnnprep.formats.tensorflow import effects, graphs
+from mnnprep.formats.tensorflow.keras_config import refuse_foreign_weights
 from mnnprep.formats.tensorflow.skeleton import Skeleton, of_function
 
 
@@ -38,6 +39,7 @@ class Loaded:
     example: Arrays = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     keep: Any = None
+    function: Any = None  # the ConcreteFunction that the source is, if it is one
 
 
 def load(source: Source, wants: Wants) -> Loaded:
@@ -65,7 +67,11 @@ def load(source: Source, wants: Wants) -> Loaded:
 def _savedmodel(source: Source, wants: Wants) -> Loaded:
     tf = require("tensorflow")
     try:
+        if not source.trust:
+            effects.refuse(effects.of_saved_model(source.path))
         model = tf.saved_model.load(source.path)
+    except MnnprepError:
+        raise
     except Exception as error:  # NotFoundError, OSError, and what Python functions in the graph raise
         raise RefusedError(
             "TensorFlow can't load this SavedModel", seen=first_line(error), next="load it with tf.saved_model.load where it was made"
@@ -102,7 +108,7 @@ def from_function(
     roots = [t.op.name for t in function.outputs] + [o.name for o in function.graph.control_outputs]
     return Loaded(
         specs, guarded(call), lambda: of_function(function, inputs, outputs), graphs.leftovers(graph, roots),
-        parameters=sum(int(np.prod(v.shape)) for v in function.graph.variables), keep=(keep, function),
+        parameters=sum(int(np.prod(v.shape)) for v in function.graph.variables), keep=keep, function=function,
     )  # fmt: skip
 
 
@@ -140,28 +146,27 @@ def refuse_texts(tensors: Iterable[tuple[str, Any]], graph: Any, role: str) -> N
         )
 
 
-def specs_of(tensors: Iterable[tuple[str, Any]], wants: Wants) -> tuple[TensorSpec, ...]:
-    """The inputs by the users' names; an unknown first dimension is ``batch``, another is named after its place.
+def specs_of(tensors: Iterable[tuple[str, Any]], wants: Wants, *, batched: bool = False) -> tuple[TensorSpec, ...]:
+    """The inputs by the users' names; an unknown dimension is named after its place, or ``batch`` where it is the only first one.
+
+    With *batched*, as in Keras, the unknown first dimensions of all inputs are the batch.
 
     Raises UsageError for an input of unknown rank that ``--input`` does not give.
     """
     declared = {s.name: s for s in wants.inputs}
-    specs = []
+    stated: list[tuple[str, str, list[int | str | None]]] = []
     for name, tensor in tensors:
         dtype = tensor.dtype.name
         if tensor.shape.rank is None:
             if name not in declared:
                 raise UsageError(f"the shape of the input {name} is not known", seen=dtype, next=f"give it with --input '{name}={dtype}[batch,...]'")
-            specs.append(TensorSpec(name, dtype, declared[name].shape))
+            stated.append((name, dtype, list(declared[name].shape)))
             continue
-        shape = tuple(
-            int(size) if size is not None and size > 0 else ("batch" if axis == 0 else f"{name}_{axis}")
-            for axis, size in enumerate(tensor.shape.as_list())
-        )
-        specs.append(TensorSpec(name, dtype, shape))
-    if not specs:
+        sizes: list[int | str | None] = [None if size is None else int(size) for size in tensor.shape.as_list()]
+        stated.append((name, dtype, ["batch", *sizes[1:]] if batched and sizes[:1] == [None] else sizes))
+    if not stated:
         raise RefusedError("the model has no input, so nothing can be proven of it", next="save it with its inputs")
-    return tuple(specs)
+    return dynamic_specs(stated, batch="batch")
 
 
 def _factory(source: Source, wants: Wants) -> Loaded:
@@ -193,9 +198,15 @@ def _factory(source: Source, wants: Wants) -> Loaded:
 
 
 def load_weights(model: Any, path: str) -> None:
-    """Put a weights file (``.weights.h5``, a legacy ``.h5``, a checkpoint) into a Keras model. Raises UsageError where it doesn't fit."""
+    """Put a weights file (``.weights.h5``, a legacy ``.h5``, a checkpoint) into a Keras model.
+
+    Raises UsageError where it doesn't fit, RefusedError where it takes data from elsewhere.
+    """
     if not hasattr(model, "load_weights"):
         raise UsageError("--weights goes with a Keras model", seen=type(model).__name__, next="restore the weights in the factory")
+    suffix = Path(path).suffix
+    if suffix in (".keras", ".h5", ".hdf5"):
+        refuse_foreign_weights(Path(path), "keras" if suffix == ".keras" else "keras-h5")
     try:
         model.load_weights(path)
     except Exception as error:  # Keras raises ValueError, OSError and more

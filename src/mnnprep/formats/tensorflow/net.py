@@ -85,7 +85,7 @@ def open_frozen(path: str, inputs: list[str], outputs: list[str]) -> Callable[[A
     from mnnprep.formats.tensorflow.graph_files import open_session, read_graph
 
     require("tensorflow")
-    session = open_session(read_graph(path))
+    session = open_session(read_graph(path), trust=False)
 
     def call(arrays: Arrays) -> Arrays:
         try:

@@ -10,7 +10,7 @@ import numpy as np
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
-from mnnprep.core.signature import DTYPES, Dim, TensorSpec
+from mnnprep.core.signature import DTYPES, Dim, TensorSpec, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.scan import TfliteSummary, scan_model
@@ -66,7 +66,7 @@ class TfliteNet:
         self.dims: tuple[Dim, ...] = ()
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
-        self.inputs = tuple(_spec(d) for d in self._inputs)
+        self.inputs = _specs(self._inputs)
 
     def run(self, inputs: Arrays) -> Arrays:
         runtime = self._interpreter
@@ -100,9 +100,9 @@ def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
 
 
-def _spec(detail: dict[str, Any]) -> TensorSpec:
-    """An unknown first dimension is ``batch``; another is named after its place."""
-    name = str(detail["name"])
-    signature = [int(e) for e in detail["shape_signature"]] if len(detail["shape_signature"]) else [int(e) for e in detail["shape"]]
-    shape = tuple(e if e > 0 else ("batch" if axis == 0 else f"{name.partition(':')[0]}_{axis}") for axis, e in enumerate(signature))
-    return TensorSpec(name, np.dtype(detail["dtype"]).name, shape)
+def _specs(details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    """The inputs; an unknown dimension is named after its place, or ``batch`` where it is the only first one."""
+    shapes = [d["shape_signature"] if len(d["shape_signature"]) else d["shape"] for d in details]
+    stated = [(str(d["name"]), np.dtype(d["dtype"]).name, [int(e) for e in shape]) for d, shape in zip(details, shapes, strict=True)]
+    short = dynamic_specs([(name.partition(":")[0], dtype, shape) for name, dtype, shape in stated], batch="batch")
+    return tuple(TensorSpec(name, spec.dtype, spec.shape) for (name, _, _), spec in zip(stated, short, strict=True))

@@ -1,7 +1,7 @@
 """Making artifacts of a PyTorch source: one function a method.
 
 Every method goes through an adapter whose forward has exactly the signature's inputs, calls the
-model by keyword and gives its outputs flattened.
+model as its user does and gives its outputs flattened.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.aside import Written, as_array, large_weights_aside
+from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.load import Loaded
 from mnnprep.formats.torch.structure import flatten, places
 from mnnprep.formats.torch.watch import Watch, current_place
@@ -69,6 +70,7 @@ def adapter(subject: Subject) -> Any:
     """An nn.Module around the model: positional inputs in the signature's order, a tuple of tensors out."""
     torch = require("torch")
     names = subject.names
+    call = calling(subject.module, names)
 
     class Adapter(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self, model: Any) -> None:
@@ -76,7 +78,7 @@ def adapter(subject: Subject) -> Any:
             self.model = model
 
         def forward(self, *tensors: Any) -> Any:
-            outputs = tuple(flatten(self.model(**dict(zip(names, tensors, strict=True))), tuple(names)).values())
+            outputs = tuple(flatten(call(self.model, dict(zip(names, tensors, strict=True))), tuple(names)).values())
             return outputs[0] if len(outputs) == 1 else outputs
 
     made = Adapter(subject.module)
@@ -190,18 +192,23 @@ def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int)
 
 
 def without_dictionaries(module: Any, subject: Subject) -> Any:
-    """A ScriptModule that gives what *module* does as a tuple, where a dictionary is in it: the exporter has no form for one."""
+    """A ScriptModule of the subject's inputs that gives what *module* does: as a tuple where a dictionary is in it, since the
+    exporter has no form for one, and with the inputs by keyword that the module does not take by place."""
     torch = require("torch")
-    names = [f"x{number}" for number in range(len(subject.specs))]
+    call = calling(module, subject.names)
     with torch.no_grad():
-        outputs = module(*subject.tensors())
+        outputs = call(module, dict(zip(subject.names, subject.tensors(), strict=True)))
     found = list(places(outputs, "outputs"))
-    if not any("['" in place for place in found):
+    named = any("['" in place for place in found)
+    if not named and call.places == tuple(subject.names):
         return module
     holder = torch.nn.Module()
     holder.model = module
     wrapper = torch.jit.script(holder)
-    wrapper.define(f"def forward(self, {', '.join(names)}):\n    outputs = self.model({', '.join(names)})\n    return ({', '.join(found)},)\n")
+    names = {name: f"x{number}" for number, name in enumerate(subject.names)}
+    arguments = [names[n] if isinstance(n, str) else repr(n.value) for n in call.places] + [f"{n}={names[n]}" for n in call.keywords]
+    given = f"({', '.join(found)},)" if named else "outputs"
+    wrapper.define(f"def forward(self, {', '.join(names.values())}):\n    outputs = self.model({', '.join(arguments)})\n    return {given}\n")
     return wrapper.eval()
 
 

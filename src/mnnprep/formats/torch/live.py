@@ -19,15 +19,9 @@ import numpy as np
 
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.torch.calling import unwrapped
 from mnnprep.formats.torch.load import LIVE
 from mnnprep.weights.live import grouped, process_rank, whole
-
-WRAPPERS = {
-    "DistributedDataParallel": "module",
-    "DataParallel": "module",
-    "OptimizedModule": "_orig_mod",
-    "FullyShardedDataParallel": "_fsdp_wrapped_module",
-}
 
 
 @contextmanager
@@ -130,7 +124,7 @@ def _copy_structure(module: Any, memo: dict[int, Any]) -> Any:
     """Copy every submodule by its attributes, tensors taken from *memo*; what can't be copied is shared."""
     torch = require("torch")
     submodules = [m for m in module.modules() if not isinstance(m, torch.fx.GraphModule)]
-    bare = {id(m): _unwrapped(m) for m in submodules}
+    bare = {id(m): unwrapped(m) for m in submodules}
     for submodule in submodules:
         if bare[id(submodule)] is submodule:
             memo[id(submodule)] = object.__new__(_own_class(submodule))
@@ -144,13 +138,6 @@ def _copy_structure(module: Any, memo: dict[int, Any]) -> Any:
                 _drop_distributed_hooks(attributes.get(name), vars(submodule).get(name))
             memo[id(submodule)].__dict__ = attributes
     return memo[id(module)] if id(module) in memo else copy.deepcopy(module, memo)
-
-
-def _unwrapped(module: Any) -> Any:
-    """The module inside the wrappers of distributed training and compilation."""
-    while type(module).__name__ in WRAPPERS and type(module).__module__.startswith("torch."):
-        module = getattr(module, WRAPPERS[type(module).__name__])
-    return module
 
 
 def _own_class(module: Any) -> type:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,8 @@ from mnnprep.core.signature import DTYPES, Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
-from mnnprep.formats.torch.structure import forward_parameters, name_examples
+from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more
+from mnnprep.formats.torch.structure import name_examples
 
 FACTORY_RAISED = "the factory raised"
 NO_BOUND = 2**31  # sizes from here on are no sizes: torch writes infinity as such
@@ -134,7 +136,7 @@ def _factory(source: Source) -> Loaded:
             "the factory returned no torch.nn.Module", seen=type(module).__name__, next="return the model, or (model, example_inputs)",
         )  # fmt: skip
     parameters = forward_parameters(module)
-    return Loaded(module, parameters, _arrays(name_examples(example, parameters) if example is not None else {}))
+    return Loaded(module, parameters, _arrays(name_examples(example, module) if example is not None else {}))
 
 
 def _script(source: Source) -> Loaded:
@@ -174,7 +176,7 @@ def _program(source: Source) -> Loaded:
             next="export it with tensor inputs",
         )
     dims = tuple(Dim(str(symbol), _bound(limits.lower), _bound(limits.upper)) for symbol, limits in program.range_constraints.items())
-    return Loaded(_called_by_name(program, user), user, _arrays(tensors), dynamic, dims, program)
+    return Loaded(_called_by_place(program, user), user, _arrays(tensors), dynamic, dims, program)
 
 
 def _bound(limit: Any) -> int | None:
@@ -182,8 +184,8 @@ def _bound(limit: Any) -> int | None:
     return int(limit) if str(limit).isdigit() and int(limit) < NO_BOUND else None
 
 
-def _called_by_name(program: Any, names: list[str]) -> Any:
-    """The program's module, with its inputs taken by *names*, however it was exported to be called."""
+def _called_by_place(program: Any, names: list[str]) -> Any:
+    """The program's module as one whose forward takes *names* in their order, however it was exported to be called."""
     torch = require("torch")
     positional, by_keyword = program.call_spec.in_spec.children()
     count, keywords = positional.num_leaves, by_keyword.context or []
@@ -195,10 +197,11 @@ def _called_by_name(program: Any, names: list[str]) -> Any:
             for module in self.modules():  # an exported graph has no mode to put it in: what it does, its operators say
                 module.training = False
 
-        def forward(self, **tensors: Any) -> Any:
-            values = [tensors[n] for n in names]
-            return self.program(*values[:count], **dict(zip(keywords, values[count:], strict=True)))
+        def forward(self, *tensors: Any) -> Any:
+            return self.program(*tensors[:count], **dict(zip(keywords, tensors[count:], strict=True)))
 
+    taken = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
+    Program.forward.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     return Program()
 
 
@@ -222,7 +225,7 @@ def _pickled(source: Source) -> Loaded:
 def _live(source: Source) -> Loaded:
     module, example = LIVE[source.path]
     parameters = forward_parameters(module)
-    return Loaded(module, parameters, _arrays(name_examples(example, parameters) if example is not None else {}))
+    return Loaded(module, parameters, _arrays(name_examples(example, module) if example is not None else {}))
 
 
 def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
@@ -243,14 +246,15 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
     Raises UsageError when neither says, or when a name is no parameter of the forward.
     """
     names = loaded.parameters
+    more = takes_more(loaded.module)
     for spec in declared:
-        if spec.name not in names:
+        if spec.name not in names and not more:
             raise UsageError(
                 f"--input names {spec.name!r}, which forward does not take", seen=spec.name, next="its parameters: " + (", ".join(names) or "none")
             )
     if declared:
-        order = {n: i for i, n in enumerate(names)}
-        return tuple(sorted(declared, key=lambda s: order[s.name]))
+        order = in_order(loaded.module, [s.name for s in declared])
+        return tuple(sorted(declared, key=lambda s: order.index(s.name)))
     if not loaded.example:
         raise UsageError(
             "the inputs of this model are not known", seen=f"forward({', '.join(names)})",
@@ -258,8 +262,8 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
             "or let the factory return (model, example_inputs)",
         )  # fmt: skip
     specs = []
-    order = {n: i for i, n in enumerate(names)}
-    for name, array in sorted(loaded.example.items(), key=lambda item: order.get(item[0], len(order))):
+    for name in in_order(loaded.module, list(loaded.example)):
+        array = loaded.example[name]
         if array.dtype.name not in DTYPES:
             raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=array.dtype.name, next="use one of " + ", ".join(DTYPES))
         specs.append(TensorSpec(name, array.dtype.name, loaded.dynamic.get(name, array.shape)))

@@ -14,6 +14,7 @@ from mnnprep.core.net import Refused
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
+from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch
@@ -38,6 +39,7 @@ class TorchNet:
         self.dims = dims
         self.example = example or {}
         self.watch = Watch()
+        self._calling = calling(module, [s.name for s in inputs])
         self._precise: Any = None
 
     def _call(self, module: Any, inputs: Arrays, *, double: bool = False) -> Arrays:
@@ -47,7 +49,7 @@ class TorchNet:
             tensors = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
         try:
             with torch.no_grad():
-                result = flatten(module(**tensors), tuple(inputs))
+                result = flatten(self._calling(module, tensors), tuple(inputs))
         except MnnprepError:
             raise
         except Exception as error:  # whatever the user's forward raises
@@ -84,7 +86,7 @@ class TorchNet:
         watch = Watch()
         try:
             with torch.no_grad(), watch.mode():
-                self.module(**tensors)
+                self._calling(self.module, tensors)
         except Exception:
             return {}
         found = {n: watch.tables[t.data_ptr()] for n, t in tensors.items() if t.data_ptr() in watch.tables and not t.is_floating_point()}
@@ -218,6 +220,7 @@ def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list
     handles = (
         [m.register_forward_hook(lambda m, *_: ran.add(id(m))) for m in module.modules()] if not isinstance(module, torch.jit.ScriptModule) else []
     )
+    call = calling(module, list(cases[0]) if cases else [])
     flags = {id(p): p.requires_grad for p in module.parameters()}
     notes: list[str] = []
     try:
@@ -226,7 +229,7 @@ def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list
         reached = set()
         for inputs in cases:
             with torch.enable_grad():
-                outputs = flatten(module(**{n: torch.from_numpy(a.copy()) for n, a in inputs.items()}), tuple(inputs))
+                outputs = flatten(call(module, {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}), tuple(inputs))
             reached |= _leaves([t.grad_fn for t in outputs.values() if t.grad_fn is not None])
             if len(reached) == len(flags):
                 break

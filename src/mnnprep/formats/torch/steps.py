@@ -33,6 +33,7 @@ from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.splice import load_nodes
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.aside import as_array
+from mnnprep.formats.torch.calling import Call, calling, forward_parameters
 from mnnprep.formats.torch.load import input_specs, keep, load
 from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, all_tensors, materialize, script_leftovers, script_nodes, used_tensors
 from mnnprep.formats.torch.structure import flatten
@@ -120,13 +121,15 @@ def run_script(job: RunJob) -> Ran:
 
     def open_model() -> Any:
         module = torch.jit.load(job.model).eval()
+        own = set(order) <= set(forward_parameters(module))  # a trace has other names where ours are no identifiers
+        call = calling(module, order) if own else Call(tuple(order))
 
         def run(inputs: Arrays) -> Arrays:
             from mnnprep.core.net import Refused
 
             try:
                 with torch.no_grad():
-                    result = flatten(module(*(torch.from_numpy(inputs[n].copy()) for n in order)))
+                    result = flatten(call(module, {n: torch.from_numpy(inputs[n].copy()) for n in order}))
             except RuntimeError as error:
                 raise Refused((str(error).strip().splitlines() or ["no message"])[-1]) from error
             values = [np.asarray(t.detach().contiguous().numpy()).copy() for t in result.values()]
@@ -177,4 +180,4 @@ def replay_module(job: ReplayJob) -> Replayed:
     loaded = load(job.source)
     materialize(loaded.module)
     specs = input_specs(loaded, job.wants.inputs or (() if loaded.example else job.signature.inputs))
-    return replay(TorchNet(loaded.module, specs, loaded.example), job)
+    return replay(TorchNet(loaded.module, specs, loaded.example, precise=not job.source.lean), job)

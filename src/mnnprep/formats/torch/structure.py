@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.torch.calling import starred
 
 
 def flatten(value: Any, taken: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -67,33 +67,25 @@ def _walk(value: Any, name: str, joint: str) -> Iterator[tuple[str, Any]]:
         yield from _walk(child, f"{name}{joint}{key}" if name else str(key), ".")
 
 
-def forward_parameters(module: Any) -> list[str]:
-    """The names a module's forward takes, in order, without ``self`` and without ``*args`` and ``**kwargs``."""
-    import torch
-
-    if isinstance(module, torch.jit.ScriptModule):
-        return [a.name for a in module.forward.schema.arguments if a.name != "self"]  # type: ignore[attr-defined]
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY)
-    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
-
-
-def name_examples(example: Any, parameters: list[str]) -> dict[str, Any]:
-    """Example inputs as a factory gives them (a tensor, a tuple or a dict) by parameter name."""
+def name_examples(example: Any, module: Any) -> dict[str, Any]:
+    """Example inputs as a factory gives them (a tensor, a tuple or a dict) by the names of *module*'s parameters; None is not given."""
     import torch
 
     values = dict(example) if isinstance(example, Mapping) else None
     if values is None:
         items = [example] if isinstance(example, torch.Tensor) else list(example)
+        parameters = starred(module, len(items))
         if len(items) > len(parameters):
             raise UsageError(
                 "the factory gives more example inputs than the forward takes", seen=f"{len(items)} for {', '.join(parameters)}",
                 next="return one per parameter, or a dict by name",
             )  # fmt: skip
         values = dict(zip(parameters, items, strict=False))
+    values = {n: v for n, v in values.items() if v is not None}
     for name, value in values.items():
         if not isinstance(value, torch.Tensor):
             raise UsageError(
                 f"the example input {name} is no tensor", seen=type(value).__name__,
                 next="give tensors; fix every other argument inside the factory (a wrapper module, or functools.partial)",
             )  # fmt: skip
-    return {n: v for n, v in values.items() if v is not None}
+    return values

@@ -174,8 +174,8 @@ class Lab:
             results[case.index] = ran.outputs[key].path if key in ran.outputs else Failure(kind="error", reason=reason)
         return results
 
-    def compare(self, reference: str, actual: str, values: Iterable[str], strict: Iterable[str]) -> dict[str, Deviation]:
-        """How far each value is off; the shapes of those in *strict* must be equal. Two arrays are in memory at a time."""
+    def compare(self, reference: str, actual: str, values: Iterable[str], strict: Iterable[str], case: int) -> dict[str, Deviation]:
+        """How far each value is off in a case; the shapes of those in *strict* must be equal. Two arrays are in memory at a time."""
         exact = set(strict)
         found = {}
         with np.load(reference, allow_pickle=False) as ours, np.load(actual, allow_pickle=False) as theirs:
@@ -183,7 +183,7 @@ class Lab:
                 if name not in ours.files:  # not a tensor
                     continue
                 expected, got = ours[name], theirs[name]
-                off = deviation(expected, got, self.tolerance, name)
+                off = deviation(expected, got, self.tolerance, name, case)
                 if off.reshaped and name in exact:
                     problem = f"shape {list(got.shape)} where the reference has {list(expected.shape)}"
                     off = msgspec.structs.replace(off, excess=LARGEST, problem=problem)
@@ -219,7 +219,7 @@ class Lab:
         actual = self.run(piece, fed, outputs)
         if isinstance(actual, Failure):
             return Trial(files, numbers, fed, outputs, actual)
-        return Trial(files, numbers, fed, outputs, self.compare(reference, actual, outputs, strict), actual)
+        return Trial(files, numbers, fed, outputs, self.compare(reference, actual, outputs, strict, case.index), actual)
 
     def case(self, inputs: Arrays, index: int = 0) -> CaseFile:
         """A case of these inputs; int64 beyond 32 bits is cut off there, as MNN's converter does."""

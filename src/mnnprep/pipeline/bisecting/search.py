@@ -147,7 +147,7 @@ class Search:
         if isinstance(actual, Failure):
             return actual
         reference = self.lab.reference(self.subject.model, values, self.subject.case)
-        seen = self.lab.compare(reference, actual, values, self.subject.outline.outputs)
+        seen = self.lab.compare(reference, actual, values, self.subject.outline.outputs, self.subject.case.index)
         self.excess |= {v: off.excess for v, off in seen.items()}
         self.problems |= {v: off.problem for v, off in seen.items()}
         return seen
@@ -284,7 +284,7 @@ def wrong_outputs(lab: Lab, subject: Subject) -> dict[str, Deviation] | Failure:
     if isinstance(actual, Failure):
         return actual
     reference = lab.reference(subject.model, outputs, subject.case)
-    return {name: off for name, off in lab.compare(reference, actual, outputs, outputs).items() if off.excess > 1}
+    return {name: off for name, off in lab.compare(reference, actual, outputs, outputs, subject.case.index).items() if off.excess > 1}
 
 
 def failing_as(subject: Subject, wrong: dict[str, Deviation] | Failure) -> Subject:

@@ -1,0 +1,101 @@
+"""Reading a file from a stranger in a worker, within limits: no file can keep this process busy, or fill its memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import psutil
+
+from mnnprep.core.damage import AGAIN
+from mnnprep.core.leftovers import Scratch
+from mnnprep.core.reach import ReadPath
+from mnnprep.core.request import DEFAULT_TIMEOUT, Limits
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.sniff import identify
+from mnnprep.isolate.host import Host, StepFailed, internal
+
+T = TypeVar("T")
+
+SECONDS = 60.0
+FREE_SHARE = 0.75  # of the memory that is free, where no limit was given
+
+
+class PathJob(msgspec.Struct, frozen=True):
+    """A file or directory to read, by its absolute path, and the directory in which the files that it refers to lie."""
+
+    path: ReadPath
+    directory: ReadPath
+
+    @classmethod
+    def of(cls, path: Path) -> PathJob:
+        """The job for the absolute *path*."""
+        return cls(str(path), str(path.parent))
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What `formats.sniff.identify` said."""
+
+    kind: str
+
+
+def kind(job: PathJob) -> Kind:
+    return Kind(identify(Path(job.path)))
+
+
+def preload_of(step: str) -> tuple[str]:
+    """What a worker for *step* imports; the worker may be started with it before it is asked for."""
+    return (step.partition(":")[0],)
+
+
+def read_aside(step: str, job: msgspec.Struct, reply: type[T], path: Path, limits: Limits) -> T:
+    """The reply of *step*, which reads *path* and does nothing else.
+
+    Raises:
+        RefusedError: it took longer or more memory than *limits* give (three quarters of what is free, where they give none),
+            or ended the worker; and as the step raises it.
+        UsageError: as the step raises it.
+    """
+    with Scratch() as scratch, Host(preload_of(step), scratch=scratch) as host:
+        return run_bounded(host, step, job, reply, path, limits)
+
+
+def run_bounded(host: Host, step: str, job: msgspec.Struct, reply: type[T], path: Path, limits: Limits) -> T:
+    """:func:`read_aside` in a worker that is there."""
+    memory = limits.memory or int(psutil.virtual_memory().available * FREE_SHARE)
+    try:
+        return host.run(step, job, reply, timeout=limits.timeout, memory=memory).value
+    except StepFailed as failure:
+        if isinstance(failure.error, RefusedError | UsageError):
+            raise failure.error from failure
+        if failure.fate == "time":
+            more = f"if it is whole and as large as it should be, give it more time: --timeout {limits.timeout * 10:g}"
+            raise RefusedError(f"reading the file took longer than {limits.timeout:g} s", seen=path.name, next=more) from failure
+        if failure.fate == "memory":
+            more = "if it is whole and as large as it should be, give it more: --memory"
+            raise RefusedError(f"reading the file took more than {memory / 2**20:.0f} MiB", seen=path.name, next=more) from failure
+        if failure.fate == "crash":
+            raise RefusedError(f"reading the file {failure.reason}", seen=path.name, next=AGAIN) from failure
+        raise internal(failure, "the file could not be read") from failure
+
+
+def kind_aside(path: Path, limits: Limits) -> str:
+    """:func:`formats.sniff.identify` of *path*, within *limits*. Raises as that, and as :func:`read_aside`."""
+    absolute = Path(os.path.abspath(path))
+    return read_aside("mnnprep.pipeline.reading:kind", PathJob.of(absolute), Kind, absolute, for_reading(limits)).kind
+
+
+def for_reading(limits: Limits) -> Limits:
+    """The limits of reading a source, from those of the steps that run it: a minute, more where those have more than their default."""
+    share = limits.timeout * SECONDS / DEFAULT_TIMEOUT
+    return Limits(timeout=min(limits.timeout, max(SECONDS, share)), memory=limits.memory)
+
+
+def require_text(path: Path) -> None:
+    """Frameworks take no path that is not valid UTF-8. Raises UsageError for one."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("the path of the source is not valid UTF-8", seen=str(path), next="give the file another name") from error
