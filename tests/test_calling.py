@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mnnprep.core.messages import ExportJob, Source, Wants
+from mnnprep.core.net import Refused
 from mnnprep.core.signature import parse_input
 from mnnprep.errors import UsageError
 from mnnprep.formats.torch.calling import Call, Default, calling
@@ -169,3 +170,17 @@ def test_a_scripted_module_gets_what_comes_after_a_gap_by_its_name(method: str, 
         artifact = torch.jit.load(made.files[0].path)
         found = calling(artifact, ["x", "mask"])(artifact, {"x": torch.from_numpy(X), "mask": torch.from_numpy(Y)}).numpy()
     np.testing.assert_allclose(found, 3 * X - Y, rtol=1e-6)
+
+
+def test_a_mistake_in_a_forward_is_told_with_its_place() -> None:
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * undefined  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(Refused, match=r"^NameError: name 'undefined' is not defined \(at test_calling.py:\d+\)$"):
+        run(Wrong(), X)
+
+
+def test_what_a_torchscript_net_refuses_is_told_by_its_last_line() -> None:
+    with pytest.raises(Refused, match=r"^RuntimeError: The size of tensor a \(4\) must match the size of tensor b \(3\)"):
+        run(torch.jit.script(Scriptable()), X, None, np.ones((3, 3), np.float32))

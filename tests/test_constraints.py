@@ -78,6 +78,36 @@ def test_a_survey_states_the_constraint_and_sweeps_what_it_admits(
     assert len(found.sweep.sizes[name]) >= 2
 
 
+@pytest.mark.parametrize(
+    ("takes", "declared", "fits"),
+    [
+        (lambda n: n <= 16, "n=1:32", (1, 16)),
+        (lambda n: n >= 7, "n=1:32", (7, 32)),
+        (lambda n: 3 <= n <= 21, "n=1:32", (3, 21)),
+        (lambda n: n % 32 == 0, "n=1:640", None),  # multiples are what a range leaves to the source
+        (lambda n: n % 2 == 0, "n=1:33", None),
+        (lambda n: n % 32 == 0 and n >= 64, "n=1:640", (64, 640)),
+        (lambda n: n % 32 == 0 and n >= 64, "n=32:640", (64, 640)),
+        (lambda n: n % 2 == 0 and n <= 16, "n=1:32", (1, 16)),
+        (lambda n: n != 23, "n=5:40", (5, 22)),
+        (lambda n: True, "n=1:32", None),
+    ],
+)
+def test_the_part_of_a_declared_range_that_fits_is_found(takes: Any, declared: str, fits: Any) -> None:
+    def net(x: Any) -> Any:
+        refuse_unless(takes(x.shape[1]))
+        return x
+
+    wants = make_wants(dims=(declared,))
+    found = survey(Fake("x=float32[1,n]", net), wants)
+    assert found.sweep.fits.get("n") == fits
+    if fits is not None:  # and the range that is offered is one that it takes
+        again = survey(Fake("x=float32[1,n]", net), make_wants(dims=(f"n={fits[0]}:{fits[1]}",)))
+        assert "n" not in again.sweep.fits
+    open_ = survey(Fake("x=float32[1,n]", net), make_wants())
+    assert open_.sweep.fits == {}
+
+
 def test_what_nothing_simple_explains_has_no_constraint() -> None:
     found = survey(Fake("x=float32[n]", lambda x: refuse_unless(x.shape[0] in (5, 16, 17, 40)) or x), make_wants(dims=("n=5:40",)))
     assert found.sweep.constraints == {}

@@ -190,7 +190,8 @@ class TestVerify:
         manifest["evidence"] = [c for c in manifest["evidence"] if c["check"] != "mnn_compare"]
         result = call("verify", altered("manifest.json", json.dumps(manifest).encode()), "--json")
         assert result.code == NOT_PROVEN
-        assert result.document()["verdict"] == "unproven"
+        assert result.document()["verdict"] == "differs"
+        assert "it claims proven, and its evidence gives unproven" in result.out
 
     def test_as_a_program(self, bundle: Path) -> None:
         result = program("verify", ".", cwd=bundle)

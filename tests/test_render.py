@@ -17,6 +17,7 @@ from mnnprep.bundle.manifest import Manifest
 from mnnprep.cli import render
 from mnnprep.core.evidence import Verdict
 from mnnprep.doctor import Converter, Doctor, diagnose
+from mnnprep.isolate.confine import supported
 from mnnprep.mnn.frontends import operator_count
 from test_report import GOLDEN, HOSTILE, golden, hostile
 
@@ -138,6 +139,7 @@ def test_doctor_finds_the_package_and_its_frontends(doctor: Doctor) -> None:
     assert custom == Converter(name="/nowhere/MNNConvert", works=False, reason="it does not exist")
     assert next(f for f in doctor.formats if f.kind == "onnx").works
     assert [p.module for p in doctor.packages] == list(deps.KNOWN)
+    assert doctor.confinement.level == str(supported())
     assert msgspec.json.decode(msgspec.json.encode(doctor), type=Doctor) == doctor
 
 
@@ -147,6 +149,7 @@ def test_doctor_is_shown(doctor: Doctor) -> None:
     text = shown(console)
     assert "ONNX model" in text
     assert "it does not exist" in text
+    assert doctor.confinement.level in text
 
 
 def test_doctor_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

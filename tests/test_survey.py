@@ -695,3 +695,44 @@ def test_every_case_holds_what_the_source_computed_for_it() -> None:
     assert len({c.inputs["x"].tobytes() for c in found.cases}) == len(found.cases)
     for case in found.cases:
         assert np.array_equal(case.outputs["y"], two(**case.inputs))
+
+
+def failing(error: Exception) -> Any:
+    """A function that fails alike whatever it is given, as a framework's net tells it."""
+
+    def function(x: Any) -> Any:
+        raise Refused(f"{type(error).__name__}: {error} (at net.py:12)") from error
+
+    return function
+
+
+@pytest.mark.parametrize("inputs", ["x=float32[batch,n,m]", "x=float32[2,3]"])
+def test_a_mistake_in_the_sources_own_code_is_no_matter_of_sizes(inputs: str) -> None:
+    net = Fake(inputs, failing(NameError("name 'y' is not defined")))
+    with pytest.raises(RefusedError) as caught:
+        survey(net, Wants())
+    assert caught.value.what == "the source raises NameError: name 'y' is not defined (at net.py:12)"
+    assert "--dim" not in caught.value.next
+    assert len(net.asked) <= module.ALIKE
+
+
+def test_a_mistake_for_some_sizes_alone_is_tried_past() -> None:
+    def function(x: Any) -> Any:
+        if x.shape[1] < 64:
+            raise Refused("AttributeError: 'NoneType' object has no attribute 'shape'") from AttributeError()
+        return x
+
+    assert survey(Fake("x=float32[batch,n]", function), Wants()).cases[0].dims["n"] >= 64
+
+
+def test_what_is_refused_alike_at_every_size_is_the_message() -> None:
+    with pytest.raises(RefusedError) as caught:
+        survey(Fake("x=float32[n]", failing(ValueError("no such layer"))), Wants())
+    assert "no such layer" in caught.value.what
+    assert "--dim" in caught.value.next
+
+
+def test_a_mistake_that_shows_with_a_sample_is_told_as_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones(3, "f4"))
+    with pytest.raises(RefusedError, match="the source raises NameError"):
+        survey(Fake("x=float32[3]", failing(NameError("name 'y' is not defined"))), make_wants(samples=str(tmp_path)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,26 +11,20 @@ from typing import Any
 
 import pytest
 
+from mnnprep.core import faults
 from mnnprep.core.evidence import Check, Status, Verdict, verdict
-from mnnprep.errors import InternalError, RefusedError
+from mnnprep.errors import InternalError, RefusedError, SystemFault
 from mnnprep.isolate.host import StepFailed
-from mnnprep.mnn import convert as converting
-from mnnprep.mnn.convert import Converted, ConvertJob, convert, no_room
+from mnnprep.mnn.convert import Converted, ConvertJob, convert
 from mnnprep.pipeline import verify as verifying
 from mnnprep.pipeline.attempt import Judge
 from mnnprep.pipeline.making import Maker
 from mnnprep.pipeline.mnn_side import MnnSide
 from mnnprep.pipeline.prepare import refusal
 
-
-class SystemFault(RefusedError):
-    kind = "system"
-
-
 UNABLE = {
     "time": StepFailed("time", "took longer than 3 s"),
     "memory": StepFailed("memory", "used more than 3 MiB"),
-    "system": StepFailed("system", "No space left on device"),
     "told": StepFailed("error", "the disk is full", error=SystemFault("the disk is full")),
     "killed": StepFailed("crash", "crashed with SIGKILL", signal=signal.SIGKILL),
     "too large a file": StepFailed("crash", "crashed with SIGXFSZ", signal=signal.SIGXFSZ),
@@ -145,16 +138,15 @@ def test_a_converter_that_takes_too_long_says_nothing_of_the_model(tmp_path: Pat
 
 
 def test_a_converter_on_a_full_disk_says_nothing_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert no_room(tmp_path) == ""
-    assert list(tmp_path.iterdir()) == []
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(converting.os, "fsync", full)
-    found = converted(tmp_path, program(tmp_path / "failing", "exit 1"))
-    assert (found.ok, found.unable) == (False, True)
-    assert "No space left on device" in found.reason
+    monkeypatch.setattr(faults, "no_room", lambda _: errno.ENOSPC)
+    with pytest.raises(SystemFault) as caught:
+        converted(tmp_path, program(tmp_path / "failing", "exit 1"))
+    assert "No space left on device" in caught.value.seen
+    monkeypatch.undo()
+    with pytest.raises(SystemFault, match="the disk is full"):
+        converted(tmp_path, program(tmp_path / "telling", "echo No space left on device; exit 1"))
+    with pytest.raises(SystemFault, match="larger than the system allows"):
+        converted(tmp_path, program(tmp_path / "ended", "kill -XFSZ $$"))
 
 
 def test_what_the_converter_could_not_do_is_not_run(tmp_path: Path) -> None:

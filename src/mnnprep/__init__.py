@@ -8,10 +8,10 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bisect", "check", "compare", "consolidate", "doctor", "inspect", "prepare", "verify"]
+__all__ = ["__version__", "bisect", "check", "compare", "consolidate", "doctor", "inspect", "prepare", "sign", "verify"]
 
 if TYPE_CHECKING:
-    from mnnprep.api import bisect, check, compare, consolidate, doctor, inspect, prepare, verify
+    from mnnprep.api import bisect, check, compare, consolidate, doctor, inspect, prepare, sign, verify
 
 
 def __getattr__(name: str) -> Any:

@@ -25,8 +25,9 @@ from mnnprep.pipeline.bisect import Bisection
 from mnnprep.pipeline.bisect import bisect as _bisect
 from mnnprep.pipeline.compare import Comparison
 from mnnprep.pipeline.compare import compare as _compare
+from mnnprep.pipeline.signing import sign as _sign
+from mnnprep.pipeline.signing import verify_signed as _verify
 from mnnprep.pipeline.verify import Verification
-from mnnprep.pipeline.verify import verify as _verify
 from mnnprep.proof.metrics import at_hand
 
 if TYPE_CHECKING:
@@ -172,13 +173,22 @@ def check(model: str | os.PathLike[str], *, rules_only: bool = False) -> CheckRe
 
 
 def verify(
-    bundle: str | os.PathLike[str], *, metrics: str | Asked | Iterable[str | Asked] = (), timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent
-) -> Verification:
-    """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`. Raises as :func:`mnnprep.pipeline.verify.verify`."""
+    bundle: str | os.PathLike[str], *, key: str | os.PathLike[str] = "", metrics: str | Asked | Iterable[str | Asked] = (),
+    timeout: float = DEFAULT_TIMEOUT, tell: Tell = _silent,
+) -> Verification:  # fmt: skip
+    """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`, *key* the public key that it must be signed with.
+
+    Raises as :func:`mnnprep.pipeline.signing.verify_signed`.
+    """
     functions: dict[str, Asked] = {}
     wanted = _metrics(metrics, functions)
     with at_hand(functions):
-        return _verify(Path(bundle), metrics=wanted, limits=Limits(timeout=timeout), tell=tell)
+        return _verify(Path(bundle), Path(key) if key else None, metrics=wanted, limits=Limits(timeout=timeout), tell=tell)
+
+
+def sign(bundle: str | os.PathLike[str], key: str | os.PathLike[str]) -> Path:
+    """Sign a bundle with a private key; the path of the signature. Raises as :func:`mnnprep.pipeline.signing.sign`."""
+    return _sign(Path(bundle), Path(key))
 
 
 def consolidate(

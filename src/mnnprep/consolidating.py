@@ -67,7 +67,7 @@ def consolidate(
     with Files() as files:
         with guard(Path(checkpoint), "checkpoint"):
             chosen = plan_state(files.at(checkpoint), expected, reading=reading, ema=options.ema, at=options.at, base=options.base)
-        kept = _kept(chosen, expected, rules)
+            kept = _kept(chosen, expected, rules)
         plan = writer.make_plan(kept.tensors, kept.aliases, options.dtype)
         inputs = sorted(files.opened(), key=lambda file: file.name)
 

@@ -33,6 +33,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "fsspec": ("fsspec", "remote"),
     "h5py": ("h5py", "hdf5"),
     "PIL": ("pillow", "images"),
+    "model_signing": ("model-signing", "sign"),
 }
 
 

@@ -15,6 +15,7 @@ import msgspec
 from mnnprep import __version__, deps
 from mnnprep.core.leftovers import Scratch
 from mnnprep.formats.table import FORMATS, WEIGHTS_ONLY, Format
+from mnnprep.isolate.confine import supported
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
@@ -53,6 +54,16 @@ class Converter(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ConfinementState(msgspec.Struct, frozen=True, kw_only=True):
+    """How the workers that run a model are confined here: ``active`` where something keeps them from files and programs that are not
+    theirs, ``complete`` where all of it does; ``level`` names what does it, ``reason`` what is lacking and why."""
+
+    active: bool
+    complete: bool
+    level: str
+    reason: str = ""
+
+
 class Doctor(msgspec.Struct, frozen=True, kw_only=True):
     """The diagnosis. ``advice`` lists what to type or set, the most needed first."""
 
@@ -62,6 +73,7 @@ class Doctor(msgspec.Struct, frozen=True, kw_only=True):
     packages: list[Package]
     formats: list[FormatState]
     converters: list[Converter]
+    confinement: ConfinementState
     advice: list[str]
 
 
@@ -77,8 +89,13 @@ def diagnose(mnnconvert: str = "") -> Doctor:
     return Doctor(
         mnnprep=__version__, python=f"{platform.python_implementation()} {platform.python_version()}",
         platform=f"{platform.system()} {platform.machine()}", packages=packages, formats=formats, converters=converters,
-        advice=_advice(packages, converters),
+        confinement=_confinement(), advice=_advice(packages, converters),
     )  # fmt: skip
+
+
+def _confinement() -> ConfinementState:
+    walls = supported()
+    return ConfinementState(active=bool(walls.landlock or walls.seccomp), complete=walls.complete, level=str(walls), reason=walls.reason)
 
 
 def _package(module: str) -> Package:

@@ -98,6 +98,27 @@ QUESTIONS: Mapping[str, Question] = {
         "Are the bundle's files, byte by byte, those that its manifest names?",
         "take the bundle from where it was made, or prepare the model again",
     ),
+    "record": Question(
+        "Does the verdict follow from the evidence in the manifest, and the evidence from its own figures?",
+        "take the bundle from where it was made, or prepare the model again",
+    ),
+    "tolerance": Question(
+        "Is the stated tolerance the one that the rule gives for what was asked?",
+        "prepare the model again: the figures were edited, or made by another rule",
+    ),
+    "cases": Question(
+        "Do the stored cases hold what the signature and their sizes say?",
+        "take the bundle from where it was made, or prepare the model again",
+    ),
+    "report": Question(
+        "Is report.html the page that the manifest gives?",
+        "write it anew with `mnnprep report`",
+    ),
+    "signature": Question(
+        "Was every file of the bundle signed with the key at hand?",
+        "take the bundle from whoever signed it, or ask for the right public key",
+        "give the signer's public key with `--key`",
+    ),
     "repairs": Question(
         "Does the repaired artifact compute what it computed before the repair?",
         "report the repair that is named: it is a defect of this tool",

@@ -1,8 +1,8 @@
 """``manifest.json``, schema ``mnnprep.bundle/1``: the typed record of a bundle.
 
-It holds no time, host, user or absolute path: the same source, options, tools and CPU type give the
-same bytes.  A source's files are named by their role (``source``, ``weights``, ``samples``), since
-a file's name is no part of what it is; the sha256 says which file it was.
+It holds no time, host, user or directory: the same source under the same name, options, tools and CPU type
+give the same bytes.  Every text in it is data as it was given, or prose whose paths were shortened where it arose
+(:mod:`mnnprep.core.prose`); nothing is rewritten afterwards.
 """
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ from mnnprep.errors import RefusedError, UsageError
 
 SCHEMA = "mnnprep.bundle/1"
 FILE_NAME = "manifest.json"
+SIGNATURE_NAME = "bundle.sig"  # what `mnnprep sign` writes beside the manifest
 
 
 class NamedFile(msgspec.Struct, frozen=True):
+    """A file of the source: ``name`` is its role (``source``, ``weights``, ``factory``), with its place below for one in a
+    directory; ``file`` its own name, without the directory."""
+
     name: str
     sha256: str
     size: int
+    file: str = ""
 
 
 class BundleFile(msgspec.Struct, frozen=True):
@@ -41,10 +46,16 @@ class BundleFile(msgspec.Struct, frozen=True):
 
 
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``name`` is what the user called the source: the base name of a file or directory, or a factory; ``command`` the
+    arguments of ``mnnprep`` that ask for the same, files by their base names, empty for a live module; ``parameters``
+    the number of elements of its floating weights, whatever holds them."""
+
     kind: str
+    name: str = ""
     framework: str
     files: list[NamedFile]
     options: dict[str, Any]
+    command: list[str] = msgspec.field(default_factory=list)
     parameters: int = 0
 
 
@@ -109,12 +120,17 @@ class DimRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SignatureRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The model's inputs and outputs, in order, and its dynamic dimensions by name."""
+
     inputs: list[TensorRecord]
     outputs: list[TensorRecord]
     dims: dict[str, DimRecord]
 
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored case: an npz of ``inputs/NAME`` and ``outputs/NAME``, by the signature's names; ``origin`` says where its inputs
+    came from, ``dims`` the size of every dynamic dimension in it."""
+
     path: str
     sha256: str
     size: int
@@ -175,7 +191,10 @@ def read_manifest(bundle: Path) -> Manifest:
         data = msgspec.json.decode(path.read_bytes())
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
-            raise RefusedError("the bundle's manifest is of another schema", seen=str(schema), next=f"this version of mnnprep reads {SCHEMA}")
+            tools = data.get("tools") if isinstance(data, dict) else None
+            maker = tools.get("mnnprep") if isinstance(tools, dict) else None
+            remedy = f"read it with mnnprep {maker}, which made it" if isinstance(maker, str) else "prepare the model again"
+            raise RefusedError(f"the bundle's manifest is of another schema than {SCHEMA}, which this version reads", seen=str(schema), next=remedy)
         return msgspec.convert(data, Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError("the bundle's manifest could not be read", seen=f"{path.name}: {error}", next="prepare the model again") from error

@@ -7,6 +7,7 @@ escaped, and its control characters are made visible.
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from collections.abc import Iterable
 from functools import cache
@@ -22,6 +23,7 @@ from mnnprep.core.printable import plain
 
 FILE_NAME = "report.html"
 TEMPLATE = "report.html.j2"
+IDENTIFYING = 3  # files of the source that stand at the top
 
 MARKS = {Verdict.PROVEN: "✓", Verdict.UNPROVEN: "?", Verdict.DIFFERS: "≠", Verdict.REFUSED: "✕"}
 STATUS_MARKS = {Status.PASSED: "✓", Status.FAILED: "✕", Status.NOT_RUN: "–"}
@@ -38,6 +40,11 @@ def render(manifest: Manifest) -> str:
     """
     text: str = _template().render(context(manifest))
     return text
+
+
+def page_bytes(manifest: Manifest) -> bytes:
+    """The bytes of ``report.html``. Raises as :func:`render`."""
+    return render(manifest).encode("utf-8", "backslashreplace")
 
 
 def compile_early() -> None:
@@ -67,6 +74,9 @@ def context(manifest: Manifest) -> dict[str, Any]:
     blocking = digest.obstacles(manifest.evidence, digest.required_names(dims))
     return {
         "manifest": manifest,
+        "identity": manifest.source.files[:IDENTIFYING],
+        "more_files": max(0, len(manifest.source.files) - IDENTIFYING),
+        "command": shlex.join(["mnnprep", *manifest.source.command, "-o", "DIR"]) if manifest.source.command else "",
         "verdict": concluded,
         "verdict_mark": MARKS[concluded],
         "disputed": concluded is not manifest.verdict,

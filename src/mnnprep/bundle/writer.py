@@ -222,7 +222,7 @@ def finish(staged: Path, manifest: Manifest) -> Manifest:
     complete = msgspec.structs.replace(manifest, files=[file for name, file in found.items() if name not in UNLISTED])
     if deps.installed("jinja2"):
         with atomic_write(staged / report.FILE_NAME) as page:
-            page.write(report.render(complete).encode("utf-8", "backslashreplace"))
+            page.write(report.page_bytes(complete))
     with atomic_write(staged / manifests.FILE_NAME) as file_:
         file_.write(complete.to_bytes())
     return complete

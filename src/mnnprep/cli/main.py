@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import signal
 import sys
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from mnnprep import __version__, errors
+from mnnprep.cli import streams
+from mnnprep.core import faults
 
 # name -> (module, what it does); a command's module is imported when it is called, not for --help
 COMMANDS = {
@@ -22,6 +24,8 @@ COMMANDS = {
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
     "ops": ("mnnprep.cli.ops", "Show which operators MNN reads, and what it does with ONNX's own test cases."),
+    "sign": ("mnnprep.cli.sign", "Sign a bundle with a key of yours."),
+    "replay": ("mnnprep.cli.replay", "Make a bundle's artifact again and compare the hashes."),
     "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
     "doctor": ("mnnprep.cli.doctor", "Say what is installed, which formats work and what to install."),
 }
@@ -61,37 +65,49 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that is no text, a terminal without our signs: shown escaped
-            stream.reconfigure(errors="backslashreplace")
-    if argv is None:  # this process is ours: end it cleanly, as after Ctrl-C
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        if argv is None:  # this process is ours
+            streams.take_over()
+            _end_cleanly()
         code = cli.main(args=arguments, prog_name="mnnprep", standalone_mode=False)
+        sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = _tell(errors.Interrupted("interrupted", next="run it again: nothing was left half-written"), as_json)
     except click.ClickException as error:
         hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mnnprep"
         code = _tell(errors.UsageError(error.format_message(), next=f"see {hint} --help"), as_json)
     except errors.MnnprepError as error:
-        code = _tell(error, as_json)
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = errors.EXIT_PROVEN
+        code = _tell(faults.fault_in(error) or error, as_json)
     except Exception as error:
         import traceback
 
         trace = "".join(traceback.format_exception(error))
-        code = _tell(errors.InternalError(f"{type(error).__name__}: {error}", seen=trace), as_json)
+        internal = errors.InternalError(f"{type(error).__name__}: {error}", seen=trace)
+        code = _tell(faults.fault_in(error) or internal, as_json)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_cleanly() -> None:
+    """Have the signals that end a program end this one as Ctrl-C does; those that it was started deaf to (nohup) stay ignored."""
+    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def end(number: int, _: object) -> None:
+        for other in ending:  # a terminal that closes sends more than one: nothing breaks the cleaning off
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in ending:
+        signal.signal(number, end)
 
 
 def _tell(error: errors.MnnprepError, as_json: bool) -> int:
     if isinstance(error, errors.InternalError) and not error.next:
         error.next = ISSUES
-    if as_json:
-        echo_json({"error": error.to_dict()})
-    head = {"usage": "error: ", "refused": "refused: ", "internal": "a defect of mnnprep: "}.get(error.kind, "")
+    with contextlib.suppress(errors.SystemFault):  # stdout: the message says what is wrong, or what was before
+        if as_json:
+            echo_json({"error": error.to_dict()})
+        sys.stdout.flush()
+    head = {"usage": "error: ", "refused": "refused: ", "system": "refused: ", "internal": "a defect of mnnprep: "}.get(error.kind, "")
     click.echo(head + _message(error), err=True)
     return error.exit_code
 

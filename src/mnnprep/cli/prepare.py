@@ -4,11 +4,40 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from mnnprep.cli.main import echo_json, say
 from mnnprep.cli.options import factory_arg, json_manifest
+
+if TYPE_CHECKING:
+    from mnnprep.core.request import Request
+
+
+def request_of(
+    *, source: str, weights: str, to: str, method: str, opset: int, inputs: tuple[str, ...], dims: tuple[str, ...],
+    ranges: tuple[str, ...], samples: str, preprocess: tuple[str, ...], sample_limit: int, factory_args: tuple[str, ...], signature: str,
+    outputs: str, precision: str | None, seed: int, no_repair: bool, repairs: tuple[str, ...], static: bool, fp16: bool,
+    weight_bits: str | None, budget: float | None, metrics: tuple[str, ...], mnnconvert: str, timeout: float, memory: str, proof_memory: str,
+    trust: bool,
+) -> Request:  # fmt: skip
+    """The options of ``prepare`` as a request. Raises UsageError."""
+    from mnnprep.core.metrics import make_metrics
+    from mnnprep.core.request import Limits, Request, make_precision, make_wants, parse_factory_args, parse_size
+    from mnnprep.errors import UsageError
+
+    if no_repair and repairs:
+        raise UsageError("--no-repair and --repair contradict each other", seen=", ".join(repairs), next="leave one of them out")
+    limits = Limits(timeout=timeout, memory=parse_size(memory or "0"), proof_memory=parse_size(proof_memory or "0"))
+    return Request(
+        source=source, weights=weights, to=to, method=method, opset=opset,
+        wants=make_wants(inputs, dims, ranges, samples, seed, preprocess, sample_limit), factory_args=parse_factory_args(factory_args),
+        trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "", limits=limits,
+        precision=make_precision(fp16, int(weight_bits or 0), budget), static=static,
+        repairs=() if no_repair else repairs or None, metrics=make_metrics(metrics), signature=signature,
+        outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
+    )  # fmt: skip
 
 
 @click.command("prepare")
@@ -70,21 +99,13 @@ def command(
 
     from pathlib import Path
 
-    from mnnprep.core.metrics import make_metrics
-    from mnnprep.core.request import Limits, Request, make_precision, make_wants, parse_factory_args, parse_size
-    from mnnprep.errors import UsageError
     from mnnprep.pipeline.prepare import prepare
 
-    if no_repair and repairs:
-        raise UsageError("--no-repair and --repair contradict each other", seen=", ".join(repairs), next="leave one of them out")
-    limits = Limits(timeout=timeout, memory=parse_size(memory or "0"), proof_memory=parse_size(proof_memory or "0"))
-    request = Request(
-        source=source, weights=weights, to=to, method=method, opset=opset,
-        wants=make_wants(inputs, dims, ranges, samples, seed, preprocess, sample_limit), factory_args=parse_factory_args(factory_args),
-        trust=trust, mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "", limits=limits,
-        precision=make_precision(fp16, int(weight_bits or 0), budget), static=static,
-        repairs=() if no_repair else repairs or None, metrics=make_metrics(metrics), signature=signature,
-        outputs=tuple(n.strip() for n in outputs.split(",") if n.strip()), tflite_precision=precision or "",
+    request = request_of(
+        source=source, weights=weights, to=to, method=method, opset=opset, inputs=inputs, dims=dims, ranges=ranges, samples=samples,
+        preprocess=preprocess, sample_limit=sample_limit, factory_args=factory_args, signature=signature, outputs=outputs, precision=precision,
+        seed=seed, no_repair=no_repair, repairs=repairs, static=static, fp16=fp16, weight_bits=weight_bits, budget=budget, metrics=metrics,
+        mnnconvert=mnnconvert, timeout=timeout, memory=memory, proof_memory=proof_memory, trust=trust,
     )  # fmt: skip
     started = time.monotonic()
     manifest = prepare(request, Path(output), force=force, tell=lambda text: say(f"{time.monotonic() - started:6.1f} s  {text}"))

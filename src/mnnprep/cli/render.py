@@ -123,6 +123,10 @@ def show_doctor(console: Console, doctor: Doctor) -> None:
     _section(console, "formats", _table(["", "", "", ""], formats, ["format", "", "to", "needs"]))
     converters = [(c.name, _works(c.works), ", ".join(c.frontends) or c.reason) for c in doctor.converters]
     _section(console, "converters", _table(["", "", ""], converters, ["converter", "", "frontends"]))
+    walls = doctor.confinement
+    state = "complete" if walls.complete else "in part" if walls.active else "not active"
+    said = (_text(state, "cyan" if walls.complete else "yellow"), walls.level, walls.reason)
+    _section(console, "confinement of the workers that run a model", _table(["", "", ""], [said]))
     for line in doctor.advice:
         console.print(_text(f"  next: {line}"), soft_wrap=True)
 

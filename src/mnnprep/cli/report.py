@@ -9,22 +9,35 @@ from mnnprep.cli.main import echo_json
 
 @click.command("report")
 @click.argument("bundle")
+@click.option("--bom", default="", metavar="FILE", help="Write a bill of materials as well: CycloneDX 1.6 in JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(bundle: str, as_json: bool) -> int:
-    """Write BUNDLE's report.html anew, from its manifest."""
+def command(bundle: str, bom: str, as_json: bool) -> int:
+    """Write BUNDLE's report.html anew, from its manifest; with --bom, what it is made of, too."""
     from pathlib import Path
 
+    from mnnprep.bundle.bom import bill
     from mnnprep.bundle.manifest import read_manifest
-    from mnnprep.bundle.report import FILE_NAME, render
-    from mnnprep.core.files import atomic_write
+    from mnnprep.bundle.report import FILE_NAME, page_bytes
+    from mnnprep.core.files import atomic_write, canonical_json
     from mnnprep.core.printable import one_line
+    from mnnprep.errors import UsageError
 
     directory = Path(bundle)
-    page = render(read_manifest(directory))
+    manifest = read_manifest(directory)
+    if bom:
+        written = Path(bom)
+        if written.resolve().is_relative_to(directory.resolve()) or not written.absolute().parent.is_dir():
+            where = "outside the bundle, whose files are fixed, in a directory that is there"
+            raise UsageError("the bill of materials can't be written here", seen=bom, next=f"give a file {where}")
+        with atomic_write(written) as file:
+            file.write(canonical_json(bill(manifest)))
+    page = page_bytes(manifest)
     with atomic_write(directory / FILE_NAME) as file:
-        file.write(page.encode("utf-8", "backslashreplace"))
+        file.write(page)
     if as_json:
-        echo_json({"report": str(directory / FILE_NAME)})
+        echo_json({"report": str(directory / FILE_NAME)} | ({"bom": bom} if bom else {}))
     else:
         click.echo(one_line(directory / FILE_NAME))
+        if bom:
+            click.echo(one_line(bom))
     return 0

@@ -88,6 +88,20 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 def check_archive(archive: zipfile.ZipFile, name: str, size: int) -> None:
     """Raise RefusedError unless the open *archive*, a file *name* of *size* bytes, is as the module's policy wants it."""
+    check_directory(archive, name, size)
+    for entry, end in _with_ends(archive):
+        if fault := _local_fault(archive, entry, end):
+            raise _refused(name, "is not as its directory says", f"the member {entry.filename} {fault}")
+
+
+def _with_ends(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, int]]:
+    """The members in their order in the file, each with the place before which it has to end."""
+    entries = sorted(archive.infolist(), key=lambda e: e.header_offset)
+    return zip(entries, [*(e.header_offset for e in entries[1:]), archive.start_dir], strict=False)
+
+
+def check_directory(archive: zipfile.ZipFile, name: str, size: int) -> None:
+    """As :func:`check_archive`, but by the directory alone: where every read of a member's own header would be a request of its own."""
     entries = sorted(archive.infolist(), key=lambda e: e.header_offset)
     if len(entries) > MEMBER_LIMIT:
         raise _refused(name, "has too many members", f"{len(entries)}, and {MEMBER_LIMIT} are taken")
@@ -95,12 +109,12 @@ def check_archive(archive: zipfile.ZipFile, name: str, size: int) -> None:
         raise _damaged(Path(name), zipfile.BadZipFile("the only directory is that of an archive inside it"))
     names: set[str] = set()
     total = 0
-    for entry, following in zip(entries, [*(e.header_offset for e in entries[1:]), archive.start_dir], strict=False):
+    for entry, end in _with_ends(archive):
         fault = _entry_fault(entry)
         if not fault and entry.filename in names:
             fault = "has the name of another one"
-        if not fault:
-            fault = _local_fault(archive, entry, following)
+        if not fault and entry.header_offset + _LOCAL.size + entry.compress_size > end:
+            fault = "overlaps the next one"
         if fault:
             raise _refused(name, "is not as its directory says", f"the member {entry.filename} {fault}")
         names.add(entry.filename)

@@ -25,6 +25,8 @@ LARGEST = 1e300  # what a ratio beyond a float is written as
 CEILING = 1e-2  # of max|ref|: beyond, the model can't be told from its noise
 HALF_SQNR = 50.0  # dB: weights as float16
 QUANTIZED_SQNR = 30.0  # dB: weights as integers; less only where the caller says so
+ARTIFACT_SQNR = {"float16": HALF_SQNR, "int8": QUANTIZED_SQNR}  # of a TFLite artifact made at this precision
+DEQUANTIZED_SQNR = 30.0  # dB: a quantized TFLite file as floats
 
 
 class Tolerance(msgspec.Struct, frozen=True):

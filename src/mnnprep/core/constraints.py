@@ -54,6 +54,17 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(parts)
 
 
+def fitting(takes: Takes, dim: Dim, base: dict[str, int], refused: list[int], constraint: Constraint | None) -> tuple[int, int] | None:
+    """The range to declare in place of *dim*'s own, of which the source refuses *refused*; None where that is no more than the constraint's
+    multiples, or sizes that two dimensions must have in common: a range is a promise of its ends, not of what lies between them.
+    """
+    assert dim.min is not None and dim.max is not None
+    found = constraint or _limits(takes, Constraint(), dim, base, refused)
+    ends = found.least or dim.min, found.most or dim.max
+    range_ = max(dim.min, ends[0]), min(dim.max, ends[1])
+    return range_ if constraint is None or range_ != (dim.min, dim.max) else None
+
+
 def discover(takes: Takes, dim: Dim, base: dict[str, int], taken: list[int], refused: list[int], others: list[Dim]) -> Constraint | None:
     """A constraint under which the source, which takes the sizes *base*, takes sizes of *dim*; it explains why those *refused* are.
 

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import struct
 import traceback
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mnnprep.core.faults import PLAIN, fault
 from mnnprep.core.printable import plain
 from mnnprep.errors import MnnprepError, RefusedError
 
 AGAIN = "download or save it again, and compare its size or checksum with the original's"
 SHOWN = 200  # characters of a cause: a name from the file in it can be of any length
 
-# What a reader meets where the bytes lie: an absent index or key, a size that is none, text that is no text, nesting without
-# end, a member that can't be inflated. No ImportError, no NameError: those are faults of ours.
-STRUCTURAL = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RuntimeError, TypeError,
-    ValueError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+DEFECTS = (ImportError, NameError)  # no bytes of a file can cause them: they are faults of ours
 
 
 @contextmanager
@@ -29,21 +22,23 @@ def reading(path: Path, title: str = "file") -> Iterator[None]:
     """The region in which *path*, a *title*, is read, and nothing else is done.
 
     Raises:
-        RefusedError: the file is damaged (any of STRUCTURAL, or an OSError that no system call gave), or the system can't
-            read it.
-        MnnprepError: as a reader raised it.
+        RefusedError: the file is damaged: a reader met an absent index or key, a size that is none, text that is no text, nesting
+            without end, a member that can't be inflated; or the system can't read it.
+        MnnprepError: as a reader raised it; MemoryError: there is none left.
     """
     try:
         yield
-    except MnnprepError:
+    except (MnnprepError, MemoryError, *DEFECTS):
         raise
     except OSError as error:
+        if error.errno in PLAIN:
+            raise fault(error.errno, str(path)) from error
         if error.errno is None:  # h5py raises it for what it can't parse
             raise damaged(path.name, title, error) from error
         raise RefusedError(
             "the source can't be read", seen=f"{path}: {error.strerror or error}", next="check its permissions and the disk"
         ) from error
-    except STRUCTURAL as error:
+    except Exception as error:
         raise damaged(path.name, title, error) from error
 
 

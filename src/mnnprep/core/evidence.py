@@ -84,6 +84,19 @@ PROVABILITY = frozenset({"determinism", "vacuity", "noise", "branches", "coverag
 # Failing one of these leaves nothing to compare.
 USABILITY = frozenset({"artifact", "mnn_convert"})
 
+# Asked of some sources only, or told for the reader.
+OPTIONAL = frozenset(
+    {
+        "repairs", "samples", "given_outputs", "standard", "third_opinion", "standing", "mnn_session", "precision", "unused_weights",
+        "frontend_operators", "operators",
+    }
+)  # fmt: skip
+
+
+def known_check(name: str) -> bool:
+    """Whether a bundle's evidence may hold a check of this name."""
+    return name.startswith(("dimension:", "metric:")) or name in {*REQUIRED, *PROVABILITY, *USABILITY, *OPTIONAL}
+
 
 def verdict(evidence: Iterable[Check], dims: Iterable[str] = ()) -> Verdict:
     """The verdict of *evidence* for a net with the dynamic dimensions *dims*.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,7 @@ _BROKEN = frozenset({errno.EIO, errno.ESTALE})
 PLAIN = FULL | _DESCRIPTORS | _BROKEN | {errno.EFBIG, errno.EROFS}
 ALL = PLAIN | _DENIED | _SPENT
 _QUOTED = {os.strerror(number): number for number in sorted(PLAIN)} | {"can't start new thread": errno.EAGAIN}
+ROOM = 1 << 16  # bytes
 SPARE_DESCRIPTORS = 4  # what a library may have had open and closed again as it failed
 
 
@@ -58,15 +60,23 @@ def quoted(text: str) -> int:
     return next((number for message, number in _QUOTED.items() if message in text), 0)
 
 
-def exhausted(directory: str | os.PathLike[str]) -> int:
-    """The errno of what has run out: ENOSPC where the disk of *directory* is full, EMFILE without a descriptor to open; else 0.
+def no_room(directory: str | os.PathLike[str]) -> int:
+    """The errno of why nothing more can be written to *directory*; 0 where it can, or there is no such directory.
 
-    Asked after a failure whose own message says nothing.
+    Asked by writing: no figure of a file system says what a quota or a limit leaves to this process.
     """
+    try:
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(bytes(ROOM))
+    except OSError as error:
+        return error.errno if error.errno in PLAIN else 0
+    return 0
+
+
+def exhausted(directory: str | os.PathLike[str]) -> int:
+    """The errno of what has run out: room in *directory*, descriptors; else 0. Asked after a failure whose own message says nothing."""
     opened = []
     try:
-        if _is_full(directory):
-            return errno.ENOSPC
         for _ in range(SPARE_DESCRIPTORS):
             opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
@@ -74,20 +84,27 @@ def exhausted(directory: str | os.PathLike[str]) -> int:
     finally:
         for descriptor in opened:
             os.close(descriptor)
-    return 0
+    return no_room(directory)
 
 
-def cut_short(path: str) -> int:
-    """The errno that explains why the file at *path* may lack its end although whoever wrote it did not say so; else 0."""
+def fault_behind(error: BaseException, directory: str) -> SystemFault | None:
+    """:func:`fault_in`, or what has run out where *error* itself does not tell: a library that got no file sees a damaged one."""
+    if (found := fault_in(error, directory)) is not None:
+        return found
+    number = exhausted(directory)
+    return fault(number, directory) if number else None
+
+
+def refuse_fault(error: BaseException, directory: str) -> None:
+    """Raises SystemFault where *error*, of a step that writes to *directory*, comes from one: it says nothing of the model then."""
+    if (found := fault_behind(error, directory)) is not None:
+        raise found from error
+
+
+def as_large_as_allowed(path: str) -> bool:
+    """Whether the file at *path* has the size that the system allows at most: it may lack its end."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if limit != resource.RLIM_INFINITY and os.path.getsize(path) >= limit:
-        return errno.EFBIG
-    return errno.ENOSPC if _is_full(path) else 0
-
-
-def _is_full(path: str | os.PathLike[str]) -> bool:
-    disk = os.statvfs(path)
-    return disk.f_blocks > 0 and (disk.f_bavail if os.geteuid() else disk.f_bfree) == 0
+    return limit != resource.RLIM_INFINITY and os.path.getsize(path) >= limit
 
 
 @contextmanager

@@ -93,11 +93,13 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sweep(msgspec.Struct, kw_only=True):
     """The dynamic dimensions, by name: the ``sizes`` for which a case exists, those that the source itself ``refused``, with its
-    words, and the constraint that explains it; and the pairs of sizes that it refused together."""
+    words, and the constraint that explains it; where that leaves out part of a declared range, the range that ``fits``; and the pairs of
+    sizes that it refused together."""
 
     sizes: dict[str, list[int]] = msgspec.field(default_factory=dict)
     refused: dict[str, dict[int, str]] = msgspec.field(default_factory=dict)
     constraints: dict[str, Constraint] = msgspec.field(default_factory=dict)
+    fits: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     refused_pairs: list[str] = msgspec.field(default_factory=list)
 
 
@@ -267,7 +269,7 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
 
     ``inputs`` and ``outputs`` are the names in the model; ``fresh`` loads the model anew for every
     case (else one load serves all, so that changes of shape are exercised); ``forbid`` are
-    top-level modules of the user's that must not be importable.
+    top-level modules of the user's that must not be importable; ``trust``: its operators may have side effects.
     """
 
     model: ReadPath
@@ -276,6 +278,7 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: WritePath
     fresh: bool = False
     forbid: list[str] = msgspec.field(default_factory=list)
+    trust: bool = False
 
 
 class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,10 @@ def any_ranks(operators: Iterable[str]) -> bool:
     return any(name.rpartition(":")[2].replace("_", "").lower() in RANKING for name in operators)
 
 
+# What code raises that is wrong, whatever it is given; now and then for one size alone.
+PROGRAMMING = (NameError, AttributeError, ImportError, TypeError, NotImplementedError, SyntaxError)
+
+
 class Refused(Exception):
     """The net can't compute with these inputs (a shape or value it does not take)."""
 

@@ -181,3 +181,20 @@ _IMAGE: dict[str, Callable[[str, str], Any]] = {
 _SOUND: dict[str, Callable[[str, str], Any]] = {
     "rate": _whole(LARGEST_RATE), "channels": _one_of("all", "mono"), "length": _whole(2**31 - 1), "layout": _one_of(*SOUND_LAYOUTS),
 }  # fmt: skip
+
+
+def preprocess_text(recipe: Recipe) -> str:
+    """The ``--preprocess`` text that :func:`parse_preprocess` reads as *recipe*."""
+    if isinstance(recipe, SoundRecipe):
+        values = {"rate": recipe.rate, "channels": recipe.channels, "length": recipe.length, "layout": recipe.layout}
+    else:
+        default = ImageRecipe()
+        values = {
+            "size": "x".join(map(str, recipe.size)), "filter": recipe.filter, "crop": "x".join(map(str, recipe.crop)),
+            "channels": recipe.channels, "alpha": recipe.alpha, "scale": "" if recipe.scale == default.scale else repr(recipe.scale),
+            "mean": ":".join(map(repr, recipe.mean)) if any(recipe.mean) else "",
+            "std": ":".join(map(repr, recipe.std)) if any(s != 1 for s in recipe.std) else "",
+            "layout": recipe.layout, "dtype": recipe.dtype,
+        }  # fmt: skip
+    text = ",".join(f"{key}={value}" for key, value in values.items() if value)
+    return f"{recipe.input}:{text}" if recipe.input else text

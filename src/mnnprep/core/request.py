@@ -70,6 +70,12 @@ def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | Non
         )
     if budget is not None and not (fp16 or weight_bits):
         raise UsageError("--budget goes with --fp16 or --weight-bits", seen=f"{budget:g} dB", next="leave it out: float32 has its own tolerance")
+    if budget is not None and not 0 < budget < math.inf:
+        raise UsageError(
+            "--budget takes an SQNR above 0 dB, where the error is smaller than the signal",
+            seen=f"{budget:g} dB",
+            next="give for example --budget 30",
+        )
     return Precision(fp16=fp16, weight_bits=weight_bits, budget=budget)
 
 

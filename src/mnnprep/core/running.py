@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+from mnnprep.core.faults import refuse_fault
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran, RunJob
 from mnnprep.core.net import Refused
@@ -55,6 +56,7 @@ def run_case(case: CaseFile, run: Callable[[Arrays], Arrays], directory: str, ra
     try:
         outputs = run(case_inputs(case.file.path))
     except Refused as error:
+        refuse_fault(error, directory)
         ran.errors[str(case.index)] = str(error)
         return
     path = Path(directory) / f"{case.index}.npz"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from mnnprep.core.damage import DEFECTS
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.media import IMAGES, SOUNDS, Media, input_of, recipe_of
 from mnnprep.core.messages import Wants
 from mnnprep.core.preprocess import ImageRecipe
 from mnnprep.core.signature import TensorSpec
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import MnnprepError, RefusedError, UsageError
 
 ORIGIN = "samples "
 ARRAYS = (".npz", ".npy")
@@ -142,7 +141,9 @@ def _read_arrays(file: Path, name: str, specs: tuple[TensorSpec, ...]) -> Arrays
         array = np.load(file, allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds several arrays; name it .npz")
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (MnnprepError, *DEFECTS):
+        raise
+    except Exception as error:  # NumPy reads a header as Python, with whatever that raises
         raise RefusedError("a sample could not be read as arrays", seen=f"{name}: {error}", next="write it again with numpy.savez") from error
     if len(specs) != 1:
         raise UsageError(

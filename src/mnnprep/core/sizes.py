@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range, sizes_of, synthesize
-from mnnprep.core.net import Net, Refused
+from mnnprep.core.net import PROGRAMMING, Net, Refused
 from mnnprep.core.signature import Dim, TensorSpec, dim_names
 from mnnprep.errors import RefusedError, UsageError
 
 LADDER = (16, 32, 8, 4, 2, 1, 64, 128, 224, 256, 512, 576, 1024, 4096, 16000)  # sizes tried for an unknown dimension
 TRIALS = 400
+ALIKE = 12  # sizes at which the same error is enough, where no size can be behind it
 LARGEST_TRIAL = 2**24  # elements of one input, where nobody asked for more
 BATCH_NAMES = ("n", "b", "batch", "batch_size", "batchsize", "bs")
 DEFAULT_BATCH = 2
@@ -39,22 +40,43 @@ def base_sizes(
         try:
             net.run(synthesize(specs, {}, 0, ranges))
         except Refused as error:
+            if isinstance(error.__cause__, PROGRAMMING):
+                raise broken(error, ", ".join(map(str, specs))) from error
             raise RefusedError(
                 "the source does not compute with inputs of its own signature", seen=f"{', '.join(map(str, specs))}: {error}",
                 next="give the shapes it takes with --input, the values with --range, or real inputs with --samples",
             ) from error  # fmt: skip
         return {}
-    last = ""
+    last, refusal = "", Refused("no size is left to try")
+    said: dict[str, int] = {}  # each refusal, and how often
     for sizes in _trials(specs, dims):
         try:
             net.run(synthesize(specs, sizes, 0, ranges))
             return sizes
         except Refused as error:
-            last = f"at {', '.join(f'{k}={v}' for k, v in sizes.items())}: {error}"
+            last = ", ".join(f"{k}={v}" for k, v in sizes.items())
+            said[str(error)] = said.get(str(error), 0) + 1
+            refusal = error
+            if isinstance(error.__cause__, (NameError, ImportError)) and said == {str(error): ALIKE}:
+                break
+    tried = sum(said.values())
+    if len(said) == 1 and isinstance(refusal.__cause__, PROGRAMMING):
+        raise broken(refusal, f"at {tried} sizes, {last} the last") from refusal
+    if len(said) == 1 and tried > 1:
+        raise RefusedError(
+            f"the source refuses every size that was tried for its dynamic dimensions alike: {refusal}",
+            seen=f"at {last}: {refusal}",
+            next="mend it; or give the sizes it takes with --input and --dim, or real inputs with --samples",
+        ) from refusal
     raise RefusedError(
-        "no sizes were found for the dynamic dimensions that the source computes with", seen=last,
+        "no sizes were found for the dynamic dimensions that the source computes with", seen=f"at {last}: {refusal}",
         next="fix or bound them with --input and --dim, or give real inputs with --samples",
-    )  # fmt: skip
+    ) from refusal  # fmt: skip
+
+
+def broken(error: Refused, where: str) -> RefusedError:
+    """The error of a source whose own code is wrong: no size and no value mends that."""
+    return RefusedError(f"the source raises {error}", seen=where, next="mend that place first: run the model on its own")
 
 
 def runs(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], ranges: dict[str, Range]) -> bool:

@@ -6,7 +6,6 @@ runs in the worker that loaded it.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,23 +14,22 @@ from typing import Any
 import numpy as np
 
 from mnnprep.core.compare import WIDENING, Tolerance
-from mnnprep.core.constraints import discover
 from mnnprep.core.evidence import Status, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, check_range, fitted, is_mask, sizes_of, synthesize
 from mnnprep.core.messages import Wants
-from mnnprep.core.net import Case, Net, Refused
+from mnnprep.core.net import PROGRAMMING, Case, Net, Refused
 from mnnprep.core.noise import LEAST_CASES, by_output, drowned, estimate_noise, measure_all, measure_noise, real
 from mnnprep.core.samples import ORIGIN, first_alone, read_samples, real_inputs, sample_checks
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
-from mnnprep.core.sizes import base_sizes, batch_dims, runs, sweep_sizes
+from mnnprep.core.sizes import base_sizes, broken
 from mnnprep.core.soundness import Surveyed, determinism, noise_checks, sensitive, vacuity
+from mnnprep.core.sweeping import sweep, synthesized
 from mnnprep.errors import RefusedError, UsageError
 
 WIDE = 16.0  # standard deviations of the inputs of one case
 MOST_DECISIVE = 6  # values tried because a branch may depend on them
-MOST_PAIRS = 6  # pairs of dimensions that are moved together
 # What is tried to turn a decision on values, floating inputs alone.
 TURNS: dict[str, Callable[[Any], Any]] = {
     "all positive": np.abs, "all negative": lambda x: -np.abs(x), "scale 16": lambda x: 16 * x, "scale -16": lambda x: -16 * x,
@@ -112,6 +110,8 @@ def survey(
         try:
             cases.append(Case(name, sizes_of(arrays, specs, name), arrays, net.run(arrays)))
         except Refused as error:
+            if isinstance(error.__cause__, PROGRAMMING):
+                raise broken(error, name) from error
             raise UsageError(
                 "the source does not take a sample", seen=f"{name}: {error}", next="give inputs that the source computes with, or mend it"
             ) from error
@@ -124,7 +124,7 @@ def survey(
     elif not dims:
         cases += _synthesized(net, specs, base, range(wants.seed + LEAST_CASES - 1, wants.seed + LEAST_CASES), ranges, enough=enough)
     out = Surveyed(Signature(specs, (), dims), cases, [], net.insensitive())
-    _sweep(net, specs, dims, base, ranges, wants.seed, out)
+    sweep(net, specs, dims, base, ranges, wants.seed, out)
     _add_decisive(net, specs, base, ranges, wants, decisive, out)
     _turn_decisions(net, specs, base, ranges, wants, one_sided, out)
     measure_all(source, out.cases, wants.seed)
@@ -182,7 +182,7 @@ def outline(net: Net, wants: Wants) -> Signature:
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
     specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
     out = Surveyed(Signature(specs, (), dims), _synthesized(net, specs, base, range(wants.seed, wants.seed + 1), ranges, enough=False), [], {})
-    _sweep(net, specs, dims, base, ranges, wants.seed, out)
+    sweep(net, specs, dims, base, ranges, wants.seed, out)
     return Signature(specs, tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs), dims)
 
 
@@ -215,12 +215,6 @@ def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, .
     return ranges
 
 
-def _case(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: int, ranges: dict[str, Range], scale: float = 1.0) -> Case:
-    arrays = synthesize(specs, sizes, seed, ranges, scale)
-    origin = f"seed {seed}" + (f", scale {scale:g}" if scale != 1.0 else "")
-    return Case(origin, dict(sizes), arrays, net.run(arrays))
-
-
 def _wide(source: Net, net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: int, ranges: dict[str, Range]) -> Case | None:
     """A case that reaches further than standard normal values, for what shows only there, as a clip inside the net.
 
@@ -229,7 +223,7 @@ def _wide(source: Net, net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str,
     if not any(np.dtype(s.dtype).kind == "f" and s.name not in ranges for s in specs):
         return None
     try:
-        case = _case(net, specs, sizes, seed, ranges, WIDE)
+        case = synthesized(net, specs, sizes, seed, ranges, WIDE)
     except Refused:
         return None
     floats = {n: a for n, a in case.outputs.items() if a.dtype.kind == "f"}
@@ -245,7 +239,7 @@ def _synthesized(
 ) -> list[Case]:
     """A case for every seed; none where the source refuses such values and has *enough* real ones."""
     try:
-        return [_case(net, specs, sizes, seed, ranges) for seed in seeds]
+        return [synthesized(net, specs, sizes, seed, ranges) for seed in seeds]
     except Refused as error:
         if enough:
             return []
@@ -265,44 +259,6 @@ def _fit_bounds(bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple
                 next=f"its indices are {bounds[name][0]:g}:{bounds[name][1]:g}",
             )
     return {s.name: (ranges.get(s.name) or bounds[s.name]) for s in specs if s.name in ranges or s.name in bounds}
-
-
-def _sweep(
-    net: Net, specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...], base: dict[str, int], ranges: dict[str, Range], seed: int, out: Surveyed
-) -> None:
-    """Add a case for every size of every dimension, and one for every pair; note what the source refuses, and what explains it."""
-
-    def add(sizes: dict[str, int]) -> None:
-        out.cases.append(_case(net, specs, base | sizes, seed + len(out.cases), ranges))
-
-    def takes(sizes: dict[str, int]) -> bool:
-        return runs(net, specs, sizes, ranges)
-
-    for dim in dims:
-        sizes = [s for s in sweep_sizes(dim, base[dim.name], batch=dim.name in batch_dims(specs)) if all(c.dims[dim.name] != s for c in out.cases)]
-        refused: dict[int, str] = {}
-        for size in sizes:
-            try:
-                add({dim.name: size})
-            except Refused as error:
-                refused[size] = str(error).splitlines()[0] if str(error) else "refused"
-        if refused:
-            out.sweep.refused[dim.name] = refused
-            constraint = discover(takes, dim, base, [c.dims[dim.name] for c in out.cases], list(refused), list(dims))
-            if constraint is not None:
-                out.sweep.constraints[dim.name] = constraint
-                for admitted in dict.fromkeys(constraint.nearest(s, dim) for s in refused):
-                    if admitted is not None and all(c.dims[dim.name] != admitted for c in out.cases):
-                        with suppress(Refused):
-                            add(constraint.moved(dim.name, admitted))
-        out.sweep.sizes[dim.name] = sorted({c.dims[dim.name] for c in out.cases})
-    for one, other in itertools.islice(itertools.combinations(dims, 2), MOST_PAIRS):
-        sizes_ = _pair(out, one.name, other.name, base)
-        if sizes_ and not any(all(c.dims[n] == s for n, s in sizes_.items()) for c in out.cases):
-            try:
-                add(sizes_)
-            except Refused as error:
-                out.sweep.refused_pairs.append(f"{', '.join(f'{n}={s}' for n, s in sizes_.items())}: {error}")
 
 
 def _add_decisive(
@@ -352,15 +308,6 @@ def _turn_decisions(
                 out.cases.append(Case(f"seed {wants.seed + number}, {words}", dict(base), arrays, outputs))
 
 
-def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str, int]:
-    """Sizes at which both dimensions are away from their base: the one large, the other small; none where one can't leave it alone."""
-    if any(c.partner for n, c in out.sweep.constraints.items() if n in (one, other)):
-        return {}
-    large = [s for s in out.sweep.sizes[one] if s != base[one]]
-    small = [s for s in out.sweep.sizes[other] if s != base[other]]
-    return {one: large[-1], other: small[0]} if large and small else {}
-
-
 def _search_sensitivity(
     source: Net, net: Net, specs: tuple[TensorSpec, ...], base: dict[str, int], ranges: dict[str, Range], wants: Wants, out: Surveyed
 ) -> None:
@@ -370,7 +317,7 @@ def _search_sensitivity(
         if not dull:
             return
         try:
-            case = _case(net, specs, base, wants.seed + trial, ranges, scale)
+            case = synthesized(net, specs, base, wants.seed + trial, ranges, scale)
         except Refused:
             continue
         moved = [n for n in dull if sensitive(n, out, [case])]

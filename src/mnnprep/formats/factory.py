@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mnnprep.core.texts import cause
 from mnnprep.errors import UsageError
 
 
@@ -54,7 +55,7 @@ def find_factory(target: str) -> Any:
             module = importlib.import_module(place)
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may well leave
         raise UsageError(
-            "the factory's module could not be imported", seen=f"{type(error).__name__}: {error}",
+            "the factory's module could not be imported", seen=cause(error),
             next=f"check that `python -c 'import {Path(place).stem}'` works here",
         ) from error  # fmt: skip
     function: Any = module

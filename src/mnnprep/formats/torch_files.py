@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from mnnprep.core.archives import open_archive, read_member
 from mnnprep.errors import RefusedError
 from mnnprep.formats.pickles import PickledState, stored_tensors
 from mnnprep.weights.opcodes import PickleError, PickleScan, scan_pickle
 
 # 0x1950a86a20f9469cfc6c as a pickle's LONG1: torch.serialization.MAGIC_NUMBER
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# What zipfile raises for a damaged archive (UnicodeDecodeError is a ValueError; RuntimeError is an encrypted record).
-_ZIP_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error, struct.error)
 RECORD_LIMIT = 1 << 28  # bytes of one record; a pickle without its tensors is far smaller
 
 _CONTAINERS = frozenset({"dict", "list", "value", "collections.OrderedDict", "collections.defaultdict"})
@@ -44,6 +40,12 @@ def zip_kind(path: Path) -> str:
             "this is a torch.package archive, which runs the Python code inside it when it is loaded",
             seen=path.name,
             next="write a factory file.py:callable that returns the module (torch.package.PackageImporter loads it), and give that",
+        )
+    if any("data/aotinductor/" in name.lower() for name in names):
+        raise RefusedError(
+            "this .pt2 archive holds machine code that AOTInductor compiled, which is never loaded",
+            seen=next(name for name in names if "data/aotinductor/" in name.lower()),
+            next="save the program itself with torch.export.save, and give that",
         )
     if any(re.search(r"(^|/)serialized_exported_program\.json$", name) for name in names):
         return "exported-program"
@@ -66,8 +68,8 @@ def pickle_kind(scan: PickleScan) -> str:
 
 
 def record_names(path: Path) -> list[str]:
-    """The names in a ZIP archive. Raises RefusedError when it has no whole directory."""
-    with _archive(path) as archive:
+    """The names in a ZIP archive. Raises RefusedError for one that :func:`open_archive` refuses."""
+    with open_archive(path) as archive:
         return archive.namelist()
 
 
@@ -78,29 +80,8 @@ def model_record(names: Sequence[str]) -> str:
 
 def read_record(path: Path, name: str) -> bytes:
     """One record of a ZIP archive. Raises RefusedError for a damaged or unreasonably large one."""
-    with _archive(path) as archive:
-        size = archive.getinfo(name).file_size
-        if size > RECORD_LIMIT:
-            raise RefusedError(f"the record {name} is too large to look at", seen=f"{size} bytes", next="give the weights in safetensors format")
-        try:
-            return archive.read(name)
-        except _ZIP_DAMAGE as error:
-            raise RefusedError(f"the record {name} of the ZIP archive is damaged", seen=str(error), next=_AGAIN) from error
-
-
-def _archive(path: Path) -> zipfile.ZipFile:
-    try:
-        archive = zipfile.ZipFile(path)
-        first: int = min((info.header_offset for info in archive.infolist()), default=0)
-        if first:
-            raise zipfile.BadZipFile("the only directory is that of an archive inside it")  # zipfile would take that for the whole
-        return archive
-    except _ZIP_DAMAGE as error:
-        raise RefusedError(
-            "the ZIP archive is truncated or damaged: its directory, which stands at the end, can't be read",
-            seen=f"{path.name}, {path.stat().st_size} bytes: {error}",
-            next=_AGAIN,
-        ) from error
+    with open_archive(path) as archive:
+        return read_member(archive, name, RECORD_LIMIT)
 
 
 def model_scan(path: Path) -> PickleScan:

@@ -149,32 +149,50 @@ def _below(path: str, roots: Iterable[str]) -> bool:
 # How Python, C libraries and the frameworks say it: "PATH; Permission denied", "[Errno 13] Permission denied: 'PATH'".
 _NO_FILE = re.compile(r"Permission denied|PermissionDenied")
 _NO_CALL = re.compile(r"Operation not permitted")
-_PATH = re.compile(r"/[^\s'\";:,()\[\]]+")
+_PATH = re.compile(r"(?<![\w.])/[^\s'\";:,()\[\]<>]+")
 
 
-def explained(error: Exception) -> MnnprepError | None:
-    """*error* as the refusal of a confined process that ran into the wall; None where it says nothing of that.
+def explained(error: BaseException) -> MnnprepError | None:
+    """*error*, or what it was raised from, as the refusal of a confined process that ran into the wall; None where it is another's.
 
     A file that the confinement allows, and that the system refuses all the same, is the user's to mend, and says so on its own.
     """
-    text = f"{error.what}\n{error.seen}" if isinstance(error, MnnprepError) else f"{type(error).__name__}: {error}"
     if _confinement is None:
         return None
-    if _NO_CALL.search(text):
-        tried = "open a socket, start a program or change what a file is outside its scratch"
-    elif _NO_FILE.search(text):
-        paths = [error.filename] if isinstance(error, PermissionError) and isinstance(error.filename, str) else _PATH.findall(text)
-        outside = [path for path in paths if not _below(os.path.realpath(path), _allowed(_confinement))]
-        if paths and not outside:
-            return None
-        tried = f"reach {outside[0]}" if outside else "reach a file outside its scratch"
-    else:
+    found = [(tried, text) for cause in _causes(error) if (tried := _tried(cause, text := _said(cause), _confinement))]
+    if not found:
         return None
+    tried, text = max(found, key=lambda pair: "/" in pair[0])  # the one that names a file, where one does
     return RefusedError(
         f"running the model tried to {tried}, which its confinement refuses",
         seen=" ".join(text.split())[:500],
         next="a model needs no such thing; pass --trust, which lifts the confinement, if you trust where the model comes from",
     )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """*error*, what it was raised from, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _said(error: BaseException) -> str:
+    return f"{error.what}\n{error.seen}" if isinstance(error, MnnprepError) else f"{type(error).__name__}: {error}"
+
+
+def _tried(error: BaseException, text: str, confinement: Confinement) -> str:
+    """What was tried that *confinement* refused; empty where *error*, which says *text*, is of another kind."""
+    if _NO_CALL.search(text):
+        return "open a socket, start a program or change what a file is outside its scratch"
+    if not _NO_FILE.search(text):
+        return ""
+    paths = [error.filename] if isinstance(error, PermissionError) and isinstance(error.filename, str) else _PATH.findall(text)
+    outside = [path for path in paths if not _below(os.path.realpath(path), _allowed(confinement))]
+    if paths and not outside:
+        return ""
+    return f"reach {outside[0]}" if outside else "reach a file outside its scratch"
 
 
 def _allowed(confinement: Confinement) -> list[str]:

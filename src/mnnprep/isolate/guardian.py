@@ -10,7 +10,6 @@ A parent-death signal alone would not do: it reaches only one generation, and it
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import select
@@ -18,6 +17,8 @@ import signal
 import sys
 
 import psutil
+
+from mnnprep.isolate.libc import prctl
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
@@ -32,7 +33,8 @@ def guard(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what an interrupt ends
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if sys.platform == "linux":
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -61,14 +63,10 @@ def guard(parent: int) -> None:
 
 def die_with_parent(parent: int) -> None:
     """Have this process killed when the process *parent*, which has just forked it from its main thread, ends."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before
         os._exit(1)
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
 
 
 def _watch(parent: int, worker: int, woken: int) -> int:

@@ -27,7 +27,8 @@ import psutil
 
 from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
-from mnnprep.errors import InternalError, MnnprepError, from_dict
+from mnnprep.core.prose import said
+from mnnprep.errors import InternalError, MnnprepError, SystemFault, from_dict
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.reach import confinement_of
 from mnnprep.isolate.server import READY, decode, encode, resolve
@@ -35,8 +36,7 @@ from mnnprep.isolate.server import READY, decode, encode, resolve
 T = TypeVar("T")
 
 _LAST_LINES = 12
-SYSTEM = "system"  # the fate of a step, and the kind of an error, that a full disk and the like end
-UNABLE_FATES = ("time", "memory", SYSTEM)
+UNABLE_FATES = ("time", "memory")
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ)
 WATCH_SECONDS = 0.05
 HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here; what goes into a bundle is, as the bundle is completed
@@ -45,8 +45,9 @@ HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here
 class StepFailed(Exception):
     """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
 
-    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was one), ``time``, ``memory``,
-    ``system`` (the machine lacks something) and ``reply`` (it exited with 0 but its reply or its files don't hold).
+    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was one), ``time``, ``memory``
+    and ``reply`` (it exited with 0 but its reply or its files don't hold).  Where the system is at fault (a full disk, no descriptor
+    left), ``fate`` is ``error`` and ``error`` a :class:`SystemFault`.
     """
 
     def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None, signal: int = 0) -> None:
@@ -54,7 +55,7 @@ class StepFailed(Exception):
         self.fate = fate
         self.reason = reason
         self.log = log
-        self.error = error
+        self.error = self.__cause__ = error
         self.signal = signal
 
     @property
@@ -63,7 +64,7 @@ class StepFailed(Exception):
 
         A process kills itself by no SIGKILL: the system does when memory runs out.
         """
-        return self.fate in UNABLE_FATES or self.signal in FROM_OUTSIDE or (self.error is not None and self.error.kind == SYSTEM)
+        return self.fate in UNABLE_FATES or self.signal in FROM_OUTSIDE or isinstance(self.error, SystemFault)
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ class InProcess:
             if (failure := _failure_of(error, self._scratch)) is not None:
                 future.set_exception(failure)
                 return future
-            internal_error = InternalError(f"{type(error).__name__}: {error}", seen=step)
+            internal_error = InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
             future.set_exception(StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error))
         else:
             future.set_result(Reply(value, time.monotonic() - started, 0))
@@ -323,9 +324,9 @@ def _failure_of(error: BaseException, scratch: Path) -> StepFailed | None:
 
 def _verify(ref: FileRef) -> None:
     if not os.path.isfile(ref.path):
-        raise StepFailed("reply", f"named a file that does not exist: {ref.path}")
+        raise StepFailed("reply", f"named a file that does not exist: {Path(ref.path).name}")
     if os.path.getsize(ref.path) != ref.size or (ref.size <= HASHED and sha256(ref.path) != ref.sha256):
-        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {ref.path}")
+        raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {Path(ref.path).name}")
 
 
 def _signal_name(number: int) -> str:

@@ -10,6 +10,7 @@ system lets a child do nothing, not even write its reply, the job's fate on stdo
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import importlib
@@ -27,11 +28,13 @@ from typing import Any, NoReturn
 import msgspec
 import psutil
 
-from mnnprep.core.faults import cut_short, exhausted, fault, fault_in
+from mnnprep.core.faults import as_large_as_allowed, fault, fault_behind, fault_in, no_room
 from mnnprep.core.files import FileRef
+from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 from mnnprep.isolate.guardian import die_with_parent
+from mnnprep.isolate.quiet import quiet_imports
 
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
@@ -55,7 +58,7 @@ def main(preload: list[str]) -> None:
     os.dup2(null, 1)
     gc.set_threshold(GARBAGE_THRESHOLD)
     for module in preload:
-        with contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
+        with quiet_imports(), contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
     supported(), installation()  # found once, for all children
     os.write(protocol, json.dumps({READY: os.getpid()}).encode() + b"\n")
@@ -227,7 +230,7 @@ def run_step(step: str, job: bytes) -> bytes:
         reply = {"error": (explained(error) or _system_fault(error) or error).to_dict()}
     except Exception as error:
         traceback.print_exc()
-        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {error}", seen=step)
+        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
         reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
     return encode(reply)
 
@@ -251,20 +254,20 @@ def decode(data: bytes, type: Any) -> Any:
 
 
 def _system_fault(error: Exception) -> SystemFault | None:
-    """The fault of the system behind *error*, which may not say so: a library that got no file sees a damaged one."""
+    """The fault of the system behind *error*; a wrong call is one also where a disk happens to be full."""
     here = tempfile.gettempdir()
-    if (found := fault_in(error, here)) is not None or isinstance(error, UsageError):
-        return found
-    number = exhausted(here)
-    return fault(number, here) if number else None
+    return fault_in(error, here) if isinstance(error, UsageError) else fault_behind(error, here)
 
 
 def _require_whole(files: list[FileRef]) -> None:
     """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look whether it could write."""
-    scratch = Path(tempfile.gettempdir())
-    for file in files:
-        if Path(file.path).is_relative_to(scratch) and os.path.isfile(file.path) and (number := cut_short(file.path)):
-            raise fault(number, file.path)
+    here = Path(tempfile.gettempdir())
+    written = [file.path for file in files if Path(file.path).is_relative_to(here.parent) and os.path.isfile(file.path)]
+    for path in written:
+        if as_large_as_allowed(path):
+            raise fault(errno.EFBIG, path)
+    if written and (number := no_room(here)):
+        raise fault(number, str(here))
 
 
 def resolve(step: str) -> Any:

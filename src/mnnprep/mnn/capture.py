@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from mnnprep.core.prose import without_paths
+
 LAST_LINES = 12
 _CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\] (:\d+: )?", re.MULTILINE)  # "[14:27:18] :220: "
 _LINE_BUFFERED = 1  # _IOLBF of <stdio.h>
@@ -62,11 +64,9 @@ def last_lines(text: str) -> str:
     return "\n".join(text.splitlines()[-LAST_LINES:])
 
 
-def without_place_and_time(text: str, *directories: str | os.PathLike[str]) -> str:
-    """*text* without the clock that MNN puts before a line and without the paths of *directories*: the same on every machine."""
-    for directory in directories:
-        text = text.replace(os.path.join(os.path.abspath(directory), ""), "")
-    return _CLOCK.sub("", text)
+def without_place_and_time(text: str) -> str:
+    """*text* without the clock that MNN puts before a line and without directories: the same on every machine."""
+    return _CLOCK.sub("", without_paths(text))
 
 
 def _own_log() -> int | None:

@@ -12,6 +12,7 @@ and reports the arguments to a server; the extension behind it, ``_tools``, does
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from mnnprep.core.faults import fault, refuse_fault
 from mnnprep.core.files import FileRef, file_ref
 from mnnprep.core.reach import ProgramPath, ReadPath, WritePath
 from mnnprep.errors import InternalError, RefusedError, UsageError
@@ -33,7 +35,6 @@ FRONTENDS = ("ONNX", "TORCH", "TF", "TFLITE", "CAFFE", "MNN")
 BIZ_CODE = "mnnprep"  # written into the file
 OUTPUT_NAME = "model.mnn"
 WEIGHTS_SUFFIX = ".weight"
-ROOM = 1 << 16  # bytes that must still fit on the disk
 
 SUCCESS_LINE = "Converted Success!"
 NO_FRONTEND_LINE = "Framework Input ERROR or Not Support This Model Type Now!"
@@ -74,7 +75,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     with other weights, printing only "Can't open file".
     ``version`` is that of the converter, as the file has it; ``refused_ops`` are the operators it
     named as unsupported; ``frontend_missing`` says that the converter was built without the frontend
-    asked for; ``unable`` that the time or the disk ended, which says nothing of the model; ``log`` holds the
+    asked for; ``unable`` that the time ended, which says nothing of the model; ``log`` holds the
     last lines it printed, without times and places.
     """
 
@@ -96,6 +97,7 @@ def convert(job: ConvertJob) -> Converted:
 
     Raises:
         UsageError: ``converter`` is not a program that can be started.
+        SystemFault: it failed, and the disk is full or the like.
     """
     if job.frontend not in FRONTENDS:
         raise InternalError("a conversion with an unknown frontend was asked for", seen=job.frontend)
@@ -110,7 +112,7 @@ def convert(job: ConvertJob) -> Converted:
     with contextlib.chdir(directory), captured() as printed:
         fate, late = _run_executable(job.converter, argv, job.timeout) if job.converter else (_run_package(argv), False)
     _remove(parameters)
-    log = without_place_and_time(printed.text, directory, os.path.dirname(os.path.abspath(job.model)))
+    log = without_place_and_time(printed.text)
     reason = fate or judge(log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter)
     if not reason:
         doing("reading the converted model")
@@ -121,28 +123,11 @@ def convert(job: ConvertJob) -> Converted:
                 inputs=info.inputs, outputs=info.outputs, version=info.version, log=last_lines(log),
             )  # fmt: skip
         reason = "the converter wrote a file that MNN can't open"
-    lacking = no_room(directory)
+    refuse_fault(RuntimeError(log), job.directory)  # before what was written is removed: a converter tells nobody that the disk is full
     _remove(output, weights)
     return Converted(
-        ok=False, reason=lacking or reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log),
-        unable=late or bool(lacking), log=last_lines(log),
+        ok=False, reason=reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log), unable=late, log=last_lines(log),
     )  # fmt: skip
-
-
-def no_room(directory: Path) -> str:
-    """Why nothing more can be written to *directory*; empty where it can. A converter tells nobody that the disk was full."""
-    probe = directory / "room"
-    try:
-        with probe.open("wb") as file:
-            file.write(bytes(ROOM))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        return f"there is no room for the converted model: {error.strerror}"
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
-    return ""
 
 
 def _said(path: str) -> MnnInfo:
@@ -222,8 +207,12 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> tuple[st
         return f"the converter took longer than {timeout:g} s", True
     except OSError as error:
         raise UsageError(
-            "the converter could not be started", seen=f"{converter}: {error.strerror}", next="give the path of a MNNConvert executable"
+            "the converter could not be started",
+            seen=f"{os.path.basename(converter)}: {error.strerror}",
+            next="give the path of a MNNConvert executable",
         ) from error
+    if done.returncode == -signal.SIGXFSZ:
+        raise fault(errno.EFBIG, os.getcwd())
     if done.returncode < 0:
         return f"the converter crashed with {signal.Signals(-done.returncode).name}", False
     return f"the converter ended with exit status {done.returncode}" if done.returncode else "", False

@@ -22,8 +22,10 @@ import numpy as np
 
 from mnnprep import deps
 from mnnprep.core.compare import Array, Tolerance, compare_outputs
+from mnnprep.core.faults import refuse_fault
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran
+from mnnprep.core.prose import said
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.isolate.server import doing
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
@@ -138,12 +140,13 @@ def _run_with(job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, d
             except (CaseFailed, SessionFailed) as error:
                 failure = str(error)
             except (SystemError, RuntimeError, ValueError, TypeError) as error:  # what MNN's extension raises
-                failure = f"MNN failed: {error}"
+                failure = f"MNN failed: {said(error)}"
         if not failure and MISSING_WEIGHTS_LINE in printed.text:
             failure = "MNN ran without the file of weights that belongs beside the model"
         if failure:
-            said = without_place_and_time(printed.text, Path(job.model).parent)
-            errors[str(case.index)] = "\n".join(filter(None, (failure, last_lines(said))))
+            refuse_fault(RuntimeError(f"{failure}\n{printed.text}"), job.directory)
+            told = without_place_and_time(printed.text)
+            errors[str(case.index)] = "\n".join(filter(None, (failure, last_lines(told))))
             continue
         narrowed_inputs |= {name: str(array.dtype) for name, array in fed.items() if array.dtype != arrays[f"inputs/{name}"].dtype}
         narrower = _narrowed_outputs(results, arrays)

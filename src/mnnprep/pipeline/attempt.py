@@ -15,6 +15,7 @@ from mnnprep.formats.onnx.coverage import CONTROL_FLOW
 from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Plan
+from mnnprep.formats.torch.stateless import JUDGED
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.torch_frontend import registered_check
@@ -121,8 +122,9 @@ class Judge:
 
     def _start_run(self, kind: ArtifactFormat, model: str) -> Future[Reply[Ran]]:
         job = RunJob(
-            model=model, cases=self.survey.cases, signature=self.survey.signature, directory=str(self.workers.directory("run")), forbid=self.private
-        )
+            model=model, cases=self.survey.cases, signature=self.survey.signature, directory=str(self.workers.directory("run")),
+            forbid=self.private, trust=self.source.trust or self.source.kind not in JUDGED,
+        )  # fmt: skip
         return self.workers.submit(kind.preload, kind.run, job, Ran)
 
     def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:

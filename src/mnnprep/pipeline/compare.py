@@ -74,7 +74,10 @@ def compare(
         tell("running the second model on the same cases")
         replayed = _replay(workers, plans[1], sources[1], wants, survey)
         learn = partial(learn_noise, workers, plans[0], sources[0], wants, survey)
-        return _judge(workers, survey, replayed, (sources[0].kind, sources[1].kind), metrics, learn)
+        found = _judge(workers, survey, replayed, (sources[0].kind, sources[1].kind), metrics, learn)
+        if found.verdict is not Verdict.PROVEN:
+            workers.require_sound()
+        return found
 
 
 def _source(text: str, trust: bool, signature: str, outputs: tuple[str, ...]) -> Source:

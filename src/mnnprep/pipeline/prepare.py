@@ -28,6 +28,7 @@ from mnnprep.pipeline.resolve import private_modules, resolve
 from mnnprep.pipeline.streamed import prepare_streamed, why_streamed
 from mnnprep.pipeline.tried import Tried
 from mnnprep.pipeline.workers import Workers
+from mnnprep.proof.judge import broken_promise
 from mnnprep.rules.table import RULES
 
 Tell = Callable[[str], None]
@@ -43,6 +44,7 @@ def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell =
     Raises:
         UsageError: the call is wrong (exit 2); nothing was written.
         RefusedError: the source can't be taken, or no method made an artifact of it (exit 3); nothing was written.
+        SystemFault: without a full disk, or the like, it might have been proven (exit 3); nothing was written.
     """
     _check_call(request, target, force)
     source = resolve(request)
@@ -120,8 +122,11 @@ def prepare_source(
                 if repaired is not None:
                     history.append(repaired)
                     tell(outcome(repaired))
-            if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and hopeless(survey) and not improvable(survey, history[-1])):
+            lost = hopeless(survey) or any(broken_promise(dim, survey) for dim in survey.signature.dims)
+            if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and lost and not improvable(survey, history[-1])):
                 break
+        if all(tried.verdict is not Verdict.PROVEN for tried in history):
+            workers.require_sound()
         best = choose(history)
         if best.verdict is not Verdict.PROVEN:
             for tried in history:
@@ -132,7 +137,7 @@ def prepare_source(
         tell("writing the bundle")
         if given is None:
             workers.dismiss()
-        return write_bundle(request, source, plan, survey, history, best, target, force=force, scratch=workers.scratch)
+        return write_bundle(request, source, plan, survey, history, best, target, force=force)
 
 
 def _load_once(workers: Workers, plan: Plan, source: Source, samples: str, tell: Tell) -> None:

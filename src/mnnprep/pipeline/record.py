@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,13 @@ from mnnprep.core.samples import sample_files
 from mnnprep.core.signature import TensorSpec
 from mnnprep.formats.plans import Plan
 from mnnprep.formats.table import FACTORIES
+from mnnprep.pipeline.command import command_line, source_name
 from mnnprep.pipeline.resolve import source_files
 from mnnprep.pipeline.tried import Tried, least_sqnr
 
 
 def write_bundle(
-    request: Request, source: Source, plan: Plan, survey: Survey, history: list[Tried], best: Tried, target: Path, *, force: bool, scratch: Path
+    request: Request, source: Source, plan: Plan, survey: Survey, history: list[Tried], best: Tried, target: Path, *, force: bool
 ) -> Manifest:
     """Write the bundle of *best* to *target*, which appears only when whole; returns its manifest."""
     assert best.exported is not None
@@ -63,7 +63,9 @@ def write_bundle(
             verdict=best.verdict,
             source=SourceRecord(
                 kind=source.kind,
+                name=source_name(source),
                 framework=plan.framework,
+                command=command_line(request, source),
                 files=source_files(source),
                 options=_options(request, source, survey),
                 parameters=survey.parameters,
@@ -86,23 +88,7 @@ def write_bundle(
             runtime=RuntimeRecord(hints=best.hints),
             metrics=recorded(request.metrics),
         )
-        return writer.finish(directory, _scrubbed(manifest, source, scratch))
-
-
-def _scrubbed(manifest: Manifest, source: Source, scratch: Path) -> Manifest:
-    """The manifest without a path of this run: of the scratch directory, of the source, of the user's home."""
-    place = Path(source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path)
-    roots = sorted({str(place.parent), str(Path.cwd()), str(Path.home())} - {"/", "."}, key=len, reverse=True)
-    pattern = re.compile("|".join([re.escape(str(scratch)) + r"/[^/\s]+/?", *(re.escape(root) + "/" for root in roots)]))
-
-    def scrub(value: Any) -> Any:
-        if isinstance(value, str):
-            return pattern.sub("", value)
-        if isinstance(value, dict):
-            return {key: scrub(item) for key, item in value.items()}
-        return [scrub(item) for item in value] if isinstance(value, list) else value
-
-    return msgspec.convert(scrub(msgspec.to_builtins(manifest)), Manifest)
+        return writer.finish(directory, manifest)
 
 
 def _signature(survey: Survey, best: Tried) -> SignatureRecord:
@@ -171,8 +157,7 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
     given = {"signature": request.signature, "outputs": list(request.outputs), "tflite_precision": request.tflite_precision}
     options |= {name: value for name, value in given.items() if value}
     if source.kind in FACTORIES:
-        place, _, name = source.path.rpartition(":")
-        options["factory"] = f"{Path(place).name if place.endswith('.py') else place}:{name}"
+        options["factory"] = source_name(source)
     return options
 
 

@@ -14,7 +14,7 @@ import msgspec
 from mnnprep import deps
 from mnnprep.bundle.manifest import NamedFile
 from mnnprep.core.damage import reading
-from mnnprep.core.files import sha256
+from mnnprep.core.files import printable, sha256
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import Limits, Request
@@ -25,6 +25,7 @@ from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.sniff import require_there
 from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
+from mnnprep.formats.torch.stateless import JUDGED, require_stateless
 from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 from mnnprep.pipeline.reading import for_reading, kind_aside, read_aside, require_text
@@ -159,6 +160,8 @@ def _taken(path: Path, kind: str, job: FileJob) -> Source:
             "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )  # fmt: skip
+    if kind in JUDGED and not job.trust:
+        require_stateless(path, kind)
     return Source(kind=kind, path=str(path), trust=job.trust, signature=job.signature, outputs=job.outputs, beside=_beside(path, kind))
 
 
@@ -198,7 +201,7 @@ def _check_weights(path: Path, limits: Limits) -> None:
 
 
 def source_files(source: Source) -> list[NamedFile]:
-    """The source's files by role: a file's own name is no part of what it is."""
+    """The source's files by role, each with its own name and hash."""
     place = source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path
     roles = [("factory" if source.kind in FACTORIES else "source", Path(place)), ("weights", Path(source.weights) if source.weights else None)]
     files: list[NamedFile] = []
@@ -208,7 +211,7 @@ def source_files(source: Source) -> list[NamedFile]:
         members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for member in members:
             name = role if not path.is_dir() else f"{role}/{member.relative_to(path).as_posix()}"
-            files.append(NamedFile(name, sha256(member), member.stat().st_size))
+            files.append(NamedFile(printable(name), sha256(member), member.stat().st_size, printable(member.name)))
     return files
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.evidence import REQUIRED, Check, not_run, verdict
+from mnnprep.core.evidence import REQUIRED, Check, Verdict, not_run, verdict
 from mnnprep.core.messages import Exported, ExportJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
@@ -98,8 +98,10 @@ def prepare_streamed(
         tried.repairs = [*fired, *tried.repairs]
         if fired:
             tried.checks.append(not_run("repairs", "the artifact had no weights yet when it was repaired, so it did not run before", required=False))
+        if tried.verdict is not Verdict.PROVEN:
+            workers.require_sound()
         tell("writing the bundle")
-        return write_bundle(request, source, plan, survey, [tried], tried, target, force=force, scratch=workers.scratch)
+        return write_bundle(request, source, plan, survey, [tried], tried, target, force=force)
 
 
 def _graph(workers: Workers, request: Request, source: Source, attempt: Attempt, plan: Plan) -> tuple[Skeleton, list[Fired]]:

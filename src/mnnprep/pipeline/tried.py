@@ -11,6 +11,7 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, OpsetRefused, Ran
+from mnnprep.core.prose import without_paths
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt
@@ -93,7 +94,7 @@ def describe(failure: StepFailed) -> str:
             return f"{failure.error.what} (in {failure.error.seen})"
         return failure.error.what + (f": {failure.error.seen}" if failure.error.seen else "")
     last = failure.log.strip().splitlines()[-1:] if failure.log else []
-    return failure.reason + (f" (last line: {last[0]})" if last else "")
+    return failure.reason + (f" (last line: {without_paths(last[0])})" if last else "")
 
 
 def least_sqnr(exported: Exported, precision: Precision) -> float | None:

@@ -9,9 +9,9 @@ import msgspec
 
 from mnnprep import deps
 from mnnprep.bundle.digest import concluded
-from mnnprep.bundle.manifest import BundleFile, Manifest, TensorRecord, read_manifest
-from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed
-from mnnprep.core.files import FileRef, sha256
+from mnnprep.bundle.manifest import Manifest, TensorRecord, read_manifest
+from mnnprep.core.evidence import Check, Status, Verdict, not_run
+from mnnprep.core.files import FileRef
 from mnnprep.core.messages import CaseFile, Ran, RunJob
 from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits
@@ -21,6 +21,9 @@ from mnnprep.formats.plans import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn import worker
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
+from mnnprep.pipeline.auditing.files import hashes, report_check
+from mnnprep.pipeline.auditing.record import cases_check, record_check, require_known, stored_cases
+from mnnprep.pipeline.auditing.yardstick import ruled, tolerance_check
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.tried import asked, describe
 from mnnprep.pipeline.workers import Workers
@@ -46,15 +49,19 @@ def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | N
     again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
     check is not run.  Other *metrics* are measured as well.
 
+    What the manifest says is checked, not believed: its words must be known, its figures agree with each other and with the
+    stored cases, and the tolerance is the one that the rule gives for what was asked.
+
     Raises:
         UsageError: there is no bundle at this path.
         UsageError: one of *metrics* has other code or another threshold than the bundle was made with.
-        RefusedError: its manifest can't be read, or names files outside the bundle.
+        RefusedError: its manifest can't be read, says what this version does not know, or names files outside the bundle.
+        SystemFault: without a full disk, or the like, it might have been proven.
     """
     manifest = read_manifest(bundle)
     wanted = known_metrics(manifest.metrics, metrics)
     tell("checking the hashes")
-    checks = [_hashes(bundle, manifest)]
+    checks = audited(bundle, manifest)
     intact = checks[0].status is Status.PASSED
     with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
         artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
@@ -63,7 +70,21 @@ def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | N
         if artifact.status is Status.NOT_RUN:  # its runtime is not installed: what was proven is MNN's model
             del runs["artifact"]
         checks += [artifact, mnn, *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence)]
+        if _verdict(checks, concluded(manifest)) is not Verdict.PROVEN:
+            workers.require_sound()
     return Verification(bundle=str(bundle), verdict=_verdict(checks, concluded(manifest)), recorded=manifest.verdict, evidence=checks)
+
+
+def audited(bundle: Path, manifest: Manifest) -> list[Check]:
+    """What can be said of the bundle without running anything: ``hashes`` first, then whether its record holds.
+
+    Raises RefusedError as :func:`verify`.
+    """
+    require_known(manifest)
+    checks = [hashes(bundle, manifest), record_check(manifest)]
+    if checks[0].status is Status.PASSED:
+        checks += [cases_check(bundle, manifest), tolerance_check(manifest, stored_cases(bundle, manifest))]
+    return [*checks, report_check(bundle, manifest)]
 
 
 def _verdict(checks: list[Check], recorded: Verdict) -> Verdict:
@@ -74,24 +95,6 @@ def _verdict(checks: list[Check], recorded: Verdict) -> Verdict:
     if any(c.status is not Status.PASSED for c in required):
         return Verdict.UNPROVEN if recorded is Verdict.PROVEN else recorded
     return recorded
-
-
-def _hashes(bundle: Path, manifest: Manifest) -> Check:
-    files = {f.path: f for f in [*manifest.artifact.files, *manifest.files, *([manifest.mnn] if manifest.mnn else [])]}
-    files |= {c.path: BundleFile(c.path, c.sha256, c.size) for c in manifest.cases}
-    root = bundle.resolve()
-    wrong = []
-    for name, entry in files.items():
-        path = bundle / name
-        if not path.resolve().is_relative_to(root):
-            raise RefusedError("the bundle's manifest names a file outside the bundle", seen=name, next="prepare the model again")
-        if not path.is_file():
-            wrong.append(f"{name} is missing")
-        elif path.stat().st_size != entry.size or sha256(path) != entry.sha256:
-            wrong.append(f"{name} has other bytes than the manifest says")
-    if wrong:
-        return failed("hashes", "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""), subject=wrong[0].partition(" ")[0])
-    return passed("hashes", numbers={"files": len(files)})
 
 
 def _cases(bundle: Path, manifest: Manifest) -> list[CaseFile]:
@@ -127,9 +130,9 @@ def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> lis
 
 
 def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> tuple[Check, Ran | None]:
-    kind = ARTIFACTS.get(manifest.artifact.format)
-    if kind is None or not deps.installed(kind.runtime):
-        return not_run("artifact_compare", f"{kind.runtime if kind else manifest.artifact.format} is not installed", required=False), None
+    kind = ARTIFACTS[manifest.artifact.format]
+    if not deps.installed(kind.runtime):
+        return not_run("artifact_compare", f"{kind.runtime} is not installed", required=False), None
     if not intact:
         return not_run("artifact_compare", "the bundle's files are not those that were proven", required=False), None
     if not manifest.cases:
@@ -142,9 +145,9 @@ def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, 
     try:
         ran = workers.run(kind.preload, kind.run, job, Ran)
     except StepFailed as failure:
-        return asked(failure)("artifact_compare", describe(failure)), None
-    tolerance = msgspec.structs.replace(manifest.tolerance, sqnr_db=manifest.artifact.sqnr_db)  # the artifact's own, not the converted model's
-    return compare_run("artifact_compare", job.cases, ran, tolerance, {}), ran
+        ask = not_run if isinstance(failure.error, RefusedError) else asked(failure)
+        return ask("artifact_compare", describe(failure)), None
+    return compare_run("artifact_compare", job.cases, ran, ruled(manifest)[0], {}), ran
 
 
 def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> tuple[Check, Ran | None]:
@@ -169,5 +172,6 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
         first, second = (run.result().value for run in runs)
     except StepFailed as failure:
         return asked(failure)("mnn_compare", f"MNN's runtime {describe(failure)}"), None
-    check = compare_run("mnn_compare", _cases(bundle, manifest), first, manifest.tolerance, NARROWED_OUTPUTS)
-    return confirmed(check, first, second, _cases(bundle, manifest), manifest.tolerance, NARROWED_OUTPUTS), first
+    tolerance = ruled(manifest)[1]
+    check = compare_run("mnn_compare", _cases(bundle, manifest), first, tolerance, NARROWED_OUTPUTS)
+    return confirmed(check, first, second, _cases(bundle, manifest), tolerance, NARROWED_OUTPUTS), first

@@ -16,6 +16,7 @@ import msgspec
 
 from mnnprep.core.leftovers import Scratch
 from mnnprep.core.request import Limits
+from mnnprep.errors import SystemFault
 from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
 from mnnprep.isolate.launch import DIRTY_MEMORY
 from mnnprep.mnn import worker
@@ -36,6 +37,7 @@ class Workers:
         self._scratch = Scratch()
         self.scratch = self._scratch.path
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
+        self._steps: list[Future[Any]] = []
         self._lock = threading.RLock()
         self._ended = False
 
@@ -88,14 +90,24 @@ class Workers:
         self.warm(preload)
 
     def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False) -> Future[Reply[T]]:
-        return self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory, here=here)
+        future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory, here=here)
+        self._steps.append(future)
+        return future
 
     def run(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
         value: Any = self.submit(preload, step, job, reply).result().value
         return value  # type: ignore[no-any-return]
 
+    def require_sound(self) -> None:
+        """Raises SystemFault where a step ended in one: what was concluded without it says nothing of the model."""
+        for step in self._steps:
+            failure = step.exception() if step.done() else None
+            if isinstance(failure, StepFailed) and isinstance(failure.error, SystemFault):
+                raise failure.error from failure
+
     def sweep(self) -> None:
-        """Remove what the steps that ended have left in the scratch; no step may be running."""
+        """Forget the steps that ended, and remove what they have left in the scratch; no step may be running."""
+        self._steps.clear()
         for left in self.scratch.iterdir():
             shutil.rmtree(left, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 
 import msgspec
@@ -14,6 +15,8 @@ from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.messages import CaseFile, Ran, Survey
 from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.running import case_outputs
+from mnnprep.core.signature import Dim
+from mnnprep.core.texts import message
 
 SHOWN = 2
 SILENT = "no reason was given"
@@ -40,7 +43,7 @@ def compare_run(
         key = str(case.index)
         if key in ran.errors:
             errors.append(OutputError("", case.index, problem=ran.errors[key] or SILENT))
-            problems.append(f"case {case.index} ({_dims(case)}) did not run: {_first_line(ran.errors[key])}")
+            problems.append(f"case {case.index} ({_dims(case)}) did not run: {message(ran.errors[key]) or SILENT}")
             continue
         if key not in ran.outputs:
             errors.append(OutputError("", case.index, problem="no outputs"))
@@ -138,10 +141,6 @@ def _sqnr(powers: dict[str, tuple[float, float]]) -> dict[str, float]:
     return {n: 10 * math.log10(signal / noise) for n, (signal, noise) in powers.items() if 0 < signal < math.inf and noise > 0}
 
 
-def _first_line(text: str) -> str:
-    return next((line for line in text.splitlines() if line.strip()), SILENT)
-
-
 def _worst_first(errors: list[OutputError]) -> list[OutputError]:
     return sorted(errors, key=lambda e: -(e.excess or 0.0))
 
@@ -192,7 +191,7 @@ def repeated(check: Check, first: Ran, second: Ran, tolerance: Tolerance, *, cas
         if key not in asked:
             continue
         if key not in second.outputs:
-            reason = _first_line(second.errors.get(key, "no outputs"))
+            reason = message(second.errors.get(key, "no outputs")) or SILENT
             return failed(
                 check.check, f"the second run of case {key} failed where the first did not: {reason}",
                 numbers=check.numbers, outputs=[*check.outputs, OutputError("", int(key), problem=reason)],
@@ -254,10 +253,8 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
         pairs = [pair for pair in survey.sweep.refused_pairs if f"{dim.name}=" in pair.partition(":")[0]]
         if pairs:
             numbers["pairs_refused_by_source"] = pairs
-        if dim.declared and refused and constraint is None:
-            size, why = next(iter(refused.items()))
-            reason = f"declared {dim.min}:{dim.max}, but the source itself refuses {', '.join(map(str, refused))} ({size}: {why})"
-            checks.append(failed(name, reason, subject=dim.name, numbers=numbers))
+        if reason := broken_promise(dim, survey):
+            checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))
         elif any(wrong.values()):
             where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
             right = f"right at {', '.join(map(str, good))}, " if good else ""
@@ -273,3 +270,23 @@ def dimension_checks(survey: Survey, runs: Mapping[str, Check | None]) -> tuple[
         else:
             checks.append(passed(name, subject=dim.name, numbers=numbers))
     return checks, proven
+
+
+def broken_promise(dim: Dim, survey: Survey) -> str:
+    """What the source itself does not take of a declared range, which is a promise; empty where it takes it, up to multiples."""
+    sweep = survey.sweep
+    refused, fits = sweep.refused.get(dim.name, {}), sweep.fits.get(dim.name)
+    if not dim.declared:
+        return ""
+    if refused and (fits is not None or dim.name not in sweep.constraints):
+        low, high = fits or (dim.min, dim.max)
+        beyond = [size for size in refused if fits is None or not fits[0] <= size <= fits[1]] or list(refused)
+        advice = f"; declare what it takes: --dim {shlex.quote(f'{dim.name}={low}:{high}')}" if (low, high) != (dim.min, dim.max) else ""
+        told = f"the source itself refuses {', '.join(map(str, beyond))} ({beyond[0]}: {refused[beyond[0]]})"
+        return f"declared {dim.min}:{dim.max}, but {told}{advice}"
+    declared = {d.name for d in survey.signature.dims if d.declared}
+    for pair in sweep.refused_pairs:
+        names = {part.partition("=")[0] for part in pair.partition(":")[0].split(", ")}
+        if dim.name in names <= declared:
+            return f"declared {dim.min}:{dim.max}, but the source itself refuses {pair}; declare ranges of which it takes every pair"
+    return ""

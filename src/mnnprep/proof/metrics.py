@@ -35,6 +35,7 @@ import numpy.typing as npt
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.metrics import Metric
+from mnnprep.core.prose import said
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import MnnprepError
 from mnnprep.formats.factory import find_factory, place_of
@@ -150,7 +151,7 @@ def _call(function: Callable[..., Any], case: CaseFile, reference: Arrays, actua
         result = function(reference, actual)
         value = float(result)
     except (Exception, SystemExit) as error:
-        raise _Unmeasurable(f"the function failed on case {case.index} at {place_of(error)}: {type(error).__name__}: {error}") from error
+        raise _Unmeasurable(f"the function failed on case {case.index} at {place_of(error)}: {type(error).__name__}: {said(error)}") from error
     if not math.isfinite(value):
         raise _Unmeasurable(f"the function gave {value} for case {case.index}")
     return value

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mnnprep.deps import require
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.formats.onnx.propagation import stays_small
 
 Array = npt.NDArray[Any]
 Dims = tuple[int | str | None, ...]
@@ -178,13 +179,14 @@ class Shapes:
     """
 
     def __init__(self, model: Any) -> None:
-        copy = model.clone()
-        try:
-            require("onnx_ir.passes.common.shape_inference").infer_shapes(copy, check_type=False, strict_mode=False, data_prop=True)
-        except Exception:  # an operator that ONNX does not know, a contradiction in the file: the rules can do without
-            copy = model
         self._inferred: dict[Any, Any] = {}
-        self._pair(model.graph, copy.graph)
+        try:
+            copy = model.clone()
+            infer = require("onnx_ir.passes.common.shape_inference").infer_shapes
+            infer(copy, check_type=False, strict_mode=False, data_prop=_lists_stay_small(model))
+            self._pair(model.graph, copy.graph)
+        except Exception:  # an operator that ONNX does not know, a contradiction in the file, another graph given back: the rules can do without
+            self._inferred = {}
 
     def _pair(self, graph: Any, copy: Any) -> None:
         self._inferred.update(zip(graph.inputs, copy.inputs, strict=True))
@@ -227,6 +229,15 @@ class Shapes:
         """The ``onnx_ir.DataType`` of *value*, or None."""
         twin = self._inferred.get(value, value)
         return twin.dtype if twin.dtype is not None else value.dtype
+
+
+def _lists_stay_small(model: Any) -> bool:
+    """Whether ONNX can follow the lists of sizes of *model* number by number."""
+    functions = {f.name: sum(node.op_type == "Concat" for node in f.all_nodes()) for f in model.functions.values()}
+    nodes = list(model.graph.all_nodes())
+    constants = {v: v.const_value.size for n in nodes for v in (*n.inputs, *n.outputs) if v is not None and v.const_value is not None}
+    constants |= {n.outputs[0]: t.size for n in nodes if n.op_type == "Constant" and (t := tensor(n.outputs[0])) is not None}
+    return stays_small(((n.op_type, n.inputs, n.outputs) for n in nodes), constants, functions)
 
 
 def bodies(attribute: Any) -> tuple[Any, ...]:

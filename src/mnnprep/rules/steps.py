@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
+from mnnprep.core import damage
 from mnnprep.core.files import FileRef
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.deps import require
-from mnnprep.errors import UsageError
+from mnnprep.errors import MnnprepError, UsageError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.formats.onnx.sound import not_allowed, require_sound
 from mnnprep.formats.onnx.steps import save
 from mnnprep.isolate.server import doing
 from mnnprep.rules.editor import Editor
@@ -82,21 +84,48 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(job: CheckJob) -> Findings:
-    """Every place of the model that a rule finds, in the order of the rules; nothing of the model is run or changed."""
+    """Every place of the model that a rule finds, in the order of the rules; nothing of the model is run or changed.
+
+    Raises:
+        RefusedError: the file is damaged, or its graph is not one that ONNX allows.
+    """
     doing("reading the model to check")
-    model = require("onnx_ir").load(job.model)
+    path = Path(job.model)
+    with damage.reading(path, "ONNX model"):
+        model = require("onnx_ir").load(job.model)
+        require_sound(model, path.name)
     reading = Reading(model, frozenset(job.supported) if job.supported is not None else None)
     findings = []
     for rule in RULES:
         if rule.preparation:
             continue
         doing(f"looking for {rule.name}")
-        findings += [_finding(rule, place) for place in rule.find(reading)]
+        try:
+            findings += [_finding(rule, place) for place in rule.find(reading)]
+        except (MnnprepError, MemoryError, *damage.DEFECTS):
+            raise
+        except Exception as error:
+            _require_valid(path, error)
+            raise
     counts: dict[str, int] = {}
     for node, _ in reading.everything:
         name = node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
         counts[name] = counts.get(name, 0) + 1
     return Findings(findings=findings, operators=dict(sorted(counts.items())), opset=next(opset for _, opset in scopes(model)))
+
+
+def _require_valid(path: Path, met: Exception) -> None:
+    """Tell a damaged model from a rule of ours that fails: ONNX's own checker, with its inference of types and shapes, decides.
+
+    A rule that can't read a graph must not pass for one that found nothing.
+    Raises RefusedError where the checker finds fault with the model.
+    """
+    checker = require("onnx.checker")
+    try:
+        checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        first = f"{error}".strip().split("\n", 1)[0]
+        raise not_allowed(f"{path.name}: {first}") from met
 
 
 def _finding(rule: Rule, place: Place) -> Finding:

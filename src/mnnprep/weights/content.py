@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mnnprep.core.texts import cause, message
 from mnnprep.errors import RefusedError
 
 
@@ -32,11 +33,10 @@ def text(key: Any) -> Any:
 
 def damaged(name: str, size: int, error: Exception | str) -> RefusedError:
     """The error for a file that is not what its first bytes say."""
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+    said = cause(error) if isinstance(error, Exception) else message(error)
     return RefusedError(
         "the checkpoint can't be read: it is truncated, damaged, or not what its first bytes say",
-        seen=f"{name} ({size} bytes): {kind}{first_line[:300]}",
+        seen=f"{name} ({size} bytes): {said}",
         next="compare its size and hash with the original's and download or copy it again; a checkpoint must be written by torch.save or safetensors",
     )
 

@@ -128,8 +128,8 @@ class _Unpickler(pickle.Unpickler):
         return self._resolved[qualified]
 
     def _resolve(self, module: str, name: str, qualified: str) -> Any:
-        if qualified in _BUILDERS:
-            return _wrapped(name, _BUILDERS[qualified])
+        if qualified in BUILDERS:
+            return _wrapped(name, BUILDERS[qualified])
         if module in ("torch", "torch.cuda", "torch.storage") and (name in dtypes.STORAGES or name in ("UntypedStorage", "TypedStorage")):
             return _Sealed(name, (), {"__slots__": (), "element": dtypes.STORAGES.get(name, "")})
         if module == "torch" and dtypes.known(name):
@@ -217,7 +217,7 @@ def _size(extents: Any = ()) -> tuple[int, ...]:
 
 
 # What the allowed globals do, by full name. Parameters become plain tensors; gradients and hooks are dropped.
-_BUILDERS: dict[str, Callable[..., Any]] = {
+BUILDERS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encode,
     "builtins.dict": _mapping,
     "__builtin__.dict": _mapping,

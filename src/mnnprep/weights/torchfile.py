@@ -14,9 +14,9 @@ import pickle
 import re
 import struct
 import zipfile
-import zlib
 from typing import Any
 
+from mnnprep.core.archives import check_directory, read_member
 from mnnprep.errors import RefusedError
 from mnnprep.weights import inert
 from mnnprep.weights.content import Content
@@ -46,7 +46,7 @@ class _Record(File):
                 raise RefusedError("a record of the archive is not where its directory says", seen=self._entry.filename, next="download it again")
             begin = self._entry.header_offset + 30 + sum(struct.unpack("<2H", head[26:30]))
             if begin + self.size > self._parent.size:
-                raise zipfile.BadZipFile(f"the record {self._entry.filename} reaches beyond the file")
+                raise RefusedError("a record of the archive reaches beyond the file", seen=self._entry.filename, next="download it again")
             self._window = Window(self._parent, begin, self.size)
         return self._window
 
@@ -66,16 +66,12 @@ class Archive:
     def __init__(self, file: File) -> None:
         self._file = file
         self._zip = zipfile.ZipFile(file.stream())
+        check_directory(self._zip, file.name, file.size)
         entries = self._zip.infolist()
         self.root = entries[0].filename.split("/", 1)[0] if entries else ""
         self.records = {entry.filename.removeprefix(f"{self.root}/"): entry for entry in entries}
         if len(self.records) != len(entries):
             raise zipfile.BadZipFile("two records have one name")
-        ordered = sorted(entries, key=lambda entry: entry.header_offset)
-        ends = [entry.header_offset for entry in ordered[1:]] + [file.size]
-        for entry, end in zip(ordered, ends, strict=True):
-            if entry.header_offset + 30 + entry.compress_size > end:
-                raise zipfile.BadZipFile(f"the record {entry.filename} overlaps the next or the end of the file")
         if "data.pkl" not in self.records:
             raise RefusedError(
                 "this zip was not written by torch.save",
@@ -89,16 +85,14 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """A small record."""
-        if self.records[name].file_size > PICKLE_LIMIT:
-            raise zipfile.BadZipFile(f"the record {name} takes {self.records[name].file_size} bytes")
-        return self._zip.read(self.records[name])
+        return read_member(self._zip, self.records[name].filename, PICKLE_LIMIT)
 
     def record(self, name: str) -> File:
         """A record's bytes as a file."""
         entry = self.records[name]
         if entry.compress_type == zipfile.ZIP_STORED:
             return _Record(self._file, entry)
-        return Lazy(f"{self._file.name}:{name}", entry.file_size, lambda: _inflated(self._zip, entry))
+        return Lazy(f"{self._file.name}:{name}", entry.file_size, lambda: read_member(self._zip, entry.filename, entry.file_size))
 
     def load(self, foreign: set[str]) -> Any:
         """The object of ``data.pkl``."""
@@ -115,13 +109,6 @@ class Archive:
             return storages.setdefault(key, self.record(name))
 
         return inert.load(io.BytesIO(self.read("data.pkl")), locate, foreign)
-
-
-def _inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    try:
-        return archive.read(entry)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise RefusedError("a compressed record is damaged", seen=f"{entry.filename}: {error}", next="download the checkpoint again") from error
 
 
 def read_zip(file: File, *, script: bool = False) -> Content:

@@ -14,6 +14,7 @@ import numpy as np
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
+from mnnprep.core.prose import said
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
@@ -77,5 +78,5 @@ def value_free(net: Net) -> frozenset[str]:
 
 def _line(error: Exception) -> str:
     """OpenCV's message without the place in its own source."""
-    said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return said[0].split("error: ", 1)[-1].strip()
+    lines = [line for line in said(error).splitlines() if line.strip()]
+    return lines[0].split("error: ", 1)[-1].strip()

@@ -68,7 +68,7 @@ class MnnNet:
             with captured() as printed:
                 return self._runner.run(inputs)
         except (CaseFailed, SystemError, RuntimeError, ValueError, TypeError) as error:
-            said = last_lines(without_place_and_time(printed.text, Path(self._path).parent)).splitlines()
+            said = last_lines(without_place_and_time(printed.text)).splitlines()
             raise Refused(f"{error}" + (f" ({said[-1]})" if said else "")) from error
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:

@@ -30,7 +30,7 @@ def survey_file(job: SurveyJob) -> Survey:
     found = survey(net, job.wants, ranks=lambda: any_ranks(read_summary(Path(job.source.path)).ops))
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[inference_mode(job.source.path), *found.checks],
-        noise=found.noise, exempt=found.exempt, sweep=found.sweep,
+        noise=found.noise, exempt=found.exempt, sweep=found.sweep, parameters=read_summary(Path(job.source.path)).parameters,
     )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ MAIN_TYPE = 1
 NODES = 4
 WEIGHT, BIAS, QUANTIZED = 1, 2, 3
 BUFFER, QUANT_TYPE = 0, 2
-CONVOLUTION2D = 9  # in the union OpParameter
+BLOB, CONVOLUTION2D = 7, 9  # in the union OpParameter
+FLOATS = 7  # Blob.float32s
 HALF = 3  # IDSTQuan.type: the weights are kept as float16
 
 SOURCES = ("CAFFE", "TENSORFLOW", "TFLITE", "ONNX", "TORCH")
@@ -119,6 +120,10 @@ def _kept(op: Table) -> str:
 
 
 def _numbers(op: Table) -> int:
+    blob = op.table(MAIN) if op.integer(MAIN_TYPE, "<B") == BLOB else None
+    if blob is not None:
+        count = blob.length(FLOATS)
+        return count if count > 1 else 0
     main = op.table(MAIN) if op.integer(MAIN_TYPE, "<B") == CONVOLUTION2D else None
     if main is None:
         return 0

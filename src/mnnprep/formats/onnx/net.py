@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import cached_property
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
+from mnnprep.core.prose import said
 from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
+from mnnprep.core.texts import message, shortened
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph
@@ -43,27 +44,21 @@ def open_session(path: str, *, optimize: bool, data_directory: str = "", profile
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own C++ module
         if "NOT_IMPLEMENTED" in str(error):
-            raise RefusedError(NO_KERNEL, seen=_first_line(error, path), next="convert the model to float32 before it is prepared") from error
+            raise RefusedError(NO_KERNEL, seen=message(error), next="convert the model to float32 before it is prepared") from error
         raise RefusedError(
-            "onnxruntime can't load this model, so there is no reference to prove it against", seen=_first_line(error, path),
+            "onnxruntime can't load this model, so there is no reference to prove it against", seen=message(error),
             next="check the file with `python -m onnx.checker`, or export it again",
         ) from error  # fmt: skip
 
 
-def _first_line(error: BaseException, path: str = "") -> str:
-    """What onnxruntime says, without the directory of the model: the same on every machine."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.replace(f"{os.path.dirname(path)}{os.sep}", "") if path else line
-
-
 def _complaint(error: BaseException) -> str:
     """What onnxruntime says of a failed run, without the places in its own source."""
-    line = _first_line(error)
+    line = said(error).splitlines()[0]
     node = re.search(r"running (\S+) node\. Name:'([^']*)' Status Message: (.*)", line)
     if node is None:
-        return line
-    said = re.sub(r"^\S+\.(?:h|cc|cpp):\d+ .*? was false\. ", "", node[3])
-    return f"onnxruntime at {node[1]} {node[2]}: {said}"
+        return shortened(line)
+    reason = re.sub(r"^\S+\.(?:h|cc|cpp):\d+ .*? was false\. ", "", node[3])
+    return shortened(f"onnxruntime at {node[1]} {node[2]}: {reason}")
 
 
 def dtype_of(argument: Any) -> str:

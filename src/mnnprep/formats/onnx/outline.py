@@ -12,7 +12,7 @@ import numpy as np
 from mnnprep.core.reach import ReadPath
 from mnnprep.core.running import case_inputs
 from mnnprep.deps import require
-from mnnprep.formats.onnx import graph
+from mnnprep.formats.onnx import graph, propagation
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.isolate.server import doing
 
@@ -81,9 +81,19 @@ def captured(body: Any) -> list[str]:
 def inferred(model: Any) -> Any:
     """*model* with the shapes that ONNX infers, or as it is where the inference fails."""
     try:
-        return require("onnx.shape_inference").infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+        infer = require("onnx.shape_inference").infer_shapes
+        return infer(model, check_type=False, strict_mode=False, data_prop=_lists_stay_small(model))
     except Exception:  # an operator that ONNX does not know, a contradiction in the file
         return model
+
+
+def _lists_stay_small(model: Any) -> bool:
+    """Whether ONNX can follow the lists of sizes of *model* number by number."""
+    nodes = list(graph.all_nodes(model.graph))
+    constants = {t.name: math.prod(t.dims) for t in model.graph.initializer}
+    constants |= {n.output[0]: math.prod(a.t.dims) for n in nodes if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    functions = {f.name: sum(n.op_type == "Concat" for n in f.node) for f in model.functions}
+    return propagation.stays_small(((n.op_type, n.input, n.output) for n in nodes), constants, functions)
 
 
 def sizes_at(model: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from mnnprep.core.files import FileRef, file_ref, save_arrays
 from mnnprep.core.messages import CaseFile
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.core.running import case_inputs
+from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.net import open_session
@@ -61,7 +62,7 @@ def probe(job: ProbeJob) -> Probed:
         try:
             results = session.run(job.values, case_inputs(case.file.path))
         except Exception as error:  # onnxruntime raises classes of its own C++ module
-            raise RefusedError("onnxruntime can't run this model", seen=str(error).splitlines()[0], next="run it on its own first") from error
+            raise RefusedError("onnxruntime can't run this model", seen=message(error), next="run it on its own first") from error
         target = Path(job.directory) / f"{case.index}.npz"
         save_arrays(target, {name: value for name, value in zip(job.values, results, strict=True) if isinstance(value, np.ndarray)})
         files[str(case.index)] = file_ref(target)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from mnnprep.core.prose import said
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS, all_nodes, label, opset_of, subgraphs
@@ -30,7 +31,7 @@ def at_opset(model: Any, opset: int) -> Any:
     try:
         made = require("onnx.version_converter").convert_version(bare, opset)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise _refused(opset, seen=_reason(str(error), model)) from error
+        raise _refused(opset, seen=_reason(said(error), model)) from error
     _restore(made, model, kept)
     _read_back(onnx, model, made, opset)
     return made

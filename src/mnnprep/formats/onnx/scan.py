@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.expansion import MAIN, Endless, Name, expanded_nodes
 from mnnprep.formats.onnx.summary import Leftover, OnnxSummary, OpCount, Tally, Tensors, external_file
 from mnnprep.formats.onnx.wire import LENGTH, VARINT, Buffer, WireError, fields, mapped, packed, signed, text
 from mnnprep.formats.tensor_info import MAX_ELEMENTS, TensorInfo, byte_count, element_count
@@ -70,7 +71,8 @@ class _Tallies:
 class _Scope:
     """A graph with its subgraphs, or a local function: what decides its Dropouts' training_mode."""
 
-    def __init__(self, opsets: Mapping[str, int]) -> None:
+    def __init__(self, opsets: Mapping[str, int], calls: Counter[Name]) -> None:
+        self.calls = calls
         self.opset = opsets.get("", 0)
         self.booleans: dict[str, bool] = {}
         self.inputs: set[str] = set()
@@ -90,7 +92,7 @@ class _Model:
         self.constants = _Tallies()
         self.external: dict[str, tuple[int, int]] = {}
         self.int32_data: list[str] = []
-        self.ops: Counter[tuple[str, str]] = Counter()
+        self.calls: dict[Name, Counter[Name]] = {}
         self.leftovers: list[Leftover] = []
         self.problems: list[str] = []
 
@@ -122,11 +124,12 @@ class _Model:
         missing = [name for name, found in required.items() if not found]
         if missing:
             raise WireError(len(data), f"the file ends without {', '.join(missing)}", cut=True)
-        scope = _Scope(opsets)
+        scope = _Scope(opsets, self._body(MAIN))
         for first, last in graphs:
             self._graph(first, last, scope, "", 0)
         self._close(scope)
         names = [self._function(first, last) for first, last in functions]
+        ops: Counter[Name] = sum(self.calls.values(), Counter())
         return OnnxSummary(
             ir_version=ir_version,
             producer=" ".join(filter(None, producer)),
@@ -138,12 +141,23 @@ class _Model:
             constants=self.constants.result(),
             external=tuple(external_file(self.directory, location, *self.external[location]) for location in sorted(self.external)),
             int32_data=tuple(self.int32_data),
-            ops=tuple(OpCount(*key, count) for key, count in sorted(self.ops.items(), key=lambda item: (-item[1], item[0]))),
+            nodes=self._expanded(),
+            ops=tuple(OpCount(*key, count) for key, count in sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
             functions=tuple(names),
             leftovers=tuple(self.leftovers),
             metadata=metadata,
             problems=tuple(self.problems),
         )
+
+    def _body(self, name: Name) -> Counter[Name]:
+        """The operators of the main graph or of a function, to be counted; of two functions with one name together."""
+        return self.calls.setdefault(name, Counter())
+
+    def _expanded(self) -> int:
+        try:
+            return expanded_nodes(self.calls)
+        except Endless as error:
+            raise WireError(0, f"the function {error} calls itself") from error
 
     def _opset(self, start: int, end: int) -> tuple[str, int]:
         domain, version = "", 0
@@ -179,7 +193,7 @@ class _Model:
                 case 10, 2:
                     domain = text(self.data, first, last)
         full = f"{domain}::{name}" if domain else name
-        scope = _Scope(opsets)
+        scope = _Scope(opsets, self._body((_own(domain), name)))
         scope.inputs = inputs
         for first, last in nodes:
             self._node(first, last, scope, f"{full}/", 0)
@@ -235,7 +249,7 @@ class _Model:
                     attributes.append((first, last))
                 case 7, 2:
                     domain = _own(text(data, first, last))
-        self.ops[domain, op_type] += 1
+        scope.calls[domain, op_type] += 1
         place = prefix + (name or f"{op_type} that makes {outputs[0] if outputs else 'nothing'}")
         integers: dict[str, int] = {}
         for first, last in attributes:

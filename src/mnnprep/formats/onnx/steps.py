@@ -18,6 +18,7 @@ from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet
+from mnnprep.formats.onnx.parameters import parameters
 from mnnprep.formats.onnx.reopset import at_opset
 from mnnprep.formats.onnx.standard import standard
 from mnnprep.isolate.server import doing
@@ -39,15 +40,8 @@ def survey_file(job: SurveyJob) -> Survey:
         signature=found.signature, cases=cases,
         checks=[graph.inference_mode(net.model), *found.checks, *standard(net.model, Path(job.source.path), cases, Path(job.directory))],
         noise=found.noise, exempt=found.exempt, sweep=found.sweep,
-        parameters=sum(_elements(t.dims) for t in net.model.graph.initializer),
+        parameters=parameters(net.model),
     )  # fmt: skip
-
-
-def _elements(sizes: Any) -> int:
-    count = 1
-    for size in sizes:
-        count *= size
-    return count
 
 
 def export_file(job: ExportJob) -> Exported:

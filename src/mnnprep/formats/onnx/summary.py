@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import msgspec
 
 from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.expansion import MOST_NODES
 from mnnprep.formats.tensor_info import TensorInfo
 
 PROTOBUF_LIMIT = 1 << 31  # a message must be smaller (protobuf.dev/programming-guides/proto-limits)
@@ -66,7 +67,7 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
     are named in ``defaulted_inputs``.  ``initializers`` counts those of the graph and of its subgraphs;
     ``constants`` the tensors in attributes (Constant nodes).  ``ops`` counts nodes as written: subgraphs and
     local functions included, a function once however often it is called.  ``int32_data`` names the tensors
-    of less than 32 bits whose values are kept in that field.
+    of less than 32 bits whose values are kept in that field.  ``nodes`` counts them with every function inlined (`onnx.expansion`).
     """
 
     ir_version: int
@@ -79,6 +80,7 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
     constants: Tensors
     external: tuple[ExternalFile, ...]
     int32_data: tuple[str, ...]
+    nodes: int
     ops: tuple[OpCount, ...]
     functions: tuple[str, ...]
     leftovers: tuple[Leftover, ...]
@@ -92,7 +94,7 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_loadable(summary: OnnxSummary, size: int) -> None:
-    """Refuse an ONNX file that nothing can load: *size* (bytes) of 2 GiB or more, or external data that is not there.
+    """Refuse an ONNX file that nothing can load: *size* (bytes) of 2 GiB or more, functions without end, or external data that is not there.
 
     Raises:
         RefusedError: with the remedy.
@@ -103,6 +105,11 @@ def require_loadable(summary: OnnxSummary, size: int) -> None:
             seen=f"{size} bytes in one file",
             next="save it again with external data: onnx.save_model(model, path, save_as_external_data=True, location='model.onnx.data')",
         )
+    if summary.nodes > MOST_NODES:
+        raise RefusedError(
+            "the functions of the ONNX file unfold to more nodes than any runtime takes", seen=f"more than {MOST_NODES:,} nodes",
+            next="export it without functions that call others many times over",
+        )  # fmt: skip
     broken = [file for file in summary.external if file.problem]
     if broken:
         raise RefusedError(

@@ -6,6 +6,7 @@ the factor may go on into the kernel before it.  The factors and shifts are comp
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,19 @@ def parameters(skeleton: Skeleton) -> Arrays:
     """The weights by node: every captured value, and every floating constant of more than one element."""
     found = skeleton.constants()
     return {n: a for n, a in found.items() if a.dtype.kind == "f" and a.size and (n in skeleton.values or a.size > 1)}
+
+
+def count(skeleton: Skeleton, weights: Arrays) -> int:
+    """How many parameters the source has: the elements of its variables, or, where it is frozen, of the floating constants
+    in its graph and in its functions."""
+    variables = [int(a.size) for n, a in weights.items() if n in skeleton.values]
+    if variables:
+        return sum(variables)
+    floating = require("tensorflow.core.framework.types_pb2")
+    kinds = (floating.DT_FLOAT, floating.DT_HALF, floating.DT_BFLOAT16, floating.DT_DOUBLE)
+    bodies = [n.attr["value"].tensor for f in skeleton.graph.library.function for n in f.node_def if n.op == "Const"]
+    inside: list[int] = [math.prod(d.size for d in t.tensor_shape.dim) for t in bodies if t.dtype in kinds and t.tensor_shape.dim]
+    return sum(int(a.size) for a in weights.values()) + sum(inside)
 
 
 def scalars(skeleton: Skeleton) -> Arrays:

@@ -43,6 +43,12 @@ def of_graph(graph: Any, roots: Iterable[str] | None = None) -> Iterator[str]:
     return _not_allowed(itertools.chain(((node.name, node) for node in graph.node), inner), library)
 
 
+def of_function(function: Any) -> Iterator[str]:
+    """The effects of what a ConcreteFunction runs: what its outputs need, and what runs besides."""
+    roots = [t.op.name for t in function.outputs] + [o.name for o in function.graph.control_outputs]
+    return of_graph(function.graph.as_graph_def(), roots)
+
+
 def of_saved_model(directory: str) -> list[str]:
     """The effects that loading and running a SavedModel may have, in any of its meta graphs, as TensorFlow reads them."""
     parse = require("tensorflow.python.saved_model.loader_impl").parse_saved_model

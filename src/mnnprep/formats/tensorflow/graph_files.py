@@ -16,10 +16,11 @@ import numpy as np
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.signature import TensorSpec
+from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects, graphs
-from mnnprep.formats.tensorflow.load import Loaded, first_line, guarded, refuse_texts, specs_of
+from mnnprep.formats.tensorflow.load import Loaded, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
 
 
@@ -29,7 +30,7 @@ def read_graph(path: str) -> Any:
     try:
         graph.ParseFromString(Path(path).read_bytes())
     except Exception as error:  # google.protobuf.message.DecodeError
-        raise RefusedError("the graph can't be read", seen=first_line(error), next="download or save it again") from error
+        raise RefusedError("the graph can't be read", seen=message(error), next="download or save it again") from error
     return graph
 
 
@@ -95,7 +96,7 @@ def load_checkpoint(source: Source, wants: Wants) -> Loaded:
     except Exception as error:  # tf.errors.*, ValueError, KeyError
         raise RefusedError(
             "TensorFlow can't restore this checkpoint",
-            seen=first_line(error),
+            seen=message(error),
             next="restore it where it was made, and freeze or save it as a SavedModel",
         ) from error
     return from_session(session, in_inference(frozen, fetches), fetches, wants)
@@ -106,7 +107,7 @@ def _read_meta(path: str) -> Any:
     try:
         meta.ParseFromString(Path(path).read_bytes())
     except Exception as error:  # google.protobuf.message.DecodeError
-        raise RefusedError("the meta graph can't be read", seen=first_line(error), next="download or save it again") from error
+        raise RefusedError("the meta graph can't be read", seen=message(error), next="download or save it again") from error
     return meta
 
 
@@ -130,7 +131,7 @@ def open_session(graph: Any, *, trust: bool) -> Any:
     except Exception as error:  # ValueError, NotFoundError, InvalidArgumentError
         raise RefusedError(
             "TensorFlow can't load this graph",
-            seen=first_line(error),
+            seen=message(error),
             next="an operator of your own must be built out of TensorFlow's, then save the graph again",
         ) from error
     return _session(made)

@@ -12,12 +12,13 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
+from mnnprep.core.texts import message
 from mnnprep.deps import require
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
 from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
-from mnnprep.formats.tensorflow.load import Loaded, first_line, from_function, specs_of
+from mnnprep.formats.tensorflow.load import Loaded, from_function, specs_of
 
 SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
@@ -42,14 +43,14 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
         try:
             model = models.load_model(str(file), compile=False, safe_mode=not source.trust)
         except Exception as error:  # Keras raises TypeError, ValueError, AttributeError and more
-            refusals[package] = first_line(error)
+            refusals[package] = message(error)
             notes.append(f"{package} can't load it: {refusals[package]}")
             if not source.trust and (SAFE_MODE.search(str(error)) or found.version.startswith("3.")):
                 break
             continue
-        loaded = from_model(model, wants, None)
+        loaded = _called(model, wants)
         if not source.trust:
-            effects.refuse(effects.of_graph(loaded.function.graph.as_graph_def()))
+            effects.refuse(effects.of_function(loaded.function))
         loaded.notes += notes
         return loaded
     custom = sorted({f.kind for f in foreign if f.reason == OWN_CODE})
@@ -58,6 +59,17 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
         "Keras can't load this model", seen="; ".join(f"{p}: {r}" for p, r in refusals.items()),
         next=own if custom else "load it where it was made and save it again as .keras",
     )  # fmt: skip
+
+
+def _called(model: Any, wants: Wants) -> Loaded:
+    try:
+        return from_model(model, wants, None)
+    except MnnprepError:
+        raise
+    except Exception as error:  # what a layer raises
+        raise RefusedError(
+            "Keras can't call this model", seen=f"{type(error).__name__}: {message(error)}", next="load and call it where it was made"
+        ) from error
 
 
 def refuse_foreign(foreign: list[Foreign]) -> None:

@@ -52,13 +52,16 @@ def damaged(seen: str) -> RefusedError:
     return RefusedError("the Keras configuration is damaged", seen=seen, next="download the file or save the model again")
 
 
-def without_compiled(config: Any) -> Any:
+def without_compiled(config: dict[str, Any]) -> dict[str, Any]:
     """*config* without any ``compile_config``; *config* itself where only the outermost model has one, or none."""
-    if not any(COMPILED in holder for holder in dictionaries(config) if holder is not config):
-        return config
-    if isinstance(config, dict):
-        return {key: without_compiled(value) for key, value in config.items() if key != COMPILED}
-    return [without_compiled(value) for value in config] if isinstance(config, list) else config
+    inner = any(COMPILED in holder for holder in dictionaries(config) if holder is not config)
+    return {key: _stripped(value) for key, value in config.items() if key != COMPILED} if inner else config
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _stripped(inner) for key, inner in value.items() if key != COMPILED}
+    return [_stripped(inner) for inner in value] if isinstance(value, list) else value
 
 
 def dictionaries(config: object) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
+from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
@@ -74,7 +75,7 @@ def _savedmodel(source: Source, wants: Wants) -> Loaded:
         raise
     except Exception as error:  # NotFoundError, OSError, and what Python functions in the graph raise
         raise RefusedError(
-            "TensorFlow can't load this SavedModel", seen=first_line(error), next="load it with tf.saved_model.load where it was made"
+            "TensorFlow can't load this SavedModel", seen=message(error), next="load it with tf.saved_model.load where it was made"
         ) from error
     signatures = dict(model.signatures)
     if not signatures:
@@ -121,13 +122,9 @@ def guarded(call: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
         except MnnprepError:
             raise
         except Exception as error:  # tf.errors.*, ValueError, TypeError, and whatever a layer raises
-            raise Refused(f"{type(error).__name__}: {first_line(error)}") from error
+            raise Refused(cause(error)) from error
 
     return run
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
 
 
 def refuse_texts(tensors: Iterable[tuple[str, Any]], graph: Any, role: str) -> None:
@@ -183,7 +180,7 @@ def _factory(source: Source, wants: Wants) -> Loaded:
         raise
     except Exception as error:
         raise UsageError(
-            f"the factory raised {type(error).__name__}", seen=f"{first_line(error)} (at {place_of(error)})", next="run it on its own and mend it"
+            f"the factory raised {type(error).__name__}", seen=f"{message(error)} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
     model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if source.weights:
@@ -210,9 +207,7 @@ def load_weights(model: Any, path: str) -> None:
     try:
         model.load_weights(path)
     except Exception as error:  # Keras raises ValueError, OSError and more
-        raise UsageError(
-            "the weights don't fit the model", seen=first_line(error), next="give the weights that were saved from this model"
-        ) from error
+        raise UsageError("the weights don't fit the model", seen=message(error), next="give the weights that were saved from this model") from error
 
 
 def _from_callable(model: Any, wants: Wants, example: Any) -> Loaded:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mnnprep.core.files import FileRef
+from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
-from mnnprep.formats.tensorflow.load import first_line
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
 EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
@@ -59,9 +59,7 @@ def run(convert: Callable[[], Any]) -> Any:
     try:
         return convert()
     except Exception as error:  # tf2onnx raises ValueError, RuntimeError, KeyError, AssertionError and more
-        raise RefusedError(
-            "tf2onnx can't express the model", seen=f"{type(error).__name__}: {first_line(error)}", next="try another method"
-        ) from error
+        raise RefusedError("tf2onnx can't express the model", seen=cause(error), next="try another method") from error
 
 
 def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:

@@ -65,13 +65,14 @@ STATELESS = _names("""
     Merge MergeSummary Mfcc Min Minimum MirrorPad MirrorPadGrad Mod Mul MulNoNan Ndtri NearestNeighbors
     Neg NextAfter NextIteration NoOp NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3
     NonMaxSuppressionV4 NonMaxSuppressionV5 NonMaxSuppressionWithOverlaps NotEqual NthElement OneHot
-    OnesLike Pack Pad PadV2 ParallelConcat ParallelDynamicStitch ParseExample ParseExampleV2
-    ParseSequenceExample ParseSequenceExampleV2 ParseSingleExample ParseSingleSequenceExample ParseTensor
-    PartitionedCall Placeholder PlaceholderV2 PlaceholderWithDefault Polygamma PopulationCount Pow
-    PreventGradient Prod Qr QuantizeAndDequantize QuantizeAndDequantizeV2 QuantizeAndDequantizeV3
-    QuantizeAndDequantizeV4 QuantizeAndDequantizeV4Grad QuantizeDownAndShrinkRange QuantizeV2 QuantizedAdd
-    QuantizedAvgPool QuantizedBatchNormWithGlobalNormalization QuantizedBiasAdd QuantizedConcat
-    QuantizedConcatV2 QuantizedConv2D QuantizedConv2DAndRelu QuantizedConv2DAndReluAndRequantize
+    OnesLike OptionalFromValue OptionalGetValue OptionalHasValue OptionalNone Pack Pad PadV2
+    ParallelConcat ParallelDynamicStitch ParseExample ParseExampleV2 ParseSequenceExample
+    ParseSequenceExampleV2 ParseSingleExample ParseSingleSequenceExample ParseTensor PartitionedCall
+    Placeholder PlaceholderV2 PlaceholderWithDefault Polygamma PopulationCount Pow PreventGradient Prod Qr
+    QuantizeAndDequantize QuantizeAndDequantizeV2 QuantizeAndDequantizeV3 QuantizeAndDequantizeV4
+    QuantizeAndDequantizeV4Grad QuantizeDownAndShrinkRange QuantizeV2 QuantizedAdd QuantizedAvgPool
+    QuantizedBatchNormWithGlobalNormalization QuantizedBiasAdd QuantizedConcat QuantizedConcatV2
+    QuantizedConv2D QuantizedConv2DAndRelu QuantizedConv2DAndReluAndRequantize
     QuantizedConv2DAndRequantize QuantizedConv2DPerChannel QuantizedConv2DWithBias
     QuantizedConv2DWithBiasAndRelu QuantizedConv2DWithBiasAndReluAndRequantize
     QuantizedConv2DWithBiasAndRequantize QuantizedConv2DWithBiasSignedSumAndReluAndRequantize
@@ -143,15 +144,15 @@ STATELESS = _names("""
 
 # marked stateful because they draw numbers, refuse values, or call functions of the graph, which are judged themselves
 COMPUTING = _names("""
-    AllCandidateSampler Assert Case CheckNumerics CheckNumericsV2 CudnnRNN CudnnRNNV2 CudnnRNNV3
-    DeviceIndex Empty GuaranteeConst If IsTensorFloat32Enabled LearnedUnigramCandidateSampler
-    LogUniformCandidateSampler Multinomial NonDeterministicInts ParameterizedTruncatedNormal RandomCrop
-    RandomGamma RandomPoisson RandomPoissonV2 RandomShuffle RandomStandardNormal RandomUniform
-    RandomUniformInt RngReadAndSkip RngSkip SampleDistortedBoundingBox SampleDistortedBoundingBoxV2
-    StatefulPartitionedCall StatefulRandomBinomial StatefulStandardNormal StatefulStandardNormalV2
-    StatefulTruncatedNormal StatefulUniform StatefulUniformFullInt StatefulUniformInt
-    StatelessRandomGetAlg ThreadUnsafeUnigramCandidateSampler TruncatedNormal UniformCandidateSampler
-    While
+    AllCandidateSampler Assert Case CheckNumerics CheckNumericsV2 CudnnRNN CudnnRNNBackprop
+    CudnnRNNBackpropV2 CudnnRNNBackpropV3 CudnnRNNV2 CudnnRNNV3 DeviceIndex Empty GuaranteeConst If
+    IsTensorFloat32Enabled LearnedUnigramCandidateSampler LogUniformCandidateSampler Multinomial
+    NonDeterministicInts ParameterizedTruncatedNormal RandomCrop RandomGamma RandomPoisson RandomPoissonV2
+    RandomShuffle RandomStandardNormal RandomUniform RandomUniformInt RngReadAndSkip RngSkip
+    SampleDistortedBoundingBox SampleDistortedBoundingBoxV2 StatefulPartitionedCall StatefulRandomBinomial
+    StatefulStandardNormal StatefulStandardNormalV2 StatefulTruncatedNormal StatefulUniform
+    StatefulUniformFullInt StatefulUniformInt StatelessRandomGetAlg ThreadUnsafeUnigramCandidateSampler
+    TruncatedNormal UniformCandidateSampler While
 """)
 
 # the model's variables, tables, stacks and arrays in memory

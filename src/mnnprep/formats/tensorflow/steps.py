@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnnprep.core.compare import ARTIFACT_SQNR
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
@@ -18,7 +19,7 @@ from mnnprep.core.survey import declare, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.tensorflow import graphs
-from mnnprep.formats.tensorflow.derived import derived, parameters, scalars
+from mnnprep.formats.tensorflow.derived import count, derived, parameters, scalars
 from mnnprep.formats.tensorflow.graph_files import read_graph
 from mnnprep.formats.tensorflow.load import Loaded, load
 from mnnprep.formats.tensorflow.net import TensorFlowNet, open_frozen
@@ -26,7 +27,6 @@ from mnnprep.formats.tensorflow.skeleton import Skeleton
 from mnnprep.isolate.server import doing
 
 MODEL = "model.pb"
-SQNR_DB = {"float16": 50.0, "int8": 30.0}
 
 
 def survey_source(job: SurveyJob) -> Survey:
@@ -47,7 +47,7 @@ def survey_source(job: SurveyJob) -> Survey:
     return Survey(
         signature=found.signature, cases=found.write(Path(job.directory)), checks=[_inference(loaded.training, "source"), *found.checks],
         noise=found.noise, exempt=found.exempt, weights=file_ref(path), sweep=found.sweep,
-        parameters=loaded.parameters, notes=loaded.notes,
+        parameters=count(net.skeleton, weights), notes=loaded.notes,
     )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def export_source(job: ExportJob) -> Exported:
 
         samples = _samples(job, loaded)
         files = to_tflite(skeleton, directory, job.tflite_precision, samples)
-        return Exported(format="tflite", opset=0, files=files, checks=checks, notes=loaded.notes, sqnr_db=SQNR_DB.get(job.tflite_precision))
+        return Exported(format="tflite", opset=0, files=files, checks=checks, notes=loaded.notes, sqnr_db=ARTIFACT_SQNR.get(job.tflite_precision))
     target = directory / MODEL
     skeleton = skeleton.ended()
     if job.source.kind == "frozen-graph" and _same(skeleton, read_graph(job.source.path)):

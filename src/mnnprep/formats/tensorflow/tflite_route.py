@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mnnprep.core.files import Arrays, FileRef, file_ref
+from mnnprep.core.prose import said
+from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.tensorflow.load import first_line
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
 MODEL = "model.tflite"
@@ -57,9 +58,9 @@ def to_tflite(skeleton: Skeleton, directory: Path, precision: str, samples: list
 
 def _complaint(error: BaseException) -> str:
     """The operators that TFLite does not have, else the first line."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in said(error).splitlines()]
     named = [line for line in lines if line.startswith(("TF Select ops:", "TF Custom ops:"))]
-    return "; ".join(named) or first_line(error)
+    return "; ".join(named) or message(error)
 
 
 def renamed(content: bytes, inputs: list[str], outputs: list[str]) -> bytes:

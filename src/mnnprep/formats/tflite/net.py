@@ -11,6 +11,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec, dynamic_specs
+from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.scan import TfliteSummary, scan_model
@@ -52,7 +53,7 @@ def _interpreter(path: str, reference: bool) -> Any:
     except (RuntimeError, ValueError) as error:
         if reference and "Didn't find op for builtin" in str(error):
             return _interpreter(path, reference=False)
-        raise RefusedError("LiteRT can't load this model", seen=_first(error), next="convert it again, or update ai-edge-litert") from error
+        raise RefusedError("LiteRT can't load this model", seen=message(error), next="convert it again, or update ai-edge-litert") from error
     return made
 
 
@@ -84,7 +85,7 @@ class TfliteNet:
             runtime.invoke()
             return {d["name"]: np.array(runtime.get_tensor(d["index"])) for d in self._outputs}
         except (RuntimeError, ValueError) as error:
-            raise Refused(_first(error)) from error
+            raise Refused(message(error)) from error
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
         return None  # the kernels are float32
@@ -94,10 +95,6 @@ class TfliteNet:
 
     def insensitive(self) -> dict[str, str]:
         return {}
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
 
 
 def _specs(details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -74,6 +74,12 @@ def scan_model(path: Path) -> TfliteSummary:
         raise RefusedError("the TFLite model is truncated or damaged", seen=f"{path.name}: {error}", next="download or save it again") from error
 
 
+def _parameters(tensor: TfliteTensor) -> int:
+    """The elements of a stored tensor, if it is a weight: integers of 32 bits or more are shapes and indices, unless quantized."""
+    structure = tensor.quantization is None and tensor.info.dtype in ("int32", "int64", "uint32", "uint64", "bool", "string")
+    return 0 if structure else element_count(tuple(e for e in tensor.info.shape or () if isinstance(e, int)))
+
+
 def _read(model: Table) -> TfliteSummary:
     codes = [_operator(code) for code in model.tables(1)]
     graphs = list(model.tables(2))
@@ -87,7 +93,7 @@ def _read(model: Table) -> TfliteSummary:
         description=model.text(3), subgraphs=len(graphs),
         inputs=tuple(main[i].info for i in graphs[0].numbers(1, "i")), outputs=tuple(main[i].info for i in graphs[0].numbers(2, "i")),
         ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
-        parameters=sum(element_count(tuple(e for e in t.info.shape or () if isinstance(e, int))) for t in stored.values()),
+        parameters=sum(map(_parameters, stored.values())),
         quantized=tuple(t.quantization for graph in tensors for t in graph if t.quantization is not None),
         sparse=tuple(t.info.name for graph in tensors for t in graph if t.sparse),
         state=tuple(sorted(n for n in ops if n in STATE | TABLES)),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.compare import DEQUANTIZED_SQNR
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
@@ -25,7 +26,6 @@ from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of
 from mnnprep.isolate.server import doing
 
 MODEL = "model.tflite"
-QUANTIZED_SQNR_DB = 30.0
 
 
 def survey_file(job: SurveyJob) -> Survey:
@@ -103,10 +103,10 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
     files = write(made, Path(job.directory), external=False)
     model = onnx_graph.load_graph(files[0].path)
     if quantized:
-        notes = [f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at {QUANTIZED_SQNR_DB:g} dB", *notes]
+        notes = [f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at {DEQUANTIZED_SQNR:g} dB", *notes]
     return Exported(
         format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
-        sqnr_db=QUANTIZED_SQNR_DB if quantized else None,
+        sqnr_db=DEQUANTIZED_SQNR if quantized else None,
     )  # fmt: skip
 
 

@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 
 from mnnprep.core.files import Arrays, FileRef, file_ref
 from mnnprep.core.messages import OpsetRefused
+from mnnprep.core.prose import said, without_paths
 from mnnprep.core.signature import TensorSpec, dim_names
+from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script
@@ -93,7 +95,7 @@ def tracer_notes(notes: list[str]) -> Iterator[None]:
 
     def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
         if issubclass(category, torch.jit.TracerWarning):
-            text = re.split(r"[.:] (?:We|This|Please)", str(message))[0].strip()
+            text = re.split(r"[.:] (?:We|This|Please)", without_paths(str(message)))[0].strip()
             place = current_place()
             if (entry := f"{place}: {text}") not in notes:
                 notes.append(entry)
@@ -152,7 +154,7 @@ def scripted(subject: Subject) -> Any:
             return torch.jit.script(module).eval()
     except Exception as error:  # the compiler raises RuntimeError, NotSupportedError, FrontendError and more
         raise RefusedError(
-            "torch.jit.script can't compile the model", seen=script_complaint(str(error)), next="use --method trace, or mend the place named"
+            "torch.jit.script can't compile the model", seen=script_complaint(said(error)), next="use --method trace, or mend the place named"
         ) from error
 
 
@@ -249,19 +251,17 @@ def torchscript_exporter(
                 training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True, verbose=subject.places, **options,
             )  # fmt: skip
     except torch.onnx.errors.UnsupportedOperatorError as error:
-        raise UnsupportedAtOpset(_first(error), _needed_opset(str(error))) from error
+        raise UnsupportedAtOpset(message(error), _needed_opset(str(error))) from error
     except torch.onnx.errors.OnnxExporterError as error:
         needed = _needed_opset(str(error))
         if needed > opset:
-            raise UnsupportedAtOpset(_first(error), needed) from error
-        raise RefusedError("the exporter can't express an operator", seen=_first(error), next="try --method onnx-export") from error
+            raise UnsupportedAtOpset(message(error), needed) from error
+        raise RefusedError("the exporter can't express an operator", seen=message(error), next="try --method onnx-export") from error
     except Exception as error:  # the exporter raises bare RuntimeError, and whatever the model raises
         fewer = re.search(r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)", str(error))
         if fewer and kept is None:
             return torchscript_exporter(module, subject, raw, notes, opset, int(fewer[1]), **options)
-        raise RefusedError(
-            "the TorchScript-based exporter failed", seen=f"{type(error).__name__}: {_first(error)}", next="try --method onnx-export"
-        ) from error
+        raise RefusedError("the TorchScript-based exporter failed", seen=cause(error), next="try --method onnx-export") from error
 
 
 def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
@@ -284,10 +284,6 @@ def empty(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     return directory
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
 
 
 def _needed_opset(message: str) -> int:
@@ -343,7 +339,7 @@ def _export_complaint(error: BaseException) -> str:
     place = re.findall(r'File "([^"]+)", line (\d+), in', text)
     outside = [(f, n) for f, n in place if "/torch/" not in f and "mnnprep" not in f]
     where = f" (at {Path(outside[-1][0]).name}:{outside[-1][1]})" if outside else ""
-    return f"{type(error).__name__}: {_first(error)}{where}"
+    return f"{cause(error)}{where}"
 
 
 def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:

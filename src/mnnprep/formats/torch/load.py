@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,10 +15,12 @@ import numpy as np
 
 from mnnprep.core.messages import Source
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec
+from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more
+from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import name_examples
 
 FACTORY_RAISED = "the factory raised"
@@ -128,7 +131,7 @@ def _factory(source: Source) -> Loaded:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{FACTORY_RAISED} {type(error).__name__}", seen=f"{error} (at {place_of(error)})", next="run it on its own and mend it"
+            f"{FACTORY_RAISED} {type(error).__name__}", seen=f"{message(error)} (at {place_of(error)})", next="run it on its own and mend it"
         ) from error
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
@@ -141,23 +144,33 @@ def _factory(source: Source) -> Loaded:
 
 def _script(source: Source) -> Loaded:
     torch = require("torch")
+    if not source.trust:
+        require_stateless(Path(source.path), source.kind, _registered(torch))
     try:
         module = torch.jit.load(source.path, map_location="cpu")
     except Exception as error:
-        raise RefusedError(
-            "torch can't load this TorchScript file", seen=str(error).strip().splitlines()[0], next="save it again with torch.jit.save"
-        ) from error
+        raise RefusedError("torch can't load this TorchScript file", seen=message(error), next="save it again with torch.jit.save") from error
     return Loaded(module, forward_parameters(module), {})
+
+
+def _registered(torch: Any) -> frozenset[str]:
+    """The names of all operators that TorchScript takes as methods in this PyTorch."""
+    names = (schema.name.partition("::") for schema in torch._C._jit_get_all_schemas())
+    return frozenset(name for namespace, _, name in names if namespace in ("aten", "prim"))
 
 
 def _program(source: Source) -> Loaded:
     torch = require("torch")
+    if not source.trust:
+        require_stateless(Path(source.path), source.kind)
+        # torch reads the example inputs as any pickle where they can't be read as tensors; this it heeds even then (torch/serialization.py)
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
         program = torch.export.load(source.path)
     except Exception as error:
         raise RefusedError(
             "torch can't load this exported program",
-            seen=str(error).strip().splitlines()[0],
+            seen=message(error),
             next="save it again with torch.export.save, with this version of torch",
         ) from error
     arguments, keywords = program.example_inputs or ((), {})
@@ -214,7 +227,7 @@ def _pickled(source: Source) -> Loaded:
     except Exception as error:
         raise RefusedError(
             "the pickled module could not be loaded",
-            seen=f"{type(error).__name__}: {error}",
+            seen=cause(error),
             next="run where its classes can be imported, or give a factory and --weights",
         ) from error
     if not isinstance(module, torch.nn.Module):

@@ -10,14 +10,15 @@ import numpy as np
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
-from mnnprep.core.net import Refused
+from mnnprep.core.net import PROGRAMMING, Refused
 from mnnprep.core.signature import Dim, TensorSpec
+from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
-from mnnprep.formats.torch.watch import Watch
+from mnnprep.formats.torch.watch import Watch, raised_at
 
 BATCH_NORM_TYPES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")
 # The position of the flag `train` or `training` among the arguments of the operators that behave otherwise in training.
@@ -53,7 +54,8 @@ class TorchNet:
         except MnnprepError:
             raise
         except Exception as error:  # whatever the user's forward raises
-            raise Refused(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}") from error
+            place = raised_at(error) if isinstance(error, PROGRAMMING) else ""
+            raise Refused(cause(error) + (f" (at {place})" if place else "")) from error
         return {n: _to_numpy(t) for n, t in result.items()}
 
     def run(self, inputs: Arrays) -> Arrays:

@@ -27,6 +27,7 @@ from mnnprep.core.messages import (
 from mnnprep.core.replay import replay
 from mnnprep.core.running import case_inputs, run_cases
 from mnnprep.core.survey import base_case, survey
+from mnnprep.core.texts import cause
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
@@ -36,6 +37,8 @@ from mnnprep.formats.torch.aside import as_array
 from mnnprep.formats.torch.calling import Call, calling, forward_parameters
 from mnnprep.formats.torch.load import input_specs, keep, load
 from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, all_tensors, materialize, script_leftovers, script_nodes, used_tensors
+from mnnprep.formats.torch.parameters import parameter_count
+from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.isolate.server import doing
 
@@ -66,7 +69,7 @@ def survey_module(job: SurveyJob) -> Survey:
         decides=list(net.watch.decisions),
         one_sided=net.watch.one_sided(),
         sweep=found.sweep,
-        parameters=sum(p.numel() for p in net.module.parameters()),
+        parameters=parameter_count(net.module),
         notes=loaded.notes,
     )
 
@@ -114,6 +117,8 @@ def script_operators(path: str) -> list[str]:
 
 def run_script(job: RunJob) -> Ran:
     """Run a TorchScript artifact where the user's code can't be imported."""
+    if not job.trust:
+        require_stateless(Path(job.model), "torchscript")
     torch = require("torch")
     torch.set_num_threads(1)
     names = [o.name for o in job.signature.outputs]
@@ -131,7 +136,7 @@ def run_script(job: RunJob) -> Ran:
                 with torch.no_grad():
                     result = flatten(call(module, {n: torch.from_numpy(inputs[n].copy()) for n in order}))
             except RuntimeError as error:
-                raise Refused((str(error).strip().splitlines() or ["no message"])[-1]) from error
+                raise Refused(cause(error)) from error
             values = [np.asarray(t.detach().contiguous().numpy()).copy() for t in result.values()]
             return dict(zip(names, values, strict=False)) | {f"surplus_{i}": v for i, v in enumerate(values[len(names) :])}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+import traceback
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,12 @@ def current_place() -> str:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return UNKNOWN_PLACE
+
+
+def raised_at(error: BaseException) -> str:
+    """The innermost frame of an exception outside torch and mnnprep, as ``package/file.py:line``; empty where there is none."""
+    frames = [(name, line) for frame, line in traceback.walk_tb(error.__traceback__) if (name := _user_file(frame.f_code.co_filename))]
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
 
 
 @cache

@@ -15,6 +15,7 @@ from mnnprep.core.compare import LARGEST, Tolerance
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.request import Precision
+from mnnprep.errors import SystemFault
 from mnnprep.formats.mnn_file.tensors import made_tensors
 from mnnprep.formats.onnx.excerpt import Excerpt, ExcerptJob
 from mnnprep.formats.onnx.outline import Outline, OutlineJob
@@ -102,8 +103,13 @@ class Lab:
         self._references: dict[tuple[str, tuple[str, ...], str], str] = {}
 
     def do(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
-        """Run a step in a worker. Raises StepFailed."""
-        done = self.workers.submit(preload, step, job, reply).result()
+        """Run a step in a worker. Raises StepFailed; SystemFault where the system, and not the model, made it fail."""
+        try:
+            done = self.workers.submit(preload, step, job, reply).result()
+        except StepFailed as failure:
+            if isinstance(failure.error, SystemFault):
+                raise failure.error from failure
+            raise
         self.peak = max(self.peak, done.peak)
         return done.value
 

@@ -4,7 +4,8 @@ No hazard by itself: it shows the rules after it the constants that their rewrit
 Pad, the limits of a Range), and takes away what MNN computes in 32 bits or by operators that it does not read.
 
 A node is folded where all it reads is constant, and a Shape or Size where the sizes it gives are known for every input; the
-results by ONNX's reference implementation, up to LARGEST elements.  Initializers stay as they are.
+results by ONNX's reference implementation, up to LARGEST elements each and MOST in all, which is known before one is computed
+(:mod:`mnnprep.rules.constants.result_size`): a Range of a few bytes may be as long as an int64.  Initializers stay as they are.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ import numpy as np
 
 from mnnprep.deps import require
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.rules.constants.result_size import result_elements
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Array, Reading, bodies, scopes, tensor
 from mnnprep.rules.rule import Place, Rewrite, Rule
 
 NAME = "constant-folding"
 LARGEST = 1 << 16
-NEVER = frozenset({
-    "Constant", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
-    "QuantizeLinear", "DequantizeLinear", "LSTM", "GRU", "RNN", "Conv", "MatMul", "Gemm",
-})  # fmt: skip
+MOST = 1 << 24
 CLAMPED = 1 << 30  # int64 constants beyond are clamped by MNN
 PLAIN = "biuf"  # NumPy's own kinds that a Constant may hold
 
 
 def find(reading: Reading) -> Iterator[Place]:
     known: dict[Any, Array] = {}
+    left = MOST
     for top, opset in scopes(reading.model):
         for node in top.all_nodes():
-            if node.domain not in STANDARD_DOMAINS or node.op_type in NEVER or any(a.is_ref() or bodies(a) for a in node.attributes.values()):
+            if node.domain not in STANDARD_DOMAINS or any(a.is_ref() or bodies(a) for a in node.attributes.values()):
                 continue
             results = _sizes(node, reading) if node.op_type in ("Shape", "Size") else None
             if results is None:
-                results = _computed(node, opset, known)
+                results = _computed(node, opset, known, min(left, LARGEST))
             if results is not None:
                 known.update(zip(node.outputs, results, strict=True))
+                left -= sum(array.size for array in results)
     for node, _ in reading.everything:
         if all(value in known for value in node.outputs) and any(_is_read(value, known) for value in node.outputs):
             yield Place(node=node, match={value: known[value] for value in node.outputs if value.uses() or value.is_graph_output()})
@@ -73,11 +74,14 @@ def _sizes(node: Any, reading: Reading) -> list[Array] | None:
     return [np.array(numbers if node.op_type == "Shape" else math.prod(numbers), np.int64)]
 
 
-def _computed(node: Any, opset: int, known: dict[Any, Array]) -> list[Array] | None:
+def _computed(node: Any, opset: int, known: dict[Any, Array], largest: int) -> list[Array] | None:
     inputs = [_held(value, known) if value is not None else None for value in node.inputs]
     if any(value is not None and array is None for value, array in zip(node.inputs, inputs, strict=True)):
         return None
-    if (not inputs and node.op_type != "Range") or not all(value.name for value in node.outputs):
+    if not inputs or not all(value.name for value in node.outputs):
+        return None
+    elements = result_elements(node, inputs)
+    if elements is None or elements > largest:
         return None
     try:
         results = _evaluate(node, opset, [a for a in inputs if a is not None])
@@ -85,7 +89,7 @@ def _computed(node: Any, opset: int, known: dict[Any, Array]) -> list[Array] | N
         return None
     if node.op_type == "Cast" and any(array is not None and array.dtype == np.int32 and _beyond(array) for array in inputs):
         return None  # so it is written where int64 would be clamped
-    plain = all(isinstance(r, (np.ndarray, np.generic)) and r.dtype.kind in PLAIN and r.size <= LARGEST for r in results)
+    plain = all(isinstance(r, (np.ndarray, np.generic)) and r.dtype.kind in PLAIN and r.size <= largest for r in results)
     return [np.asarray(r) for r in results] if plain else None
 
 

@@ -1,0 +1,132 @@
+"""Whether an ONNX graph is one: no node waits for itself, and every node has the inputs, outputs and attributes of its operator.
+
+The rules that look for hazards read operands by their place, as an operator's definition gives them (onnx/defs, docs/Operators.md).
+A graph that passes here has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mnnprep.core.damage import AGAIN
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+
+SHOWN = 5  # places in one message
+
+
+def require_sound(model: Any, name: str) -> None:
+    """Refuse the onnx-ir *model*, read from the file *name*, where a graph of it is not sound.
+
+    Raises:
+        RefusedError: naming the nodes.
+    """
+    problems: list[str] = []
+    for top in (model.graph, *model.functions.values()):
+        imports = top.opset_imports
+        opset = next((imports[domain] for domain in STANDARD_DOMAINS if domain in imports), 0)
+        for graph in _graphs(top):
+            circle = _circle(graph)
+            if circle:
+                problems.append("the nodes wait for each other: " + _listed([_label(node) for node in circle]))
+            problems += [f"the name {name!r} is no text" for node in graph for name in _names(node) if isinstance(name, bytes)]
+            problems += [f"{_label(node)} {problem}" for node in graph for problem in _misfits(node, opset)]
+    if problems:
+        raise not_allowed(f"{name}: {_listed(problems)}")
+
+
+def not_allowed(seen: str) -> RefusedError:
+    return RefusedError("the ONNX model is damaged: its graph is not one that ONNX allows", seen=seen, next=AGAIN)
+
+
+def _listed(texts: list[str]) -> str:
+    return "; ".join(texts[:SHOWN]) + (f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
+
+
+def _label(node: Any) -> str:
+    return f"{node.op_type} {node.name or next((value.name for value in node.outputs if value.name), '')}".strip()
+
+
+def _bodies(node: Any) -> Iterator[Any]:
+    types = require("onnx_ir").AttributeType
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == types.GRAPH:
+            yield attribute.value
+        elif attribute.type == types.GRAPHS:
+            yield from attribute.value
+
+
+def _graphs(top: Any) -> Iterator[Any]:
+    """A graph and all graphs below it."""
+    waiting = [top]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        waiting += [body for node in graph for body in _bodies(node)]
+
+
+def _names(node: Any) -> Iterator[Any]:
+    """Every name in a node; protobuf gives one that is not UTF-8 as bytes."""
+    yield from (node.op_type, node.domain, node.name, *node.attributes)
+    yield from (value.name for value in (*node.inputs, *node.outputs) if value is not None)
+
+
+def _reads(node: Any) -> Iterator[Any]:
+    """The values that a node reads, those of the nodes in its bodies included."""
+    yield from node.inputs
+    for body in _bodies(node):
+        for graph in _graphs(body):
+            yield from graph.outputs
+            for inner in graph:
+                yield from inner.inputs
+
+
+def _circle(graph: Any) -> list[Any]:
+    """The nodes of *graph* that can't be put in order, in the order of the file; those that only read of them included."""
+    nodes = list(graph)
+    place = {id(node): index for index, node in enumerate(nodes)}
+    readers: list[list[int]] = [[] for _ in nodes]
+    missing = [0] * len(nodes)
+    for index, node in enumerate(nodes):
+        makers = {id(value.producer()) for value in _reads(node) if value is not None}
+        for maker in (place[made] for made in makers if made in place):
+            readers[maker].append(index)
+            missing[index] += 1
+    ready = [index for index, count in enumerate(missing) if not count]
+    while ready:
+        for reader in readers[ready.pop()]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                ready.append(reader)
+    return [node for node, count in zip(nodes, missing, strict=True) if count]
+
+
+def _misfits(node: Any, opset: int) -> Iterable[str]:
+    """How a node of ONNX's own domain differs from its operator's definition; none for an operator that ONNX does not know."""
+    if node.domain not in STANDARD_DOMAINS:
+        return
+    defs = require("onnx.defs")
+    try:
+        schema = defs.get_schema(node.op_type, max(opset, 1), "")
+    except (defs.SchemaError, TypeError):
+        return
+    for what, given, least, most in (
+        ("inputs", node.inputs, schema.min_input, schema.max_input),
+        ("outputs", node.outputs, schema.min_output, schema.max_output),
+    ):
+        if not least <= len(given) <= most:
+            yield f"has {len(given)} {what} where the operator has {least} to {most}" if least != most else f"has {len(given)} {what}, not {least}"
+    for formal, value in zip(schema.inputs, node.inputs, strict=False):
+        if value is None and formal.option == defs.OpSchema.FormalParameterOption.Single:
+            yield f"lacks its input {formal.name}"
+    for formal in schema.attributes.values():
+        attribute = node.attributes.get(formal.name)
+        if attribute is None:
+            if formal.required:
+                yield f"lacks its attribute {formal.name}"
+        elif int(attribute.type) != formal.type.value:
+            yield f"has the attribute {formal.name} of another type than the operator's"

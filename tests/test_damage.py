@@ -1,0 +1,247 @@
+"""What a stranger wrote is read within limits, and what is not as its format says is refused: never a traceback, never without end."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from command import call
+from mnn_models import floats, matmul, node, save
+from mnnprep.bundle.manifest import read_manifest
+from mnnprep.checking import check_file
+from mnnprep.core.damage import reading
+from mnnprep.core.request import Limits, Request
+from mnnprep.errors import InternalError, RefusedError, SystemFault, UsageError
+from mnnprep.formats.onnx.expansion import MAIN, MOST_NODES, Endless, expanded_nodes
+from mnnprep.formats.onnx.scan import scan_model
+from mnnprep.formats.onnx.sound import require_sound
+from mnnprep.inspecting import inspect_file, read_file
+from mnnprep.isolate.host import StepFailed
+from mnnprep.pipeline import reading as reading_aside
+from mnnprep.pipeline.resolve import resolve
+from mnnprep.rules import steps
+from mnnprep.rules.table import RULES
+
+LAYERS = 60_000
+
+
+@pytest.mark.parametrize(
+    "met",
+    [
+        IndexError("list index out of range"), KeyError("absent"), struct.error("unpack requires 4 bytes"), RecursionError(), ZeroDivisionError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), TypeError("int + str"), AttributeError("x"), AssertionError(),
+        OverflowError("too large"), OSError("unable to open file (bad object header)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_what_a_reader_meets_in_damaged_bytes_is_a_refusal(met: Exception) -> None:
+    with pytest.raises(RefusedError) as caught, reading(Path("m.tflite"), "TFLite model"):
+        raise met
+    assert caught.value.what.startswith("the TFLite model is damaged")
+    assert caught.value.seen.startswith(f"m.tflite: {type(met).__name__}")
+    assert caught.value.__cause__ is met
+
+
+def test_the_refusal_names_the_reader_and_not_all_that_the_file_says() -> None:
+    with pytest.raises(RefusedError) as caught, reading(Path("m.keras")):
+        raise ValueError("\x1b[2J\nsecond " + "x" * 10_000)
+    assert "\x1b" not in caught.value.seen
+    assert "second" not in caught.value.seen
+    with pytest.raises(RefusedError) as caught, reading(Path("m.keras")):
+        expanded_nodes({})
+    assert caught.value.seen == "m.keras: KeyError: ('', '') (in expansion.expanded_nodes)"
+
+
+def test_faults_of_ours_and_of_the_system_are_not_called_damage() -> None:
+    for met in (NameError("typo"), ImportError("no module"), MemoryError(), UsageError("wrong")):
+        with pytest.raises(type(met)), reading(Path("m.onnx")):
+            raise met
+    for number, kind in ((errno.EMFILE, SystemFault), (errno.EACCES, RefusedError)):
+        with pytest.raises(kind) as caught, reading(Path("m.onnx")):
+            raise OSError(number, os.strerror(number))
+        assert "damaged" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def long_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of very many layers, which takes more than a second to read."""
+    path = tmp_path_factory.mktemp("long") / "net.prototxt"
+    layers = "".join(f'layer {{ name: "r{i}" type: "ReLU" bottom: "data" top: "data" }}\n' for i in range(LAYERS))
+    path.write_text('input: "data" input_shape { dim: 1 dim: 3 }\n' + layers)
+    return path
+
+
+READERS: dict[str, Callable[[Path, Limits], Any]] = {
+    "inspect": lambda path, limits: inspect_file(path, limits=limits),
+    "check": lambda path, limits: check_file(path, limits=limits),
+    "prepare": lambda path, limits: resolve(Request(source=str(path), limits=limits)),
+    "weights": lambda path, limits: reading_aside.kind_aside(path, limits),
+}
+
+
+@pytest.mark.parametrize("command", ["inspect", "check"])
+def test_reading_ends_with_its_time(long_text: Path, command: str) -> None:
+    with pytest.raises(RefusedError, match=r"took longer than 0\.2 s") as caught:
+        READERS[command](long_text, Limits(timeout=0.2))
+    assert "--timeout 2" in caught.value.next
+
+
+@pytest.mark.parametrize("command", ["inspect", "prepare"])
+def test_reading_ends_with_its_memory(long_text: Path, command: str) -> None:
+    long_text.with_suffix(".caffemodel").write_bytes(b"")
+    with pytest.raises(RefusedError, match="took more than 1 MiB") as caught:
+        READERS[command](long_text, Limits(memory=1 << 20))
+    assert "--memory" in caught.value.next
+
+
+class Fails:
+    """A host of which every step fails in one way."""
+
+    def __init__(self, fate: str) -> None:
+        self.fate = fate
+
+    def run(self, *_: object, **__: object) -> None:
+        raise StepFailed(self.fate, "crashed with SIGSEGV", log="the last words")
+
+
+def test_a_reader_that_crashes_is_a_refusal_and_one_that_does_not_answer_a_defect() -> None:
+    job, path = reading_aside.PathJob.of(Path("/m.h5")), Path("/m.h5")
+    with pytest.raises(RefusedError, match="reading the file crashed with SIGSEGV"):
+        reading_aside.run_bounded(cast("Any", Fails("crash")), "step", job, reading_aside.Kind, path, Limits())
+    with pytest.raises(InternalError):
+        reading_aside.run_bounded(cast("Any", Fails("reply")), "step", job, reading_aside.Kind, path, Limits())
+
+
+def test_the_time_to_read_grows_with_that_of_a_step() -> None:
+    for step, read in ((1800.0, 60.0), (30.0, 30.0), (18_000.0, 600.0)):
+        assert reading_aside.for_reading(Limits(timeout=step)).timeout == read
+
+
+def test_limits_are_options_of_inspect_and_check(long_text: Path) -> None:
+    for command in ("inspect", "check"):
+        found = call(command, long_text, "--memory", "1MB", "--json")
+        assert (found.code, json.loads(found.out)["error"]["what"]) == (3, "reading the file took more than 1 MiB")
+
+
+def test_json_without_end_is_damage(tmp_path: Path) -> None:
+    deep = b"[" * 100_000
+    header = b'{"a":' + deep
+    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(RefusedError):
+        read_file(tmp_path / "m.safetensors")
+    (tmp_path / "manifest.json").write_bytes(b'{"schema":' + deep)
+    with pytest.raises(RefusedError, match="could not be read"):
+        read_manifest(tmp_path)
+
+
+def graph(*nodes: onnx.NodeProto, functions: tuple[onnx.FunctionProto, ...] = ()) -> onnx.ModelProto:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("own", 1)]
+    return helper.make_model(helper.make_graph(nodes, "g", ports[:1], ports[1:]), opset_imports=opsets, functions=functions, ir_version=8)
+
+
+CIRCLE = (node("Add", ["x", "b"], ["a"], name="one"), node("Relu", ["a"], ["b"], name="two"), node("Relu", ["x"], ["y"], name="free"))
+LATE = helper.make_graph([node("Neg", ["late"], ["z"])], "body", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)])
+
+
+class TestSound:
+    @pytest.mark.parametrize(
+        ("nodes", "seen"),
+        [
+            (CIRCLE, "the nodes wait for each other: Add one; Relu two"),
+            ((node("Relu", ["y"], ["y"], name="own"),), "the nodes wait for each other: Relu own"),
+            ((node("If", ["x"], ["late"], name="choice", then_branch=LATE, else_branch=LATE),), "wait for each other: If choice"),
+            ((node("Conv", ["x"], ["y"], name="c"),), "Conv c has 1 inputs where the operator has 2 to 3"),
+            ((node("MatMul", ["", "x"], ["y"], name="m"),), "MatMul m lacks its input A"),
+            ((node("Relu", ["x"], [], name="r"),), "Relu r has 0 outputs, not 1"),
+            ((node("Concat", ["x", "x"], ["y"], name="c"),), "Concat c lacks its attribute axis"),
+            ((node("Concat", ["x", "x"], ["y"], name="c", axis=1.5),), "Concat c has the attribute axis of another type"),
+        ],
+    )  # fmt: skip
+    def test_a_graph_that_is_none_is_refused_with_its_nodes(self, tmp_path: Path, nodes: tuple[onnx.NodeProto, ...], seen: str) -> None:
+        path = tmp_path / "m.onnx"
+        path.write_bytes(graph(*nodes).SerializeToString())
+        with pytest.raises(RefusedError, match="not one that ONNX allows") as caught:
+            steps.check(steps.CheckJob(model=str(path)))
+        assert seen in caught.value.seen
+        assert "free" not in caught.value.seen
+
+    def test_order_and_operators_that_onnx_does_not_know_are_no_matter(self) -> None:
+        import onnx_ir
+
+        unordered = graph(node("Relu", ["a"], ["y"]), node("Own", [], ["a"], domain="own"), node("NotYetAnOperator", ["x"], ["z"]))
+        require_sound(onnx_ir.from_proto(unordered), "m.onnx")
+
+    def test_a_name_that_is_no_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.onnx"
+        path.write_bytes(graph(node("Relu", ["x"], ["y"], name="NAME")).SerializeToString().replace(b"NAME", b"\xff\xfe\xfd\xfc"))
+        with pytest.raises(RefusedError):
+            steps.check(steps.CheckJob(model=str(path)))
+
+
+class TestBlame:
+    """Of a rule that fails, ONNX's own checker says whether the model is at fault."""
+
+    @pytest.fixture
+    def failing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def find(reading: Any) -> list[Any]:
+            raise IndexError("tuple index out of range")
+
+        monkeypatch.setattr(steps, "RULES", (dataclasses.replace(RULES[0], find=find, preparation=False),))
+
+    @pytest.mark.usefixtures("failing")
+    def test_a_valid_model_is_not_blamed(self, tmp_path: Path) -> None:
+        with pytest.raises(IndexError):
+            steps.check(steps.CheckJob(model=str(matmul(tmp_path / "m.onnx"))))
+
+    @pytest.mark.usefixtures("failing")
+    def test_an_invalid_one_is(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "m.onnx", [node("Transpose", ["x"], ["y"], perm=[0, 7])], [floats("x", 1, 4)], [floats("y", 4, 1)])
+        with pytest.raises(RefusedError, match="not one that ONNX allows"):
+            steps.check(steps.CheckJob(model=str(path)))
+
+
+class TestExpansion:
+    def test_functions_count_where_they_are_called(self) -> None:
+        calls = {MAIN: {("own", "F"): 3, ("", "Relu"): 2}, ("own", "F"): {("own", "G"): 2}, ("own", "G"): {("", "Erf"): 1, ("", "Mul"): 1}}
+        assert expanded_nodes(calls) == 3 * 2 * 2 + 2
+
+    def test_a_function_that_calls_itself_has_no_end(self) -> None:
+        with pytest.raises(Endless, match="own::"):
+            expanded_nodes({MAIN: {("own", "F"): 1}, ("own", "F"): {("own", "G"): 1}, ("own", "G"): {("own", "F"): 1}})
+
+    def test_functions_that_double_are_refused_before_anything_unfolds_them(self, tmp_path: Path) -> None:
+        opsets = [helper.make_opsetid("", 13), helper.make_opsetid("own", 1)]
+        functions = [
+            helper.make_function(
+                "own", f"F{i}", ["a"], ["c"], [node(f"F{i + 1}", ["a"], ["b"], domain="own"), node(f"F{i + 1}", ["b"], ["c"], domain="own")], opsets
+            )
+            for i in range(30)
+        ]  # fmt: skip
+        functions.append(helper.make_function("own", "F30", ["a"], ["c"], [node("Relu", ["a"], ["c"])], opsets))
+        path = tmp_path / "m.onnx"
+        path.write_bytes(graph(node("F0", ["x"], ["y"], domain="own"), functions=tuple(functions)).SerializeToString())
+        assert scan_model(path).nodes == MOST_NODES + 1
+        for command in (["check", path], ["prepare", path, "-o", tmp_path / "out"]):
+            found = call(*command)
+            assert found.code == 3
+            assert "unfold to more nodes" in found.err
+        assert any("unfold" in warning for warning in read_file(path).warnings)
+
+    def test_a_recursive_file_is_malformed(self, tmp_path: Path) -> None:
+        own = helper.make_function("own", "F", ["a"], ["b"], [node("F", ["a"], ["b"], domain="own")], [helper.make_opsetid("own", 1)])
+        path = tmp_path / "m.onnx"
+        path.write_bytes(graph(node("F", ["x"], ["y"], domain="own"), functions=(own,)).SerializeToString())
+        with pytest.raises(RefusedError, match="malformed") as caught:
+            scan_model(path)
+        assert "own::F calls itself" in caught.value.seen
