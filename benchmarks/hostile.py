@@ -3,7 +3,7 @@
     python benchmarks/hostile.py [--only PATTERN]... [--commands NAME,NAME] [--jobs N] [--keep DIR] [--list] [--controls] [--json FILE]
 
 Each file has a sandbox of its own (HOME, working directory, TMPDIR, a directory of secrets, a place that only its code or operators
-would write to); each command is a process in it with 60 s of wall time.  Told for each kind (format and family) are the files, the
+would write to); each command is a process in it with 60 s of wall time, less what it waited for a busy processor.  Told for each kind (format and family) are the files, the
 calls, and the calls in which code of the file ran (*executed*), a file was changed outside of the target and TMPDIR (*written*), bytes
 of the secret stood in an output (*read*), the exit code was 70, a signal or a traceback (*crashed*), 60 s were not enough (*slow*), the processes
 together grew by over 1 GB beyond the same command on a right file of the format (*grew*), a sign of the file reached the terminal or the
@@ -75,14 +75,11 @@ def made(work: Path, one: Hostile) -> Path:
 
 
 def attack(work: Path, one: Hostile, commands: list[str]) -> list[Call]:
-    """Every command on one file. One that took too long runs a second time: the machine may have been busy."""
+    """Every command on one file."""
     calls = []
     canary, path = place(work, one), made(work, one)
     for number, command in enumerate(c for c in one.commands if not commands or c in commands):
         call = run(command, path, canary, one.extra, number)
-        if "slow" in call.faults:
-            shutil.rmtree(canary.root / "out" / f"{number}-{command}", ignore_errors=True)
-            call = run(command, path, canary, one.extra, number)
         if call.peak > GROWTH and "grew" not in call.faults and call.peak - baseline(work, one, command) > GROWTH:
             call.faults["grew"] = f"{call.peak >> 20} MB"
         calls.append(call)

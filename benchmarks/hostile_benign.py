@@ -41,4 +41,16 @@ def _graph(canary: Canary) -> Path:
     return graph(canary, [PLACEHOLDER, node("y", "Tanh", ["x"], T=1)])
 
 
-BENIGN.update({"keras": _keras, "keras-h5": _h5, "onnx": _onnx, "torchscript": _torch, "torch-module": _torch, "frozen-graph": _graph, "savedmodel": _graph, "tf-checkpoint": _graph, "exported-program": _torch})
+BENIGN.update(
+    {
+        "keras": _keras,
+        "keras-h5": _h5,
+        "onnx": _onnx,
+        "torchscript": _torch,
+        "torch-module": _torch,
+        "frozen-graph": _graph,
+        "savedmodel": _graph,
+        "tf-checkpoint": _graph,
+        "exported-program": _torch,
+    }
+)

@@ -26,7 +26,9 @@ def bundle(canary: Canary) -> Path:
         weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
         source = save(canary, [node("Conv", ["x", "w"], ["y"])], {"w": weight}, inputs=[("x", [1, 3, 8, 8])], outputs=[("y", [1, 4, 6, 6])])
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent / "src")}
-        made = subprocess.run([sys.executable, "-m", "mnnprep", "prepare", str(source), "-o", str(kept)], env=environment, capture_output=True, text=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "mnnprep", "prepare", str(source), "-o", str(kept)], env=environment, capture_output=True, text=True
+        )
         if made.returncode:
             raise RuntimeError(made.stderr[-500:])
         source.unlink()
@@ -76,7 +78,20 @@ def _walk(value: Any, text: str) -> None:
     for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
         if isinstance(inner, dict | list):
             _walk(inner, text)
-        elif isinstance(inner, str) and key in ("reason", "name", "subject", "origin", "remedy", "note", "title", "kind", "framework", "text", "mnn_name", "source_name"):
+        elif isinstance(inner, str) and key in (
+            "reason",
+            "name",
+            "subject",
+            "origin",
+            "remedy",
+            "note",
+            "title",
+            "kind",
+            "framework",
+            "text",
+            "mnn_name",
+            "source_name",
+        ):
             value[key] = inner + text
 
 

@@ -149,7 +149,9 @@ def report(files: list[tuple[Hostile, Canary, Path]]) -> int:
     fired = 0
     for loader in dict.fromkeys(h.control for h, _, _ in files):
         mine = [f for f in files if f[0].control == loader]
-        with subprocess.Popen([sys.executable, __file__, loader], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        with subprocess.Popen(
+            [sys.executable, __file__, loader], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as server:
             assert server.stdin is not None
             assert server.stdout is not None
             for one, canary, path in mine:

@@ -246,7 +246,13 @@ def as_json(canary: Canary) -> tuple[Path, dict[str, Any]]:
     path = mnn(canary)
     target = canary.model / "model.json"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent / "src")}
-    subprocess.run([sys.executable, "-m", "mnnprep", "json", str(path), "-o", str(target)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    subprocess.run(
+        [sys.executable, "-m", "mnnprep", "json", str(path), "-o", str(target)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
     path.unlink()
     return target, json.loads(target.read_text())
 
@@ -265,7 +271,7 @@ JSON: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "plugin": ("a Plugin with a library", lambda v: _ops(v, type="Plugin", main_type="Plugin", main={"type": "/tmp/evil.so", "attr": []})),
     "names": ("names that are escapes and a script", lambda v: _ops(v, name="\x1b[31m\u202e<script>document.title='executed'</script>") | {"tensorName": ["../../fired/written", "\x1b]0;x\x07"]}),
     "long-name": ("names of 70,000 letters", lambda v: _ops(v, name="n" * 70_000)), "surrogate": ("names that are half a surrogate", lambda v: _ops(v, name="\ud800")),
-    "null": ("nothing for everything", lambda v: {k: None for k in v}), "empty": ("no operators", lambda v: v | {"oplists": []}),
+    "null": ("nothing for everything", lambda v: dict.fromkeys(v)), "empty": ("no operators", lambda v: v | {"oplists": []}),
     "external": ("weights outside at an offset of 2^60", lambda v: _ops(v, externalPath="../secrets/secret.bin", main={"common": {}, "external": [1 << 60, 64, 64]})),
 }  # fmt: skip
 for _name, (_tries, _change) in JSON.items():

@@ -132,7 +132,9 @@ def _(canary: Canary) -> Path:
 @hostile("keras", "lambda", "os-system", "a Lambda whose function is os.system, by module and name, called with a command", control="tf_keras")
 def _(canary: Canary) -> Path:
     function = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
-    layer = keras_layer("Lambda", {"function": function, "function_type": "function", "output_shape_type": "raw", "output_shape": None, "arguments": {}})
+    layer = keras_layer(
+        "Lambda", {"function": function, "function_type": "function", "output_shape_type": "raw", "output_shape": None, "arguments": {}}
+    )
     config = functional({**layer, "inbound_nodes": [["_CONSTANT_VALUE", -1, canary.shell, {}]]}, old=True)
     return write_keras(canary, config | {"module": "keras.src.engine.functional", "registered_name": "Functional"})
 
@@ -364,7 +366,9 @@ for _name, _storage in {"external-storage": external, "virtual": virtual, "exter
 
         return write_keras(canary, config, weights=weights)
 
-    @hostile("weights-h5", "hdf5", _name, f"weights alone by {_name} from a file outside", commands=("inspect", "check", "consolidate"), control="hdf5")
+    @hostile(
+        "weights-h5", "hdf5", _name, f"weights alone by {_name} from a file outside", commands=("inspect", "check", "consolidate"), control="hdf5"
+    )
     def _(canary: Canary, storage: Any = _storage) -> Path:
         import h5py
 
@@ -412,7 +416,11 @@ def _(canary: Canary) -> Path:
 def _(canary: Canary) -> Path:
     layer = keras_layer("StringLookup", {"name": "l", "vocabulary": None})
     up = os.path.relpath(canary.written, canary.root / "tmp" / "x")
-    return write_keras(canary, sequential(layer), {f"assets/../../{up}": b"x", canary.written: b"x", "assets/_layer_checkpoint_dependencies/l/vocabulary.txt": b"a\n"})
+    return write_keras(
+        canary,
+        sequential(layer),
+        {f"assets/../../{up}": b"x", canary.written: b"x", "assets/_layer_checkpoint_dependencies/l/vocabulary.txt": b"a\n"},
+    )
 
 
 @hostile("keras", "archive", "damaged", "members that stand twice, with a wrong size")
@@ -426,7 +434,9 @@ def shared_library(canary: Canary, name: str = "evil.so") -> Path:
     import subprocess
 
     source = canary.root / "evil.c"
-    source.write_text('#include <fcntl.h>\n__attribute__((constructor)) static void f(void) { open("%s", O_CREAT | O_WRONLY, 0644); }\n' % canary.executed)
+    source.write_text(
+        '#include <fcntl.h>\n__attribute__((constructor)) static void f(void) { open("%s", O_CREAT | O_WRONLY, 0644); }\n' % canary.executed
+    )
     path = canary.model / name
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
     return path

@@ -26,7 +26,9 @@ def model(
     tensors = [a if isinstance(a, TensorProto) else numpy_helper.from_array(np.asarray(a), n) for n, a in (weights or {}).items()]
     described = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in values] for values in (inputs, outputs)]
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
-    return helper.make_model(helper.make_graph(list(nodes), "net", *described, tensors), opset_imports=opsets, ir_version=9, functions=list(functions))
+    return helper.make_model(
+        helper.make_graph(list(nodes), "net", *described, tensors), opset_imports=opsets, ir_version=9, functions=list(functions)
+    )
 
 
 def save(canary: Canary, nodes: Iterable[Any], weights: dict[str, Any] | None = None, **more: Any) -> Path:
@@ -67,7 +69,13 @@ def _local(canary: Canary) -> str:
 
 for _name, (_tries, _where) in EXTERNAL.items():
 
-    @hostile("onnx", "external-data", _name, _tries, control="onnx-data" if _name in ("parent", "absolute", "symlink", "linked-directory", "inner-parent") else "")
+    @hostile(
+        "onnx",
+        "external-data",
+        _name,
+        _tries,
+        control="onnx-data" if _name in ("parent", "absolute", "symlink", "linked-directory", "inner-parent") else "",
+    )
     def _(canary: Canary, where: Any = _where) -> Path:
         location, entries = where(canary)
         return external(canary, location, **entries)
@@ -99,7 +107,12 @@ def _(canary: Canary) -> Path:
 @hostile("onnx", "code", "contrib-writer", "session configuration in the metadata, with a profile to write")
 def _(canary: Canary) -> Path:
     made = model([node("Relu", ["x"], ["y"])])
-    helper.set_model_props(made, {"ort_config": f'{{"session_options": {{"enable_profiling": 1, "profile_file_prefix": "{canary.written}", "optimized_model_filepath": "{canary.written}"}}}}'})
+    helper.set_model_props(
+        made,
+        {
+            "ort_config": f'{{"session_options": {{"enable_profiling": 1, "profile_file_prefix": "{canary.written}", "optimized_model_filepath": "{canary.written}"}}}}'
+        },
+    )
     path = canary.model / "model.onnx"
     onnx.save(made, path)
     return path
@@ -107,7 +120,11 @@ def _(canary: Canary) -> Path:
 
 @hostile("onnx", "code", "tensorrt-cache", "an EPContext node that names a file", control="")
 def _(canary: Canary) -> Path:
-    return save(canary, [node("EPContext", ["x"], ["y"], domain="com.microsoft", embed_mode=0, ep_cache_context=canary.secret, source="x")], domains=["com.microsoft"])
+    return save(
+        canary,
+        [node("EPContext", ["x"], ["y"], domain="com.microsoft", embed_mode=0, ep_cache_context=canary.secret, source="x")],
+        domains=["com.microsoft"],
+    )
 
 
 def i64(*values: int) -> Any:
@@ -206,7 +223,9 @@ def _(canary: Canary) -> Path:
 
 @hostile("onnx", "graph", "deep-subgraphs", "10,000 If nodes in each other")
 def _(canary: Canary) -> Path:
-    graph = field(1, [field(2, "y0"), field(4, "Constant"), field(5, [field(1, "value"), field(20, 4), field(5, [field(2, 1), field(4, 1.0), field(8, "v")])])])
+    graph = field(
+        1, [field(2, "y0"), field(4, "Constant"), field(5, [field(1, "value"), field(20, 4), field(5, [field(2, 1), field(4, 1.0), field(8, "v")])])]
+    )
     graph = graph + field(2, "g") + field(12, [field(1, "y0")])
     for _ in range(10_000):
         branches = [field(5, [field(1, name), field(20, 5), field(6, graph if name == "then_branch" else b"")]) for name in ("then_branch",)]
@@ -236,14 +255,20 @@ for _name, (_tries, _nodes) in GRAPHS.items():
 
 @hostile("onnx", "graph", "odd-tensors", "weights of wrong size, unknown dtype and negative shape")
 def _(canary: Canary) -> Path:
-    tensors = {n: TensorProto(name=n, data_type=t, dims=d, raw_data=b"abc") for n, t, d in (("a", 1, [16]), ("b", 99, [2]), ("c", 1, [-5, 3]), ("d", 0, []))}
+    tensors = {
+        n: TensorProto(name=n, data_type=t, dims=d, raw_data=b"abc") for n, t, d in (("a", 1, [16]), ("b", 99, [2]), ("c", 1, [-5, 3]), ("d", 0, []))
+    }
     return save(canary, [node("Sum", ["x", "a", "b", "c", "d"], ["y"])], tensors)
 
 
 @hostile("onnx", "graph", "no-graph-parts", "a graph with nodes of empty messages")
 def _(canary: Canary) -> Path:
     path = canary.model / "model.onnx"
-    path.write_bytes(field(1, 9) + field(8, [field(2, 17)]) + field(7, [field(1, b""), field(5, b""), field(11, b""), field(12, b""), field(13, b""), field(15, b"")]))
+    path.write_bytes(
+        field(1, 9)
+        + field(8, [field(2, 17)])
+        + field(7, [field(1, b""), field(5, b""), field(11, b""), field(12, b""), field(13, b""), field(15, b"")])
+    )
     return path
 
 
@@ -259,7 +284,11 @@ for _name, _text in NAMES.items():
     def _(canary: Canary, name: str = _name, text: str = _text) -> Path:
         if name == "surrogate":
             value = field(1, [field(1, "Xbad")])
-            made = model([node("Relu", ["Xbad"], ["y"], name="Xbad")], inputs=[("Xbad", [1, 16])]).SerializeToString().replace(b"Xbad", b"\xff\xed\xa0\x80")
+            made = (
+                model([node("Relu", ["Xbad"], ["y"], name="Xbad")], inputs=[("Xbad", [1, 16])])
+                .SerializeToString()
+                .replace(b"Xbad", b"\xff\xed\xa0\x80")
+            )
             path = canary.model / "model.onnx"
             path.write_bytes(made if value else b"")
             return path

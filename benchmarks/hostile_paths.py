@@ -115,6 +115,12 @@ def _empty(canary: Canary) -> Path:
 
 for _name, (_tries, _make) in PATHS.items():
 
-    @hostile("path", "name" if _name in ("newline", "escapes", "script", "not-utf8", "dashes", "colon", "spaces", "format", "long") else "kind", _name, _tries, commands=EVERY)
+    @hostile(
+        "path",
+        "name" if _name in ("newline", "escapes", "script", "not-utf8", "dashes", "colon", "spaces", "format", "long") else "kind",
+        _name,
+        _tries,
+        commands=EVERY,
+    )
     def _(canary: Canary, make: Any = _make) -> Path:
         return make(canary)

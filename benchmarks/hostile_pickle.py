@@ -46,7 +46,14 @@ def archive(path: Path, members: dict[str, bytes], root: str = "archive", compre
     return path
 
 
-def tensor(key: str = "0", count: int = 16, size: tuple[int, ...] = (16,), offset: int = 0, storage: str = "FloatStorage", stride: tuple[int, ...] | None = None) -> bytes:
+def tensor(
+    key: str = "0",
+    count: int = 16,
+    size: tuple[int, ...] = (16,),
+    offset: int = 0,
+    storage: str = "FloatStorage",
+    stride: tuple[int, ...] | None = None,
+) -> bytes:
     """The opcodes of a tensor over the storage *key* (without protocol and stop)."""
     steps = stride or tuple(int(np.prod(size[i + 1 :], dtype=object)) for i in range(len(size)))
     persistent = b"(" + long("storage") + f"ctorch\n{storage}\n".encode() + long(key) + long("cpu") + integer(count) + b"tQ"
@@ -92,7 +99,9 @@ for _name, (_module, _function) in CALLS.items():
 
 for _protocol in range(6):
 
-    @hostile("torch-module", "protocol", f"plain-{_protocol}", f"os.system in a plain pickle of protocol {_protocol}", commands=BOTH, control="pickle")
+    @hostile(
+        "torch-module", "protocol", f"plain-{_protocol}", f"os.system in a plain pickle of protocol {_protocol}", commands=BOTH, control="pickle"
+    )
     def _(canary: Canary, protocol: int = _protocol) -> Path:
         path = canary.model / "model.pkl"
         path.write_bytes(call("os", "system", canary.shell, protocol))
@@ -135,7 +144,9 @@ def _(canary: Canary) -> Path:
 
 @hostile("torch-weights", "reduce", "obj", "the OBJ opcode", commands=BOTH, control="torch")
 def _(canary: Canary) -> Path:
-    return archive(canary.model / "model.pt", {"data.pkl": b"(csubprocess\nPopen\n" + b"(" + long("/bin/sh") + long("-c") + long(canary.shell) + b"lo."})
+    return archive(
+        canary.model / "model.pt", {"data.pkl": b"(csubprocess\nPopen\n" + b"(" + long("/bin/sh") + long("-c") + long(canary.shell) + b"lo."}
+    )
 
 
 @hostile("torch-weights", "reduce", "ext", "the EXT opcodes", commands=BOTH)
@@ -149,7 +160,14 @@ def _(canary: Canary) -> Path:
     return archive(canary.model / "model.pt", {"data.pkl": code})
 
 
-@hostile("torch-weights", "reduce", "rebuild-from-type", "torch._tensor._rebuild_from_type_v2 with a function of the file's", commands=BOTH, control="torch")
+@hostile(
+    "torch-weights",
+    "reduce",
+    "rebuild-from-type",
+    "torch._tensor._rebuild_from_type_v2 with a function of the file's",
+    commands=BOTH,
+    control="torch",
+)
 def _(canary: Canary) -> Path:
     code = b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n(" + long(canary.shell) + b"t}tR"
     return archive(canary.model / "model.pt", {"data.pkl": b"\x80\x02}(" + long("w") + code + b"u."})
@@ -195,7 +213,11 @@ def _(canary: Canary) -> Path:
 
 @hostile("torchscript", "reduce", "mobile-bytecode", "a call in bytecode.pkl of an archive for phones")
 def _(canary: Canary) -> Path:
-    code = {"bytecode.pkl": call("os", "system", canary.shell), "constants.pkl": call("os", "system", canary.shell), "data.pkl": call("os", "system", canary.shell)}
+    code = {
+        "bytecode.pkl": call("os", "system", canary.shell),
+        "constants.pkl": call("os", "system", canary.shell),
+        "data.pkl": call("os", "system", canary.shell),
+    }
     return archive(canary.model / "model.ptl", code, "model")
 
 
@@ -270,7 +292,9 @@ def _(canary: Canary) -> Path:
 
 @hostile("torch-weights", "archive", "overlap", "200 records that share their bytes", commands=CHECKPOINT)
 def _(canary: Canary) -> Path:
-    path = archive(canary.model / "model.pt", {"data.pkl": state(*((f"w{i}", tensor(str(i))) for i in range(200))), "data/0": bytes(1 << 26)}, compress=True)
+    path = archive(
+        canary.model / "model.pt", {"data.pkl": state(*((f"w{i}", tensor(str(i))) for i in range(200))), "data/0": bytes(1 << 26)}, compress=True
+    )
     data = path.read_bytes()
     end = data.rindex(b"PK\x05\x06")
     start = struct.unpack("<I", data[end + 16 : end + 20])[0]
@@ -303,7 +327,9 @@ def _(canary: Canary) -> Path:
     from hostile_keras import shared_library
 
     data = shared_library(canary).read_bytes()
-    return archive(canary.model / "model.pt", {"data.pkl": state(("w", tensor())), "data/0": WEIGHT, "extra/evil.so": data, "data/aotinductor/model/m.so": data})
+    return archive(
+        canary.model / "model.pt", {"data.pkl": state(("w", tensor())), "data/0": WEIGHT, "extra/evil.so": data, "data/aotinductor/model/m.so": data}
+    )
 
 
 @hostile("torch-weights", "archive", "encrypted-flag", "a directory with flags and methods that nobody knows", commands=CHECKPOINT)
@@ -316,7 +342,14 @@ def _(canary: Canary) -> Path:
     return path
 
 
-@hostile("npz", "pickle", "object-array", "an object array with a call, given as a model and a checkpoint", commands=(*MODEL, "consolidate"), control="numpy")
+@hostile(
+    "npz",
+    "pickle",
+    "object-array",
+    "an object array with a call, given as a model and a checkpoint",
+    commands=(*MODEL, "consolidate"),
+    control="numpy",
+)
 def _(canary: Canary) -> Path:
     path = canary.model / "weights.npz"
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"

@@ -95,7 +95,9 @@ def saved_model(canary: Canary, nodes: Iterable[Node], library: bytes = b"", col
     def info(name: str) -> bytes:
         return field(1, f"{name}:0") + field(2, FLOAT) + field(3, shape((1, 16)))
 
-    signature = field(1, [field(1, "x"), field(2, info("x"))]) + field(2, [field(1, "y"), field(2, info("y"))]) + field(3, "tensorflow/serving/predict")
+    signature = (
+        field(1, [field(1, "x"), field(2, info("x"))]) + field(2, [field(1, "y"), field(2, info("y"))]) + field(3, "tensorflow/serving/predict")
+    )
     meta = field(1, [field(4, "serve"), field(5, "2.15.0")]) + field(2, graph_bytes(nodes, library)) + collections
     meta += field(5, [field(1, "serving_default"), field(2, signature)]) + assets
     (canary.model / "saved").mkdir()
@@ -156,7 +158,21 @@ EFFECTS: dict[str, tuple[str, Make]] = {
         operand_dtypes=[FLOAT], result_dtypes=[FLOAT], result_shapes=[(1, 16)]), *added("p")]),
     "unknown": ("an operator that no library has", lambda c: [node("p", "EvilOp", ["x"]), *added("p")]),
 }  # fmt: skip
-FIRES = ("write-file", "read-file", "matching-files", "save-v2", "save", "print", "read-record", "whole-file", "dataset", "table", "dump-graph", "summary-writer", "sharded-cache")
+FIRES = (
+    "write-file",
+    "read-file",
+    "matching-files",
+    "save-v2",
+    "save",
+    "print",
+    "read-record",
+    "whole-file",
+    "dataset",
+    "table",
+    "dump-graph",
+    "summary-writer",
+    "sharded-cache",
+)
 
 
 def checkpoint(canary: Canary) -> None:
@@ -186,8 +202,21 @@ for _name, (_tries, _make) in EFFECTS.items():
 def function_library(canary: Canary) -> bytes:
     """A function ``f`` from x to x that writes a file on its way."""
     signature = field(1, "f") + field(2, [field(1, "a"), field(3, FLOAT)]) + field(3, [field(1, "b"), field(3, FLOAT)]) + field(17, 1)
-    body = [text("f", canary.written), text("t", "x"), node("w", "WriteFile", ["f:output:0", "t:output:0"]), node("i", "Identity", ["a", "^w"], T=FLOAT)]
-    return field(1, [field(1, signature), *(field(3, n) for n in body), field(4, [field(1, "b"), field(2, "i:output:0")]), field(6, [field(1, "w"), field(2, "w")])])
+    body = [
+        text("f", canary.written),
+        text("t", "x"),
+        node("w", "WriteFile", ["f:output:0", "t:output:0"]),
+        node("i", "Identity", ["a", "^w"], T=FLOAT),
+    ]
+    return field(
+        1,
+        [
+            field(1, signature),
+            *(field(3, n) for n in body),
+            field(4, [field(1, "b"), field(2, "i:output:0")]),
+            field(6, [field(1, "w"), field(2, "w")]),
+        ],
+    )
 
 
 for _op in ("PartitionedCall", "StatefulPartitionedCall"):
@@ -224,7 +253,11 @@ def _(canary: Canary) -> Path:
 @hostile("frozen-graph", "functions", "gradient", "a gradient function that hides a writer behind a harmless one")
 def _(canary: Canary) -> Path:
     library = function_library(canary) + field(2, [field(1, "Relu"), field(2, "f")])
-    return graph(canary, [PLACEHOLDER, node("p", "SymbolicGradient", ["x", "x"], Tin=[FLOAT, FLOAT], Tout=[FLOAT], f={10: field(1, "f")}), *added("p")], library)
+    return graph(
+        canary,
+        [PLACEHOLDER, node("p", "SymbolicGradient", ["x", "x"], Tin=[FLOAT, FLOAT], Tout=[FLOAT], f={10: field(1, "f")}), *added("p")],
+        library,
+    )
 
 
 def collection(name: str, *nodes: str) -> bytes:

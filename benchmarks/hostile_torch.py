@@ -217,7 +217,15 @@ def _(canary: Canary) -> Path:
 
 @hostile("exported-program", "targets", "from-file", "aten.from_file of the secret as an operator", control="")
 def _(canary: Canary) -> Path:
-    return target(canary, "torch.ops.aten.from_file.default", [text(canary.secret, "filename"), {"name": "shared", "arg": {"as_bool": False}, "kind": 2}, {"name": "size", "arg": {"as_int": 16}, "kind": 2}])
+    return target(
+        canary,
+        "torch.ops.aten.from_file.default",
+        [
+            text(canary.secret, "filename"),
+            {"name": "shared", "arg": {"as_bool": False}, "kind": 2},
+            {"name": "size", "arg": {"as_int": 16}, "kind": 2},
+        ],
+    )
 
 
 @hostile("exported-program", "targets", "load-library", "torch.ops.load_library as an operator")
@@ -269,4 +277,6 @@ def _(canary: Canary) -> Path:
 
 @hostile("exported-program", "archive", "script-names", "names in the graph that are escapes and a script")
 def _(canary: Canary) -> Path:
-    return exported(canary, lambda n, d: d.replace(b'"x"', b'"\\u001b[31m<script>document.title=\'executed\'</script>"') if n.endswith("models/model.json") else d)
+    return exported(
+        canary, lambda n, d: d.replace(b'"x"', b"\"\\u001b[31m<script>document.title='executed'</script>\"") if n.endswith("models/model.json") else d
+    )

@@ -120,7 +120,14 @@ def dcp(canary: Canary, place: str, size: int = 16) -> Path:
 
     import torch
     from torch.distributed.checkpoint.filesystem import _StorageInfo
-    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties, TensorStorageMetadata
+    from torch.distributed.checkpoint.metadata import (
+        BytesStorageMetadata,
+        ChunkStorageMetadata,
+        Metadata,
+        MetadataIndex,
+        TensorProperties,
+        TensorStorageMetadata,
+    )
 
     chunk = ChunkStorageMetadata(torch.Size([0]), torch.Size([size]))
     described = TensorStorageMetadata(TensorProperties(torch.float32), torch.Size([size]), [chunk])
@@ -148,7 +155,19 @@ def _(canary: Canary) -> Path:
 @hostile("lightning", "code", "callbacks", "a Lightning checkpoint whose callbacks and hyperparameters call", commands=CHECKPOINT, control="torch")
 def _(canary: Canary) -> Path:
     code = f"cos\nsystem\n(S{canary.shell!r}\ntR".encode()
-    items = long("state_dict") + b"}(" + long("w") + tensor() + b"u" + long("callbacks") + code + long("hyper_parameters") + code + long("pytorch-lightning_version") + long("2.4.0")
+    items = (
+        long("state_dict")
+        + b"}("
+        + long("w")
+        + tensor()
+        + b"u"
+        + long("callbacks")
+        + code
+        + long("hyper_parameters")
+        + code
+        + long("pytorch-lightning_version")
+        + long("2.4.0")
+    )
     return archive(canary.model / "last.ckpt", {"data.pkl": b"\x80\x02}(" + items + b"u.", "data/0": WEIGHT})
 
 
@@ -166,15 +185,23 @@ def _(canary: Canary) -> Path:
 @hostile("deepspeed", "code", "latest", "a DeepSpeed directory whose latest leads elsewhere", commands=SEEN)
 def _(canary: Canary) -> Path:
     (canary.model / "latest").write_text("../secrets")
-    archive(canary.secrets / "mp_rank_00_model_states.pt", {"data.pkl": b"\x80\x02}(" + long("module") + b"}(" + long("w") + tensor() + b"uu.", "data/0": canary.token})
+    archive(
+        canary.secrets / "mp_rank_00_model_states.pt",
+        {"data.pkl": b"\x80\x02}(" + long("module") + b"}(" + long("w") + tensor() + b"uu.", "data/0": canary.token},
+    )
     return canary.model
 
 
 @hostile("lora", "paths", "base", "an adapter whose base model is elsewhere", commands=SEEN)
 def _(canary: Canary) -> Path:
     secret_safetensors(canary)
-    (canary.model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(canary.secrets), "peft_type": "LORA", "r": 1, "lora_alpha": 1e308, "target_modules": ".*"}))
-    safetensors(canary.model / "adapter_model.safetensors", {"base_model.model.w.lora_A.weight": entry("F32", (1, 8), (0, 32)), "base_model.model.w.lora_B.weight": entry("F32", (8, 1), (32, 64))})
+    (canary.model / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(canary.secrets), "peft_type": "LORA", "r": 1, "lora_alpha": 1e308, "target_modules": ".*"})
+    )
+    safetensors(
+        canary.model / "adapter_model.safetensors",
+        {"base_model.model.w.lora_A.weight": entry("F32", (1, 8), (0, 32)), "base_model.model.w.lora_B.weight": entry("F32", (8, 1), (32, 64))},
+    )
     return canary.model
 
 
@@ -243,7 +270,9 @@ def _png(path: Path, width: int, height: int) -> None:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     body = zlib.compress(bytes(1 << 24), 9)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
 
 
 SAMPLES: dict[str, tuple[str, Callable[[Canary], None]]] = {
@@ -257,7 +286,9 @@ SAMPLES: dict[str, tuple[str, Callable[[Canary], None]]] = {
 }  # fmt: skip
 for _file, (_tries, _write) in SAMPLES.items():
 
-    @hostile("samples", _file.partition(".")[2], _file.partition(".")[0], _tries, commands=("prepare", "compare"), extra=("--samples", f"../model/{_file}"))
+    @hostile(
+        "samples", _file.partition(".")[2], _file.partition(".")[0], _tries, commands=("prepare", "compare"), extra=("--samples", f"../model/{_file}")
+    )
     def _(canary: Canary, write: Any = _write) -> Path:
         write(canary)
         return sampled(canary)

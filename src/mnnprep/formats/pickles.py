@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.weights import inert
 from mnnprep.weights.content import text
+from mnnprep.weights.depth import Written
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File
 from mnnprep.weights.opcodes import DAMAGE, PickleError
@@ -58,17 +59,17 @@ def stored_tensors(file: BinaryIO) -> PickledState:
     training: list[str] = []
     modules = 0
     seen: set[int] = set()
-    stack: list[tuple[str, Any]] = [("", root)]
+    written = Written()
+    stack: list[tuple[str, int, Any]] = [("", 0, root)]
     while stack:
-        path, value = stack.pop()
+        path, depth, value = stack.pop()
         found = _tensor(value)
         if found is not None:
             dtype, shape, key = found
             tensors.append(TensorInfo(path, dtype, shape))
             sizes[key] = element_count(shape)
             continue
-        members = _members(value)
-        if not members or id(value) in seen:
+        if id(value) in seen or not (members := _members(value)):
             continue
         seen.add(id(value))
         flag = members.get("training") if isinstance(value, inert.Foreign) else None
@@ -76,7 +77,10 @@ def stored_tensors(file: BinaryIO) -> PickledState:
             modules += 1
             if flag:
                 training.append(path)
-        stack += [(path if key in _GROUPS else f"{path}.{key}".lstrip("."), member) for key, member in reversed(members.items())]
+        for key, member in reversed(members.items()):
+            name = path if key in _GROUPS else f"{path}.{key}".lstrip(".")
+            written.add(depth, len(name))
+            stack.append((name, depth + 1, member))
     return PickledState(tuple(tensors), sum(sizes.values()), tuple(training), modules, {key: storage.size for key, storage in storages.items()})
 
 

@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import resource
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -86,6 +87,8 @@ class LocalFile(File):
         self.path = path
         self.name = name
         state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # to open a pipe is to wait for whoever writes to it
+            raise RefusedError("this is no regular file", seen=str(path), next="give a file, not a directory, pipe, socket or device")
         self.size = state.st_size
         self._identity = _local_identity(name, state)
         self._descriptor = -1

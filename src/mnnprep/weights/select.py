@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.weights.depth import Written
 from mnnprep.weights.inert import Foreign
 from mnnprep.weights.plan import Tensor
 from mnnprep.weights.shards import same_values
@@ -121,25 +122,28 @@ class _Place:
 def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
     """Every tensor in *tree*, in order, and the classes of the pickled modules in it (full names).
 
-    A dictionary that stands in several places is taken at the first.
+    A dictionary that stands in several places is taken at the first.  Raises PickleError for names without end.
     """
     entries: list[Entry] = []
     modules: list[str] = []
     seen: set[int] = set()
-    pending: list[tuple[Path, Any]] = [((), tree)]
+    written = Written()
+    pending: list[tuple[Path, int, Any]] = [((), 0, tree)]
     while pending:
-        path, value = pending.pop()
+        path, length, value = pending.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, Foreign) and _is_module(value):
             modules.append(value.qualified)
-        inner: list[tuple[Path, Any]] = []
+        inner: list[tuple[Path, int, Any]] = []
         for key, item in _items(value):
             if isinstance(item, Tensor):
+                written.add(len(path), length + len(key))
                 entries.append(Entry(path, key, item))
-            elif isinstance(item, (dict, list, tuple, Foreign)):
-                inner.append(((*path, key), item))
+            elif isinstance(item, (dict, list, tuple, Foreign)) and id(item) not in seen:
+                written.add(len(path), len(path))
+                inner.append(((*path, key), length + len(key), item))
         pending.extend(reversed(inner))  # so that they come off in order
     return entries, modules
 
