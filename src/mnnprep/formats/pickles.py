@@ -16,6 +16,7 @@ from mnnprep.weights.files import File
 from mnnprep.weights.opcodes import DAMAGE, PickleError
 from mnnprep.weights.plan import Tensor
 
+MOST_NAMES = 1 << 28  # characters of all names with those of what they are in
 _GROUPS = frozenset({"_parameters", "_buffers", "_modules"})  # torch.nn.Module keeps its members in these
 
 
@@ -59,23 +60,28 @@ def stored_tensors(file: BinaryIO) -> PickledState:
     modules = 0
     seen: set[int] = set()
     stack: list[tuple[str, Any]] = [("", root)]
+    written = 0
     while stack:
         path, value = stack.pop()
+        written += len(path)
+        if written > MOST_NAMES:
+            raise PickleError(f"its names take more than {MOST_NAMES} characters")
         found = _tensor(value)
         if found is not None:
             dtype, shape, key = found
             tensors.append(TensorInfo(path, dtype, shape))
             sizes[key] = element_count(shape)
             continue
-        members = _members(value)
-        if not members or id(value) in seen:
+        if not isinstance(value, inert.Foreign | dict | list | tuple) or id(value) in seen:
             continue
         seen.add(id(value))
+        members = _members(value)
         flag = members.get("training") if isinstance(value, inert.Foreign) else None
         if isinstance(flag, bool):
             modules += 1
             if flag:
                 training.append(path)
+        written += len(path) * len(members)
         stack += [(path if key in _GROUPS else f"{path}.{key}".lstrip("."), member) for key, member in reversed(members.items())]
     return PickledState(tuple(tensors), sum(sizes.values()), tuple(training), modules, {key: storage.size for key, storage in storages.items()})
 
