@@ -77,7 +77,7 @@ def request_of(
     "--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: three quarters of what is free)."
 )
 @click.option("--proof-memory", default="", metavar="SIZE", help="The same for the proof, where the weights don't fit --memory and are streamed.")
-@click.option("--trust", is_flag=True, help="Let a pickled module execute the code it names.")
+@click.option("--trust", is_flag=True, help="Let the source execute code and operators with side effects that its file holds.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @json_manifest
 def command(
