@@ -425,8 +425,7 @@ def _(canary: Canary) -> Path:
 
 @hostile("keras", "archive", "damaged", "members that stand twice, with a wrong size")
 def _(canary: Canary) -> Path:
-    path = write_keras(canary, sequential(new_lambda(canary)), {"config.json": json.dumps(sequential(keras_layer("ReLU", {"name": "r"}))).encode()})
-    return path
+    return write_keras(canary, sequential(new_lambda(canary)), {"config.json": json.dumps(sequential(keras_layer("ReLU", {"name": "r"}))).encode()})
 
 
 def shared_library(canary: Canary, name: str = "evil.so") -> Path:
@@ -435,7 +434,7 @@ def shared_library(canary: Canary, name: str = "evil.so") -> Path:
 
     source = canary.root / "evil.c"
     source.write_text(
-        '#include <fcntl.h>\n__attribute__((constructor)) static void f(void) { open("%s", O_CREAT | O_WRONLY, 0644); }\n' % canary.executed
+        f'#include <fcntl.h>\n__attribute__((constructor)) static void f(void) {{ open("{canary.executed}", O_CREAT | O_WRONLY, 0644); }}\n'
     )
     path = canary.model / name
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
