@@ -39,6 +39,7 @@ class Workers:
         self.scratch = self._scratch.path
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
         self._steps: list[Future[Any]] = []
+        self._loaded: set[tuple[str, ...]] = set()
         self._lock = threading.RLock()
         self._ended = False
 
@@ -91,6 +92,10 @@ class Workers:
         self.warm(preload)
 
     def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False) -> Future[Reply[T]]:
+        if here:  # a worker that has loaded one source is confined to it
+            if preload in self._loaded:
+                self.renew(preload)
+            self._loaded.add(preload)
         future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.memory, here=here)
         self._steps.append(future)
         return future
