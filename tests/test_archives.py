@@ -8,6 +8,8 @@ import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from mnnprep.core import archives
 from mnnprep.core.archives import open_archive, read_member
 from mnnprep.core.files import load_arrays, read_array, save_arrays
 from mnnprep.errors import RefusedError
+from mnnprep.formats.tflite import dense
 
 
 def _archive(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -188,3 +191,25 @@ def test_arrays_come_out_as_they_went_in(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_arrays(tmp_path / "b.npz")["x"], given["f"])
     with pytest.raises(ValueError, match="magic"):
         load_arrays(_archive(tmp_path / "c.npz", {"x.npy": b"no array"}))
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels"),
+    [
+        ([1 << 20, 1 << 20], [(0, 1 << 20), (0, 1 << 20)]),  # what would be written out
+        ([1 << 10, 1 << 10], [(0, 1 << 40), (0, 1)]),  # levels that no shape has
+        ([1 << 10, 1 << 10], [(0, -5), (0, 1)]),
+        ([1 << 10, 1 << 10], [(0, 1 << 10), (0, 1 << 12)]),
+        ([4, 4], [(1, [0, 1 << 40]), (0, 4)]),
+        ([4, 4], [(1, [9, 0]), (0, 4)]),
+    ],
+)
+def test_a_sparse_tensor_that_unfolds_without_bound_is_refused(shape: list[int], levels: list[tuple[int, Any]]) -> None:
+    def metadata(kind: int, size: Any) -> SimpleNamespace:
+        if kind == 0:
+            return SimpleNamespace(format=0, denseSize=size)
+        return SimpleNamespace(format=1, arraySegments=SimpleNamespace(values=size), arrayIndices=SimpleNamespace(values=[0]))
+
+    sparsity = SimpleNamespace(traversalOrder=[0, 1], blockMap=None, dimMetadata=[metadata(*level) for level in levels])
+    with pytest.raises(ValueError, match=r"unfold|level"):
+        dense._expanded(np.ones(4, np.float32), shape, sparsity)
