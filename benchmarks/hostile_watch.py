@@ -45,9 +45,14 @@ class Call:
 def environment(canary: Canary) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH")}
     return kept | {
-        "HOME": str(canary.root / "home"), "TMPDIR": str(canary.root / "tmp"), "LANG": "C.UTF-8", "PYTHONPATH": str(SOURCES),
-        "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
+        "HOME": str(canary.root / "home"),
+        "TMPDIR": str(canary.root / "tmp"),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(SOURCES),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def arguments(command: str, path: Path, out: Path, extra: tuple[str, ...]) -> list[str]:
