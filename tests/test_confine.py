@@ -21,7 +21,7 @@ import pytest
 import mnnprep
 from command import environment
 from mnnprep.core.files import FileRef
-from mnnprep.core.messages import CaseFile, Ran, RunJob, Source, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import CaseFile, LoadJob, Ran, RunJob, Source, SourceLoaded, Survey, SurveyJob, WeightsJob
 from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request, make_wants
 from mnnprep.core.signature import Signature, TensorSpec
@@ -531,6 +531,19 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
             patch.setattr("mnnprep.isolate.host.confinement_of", lambda *_, **__: None)
             assert workers.run(kind.preload, kind.run, job, Ran).outputs
         assert target.exists()
+
+
+@confined
+def test_workers_that_serve_several_sources_load_each_of_them(tmp_path: Path) -> None:
+    import torch
+
+    plan = plan_of("torchscript")
+    with Workers(Limits(timeout=LONG * 3)) as workers:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / name / "net.pt"))
+            job = LoadJob(source=Source(kind="torchscript", path=str(tmp_path / name / "net.pt")))
+            assert workers.submit(plan.preload, plan.load, job, SourceLoaded, here=True).result().value.threads
 
 
 @confined

@@ -136,7 +136,7 @@ def test_targets_that_are_no_place_for_an_output(good: Path, tmp_path: Path) -> 
 def test_a_directory_that_cannot_be_written_to(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root every directory can be
     result = call("consolidate", good, "-o", tmp_path / "out")
-    assert result.code == 2
+    assert result.code == 3
     assert "can't be written to" in result.err
 
 

@@ -25,14 +25,19 @@ from mnnprep.errors import InternalError, RefusedError, SystemFault, UsageError
 from mnnprep.formats.onnx.expansion import MAIN, MOST_NODES, Endless, expanded_nodes
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.sound import require_sound
+from mnnprep.formats.onnx.wire import delimited, encoded
+from mnnprep.formats.tensor_info import MAX_ELEMENTS, element_count
 from mnnprep.inspecting import inspect_file, read_file
 from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline import reading as reading_aside
 from mnnprep.pipeline.resolve import resolve
 from mnnprep.rules import steps
 from mnnprep.rules.table import RULES
+from mnnprep.weights.plan import Tensor
+from mnnprep.weights.read import read_state
 
 LAYERS = 60_000
+DATA = Path(__file__).parent / "data"
 
 
 @pytest.mark.parametrize(
@@ -142,6 +147,29 @@ def test_json_without_end_is_damage(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(b'{"schema":' + deep)
     with pytest.raises(RefusedError, match="could not be read"):
         read_manifest(tmp_path)
+    (tmp_path / "m.json").write_bytes(b'{"oplists":' + deep)
+    assert call("json", tmp_path / "m.json", "-o", tmp_path / "m.mnn").code == 3
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 70_000])
+def test_a_manifest_names_what_can_be_files(tmp_path: Path, name: str) -> None:
+    document = json.loads((DATA / "manifest-proven.json").read_bytes())
+    document["artifact"]["files"][0]["path"] = name
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    assert call("verify", tmp_path).code == 3
+    with pytest.raises(RefusedError, match="could not be read"):
+        read_manifest(tmp_path)
+
+
+def test_a_checkpoint_whose_reader_fails_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("mnnprep.weights.layouts.read_content", fails)
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(RefusedError, match="the checkpoint is damaged"):
+        read_state(path)
 
 
 def graph(*nodes: onnx.NodeProto, functions: tuple[onnx.FunctionProto, ...] = ()) -> onnx.ModelProto:
@@ -245,3 +273,25 @@ class TestExpansion:
         with pytest.raises(RefusedError, match="malformed") as caught:
             scan_model(path)
         assert "own::F calls itself" in caught.value.seen
+
+
+MANY = 100_000  # dimensions, each of 2^62: their product takes minutes
+
+
+class TestDimensions:
+    def test_a_count_of_elements_ends_where_no_tensor_is_larger(self) -> None:
+        assert [element_count(shape) for shape in ((), (2, 3), (5, 0, 1 << 62), (-1, 4))] == [1, 6, 0, -4]
+        assert element_count((1 << 62,) * MANY) == MAX_ELEMENTS + 1
+
+    def test_dimensions_beyond_all_frameworks_are_refused(self, tmp_path: Path) -> None:
+        entry = {"dtype": "F32", "shape": [(1 << 62) - 1] * MANY, "data_offsets": [0, 4]}
+        header = json.dumps({"w": entry}).encode()
+        (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+        sizes = delimited(7, delimited(1, encoded((1 << 62) - 1) * MANY))
+        blob = delimited(7, sizes + delimited(5, bytes(4)))
+        (tmp_path / "m.caffemodel").write_bytes(delimited(100, delimited(1, b"c") + delimited(2, b"Convolution") + blob))
+        for name in ("m.safetensors", "m.caffemodel"):
+            with pytest.raises(RefusedError, match=r"header|dimensions"):
+                read_file(tmp_path / name)
+        with pytest.raises(RefusedError, match="more dimensions"):
+            Tensor("float32", (1,) * MANY, ())

@@ -7,8 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import flatbuffers
+import pytest
+
+from mnnprep.checking import check_file
+from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.wire import delimited
 from mnnprep.formats.tensorflow import operators
+from mnnprep.formats.tflite import scan
+from mnnprep.formats.tflite.net import refuse_unsupported
+from mnnprep.formats.tflite.scan import scan_model
+from mnnprep.inspecting import inspect_file
 from tf_models import QUIET, needs_tensorflow
 
 FILES = frozenset(
@@ -64,6 +75,54 @@ def test_the_lists_are_those_of_the_installed_registry(tmp_path: Path) -> None:
     assert [name for name in operators.COMPUTING if not stateful[name]] == []
     assert [name for name in operators.EAGER if stateful[name]] == []
     assert stateful.keys() >= FILES
+
+
+def node(name: str, op: str, *inputs: str) -> bytes:
+    """A NodeDef in a GraphDef."""
+    body = delimited(1, name.encode()) + delimited(2, op.encode()) + b"".join(delimited(3, i.encode()) for i in inputs)
+    return delimited(1, body)
+
+
+def test_inspect_and_check_name_the_same_operators(tmp_path: Path) -> None:
+    path = tmp_path / "graph.pb"
+    path.write_bytes(node("x", "Placeholder") + node("w", "WriteFile", "x", "x") + node("y", "Relu", "x", "^w"))
+    assert any("WriteFile w" in warning and "--trust" in warning for warning in inspect_file(path).warnings)
+    hazards = [h.operator for h in check_file(path).hazards if h.rule == "side-effect"]
+    assert hazards == ["WriteFile"]
+
+
+@pytest.mark.parametrize(
+    "operator",
+    ["CUSTOM:FlexWriteFile", "CUSTOM:Own", "DELEGATE", "STABLEHLO_CUSTOM_CALL", "BUILTIN_999", "CALL_ONCE", "VAR_HANDLE", "HASHTABLE"],
+)
+def test_tflite_runs_its_own_kernels_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, operator: str) -> None:
+    builder = flatbuffers.Builder(0)
+    (tmp_path / "model.tflite").write_bytes(one_operator(builder))
+    assert scan_model(tmp_path / "model.tflite").custom == ()
+    monkeypatch.setattr(scan, "_operator", lambda code: operator)
+    with pytest.raises(RefusedError, match=r"does not define|keeps state"):
+        refuse_unsupported(tmp_path / "model.tflite")
+
+
+def one_operator(builder: Any) -> bytes:
+    """A model whose one operator is ADD, without tensors (schema.fbs: Model, OperatorCode, SubGraph, Operator)."""
+
+    def vector(offsets: list[int]) -> int:
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return int(builder.EndVector())
+
+    def table(slots: int, **values: int) -> int:
+        builder.StartObject(slots)
+        for slot, value in values.items():
+            builder.PrependUOffsetTRelativeSlot(int(slot[1:]), value, 0)
+        return int(builder.EndObject())
+
+    codes, operators_ = vector([table(4)]), vector([table(3)])
+    graphs = vector([table(5, _3=operators_)])
+    builder.Finish(table(8, _1=codes, _2=graphs), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 GRAPHS = """

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, verdict
@@ -17,12 +18,15 @@ from mnnprep.core.inputs import fitted
 from mnnprep.core.messages import CaseFile, Ran, Replayed, ReplayJob, Source, Survey, Sweep, Wants
 from mnnprep.core.net import Case, Refused
 from mnnprep.core.replay import replay
-from mnnprep.core.request import make_wants
+from mnnprep.core.request import Request, make_wants
 from mnnprep.core.signature import Dim, Signature, TensorSpec, parse_input
 from mnnprep.core.soundness import Surveyed
 from mnnprep.core.survey import survey
 from mnnprep.pipeline.noise import learn_noise
+from mnnprep.pipeline.prepare import prepare
+from mnnprep.pipeline.verify import verify
 from mnnprep.proof.judge import compare_run, dimension_checks, set_aside
+from real_models import fetch
 
 REAL = "samples a.npz"
 
@@ -286,3 +290,27 @@ def test_a_source_that_refuses_a_moved_input_has_no_noise_there() -> None:
 
     net = Net("x=float32[2]", strict)
     assert measure_noise(net, Case("seed 0", {}, {"x": np.ones(2, "f4")}, {"y": np.ones(2, "f4")}), 0) == {}
+
+
+def text_image(number: int, height: int, width: int) -> Any:
+    """A page with lines of text, as a detector is fed one: normalized, NCHW."""
+    page = Image.new("RGB", (width, height), (235, 235, 225))
+    drawn, font = ImageDraw.Draw(page), ImageFont.load_default(20)
+    for line in range(height // 40):
+        drawn.text((8 + 7 * line % 30, 10 + 40 * line), f"Invoice {number}{line} total 12.{line}5", fill=(20, 20, 30), font=font)
+    values = (np.asarray(page, np.float32) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    return values.transpose(2, 0, 1)[None].astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "verdict"), [(3, Verdict.PROVEN), (0, Verdict.UNPROVEN)])
+def test_a_text_detector_that_is_silent_but_for_text(tmp_path: Path, images: int, verdict: Verdict) -> None:
+    """Its outputs for noise are noise: with real pages it is proven, and without them it can't be told, which is no difference."""
+    (tmp_path / "pages").mkdir()
+    for number, size in enumerate(((96, 192), (128, 128), (160, 96))[:images]):
+        np.savez(tmp_path / "pages" / f"{number}.npz", x=text_image(number, *size))
+    wants = make_wants(samples=str(tmp_path / "pages")) if images else Wants()
+    manifest = prepare(Request(source=str(fetch("ppocr-det.onnx")), wants=wants), tmp_path / "out")
+    assert manifest.verdict is verdict, [c.reason for c in manifest.evidence if c.status is not Status.PASSED]
+    assert all(len(floors) == len(manifest.cases) for floors in manifest.tolerance.noise.values())  # type: ignore[arg-type]
+    assert verify(tmp_path / "out").verdict is verdict

@@ -22,6 +22,7 @@ from mnnprep.formats.torch.load import load  # noqa: E402
 from mnnprep.formats.torch.program_json import program_faults  # noqa: E402
 from mnnprep.formats.torch.script_code import script_faults  # noqa: E402
 from mnnprep.formats.torch.stateless import require_stateless  # noqa: E402
+from mnnprep.inspecting import inspect_file  # noqa: E402
 from mnnprep.pipeline.resolve import resolve  # noqa: E402
 
 Change = Callable[[str, bytes], bytes]
@@ -303,3 +304,12 @@ class TestExportedProgram:
         bad = _changed(program, tmp_path / "bad.pt2", lambda _, data: data, {"data/aotinductor/model/x.so": b"x"})
         with pytest.raises(RefusedError, match="never loaded"):
             resolve(Request(source=str(bad), trust=True))
+
+
+def test_inspect_warns_of_what_prepare_refuses(tmp_path: Path, script: Path, program: Path) -> None:
+    bad = _changed(script, tmp_path / "bad.pt", _with_line('x.save("CANARY")'))
+    assert any("aten::save" in warning for warning in inspect_file(bad).warnings)
+    bad = _changed(program, tmp_path / "bad.pt2", lambda _, data: data.replace(b"torch.ops.aten.linear.default", b"torch.os.system"))
+    assert any("torch.os.system" in warning for warning in inspect_file(bad).warnings)
+    assert not inspect_file(script).warnings
+    assert not inspect_file(program).warnings

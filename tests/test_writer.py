@@ -18,7 +18,7 @@ from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord, read_manifest
 from mnnprep.core import renames
 from mnnprep.core.files import Arrays, atomic_write, file_ref
-from mnnprep.errors import InternalError, UsageError
+from mnnprep.errors import InternalError, SystemFault, UsageError
 
 DATA = Path(__file__).parent / "data"
 
@@ -92,6 +92,12 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can't be written to") as error:
         writer.check_target(tmp_path / "file" / "out")
     assert error.value.exit_code == 2
+
+
+def test_a_directory_that_can_not_be_written_to_is_a_fault_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # for root every directory can be
+    with pytest.raises(SystemFault, match="can't be written to"):
+        writer.check_target(tmp_path / "out")
 
 
 def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:

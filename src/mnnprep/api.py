@@ -25,6 +25,7 @@ from mnnprep.pipeline.bisect import Bisection
 from mnnprep.pipeline.bisect import bisect as _bisect
 from mnnprep.pipeline.compare import Comparison
 from mnnprep.pipeline.compare import compare as _compare
+from mnnprep.pipeline.reading import SECONDS as READING_SECONDS
 from mnnprep.pipeline.signing import sign as _sign
 from mnnprep.pipeline.signing import verify_signed as _verify
 from mnnprep.pipeline.verify import Verification
@@ -156,20 +157,21 @@ def prepare(
         return run(request, Path(output), force=force, tell=tell)
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(path: str | os.PathLike[str], *, timeout: float = READING_SECONDS, memory: int = 0) -> Inspection:
     """Say what the file at *path* is, from its bytes: nothing of it is loaded or executed.
 
-    Raises UsageError when there is nothing, RefusedError when it is no model or a damaged one.
+    *timeout* is in seconds, *memory* in bytes (0: three quarters of what is free).
+    Raises UsageError when there is nothing, RefusedError when it is no model or a damaged one, or takes longer or more than that.
     """
-    return inspect_file(os.fspath(path))
+    return inspect_file(os.fspath(path), limits=Limits(timeout=timeout, memory=memory))
 
 
-def check(model: str | os.PathLike[str], *, rules_only: bool = False) -> CheckReport:
-    """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed.
+def check(model: str | os.PathLike[str], *, rules_only: bool = False, timeout: float = READING_SECONDS, memory: int = 0) -> CheckReport:
+    """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed. *timeout*, *memory*: as for :func:`inspect`.
 
     Raises as :func:`mnnprep.checking.check_file`.
     """
-    return check_file(os.fspath(model), rules_only=rules_only)
+    return check_file(os.fspath(model), rules_only=rules_only, limits=Limits(timeout=timeout, memory=memory))
 
 
 def verify(

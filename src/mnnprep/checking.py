@@ -39,6 +39,7 @@ ASKING_SECONDS = 600.0  # for MNN's own lists
 LEFT_OUT = frozenset({"Input", "Const", "Placeholder"})  # what no frontend needs a name for
 HAZARDOUS: tuple[Severity, ...] = ("wrong", "crash", "refused")
 UNREAD = "unsupported-operator"
+EFFECT = "side-effect"
 
 
 class Hazard(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +149,23 @@ def _check_operators(path: str, counted: Counted) -> CheckReport:
         for name, count in counted.operators.items()
         if supported is not None and name not in supported and name not in LEFT_OUT
     ]  # fmt: skip
+    if kind == "frozen-graph":
+        hazards = _effects(counted.operators) + hazards
     return CheckReport(path=path, kind=kind, opset=None, mnn=_version(supported), operators=counted.operators, hazards=hazards)
+
+
+def _effects(counts: Mapping[str, int]) -> list[Hazard]:
+    """The operators of a TensorFlow graph that are not known to compute alone."""
+    from mnnprep.formats.tensorflow.operators import ALLOWED
+
+    return [
+        Hazard(
+            rule=EFFECT, severity="refused", hazard="this operator may do more than compute", node=name, operator=name,
+            detail=f"{count} times" if count > 1 else "", remedy="prepare it with --trust if you trust where it comes from",
+        )
+        for name, count in counts.items()
+        if name not in ALLOWED
+    ]  # fmt: skip
 
 
 def _check_onnx(host: Host, path: str | Path, absolute: Path, rules_only: bool, limits: Limits) -> CheckReport:

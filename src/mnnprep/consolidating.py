@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from mnnprep import __version__
-from mnnprep.core.damage import reading as guard
 from mnnprep.core.leftovers import Scratch
 from mnnprep.core.messages import Source
 from mnnprep.core.request import DEFAULT_TIMEOUT, Request
@@ -65,9 +64,8 @@ def consolidate(
         writer.check_target(target, force)
     expected = model_shapes(options) if options.factory else None
     with Files() as files:
-        with guard(Path(checkpoint), "checkpoint"):
-            chosen = plan_state(files.at(checkpoint), expected, reading=reading, ema=options.ema, at=options.at, base=options.base)
-            kept = _kept(chosen, expected, rules)
+        chosen = plan_state(files.at(checkpoint), expected, reading=reading, ema=options.ema, at=options.at, base=options.base)
+        kept = _kept(chosen, expected, rules)
         plan = writer.make_plan(kept.tensors, kept.aliases, options.dtype)
         inputs = sorted(files.opened(), key=lambda file: file.name)
 

@@ -175,6 +175,8 @@ def _read_graph(path: Path) -> dict[str, Any]:
         warnings.append("it has no signature: save it with one")
     if found.tables:
         warnings.append(f"it looks things up in tables ({_listed(found.tables)}), which MNN does not")
+    if found.effects:
+        warnings.append(f"operators that may do more than compute ({_listed(found.effects)}): they run with --trust alone")
     return {
         "signature": Ports(*found.signatures.get(default, ((), ()))),
         "ops": found.ops,
@@ -251,7 +253,18 @@ def _read_torchscript(path: Path) -> dict[str, Any]:
         root = model_scan(path).root
         details |= {"root": root, "tensors": state.tensors, "modules": state.modules}
         result |= {"parameters": state.elements, "leftovers": _in_training(state.training), "signature": _forward_ports(root, sources)}
-    return result | {"details": details}
+    return result | {"details": details, "warnings": _side_effects(path, "torchscript")}
+
+
+def _side_effects(path: Path, kind: str) -> list[str]:
+    """What a program does beside computing, as far as its file says."""
+    from mnnprep.formats.torch.stateless import require_stateless
+
+    try:
+        require_stateless(path, kind)
+    except RefusedError as error:
+        return [f"{error.what} ({error.seen}): {error.next}"]
+    return []
 
 
 def _forward_ports(root: str, sources: Mapping[str, bytes]) -> Ports:
@@ -281,7 +294,7 @@ def _read_exported_program(path: Path) -> dict[str, Any]:
     record = next(name for name in names if re.search(r"(^|/)(models/[^/]+|serialized_exported_program)\.json$", name))
     try:
         program = json.loads(read_record(path, record))
-        return _describe_program(program, len(names))
+        return _describe_program(program, len(names)) | {"warnings": _side_effects(path, "exported-program")}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         warning = f"its program can't be read as the schema of torch.export that this version knows ({type(error).__name__}: {error})"
         return {"details": {"records": len(names)}, "warnings": [warning]}

@@ -37,12 +37,24 @@ class NamedFile(msgspec.Struct, frozen=True):
     file: str = ""
 
 
+LONGEST = 255  # bytes of one part of a path, on every file system in use
+
+
+def require_name(path: str) -> None:
+    """Raises ValueError (msgspec makes a ValidationError of it) for what no file can be called."""
+    if "\0" in path or any(len(part.encode()) > LONGEST for part in path.split("/")):
+        raise ValueError("no file can have this name")
+
+
 class BundleFile(msgspec.Struct, frozen=True):
     """A file of the bundle, by its path relative to the bundle's directory."""
 
     path: str
     sha256: str
     size: int
+
+    def __post_init__(self) -> None:
+        require_name(self.path)
 
 
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +148,9 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     origin: str
     dims: dict[str, int]
+
+    def __post_init__(self) -> None:
+        require_name(self.path)
 
 
 class RuntimeRecord(msgspec.Struct, frozen=True, kw_only=True):

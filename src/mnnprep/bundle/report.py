@@ -17,6 +17,7 @@ from typing import Any
 from mnnprep import deps
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest
+from mnnprep.bundle.questions import question
 from mnnprep.bundle.usage import cpp_snippet, python_snippet
 from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.printable import plain
@@ -86,7 +87,7 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "status_marks": STATUS_MARKS,
         "status_words": STATUS_WORDS,
         "tally": tally(manifest.evidence),
-        "question": digest.question,
+        "question": question,
         "required": digest.required_names(dims),
         "errors": digest.worst_errors(manifest.evidence),
         "measures": digest.measures(manifest.evidence),

@@ -27,7 +27,7 @@ from mnnprep.core.faults import naming
 from mnnprep.core.files import Arrays, FileRef, atomic_write, sha256
 from mnnprep.core.leftovers import beside, claimed, put_right
 from mnnprep.core.renames import exchange, rename_to_new
-from mnnprep.errors import InternalError, UsageError
+from mnnprep.errors import InternalError, SystemFault, UsageError
 
 TEST_DIRECTORY = "mnn-test"
 SCHEMA_FAMILY = "mnnprep.bundle/"
@@ -43,8 +43,8 @@ def check_target(target: Path, force: bool = False) -> None:
 
     Raises:
         UsageError: it is a file, a directory that is neither empty nor a bundle (also with *force*), a
-            bundle without *force*, the current directory or one above it, a mount point, or nothing
-            can be written beside it.
+            bundle without *force*, the current directory or one above it, or a mount point.
+        SystemFault: nothing can be written beside it.
     """
     seen, real = str(target), Path(os.path.realpath(target))
     elsewhere = "give a directory that does not exist yet, for example -o out"
@@ -56,9 +56,11 @@ def check_target(target: Path, force: bool = False) -> None:
         inside = f"give a directory in it, for example -o {target / 'bundle'}"
         raise UsageError("the target is a mount point, which can't be replaced", seen=seen, next=inside)
     anchor = next(p for p in real.parents if p.exists())
-    if not anchor.is_dir() or not os.access(anchor, os.W_OK | os.X_OK):
-        reason = "a file" if not anchor.is_dir() else "a directory that can't be written to"
-        raise UsageError("the target's directory can't be written to", seen=f"{target}: {anchor} is {reason}", next="give another directory")
+    if not anchor.is_dir():
+        raise UsageError("the target's directory can't be written to", seen=f"{target}: {anchor} is a file", next="give another directory")
+    if not os.access(anchor, os.W_OK | os.X_OK):
+        where = f"{target}: no right to write in {anchor}"
+        raise SystemFault("the target's directory can't be written to", seen=where, next="give another directory")
     if not real.is_dir():
         return
     try:

@@ -23,7 +23,7 @@ from mnnprep.cli.main import echo_json, say
 @click.option("--metric", "metrics", multiple=True, metavar="NAME[=VALUE]", help="top1, top5, cosine, sqnr, mse, iou or file.py:function.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The seed of synthesized inputs.")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
-@click.option("--trust", is_flag=True, help="Let a pickled module or a Lambda layer execute the code it holds.")
+@click.option("--trust", is_flag=True, help="Let the sources execute code and operators with side effects that their files hold.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     first: str, second: str, inputs: tuple[str, ...], dims: tuple[str, ...], ranges: tuple[str, ...], samples: str,

@@ -53,7 +53,7 @@ def request_of(
     type=click.IntRange(9, 30),
     help="The ONNX opset to start from; 13, 17, 11, 15 and 18 follow where MNN takes none before.",
 )
-@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as 'x=float32[batch,3,224,224]'; a name is a dynamic dimension.")
+@click.option("--input", "inputs", multiple=True, metavar="SPEC", help="An input, as 'x=float32[batch,3,224,224]'; a name or ? is dynamic.")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=MIN:MAX", help="The range of a dynamic dimension.")
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="The values an input takes.")
 @click.option("--samples", default="", metavar="FILE|DIR", help="Real inputs: .npz, .npy, .jpg, .png or .wav, or a directory of them.")
@@ -73,9 +73,11 @@ def request_of(
 @click.option("--metric", "metrics", multiple=True, metavar="NAME[=VALUE]", help="top1, top5, cosine, sqnr, mse, iou or file.py:function.")
 @click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
 @click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
-@click.option("--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: no limit).")
+@click.option(
+    "--memory", default="", metavar="SIZE", help="Resident memory that any one step may use, such as 8GB (default: three quarters of what is free)."
+)
 @click.option("--proof-memory", default="", metavar="SIZE", help="The same for the proof, where the weights don't fit --memory and are streamed.")
-@click.option("--trust", is_flag=True, help="Let a pickled module execute the code it names.")
+@click.option("--trust", is_flag=True, help="Let the source execute code and operators with side effects that its file holds.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @json_manifest
 def command(

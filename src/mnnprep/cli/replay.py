@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnnprep.cli.main import echo_json
+from mnnprep.cli.main import echo_json, say
+from mnnprep.core.printable import one_line
 
 if TYPE_CHECKING:
     from mnnprep.bundle.manifest import Manifest
@@ -49,7 +50,7 @@ def command(
     require_known(manifest)
     given = {"source": source, "weights": weights, "samples": samples, "mnnconvert": mnnconvert, "trust": trust, "timeout": timeout}
     request = recorded_request(manifest, given, metrics)
-    found = replay(manifest, request, Path(output) if output else None, force=force, tell=lambda text: click.echo(text, err=True))
+    found = replay(manifest, request, Path(output) if output else None, force=force, tell=say)
     if as_json:
         echo_json(found)
     else:
@@ -110,11 +111,11 @@ def show(found: Replay) -> None:
     """Print what differs, or that nothing does."""
     differing = [file for file in found.files if not file.same]
     if not differing:
-        click.echo(f"the same bytes: {len(found.files)} files")
+        click.echo(one_line(f"the same bytes: {len(found.files)} files"))
         return
     for file in differing:
-        click.echo(f"differs  {file.path}: sha256 {file.recorded[:16] or 'none'} recorded, {file.now[:16] or 'none'} now")
+        click.echo(one_line(f"differs  {file.path}: sha256 {file.recorded[:16] or 'none'} recorded, {file.now[:16] or 'none'} now"))
     for tool in found.tools:
-        click.echo(f"tool     {tool.name}: {tool.recorded} recorded, {tool.now or 'not installed'} now")
+        click.echo(one_line(f"tool     {tool.name}: {tool.recorded} recorded, {tool.now or 'not installed'} now"))
     if not found.tools:
-        click.echo("every tool has its recorded version: another type of CPU rounds otherwise")
+        click.echo(one_line("every tool has its recorded version: another type of CPU rounds otherwise"))

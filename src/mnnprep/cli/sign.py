@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mnnprep.cli.main import echo_json
+from mnnprep.core.printable import one_line
 
 
 @click.command("sign")
@@ -26,5 +27,5 @@ def command(bundle: str, key: str, as_json: bool) -> int:
     if as_json:
         echo_json({"signature": str(written)})
     else:
-        click.echo(written)
+        click.echo(one_line(written))
     return 0

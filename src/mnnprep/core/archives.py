@@ -144,8 +144,6 @@ def _entry_fault(entry: zipfile.ZipInfo) -> str:
         return "is encrypted"
     if entry.compress_type not in _METHODS:
         return f"is compressed by method {entry.compress_type}; stored and deflated ones are taken"
-    if ".." in entry.filename.replace("\\", "/").split("/"):
-        return "leads out of the archive"
     if entry.compress_type == zipfile.ZIP_STORED and entry.file_size != entry.compress_size:
         return f"declares {entry.file_size} bytes, and {entry.compress_size} are stored"
     if entry.file_size > DEFLATE_RATIO * entry.compress_size:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mnnprep.core.archives import open_archive
 from mnnprep.core.faults import naming
 from mnnprep.core.leftovers import unfinished
 from mnnprep.core.reach import ReadPath
@@ -89,6 +91,44 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[A
 
 
 def load_arrays(path: str | os.PathLike[str], prefix: str = "") -> Arrays:
-    """The arrays of an ``.npz`` whose names begin with *prefix*; pickled objects are refused (ValueError)."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files if name.startswith(prefix)}
+    """The arrays of an ``.npz`` whose names begin with *prefix*.
+
+    Raises ValueError for pickled objects and what is no array, RefusedError for an archive that :func:`open_archive` refuses.
+    """
+    arrays: Arrays = {}
+    with open_archive(Path(path)) as archive:
+        for entry in archive.infolist():
+            name = entry.filename.removesuffix(".npy")
+            if name.startswith(prefix):
+                with archive.open(entry) as file:
+                    arrays[name] = read_array(cast("BinaryIO", file), entry.file_size)
+    return arrays
+
+
+def read_array(file: BinaryIO, size: int) -> npt.NDArray[Any]:
+    """The array that an ``.npy`` stream of *size* bytes holds, whose shape is believed only if its elements are there.
+
+    Raises ValueError for pickled objects, what is no array, and a shape that isn't that of the bytes. Format facts: numpy.lib.format
+    (version 3.0 is for names of fields, which a tensor has none of).
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an .npy of the version {version[0]}.{version[1]}")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read_header(file)
+    except Exception as error:  # it is read as Python, with whatever that raises
+        raise ValueError(f"a header that can't be read ({type(error).__name__})") from error
+    if dtype.hasobject or dtype.itemsize == 0:
+        raise ValueError(f"an array of {dtype}, which is no tensor")
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or count * dtype.itemsize > size:
+        raise ValueError(f"an array of the shape {list(shape)} in {size} bytes")
+    data = bytearray(count * dtype.itemsize)
+    view = memoryview(data)
+    while view and (got := file.readinto(view)):  # type: ignore[attr-defined]
+        view = view[got:]
+    if view:
+        raise ValueError(f"an array of the shape {list(shape)} that ends {len(view)} bytes early")
+    array = np.frombuffer(data, dtype, count)
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)

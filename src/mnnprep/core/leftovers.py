@@ -214,9 +214,8 @@ class Scratch:
 
     def close(self) -> None:
         """Remove the directory and all in it."""
+        os.close(self._lock)  # it may be the one descriptor that removing needs; who takes the directory for a leaving does the same
         _remove(self.path)
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
 
 
 def _sweep(base: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mnnprep.core.damage import DEFECTS
 from mnnprep.core.evidence import Check, passed
-from mnnprep.core.files import Arrays, load_arrays
+from mnnprep.core.files import Arrays, load_arrays, read_array
 from mnnprep.core.media import IMAGES, SOUNDS, Media, input_of, recipe_of
 from mnnprep.core.messages import Wants
 from mnnprep.core.preprocess import ImageRecipe
@@ -135,12 +135,12 @@ def _read_arrays(file: Path, name: str, specs: tuple[TensorSpec, ...]) -> Arrays
     try:
         if file.suffix.lower() == ".npz":
             arrays = load_arrays(file)
-            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-                raise ValueError("an entry is no array")
             return {entry.removeprefix("inputs/"): array for entry, array in arrays.items() if not entry.startswith("outputs/")}
-        array = np.load(file, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("it holds several arrays; name it .npz")
+        with file.open("rb") as stream:
+            if stream.read(4) == b"PK\x03\x04":
+                raise ValueError("it holds several arrays; name it .npz")
+            stream.seek(0)
+            array = read_array(stream, file.stat().st_size)
     except (MnnprepError, *DEFECTS):
         raise
     except Exception as error:  # NumPy reads a header as Python, with whatever that raises

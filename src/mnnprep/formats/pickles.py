@@ -69,9 +69,10 @@ def stored_tensors(file: BinaryIO) -> PickledState:
             tensors.append(TensorInfo(path, dtype, shape))
             sizes[key] = element_count(shape)
             continue
-        if id(value) in seen or not (members := _members(value)):
+        if not isinstance(value, inert.Foreign | dict | list | tuple) or id(value) in seen:
             continue
         seen.add(id(value))
+        members = _members(value)
         flag = members.get("training") if isinstance(value, inert.Foreign) else None
         if isinstance(flag, bool):
             modules += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -24,9 +24,14 @@ class TensorInfo(msgspec.Struct, frozen=True):
 MAX_ELEMENTS = 1 << 48  # no tensor is larger: beyond, a shape is damage
 
 
-def element_count(shape: tuple[int, ...]) -> int:
-    """The number of elements; 1 for a scalar."""
-    return math.prod(shape)
+def element_count(shape: Sequence[int]) -> int:
+    """The number of elements; 1 for a scalar, MAX_ELEMENTS + 1 for all that is more, however many dimensions a damaged file states."""
+    count = 1 if 0 not in shape else 0
+    for size in shape:
+        count *= size
+        if abs(count) > MAX_ELEMENTS:
+            return MAX_ELEMENTS + 1
+    return count
 
 
 def byte_count(dtype: str, elements: int) -> int | None:

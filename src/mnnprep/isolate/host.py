@@ -39,6 +39,7 @@ _LAST_LINES = 12
 UNABLE_FATES = ("time", "memory")
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ)
 WATCH_SECONDS = 0.05
+FREE_SHARE = 0.75  # of the memory that is free now: the limit of a step that was given none
 HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here; what goes into a bundle is, as the bundle is completed
 
 
@@ -344,6 +345,11 @@ def _tail(path: Path) -> str:
         file.seek(max(0, path.stat().st_size - (1 << 16)))
         lines = file.read().decode(errors="replace").partition("Fatal Python error:")[0].splitlines()
     return "\n".join(lines[-_LAST_LINES:])
+
+
+def memory_limit(given: int) -> int:
+    """The memory limit in bytes: the *given* one, or three quarters of what is free if that is 0."""
+    return given or int(psutil.virtual_memory().available * FREE_SHARE)
 
 
 def internal(failure: StepFailed, doing: str) -> InternalError:

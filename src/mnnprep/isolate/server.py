@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 import msgspec
 import psutil
 
-from mnnprep.core.faults import as_large_as_allowed, fault, fault_behind, fault_in, no_room
+from mnnprep.core.faults import FULL, as_large_as_allowed, fault, fault_behind, fault_in, no_room
 from mnnprep.core.files import FileRef
 from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
@@ -266,7 +266,7 @@ def _require_whole(files: list[FileRef]) -> None:
     for path in written:
         if as_large_as_allowed(path):
             raise fault(errno.EFBIG, path)
-    if written and (number := no_room(here)):
+    if written and (number := no_room(here)) in FULL:
         raise fault(number, str(here))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import psutil
 
 from mnnprep.core.damage import AGAIN
 from mnnprep.core.leftovers import Scratch
@@ -15,12 +14,11 @@ from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import DEFAULT_TIMEOUT, Limits
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.sniff import identify
-from mnnprep.isolate.host import Host, StepFailed, internal
+from mnnprep.isolate.host import Host, StepFailed, internal, memory_limit
 
 T = TypeVar("T")
 
 SECONDS = 60.0
-FREE_SHARE = 0.75  # of the memory that is free, where no limit was given
 
 
 class PathJob(msgspec.Struct, frozen=True):
@@ -64,7 +62,7 @@ def read_aside(step: str, job: msgspec.Struct, reply: type[T], path: Path, limit
 
 def run_bounded(host: Host, step: str, job: msgspec.Struct, reply: type[T], path: Path, limits: Limits) -> T:
     """:func:`read_aside` in a worker that is there."""
-    memory = limits.memory or int(psutil.virtual_memory().available * FREE_SHARE)
+    memory = memory_limit(limits.memory)
     try:
         return host.run(step, job, reply, timeout=limits.timeout, memory=memory).value
     except StepFailed as failure:

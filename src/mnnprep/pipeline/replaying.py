@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 from mnnprep import __version__, deps
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.files import sha256
+from mnnprep.core.leftovers import Scratch
 from mnnprep.core.request import Request
 from mnnprep.core.samples import sample_files
 from mnnprep.errors import RefusedError
@@ -67,8 +67,8 @@ def replay(manifest: Manifest, request: Request, target: Path | None, *, force: 
     tools = differing_tools(manifest)
     for tool in tools:
         tell(f"{tool.name} is {tool.now or 'not installed'}, and the bundle was made with {tool.recorded}")
-    with tempfile.TemporaryDirectory(prefix="mnnprep-") as scratch:
-        made = prepare(request, target or Path(scratch) / "bundle", force=force, tell=tell)
+    with Scratch() as scratch:
+        made = prepare(request, target or scratch / "bundle", force=force, tell=tell)
     files = compared(manifest, made)
     same = all(file.same for file in files)
     return Replay(same=same, verdict=made.verdict.value, recorded=manifest.verdict.value, files=files, tools=tools)

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from mnnprep import deps
 from mnnprep.bundle.manifest import SIGNATURE_NAME, read_manifest
 from mnnprep.core.evidence import Check, Status, not_run, passed
 from mnnprep.core.files import atomic_write
+from mnnprep.core.leftovers import Scratch
 from mnnprep.core.texts import message
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline.auditing.files import present
@@ -51,10 +51,10 @@ def sign(bundle: Path, key: Path) -> Path:
         config.use_elliptic_key_signer(private_key=_key(key), password=password.encode() if password else None)
     except (ValueError, TypeError, AttributeError) as error:
         raise _no_key("private", key, error) from error
-    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
-        config.sign(bundle.resolve(), Path(scratch) / SIGNATURE_NAME)
+    with Scratch() as scratch, contextlib.redirect_stdout(sys.stderr):
+        config.sign(bundle.resolve(), scratch / SIGNATURE_NAME)
         with atomic_write(bundle / SIGNATURE_NAME) as file:
-            file.write((Path(scratch) / SIGNATURE_NAME).read_bytes())
+            file.write((scratch / SIGNATURE_NAME).read_bytes())
     return bundle / SIGNATURE_NAME
 
 

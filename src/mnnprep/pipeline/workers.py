@@ -17,7 +17,7 @@ import msgspec
 from mnnprep.core.leftovers import Scratch
 from mnnprep.core.request import Limits
 from mnnprep.errors import SystemFault
-from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed
+from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed, memory_limit
 from mnnprep.isolate.launch import DIRTY_MEMORY
 from mnnprep.mnn import worker
 from mnnprep.mnn.frontends import Frontends, FrontendsJob
@@ -34,10 +34,12 @@ class Workers:
     def __init__(self, limits: Limits, reads: Sequence[str] = ()) -> None:
         self.limits = limits
         self.reads = reads
+        self.memory = memory_limit(limits.memory)
         self._scratch = Scratch()
         self.scratch = self._scratch.path
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
         self._steps: list[Future[Any]] = []
+        self._loaded: set[tuple[str, ...]] = set()
         self._lock = threading.RLock()
         self._ended = False
 
@@ -90,7 +92,11 @@ class Workers:
         self.warm(preload)
 
     def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False) -> Future[Reply[T]]:
-        future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory, here=here)
+        if here:  # a worker that has loaded one source is confined to it
+            if preload in self._loaded:
+                self.renew(preload)
+            self._loaded.add(preload)
+        future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.memory, here=here)
         self._steps.append(future)
         return future
 

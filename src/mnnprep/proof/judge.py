@@ -68,11 +68,7 @@ def compare_run(
     if aside:
         numbers["set_aside"] = list(aside.values())
     if tolerance.sqnr_db is not None:
-        for name, decibels in _sqnr(powers).items():
-            if math.isfinite(decibels):
-                numbers[f"sqnr_db:{name}"] = round(decibels, 2)
-            if not decibels >= tolerance.sqnr_db:  # NaN, where the powers overflow, is no proof either
-                problems.append(f"{name} has {decibels:.1f} dB over all cases where {tolerance.sqnr_db:g} dB are asked for")
+        problems += _short_of(tolerance.sqnr_db, _sqnr(powers), numbers)
     if ran.narrowed:
         numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(ran.narrowed.items())]
     if problems:
@@ -85,6 +81,14 @@ def compare_run(
         reason = f"the source's own noise is as large as the error, or leaves too few cases: {'; '.join(words[:SHOWN])}"
         return not_run(check, reason, numbers=numbers, outputs=errors)
     return passed(check, numbers=numbers, outputs=errors)
+
+
+def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, object]) -> list[str]:
+    """The outputs with less than the *wanted* SQNR over all cases, in dB; what each has goes into *numbers*."""
+    numbers |= {f"sqnr_db:{name}": round(decibels, 2) for name, decibels in found.items() if math.isfinite(decibels)}
+    return [  # NaN, where the powers overflow, is no proof either
+        f"{name} has {decibels:.1f} dB over all cases where {wanted:g} dB are asked for" for name, decibels in found.items() if not decibels >= wanted
+    ]
 
 
 def set_aside(cases: list[CaseFile], tolerance: Tolerance) -> dict[int, str]:

@@ -66,3 +66,6 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
         found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype))
         return found
     return np.dtype(dtype)
+
+
+MOST_DIMENSIONS = 64  # NumPy's limit, the highest of all: the product of thousands of sizes, as a damaged file may state them, has no end

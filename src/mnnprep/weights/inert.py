@@ -16,6 +16,7 @@ Format facts: the globals are those of ``torch._weights_only_unpickler._get_allo
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from mnnprep.weights.opcodes import scan_pickle
 from mnnprep.weights.plan import Tensor, packed, stored
 
 ENCODING = "bytes"  # Python 2 strings stay bytes: they may be text or binary data
+MOST_REPEATED = 1 << 30  # bytes of an expanded tensor (a stride of 0) when it is written out
 MAX_ELEMENTS = 1 << 48  # no tensor is larger: beyond, a shape is damage
 
 # Types that configuration objects refer to; inert as all others, but not worth telling a user of.
@@ -176,8 +178,8 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: str = "") 
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if 0 not in shape and dtypes.byte_size(element, last + 1) > storage.nbytes:
         raise pickle.UnpicklingError(f"a tensor of shape {shape} reaches beyond its storage of {storage.nbytes} bytes")
-    if max(shape, default=0) > MAX_ELEMENTS:
-        raise pickle.UnpicklingError(f"a tensor of shape {shape}")
+    if max(shape, default=0) > MAX_ELEMENTS or dtypes.byte_size(element, math.prod(shape)) > max(storage.nbytes, MOST_REPEATED):
+        raise pickle.UnpicklingError(f"a tensor of shape {shape} that repeats the {storage.nbytes} bytes of its storage")
     return stored(element, shape, storage.file, dtypes.byte_size(element, offset), None if packed(shape, strides) else strides)
 
 

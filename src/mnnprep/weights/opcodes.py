@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from mnnprep.weights.growth import MOST_GLOBALS, Growth
+
 # Any of these is what reading a damaged pickle raises.
 DAMAGE = (ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error, pickle.UnpicklingError, RecursionError)
 
@@ -62,12 +64,15 @@ def scan_pickle(file: BinaryIO) -> PickleScan:
     pushed: list[object] = [None, None]  # what the last two pushes put on the stack; None where it is no string
     root = ""
     count = 0
+    growth = Growth()
     try:
         for opcode, raw, position in pickletools.genops(bounded):
             argument: Any = raw
             count += 1
             op = opcode.name
             name = ""
+            if fault := growth.step(op, argument):
+                raise PickleError(f"byte {position}: {fault}")
             if op in _STRINGS:
                 pushed = [pushed[-1], argument]
             elif op in ("GET", "BINGET", "LONG_BINGET"):
@@ -90,6 +95,8 @@ def scan_pickle(file: BinaryIO) -> PickleScan:
                 pushed = [pushed[-1], None]
             if name:
                 names[name] = None
+                if len(names) > MOST_GLOBALS:
+                    raise PickleError(f"byte {position}: it names more than {MOST_GLOBALS} classes and functions")
             if not root and op not in _NEUTRAL and op not in _STRINGS and op != "STOP":
                 root = name or _ROOTS.get(op, "value")
     except DAMAGE as error:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mnnprep.core.damage import AGAIN
 from mnnprep.errors import RefusedError
-from mnnprep.weights.dtypes import bits_of, byte_size
+from mnnprep.weights.dtypes import MOST_DIMENSIONS, bits_of, byte_size
 from mnnprep.weights.files import File
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Tensor:
     grid: Shape = field(default=())
 
     def __post_init__(self) -> None:
+        if len(self.shape) > MOST_DIMENSIONS:
+            raise RefusedError(
+                "a tensor of the checkpoint has more dimensions than any framework takes", seen=f"{len(self.shape)} dimensions", next=AGAIN
+            )
         if not self.grid and self.shape:
             object.__setattr__(self, "grid", self.shape)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnnprep import deps
+from mnnprep.core import damage
 from mnnprep.errors import UsageError
 from mnnprep.weights import layouts, lora
 from mnnprep.weights.content import Content, listed
@@ -56,6 +57,11 @@ def plan_state(
 
     Raises as :func:`read_state`.
     """
+    with damage.reading(Path(str(place)), "checkpoint"):
+        return _planned(place, expected, reading, ema, at, base)
+
+
+def _planned(place: Place, expected: Expected | None, reading: Reading, ema: bool, at: str, base: str) -> Chosen:
     adapter = layouts.adapter_file(place)
     if adapter is not None:
         return _with_adapter(place, adapter, expected, reading, ema, at, base)

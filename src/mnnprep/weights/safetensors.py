@@ -14,7 +14,7 @@ import msgspec
 
 from mnnprep.errors import RefusedError
 from mnnprep.weights.content import Content
-from mnnprep.weights.dtypes import BITS, PACKED, SAFETENSORS, known
+from mnnprep.weights.dtypes import BITS, MOST_DIMENSIONS, PACKED, SAFETENSORS, known
 from mnnprep.weights.files import File
 from mnnprep.weights.plan import stored
 
@@ -63,6 +63,8 @@ def read_header(file: File) -> Header:
     at = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         begin, end = entry.data_offsets
+        if len(entry.shape) > MOST_DIMENSIONS:
+            raise _damaged(file, f"tensor {name} has {len(entry.shape)} dimensions")
         dtype = SAFETENSORS.get(entry.dtype) or PACKED.get(entry.dtype)
         if dtype is None or any(not 0 <= extent < MAX_EXTENT for extent in entry.shape):
             raise _damaged(file, f"tensor {name} is {entry.dtype} {list(entry.shape)}, which is not known")

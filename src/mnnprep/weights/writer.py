@@ -14,7 +14,7 @@ import msgspec
 import numpy.typing as npt
 
 from mnnprep.core.files import canonical_json
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import RefusedError, SystemFault, UsageError
 from mnnprep.weights import segments as seg
 from mnnprep.weights.convert import Rounding, converted
 from mnnprep.weights.copying import Progress, advise, copy_all, write_all
@@ -161,7 +161,10 @@ def write(
 
 
 def check_target(target: Path, force: bool) -> None:
-    """Raise UsageError when the output is there (unless *force*), is no file, can't be named so, or its directory is not there."""
+    """Raise UsageError when the output is there (unless *force*), is no file, can't be named so, or its directory is not there.
+
+    Raises SystemFault when that can't be written to.
+    """
     other = "give the path of a file, such as out.safetensors"
     if "\0" in str(target):
         raise UsageError("the output's name can't be a file's", seen=repr(str(target)), next=other)
@@ -181,4 +184,4 @@ def check_target(target: Path, force: bool) -> None:
     if target.exists() and not force:
         raise UsageError("the output exists", seen=str(target), next="give another name, or --force to replace it")
     if not os.access(target.parent, os.W_OK):
-        raise UsageError("the output's directory can't be written to", seen=str(target.parent), next="give another directory")
+        raise SystemFault("the output's directory can't be written to", seen=str(target.parent), next="give another directory")

@@ -7,7 +7,6 @@ channels 2, height 3, width 4, data 5, diff 6, shape 7, double_data 8, double_di
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,8 @@ import numpy.typing as npt
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.versions import V0_TYPES, V1_TYPES
 from mnnprep.formats.onnx.wire import FIXED32, FIXED64, LENGTH, VARINT, Buffer, WireError, delimited, encoded, fields, packed, signed, text
-from mnnprep.formats.tensor_info import MAX_ELEMENTS
+from mnnprep.formats.tensor_info import MAX_ELEMENTS, element_count
+from mnnprep.weights.dtypes import MOST_DIMENSIONS
 
 Floats = npt.NDArray[np.float32]
 _AGAIN = "download it again, and compare its size or checksum with the original's"
@@ -39,7 +39,7 @@ class Blob:
 
     @property
     def elements(self) -> int:
-        return math.prod(self.shape)
+        return element_count(self.shape)
 
     def read(self) -> Floats:
         """The numbers as float32, in the blob's shape."""
@@ -187,7 +187,11 @@ def _blob(data: bytes, start: int, end: int, place: str) -> Blob:
 
 
 def _check_size(blob: Blob, place: str) -> None:
-    shown = " x ".join(map(str, blob.shape)) or "a scalar"
+    shown = " x ".join(map(str, blob.shape[:MOST_DIMENSIONS])) or "a scalar"
+    if len(blob.shape) > MOST_DIMENSIONS:
+        raise RefusedError(
+            "a blob of the caffemodel has more dimensions than any framework takes", seen=f"{place}: {len(blob.shape)}: {shown} ...", next=_AGAIN
+        )
     if any(size < 0 for size in blob.shape):
         raise RefusedError("a blob of the caffemodel has a negative dimension", seen=f"{place}: {shown}", next=_AGAIN)
     held = sum(last - first for first, last in blob.extents) // (8 if blob.double else 4)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from mnnprep.errors import RefusedError
 
 MAX_DEPTH = 64
-MAX_BYTES = 64 << 20  # the largest published network is far below 1 MB; weights as text are not a prototxt
+MAX_BYTES = 8 << 20  # the largest published network is far below 1 MB; weights as text are not a prototxt
 
 _TOKEN = re.compile(
     r"""(?P<space>[\s,;]+|\#[^\n]*)

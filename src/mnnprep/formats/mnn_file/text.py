@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.damage import reading
 from mnnprep.errors import InternalError, RefusedError
 from mnnprep.mnn.capture import captured, last_lines
 from mnnprep.mnn.flatbuffer import Table, elements, follow, root, table_at, vector_length
@@ -60,13 +61,14 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
     """
     try:
         tree = json.loads(source.read_text(encoding="utf-8", errors="surrogateescape"), parse_float=Float)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError("this is not valid JSON", seen=f"{source.name}: {error}", next="correct the text at this place") from error
     if not isinstance(tree, dict) or not tree.get("oplists"):
         raise RefusedError("this JSON is no MNN model", seen=f"{source.name} has no oplists", next="give what `mnnprep json model.mnn` wrote")
     plain, made = scratch / "plain.json", scratch / "made.mnn"
-    plain.write_bytes(json.dumps(_without_words(tree), ensure_ascii=False).encode("utf-8", "surrogateescape"))
-    log = _convert(["-f", "JSON", "--modelFile", str(plain), "--MNNModel", str(made), "--bizCode", str(tree.get("bizCode", "mnnprep"))])
+    with reading(source, "JSON"):
+        plain.write_bytes(json.dumps(_without_words(tree), ensure_ascii=False).encode("utf-8", "surrogateescape"))
+        log = _convert(["-f", "JSON", "--modelFile", str(plain), "--MNNModel", str(made), "--bizCode", str(tree.get("bizCode", "mnnprep"))])
     if not made.is_file() or not made.stat().st_size:
         raise RefusedError("MNN could not read this JSON as a model", seen=log, next="compare it with what `mnnprep json model.mnn` writes")
     printed = _printed(made, scratch)

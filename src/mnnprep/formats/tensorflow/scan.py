@@ -10,7 +10,7 @@ and 2 value.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.wire import LENGTH, VARINT, Buffer, WireError, fields, mapped, signed, text
 from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.formats.tensorflow.graphs import ASSIGN_OPS, INPUT_OPS, RANDOM, TABLE_OPS, VARIABLE_OPS
+from mnnprep.formats.tensorflow.operators import ALLOWED
 from mnnprep.weights import tensorflow as checkpoints
 from mnnprep.weights.files import Files
 
@@ -30,7 +31,7 @@ Extent = tuple[int, int]
 class GraphSummary(msgspec.Struct, frozen=True, kw_only=True):
     """``signatures`` by name (a frozen graph's only one is called ``""``): inputs and outputs; ``ops`` counts what the signatures need,
     functions included; ``leftovers`` name what behaves as in training, ``tables`` what looks up text or numbers, ``variables`` what a
-    graph has not frozen; ``parameters`` are elements, None where the weights can't be read."""
+    graph has not frozen, ``effects`` what may do more than compute; ``parameters`` are elements, None where the weights can't be read."""
 
     signatures: dict[str, tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]]
     ops: dict[str, int]
@@ -38,6 +39,7 @@ class GraphSummary(msgspec.Struct, frozen=True, kw_only=True):
     leftovers: tuple[str, ...]
     tables: tuple[str, ...]
     variables: tuple[str, ...]
+    effects: tuple[str, ...]
 
 
 @dataclass
@@ -77,14 +79,14 @@ def scan_meta_graph(path: Path) -> GraphSummary:
 def scan_graph(path: Path) -> GraphSummary:
     """Read a GraphDef: its inputs are its placeholders, its outputs what nothing uses. Raises RefusedError for a damaged file."""
     with _open(path) as data:
-        graph = _graph(data, (0, len(data)))
+        graph = _graph(data, [(0, len(data))])
     used = {_producer(i) for node in graph.nodes.values() for i in node.inputs}
     inputs = [n for n in graph.nodes.values() if n.op in INPUT_OPS]
     idle = {*INPUT_OPS, "NoOp", "Const", "Assert", *ASSIGN_OPS}
     ends = [n for n in graph.nodes.values() if n.name not in used and n.op not in idle]
     ports = tuple(TensorInfo(n.name, n.dtype, n.shape) for n in inputs), tuple(TensorInfo(n.name) for n in ends)
     elements = sum(n.elements for n in graph.nodes.values())
-    return _summary({"": ports}, list(_everything(graph)), elements)
+    return _summary({"": ports}, list(_everything(graph)), elements, graph.library)
 
 
 class _open:
@@ -104,7 +106,7 @@ class _open:
 
 
 def _meta_graph(data: Buffer, meta: Extent, index: Path) -> GraphSummary:
-    graph = _graph(data, next(_messages(data, meta, 2), (0, 0)))
+    graph = _graph(data, _messages(data, meta, 2))
     signatures = {}
     roots: set[str] = set()
     for name, extent in _map(data, meta, 5):
@@ -113,7 +115,7 @@ def _meta_graph(data: Buffer, meta: Extent, index: Path) -> GraphSummary:
             signatures[name] = tuple(i for _, i in inputs), tuple(o for _, o in outputs)
             roots |= {_producer(t) for t, _ in outputs}
     nodes = list(_reached(graph, roots) if roots else _everything(graph))
-    return _summary(signatures, nodes, _variables(index), ends_known=bool(roots))
+    return _summary(signatures, nodes, _variables(index), graph.library, ends_known=bool(roots))
 
 
 def _variables(index: Path) -> int | None:
@@ -129,6 +131,7 @@ def _summary(
     signatures: dict[str, tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]],
     nodes: list[_Node],
     parameters: int | None,
+    library: Container[str],
     *,
     ends_known: bool = True,
 ) -> GraphSummary:
@@ -141,6 +144,7 @@ def _summary(
         signatures=signatures, ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))), parameters=parameters,
         leftovers=tuple(leftovers), tables=tuple(f"{n.op} {n.name}" for n in nodes if n.op in TABLE_OPS),
         variables=tuple(f"{n.op} {n.name}" for n in nodes if n.op in VARIABLE_OPS),
+        effects=tuple(f"{n.op} {n.name}" for n in nodes if n.op not in ALLOWED and n.op not in library),
     )  # fmt: skip
 
 
@@ -164,7 +168,7 @@ def _reached(graph: _Graph, roots: Iterable[str]) -> Iterator[_Node]:
     queue = [node for name, node in graph.nodes.items() if name in seen]
     for node in queue:  # grows while it is walked
         yield node
-        for function in node.functions:
+        for function in (node.op, *node.functions):
             if function not in called:
                 called.add(function)
                 queue += graph.library.get(function, [])
@@ -214,14 +218,16 @@ def _shape(data: Buffer, extent: Extent | None) -> tuple[int | None, ...] | None
     return tuple(None if size < 0 else size for size in sizes)
 
 
-def _graph(data: Buffer, extent: Extent) -> _Graph:
+def _graph(data: Buffer, extents: Iterable[Extent]) -> _Graph:
+    """A graph in one message, or in several that protobuf would join."""
     graph = _Graph()
-    for node in (_node(data, e) for e in _messages(data, extent, 1)):
-        graph.nodes[node.name] = node
-    for library in _messages(data, extent, 2):
-        for function in _messages(data, library, 1):
-            name = next((t for s in _messages(data, function, 1) for t in _texts(data, s, 1)), "")
-            graph.library[name] = [_node(data, e) for e in _messages(data, function, 3)]
+    for extent in extents:
+        for node in (_node(data, e) for e in _messages(data, extent, 1)):
+            graph.nodes[node.name] = node
+        for library in _messages(data, extent, 2):
+            for function in _messages(data, library, 1):
+                name = next((t for s in _messages(data, function, 1) for t in _texts(data, s, 1)), "")
+                graph.library[name] = [_node(data, e) for e in _messages(data, function, 3)]
     return graph
 
 

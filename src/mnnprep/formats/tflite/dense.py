@@ -8,11 +8,13 @@ entries of each parent begin, ``array_indices`` which they are); block dimension
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mnnprep.core.archives import unfolded_limit
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.operators import TYPES
@@ -68,11 +70,15 @@ def _expanded(stored: Array, shape: list[int], sparsity: Any) -> Array:
     blocks = [int(d) for d in (sparsity.blockMap if sparsity.blockMap is not None else [])]
     if sorted(order) != list(range(len(shape) + len(blocks))) or len(sparsity.dimMetadata) != len(order):
         raise ValueError(f"levels {order} for {len(shape)} dimensions and {len(blocks)} of blocks")
+    entries = math.prod(shape)
+    if min(shape, default=0) < 0 or entries * stored.itemsize > unfolded_limit(stored.nbytes):
+        raise ValueError(f"{len(stored)} values would unfold to the shape {shape}")
     place = np.zeros(1, np.int64)  # of each entry among those of its level
     index: list[Array] = [np.zeros(1, np.int64)] * len(order)
     size = [1] * len(order)
     for level, dimension in enumerate(order):
-        parents, place, found, size[dimension] = _level(place, sparsity.dimMetadata[level], shape[dimension] if dimension < len(shape) else 0)
+        extent = shape[dimension] if dimension < len(shape) else 0
+        parents, place, found, size[dimension] = _level(place, sparsity.dimMetadata[level], extent, entries)
         index = [i[parents] for i in index]
         index[dimension] = found
     coordinates = index[: len(shape)]
@@ -86,15 +92,22 @@ def _expanded(stored: Array, shape: list[int], sparsity: Any) -> Array:
     return dense
 
 
-def _level(place: Array, metadata: Any, extent: int) -> tuple[Array, Array, Array, int]:
-    """One level below the entries at *place*: for each entry of it that of its parent, its own place, its index; and the level's size."""
+def _level(place: Array, metadata: Any, extent: int, most: int) -> tuple[Array, Array, Array, int]:
+    """One level below the entries at *place*: for each entry of it that of its parent, its own place, its index; and the level's size.
+
+    Raises ValueError where it has more than *most* entries.
+    """
     if metadata.format == DENSE:
         size = int(metadata.denseSize)
+        if not 0 <= size * len(place) <= most:
+            raise ValueError(f"a level of {size} times {len(place)} entries")
         found = np.tile(np.arange(size), len(place))
         parents = np.repeat(np.arange(len(place)), size)
         return parents, place[parents] * size + found, found, size
     segments, indices = (np.asarray(v.values, np.int64) for v in (metadata.arraySegments, metadata.arrayIndices))
     counts = segments[place + 1] - segments[place]
+    if counts.size and (counts.min() < 0 or sum(counts.tolist()) > most):
+        raise ValueError("a level of more entries than the tensor has")
     parents = np.repeat(np.arange(len(place)), counts)
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     own = segments[place][parents] + np.arange(int(counts.sum())) - first[parents]

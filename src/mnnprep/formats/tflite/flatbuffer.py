@@ -72,6 +72,8 @@ class Table:
     def tables(self, slot: int) -> Iterator[Table]:
         """A vector of tables."""
         found = self.extent(slot)
+        if found and found[0] + 4 * found[1] > len(self.data):
+            raise struct.error(f"a vector of {found[1]} tables")
         for index in range(found[1] if found else 0):
             at = (found or (0, 0))[0] + 4 * index
             yield Table(self.data, at + _uint(self.data, at))

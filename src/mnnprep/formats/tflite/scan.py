@@ -21,6 +21,9 @@ from mnnprep.formats.tflite.operators import OPERATORS, TYPES
 
 STATE = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"})
 TABLES = frozenset({"HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_IMPORT", "HASHTABLE_SIZE"})
+# operators that run something else than TFLite's own kernels, or that no schema numbers
+FOREIGN = frozenset({"CUSTOM", "DELEGATE", "PLACEHOLDER_FOR_GREATER_OP_CODES", "STABLEHLO_CUSTOM_CALL"})
+BUILTIN = frozenset(OPERATORS) - STATE - TABLES - FOREIGN  # computes alone: what may run
 CODES_PLACEHOLDER = 127  # deprecated_builtin_code of an operator whose number is above it
 
 
@@ -49,7 +52,7 @@ class TfliteTensor(msgspec.Struct, frozen=True):
 class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a TFLite model says of itself; ``ops`` counts builtin operators by name, custom ones as ``CUSTOM:NAME``.
 
-    ``state`` lists the operators that keep or look up state, ``custom`` those that TFLite does not define, each once.
+    ``state`` lists the operators that keep or look up state, ``custom`` those that are no kernels of TFLite, each once.
     """
 
     description: str
@@ -97,7 +100,7 @@ def _read(model: Table) -> TfliteSummary:
         quantized=tuple(t.quantization for graph in tensors for t in graph if t.quantization is not None),
         sparse=tuple(t.info.name for graph in tensors for t in graph if t.sparse),
         state=tuple(sorted(n for n in ops if n in STATE | TABLES)),
-        custom=tuple(sorted(n.removeprefix("CUSTOM:") for n in ops if n.startswith("CUSTOM:"))),
+        custom=tuple(sorted(n.removeprefix("CUSTOM:") for n in ops if n not in BUILTIN | STATE | TABLES)),
         signatures=tuple(s.text(2) for s in model.tables(7)),
     )  # fmt: skip
 

@@ -6,8 +6,9 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from mnnprep.bundle.digest import DIMENSION, STAGES, concluded
+from mnnprep.bundle.digest import STAGES, concluded
 from mnnprep.bundle.manifest import Manifest, TensorRecord
+from mnnprep.bundle.questions import DIMENSION
 from mnnprep.core.evidence import Check, Status, failed, known_check, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.signature import DTYPES
