@@ -3,7 +3,8 @@
     python benchmarks/hostile.py [--only PATTERN]... [--commands NAME,NAME] [--jobs N] [--keep DIR] [--list] [--controls] [--json FILE]
 
 Each file has a sandbox of its own (HOME, working directory, TMPDIR, a directory of secrets, a place that only its code or
-operators would write to); each command is a process in it with 60 s, less what it waited for a busy processor.  Told for each kind
+operators would write to); each command is a process in it with 60 s (less what it waited for a
+busy processor) and ``--timeout 15`` for its steps.  Told for each kind
 (format and family) are the files, the calls, and the calls in which code of the file ran (*executed*), a file was changed outside of
 the target and TMPDIR (*written*), bytes of the secret stood in an output (*read*), the exit code was 70, a signal or a traceback
 (*crashed*), 60 s were not enough (*slow*), the processes together grew by over 1 GB beyond the same command on a right file of the
