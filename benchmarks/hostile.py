@@ -2,12 +2,13 @@
 
     python benchmarks/hostile.py [--only PATTERN]... [--commands NAME,NAME] [--jobs N] [--keep DIR] [--list] [--controls] [--json FILE]
 
-Each file has a sandbox of its own (HOME, working directory, TMPDIR, a directory of secrets, a place that only its code or operators
-would write to); each command is a process in it with 60 s of wall time, less what it waited for a busy processor.  Told for each kind (format and family) are the files, the
-calls, and the calls in which code of the file ran (*executed*), a file was changed outside of the target and TMPDIR (*written*), bytes
-of the secret stood in an output (*read*), the exit code was 70, a signal or a traceback (*crashed*), 60 s were not enough (*slow*), the processes
-together grew by over 1 GB beyond the same command on a right file of the format (*grew*), a sign of the file reached the terminal or the
-report raw (*raw*), or a process lived on for a second (*left*).
+Each file has a sandbox of its own (HOME, working directory, TMPDIR, a directory of secrets, a place that only its code or
+operators would write to); each command is a process in it with 60 s (less what it waited for a
+busy processor) and ``--timeout 15`` for its steps.  Told for each kind
+(format and family) are the files, the calls, and the calls in which code of the file ran (*executed*), a file was changed outside of
+the target and TMPDIR (*written*), bytes of the secret stood in an output (*read*), the exit code was 70, a signal or a traceback
+(*crashed*), 60 s were not enough (*slow*), the processes together grew by over 1 GB beyond the same command on a right file of the
+format (*grew*), a sign of the file reached the terminal or the report raw (*raw*), or a process lived on for a second (*left*).
 
 ``--controls`` gives each file that has one to its framework's own loader, unguarded, and says how many canaries fire: a file whose
 canary can't fire proves nothing.  PATTERN is a part of a file's name (``keras/``, ``zip-bomb``), or a shell pattern.
@@ -36,7 +37,7 @@ from hostile_case import ALL, Canary, Hostile
 from hostile_watch import FAULTS, GROWTH, Call, adopt, run
 
 HERE = Path(__file__).resolve().parent
-MODULES = ("keras", "tensorflow", "torch", "pickle", "onnx", "weights", "caffe", "flat", "bundles", "paths")
+MODULES = ("keras", "hdf5", "tensorflow", "savedmodel", "torch", "pickle", "streams", "onnx", "weights", "caffe", "flat", "bundles", "paths")
 for _module in MODULES:
     importlib.import_module(f"hostile_{_module}")
 

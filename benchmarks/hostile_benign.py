@@ -36,7 +36,7 @@ def _torch(canary: Canary) -> Path:
 
 
 def _graph(canary: Canary) -> Path:
-    from hostile_tensorflow import PLACEHOLDER, graph, node
+    from hostile_graphdef import PLACEHOLDER, graph, node
 
     return graph(canary, [PLACEHOLDER, node("y", "Tanh", ["x"], T=1)])
 

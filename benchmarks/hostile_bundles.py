@@ -53,24 +53,39 @@ MANIFESTS: dict[str, tuple[str, Callable[[Any, Canary], None]]] = {
     "case-parent": ("a case that lies elsewhere", lambda m, c: _case(m, path=relative(c.secret, c.model / "bundle"), **sha(c.secret))),
     "case-absolute": ("a case by its absolute path", lambda m, c: _case(m, path=c.secret, **sha(c.secret))),
     "artifact-parent": ("an artifact that lies elsewhere", lambda m, c: _file(m, path=relative(c.secret, c.model / "bundle"), **sha(c.secret))),
-    "mnn-parent": ("a converted model that lies elsewhere", lambda m, c: m["mnn"].update(path=relative(c.secret, c.model / "bundle"), **sha(c.secret))),
+    "mnn-parent": (
+        "a converted model that lies elsewhere",
+        lambda m, c: m["mnn"].update(path=relative(c.secret, c.model / "bundle"), **sha(c.secret)),
+    ),
     "mnn-device": ("a converted model that is /dev/zero", lambda m, c: m["mnn"].update(path="/dev/zero", size=1 << 50)),
     "nul-path": ("a path with a NUL", lambda m, c: _case(m, path="cases/0.npz\0x")),
     "empty-path": ("an empty path", lambda m, c: _case(m, path="")),
     "huge-size": ("a size of 2^70", lambda m, c: _file(m, size=1 << 70)),
-    "metric-code": ("a metric whose code is a file and an expression", lambda m, c: m.update(metrics=[{"name": "evil", "code": f"{c.model}/evil.py:metric", "value": 1}])),
-    "metric-module": ("a metric whose code is a module", lambda m, c: m.update(metrics=[{"name": "os:system"}, {"name": f"{c.model}/bundle/evil.py:metric", "sha256": "0" * 64}])),
+    "metric-code": (
+        "a metric whose code is a file and an expression",
+        lambda m, c: m.update(metrics=[{"name": "evil", "code": f"{c.model}/evil.py:metric", "value": 1}]),
+    ),
+    "metric-module": (
+        "a metric whose code is a module",
+        lambda m, c: m.update(metrics=[{"name": "os:system"}, {"name": f"{c.model}/bundle/evil.py:metric", "sha256": "0" * 64}]),
+    ),
     "script": ("names that are a script", lambda m, c: _walk(m, EVIL)),
     "escapes": ("names that are escapes and marks", lambda m, c: _walk(m, "\x1b[31m\x1b]0;owned\x07\u202e\u2066")),
     "template": ("names that are a template", lambda m, c: _walk(m, "{{7*7}}{% for c in ().__class__.__base__.__subclasses__() %}{{c}}{% endfor %}")),
-    "format": ("an unknown format and framework", lambda m, c: (m["artifact"].update(format="../../evil"), m["source"].update(framework="os", kind="evil"))[0]),
+    "format": (
+        "an unknown format and framework",
+        lambda m, c: (m["artifact"].update(format="../../evil"), m["source"].update(framework="os", kind="evil"))[0],
+    ),
     "schema": ("a schema of a later version", lambda m, c: m.update(schema="mnnprep.bundle/999")),
     "many-cases": ("100,000 cases", lambda m, c: m.update(cases=m["cases"][:1] * 100_000)),
     "no-cases": ("no case", lambda m, c: m.update(cases=[])),
     "types": ("every text a number", lambda m, c: m.update({k: 5 for k in list(m) if k != "schema"})),
     "target": ("a target that is a path", lambda m, c: m.update(targets=[{"arch": c.written}], options={"mnnconvert": c.written})),
-    "converter": ("a converter that is a program of the bundle", lambda m, c: m.setdefault("tools", {}).update({"mnnconvert": f"{c.model}/bundle/evil.sh", "MNN": f"{c.model}/bundle/evil.sh"})),
-}  # fmt: skip
+    "converter": (
+        "a converter that is a program of the bundle",
+        lambda m, c: m.setdefault("tools", {}).update({"mnnconvert": f"{c.model}/bundle/evil.sh", "MNN": f"{c.model}/bundle/evil.sh"}),
+    ),
+}
 
 
 def _walk(value: Any, text: str) -> None:
@@ -140,7 +155,10 @@ def _pickled(path: Path, canary: Canary) -> None:
 
 FILES: dict[str, tuple[str, Callable[[Path, Canary], None]]] = {
     "case-link": ("a case that is a link to the secret", lambda p, c: _replace(p / "cases" / "0.npz", c.secret)),
-    "cases-link": ("the directory of the cases is a link to the secrets", lambda p, c: (shutil.rmtree(p / "cases"), os.symlink(c.secrets, p / "cases"))[0]),
+    "cases-link": (
+        "the directory of the cases is a link to the secrets",
+        lambda p, c: (shutil.rmtree(p / "cases"), os.symlink(c.secrets, p / "cases"))[0],
+    ),
     "artifact-link": ("an artifact that is a link to the secret", lambda p, c: _replace(p / "model.onnx", c.secret)),
     "mnn-link": ("a converted model that is a link to the secret", lambda p, c: _replace(p / "model.mnn", c.secret)),
     "report-link": ("a report that is a link to a file outside", lambda p, c: _replace(p / "report.html", c.secret_text)),
@@ -151,11 +169,17 @@ FILES: dict[str, tuple[str, Callable[[Path, Canary], None]]] = {
     "case-bomb": ("a case of 1.9 GB of zeros in 2 MB", lambda p, c: _bomb(p / "cases" / "0.npz")),
     "case-pickle": ("a case with a pickle", lambda p, c: _pickled(p / "cases" / "0.npz", c)),
     "manifest-deep": ("a manifest of 100,000 lists", lambda p, c: (p / "manifest.json").write_text("[" * 100_000 + "]" * 100_000) and None),
-    "manifest-huge": ("a manifest of 300 MB", lambda p, c: (p / "manifest.json").write_text('{"schema":"mnnprep.bundle/1","x":[' + "1," * 150_000_000 + "1]}") and None),
+    "manifest-huge": (
+        "a manifest of 300 MB",
+        lambda p, c: (p / "manifest.json").write_text('{"schema":"mnnprep.bundle/1","x":[' + "1," * 150_000_000 + "1]}") and None,
+    ),
     "manifest-list": ("a manifest that is a list", lambda p, c: (p / "manifest.json").write_text("[]") and None),
-    "manifest-surrogate": ("a manifest with half a surrogate", lambda p, c: (p / "manifest.json").write_text((p / "manifest.json").read_text().replace('"verdict"', '"\\ud800": 1, "verdict"')) and None),
+    "manifest-surrogate": (
+        "a manifest with half a surrogate",
+        lambda p, c: (p / "manifest.json").write_text((p / "manifest.json").read_text().replace('"verdict"', '"\\ud800": 1, "verdict"')) and None,
+    ),
     "loop": ("a directory that is a link to its own parent", lambda p, c: os.symlink(p, p / "loop")),
-}  # fmt: skip
+}
 for _name, (_tries, _apply) in FILES.items():
 
     @hostile("bundle", "files", _name, _tries, commands=BUNDLE)

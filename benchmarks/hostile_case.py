@@ -10,6 +10,7 @@ import marshal
 import os
 import random
 import struct
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,3 +149,13 @@ def field(number: int, value: Any) -> bytes:
 def relative(target: str, start: Path) -> str:
     """The path to *target* by way of ``..``."""
     return os.path.relpath(target, start)
+
+
+def shared_library(canary: Canary, name: str = "evil.so") -> Path:
+    """A library whose constructor makes the executed file."""
+    source = canary.root / "evil.c"
+    body = f'open("{canary.executed}", O_CREAT | O_WRONLY, 0644);'
+    source.write_text(f"#include <fcntl.h>\n__attribute__((constructor)) static void f(void) {{ {body} }}\n")
+    path = canary.model / name
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
+    return path

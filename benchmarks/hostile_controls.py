@@ -138,10 +138,20 @@ def _read(path: str) -> None:
 
 
 LOADERS: dict[str, tuple[str, Callable[[str], None]]] = {
-    "keras": ("keras", _keras("keras")), "tf_keras": ("tf_keras", _keras("tf_keras")), "torch": ("torch", _torch), "jit": ("torch", _jit),
-    "export": ("torch", _export), "graph": ("tensorflow", _graph), "savedmodel": ("tensorflow", _savedmodel), "numpy": ("numpy", _numpy),
-    "pickle": ("pickle", _pickle), "onnx": ("onnxruntime", _onnx), "onnx-data": ("onnx", _onnx_data), "hdf5": ("h5py", _hdf5), "read": ("json", _read),
-}  # fmt: skip
+    "keras": ("keras", _keras("keras")),
+    "tf_keras": ("tf_keras", _keras("tf_keras")),
+    "torch": ("torch", _torch),
+    "jit": ("torch", _jit),
+    "export": ("torch", _export),
+    "graph": ("tensorflow", _graph),
+    "savedmodel": ("tensorflow", _savedmodel),
+    "numpy": ("numpy", _numpy),
+    "pickle": ("pickle", _pickle),
+    "onnx": ("onnxruntime", _onnx),
+    "onnx-data": ("onnx", _onnx_data),
+    "hdf5": ("h5py", _hdf5),
+    "read": ("json", _read),
+}
 
 
 def report(files: list[tuple[Hostile, Canary, Path]]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -64,8 +63,16 @@ def _set(path: str, value: Any) -> Callable[[Any], None]:
 
 
 TFLITE: dict[str, tuple[str, Callable[[Canary], Path]]] = {
-    "outside-buffer": ("a buffer far beyond the file", lambda c: tflite(c, lambda m: (_set("buffers.1.data", None)(m), _set("buffers.1.offset", 1 << 40)(m), _set("buffers.1.size", 64)(m))[0])),
-    "huge-buffer": ("a buffer of 2^62 bytes behind the flatbuffer", lambda c: tflite(c, lambda m: (_set("buffers.1.data", None)(m), _set("buffers.1.offset", 64)(m), _set("buffers.1.size", 1 << 62)(m))[0], suffix=bytes(128))),
+    "outside-buffer": (
+        "a buffer far beyond the file",
+        lambda c: tflite(c, lambda m: (_set("buffers.1.data", None)(m), _set("buffers.1.offset", 1 << 40)(m), _set("buffers.1.size", 64)(m))[0]),
+    ),
+    "huge-buffer": (
+        "a buffer of 2^62 bytes behind the flatbuffer",
+        lambda c: tflite(
+            c, lambda m: (_set("buffers.1.data", None)(m), _set("buffers.1.offset", 64)(m), _set("buffers.1.size", 1 << 62)(m))[0], suffix=bytes(128)
+        ),
+    ),
     "buffer-index": ("a tensor whose buffer is not there", lambda c: tflite(c, _set("subgraphs.0.tensors.1.buffer", 1 << 30))),
     "tensor-index": ("operators of tensors that are not there", lambda c: tflite(c, _set("subgraphs.0.operators.0.inputs", [1 << 30, -7]))),
     "output-index": ("outputs that are not there", lambda c: tflite(c, _set("subgraphs.0.outputs", [99, -5]))),
@@ -76,7 +83,17 @@ TFLITE: dict[str, tuple[str, Callable[[Canary], Path]]] = {
     "no-subgraphs": ("no graph", lambda c: tflite(c, _set("subgraphs", []))),
     "type": ("a tensor of an unknown type", lambda c: tflite(c, _set("subgraphs.0.tensors.0.type", 99))),
     "self": ("a node that is its own input", lambda c: tflite(c, _set("subgraphs.0.operators.0.inputs", [0, 2]))),
-    "names": ("names that are escapes, paths and a script", lambda c: tflite(c, lambda m: (_set("description", "\x1b[31m\u202e{{7*7}}")(m), _set("subgraphs.0.tensors.0.name", "\x1b]0;x\x07\u202e<script>document.title='executed'</script>/../../x")(m), _set("subgraphs.0.tensors.2.name", "../../fired/written")(m))[0])),
+    "names": (
+        "names that are escapes, paths and a script",
+        lambda c: tflite(
+            c,
+            lambda m: (
+                _set("description", "\x1b[31m\u202e{{7*7}}")(m),
+                _set("subgraphs.0.tensors.0.name", "\x1b]0;x\x07\u202e<script>document.title='executed'</script>/../../x")(m),
+                _set("subgraphs.0.tensors.2.name", "../../fired/written")(m),
+            )[0],
+        ),
+    ),
     "long-name": ("a name of 70,000 letters", lambda c: tflite(c, _set("subgraphs.0.tensors.0.name", "n" * 70_000))),
     "not-utf8": ("a name that is no UTF-8", lambda c: tflite(c, _set("subgraphs.0.tensors.0.name", b"\xff\xfe\xed\xa0\x80"))),
     "custom": ("a custom operator named as a library", lambda c: tflite(c, operator=32, custom=str(c.model / "evil.so"))),
@@ -88,7 +105,7 @@ TFLITE: dict[str, tuple[str, Callable[[Canary], Path]]] = {
     "fill": ("2^40 numbers by FILL", lambda c: tflite(c, _fill, operator=94)),
     "sparsity": ("a sparse weight of 2^40 numbers", lambda c: tflite(c, _sparse)),
     "metadata": ("metadata that name a buffer that is not there", lambda c: tflite(c, _metadata)),
-}  # fmt: skip
+}
 
 
 def _call_once(model: Any, graph: int) -> None:
@@ -181,8 +198,9 @@ def mnn(canary: Canary, *options: str) -> Path:
     weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
     source = save(canary, [node("Conv", ["x", "w"], ["y"])], {"w": weight}, inputs=[("x", [1, 3, 8, 8])], outputs=[("y", [1, 4, 6, 6])])
     path = canary.model / "model.mnn"
-    code = "import sys, _tools; _tools.mnnconvert(['MNNConvert', '-f', 'ONNX', '--modelFile', sys.argv[1], '--MNNModel', sys.argv[2], '--bizCode', 'x', *sys.argv[3:]])"
-    subprocess.run([sys.executable, "-c", code, str(source), str(path), *options], cwd=canary.root, check=True, stdout=subprocess.DEVNULL)
+    code = "import sys, _tools; _tools.mnnconvert(['MNNConvert', *sys.argv[1:]])"
+    command = ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(path), "--bizCode", "x", *options]
+    subprocess.run([sys.executable, "-c", code, *command], cwd=canary.root, check=True, stdout=subprocess.DEVNULL)
     source.unlink()
     return path
 
@@ -264,16 +282,28 @@ def _ops(value: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 JSON: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
-    "list": ("a list in place of a model", lambda v: [v]), "number": ("a number in place of a model", lambda v: 5),
-    "unknown-type": ("operators of an unknown type", lambda v: _ops(v, type="__import__('os')", main_type="Evil")), "wrong-main": ("operators whose parameters are another's", lambda v: _ops(v, main_type="Plugin")),
-    "huge-index": ("inputs that are not there", lambda v: _ops(v, inputIndexes=[1 << 31, -5])), "text-for-list": ("text for lists", lambda v: _ops(v, inputIndexes="abc", name=5)),
-    "big-number": ("numbers beyond their type", lambda v: _ops(v, inputIndexes=[1 << 70])), "nan": ("numbers that are none", lambda v: v | {"sourceType": float("nan")}),
+    "list": ("a list in place of a model", lambda v: [v]),
+    "number": ("a number in place of a model", lambda v: 5),
+    "unknown-type": ("operators of an unknown type", lambda v: _ops(v, type="__import__('os')", main_type="Evil")),
+    "wrong-main": ("operators whose parameters are another's", lambda v: _ops(v, main_type="Plugin")),
+    "huge-index": ("inputs that are not there", lambda v: _ops(v, inputIndexes=[1 << 31, -5])),
+    "text-for-list": ("text for lists", lambda v: _ops(v, inputIndexes="abc", name=5)),
+    "big-number": ("numbers beyond their type", lambda v: _ops(v, inputIndexes=[1 << 70])),
+    "nan": ("numbers that are none", lambda v: v | {"sourceType": float("nan")}),
     "plugin": ("a Plugin with a library", lambda v: _ops(v, type="Plugin", main_type="Plugin", main={"type": "/tmp/evil.so", "attr": []})),
-    "names": ("names that are escapes and a script", lambda v: _ops(v, name="\x1b[31m\u202e<script>document.title='executed'</script>") | {"tensorName": ["../../fired/written", "\x1b]0;x\x07"]}),
-    "long-name": ("names of 70,000 letters", lambda v: _ops(v, name="n" * 70_000)), "surrogate": ("names that are half a surrogate", lambda v: _ops(v, name="\ud800")),
-    "null": ("nothing for everything", lambda v: dict.fromkeys(v)), "empty": ("no operators", lambda v: v | {"oplists": []}),
-    "external": ("weights outside at an offset of 2^60", lambda v: _ops(v, externalPath="../secrets/secret.bin", main={"common": {}, "external": [1 << 60, 64, 64]})),
-}  # fmt: skip
+    "names": (
+        "names that are escapes and a script",
+        lambda v: _ops(v, name="\x1b[31m\u202e<script>document.title='executed'</script>") | {"tensorName": ["../../fired/written", "\x1b]0;x\x07"]},
+    ),
+    "long-name": ("names of 70,000 letters", lambda v: _ops(v, name="n" * 70_000)),
+    "surrogate": ("names that are half a surrogate", lambda v: _ops(v, name="\ud800")),
+    "null": ("nothing for everything", lambda v: dict.fromkeys(v)),
+    "empty": ("no operators", lambda v: v | {"oplists": []}),
+    "external": (
+        "weights outside at an offset of 2^60",
+        lambda v: _ops(v, externalPath="../secrets/secret.bin", main={"common": {}, "external": [1 << 60, 64, 64]}),
+    ),
+}
 for _name, (_tries, _change) in JSON.items():
 
     @hostile("mnn-json", "odd", _name, _tries, commands=("json", "inspect"))
@@ -288,6 +318,3 @@ def _(canary: Canary) -> Path:
     path = canary.model / "model.json"
     path.write_text('{"oplists":' + "[" * 100_000 + "]" * 100_000 + "}")
     return path
-
-
-assert shutil

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hostile_case import MODEL, Canary, hostile
+from hostile_case import Canary, hostile, shared_library
 
 Layer = dict[str, Any]
 INPUT = {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": [None, 16], "dtype": "float32", "name": "x"}}
@@ -32,9 +31,11 @@ def functional(layer: Layer, old: bool = False) -> Layer:
     tensor = {"class_name": "__keras_tensor__", "config": {"shape": [None, 16], "dtype": "float32", "keras_history": ["x", 0, 0]}}
     nodes: list[Any] = [[["x", 0, 0, {}]]] if old else [{"args": [tensor], "kwargs": {}}]
     config = {
-        "name": "f", "input_layers": [["x", 0, 0]], "output_layers": [["l", 0, 0]],
+        "name": "f",
+        "input_layers": [["x", 0, 0]],
+        "output_layers": [["l", 0, 0]],
         "layers": [{**(OLD_INPUT if old else INPUT), "name": "x", "inbound_nodes": []}, {"inbound_nodes": nodes, **layer, "name": "l"}],
-    }  # fmt: skip
+    }
     return {"class_name": "Functional", "config": config} | ({} if old else {"module": "keras.src.models.functional"})
 
 
@@ -154,27 +155,56 @@ def _entries(canary: Canary) -> dict[str, tuple[str, Layer]]:
     layer = keras_layer
     return {
         "module-of-the-directory": ("a layer's class in a module beside the file", evil),
-        "registered-name": ("a harmless class name with a registered name of its own", evil | {"class_name": "Dense", "registered_name": "evil>Evil"}),
-        "subprocess-popen": ("a class of the standard library as a layer", {"module": "subprocess", "class_name": "Popen",
-            "config": {"args": canary.shell, "shell": True}, "registered_name": "Popen"}),
+        "registered-name": (
+            "a harmless class name with a registered name of its own",
+            evil | {"class_name": "Dense", "registered_name": "evil>Evil"},
+        ),
+        "subprocess-popen": (
+            "a class of the standard library as a layer",
+            {"module": "subprocess", "class_name": "Popen", "config": {"args": canary.shell, "shell": True}, "registered_name": "Popen"},
+        ),
         "activation-lambda": ("bytecode as an activation", layer("Dense", DENSE | {"activation": code})),
         "activation-module": ("os.system as an activation", layer("Dense", DENSE | {"activation": system})),
         "initializer-lambda": ("bytecode as an initializer", layer("Dense", DENSE | {"kernel_initializer": code})),
         "initializer-module": ("os.system as an initializer", layer("Dense", DENSE | {"kernel_initializer": system})),
         "regularizer-lambda": ("bytecode as a regularizer", layer("Dense", DENSE | {"kernel_regularizer": code})),
         "constraint-lambda": ("bytecode as a constraint", layer("Dense", DENSE | {"kernel_constraint": code})),
-        "torch-module": ("a pickled torch module", layer("TorchModuleWrapper", {"name": "l", "module": {
-            "class_name": "__torch__", "config": {"data": base64.b64encode(_pickled(canary)).decode()}}, "data": "x"})),
+        "torch-module": (
+            "a pickled torch module",
+            layer(
+                "TorchModuleWrapper",
+                {"name": "l", "module": {"class_name": "__torch__", "config": {"data": base64.b64encode(_pickled(canary)).decode()}}, "data": "x"},
+            ),
+        ),
         "lambda-in-arguments": ("bytecode in the arguments of a layer that is none", layer("Activation", {"name": "a", "activation": code})),
-        "wrapped-twice": ("a Lambda two wrappers deep", layer("Bidirectional", {"name": "b", "layer": layer("TimeDistributed", {"layer": new_lambda(canary)})})),
+        "wrapped-twice": (
+            "a Lambda two wrappers deep",
+            layer("Bidirectional", {"name": "b", "layer": layer("TimeDistributed", {"layer": new_lambda(canary)})}),
+        ),
         "lambda-as-dtype": ("bytecode as a dtype policy", layer("Dense", DENSE | {"dtype": code})),
-        "tfsm-layer": ("a SavedModel loaded from a path outside", layer("TFSMLayer", {"name": "l", "filepath": str(canary.secrets), "call_endpoint": "serve"})),
-        "vocabulary-file": ("the secret as the vocabulary of TextVectorization", layer("TextVectorization", {"name": "l", "vocabulary": canary.secret_text})),
-        "string-lookup-file": ("the secret as the vocabulary of StringLookup", layer("StringLookup", {"name": "l", "vocabulary": canary.secret_text, "invert": True})),
-        "operation-class": ("an operation of keras.ops as a layer, with a callable", layer("Map", {"name": "l", "f": code}) | {"module": "keras.src.ops.core"}),
-        "saving-function": ("keras.models.load_model as a layer's function", layer("Lambda", {"function": {"module": "keras.models",
-            "class_name": "function", "config": "load_model", "registered_name": "function"}})),
-    }  # fmt: skip
+        "tfsm-layer": (
+            "a SavedModel loaded from a path outside",
+            layer("TFSMLayer", {"name": "l", "filepath": str(canary.secrets), "call_endpoint": "serve"}),
+        ),
+        "vocabulary-file": (
+            "the secret as the vocabulary of TextVectorization",
+            layer("TextVectorization", {"name": "l", "vocabulary": canary.secret_text}),
+        ),
+        "string-lookup-file": (
+            "the secret as the vocabulary of StringLookup",
+            layer("StringLookup", {"name": "l", "vocabulary": canary.secret_text, "invert": True}),
+        ),
+        "operation-class": (
+            "an operation of keras.ops as a layer, with a callable",
+            layer("Map", {"name": "l", "f": code}) | {"module": "keras.src.ops.core"},
+        ),
+        "saving-function": (
+            "keras.models.load_model as a layer's function",
+            layer(
+                "Lambda", {"function": {"module": "keras.models", "class_name": "function", "config": "load_model", "registered_name": "function"}}
+            ),
+        ),
+    }
 
 
 def _pickled(canary: Canary) -> bytes:
@@ -289,10 +319,15 @@ for _form, _write in (("keras", write_keras), ("keras-h5", write_h5)):
     def _(canary: Canary, write: Any = _write) -> Path:
         return write(canary, "[" * 100_000 + "]" * 100_000) if write is write_keras else write_h5_text(canary, 30_000)
 
-    for _kind, _value in {"list": [], "number": 7, "null": None, "config-list": {"class_name": "Sequential", "config": [1]},
-            "class-number": {"class_name": 5, "config": {"layers": [None, 3, {"class_name": None}]}},
-            "layers-text": {"class_name": "Sequential", "config": {"layers": "abc"}}, "huge-int": {"class_name": "Sequential", "config": {
-            "layers": [INPUT, keras_layer("Dense", DENSE | {"units": 1 << 70})]}}}.items():  # fmt: skip
+    for _kind, _value in {
+        "list": [],
+        "number": 7,
+        "null": None,
+        "config-list": {"class_name": "Sequential", "config": [1]},
+        "class-number": {"class_name": 5, "config": {"layers": [None, 3, {"class_name": None}]}},
+        "layers-text": {"class_name": "Sequential", "config": {"layers": "abc"}},
+        "huge-int": {"class_name": "Sequential", "config": {"layers": [INPUT, keras_layer("Dense", DENSE | {"units": 1 << 70})]}},
+    }.items():
 
         @hostile(_form, "json", f"odd-{_kind}", "JSON that is no configuration")
         def _(canary: Canary, write: Any = _write, value: Any = _value) -> Path:
@@ -301,141 +336,15 @@ for _form, _write in (("keras", write_keras), ("keras-h5", write_h5)):
     @hostile(_form, "json", "huge-dense", "a layer of 2^20 by 2^20 weights")
     def _(canary: Canary, write: Any = _write) -> Path:
         big = keras_layer("Dense", {"name": "d", "units": 1 << 20})
-        return write(canary, {"module": "keras", "class_name": "Sequential", "config": {"name": "s", "layers": [
-            {**INPUT, "config": {"batch_shape": [None, 1 << 20], "dtype": "float32", "name": "x"}}, big]}})  # fmt: skip
+        return write(
+            canary,
+            {
+                "module": "keras",
+                "class_name": "Sequential",
+                "config": {"name": "s", "layers": [{**INPUT, "config": {"batch_shape": [None, 1 << 20], "dtype": "float32", "name": "x"}}, big]},
+            },
+        )
 
 
 def write_h5_text(canary: Canary, depth: int) -> Path:
     return write_h5(canary, "[" * depth + "]" * depth)
-
-
-# --- HDF5 that reads elsewhere ------------------------------------------------------------------------------------
-
-
-def external(canary: Canary) -> Callable[[Any, str], None]:
-    """A data set whose bytes are another file's."""
-    return lambda group, name: group.create_dataset(name, (1, 16), "f4", external=[(canary.secret, 0, 64)])
-
-
-def virtual(canary: Canary) -> Callable[[Any, str], None]:
-    """A data set that is a view of one in another HDF5 file."""
-    import h5py
-
-    def make(group: Any, name: str) -> None:
-        layout = h5py.VirtualLayout((1, 16), "f4")
-        layout[:] = h5py.VirtualSource(secret_h5(canary), "w", (1, 16))
-        group.create_virtual_dataset(name, layout)
-
-    return make
-
-
-def link(canary: Canary) -> Callable[[Any, str], None]:
-    import h5py
-
-    def make(group: Any, name: str) -> None:
-        group[name] = h5py.ExternalLink(secret_h5(canary), "/w")
-
-    return make
-
-
-def secret_h5(canary: Canary) -> str:
-    import h5py
-
-    path = canary.secrets / "secret.h5"
-    with h5py.File(path, "w") as file:
-        file["w"] = np.frombuffer(canary.token, "<f4").reshape(1, 16)
-    return str(path)
-
-
-for _name, _storage in {"external-storage": external, "virtual": virtual, "external-link": link}.items():
-
-    @hostile("keras-h5", "hdf5", _name, f"weights by {_name} from a file outside", commands=(*MODEL, "consolidate"), control="hdf5")
-    def _(canary: Canary, storage: Any = _storage) -> Path:
-        dense = {"class_name": "Dense", "config": DENSE | {"units": 16}}
-        old = sequential(dense, old=True)
-        old["config"]["layers"][0] = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 1], "dtype": "float32", "name": "x"}}
-        return write_h5(canary, old, {"d": {"d/kernel:0": storage(canary)}})
-
-    @hostile("keras", "hdf5", _name, f"weights by {_name} from a file outside", control="")
-    def _(canary: Canary, storage: Any = _storage) -> Path:
-        config = {"module": "keras", "class_name": "Sequential", "config": {"name": "s", "layers": [
-            {**INPUT, "config": {"batch_shape": [None, 1], "dtype": "float32", "name": "x"}}, keras_layer("Dense", DENSE)]}}  # fmt: skip
-
-        def weights(file: Any) -> None:
-            storage(canary)(file.create_group("layers/d/vars"), "0")
-
-        return write_keras(canary, config, weights=weights)
-
-    @hostile(
-        "weights-h5", "hdf5", _name, f"weights alone by {_name} from a file outside", commands=("inspect", "check", "consolidate"), control="hdf5"
-    )
-    def _(canary: Canary, storage: Any = _storage) -> Path:
-        import h5py
-
-        path = canary.model / "net.weights.h5"
-        with h5py.File(path, "w") as file:
-            storage(canary)(file.create_group("layers/d/vars"), "0")
-        return path
-
-
-@hostile("keras", "archive", "zip-bomb", "a configuration of 1.9 GB in 2 MB")
-def _(canary: Canary) -> Path:
-    path = write_keras(canary, sequential(keras_layer("Activation", {"name": "a", "activation": "relu"})))
-    bomb = canary.model / "bomb.keras"
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
-        for info in old.infolist():
-            with new.open(zipfile.ZipInfo(info.filename) if info.filename != "config.json" else _deflated("config.json"), "w") as out:
-                out.write(old.read(info))
-                for _ in range(1900 if info.filename == "config.json" else 0):
-                    out.write(b" " * (1 << 20))
-    path.unlink()
-    return bomb
-
-
-def _deflated(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    return info
-
-
-@hostile("keras", "archive", "weights-bomb", "weights of 1.9 GB of zeros in 2 MB")
-def _(canary: Canary) -> Path:
-    path = write_keras(canary, sequential(keras_layer("Activation", {"name": "a", "activation": "relu"})))
-    bomb = canary.model / "bomb.keras"
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
-        for info in old.infolist():
-            with new.open(_deflated(info.filename), "w") as out:
-                out.write(old.read(info))
-                for _ in range(1900 if info.filename == "model.weights.h5" else 0):
-                    out.write(bytes(1 << 20))
-    path.unlink()
-    return bomb
-
-
-@hostile("keras", "archive", "traversal", "assets with names that lead outside of the archive")
-def _(canary: Canary) -> Path:
-    layer = keras_layer("StringLookup", {"name": "l", "vocabulary": None})
-    up = os.path.relpath(canary.written, canary.root / "tmp" / "x")
-    return write_keras(
-        canary,
-        sequential(layer),
-        {f"assets/../../{up}": b"x", canary.written: b"x", "assets/_layer_checkpoint_dependencies/l/vocabulary.txt": b"a\n"},
-    )
-
-
-@hostile("keras", "archive", "damaged", "members that stand twice, with a wrong size")
-def _(canary: Canary) -> Path:
-    return write_keras(canary, sequential(new_lambda(canary)), {"config.json": json.dumps(sequential(keras_layer("ReLU", {"name": "r"}))).encode()})
-
-
-def shared_library(canary: Canary, name: str = "evil.so") -> Path:
-    """A library whose constructor makes the executed file."""
-    import subprocess
-
-    source = canary.root / "evil.c"
-    source.write_text(
-        f'#include <fcntl.h>\n__attribute__((constructor)) static void f(void) {{ open("{canary.executed}", O_CREAT | O_WRONLY, 0644); }}\n'
-    )
-    path = canary.model / name
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
-    return path

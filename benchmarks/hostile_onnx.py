@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from hostile_case import Canary, field, hostile, relative
-from hostile_keras import shared_library
+from hostile_case import Canary, field, hostile, relative, shared_library
 from onnx import TensorProto, helper, numpy_helper
 
 node = helper.make_node
@@ -20,9 +19,14 @@ BIG = 1 << 40
 
 
 def model(
-    nodes: Iterable[Any], weights: dict[str, Any] | None = None, inputs: Iterable[Any] = (X,), outputs: Iterable[Any] = (Y,),
-    functions: Iterable[Any] = (), domains: Iterable[str] = (), opset: int = 17,
-) -> Any:  # fmt: skip
+    nodes: Iterable[Any],
+    weights: dict[str, Any] | None = None,
+    inputs: Iterable[Any] = (X,),
+    outputs: Iterable[Any] = (Y,),
+    functions: Iterable[Any] = (),
+    domains: Iterable[str] = (),
+    opset: int = 17,
+) -> Any:
     tensors = [a if isinstance(a, TensorProto) else numpy_helper.from_array(np.asarray(a), n) for n, a in (weights or {}).items()]
     described = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in values] for values in (inputs, outputs)]
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
@@ -100,8 +104,14 @@ def _(canary: Canary) -> Path:
 
 @hostile("onnx", "code", "python-op", "the operator of onnxruntime-training and torch that calls Python")
 def _(canary: Canary) -> Path:
-    return save(canary, [node("PythonOp", ["x"], ["y"], domain="com.microsoft", func_name="os.system"), node("ATen", ["x"], ["z"], domain="org.pytorch.aten", operator="save")],
-                domains=["com.microsoft", "org.pytorch.aten"])  # fmt: skip
+    return save(
+        canary,
+        [
+            node("PythonOp", ["x"], ["y"], domain="com.microsoft", func_name="os.system"),
+            node("ATen", ["x"], ["z"], domain="org.pytorch.aten", operator="save"),
+        ],
+        domains=["com.microsoft", "org.pytorch.aten"],
+    )
 
 
 @hostile("onnx", "code", "contrib-writer", "session configuration in the metadata, with a profile to write")
@@ -110,7 +120,8 @@ def _(canary: Canary) -> Path:
     helper.set_model_props(
         made,
         {
-            "ort_config": f'{{"session_options": {{"enable_profiling": 1, "profile_file_prefix": "{canary.written}", "optimized_model_filepath": "{canary.written}"}}}}'
+            "ort_config": f'{{"session_options": {{"enable_profiling": 1, "profile_file_prefix": "{canary.written}", '
+            f'"optimized_model_filepath": "{canary.written}"}}}}'
         },
     )
     path = canary.model / "model.onnx"
@@ -138,24 +149,56 @@ def summed(nodes: list[Any], value: str = "b") -> list[Any]:
 
 BOMBS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "constant-of-shape": ("2^40 numbers by ConstantOfShape", summed([node("ConstantOfShape", ["n"], ["b"])]), {"n": i64(BIG)}),
-    "range": ("2^40 numbers by Range", summed([node("Range", ["a", "n", "d"], ["b"])]), {"a": np.float32(0), "n": np.float32(BIG), "d": np.float32(1)}),
-    "range-medium": ("2^30 numbers by Range", summed([node("Range", ["a", "n", "d"], ["r"]), node("Cast", ["r"], ["b"], to=1)]),
-        {"a": i64(0)[0], "n": i64(1 << 30)[0], "d": i64(1)[0]}),
+    "range": (
+        "2^40 numbers by Range",
+        summed([node("Range", ["a", "n", "d"], ["b"])]),
+        {"a": np.float32(0), "n": np.float32(BIG), "d": np.float32(1)},
+    ),
+    "range-medium": (
+        "2^30 numbers by Range",
+        summed([node("Range", ["a", "n", "d"], ["r"]), node("Cast", ["r"], ["b"], to=1)]),
+        {"a": i64(0)[0], "n": i64(1 << 30)[0], "d": i64(1)[0]},
+    ),
     "expand": ("2^40 numbers by Expand", summed([node("Expand", ["v", "n"], ["b"])]), {"v": np.float32(1), "n": i64(1 << 20, 1 << 20)}),
     "expand-medium": ("4 GB by Expand of a constant", summed([node("Expand", ["v", "n"], ["b"])]), {"v": np.float32(1), "n": i64(1 << 15, 1 << 15)}),
     "tile": ("2^40 numbers by Tile", summed([node("Tile", ["v", "n"], ["b"])]), {"v": np.ones(16, np.float32), "n": i64(1 << 36)}),
     "pad": ("2^40 numbers by Pad", summed([node("Pad", ["v", "n"], ["b"])]), {"v": np.ones(1, np.float32), "n": i64(0, BIG)}),
-    "resize": ("2^40 numbers by Resize", summed([node("Resize", ["v", "", "", "n"], ["b"])]), {"v": np.ones((1, 1, 1, 1), np.float32), "n": i64(1, 1, 1 << 20, 1 << 20)}),
-    "one-hot": ("2^40 numbers by OneHot", summed([node("OneHot", ["i", "n", "v"], ["b"])]), {"i": i64(1, 2), "n": i64(BIG)[0], "v": np.array([0, 1], np.float32)}),
-    "eye-like": ("2^40 numbers by EyeLike", summed([node("ConstantOfShape", ["n"], ["c"]), node("EyeLike", ["c"], ["b"])]), {"n": i64(1 << 20, 1 << 20)}),
-    "outer-product": ("2^36 numbers by a product of constants", summed([node("MatMul", ["v", "w"], ["b"])]),
-        {"v": np.ones((1 << 18, 1), np.float32), "w": np.ones((1, 1 << 18), np.float32)}),
-    "chain": ("constants that double 40 times", summed([node("Concat", [f"c{i}" if i else "v"] * 2, [f"c{i + 1}"], axis=0) for i in range(40)], "c40"), {"v": np.ones(16, np.float32)}),
-    "gather": ("2^32 numbers by Gather of Gather", summed([node("Gather", ["v", "i"], ["g"]), node("Gather", ["g", "i"], ["b"], axis=1)]),
-        {"v": np.ones((2, 2), np.float32), "i": np.zeros(1 << 16, np.int64)}),
-    "in-dynamic": ("2^40 numbers that depend on the input's size", summed([node("Shape", ["x"], ["h"]), node("Mul", ["h", "m"], ["n"]),
-        node("ConstantOfShape", ["n"], ["b"])]), {"m": i64(1 << 20, 1 << 16)}),
-}  # fmt: skip
+    "resize": (
+        "2^40 numbers by Resize",
+        summed([node("Resize", ["v", "", "", "n"], ["b"])]),
+        {"v": np.ones((1, 1, 1, 1), np.float32), "n": i64(1, 1, 1 << 20, 1 << 20)},
+    ),
+    "one-hot": (
+        "2^40 numbers by OneHot",
+        summed([node("OneHot", ["i", "n", "v"], ["b"])]),
+        {"i": i64(1, 2), "n": i64(BIG)[0], "v": np.array([0, 1], np.float32)},
+    ),
+    "eye-like": (
+        "2^40 numbers by EyeLike",
+        summed([node("ConstantOfShape", ["n"], ["c"]), node("EyeLike", ["c"], ["b"])]),
+        {"n": i64(1 << 20, 1 << 20)},
+    ),
+    "outer-product": (
+        "2^36 numbers by a product of constants",
+        summed([node("MatMul", ["v", "w"], ["b"])]),
+        {"v": np.ones((1 << 18, 1), np.float32), "w": np.ones((1, 1 << 18), np.float32)},
+    ),
+    "chain": (
+        "constants that double 40 times",
+        summed([node("Concat", [f"c{i}" if i else "v"] * 2, [f"c{i + 1}"], axis=0) for i in range(40)], "c40"),
+        {"v": np.ones(16, np.float32)},
+    ),
+    "gather": (
+        "2^32 numbers by Gather of Gather",
+        summed([node("Gather", ["v", "i"], ["g"]), node("Gather", ["g", "i"], ["b"], axis=1)]),
+        {"v": np.ones((2, 2), np.float32), "i": np.zeros(1 << 16, np.int64)},
+    ),
+    "in-dynamic": (
+        "2^40 numbers that depend on the input's size",
+        summed([node("Shape", ["x"], ["h"]), node("Mul", ["h", "m"], ["n"]), node("ConstantOfShape", ["n"], ["b"])]),
+        {"m": i64(1 << 20, 1 << 16)},
+    ),
+}
 for _name, (_tries, _nodes, _weights) in BOMBS.items():
 
     @hostile("onnx", "bomb", _name, _tries)
@@ -186,20 +229,22 @@ def _(canary: Canary) -> Path:
 @hostile("onnx", "bomb", "loop", "a Loop of 2^62 rounds")
 def _(canary: Canary) -> Path:
     body = helper.make_graph(
-        [node("Identity", ["c"], ["c2"]), node("Add", ["v", "v"], ["v2"])], "body",
+        [node("Identity", ["c"], ["c2"]), node("Add", ["v", "v"], ["v2"])],
+        "body",
         [helper.make_tensor_value_info("i", 7, []), helper.make_tensor_value_info("c", 9, []), helper.make_tensor_value_info("v", 1, None)],
         [helper.make_tensor_value_info("c2", 9, []), helper.make_tensor_value_info("v2", 1, None)],
-    )  # fmt: skip
+    )
     return save(canary, [node("Loop", ["n", "t", "x"], ["y"], body=body)], {"n": i64(1 << 62)[0], "t": np.array(True)})
 
 
 @hostile("onnx", "bomb", "constant-loop", "a Loop of 2^62 rounds over constants alone")
 def _(canary: Canary) -> Path:
     body = helper.make_graph(
-        [node("Identity", ["c"], ["c2"]), node("Neg", ["v"], ["v2"])], "body",
+        [node("Identity", ["c"], ["c2"]), node("Neg", ["v"], ["v2"])],
+        "body",
         [helper.make_tensor_value_info("i", 7, []), helper.make_tensor_value_info("c", 9, []), helper.make_tensor_value_info("v", 1, None)],
         [helper.make_tensor_value_info("c2", 9, []), helper.make_tensor_value_info("v2", 1, None)],
-    )  # fmt: skip
+    )
     nodes = [node("Loop", ["n", "t", "w"], ["b"], body=body), node("Add", ["x", "b"], ["y"])]
     return save(canary, nodes, {"n": i64(1 << 62)[0], "t": np.array(True), "w": np.ones(16, np.float32)})
 
@@ -240,12 +285,21 @@ GRAPHS: dict[str, tuple[str, list[Any]]] = {
     "self": ("a node that is its own input", [node("Add", ["x", "y"], ["y"])]),
     "twice": ("a value that is made twice", [node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["y"])]),
     "absent": ("an input that nothing makes", [node("Add", ["x", "nowhere"], ["y"])]),
-    "few-inputs": ("nodes without their inputs", [node("Conv", [], ["a"]), node("Resize", ["a"], ["b"]), node("Gather", ["b"], ["c"]), node("LSTM", ["c"], ["y"])]),
+    "few-inputs": (
+        "nodes without their inputs",
+        [node("Conv", [], ["a"]), node("Resize", ["a"], ["b"]), node("Gather", ["b"], ["c"]), node("LSTM", ["c"], ["y"])],
+    ),
     "few-outputs": ("nodes without outputs", [node("Split", ["x"], []), node("Relu", ["x"], ["y"]), node("LSTM", ["x", "x", "x"], [])]),
-    "odd-attributes": ("attributes of other types", [node("Conv", ["x", "x"], ["a"], pads="text", strides=[0, -1], group=0), node("Transpose", ["a"], ["b"], perm=[9, -3]),
-        node("Softmax", ["b"], ["y"], axis=[1])]),
+    "odd-attributes": (
+        "attributes of other types",
+        [
+            node("Conv", ["x", "x"], ["a"], pads="text", strides=[0, -1], group=0),
+            node("Transpose", ["a"], ["b"], perm=[9, -3]),
+            node("Softmax", ["b"], ["y"], axis=[1]),
+        ],
+    ),
     "no-operator": ("nodes without a type", [node("", ["x"], ["y"])]),
-}  # fmt: skip
+}
 for _name, (_tries, _nodes) in GRAPHS.items():
 
     @hostile("onnx", "graph", _name, _tries)
@@ -273,11 +327,20 @@ def _(canary: Canary) -> Path:
 
 
 NAMES = {
-    "long": "n" * 70_000, "escapes": "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m", "bidi": "a\u202egpj.exe\u2066\u2069\u200f", "carriage": "a\rFAKE: proven\b\b",
-    "script": "<script>document.title='executed'</script>\"'><img src=x onerror=alert(1)>", "template": "{{7*7}}{% for x in ().__class__.__base__.__subclasses__() %}{{x}}{% endfor %}",
-    "path": "../../fired/written", "absolute": "/etc/passwd", "markup": "[red]bold[/red][link=file:///etc/passwd]x[/link]", "format": "{0.__class__}%s%n", "newline": "a\nverdict: proven\n",
-    "surrogate": b"\xed\xa0\x80\xff".decode("utf-8", "surrogateescape"), "empty": "",
-}  # fmt: skip
+    "long": "n" * 70_000,
+    "escapes": "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m",
+    "bidi": "a\u202egpj.exe\u2066\u2069\u200f",
+    "carriage": "a\rFAKE: proven\b\b",
+    "script": "<script>document.title='executed'</script>\"'><img src=x onerror=alert(1)>",
+    "template": "{{7*7}}{% for x in ().__class__.__base__.__subclasses__() %}{{x}}{% endfor %}",
+    "path": "../../fired/written",
+    "absolute": "/etc/passwd",
+    "markup": "[red]bold[/red][link=file:///etc/passwd]x[/link]",
+    "format": "{0.__class__}%s%n",
+    "newline": "a\nverdict: proven\n",
+    "surrogate": b"\xed\xa0\x80\xff".decode("utf-8", "surrogateescape"),
+    "empty": "",
+}
 for _name, _text in NAMES.items():
 
     @hostile("onnx", "names", _name, f"names, operators and metadata that are {_name}")
@@ -293,8 +356,11 @@ for _name, _text in NAMES.items():
             path.write_bytes(made if value else b"")
             return path
         out = f"{text}_y"
-        made = model([node("Relu", [text or "x"], ["a"], name=text), node("Tanh", ["a"], [out], name=text), node("Celu", ["a"], ["z"], name=text)],
-                     inputs=[(text or "x", [1, 16])], outputs=[(out, [1, 16]), ("z", [1, 16])])  # fmt: skip
+        made = model(
+            [node("Relu", [text or "x"], ["a"], name=text), node("Tanh", ["a"], [out], name=text), node("Celu", ["a"], ["z"], name=text)],
+            inputs=[(text or "x", [1, 16])],
+            outputs=[(out, [1, 16]), ("z", [1, 16])],
+        )
         helper.set_model_props(made, {text: text, "description": text})
         made.producer_name = made.doc_string = made.graph.name = text
         path = canary.model / "model.onnx"

@@ -88,16 +88,33 @@ def _deep(canary: Canary) -> Path:
 
 
 PATHS: dict[str, tuple[str, Callable[[Canary], Path]]] = {
-    "fifo": ("a pipe that nobody writes to", _fifo), "zero": ("/dev/zero by a link", lambda c: _link(c, "/dev/zero")), "full": ("/dev/full by a link", lambda c: _link(c, "/dev/full")),
-    "tty": ("/dev/tty by a link", lambda c: _link(c, "/dev/tty")), "memory": ("/proc/self/mem by a link", lambda c: _link(c, "/proc/self/mem")), "stdin": ("/dev/stdin by a link", lambda c: _link(c, "/dev/stdin")),
-    "socket": ("a socket", _socket), "unreadable": ("a file that nobody may read", _unreadable), "loop": ("links that lead to each other", _loop), "dangling": ("a link to nothing", lambda c: _link(c, "nothing")),
-    "self-directory": ("a SavedModel that holds itself", _inside), "pipes": ("a directory whose well-known files are pipes", _fifos), "checkpoint-pipe": ("a directory with a checkpoint that is a pipe", _checkpoint_fifo),
-    "many-files": ("a directory of 20,000 files", _many), "deep-directory": ("a directory 300 deep", _deep), "newline": ("a name with an end of line", lambda c: _onnx(c, "a\nverdict: proven\n.onnx")),
-    "escapes": ("a name that is escapes and marks", lambda c: _onnx(c, "a\x1b[31m\x1b]0;owned\x07\u202egpj.onnx")), "script": ("a name that is a script", lambda c: _onnx(c, "<script>document.title='executed'<\u2044script>.onnx")),
-    "not-utf8": ("a name that is no UTF-8", lambda c: _onnx(c, os.fsdecode(b"\xff\xfe\xed\xa0.onnx"))), "dashes": ("a name that looks like an option", lambda c: _onnx(c, "--trust.onnx")),
-    "colon": ("a name that looks like a factory", lambda c: _onnx(c, "os.py:system")), "spaces": ("a name of spaces", lambda c: _onnx(c, "   .onnx")), "format": ("a name that is a format", lambda c: _onnx(c, "%s{0}{{7*7}}[red].onnx")),
-    "long": ("a name of 255 bytes", lambda c: _onnx(c, "n" * 250 + ".onnx")), "factory": ("a module that runs when it is imported", lambda c: _module(c)), "empty": ("an empty file", lambda c: _empty(c)),
-}  # fmt: skip
+    "fifo": ("a pipe that nobody writes to", _fifo),
+    "zero": ("/dev/zero by a link", lambda c: _link(c, "/dev/zero")),
+    "full": ("/dev/full by a link", lambda c: _link(c, "/dev/full")),
+    "tty": ("/dev/tty by a link", lambda c: _link(c, "/dev/tty")),
+    "memory": ("/proc/self/mem by a link", lambda c: _link(c, "/proc/self/mem")),
+    "stdin": ("/dev/stdin by a link", lambda c: _link(c, "/dev/stdin")),
+    "socket": ("a socket", _socket),
+    "unreadable": ("a file that nobody may read", _unreadable),
+    "loop": ("links that lead to each other", _loop),
+    "dangling": ("a link to nothing", lambda c: _link(c, "nothing")),
+    "self-directory": ("a SavedModel that holds itself", _inside),
+    "pipes": ("a directory whose well-known files are pipes", _fifos),
+    "checkpoint-pipe": ("a directory with a checkpoint that is a pipe", _checkpoint_fifo),
+    "many-files": ("a directory of 20,000 files", _many),
+    "deep-directory": ("a directory 300 deep", _deep),
+    "newline": ("a name with an end of line", lambda c: _onnx(c, "a\nverdict: proven\n.onnx")),
+    "escapes": ("a name that is escapes and marks", lambda c: _onnx(c, "a\x1b[31m\x1b]0;owned\x07\u202egpj.onnx")),
+    "script": ("a name that is a script", lambda c: _onnx(c, "<script>document.title='executed'<\u2044script>.onnx")),
+    "not-utf8": ("a name that is no UTF-8", lambda c: _onnx(c, os.fsdecode(b"\xff\xfe\xed\xa0.onnx"))),
+    "dashes": ("a name that looks like an option", lambda c: _onnx(c, "--trust.onnx")),
+    "colon": ("a name that looks like a factory", lambda c: _onnx(c, "os.py:system")),
+    "spaces": ("a name of spaces", lambda c: _onnx(c, "   .onnx")),
+    "format": ("a name that is a format", lambda c: _onnx(c, "%s{0}{{7*7}}[red].onnx")),
+    "long": ("a name of 255 bytes", lambda c: _onnx(c, "n" * 250 + ".onnx")),
+    "factory": ("a module that runs when it is imported", lambda c: _module(c)),
+    "empty": ("an empty file", lambda c: _empty(c)),
+}
 
 
 def _module(canary: Canary) -> Path:

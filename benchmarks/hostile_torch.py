@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hostile_case import Canary, hostile
+from hostile_case import Canary, hostile, shared_library
 
 HEAD = "from typing import List, Optional, Dict\n"
 
@@ -38,22 +38,96 @@ def forward(*lines: str, members: str = "") -> str:
     return f"class M(nn.Module):\n{members}    def forward(self, x: Tensor) -> Tensor:\n{body}\n"
 
 
+def method(head: str, *lines: str) -> str:
+    """A method that the file keeps though forward doesn't call it."""
+    return f"    @torch.jit.export\n    def {head}:\n" + "".join(f"        {line}\n" for line in lines)
+
+
+def restored(*lines: str) -> str:
+    """A ``__setstate__`` of these lines, and its ``__getstate__``."""
+    state = method("__getstate__(self)", "return (torch.ones(1), self.training)")
+    return state + method("__setstate__(self, state: tuple[Tensor, bool])", *lines, "self.training = state[1]")
+
+
 SCRIPTS: dict[str, tuple[str, str, Callable[[Canary], str]]] = {
     "save": ("aten::save to another place", "jit", lambda c: forward(f"torch.save(x, {c.written!r})", "return x + 1")),
-    "from-file": ("aten::from_file of the secret into the output", "jit", lambda c: forward(f"w = torch.from_file({c.secret!r}, False, 16)", "return x * 0 + w")),
-    "from-file-shared": ("aten::from_file that makes and extends a file", "jit", lambda c: forward(f"w = torch.from_file({c.written!r}, True, 16)", "w.fill_(1.0)", "return x * 0 + w")),
-    "save-in-branch": ("aten::save where the input is large", "", lambda c: forward("if float(x.sum()) > 1e-9:", f"    torch.save(x, {c.written!r})", "return x + 1")),
-    "save-in-method": ("aten::save in a method that forward calls", "jit", lambda c: forward("return self.other(x)", members=f"    @torch.jit.export\n    def other(self, x: Tensor) -> Tensor:\n        torch.save(x, {c.written!r})\n        return x + 1\n")),
-    "save-in-fork": ("aten::save in a task of its own", "jit", lambda c: f"def task(x: Tensor) -> Tensor:\n    torch.save(x, {c.written!r})\n    return x\n" + forward("f = torch.jit.fork(task, x)", "return torch.jit.wait(f) + 1")),
-    "setstate": ("a __setstate__ that writes while the file is loaded", "jit", lambda c: forward("return x + 1", members=f"    @torch.jit.export\n    def __getstate__(self):\n        return (torch.ones(1), self.training)\n    @torch.jit.export\n    def __setstate__(self, state: tuple[Tensor, bool]):\n        torch.save(state[0], {c.written!r})\n        self.training = state[1]\n")),
-    "setstate-endless": ("a __setstate__ that never ends", "", lambda c: forward("return x + 1", members="    @torch.jit.export\n    def __getstate__(self):\n        return (torch.ones(1), self.training)\n    @torch.jit.export\n    def __setstate__(self, state: tuple[Tensor, bool]):\n        i = 0\n        while i >= 0:\n            i = (i + 1) % 7\n        self.training = state[1]\n")),
+    "from-file": (
+        "aten::from_file of the secret into the output",
+        "jit",
+        lambda c: forward(f"w = torch.from_file({c.secret!r}, False, 16)", "return x * 0 + w"),
+    ),
+    "from-file-shared": (
+        "aten::from_file that makes and extends a file",
+        "jit",
+        lambda c: forward(f"w = torch.from_file({c.written!r}, True, 16)", "w.fill_(1.0)", "return x * 0 + w"),
+    ),
+    "save-in-branch": (
+        "aten::save where the input is large",
+        "",
+        lambda c: forward("if float(x.sum()) > 1e-9:", f"    torch.save(x, {c.written!r})", "return x + 1"),
+    ),
+    "save-in-method": (
+        "aten::save in a method that forward calls",
+        "jit",
+        lambda c: forward(
+            "return self.other(x)",
+            members=f"    @torch.jit.export\n    def other(self, x: Tensor) -> Tensor:\n        torch.save(x, {c.written!r})\n        return x + 1\n",
+        ),
+    ),
+    "save-in-fork": (
+        "aten::save in a task of its own",
+        "jit",
+        lambda c: (
+            f"def task(x: Tensor) -> Tensor:\n    torch.save(x, {c.written!r})\n    return x\n"
+            + forward("f = torch.jit.fork(task, x)", "return torch.jit.wait(f) + 1")
+        ),
+    ),
+    "setstate": (
+        "a __setstate__ that writes while the file is loaded",
+        "jit",
+        lambda c: forward(
+            "return x + 1",
+            members=restored(f"torch.save(state[0], {c.written!r})"),
+        ),
+    ),
+    "setstate-endless": (
+        "a __setstate__ that never ends",
+        "",
+        lambda c: forward(
+            "return x + 1",
+            members=restored("i = 0", "while i >= 0:", "    i = (i + 1) % 7"),
+        ),
+    ),
     "endless": ("a forward that never ends", "", lambda c: forward("i = 0", "while i >= 0:", "    i = (i + 1) % 7", "return x + i")),
-    "grows": ("a forward that doubles its tensor 40 times", "", lambda c: forward("y = x", "for i in range(40):", "    y = torch.cat([y, y])", "return y[:1] + x")),
-    "print": ("a forward that prints escapes and a false verdict", "", lambda c: forward("print('\\x1b[31m\\x1b]0;owned\\x07proven \\u202e')", "return x + 1")),
-    "raise": ("an exception whose text is escapes", "", lambda c: forward("if float(x.sum()) != -1e30:", "    raise RuntimeError('\\x1b[31mred\\x1b]0;owned\\x07\\n<script>document.title=1</script>')", "return x + 1")),
-    "recursion": ("a method that calls itself", "", lambda c: forward("return self.other(x)", members="    @torch.jit.export\n    def other(self, x: Tensor) -> Tensor:\n        y = x\n        for i in range(1000000000):\n            y = y + 1\n        return y\n")),
+    "grows": (
+        "a forward that doubles its tensor 40 times",
+        "",
+        lambda c: forward("y = x", "for i in range(40):", "    y = torch.cat([y, y])", "return y[:1] + x"),
+    ),
+    "print": (
+        "a forward that prints escapes and a false verdict",
+        "",
+        lambda c: forward("print('\\x1b[31m\\x1b]0;owned\\x07proven \\u202e')", "return x + 1"),
+    ),
+    "raise": (
+        "an exception whose text is escapes",
+        "",
+        lambda c: forward(
+            "if float(x.sum()) != -1e30:",
+            "    raise RuntimeError('\\x1b[31mred\\x1b]0;owned\\x07\\n<script>document.title=1</script>')",
+            "return x + 1",
+        ),
+    ),
+    "long-loop": (
+        "a method that runs for hours",
+        "",
+        lambda c: forward(
+            "return self.other(x)",
+            members=method("other(self, x: Tensor) -> Tensor", "y = x", "for i in range(1000000000):", "    y = y + 1", "return y"),
+        ),
+    ),
     "freeze-fold": ("a constant of 2^34 numbers that freezing would fold", "", lambda c: forward("return x + torch.ones(1 << 17, 1 << 17).sum()")),
-}  # fmt: skip
+}
 for _name, (_tries, _control, _source) in SCRIPTS.items():
 
     @hostile("torchscript", "code", _name, _tries, control=_control, extra=("--input", "x=float32[1,16]"))
@@ -88,13 +162,16 @@ def code(canary: Canary, lines: str) -> Path:
 
 
 for _name, (_tries, _lines) in {
-    "import": ("a Python import in the code", "import os"), "custom-op": ("an operator of a library that is not there", "_0 = ops.evil.run(x)"),
-    "prim-python": ("a call of Python from the code", "_0 = ^evil()(x)"), "deep-code": ("an expression 20,000 deep", "_0 = " + "(" * 20_000 + "1" + ")" * 20_000),
+    "import": ("a Python import in the code", "import os"),
+    "custom-op": ("an operator of a library that is not there", "_0 = ops.evil.run(x)"),
+    "prim-python": ("a call of Python from the code", "_0 = ^evil()(x)"),
+    "deep-code": ("an expression 20,000 deep", "_0 = " + "(" * 20_000 + "1" + ")" * 20_000),
     "many-lines": ("200,000 lines of code", "\n    ".join(f"_{i} = torch.add(x, {i})" for i in range(200_000))),
-    "ops-save": ("aten::save by another spelling", ""), "aten-embed": ("inductor's operator that maps memory", "_0 = ops.inductor._reinterpret_tensor(x, [1000000], [1], 100000)"),
+    "ops-save": ("aten::save by another spelling", ""),
+    "aten-embed": ("inductor's operator that maps memory", "_0 = ops.inductor._reinterpret_tensor(x, [1000000], [1], 100000)"),
     "as-strided": ("memory beyond a tensor by as_strided", "_0 = torch.as_strided(x, [1000000], [1], 100000000)"),
-    "from-blob": ("a profiler that writes a trace", "_0 = ops.profiler._record_function_enter(\"x\")"),
-}.items():  # fmt: skip
+    "from-blob": ("a profiler that writes a trace", '_0 = ops.profiler._record_function_enter("x")'),
+}.items():
 
     @hostile("torchscript", "edited", _name, _tries, extra=("--input", "x=float32[1,16]"))
     def _(canary: Canary, name: str = _name, lines: str = _lines) -> Path:
@@ -230,15 +307,11 @@ def _(canary: Canary) -> Path:
 
 @hostile("exported-program", "targets", "load-library", "torch.ops.load_library as an operator")
 def _(canary: Canary) -> Path:
-    from hostile_keras import shared_library
-
     return target(canary, "torch.ops.load_library", [text(str(shared_library(canary)), "path")])
 
 
 @hostile("exported-program", "archive", "aot-inductor", "a compiled library with a constructor in the archive")
 def _(canary: Canary) -> Path:
-    from hostile_keras import shared_library
-
     data = shared_library(canary).read_bytes()
     return exported(canary, more={"first/data/aotinductor/model/model.so": data, "model/data/aotinductor/model/model.so": data})
 

@@ -22,6 +22,7 @@ from hostile_case import Canary
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 WALL = 60.0  # seconds, less those in which the processes waited for a processor that others had
 LONGEST = 600.0
+STEP = 15  # --timeout: so long may one step of a command take, so that a model that never ends is told within WALL
 GROWTH = 1 << 30
 MOST = 6 << 30  # resident bytes at which a command is stopped, so that the machine lives
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -45,25 +46,31 @@ class Call:
 def environment(canary: Canary) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH")}
     return kept | {
-        "HOME": str(canary.root / "home"), "TMPDIR": str(canary.root / "tmp"), "LANG": "C.UTF-8", "PYTHONPATH": str(SOURCES),
-        "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
+        "HOME": str(canary.root / "home"),
+        "TMPDIR": str(canary.root / "tmp"),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(SOURCES),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def arguments(command: str, path: Path, out: Path, extra: tuple[str, ...]) -> list[str]:
     """The command line of *command* on *path*, writing under *out*."""
     given = str(path) if not path.name.startswith("-") else f"./{path}"
+    limit = ["--timeout", str(STEP)] if command in ("prepare", "compare", "verify", "bisect", "json") else []
     if command == "prepare":
-        return ["prepare", given, "-o", str(out / "bundle"), *extra]
+        return ["prepare", given, "-o", str(out / "bundle"), *extra, *limit]
     if command == "compare":
-        return ["compare", given, given, *extra]
+        return ["compare", given, given, *extra, *limit]
     if command == "consolidate":
         return ["consolidate", given, "-o", str(out / "weights.safetensors")]
     if command == "json":
-        return ["json", given, "-o", str(out / ("back.mnn" if path.suffix == ".json" else "model.json"))]
+        return ["json", given, "-o", str(out / ("back.mnn" if path.suffix == ".json" else "model.json")), *limit]
     if command == "bisect":
-        return ["bisect", given, "-o", str(out / "repro")]
-    return [command, given]
+        return ["bisect", given, "-o", str(out / "repro"), *limit]
+    return [command, given, *limit]
 
 
 def run(command: str, path: Path, canary: Canary, extra: tuple[str, ...] = (), number: int = 0, argv: list[str] | None = None) -> Call:

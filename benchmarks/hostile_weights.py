@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from hostile_case import CHECKPOINT, Canary, hostile, relative
-from hostile_pickle import WEIGHT, archive, call, integer, long, state, tensor
+from hostile_pickle import WEIGHT, archive, call, long, state, tensor
 
 SEEN = ("inspect", "check", "consolidate")
 
@@ -44,13 +44,23 @@ HEADERS: dict[str, tuple[str, Any]] = {
     "entry-list": ("an entry that is a list", {"w": [1]}),
     "deep": ("a header of 100,000 lists", b"[" * 100_000 + b"]" * 100_000),
     "deep-metadata": ("metadata of 100,000 lists", b'{"__metadata__":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
-    "twice": ("a name that stands twice", b'{"w":{"dtype":"F32","shape":[16],"data_offsets":[0,64]},"w":{"dtype":"I64","shape":[8],"data_offsets":[0,64]}}'),
+    "twice": (
+        "a name that stands twice",
+        b'{"w":{"dtype":"F32","shape":[16],"data_offsets":[0,64]},"w":{"dtype":"I64","shape":[8],"data_offsets":[0,64]}}',
+    ),
     "surrogate": ("a name that is half a surrogate", b'{"\\ud800":{"dtype":"F32","shape":[16],"data_offsets":[0,64]}}'),
-    "names": ("names that are paths, escapes and scripts", {"../../fired/written": entry("F32", (4,), (0, 16)), "\x1b[31m\u202ered": entry("F32", (4,), (16, 32)),
-        "<script>document.title='executed'</script>": entry("F32", (8,), (32, 64)), "__metadata__": {"\x1b]0;x\x07": "<script>document.title='executed'</script>"}}),
+    "names": (
+        "names that are paths, escapes and scripts",
+        {
+            "../../fired/written": entry("F32", (4,), (0, 16)),
+            "\x1b[31m\u202ered": entry("F32", (4,), (16, 32)),
+            "<script>document.title='executed'</script>": entry("F32", (8,), (32, 64)),
+            "__metadata__": {"\x1b]0;x\x07": "<script>document.title='executed'</script>"},
+        },
+    ),
     "long-name": ("a name of 70,000 letters", {"n" * 70_000: entry()}),
     "big-number": ("an offset of 10,000 digits", b'{"w":{"dtype":"F32","shape":[16],"data_offsets":[0,' + b"9" * 10_000 + b"]}}"),
-}  # fmt: skip
+}
 for _name, (_tries, _header) in HEADERS.items():
 
     @hostile("safetensors", "header", _name, _tries, commands=SEEN)
@@ -68,11 +78,16 @@ def secret_safetensors(canary: Canary) -> Path:
 
 
 INDEXES: dict[str, Callable[[Canary], str]] = {
-    "parent": lambda c: relative(str(c.secrets / "secret.safetensors"), c.model), "absolute": lambda c: str(c.secrets / "secret.safetensors"),
-    "inner-parent": lambda c: "x/../../secrets/secret.safetensors", "url": lambda c: f"file://{c.secrets}/secret.safetensors",
+    "parent": lambda c: relative(str(c.secrets / "secret.safetensors"), c.model),
+    "absolute": lambda c: str(c.secrets / "secret.safetensors"),
+    "inner-parent": lambda c: "x/../../secrets/secret.safetensors",
+    "url": lambda c: f"file://{c.secrets}/secret.safetensors",
     "linked-directory": lambda c: os.symlink(c.secrets, c.model / "d") or "d/secret.safetensors",
-    "network": lambda c: "http://127.0.0.1:9/secret.safetensors", "device": lambda c: "/dev/zero", "nul": lambda c: "a\0b", "list": lambda c: ["a"],  # type: ignore[dict-item,return-value]
-}  # fmt: skip
+    "network": lambda c: "http://127.0.0.1:9/secret.safetensors",
+    "device": lambda c: "/dev/zero",
+    "nul": lambda c: "a\0b",
+    "list": lambda c: ["a"],  # type: ignore[dict-item,return-value]
+}
 for _name, _shard in INDEXES.items():
 
     @hostile("safetensors", "index", _name, f"an index whose shard is elsewhere ({_name})", commands=(*SEEN, "consolidate"), control="")
@@ -121,7 +136,6 @@ def dcp(canary: Canary, place: str, size: int = 16) -> Path:
     import torch
     from torch.distributed.checkpoint.filesystem import _StorageInfo
     from torch.distributed.checkpoint.metadata import (
-        BytesStorageMetadata,
         ChunkStorageMetadata,
         Metadata,
         MetadataIndex,
@@ -133,7 +147,6 @@ def dcp(canary: Canary, place: str, size: int = 16) -> Path:
     described = TensorStorageMetadata(TensorProperties(torch.float32), torch.Size([size]), [chunk])
     length = os.path.getsize(canary.secrets / "saved") if (canary.secrets / "saved").exists() else 64
     where = {MetadataIndex("w", torch.Size([0]), 0): _StorageInfo(place, 0, length)}
-    assert BytesStorageMetadata
     (canary.model / ".metadata").write_bytes(pickle.dumps(Metadata({"w": described}, None, where)))
     return canary.model
 
@@ -209,8 +222,14 @@ def _(canary: Canary) -> Path:
 def _(canary: Canary) -> Path:
     path = canary.model / "model.tar"
     with tarfile.open(path, "w") as made:
-        for name, kind, target in (("pickle", tarfile.REGTYPE, ""), ("storages", tarfile.SYMTYPE, canary.secret), ("tensors", tarfile.LNKTYPE, canary.secret),
-                                   ("../fired/written", tarfile.REGTYPE, ""), (canary.written, tarfile.REGTYPE, ""), ("dev", tarfile.CHRTYPE, "")):  # fmt: skip
+        for name, kind, target in (
+            ("pickle", tarfile.REGTYPE, ""),
+            ("storages", tarfile.SYMTYPE, canary.secret),
+            ("tensors", tarfile.LNKTYPE, canary.secret),
+            ("../fired/written", tarfile.REGTYPE, ""),
+            (canary.written, tarfile.REGTYPE, ""),
+            ("dev", tarfile.CHRTYPE, ""),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, target
             made.addfile(info)
@@ -279,11 +298,25 @@ SAMPLES: dict[str, tuple[str, Callable[[Canary], None]]] = {
     "s.npz": ("an object array with a call", lambda c: _npz(c.model / "s.npz", npy("(1,)", "|O", call("os", "system", c.shell)))),
     "bomb.npz": ("1.9 GB of zeros in 2 MB", lambda c: _npz(c.model / "bomb.npz", npy("(1, 498073600)", "<f4", b""), 1900)),
     "huge.npz": ("a header of 2^60 numbers", lambda c: _npz(c.model / "huge.npz", npy(f"({1 << 30}, {1 << 30})", "<f4", b""))),
-    "object.npy": ("an object array with a call", lambda c: (c.model / "object.npy").write_bytes(npy("(1,)", "|O", call("os", "system", c.shell))) and None),
-    "header.npy": ("a header that is an expression", lambda c: (c.model / "header.npy").write_bytes(npy(f"__import__('os').system({c.shell!r})", "<f4", b"")) and None),
+    "object.npy": (
+        "an object array with a call",
+        lambda c: (c.model / "object.npy").write_bytes(npy("(1,)", "|O", call("os", "system", c.shell))) and None,
+    ),
+    "header.npy": (
+        "a header that is an expression",
+        lambda c: (c.model / "header.npy").write_bytes(npy(f"__import__('os').system({c.shell!r})", "<f4", b"")) and None,
+    ),
     "big.png": ("a picture of 60,000 by 60,000", lambda c: _png(c.model / "big.png", 60_000, 60_000)),
-    "big.wav": ("a sound that says it has 2^32 bytes", lambda c: (c.model / "big.wav").write_bytes(b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\xff\xff\x44\xac\0\0\xff\xff\xff\xff\xff\xff\x10\0data\xff\xff\xff\xff") and None),
-}  # fmt: skip
+    "big.wav": (
+        "a sound that says it has 2^32 bytes",
+        lambda c: (
+            (c.model / "big.wav").write_bytes(
+                b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\xff\xff\x44\xac\0\0\xff\xff\xff\xff\xff\xff\x10\0data\xff\xff\xff\xff"
+            )
+            and None
+        ),
+    ),
+}
 for _file, (_tries, _write) in SAMPLES.items():
 
     @hostile(
@@ -301,6 +334,3 @@ def _(canary: Canary) -> Path:
     os.symlink(canary.secret_text, canary.model / "d" / "b.npz")
     os.mkfifo(canary.model / "d" / "c.npz")
     return sampled(canary)
-
-
-assert integer

@@ -12,21 +12,25 @@ from typing import Any
 import pytest
 
 from mnnprep.checking import count
+from mnnprep.consolidating import Options, consolidate
+from mnnprep.core.beside import require_beside
 from mnnprep.core.messages import Wants
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.pickles import stored_tensors
+from mnnprep.formats.sniff import identify
 from mnnprep.inspecting import read
 from mnnprep.pipeline.reading import PathJob
 from mnnprep.pipeline.resolve import FileJob, read_source
-from mnnprep.weights import select
 from mnnprep.weights.files import LocalFile
+from mnnprep.weights.inert import load
 from mnnprep.weights.opcodes import PickleError
+from mnnprep.weights.select import entries_of
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 pytest.importorskip("h5py")
-for _module in ("keras", "onnx", "paths", "pickle", "tensorflow", "weights"):
+for _module in ("keras", "onnx", "paths", "hdf5", "pickle", "savedmodel", "streams", "tensorflow", "weights"):
     importlib.import_module(f"hostile_{_module}")
-hostile_case, hostile_pickle, watch = (importlib.import_module(f"hostile_{name}") for name in ("case", "pickle", "watch"))
+hostile_case, hostile_pickle, hostile_weights, watch = (importlib.import_module(f"hostile_{n}") for n in ("case", "pickle", "weights", "watch"))
 ALL, Canary = hostile_case.ALL, hostile_case.Canary
 
 CHOSEN = (
@@ -86,25 +90,17 @@ def test_a_secret_in_an_output_is_found_in_any_spelling(canary: Any) -> None:
         assert ("read" in call.faults) == (number < 2)
 
 
-def nested(depth: int) -> object:
-    value: object = {}
-    for _ in range(depth):
-        value = {"a": value}
-    return value
-
-
-def test_dictionaries_without_end_are_damage_before_their_names_are_written_out() -> None:
-    with pytest.raises(PickleError, match="more than 500 deep"):
-        select.entries_of(nested(1000))
-    assert select.entries_of(nested(300)) == ([], [])
-
-
-def test_a_pickle_whose_names_add_up_to_more_than_memory_is_damage() -> None:
+def test_a_pickle_whose_names_add_up_to_more_than_memory_is_damage(tmp_path: Path) -> None:
     """A key of 100 KB, said once, with 3,000 tensors under it: 200 KB would become 300 MB of names."""
+    path = tmp_path / "storage"
+    path.write_bytes(hostile_pickle.WEIGHT)
     stream = b"\x80\x02}(" + hostile_pickle.long("k" * 100_000) + b"}(" + hostile_pickle.long("w") + hostile_pickle.tensor() + b"q\x01"
     stream += b"".join(hostile_pickle.long(f"w{i}") + b"h\x01" for i in range(3_000)) + b"uu."
     with pytest.raises(PickleError, match="names of its tensors"):
         stored_tensors(io.BytesIO(stream))
+    whole = load(io.BytesIO(stream), lambda key, element, count, view: LocalFile(path, key))
+    with pytest.raises(PickleError, match="names of its tensors"):
+        entries_of(whole)
 
 
 def test_a_dictionary_that_holds_itself_many_times_is_looked_at_once() -> None:
@@ -117,3 +113,47 @@ def test_a_pipe_is_refused_before_it_is_opened(canary: Any) -> None:
     os.mkfifo(canary.model / "pipe.safetensors")
     with pytest.raises(RefusedError, match="no regular file"):
         LocalFile(canary.model / "pipe.safetensors", "pipe")
+
+
+def cached(root: Path) -> Path:
+    """A checkpoint as a cache keeps it: the files in one directory under their hashes, links to them in another."""
+    (root / "blobs").mkdir(parents=True)
+    (root / "snapshots" / "1").mkdir(parents=True)
+    for name, blob in (("model.safetensors.index.json", "b0"), ("model-1.safetensors", "b1")):
+        os.symlink(f"../../blobs/{blob}", root / "snapshots" / "1" / name)
+    hostile_weights.safetensors(root / "blobs" / "b1", {"w": hostile_weights.entry()})
+    (root / "blobs" / "b0").write_text('{"weight_map": {"w": "model-1.safetensors"}}')
+    return root / "snapshots" / "1"
+
+
+def test_a_shard_that_is_a_link_is_read_where_the_whole_checkpoint_is_one_of_links(tmp_path: Path) -> None:
+    place = cached(tmp_path)
+    assert consolidate(str(place / "model.safetensors.index.json"), tmp_path / "out.safetensors", Options())
+    assert consolidate(str(place), tmp_path / "other.safetensors", Options())
+
+
+def test_a_shard_that_is_a_link_out_of_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    place = cached(tmp_path / "cache")
+    (tmp_path / "own").mkdir()
+    index = tmp_path / "own" / "model.safetensors.index.json"
+    index.write_bytes((place / index.name).read_bytes())
+    os.symlink(place / "model-1.safetensors", tmp_path / "own" / "model-1.safetensors")
+    with pytest.raises(RefusedError, match="link that leads out of its directory"):
+        consolidate(str(index), tmp_path / "out.safetensors", Options())
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/etc/hostname", path), lambda path: os.symlink("/dev/zero", path)])
+def test_a_file_beside_a_model_that_is_a_pipe_or_leads_elsewhere_is_refused(make: Any, tmp_path: Path) -> None:
+    make(tmp_path / "model.mnn.weight")
+    with pytest.raises(RefusedError, match="a file of the model is a"):
+        require_beside(tmp_path / "model.mnn", [tmp_path / "model.mnn.weight"])
+
+
+def test_a_saved_model_with_a_link_out_of_it_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "saved" / "assets").mkdir(parents=True)
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"\x08\x01")
+    assert identify(tmp_path / "saved") == "savedmodel"
+    os.symlink("/etc/hostname", tmp_path / "saved" / "assets" / "vocabulary.txt")
+    with pytest.raises(RefusedError, match="link that leads out of its directory"):
+        identify(tmp_path / "saved")

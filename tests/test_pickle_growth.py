@@ -95,7 +95,7 @@ def test_what_repeats_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_names_of_what_is_nested_without_end_are_refused() -> None:
     nested = START + b"]" * 60_000 + b"a" * 59_999 + b"."
-    with pytest.raises(PickleError, match="its names take more than"):
+    with pytest.raises(PickleError, match="names of its tensors take more than"):
         stored_tensors(io.BytesIO(nested))
     with pytest.raises(RefusedError, match="nested more than 200 deep"):
         entries_of(inert.load(io.BytesIO(nested)))

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.weights import inert
 from mnnprep.weights.content import text
-from mnnprep.weights.depth import Written
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File
+from mnnprep.weights.names import Written
 from mnnprep.weights.opcodes import DAMAGE, PickleError
 from mnnprep.weights.plan import Tensor
 
@@ -60,9 +60,9 @@ def stored_tensors(file: BinaryIO) -> PickledState:
     modules = 0
     seen: set[int] = set()
     written = Written()
-    stack: list[tuple[str, int, Any]] = [("", 0, root)]
+    stack: list[tuple[str, Any]] = [("", root)]
     while stack:
-        path, depth, value = stack.pop()
+        path, value = stack.pop()
         found = _tensor(value)
         if found is not None:
             dtype, shape, key = found
@@ -80,8 +80,8 @@ def stored_tensors(file: BinaryIO) -> PickledState:
                 training.append(path)
         for key, member in reversed(members.items()):
             name = path if key in _GROUPS else f"{path}.{key}".lstrip(".")
-            written.add(depth, len(name))
-            stack.append((name, depth + 1, member))
+            written.add(len(name))
+            stack.append((name, member))
     return PickledState(tuple(tensors), sum(sizes.values()), tuple(training), modules, {key: storage.size for key, storage in storages.items()})
 
 

@@ -7,11 +7,11 @@ Format facts: each container's own page, cited where it is read; here TFLite's `
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from pathlib import Path
 
+from mnnprep.core.beside import require_beside
 from mnnprep.core.damage import AGAIN as _AGAIN
 from mnnprep.core.damage import reading
 from mnnprep.errors import RefusedError, UsageError
@@ -59,7 +59,7 @@ def require_there(path: str | Path) -> None:
 def _directory_kind(path: Path) -> str:
     names = sorted(entry.name for entry in path.iterdir())
     if "saved_model.pb" in names or "saved_model.pbtxt" in names:
-        _require_files(path)
+        require_beside(path / "saved_model.pb", path.rglob("*"))
         return "savedmodel"
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     raise RefusedError(
@@ -67,16 +67,6 @@ def _directory_kind(path: Path) -> str:
         seen=f"{path.name}: {listed or 'empty'}",
         next="give the model file itself, or a SavedModel directory (with saved_model.pb)",
     )
-
-
-def _require_files(path: Path) -> None:
-    """Raises RefusedError where something below the directory *path* is neither a file nor a directory: opening a pipe never ends."""
-    for place, directories, files in os.walk(path):
-        for name in (*directories, *files):
-            entry = Path(place, name)
-            if entry.exists() and not (entry.is_file() or entry.is_dir()):
-                seen = str(entry.relative_to(path))
-                raise RefusedError("the model's directory holds a pipe, a socket or a device", seen=seen, next=_AGAIN)
 
 
 def _file_kind(path: Path) -> str:

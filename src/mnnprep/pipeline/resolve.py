@@ -13,6 +13,7 @@ import msgspec
 
 from mnnprep import deps
 from mnnprep.bundle.manifest import NamedFile
+from mnnprep.core.beside import require_beside
 from mnnprep.core.damage import reading
 from mnnprep.core.files import printable, sha256
 from mnnprep.core.messages import Source, Wants
@@ -162,7 +163,9 @@ def _taken(path: Path, kind: str, job: FileJob) -> Source:
         )  # fmt: skip
     if kind in JUDGED and not job.trust:
         require_stateless(path, kind)
-    return Source(kind=kind, path=str(path), trust=job.trust, signature=job.signature, outputs=job.outputs, beside=_beside(path, kind))
+    beside = _beside(path, kind)
+    require_beside(path, map(Path, beside))
+    return Source(kind=kind, path=str(path), trust=job.trust, signature=job.signature, outputs=job.outputs, beside=beside)
 
 
 def _beside(path: Path, kind: str) -> list[str]:

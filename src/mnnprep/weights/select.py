@@ -18,8 +18,8 @@ from functools import cached_property
 from typing import Any
 
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.weights.depth import Written
 from mnnprep.weights.inert import Foreign
+from mnnprep.weights.names import Written
 from mnnprep.weights.plan import Tensor
 from mnnprep.weights.shards import same_values
 
@@ -142,10 +142,9 @@ def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
         inner: list[tuple[Path, int, Any]] = []
         for key, item in _items(value):
             if isinstance(item, Tensor):
-                written.add(len(path), length + len(key))
+                written.add(length + len(key))
                 entries.append(Entry(path, key, item))
-            elif isinstance(item, (dict, list, tuple, Foreign)) and id(item) not in seen:
-                written.add(len(path), len(path))
+            elif isinstance(item, (dict, list, tuple, Foreign)):
                 inner.append(((*path, key), length + len(key), item))
         pending.extend(reversed(inner))  # so that they come off in order
     return entries, modules

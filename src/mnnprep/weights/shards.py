@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from mnnprep.core.beside import require_beside
 from mnnprep.errors import RefusedError
 from mnnprep.weights.content import Content, listed, text
 from mnnprep.weights.files import Place
@@ -43,6 +44,8 @@ def read_index(index: Place, read: Read) -> Content:
         raise RefusedError(
             f"{len(missing)} of {len(shards)} shards are missing", seen=listed(missing), next=f"put them beside {index.name}"
         )  # fmt: skip
+    if index.system is None:
+        require_beside(Path(index.path), (Path(index.beside(file).path) for file in shards))
     contents: dict[str, dict[str, Tensor]] = {}
     foreign: frozenset[str] = frozenset()
     notes = [f"read from {len(shards)} shards"]
