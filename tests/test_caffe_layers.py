@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr"), scratch=tmp_path_factory.mktemp("scratch")) as host:
+    with Host(("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr"), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 

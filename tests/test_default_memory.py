@@ -39,7 +39,9 @@ def test_a_step_gets_what_was_given_else_three_quarters_of_what_is_free(monkeypa
     with Workers(Limits(memory=given)) as workers:
         monkeypatch.setattr(workers, "warm", lambda _: Recorder())
         workers.submit((), "step", Limits(), Limits)
-    assert asked == [allowed]
+        workers.limits = Limits(memory=GB // 2)  # as the proof of streamed weights has its own
+        workers.submit((), "step", Limits(), Limits)
+    assert asked == [allowed, GB // 2]
 
 
 def test_the_default_streams_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def start(package: Path) -> Callable[..., Host]:
 
 @pytest.fixture(scope="module")
 def shared(start: Callable[..., Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with start(scratch=tmp_path_factory.mktemp("scratch")) as host:
+    with start(scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 

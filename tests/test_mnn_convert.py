@@ -29,7 +29,7 @@ STEP = "mnnprep.mnn.convert:convert"
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(("numpy", "_tools"), scratch=tmp_path_factory.mktemp("scratch")) as host:
+    with Host(("numpy", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 

@@ -30,7 +30,7 @@ NAMES = {"x": "x"}
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """One worker for both: the engine and the converter are imported before it forks."""
-    with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.mktemp("scratch")) as host:
+    with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 

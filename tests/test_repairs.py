@@ -253,7 +253,7 @@ MODELS: dict[str, tuple[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.mktemp("scratch")) as host:
+    with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 

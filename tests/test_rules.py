@@ -35,7 +35,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in POISON.items():
             patch.setenv(name, value)
-        with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.mktemp("scratch")) as host:
+        with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
             yield host
 
 

@@ -16,7 +16,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mnnprep.errors import MnnprepError, RefusedError
+from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.isolate import landlock, seccomp
 from mnnprep.isolate.libc import prctl
 
@@ -155,9 +155,10 @@ _PATH = re.compile(r"(?<![\w.])/[^\s'\";:,()\[\]<>]+")
 def explained(error: BaseException) -> MnnprepError | None:
     """*error*, or what it was raised from, as the refusal of a confined process that ran into the wall; None where it is another's.
 
-    A file that the confinement allows, and that the system refuses all the same, is the user's to mend, and says so on its own.
+    A file that the confinement allows, and that the system refuses all the same, is the user's to mend, and says so on its own; so
+    does a wrong call.
     """
-    if _confinement is None:
+    if _confinement is None or isinstance(error, UsageError):
         return None
     found = [(tried, text) for cause in _causes(error) if (tried := _tried(cause, text := _said(cause), _confinement))]
     if not found:

@@ -34,7 +34,7 @@ class Workers:
     def __init__(self, limits: Limits, reads: Sequence[str] = ()) -> None:
         self.limits = limits
         self.reads = reads
-        self.memory = memory_limit(limits.memory)
+        self._free = memory_limit(0)  # at the start
         self._scratch = Scratch()
         self.scratch = self._scratch.path
         self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
@@ -96,7 +96,7 @@ class Workers:
             if preload in self._loaded:
                 self.renew(preload)
             self._loaded.add(preload)
-        future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.memory, here=here)
+        future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory or self._free, here=here)
         self._steps.append(future)
         return future
 

@@ -26,7 +26,6 @@ from mnnprep.weights.shards import same_values
 Path = tuple[str, ...]
 
 # What training frameworks call the weights: PyTorch's own examples, Lightning, DeepSpeed (module), timm, BasicSR (params), GANs.
-DEEPEST = 200  # containers in containers
 USUAL_KEYS = frozenset(["state_dict", "model", "model_state_dict", "module", "params", "net", "network", "weights", "generator", "encoder"])
 # Components that wrappers put between a module and its parameters: DataParallel, torch.compile, FSDP, activation checkpointing.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -135,8 +134,6 @@ def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if len(path) > DEEPEST:
-            raise RefusedError(f"the checkpoint is nested more than {DEEPEST} deep", seen=_shown(path[:8]), next="save the state dict alone")
         if isinstance(value, Foreign) and _is_module(value):
             modules.append(value.qualified)
         inner: list[tuple[Path, int, Any]] = []
