@@ -32,7 +32,7 @@ VALUES = np.array([[-2.0, -1.0, 3.0], [-0.5, 2.0, -4.0]], np.float32)
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    with Runner(tmp_path_factory.mktemp("runner")) as runner:
+    with Runner(tmp_path_factory.getbasetemp()) as runner:
         yield runner
 
 

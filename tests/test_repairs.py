@@ -102,7 +102,7 @@ ROUNDING = 1e-4
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    with Runner(tmp_path_factory.mktemp("runner")) as runner:
+    with Runner(tmp_path_factory.getbasetemp()) as runner:
         yield runner
 
 

@@ -14,6 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import msgspec
+
 from mnnprep import deps
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest
@@ -44,8 +46,9 @@ def render(manifest: Manifest) -> str:
 
 
 def page_bytes(manifest: Manifest) -> bytes:
-    """The bytes of ``report.html``. Raises as :func:`render`."""
-    return render(manifest).encode("utf-8", "backslashreplace")
+    """The bytes of ``report.html``, of the manifest as its file has it (there the names are in order). Raises as :func:`render`."""
+    stored = msgspec.json.decode(manifest.to_bytes(), type=Manifest)
+    return render(stored).encode("utf-8", "backslashreplace")
 
 
 def compile_early() -> None:
