@@ -96,8 +96,7 @@ def test_names_of_what_is_nested_without_end_are_refused() -> None:
     nested = START + b"]" * 60_000 + b"a" * 59_999 + b"."
     with pytest.raises(PickleError, match="names of its tensors take more than"):
         stored_tensors(io.BytesIO(nested))
-    with pytest.raises(PickleError, match="deep in each other"):
-        entries_of(inert.load(io.BytesIO(nested)))
+    assert entries_of(inert.load(io.BytesIO(nested))) == ([], [])  # it writes no name where no tensor is
 
 
 def test_a_tensor_that_repeats_its_storage_without_end_is_refused() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mnnprep.core.prose import first_said, said, without_paths
+from mnnprep.core.prose import said, without_paths
+from mnnprep.core.texts import message
 
 
 def test_a_file_that_is_there_keeps_its_name_alone(tmp_path: Path) -> None:
@@ -54,8 +55,8 @@ def test_a_name_stays_where_the_home_has_the_same_beginning(monkeypatch: pytest.
 
 
 def test_an_exception_without_text_says_its_class_and_the_first_line_is_cut() -> None:
-    assert said(ValueError()) == first_said(ValueError()) == "ValueError"
-    assert first_said(ValueError(f"{sys.prefix}/pyvenv.cfg is odd\nand more"), 12) == "pyvenv.cfg i"
+    assert said(ValueError()) == message(ValueError()) == "ValueError"
+    assert message(ValueError(f"{sys.prefix}/pyvenv.cfg is odd\nand more")) == "pyvenv.cfg is odd"
 
 
 def test_a_long_text_without_paths_is_quick_to_read() -> None:
