@@ -30,7 +30,7 @@ REFUSED, NOT_PROVEN = 3, 1
         ("mtcnn-pnet.onnx", [], {"N", "M1", "M2"}),
         ("mtcnn-rnet.onnx", ["--dim", "N=1:5"], {"N"}),
         ("mtcnn-onet.onnx", ["--dim", "N=1:5"], {"N"}),
-        ("basic-pitch.onnx", ["--dim", "unk__749=1:2"], {"unk__749"}),
+        ("basic-pitch.onnx", ["--dim", "serving_default_input_2:0_0=1:2"], {"serving_default_input_2:0_0"}),
     ],
 )
 def test_trained_models(tmp_path: Path, name: str, options: list[str], dims: set[str]) -> None:

@@ -33,7 +33,7 @@ TRAINED = {
     "mtcnn-pnet.onnx": [],
     "mtcnn-rnet.onnx": ["--dim", "N=1:3"],
     "mtcnn-onet.onnx": ["--dim", "N=1:3"],
-    "basic-pitch.onnx": ["--dim", "unk__749=1:2"],
+    "basic-pitch.onnx": ["--dim", "serving_default_input_2:0_0=1:2"],
 }
 SATURATED = ("light_resnet50", "light_shufflenet", "light_inception_v2")
 ROUNDING = 1e-3  # of the largest value: the least tolerance of a comparison has five times less, for one case

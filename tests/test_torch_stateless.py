@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from command import answer
+from command import answer  # noqa: E402
 from mnnprep.core.messages import Source  # noqa: E402
 from mnnprep.core.request import Request  # noqa: E402
 from mnnprep.errors import RefusedError  # noqa: E402
