@@ -194,6 +194,7 @@ class TestSound:
             ((node("Relu", ["x"], [], name="r"),), "Relu r has 0 outputs, not 1"),
             ((node("Concat", ["x", "x"], ["y"], name="c"),), "Concat c lacks its attribute axis"),
             ((node("Concat", ["x", "x"], ["y"], name="c", axis=1.5),), "Concat c has the attribute axis of another type"),
+            ((node("Resize", ["x", "", "x"], ["y"], name="z", mode=b"l\xff"),), "Resize z has bytes that are not text in its attribute mode"),
         ],
     )  # fmt: skip
     def test_a_graph_that_is_none_is_refused_with_its_nodes(self, tmp_path: Path, nodes: tuple[onnx.NodeProto, ...], seen: str) -> None:

@@ -130,3 +130,5 @@ def _misfits(node: Any, opset: int) -> Iterable[str]:
                 yield f"lacks its attribute {formal.name}"
         elif int(attribute.type) != formal.type.value:
             yield f"has the attribute {formal.name} of another type than the operator's"
+        elif attribute.type.name == "STRING" and not attribute.is_ref() and not isinstance(attribute.value, str):
+            yield f"has bytes that are not text in its attribute {formal.name}"
