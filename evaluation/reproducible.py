@@ -26,7 +26,7 @@ from onnx import TensorProto, helper
 from evaluation.same_sources import ROOT, Entry, entries
 
 FORMATS = {
-    "torch": "torch/conv",
+    "torch": "torch/gives_dict",
     "torchscript": "torchscript/conv-trace",
     "keras": "real/fer.hdf5",
     "savedmodel": "real/basic-pitch-saved-model",

@@ -82,7 +82,8 @@ def entries() -> Iterator[Entry]:
         options = ("--input", _script_input(tests / "data/torch-fixtures" / f"{name}.npz"))
         yield Entry(f"torchscript/{name}", lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.pt"), options)
     for name in MNN_FILES:
-        yield Entry(f"mnn/{name}", lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.mnn"))
+        options = ("--input", _script_input(tests / "data/torch-fixtures" / f"{name}.npz", "x.1"))
+        yield Entry(f"mnn/{name}", lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.mnn"), options)
     for name in FACTORIES:
         yield Entry(f"torch/{name}", lambda name=name: f"{tests / 'sources.py'}:{name}")
     for name in PLAIN:
@@ -118,10 +119,10 @@ def _onnx_data() -> Path:
     return Path(spec.origin).parent / "backend/test/data/light"
 
 
-def _script_input(file: Path) -> str:
+def _script_input(file: Path, name: str = "x") -> str:
     """The one input of a TorchScript fixture, as ``--input`` takes it."""
     import numpy as np
 
     with np.load(file) as arrays:
         array = arrays["inputs/x"]
-    return f"x={array.dtype}[{','.join(map(str, array.shape))}]"
+    return f"{name}={array.dtype}[{','.join(map(str, array.shape))}]"
