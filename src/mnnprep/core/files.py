@@ -42,11 +42,6 @@ def file_ref(path: str | os.PathLike[str]) -> FileRef:
     return FileRef(str(path), sha256(path), os.path.getsize(path))
 
 
-def printable(name: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 are written as escapes, so that JSON can hold it."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and a final newline; the same value always gives the same bytes.
 

@@ -25,7 +25,7 @@ def confinement_of(job: msgspec.Struct, *, scratch: Path, directory: Path, reads
 
     Raises InternalError for a job that is to write outside the scratch.
     """
-    parts = list(_parts(job))
+    parts = list(parts_of(job))
     if any(getattr(part, "runs_own_code", False) for part in parts):
         return None
     named: dict[str, list[str]] = {"read": [], "linked": [], "write": [], "start": []}
@@ -44,18 +44,18 @@ def confinement_of(job: msgspec.Struct, *, scratch: Path, directory: Path, reads
     )  # fmt: skip
 
 
-def _parts(value: Any) -> Iterator[msgspec.Struct]:
+def parts_of(value: Any) -> Iterator[msgspec.Struct]:
     """Every struct in *value*, itself included."""
     if isinstance(value, msgspec.Struct):
         yield value
         for name in value.__struct_fields__:
-            yield from _parts(getattr(value, name))
+            yield from parts_of(getattr(value, name))
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _parts(item)
+            yield from parts_of(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _parts(item)
+            yield from parts_of(item)
 
 
 @functools.cache

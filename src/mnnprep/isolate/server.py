@@ -35,6 +35,7 @@ from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 from mnnprep.isolate.guardian import die_with_parent
 from mnnprep.isolate.quiet import quiet_imports
+from mnnprep.isolate.reach import parts_of
 
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
@@ -223,7 +224,7 @@ def run_step(step: str, job: bytes) -> bytes:
     try:
         function = resolve(step)
         value = function(decode(job, job_type(function)))
-        files = list(_files(value))
+        files = [part for part in parts_of(value) if isinstance(part, FileRef)]
         _require_whole(files)
         reply: dict[str, Any] = {"value": value, "files": files}
     except MnnprepError as error:
@@ -284,18 +285,3 @@ def job_type(function: Any) -> Any:
 
     signature = inspect.signature(function, eval_str=True)
     return next(iter(signature.parameters.values())).annotation
-
-
-def _files(value: Any) -> Any:
-    """Every FileRef inside a reply."""
-    if isinstance(value, FileRef):
-        yield value
-    elif isinstance(value, msgspec.Struct):
-        for field in value.__struct_fields__:
-            yield from _files(getattr(value, field))
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _files(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _files(item)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnnprep.core.files import printable
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.metrics import Metric
 from mnnprep.core.preprocess import preprocess_text
+from mnnprep.core.printable import as_text
 from mnnprep.core.request import Request
 from mnnprep.formats.table import FACTORIES
 
@@ -20,8 +20,8 @@ def source_name(source: Source) -> str:
         return ""
     place, _, name = source.path.rpartition(":")
     if source.kind not in FACTORIES:
-        return printable(Path(source.path).name)
-    return f"{printable(Path(place).name) if place.endswith('.py') else place}:{name}"
+        return as_text(Path(source.path).name)
+    return f"{as_text(Path(place).name) if place.endswith('.py') else place}:{name}"
 
 
 def command_line(request: Request, source: Source) -> list[str]:
@@ -53,7 +53,7 @@ def command_line(request: Request, source: Source) -> list[str]:
     flags = {
         "--no-repair": request.repairs == (), "--static": request.static, "--fp16": request.precision.fp16, "--trust": request.trust,
     }  # fmt: skip
-    own = printable(Path(request.source).name) if source.kind not in FACTORIES else source_name(source)
+    own = as_text(Path(request.source).name) if source.kind not in FACTORIES else source_name(source)
     words = ["prepare", own]
     words += [word for option, value in named.items() if value for word in (option, value)]
     words += [word for option, values in repeated.items() for value in values for word in (option, value)]
@@ -65,7 +65,7 @@ def _unless(value: object, default: object) -> str:
 
 
 def _base(path: str) -> str:
-    return printable(Path(path).name) if path else ""
+    return as_text(Path(path).name) if path else ""
 
 
 def _metric_text(metric: Metric) -> str:

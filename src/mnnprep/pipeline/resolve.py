@@ -15,8 +15,9 @@ from mnnprep import deps
 from mnnprep.bundle.manifest import NamedFile
 from mnnprep.core.beside import require_beside
 from mnnprep.core.damage import reading
-from mnnprep.core.files import printable, sha256
+from mnnprep.core.files import sha256
 from mnnprep.core.messages import Source, Wants
+from mnnprep.core.printable import as_text
 from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import Limits, Request
 from mnnprep.errors import RefusedError, UsageError
@@ -214,7 +215,7 @@ def source_files(source: Source) -> list[NamedFile]:
         members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for member in members:
             name = role if not path.is_dir() else f"{role}/{member.relative_to(path).as_posix()}"
-            files.append(NamedFile(printable(name), sha256(member), member.stat().st_size, printable(member.name)))
+            files.append(NamedFile(as_text(name), sha256(member), member.stat().st_size, as_text(member.name)))
     return files
 
 

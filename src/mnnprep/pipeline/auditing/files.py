@@ -10,7 +10,8 @@ from mnnprep import __version__, deps
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import FILE_NAME, SIGNATURE_NAME, BundleFile, Manifest
 from mnnprep.core.evidence import Check, failed, not_run, passed
-from mnnprep.core.files import printable, sha256
+from mnnprep.core.files import sha256
+from mnnprep.core.printable import as_text
 from mnnprep.errors import RefusedError
 
 SHOWN = 5
@@ -62,7 +63,7 @@ def present(bundle: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(bundle):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for name in sorted([*names, *links]):
-            yield printable(Path(folder, name).relative_to(bundle).as_posix())
+            yield as_text(Path(folder, name).relative_to(bundle).as_posix())
 
 
 def report_check(bundle: Path, manifest: Manifest) -> Check:
