@@ -2,7 +2,8 @@
 
     python benchmarks/bisect.py [--faults 100] [--seed 0] [--own 5] [--net NAME]... [--json FILE]
 
-Python has a module of this name, and a script's own directory comes first: whoever imports ``bisect`` beside here gets Python's.
+Python has a module of this name, and a script's own directory comes first: whoever imports ``bisect`` beside
+here gets Python's.
 """
 
 if __name__ == "__main__":

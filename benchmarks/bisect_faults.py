@@ -1,18 +1,22 @@
-"""`mnnprep bisect` on planted faults: does it name the node, at what cost, and how does MNN's own way compare?
+"""`mnnprep bisect` on planted faults: does it name the node, at what cost, and how does MNN's own way
+compare?
 
     python benchmarks/bisect.py [--faults 100] [--seed 0] [--own 5] [--net NAME]... [--json FILE]
 
-Faults: a converter that changes one node (planting.py) makes the bundle's MNN model, and the pieces that are converted during the
-search; the artifact stays the reference.  A fault that does not move an output beyond the tolerance, or that the converter does
-not take, is printed as discarded and replaced by another.  Hazards: what MNN computes wrongly by itself, in the middle of a net
-(bisect_nets.py), prepared and bisected with the package's own converter.
+Faults: a converter that changes one node (planting.py) makes the bundle's MNN model, and the pieces that are
+converted during the search; the artifact stays the reference.  A fault that does not move an output beyond
+the tolerance, or that the converter does not take, is printed as discarded and replaced by another.  Hazards:
+what MNN computes wrongly by itself, in the middle of a net (bisect_nets.py), prepared and bisected with the
+package's own converter.
 
-A hit is the node by its exact name, alone (also where it is wrong only among its neighbours), or, counted apart, a group with it that
-MNN fused.  Conversions are counted by the planted converter itself; memory is the largest worker's, against the largest worker of
-running artifact and MNN model without values inside.
-MNN's own way, on the first --own faults: halving over the nodes; for each node tested, a model with its output is converted, run
-in onnxruntime, written as text, and compared by the converter's --testdir; the same planted converter does its work.
-Exit code: 0 when the goals are met (95 % named, conversions within 2 log2 N + 10, memory within twice), else 1.
+A hit is the node by its exact name, alone (also where it is wrong only among its neighbours), or, counted
+apart, a group with it that MNN fused.  Conversions are counted by the planted converter itself; memory is the
+largest worker's, against the largest worker of running artifact and MNN model without values inside. MNN's
+own way, on the first --own faults: halving over the nodes; for each node tested, a model with its output is
+converted, run in onnxruntime, written as text, and compared by the converter's --testdir; the same planted
+converter does its work.
+Exit code: 0 when the goals are met (95 % named, conversions within 2 log2 N + 10, memory within twice), else
+1.
 """
 
 from __future__ import annotations
@@ -56,16 +60,24 @@ def bundles(names: list[str], directory: Path) -> dict[str, Path]:
             from real_models import fetch
 
             source = fetch(name)
-        manifest = mnnprep.prepare(source, directory / name, dims={"N": (1, 2)} if name.startswith("mtcnn") else None)
+        manifest = mnnprep.prepare(
+            source, directory / name, dims={"N": (1, 2)} if name.startswith("mtcnn") else None
+        )
         assert manifest is not None
-        print(f"{name}: {manifest.verdict.value}, {len(onnx.load(source, load_external_data=False).graph.node)} nodes", flush=True)
+        print(
+            f"{name}: {manifest.verdict.value}, {len(onnx.load(source, load_external_data=False).graph.node)}"
+            " nodes",
+            flush=True,
+        )
         if manifest.verdict.value == "proven":
             made[name] = directory / name
     return made
 
 
 def faulty(clean: Path, target: Path, converter: Path, fault: dict[str, Any]) -> str:
-    """*clean* as the planted converter would have made it, at *target*; why the fault does not count, else empty."""
+    """*clean* as the planted converter would have made it, at *target*; why the fault does not count, else
+    empty.
+    """
     model = onnx.load(clean / "model.onnx")
     if not planting.planted(model, fault):
         return "no such node"
@@ -75,7 +87,19 @@ def faulty(clean: Path, target: Path, converter: Path, fault: dict[str, Any]) ->
     out = target / "unproven.mnn"
     with tempfile.TemporaryDirectory() as place:
         subprocess.run(
-            [converter, "-f", "ONNX", "--modelFile", target / "model.onnx", "--MNNModel", out, "--bizCode", "planted"], cwd=place, capture_output=True
+            [
+                converter,
+                "-f",
+                "ONNX",
+                "--modelFile",
+                target / "model.onnx",
+                "--MNNModel",
+                out,
+                "--bizCode",
+                "planted",
+            ],
+            cwd=place,
+            capture_output=True,
         )
     if not out.exists():
         return "the converter does not take it"
@@ -102,7 +126,11 @@ def own_way(bundle: Path, converter: Path, directory: Path) -> tuple[float, int,
 
     started = time.perf_counter()
     record = json.loads((bundle / "manifest.json").read_text())
-    inputs = {n.removeprefix("inputs/"): a for n, a in load_arrays(bundle / record["cases"][0]["path"]).items() if n.startswith("inputs/")}
+    inputs = {
+        n.removeprefix("inputs/"): a
+        for n, a in load_arrays(bundle / record["cases"][0]["path"]).items()
+        if n.startswith("inputs/")
+    }
     model = onnx.load(bundle / "model.onnx")
     nodes = [n for n in model.graph.node if n.op_type != "Constant"]
     low, high, conversions = -1, len(nodes) - 1, 0
@@ -121,19 +149,41 @@ def own_way(bundle: Path, converter: Path, directory: Path) -> tuple[float, int,
             path = place / "test" / f"{name.lstrip('/')}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(f"{v}\n" for v in np.asarray(array).reshape(-1).tolist()))
-        described = {"inputs": [{"name": n, "shape": list(a.shape)} for n, a in inputs.items()], "outputs": [cut.graph.output[0].name]}
+        described = {
+            "inputs": [{"name": n, "shape": list(a.shape)} for n, a in inputs.items()],
+            "outputs": [cut.graph.output[0].name],
+        }
         (place / "test" / "input.json").write_text(json.dumps(described))
         done = subprocess.run(
-            [converter, "-f", "ONNX", "--modelFile", place / "cut.onnx", "--MNNModel", place / "o.mnn", "--bizCode", "own", "--testdir", "test"],
-            cwd=place, capture_output=True, text=True, errors="replace",
-        )  # fmt: skip
+            [
+                converter,
+                "-f",
+                "ONNX",
+                "--modelFile",
+                place / "cut.onnx",
+                "--MNNModel",
+                place / "o.mnn",
+                "--bizCode",
+                "own",
+                "--testdir",
+                "test",
+            ],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
         conversions += 1
         if "TEST_SUCCESS" in done.stdout:
             low = middle
         else:
             high = middle
         shutil.rmtree(place)
-    return time.perf_counter() - started, conversions, f"{nodes[high].op_type} {nodes[high].name or nodes[high].output[0]}"
+    return (
+        time.perf_counter() - started,
+        conversions,
+        f"{nodes[high].op_type} {nodes[high].name or nodes[high].output[0]}",
+    )
 
 
 class Score:
@@ -142,18 +192,34 @@ class Score:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, net: str, what: str, label: str, found: mnnprep.api.Bisection, counted: int, seconds: float) -> None:
+    def add(
+        self, net: str, what: str, label: str, found: mnnprep.api.Bisection, counted: int, seconds: float
+    ) -> None:
         exact = found.outcome in ("node", "context") and found.nodes == [label]
         fused = found.outcome == "fused" and label in found.nodes
         bound = 2 * math.log2(max(2, found.model_nodes)) + 10
         row = {
-            "net": net, "fault": what, "node": label, "hit": "exact" if exact else "fused" if fused else "", "outcome": found.outcome,
-            "named": found.nodes, "where": found.where, "conversions": counted, "bound": bound, "runs": found.runs, "memory": found.memory_ratio,
-            "seconds": round(seconds, 2), "message": found.message,
-        }  # fmt: skip
+            "net": net,
+            "fault": what,
+            "node": label,
+            "hit": "exact" if exact else "fused" if fused else "",
+            "outcome": found.outcome,
+            "named": found.nodes,
+            "where": found.where,
+            "conversions": counted,
+            "bound": bound,
+            "runs": found.runs,
+            "memory": found.memory_ratio,
+            "seconds": round(seconds, 2),
+            "message": found.message,
+        }
         self.rows.append(row)
         mark = row["hit"] or "MISS"
-        print(f"{mark:5} {net:16} {what:34} {label:40.40} {counted} conversions {seconds:5.1f} s memory {found.memory_ratio or 0:.2f}", flush=True)
+        print(
+            f"{mark:5} {net:16} {what:34} {label:40.40} {counted} conversions {seconds:5.1f} s memory"
+            f" {found.memory_ratio or 0:.2f}",
+            flush=True,
+        )
         if not row["hit"]:
             print(f"      {found.outcome} {found.nodes} {found.message}", flush=True)
 
@@ -164,10 +230,11 @@ class Score:
         memory = [r["memory"] for r in self.rows if r["memory"]]
         within = all(r["conversions"] <= r["bound"] for r in self.rows)
         print(
-            f"\n{title}: {len(hits)} of {len(self.rows)} named ({exact} exactly, {len(hits) - exact} as MNN's fused group); "
-            f"conversions median {median(conversions)}, most {max(conversions)}, {'all' if within else 'NOT all'} within 2 log2 N + 10; "
-            f"memory median {median(memory or [0]):.2f}, most {max(memory or [0]):.2f} times a plain run; "
-            f"seconds median {median(r['seconds'] for r in self.rows):.1f}"
+            f"\n{title}: {len(hits)} of {len(self.rows)} named ({exact} exactly, {len(hits) - exact} as MNN's"
+            f" fused group); conversions median {median(conversions)}, most {max(conversions)},"
+            f" {'all' if within else 'NOT all'} within 2 log2 N + 10; memory median"
+            f" {median(memory or [0]):.2f}, most {max(memory or [0]):.2f} times a plain run; seconds median"
+            f" {median(r['seconds'] for r in self.rows):.1f}"
         )
         return len(hits) >= GOAL * len(self.rows) and within and max(memory or [0]) <= MOST_MEMORY
 
@@ -206,7 +273,8 @@ def plant(options: argparse.Namespace, directory: Path) -> Score:
             right = "named it" if ended == label else f"ended at {ended}"
             score.rows[-1]["own"] = {"seconds": theirs, "conversions": conversions, "ended": ended}
             print(
-                f"      MNN's own way: {theirs:.1f} s, {conversions} conversions, {right}; ours {seconds:.1f} s: {theirs / seconds:.1f} times faster"
+                f"      MNN's own way: {theirs:.1f} s, {conversions} conversions, {right}; ours {seconds:.1f}"
+                f" s: {theirs / seconds:.1f} times faster"
             )
     print(f"{discarded} faults discarded")
     return score
@@ -224,7 +292,9 @@ def hazards(directory: Path) -> Score:
         node = next(n for n in onnx.load(source).graph.node if n.name == label)
         started = time.perf_counter()
         found = mnnprep.bisect(directory / "hazard")
-        score.add("hazard", what, f"{node.op_type} {label}", found, found.conversions, time.perf_counter() - started)
+        score.add(
+            "hazard", what, f"{node.op_type} {label}", found, found.conversions, time.perf_counter() - started
+        )
     return score
 
 
@@ -232,7 +302,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--own", type=int, default=5, help="faults on which MNN's own way is run beside (default 5)")
+    parser.add_argument(
+        "--own", type=int, default=5, help="faults on which MNN's own way is run beside (default 5)"
+    )
     parser.add_argument("--net", action="append", default=[], choices=[*bisect_nets.NETS, *bisect_nets.REAL])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-"""Nets for `benchmarks/bisect.py`: small ones of each kind in plain PyTorch, each a factory of ``(model, example_inputs)``, seeded.
+"""Nets for `benchmarks/bisect.py`: small ones of each kind in plain PyTorch, each a factory of ``(model,
+example_inputs)``, seeded.
 
 The real models and the hazards that MNN has by itself are at the end.
 """
@@ -32,7 +33,9 @@ def _block(before: int, after: int, stride: int = 1, act: type[nn.Module] = nn.R
 class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(_block(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
+        self.body = nn.Sequential(
+            _block(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x + self.body(x))
@@ -58,7 +61,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
-        q, k, v = self.qkv(x).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(x).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         weights = torch.softmax(q @ k.transpose(-1, -2) / (width // self.heads) ** 0.5, -1)
         return self.out((weights @ v).transpose(1, 2).reshape(n, length, width))
 
@@ -187,44 +192,95 @@ def _of(net: Callable[[], nn.Module], *shape: int) -> Callable[[], tuple[nn.Modu
 
 
 def _cnn() -> nn.Module:
-    return nn.Sequential(_block(3, 8), nn.MaxPool2d(2), _block(8, 16, act=nn.LeakyReLU), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    return nn.Sequential(
+        _block(3, 8),
+        nn.MaxPool2d(2),
+        _block(8, 16, act=nn.LeakyReLU),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
 
 
 def _resnet() -> nn.Module:
-    return nn.Sequential(_block(3, 16, 2), *(Residual(16) for _ in range(4)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    return nn.Sequential(
+        _block(3, 16, 2),
+        *(Residual(16) for _ in range(4)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
 
 
 NETS = {
-    "cnn": _image(_cnn), "resnet": _image(_resnet), "unet": _image(Unet), "vit": _image(Vit), "text": _of(Text, 1, 12, 32),
-    "lstm_cell": _of(Cell, 1, 6, 8), "wave": _of(Wave, 1, 1, 64), "dense": _image(Dense), "gate": _image(Gate), "mixer": _image(Mixer),
-}  # fmt: skip
-REAL = ("mtcnn-pnet.onnx", "mtcnn-rnet.onnx", "mtcnn-onet.onnx", "basic-pitch.onnx")  # of tests/real_models.py
+    "cnn": _image(_cnn),
+    "resnet": _image(_resnet),
+    "unet": _image(Unet),
+    "vit": _image(Vit),
+    "text": _of(Text, 1, 12, 32),
+    "lstm_cell": _of(Cell, 1, 6, 8),
+    "wave": _of(Wave, 1, 1, 64),
+    "dense": _image(Dense),
+    "gate": _image(Gate),
+    "mixer": _image(Mixer),
+}
+REAL = (
+    "mtcnn-pnet.onnx",
+    "mtcnn-rnet.onnx",
+    "mtcnn-onet.onnx",
+    "basic-pitch.onnx",
+)  # of tests/real_models.py
 
 
 def export(name: str, path: Path) -> Path:
     """The net as an ONNX file."""
     model, example = NETS[name]()
-    torch.onnx.export(model, tuple(e[:1] for e in example), str(path), opset_version=13, dynamo=False, input_names=["x"], output_names=["y"])
+    torch.onnx.export(
+        model,
+        tuple(e[:1] for e in example),
+        str(path),
+        opset_version=13,
+        dynamo=False,
+        input_names=["x"],
+        output_names=["y"],
+    )
     return path
 
 
-def _hazard(*nodes: onnx.NodeProto, shape: tuple[int, ...] = (2, 16), opset: int = 13, **weights: np.ndarray) -> Callable[[Path], Path]:
-    """A net whose middle is *nodes*, from the value ``h`` to the value ``m``: products before, a Tanh and a sum behind."""
+def _hazard(
+    *nodes: onnx.NodeProto, shape: tuple[int, ...] = (2, 16), opset: int = 13, **weights: np.ndarray
+) -> Callable[[Path], Path]:
+    """A net whose middle is *nodes*, from the value ``h`` to the value ``m``: products before, a Tanh and a
+    sum behind.
+    """
 
     def write(path: Path) -> Path:
         rng = np.random.default_rng(0)
         width = shape[-1]
-        tensors = {"w0": rng.standard_normal((width, width)).astype(np.float32) / width**0.5, "scale": np.array(0.5, np.float32), **weights}
+        tensors = {
+            "w0": rng.standard_normal((width, width)).astype(np.float32) / width**0.5,
+            "scale": np.array(0.5, np.float32),
+            **weights,
+        }
         before = [
-            helper.make_node("MatMul", ["x", "w0"], ["p"], name="before/product"), helper.make_node("Softsign", ["p"], ["q"], name="before/softsign"),
+            helper.make_node("MatMul", ["x", "w0"], ["p"], name="before/product"),
+            helper.make_node("Softsign", ["p"], ["q"], name="before/softsign"),
             helper.make_node("Add", ["q", "scale"], ["h"], name="before/add"),
-        ]  # fmt: skip
-        behind = [helper.make_node("Mul", ["m", "scale"], ["s"], name="behind/mul"), helper.make_node("Tanh", ["s"], ["y"], name="behind/tanh")]
+        ]
+        behind = [
+            helper.make_node("Mul", ["m", "scale"], ["s"], name="behind/mul"),
+            helper.make_node("Tanh", ["s"], ["y"], name="behind/tanh"),
+        ]
         graph = helper.make_graph(
-            [*before, *nodes, *behind], "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], [numpy_helper.from_array(a, n) for n, a in tensors.items()],
-        )  # fmt: skip
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+            [*before, *nodes, *behind],
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(a, n) for n, a in tensors.items()],
+        )
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path
+        )
         return path
 
     return write
@@ -233,34 +289,91 @@ def _hazard(*nodes: onnx.NodeProto, shape: tuple[int, ...] = (2, 16), opset: int
 _n = helper.make_node
 _floats, _ints = (lambda *v: np.array(v, np.float32)), (lambda *v: np.array(v, np.int64))
 
-# What MNN 3.6.1 computes wrongly by itself: the net, and the node to name (facts measured on onnx's node suite).
+# What MNN 3.6.1 computes wrongly by itself: the net, and the node to name (facts measured on onnx's node
+# suite).
 HAZARDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "less on negatives": (
-        _hazard(_n("Abs", ["h"], ["a"], name="abs"), _n("Neg", ["a"], ["b"], name="neg"), _n("Less", ["b", "k"], ["c"], name="hazard"),
-                _n("Cast", ["c"], ["m"], to=1, name="cast"), k=_floats(-0.5)), "hazard"),
+        _hazard(
+            _n("Abs", ["h"], ["a"], name="abs"),
+            _n("Neg", ["a"], ["b"], name="neg"),
+            _n("Less", ["b", "k"], ["c"], name="hazard"),
+            _n("Cast", ["c"], ["m"], to=1, name="cast"),
+            k=_floats(-0.5),
+        ),
+        "hazard",
+    ),
     "mod on floats": (_hazard(_n("Mod", ["h", "k"], ["m"], fmod=1, name="hazard"), k=_floats(0.3)), "hazard"),
     "round half to even": (
-        _hazard(_n("Sign", ["h"], ["a"], name="sign"), _n("Mul", ["a", "k"], ["b"], name="mul"), _n("Round", ["b"], ["m"], name="hazard"),
-                k=_floats(2.5)), "hazard"),
-    "reduce over axes as input": (_hazard(_n("ReduceL2", ["h", "k"], ["m"], keepdims=1, name="hazard"), opset=18, k=_ints(1)), "hazard"),
+        _hazard(
+            _n("Sign", ["h"], ["a"], name="sign"),
+            _n("Mul", ["a", "k"], ["b"], name="mul"),
+            _n("Round", ["b"], ["m"], name="hazard"),
+            k=_floats(2.5),
+        ),
+        "hazard",
+    ),
+    "reduce over axes as input": (
+        _hazard(_n("ReduceL2", ["h", "k"], ["m"], keepdims=1, name="hazard"), opset=18, k=_ints(1)),
+        "hazard",
+    ),
     "negative indices": (
-        _hazard(_n("GatherElements", ["h", "k"], ["m"], axis=1, name="hazard"), k=np.full((2, 16), -2, np.int64)), "hazard"),
+        _hazard(
+            _n("GatherElements", ["h", "k"], ["m"], axis=1, name="hazard"), k=np.full((2, 16), -2, np.int64)
+        ),
+        "hazard",
+    ),
     "argmax of the last": (
-        _hazard(_n("Floor", ["h"], ["a"], name="floor"), _n("ArgMax", ["a"], ["b"], axis=1, select_last_index=1, name="hazard"),
-                _n("Cast", ["b"], ["m"], to=1, name="cast")), "hazard"),
-    "softmax without axis": (_hazard(_n("Softmax", ["h"], ["m"], name="hazard"), shape=(2, 3, 4, 16), opset=11), "hazard"),
+        _hazard(
+            _n("Floor", ["h"], ["a"], name="floor"),
+            _n("ArgMax", ["a"], ["b"], axis=1, select_last_index=1, name="hazard"),
+            _n("Cast", ["b"], ["m"], to=1, name="cast"),
+        ),
+        "hazard",
+    ),
+    "softmax without axis": (
+        _hazard(_n("Softmax", ["h"], ["m"], name="hazard"), shape=(2, 3, 4, 16), opset=11),
+        "hazard",
+    ),
     "logsoftmax without axis": (_hazard(_n("LogSoftmax", ["h"], ["m"], name="hazard")), "hazard"),
     "scatter with reduction": (
-        _hazard(_n("ScatterElements", ["h", "k", "u"], ["m"], axis=1, reduction="add", name="hazard"), opset=16,
-                k=np.zeros((2, 1), np.int64), u=np.ones((2, 1), np.float32)), "hazard"),
+        _hazard(
+            _n("ScatterElements", ["h", "k", "u"], ["m"], axis=1, reduction="add", name="hazard"),
+            opset=16,
+            k=np.zeros((2, 1), np.int64),
+            u=np.ones((2, 1), np.float32),
+        ),
+        "hazard",
+    ),
     "cast to bool": (
-        _hazard(_n("Cast", ["h"], ["a"], to=9, name="hazard"), _n("Cast", ["a"], ["m"], to=1, name="cast")), "hazard"),
+        _hazard(_n("Cast", ["h"], ["a"], to=9, name="hazard"), _n("Cast", ["a"], ["m"], to=1, name="cast")),
+        "hazard",
+    ),
     "cubic resize": (
-        _hazard(_n("Resize", ["h", "", "k"], ["m"], mode="cubic", coordinate_transformation_mode="half_pixel", name="hazard"),
-                shape=(1, 2, 8, 16), k=_floats(1, 1, 2, 2)), "hazard"),
-    "pooling without strides": (_hazard(_n("MaxPool", ["h"], ["m"], kernel_shape=[2, 2], name="hazard"), shape=(1, 2, 8, 16)), "hazard"),
+        _hazard(
+            _n(
+                "Resize",
+                ["h", "", "k"],
+                ["m"],
+                mode="cubic",
+                coordinate_transformation_mode="half_pixel",
+                name="hazard",
+            ),
+            shape=(1, 2, 8, 16),
+            k=_floats(1, 1, 2, 2),
+        ),
+        "hazard",
+    ),
+    "pooling without strides": (
+        _hazard(_n("MaxPool", ["h"], ["m"], kernel_shape=[2, 2], name="hazard"), shape=(1, 2, 8, 16)),
+        "hazard",
+    ),
     "an operator MNN lacks": (_hazard(_n("Hardmax", ["h"], ["m"], name="hazard")), "hazard"),
     "cast to uint8": (
-        _hazard(_n("Abs", ["h"], ["a"], name="abs"), _n("Cast", ["a"], ["b"], to=2, name="hazard"), _n("Cast", ["b"], ["m"], to=1, name="cast")),
-        "hazard"),
-}  # fmt: skip
+        _hazard(
+            _n("Abs", ["h"], ["a"], name="abs"),
+            _n("Cast", ["a"], ["b"], to=2, name="hazard"),
+            _n("Cast", ["b"], ["m"], to=1, name="cast"),
+        ),
+        "hazard",
+    ),
+}

@@ -2,11 +2,11 @@
 
     python benchmarks/consolidate.py [--size 2GB]... [--directory DIR] [--only NAME]... [--runs N]
 
-The checkpoints are made here: safetensors shards with an index, a zip of torch.save, a torch.distributed.checkpoint directory of 4 ranks.
-For every size all ways run in turn, as processes of their own, so that a loaded machine slows all of them; each starts with its
-files, and no others, in the page cache, and ends with `sync`.
-Told are the median of the wall times, the peak of the resident memory, and the ratio to the copy of the same files.
-Exit status 1 when a limit is exceeded.
+The checkpoints are made here: safetensors shards with an index, a zip of torch.save, a
+torch.distributed.checkpoint directory of 4 ranks. For every size all ways run in turn, as processes of their
+own, so that a loaded machine slows all of them; each starts with its files, and no others, in the page cache,
+and ends with `sync`. Told are the median of the wall times, the peak of the resident memory, and the ratio to
+the copy of the same files. Exit status 1 when a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ for path in sorted(glob.glob(sys.argv[1] + "/*.safetensors")):
     state.update(load_file(path))
 save_file(state, sys.argv[2])
 """
-TORCH_LOAD_SAVE = "import sys, torch\nfrom safetensors.torch import save_file\nsave_file(torch.load(sys.argv[1], weights_only=True), sys.argv[2])\n"
-DCP_TO_TORCH = "import sys\nfrom torch.distributed.checkpoint.format_utils import dcp_to_torch_save\ndcp_to_torch_save(sys.argv[1], sys.argv[2])\n"
+TORCH_LOAD_SAVE = (
+    "import sys, torch\nfrom safetensors.torch import save_file\nsave_file(torch.load(sys.argv[1],"
+    " weights_only=True), sys.argv[2])\n"
+)
+DCP_TO_TORCH = (
+    "import sys\nfrom torch.distributed.checkpoint.format_utils import"
+    " dcp_to_torch_save\ndcp_to_torch_save(sys.argv[1], sys.argv[2])\n"
+)
 
 
 class Cost(NamedTuple):
@@ -106,7 +112,9 @@ for path in sorted(glob.glob(directory + "/shards/*.safetensors")):
             local = part[min(rows, rank * per):min(rows, rank * per + per)]
             shape = torch.Size(part.get_shape())
             stride = (shape[1], 1) if len(shape) == 2 else (1,)
-            state[name] = DTensor.from_local(local, mesh, [Shard(0)], shape=shape, stride=stride, run_check=False)
+            state[name] = DTensor.from_local(
+                local, mesh, [Shard(0)], shape=shape, stride=stride, run_check=False
+            )
 dcp.save({"model": state}, checkpoint_id=directory + "/dcp")
 dist.barrier()
 dist.destroy_process_group()
@@ -115,13 +123,18 @@ dist.destroy_process_group()
 
 def make(directory: Path, size: int, wanted: Callable[[str], bool]) -> None:
     """The checkpoints, with the same values."""
-    subprocess.run([sys.executable, "-c", MAKE, str(directory), str(size), str(TENSOR), str(SHARDS)], check=True)
+    subprocess.run(
+        [sys.executable, "-c", MAKE, str(directory), str(size), str(TENSOR), str(SHARDS)], check=True
+    )
     if wanted("zip"):
         subprocess.run([sys.executable, "-c", MAKE_ZIP, str(directory)], check=True)
     if wanted("dcp"):
         port = str(29000 + os.getpid() % 5000)
         ranks = [
-            subprocess.Popen([sys.executable, "-c", MAKE_DCP, str(directory), str(r), str(SHARDS), port], stderr=subprocess.DEVNULL)
+            subprocess.Popen(
+                [sys.executable, "-c", MAKE_DCP, str(directory), str(r), str(SHARDS), port],
+                stderr=subprocess.DEVNULL,
+            )
             for r in range(SHARDS)
         ]
         codes = [rank.wait() for rank in ranks]
@@ -140,7 +153,9 @@ def measure(command: list[str]) -> Cost:
         while not ended.wait(0.02):
             try:
                 whole = psutil.Process(process.pid)
-                peak[0] = max(peak[0], sum(p.memory_info().rss for p in [whole, *whole.children(recursive=True)]))
+                peak[0] = max(
+                    peak[0], sum(p.memory_info().rss for p in [whole, *whole.children(recursive=True)])
+                )
             except psutil.Error:
                 pass
 
@@ -157,7 +172,9 @@ def measure(command: list[str]) -> Cost:
 
 
 def only_cached(directory: Path, source: str) -> None:
-    """Have the files of *source* in the page cache, and nothing else: at 8 GB it does not hold all, and what it keeps of the way before decides."""
+    """Have the files of *source* in the page cache, and nothing else: at 8 GB it does not hold all, and what
+    it keeps of the way before decides.
+    """
     mine = [directory / "model.pt"] if source == "zip" else sorted((directory / source).iterdir())
     for path in directory.rglob("*"):
         if path.is_file():
@@ -174,7 +191,11 @@ def ways(directory: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[list
     out = directory / "out.safetensors"
     ours = [sys.executable, "-m", "mnnprep", "consolidate"]
     found: dict[str, tuple[list[str], str]] = {}
-    sources = {"shards": ("shards/*.safetensors", "shards"), "zip": ("model.pt", "model.pt"), "dcp": ("dcp/*.distcp", "dcp")}
+    sources = {
+        "shards": ("shards/*.safetensors", "shards"),
+        "zip": ("model.pt", "model.pt"),
+        "dcp": ("dcp/*.distcp", "dcp"),
+    }
     others = {
         "shards": ("safetensors load+save", SAFETENSORS_LOAD_SAVE, "shards", "other.safetensors"),
         "zip": ("torch.load+save", TORCH_LOAD_SAVE, "model.pt", "other.safetensors"),
@@ -185,15 +206,28 @@ def ways(directory: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[list
             continue
         cat = f"cat {directory}/{files} > {out}"
         found[f"{name}: cat"] = (["sh", "-c", cat], "")
-        found[f"{name}: cat + sha256sum"] = (["sh", "-c", f"{cat} && sync && sha256sum {directory}/{files} {out}"], "")
-        found[f"{name}: consolidate --no-hash"] = ([*ours, str(directory / source), "-o", str(out), "--no-hash"], f"{name}: cat")
-        found[f"{name}: consolidate"] = ([*ours, str(directory / source), "-o", str(out)], f"{name}: cat + sha256sum")
+        found[f"{name}: cat + sha256sum"] = (
+            ["sh", "-c", f"{cat} && sync && sha256sum {directory}/{files} {out}"],
+            "",
+        )
+        found[f"{name}: consolidate --no-hash"] = (
+            [*ours, str(directory / source), "-o", str(out), "--no-hash"],
+            f"{name}: cat",
+        )
+        found[f"{name}: consolidate"] = (
+            [*ours, str(directory / source), "-o", str(out)],
+            f"{name}: cat + sha256sum",
+        )
         title, code, given, made = others[name]
-        found[f"{name}: {title}"] = ([sys.executable, "-c", code, str(directory / given), str(directory / made)], f"{name}: cat")
+        found[f"{name}: {title}"] = (
+            [sys.executable, "-c", code, str(directory / given), str(directory / made)],
+            f"{name}: cat",
+        )
     if wanted("shards"):
         found["shards: consolidate --dtype bfloat16 --no-hash"] = (
-            [*ours, str(directory / "shards"), "-o", str(out), "--no-hash", "--dtype", "bfloat16"], "shards: cat",
-        )  # fmt: skip
+            [*ours, str(directory / "shards"), "-o", str(out), "--no-hash", "--dtype", "bfloat16"],
+            "shards: cat",
+        )
     return found
 
 
@@ -224,7 +258,11 @@ def run(size: int, parent: Path | None, runs: int, only: list[str]) -> tuple[lis
             ratio = middle[name] / middle[beside] if beside else 1.0
             ours = "mnnprep" in command
             changed = "--dtype" in command
-            limit = LIMITS["dcp" if name.startswith("dcp") else "no hash" if "--no-hash" in command else "hash"] if ours and not changed else 0.0
+            limit = (
+                LIMITS["dcp" if name.startswith("dcp") else "no hash" if "--no-hash" in command else "hash"]
+                if ours and not changed
+                else 0.0
+            )
             allowed = MEMORY_LIMIT + (TENSOR if changed else 0)
             ok = not ours or ((not limit or ratio <= limit) and peak <= allowed)
             fine = fine and ok
@@ -249,7 +287,9 @@ def run(size: int, parent: Path | None, runs: int, only: list[str]) -> tuple[lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", action="append", help="bytes of the checkpoint (default: 2GB and 8GB)")
     parser.add_argument("--directory", type=Path, help="where to work (default: the temporary directory)")
     parser.add_argument("--runs", type=int, default=3)

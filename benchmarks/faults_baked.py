@@ -1,4 +1,5 @@
-"""PyTorch nets that are right at every size, and whose export freezes one: right at the export's own shape, and nowhere else.
+"""PyTorch nets that are right at every size, and whose export freezes one: right at the export's own shape,
+and nowhere else.
 
 ``baked`` is the factory; ``BAKED`` says of each what is declared, and which dimension gets frozen.
 """
@@ -158,24 +159,68 @@ def _batch_mean(m: Any, y: Tensor) -> Tensor:
 Function = Callable[[Any, Tensor], Tensor]
 
 BAKED: dict[str, tuple[Shape, str, Function, Callable[[], dict[str, nn.Module]]]] = {
-    **{f"length_{f.__name__.strip('_')}": (STEPS, "length", f, lambda: {"a": nn.Linear(8, 6), "place": nn.Embedding(32, 6)}) for f in (
-        _table, _cached, _mask, _steps, _padded, _halves, _windows, _averaged, _norm_length, _rolled, _reversed_index, _last_by_number, _flat_back,
-        _flag,
-    )},
+    **{
+        f"length_{f.__name__.strip('_')}": (
+            STEPS,
+            "length",
+            f,
+            lambda: {"a": nn.Linear(8, 6), "place": nn.Embedding(32, 6)},
+        )
+        for f in (
+            _table,
+            _cached,
+            _mask,
+            _steps,
+            _padded,
+            _halves,
+            _windows,
+            _averaged,
+            _norm_length,
+            _rolled,
+            _reversed_index,
+            _last_by_number,
+            _flat_back,
+            _flag,
+        )
+    },
     "ids_table": (IDS, "length", _table, lambda: {"a": nn.Embedding(30, 6), "place": nn.Embedding(32, 6)}),
     "ids_mask": (IDS, "length", _mask, lambda: {"a": nn.Embedding(30, 6)}),
-    **{f"batch_{f.__name__.strip('_')}": (IMAGE, "batch", f, lambda: {"a": nn.Conv2d(3, 4, 3, 1, 1)}) for f in (
-        _samples_mixed, _by_len, _numbered, _counted, _batch_mean,
-    )},
-    "batch_expanded": (STEPS, "batch", _expanded, lambda: {"a": nn.Linear(8, 6), "token": nn.Embedding(1, 6)}),
+    **{
+        f"batch_{f.__name__.strip('_')}": (IMAGE, "batch", f, lambda: {"a": nn.Conv2d(3, 4, 3, 1, 1)})
+        for f in (
+            _samples_mixed,
+            _by_len,
+            _numbered,
+            _counted,
+            _batch_mean,
+        )
+    },
+    "batch_expanded": (
+        STEPS,
+        "batch",
+        _expanded,
+        lambda: {"a": nn.Linear(8, 6), "token": nn.Embedding(1, 6)},
+    ),
     "batch_rows_joined": (ROWS, "batch", _rows_joined, lambda: {"a": nn.Linear(12, 6)}),
     "batch_batch_flag": (ROWS, "batch", _batch_flag, lambda: {"a": nn.Linear(12, 6)}),
-    **{f"width_{f.__name__.strip('_')}": (PLANE, "width", f, lambda: {"a": nn.Conv2d(3, 4, 3, 1, 1)}) for f in (_grid, _upsampled_wide)},
-    **{f"height_{f.__name__.strip('_')}": (PLANE, "height", f, lambda: {"a": nn.Conv2d(3, 4, 3, 1, 1)}) for f in (_cropped, _tiled)},
-    **{f"wave_{f.__name__.strip('_')}": (WAVE, "length", f, lambda: {"a": nn.Conv1d(4, 4, 3, 1, 1)}) for f in (
-        _frames, _fade, _wave_scaled, _wave_flat,
-    )},
-}  # fmt: skip
+    **{
+        f"width_{f.__name__.strip('_')}": (PLANE, "width", f, lambda: {"a": nn.Conv2d(3, 4, 3, 1, 1)})
+        for f in (_grid, _upsampled_wide)
+    },
+    **{
+        f"height_{f.__name__.strip('_')}": (PLANE, "height", f, lambda: {"a": nn.Conv2d(3, 4, 3, 1, 1)})
+        for f in (_cropped, _tiled)
+    },
+    **{
+        f"wave_{f.__name__.strip('_')}": (WAVE, "length", f, lambda: {"a": nn.Conv1d(4, 4, 3, 1, 1)})
+        for f in (
+            _frames,
+            _fade,
+            _wave_scaled,
+            _wave_flat,
+        )
+    },
+}
 
 
 def baked(model: str) -> tuple[nn.Module, tuple[Tensor, ...]]:

@@ -1,7 +1,9 @@
-"""Whether a planted fault is one, and whether a refused model was right: a judgement that uses nothing of mnnprep.
+"""Whether a planted fault is one, and whether a refused model was right: a judgement that uses nothing of
+mnnprep.
 
-Two nets are functions from arrays by name to a list of arrays.  ``moved`` searches inputs (seeds, scales, sizes) for the largest
-difference, in tolerances; a fault counts from ``LEAST`` on.  The tolerance is written out here a second time on purpose.
+Two nets are functions from arrays by name to a list of arrays.  ``moved`` searches inputs (seeds, scales,
+sizes) for the largest difference, in tolerances; a fault counts from ``LEAST`` on.  The tolerance is written
+out here a second time on purpose.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ Net = Callable[[Arrays], list[np.ndarray[Any, Any]]]
 LEAST = 3.0
 SEEDS = 4
 SCALES = (1.0, 4.0, 16.0)
-ANOTHER = 1e9  # structure: another count, shape or dtype of the outputs, other non-finite places, a net that fails
+ANOTHER = (
+    1e9  # structure: another count, shape or dtype of the outputs, other non-finite places, a net that fails
+)
 
 
 def parse(
@@ -34,14 +38,24 @@ def parse(
     return shapes, span, values  # type: ignore[return-value]
 
 
-def searched(inputs: Sequence[str], dims: Sequence[str] = (), ranges: Sequence[str] = (), *, sizes: bool = True) -> Iterator[Arrays]:
-    """Inputs: at middling sizes every seed and scale, then (with *sizes*) both ends of every dimension and what lies between."""
+def searched(
+    inputs: Sequence[str], dims: Sequence[str] = (), ranges: Sequence[str] = (), *, sizes: bool = True
+) -> Iterator[Arrays]:
+    """Inputs: at middling sizes every seed and scale, then (with *sizes*) both ends of every dimension and
+    what lies between.
+    """
     shapes, spans, values = parse(inputs, dims, ranges)
     middle = {n: min(high, max(low, (low + high) // 2)) for n, (low, high) in spans.items()}
-    trials: list[tuple[dict[str, int], int, float]] = [(middle, s, c) for s, c in itertools.product(range(SEEDS), SCALES if not values else (1.0,))]
+    trials: list[tuple[dict[str, int], int, float]] = [
+        (middle, s, c) for s, c in itertools.product(range(SEEDS), SCALES if not values else (1.0,))
+    ]
     if sizes:
         for name, (low, high) in spans.items():
-            trials += [(middle | {name: size}, 50 + size, 1.0) for size in sorted({low, low + 1, (low + 2 * high) // 3, high}) if size <= high]
+            trials += [
+                (middle | {name: size}, 50 + size, 1.0)
+                for size in sorted({low, low + 1, (low + 2 * high) // 3, high})
+                if size <= high
+            ]
     for at, seed, scale in trials:
         random = np.random.default_rng(1000 + seed)
         arrays: Arrays = {}
@@ -57,8 +71,14 @@ def searched(inputs: Sequence[str], dims: Sequence[str] = (), ranges: Sequence[s
         yield arrays
 
 
-def distance(reference: Sequence[np.ndarray[Any, Any]], other: Sequence[np.ndarray[Any, Any]], noise: Sequence[float] | None = None) -> float:
-    """The largest difference in tolerances: |a-b| / (max(1e-4 max|ref|, 10 noise, but at most 1e-2 max|ref|) + 1e-3 |ref|)."""
+def distance(
+    reference: Sequence[np.ndarray[Any, Any]],
+    other: Sequence[np.ndarray[Any, Any]],
+    noise: Sequence[float] | None = None,
+) -> float:
+    """The largest difference in tolerances: |a-b| / (max(1e-4 max|ref|, 10 noise, but at most 1e-2 max|ref|)
+    + 1e-3 |ref|).
+    """
     if len(reference) != len(other):
         return ANOTHER
     worst = 0.0
@@ -113,11 +133,17 @@ def onnx_double(path: str) -> Net:
                 value.type.tensor_type.elem_type = TensorProto.DOUBLE
         for tensor in graph.initializer:
             if tensor.data_type == TensorProto.FLOAT:
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+                tensor.CopyFrom(
+                    numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
+                )
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT:
-                    attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float64), attribute.t.name))
+                    attribute.t.CopyFrom(
+                        numpy_helper.from_array(
+                            numpy_helper.to_array(attribute.t).astype(np.float64), attribute.t.name
+                        )
+                    )
                 if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                     attribute.i = TensorProto.DOUBLE
                 if attribute.HasField("g"):
@@ -125,7 +151,9 @@ def onnx_double(path: str) -> Net:
 
     widen(model.graph)
     evaluator = ReferenceEvaluator(model)
-    return lambda arrays: [np.asarray(a) for a in evaluator.run(None, {n: _wide(a) for n, a in arrays.items()})]
+    return lambda arrays: [
+        np.asarray(a) for a in evaluator.run(None, {n: _wide(a) for n, a in arrays.items()})
+    ]
 
 
 def _wide(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -172,7 +200,13 @@ def tflite(path: str) -> Net:
     return run
 
 
-def mnn(path: str, inputs: Sequence[str], outputs: Sequence[str], layouts: Sequence[str] = (), hints: dict[int, int] | None = None) -> Net:
+def mnn(
+    path: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    layouts: Sequence[str] = (),
+    hints: dict[int, int] | None = None,
+) -> Net:
     """A converted model; the first call imports MNN, which may crash: for a process of its own."""
     import MNN.expr as F
     from MNN import nn
@@ -182,7 +216,12 @@ def mnn(path: str, inputs: Sequence[str], outputs: Sequence[str], layouts: Seque
     for hint, value in (hints or {}).items():
         manager.set_hint(hint, value)
     module = nn.load_module_from_file(path, list(inputs), list(outputs), runtime_manager=manager)
-    kinds = {"f": (F.float, np.float32), "i": (F.int, np.int32), "u": (F.int, np.int32), "b": (F.int, np.int32)}
+    kinds = {
+        "f": (F.float, np.float32),
+        "i": (F.int, np.int32),
+        "u": (F.int, np.int32),
+        "b": (F.int, np.int32),
+    }
     formats = {"NCHW": F.NCHW, "NHWC": F.NHWC, "NC4HW4": F.NCHW}
 
     def run(arrays: Arrays) -> list[np.ndarray[Any, Any]]:

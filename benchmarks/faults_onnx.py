@@ -1,4 +1,5 @@
-"""ONNX faults: what is done to a right model's file, each a function from a model to the model with the fault.
+"""ONNX faults: what is done to a right model's file, each a function from a model to the model with the
+fault.
 
 A function raises LookupError where the model has no place for it.
 """
@@ -27,7 +28,11 @@ def doctored(source: Path, target: Path, fault: Fault) -> Path:
 
 def _floats(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     """The float weights, the largest first."""
-    found = [t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims, dtype=int) > 3]
+    found = [
+        t
+        for t in model.graph.initializer
+        if t.data_type == TensorProto.FLOAT and np.prod(t.dims, dtype=int) > 3
+    ]
     return sorted(found, key=lambda t: -int(np.prod(t.dims, dtype=int)))
 
 
@@ -63,7 +68,10 @@ def half_weights(model: onnx.ModelProto) -> None:
     if not weights:
         raise LookupError("no weight")
     with np.errstate(over="ignore"):
-        _set(weights[0], (numpy_helper.to_array(weights[0]) * 2e5).astype(np.float16).astype(np.float32) / np.float32(2e5))
+        _set(
+            weights[0],
+            (numpy_helper.to_array(weights[0]) * 2e5).astype(np.float16).astype(np.float32) / np.float32(2e5),
+        )
 
 
 def transposed_weight(model: onnx.ModelProto) -> None:
@@ -74,7 +82,13 @@ def transposed_weight(model: onnx.ModelProto) -> None:
     raise LookupError("no square weight")
 
 
-def _append(model: onnx.ModelProto, number: int, op: str, extra: tuple[np.ndarray[Any, Any], ...] = (), **attributes: Any) -> None:
+def _append(
+    model: onnx.ModelProto,
+    number: int,
+    op: str,
+    extra: tuple[np.ndarray[Any, Any], ...] = (),
+    **attributes: Any,
+) -> None:
     """A node between what makes output *number* and the output."""
     graph = model.graph
     name = graph.output[number].name
@@ -87,7 +101,9 @@ def _append(model: onnx.ModelProto, number: int, op: str, extra: tuple[np.ndarra
                 node.input[place] = inner
     for place, array in enumerate(extra):
         graph.initializer.append(numpy_helper.from_array(array, f"{name}_extra{place}"))
-    graph.node.append(helper.make_node(op, [inner, *(f"{name}_extra{p}" for p in range(len(extra)))], [name], **attributes))
+    graph.node.append(
+        helper.make_node(op, [inner, *(f"{name}_extra{p}" for p in range(len(extra)))], [name], **attributes)
+    )
 
 
 def _rank(model: onnx.ModelProto, number: int = 0) -> int:
@@ -147,7 +163,16 @@ def output_renamed(model: onnx.ModelProto) -> None:
     graph = model.graph
     maker = next(n for n in graph.node if graph.output[0].name in n.output)
     before = next((n for n in graph.node if maker.input and maker.input[0] in n.output), None)
-    if before is None or maker.op_type in ("Reshape", "Flatten", "Gemm", "MatMul", "LSTM", "GRU", "Transpose", "Squeeze"):
+    if before is None or maker.op_type in (
+        "Reshape",
+        "Flatten",
+        "Gemm",
+        "MatMul",
+        "LSTM",
+        "GRU",
+        "Transpose",
+        "Squeeze",
+    ):
         raise LookupError("nothing of that shape before")
     maker.CopyFrom(helper.make_node("Identity", [maker.input[0]], [graph.output[0].name]))
     _free_output(model)
@@ -163,7 +188,9 @@ def constant_output(value: float) -> Fault:
 
 
 def opset(version: int) -> Fault:
-    """The same nodes under another opset number; where nothing means something else by it, there is no fault to plant."""
+    """The same nodes under another opset number; where nothing means something else by it, there is no fault
+    to plant.
+    """
 
     def change(model: onnx.ModelProto) -> None:
         if not any(n.op_type in ("Softmax", "LogSoftmax", "Hardmax") for n in model.graph.node):
@@ -264,7 +291,9 @@ def norm_statistics(model: onnx.ModelProto) -> None:
 def int64_clamped(model: onnx.ModelProto) -> None:
     found = False
     for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.INT64 and np.any(np.abs(numpy_helper.to_array(tensor).astype(np.float64)) > 2**30):
+        if tensor.data_type == TensorProto.INT64 and np.any(
+            np.abs(numpy_helper.to_array(tensor).astype(np.float64)) > 2**30
+        ):
             _set(tensor, np.clip(numpy_helper.to_array(tensor), -(2**30), 2**30))
             found = True
     if not found:
@@ -293,29 +322,49 @@ def branch_taken(model: onnx.ModelProto) -> None:
 
 # name: (kind, the fault)
 FAULTS: dict[str, tuple[str, Fault]] = {
-    "weight0": ("weight_1_percent", weight(0)), "weight1": ("weight_1_percent", weight(1)), "weight2": ("weight_1_percent", weight(2)),
-    "swap_weights": ("weights_swapped", swap_weights), "half_weights": ("float16_overflow", half_weights),
+    "weight0": ("weight_1_percent", weight(0)),
+    "weight1": ("weight_1_percent", weight(1)),
+    "weight2": ("weight_1_percent", weight(2)),
+    "swap_weights": ("weights_swapped", swap_weights),
+    "half_weights": ("float16_overflow", half_weights),
     "transposed_weight": ("weights_transposed", transposed_weight),
-    "transposed": ("output_transposed", output_transposed), "flipped": ("axis_changed", output_flipped),
+    "transposed": ("output_transposed", output_transposed),
+    "flipped": ("axis_changed", output_flipped),
     "emptied": ("output_emptied", output_emptied),
-    "zeroed": ("constant_folded", output_zeroed), "dropped": ("output_dropped", output_dropped), "exchanged": ("output_swapped", outputs_exchanged),
-    "renamed": ("output_renamed", output_renamed), "folded": ("constant_folded", constant_output(0.25)),
-    "opset11": ("opset_changed", opset(11)), "opset12": ("opset_changed", opset(12)), "opset9": ("opset_changed", opset(9)),
-    "softmax_axis": ("axis_changed", attribute("Softmax", "axis", 1)), "concat_axis": ("axis_changed", attribute("Concat", "axis", 2)),
+    "zeroed": ("constant_folded", output_zeroed),
+    "dropped": ("output_dropped", output_dropped),
+    "exchanged": ("output_swapped", outputs_exchanged),
+    "renamed": ("output_renamed", output_renamed),
+    "folded": ("constant_folded", constant_output(0.25)),
+    "opset11": ("opset_changed", opset(11)),
+    "opset12": ("opset_changed", opset(12)),
+    "opset9": ("opset_changed", opset(9)),
+    "softmax_axis": ("axis_changed", attribute("Softmax", "axis", 1)),
+    "concat_axis": ("axis_changed", attribute("Concat", "axis", 2)),
     "conv_dilation": ("attribute_changed", attribute("Conv", "dilations", [2, 2])),
     "conv_pads": ("attribute_changed", attribute("Conv", "pads", [0, 0, 2, 2])),
     "lstm_reset": ("attribute_changed", attribute("GRU", "linear_before_reset", 0)),
     "norm_eps": ("attribute_changed", attribute("LayerNormalization", "epsilon", 0.1)),
-    "leaky": ("attribute_changed", attribute("LeakyRelu", "alpha", 0.2)), "gemm": ("attribute_changed", attribute("Gemm", "alpha", 1.05)),
+    "leaky": ("attribute_changed", attribute("LeakyRelu", "alpha", 0.2)),
+    "gemm": ("attribute_changed", attribute("Gemm", "alpha", 1.05)),
     "count_pad": ("pooling_changed", attribute("AveragePool", "count_include_pad", 0)),
-    "max_average": ("pooling_changed", operator("MaxPool", "AveragePool", kernel_shape=[2, 2], strides=[2, 2])),
+    "max_average": (
+        "pooling_changed",
+        operator("MaxPool", "AveragePool", kernel_shape=[2, 2], strides=[2, 2]),
+    ),
     "resize": ("attribute_changed", attribute("Resize", "coordinate_transformation_mode", "asymmetric")),
-    "relu_abs": ("operator_changed", operator("Relu", "Abs")), "tanh_sigmoid": ("operator_changed", operator("Tanh", "Sigmoid")),
+    "relu_abs": ("operator_changed", operator("Relu", "Abs")),
+    "tanh_sigmoid": ("operator_changed", operator("Tanh", "Sigmoid")),
     "sigmoid_hard": ("operator_changed", operator("Sigmoid", "HardSigmoid")),
     "mean_sum": ("operator_changed", operator("ReduceMean", "ReduceSum", inputs=1)),
-    "sub_swapped": ("operator_changed", swapped_inputs("Sub")), "div_swapped": ("operator_changed", swapped_inputs("Div")),
-    "clip_max": ("constant_changed", constant("Clip", 2, 0.2)), "mul_constant": ("constant_changed", constant("Mul", 1, 0.9)),
+    "sub_swapped": ("operator_changed", swapped_inputs("Sub")),
+    "div_swapped": ("operator_changed", swapped_inputs("Div")),
+    "clip_max": ("constant_changed", constant("Clip", 2, 0.2)),
+    "mul_constant": ("constant_changed", constant("Mul", 1, 0.9)),
     "add_constant": ("constant_changed", constant("Add", 1, 0.3)),
-    "norm_training": ("eval_not_called", norm_training), "dropout": ("dropout_functional", dropout_training),
-    "norm_statistics": ("constant_changed", norm_statistics), "int64": ("int64_clamped", int64_clamped), "branch": ("branch_baked", branch_taken),
-}  # fmt: skip
+    "norm_training": ("eval_not_called", norm_training),
+    "dropout": ("dropout_functional", dropout_training),
+    "norm_statistics": ("constant_changed", norm_statistics),
+    "int64": ("int64_clamped", int64_clamped),
+    "branch": ("branch_baked", branch_taken),
+}

@@ -30,7 +30,16 @@ def onnx_rows(root: Path) -> Iterator[Row]:
     for name, (path, _, dims, ranges, right) in models.items():
         if right:
             command = [str(path), *declared((), dims, ranges)]
-            yield Row(f"clean-onnx-{name}", "clean", "clean", "onnx", name, "prepare", command, reference={"onnx": str(path)})
+            yield Row(
+                f"clean-onnx-{name}",
+                "clean",
+                "clean",
+                "onnx",
+                name,
+                "prepare",
+                command,
+                reference={"onnx": str(path)},
+            )
 
     spoiled = made_directory(root / "spoiled")
     counter = itertools.count()
@@ -62,7 +71,9 @@ def onnx_rows(root: Path) -> Iterator[Row]:
         way = ways[number % len(ways)] if right else "compare"
         if fault in ("norm_training", "dropout") and way != "compare":
             command = [str(target), *declared((), dims, ranges)]  # the file itself was exported so
-            yield Row(f"onnx-{name}-{fault}-file", "fault", kind, "onnx", name, "prepare", command, moved=moved)
+            yield Row(
+                f"onnx-{name}-{fault}-file", "fault", kind, "onnx", name, "prepare", command, moved=moved
+            )
             continue
         if way == "compare":
             yield Row(
@@ -108,29 +119,74 @@ def onnx_rows(root: Path) -> Iterator[Row]:
         path, inputs, dims, ranges, _ = models[name]
         base = [str(path), *declared((), dims, ranges)]
         for action in ("zeroed-references", "swapped-references"):
-            yield Row(f"onnx-{name}-{action}", "fault", action.replace("-", "_"), "onnx", name, "verify", base, action=action)
+            yield Row(
+                f"onnx-{name}-{action}",
+                "fault",
+                action.replace("-", "_"),
+                "onnx",
+                name,
+                "verify",
+                base,
+                action=action,
+            )
         other = models[("mlp", "cnn", "square", "gru", "causal", "grouped")[number]][0]
         script = wrapper(root / "wrappers", f"stale-{name}", instead_of(other))
-        yield Row(f"onnx-{name}-stale-convert", "fault", "stale_mnn", "onnx", name, "prepare", [*base, "--mnnconvert", script], moved=judge.ANOTHER)
-        yield Row(f"mnn-{name}-stale-verify", "fault", "stale_mnn", "mnn", name, "verify", base, moved=judge.ANOTHER, action="mnn", file=str(other))
-    for (liar, (kind, body)), name in zip(LIARS.items(), ("cnn", "mlp", "lstm", "heads", "unet"), strict=True):
+        yield Row(
+            f"onnx-{name}-stale-convert",
+            "fault",
+            "stale_mnn",
+            "onnx",
+            name,
+            "prepare",
+            [*base, "--mnnconvert", script],
+            moved=judge.ANOTHER,
+        )
+        yield Row(
+            f"mnn-{name}-stale-verify",
+            "fault",
+            "stale_mnn",
+            "mnn",
+            name,
+            "verify",
+            base,
+            moved=judge.ANOTHER,
+            action="mnn",
+            file=str(other),
+        )
+    for (liar, (kind, body)), name in zip(
+        LIARS.items(), ("cnn", "mlp", "lstm", "heads", "unet"), strict=True
+    ):
         path, _, dims, ranges, _ = models[name]
         script = wrapper(root / "wrappers", liar, body)
-        yield Row(f"onnx-{name}-{liar}", "fault", kind, "onnx", name, "prepare", [str(path), *declared((), dims, ranges), "--mnnconvert", script])
+        yield Row(
+            f"onnx-{name}-{liar}",
+            "fault",
+            kind,
+            "onnx",
+            name,
+            "prepare",
+            [str(path), *declared((), dims, ranges), "--mnnconvert", script],
+        )
 
 
 def _input_text(value: Any) -> str:
     kinds = {1: "float32", 7: "int64", 6: "int32"}
     kind = value.type.tensor_type
-    return f"{value.name}={kinds[kind.elem_type]}[{','.join(d.dim_param or str(d.dim_value) for d in kind.shape.dim)}]"
+    sizes = ",".join(d.dim_param or str(d.dim_value) for d in kind.shape.dim)
+    return f"{value.name}={kinds[kind.elem_type]}[{sizes}]"
 
 
-def _onnx_moved(path: Path, target: Path, inputs: Sequence[str], dims: Sequence[str], ranges: Sequence[str]) -> float:
+def _onnx_moved(
+    path: Path, target: Path, inputs: Sequence[str], dims: Sequence[str], ranges: Sequence[str]
+) -> float:
     def trials() -> Iterator[judge.Arrays]:
         return itertools.islice(judge.searched(inputs, dims, ranges, sizes=False), 6)
 
     worst = 0.0
-    for runtime in (judge.onnx_double, judge.onnx_single):  # the first does not know what an operator meant in older opsets
+    for runtime in (
+        judge.onnx_double,
+        judge.onnx_single,
+    ):  # the first does not know what an operator meant in older opsets
         with contextlib.suppress(Exception):
             right, wrong = runtime(str(path)), runtime(str(target))
             right(next(trials()))

@@ -1,7 +1,8 @@
-"""The plan of the fault benchmark: every trial as a row, made by one process a framework: ``python faults_plan.py FRAMEWORK DIR``.
+"""The plan of the fault benchmark: every trial as a row, made by one process a framework: ``python
+faults_plan.py FRAMEWORK DIR``.
 
-It writes the models and the doctored models below DIR, judges every planted fault on its own (``faults_judge``), and writes
-``DIR/FRAMEWORK.jsonl``, one trial a line.
+It writes the models and the doctored models below DIR, judges every planted fault on its own
+(``faults_judge``), and writes ``DIR/FRAMEWORK.jsonl``, one trial a line.
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 MODULES = {  # in this order: the ONNX files start from PyTorch's nets
-    "torch": "faults_torch:torch_rows", "onnx": "faults_onnx_plan:onnx_rows", "caffe": "faults_caffe:caffe_rows",
+    "torch": "faults_torch:torch_rows",
+    "onnx": "faults_onnx_plan:onnx_rows",
+    "caffe": "faults_caffe:caffe_rows",
     "tensorflow": "faults_tensorflow:tensorflow_rows",
-}  # fmt: skip
-WEIGHTS = "weight_1_percent"  # caught by value where the artifact's weights are compared: such a fault needs no effect on the outputs
+}
+# caught by value where the artifact's weights are compared: such a fault needs no effect on the outputs
+WEIGHTS = "weight_1_percent"
 
 
 @dataclass
 class Row:
-    """One trial. ``command`` are the arguments of ``mnnprep`` (without a target); for ``verify`` they prepare the bundle that ``action``
-    then spoils with ``file``. ``moved`` is by how many tolerances the fault moves an output; None where no such judgement is needed."""
+    """One trial. ``command`` are the arguments of ``mnnprep`` (without a target); for ``verify`` they prepare
+    the bundle that ``action`` then spoils with ``file``. ``moved`` is by how many tolerances the fault moves
+    an output; None where no such judgement is needed.
+    """
 
     id: str
     group: str  # fault, clean, baked
@@ -41,7 +47,9 @@ class Row:
     action: str = ""
     file: str = ""
     axis: str = ""
-    reference: dict[str, Any] = field(default_factory=dict)  # how to run the source, for the judgement of a clean model that is refused
+    reference: dict[str, Any] = field(
+        default_factory=dict
+    )  # how to run the source, for the judgement of a clean model that is refused
 
 
 def declared(inputs: Sequence[str] = (), dims: Sequence[str] = (), ranges: Sequence[str] = ()) -> list[str]:
@@ -50,10 +58,17 @@ def declared(inputs: Sequence[str] = (), dims: Sequence[str] = (), ranges: Seque
 
 
 def wrapper(directory: Path, name: str, body: str) -> str:
-    """An executable that takes MNNConvert's options; *body* may change ``argv`` before the package's converter gets it."""
+    """An executable that takes MNNConvert's options; *body* may change ``argv`` before the package's
+    converter gets it.
+    """
     directory.mkdir(exist_ok=True)
     path = directory / f"{name}.py"
-    lines = ["import os, shutil, sys", "argv = list(sys.argv)", "def given(option): return argv.index(option) + 1", body]
+    lines = [
+        "import os, shutil, sys",
+        "argv = list(sys.argv)",
+        "def given(option): return argv.index(option) + 1",
+        body,
+    ]
     path.write_text(f"#!{sys.executable}\n" + "\n".join(lines) + "\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
@@ -70,8 +85,23 @@ def instead_of(model: Path | str, option: str = "--modelFile") -> str:
 def converts(model: str, frontend: str) -> bool:
     """Whether the package's converter makes anything of a file."""
     with tempfile.TemporaryDirectory() as directory:
-        arguments = ["MNNConvert", "-f", frontend, "--modelFile", model, "--MNNModel", "out.mnn", "--bizCode", "x"]
-        subprocess.run([sys.executable, "-c", f"import _tools\n_tools.mnnconvert({arguments})"], cwd=directory, capture_output=True, timeout=300)
+        arguments = [
+            "MNNConvert",
+            "-f",
+            frontend,
+            "--modelFile",
+            model,
+            "--MNNModel",
+            "out.mnn",
+            "--bizCode",
+            "x",
+        ]
+        subprocess.run(
+            [sys.executable, "-c", f"import _tools\n_tools.mnnconvert({arguments})"],
+            cwd=directory,
+            capture_output=True,
+            timeout=300,
+        )
         return (Path(directory) / "out.mnn").exists()
 
 
@@ -79,12 +109,18 @@ LIARS = {
     "crash": ("crash", "import signal\nos.kill(os.getpid(), signal.SIGSEGV)"),
     "abort": ("crash", "os.abort()"),
     "says_success": ("crash", "print('Converted Success!')"),
-    "junk": ("crash", "open(argv[given('--MNNModel')], 'wb').write(b'junk' * 99)\nprint('Converted Success!')"),
+    "junk": (
+        "crash",
+        "open(argv[given('--MNNModel')], 'wb').write(b'junk' * 99)\nprint('Converted Success!')",
+    ),
     "half_a_file": (
         "crash",
-        f"{PASS_ON}\npath = argv[given('--MNNModel')]\ndata = open(path, 'rb').read()\nopen(path, 'wb').write(data[:len(data) // 2])",
+        (
+            f"{PASS_ON}\npath = argv[given('--MNNModel')]\ndata = open(path, 'rb').read()\nopen(path,"
+            " 'wb').write(data[:len(data) // 2])"
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def made_directory(directory: Path) -> Path:

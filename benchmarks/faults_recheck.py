@@ -1,6 +1,8 @@
-"""Whether the converted model in a bundle is right, whatever mnnprep said of it; in a process of its own, for MNN may crash.
+"""Whether the converted model in a bundle is right, whatever mnnprep said of it; in a process of its own, for
+MNN may crash.
 
-It runs the converted model of the bundle against the source, at sizes and inputs of its own, and prints one line: ``right`` or what is wrong.
+It runs the converted model of the bundle against the source, at sizes and inputs of its own, and prints one
+line: ``right`` or what is wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ def main(directory: str, how: str) -> None:
     signature = manifest["signature"]
     inputs = [f"{t['name']}={t['dtype']}[{','.join(map(str, t['shape']))}]" for t in signature["inputs"]]
     dims = [f"{n}={d['min']}:{d['max']}" for n, d in signature["dims"].items() if d["min"] is not None]
-    ranges = [f"{t['name']}={t['range'][0]:g}:{t['range'][1]:g}" for t in signature["inputs"] if t.get("range")]
+    ranges = [
+        f"{t['name']}={t['range'][0]:g}:{t['range'][1]:g}" for t in signature["inputs"] if t.get("range")
+    ]
     names = [t["mnn_name"] for t in signature["inputs"]]
     hints = {3: v for n, v in manifest["runtime"]["hints"].items() if n == "WINOGRAD_MEMORY_LEVEL"}
     outputs = [t["mnn_name"] for t in signature["outputs"]]
@@ -36,7 +40,10 @@ def main(directory: str, how: str) -> None:
         try:
             found = judge.mnn(str(model), names, outputs, layouts, hints)(fed)
         except Exception as error:
-            print(f"wrong: {type(error).__name__} {str(error)[:80]} at {[list(a.shape) for a in arrays.values()]}")
+            print(
+                f"wrong: {type(error).__name__} {str(error)[:80]} at"
+                f" {[list(a.shape) for a in arrays.values()]}"
+            )
             return
         orders = itertools.permutations(found) if len(found) <= 4 else [found]
         gap = min(judge.distance(right, order) for order in map(list, orders))
@@ -63,7 +70,13 @@ def _source(reference: dict[str, str]) -> judge.Net:
     def run(arrays: judge.Arrays) -> list[Any]:
         with torch.no_grad():
             made = module(*(torch.from_numpy(a) for a in arrays.values()))
-        made = list(made.values()) if isinstance(made, dict) else list(made) if isinstance(made, (tuple, list)) else [made]
+        made = (
+            list(made.values())
+            if isinstance(made, dict)
+            else list(made)
+            if isinstance(made, (tuple, list))
+            else [made]
+        )
         return [t.numpy() for t in made]
 
     return run

@@ -1,4 +1,6 @@
-"""The trials on PyTorch: factories, TorchScript files, exported programs; it writes the ONNX files that the others start from, too."""
+"""The trials on PyTorch: factories, TorchScript files, exported programs; it writes the ONNX files that the
+others start from, too.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,51 @@ import torch
 from faults_plan import HERE, WEIGHTS, Row, declared, made_directory
 
 CORE = (
-    "cnn", "mlp", "heads", "square", "attention", "mobile", "residual", "lstm", "embedding", "fusion", "tcn", "unet", "encoder", "positions",
-    "grouped", "average_pool", "bilinear", "gru", "act_leakyrelu", "max_pool_padded",
-)  # fmt: skip
+    "cnn",
+    "mlp",
+    "heads",
+    "square",
+    "attention",
+    "mobile",
+    "residual",
+    "lstm",
+    "embedding",
+    "fusion",
+    "tcn",
+    "unet",
+    "encoder",
+    "positions",
+    "grouped",
+    "average_pool",
+    "bilinear",
+    "gru",
+    "act_leakyrelu",
+    "max_pool_padded",
+)
 EXPORTED = (
-    "cnn", "residual", "mobile", "unet", "mlp", "lstm", "gru", "attention", "causal", "embedding", "fusion", "heads", "square", "tcn", "grouped",
-    "average_pool", "bilinear", "act_leakyrelu", "group_norm", "softmax_channel", "permuted", "last_step",
-)  # fmt: skip
+    "cnn",
+    "residual",
+    "mobile",
+    "unet",
+    "mlp",
+    "lstm",
+    "gru",
+    "attention",
+    "causal",
+    "embedding",
+    "fusion",
+    "heads",
+    "square",
+    "tcn",
+    "grouped",
+    "average_pool",
+    "bilinear",
+    "act_leakyrelu",
+    "group_norm",
+    "softmax_channel",
+    "permuted",
+    "last_step",
+)
 SCRIPTED = ("cnn", "mlp", "heads", "lstm", "attention", "grouped")
 SCRIPT_FAULTS = (
     "weight_1",
@@ -40,7 +80,11 @@ SCRIPT_FAULTS = (
 )
 PROGRAMS = ("cnn", "mlp", "embedding", "fusion")
 PROGRAM_FAULTS = ("weight_1", "swap_layers", "zeroed", "dropout_linear", "no_bias")
-TRAINING = ("bn_training", "dropout", "dropout_linear")  # a file that has it is prepared; one with another fault is compared with the right one
+TRAINING = (
+    "bn_training",
+    "dropout",
+    "dropout_linear",
+)  # a file that has it is prepared; one with another fault is compared with the right one
 A_FAULT = 2  # nets for every switchable fault
 PAIRED = ("swapped", "dropped")  # faults for nets of several outputs
 FACTORY = f"{HERE / 'faults_nets.py'}:clean"
@@ -65,7 +109,16 @@ def torch_rows(root: Path) -> Iterator[Row]:
 
 
 def _clean(format: str, model: str, command: list[str]) -> Row:
-    return Row(f"clean-{format}-{model}", "clean", "clean", format, model, "prepare", command, reference={"torch": model})
+    return Row(
+        f"clean-{format}-{model}",
+        "clean",
+        "clean",
+        format,
+        model,
+        "prepare",
+        command,
+        reference={"torch": model},
+    )
 
 
 def _arguments(**values: str) -> list[str]:
@@ -83,7 +136,13 @@ def runner(module: Any, *, double: bool = True) -> judge.Net:
         tensors = [torch.from_numpy(a.copy()) for a in arrays.values()]
         with torch.no_grad():
             made = module(*(t.double() if double and t.is_floating_point() else t for t in tensors))
-        made = list(made.values()) if isinstance(made, dict) else list(made) if isinstance(made, (tuple, list)) else [made]
+        made = (
+            list(made.values())
+            if isinstance(made, dict)
+            else list(made)
+            if isinstance(made, (tuple, list))
+            else [made]
+        )
         return [t.numpy() for t in made]
 
     return run
@@ -104,12 +163,16 @@ def _traced(module: Any, inputs: Sequence[Any]) -> Any:
 
 
 def _moved_by_tracing(made: tuple[Any, Any], shape: nets.Shape, *, sizes: bool = False) -> float:
-    """How far a module is from its own trace, both in float64; what can't even be traced is another thing altogether."""
+    """How far a module is from its own trace, both in float64; what can't even be traced is another thing
+    altogether.
+    """
     with _in_double():
         try:
             module = made[0].double().eval()
             inputs = [t.double() if t.is_floating_point() else t for t in made[1]]
-            return judge.moved(runner(module), runner(_traced(module, inputs)), judge.searched(*shape[:3], sizes=sizes))
+            return judge.moved(
+                runner(module), runner(_traced(module, inputs)), judge.searched(*shape[:3], sizes=sizes)
+            )
         except Exception:
             return judge.ANOTHER
 
@@ -122,13 +185,28 @@ def _baked() -> Iterator[Row]:
         sized = tuple(f"{name}={size}:{size}" for name, size in _sizes(shape).items())
         at_export = _moved_by_tracing(faults_baked.baked(model), shape._replace(dims=sized))
         moved = _moved_by_tracing(faults_baked.baked(model), shape, sizes=True) if at_export < 1 else 0.0
-        yield Row(f"baked-{model}", "baked", "shape_baked", "torch", model, "prepare", command, moved=moved, axis=axis)
+        yield Row(
+            f"baked-{model}",
+            "baked",
+            "shape_baked",
+            "torch",
+            model,
+            "prepare",
+            command,
+            moved=moved,
+            axis=axis,
+        )
 
 
 def _sizes(shape: nets.Shape) -> dict[str, int]:
     """The size that every declared dimension has in the example."""
     extents = [text.rstrip("]").partition("[")[2].split(",") for text in shape.inputs]
-    return {n: s for names, sizes in zip(extents, shape.sizes, strict=True) for n, s in zip(names, sizes, strict=True) if not n.isdigit()}
+    return {
+        n: s
+        for names, sizes in zip(extents, shape.sizes, strict=True)
+        for n, s in zip(names, sizes, strict=True)
+        if not n.isdigit()
+    }
 
 
 def _switched() -> Iterator[Row]:
@@ -145,17 +223,41 @@ def _switched() -> Iterator[Row]:
             moved = _moved_by_tracing(made, shape)
             found += moved >= judge.LEAST or kind == WEIGHTS
             method = "onnx-export" if found == A_FAULT and number % 4 == 0 else "onnx-trace"
-            command = [PLANTED, *_arguments(model=model, fault=fault), "--method", method, *declared(*shape[:3])]
+            command = [
+                PLANTED,
+                *_arguments(model=model, fault=fault),
+                "--method",
+                method,
+                *declared(*shape[:3]),
+            ]
             reference = {"torch": model}
-            yield Row(f"torch-{model}-{fault}", "fault", kind, "torch", model, "prepare", command, moved=moved, reference=reference)
+            yield Row(
+                f"torch-{model}-{fault}",
+                "fault",
+                kind,
+                "torch",
+                model,
+                "prepare",
+                command,
+                moved=moved,
+                reference=reference,
+            )
 
 
 def _inherent() -> Iterator[Row]:
     for fault, (kind, _) in twins.INHERENT.items():
         moved = _moved_by_tracing(twins.planted("", fault), nets.IMAGE)
         for method in ("onnx-trace", "trace"):
-            command = [PLANTED, *_arguments(model="", fault=fault), "--method", method, *declared(*nets.IMAGE[:3])]
-            yield Row(f"torch-{fault}-{method}", "fault", kind, "torch", "inherent", "prepare", command, moved=moved)
+            command = [
+                PLANTED,
+                *_arguments(model="", fault=fault),
+                "--method",
+                method,
+                *declared(*nets.IMAGE[:3]),
+            ]
+            yield Row(
+                f"torch-{fault}-{method}", "fault", kind, "torch", "inherent", "prepare", command, moved=moved
+            )
 
 
 def _spoiled(model: str, fault: str) -> Any:
@@ -164,11 +266,15 @@ def _spoiled(model: str, fault: str) -> Any:
     return _whole(shape, twins.TWINS[fault][1](net))
 
 
-def _file_row(format: str, model: str, fault: str, right: Path, wrong: Path, moved: float, options: list[str]) -> Row:
+def _file_row(
+    format: str, model: str, fault: str, right: Path, wrong: Path, moved: float, options: list[str]
+) -> Row:
     training = fault in TRAINING
     command = [str(wrong), *options] if training else [str(right), str(wrong), *options]
     how = "prepare" if training else "compare"
-    return Row(f"{format}-{model}-{fault}", "fault", twins.TWINS[fault][0], format, model, how, command, moved=moved)
+    return Row(
+        f"{format}-{model}-{fault}", "fault", twins.TWINS[fault][0], format, model, how, command, moved=moved
+    )
 
 
 def _scripts(files: Path) -> Iterator[Row]:
@@ -202,7 +308,10 @@ def _programs(files: Path) -> Iterator[Row]:
                 _save_program(_spoiled(model, fault), shape, wrong)
             except LookupError:
                 continue
-            pair = (runner(m, double=False) for m in (nets.clean(model)[0], torch.export.load(str(wrong)).module()))
+            pair = (
+                runner(m, double=False)
+                for m in (nets.clean(model)[0], torch.export.load(str(wrong)).module())
+            )
             moved = judge.moved(*pair, judge.searched(*shape[:3], sizes=False))
             yield _file_row("pt2", model, fault, right, wrong, moved, [])
 
@@ -218,11 +327,28 @@ def _save_program(module: Any, shape: nets.Shape, path: Path) -> None:
 def _export(module: Any, shape: nets.Shape, path: Path) -> None:
     names = [text.partition("=")[0] for text in shape.inputs]
     extents = [text.rstrip("]").partition("[")[2].split(",") for text in shape.inputs]
-    axes: dict[str, Any] = {n: {p: s for p, s in enumerate(e) if not s.isdigit()} for n, e in zip(names, extents, strict=True)}
+    axes: dict[str, Any] = {
+        n: {p: s for p, s in enumerate(e) if not s.isdigit()} for n, e in zip(names, extents, strict=True)
+    }
     inputs = nets.example(shape)
     with torch.no_grad():
         made = module(*inputs)
         count = len(made) if isinstance(made, (dict, tuple, list)) else 1
-        outputs = list(made) if isinstance(made, dict) else [f"output_{i}" for i in range(count)] if count > 1 else ["output"]
+        outputs = (
+            list(made)
+            if isinstance(made, dict)
+            else [f"output_{i}" for i in range(count)]
+            if count > 1
+            else ["output"]
+        )
         axes |= {n: {0: "batch"} for n in outputs}
-        torch.onnx.export(module, inputs, str(path), dynamo=False, opset_version=13, input_names=names, output_names=outputs, dynamic_axes=axes)
+        torch.onnx.export(
+            module,
+            inputs,
+            str(path),
+            dynamo=False,
+            opset_version=13,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes=axes,
+        )

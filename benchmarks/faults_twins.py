@@ -1,8 +1,9 @@
 """PyTorch nets with a planted fault.
 
-``planted`` is the factory: ``mnnprep prepare benchmarks/faults_twins.py:planted --factory-arg model=cnn --factory-arg fault=swap_layers``.
-Such a net computes what the right one does, except while it is exported (as real models do that ask ``torch.jit.is_tracing()``):
-only a comparison with the source can see that.  Those of ``INHERENT`` need no such switch: their own code does not survive an export.
+``planted`` is the factory: ``mnnprep prepare benchmarks/faults_twins.py:planted --factory-arg model=cnn
+--factory-arg fault=swap_layers``. Such a net computes what the right one does, except while it is exported
+(as real models do that ask ``torch.jit.is_tracing()``): only a comparison with the source can see that.
+Those of ``INHERENT`` need no such switch: their own code does not survive an export.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ class BatchStatistics(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n = self.norm
-        return F.batch_norm(x, n.running_mean.clone(), n.running_var.clone(), n.weight, n.bias, True, 0.1, n.eps)
+        return F.batch_norm(
+            x, n.running_mean.clone(), n.running_var.clone(), n.weight, n.bias, True, 0.1, n.eps
+        )
 
 
 class AlwaysDropout(nn.Module):
@@ -133,20 +136,28 @@ def _norm_swapped(net: nn.Module) -> nn.Module:
     raise LookupError("no batch norm")
 
 
-TWINS: dict[str, tuple[str, Callable[[nn.Module], nn.Module]]] = {  # the fault's name: its kind, how the net's twin gets it
+TWINS: dict[
+    str, tuple[str, Callable[[nn.Module], nn.Module]]
+] = {  # the fault's name: its kind, how the net's twin gets it
     "weight_1": ("weight_1_percent", _scaled_weight),
     "weight_2": ("weight_1_percent", lambda n: _scaled_weight(n, 1)),
     "weight_last": ("weight_1_percent", lambda n: _scaled_weight(n, -1)),
     "swap_layers": ("weights_swapped", _swapped),
     "norm_affine": ("weights_swapped", _norm_swapped),
     "no_bias": ("constant_changed", _without_bias),
-    "bn_training": ("eval_not_called", lambda n: _replaced(n, nn.modules.batchnorm._BatchNorm, BatchStatistics)),
+    "bn_training": (
+        "eval_not_called",
+        lambda n: _replaced(n, nn.modules.batchnorm._BatchNorm, BatchStatistics),
+    ),
     "dropout": ("dropout_functional", lambda n: _replaced(n, nn.ReLU, AlwaysDropout)),
     "dropout_linear": ("dropout_functional", lambda n: _replaced(n, nn.Linear, AlwaysDropout)),
     "gelu": ("activation_changed", lambda n: _replaced(n, nn.GELU, lambda _: nn.GELU("tanh"))),
     "relu_gelu": ("activation_changed", lambda n: _replaced(n, nn.ReLU, lambda _: nn.GELU())),
     "relu6_relu": ("activation_changed", lambda n: _replaced(n, nn.ReLU6, lambda _: nn.ReLU())),
-    "max_average": ("pooling_changed", lambda n: _replaced(n, nn.MaxPool2d, lambda m: nn.AvgPool2d(m.kernel_size, m.stride, m.padding))),
+    "max_average": (
+        "pooling_changed",
+        lambda n: _replaced(n, nn.MaxPool2d, lambda m: nn.AvgPool2d(m.kernel_size, m.stride, m.padding)),
+    ),
     "count_pad": ("pooling_changed", _attribute(nn.AvgPool2d, "count_include_pad", False)),
     "padding_mode": ("attribute_changed", _attribute(nn.Conv2d, "padding_mode", "circular")),
     "norm_eps": ("attribute_changed", _attribute(nn.LayerNorm, "eps", 0.1)),
@@ -154,14 +165,22 @@ TWINS: dict[str, tuple[str, Callable[[nn.Module], nn.Module]]] = {  # the fault'
     "corners": ("attribute_changed", _attribute(nn.Upsample, "align_corners", True)),
     "not_causal": ("branch_baked", _attribute(Attention, "causal", False)),
     "swapped": ("output_swapped", lambda n: After(n, _reordered)),
-    "transposed": ("output_transposed", lambda n: After(n, _each(lambda t: t.transpose(-1, -2) if t.shape[-1] == t.shape[-2] else t.flip(-1)))),
+    "transposed": (
+        "output_transposed",
+        lambda n: After(
+            n, _each(lambda t: t.transpose(-1, -2) if t.shape[-1] == t.shape[-2] else t.flip(-1))
+        ),
+    ),
     "emptied": ("output_emptied", lambda n: After(n, _each(lambda t: t[:0]))),
-    "dropped": ("output_dropped", lambda n: After(n, lambda v: dict(list(v.items())[:-1]) if isinstance(v, dict) else tuple(v)[:-1])),
+    "dropped": (
+        "output_dropped",
+        lambda n: After(n, lambda v: dict(list(v.items())[:-1]) if isinstance(v, dict) else tuple(v)[:-1]),
+    ),
     "zeroed": ("constant_folded", lambda n: After(n, _each(lambda t: t * 0))),
     "half": ("float16_overflow", lambda n: After(n, _each(lambda t: (t * 3e5).half().float() / 3e5))),
     "axis": ("axis_changed", lambda n: After(n, _each(lambda t: t.roll(1, -1)))),
     "last_axis": ("axis_changed", lambda n: Before(n, lambda t: t.flip(-1))),
-}  # fmt: skip
+}
 
 
 # --- faults that need no switch ----------------------------------------------------------------------------
@@ -215,11 +234,17 @@ def _loop(m: Any, x: Tensor) -> Tensor:
 
 
 INHERENT: dict[str, tuple[str, Callable[[Any, Tensor], Any]]] = {
-    "item": ("constant_folded", _item), "numpy": ("constant_folded", _numpy), "branch": ("branch_baked", _branch),
-    "rare_branch": ("branch_baked", _rare_branch), "loop": ("branch_baked", _loop), "counting": ("state_between_calls", _counting),
-    "first_call": ("state_between_calls", _first_call), "sampled": ("random", _sampled), "dropout_default": ("dropout_functional", _dropped_out),
+    "item": ("constant_folded", _item),
+    "numpy": ("constant_folded", _numpy),
+    "branch": ("branch_baked", _branch),
+    "rare_branch": ("branch_baked", _rare_branch),
+    "loop": ("branch_baked", _loop),
+    "counting": ("state_between_calls", _counting),
+    "first_call": ("state_between_calls", _first_call),
+    "sampled": ("random", _sampled),
+    "dropout_default": ("dropout_functional", _dropped_out),
     "batch_statistics": ("eval_not_called", _batch_scaled),
-}  # fmt: skip
+}
 
 
 def planted(model: str, fault: str) -> tuple[nn.Module, tuple[Tensor, ...]]:

@@ -1,9 +1,11 @@
-"""Peak memory of a freeze: the resident size of the worker that freezes, against the weights and TensorFlow's own start.
+"""Peak memory of a freeze: the resident size of the worker that freezes, against the weights and TensorFlow's
+own start.
 
     python benchmarks/freeze_memory.py [--megabytes 256] [--method freeze|onnx]
 
-A SavedModel of that many megabytes of weights is written to a temporary directory and frozen by the step that `prepare` uses, in a
-worker as `prepare` starts it; so is one of a few kilobytes, whose peak is TensorFlow's own start, loading and freezing included.
+A SavedModel of that many megabytes of weights is written to a temporary directory and frozen by the step that
+`prepare` uses, in a worker as `prepare` starts it; so is one of a few kilobytes, whose peak is TensorFlow's
+own start, loading and freezing included.
 Exit code: 1 when the rest is more than LIMIT times the weights.
 """
 
@@ -34,7 +36,10 @@ random = np.random.default_rng(0)
 class Net(tf.Module):
     def __init__(self):
         super().__init__()
-        self.kernels = [tf.Variable(random.standard_normal((width, width)).astype("float32") / width**0.5) for _ in range(layers)]
+        shape, scale = (width, width), width**-0.5
+        self.kernels = [
+            tf.Variable(random.standard_normal(shape).astype("float32") * scale) for _ in range(layers)
+        ]
 
     @tf.function(input_signature=[tf.TensorSpec([None, width], name="x")])
     def run(self, x):
@@ -50,7 +55,12 @@ tf.saved_model.save(net, target, signatures=net.run)
 def build(width: int, layers: int, target: Path) -> Path:
     """Write the SavedModel, in a process of its own."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, "-c", BUILD, str(width), str(layers), str(target)], check=True, env=environment, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-c", BUILD, str(width), str(layers), str(target)],
+        check=True,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
     return target
 
 
@@ -59,7 +69,13 @@ def peak(model: Path, method: str, scratch: Path) -> int:
     plan = plan_of("savedmodel")
     with Host(plan.preload, scratch=scratch) as host:
         directory = Path(tempfile.mkdtemp(dir=scratch))
-        job = ExportJob(source=Source(kind="savedmodel", path=str(model)), wants=Wants(), method=method, opset=13, directory=str(directory))
+        job = ExportJob(
+            source=Source(kind="savedmodel", path=str(model)),
+            wants=Wants(),
+            method=method,
+            opset=13,
+            directory=str(directory),
+        )
         return host.run(plan.export, job, Exported, timeout=TIMEOUT).peak
 
 
@@ -76,7 +92,10 @@ def main() -> int:
         whole = peak(build(WIDTH, layers, scratch / "large"), options.method, scratch)
     ratio = (whole - start) / weights
     mebibyte = 2**20
-    print(f"weights {weights / mebibyte:.0f} MiB, TensorFlow's start {start / mebibyte:.0f} MiB, peak {whole / mebibyte:.0f} MiB")
+    print(
+        f"weights {weights / mebibyte:.0f} MiB, TensorFlow's start {start / mebibyte:.0f} MiB, peak"
+        f" {whole / mebibyte:.0f} MiB"
+    )
     print(f"{options.method}: {ratio:.2f} times the weights beyond the start (at most {LIMIT:g})")
     return 1 if ratio > LIMIT else 0
 

@@ -2,13 +2,16 @@
 
     python benchmarks/fuzz.py --count 20000 [--seed 0] [--kinds onnx,keras] [--through-workers 200]
 
-Every input is a seed (`fuzz_seeds.py`) with mutations by its bytes and its structure (`fuzz_mutations.py`), drawn from the seed and
-its number alone, so that any of them can be made again: ``--replay NUMBER`` reads that one and lets its exception through.
+Every input is a seed (`fuzz_seeds.py`) with mutations by its bytes and its structure (`fuzz_mutations.py`),
+drawn from the seed and
+its number alone, so that any of them can be made again: ``--replay NUMBER`` reads that one and lets its
+exception through.
 
-In process, in forked batches, the readers of every command are called: what a file is, ``inspect``, ``check`` with its rules, the
-source of ``prepare``, the plan of ``consolidate``, samples, manifests and reports.  Through workers, the commands themselves are.
-A fault is an exception that is no `MnnprepError` (or an `InternalError`), a call over ``--seconds``, a signal, or more than 1 GB of
-memory.  Prints a line for each kind of file, writes every fault to ``WORK/faults``, and ends with 1 where there is one.
+In process, in forked batches, the readers of every command are called: what a file is, ``inspect``, ``check``
+with its rules, the source of ``prepare``, the plan of ``consolidate``, samples, manifests and reports.
+Through workers, the commands themselves are. A fault is an exception that is no `MnnprepError` (or an
+`InternalError`), a call over ``--seconds``, a signal, or more than 1 GB of memory.  Prints a line for each
+kind of file, writes every fault to ``WORK/faults``, and ends with 1 where there is one.
 """
 
 from __future__ import annotations
@@ -62,7 +65,11 @@ def place(files: dict[str, bytes], directory: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     first = next(iter(files))
-    return directory if first in ("saved_model.pb", "manifest.json") or first.startswith("variables/") else directory / first
+    return (
+        directory
+        if first in ("saved_model.pb", "manifest.json") or first.startswith("variables/")
+        else directory / first
+    )
 
 
 def calls(kind: str, path: Path) -> Iterator[Call]:
@@ -83,7 +90,9 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
         yield "report", lambda: render(read_manifest(path))
         return
     if kind == "samples":
-        specs = (TensorSpec("x", "float32", (1, 3)), TensorSpec("ids", "int64", ("n",)))[: 1 if path.suffix == ".npy" else 2]
+        specs = (TensorSpec("x", "float32", (1, 3)), TensorSpec("ids", "int64", ("n",)))[
+            : 1 if path.suffix == ".npy" else 2
+        ]
         yield "samples", lambda: read_samples(Wants(samples=str(path)), specs)
         return
     if kind not in ("caffe", "mnn", "tflite"):
@@ -93,7 +102,15 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
     job = PathJob.of(path)
     yield "inspect", lambda: read(job)
     yield "count", lambda: count(job)
-    source = FileJob(path=str(path), directory=str(path.parent), weights="", wants=Wants(), trust=False, signature="", outputs=())
+    source = FileJob(
+        path=str(path),
+        directory=str(path.parent),
+        weights="",
+        wants=Wants(),
+        trust=False,
+        signature="",
+        outputs=(),
+    )
     yield "source", lambda: read_source(source)
     if kind == "onnx":
         yield "check", lambda: check(CheckJob(model=str(path)))
@@ -116,7 +133,11 @@ def tried(seed: Seed, files: dict[str, bytes], seconds: float) -> dict[str, Any]
                 fault = judged(error)
                 found["refused"] += not fault
                 if fault:
-                    found["fault"] = {"what": fault, "call": name, "trace": "".join(traceback.format_exception(error))}
+                    found["fault"] = {
+                        "what": fault,
+                        "call": name,
+                        "trace": "".join(traceback.format_exception(error)),
+                    }
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             if "fault" in found:
@@ -156,12 +177,17 @@ def batch(seeds: list[Seed], run: str, numbers: range, seconds: float, out: int)
     for number in numbers:
         os.write(out, json.dumps({"at": number}).encode() + b"\n")
         seed, files = made(seeds, run, number)
-        os.write(out, json.dumps(tried(seed, files, seconds) | {"number": number, "kind": seed.kind}).encode() + b"\n")
+        os.write(
+            out,
+            json.dumps(tried(seed, files, seconds) | {"number": number, "kind": seed.kind}).encode() + b"\n",
+        )
     os._exit(0)
 
 
 def in_batches(seeds: list[Seed], run: str, numbers: range, seconds: float) -> Iterator[dict[str, Any]]:
-    """What came of every input in process; a batch that ends early is blamed on the input it was at, and goes on after it."""
+    """What came of every input in process; a batch that ends early is blamed on the input it was at, and goes
+    on after it.
+    """
     start = numbers.start
     while start < numbers.stop:
         part = range(start, min(start + BATCH, numbers.stop))
@@ -189,7 +215,11 @@ def in_batches(seeds: list[Seed], run: str, numbers: range, seconds: float) -> I
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if start < part.stop:
             kind = made(seeds, run, at)[0].kind
-            fault = {"what": "hang" if hung else "signal", "call": "", "trace": f"the process ended with {code}"}
+            fault = {
+                "what": "hang" if hung else "signal",
+                "call": "",
+                "trace": f"the process ended with {code}",
+            }
             yield {"number": at, "kind": kind, "calls": 0, "refused": 0, "fault": fault}
             start = at + 1
 
@@ -218,11 +248,30 @@ def through_workers(seeds: list[Seed], run: str, numbers: range) -> Iterator[dic
             for command in _commands(seed.kind, path, Path(directory, "out"), number):
                 done, limit = None, 120
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    done = subprocess.run([sys.executable, "-m", "mnnprep", *command, "--json"], capture_output=True, timeout=limit, check=False)
-                what = "hang" if done is None else "signal" if done.returncode < 0 else "exception" if not _answered(done) else ""
+                    done = subprocess.run(
+                        [sys.executable, "-m", "mnnprep", *command, "--json"],
+                        capture_output=True,
+                        timeout=limit,
+                        check=False,
+                    )
+                what = (
+                    "hang"
+                    if done is None
+                    else "signal"
+                    if done.returncode < 0
+                    else "exception"
+                    if not _answered(done)
+                    else ""
+                )
                 if what and not fault:
-                    fault = {"what": what, "call": command[0], "trace": (done.stderr if done else b"").decode(errors="replace")[-3000:]}
-        yield {"number": number, "kind": seed.kind, "calls": 1, "refused": 0} | ({"fault": fault} if fault else {})
+                    fault = {
+                        "what": what,
+                        "call": command[0],
+                        "trace": (done.stderr if done else b"").decode(errors="replace")[-3000:],
+                    }
+        yield {"number": number, "kind": seed.kind, "calls": 1, "refused": 0} | (
+            {"fault": fault} if fault else {}
+        )
 
 
 def _commands(kind: str, path: Path, out: Path, number: int) -> list[list[str]]:
@@ -272,7 +321,11 @@ class Tally:
             total += counts
             print(f"{kind:12} " + "  ".join(f"{counts[name]:6} {name}" for name in columns))
         seconds = time.monotonic() - self.started
-        print(f"{'all':12} " + "  ".join(f"{total[name]:6} {name}" for name in columns) + f"  {total['calls'] / seconds:.0f} calls/s")
+        print(
+            f"{'all':12} "
+            + "  ".join(f"{total[name]:6} {name}" for name in columns)
+            + f"  {total['calls'] / seconds:.0f} calls/s"
+        )
         return sum(total[name] for name in FAULTS)
 
 
@@ -292,15 +345,21 @@ def replay(seeds: list[Seed], run: str, number: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=20_000, help="inputs read in process")
-    parser.add_argument("--through-workers", type=int, default=0, metavar="N", help="further inputs that the commands read")
+    parser.add_argument(
+        "--through-workers", type=int, default=0, metavar="N", help="further inputs that the commands read"
+    )
     parser.add_argument("--seed", default="0")
     parser.add_argument("--start", type=int, default=0, help="the first input's number")
     parser.add_argument("--seconds", type=float, default=10.0, help="for one call in process")
     parser.add_argument("--kinds", default="", help="comma-separated: onnx, keras, torch, ...")
     parser.add_argument("--groups", default=",".join(GROUPS), help="of seeds: light needs no framework")
-    parser.add_argument("--work", type=Path, default=Path(".cache/fuzz"), help="seeds and faults are kept here")
+    parser.add_argument(
+        "--work", type=Path, default=Path(".cache/fuzz"), help="seeds and faults are kept here"
+    )
     parser.add_argument("--replay", type=int, metavar="NUMBER")
     options = parser.parse_args()
     seeds = load(options.work, tuple(options.groups.split(",")))
@@ -309,7 +368,15 @@ def main() -> int:
     if options.replay is not None:
         replay(seeds, options.seed, options.replay)
         return 0
-    for module in ("numpy", "onnx", "onnx_ir", "onnx.checker", "h5py", "mnnprep.rules.steps", "mnnprep.bundle.report"):
+    for module in (
+        "numpy",
+        "onnx",
+        "onnx_ir",
+        "onnx.checker",
+        "h5py",
+        "mnnprep.rules.steps",
+        "mnnprep.bundle.report",
+    ):
         with contextlib.suppress(ImportError):  # before the batches fork
             __import__(module)
     for _ in calls("onnx", Path("absent.onnx")):

@@ -1,6 +1,8 @@
-"""Ways to damage a file: by its bytes, and by the structure of its format, so that what is wrong lies deep inside it.
+"""Ways to damage a file: by its bytes, and by the structure of its format, so that what is wrong lies deep
+inside it.
 
-Every function takes the bytes and a `random.Random` and gives other bytes; it never fails, whatever the bytes are.
+Every function takes the bytes and a `random.Random` and gives other bytes; it never fails, whatever the bytes
+are.
 """
 
 from __future__ import annotations
@@ -17,10 +19,43 @@ from random import Random
 from typing import Any
 
 Mutation = Callable[[bytes, Random], bytes]
-NUMBERS = (0, 1, -1, 2, 7, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, -(2**63))
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    127,
+    128,
+    255,
+    256,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+)
 NAMES = (
-    "", "\x1b]0;own\x07", "\u202eevil", "a/../../b", "/etc/passwd", "\x00", "\ud800", "x" * 70_000, "-1", "\n", "é", "input", "{", "%s", "__proto__",
-)  # fmt: skip
+    "",
+    "\x1b]0;own\x07",
+    "\u202eevil",
+    "a/../../b",
+    "/etc/passwd",
+    "\x00",
+    "\ud800",
+    "x" * 70_000,
+    "-1",
+    "\n",
+    "é",
+    "input",
+    "{",
+    "%s",
+    "__proto__",
+)
 DEEP = 3000
 
 
@@ -71,7 +106,18 @@ def _extent(data: bytes, random: Random) -> tuple[int, int]:
     return first, min(len(data), first + random.choice((1, 2, 4, 8, 16, 64, 256, 1024)))
 
 
-PLAIN: tuple[Mutation, ...] = (_bits, _bits, _truncated, _cut, _repeated, _moved, _number, _number, _number, _noise)
+PLAIN: tuple[Mutation, ...] = (
+    _bits,
+    _bits,
+    _truncated,
+    _cut,
+    _repeated,
+    _moved,
+    _number,
+    _number,
+    _number,
+    _noise,
+)
 
 
 def by_bytes(data: bytes, random: Random) -> bytes:
@@ -150,7 +196,11 @@ def protobuf(data: bytes, random: Random) -> bytes:
         case 1:
             message[index:index] = [message[index]] * random.choice((1, 2, 60))
         case 2:
-            message[index] = (random.choice((number + 1, max(number - 1, 1), random.randrange(1, 40))), wire, value)
+            message[index] = (
+                random.choice((number + 1, max(number - 1, 1), random.randrange(1, 40))),
+                wire,
+                value,
+            )
         case 3:
             message.insert(random.randrange(len(message)), message.pop(index))
         case 4 if wire == 2:
@@ -158,7 +208,13 @@ def protobuf(data: bytes, random: Random) -> bytes:
         case 5 if wire == 2:
             message[index] = number, wire, random.choice([m[2] for m in message if m[1] == 2])
         case _:
-            changed = random.choice(NUMBERS) if wire == 0 else by_bytes(value, random) if wire == 2 else random.randbytes(len(value))
+            changed = (
+                random.choice(NUMBERS)
+                if wire == 0
+                else by_bytes(value, random)
+                if wire == 2
+                else random.randbytes(len(value))
+            )
             message[index] = number, wire, changed
     return written(message)
 
@@ -199,7 +255,21 @@ def tree(value: Any, random: Random) -> Any:
             case _:
                 return [*value[:index], tree(value[index], random), *value[index + 1 :]]
     number = float(random.choice(("1e400", "nan", "-1e400", "0.5")))
-    return random.choice((None, True, {}, [], "", random.choice(NAMES), random.choice(NUMBERS), 10**30, number, [value], {"class_name": value}))
+    return random.choice(
+        (
+            None,
+            True,
+            {},
+            [],
+            "",
+            random.choice(NAMES),
+            random.choice(NUMBERS),
+            10**30,
+            number,
+            [value],
+            {"class_name": value},
+        )
+    )
 
 
 def json_text(data: bytes, random: Random) -> bytes:
@@ -257,7 +327,27 @@ def pickled(data: bytes, random: Random) -> bytes:
         case 3:
             parts[index] = by_bytes(parts[index], random)
         case 4:
-            parts.insert(index, random.choice((b"0", b"(", b"t", b"R", b"b", b"}", b"u", b"s", b"a", b"2", b"N", b"\x85", b"h\x00", b"Q")))
+            parts.insert(
+                index,
+                random.choice(
+                    (
+                        b"0",
+                        b"(",
+                        b"t",
+                        b"R",
+                        b"b",
+                        b"}",
+                        b"u",
+                        b"s",
+                        b"a",
+                        b"2",
+                        b"N",
+                        b"\x85",
+                        b"h\x00",
+                        b"Q",
+                    )
+                ),
+            )
         case _:
             name = random.choice(NAMES).encode(errors="surrogatepass")
             parts.insert(index, b"X" + struct.pack("<I", len(name)) + name)
@@ -265,7 +355,9 @@ def pickled(data: bytes, random: Random) -> bytes:
 
 
 def archive(data: bytes, random: Random) -> bytes:
-    """A member of a ZIP archive left out, doubled, renamed or changed by its own format; checksums are right."""
+    """A member of a ZIP archive left out, doubled, renamed or changed by its own format; checksums are
+    right.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as source:
             members = [(info.filename, source.read(info)) for info in source.infolist()]
@@ -285,7 +377,10 @@ def archive(data: bytes, random: Random) -> bytes:
         case _:
             members[index] = name, inside(name)(content, random)
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as target:
+    with (
+        warnings.catch_warnings(),
+        zipfile.ZipFile(buffer, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as target,
+    ):
         warnings.simplefilter("ignore")
         for name, content in members:
             target.writestr(zipfile.ZipInfo(name), content)
@@ -309,7 +404,13 @@ def flat(data: bytes, random: Random) -> bytes:
     if random.random() < 0.5:
         at = 4 * random.randrange(len(data) // 4)
         old = int.from_bytes(out[at : at + 4], "little")
-        near = (old + random.choice((-8, -4, 4, 8, 1, 64)), -old, old * 2, random.choice(NUMBERS), len(data) - at)
+        near = (
+            old + random.choice((-8, -4, 4, 8, 1, 64)),
+            -old,
+            old * 2,
+            random.choice(NUMBERS),
+            len(data) - at,
+        )
         out[at : at + 4] = (random.choice(near) % 2**32).to_bytes(4, "little")
     else:
         at = 2 * random.randrange(len(data) // 2)

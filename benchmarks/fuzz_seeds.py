@@ -1,7 +1,8 @@
 """Small valid files of every format that mnnprep reads, for `fuzz.py` to damage.
 
-``python fuzz_seeds.py DIR GROUP...`` writes them once, each as a directory with its files and ``entry``, which names the one to
-read.  The group ``light`` needs no framework; ``torch`` and ``tensorflow`` need theirs.
+``python fuzz_seeds.py DIR GROUP...`` writes them once, each as a directory with its files and ``entry``,
+which names the one to read.  The group ``light`` needs no framework; ``torch`` and ``tensorflow`` need
+theirs.
 """
 
 from __future__ import annotations
@@ -40,14 +41,22 @@ def load(root: Path, groups: tuple[str, ...] = GROUPS) -> list[Seed]:
     for group in groups:
         if not (root / group / "done").exists():
             quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow"}
-            subprocess.run([sys.executable, "-W", "ignore", __file__, str(root), group], env=os.environ | quiet, check=True)
+            subprocess.run(
+                [sys.executable, "-W", "ignore", __file__, str(root), group],
+                env=os.environ | quiet,
+                check=True,
+            )
     places = sorted(place for group in groups for place in (root / group).iterdir() if place.is_dir())
     return [_read(place) for place in places]
 
 
 def _read(place: Path) -> Seed:
     first = (place / "entry").read_text()
-    names = [str(path.relative_to(place)) for path in sorted(place.rglob("*")) if path.is_file() and path.name != "entry"]
+    names = [
+        str(path.relative_to(place))
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and path.name != "entry"
+    ]
     names.sort(key=lambda name: name != first)
     kind = place.name.partition("-")[0]
     return Seed(place.name, kind, {name: (place / name).read_bytes() for name in names})
@@ -68,7 +77,9 @@ def onnx_models() -> dict[str, Files]:
     opsets = [helper.make_opsetid("", 13), helper.make_opsetid("own", 1)]
 
     def model(nodes: list[Any], weights: list[Any], functions: tuple[Any, ...] = ()) -> bytes:
-        graph = helper.make_graph(nodes, "net", [port("x", "n", 3, 8, 8)], [port("y", "n", None, None, None)], weights)
+        graph = helper.make_graph(
+            nodes, "net", [port("x", "n", 3, 8, 8)], [port("y", "n", None, None, None)], weights
+        )
         made = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
         return bytes(made.SerializeToString())
 
@@ -76,39 +87,68 @@ def onnx_models() -> dict[str, Files]:
     sizes = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "sizes")
     plain = model(
         [
-            conv, node("BatchNormalization", ["c", "s", "b", "m", "v"], ["n"]), node("Relu", ["n"], ["r"]),
-            node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]), node("Resize", ["p", "", "sizes"], ["z"], mode="linear"),
-            node("Softmax", ["z"], ["f"], axis=1), node("Transpose", ["f"], ["y"], perm=[0, 2, 3, 1]),
+            conv,
+            node("BatchNormalization", ["c", "s", "b", "m", "v"], ["n"]),
+            node("Relu", ["n"], ["r"]),
+            node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+            node("Resize", ["p", "", "sizes"], ["z"], mode="linear"),
+            node("Softmax", ["z"], ["f"], axis=1),
+            node("Transpose", ["f"], ["y"], perm=[0, 2, 3, 1]),
         ],
         [tensor("w", 4, 3, 3, 3), *(tensor(name, 4) for name in "sbmv"), sizes],
-    )  # fmt: skip
+    )
     step = node("Constant", [], ["k"], value=numpy_helper.from_array(np.array(3, np.int64)))
     body = helper.make_graph(
-        [node("Mul", ["h", "h"], ["h2"])], "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("c0", TensorProto.BOOL, []), port("h")],
+        [node("Mul", ["h", "h"], ["h2"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c0", TensorProto.BOOL, []),
+            port("h"),
+        ],
         [helper.make_tensor_value_info("c0", TensorProto.BOOL, []), port("h2")],
-    )  # fmt: skip
+    )
     yes = numpy_helper.from_array(np.array(True), "yes")
     branches = {
-        f"{name}_branch": helper.make_graph([node(op, ["l"], [name])], name, [], [port(name)]) for name, op in (("then", "Abs"), ("else", "Neg"))
+        f"{name}_branch": helper.make_graph([node(op, ["l"], [name])], name, [], [port(name)])
+        for name, op in (("then", "Abs"), ("else", "Neg"))
     }
-    nested = model([step, node("Loop", ["k", "yes", "x"], ["l"], body=body), node("If", ["yes"], ["y"], **branches)], [yes])
-    gelu = helper.make_function("own", "Gelu", ["a"], ["b"], [node("Erf", ["a"], ["e"]), node("Mul", ["a", "e"], ["b"])], opsets[:1])
-    called = model([node("Gelu", ["x"], ["g"], domain="own"), node("Gather", ["g", "ids"], ["y"], axis=1)], [yes, _ids(numpy_helper)], (gelu,))
-    outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 3, 3, 3], data_location=TensorProto.EXTERNAL)
+    nested = model(
+        [step, node("Loop", ["k", "yes", "x"], ["l"], body=body), node("If", ["yes"], ["y"], **branches)],
+        [yes],
+    )
+    gelu = helper.make_function(
+        "own", "Gelu", ["a"], ["b"], [node("Erf", ["a"], ["e"]), node("Mul", ["a", "e"], ["b"])], opsets[:1]
+    )
+    called = model(
+        [node("Gelu", ["x"], ["g"], domain="own"), node("Gather", ["g", "ids"], ["y"], axis=1)],
+        [yes, _ids(numpy_helper)],
+        (gelu,),
+    )
+    outside = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[4, 3, 3, 3], data_location=TensorProto.EXTERNAL
+    )
     for key, value in (("location", "w.data"), ("offset", "0"), ("length", "432")):
         outside.external_data.add(key=key, value=value)
     external = model([conv, node("Identity", ["c"], ["y"])], [outside])
     recurrent = model(
         [
-            node("Reshape", ["x", "to"], ["q"]), node("LSTM", ["q", "w", "r"], ["y", "", ""], hidden_size=4),
+            node("Reshape", ["x", "to"], ["q"]),
+            node("LSTM", ["q", "w", "r"], ["y", "", ""], hidden_size=4),
         ],
-        [numpy_helper.from_array(np.array([-1, 1, 8], np.int64), "to"), tensor("w", 1, 16, 8), tensor("r", 1, 16, 4)],
-    )  # fmt: skip
+        [
+            numpy_helper.from_array(np.array([-1, 1, 8], np.int64), "to"),
+            tensor("w", 1, 16, 8),
+            tensor("r", 1, 16, 4),
+        ],
+    )
     return {
-        "onnx-plain": {"m.onnx": plain}, "onnx-nested": {"m.onnx": nested}, "onnx-functions": {"m.onnx": called},
-        "onnx-external": {"m.onnx": external, "w.data": bytes(432)}, "onnx-recurrent": {"m.onnx": recurrent},
-    }  # fmt: skip
+        "onnx-plain": {"m.onnx": plain},
+        "onnx-nested": {"m.onnx": nested},
+        "onnx-functions": {"m.onnx": called},
+        "onnx-external": {"m.onnx": external, "w.data": bytes(432)},
+        "onnx-recurrent": {"m.onnx": recurrent},
+    }
 
 
 def _ids(numpy_helper: Any) -> Any:
@@ -121,9 +161,11 @@ def caffe_models() -> dict[str, Files]:
     prototxt = """name: "net"
 input: "data"
 input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4
+  kernel_size: 3 pad: 1 } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }  # in place
-layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: MAX kernel_size: 2
+  stride: 2 } }
 layer { name: "fc" type: "InnerProduct" bottom: "pool" top: "fc" inner_product_param { num_output: 2 } }
 layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" include { phase: TEST } }
 """
@@ -135,7 +177,11 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" include { phase: T
     def layer(name: bytes, kind: bytes, *blobs: bytes) -> bytes:
         return delimited(100, delimited(1, name) + delimited(2, kind) + b"".join(blobs))
 
-    weights = delimited(1, b"net") + layer(b"conv", b"Convolution", blob(4, 3, 3, 3), blob(4)) + layer(b"fc", b"InnerProduct", blob(2, 64), blob(2))
+    weights = (
+        delimited(1, b"net")
+        + layer(b"conv", b"Convolution", blob(4, 3, 3, 3), blob(4))
+        + layer(b"fc", b"InnerProduct", blob(2, 64), blob(2))
+    )
     pair = {"net.prototxt": prototxt.encode(), "net.caffemodel": weights}
     return {"caffe-text": pair, "caffe-weights": dict(reversed(pair.items()))}
 
@@ -147,23 +193,45 @@ def graph_models() -> dict[str, Files]:
         return delimited(5, delimited(1, key) + delimited(2, value))
 
     def node(name: bytes, op: bytes, *inputs: bytes, attributes: bytes = b"") -> bytes:
-        return delimited(1, delimited(1, name) + delimited(2, op) + b"".join(delimited(3, i) for i in inputs) + attributes)
+        return delimited(
+            1, delimited(1, name) + delimited(2, op) + b"".join(delimited(3, i) for i in inputs) + attributes
+        )
 
     kind = attribute(b"dtype", b"\x30\x01")
     shape = attribute(b"shape", delimited(7, delimited(2, b"\x08\x01") + delimited(2, b"\x08\x03")))
-    value = attribute(b"value", delimited(8, b"\x08\x01" + delimited(2, delimited(2, b"\x08\x03")) + delimited(4, bytes(12))))
-    graph = node(b"x", b"Placeholder", attributes=kind + shape) + node(b"w", b"Const", attributes=kind + value) + node(b"y", b"Add", b"x", b"w")
+    value = attribute(
+        b"value",
+        delimited(8, b"\x08\x01" + delimited(2, delimited(2, b"\x08\x03")) + delimited(4, bytes(12))),
+    )
+    graph = (
+        node(b"x", b"Placeholder", attributes=kind + shape)
+        + node(b"w", b"Const", attributes=kind + value)
+        + node(b"y", b"Add", b"x", b"w")
+    )
 
     def port(name: bytes) -> bytes:
-        return delimited(1, name) + delimited(2, delimited(1, name + b":0") + b"\x10\x01" + delimited(3, delimited(2, b"\x08\x03")))
+        return delimited(1, name) + delimited(
+            2, delimited(1, name + b":0") + b"\x10\x01" + delimited(3, delimited(2, b"\x08\x03"))
+        )
 
-    meta = delimited(1, delimited(4, b"serve")) + delimited(2, graph) + delimited(3, delimited(1, b"save/Const:0"))
-    meta += delimited(5, delimited(1, b"serving_default") + delimited(2, delimited(1, port(b"x")) + delimited(2, port(b"y"))))
+    meta = (
+        delimited(1, delimited(4, b"serve"))
+        + delimited(2, graph)
+        + delimited(3, delimited(1, b"save/Const:0"))
+    )
+    meta += delimited(
+        5,
+        delimited(1, b"serving_default") + delimited(2, delimited(1, port(b"x")) + delimited(2, port(b"y"))),
+    )
     index = (DATA / "tensorflow" / "variables.index").read_bytes()
     return {
-        "graph-frozen": {"g.pb": graph}, "graph-meta": {"m.ckpt.meta": meta},
-        "graph-saved": {"saved_model.pb": b"\x08\x01" + delimited(2, meta), "variables/variables.index": index},
-    }  # fmt: skip
+        "graph-frozen": {"g.pb": graph},
+        "graph-meta": {"m.ckpt.meta": meta},
+        "graph-saved": {
+            "saved_model.pb": b"\x08\x01" + delimited(2, meta),
+            "variables/variables.index": index,
+        },
+    }
 
 
 def keras_models() -> dict[str, Files]:
@@ -171,16 +239,45 @@ def keras_models() -> dict[str, Files]:
 
     def layer(kind: str, name: str, **config: Any) -> dict[str, Any]:
         nodes = (
-            [] if kind == "InputLayer" else [{"args": [{"class_name": "__keras_tensor__", "config": {"keras_history": ["x", 0, 0]}}], "kwargs": {}}]
+            []
+            if kind == "InputLayer"
+            else [
+                {
+                    "args": [{"class_name": "__keras_tensor__", "config": {"keras_history": ["x", 0, 0]}}],
+                    "kwargs": {},
+                }
+            ]
         )
-        return {"module": "keras.layers", "class_name": kind, "config": {"name": name, **config}, "name": name, "inbound_nodes": nodes}
+        return {
+            "module": "keras.layers",
+            "class_name": kind,
+            "config": {"name": name, **config},
+            "name": name,
+            "inbound_nodes": nodes,
+        }
 
     layers = [
         layer("InputLayer", "x", batch_shape=[None, 8], dtype="float32"),
-        layer("Dense", "dense", units=4, activation="relu", kernel_initializer={"class_name": "GlorotUniform", "config": {"seed": None}}),
+        layer(
+            "Dense",
+            "dense",
+            units=4,
+            activation="relu",
+            kernel_initializer={"class_name": "GlorotUniform", "config": {"seed": None}},
+        ),
     ]
-    config = {"name": "net", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["dense", 0, 0]]}
-    document = {"module": "keras.src.models.functional", "class_name": "Functional", "config": config, "registered_name": "Functional"}
+    config = {
+        "name": "net",
+        "layers": layers,
+        "input_layers": [["x", 0, 0]],
+        "output_layers": [["dense", 0, 0]],
+    }
+    document = {
+        "module": "keras.src.models.functional",
+        "class_name": "Functional",
+        "config": config,
+        "registered_name": "Functional",
+    }
 
     def weights(*, whole: bool) -> bytes:
         buffer = io.BytesIO()
@@ -190,10 +287,16 @@ def keras_models() -> dict[str, Files]:
             group.create_dataset("dense/bias", data=np.zeros(4, np.float32))
             if whole:
                 group.attrs["layer_names"] = [b"dense"]
-                file.attrs.update({"model_config": json.dumps(document), "keras_version": "3.5.0", "backend": "tensorflow"})
+                file.attrs.update(
+                    {"model_config": json.dumps(document), "keras_version": "3.5.0", "backend": "tensorflow"}
+                )
         return buffer.getvalue()
 
-    members = {"metadata.json": json.dumps({"keras_version": "3.5.0"}), "config.json": json.dumps(document), "model.weights.h5": weights(whole=False)}
+    members = {
+        "metadata.json": json.dumps({"keras_version": "3.5.0"}),
+        "config.json": json.dumps(document),
+        "model.weights.h5": weights(whole=False),
+    }
     return {"keras-zip": {"m.keras": _zip(members)}, "keras-h5": {"m.h5": weights(whole=True)}}
 
 
@@ -218,9 +321,13 @@ def plain_files() -> dict[str, Files]:
     np.save(alone, np.ones((1, 3), np.float32))
     found: dict[str, Files] = {
         "safetensors-file": {"m.safetensors": safe},
-        "shards-index": {"model.safetensors.index.json": json.dumps(index).encode(), "part-1.safetensors": safe},
-        "samples-npz": {"s.npz": arrays.getvalue()}, "samples-npy": {"s.npy": alone.getvalue()},
-    }  # fmt: skip
+        "shards-index": {
+            "model.safetensors.index.json": json.dumps(index).encode(),
+            "part-1.safetensors": safe,
+        },
+        "samples-npz": {"s.npz": arrays.getvalue()},
+        "samples-npy": {"s.npy": alone.getvalue()},
+    }
     for verdict in ("proven", "differs", "unproven"):
         found[f"bundle-{verdict}"] = {"manifest.json": (DATA / f"manifest-{verdict}.json").read_bytes()}
     for name in ("conv-trace", "if-script", "attention-script"):
@@ -236,7 +343,9 @@ def light() -> dict[str, Files]:
 def torch_files() -> dict[str, Files]:
     import torch
 
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(144, 2)).eval()
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    ).eval()
     state = OrderedDict(net.state_dict())
 
     def saved(value: Any, **options: Any) -> bytes:
@@ -248,9 +357,12 @@ def torch_files() -> dict[str, Files]:
     torch.export.save(torch.export.export(net, (torch.ones(1, 3, 8, 8),)), program)
     checkpoint = {"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1, "betas": (0.9, 0.99)}}
     return {
-        "torch-state": {"m.pth": saved(state)}, "torch-legacy": {"m.pth": saved(state, _use_new_zipfile_serialization=False)},
-        "torch-checkpoint": {"m.ckpt": saved(checkpoint)}, "torch-module": {"m.pt": saved(net)}, "torch-program": {"m.pt2": program.getvalue()},
-    }  # fmt: skip
+        "torch-state": {"m.pth": saved(state)},
+        "torch-legacy": {"m.pth": saved(state, _use_new_zipfile_serialization=False)},
+        "torch-checkpoint": {"m.ckpt": saved(checkpoint)},
+        "torch-module": {"m.pt": saved(net)},
+        "torch-program": {"m.pt2": program.getvalue()},
+    }
 
 
 def tensorflow_files() -> dict[str, Files]:
@@ -269,9 +381,19 @@ def tensorflow_files() -> dict[str, Files]:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     smaller = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     smaller.optimizations = [tf.lite.Optimize.DEFAULT]
-    found: dict[str, Files] = {"tflite-float": {"m.tflite": converter.convert()}, "tflite-range": {"m.tflite": smaller.convert()}}
+    found: dict[str, Files] = {
+        "tflite-float": {"m.tflite": converter.convert()},
+        "tflite-range": {"m.tflite": smaller.convert()},
+    }
     found["graph-real"] = {"g.pb": concrete.graph.as_graph_def().SerializeToString()}
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("m.keras", "m.h5"):
             model.save(Path(scratch, name))
@@ -284,7 +406,11 @@ def tensorflow_files() -> dict[str, Files]:
     return found
 
 
-MAKERS: dict[str, Callable[[], dict[str, Files]]] = {"light": light, "torch": torch_files, "tensorflow": tensorflow_files}
+MAKERS: dict[str, Callable[[], dict[str, Files]]] = {
+    "light": light,
+    "torch": torch_files,
+    "tensorflow": tensorflow_files,
+}
 
 
 def main() -> None:

@@ -1,17 +1,21 @@
-"""Hostile files of every format through every command, with canaries: nothing may run, write, read elsewhere, crash, hang or grow.
+"""Hostile files of every format through every command, with canaries: nothing may run, write, read elsewhere,
+crash, hang or grow.
 
-    python benchmarks/hostile.py [--only PATTERN]... [--commands NAME,NAME] [--jobs N] [--keep DIR] [--list] [--controls] [--json FILE]
+    python benchmarks/hostile.py [--only PATTERN]... [--commands NAME,NAME] [--jobs N] [--keep DIR] [--list]
+                                 [--controls] [--json FILE]
 
-Each file has a sandbox of its own (HOME, working directory, TMPDIR, a directory of secrets, a place that only its code or
-operators would write to); each command is a process in it with 60 s (less what it waited for a
-busy processor) and ``--timeout 15`` for its steps.  Told for each kind
-(format and family) are the files, the calls, and the calls in which code of the file ran (*executed*), a file was changed outside of
-the target and TMPDIR (*written*), bytes of the secret stood in an output (*read*), the exit code was 70, a signal or a traceback
-(*crashed*), 60 s were not enough (*slow*), the processes together grew by over 1 GB beyond the same command on a right file of the
-format (*grew*), a sign of the file reached the terminal or the report raw (*raw*), or a process lived on for a second (*left*).
+Each file has a sandbox of its own (HOME, working directory, TMPDIR, a directory of secrets, a place that only
+its code or operators would write to); each command is a process in it with 60 s (less what it waited for a
+busy processor) and ``--timeout 15`` for its steps.  Told for each kind (format and family) are the files, the
+calls, and the calls in which code of the file ran (*executed*), a file was changed outside of the target and
+TMPDIR (*written*), bytes of the secret stood in an output (*read*), the exit code was 70, a signal or a
+traceback (*crashed*), 60 s were not enough (*slow*), the processes together grew by over 1 GB beyond the same
+command on a right file of the format (*grew*), a sign of the file reached the terminal or the report raw
+(*raw*), or a process lived on for a second (*left*).
 
-``--controls`` gives each file that has one to its framework's own loader, unguarded, and says how many canaries fire: a file whose
-canary can't fire proves nothing.  PATTERN is a part of a file's name (``keras/``, ``zip-bomb``), or a shell pattern.
+``--controls`` gives each file that has one to its framework's own loader, unguarded, and says how many
+canaries fire: a file whose canary can't fire proves nothing.  PATTERN is a part of a file's name (``keras/``,
+``zip-bomb``), or a shell pattern.
 Exit code: 0 when every count is zero, else 1.
 """
 
@@ -37,13 +41,29 @@ from hostile_case import ALL, Canary, Hostile
 from hostile_watch import FAULTS, GROWTH, Call, adopt, run
 
 HERE = Path(__file__).resolve().parent
-MODULES = ("keras", "hdf5", "tensorflow", "savedmodel", "torch", "pickle", "streams", "onnx", "weights", "caffe", "flat", "bundles", "paths")
+MODULES = (
+    "keras",
+    "hdf5",
+    "tensorflow",
+    "savedmodel",
+    "torch",
+    "pickle",
+    "streams",
+    "onnx",
+    "weights",
+    "caffe",
+    "flat",
+    "bundles",
+    "paths",
+)
 for _module in MODULES:
     importlib.import_module(f"hostile_{_module}")
 
 
 def chosen(patterns: list[str]) -> list[Hostile]:
-    return [h for i, h in ALL.items() if not patterns or any(p in i or fnmatch.fnmatch(i, p) for p in patterns)]
+    return [
+        h for i, h in ALL.items() if not patterns or any(p in i or fnmatch.fnmatch(i, p) for p in patterns)
+    ]
 
 
 def place(work: Path, one: Hostile) -> Canary:
@@ -54,7 +74,12 @@ def make(work: Path, files: list[Hostile]) -> None:
     """Write *files*, those of one module in a process of their own, which alone imports their framework."""
     for module in dict.fromkeys(h.module for h in files):
         mine = [h.id for h in files if h.module == module]
-        done = subprocess.run([sys.executable, __file__, "--make", str(work)], input=json.dumps(mine), text=True, stdout=sys.stderr)
+        done = subprocess.run(
+            [sys.executable, __file__, "--make", str(work)],
+            input=json.dumps(mine),
+            text=True,
+            stdout=sys.stderr,
+        )
         if done.returncode:
             sys.exit(f"the files of {module} could not be made")
 
@@ -81,7 +106,11 @@ def attack(work: Path, one: Hostile, commands: list[str]) -> list[Call]:
     canary, path = place(work, one), made(work, one)
     for number, command in enumerate(c for c in one.commands if not commands or c in commands):
         call = run(command, path, canary, one.extra, number)
-        if call.peak > GROWTH and "grew" not in call.faults and call.peak - baseline(work, one, command) > GROWTH:
+        if (
+            call.peak > GROWTH
+            and "grew" not in call.faults
+            and call.peak - baseline(work, one, command) > GROWTH
+        ):
             call.faults["grew"] = f"{call.peak >> 20} MB"
         calls.append(call)
         for fault, why in call.faults.items():
@@ -122,7 +151,9 @@ def table(results: dict[str, list[Call]]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN")
     parser.add_argument("--commands", default="", help="these commands alone")
     parser.add_argument("--jobs", type=int, default=1)
@@ -151,9 +182,13 @@ def main() -> None:
         commands = [c for c in options.commands.split(",") if c]
         started = time.monotonic()
         with ThreadPoolExecutor(options.jobs) as pool:
-            results = dict(zip((h.id for h in files), pool.map(lambda h: attack(work, h, commands), files), strict=True))
+            results = dict(
+                zip((h.id for h in files), pool.map(lambda h: attack(work, h, commands), files), strict=True)
+            )
         if options.json:
-            options.json.write_text(json.dumps({n: [vars(c) for c in done] for n, done in results.items()}, indent=1))
+            options.json.write_text(
+                json.dumps({n: [vars(c) for c in done] for n, done in results.items()}, indent=1)
+            )
         faults = table(results)
         print(f"{time.monotonic() - started:.0f} s")
     finally:

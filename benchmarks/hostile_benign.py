@@ -20,7 +20,10 @@ def _keras(canary: Canary) -> Path:
 def _h5(canary: Canary) -> Path:
     from hostile_keras import sequential, write_h5
 
-    return write_h5(canary, sequential({"class_name": "Activation", "config": {"name": "a", "activation": "tanh"}}, old=True))
+    return write_h5(
+        canary,
+        sequential({"class_name": "Activation", "config": {"name": "a", "activation": "tanh"}}, old=True),
+    )
 
 
 def _onnx(canary: Canary) -> Path:

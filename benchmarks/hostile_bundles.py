@@ -24,10 +24,19 @@ def bundle(canary: Canary) -> Path:
         from hostile_onnx import node, save
 
         weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
-        source = save(canary, [node("Conv", ["x", "w"], ["y"])], {"w": weight}, inputs=[("x", [1, 3, 8, 8])], outputs=[("y", [1, 4, 6, 6])])
+        source = save(
+            canary,
+            [node("Conv", ["x", "w"], ["y"])],
+            {"w": weight},
+            inputs=[("x", [1, 3, 8, 8])],
+            outputs=[("y", [1, 4, 6, 6])],
+        )
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent / "src")}
         made = subprocess.run(
-            [sys.executable, "-m", "mnnprep", "prepare", str(source), "-o", str(kept)], env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "mnnprep", "prepare", str(source), "-o", str(kept)],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         if made.returncode:
             raise RuntimeError(made.stderr[-500:])
@@ -50,14 +59,23 @@ def sha(path: str) -> dict[str, Any]:
 
 EVIL = "<script>document.title='executed'</script>"
 MANIFESTS: dict[str, tuple[str, Callable[[Any, Canary], None]]] = {
-    "case-parent": ("a case that lies elsewhere", lambda m, c: _case(m, path=relative(c.secret, c.model / "bundle"), **sha(c.secret))),
+    "case-parent": (
+        "a case that lies elsewhere",
+        lambda m, c: _case(m, path=relative(c.secret, c.model / "bundle"), **sha(c.secret)),
+    ),
     "case-absolute": ("a case by its absolute path", lambda m, c: _case(m, path=c.secret, **sha(c.secret))),
-    "artifact-parent": ("an artifact that lies elsewhere", lambda m, c: _file(m, path=relative(c.secret, c.model / "bundle"), **sha(c.secret))),
+    "artifact-parent": (
+        "an artifact that lies elsewhere",
+        lambda m, c: _file(m, path=relative(c.secret, c.model / "bundle"), **sha(c.secret)),
+    ),
     "mnn-parent": (
         "a converted model that lies elsewhere",
         lambda m, c: m["mnn"].update(path=relative(c.secret, c.model / "bundle"), **sha(c.secret)),
     ),
-    "mnn-device": ("a converted model that is /dev/zero", lambda m, c: m["mnn"].update(path="/dev/zero", size=1 << 50)),
+    "mnn-device": (
+        "a converted model that is /dev/zero",
+        lambda m, c: m["mnn"].update(path="/dev/zero", size=1 << 50),
+    ),
     "nul-path": ("a path with a NUL", lambda m, c: _case(m, path="cases/0.npz\0x")),
     "empty-path": ("an empty path", lambda m, c: _case(m, path="")),
     "huge-size": ("a size of 2^70", lambda m, c: _file(m, size=1 << 70)),
@@ -67,23 +85,41 @@ MANIFESTS: dict[str, tuple[str, Callable[[Any, Canary], None]]] = {
     ),
     "metric-module": (
         "a metric whose code is a module",
-        lambda m, c: m.update(metrics=[{"name": "os:system"}, {"name": f"{c.model}/bundle/evil.py:metric", "sha256": "0" * 64}]),
+        lambda m, c: m.update(
+            metrics=[{"name": "os:system"}, {"name": f"{c.model}/bundle/evil.py:metric", "sha256": "0" * 64}]
+        ),
     ),
     "script": ("names that are a script", lambda m, c: _walk(m, EVIL)),
-    "escapes": ("names that are escapes and marks", lambda m, c: _walk(m, "\x1b[31m\x1b]0;owned\x07\u202e\u2066")),
-    "template": ("names that are a template", lambda m, c: _walk(m, "{{7*7}}{% for c in ().__class__.__base__.__subclasses__() %}{{c}}{% endfor %}")),
+    "escapes": (
+        "names that are escapes and marks",
+        lambda m, c: _walk(m, "\x1b[31m\x1b]0;owned\x07\u202e\u2066"),
+    ),
+    "template": (
+        "names that are a template",
+        lambda m, c: _walk(
+            m, "{{7*7}}{% for c in ().__class__.__base__.__subclasses__() %}{{c}}{% endfor %}"
+        ),
+    ),
     "format": (
         "an unknown format and framework",
-        lambda m, c: (m["artifact"].update(format="../../evil"), m["source"].update(framework="os", kind="evil"))[0],
+        lambda m, c: (
+            m["artifact"].update(format="../../evil"),
+            m["source"].update(framework="os", kind="evil"),
+        )[0],
     ),
     "schema": ("a schema of a later version", lambda m, c: m.update(schema="mnnprep.bundle/999")),
     "many-cases": ("100,000 cases", lambda m, c: m.update(cases=m["cases"][:1] * 100_000)),
     "no-cases": ("no case", lambda m, c: m.update(cases=[])),
     "types": ("every text a number", lambda m, c: m.update({k: 5 for k in list(m) if k != "schema"})),
-    "target": ("a target that is a path", lambda m, c: m.update(targets=[{"arch": c.written}], options={"mnnconvert": c.written})),
+    "target": (
+        "a target that is a path",
+        lambda m, c: m.update(targets=[{"arch": c.written}], options={"mnnconvert": c.written}),
+    ),
     "converter": (
         "a converter that is a program of the bundle",
-        lambda m, c: m.setdefault("tools", {}).update({"mnnconvert": f"{c.model}/bundle/evil.sh", "MNN": f"{c.model}/bundle/evil.sh"}),
+        lambda m, c: m.setdefault("tools", {}).update(
+            {"mnnconvert": f"{c.model}/bundle/evil.sh", "MNN": f"{c.model}/bundle/evil.sh"}
+        ),
     ),
 }
 
@@ -116,7 +152,9 @@ for _name, (_tries, _change) in MANIFESTS.items():
     def _(canary: Canary, change: Any = _change) -> Path:
         path = bundle(canary)
         for place in (canary.model, path):
-            (place / "evil.py").write_text(f"import os\nos.system({canary.shell!r})\ndef metric(*a, **k): return 1\n")
+            (place / "evil.py").write_text(
+                f"import os\nos.system({canary.shell!r})\ndef metric(*a, **k): return 1\n"
+            )
         (path / "evil.sh").write_text(f"#!/bin/sh\n{canary.shell}\n")
         (path / "evil.sh").chmod(0o755)
         manifest = json.loads((path / "manifest.json").read_text())
@@ -136,7 +174,10 @@ def _fifo(path: Path) -> None:
 
 
 def _bomb(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made, made.open("inputs/x.npy", "w", force_zip64=True) as out:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made,
+        made.open("inputs/x.npy", "w", force_zip64=True) as out,
+    ):
         from hostile_weights import npy
 
         out.write(npy("(1, 498073600)", "<f4", b""))
@@ -154,29 +195,63 @@ def _pickled(path: Path, canary: Canary) -> None:
 
 
 FILES: dict[str, tuple[str, Callable[[Path, Canary], None]]] = {
-    "case-link": ("a case that is a link to the secret", lambda p, c: _replace(p / "cases" / "0.npz", c.secret)),
+    "case-link": (
+        "a case that is a link to the secret",
+        lambda p, c: _replace(p / "cases" / "0.npz", c.secret),
+    ),
     "cases-link": (
         "the directory of the cases is a link to the secrets",
         lambda p, c: (shutil.rmtree(p / "cases"), os.symlink(c.secrets, p / "cases"))[0],
     ),
-    "artifact-link": ("an artifact that is a link to the secret", lambda p, c: _replace(p / "model.onnx", c.secret)),
-    "mnn-link": ("a converted model that is a link to the secret", lambda p, c: _replace(p / "model.mnn", c.secret)),
-    "report-link": ("a report that is a link to a file outside", lambda p, c: _replace(p / "report.html", c.secret_text)),
-    "manifest-link": ("a manifest that is a link to the secret", lambda p, c: _replace(p / "manifest.json", c.secret_text)),
-    "manifest-device": ("a manifest that is a link to /dev/zero", lambda p, c: _replace(p / "manifest.json", "/dev/zero")),
+    "artifact-link": (
+        "an artifact that is a link to the secret",
+        lambda p, c: _replace(p / "model.onnx", c.secret),
+    ),
+    "mnn-link": (
+        "a converted model that is a link to the secret",
+        lambda p, c: _replace(p / "model.mnn", c.secret),
+    ),
+    "report-link": (
+        "a report that is a link to a file outside",
+        lambda p, c: _replace(p / "report.html", c.secret_text),
+    ),
+    "manifest-link": (
+        "a manifest that is a link to the secret",
+        lambda p, c: _replace(p / "manifest.json", c.secret_text),
+    ),
+    "manifest-device": (
+        "a manifest that is a link to /dev/zero",
+        lambda p, c: _replace(p / "manifest.json", "/dev/zero"),
+    ),
     "manifest-pipe": ("a manifest that is a pipe", lambda p, c: _fifo(p / "manifest.json")),
     "case-pipe": ("a case that is a pipe", lambda p, c: _fifo(p / "cases" / "0.npz")),
     "case-bomb": ("a case of 1.9 GB of zeros in 2 MB", lambda p, c: _bomb(p / "cases" / "0.npz")),
     "case-pickle": ("a case with a pickle", lambda p, c: _pickled(p / "cases" / "0.npz", c)),
-    "manifest-deep": ("a manifest of 100,000 lists", lambda p, c: (p / "manifest.json").write_text("[" * 100_000 + "]" * 100_000) and None),
+    "manifest-deep": (
+        "a manifest of 100,000 lists",
+        lambda p, c: (p / "manifest.json").write_text("[" * 100_000 + "]" * 100_000) and None,
+    ),
     "manifest-huge": (
         "a manifest of 300 MB",
-        lambda p, c: (p / "manifest.json").write_text('{"schema":"mnnprep.bundle/1","x":[' + "1," * 150_000_000 + "1]}") and None,
+        lambda p, c: (
+            (p / "manifest.json").write_text(
+                '{"schema":"mnnprep.bundle/1","x":[' + "1," * 150_000_000 + "1]}"
+            )
+            and None
+        ),
     ),
-    "manifest-list": ("a manifest that is a list", lambda p, c: (p / "manifest.json").write_text("[]") and None),
+    "manifest-list": (
+        "a manifest that is a list",
+        lambda p, c: (p / "manifest.json").write_text("[]") and None,
+    ),
     "manifest-surrogate": (
         "a manifest with half a surrogate",
-        lambda p, c: (p / "manifest.json").write_text((p / "manifest.json").read_text().replace('"verdict"', '"\\ud800": 1, "verdict"')) and None,
+        lambda p, c: (
+            (p / "manifest.json").write_text(
+                (p / "manifest.json").read_text().replace('"verdict"', '"\\ud800": 1, "verdict"')
+            )
+            and None
+        ),
     ),
     "loop": ("a directory that is a link to its own parent", lambda p, c: os.symlink(p, p / "loop")),
 }

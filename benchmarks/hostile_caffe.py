@@ -16,7 +16,9 @@ def pair(canary: Canary, text: str | bytes, weights: bytes = b"", name: str = "n
     """NAME.prototxt, and the weights beside it."""
     path = canary.model / f"{name}.prototxt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
-    (canary.model / f"{name}.caffemodel").write_bytes(weights or field(1, "net") + field(100, [field(1, "r"), field(2, "ReLU")]))
+    (canary.model / f"{name}.caffemodel").write_bytes(
+        weights or field(1, "net") + field(100, [field(1, "r"), field(2, "ReLU")])
+    )
     return path
 
 
@@ -35,11 +37,17 @@ TEXTS: dict[str, tuple[str, Callable[[Canary], str]]] = {
     ),
     "python-os": (
         "a Python layer of the module os",
-        lambda c: HEAD + 'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "os" layer: "system" } }\n',
+        lambda c: (
+            HEAD
+            + 'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "os" layer: "system" } }\n'
+        ),
     ),
     "hdf5-data": (
         "a layer that reads HDF5 files that a list names",
-        lambda c: f'layer {{ name: "d" type: "HDF5Data" top: "x" hdf5_data_param {{ source: "{c.secret_text}" batch_size: 1 }} }}\n' + RELU,
+        lambda c: (
+            f'layer {{ name: "d" type: "HDF5Data" top: "x" hdf5_data_param {{ source: "{c.secret_text}" batch_size: 1 }} }}\n'
+            + RELU
+        ),
     ),
     "image-data": (
         "a layer that reads pictures that a list names",
@@ -50,7 +58,11 @@ TEXTS: dict[str, tuple[str, Callable[[Canary], str]]] = {
     ),
     "hdf5-output": (
         "a layer that writes a file",
-        lambda c: HEAD + RELU + f'layer {{ name: "o" type: "HDF5Output" bottom: "y" hdf5_output_param {{ file_name: "{c.written}" }} }}\n',
+        lambda c: (
+            HEAD
+            + RELU
+            + f'layer {{ name: "o" type: "HDF5Output" bottom: "y" hdf5_output_param {{ file_name: "{c.written}" }} }}\n'
+        ),
     ),
     "detection-output": (
         "a layer that saves its results",
@@ -69,38 +81,69 @@ TEXTS: dict[str, tuple[str, Callable[[Canary], str]]] = {
             + f'weight_filler {{ type: "file" file: "{c.secret}" }} }} }}\n'
         ),
     ),
-    "include": ("words that would include another file", lambda c: f'#include "{c.secret_text}"\ninclude: "{c.secret_text}"\n' + HEAD + RELU),
+    "include": (
+        "words that would include another file",
+        lambda c: f'#include "{c.secret_text}"\ninclude: "{c.secret_text}"\n' + HEAD + RELU,
+    ),
     "many-layers": (
         "200,000 layers",
         lambda c: (
-            HEAD + "".join(f'layer {{ name: "r{i}" type: "ReLU" bottom: "{f"t{i - 1}" if i else "x"}" top: "t{i}" }}\n' for i in range(200_000))
+            HEAD
+            + "".join(
+                f'layer {{ name: "r{i}" type: "ReLU" bottom: "{f"t{i - 1}" if i else "x"}" top: "t{i}" }}\n'
+                for i in range(200_000)
+            )
         ),
     ),
     "many-fields": (
         "1,000,000 fields of one name",
-        lambda c: HEAD + 'layer { name: "r" type: "ReLU" bottom: "x" top: "y" ' + "loss_weight: 1 " * 1_000_000 + "}\n",
+        lambda c: (
+            HEAD
+            + 'layer { name: "r" type: "ReLU" bottom: "x" top: "y" '
+            + "loss_weight: 1 " * 1_000_000
+            + "}\n"
+        ),
     ),
-    "deep": ("100,000 messages in each other", lambda c: HEAD + "layer { a " * 1 + "{ a " * 100_000 + "}" * 100_001),
+    "deep": (
+        "100,000 messages in each other",
+        lambda c: HEAD + "layer { a " * 1 + "{ a " * 100_000 + "}" * 100_001,
+    ),
     "unclosed": ("100,000 messages that don't end", lambda c: HEAD + "layer { a " + "{ a " * 100_000),
     "huge-dims": ("an input of 2^60 numbers", lambda c: HEAD.replace("dim: 8", f"dim: {1 << 30}") + RELU),
-    "negative-dims": ("an input with sizes below 1", lambda c: HEAD.replace("dim: 8", "dim: -8").replace("dim: 3", "dim: 0") + RELU),
+    "negative-dims": (
+        "an input with sizes below 1",
+        lambda c: HEAD.replace("dim: 8", "dim: -8").replace("dim: 3", "dim: 0") + RELU,
+    ),
     "digits": ("a size of 100,000 digits", lambda c: HEAD.replace("dim: 3", "dim: " + "9" * 100_000) + RELU),
-    "huge-output": ("a convolution of 2^40 filters", lambda c: HEAD + CONV.replace("num_output: 4", f"num_output: {1 << 40}")),
+    "huge-output": (
+        "a convolution of 2^40 filters",
+        lambda c: HEAD + CONV.replace("num_output: 4", f"num_output: {1 << 40}"),
+    ),
     "huge-kernel": (
         "a kernel and padding of 2^31",
-        lambda c: HEAD + CONV.replace("kernel_size: 3", f"kernel_size: {(1 << 31) - 1} pad: {(1 << 31) - 1} stride: 0 dilation: {1 << 31}"),
+        lambda c: (
+            HEAD
+            + CONV.replace(
+                "kernel_size: 3",
+                f"kernel_size: {(1 << 31) - 1} pad: {(1 << 31) - 1} stride: 0 dilation: {1 << 31}",
+            )
+        ),
     ),
     "cyclic": (
         "layers that need each other",
         lambda c: (
-            HEAD + 'layer { name: "a" type: "Eltwise" bottom: "x" bottom: "b" top: "a" }\nlayer { name: "b" type: "ReLU" bottom: "a" top: "b" }\n'
+            HEAD
+            + 'layer { name: "a" type: "Eltwise" bottom: "x" bottom: "b" top: "a" }\nlayer { name: "b" type: "ReLU" bottom: "a" top: "b" }\n'
         ),
     ),
     "self": ("an input that is its own", lambda c: 'layer { name: "a" type: "ReLU" bottom: "a" top: "a" }\n'),
     "slices": (
         "a Slice into 100,000",
         lambda c: (
-            HEAD + 'layer { name: "s" type: "Slice" bottom: "x" ' + " ".join(f'top: "s{i}"' for i in range(100_000)) + " slice_param { axis: 99 } }\n"
+            HEAD
+            + 'layer { name: "s" type: "Slice" bottom: "x" '
+            + " ".join(f'top: "s{i}"' for i in range(100_000))
+            + " slice_param { axis: 99 } }\n"
         ),
     ),
     "crop-axis": (
@@ -111,10 +154,21 @@ TEXTS: dict[str, tuple[str, Callable[[Canary], str]]] = {
             + 'layer { name: "q" type: "Reshape" bottom: "y" top: "z" reshape_param { shape { dim: -1 dim: -1 dim: 0 } } }\n'
         ),
     ),
-    "tile": ("a Tile of 2^31", lambda c: HEAD + 'layer { name: "t" type: "Tile" bottom: "x" top: "y" tile_param { axis: 1 tiles: 2147483647 } }\n'),
+    "tile": (
+        "a Tile of 2^31",
+        lambda c: (
+            HEAD
+            + 'layer { name: "t" type: "Tile" bottom: "x" top: "y" tile_param { axis: 1 tiles: 2147483647 } }\n'
+        ),
+    ),
     "upsample": (
         "a Deconvolution with a stride of 2^20",
-        lambda c: HEAD + CONV.replace("Convolution", "Deconvolution").replace("kernel_size: 3", "kernel_size: 1 stride: 1048576"),
+        lambda c: (
+            HEAD
+            + CONV.replace("Convolution", "Deconvolution").replace(
+                "kernel_size: 3", "kernel_size: 1 stride: 1048576"
+            )
+        ),
     ),
     "names": (
         "names that are escapes, paths and a script",
@@ -137,7 +191,9 @@ TEXTS: dict[str, tuple[str, Callable[[Canary], str]]] = {
     ),
     "solver": (
         "a solver that names a network elsewhere",
-        lambda c: f'net: "{c.secret_text}"\nsnapshot_prefix: "{c.written}"\nlayer {{ name: "r" type: "ReLU" }}\n',
+        lambda c: (
+            f'net: "{c.secret_text}"\nsnapshot_prefix: "{c.written}"\nlayer {{ name: "r" type: "ReLU" }}\n'
+        ),
     ),
     "numbers": (
         "numbers that are none",
@@ -147,10 +203,16 @@ TEXTS: dict[str, tuple[str, Callable[[Canary], str]]] = {
             + CONV.replace("kernel_size: 3", "kernel_size: 0x7fffffffffffffffff")
         ),
     ),
-    "escapes": ("escapes of text without an end", lambda c: HEAD + 'layer { name: "\\x \\777 \\u{110000} \\" type: "ReLU" }\n'),
+    "escapes": (
+        "escapes of text without an end",
+        lambda c: HEAD + 'layer { name: "\\x \\777 \\u{110000} \\" type: "ReLU" }\n',
+    ),
     "wrong-types": (
         "text for numbers and messages for text",
-        lambda c: HEAD + 'layer { name { a: 1 } type: 5 bottom: x top: { } input_param: "x" convolution_param: 7 }\nlayer: 5\nlayer { }\n',
+        lambda c: (
+            HEAD
+            + 'layer { name { a: 1 } type: 5 bottom: x top: { } input_param: "x" convolution_param: 7 }\nlayer: 5\nlayer { }\n'
+        ),
     ),
 }
 for _name, (_tries, _text) in TEXTS.items():
@@ -166,23 +228,51 @@ def layer(name: str, kind: str, *blobs: bytes) -> bytes:
 
 
 WEIGHTS: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "huge-shape": ("weights of 2^60 numbers and none in the file", lambda: layer("c", "Convolution", blob((1 << 30, 1 << 30)))),
-    "overflow": ("a shape whose product is 2^64", lambda: layer("c", "Convolution", blob((1 << 32, 1 << 32), bytes(432)))),
-    "negative-shape": ("a shape below 0", lambda: layer("c", "Convolution", blob((-4, 3, -3, 3), bytes(432)))),
-    "short": ("fewer numbers than the shape", lambda: layer("c", "Convolution", blob((4, 3, 3, 3), bytes(5)))),
+    "huge-shape": (
+        "weights of 2^60 numbers and none in the file",
+        lambda: layer("c", "Convolution", blob((1 << 30, 1 << 30))),
+    ),
+    "overflow": (
+        "a shape whose product is 2^64",
+        lambda: layer("c", "Convolution", blob((1 << 32, 1 << 32), bytes(432))),
+    ),
+    "negative-shape": (
+        "a shape below 0",
+        lambda: layer("c", "Convolution", blob((-4, 3, -3, 3), bytes(432))),
+    ),
+    "short": (
+        "fewer numbers than the shape",
+        lambda: layer("c", "Convolution", blob((4, 3, 3, 3), bytes(5))),
+    ),
     "no-blobs": ("no weights", lambda: layer("c", "Convolution")),
-    "many-blobs": ("100,000 weights of one layer", lambda: layer("c", "Convolution", *[blob((1,), bytes(4))] * 100_000)),
-    "twice": ("two layers of one name", lambda: layer("c", "Convolution", blob((4, 3, 3, 3), bytes(432))) * 2),
+    "many-blobs": (
+        "100,000 weights of one layer",
+        lambda: layer("c", "Convolution", *[blob((1,), bytes(4))] * 100_000),
+    ),
+    "twice": (
+        "two layers of one name",
+        lambda: layer("c", "Convolution", blob((4, 3, 3, 3), bytes(432))) * 2,
+    ),
     "deep": ("100,000 messages in each other", lambda: field(100, _deep(20_000))),
     "long-name": ("a name of 70,000 letters", lambda: layer("c" * 70_000, "Convolution")),
-    "names": ("names that are escapes and a script", lambda: layer("\x1b[31m<script>document.title='executed'</script>\u202e", "Evil\x07")),
+    "names": (
+        "names that are escapes and a script",
+        lambda: layer("\x1b[31m<script>document.title='executed'</script>\u202e", "Evil\x07"),
+    ),
     "old-layers": (
         "layers of the oldest form, of an unknown type",
         lambda: field(2, [field(1, [field(1, "c"), field(2, "conv\x1b[31m")]), field(2, "x"), field(3, "y")]),
     ),
     "packed-odd": (
         "packed numbers of 3 bytes",
-        lambda: field(100, [field(1, "c"), field(2, "Convolution"), field(7, [field(5, b"abc"), field(8, b"abc"), field(1, -5), field(2, 1 << 40)])]),
+        lambda: field(
+            100,
+            [
+                field(1, "c"),
+                field(2, "Convolution"),
+                field(7, [field(5, b"abc"), field(8, b"abc"), field(1, -5), field(2, 1 << 40)]),
+            ],
+        ),
     ),
 }
 

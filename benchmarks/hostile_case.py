@@ -1,7 +1,7 @@
 """What a hostile file is, the canaries it aims at, and the list of all of them.
 
-Every file has a sandbox of its own: the directory of the model, of secrets, a HOME, a working directory, a TMPDIR, a place for what
-commands write, and a place that only code or an operator of the file would write to.
+Every file has a sandbox of its own: the directory of the model, of secrets, a HOME, a working directory, a
+TMPDIR, a place for what commands write, and a place that only code or an operator of the file would write to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ EVERY = ("inspect", "check", "consolidate", "verify", "report", "json", "prepare
 
 @dataclass(frozen=True)
 class Canary:
-    """The sandbox of one file. The token is 64 bytes: 16 float32 in [0.1, 0.9), written raw, as text, and as arrays of several formats."""
+    """The sandbox of one file.
+
+    The token is 64 bytes: 16 float32 in [0.1, 0.9), written raw, as text, and as arrays of several formats.
+    """
 
     root: Path
 
@@ -64,7 +67,9 @@ class Canary:
 
     def code(self, body: str = "x") -> bytes:
         """Marshalled bytecode of ``lambda x: body`` that makes the executed file first."""
-        made = eval(compile(f"lambda x, **k: (__import__('os').system({self.shell!r}), {body})[1]", "x", "eval"))
+        made = eval(
+            compile(f"lambda x, **k: (__import__('os').system({self.shell!r}), {body})[1]", "x", "eval")
+        )
         return marshal.dumps(made.__code__)
 
     def make(self) -> None:
@@ -82,9 +87,10 @@ def token_of(root: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Hostile:
-    """One file: ``make`` writes it into a canary's model directory and returns the path to give to the commands; ``control`` names
-    the loader (a key of ``hostile_controls.LOADERS``) that, unguarded, does what the file tries; ``extra`` are arguments of
-    ``prepare`` and ``compare``."""
+    """One file: ``make`` writes it into a canary's model directory and returns the path to give to the
+    commands; ``control`` names the loader (a key of ``hostile_controls.LOADERS``) that, unguarded, does what
+    the file tries; ``extra`` are arguments of ``prepare`` and ``compare``.
+    """
 
     format: str
     family: str
@@ -108,7 +114,14 @@ ALL: dict[str, Hostile] = {}
 
 
 def hostile(
-    form: str, family: str, name: str, tries: str, *, commands: tuple[str, ...] = MODEL, control: str = "", extra: tuple[str, ...] = ()
+    form: str,
+    family: str,
+    name: str,
+    tries: str,
+    *,
+    commands: tuple[str, ...] = MODEL,
+    control: str = "",
+    extra: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Canary], Path]], Callable[[Canary], Path]]:
     """Enter the decorated function in the list."""
 
@@ -121,7 +134,8 @@ def hostile(
     return enter
 
 
-# --- protobuf, by hand: no framework is needed to write a message of any of them ----------------------------------
+# --- protobuf, by hand: no framework is needed to write a message of any of them
+# ----------------------------------
 
 
 def varint(value: int) -> bytes:
@@ -134,7 +148,9 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, value: Any) -> bytes:
-    """One field: an int as a varint, a float as fixed32, bytes, text or a list of fields as length-delimited."""
+    """One field: an int as a varint, a float as fixed32, bytes, text or a list of fields as
+    length-delimited.
+    """
     if isinstance(value, bool | int):
         return varint(number << 3) + varint(int(value))
     if isinstance(value, float):

@@ -114,7 +114,9 @@ def _onnx_data(path: str) -> None:
 
     for tensor in onnx.load(path, load_external_data=False).graph.initializer:
         entries = {e.key: e.value for e in tensor.external_data}
-        _show(Path(path).parent.joinpath(entries["location"]).read_bytes()[int(entries.get("offset", 0)) :][:64])
+        _show(
+            Path(path).parent.joinpath(entries["location"]).read_bytes()[int(entries.get("offset", 0)) :][:64]
+        )
 
 
 def _hdf5(path: str) -> None:
@@ -160,7 +162,11 @@ def report(files: list[tuple[Hostile, Canary, Path]]) -> int:
     for loader in dict.fromkeys(h.control for h, _, _ in files):
         mine = [f for f in files if f[0].control == loader]
         with subprocess.Popen(
-            [sys.executable, __file__, loader], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [sys.executable, __file__, loader],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         ) as server:
             assert server.stdin is not None
             assert server.stdout is not None
@@ -168,19 +174,29 @@ def report(files: list[tuple[Hostile, Canary, Path]]) -> int:
                 out = canary.root / "out" / "control"
                 out.mkdir(parents=True, exist_ok=True)
                 call, before = Call("control", 0), snapshot(canary.root)
-                job = {"path": str(path), "cwd": str(canary.root / "cwd"), "out": str(out), "environment": environment(canary)}
+                job = {
+                    "path": str(path),
+                    "cwd": str(canary.root / "cwd"),
+                    "out": str(out),
+                    "environment": environment(canary),
+                }
                 print(json.dumps(job), file=server.stdin, flush=True)
                 server.stdout.readline()
                 judge(call, canary, out, before)
                 found = {k: v for k, v in call.faults.items() if k in ("executed", "written", "read")}
                 fired += bool(found)
-                print(f"{'fires' if found else 'SILENT':7} {one.id:60} {', '.join(found) or call.said[-150:]}", flush=True)
+                print(
+                    f"{'fires' if found else 'SILENT':7} {one.id:60} {', '.join(found) or call.said[-150:]}",
+                    flush=True,
+                )
     print(f"{fired} of {len(files)} controls fire")
     return int(fired < len(files))
 
 
 def serve(loader: str) -> None:
-    """Load what each line of the standard input names in a fork of this process, which has imported the framework."""
+    """Load what each line of the standard input names in a fork of this process, which has imported the
+    framework.
+    """
     package, load = LOADERS[loader]
     __import__(package)
     for line in sys.stdin:

@@ -16,15 +16,28 @@ from hostile_case import Canary, hostile
 MNN = ("inspect", "check", "json", "prepare", "compare")
 
 
-def tflite(canary: Canary, change: Callable[[Any], None] = lambda m: None, operator: int = 0, custom: str = "", suffix: bytes = b"") -> Path:
-    """y = x + w of 16 numbers (or another operator), with the object of the schema changed before it is written."""
+def tflite(
+    canary: Canary,
+    change: Callable[[Any], None] = lambda m: None,
+    operator: int = 0,
+    custom: str = "",
+    suffix: bytes = b"",
+) -> Path:
+    """y = x + w of 16 numbers (or another operator), with the object of the schema changed before it is
+    written.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as s
 
     model = s.ModelT()
     model.version, model.description = 3, "net"
     code = s.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version, code.customCode = operator, min(operator, 127), 1, custom or None
+    code.builtinCode, code.deprecatedBuiltinCode, code.version, code.customCode = (
+        operator,
+        min(operator, 127),
+        1,
+        custom or None,
+    )
     model.operatorCodes = [code]
     data = s.BufferT()
     data.data = list(struct.pack("<16f", *range(16)))
@@ -65,42 +78,103 @@ def _set(path: str, value: Any) -> Callable[[Any], None]:
 TFLITE: dict[str, tuple[str, Callable[[Canary], Path]]] = {
     "outside-buffer": (
         "a buffer far beyond the file",
-        lambda c: tflite(c, lambda m: (_set("buffers.1.data", None)(m), _set("buffers.1.offset", 1 << 40)(m), _set("buffers.1.size", 64)(m))[0]),
+        lambda c: tflite(
+            c,
+            lambda m: (
+                _set("buffers.1.data", None)(m),
+                _set("buffers.1.offset", 1 << 40)(m),
+                _set("buffers.1.size", 64)(m),
+            )[0],
+        ),
     ),
     "huge-buffer": (
         "a buffer of 2^62 bytes behind the flatbuffer",
         lambda c: tflite(
-            c, lambda m: (_set("buffers.1.data", None)(m), _set("buffers.1.offset", 64)(m), _set("buffers.1.size", 1 << 62)(m))[0], suffix=bytes(128)
+            c,
+            lambda m: (
+                _set("buffers.1.data", None)(m),
+                _set("buffers.1.offset", 64)(m),
+                _set("buffers.1.size", 1 << 62)(m),
+            )[0],
+            suffix=bytes(128),
         ),
     ),
-    "buffer-index": ("a tensor whose buffer is not there", lambda c: tflite(c, _set("subgraphs.0.tensors.1.buffer", 1 << 30))),
-    "tensor-index": ("operators of tensors that are not there", lambda c: tflite(c, _set("subgraphs.0.operators.0.inputs", [1 << 30, -7]))),
-    "output-index": ("outputs that are not there", lambda c: tflite(c, _set("subgraphs.0.outputs", [99, -5]))),
-    "opcode-index": ("an operator whose code is not there", lambda c: tflite(c, _set("subgraphs.0.operators.0.opcodeIndex", 4_000_000_000))),
-    "negative-shape": ("sizes below 0", lambda c: tflite(c, _set("subgraphs.0.tensors.0.shape", [-5, -2147483648]))),
-    "huge-shape": ("an input of 2^60 numbers", lambda c: tflite(c, _set("subgraphs.0.tensors.0.shape", [1 << 30, 1 << 30]))),
-    "small-buffer": ("a weight whose buffer is too small", lambda c: tflite(c, _set("subgraphs.0.tensors.1.shape", [1, 1 << 28]))),
+    "buffer-index": (
+        "a tensor whose buffer is not there",
+        lambda c: tflite(c, _set("subgraphs.0.tensors.1.buffer", 1 << 30)),
+    ),
+    "tensor-index": (
+        "operators of tensors that are not there",
+        lambda c: tflite(c, _set("subgraphs.0.operators.0.inputs", [1 << 30, -7])),
+    ),
+    "output-index": (
+        "outputs that are not there",
+        lambda c: tflite(c, _set("subgraphs.0.outputs", [99, -5])),
+    ),
+    "opcode-index": (
+        "an operator whose code is not there",
+        lambda c: tflite(c, _set("subgraphs.0.operators.0.opcodeIndex", 4_000_000_000)),
+    ),
+    "negative-shape": (
+        "sizes below 0",
+        lambda c: tflite(c, _set("subgraphs.0.tensors.0.shape", [-5, -2147483648])),
+    ),
+    "huge-shape": (
+        "an input of 2^60 numbers",
+        lambda c: tflite(c, _set("subgraphs.0.tensors.0.shape", [1 << 30, 1 << 30])),
+    ),
+    "small-buffer": (
+        "a weight whose buffer is too small",
+        lambda c: tflite(c, _set("subgraphs.0.tensors.1.shape", [1, 1 << 28])),
+    ),
     "no-subgraphs": ("no graph", lambda c: tflite(c, _set("subgraphs", []))),
     "type": ("a tensor of an unknown type", lambda c: tflite(c, _set("subgraphs.0.tensors.0.type", 99))),
-    "self": ("a node that is its own input", lambda c: tflite(c, _set("subgraphs.0.operators.0.inputs", [0, 2]))),
+    "self": (
+        "a node that is its own input",
+        lambda c: tflite(c, _set("subgraphs.0.operators.0.inputs", [0, 2])),
+    ),
     "names": (
         "names that are escapes, paths and a script",
         lambda c: tflite(
             c,
             lambda m: (
                 _set("description", "\x1b[31m\u202e{{7*7}}")(m),
-                _set("subgraphs.0.tensors.0.name", "\x1b]0;x\x07\u202e<script>document.title='executed'</script>/../../x")(m),
+                _set(
+                    "subgraphs.0.tensors.0.name",
+                    "\x1b]0;x\x07\u202e<script>document.title='executed'</script>/../../x",
+                )(m),
                 _set("subgraphs.0.tensors.2.name", "../../fired/written")(m),
             )[0],
         ),
     ),
-    "long-name": ("a name of 70,000 letters", lambda c: tflite(c, _set("subgraphs.0.tensors.0.name", "n" * 70_000))),
-    "not-utf8": ("a name that is no UTF-8", lambda c: tflite(c, _set("subgraphs.0.tensors.0.name", b"\xff\xfe\xed\xa0\x80"))),
-    "custom": ("a custom operator named as a library", lambda c: tflite(c, operator=32, custom=str(c.model / "evil.so"))),
-    "custom-escape": ("a custom operator whose name is escapes", lambda c: tflite(c, operator=32, custom="\x1b[31mFlexWriteFile\u202e")),
-    "flex": ("TensorFlow's WriteFile as a Flex operator", lambda c: tflite(c, operator=32, custom="FlexWriteFile")),
-    "call-once": ("CALL_ONCE of the graph itself", lambda c: tflite(c, lambda m: _call_once(m, 0), operator=129)),
-    "call-once-absent": ("CALL_ONCE of a graph that is not there", lambda c: tflite(c, lambda m: _call_once(m, 77), operator=129)),
+    "long-name": (
+        "a name of 70,000 letters",
+        lambda c: tflite(c, _set("subgraphs.0.tensors.0.name", "n" * 70_000)),
+    ),
+    "not-utf8": (
+        "a name that is no UTF-8",
+        lambda c: tflite(c, _set("subgraphs.0.tensors.0.name", b"\xff\xfe\xed\xa0\x80")),
+    ),
+    "custom": (
+        "a custom operator named as a library",
+        lambda c: tflite(c, operator=32, custom=str(c.model / "evil.so")),
+    ),
+    "custom-escape": (
+        "a custom operator whose name is escapes",
+        lambda c: tflite(c, operator=32, custom="\x1b[31mFlexWriteFile\u202e"),
+    ),
+    "flex": (
+        "TensorFlow's WriteFile as a Flex operator",
+        lambda c: tflite(c, operator=32, custom="FlexWriteFile"),
+    ),
+    "call-once": (
+        "CALL_ONCE of the graph itself",
+        lambda c: tflite(c, lambda m: _call_once(m, 0), operator=129),
+    ),
+    "call-once-absent": (
+        "CALL_ONCE of a graph that is not there",
+        lambda c: tflite(c, lambda m: _call_once(m, 77), operator=129),
+    ),
     "while": ("WHILE of the graph itself, for ever", lambda c: tflite(c, _while, operator=119)),
     "fill": ("2^40 numbers by FILL", lambda c: tflite(c, _fill, operator=94)),
     "sparsity": ("a sparse weight of 2^40 numbers", lambda c: tflite(c, _sparse)),
@@ -162,12 +236,16 @@ for _name, (_tries, _make) in TFLITE.items():
 
 
 def offsets(data: bytes, number: int) -> bytes:
-    """The bytes with every *number*-th of the 32-bit words that look like offsets turned to lead far away, or back to the start."""
+    """The bytes with every *number*-th of the 32-bit words that look like offsets turned to lead far away, or
+    back to the start.
+    """
     made = bytearray(data)
     found = [at for at in range(0, len(data) - 4, 4) if 0 < struct.unpack_from("<I", data, at)[0] < len(data)]
     for order, at in enumerate(found):
         if order % 7 == number:
-            struct.pack_into("<I", made, at, (0xFFFFFFF0, 4, 0, 0x7FFFFFFF, len(data) - 1, 1, 0x80000000)[number])
+            struct.pack_into(
+                "<I", made, at, (0xFFFFFFF0, 4, 0, 0x7FFFFFFF, len(data) - 1, 1, 0x80000000)[number]
+            )
     made[4:8] = data[4:8]
     return bytes(made)
 
@@ -180,14 +258,21 @@ for _number in range(7):
         path.write_bytes(offsets(path.read_bytes(), number))
         return path
 
-    @hostile("mnn", "offsets", f"bad-{_number}", "every seventh offset leads far away, back, or nowhere", commands=MNN)
+    @hostile(
+        "mnn",
+        "offsets",
+        f"bad-{_number}",
+        "every seventh offset leads far away, back, or nowhere",
+        commands=MNN,
+    )
     def _(canary: Canary, number: int = _number) -> Path:
         path = mnn(canary)
         path.write_bytes(offsets(path.read_bytes(), number))
         return path
 
 
-# --- MNN ------------------------------------------------------------------------------------------------------------
+# --- MNN
+# ------------------------------------------------------------------------------------------------------------
 
 
 def mnn(canary: Canary, *options: str) -> Path:
@@ -196,11 +281,19 @@ def mnn(canary: Canary, *options: str) -> Path:
     from hostile_onnx import node, save
 
     weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
-    source = save(canary, [node("Conv", ["x", "w"], ["y"])], {"w": weight}, inputs=[("x", [1, 3, 8, 8])], outputs=[("y", [1, 4, 6, 6])])
+    source = save(
+        canary,
+        [node("Conv", ["x", "w"], ["y"])],
+        {"w": weight},
+        inputs=[("x", [1, 3, 8, 8])],
+        outputs=[("y", [1, 4, 6, 6])],
+    )
     path = canary.model / "model.mnn"
     code = "import sys, _tools; _tools.mnnconvert(['MNNConvert', *sys.argv[1:]])"
     command = ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(path), "--bizCode", "x", *options]
-    subprocess.run([sys.executable, "-c", code, *command], cwd=canary.root, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=canary.root, check=True, stdout=subprocess.DEVNULL
+    )
     source.unlink()
     return path
 
@@ -284,16 +377,25 @@ def _ops(value: dict[str, Any], **changes: Any) -> dict[str, Any]:
 JSON: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "list": ("a list in place of a model", lambda v: [v]),
     "number": ("a number in place of a model", lambda v: 5),
-    "unknown-type": ("operators of an unknown type", lambda v: _ops(v, type="__import__('os')", main_type="Evil")),
+    "unknown-type": (
+        "operators of an unknown type",
+        lambda v: _ops(v, type="__import__('os')", main_type="Evil"),
+    ),
     "wrong-main": ("operators whose parameters are another's", lambda v: _ops(v, main_type="Plugin")),
     "huge-index": ("inputs that are not there", lambda v: _ops(v, inputIndexes=[1 << 31, -5])),
     "text-for-list": ("text for lists", lambda v: _ops(v, inputIndexes="abc", name=5)),
     "big-number": ("numbers beyond their type", lambda v: _ops(v, inputIndexes=[1 << 70])),
     "nan": ("numbers that are none", lambda v: v | {"sourceType": float("nan")}),
-    "plugin": ("a Plugin with a library", lambda v: _ops(v, type="Plugin", main_type="Plugin", main={"type": "/tmp/evil.so", "attr": []})),
+    "plugin": (
+        "a Plugin with a library",
+        lambda v: _ops(v, type="Plugin", main_type="Plugin", main={"type": "/tmp/evil.so", "attr": []}),
+    ),
     "names": (
         "names that are escapes and a script",
-        lambda v: _ops(v, name="\x1b[31m\u202e<script>document.title='executed'</script>") | {"tensorName": ["../../fired/written", "\x1b]0;x\x07"]},
+        lambda v: (
+            _ops(v, name="\x1b[31m\u202e<script>document.title='executed'</script>")
+            | {"tensorName": ["../../fired/written", "\x1b]0;x\x07"]}
+        ),
     ),
     "long-name": ("names of 70,000 letters", lambda v: _ops(v, name="n" * 70_000)),
     "surrogate": ("names that are half a surrogate", lambda v: _ops(v, name="\ud800")),
@@ -301,7 +403,9 @@ JSON: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "empty": ("no operators", lambda v: v | {"oplists": []}),
     "external": (
         "weights outside at an offset of 2^60",
-        lambda v: _ops(v, externalPath="../secrets/secret.bin", main={"common": {}, "external": [1 << 60, 64, 64]}),
+        lambda v: _ops(
+            v, externalPath="../secrets/secret.bin", main={"common": {}, "external": [1 << 60, 64, 64]}
+        ),
     ),
 }
 for _name, (_tries, _change) in JSON.items():

@@ -1,4 +1,6 @@
-"""GraphDefs and SavedModels written by hand: messages of tensorflow/core/framework and tensorflow/core/protobuf."""
+"""GraphDefs and SavedModels written by hand: messages of tensorflow/core/framework and
+tensorflow/core/protobuf.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ Node = bytes
 
 
 def attribute(value: Any) -> bytes:
-    """An AttrValue: an int is a dtype, a tuple a shape, a list one of dtypes or shapes, a dict ready-made fields."""
+    """An AttrValue: an int is a dtype, a tuple a shape, a list one of dtypes or shapes, a dict ready-made
+    fields.
+    """
     if isinstance(value, bool):
         return field(5, value)
     if isinstance(value, int):
@@ -45,7 +49,12 @@ def text(name: str, *values: str) -> Node:
 
 
 def vector(name: str, *values: str) -> Node:
-    return node(name, "Const", dtype=STRING, value={8: field(1, STRING) + field(2, shape((len(values),))) + b"".join(field(8, v) for v in values)})
+    return node(
+        name,
+        "Const",
+        dtype=STRING,
+        value={8: field(1, STRING) + field(2, shape((len(values),))) + b"".join(field(8, v) for v in values)},
+    )
 
 
 def number(name: str, value: int, dtype: int = INT32) -> Node:
@@ -55,7 +64,12 @@ def number(name: str, value: int, dtype: int = INT32) -> Node:
 
 def numbers(name: str, *values: int) -> Node:
     packed = struct.pack(f"<{len(values)}i", *values)
-    return node(name, "Const", dtype=INT32, value={8: field(1, INT32) + field(2, shape((len(values),))) + field(4, packed)})
+    return node(
+        name,
+        "Const",
+        dtype=INT32,
+        value={8: field(1, INT32) + field(2, shape((len(values),))) + field(4, packed)},
+    )
 
 
 PLACEHOLDER = node("x", "Placeholder", dtype=FLOAT, shape=(1, 16))
@@ -68,7 +82,12 @@ def after(*controls: str) -> list[Node]:
 
 def added(value: str) -> list[Node]:
     """y = *value* + 0 x: it depends on the input, and is the value."""
-    zero = node("zero", "Const", dtype=FLOAT, value={8: field(1, FLOAT) + field(2, b"") + field(5, struct.pack("<f", 0))})
+    zero = node(
+        "zero",
+        "Const",
+        dtype=FLOAT,
+        value={8: field(1, FLOAT) + field(2, b"") + field(5, struct.pack("<f", 0))},
+    )
     return [zero, node("none", "Mul", ["x", "zero"], T=FLOAT), node("y", "AddV2", ["none", value], T=FLOAT)]
 
 
@@ -78,7 +97,11 @@ def decoded(value: str) -> list[Node]:
 
 
 def graph_bytes(nodes: Iterable[Node], library: bytes = b"") -> bytes:
-    return b"".join(field(1, n) for n in nodes) + (field(2, library) if library else b"") + field(4, [field(1, 1882)])
+    return (
+        b"".join(field(1, n) for n in nodes)
+        + (field(2, library) if library else b"")
+        + field(4, [field(1, 1882)])
+    )
 
 
 def graph(canary: Canary, nodes: Iterable[Node], library: bytes = b"") -> Path:
@@ -87,16 +110,24 @@ def graph(canary: Canary, nodes: Iterable[Node], library: bytes = b"") -> Path:
     return path
 
 
-def saved_model(canary: Canary, nodes: Iterable[Node], library: bytes = b"", collections: bytes = b"", assets: bytes = b"") -> Path:
+def saved_model(
+    canary: Canary, nodes: Iterable[Node], library: bytes = b"", collections: bytes = b"", assets: bytes = b""
+) -> Path:
     """A SavedModel as TensorFlow 1 wrote it, without variables."""
 
     def info(name: str) -> bytes:
         return field(1, f"{name}:0") + field(2, FLOAT) + field(3, shape((1, 16)))
 
     signature = (
-        field(1, [field(1, "x"), field(2, info("x"))]) + field(2, [field(1, "y"), field(2, info("y"))]) + field(3, "tensorflow/serving/predict")
+        field(1, [field(1, "x"), field(2, info("x"))])
+        + field(2, [field(1, "y"), field(2, info("y"))])
+        + field(3, "tensorflow/serving/predict")
     )
-    meta = field(1, [field(4, "serve"), field(5, "2.15.0")]) + field(2, graph_bytes(nodes, library)) + collections
+    meta = (
+        field(1, [field(4, "serve"), field(5, "2.15.0")])
+        + field(2, graph_bytes(nodes, library))
+        + collections
+    )
     meta += field(5, [field(1, "serving_default"), field(2, signature)]) + assets
     (canary.model / "saved").mkdir()
     (canary.model / "saved" / "saved_model.pb").write_bytes(field(1, 1) + field(2, meta))

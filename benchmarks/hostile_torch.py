@@ -46,11 +46,17 @@ def method(head: str, *lines: str) -> str:
 def restored(*lines: str) -> str:
     """A ``__setstate__`` of these lines, and its ``__getstate__``."""
     state = method("__getstate__(self)", "return (torch.ones(1), self.training)")
-    return state + method("__setstate__(self, state: tuple[Tensor, bool])", *lines, "self.training = state[1]")
+    return state + method(
+        "__setstate__(self, state: tuple[Tensor, bool])", *lines, "self.training = state[1]"
+    )
 
 
 SCRIPTS: dict[str, tuple[str, str, Callable[[Canary], str]]] = {
-    "save": ("aten::save to another place", "jit", lambda c: forward(f"torch.save(x, {c.written!r})", "return x + 1")),
+    "save": (
+        "aten::save to another place",
+        "jit",
+        lambda c: forward(f"torch.save(x, {c.written!r})", "return x + 1"),
+    ),
     "from-file": (
         "aten::from_file of the secret into the output",
         "jit",
@@ -59,7 +65,9 @@ SCRIPTS: dict[str, tuple[str, str, Callable[[Canary], str]]] = {
     "from-file-shared": (
         "aten::from_file that makes and extends a file",
         "jit",
-        lambda c: forward(f"w = torch.from_file({c.written!r}, True, 16)", "w.fill_(1.0)", "return x * 0 + w"),
+        lambda c: forward(
+            f"w = torch.from_file({c.written!r}, True, 16)", "w.fill_(1.0)", "return x * 0 + w"
+        ),
     ),
     "save-in-branch": (
         "aten::save where the input is large",
@@ -98,7 +106,11 @@ SCRIPTS: dict[str, tuple[str, str, Callable[[Canary], str]]] = {
             members=restored("i = 0", "while i >= 0:", "    i = (i + 1) % 7"),
         ),
     ),
-    "endless": ("a forward that never ends", "", lambda c: forward("i = 0", "while i >= 0:", "    i = (i + 1) % 7", "return x + i")),
+    "endless": (
+        "a forward that never ends",
+        "",
+        lambda c: forward("i = 0", "while i >= 0:", "    i = (i + 1) % 7", "return x + i"),
+    ),
     "grows": (
         "a forward that doubles its tensor 40 times",
         "",
@@ -123,10 +135,20 @@ SCRIPTS: dict[str, tuple[str, str, Callable[[Canary], str]]] = {
         "",
         lambda c: forward(
             "return self.other(x)",
-            members=method("other(self, x: Tensor) -> Tensor", "y = x", "for i in range(1000000000):", "    y = y + 1", "return y"),
+            members=method(
+                "other(self, x: Tensor) -> Tensor",
+                "y = x",
+                "for i in range(1000000000):",
+                "    y = y + 1",
+                "return y",
+            ),
         ),
     ),
-    "freeze-fold": ("a constant of 2^34 numbers that freezing would fold", "", lambda c: forward("return x + torch.ones(1 << 17, 1 << 17).sum()")),
+    "freeze-fold": (
+        "a constant of 2^34 numbers that freezing would fold",
+        "",
+        lambda c: forward("return x + torch.ones(1 << 17, 1 << 17).sum()"),
+    ),
 }
 for _name, (_tries, _control, _source) in SCRIPTS.items():
 
@@ -135,7 +157,9 @@ for _name, (_tries, _control, _source) in SCRIPTS.items():
         return scripted(canary, source(canary))
 
 
-def edited(canary: Canary, change: Callable[[str, bytes], bytes | None], more: dict[str, bytes] | None = None) -> Path:
+def edited(
+    canary: Canary, change: Callable[[str, bytes], bytes | None], more: dict[str, bytes] | None = None
+) -> Path:
     """A TorchScript file of x + 1, with members changed."""
     path = scripted(canary, forward("return x + 1"))
     made = canary.model / "edited.pt"
@@ -166,10 +190,19 @@ for _name, (_tries, _lines) in {
     "custom-op": ("an operator of a library that is not there", "_0 = ops.evil.run(x)"),
     "prim-python": ("a call of Python from the code", "_0 = ^evil()(x)"),
     "deep-code": ("an expression 20,000 deep", "_0 = " + "(" * 20_000 + "1" + ")" * 20_000),
-    "many-lines": ("200,000 lines of code", "\n    ".join(f"_{i} = torch.add(x, {i})" for i in range(200_000))),
+    "many-lines": (
+        "200,000 lines of code",
+        "\n    ".join(f"_{i} = torch.add(x, {i})" for i in range(200_000)),
+    ),
     "ops-save": ("aten::save by another spelling", ""),
-    "aten-embed": ("inductor's operator that maps memory", "_0 = ops.inductor._reinterpret_tensor(x, [1000000], [1], 100000)"),
-    "as-strided": ("memory beyond a tensor by as_strided", "_0 = torch.as_strided(x, [1000000], [1], 100000000)"),
+    "aten-embed": (
+        "inductor's operator that maps memory",
+        "_0 = ops.inductor._reinterpret_tensor(x, [1000000], [1], 100000)",
+    ),
+    "as-strided": (
+        "memory beyond a tensor by as_strided",
+        "_0 = torch.as_strided(x, [1000000], [1], 100000000)",
+    ),
     "from-blob": ("a profiler that writes a trace", '_0 = ops.profiler._record_function_enter("x")'),
 }.items():
 
@@ -178,12 +211,24 @@ for _name, (_tries, _lines) in {
         return code(canary, lines or f'_0 = ops.aten.save(x, "{canary.written}")')
 
 
-@hostile("torchscript", "edited", "constants-path", "a constant tensor whose storage has .. in its name", extra=("--input", "x=float32[1,16]"))
+@hostile(
+    "torchscript",
+    "edited",
+    "constants-path",
+    "a constant tensor whose storage has .. in its name",
+    extra=("--input", "x=float32[1,16]"),
+)
 def _(canary: Canary) -> Path:
     return edited(canary, lambda n, d: d, {f"model/../../fired/{Path(canary.written).name}": b"x"})
 
 
-@hostile("torchscript", "edited", "debug-bomb", "debug information of 1 GB in 1 MB", extra=("--input", "x=float32[1,16]"))
+@hostile(
+    "torchscript",
+    "edited",
+    "debug-bomb",
+    "debug information of 1 GB in 1 MB",
+    extra=("--input", "x=float32[1,16]"),
+)
 def _(canary: Canary) -> Path:
     path = edited(canary, lambda n, d: d)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as made:
@@ -191,7 +236,9 @@ def _(canary: Canary) -> Path:
     return path
 
 
-def exported(canary: Canary, change: Callable[[str, bytes], bytes] = lambda n, d: d, more: dict[str, Any] | None = None) -> Path:
+def exported(
+    canary: Canary, change: Callable[[str, bytes], bytes] = lambda n, d: d, more: dict[str, Any] | None = None
+) -> Path:
     """A .pt2 of x + w with a dynamic batch, with members changed."""
     import torch
 
@@ -203,7 +250,9 @@ def exported(canary: Canary, change: Callable[[str, bytes], bytes] = lambda n, d
         def forward(self, x: Any) -> Any:
             return torch.cat([x, x * self.w]).reshape(x.shape[0] * 2, 16)
 
-    program = torch.export.export(M(), (torch.ones(2, 16),), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1, max=64)}})
+    program = torch.export.export(
+        M(), (torch.ones(2, 16),), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1, max=64)}}
+    )
     path = canary.model / "first.pt2"
     torch.export.save(program, str(path))
     made = canary.model / "model.pt2"
@@ -224,15 +273,22 @@ def expression(canary: Canary, text: str) -> Path:
             return {k: text if k == "expr_str" else visit(v) for k, v in value.items()}
         return [visit(v) for v in value] if isinstance(value, list) else value
 
-    return exported(canary, lambda n, d: json.dumps(visit(json.loads(d))).encode() if n.endswith("models/model.json") else d)
+    return exported(
+        canary,
+        lambda n, d: json.dumps(visit(json.loads(d))).encode() if n.endswith("models/model.json") else d,
+    )
 
 
-@hostile("exported-program", "expression", "os-system", "os.system in the symbolic expressions", control="export")
+@hostile(
+    "exported-program", "expression", "os-system", "os.system in the symbolic expressions", control="export"
+)
 def _(canary: Canary) -> Path:
     return expression(canary, f"__import__('os').system({canary.shell!r})")
 
 
-@hostile("exported-program", "expression", "lambda", "a class walk in the symbolic expressions", control="export")
+@hostile(
+    "exported-program", "expression", "lambda", "a class walk in the symbolic expressions", control="export"
+)
 def _(canary: Canary) -> Path:
     return expression(canary, f"s77 + (lambda: __import__('os').system({canary.shell!r}))()")
 
@@ -289,10 +345,15 @@ def _(canary: Canary) -> Path:
 
 @hostile("exported-program", "targets", "eval", "an operator whose name is an expression")
 def _(canary: Canary) -> Path:
-    return target(canary, f"torch.ops.aten.mul.Tensor if __import__('os').system({canary.shell!r}) else torch.ops.aten.mul.Tensor")
+    return target(
+        canary,
+        f"torch.ops.aten.mul.Tensor if __import__('os').system({canary.shell!r}) else torch.ops.aten.mul.Tensor",
+    )
 
 
-@hostile("exported-program", "targets", "from-file", "aten.from_file of the secret as an operator", control="")
+@hostile(
+    "exported-program", "targets", "from-file", "aten.from_file of the secret as an operator", control=""
+)
 def _(canary: Canary) -> Path:
     return target(
         canary,
@@ -310,13 +371,24 @@ def _(canary: Canary) -> Path:
     return target(canary, "torch.ops.load_library", [text(str(shared_library(canary)), "path")])
 
 
-@hostile("exported-program", "archive", "aot-inductor", "a compiled library with a constructor in the archive")
+@hostile(
+    "exported-program", "archive", "aot-inductor", "a compiled library with a constructor in the archive"
+)
 def _(canary: Canary) -> Path:
     data = shared_library(canary).read_bytes()
-    return exported(canary, more={"first/data/aotinductor/model/model.so": data, "model/data/aotinductor/model/model.so": data})
+    return exported(
+        canary,
+        more={"first/data/aotinductor/model/model.so": data, "model/data/aotinductor/model/model.so": data},
+    )
 
 
-@hostile("exported-program", "archive", "pickled-sample", "the example inputs replaced by a pickle that calls", control="export")
+@hostile(
+    "exported-program",
+    "archive",
+    "pickled-sample",
+    "the example inputs replaced by a pickle that calls",
+    control="export",
+)
 def _(canary: Canary) -> Path:
     from hostile_pickle import call
 
@@ -329,8 +401,12 @@ def _(canary: Canary) -> Path:
 
     def change(name: str, data: bytes) -> bytes:
         if name.endswith("_config.json"):
-            return data.replace(b'"use_pickle": false', b'"use_pickle": true').replace(b'"use_pickle":false', b'"use_pickle":true')
-        return call("os", "system", canary.shell) if "/weights/" in name and not name.endswith("json") else data
+            return data.replace(b'"use_pickle": false', b'"use_pickle": true').replace(
+                b'"use_pickle":false', b'"use_pickle":true'
+            )
+        return (
+            call("os", "system", canary.shell) if "/weights/" in name and not name.endswith("json") else data
+        )
 
     return exported(canary, change)
 
@@ -338,18 +414,29 @@ def _(canary: Canary) -> Path:
 @hostile("exported-program", "archive", "weight-path", "weights whose path leads to the secret")
 def _(canary: Canary) -> Path:
     def change(name: str, data: bytes) -> bytes:
-        return re.sub(rb'"path_name": ?"[^"]*"', b'"path_name": "../../../../secrets/secret.bin"', data) if name.endswith("_config.json") else data
+        return (
+            re.sub(rb'"path_name": ?"[^"]*"', b'"path_name": "../../../../secrets/secret.bin"', data)
+            if name.endswith("_config.json")
+            else data
+        )
 
     return exported(canary, change)
 
 
 @hostile("exported-program", "archive", "deep-json", "a program of 100,000 lists in each other")
 def _(canary: Canary) -> Path:
-    return exported(canary, lambda n, d: b"[" * 100_000 + b"]" * 100_000 if n.endswith("models/model.json") else d)
+    return exported(
+        canary, lambda n, d: b"[" * 100_000 + b"]" * 100_000 if n.endswith("models/model.json") else d
+    )
 
 
 @hostile("exported-program", "archive", "script-names", "names in the graph that are escapes and a script")
 def _(canary: Canary) -> Path:
     return exported(
-        canary, lambda n, d: d.replace(b'"x"', b"\"\\u001b[31m<script>document.title='executed'</script>\"") if n.endswith("models/model.json") else d
+        canary,
+        lambda n, d: (
+            d.replace(b'"x"', b"\"\\u001b[31m<script>document.title='executed'</script>\"")
+            if n.endswith("models/model.json")
+            else d
+        ),
     )

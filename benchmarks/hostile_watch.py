@@ -22,7 +22,8 @@ from hostile_case import Canary
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 WALL = 60.0  # seconds, less those in which the processes waited for a processor that others had
 LONGEST = 600.0
-STEP = 15  # --timeout: so long may one step of a command take, so that a model that never ends is told within WALL
+# --timeout: so long may one step of a command take, so that a model that never ends is told within WALL
+STEP = 15
 GROWTH = 1 << 30
 MOST = 6 << 30  # resident bytes at which a command is stopped, so that the machine lives
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -33,7 +34,10 @@ SCRIPT = "<script>document.title='executed'"  # what names in hostile files hold
 
 @dataclass
 class Call:
-    """One command's end. ``code`` is None where it was stopped; ``peak`` is the resident memory of its processes together."""
+    """One command's end.
+
+    ``code`` is None where it was stopped; ``peak`` is the resident memory of its processes together.
+    """
 
     command: str
     code: int | None = None
@@ -67,13 +71,26 @@ def arguments(command: str, path: Path, out: Path, extra: tuple[str, ...]) -> li
     if command == "consolidate":
         return ["consolidate", given, "-o", str(out / "weights.safetensors")]
     if command == "json":
-        return ["json", given, "-o", str(out / ("back.mnn" if path.suffix == ".json" else "model.json")), *limit]
+        return [
+            "json",
+            given,
+            "-o",
+            str(out / ("back.mnn" if path.suffix == ".json" else "model.json")),
+            *limit,
+        ]
     if command == "bisect":
         return ["bisect", given, "-o", str(out / "repro"), *limit]
     return [command, given, *limit]
 
 
-def run(command: str, path: Path, canary: Canary, extra: tuple[str, ...] = (), number: int = 0, argv: list[str] | None = None) -> Call:
+def run(
+    command: str,
+    path: Path,
+    canary: Canary,
+    extra: tuple[str, ...] = (),
+    number: int = 0,
+    argv: list[str] | None = None,
+) -> Call:
     """Run it (or *argv* in its place), and judge."""
     out = canary.root / "out" / f"{number}-{command}"
     out.mkdir(parents=True, exist_ok=True)
@@ -83,7 +100,13 @@ def run(command: str, path: Path, canary: Canary, extra: tuple[str, ...] = (), n
     started = time.monotonic()
     with (out / "stdout").open("wb") as stdout, (out / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
-            argv, cwd=canary.root / "cwd", env=environment(canary), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+            argv,
+            cwd=canary.root / "cwd",
+            env=environment(canary),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
         )
         call.code, call.peak, seen = watch(process, started)
     call.seconds = time.monotonic() - started
@@ -95,7 +118,9 @@ def run(command: str, path: Path, canary: Canary, extra: tuple[str, ...] = (), n
 
 
 def watch(process: subprocess.Popen[bytes], started: float) -> tuple[int | None, int, set[int]]:
-    """Wait for its end, or end it; its exit code, the peak of the resident memory, and the processes that it had."""
+    """Wait for its end, or end it; its exit code, the peak of the resident memory, and the processes that it
+    had.
+    """
     peak, seen = 0, {process.pid}
     starved: dict[int, float] = {}
     while process.poll() is None:
@@ -134,7 +159,9 @@ def resident(pid: int) -> int:
 
 
 def waited(pid: int) -> float:
-    """Seconds for which the process was ready to run and did not (the second number of schedstat, Documentation/scheduler/sched-stats.rst)."""
+    """Seconds for which the process was ready to run and did not (the second number of schedstat,
+    Documentation/scheduler/sched-stats.rst).
+    """
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError):
@@ -184,7 +211,11 @@ def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
                 path = os.path.join(directory, name)
                 with contextlib.suppress(OSError):
                     stat = os.lstat(path)
-                    found[path] = (stat.st_size if name in files else 0, stat.st_mtime_ns if name in files else 0, stat.st_ino)
+                    found[path] = (
+                        stat.st_size if name in files else 0,
+                        stat.st_mtime_ns if name in files else 0,
+                        stat.st_ino,
+                    )
     return found
 
 
@@ -202,11 +233,16 @@ def judge(call: Call, canary: Canary, out: Path, before: dict[str, tuple[int, in
             os.unlink(canary.executed)
     other = [p for p in changed if p not in code]
     if other:
-        call.faults["written"] = ", ".join(os.path.relpath(os.fsencode(p), os.fsencode(canary.root)).decode("utf-8", "replace") for p in other[:3])
+        call.faults["written"] = ", ".join(
+            os.path.relpath(os.fsencode(p), os.fsencode(canary.root)).decode("utf-8", "replace")
+            for p in other[:3]
+        )
     if place := leaked(canary, out):
         call.faults["read"] = f"the secret is in {place}"
     if call.code is None:
-        call.faults["grew" if call.peak > MOST else "slow"] = f"stopped at {call.seconds:.0f} s, {call.peak >> 20} MB"
+        call.faults["grew" if call.peak > MOST else "slow"] = (
+            f"stopped at {call.seconds:.0f} s, {call.peak >> 20} MB"
+        )
     elif call.code not in (0, 1, 2, 3) or b"Traceback (most recent call last)" in stderr:
         call.faults["crashed"] = f"exit {call.code}: {call.said[:120]}"
     raw = unclean("".join(texts))
@@ -223,12 +259,16 @@ def last_line(text: str) -> str:
 def unclean(text: str) -> str:
     """A sign that a terminal obeys, outside of tabs and ends of lines."""
     for sign in text:
-        if unicodedata.category(sign) in ("Cc", "Cf") and sign not in "\n\t\r\xad\ufeff\u200b\u200c\u200d\u2060":
+        if (
+            unicodedata.category(sign) in ("Cc", "Cf")
+            and sign not in "\n\t\r\xad\ufeff\u200b\u200c\u200d\u2060"
+        ):
             return f"U+{ord(sign):04X} reaches the terminal"
     return ""
 
 
-# --- the secret, however it is written ------------------------------------------------------------------------------
+# --- the secret, however it is written
+# ------------------------------------------------------------------------------
 
 
 def spellings(token: bytes) -> list[bytes]:
@@ -236,10 +276,17 @@ def spellings(token: bytes) -> list[bytes]:
     values = np.frombuffer(token, "<f4")[:4]
     part = token[:16]
     single = np.frombuffer(part, np.uint8)
-    arrays = [values.astype(t) for t in ("<f4", "<f8", "<f2")] + [single.astype(t) for t in ("<f4", "<i4", "<i8", "<f8", "<f2", "<i2")]
+    arrays = [values.astype(t) for t in ("<f4", "<f8", "<f2")] + [
+        single.astype(t) for t in ("<f4", "<i4", "<i8", "<f8", "<f2", "<i2")
+    ]
     texts = [part.hex(), part.hex().upper(), base64.b64encode(part[:15]).decode(), str(part)[2:-1]]
     hexed = token.hex().encode()[:16]
-    return [part, *(a.tobytes() for a in arrays), *(t.encode() for t in texts), np.frombuffer(hexed, np.uint8).astype("<f4").tobytes()]
+    return [
+        part,
+        *(a.tobytes() for a in arrays),
+        *(t.encode() for t in texts),
+        np.frombuffer(hexed, np.uint8).astype("<f4").tobytes(),
+    ]
 
 
 def leaked(canary: Canary, out: Path) -> str:
@@ -260,6 +307,11 @@ def contents(path: Path) -> list[tuple[str, bytes]]:
     data = path.read_bytes()[: 1 << 28]
     found = [("", data)]
     if data[:2] == b"PK":
-        with contextlib.suppress(zipfile.BadZipFile, OSError, NotImplementedError), zipfile.ZipFile(path) as archive:
-            found += [(f":{i.filename}", archive.read(i)) for i in archive.infolist() if i.file_size < 1 << 28]
+        with (
+            contextlib.suppress(zipfile.BadZipFile, OSError, NotImplementedError),
+            zipfile.ZipFile(path) as archive,
+        ):
+            found += [
+                (f":{i.filename}", archive.read(i)) for i in archive.infolist() if i.file_size < 1 << 28
+            ]
     return found

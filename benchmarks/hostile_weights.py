@@ -1,4 +1,6 @@
-"""Checkpoints: safetensors, their indexes, distributed and Lightning checkpoints, archives of samples: paths, sizes and code in them."""
+"""Checkpoints: safetensors, their indexes, distributed and Lightning checkpoints, archives of samples: paths,
+sizes and code in them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def safetensors(path: Path, header: Any, data: bytes = bytes(64), size: int | No
     return path
 
 
-def entry(dtype: str = "F32", shape: tuple[int, ...] = (16,), offsets: tuple[int, int] = (0, 64)) -> dict[str, Any]:
+def entry(
+    dtype: str = "F32", shape: tuple[int, ...] = (16,), offsets: tuple[int, int] = (0, 64)
+) -> dict[str, Any]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
@@ -36,19 +40,28 @@ HEADERS: dict[str, tuple[str, Any]] = {
     "hole": ("bytes that no tensor has", {"a": entry("F32", (4,), (32, 48))}),
     "huge-shape": ("a shape of 2^60 numbers", {"w": entry(shape=(1 << 30, 1 << 30))}),
     "overflow": ("a shape whose product is 2^64 + 16", {"w": entry(shape=(1 << 32, 1 << 32))}),
-    "zero-size": ("2^20 empty tensors", {f"w{i}": entry(shape=(0, 1 << 62), offsets=(0, 0)) for i in range(1 << 16)}),
+    "zero-size": (
+        "2^20 empty tensors",
+        {f"w{i}": entry(shape=(0, 1 << 62), offsets=(0, 0)) for i in range(1 << 16)},
+    ),
     "dtype": ("a dtype that is none", {"w": entry(dtype="PICKLE")}),
     "shape-text": ("a shape of text", {"w": entry() | {"shape": ["a", None, 1.5]}}),
     "float-offsets": ("offsets that are no integers", {"w": entry() | {"data_offsets": [0.0, "64"]}}),
     "list": ("a header that is a list", [1, 2]),
     "entry-list": ("an entry that is a list", {"w": [1]}),
     "deep": ("a header of 100,000 lists", b"[" * 100_000 + b"]" * 100_000),
-    "deep-metadata": ("metadata of 100,000 lists", b'{"__metadata__":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "deep-metadata": (
+        "metadata of 100,000 lists",
+        b'{"__metadata__":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ),
     "twice": (
         "a name that stands twice",
         b'{"w":{"dtype":"F32","shape":[16],"data_offsets":[0,64]},"w":{"dtype":"I64","shape":[8],"data_offsets":[0,64]}}',
     ),
-    "surrogate": ("a name that is half a surrogate", b'{"\\ud800":{"dtype":"F32","shape":[16],"data_offsets":[0,64]}}'),
+    "surrogate": (
+        "a name that is half a surrogate",
+        b'{"\\ud800":{"dtype":"F32","shape":[16],"data_offsets":[0,64]}}',
+    ),
     "names": (
         "names that are paths, escapes and scripts",
         {
@@ -59,7 +72,10 @@ HEADERS: dict[str, tuple[str, Any]] = {
         },
     ),
     "long-name": ("a name of 70,000 letters", {"n" * 70_000: entry()}),
-    "big-number": ("an offset of 10,000 digits", b'{"w":{"dtype":"F32","shape":[16],"data_offsets":[0,' + b"9" * 10_000 + b"]}}"),
+    "big-number": (
+        "an offset of 10,000 digits",
+        b'{"w":{"dtype":"F32","shape":[16],"data_offsets":[0,' + b"9" * 10_000 + b"]}}",
+    ),
 }
 for _name, (_tries, _header) in HEADERS.items():
 
@@ -90,7 +106,14 @@ INDEXES: dict[str, Callable[[Canary], str]] = {
 }
 for _name, _shard in INDEXES.items():
 
-    @hostile("safetensors", "index", _name, f"an index whose shard is elsewhere ({_name})", commands=(*SEEN, "consolidate"), control="")
+    @hostile(
+        "safetensors",
+        "index",
+        _name,
+        f"an index whose shard is elsewhere ({_name})",
+        commands=(*SEEN, "consolidate"),
+        control="",
+    )
     def _(canary: Canary, shard: Any = _shard) -> Path:
         secret_safetensors(canary)
         (canary.model / "x").mkdir()
@@ -111,7 +134,9 @@ def _(canary: Canary) -> Path:
 def _(canary: Canary) -> Path:
     archive(canary.secrets / "secret.bin.pt", {"data.pkl": state(("w", tensor())), "data/0": canary.token})
     path = canary.model / "pytorch_model.bin.index.json"
-    path.write_text(json.dumps({"weight_map": {"w": relative(str(canary.secrets / "secret.bin.pt"), canary.model)}}))
+    path.write_text(
+        json.dumps({"weight_map": {"w": relative(str(canary.secrets / "secret.bin.pt"), canary.model)}})
+    )
     return path
 
 
@@ -122,7 +147,13 @@ def _(canary: Canary) -> Path:
     return canary.model / ".metadata"
 
 
-@hostile("dcp", "metadata", "directory", "a directory of a distributed checkpoint whose metadata call", commands=SEEN)
+@hostile(
+    "dcp",
+    "metadata",
+    "directory",
+    "a directory of a distributed checkpoint whose metadata call",
+    commands=SEEN,
+)
 def _(canary: Canary) -> Path:
     (canary.model / ".metadata").write_bytes(call("os", "system", canary.shell))
     (canary.model / "__0_0.distcp").write_bytes(call("os", "system", canary.shell))
@@ -165,7 +196,14 @@ def _(canary: Canary) -> Path:
     return dcp(canary, "__0_0.distcp", 1 << 50)
 
 
-@hostile("lightning", "code", "callbacks", "a Lightning checkpoint whose callbacks and hyperparameters call", commands=CHECKPOINT, control="torch")
+@hostile(
+    "lightning",
+    "code",
+    "callbacks",
+    "a Lightning checkpoint whose callbacks and hyperparameters call",
+    commands=CHECKPOINT,
+    control="torch",
+)
 def _(canary: Canary) -> Path:
     code = f"cos\nsystem\n(S{canary.shell!r}\ntR".encode()
     items = (
@@ -184,14 +222,23 @@ def _(canary: Canary) -> Path:
     return archive(canary.model / "last.ckpt", {"data.pkl": b"\x80\x02}(" + items + b"u.", "data/0": WEIGHT})
 
 
-@hostile("deepspeed", "code", "optimizer-states", "a DeepSpeed directory whose optimizer states call", commands=SEEN)
+@hostile(
+    "deepspeed",
+    "code",
+    "optimizer-states",
+    "a DeepSpeed directory whose optimizer states call",
+    commands=SEEN,
+)
 def _(canary: Canary) -> Path:
     (canary.model / "latest").write_text("../secrets")
     step = canary.model / "global_step1"
     step.mkdir()
     code = f"cos\nsystem\n(S{canary.shell!r}\ntR".encode()
     for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"):
-        archive(step / name, {"data.pkl": b"\x80\x02}(" + long("module") + code + long("optimizer_state_dict") + code + b"u."})
+        archive(
+            step / name,
+            {"data.pkl": b"\x80\x02}(" + long("module") + code + long("optimizer_state_dict") + code + b"u."},
+        )
     return canary.model
 
 
@@ -200,7 +247,10 @@ def _(canary: Canary) -> Path:
     (canary.model / "latest").write_text("../secrets")
     archive(
         canary.secrets / "mp_rank_00_model_states.pt",
-        {"data.pkl": b"\x80\x02}(" + long("module") + b"}(" + long("w") + tensor() + b"uu.", "data/0": canary.token},
+        {
+            "data.pkl": b"\x80\x02}(" + long("module") + b"}(" + long("w") + tensor() + b"uu.",
+            "data/0": canary.token,
+        },
     )
     return canary.model
 
@@ -209,11 +259,22 @@ def _(canary: Canary) -> Path:
 def _(canary: Canary) -> Path:
     secret_safetensors(canary)
     (canary.model / "adapter_config.json").write_text(
-        json.dumps({"base_model_name_or_path": str(canary.secrets), "peft_type": "LORA", "r": 1, "lora_alpha": 1e308, "target_modules": ".*"})
+        json.dumps(
+            {
+                "base_model_name_or_path": str(canary.secrets),
+                "peft_type": "LORA",
+                "r": 1,
+                "lora_alpha": 1e308,
+                "target_modules": ".*",
+            }
+        )
     )
     safetensors(
         canary.model / "adapter_model.safetensors",
-        {"base_model.model.w.lora_A.weight": entry("F32", (1, 8), (0, 32)), "base_model.model.w.lora_B.weight": entry("F32", (8, 1), (32, 64))},
+        {
+            "base_model.model.w.lora_A.weight": entry("F32", (1, 8), (0, 32)),
+            "base_model.model.w.lora_B.weight": entry("F32", (8, 1), (32, 64)),
+        },
     )
     return canary.model
 
@@ -259,7 +320,8 @@ def _(canary: Canary) -> Path:
     return path
 
 
-# --- samples --------------------------------------------------------------------------------------------------------
+# --- samples
+# --------------------------------------------------------------------------------------------------------
 
 
 def sampled(canary: Canary) -> Path:
@@ -276,7 +338,10 @@ def npy(shape: str, dtype: str, data: bytes) -> bytes:
 
 
 def _npz(path: Path, data: bytes, repeat: int = 0) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made, made.open("x.npy", "w", force_zip64=True) as out:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made,
+        made.open("x.npy", "w", force_zip64=True) as out,
+    ):
         out.write(data)
         for _ in range(repeat):
             out.write(bytes(1 << 20))
@@ -290,21 +355,38 @@ def _png(path: Path, width: int, height: int) -> None:
 
     body = zlib.compress(bytes(1 << 24), 9)
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", body)
+        + chunk(b"IEND", b"")
     )
 
 
 SAMPLES: dict[str, tuple[str, Callable[[Canary], None]]] = {
-    "s.npz": ("an object array with a call", lambda c: _npz(c.model / "s.npz", npy("(1,)", "|O", call("os", "system", c.shell)))),
-    "bomb.npz": ("1.9 GB of zeros in 2 MB", lambda c: _npz(c.model / "bomb.npz", npy("(1, 498073600)", "<f4", b""), 1900)),
-    "huge.npz": ("a header of 2^60 numbers", lambda c: _npz(c.model / "huge.npz", npy(f"({1 << 30}, {1 << 30})", "<f4", b""))),
+    "s.npz": (
+        "an object array with a call",
+        lambda c: _npz(c.model / "s.npz", npy("(1,)", "|O", call("os", "system", c.shell))),
+    ),
+    "bomb.npz": (
+        "1.9 GB of zeros in 2 MB",
+        lambda c: _npz(c.model / "bomb.npz", npy("(1, 498073600)", "<f4", b""), 1900),
+    ),
+    "huge.npz": (
+        "a header of 2^60 numbers",
+        lambda c: _npz(c.model / "huge.npz", npy(f"({1 << 30}, {1 << 30})", "<f4", b"")),
+    ),
     "object.npy": (
         "an object array with a call",
-        lambda c: (c.model / "object.npy").write_bytes(npy("(1,)", "|O", call("os", "system", c.shell))) and None,
+        lambda c: (
+            (c.model / "object.npy").write_bytes(npy("(1,)", "|O", call("os", "system", c.shell))) and None
+        ),
     ),
     "header.npy": (
         "a header that is an expression",
-        lambda c: (c.model / "header.npy").write_bytes(npy(f"__import__('os').system({c.shell!r})", "<f4", b"")) and None,
+        lambda c: (
+            (c.model / "header.npy").write_bytes(npy(f"__import__('os').system({c.shell!r})", "<f4", b""))
+            and None
+        ),
     ),
     "big.png": ("a picture of 60,000 by 60,000", lambda c: _png(c.model / "big.png", 60_000, 60_000)),
     "big.wav": (
@@ -320,14 +402,26 @@ SAMPLES: dict[str, tuple[str, Callable[[Canary], None]]] = {
 for _file, (_tries, _write) in SAMPLES.items():
 
     @hostile(
-        "samples", _file.partition(".")[2], _file.partition(".")[0], _tries, commands=("prepare", "compare"), extra=("--samples", f"../model/{_file}")
+        "samples",
+        _file.partition(".")[2],
+        _file.partition(".")[0],
+        _tries,
+        commands=("prepare", "compare"),
+        extra=("--samples", f"../model/{_file}"),
     )
     def _(canary: Canary, write: Any = _write) -> Path:
         write(canary)
         return sampled(canary)
 
 
-@hostile("samples", "paths", "linked", "a directory of samples with a link to the secret", commands=("prepare",), extra=("--samples", "../model/d"))
+@hostile(
+    "samples",
+    "paths",
+    "linked",
+    "a directory of samples with a link to the secret",
+    commands=("prepare",),
+    extra=("--samples", "../model/d"),
+)
 def _(canary: Canary) -> Path:
     (canary.model / "d").mkdir()
     np.savez(canary.model / "d" / "a.npz", x=np.ones((1, 16), np.float32))

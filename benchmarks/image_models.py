@@ -52,7 +52,9 @@ def mobilenet_v2() -> Built:
 def vit_tiny() -> Built:
     """Eager attention: with the default one, the script's MNN file is refused (its ONNX holds IsNaN)."""
     sizes = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
-    return _image("ViTForImageClassification", "ViTConfig", num_labels=1000, attn_implementation="eager", **sizes)
+    return _image(
+        "ViTForImageClassification", "ViTConfig", num_labels=1000, attn_implementation="eager", **sizes
+    )
 
 
 def vit_base() -> Built:
@@ -68,5 +70,10 @@ def swin_tiny() -> Built:
 
 
 def regnet_y() -> Built:
-    sizes = {"embedding_size": 32, "hidden_sizes": [48, 104, 208, 440], "depths": [1, 3, 6, 6], "groups_width": 8}
+    sizes = {
+        "embedding_size": 32,
+        "hidden_sizes": [48, 104, 208, 440],
+        "depths": [1, 3, 6, 6],
+        "groups_width": 8,
+    }
     return _image("RegNetForImageClassification", "RegNetConfig", num_labels=1000, **sizes)

@@ -1,4 +1,5 @@
-"""What `mnnprep inspect` costs on an ONNX file of 2 GB, inline and with external data, beyond `mnnprep --help`.
+"""What `mnnprep inspect` costs on an ONNX file of 2 GB, inline and with external data, beyond `mnnprep
+--help`.
 
     python benchmarks/inspect_large.py [--size BYTES] [--runs N] [--sparse]
 
@@ -54,16 +55,26 @@ def port(name: str) -> bytes:
 
 def node(index: int) -> bytes:
     inputs = field(1, f"h{index}".encode()) + field(1, f"w{index}".encode())
-    return field(1, inputs + field(2, f"h{index + 1}".encode()) + field(3, f"matmul_{index}".encode()) + field(4, b"MatMul"))
+    return field(
+        1,
+        inputs
+        + field(2, f"h{index + 1}".encode())
+        + field(3, f"matmul_{index}".encode())
+        + field(4, b"MatMul"),
+    )
 
 
 def external_entry(location: str, offset: int, length: int) -> bytes:
     entries = {"location": location, "offset": str(offset), "length": str(length)}
-    return b"".join(field(13, field(1, key.encode()) + field(2, value.encode())) for key, value in entries.items()) + field(14, 1)
+    return b"".join(
+        field(13, field(1, key.encode()) + field(2, value.encode())) for key, value in entries.items()
+    ) + field(14, 1)
 
 
 def write_model(path: Path, size: int, *, external: bool, sparse: bool) -> None:
-    """Write a chain of MatMuls with *size* bytes of float32 weights, streamed; onnx/onnx.proto has the field numbers."""
+    """Write a chain of MatMuls with *size* bytes of float32 weights, streamed; onnx/onnx.proto has the field
+    numbers.
+    """
     count = max(1, size // TENSOR)
     data = path.name + ".data"
     heads = []
@@ -79,7 +90,9 @@ def write_model(path: Path, size: int, *, external: bool, sparse: bool) -> None:
     inline = 0 if external else count * TENSOR
     with path.open("wb") as file:
         file.write(field(1, 8) + field(2, b"benchmark"))
-        file.write(varint(7 << 3 | 2) + varint(len(before) + sum(map(len, heads)) + len(after) + inline) + before)
+        file.write(
+            varint(7 << 3 | 2) + varint(len(before) + sum(map(len, heads)) + len(after) + inline) + before
+        )
         for head in heads:
             file.write(head)
             if not external:
@@ -120,10 +133,16 @@ def median(costs: Sequence[Cost]) -> Cost:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=(1 << 31) - TENSOR, help="bytes of weights (default: just below 2 GiB)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--size", type=int, default=(1 << 31) - TENSOR, help="bytes of weights (default: just below 2 GiB)"
+    )
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--sparse", action="store_true", help="leave the weights as holes: no disk space, no page cache")
+    parser.add_argument(
+        "--sparse", action="store_true", help="leave the weights as holes: no disk space, no page cache"
+    )
     options = parser.parse_args()
     exceeded = False
     with tempfile.TemporaryDirectory() as directory:
@@ -131,21 +150,27 @@ def main() -> int:
             path = Path(directory) / f"{'external' if external else 'inline'}.onnx"
             write_model(path, options.size, external=external, sparse=options.sparse)
             _, output = run(["inspect", str(path), "--json"])  # also warms the file cache for both commands
-            if str(options.size // TENSOR * TENSOR // 4) not in output.decode() or not isinstance(json.loads(output), dict):
+            if str(options.size // TENSOR * TENSOR // 4) not in output.decode() or not isinstance(
+                json.loads(output), dict
+            ):
                 raise SystemExit(f"inspect did not find the parameters of {path.name}")
             baseline, inspections = [], []
             for _ in range(options.runs):
                 baseline.append(run(["--help"])[0])
                 inspections.append(run(["inspect", str(path), "--json"])[0])
             help_cost, inspect_cost = median(baseline), median(inspections)
-            more = Cost(inspect_cost.seconds - help_cost.seconds, inspect_cost.mebibytes - help_cost.mebibytes)
+            more = Cost(
+                inspect_cost.seconds - help_cost.seconds, inspect_cost.mebibytes - help_cost.mebibytes
+            )
             within = more.seconds <= TIME_LIMIT and more.mebibytes <= MEMORY_LIMIT
             exceeded |= not within
             print(f"{path.stem:9} {options.size / 2**30:.2f} GiB of weights, medians of {options.runs} runs")
             print(f"  --help   {help_cost.seconds:6.3f} s {help_cost.mebibytes:7.1f} MiB")
             print(f"  inspect  {inspect_cost.seconds:6.3f} s {inspect_cost.mebibytes:7.1f} MiB")
             print(f"  more     {more.seconds:6.3f} s {more.mebibytes:7.1f} MiB")
-            print(f"  limits   {TIME_LIMIT:6.3f} s {MEMORY_LIMIT:7.1f} MiB   {'kept' if within else 'EXCEEDED'}")
+            print(
+                f"  limits   {TIME_LIMIT:6.3f} s {MEMORY_LIMIT:7.1f} MiB   {'kept' if within else 'EXCEEDED'}"
+            )
             for file in Path(directory).iterdir():
                 file.unlink()
     return int(exceeded)

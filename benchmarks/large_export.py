@@ -1,12 +1,14 @@
 """What `mnnprep prepare` takes for a factory whose weights are larger than the memory limit.
 
-    python benchmarks/large_export.py [--size 6GB] [--memory 2GB] [--proof-memory 1GB] [--directory DIR] [--json FILE]
+    python benchmarks/large_export.py [--size 6GB] [--memory 2GB] [--proof-memory 1GB] [--directory DIR]
+                                      [--json FILE]
 
-A transformer's encoder of the size asked for is made here, as safetensors shards, and prepared: the graph is exported without
-the weights, which are then streamed from the checkpoint.  Told are the wall time of each stage, the processor time, the largest
-resident memory of any one process and of all together (mapped pages count), the verdict and the reason of what was not run.
-With --proof-memory large enough the net is proven as well.
-Exit status 1 when a process went over --memory (with a larger --proof-memory: over that), or when the verdict is not the expected one.
+A transformer's encoder of the size asked for is made here, as safetensors shards, and prepared: the graph is
+exported without the weights, which are then streamed from the checkpoint.  Told are the wall time of each
+stage, the processor time, the largest resident memory of any one process and of all together (mapped pages
+count), the verdict and the reason of what was not run. With --proof-memory large enough the net is proven as
+well. Exit status 1 when a process went over --memory (with a larger --proof-memory: over that), or when the
+verdict is not the expected one.
 """
 
 from __future__ import annotations
@@ -37,12 +39,15 @@ from torch import nn
 class Layer(nn.Module):
     def __init__(self, width):
         super().__init__()
-        self.norm, self.attend, self.feed = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.LayerNorm(width)
-        self.out, self.up, self.down = nn.Linear(width, width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm, self.attend = nn.LayerNorm(width), nn.Linear(width, 3 * width)
+        self.feed = nn.LayerNorm(width)
+        self.out, self.up = nn.Linear(width, width), nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
         self.heads = width // 64
 
     def forward(self, x):
-        q, k, v = (part.unflatten(-1, (self.heads, 64)).transpose(1, 2) for part in self.attend(self.norm(x)).chunk(3, -1))
+        parts = self.attend(self.norm(x)).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, 64)).transpose(1, 2) for part in parts)
         weights = torch.softmax(q @ k.transpose(-2, -1) / 8, -1)
         x = x + self.out((weights @ v).transpose(1, 2).flatten(2))
         return x + self.down(torch.relu(self.up(self.feed(x))))
@@ -53,7 +58,8 @@ class Encoder(nn.Module):
         self.table = nn.Embedding(1000, width)
         self.layers = nn.ModuleList([Layer(width) for _ in range(depth)])
         self.head = nn.Linear(width, 10)
-        self.register_buffer("places", torch.randn(64, width, generator=torch.Generator().manual_seed(0)) / 10, persistent=False)
+        places = torch.randn(64, width, generator=torch.Generator().manual_seed(0)) / 10
+        self.register_buffer("places", places, persistent=False)
 
     def forward(self, ids):
         x = self.table(ids) + self.places[: ids.shape[1]]
@@ -78,7 +84,9 @@ names, weight_map = sorted(shapes), {}
 for shard in range(shards):
     file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
     mine = names[shard * len(names) // shards : (shard + 1) * len(names) // shards]
-    part = {n: torch.randn(shapes[n]) * (shapes[n][-1] ** -0.5) + float("norm" in n or "feed" in n) for n in mine}
+    part = {
+        n: torch.randn(shapes[n]) * (shapes[n][-1] ** -0.5) + float("norm" in n or "feed" in n) for n in mine
+    }
     save_file(part, f"{directory}/shards/{file}")
     weight_map |= dict.fromkeys(part, file)
 with open(f"{directory}/shards/model.safetensors.index.json", "w") as file:
@@ -116,7 +124,10 @@ def measure(command: list[str]) -> tuple[int, dict[str, float], Watcher, str, st
     watcher.ended.set()
     watcher.join()
     found = [(m[2], float(m[1])) for m in re.finditer(r"^ *([\d.]+) s  (.*)$", err, re.M)]
-    stages = {name: round(end - begin, 1) for (name, begin), end in zip(found, [*(t for _, t in found[1:]), ended], strict=True)}
+    stages = {
+        name: round(end - begin, 1)
+        for (name, begin), end in zip(found, [*(t for _, t in found[1:]), ended], strict=True)
+    }
     return process.returncode, stages, watcher, out, err
 
 
@@ -127,7 +138,9 @@ def processor_seconds() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", default="6GB", help="bytes of the weights")
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--proof-memory", default="1GB")
@@ -144,13 +157,32 @@ def main() -> None:
         (directory / "large_net.py").write_text(NET)
         (directory / "shards").mkdir()
         depth = max(1, round(size / LAYER))
-        subprocess.run([sys.executable, "-c", MAKE, str(directory), str(WIDTH), str(depth), str(SHARDS)], check=True)
+        subprocess.run(
+            [sys.executable, "-c", MAKE, str(directory), str(WIDTH), str(depth), str(SHARDS)], check=True
+        )
         weights = sum(f.stat().st_size for f in (directory / "shards").glob("*.safetensors"))
         command = [
-            sys.executable, "-m", "mnnprep", "prepare", f"{directory}/large_net.py:encoder", "--factory-arg", f"width={WIDTH}",
-            "--factory-arg", f"depth={depth}", "--weights", f"{directory}/shards", "--input", "ids=int64[batch,16]", "--memory", options.memory,
-            "--proof-memory", options.proof_memory, "-o", f"{directory}/out", "--json",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "mnnprep",
+            "prepare",
+            f"{directory}/large_net.py:encoder",
+            "--factory-arg",
+            f"width={WIDTH}",
+            "--factory-arg",
+            f"depth={depth}",
+            "--weights",
+            f"{directory}/shards",
+            "--input",
+            "ids=int64[batch,16]",
+            "--memory",
+            options.memory,
+            "--proof-memory",
+            options.proof_memory,
+            "-o",
+            f"{directory}/out",
+            "--json",
+        ]
         before = processor_seconds()
         code, stages, watcher, out, err = measure(command)
         processor = processor_seconds() - before
@@ -160,13 +192,22 @@ def main() -> None:
         except (ValueError, KeyError):
             raise SystemExit(f"no manifest, exit status {code}:\n{err[-3000:]}") from None
         files = {f["path"]: f["size"] for f in manifest["artifact"]["files"]}
-    reasons = sorted({c["reason"] for c in manifest["evidence"] if c["status"] != "passed" and c.get("required", True)})
+    reasons = sorted(
+        {c["reason"] for c in manifest["evidence"] if c["status"] != "passed" and c.get("required", True)}
+    )
     figures = {
-        "weights_gb": round(weights / 1e9, 2), "memory": options.memory, "proof_memory": options.proof_memory, "verdict": verdict,
-        "seconds": round(sum(stages.values()), 1), "processor_seconds": round(processor, 1), "stages": stages,
+        "weights_gb": round(weights / 1e9, 2),
+        "memory": options.memory,
+        "proof_memory": options.proof_memory,
+        "verdict": verdict,
+        "seconds": round(sum(stages.values()), 1),
+        "processor_seconds": round(processor, 1),
+        "stages": stages,
         "peak_of_one_process_mib": watcher.one >> 20,
-        "peak_of_all_mib": watcher.all >> 20, "artifact": files, "reasons": reasons,
-    }  # fmt: skip
+        "peak_of_all_mib": watcher.all >> 20,
+        "artifact": files,
+        "reasons": reasons,
+    }
     print(json.dumps(figures, indent=2))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2))

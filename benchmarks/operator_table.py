@@ -2,8 +2,8 @@
 
     python benchmarks/operator_table.py [--resume FILE] [--jobs 2] [--page-only]
 
-About ten minutes on two cores. With ``--resume FILE`` (JSON lines, as benchmarks/conformance.py keeps them) what is there is
-not measured again.
+About ten minutes on two cores. With ``--resume FILE`` (JSON lines, as benchmarks/conformance.py keeps them)
+what is there is not measured again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "operators.md"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--page-only", action="store_true", help="write the page from the table that is there")
+    parser.add_argument(
+        "--page-only", action="store_true", help="write the page from the table that is there"
+    )
     options = parser.parse_args()
     if options.page_only:
         table = load_table()
@@ -33,7 +37,9 @@ def main() -> int:
     else:
         with tempfile.TemporaryDirectory() as directory:
             keep = options.resume or Path(directory) / "outcomes.jsonl"
-            table = measure_table(jobs=options.jobs, tell=lambda line: print(line, file=sys.stderr), keep=keep)
+            table = measure_table(
+                jobs=options.jobs, tell=lambda line: print(line, file=sys.stderr), keep=keep
+            )
         print(save_table(table, SHIPPED))
     PAGE.write_text(page(table))
     print(PAGE)

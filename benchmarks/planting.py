@@ -1,7 +1,9 @@
-"""Faults for `benchmarks/bisect.py`: a converter that changes one node of what it is given, then does MNN's work.
+"""Faults for `benchmarks/bisect.py`: a converter that changes one node of what it is given, then does MNN's
+work.
 
-Whatever model or piece of it comes, the node is found by its output's name; a piece without it is converted as it is.  So the fault
-lies on MNN's side, and the untouched model stays the reference.  Every call is counted in a log, apart from what the tool says.
+Whatever model or piece of it comes, the node is found by its output's name; a piece without it is converted
+as it is.  So the fault lies on MNN's side, and the untouched model stays the reference.  Every call is
+counted in a log, apart from what the tool says.
 """
 
 from __future__ import annotations
@@ -21,13 +23,38 @@ import onnx
 from onnx import helper, numpy_helper
 
 SWAPS = {
-    "Relu": "Abs", "Sigmoid": "Tanh", "Tanh": "Sigmoid", "Add": "Sub", "Sub": "Add", "Mul": "Add", "Div": "Mul", "Exp": "Sigmoid",
-    "Sqrt": "Abs", "Erf": "Tanh", "Abs": "Relu", "Neg": "Abs", "Softplus": "Relu", "Elu": "Relu", "LeakyRelu": "Relu", "HardSigmoid": "Sigmoid",
-    "MaxPool": "AveragePool", "AveragePool": "MaxPool", "GlobalAveragePool": "GlobalMaxPool", "ReduceMean": "ReduceMax", "ReduceMax": "ReduceMean",
-    "PRelu": "Max", "Clip": "", "HardSwish": "Relu", "Softmax": "LogSoftmax", "LogSoftmax": "Softmax", "Pow": "Add",
-}  # fmt: skip
+    "Relu": "Abs",
+    "Sigmoid": "Tanh",
+    "Tanh": "Sigmoid",
+    "Add": "Sub",
+    "Sub": "Add",
+    "Mul": "Add",
+    "Div": "Mul",
+    "Exp": "Sigmoid",
+    "Sqrt": "Abs",
+    "Erf": "Tanh",
+    "Abs": "Relu",
+    "Neg": "Abs",
+    "Softplus": "Relu",
+    "Elu": "Relu",
+    "LeakyRelu": "Relu",
+    "HardSigmoid": "Sigmoid",
+    "MaxPool": "AveragePool",
+    "AveragePool": "MaxPool",
+    "GlobalAveragePool": "GlobalMaxPool",
+    "ReduceMean": "ReduceMax",
+    "ReduceMax": "ReduceMean",
+    "PRelu": "Max",
+    "Clip": "",
+    "HardSwish": "Relu",
+    "Softmax": "LogSoftmax",
+    "LogSoftmax": "Softmax",
+    "Pow": "Add",
+}
 UNORDERED = frozenset({"Sub", "Div", "Pow", "Concat", "Greater", "Less"})  # whose inputs can be swapped
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Mul", "PRelu", "LSTM"})
+WEIGHTED = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Mul", "PRelu", "LSTM"}
+)
 PERTURBED = (0.03, 0.3)  # of each weight, at random
 
 
@@ -38,17 +65,28 @@ def possible(node: onnx.NodeProto, initializers: dict[str, Any]) -> Iterator[dic
     if node.op_type in UNORDERED and len(node.input) >= 2 and not set(node.input[:2]) & set(initializers):
         yield {"kind": "swapped inputs"}
     for place, name in enumerate(node.input):
-        if node.op_type in WEIGHTED and name in initializers and initializers[name].data_type == 1 and np.prod(initializers[name].dims) > 1:
+        if (
+            node.op_type in WEIGHTED
+            and name in initializers
+            and initializers[name].data_type == 1
+            and np.prod(initializers[name].dims) > 1
+        ):
             yield from ({"kind": "weight", "place": place, "by": share} for share in PERTURBED)
     for attribute in node.attribute:
         if attribute.name == "pads" and any(attribute.ints):
             half = len(attribute.ints) // 2
-            moved = [0] * half + [a + b for a, b in zip(attribute.ints[:half], attribute.ints[half:], strict=True)]
+            moved = [0] * half + [
+                a + b for a, b in zip(attribute.ints[:half], attribute.ints[half:], strict=True)
+            ]
             yield {"kind": "attribute", "name": "pads", "value": moved}
         elif attribute.name in ("alpha", "beta", "epsilon") and node.op_type != "Gemm":
             yield {"kind": "attribute", "name": attribute.name, "value": attribute.f * 3 + 0.1}
         elif attribute.name == "axis" and node.op_type in ("Softmax", "LogSoftmax"):
-            yield {"kind": "attribute", "name": "axis", "value": 1 if attribute.i in (-1,) else attribute.i - 1}
+            yield {
+                "kind": "attribute",
+                "name": "axis",
+                "value": 1 if attribute.i in (-1,) else attribute.i - 1,
+            }
 
 
 def planted(model: onnx.ModelProto, fault: dict[str, Any]) -> bool:
@@ -103,8 +141,8 @@ def choose(model: onnx.ModelProto, rng: random.Random) -> tuple[dict[str, Any], 
 def write_converter(path: Path, fault: dict[str, Any], log: Path) -> Path:
     """An executable that takes MNNConvert's options."""
     path.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        f"from planting import convert\nconvert({json.dumps(json.dumps(fault))}, {str(log)!r}, sys.argv[1:])\n"
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom planting"
+        f" import convert\nconvert({json.dumps(json.dumps(fault))}, {str(log)!r}, sys.argv[1:])\n"
     )
     path.chmod(0o755)
     log.write_text("")

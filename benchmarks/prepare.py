@@ -2,7 +2,8 @@
 
     python benchmarks/prepare.py [--only MODEL]... [--rounds 3] [--dynamic] [--json FILE]
 
-A is the whole command ``mnnprep prepare`` on a net of ``plain_models.py`` or ``image_models.py``; B is ``user_script.py`` on the
+A is the whole command ``mnnprep prepare`` on a net of ``plain_models.py`` or ``image_models.py``; B is
+``user_script.py`` on the
 same net: torch.onnx.export at its defaults (a fixed shape), MNN's converter, one comparison.  With
 ``--dynamic`` both declare the batch dynamic; A then proves it at 1, 2, 3 and 4, B compares once.
 They run in turn (A B A B ...), so that what else the machine does meets both alike; the number of a net
@@ -27,9 +28,18 @@ from typing import NamedTuple
 import image_models
 
 HERE = Path(__file__).resolve().parent
-PLAIN = ("plain_resnet18", "plain_mobilenet", "plain_unet", "plain_vit", "plain_densenet")  # importing these needs torch alone
+PLAIN = (
+    "plain_resnet18",
+    "plain_mobilenet",
+    "plain_unet",
+    "plain_vit",
+    "plain_densenet",
+)  # importing these needs torch alone
 MODELS = (*PLAIN, *image_models.MODELS)
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH"))))}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH")))),
+}
 GOAL = 0.6
 
 
@@ -44,13 +54,24 @@ class Run(NamedTuple):
 
 def timed(arguments: list[str], directory: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, errors="replace", cwd=directory, env=ENVIRONMENT)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        cwd=directory,
+        env=ENVIRONMENT,
+    )
     return time.perf_counter() - started, done
 
 
 def mnnprep(model: str, *, dynamic: bool) -> Run:
     with tempfile.TemporaryDirectory(prefix="prepare-a-") as directory:
-        shape = ["--input", image_models.DYNAMIC_INPUT, "--dim", image_models.DYNAMIC_DIM] if dynamic else ["--input", image_models.INPUT]
+        shape = (
+            ["--input", image_models.DYNAMIC_INPUT, "--dim", image_models.DYNAMIC_DIM]
+            if dynamic
+            else ["--input", image_models.INPUT]
+        )
         options = [*shape, "-o", "bundle", "--json"]
         seconds, done = timed(["-m", "mnnprep", "prepare", factory(model), *options], Path(directory))
     try:
@@ -64,14 +85,25 @@ def script(model: str, *, dynamic: bool) -> Run:
     with tempfile.TemporaryDirectory(prefix="prepare-b-") as directory:
         name = image_models.INPUT.partition("=")[0]
         flags = ["--dynamic"] if dynamic else []
-        seconds, done = timed([str(HERE / "user_script.py"), factory(model), name, directory, *flags], Path(directory))
+        seconds, done = timed(
+            [str(HERE / "user_script.py"), factory(model), name, directory, *flags], Path(directory)
+        )
     last = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    return Run(seconds, "ran" if done.returncode == 0 else f"exit {done.returncode}: {last[-1] if last else ''}")
+    return Run(
+        seconds, "ran" if done.returncode == 0 else f"exit {done.returncode}: {last[-1] if last else ''}"
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", action="append", default=[], choices=MODELS, metavar="MODEL", help="this net only (repeatable)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=MODELS,
+        metavar="MODEL",
+        help="this net only (repeatable)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs a net (default 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to this file, too")
     parser.add_argument("--dynamic", action="store_true", help="declare the batch dynamic, in both")
@@ -84,7 +116,10 @@ def main() -> int:
     totals = [0.0, 0.0]
     proven = True
     for model in models:
-        pairs = [(mnnprep(model, dynamic=options.dynamic), script(model, dynamic=options.dynamic)) for _ in range(max(1, options.rounds))]
+        pairs = [
+            (mnnprep(model, dynamic=options.dynamic), script(model, dynamic=options.dynamic))
+            for _ in range(max(1, options.rounds))
+        ]
         ours, theirs = median(a.seconds for a, _ in pairs), median(b.seconds for _, b in pairs)
         ratio = median(a.seconds / b.seconds for a, b in pairs)
         outcomes = sorted({a.outcome for a, _ in pairs}), sorted({b.outcome for _, b in pairs})
@@ -93,13 +128,26 @@ def main() -> int:
             ratios.append(ratio)
             totals = [totals[0] + ours, totals[1] + theirs]
         measured[model] = {"pairs": [[a._asdict(), b._asdict()] for a, b in pairs], "ratio": ratio}
-        print(line.format(model, f"{ours:.1f}", f"{theirs:.1f}", f"{ratio:.2f}", "; script: ".join(", ".join(o) for o in outcomes)), flush=True)
+        print(
+            line.format(
+                model,
+                f"{ours:.1f}",
+                f"{theirs:.1f}",
+                f"{ratio:.2f}",
+                "; script: ".join(", ".join(o) for o in outcomes),
+            ),
+            flush=True,
+        )
     if options.json:
         options.json.write_text(json.dumps({"goal": GOAL, "models": measured}, indent=1) + "\n")
     if not ratios:
         sys.exit("the script got through none of these nets: nothing to compare")
     ours, theirs = totals
-    print(f"\n{len(ratios)} of {len(measured)} nets compared, together {ours:.1f} s against {theirs:.1f} s, {ours / theirs:.2f};", end=" ")
+    print(
+        f"\n{len(ratios)} of {len(measured)} nets compared, together {ours:.1f} s against {theirs:.1f} s,"
+        f" {ours / theirs:.2f};",
+        end=" ",
+    )
     print(f"median ratio {median(ratios):.2f}, worst {max(ratios):.2f} (goal: at most {GOAL})")
     return 0 if proven and max(ratios) <= GOAL else 1
 

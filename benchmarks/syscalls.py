@@ -1,10 +1,13 @@
-"""What `mnnprep prepare` asks the system for, per format: no network, no program but Python, no file changed outside target and scratch.
+"""What `mnnprep prepare` asks the system for, per format: no network, no program but Python, no file changed
+outside target and scratch.
 
     python benchmarks/syscalls.py [--only FORMAT]... [--unconfined]
 
-Every format's small net is prepared under strace, in an environment with an empty home.  With ``--unconfined`` the workers are not
-confined: what a framework tries for itself is then seen.  Prints one line per format, and below it every call that is none of
-prepare's business, done or refused.  Exit code: 0 where no such call was done (refused ones are no fault), else 1.
+Every format's small net is prepared under strace, in an environment with an empty home.  With
+``--unconfined`` the workers are not
+confined: what a framework tries for itself is then seen.  Prints one line per format, and below it every call
+that is none of prepare's business, done or refused.  Exit code: 0 where no such call was done (refused ones
+are no fault), else 1.
 """
 
 from __future__ import annotations
@@ -30,18 +33,30 @@ CALLS = (
     "mkdir,mkdirat,mknod,mknodat,truncate,chmod,fchmodat,chown,lchown,fchownat,chdir,fchdir,clone,clone3,fork,vfork"
 )
 WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC")
-DEVICES = ("/dev/null", "/dev/zero", "/dev/tty", "/dev/pts", "/proc/self/task")  # the last: a thread gets a name
+DEVICES = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/tty",
+    "/dev/pts",
+    "/proc/self/task",
+)  # the last: a thread gets a name
 LINE = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
 QUOTED = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<at>[^>]*)>, )?"(?P<path>(?:[^"\\]|\\.)*)"')
-UNCONFINED = "import mnnprep.isolate.host as host; host.confinement_of = lambda *_, **__: None; from mnnprep.cli.main import main; main()"
+UNCONFINED = (
+    "import mnnprep.isolate.host as host; host.confinement_of = lambda *_, **__: None; from mnnprep.cli.main"
+    " import main; main()"
+)
 
 NET = """
 from torch import nn
 
 def net():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(4, 2)).eval()
 """
-SAVED = "import sys, torch; sys.path.insert(0, '.'); from net import net; torch.jit.script(net()).save('net.pt')"
+SAVED = (
+    "import sys, torch; sys.path.insert(0, '.'); from net import net; torch.jit.script(net()).save('net.pt')"
+)
 IMAGE = ("--input", "input=float32[1,3,16,16]")
 
 
@@ -70,7 +85,9 @@ def whole_lines(trace: Path) -> Iterator[str]:
 
 
 def look(trace: Path, cwd: Path, own: Callable[[str], bool]) -> Seen:
-    """What stands in *trace* of a command that began in *cwd*; a file is prepare's to change where *own* says so."""
+    """What stands in *trace* of a command that began in *cwd*; a file is prepare's to change where *own* says
+    so.
+    """
     seen = Seen()
     places: dict[str, str] = {}
     for line in whole_lines(trace):
@@ -80,12 +97,18 @@ def look(trace: Path, cwd: Path, own: Callable[[str], bool]) -> Seen:
         seen.calls += 1
         pid, name, arguments, result = match["pid"], match["name"], match["arguments"], match["result"]
         here = places.setdefault(pid, str(cwd))
-        paths = [os.path.normpath(os.path.join(q["at"] or here, q["path"])) for q in QUOTED.finditer(arguments)]
+        paths = [
+            os.path.normpath(os.path.join(q["at"] or here, q["path"])) for q in QUOTED.finditer(arguments)
+        ]
         if name in ("clone", "clone3", "fork", "vfork"):
             places[result] = here
         elif name == "chdir" and result == "0":
             places[pid] = paths[0]
-        elif (what := foreign(name, arguments, paths, own)) and match["rest"].split(" ")[1:2] not in (["ENOENT"], ["ENOTDIR"], ["EEXIST"]):
+        elif (what := foreign(name, arguments, paths, own)) and match["rest"].split(" ")[1:2] not in (
+            ["ENOENT"],
+            ["ENOTDIR"],
+            ["EEXIST"],
+        ):
             (seen.refused if result.startswith("-") else seen.done)[what] += 1
     return seen
 
@@ -100,7 +123,22 @@ def foreign(name: str, arguments: str, paths: list[str], own: Callable[[str], bo
         return "" if os.path.realpath(paths[0]) == PYTHON else f"{name} {paths[0]}"
     if name.startswith("open") and not WRITING.search(arguments):
         return ""
-    changing = name.startswith(("open", "creat", "rename", "link", "symlink", "unlink", "rmdir", "mkdir", "mknod", "truncate", "chmod", "fchmodat"))
+    changing = name.startswith(
+        (
+            "open",
+            "creat",
+            "rename",
+            "link",
+            "symlink",
+            "unlink",
+            "rmdir",
+            "mkdir",
+            "mknod",
+            "truncate",
+            "chmod",
+            "fchmodat",
+        )
+    )
     changed = paths[-1:] if name.startswith(("link", "symlink")) else paths
     strange = [path for path in changed if not own(path)] if changing or "chown" in name else []
     return f"{name} {strange[0]}" if strange else ""
@@ -116,7 +154,9 @@ def sources(place: Path) -> dict[str, tuple[str, ...]]:
     tensorflow = tf_models.built(place)
     (place / "net.py").write_text(NET)
     subprocess.run([sys.executable, "-c", SAVED], cwd=place, check=True, capture_output=True)
-    caffe = caffe_nets.write(place, caffe_nets.Small(caffe_nets.conv("conv", 4), blobs={"conv": [(4, 4, 3, 3), (4,)]}))
+    caffe = caffe_nets.write(
+        place, caffe_nets.Small(caffe_nets.conv("conv", 4), blobs={"conv": [(4, 4, 3, 3), (4,)]})
+    )
     onnx = mnn_models.matmul(place / "matmul.onnx")
     return {
         "onnx": (str(onnx),),
@@ -135,16 +175,46 @@ def traced(arguments: tuple[str, ...], run: Path, *, unconfined: bool) -> tuple[
     shutil.rmtree(run, ignore_errors=True)
     for name in ("home", "scratch", "cwd"):
         (run / name).mkdir(parents=True)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(run / "home"), "TMPDIR": str(run / "scratch"), "PYTHONPATH": str(ROOT / "src")}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(run / "home"),
+        "TMPDIR": str(run / "scratch"),
+        "PYTHONPATH": str(ROOT / "src"),
+    }
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # Python's own habit, which is not looked at here
     command = ["-c", UNCONFINED] if unconfined else ["-m", "mnnprep"]
     target = run / "out"
     done = subprocess.run(
-        ["strace", "-f", "-y", "-qq", "-s", "4096", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", str(run / "trace"),
-         sys.executable, "-P", *command, "prepare", *arguments, "-o", str(target)],
-        cwd=run / "cwd", env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    verdict = {0: "proven", 1: "not proven"}.get(done.returncode, f"exit {done.returncode}: {done.stderr.strip()[-300:]}")
+        [
+            "strace",
+            "-f",
+            "-y",
+            "-qq",
+            "-s",
+            "4096",
+            "-e",
+            f"trace={CALLS}",
+            "-e",
+            "signal=none",
+            "-o",
+            str(run / "trace"),
+            sys.executable,
+            "-P",
+            *command,
+            "prepare",
+            *arguments,
+            "-o",
+            str(target),
+        ],
+        cwd=run / "cwd",
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    verdict = {0: "proven", 1: "not proven"}.get(
+        done.returncode, f"exit {done.returncode}: {done.stderr.strip()[-300:]}"
+    )
     prefixes = (str(run / "scratch"), str(target), f"{run}/.{target.name}.", *DEVICES)
     return verdict, look(run / "trace", run / "cwd", lambda path: path.startswith(prefixes))
 
@@ -152,7 +222,11 @@ def traced(arguments: tuple[str, ...], run: Path, *, unconfined: bool) -> tuple[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", action="append", default=[], help="a format; may be repeated")
-    parser.add_argument("--unconfined", action="store_true", help="see what the frameworks try where nothing keeps them from it")
+    parser.add_argument(
+        "--unconfined",
+        action="store_true",
+        help="see what the frameworks try where nothing keeps them from it",
+    )
     options = parser.parse_args()
     if shutil.which("strace") is None:
         print("strace is not installed: apt-get install strace", file=sys.stderr)
@@ -165,7 +239,11 @@ def main() -> int:
                 continue
             verdict, seen = traced(arguments, place / "runs" / name, unconfined=options.unconfined)
             refused = f", {seen.refused.total()} refused" if seen.refused else ""
-            print(f"{name:15}{verdict:12}{seen.calls:7} calls, {seen.done.total()} of them none of its business{refused}", flush=True)
+            print(
+                f"{name:15}{verdict:12}{seen.calls:7} calls, {seen.done.total()} of them none of its"
+                f" business{refused}",
+                flush=True,
+            )
             for outcome, calls in (("done", seen.done), ("refused", seen.refused)):
                 for call, count in calls.most_common(SHOWN):
                     print(f"    {outcome}: {call}" + (f" ({count} times)" if count > 1 else ""))

@@ -38,7 +38,19 @@ def main(source: str, input_name: str, directory: str, dynamic: str = "") -> Non
 
     import _tools  # MNN's converter, as its `mnnconvert` script calls it
 
-    _tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", str(onnx_file), "--MNNModel", str(mnn_file), "--bizCode", "MNN"])
+    _tools.mnnconvert(
+        [
+            "mnnconvert",
+            "-f",
+            "ONNX",
+            "--modelFile",
+            str(onnx_file),
+            "--MNNModel",
+            str(mnn_file),
+            "--bizCode",
+            "MNN",
+        ]
+    )
 
     import MNN
 

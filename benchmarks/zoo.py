@@ -27,13 +27,18 @@ import zoo_models
 from zoo_models import Entry
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH"))))}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH")))),
+}
 TIME_LIMIT = 900  # seconds, for one net
 VERDICTS = ("proven", "unproven", "differs", "refused")
 
 
 class Collection(NamedTuple):
-    """Nets of one framework: the file of their factories, their table, and close relatives that only `--all` runs."""
+    """Nets of one framework: the file of their factories, their table, and close relatives that only `--all`
+    runs.
+    """
 
     framework: str
     file: Path
@@ -68,11 +73,23 @@ def command(collection: Collection, entry: Entry, bundle: Path, to: str) -> list
     for option, values in (("--input", entry.inputs), ("--dim", entry.dims), ("--range", entry.ranges)):
         for value in values:
             options += [option, value]
-    return [sys.executable, "-m", "mnnprep", "prepare", f"{collection.file}:{entry.name}", *options, "-o", str(bundle), "--json"]
+    return [
+        sys.executable,
+        "-m",
+        "mnnprep",
+        "prepare",
+        f"{collection.file}:{entry.name}",
+        *options,
+        "-o",
+        str(bundle),
+        "--json",
+    ]
 
 
 def reason(document: dict[str, Any]) -> str:
-    """Why the verdict is not `proven`: the first required check that did not pass, else the last attempt's reason."""
+    """Why the verdict is not `proven`: the first required check that did not pass, else the last attempt's
+    reason.
+    """
     for check in document.get("evidence", ()):
         if check.get("required", True) and check.get("status") != "passed":
             subject = f" ({check['subject']})" if check.get("subject") else ""
@@ -85,7 +102,9 @@ def reason(document: dict[str, Any]) -> str:
 
 
 def prepare(collection: Collection, entry: Entry, to: str) -> Row:
-    """Prepare one net in a fresh directory; what the command did not say is a row with the verdict `error`."""
+    """Prepare one net in a fresh directory; what the command did not say is a row with the verdict
+    `error`.
+    """
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="zoo-") as directory:
         try:
@@ -110,7 +129,10 @@ def prepare(collection: Collection, entry: Entry, to: str) -> Row:
     if verdict in VERDICTS:
         why = "" if verdict == "proven" else reason(document)
     else:
-        verdict, why = "error", reason(document) if document else (noise.strip().splitlines() or ["no output"])[-1]
+        verdict, why = (
+            "error",
+            reason(document) if document else (noise.strip().splitlines() or ["no output"])[-1],
+        )
     return Row(
         name=entry.name,
         framework=collection.framework,
@@ -135,7 +157,11 @@ def chosen(only: list[str], families: list[str], everything: bool) -> list[tuple
     for kind, asked, known in (("net", only, names), ("family", families, groups)):
         if unknown := sorted(set(asked) - known):
             sys.exit(f"no {kind} is called {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
-    return [(c, e) for c, e in nets if (not only or e.name in only) and (not families or {e.family, c.framework} & set(families))]
+    return [
+        (c, e)
+        for c, e in nets
+        if (not only or e.name in only) and (not families or {e.family, c.framework} & set(families))
+    ]
 
 
 def rows(nets: list[tuple[Collection, Entry]], jobs: int, to: str) -> Iterator[Row]:
@@ -145,9 +171,19 @@ def rows(nets: list[tuple[Collection, Entry]], jobs: int, to: str) -> Iterator[R
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this net only (repeatable)")
-    parser.add_argument("--family", action="append", default=[], metavar="F", help="this family, or this framework, only (repeatable)")
-    parser.add_argument("--to", default="", metavar="FORMAT", help="prepare to this format (default: the source's own choice)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="this net only (repeatable)"
+    )
+    parser.add_argument(
+        "--family",
+        action="append",
+        default=[],
+        metavar="F",
+        help="this family, or this framework, only (repeatable)",
+    )
+    parser.add_argument(
+        "--to", default="", metavar="FORMAT", help="prepare to this format (default: the source's own choice)"
+    )
     parser.add_argument("--all", action="store_true", help="close relatives, too")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to this file, too")
@@ -159,11 +195,25 @@ def main() -> int:
     for row in rows(nets, max(1, options.jobs), options.to):
         table.append(row)
         opset = "" if row.opset is None else row.opset
-        print(line.format(row.name, row.family, " ".join(row.dims), row.verdict, row.method, opset, row.seconds, row.reason).rstrip(), flush=True)
+        print(
+            line.format(
+                row.name,
+                row.family,
+                " ".join(row.dims),
+                row.verdict,
+                row.method,
+                opset,
+                row.seconds,
+                row.reason,
+            ).rstrip(),
+            flush=True,
+        )
     if options.json:
         options.json.write_text(json.dumps([row._asdict() for row in table], indent=1) + "\n")
     several = [row for row in table if len(row.dims) > 1]  # batch and a length
-    print(f"\nbatch and length dynamic: {sum(r.verdict == 'proven' for r in several)} of {len(several)} proven")
+    print(
+        f"\nbatch and length dynamic: {sum(r.verdict == 'proven' for r in several)} of {len(several)} proven"
+    )
     print(f"{sum(r.verdict == 'proven' for r in table)} of {len(table)} proven")
     return 1 if any(row.verdict == "error" for row in table) else 0
 

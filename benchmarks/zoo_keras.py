@@ -1,8 +1,9 @@
 """The Keras zoo: one net of each family of keras.applications, with seeded weights.
 
-Every public function is a factory, the form that ``mnnprep prepare benchmarks/zoo_keras.py:NAME`` takes; nothing is downloaded.
-With ``weights=None`` alone these nets are constant to 1e-10 (their batch norms have mean 0 and variance 1 for signals
-that shrink from layer to layer), which proves nothing; one pass in training mode over random images sets the statistics.
+Every public function is a factory, the form that ``mnnprep prepare benchmarks/zoo_keras.py:NAME`` takes;
+nothing is downloaded. With ``weights=None`` alone these nets are constant to 1e-10 (their batch norms have
+mean 0 and variance 1 for signals that shrink from layer to layer), which proves nothing; one pass in training
+mode over random images sets the statistics.
 """
 
 from __future__ import annotations
@@ -90,7 +91,17 @@ def convnext_tiny() -> keras.Model:
 ZOO = tuple(
     Entry(name, "keras", (), ())
     for name in (
-        "mobilenet", "mobilenet_v2", "mobilenet_v3", "efficientnet", "efficientnet_v2", "resnet", "resnet_v2", "densenet", "nasnet", "xception",
-        "inception", "convnext_tiny",
+        "mobilenet",
+        "mobilenet_v2",
+        "mobilenet_v3",
+        "efficientnet",
+        "efficientnet_v2",
+        "resnet",
+        "resnet_v2",
+        "densenet",
+        "nasnet",
+        "xception",
+        "inception",
+        "convnext_tiny",
     )
-)  # fmt: skip
+)

@@ -1,8 +1,10 @@
-"""The zoo: small nets of many architectures, built from transformers' configurations with seeded random weights.
+"""The zoo: small nets of many architectures, built from transformers' configurations with seeded random
+weights.
 
 Every function without an underscore is a factory: it takes nothing and returns ``(model, example_inputs)``,
 the form that ``mnnprep prepare benchmarks/zoo_models.py:NAME`` takes.  Nothing is downloaded.  ``ZOO``
-(and ``MORE``, close relatives) lists them with the inputs, dimensions and value ranges to declare; reading the table imports no framework.
+(and ``MORE``, close relatives) lists them with the inputs, dimensions and value ranges to declare; reading
+the table imports no framework.
 
 transformers' own initialization (standard deviation 0.02) makes small nets nearly constant, so that
 comparing them would prove little; ``_randomize`` draws weights for which the outputs follow the inputs.
@@ -53,17 +55,25 @@ def _randomize(model: nn.Module) -> nn.Module:
         seen: set[int] = set()
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                if id(parameter) in seen or name.startswith("original"):  # original0, original1: a weight norm's
+                if id(parameter) in seen or name.startswith(
+                    "original"
+                ):  # original0, original1: a weight norm's
                     continue
                 seen.add(id(parameter))
                 if isinstance(module, nn.Embedding):
                     normal(parameter, 1.0)
-                elif parameter.ndim >= 2 and name.endswith("weight") and isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
+                elif (
+                    parameter.ndim >= 2
+                    and name.endswith("weight")
+                    and isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d)
+                ):
                     normal(parameter, math.sqrt(2.0 / parameter[0].numel()))
                 elif parameter.ndim >= 2 and min(parameter.shape) > 1:
                     fan_in = parameter.shape[0] if type(module).__name__ == "Conv1D" else parameter[0].numel()
                     normal(parameter, 1.0 / math.sqrt(fan_in))
-                elif parameter.numel() and parameter.abs().max() < 0.1:  # zero, or a layer scale that hides its branch
+                elif (
+                    parameter.numel() and parameter.abs().max() < 0.1
+                ):  # zero, or a layer scale that hides its branch
                     normal(parameter, 0.1, 0.5 if "scale" in name or "lambda" in name else 0.0)
                 else:
                     normal(parameter, 0.1, parameter.clone())
@@ -148,7 +158,14 @@ def bert_classifier() -> Built:
 
 
 def distilbert() -> Built:
-    options = {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": POSITIONS}
+    options = {
+        "vocab_size": VOCABULARY,
+        "dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "hidden_dim": 64,
+        "max_position_embeddings": POSITIONS,
+    }
     return _build("DistilBertModel", "DistilBertConfig", **options), _tokens()
 
 
@@ -181,7 +198,13 @@ def deberta() -> Built:
 
 
 def deberta_v2() -> Built:
-    return _encoder("DebertaV2Model", "DebertaV2Config", relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8)
+    return _encoder(
+        "DebertaV2Model",
+        "DebertaV2Config",
+        relative_attention=True,
+        pos_att_type=["c2p", "p2c"],
+        position_buckets=8,
+    )
 
 
 def mobilebert() -> Built:
@@ -194,7 +217,14 @@ def squeezebert() -> Built:
 
 
 def funnel() -> Built:
-    sizes = {"block_sizes": [1, 1], "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "vocab_size": VOCABULARY}
+    sizes = {
+        "block_sizes": [1, 1],
+        "d_model": 32,
+        "n_head": 4,
+        "d_head": 8,
+        "d_inner": 64,
+        "vocab_size": VOCABULARY,
+    }
     return _build("FunnelModel", "FunnelConfig", **sizes), _tokens()
 
 
@@ -223,7 +253,9 @@ def nystromformer() -> Built:
 
 def modernbert() -> Built:
     tokens = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
-    return _encoder("ModernBertModel", "ModernBertConfig", local_attention=8, attn_implementation="eager", **tokens)
+    return _encoder(
+        "ModernBertModel", "ModernBertConfig", local_attention=8, attn_implementation="eager", **tokens
+    )
 
 
 def fnet() -> Built:
@@ -244,11 +276,21 @@ def data2vec_text() -> Built:
 
 
 def esm() -> Built:
-    return _encoder("EsmModel", "EsmConfig", pad_token_id=1, mask_token_id=3, position_embedding_type="rotary")
+    return _encoder(
+        "EsmModel", "EsmConfig", pad_token_id=1, mask_token_id=3, position_embedding_type="rotary"
+    )
 
 
 def eurobert() -> Built:
-    return _encoder("EuroBertModel", "EuroBertConfig", num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, mask_token_id=3)
+    return _encoder(
+        "EuroBertModel",
+        "EuroBertConfig",
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        mask_token_id=3,
+    )
 
 
 def nomic_bert() -> Built:
@@ -277,7 +319,11 @@ def t5_encoder() -> Built:
 
 
 def _decoder(model: str, config: str, **options: Any) -> Built:
-    return _encoder(model, config, **{"use_cache": False, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **options})
+    return _encoder(
+        model,
+        config,
+        **{"use_cache": False, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **options},
+    )
 
 
 def _gpt(model: str, config: str, **options: Any) -> Built:
@@ -389,14 +435,31 @@ def biogpt() -> Built:
 
 
 def bart() -> Built:
-    layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    sizes = {"vocab_size": VOCABULARY, "d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": POSITIONS}
-    return _build("BartModel", "BartConfig", use_cache=False, **layers, **sizes), {**_tokens(), "decoder_input_ids": _integers(4, VOCABULARY, 2, 6)}
+    layers = {
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+    }
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "d_model": 32,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": POSITIONS,
+    }
+    return _build("BartModel", "BartConfig", use_cache=False, **layers, **sizes), {
+        **_tokens(),
+        "decoder_input_ids": _integers(4, VOCABULARY, 2, 6),
+    }
 
 
 def t5() -> Built:
     sizes = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
-    return _build("T5Model", "T5Config", use_cache=False, **sizes), {**_tokens(), "decoder_input_ids": _integers(4, VOCABULARY, 2, 6)}
+    return _build("T5Model", "T5Config", use_cache=False, **sizes), {
+        **_tokens(),
+        "decoder_input_ids": _integers(4, VOCABULARY, 2, 6),
+    }
 
 
 # --- vision -------------------------------------------------------------------------------------------
@@ -443,16 +506,37 @@ def data2vec_vision() -> Built:
 
 def swin() -> Built:
     return _image(
-        "SwinForImageClassification", "SwinConfig", image_size=64, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, num_labels=10
+        "SwinForImageClassification",
+        "SwinConfig",
+        image_size=64,
+        embed_dim=16,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=4,
+        num_labels=10,
     )
 
 
 def swinv2() -> Built:
-    return _image("Swinv2Model", "Swinv2Config", image_size=64, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4)
+    return _image(
+        "Swinv2Model",
+        "Swinv2Config",
+        image_size=64,
+        embed_dim=16,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=4,
+    )
 
 
 def convnext() -> Built:
-    return _image("ConvNextForImageClassification", "ConvNextConfig", hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1], num_labels=10)
+    return _image(
+        "ConvNextForImageClassification",
+        "ConvNextConfig",
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 2, 1],
+        num_labels=10,
+    )
 
 
 def convnextv2() -> Built:
@@ -469,7 +553,13 @@ def mobilenet_v1() -> Built:
 
 
 def mobilenet_v2() -> Built:
-    return _image("MobileNetV2ForImageClassification", "MobileNetV2Config", image_size=64, depth_multiplier=0.35, num_labels=10)
+    return _image(
+        "MobileNetV2ForImageClassification",
+        "MobileNetV2Config",
+        image_size=64,
+        depth_multiplier=0.35,
+        num_labels=10,
+    )
 
 
 def mobilevit() -> Built:
@@ -482,7 +572,12 @@ def mobilevit_v2() -> Built:
 
 
 def segformer() -> Built:
-    sizes = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4], "decoder_hidden_size": 16}
+    sizes = {
+        "hidden_sizes": [8, 16, 24, 32],
+        "depths": [1, 1, 1, 1],
+        "num_attention_heads": [1, 2, 2, 4],
+        "decoder_hidden_size": 16,
+    }
     return _image("SegformerForSemanticSegmentation", "SegformerConfig", num_labels=5, **sizes)
 
 
@@ -491,11 +586,25 @@ def poolformer() -> Built:
 
 
 def regnet() -> Built:
-    return _image("RegNetModel", "RegNetConfig", embedding_size=8, hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 1, 1], groups_width=8)
+    return _image(
+        "RegNetModel",
+        "RegNetConfig",
+        embedding_size=8,
+        hidden_sizes=[16, 24, 32, 48],
+        depths=[1, 1, 1, 1],
+        groups_width=8,
+    )
 
 
 def efficientnet() -> Built:
-    return _image("EfficientNetModel", "EfficientNetConfig", image_size=64, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320)
+    return _image(
+        "EfficientNetModel",
+        "EfficientNetConfig",
+        image_size=64,
+        width_coefficient=0.25,
+        depth_coefficient=0.25,
+        hidden_dim=320,
+    )
 
 
 def dinov2() -> Built:
@@ -507,7 +616,12 @@ def dinov2_registers() -> Built:
 
 
 def levit() -> Built:
-    sizes = {"hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}
+    sizes = {
+        "hidden_sizes": [16, 24, 32],
+        "num_attention_heads": [2, 2, 2],
+        "depths": [1, 1, 1],
+        "key_dim": [8, 8, 8],
+    }
     return _image("LevitModel", "LevitConfig", image_size=64, **sizes)
 
 
@@ -530,7 +644,14 @@ def siglip_vision() -> Built:
 
 
 def bit() -> Built:
-    return _image("BitModel", "BitConfig", embedding_size=16, hidden_sizes=[32, 32, 64, 64], depths=[1, 1, 1, 1], num_groups=4)
+    return _image(
+        "BitModel",
+        "BitConfig",
+        embedding_size=16,
+        hidden_sizes=[32, 32, 64, 64],
+        depths=[1, 1, 1, 1],
+        num_groups=4,
+    )
 
 
 def cvt() -> Built:
@@ -538,7 +659,15 @@ def cvt() -> Built:
 
 
 def focalnet() -> Built:
-    return _image("FocalNetModel", "FocalNetConfig", image_size=64, embed_dim=16, depths=[1, 1], focal_levels=[2, 2], focal_windows=[3, 3])
+    return _image(
+        "FocalNetModel",
+        "FocalNetConfig",
+        image_size=64,
+        embed_dim=16,
+        depths=[1, 1],
+        focal_levels=[2, 2],
+        focal_windows=[3, 3],
+    )
 
 
 def hiera() -> Built:
@@ -547,7 +676,13 @@ def hiera() -> Built:
 
 
 def swiftformer() -> Built:
-    return _image("SwiftFormerModel", "SwiftFormerConfig", image_size=64, depths=[1, 1, 1, 1], embed_dims=[16, 24, 32, 48])
+    return _image(
+        "SwiftFormerModel",
+        "SwiftFormerConfig",
+        image_size=64,
+        depths=[1, 1, 1, 1],
+        embed_dims=[16, 24, 32, 48],
+    )
 
 
 def vit_msn() -> Built:
@@ -555,11 +690,18 @@ def vit_msn() -> Built:
 
 
 def yolos() -> Built:
-    return _vit("YolosForObjectDetection", "YolosConfig", image_size=[64, 64], num_detection_tokens=5, num_labels=4)
+    return _vit(
+        "YolosForObjectDetection", "YolosConfig", image_size=[64, 64], num_detection_tokens=5, num_labels=4
+    )
 
 
 def dpt() -> Built:
-    sizes = {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 16, 16], "fusion_hidden_size": 16}
+    sizes = {
+        "num_hidden_layers": 4,
+        "backbone_out_indices": [0, 1, 2, 3],
+        "neck_hidden_sizes": [8, 8, 16, 16],
+        "fusion_hidden_size": 16,
+    }
     return _vit("DPTForDepthEstimation", "DPTConfig", is_hybrid=False, **sizes)
 
 
@@ -623,7 +765,9 @@ def unispeech_sat() -> Built:
 
 
 def data2vec_audio() -> Built:
-    return _speech("Data2VecAudioModel", "Data2VecAudioConfig", conv_pos_kernel_size=3, num_conv_pos_embeddings=2)
+    return _speech(
+        "Data2VecAudioModel", "Data2VecAudioConfig", conv_pos_kernel_size=3, num_conv_pos_embeddings=2
+    )
 
 
 def wav2vec2_conformer() -> Built:
@@ -631,8 +775,23 @@ def wav2vec2_conformer() -> Built:
 
 
 def whisper_encoder() -> Built:
-    sizes = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "num_mel_bins": 16, "max_source_positions": 32}
-    model = _build("WhisperModel", "WhisperConfig", vocab_size=VOCABULARY, decoder_layers=1, decoder_attention_heads=4, pad_token_id=0, **sizes)
+    sizes = {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "num_mel_bins": 16,
+        "max_source_positions": 32,
+    }
+    model = _build(
+        "WhisperModel",
+        "WhisperConfig",
+        vocab_size=VOCABULARY,
+        decoder_layers=1,
+        decoder_attention_heads=4,
+        pad_token_id=0,
+        **sizes,
+    )
     return model.encoder, {"input_features": _floats(2, 16, 64)}
 
 
@@ -666,17 +825,68 @@ def _wave_entry(name: str) -> Entry:
 
 
 _ENCODERS = (
-    "bert", "bert_sdpa", "distilbert", "roberta", "albert", "electra", "mpnet", "deberta", "deberta_v2", "mobilebert", "squeezebert", "funnel",
-    "roformer", "convbert", "nystromformer", "modernbert", "esm", "nomic_bert", "xlnet", "clip_text", "t5_encoder",
-)  # fmt: skip
+    "bert",
+    "bert_sdpa",
+    "distilbert",
+    "roberta",
+    "albert",
+    "electra",
+    "mpnet",
+    "deberta",
+    "deberta_v2",
+    "mobilebert",
+    "squeezebert",
+    "funnel",
+    "roformer",
+    "convbert",
+    "nystromformer",
+    "modernbert",
+    "esm",
+    "nomic_bert",
+    "xlnet",
+    "clip_text",
+    "t5_encoder",
+)
 _DECODERS = (
-    "gpt2", "gpt2_sdpa", "gptj", "gpt_neo", "gpt_neox", "opt", "llama", "llama_sdpa", "qwen3", "mistral", "phi3", "gemma2", "bloom", "falcon",
+    "gpt2",
+    "gpt2_sdpa",
+    "gptj",
+    "gpt_neo",
+    "gpt_neox",
+    "opt",
+    "llama",
+    "llama_sdpa",
+    "qwen3",
+    "mistral",
+    "phi3",
+    "gemma2",
+    "bloom",
+    "falcon",
     "stablelm",
-)  # fmt: skip
+)
 _IMAGES = (
-    "vit", "deit", "beit", "swin", "swinv2", "convnext", "resnet", "mobilenet_v2", "mobilevit", "mobilevit_v2", "segformer", "poolformer", "regnet",
-    "efficientnet", "dinov2", "dinov2_registers", "levit", "pvt", "clip_vision", "bit", "focalnet",
-)  # fmt: skip
+    "vit",
+    "deit",
+    "beit",
+    "swin",
+    "swinv2",
+    "convnext",
+    "resnet",
+    "mobilenet_v2",
+    "mobilevit",
+    "mobilevit_v2",
+    "segformer",
+    "poolformer",
+    "regnet",
+    "efficientnet",
+    "dinov2",
+    "dinov2_registers",
+    "levit",
+    "pvt",
+    "clip_vision",
+    "bit",
+    "focalnet",
+)
 _WAVES = ("wav2vec2", "hubert", "wavlm", "sew", "wav2vec2_conformer")
 
 _TARGET = "decoder_input_ids=int64[batch,target]"
@@ -684,9 +894,14 @@ _TARGET = "decoder_input_ids=int64[batch,target]"
 ZOO: tuple[Entry, ...] = (
     *map(_text_entry, _ENCODERS),
     Entry("fnet", "encoder", ("input_ids=int64[batch,seq]",), _TEXT_DIMS),
-    Entry("layoutlm", "encoder", (*_TEXT_INPUTS, "bbox=int64[batch,seq,4]"), _TEXT_DIMS, (*_MASK, "bbox=0:63")),
+    Entry(
+        "layoutlm", "encoder", (*_TEXT_INPUTS, "bbox=int64[batch,seq,4]"), _TEXT_DIMS, (*_MASK, "bbox=0:63")
+    ),
     *(_text_entry(name, "decoder") for name in _DECODERS),
-    *(Entry(name, "encoder-decoder", (*_TEXT_INPUTS, _TARGET), (*_TEXT_DIMS, "target=2:16"), _MASK) for name in ("bart", "t5")),
+    *(
+        Entry(name, "encoder-decoder", (*_TEXT_INPUTS, _TARGET), (*_TEXT_DIMS, "target=2:16"), _MASK)
+        for name in ("bart", "t5")
+    ),
     *map(_image_entry, _IMAGES),
     Entry("clip", "vision", (*_TEXT_INPUTS, *_IMAGE_INPUTS), _TEXT_DIMS, _MASK),
     *map(_wave_entry, _WAVES),
@@ -696,9 +911,38 @@ ZOO: tuple[Entry, ...] = (
 
 # Close relatives of nets above; they run with `--all`.
 MORE: tuple[Entry, ...] = (
-    *map(_text_entry, ("bert_classifier", "xlm_roberta", "camembert", "ernie", "megatron_bert", "rembert", "data2vec_text", "eurobert", "big_bird")),
-    *(_text_entry(name, "decoder") for name in ("codegen", "qwen2", "phi", "gemma", "olmo", "olmo2", "granite", "starcoder2", "biogpt")),
-    *map(_image_entry, ("vit_eager", "data2vec_vision", "convnextv2", "mobilenet_v1", "pvt_v2", "siglip_vision", "cvt", "hiera", "swiftformer")),
+    *map(
+        _text_entry,
+        (
+            "bert_classifier",
+            "xlm_roberta",
+            "camembert",
+            "ernie",
+            "megatron_bert",
+            "rembert",
+            "data2vec_text",
+            "eurobert",
+            "big_bird",
+        ),
+    ),
+    *(
+        _text_entry(name, "decoder")
+        for name in ("codegen", "qwen2", "phi", "gemma", "olmo", "olmo2", "granite", "starcoder2", "biogpt")
+    ),
+    *map(
+        _image_entry,
+        (
+            "vit_eager",
+            "data2vec_vision",
+            "convnextv2",
+            "mobilenet_v1",
+            "pvt_v2",
+            "siglip_vision",
+            "cvt",
+            "hiera",
+            "swiftformer",
+        ),
+    ),
     *map(_image_entry, ("vit_msn", "yolos", "dpt", "ijepa")),
     *map(_wave_entry, ("wav2vec2_layer_norm", "unispeech", "unispeech_sat", "data2vec_audio")),
 )

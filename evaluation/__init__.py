@@ -1,1 +1,3 @@
-"""Programs that judge mnnprep as a whole: run one with `python -m evaluation.NAME` from the project's root."""
+"""Programs that judge mnnprep as a whole: run one with `python -m evaluation.NAME` from the project's
+root.
+"""

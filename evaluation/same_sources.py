@@ -1,4 +1,6 @@
-"""The sources of :mod:`evaluation.same`: real trained files, fixtures and nets of every format, each with the options it is prepared with."""
+"""The sources of :mod:`evaluation.same`: real trained files, fixtures and nets of every format, each with the
+options it is prepared with.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Entry:
-    """One source: ``locate`` gives the path (or the factory) to prepare; a real file is downloaded on the first use."""
+    """One source: ``locate`` gives the path (or the factory) to prepare; a real file is downloaded on the
+    first use.
+    """
 
     name: str
     locate: Callable[[], str]
@@ -43,19 +47,75 @@ REAL = {
     "fracast.safetensors": (),
 }
 REAL_DIRECTORIES = ("basic-pitch-saved-model", "guesslang-saved-model")
-ONNX_NETS = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19", "zfnet512")
-SCRIPTS = ("attention-script", "attention-trace", "conv-script", "conv-trace", "conv1d-trace", "if-script", "lstm-trace", "sdpa-trace")
+ONNX_NETS = (
+    "bvlc_alexnet",
+    "densenet121",
+    "inception_v1",
+    "inception_v2",
+    "resnet50",
+    "shufflenet",
+    "squeezenet",
+    "vgg19",
+    "zfnet512",
+)
+SCRIPTS = (
+    "attention-script",
+    "attention-trace",
+    "conv-script",
+    "conv-trace",
+    "conv1d-trace",
+    "if-script",
+    "lstm-trace",
+    "sdpa-trace",
+)
 MNN_FILES = ("attention-script", "attention-trace", "conv-script", "conv-trace", "conv1d-trace", "if-script")
 FACTORIES = (
-    "conv", "gives_dict", "gives_tuple", "gives_named_tuple", "gives_nested", "gives_dataclass", "gives_its_input_too", "keywords_only", "branch",
-    "unscriptable_branch", "frozen_value", "functional_dropout", "no_statistics", "stubborn", "noisy", "constant", "weight_norm", "attention",
-    "encoder_layer", "sdpa", "lstm", "gru", "conv1d", "tokens", "tied", "double", "half", "forgets", "rarely_negative", "one_sided",
-    "double_linear", "keeps_its_first_call", "fewer_outputs_when_exported",
-)  # fmt: skip
+    "conv",
+    "gives_dict",
+    "gives_tuple",
+    "gives_named_tuple",
+    "gives_nested",
+    "gives_dataclass",
+    "gives_its_input_too",
+    "keywords_only",
+    "branch",
+    "unscriptable_branch",
+    "frozen_value",
+    "functional_dropout",
+    "no_statistics",
+    "stubborn",
+    "noisy",
+    "constant",
+    "weight_norm",
+    "attention",
+    "encoder_layer",
+    "sdpa",
+    "lstm",
+    "gru",
+    "conv1d",
+    "tokens",
+    "tied",
+    "double",
+    "half",
+    "forgets",
+    "rarely_negative",
+    "one_sided",
+    "double_linear",
+    "keeps_its_first_call",
+    "fewer_outputs_when_exported",
+)
 TEXT = (
-    "--input", "input_ids=int64[batch,seq]", "--input", "attention_mask=int64[batch,seq]",
-    "--dim", "batch=1:4", "--dim", "seq=4:32", "--range", "attention_mask=0:1",
-)  # fmt: skip
+    "--input",
+    "input_ids=int64[batch,seq]",
+    "--input",
+    "attention_mask=int64[batch,seq]",
+    "--dim",
+    "batch=1:4",
+    "--dim",
+    "seq=4:32",
+    "--range",
+    "attention_mask=0:1",
+)
 IMAGE = ("--input", "pixel_values=float32[batch,3,64,64]", "--dim", "batch=1:4")
 WAVE = ("--input", "input_values=float32[batch,samples]", "--dim", "batch=1:4", "--dim", "samples=400:1600")
 SPECTRUM = ("--input", "input_features=float32[batch,16,64]", "--dim", "batch=1:4")
@@ -80,10 +140,16 @@ def entries() -> Iterator[Entry]:
         yield Entry(f"onnx/{name}", lambda name=name: str(_onnx_data() / f"light_{name}.onnx"))
     for name in SCRIPTS:
         options = ("--input", _script_input(tests / "data/torch-fixtures" / f"{name}.npz"))
-        yield Entry(f"torchscript/{name}", lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.pt"), options)
+        yield Entry(
+            f"torchscript/{name}",
+            lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.pt"),
+            options,
+        )
     for name in MNN_FILES:
         options = ("--input", _script_input(tests / "data/torch-fixtures" / f"{name}.npz", "x.1"))
-        yield Entry(f"mnn/{name}", lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.mnn"), options)
+        yield Entry(
+            f"mnn/{name}", lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.mnn"), options
+        )
     for name in FACTORIES:
         yield Entry(f"torch/{name}", lambda name=name: f"{tests / 'sources.py'}:{name}")
     for name in PLAIN:

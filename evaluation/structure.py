@@ -1,11 +1,11 @@
 """Count what makes the code easy or hard to carry on, and hold it against limits.
 
-    python -m evaluation.structure                # a table: figure, value, limit; exit status 1 if a limit is exceeded
+    python -m evaluation.structure                # figure, value, limit; exit status 1 if one is exceeded
     python -m evaluation.structure --list FIGURE  # the places behind one figure
 
-Counted in src/ from the syntax tree: import cycles (imports inside functions included) and imports that point upward between the
-layers of pyproject.toml, annotations that are ``Any``, long lines, modules and functions, branching (McCabe's number, by ruff), and
-public functions without a docstring.
+Counted in src/ from the syntax tree: import cycles (imports inside functions included) and imports that point
+upward between the layers of pyproject.toml, annotations that are ``Any``, long lines, modules and functions,
+branching (McCabe's number, by ruff), and public functions without a docstring.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def modules() -> list[Module]:
 
 
 def imports(module: Module, names: set[str]) -> set[str]:
-    """The modules of the package that *module* imports anywhere, those imported only for type checking left out."""
+    """The modules of the package that *module* imports anywhere, those imported only for type checking left
+    out.
+    """
     hidden = {
         id(node)
         for test in ast.walk(module.tree)
@@ -65,7 +67,10 @@ def imports(module: Module, names: set[str]) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in names else node.module for alias in node.names}
+            found |= {
+                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in names else node.module
+                for alias in node.names
+            }
     return (found & names) - {module.name}
 
 
@@ -98,7 +103,9 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def layers() -> dict[str, int]:
-    """The rank of every top-level part of the package, the highest layer first, as the import contract states it."""
+    """The rank of every top-level part of the package, the highest layer first, as the import contract states
+    it.
+    """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     rows = settings["tool"]["importlinter"]["contracts"][0]["layers"]
     return {part.strip(" ()"): rank for rank, row in enumerate(rows) for part in row.split("|")}
@@ -121,7 +128,9 @@ def upward(graph: dict[str, set[str]]) -> list[str]:
 
 
 def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (
+        node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
 
 
 def annotations(module: Module) -> Iterator[ast.expr]:
@@ -136,19 +145,39 @@ def annotations(module: Module) -> Iterator[ast.expr]:
 
 
 def undocumented(module: Module) -> tuple[list[str], int]:
-    """The public functions and methods of public classes without a docstring, and how many there are in all."""
+    """The public functions and methods of public classes without a docstring, and how many there are in
+    all.
+    """
     holders: list[ast.Module | ast.ClassDef] = [module.tree]
-    holders += [node for node in module.tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
-    public = [n for h in holders for n in h.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+    holders += [
+        node for node in module.tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    public = [
+        n for h in holders for n in h.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")
+    ]
     return [f"{module.at(n.lineno)} {n.name}" for n in public if not ast.get_docstring(n)], len(public)
 
 
 def branching() -> list[str]:
     """The functions whose McCabe number is above the limit, as ruff counts it."""
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "C901", "--output-format", "json", str(PACKAGE)]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--select",
+        "C901",
+        "--output-format",
+        "json",
+        str(PACKAGE),
+    ]
     command += ["--config", f"lint.mccabe.max-complexity={COMPLEXITY}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [f"{row['filename'].removeprefix(f'{ROOT}/')}:{row['location']['row']} {row['message']}" for row in json.loads(done.stdout)]
+    return [
+        f"{row['filename'].removeprefix(f'{ROOT}/')}:{row['location']['row']} {row['message']}"
+        for row in json.loads(done.stdout)
+    ]
 
 
 def measure() -> dict[str, tuple[list[str], float, float, str]]:
@@ -164,7 +193,9 @@ def measure() -> dict[str, tuple[list[str], float, float, str]]:
         bare, public = bare + places, public + count
     long = [m.at(i) for m in found for i, line in enumerate(m.text.splitlines(), 1) if len(line) > COLUMNS]
     skipped = [m.at(i) for m in found for i, line in enumerate(m.text.splitlines(), 1) if "fmt: skip" in line]
-    large = [f"{m.at(1)} {len(m.text.splitlines())}" for m in found if len(m.text.splitlines()) > MODULE_LINES]
+    large = [
+        f"{m.at(1)} {len(m.text.splitlines())}" for m in found if len(m.text.splitlines()) > MODULE_LINES
+    ]
     tall = [
         f"{m.at(f.lineno)} {f.name} {(f.end_lineno or 0) - f.lineno + 1}"
         for m in found
@@ -201,7 +232,12 @@ AT_LEAST = {"docstrings"}  # the limit of these is a least value
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--list", choices=MEANING, metavar="FIGURE", help=f"show the places behind one of: {', '.join(MEANING)}")
+    parser.add_argument(
+        "--list",
+        choices=MEANING,
+        metavar="FIGURE",
+        help=f"show the places behind one of: {', '.join(MEANING)}",
+    )
     arguments = parser.parse_args()
     figures = measure()
     if arguments.list:
@@ -213,7 +249,10 @@ def main() -> int:
         met = within(float(value), float(limit))
         exceeded += not met
         sign = "at least" if name in AT_LEAST else "at most"
-        print(f"{name:<11} {value:7.1f}{unit:1} {sign} {limit:g}{unit} {'' if met else 'EXCEEDED':<9} {MEANING[name]}")
+        print(
+            f"{name:<11} {value:7.1f}{unit:1} {sign} {limit:g}{unit} {'' if met else 'EXCEEDED':<9}"
+            f" {MEANING[name]}"
+        )
     return int(exceeded > 0)
 
 

@@ -1,4 +1,6 @@
-"""Nets that a trace bakes a size into, each in a way seen in users' code; the line that does so ends in ``# baked``."""
+"""Nets that a trace bakes a size into, each in a way seen in users' code; the line that does so ends in ``#
+baked``.
+"""
 
 from __future__ import annotations
 

@@ -184,8 +184,13 @@ def spawn(job: Job) -> Answer:
 
 
 def daemon(job: Job) -> Answer:
-    """Leave a process running in a session of its own, orphaned, its pid written to ``job.text``; then wait."""
-    code = "import os, sys, time\nif os.fork(): os._exit(0)\nopen(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    """Leave a process running in a session of its own, orphaned, its pid written to ``job.text``; then
+    wait.
+    """
+    code = (
+        "import os, sys, time\nif os.fork(): os._exit(0)\nopen(sys.argv[1],"
+        " 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    )
     subprocess.run([sys.executable, "-c", code, job.text], start_new_session=True, check=True)
     time.sleep(60)
     return Answer()
@@ -219,7 +224,11 @@ def print_a_little(job: Job) -> Answer:
 
 def look(job: Job) -> Answer:
     """What a worker sees of the world."""
-    threads = {k: v for k, v in os.environ.items() if k.endswith("_THREADS") or k.startswith("PYTHON") or k == "CUDA_VISIBLE_DEVICES"}
+    threads = {
+        k: v
+        for k, v in os.environ.items()
+        if k.endswith("_THREADS") or k.startswith("PYTHON") or k == "CUDA_VISIBLE_DEVICES"
+    }
     return Answer(
         os.getcwd(),
         {
@@ -228,7 +237,13 @@ def look(job: Job) -> Answer:
             "user_module": str(importlib.util.find_spec("module_of_the_user")),
             "home": os.environ.get("A_VARIABLE_OF_THE_USER", ""),
             "stdin": repr(sys.stdin.read()),
-            "protocol": str([os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if n not in "012" and _is_pipe(n)]),
+            "protocol": str(
+                [
+                    os.readlink(f"/proc/self/fd/{n}")
+                    for n in os.listdir("/proc/self/fd")
+                    if n not in "012" and _is_pipe(n)
+                ]
+            ),
             "files": "\n".join(sorted(os.listdir("."))),
         },
     )

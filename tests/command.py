@@ -52,19 +52,33 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **changes}
 
 
-def program(*arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 120) -> Result:
+def program(
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120,
+) -> Result:
     """``python -m mnnprep *arguments`` as a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "mnnprep", *map(str, arguments)],
-        cwd=cwd, env=dict(env) if env is not None else environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
-    )  # fmt: skip
-    return Result(done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape"))
+        cwd=cwd,
+        env=dict(env) if env is not None else environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+    )
+    return Result(
+        done.returncode,
+        done.stdout.decode(errors="surrogateescape"),
+        done.stderr.decode(errors="surrogateescape"),
+    )
 
 
 def answer(code: str, *arguments: str | Path, cwd: Path | None = None) -> Any:
     """The value of ``answer`` once *code* has run with *arguments* in a Python of its own.
 
-    It comes back through a file: stdout belongs to whatever the code imports, in an order that buffering decides.
+    It comes back through a file: stdout belongs to whatever the code imports, in an order that buffering
+    decides.
     """
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "answer.json")
@@ -97,6 +111,13 @@ def checks_of(manifest: Manifest, name: str) -> list[Check]:
 
 
 def tree(directory: Path) -> dict[str, bytes]:
-    """Every file below *directory* with its bytes (a directory ends with a slash), but for Python's caches."""
+    """Every file below *directory* with its bytes (a directory ends with a slash), but for Python's
+    caches.
+    """
     paths = [p for p in sorted(directory.rglob("*")) if "__pycache__" not in p.parts]
-    return {f"{p.relative_to(directory)}/" if p.is_dir() else str(p.relative_to(directory)): b"" if p.is_dir() else p.read_bytes() for p in paths}
+    return {
+        f"{p.relative_to(directory)}/" if p.is_dir() else str(p.relative_to(directory)): (
+            b"" if p.is_dir() else p.read_bytes()
+        )
+        for p in paths
+    }

@@ -1,4 +1,5 @@
-"""What one rank of a process group does for `test_consolidate_ranks.py`: build a net, shard it, save it, consolidate it live.
+"""What one rank of a process group does for `test_consolidate_ranks.py`: build a net, shard it, save it,
+consolidate it live.
 
     python distributed_saves.py KIND RANK WORLD PORT DIRECTORY
 
@@ -41,10 +42,18 @@ def sharded(kind: str, model: nn.Sequential, world: int) -> nn.Module:
 
     if kind == "fsdp1":
         return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
-    mesh = init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("dp", "tp")) if kind == "2d" else init_device_mesh("cpu", (world,))
+    mesh = (
+        init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("dp", "tp"))
+        if kind == "2d"
+        else init_device_mesh("cpu", (world,))
+    )
     for block in list(model)[:2]:
         if kind in ("tp", "2d"):
-            parallelize_module(block, mesh["tp"] if kind == "2d" else mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+            parallelize_module(
+                block,
+                mesh["tp"] if kind == "2d" else mesh,
+                {"up": ColwiseParallel(), "down": RowwiseParallel()},
+            )
         if kind in ("fsdp2", "2d"):
             fully_shard(block, mesh=mesh["dp"] if kind == "2d" else mesh)
     if kind in ("fsdp2", "2d"):
@@ -61,9 +70,14 @@ def save_sharded(kind: str, rank: int, world: int, directory: str) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=world)
     model = net()
     if rank == 0:
-        torch.save({name: value.clone() for name, value in model.state_dict().items()}, f"{directory}/right.pt")
+        torch.save(
+            {name: value.clone() for name, value in model.state_dict().items()}, f"{directory}/right.pt"
+        )
     module = sharded(kind, model, world)
-    dcp.save({"model": get_model_state_dict(module), "optim": {"moment": torch.ones(100)}, "epoch": 3}, checkpoint_id=f"{directory}/saved")
+    dcp.save(
+        {"model": get_model_state_dict(module), "optim": {"moment": torch.ones(100)}, "epoch": 3},
+        checkpoint_id=f"{directory}/saved",
+    )
     made = mnnprep.consolidate(module, f"{directory}/live.safetensors")
     assert (made is None) == (rank > 0)
     dist.barrier()
@@ -82,7 +96,11 @@ def save_deepspeed(stage: int, rank: int, world: int, directory: str) -> None:
         parameter.requires_grad = False
     model.forward = lambda x: model[2](model[1](model[0](x)))  # type: ignore[method-assign]
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
-    config: dict[str, Any] = {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 4,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+    }
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     engine.backward(engine(torch.rand(4, 33)).square().mean())
     engine.step()
@@ -95,7 +113,13 @@ def save_deepspeed(stage: int, rank: int, world: int, directory: str) -> None:
 
 
 def main() -> None:
-    kind, rank, world, port, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+    kind, rank, world, port, directory = (
+        sys.argv[1],
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        sys.argv[4],
+        sys.argv[5],
+    )
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=str(rank), WORLD_SIZE=str(world))
     if kind.startswith("zero"):

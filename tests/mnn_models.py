@@ -25,14 +25,21 @@ def floats(name: str, *shape: int | str) -> Value:
 
 
 def save(
-    path: Path, nodes: Sequence[onnx.NodeProto], inputs: Iterable[Value], outputs: Iterable[Value],
-    weights: Mapping[str, Any] | None = None, domains: Sequence[str] = (),
-) -> Path:  # fmt: skip
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Iterable[Value],
+    outputs: Iterable[Value],
+    weights: Mapping[str, Any] | None = None,
+    domains: Sequence[str] = (),
+) -> Path:
     """Write a model of opset 13 with these nodes to *path*."""
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info(*i) for i in inputs], [helper.make_tensor_value_info(*o) for o in outputs],
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(*i) for i in inputs],
+        [helper.make_tensor_value_info(*o) for o in outputs],
         [numpy_helper.from_array(a, name) for name, a in (weights or {}).items()],
-    )  # fmt: skip
+    )
     opsets = [helper.make_opsetid("", 13), *(helper.make_opsetid(d, 1) for d in domains)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     return path
@@ -43,23 +50,44 @@ node = helper.make_node
 
 def matmul(path: Path) -> Path:
     """y = x @ WEIGHT with a dynamic batch."""
-    return save(path, [node("MatMul", ["x", "w"], ["y"])], [floats("x", "batch", 4)], [floats("y", "batch", 3)], {"w": WEIGHT})
+    return save(
+        path,
+        [node("MatMul", ["x", "w"], ["y"])],
+        [floats("x", "batch", 4)],
+        [floats("y", "batch", 3)],
+        {"w": WEIGHT},
+    )
 
 
 def crashing_lstm(path: Path) -> Path:
     """An LSTM of which only Y is asked for: the converter crashes."""
     weights = {"w": np.zeros((1, 16, 3), np.float32), "r": np.zeros((1, 16, 4), np.float32)}
-    return save(path, [node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)], [floats("x", 5, 1, 3)], [floats("y", 5, 1, 1, 4)], weights)
+    return save(
+        path,
+        [node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)],
+        [floats("x", 5, 1, 3)],
+        [floats("y", 5, 1, 1, 4)],
+        weights,
+    )
 
 
 def pool_without_strides(path: Path) -> Path:
     """2-D pooling that leaves its strides to ONNX's default: MNN divides by zero when it runs."""
-    return save(path, [node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2])], [floats("x", 1, 1, 4, 4)], [floats("y", 1, 1, 3, 3)])
+    return save(
+        path,
+        [node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2])],
+        [floats("x", 1, 1, 4, 4)],
+        [floats("y", 1, 1, 3, 3)],
+    )
 
 
-def case(directory: Path, index: int, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> CaseFile:
+def case(
+    directory: Path, index: int, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None
+) -> CaseFile:
     """A case file of these arrays."""
     path = directory / f"case-{index}.npz"
-    arrays = {f"inputs/{n}": np.asarray(a) for n, a in inputs.items()} | {f"outputs/{n}": np.asarray(a) for n, a in (outputs or {}).items()}
+    arrays = {f"inputs/{n}": np.asarray(a) for n, a in inputs.items()} | {
+        f"outputs/{n}": np.asarray(a) for n, a in (outputs or {}).items()
+    }
     save_arrays(path, arrays)
     return CaseFile(index=index, origin="test", dims={}, file=file_ref(path))

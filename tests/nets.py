@@ -1,8 +1,8 @@
 """Networks for the tests to load real weights into, as factories: each gives ``(model, example_inputs)``.
 
 The three stages of MTCNN (Zhang et al. 2016, arXiv 1604.02878, fig. 2), with the names and shapes of
-facenet-pytorch's state dicts.  Those came from a Caffe model trained in MATLAB's order, so the fully connected layers
-expect their features in the order width, height, channel.
+facenet-pytorch's state dicts.  Those came from a Caffe model trained in MATLAB's order, so the fully
+connected layers expect their features in the order width, height, channel.
 """
 
 from __future__ import annotations

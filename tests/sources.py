@@ -1,4 +1,6 @@
-"""Small PyTorch nets, each with one thing that a real one may have; each factory gives ``(model, example_inputs)``."""
+"""Small PyTorch nets, each with one thing that a real one may have; each factory gives ``(model,
+example_inputs)``.
+"""
 
 from __future__ import annotations
 
@@ -175,7 +177,12 @@ def weight_norm() -> Any:
     old = nn.Conv2d(4, 4, 3)
     with torch.no_grad():
         old = torch.nn.utils.weight_norm(old)
-    return nn.Sequential(parametrizations.weight_norm(conv()), nn.ReLU(), old, parametrizations.spectral_norm(nn.Conv2d(4, 2, 1))), IMAGE
+    return nn.Sequential(
+        parametrizations.weight_norm(conv()),
+        nn.ReLU(),
+        old,
+        parametrizations.spectral_norm(nn.Conv2d(4, 2, 1)),
+    ), IMAGE
 
 
 class SelfAttention(nn.Module):
@@ -338,4 +345,6 @@ def keeps_its_first_call() -> Any:
 
 
 def fewer_outputs_when_exported() -> Any:
-    return Apply(conv(), lambda y: (y, y * 2, y.mean((2, 3)))[: 2 if torch.onnx.is_in_onnx_export() else 3]), IMAGE
+    return Apply(
+        conv(), lambda y: (y, y * 2, y.mean((2, 3)))[: 2 if torch.onnx.is_in_onnx_export() else 3]
+    ), IMAGE

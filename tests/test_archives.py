@@ -104,9 +104,16 @@ def test_records_that_overlap_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("at", "value", "said"),
-    [(30, b"x", "another name"), (8, b"\x08", "another way"), (22, b"\x07", "other sizes"), (0, b"XX", "no header of its own")],
+    [
+        (30, b"x", "another name"),
+        (8, b"\x08", "another way"),
+        (22, b"\x07", "other sizes"),
+        (0, b"XX", "no header of its own"),
+    ],
 )
-def test_a_local_header_that_contradicts_the_directory_is_refused(tmp_path: Path, at: int, value: bytes, said: str) -> None:
+def test_a_local_header_that_contradicts_the_directory_is_refused(
+    tmp_path: Path, at: int, value: bytes, said: str
+) -> None:
     path = _archive(tmp_path / "a.zip", {"a": bytes(100)}, zipfile.ZIP_STORED)
     data = bytearray(path.read_bytes())
     data[at : at + len(value)] = value
@@ -133,7 +140,9 @@ def test_encrypted_and_oddly_compressed_members_are_refused(tmp_path: Path) -> N
     assert "method 14" in _refusal(_archive(tmp_path / "b.zip", {"a": bytes(100)}, zipfile.ZIP_LZMA))
 
 
-def test_too_many_members_and_too_large_a_directory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_members_and_too_large_a_directory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _archive(tmp_path / "a.zip", {str(i): b"" for i in range(20)})
     monkeypatch.setattr(archives, "MEMBER_LIMIT", 19)
     assert "20, and 19 are taken" in _refusal(path)
@@ -160,10 +169,16 @@ def _header(shape: str, descr: str = "'<f4'") -> bytes:
 @pytest.mark.parametrize(
     ("shape", "descr"),
     [
-        ("(1099511627776,)", "'<f4'"), ("(4294967296, 4294967296)", "'<f4'"), ("(-1,)", "'<f4'"), ("(3,)", "'|O'"), ("(3,)", "'<V0'"),
-        ("(9223372036854775808,)", "'<f4'"), ("(" * 3000 + "3,)", "'<f4'"), ("(3, 'a')", "'<f4'"),
+        ("(1099511627776,)", "'<f4'"),
+        ("(4294967296, 4294967296)", "'<f4'"),
+        ("(-1,)", "'<f4'"),
+        ("(3,)", "'|O'"),
+        ("(3,)", "'<V0'"),
+        ("(9223372036854775808,)", "'<f4'"),
+        ("(" * 3000 + "3,)", "'<f4'"),
+        ("(3, 'a')", "'<f4'"),
     ],
-)  # fmt: skip
+)
 def test_an_array_whose_shape_is_not_that_of_its_bytes_is_refused_before_memory_is_taken(
     tmp_path: Path, request: pytest.FixtureRequest, shape: str, descr: str
 ) -> None:
@@ -178,8 +193,13 @@ def test_an_array_whose_shape_is_not_that_of_its_bytes_is_refused_before_memory_
 
 
 def test_arrays_come_out_as_they_went_in(tmp_path: Path) -> None:
-    given = {"inputs/../x": np.arange(6, dtype=np.float32).reshape(2, 3), "f": np.asfortranarray(np.arange(6).reshape(2, 3)), "s": np.float64(3),
-             "e": np.zeros((0, 3), bool), "c": np.ones(2, np.complex64)}  # fmt: skip
+    given = {
+        "inputs/../x": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "f": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "s": np.float64(3),
+        "e": np.zeros((0, 3), bool),
+        "c": np.ones(2, np.complex64),
+    }
     save_arrays(tmp_path / "a.npz", {name: np.asarray(array) for name, array in given.items()})
     np.savez_compressed(tmp_path / "b.npz", x=given["f"])
     found = load_arrays(tmp_path / "a.npz")
@@ -204,12 +224,18 @@ def test_arrays_come_out_as_they_went_in(tmp_path: Path) -> None:
         ([4, 4], [(1, [9, 0]), (0, 4)]),
     ],
 )
-def test_a_sparse_tensor_that_unfolds_without_bound_is_refused(shape: list[int], levels: list[tuple[int, Any]]) -> None:
+def test_a_sparse_tensor_that_unfolds_without_bound_is_refused(
+    shape: list[int], levels: list[tuple[int, Any]]
+) -> None:
     def metadata(kind: int, size: Any) -> SimpleNamespace:
         if kind == 0:
             return SimpleNamespace(format=0, denseSize=size)
-        return SimpleNamespace(format=1, arraySegments=SimpleNamespace(values=size), arrayIndices=SimpleNamespace(values=[0]))
+        return SimpleNamespace(
+            format=1, arraySegments=SimpleNamespace(values=size), arrayIndices=SimpleNamespace(values=[0])
+        )
 
-    sparsity = SimpleNamespace(traversalOrder=[0, 1], blockMap=None, dimMetadata=[metadata(*level) for level in levels])
+    sparsity = SimpleNamespace(
+        traversalOrder=[0, 1], blockMap=None, dimMetadata=[metadata(*level) for level in levels]
+    )
     with pytest.raises(ValueError, match=r"unfold|level"):
         dense._expanded(np.ones(4, np.float32), shape, sparsity)

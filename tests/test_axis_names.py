@@ -1,4 +1,6 @@
-"""Axes without a name are dimensions of their own: only a real name that occurs twice ties two axes together."""
+"""Axes without a name are dimensions of their own: only a real name that occurs twice ties two axes
+together.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,48 @@ from mnnprep.core.survey import survey
 from mnnprep.formats.onnx.net import OnnxNet
 
 
-@pytest.mark.parametrize("label", ["", " ", "?", "??", "-1", "None", "none", "unk__12", "unknown", "*", "-", "_", "Dynamic", "dynamic_axes", "32"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "",
+        " ",
+        "?",
+        "??",
+        "-1",
+        "None",
+        "none",
+        "unk__12",
+        "unknown",
+        "*",
+        "-",
+        "_",
+        "Dynamic",
+        "dynamic_axes",
+        "32",
+    ],
+)
 def test_what_says_only_that_an_axis_is_open_is_no_name(label: str) -> None:
     assert not is_named(label)
     specs = dynamic_specs([("x", "float32", [label, 3, label]), ("y", "float32", [label])])
     assert [s.shape for s in specs] == [("x_0", 3, "x_2"), ("y_0",)]
 
 
-@pytest.mark.parametrize("label", ["n", "N", "batch_size", "s0", "s77", "a b", "x//2+1", "seq*2", "höhe", "p2o.DynamicDimension.0", "dynamic_batch"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "n",
+        "N",
+        "batch_size",
+        "s0",
+        "s77",
+        "a b",
+        "x//2+1",
+        "seq*2",
+        "höhe",
+        "p2o.DynamicDimension.0",
+        "dynamic_batch",
+    ],
+)
 def test_a_name_ties_the_axes_that_have_it_and_can_be_given_a_range(label: str) -> None:
     specs = dynamic_specs([("x", "float32", [label, 3]), ("y", "float32", [4, label])])
     assert [s.shape for s in specs] == [(label, 3), (4, label)]
@@ -30,7 +66,7 @@ def test_a_name_ties_the_axes_that_have_it_and_can_be_given_a_range(label: str) 
 
 
 def test_a_made_name_ties_nothing_that_has_it_already() -> None:
-    (x, y) = dynamic_specs([("x", "float32", ["?", "?"]), ("y", "float32", ["x_0", "x_1"])])
+    x, y = dynamic_specs([("x", "float32", ["?", "?"]), ("y", "float32", ["x_0", "x_1"])])
     assert len({*x.shape, *y.shape}) == 4
 
 
@@ -43,8 +79,12 @@ def test_a_made_name_ties_nothing_that_has_it_already() -> None:
         ([[None, 3], ["batch", 3]], [("i0_0", 3), ("batch", 3)]),
     ],
 )
-def test_the_batch_is_the_only_first_axis_without_a_name(shapes: list[list[int | str | None]], names: list[tuple[int | str, ...]]) -> None:
-    assert [s.shape for s in dynamic_specs([(f"i{k}", "float32", s) for k, s in enumerate(shapes)], batch="batch")] == names
+def test_the_batch_is_the_only_first_axis_without_a_name(
+    shapes: list[list[int | str | None]], names: list[tuple[int | str, ...]]
+) -> None:
+    assert [
+        s.shape for s in dynamic_specs([(f"i{k}", "float32", s) for k, s in enumerate(shapes)], batch="batch")
+    ] == names
 
 
 def test_an_open_axis_can_be_declared() -> None:
@@ -54,9 +94,14 @@ def test_an_open_axis_can_be_declared() -> None:
 
 def test_height_and_width_of_a_net_that_calls_both_a_question_mark_are_moved_apart(tmp_path: Path) -> None:
     shape = [-1, 3, "?", "?"]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None if d == -1 else d for d in shape]) for n in "xy"]
+    values = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [None if d == -1 else d for d in shape])
+        for n in "xy"
+    ]
     path = tmp_path / "net.onnx"
-    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:]), ir_version=8)
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:]), ir_version=8
+    )
     model.opset_import[0].version = 13
     onnx.save(model, path)
     found = survey(OnnxNet(str(path)), Wants())

@@ -30,8 +30,19 @@ def line_of(name: str) -> int:
         ("Expanded", "x=float32[n,4]", "n", "2:9"),
     ],
 )
-def test_a_baked_size_is_named_with_its_node_and_line(tmp_path: Path, name: str, spec: str, dimension: str, bounds: str) -> None:
-    manifest = prepared(f"{NETS}:{name}", tmp_path / "out", "--input", spec, "--dim", f"{dimension}={bounds}", "--method", "onnx-trace")
+def test_a_baked_size_is_named_with_its_node_and_line(
+    tmp_path: Path, name: str, spec: str, dimension: str, bounds: str
+) -> None:
+    manifest = prepared(
+        f"{NETS}:{name}",
+        tmp_path / "out",
+        "--input",
+        spec,
+        "--dim",
+        f"{dimension}={bounds}",
+        "--method",
+        "onnx-trace",
+    )
     assert manifest.verdict is Verdict.DIFFERS
     (check,) = checks_of(manifest, f"dimension:{dimension}")
     assert check.status is Status.FAILED
@@ -41,7 +52,16 @@ def test_a_baked_size_is_named_with_its_node_and_line(tmp_path: Path, name: str,
 
 
 def test_a_size_that_is_free_is_not_named(tmp_path: Path) -> None:
-    manifest = prepared(f"{NETS}:Free", tmp_path / "out", "--input", "x=float32[n,4]", "--dim", "n=1:9", "--method", "onnx-trace")
+    manifest = prepared(
+        f"{NETS}:Free",
+        tmp_path / "out",
+        "--input",
+        "x=float32[n,4]",
+        "--dim",
+        "n=1:9",
+        "--method",
+        "onnx-trace",
+    )
     assert manifest.verdict is Verdict.PROVEN, manifest.evidence
     (check,) = checks_of(manifest, "dimension:n")
     assert "baked" not in check.numbers

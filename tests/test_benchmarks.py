@@ -22,13 +22,20 @@ def test_what_a_benchmark_takes_from_mnnprep_is_there(path: Path) -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnnprep"):
             module = importlib.import_module(str(node.module))
             for alias in node.names:
-                assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), alias.name
+                assert hasattr(module, alias.name) or importlib.util.find_spec(
+                    f"{node.module}.{alias.name}"
+                ), alias.name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", ["bert_sdpa", "llama", "vit", "resnet", "wav2vec2"])
 def test_a_net_of_the_zoo_is_proven(net: str) -> None:
-    done = subprocess.run([sys.executable, str(BENCHMARKS / "zoo.py"), "--only", net], capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "zoo.py"), "--only", net],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert "1 of 1 proven" in done.stdout, done.stdout + done.stderr
 
 
@@ -49,7 +56,12 @@ class TestFaults:
         ref = np.array([1.0, -2.0, 0.5])
         assert distance([ref], [ref]) == 0.0
         assert distance([ref], [ref + np.array([0, 0, 3 * (2e-4 + 5e-4)])]) == pytest.approx(3.0)
-        assert distance([ref], [ref[:2]]) == distance([ref], []) == distance([ref], [np.array([1.0, np.nan, 0.5])]) == ANOTHER
+        assert (
+            distance([ref], [ref[:2]])
+            == distance([ref], [])
+            == distance([ref], [np.array([1.0, np.nan, 0.5])])
+            == ANOTHER
+        )
         assert distance([np.array([1, 2])], [np.array([1, 3])]) == ANOTHER
 
     def test_inputs_are_within_what_is_declared(self) -> None:
@@ -66,11 +78,35 @@ class TestFaults:
         ("kind", "result", "outcome"),
         [
             ("axis_changed", {"code": 0, "verdict": "proven", "failed": []}, "missed"),
-            ("axis_changed", {"code": 1, "verdict": "differs", "failed": [["mnn_compare", "differs beyond the tolerance"]]}, "caught"),
-            ("axis_changed", {"code": 1, "verdict": "differs", "failed": [["mnn_compare", "MNN's runtime crashed with SIGSEGV"]]}, "stopped"),
-            ("axis_changed", {"code": 3, "verdict": "refused", "failed": [["mnn_convert", "it wrote no file"]]}, "stopped"),
+            (
+                "axis_changed",
+                {
+                    "code": 1,
+                    "verdict": "differs",
+                    "failed": [["mnn_compare", "differs beyond the tolerance"]],
+                },
+                "caught",
+            ),
+            (
+                "axis_changed",
+                {
+                    "code": 1,
+                    "verdict": "differs",
+                    "failed": [["mnn_compare", "MNN's runtime crashed with SIGSEGV"]],
+                },
+                "stopped",
+            ),
+            (
+                "axis_changed",
+                {"code": 3, "verdict": "refused", "failed": [["mnn_convert", "it wrote no file"]]},
+                "stopped",
+            ),
             ("axis_changed", {"code": 2, "verdict": "", "failed": []}, "stopped"),
-            ("crash", {"code": 3, "verdict": "refused", "failed": [["mnn_convert", "it crashed with SIGSEGV"]]}, "caught"),
+            (
+                "crash",
+                {"code": 3, "verdict": "refused", "failed": [["mnn_convert", "it crashed with SIGSEGV"]]},
+                "caught",
+            ),
         ],
     )
     def test_what_counts_as_caught(self, kind: str, result: dict[str, Any], outcome: str) -> None:
@@ -83,7 +119,15 @@ class TestFaults:
         pytest.importorskip("cv2")
         models = ("relu-leaky", "inner-product", "batch-norm")
         chosen = [part for model in models for part in ("--models", model)]
-        command = [sys.executable, str(BENCHMARKS / "faults.py"), "--work", str(tmp_path), "--framework", "caffe", *chosen]
+        command = [
+            sys.executable,
+            str(BENCHMARKS / "faults.py"),
+            "--work",
+            str(tmp_path),
+            "--framework",
+            "caffe",
+            *chosen,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "over 3 models: 7 caught, 0 missed" in done.stdout

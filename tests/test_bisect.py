@@ -1,4 +1,6 @@
-"""`bisect` from the command line: every kind of outcome, on faults that MNN has by itself or that a converter plants."""
+"""`bisect` from the command line: every kind of outcome, on faults that MNN has by itself or that a converter
+plants.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +60,17 @@ def replaced(output: str, op_type: str) -> str:
 def chain(path: Path, *, shape: Sequence[int | str] = (2, 8)) -> Path:
     """Ten nodes: two products with two branches between them."""
     nodes = [
-        node("MatMul", ["x", "w"], ["a"], name="first"), node("Sigmoid", ["a"], ["b"], name="left"), node("Tanh", ["a"], ["c"], name="right"),
-        node("Mul", ["b", "c"], ["d"], name="gate"), node("Add", ["d", "x"], ["e"], name="sum"), node("Softplus", ["e"], ["f"], name="soft"),
-        node("MatMul", ["f", "w"], ["g"], name="second"), node("Abs", ["g"], ["h"], name="abs"), node("Sqrt", ["h"], ["i"], name="root"),
+        node("MatMul", ["x", "w"], ["a"], name="first"),
+        node("Sigmoid", ["a"], ["b"], name="left"),
+        node("Tanh", ["a"], ["c"], name="right"),
+        node("Mul", ["b", "c"], ["d"], name="gate"),
+        node("Add", ["d", "x"], ["e"], name="sum"),
+        node("Softplus", ["e"], ["f"], name="soft"),
+        node("MatMul", ["f", "w"], ["g"], name="second"),
+        node("Abs", ["g"], ["h"], name="abs"),
+        node("Sqrt", ["h"], ["i"], name="root"),
         node("Sin", ["i"], ["y"], name="sine"),
-    ]  # fmt: skip
+    ]
     return save(path, nodes, [floats("x", *shape)], [floats("y", *shape)], {"w": W})
 
 
@@ -87,7 +95,11 @@ def remade(clean: Path, target: Path, faulty: Path) -> Path:
     shutil.copytree(clean, target)
     (target / "model.mnn").unlink()
     made = target / "unproven.mnn"
-    subprocess.run([faulty, "-f", "ONNX", "--modelFile", target / "model.onnx", "--MNNModel", made], cwd=target.parent, capture_output=True)
+    subprocess.run(
+        [faulty, "-f", "ONNX", "--modelFile", target / "model.onnx", "--MNNModel", made],
+        cwd=target.parent,
+        capture_output=True,
+    )
     record = json.loads((target / "manifest.json").read_text())
     record["mnn"] = None
     record["files"] = [f for f in record["files"] if f["path"] != "model.mnn"]
@@ -101,19 +113,32 @@ def remade(clean: Path, target: Path, faulty: Path) -> Path:
 
 def replay(directory: Path) -> subprocess.CompletedProcess[str]:
     """A repro's own program, in a process of its own."""
-    return subprocess.run([sys.executable, str(directory / "replay.py")], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, str(directory / "replay.py")], capture_output=True, text=True, timeout=120
+    )
 
 
 class TestPlanted:
     @pytest.mark.parametrize(
         ("output", "op_type", "label"),
-        [("a", "Gemm", "MatMul first"), ("c", "Sigmoid", "Tanh right"), ("f", "Relu", "Softplus soft"), ("y", "Cos", "Sin sine")],
+        [
+            ("a", "Gemm", "MatMul first"),
+            ("c", "Sigmoid", "Tanh right"),
+            ("f", "Relu", "Softplus soft"),
+            ("y", "Cos", "Sin sine"),
+        ],
     )
-    def test_the_node_is_named(self, clean: Path, tmp_path: Path, output: str, op_type: str, label: str) -> None:
-        change = replaced(output, op_type) if op_type != "Gemm" else (
-            "if 'a' in produced:\n    t = next(t for t in model.graph.initializer if t.name == 'w')\n"
-            "    model.graph.initializer.append(scaled(t, 1.1, 'v'))\n    produced['a'].input[1] = 'v'"
-        )  # fmt: skip
+    def test_the_node_is_named(
+        self, clean: Path, tmp_path: Path, output: str, op_type: str, label: str
+    ) -> None:
+        change = (
+            replaced(output, op_type)
+            if op_type != "Gemm"
+            else (
+                "if 'a' in produced:\n    t = next(t for t in model.graph.initializer if t.name == 'w')\n"
+                "    model.graph.initializer.append(scaled(t, 1.1, 'v'))\n    produced['a'].input[1] = 'v'"
+            )
+        )
         faulty = converter(tmp_path / "faulty", change)
         remade(clean, tmp_path / "out", faulty)
         document = found(tmp_path / "out", "--mnnconvert", faulty)
@@ -141,8 +166,13 @@ class TestPlanted:
         assert "prepare the model again" in document["reason"]
 
     def test_nodes_that_are_wrong_only_together(self, clean: Path, tmp_path: Path) -> None:
-        """A fusion gone wrong: the fault shows where both nodes are in one model, and the value between is no output."""
-        change = "named = {o.name for o in model.graph.output}\nif {'g', 'h'} <= set(produced) and 'g' not in named: produced['h'].op_type = 'Neg'"
+        """A fusion gone wrong: the fault shows where both nodes are in one model, and the value between is no
+        output.
+        """
+        change = (
+            "named = {o.name for o in model.graph.output}\nif {'g', 'h'} <= set(produced) and 'g' not in"
+            " named: produced['h'].op_type = 'Neg'"
+        )
         faulty = converter(tmp_path / "faulty", change)
         remade(clean, tmp_path / "out", faulty)
         document = found(tmp_path / "out", "--mnnconvert", faulty, "-o", tmp_path / "repro")
@@ -152,9 +182,17 @@ class TestPlanted:
         assert {"second", "abs"} <= {n.name for n in cut.graph.node}
 
     def test_rounding_that_adds_up(self, tmp_path: Path) -> None:
-        """Every product a little off, none beyond the tolerance: no node is blamed, and where it grows is shown."""
+        """Every product a little off, none beyond the tolerance: no node is blamed, and where it grows is
+        shown.
+        """
         nodes = [node("MatMul", [f"v{i}", "w"], [f"v{i + 1}"], name=f"product{i}") for i in range(8)]
-        save(tmp_path / "net.onnx", nodes, [floats("v0", 2, 8)], [floats("v8", 2, 8)], {"w": np.linalg.qr(W)[0].astype(np.float32)})
+        save(
+            tmp_path / "net.onnx",
+            nodes,
+            [floats("v0", 2, 8)],
+            [floats("v8", 2, 8)],
+            {"w": np.linalg.qr(W)[0].astype(np.float32)},
+        )
         prepared(tmp_path / "net.onnx", tmp_path / "clean")
         change = "for t in model.graph.initializer:\n    if t.name == 'w': t.CopyFrom(scaled(t, 1.0003, 'w'))"
         faulty = converter(tmp_path / "faulty", change)
@@ -164,14 +202,24 @@ class TestPlanted:
         assert document["conversions"] <= 2 * np.log2(8) + 10
 
     def test_a_small_error_that_grows(self, tmp_path: Path) -> None:
-        """Off by a third of the tolerance where it is made, and beyond it where a difference of nearly equal numbers shows it."""
+        """Off by a third of the tolerance where it is made, and beyond it where a difference of nearly equal
+        numbers shows it.
+        """
         nodes = [
-            node("MatMul", ["x", "w"], ["a"], name="product"), node("Softsign", ["a"], ["b"], name="sign"),
-            node("MatMul", ["x", "w"], ["c"], name="again"), node("Softsign", ["c"], ["d"], name="other"),
+            node("MatMul", ["x", "w"], ["a"], name="product"),
+            node("Softsign", ["a"], ["b"], name="sign"),
+            node("MatMul", ["x", "w"], ["c"], name="again"),
+            node("Softsign", ["c"], ["d"], name="other"),
             node("Mul", ["d", "near"], ["e"], name="near"),
             node("Sub", ["b", "e"], ["y"], name="difference"),
-        ]  # fmt: skip
-        save(tmp_path / "net.onnx", nodes, [floats("x", 2, 8)], [floats("y", 2, 8)], {"w": W, "near": np.array(0.98, np.float32)})
+        ]
+        save(
+            tmp_path / "net.onnx",
+            nodes,
+            [floats("x", 2, 8)],
+            [floats("y", 2, 8)],
+            {"w": W, "near": np.array(0.98, np.float32)},
+        )
         prepared(tmp_path / "net.onnx", tmp_path / "clean")
         change = (
             "if 'a' in produced:\n    t = next(t for t in model.graph.initializer if t.name == 'w')\n"
@@ -186,7 +234,11 @@ class TestPlanted:
         faulty = converter(tmp_path / "faulty", "if 'f' in produced: os.abort()")
         remade(clean, tmp_path / "out", faulty)
         document = found(tmp_path / "out", "--mnnconvert", faulty)
-        assert (document["outcome"], document["failure"], document["nodes"]) == ("node", "crash", ["Softplus soft"])
+        assert (document["outcome"], document["failure"], document["nodes"]) == (
+            "node",
+            "crash",
+            ["Softplus soft"],
+        )
         assert document["conversions"] <= 2 * np.log2(10) + 10
 
     def test_two_nodes_that_crash_it_together(self, clean: Path, tmp_path: Path) -> None:
@@ -196,7 +248,9 @@ class TestPlanted:
         assert (document["outcome"], document["nodes"]) == ("context", ["Softplus soft"])
         assert "right" in {n.name for n in onnx.load(tmp_path / "repro" / "model.onnx").graph.node}
 
-    def test_it_is_halved_where_the_values_are_too_many(self, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_is_halved_where_the_values_are_too_many(
+        self, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("mnnprep.pipeline.bisect.SHARE_FOR_VALUES", 0.0)
         faulty = converter(tmp_path / "faulty", replaced("f", "Relu"))
         remade(clean, tmp_path / "out", faulty)
@@ -211,16 +265,34 @@ class TestMnnsOwn:
 
     def less(self, path: Path) -> Path:
         nodes = [
-            node("MatMul", ["x", "w"], ["a"], name="product"), node("Abs", ["a"], ["b"], name="abs"), node("Neg", ["b"], ["c"], name="neg"),
-            node("Less", ["c", "k"], ["d"], name="less"), node("Cast", ["d"], ["e"], to=1, name="cast"), node("Mul", ["a", "e"], ["y"], name="mask"),
-        ]  # fmt: skip
-        return save(path, nodes, [floats("x", "batch", 8)], [floats("y", "batch", 8)], {"w": W, "k": np.array(-0.3, np.float32)})
+            node("MatMul", ["x", "w"], ["a"], name="product"),
+            node("Abs", ["a"], ["b"], name="abs"),
+            node("Neg", ["b"], ["c"], name="neg"),
+            node("Less", ["c", "k"], ["d"], name="less"),
+            node("Cast", ["d"], ["e"], to=1, name="cast"),
+            node("Mul", ["a", "e"], ["y"], name="mask"),
+        ]
+        return save(
+            path,
+            nodes,
+            [floats("x", "batch", 8)],
+            [floats("y", "batch", 8)],
+            {"w": W, "k": np.array(-0.3, np.float32)},
+        )
 
     def test_the_repro_replays(self, tmp_path: Path) -> None:
         prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out", "-o", tmp_path / "repro")
         assert (document["nodes"], document["conversions"]) == (["Less less"], 1)
-        assert document["repro"] == ["README.md", "expected.npz", "finding.json", "inputs.npz", "mnn.npz", "model.onnx", "replay.py"]
+        assert document["repro"] == [
+            "README.md",
+            "expected.npz",
+            "finding.json",
+            "inputs.npz",
+            "mnn.npz",
+            "model.onnx",
+            "replay.py",
+        ]
         assert sorted(p.name for p in (tmp_path / "repro").iterdir()) == document["repro"]
         again = replay(tmp_path / "repro")
         assert again.returncode == 1
@@ -234,7 +306,9 @@ class TestMnnsOwn:
         prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out", "--no-repair")
         for name in ("one", "two"):
             found(tmp_path / "out", "-o", tmp_path / name)
-        assert {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir()} == {p.name: p.read_bytes() for p in (tmp_path / "two").iterdir()}
+        assert {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir()} == {
+            p.name: p.read_bytes() for p in (tmp_path / "two").iterdir()
+        }
 
     def test_one_case_of_several(self, tmp_path: Path) -> None:
         prepared(self.less(tmp_path / "net.onnx"), tmp_path / "out", "--no-repair")
@@ -242,39 +316,73 @@ class TestMnnsOwn:
         assert (document["nodes"], document["case"], document["explained"]) == (["Less less"], 1, [])
 
     def test_a_crash_when_it_runs(self, tmp_path: Path) -> None:
-        nodes = [node("Tanh", ["x"], ["a"]), node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], name="pool"), node("Exp", ["b"], ["y"])]
+        nodes = [
+            node("Tanh", ["x"], ["a"]),
+            node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], name="pool"),
+            node("Exp", ["b"], ["y"]),
+        ]
         save(tmp_path / "net.onnx", nodes, [floats("x", 1, 1, 4, 4)], [floats("y", 1, 1, 3, 3)])
         prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out", "-o", tmp_path / "repro")
-        assert (document["outcome"], document["failure"], document["nodes"]) == ("node", "crash", ["MaxPool pool"])
+        assert (document["outcome"], document["failure"], document["nodes"]) == (
+            "node",
+            "crash",
+            ["MaxPool pool"],
+        )
         assert replay(tmp_path / "repro").returncode < 0
 
     def test_a_refusal(self, tmp_path: Path) -> None:
-        nodes = [node("Tanh", ["x"], ["a"]), node("Hardmax", ["a"], ["b"], name="hard"), node("Exp", ["b"], ["y"])]
+        nodes = [
+            node("Tanh", ["x"], ["a"]),
+            node("Hardmax", ["a"], ["b"], name="hard"),
+            node("Exp", ["b"], ["y"]),
+        ]
         save(tmp_path / "net.onnx", nodes, [floats("x", 2, 4)], [floats("y", 2, 4)])
         prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out")
-        assert (document["outcome"], document["failure"], document["nodes"]) == ("node", "refused", ["Hardmax hard"])
+        assert (document["outcome"], document["failure"], document["nodes"]) == (
+            "node",
+            "refused",
+            ["Hardmax hard"],
+        )
         assert document["conversions"] == 2
 
     @staticmethod
-    def graph(name: str, nodes: list[onnx.NodeProto], inputs: list[Value], outputs: list[Value]) -> onnx.GraphProto:
+    def graph(
+        name: str, nodes: list[onnx.NodeProto], inputs: list[Value], outputs: list[Value]
+    ) -> onnx.GraphProto:
         return helper.make_graph(
-            nodes, name, [helper.make_tensor_value_info(*i) for i in inputs], [helper.make_tensor_value_info(*o) for o in outputs]
+            nodes,
+            name,
+            [helper.make_tensor_value_info(*i) for i in inputs],
+            [helper.make_tensor_value_info(*o) for o in outputs],
         )
 
     def test_inside_an_if(self, tmp_path: Path) -> None:
-        then = self.graph("t", [node("Less", ["n", "k"], ["p"], name="less"), node("Cast", ["p"], ["q"], to=1, name="cast")], [], [floats("q", 2, 8)])
+        then = self.graph(
+            "t",
+            [node("Less", ["n", "k"], ["p"], name="less"), node("Cast", ["p"], ["q"], to=1, name="cast")],
+            [],
+            [floats("q", 2, 8)],
+        )
         other = self.graph("e", [node("Neg", ["n"], ["r"])], [], [floats("r", 2, 8)])
         nodes = [
-            node("Abs", ["x"], ["a"]), node("Neg", ["a"], ["n"]), node("ReduceSum", ["n"], ["s"], keepdims=0), node("Less", ["s", "z"], ["c"]),
-            node("If", ["c"], ["i"], name="choice", then_branch=then, else_branch=other), node("Add", ["i", "x"], ["y"]),
-        ]  # fmt: skip
+            node("Abs", ["x"], ["a"]),
+            node("Neg", ["a"], ["n"]),
+            node("ReduceSum", ["n"], ["s"], keepdims=0),
+            node("Less", ["s", "z"], ["c"]),
+            node("If", ["c"], ["i"], name="choice", then_branch=then, else_branch=other),
+            node("Add", ["i", "x"], ["y"]),
+        ]
         weights = {"k": np.array(-0.5, np.float32), "z": np.array(1e6, np.float32)}
         save(tmp_path / "net.onnx", nodes, [floats("x", 2, 8)], [floats("y", 2, 8)], weights)
         prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out", "-o", tmp_path / "repro")
-        assert (document["outcome"], document["nodes"], document["where"]) == ("node", ["Less less"], "then_branch of If choice")
+        assert (document["outcome"], document["nodes"], document["where"]) == (
+            "node",
+            ["Less less"],
+            "then_branch of If choice",
+        )
         assert [n.op_type for n in onnx.load(tmp_path / "repro" / "model.onnx").graph.node] == ["Less"]
 
     def test_inside_a_loop(self, tmp_path: Path) -> None:
@@ -282,14 +390,25 @@ class TestMnnsOwn:
         body = self.graph(
             "b",
             [
-                node("Sub", ["v", "one"], ["w2"], name="step"), node("Less", ["w2", "limit"], ["p"], name="less"),
-                node("Cast", ["p"], ["q"], to=1, name="cast"), node("Add", ["w2", "q"], ["v2"], name="add"), node("Identity", ["cond"], ["cond2"]),
+                node("Sub", ["v", "one"], ["w2"], name="step"),
+                node("Less", ["w2", "limit"], ["p"], name="less"),
+                node("Cast", ["p"], ["q"], to=1, name="cast"),
+                node("Add", ["w2", "q"], ["v2"], name="add"),
+                node("Identity", ["cond"], ["cond2"]),
             ],
             [("i", TensorProto.INT64, []), ("cond", TensorProto.BOOL, []), floats("v", 2, 8)],
             [("cond2", TensorProto.BOOL, []), floats("v2", 2, 8)],
-        )  # fmt: skip
-        nodes = [node("Sigmoid", ["x"], ["a"]), node("Loop", ["m", "", "a"], ["l"], name="loop", body=body), node("Exp", ["l"], ["y"])]
-        weights = {"m": np.array(4, np.int64), "one": np.array(0.9, np.float32), "limit": np.array(-1.2, np.float32)}
+        )
+        nodes = [
+            node("Sigmoid", ["x"], ["a"]),
+            node("Loop", ["m", "", "a"], ["l"], name="loop", body=body),
+            node("Exp", ["l"], ["y"]),
+        ]
+        weights = {
+            "m": np.array(4, np.int64),
+            "one": np.array(0.9, np.float32),
+            "limit": np.array(-1.2, np.float32),
+        }
         save(tmp_path / "net.onnx", nodes, [floats("x", 2, 8)], [floats("y", 2, 8)], weights)
         prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
         document = found(tmp_path / "out")
@@ -300,7 +419,12 @@ class TestMnnsOwn:
 class TestNothingFound:
     def test_a_clean_bundle(self, clean: Path, tmp_path: Path) -> None:
         document = found(clean, "-o", tmp_path / "repro")
-        assert (document["outcome"], document["failure"], document["nodes"], document["conversions"]) == ("agrees", "", [], 0)
+        assert (document["outcome"], document["failure"], document["nodes"], document["conversions"]) == (
+            "agrees",
+            "",
+            [],
+            0,
+        )
         assert not (tmp_path / "repro").exists()
         assert "nothing found" in call("bisect", clean).out
 
@@ -350,13 +474,26 @@ class TestExternalData:
         tensors = []
         for name, array in weights.items():
             (tmp_path / f"{name}.bin").write_bytes(array.tobytes())
-            tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape, data_location=TensorProto.EXTERNAL)
+            tensor = TensorProto(
+                name=name, data_type=TensorProto.FLOAT, dims=array.shape, data_location=TensorProto.EXTERNAL
+            )
             tensor.external_data.add(key="location", value=f"{name}.bin")
             tensors.append(tensor)
-        nodes = [n for i in range(4) for n in (node("MatMul", [f"t{i}", f"w{i}"], [f"p{i}"], name=f"p{i}"), node("Tanh", [f"p{i}"], [f"t{i + 1}"]))]
+        nodes = [
+            n
+            for i in range(4)
+            for n in (
+                node("MatMul", [f"t{i}", f"w{i}"], [f"p{i}"], name=f"p{i}"),
+                node("Tanh", [f"p{i}"], [f"t{i + 1}"]),
+            )
+        ]
         nodes.insert(0, node("Sigmoid", ["x"], ["t0"]))
         graph = helper.make_graph(
-            nodes, "net", [helper.make_tensor_value_info(*floats("x", 1, 64))], [helper.make_tensor_value_info(*floats("t4", 1, 64))], tensors
+            nodes,
+            "net",
+            [helper.make_tensor_value_info(*floats("x", 1, 64))],
+            [helper.make_tensor_value_info(*floats("t4", 1, 64))],
+            tensors,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
         (tmp_path / "net.onnx").write_bytes(model.SerializeToString())

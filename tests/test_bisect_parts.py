@@ -24,14 +24,25 @@ from mnnprep.proof.suspects import Suspects
 
 def net(*rows: tuple[str, str, str], outputs: str = "y", initializers: str = "") -> Outline:
     """An outline of rows (operator, inputs, outputs), names parted by spaces; its input is ``x``."""
-    nodes = [NodeOutline(label=f"{op} {made.split()[0]}", op=op, inputs=taken.split(), outputs=made.split()) for op, taken, made in rows]
+    nodes = [
+        NodeOutline(label=f"{op} {made.split()[0]}", op=op, inputs=taken.split(), outputs=made.split())
+        for op, taken, made in rows
+    ]
     return Outline(nodes=nodes, inputs=["x"], outputs=outputs.split(), initializers=initializers.split())
 
 
 BRANCHES = net(
-    ("Conv", "x w", "a"), ("Relu", "a", "b"), ("Tanh", "b", "c"), ("Exp", "b", "d"), ("Add", "c d", "e"), ("Shape", "x", "s"),
-    ("Slice", "s k", "t"), ("Reshape", "e t", "y"), ("Constant", "", "k"), initializers="w",
-)  # fmt: skip
+    ("Conv", "x w", "a"),
+    ("Relu", "a", "b"),
+    ("Tanh", "b", "c"),
+    ("Exp", "b", "d"),
+    ("Add", "c d", "e"),
+    ("Shape", "x", "s"),
+    ("Slice", "s k", "t"),
+    ("Reshape", "e t", "y"),
+    ("Constant", "", "k"),
+    initializers="w",
+)
 ALL = "a b c d e s t y k"
 
 
@@ -72,7 +83,9 @@ class TestSuspects:
         assert suspects.made_for_others([1, 2]) == ["b", "c"]
 
     def test_the_largest_jumps(self) -> None:
-        rows = Suspects(BRANCHES, ["b", "c", "e", "y"]).largest_jumps({"b": 0.1, "c": 0.9, "e": 1.5, "y": 1.6}, 2)
+        rows = Suspects(BRANCHES, ["b", "c", "e", "y"]).largest_jumps(
+            {"b": 0.1, "c": 0.9, "e": 1.5, "y": 1.6}, 2
+        )
         assert [r[0] for r in rows] == ["c", "e"]
         assert rows[0][1:] == (0.1, 0.9)
 
@@ -94,7 +107,12 @@ class TestDeviation:
 
     @pytest.mark.parametrize(
         ("reference", "actual"),
-        [([1.0, 2.0], [1.0]), ([1.0, np.nan], [1.0, 2.0]), ([1.0, np.inf], [1.0, -np.inf]), ([1.0, 2.0], [np.inf, 2.0])],
+        [
+            ([1.0, 2.0], [1.0]),
+            ([1.0, np.nan], [1.0, 2.0]),
+            ([1.0, np.inf], [1.0, -np.inf]),
+            ([1.0, 2.0], [np.inf, 2.0]),
+        ],
     )
     def test_what_can_not_be_compared(self, reference: list[float], actual: list[float]) -> None:
         assert deviation(np.array(reference), np.array(actual), Tolerance()).excess == LARGEST
@@ -103,12 +121,17 @@ class TestDeviation:
         reference = np.array([1, 2**62, -(2**40)], np.int64)
         limits = np.iinfo(np.int32)
         assert deviation(reference, np.array([1, limits.max, limits.min], np.int32), Tolerance()).excess == 0
-        assert deviation(reference, np.array([2, limits.max, limits.min], np.int32), Tolerance()).excess == LARGEST
+        assert (
+            deviation(reference, np.array([2, limits.max, limits.min], np.int32), Tolerance()).excess
+            == LARGEST
+        )
         assert deviation(np.array([True, False]), np.array([1, 0], np.int32), Tolerance()).excess == 0
 
     def test_reduced_precision_is_measured_by_its_sqnr(self) -> None:
         reference = np.ones(1000, np.float32)
-        assert deviation(reference, reference * 1.05, Tolerance(sqnr_db=30.0)).excess < 1  # 26 dB, and 6 dB of slack for one value
+        assert (
+            deviation(reference, reference * 1.05, Tolerance(sqnr_db=30.0)).excess < 1
+        )  # 26 dB, and 6 dB of slack for one value
         assert deviation(reference, reference * 1.2, Tolerance(sqnr_db=30.0)).excess > 1
 
 
@@ -118,15 +141,27 @@ def weighty(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     arrays = {n: rng.standard_normal((32, 32)).astype(np.float32) for n in ("inside", "constant", "outside")}
     (tmp_path / "weights.bin").write_bytes(bytes(64) + arrays["outside"].tobytes())
-    outside = TensorProto(name="outside", data_type=TensorProto.FLOAT, dims=(32, 32), data_location=TensorProto.EXTERNAL)
+    outside = TensorProto(
+        name="outside", data_type=TensorProto.FLOAT, dims=(32, 32), data_location=TensorProto.EXTERNAL
+    )
     for key, value in (("location", "weights.bin"), ("offset", "64"), ("length", "4096")):
         outside.external_data.add(key=key, value=value)
     nodes = [
-        node("MatMul", ["x", "inside"], ["a"]), node("Constant", [], ["constant"], value=numpy_helper.from_array(arrays["constant"])),
-        node("MatMul", ["a", "constant"], ["b"]), node("MatMul", ["b", "outside"], ["c"]), node("Mul", ["c", "small"], ["y"]),
-    ]  # fmt: skip
-    tensors = [numpy_helper.from_array(arrays["inside"], "inside"), outside, numpy_helper.from_array(np.float32(2), "small")]
-    values = [helper.make_tensor_value_info(*floats("x", "n", 32))], [helper.make_tensor_value_info(*floats("y", "n", 32))]
+        node("MatMul", ["x", "inside"], ["a"]),
+        node("Constant", [], ["constant"], value=numpy_helper.from_array(arrays["constant"])),
+        node("MatMul", ["a", "constant"], ["b"]),
+        node("MatMul", ["b", "outside"], ["c"]),
+        node("Mul", ["c", "small"], ["y"]),
+    ]
+    tensors = [
+        numpy_helper.from_array(arrays["inside"], "inside"),
+        outside,
+        numpy_helper.from_array(np.float32(2), "small"),
+    ]
+    values = (
+        [helper.make_tensor_value_info(*floats("x", "n", 32))],
+        [helper.make_tensor_value_info(*floats("y", "n", 32))],
+    )
     graph = helper.make_graph(nodes, "net", *values, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
@@ -147,7 +182,9 @@ class TestSkeleton:
         light, arrays = skeleton(weighty), load_arrays(weighty.parent / "weights.npz")
         for tensor in light.graph.initializer[:2]:
             np.testing.assert_array_equal(numpy_helper.to_array(fetch(tensor, weighty)), arrays[tensor.name])
-        np.testing.assert_array_equal(numpy_helper.to_array(fetch(light.graph.node[1].attribute[0].t, weighty)), arrays["constant"])
+        np.testing.assert_array_equal(
+            numpy_helper.to_array(fetch(light.graph.node[1].attribute[0].t, weighty)), arrays["constant"]
+        )
 
 
 def case(directory: Path, **arrays: np.ndarray) -> CaseFile:
@@ -162,23 +199,48 @@ class TestPieces:
         x = np.random.default_rng(1).standard_normal((3, 32)).astype(np.float32)
         for name in ("whole", "cut", "piece"):
             (tmp_path / name).mkdir()
-        whole = probe(ProbeJob(model=str(weighty), values=["a", "c", "y"], cases=[case(tmp_path, x=x)], directory=str(tmp_path / "whole")))
+        whole = probe(
+            ProbeJob(
+                model=str(weighty),
+                values=["a", "c", "y"],
+                cases=[case(tmp_path, x=x)],
+                directory=str(tmp_path / "whole"),
+            )
+        )
         values = load_arrays(whole.values["0"].path)
-        job = ExcerptJob(model=str(weighty), nodes=[1, 2, 3], outputs=["c"], directory=str(tmp_path / "cut"), values=[whole.values["0"].path])
+        job = ExcerptJob(
+            model=str(weighty),
+            nodes=[1, 2, 3],
+            outputs=["c"],
+            directory=str(tmp_path / "cut"),
+            values=[whole.values["0"].path],
+        )
         cut = excerpt(job)
         assert (cut.inputs, cut.outputs, len(cut.files)) == (["a"], ["c"], 1)
         model = onnx.load(cut.files[0].path)
         assert [t.name for t in model.graph.initializer] == ["outside"]
         assert not model.graph.initializer[0].external_data
-        job2 = ProbeJob(model=cut.files[0].path, values=["c"], cases=[case(tmp_path, a=values["a"])], directory=str(tmp_path / "piece"))
+        job2 = ProbeJob(
+            model=cut.files[0].path,
+            values=["c"],
+            cases=[case(tmp_path, a=values["a"])],
+            directory=str(tmp_path / "piece"),
+        )
         np.testing.assert_array_equal(load_arrays(probe(job2).values["0"].path)["c"], values["c"])
 
-    def test_weights_go_outside_where_they_are_large(self, weighty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_weights_go_outside_where_they_are_large(
+        self, weighty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("mnnprep.formats.onnx.excerpt.LARGEST_INLINE", 1000)
         (tmp_path / "cut").mkdir()
         save_arrays(tmp_path / "x.npz", {"x": np.zeros((1, 32), np.float32)})
         job = ExcerptJob(
-            model=str(weighty), nodes=[0, 1, 2, 3], outputs=["c"], directory=str(tmp_path / "cut"), values=[str(tmp_path / "x.npz")], shapes="fixed"
+            model=str(weighty),
+            nodes=[0, 1, 2, 3],
+            outputs=["c"],
+            directory=str(tmp_path / "cut"),
+            values=[str(tmp_path / "x.npz")],
+            shapes="fixed",
         )
         cut = excerpt(job)
         assert [Path(f.path).name for f in cut.files] == ["model.onnx", "model.onnx.data"]
@@ -189,20 +251,39 @@ class TestPieces:
 
     def test_a_value_that_nobody_has(self, weighty: Path, tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="could not be had"):
-            excerpt(ExcerptJob(model=str(weighty), nodes=[3], outputs=["c"], directory=str(tmp_path), shapes="fixed"))
+            excerpt(
+                ExcerptJob(
+                    model=str(weighty), nodes=[3], outputs=["c"], directory=str(tmp_path), shapes="fixed"
+                )
+            )
 
     def test_the_outline(self, weighty: Path, tmp_path: Path) -> None:
-        found = outline(OutlineJob(model=str(weighty), case=case(tmp_path, x=np.zeros((5, 32), np.float32)).file.path))
+        found = outline(
+            OutlineJob(model=str(weighty), case=case(tmp_path, x=np.zeros((5, 32), np.float32)).file.path)
+        )
         assert found.inputs == ["x"]
         assert found.initializers == ["inside", "outside", "small"]
         assert found.sizes["a"] == found.sizes["c"] == 5 * 32 * 4
 
     def test_what_a_body_takes_from_outside(self, tmp_path: Path) -> None:
-        inner = helper.make_graph([node("Add", ["far", "u"], ["v"])], "inner", [], [helper.make_tensor_value_info(*floats("v", 2))])
+        inner = helper.make_graph(
+            [node("Add", ["far", "u"], ["v"])], "inner", [], [helper.make_tensor_value_info(*floats("v", 2))]
+        )
         body = helper.make_graph(
-            [node("Neg", ["near"], ["u"]), node("If", ["c"], ["w"], then_branch=inner, else_branch=inner)], "outer", [],
+            [node("Neg", ["near"], ["u"]), node("If", ["c"], ["w"], then_branch=inner, else_branch=inner)],
+            "outer",
+            [],
             [helper.make_tensor_value_info(*floats("w", 2))],
-        )  # fmt: skip
+        )
         assert captured(body) == ["near", "c", "far"]
-        save(tmp_path / "net.onnx", [node("If", ["c"], ["y"], then_branch=body, else_branch=body)], [floats("near", 2)], [floats("y", 2)])
-        assert set(outline(OutlineJob(model=str(tmp_path / "net.onnx"), case="")).nodes[0].inputs) == {"c", "near", "far"}
+        save(
+            tmp_path / "net.onnx",
+            [node("If", ["c"], ["y"], then_branch=body, else_branch=body)],
+            [floats("near", 2)],
+            [floats("y", 2)],
+        )
+        assert set(outline(OutlineJob(model=str(tmp_path / "net.onnx"), case="")).nodes[0].inputs) == {
+            "c",
+            "near",
+            "far",
+        }

@@ -43,12 +43,18 @@ class TestSchema:
         for data in [*map(golden, GOLDEN), json.loads((bundle / "manifest.json").read_text())]:
             assert [e.message for e in judge.iter_errors(data)] == []
 
-    @pytest.mark.parametrize("change", [{"verdict": "fine"}, {"schema": "mnnprep.bundle/2"}, {"cases": 3}, {"tools": {"MNN": 3}}])
+    @pytest.mark.parametrize(
+        "change", [{"verdict": "fine"}, {"schema": "mnnprep.bundle/2"}, {"cases": 3}, {"tools": {"MNN": 3}}]
+    )
     def test_what_can_not_be_read_does_not_hold_to_it(self, change: dict[str, Any]) -> None:
         assert list(jsonschema.Draft202012Validator(schema.schema()).iter_errors(golden("proven") | change))
 
     def test_every_type_says_what_it_is(self) -> None:
-        without = [name for name, made in schema.schema()["$defs"].items() if made.get("type") == "object" and not made.get("description")]
+        without = [
+            name
+            for name, made in schema.schema()["$defs"].items()
+            if made.get("type") == "object" and not made.get("description")
+        ]
         assert without == []
 
 
@@ -73,7 +79,9 @@ class TestVersions:
     def test_fields_of_a_newer_version_are_passed_over(self, tmp_path: Path) -> None:
         data = golden("proven") | {"brand_new": {"x": 1}}
         data["source"]["brand_new"] = 1
-        assert read_manifest(written(tmp_path, data)).to_bytes() == (DATA / "manifest-proven.json").read_bytes()
+        assert (
+            read_manifest(written(tmp_path, data)).to_bytes() == (DATA / "manifest-proven.json").read_bytes()
+        )
 
     @pytest.mark.parametrize("other", ["mnnprep.bundle/2", "mnnprep.bundle/0", "x", 1, None])
     def test_another_schema_is_refused_with_both_named(self, other: Any, tmp_path: Path) -> None:
@@ -107,14 +115,22 @@ class TestBill:
         assert hashes == {manifest.source.files[0].sha256, *(f.sha256 for f in manifest.artifact.files)}
         assert {t["name"]: t["version"] for t in made["metadata"]["tools"]["components"]} == manifest.tools
         assert {"name": "mnnprep:verdict", "value": "proven"} in described["properties"]
-        assert described["modelCard"]["modelParameters"]["inputs"] == [{"format": "x: float32[batch, 4] NCHW"}]
-        assert any(m["type"] == "cosine" for m in described["modelCard"]["quantitativeAnalysis"]["performanceMetrics"])
+        assert described["modelCard"]["modelParameters"]["inputs"] == [
+            {"format": "x: float32[batch, 4] NCHW"}
+        ]
+        assert any(
+            m["type"] == "cosine"
+            for m in described["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+        )
         assert "timestamp" not in made["metadata"]
 
     def test_it_is_the_same_every_time_and_another_for_another_bundle(self, bundle: Path) -> None:
         manifest = read_manifest(bundle)
         assert bom.bill(manifest) == bom.bill(manifest)
-        numbers = [bom.bill(m)["serialNumber"] for m in (manifest, *(msgspec.convert(golden(n), Manifest) for n in GOLDEN))]
+        numbers = [
+            bom.bill(m)["serialNumber"]
+            for m in (manifest, *(msgspec.convert(golden(n), Manifest) for n in GOLDEN))
+        ]
         assert len(set(numbers)) == 5
 
     def test_it_is_not_written_into_the_bundle(self, bundle: Path, tmp_path: Path) -> None:
@@ -129,5 +145,11 @@ def test_the_module_prints_the_schema() -> None:
     import subprocess
     import sys
 
-    done = subprocess.run([sys.executable, "-m", "mnnprep.bundle.schema"], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "mnnprep.bundle.schema"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert done.stdout == schema.schema_text()

@@ -1,4 +1,6 @@
-"""Every layer type: OpenCV, our ONNX form in onnxruntime, and MNN by both routes, on nets that the test writes itself."""
+"""Every layer type: OpenCV, our ONNX form in onnxruntime, and MNN by both routes, on nets that the test
+writes itself.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,31 @@ from mnnprep.mnn.run import MnnRunJob
 
 pytest.importorskip("cv2")
 
-# What MNN's Caffe frontend makes of a net, where that is not what OpenCV computes; by way of ONNX all of these are right.
+# What MNN's Caffe frontend makes of a net, where that is not what OpenCV computes; by way of ONNX all of
+# these are right.
 DIRECT = {
-    "scale-two": "crashed", "eltwise-sum": "no outputs", "normalize-all": "differs", "flatten": "shape", "interp-zoom": "shape",
-    "prior-box": "shape", "detection-output": "shape", "detection-output-classes": "shape", "upsample": "differs", "reduction-mean": "differs",
+    "scale-two": "crashed",
+    "eltwise-sum": "no outputs",
+    "normalize-all": "differs",
+    "flatten": "shape",
+    "interp-zoom": "shape",
+    "prior-box": "shape",
+    "detection-output": "shape",
+    "detection-output-classes": "shape",
+    "upsample": "differs",
+    "reduction-mean": "differs",
     "log": "differs",
-}  # fmt: skip
-NO_REFERENCE = {"bias", "upsample", "reduction", "reduction-mean"}  # layer types that OpenCV 4.14 can't create
-DISPUTED = {"inner-product-transposed", "log-base"}  # OpenCV ignores the parameter; MNN and our ONNX form agree with Caffe's formula
+}
+NO_REFERENCE = {
+    "bias",
+    "upsample",
+    "reduction",
+    "reduction-mean",
+}  # layer types that OpenCV 4.14 can't create
+DISPUTED = {
+    "inner-product-transposed",
+    "log-base",
+}  # OpenCV ignores the parameter; MNN and our ONNX form agree with Caffe's formula
 THIRD_ALONE = {"lrn-k"}  # OpenCV and MNN's Caffe frontend ignore k
 
 
@@ -47,7 +66,9 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr"), scratch=tmp_path_factory.getbasetemp()) as host:
+    with Host(
+        ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr"), scratch=tmp_path_factory.getbasetemp()
+    ) as host:
         yield host
 
 
@@ -60,7 +81,9 @@ def make(name: str, directory: Path) -> Case:
 
 def in_opencv(case: Case) -> Arrays:
     specs = input_specs(case.pair.net.inputs, Wants())
-    return CaffeNet(str(case.prototxt), str(case.prototxt.with_suffix(".caffemodel")), case.pair.net, specs).run(case.inputs)
+    return CaffeNet(
+        str(case.prototxt), str(case.prototxt.with_suffix(".caffemodel")), case.pair.net, specs
+    ).run(case.inputs)
 
 
 def lowered(case: Case) -> Path:
@@ -73,10 +96,18 @@ def in_mnn(host: Host, case: Case, reference: Arrays, route: str) -> Arrays | st
     """The outputs in MNN by *route*, or what went wrong."""
     directory = case.directory / f"mnn-{route}"
     directory.mkdir()
-    first, second = (str(lowered(case)), "") if route == "onnx" else map(str, write_pair(case.pair, directory))
+    first, second = (
+        (str(lowered(case)), "") if route == "onnx" else map(str, write_pair(case.pair, directory))
+    )
     frontend = {"onnx": "ONNX", "direct": "CAFFE"}[route]
-    job = ConvertJob(model=first, extra_model=second, frontend=frontend, uuid_seed=SEED, directory=str(directory))
-    save_arrays(directory / "case.npz", {f"inputs/{n}": a for n, a in case.inputs.items()} | {f"outputs/{n}": a for n, a in reference.items()})
+    job = ConvertJob(
+        model=first, extra_model=second, frontend=frontend, uuid_seed=SEED, directory=str(directory)
+    )
+    save_arrays(
+        directory / "case.npz",
+        {f"inputs/{n}": a for n, a in case.inputs.items()}
+        | {f"outputs/{n}": a for n, a in reference.items()},
+    )
     try:
         converted = host.run("mnnprep.mnn.convert:convert", job, Converted, timeout=60).value
         if not converted.ok:
@@ -85,9 +116,13 @@ def in_mnn(host: Host, case: Case, reference: Arrays, route: str) -> Arrays | st
         outputs = match_names(list(reference), converted.outputs, "output")
         assert converted.file is not None
         run = MnnRunJob(
-            model=converted.file.path, cases=[CaseFile(index=0, origin="test", dims={}, file=file_ref(directory / "case.npz"))],
-            input_names=inputs.names, output_names=outputs.names, layouts={t.name: t.layout for t in converted.inputs}, directory=str(directory),
-        )  # fmt: skip
+            model=converted.file.path,
+            cases=[CaseFile(index=0, origin="test", dims={}, file=file_ref(directory / "case.npz"))],
+            input_names=inputs.names,
+            output_names=outputs.names,
+            layouts={t.name: t.layout for t in converted.inputs},
+            directory=str(directory),
+        )
         ran = host.run("mnnprep.mnn.run:run", run, Ran, timeout=60).value
     except StepFailed as failure:
         return failure.reason
@@ -109,7 +144,9 @@ def by_formula(name: str, x: np.ndarray, pair: Pair) -> Arrays:
         "upsample": lambda: {"up": x64.repeat(2, 2).repeat(2, 3)},
         "reduction": lambda: {"sum": x64.sum((1, 2, 3))},
         "reduction-mean": lambda: {"mean": 2 * x64.mean((2, 3))},
-        "inner-product-transposed": lambda: {"fc": x64.reshape(1, -1) @ pair.blobs["fc"][0].astype(np.float64)},
+        "inner-product-transposed": lambda: {
+            "fc": x64.reshape(1, -1) @ pair.blobs["fc"][0].astype(np.float64)
+        },
         "log-base": lambda: {"log": np.log10(1 + 2 * np.abs(x64))},
         "lrn-k": lambda: {"lrn": x64 / (2 + 0.5 / 3 * _neighbours(x64**2)) ** 0.75},
     }
@@ -122,8 +159,15 @@ def _neighbours(squares: np.ndarray) -> np.ndarray:
 
 
 def test_every_rule_has_a_net() -> None:
-    met = {line.partition('"')[2].rstrip('"') for net in NETS.values() for line in net.body.splitlines() if line.startswith("  type:")}
-    assert set(RULES) - met <= {"ReLU6", "Clip", "ConvolutionDepthwise", "DepthwiseConvolution"}, "of forks; the rest must be tested"
+    met = {
+        line.partition('"')[2].rstrip('"')
+        for net in NETS.values()
+        for line in net.body.splitlines()
+        if line.startswith("  type:")
+    }
+    assert set(RULES) - met <= {"ReLU6", "Clip", "ConvolutionDepthwise", "DepthwiseConvolution"}, (
+        "of forks; the rest must be tested"
+    )
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -150,4 +194,6 @@ def test_opencv_names_the_layer_that_it_does_not_have(name: str, tmp_path: Path)
 def test_what_opencv_reads_otherwise_is_known(name: str, tmp_path: Path) -> None:
     """A later OpenCV that is right fails here, and the list above becomes shorter."""
     case = make(name, tmp_path)
-    assert "beyond the tolerance" in differences(by_formula(name, case.inputs["data"], case.pair), in_opencv(case))
+    assert "beyond the tolerance" in differences(
+        by_formula(name, case.inputs["data"], case.pair), in_opencv(case)
+    )

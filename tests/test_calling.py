@@ -78,13 +78,23 @@ def test_what_a_hook_does_is_in_the_export_and_the_input_keeps_its_name(method: 
     module = hooked()
     LIVE["exported"] = (module, torch.from_numpy(X))
     try:
-        made = export_module(ExportJob(source=Source(kind="live", path="exported"), wants=Wants(), method=method, opset=18, directory=str(tmp_path)))
+        made = export_module(
+            ExportJob(
+                source=Source(kind="live", path="exported"),
+                wants=Wants(),
+                method=method,
+                opset=18,
+                directory=str(tmp_path),
+            )
+        )
     finally:
         del LIVE["exported"]
     session = onnxruntime.InferenceSession(made.files[0].path)
     assert [i.name for i in session.get_inputs()] == ["input"]
     with torch.no_grad():
-        np.testing.assert_allclose(session.run(None, {"input": X})[0], module(torch.from_numpy(X)).numpy(), rtol=1e-4)
+        np.testing.assert_allclose(
+            session.run(None, {"input": X})[0], module(torch.from_numpy(X)).numpy(), rtol=1e-4
+        )
 
 
 class Minus(nn.Module):
@@ -98,7 +108,9 @@ class Several(nn.Module):
 
 
 class Masked(nn.Module):
-    def forward(self, x: Tensor, scale: float = 3.0, mask: Tensor | None = None, *, shift: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, scale: float = 3.0, mask: Tensor | None = None, *, shift: Tensor | None = None
+    ) -> Tensor:
         x = x * scale
         if mask is not None:
             x = x - mask
@@ -143,7 +155,9 @@ def test_where_each_input_goes(module: nn.Module, names: list[str], call: Call) 
     assert calling(module, names) == call
 
 
-@pytest.mark.parametrize("module", [Minus(), Several(), nn.DataParallel(Minus()), torch.jit.script(Scriptable())])
+@pytest.mark.parametrize(
+    "module", [Minus(), Several(), nn.DataParallel(Minus()), torch.jit.script(Scriptable())]
+)
 def test_forwards_of_every_kind_of_parameter_compute(module: nn.Module) -> None:
     arrays = (X, None, Y) if isinstance(module, torch.jit.ScriptModule) else (X, Y)
     np.testing.assert_allclose(run(module, *arrays), (3 * X if len(arrays) == 3 else X) - Y)
@@ -160,7 +174,15 @@ def test_inputs_that_only_args_takes_have_the_names_that_are_declared() -> None:
 def test_a_scripted_module_gets_what_comes_after_a_gap_by_its_name(method: str, tmp_path: Path) -> None:
     LIVE["scripted"] = (Scriptable().eval(), {"x": torch.from_numpy(X), "mask": torch.from_numpy(Y)})
     try:
-        made = export_module(ExportJob(source=Source(kind="live", path="scripted"), wants=Wants(), method=method, opset=18, directory=str(tmp_path)))
+        made = export_module(
+            ExportJob(
+                source=Source(kind="live", path="scripted"),
+                wants=Wants(),
+                method=method,
+                opset=18,
+                directory=str(tmp_path),
+            )
+        )
     finally:
         del LIVE["scripted"]
     if method == "onnx-script":
@@ -168,7 +190,9 @@ def test_a_scripted_module_gets_what_comes_after_a_gap_by_its_name(method: str, 
         found = session.run(None, {"x": X, "mask": Y})[0]
     else:
         artifact = torch.jit.load(made.files[0].path)
-        found = calling(artifact, ["x", "mask"])(artifact, {"x": torch.from_numpy(X), "mask": torch.from_numpy(Y)}).numpy()
+        found = calling(artifact, ["x", "mask"])(
+            artifact, {"x": torch.from_numpy(X), "mask": torch.from_numpy(Y)}
+        ).numpy()
     np.testing.assert_allclose(found, 3 * X - Y, rtol=1e-6)
 
 
@@ -177,10 +201,14 @@ def test_a_mistake_in_a_forward_is_told_with_its_place() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * undefined  # type: ignore[name-defined]  # noqa: F821
 
-    with pytest.raises(Refused, match=r"^NameError: name 'undefined' is not defined \(at test_calling.py:\d+\)$"):
+    with pytest.raises(
+        Refused, match=r"^NameError: name 'undefined' is not defined \(at test_calling.py:\d+\)$"
+    ):
         run(Wrong(), X)
 
 
 def test_what_a_torchscript_net_refuses_is_told_by_its_last_line() -> None:
-    with pytest.raises(Refused, match=r"^RuntimeError: The size of tensor a \(4\) must match the size of tensor b \(3\)"):
+    with pytest.raises(
+        Refused, match=r"^RuntimeError: The size of tensor a \(4\) must match the size of tensor b \(3\)"
+    ):
         run(torch.jit.script(Scriptable()), X, None, np.ones((3, 3), np.float32))

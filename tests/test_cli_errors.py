@@ -1,4 +1,6 @@
-"""Every mistake a user makes ends in one message with a way on and the right exit code; nothing is left half-written."""
+"""Every mistake a user makes ends in one message with a way on and the right exit code; nothing is left
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("mistakes")
     good = matmul(directory / "good.onnx").read_bytes()
     (directory / "page.onnx").write_text("<!DOCTYPE html><html><body>Sign in</body></html>")
-    (directory / "pointer.onnx").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123\n")
+    (directory / "pointer.onnx").write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123\n"
+    )
     (directory / "empty.onnx").write_bytes(b"")
     (directory / "cut.onnx").write_bytes(good[:-20])
     (directory / "notes.txt").write_text("a note\n")
@@ -75,13 +79,40 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _onnx_files(directory: Path) -> None:
     text = ("x", TensorProto.STRING, ("n",))
-    save(directory / "text.onnx", [node("Identity", ["x"], ["y"])], [text], [("y", TensorProto.STRING, ("n",))])
+    save(
+        directory / "text.onnx", [node("Identity", ["x"], ["y"])], [text], [("y", TensorProto.STRING, ("n",))]
+    )
     sequence = helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None)
-    graph = helper.make_graph([node("SequenceLength", ["x"], ["y"])], "g", [sequence], [helper.make_tensor_value_info("y", TensorProto.INT64, [])])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), directory / "sequence.onnx")
-    save(directory / "closed.onnx", [node("Identity", ["w"], ["y"])], [], [floats("y", 3)], {"w": np.zeros(3, np.float32)})
-    save(directory / "private.onnx", [node("Own", ["x"], ["y"], domain="my.company")], [floats("x", 3)], [floats("y", 3)], domains=["my.company"])
-    save(directory / "hardmax.onnx", [node("Hardmax", ["x"], ["y"], name="the_peak", axis=1)], [floats("x", 2, 3)], [floats("y", 2, 3)])
+    graph = helper.make_graph(
+        [node("SequenceLength", ["x"], ["y"])],
+        "g",
+        [sequence],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [])],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+        directory / "sequence.onnx",
+    )
+    save(
+        directory / "closed.onnx",
+        [node("Identity", ["w"], ["y"])],
+        [],
+        [floats("y", 3)],
+        {"w": np.zeros(3, np.float32)},
+    )
+    save(
+        directory / "private.onnx",
+        [node("Own", ["x"], ["y"], domain="my.company")],
+        [floats("x", 3)],
+        [floats("y", 3)],
+        domains=["my.company"],
+    )
+    save(
+        directory / "hardmax.onnx",
+        [node("Hardmax", ["x"], ["y"], name="the_peak", axis=1)],
+        [floats("x", 2, 3)],
+        [floats("y", 2, 3)],
+    )
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="gone.data")
     graph = helper.make_graph(
@@ -91,7 +122,10 @@ def _onnx_files(directory: Path) -> None:
         [helper.make_tensor_value_info(*floats("y", 3))],
         [tensor],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), directory / "dataless.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+        directory / "dataless.onnx",
+    )
     _huge(directory / "huge.onnx")
 
 
@@ -100,7 +134,9 @@ def _huge(path: Path) -> None:
     size = (1 << 31) + 8
     tensor = b"\x08" + _varint(size) + b"\x10\x02\x4a" + _varint(size)  # dims, uint8, raw_data
     graph = b"\x2a" + _varint(len(tensor) + size) + tensor
-    head = b"\x08\x08\x42\x02\x10\x11\x3a" + _varint(len(graph) + size) + graph  # ir_version 8, opset 17, graph
+    head = (
+        b"\x08\x08\x42\x02\x10\x11\x3a" + _varint(len(graph) + size) + graph
+    )  # ir_version 8, opset 17, graph
     with path.open("wb") as file:
         file.write(head)
         file.truncate(len(head) + size)
@@ -153,9 +189,27 @@ LIGHT = [
     mistake("a cut ONNX", "prepare cut.onnx -o out", REFUSED, "truncated"),
     mistake("a cut TorchScript", "prepare cut.pt -o out", REFUSED, "truncated"),
     mistake("a cut safetensors", "prepare cut.safetensors -o out", REFUSED, "truncated"),
-    mistake("weights alone", "prepare weights.pt -o out", USAGE, "weights alone", "file.py:callable --weights weights.pt"),
-    mistake("safetensors alone", "prepare weights.safetensors -o out", USAGE, "weights alone", "--weights weights.safetensors"),
-    mistake("a pickled module", "prepare module.pt -o out", REFUSED, "--trust", "torch.nn.modules.container.Sequential"),
+    mistake(
+        "weights alone",
+        "prepare weights.pt -o out",
+        USAGE,
+        "weights alone",
+        "file.py:callable --weights weights.pt",
+    ),
+    mistake(
+        "safetensors alone",
+        "prepare weights.safetensors -o out",
+        USAGE,
+        "weights alone",
+        "--weights weights.safetensors",
+    ),
+    mistake(
+        "a pickled module",
+        "prepare module.pt -o out",
+        REFUSED,
+        "--trust",
+        "torch.nn.modules.container.Sequential",
+    ),
     mistake("a malicious module", "prepare evil.pt -o out", REFUSED, "--trust", "posix.system"),
     mistake("2 GiB", "prepare huge.onnx -o out", REFUSED, "2 GiB", "save_as_external_data"),
     mistake("missing data", "prepare dataless.onnx -o out", REFUSED, "external data", "gone.data: missing"),
@@ -163,16 +217,38 @@ LIGHT = [
     mistake("a factory's missing file", "prepare nothing.py:build -o out", USAGE, "nothing.py"),
     mistake("a factory's missing module", "prepare no_such_module.sub:build -o out", USAGE, "no_such_module"),
     mistake("this program's module", "prepare __main__:build -o out", USAGE, "__main__"),
-    mistake("an unreadable --input", "prepare good.onnx -o out --input x=float32", USAGE, "--input", "x=float32", "NAME=DTYPE[SHAPE]"),
+    mistake(
+        "an unreadable --input",
+        "prepare good.onnx -o out --input x=float32",
+        USAGE,
+        "--input",
+        "x=float32",
+        "NAME=DTYPE[SHAPE]",
+    ),
     mistake("an unknown dtype", "prepare good.onnx -o out --input x=floot[1,4]", USAGE, "floot", "float32"),
     mistake("a bad dimension", "prepare good.onnx -o out --input x=float32[1,-4]", USAGE, "'-4'"),
     mistake("a dimension of 0", "prepare good.onnx -o out --input x=float32[0,4]", USAGE, "size 0"),
-    mistake("an --input twice", "prepare good.onnx -o out --input x=float32[1,4] --input x=float32[2,4]", USAGE, "twice"),
-    mistake("an unreadable --dim", "prepare good.onnx -o out --dim batch=4", USAGE, "batch=4", "NAME=MIN:MAX"),
+    mistake(
+        "an --input twice",
+        "prepare good.onnx -o out --input x=float32[1,4] --input x=float32[2,4]",
+        USAGE,
+        "twice",
+    ),
+    mistake(
+        "an unreadable --dim", "prepare good.onnx -o out --dim batch=4", USAGE, "batch=4", "NAME=MIN:MAX"
+    ),
     mistake("an empty --dim", "prepare good.onnx -o out --dim batch=4:2", USAGE, "empty range"),
     mistake("a --dim twice", "prepare good.onnx -o out --dim batch=1:2 --dim batch=1:2", USAGE, "twice"),
-    mistake("a --dim of no --input", "prepare good.onnx -o out --input x=float32[n,4] --dim m=1:2", USAGE, "--dim", "m"),
-    mistake("an unreadable --range", "prepare good.onnx -o out --range x=a:b", USAGE, "x=a:b", "NAME=LOW:HIGH"),
+    mistake(
+        "a --dim of no --input",
+        "prepare good.onnx -o out --input x=float32[n,4] --dim m=1:2",
+        USAGE,
+        "--dim",
+        "m",
+    ),
+    mistake(
+        "an unreadable --range", "prepare good.onnx -o out --range x=a:b", USAGE, "x=a:b", "NAME=LOW:HIGH"
+    ),
     mistake("an empty --range", "prepare good.onnx -o out --range x=1:0", USAGE, "empty"),
     mistake("a bad --seed", "prepare good.onnx -o out --seed -1", USAGE, "--seed"),
     mistake("a bad --opset", "prepare good.onnx -o out --opset 99", USAGE, "--opset"),
@@ -181,75 +257,248 @@ LIGHT = [
     mistake("a --memory below 0", "prepare good.onnx -o out --memory -1GB", USAGE, "memory"),
     mistake("--to", "prepare good.onnx -o out --to tflite", USAGE, "tflite", "choose onnx"),
     mistake("--method", "prepare good.onnx -o out --method trace", USAGE, "trace", "choose auto, copy"),
-    mistake("--method of --to", f"prepare {MISTAKES}:fine -o out --to onnx --method script", USAGE, "no method script to onnx"),
-    mistake("--weights of a model", "prepare good.onnx -o out --weights weights.pt", USAGE, "--weights goes with a factory"),
+    mistake(
+        "--method of --to",
+        f"prepare {MISTAKES}:fine -o out --to onnx --method script",
+        USAGE,
+        "no method script to onnx",
+    ),
+    mistake(
+        "--weights of a model",
+        "prepare good.onnx -o out --weights weights.pt",
+        USAGE,
+        "--weights goes with a factory",
+    ),
     mistake("missing weights", f"prepare {MISTAKES}:fine -o out --weights nothing.pt", USAGE, "nothing.pt"),
-    mistake("weights that are a model", f"prepare {MISTAKES}:fine -o out --weights good.onnx", USAGE, "no checkpoint", "ONNX"),
+    mistake(
+        "weights that are a model",
+        f"prepare {MISTAKES}:fine -o out --weights good.onnx",
+        USAGE,
+        "no checkpoint",
+        "ONNX",
+    ),
     mistake("cut weights", f"prepare {MISTAKES}:fine -o out --weights cut.safetensors", REFUSED, "truncated"),
     mistake("--factory-arg of a file", "prepare good.onnx -o out --factory-arg a=1", USAGE, "--factory-arg"),
-    mistake("an unreadable --factory-arg", f"prepare {MISTAKES}:fine -o out --factory-arg a", USAGE, "key=value"),
-    mistake("--mnnconvert", "prepare good.onnx -o out --mnnconvert good.onnx", USAGE, "no executable", "good.onnx"),
+    mistake(
+        "an unreadable --factory-arg", f"prepare {MISTAKES}:fine -o out --factory-arg a", USAGE, "key=value"
+    ),
+    mistake(
+        "--mnnconvert", "prepare good.onnx -o out --mnnconvert good.onnx", USAGE, "no executable", "good.onnx"
+    ),
     mistake("the target is a file", "prepare good.onnx -o notes.txt", USAGE, "not a directory"),
     mistake("the target is not empty", "prepare good.onnx -o folder", USAGE, "not empty"),
-    mistake("the target is not empty, forced", "prepare good.onnx -o folder --force", USAGE, "never replaced"),
+    mistake(
+        "the target is not empty, forced", "prepare good.onnx -o folder --force", USAGE, "never replaced"
+    ),
     mistake("the target is a bundle", "prepare good.onnx -o bundle", USAGE, "--force"),
     mistake("the target is here", "prepare good.onnx -o .", USAGE, "current directory"),
     mistake("the target is in a file", "prepare good.onnx -o notes.txt/out", USAGE, "notes.txt"),
-]  # fmt: skip
+]
 
 ONNX = [
-    mistake("an unknown input", "prepare good.onnx -o out --input z=float32[1,4]", USAGE, "'z'", "inputs of this model: x"),
-    mistake("another dtype", "prepare good.onnx -o out --input x=float64[1,4]", USAGE, "dtype", "float64", "x=float32[batch,4]"),
-    mistake("another rank", "prepare good.onnx -o out --input x=float32[1,4,1]", USAGE, "number of dimensions"),
-    mistake("a fixed dimension", "prepare good.onnx -o out --input x=float32[batch,5]", USAGE, "fixed dimension", "5 in place of 4"),
-    mistake("an unknown dimension", "prepare good.onnx -o out --dim width=1:2", USAGE, "'width'", "dimensions of this model: batch"),
-    mistake("an unknown range", "prepare good.onnx -o out --range z=0:1", USAGE, "'z'", "inputs of this model: x"),
+    mistake(
+        "an unknown input",
+        "prepare good.onnx -o out --input z=float32[1,4]",
+        USAGE,
+        "'z'",
+        "inputs of this model: x",
+    ),
+    mistake(
+        "another dtype",
+        "prepare good.onnx -o out --input x=float64[1,4]",
+        USAGE,
+        "dtype",
+        "float64",
+        "x=float32[batch,4]",
+    ),
+    mistake(
+        "another rank", "prepare good.onnx -o out --input x=float32[1,4,1]", USAGE, "number of dimensions"
+    ),
+    mistake(
+        "a fixed dimension",
+        "prepare good.onnx -o out --input x=float32[batch,5]",
+        USAGE,
+        "fixed dimension",
+        "5 in place of 4",
+    ),
+    mistake(
+        "an unknown dimension",
+        "prepare good.onnx -o out --dim width=1:2",
+        USAGE,
+        "'width'",
+        "dimensions of this model: batch",
+    ),
+    mistake(
+        "an unknown range", "prepare good.onnx -o out --range z=0:1", USAGE, "'z'", "inputs of this model: x"
+    ),
     mistake("no samples", "prepare good.onnx -o out --samples nothing.npz", USAGE, "no samples"),
     mistake("an empty directory of samples", "prepare good.onnx -o out --samples samples", USAGE, "no .npz"),
     mistake("samples of no arrays", "prepare good.onnx -o out --samples notes.txt", USAGE, ".npz, .npy"),
-    mistake("samples by other names", "prepare good.onnx -o out --samples other-name.npz", USAGE, "other-name.npz: z", "x"),
-    mistake("samples of another shape", "prepare good.onnx -o out --samples other-shape.npz", USAGE, "[1, 5]", "x=float32[batch,4]"),
-    mistake("samples of another dtype", "prepare good.onnx -o out --samples other-dtype.npz", USAGE, "complex64"),
+    mistake(
+        "samples by other names",
+        "prepare good.onnx -o out --samples other-name.npz",
+        USAGE,
+        "other-name.npz: z",
+        "x",
+    ),
+    mistake(
+        "samples of another shape",
+        "prepare good.onnx -o out --samples other-shape.npz",
+        USAGE,
+        "[1, 5]",
+        "x=float32[batch,4]",
+    ),
+    mistake(
+        "samples of another dtype", "prepare good.onnx -o out --samples other-dtype.npz", USAGE, "complex64"
+    ),
     mistake("cut samples", "prepare good.onnx -o out --samples cut.npz", REFUSED, "cut.npz"),
     mistake("a text input", "prepare text.onnx -o out", REFUSED, "tensor(string)", "plain tensors"),
-    mistake("a sequence input", "prepare sequence.onnx -o out", REFUSED, "seq(tensor(float))", "plain tensors"),
+    mistake(
+        "a sequence input", "prepare sequence.onnx -o out", REFUSED, "seq(tensor(float))", "plain tensors"
+    ),
     mistake("no input", "prepare closed.onnx -o out", REFUSED, "no input"),
     mistake("an operator of nobody", "prepare private.onnx -o out", REFUSED, "onnxruntime can't load", "Own"),
-    mistake("too little memory", "prepare good.onnx -o out --memory 1MB", REFUSED, "more than 1 MiB", "--memory"),
-]  # fmt: skip
+    mistake(
+        "too little memory", "prepare good.onnx -o out --memory 1MB", REFUSED, "more than 1 MiB", "--memory"
+    ),
+]
 
 TORCH = [
-    mistake("an import that fails", "prepare config.py:build -o out", USAGE, "could not be imported", "nothing_of_this_name"),
-    mistake("no such callable", f"prepare {MISTAKES}:nothing -o out", USAGE, "no callable nothing", "fine"),
-    mistake("a factory that raises", f"prepare {MISTAKES}:raises -o out", USAGE, "ValueError", "the weather is bad", "mistakes.py:"),
-    mistake("a factory that exits", f"prepare {MISTAKES}:leaves -o out", USAGE, "SystemExit", "mistakes.py:"),
-    mistake("a factory that gives text", f"prepare {MISTAKES}:gives_text -o out", USAGE, "no torch.nn.Module", "str"),
-    mistake("a factory that needs arguments", f"prepare {MISTAKES}:needs -o out", USAGE, "width, depth", "--factory-arg"),
-    mistake("an unknown argument", f"prepare {MISTAKES}:needs -o out --factory-arg height=2", USAGE, "height", "width, depth"),
-    mistake("an argument of another type", f"prepare {MISTAKES}:needs -o out --factory-arg width=x --factory-arg depth=2", USAGE, "TypeError"),
-    mistake("no inputs", f"prepare {MISTAKES}:without_inputs -o out", USAGE, "not known", "forward(x)", "--input 'x=float32"),
-    mistake("no inputs of a script", "prepare script.pt -o out", USAGE, "not known", "--input"),
-    mistake("no such parameter", f"prepare {MISTAKES}:fine -o out --input y=float32[1,1,8,8]", USAGE, "'y'", "its parameters: input"),
-    mistake("inputs of another shape", f"prepare {MISTAKES}:fine -o out --input input=float32[1,3,8,8]", REFUSED, "channels", "--input"),
-    mistake("inputs of another dtype", f"prepare {MISTAKES}:fine -o out --input input=int64[1,1,8,8]", REFUSED, "own signature"),
-    mistake("a required parameter left out", f"prepare {MISTAKES}:gives_too_many -o out", USAGE, "more example inputs"),
-    mistake("an example that is no tensor", f"prepare {MISTAKES}:gives_a_list_as_input -o out", USAGE, "no tensor", "list"),
-    mistake("an example of bfloat16", f"prepare {MISTAKES}:gives_bfloat16 -o out", USAGE, "bfloat16", "float32"),
-    mistake("a model without values", f"prepare {MISTAKES}:on_meta -o out", REFUSED, "meta", "weight"),
-    mistake("outputs that are no tensors", f"prepare {MISTAKES}:returns_text -o out", REFUSED, "label", "str"),
-    mistake("no outputs", f"prepare {MISTAKES}:returns_nothing -o out", REFUSED, "no tensor"),
-    mistake("a forward that raises", f"prepare {MISTAKES}:raises_in_forward -o out", USAGE, "no images today"),
-    mistake("a forward that refuses values", f"prepare {MISTAKES}:raises_for_some_values -o out", REFUSED, "must not be negative", "--range"),
     mistake(
-        "weights that don't fit", f"prepare {MISTAKES}:fine -o out --weights foreign.pt", USAGE,
-        "missing from the checkpoint (1): 0.bias", "unexpected in the checkpoint (1): 2.bias",
+        "an import that fails",
+        "prepare config.py:build -o out",
+        USAGE,
+        "could not be imported",
+        "nothing_of_this_name",
+    ),
+    mistake("no such callable", f"prepare {MISTAKES}:nothing -o out", USAGE, "no callable nothing", "fine"),
+    mistake(
+        "a factory that raises",
+        f"prepare {MISTAKES}:raises -o out",
+        USAGE,
+        "ValueError",
+        "the weather is bad",
+        "mistakes.py:",
+    ),
+    mistake("a factory that exits", f"prepare {MISTAKES}:leaves -o out", USAGE, "SystemExit", "mistakes.py:"),
+    mistake(
+        "a factory that gives text",
+        f"prepare {MISTAKES}:gives_text -o out",
+        USAGE,
+        "no torch.nn.Module",
+        "str",
+    ),
+    mistake(
+        "a factory that needs arguments",
+        f"prepare {MISTAKES}:needs -o out",
+        USAGE,
+        "width, depth",
+        "--factory-arg",
+    ),
+    mistake(
+        "an unknown argument",
+        f"prepare {MISTAKES}:needs -o out --factory-arg height=2",
+        USAGE,
+        "height",
+        "width, depth",
+    ),
+    mistake(
+        "an argument of another type",
+        f"prepare {MISTAKES}:needs -o out --factory-arg width=x --factory-arg depth=2",
+        USAGE,
+        "TypeError",
+    ),
+    mistake(
+        "no inputs",
+        f"prepare {MISTAKES}:without_inputs -o out",
+        USAGE,
+        "not known",
+        "forward(x)",
+        "--input 'x=float32",
+    ),
+    mistake("no inputs of a script", "prepare script.pt -o out", USAGE, "not known", "--input"),
+    mistake(
+        "no such parameter",
+        f"prepare {MISTAKES}:fine -o out --input y=float32[1,1,8,8]",
+        USAGE,
+        "'y'",
+        "its parameters: input",
+    ),
+    mistake(
+        "inputs of another shape",
+        f"prepare {MISTAKES}:fine -o out --input input=float32[1,3,8,8]",
+        REFUSED,
+        "channels",
+        "--input",
+    ),
+    mistake(
+        "inputs of another dtype",
+        f"prepare {MISTAKES}:fine -o out --input input=int64[1,1,8,8]",
+        REFUSED,
+        "own signature",
+    ),
+    mistake(
+        "a required parameter left out",
+        f"prepare {MISTAKES}:gives_too_many -o out",
+        USAGE,
+        "more example inputs",
+    ),
+    mistake(
+        "an example that is no tensor",
+        f"prepare {MISTAKES}:gives_a_list_as_input -o out",
+        USAGE,
+        "no tensor",
+        "list",
+    ),
+    mistake(
+        "an example of bfloat16", f"prepare {MISTAKES}:gives_bfloat16 -o out", USAGE, "bfloat16", "float32"
+    ),
+    mistake("a model without values", f"prepare {MISTAKES}:on_meta -o out", REFUSED, "meta", "weight"),
+    mistake(
+        "outputs that are no tensors", f"prepare {MISTAKES}:returns_text -o out", REFUSED, "label", "str"
+    ),
+    mistake("no outputs", f"prepare {MISTAKES}:returns_nothing -o out", REFUSED, "no tensor"),
+    mistake(
+        "a forward that raises", f"prepare {MISTAKES}:raises_in_forward -o out", USAGE, "no images today"
+    ),
+    mistake(
+        "a forward that refuses values",
+        f"prepare {MISTAKES}:raises_for_some_values -o out",
+        REFUSED,
+        "must not be negative",
+        "--range",
+    ),
+    mistake(
+        "weights that don't fit",
+        f"prepare {MISTAKES}:fine -o out --weights foreign.pt",
+        USAGE,
+        "missing from the checkpoint (1): 0.bias",
+        "unexpected in the checkpoint (1): 2.bias",
         "misshapen (1): 0.weight: checkpoint [4, 1, 5, 5] vs model [4, 1, 3, 3]",
     ),
-    mistake("a step that hangs", f"prepare {MISTAKES}:sleeps -o out --timeout 1.5", REFUSED, "took longer than 1.5 s", "--timeout"),
-    mistake("a step that hoards", f"prepare {MISTAKES}:hoards -o out --memory 700MB", REFUSED, "more than 700 MiB", "--memory"),
-    mistake("a step that crashes", f"prepare {MISTAKES}:crashes -o out", REFUSED, "SIGSEGV", "running the reference"),
+    mistake(
+        "a step that hangs",
+        f"prepare {MISTAKES}:sleeps -o out --timeout 1.5",
+        REFUSED,
+        "took longer than 1.5 s",
+        "--timeout",
+    ),
+    mistake(
+        "a step that hoards",
+        f"prepare {MISTAKES}:hoards -o out --memory 700MB",
+        REFUSED,
+        "more than 700 MiB",
+        "--memory",
+    ),
+    mistake(
+        "a step that crashes",
+        f"prepare {MISTAKES}:crashes -o out",
+        REFUSED,
+        "SIGSEGV",
+        "running the reference",
+    ),
     mistake("a step that quits", f"prepare {MISTAKES}:quits -o out", REFUSED, "exit status 7"),
-]  # fmt: skip
+]
 
 
 def named(mistakes: list[Mistake]) -> Any:
@@ -307,15 +556,24 @@ def test_a_trusted_module_is_loaded(place: Path, tmp_path: Path, monkeypatch: py
     """The file that was refused, and not executed, is loaded with --trust."""
     monkeypatch.chdir(place)
     assert not list(place.rglob("executed"))
-    assert prepared("module.pt", tmp_path / "out", "--trust", "--input", "input=float32[1,1,8,8]").source.kind == "torch-module"
-    result = call("prepare", "evil.pt", "-o", tmp_path / "out", "--force", "--input", "input=float32[1,1,8,8]", "--json")
+    assert (
+        prepared("module.pt", tmp_path / "out", "--trust", "--input", "input=float32[1,1,8,8]").source.kind
+        == "torch-module"
+    )
+    result = call(
+        "prepare", "evil.pt", "-o", tmp_path / "out", "--force", "--input", "input=float32[1,1,8,8]", "--json"
+    )
     check(result, REFUSED, ("posix.system", "--trust"))
     assert not list(place.rglob("executed"))
 
 
 def test_a_script_that_leaves_when_imported(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("import sys\nsys.exit('usage: train.py DATA')\n")
-    check(call("prepare", f"{tmp_path / 'train.py'}:build", "-o", tmp_path / "out", "--json"), USAGE, ("could not be imported", "usage: train.py"))
+    check(
+        call("prepare", f"{tmp_path / 'train.py'}:build", "-o", tmp_path / "out", "--json"),
+        USAGE,
+        ("could not be imported", "usage: train.py"),
+    )
 
 
 def test_the_operator_that_mnn_refuses_is_named(place: Path, tmp_path: Path) -> None:
@@ -339,7 +597,9 @@ def test_help(command: str) -> None:
 
 
 def test_as_a_program(place: Path, tmp_path: Path) -> None:
-    """What a shell sees: the code, the message on stderr, nothing on stdout; with --json one document there."""
+    """What a shell sees: the code, the message on stderr, nothing on stdout; with --json one document
+    there.
+    """
     result = program("prepare", "page.onnx", "-o", tmp_path / "out", cwd=place)
     assert (result.code, result.out) == (REFUSED, "")
     assert result.err.startswith("refused: ")
@@ -384,8 +644,13 @@ def temporary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """Programs started within hear the signals that end a program, also where these tests do not: in the background, under nohup."""
-    kept = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    """Programs started within hear the signals that end a program, also where these tests do not: in the
+    background, under nohup.
+    """
+    kept = {
+        number: signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
@@ -393,17 +658,25 @@ def heard() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_leaves_everything_as_it_was(place: Path, tmp_path: Path, temporary: Path, number: signal.Signals) -> None:
-    """Ctrl-C while the reference runs, or what ends a program: the old bundle is whole, no process and no scratch is left."""
+def test_an_interrupt_leaves_everything_as_it_was(
+    place: Path, tmp_path: Path, temporary: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C while the reference runs, or what ends a program: the old bundle is whole, no process and no
+    scratch is left.
+    """
     target, told = tmp_path / "out", tmp_path / "told"
     prepared(place / "good.onnx", target)
     before = tree(target)
     options = ["--factory-arg", f"file={told}", "-o", target, "--force", "--json"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mnnprep", "prepare", f"{MISTAKES}:tells_and_sleeps", *options],
-        env=environment(TMPDIR=str(temporary)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True, text=True,
-    )  # fmt: skip
+        env=environment(TMPDIR=str(temporary)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
     try:
         deadline = time.monotonic() + 60
         while not (told.exists() and told.read_text()) and time.monotonic() < deadline:
@@ -426,7 +699,9 @@ def test_an_interrupt_leaves_everything_as_it_was(place: Path, tmp_path: Path, t
 
 
 def test_a_refusal_leaves_no_scratch(temporary: Path, tmp_path: Path) -> None:
-    result = program("prepare", f"{MISTAKES}:crashes", "-o", tmp_path / "out", env=environment(TMPDIR=str(temporary)))
+    result = program(
+        "prepare", f"{MISTAKES}:crashes", "-o", tmp_path / "out", env=environment(TMPDIR=str(temporary))
+    )
     assert result.code == REFUSED
     assert list(temporary.iterdir()) == []
     assert not (tmp_path / "out").exists()

@@ -41,7 +41,10 @@ class TestMatching:
 
     def test_inputs(self) -> None:
         ours = [parse_input("a=float32[batch,4]"), parse_input("b=int64[batch]")]
-        assert match_specs(ours, [parse_input("y=int64[n]"), parse_input("x=float32[2,4]")], "input") == {"a": "x", "b": "y"}
+        assert match_specs(ours, [parse_input("y=int64[n]"), parse_input("x=float32[2,4]")], "input") == {
+            "a": "x",
+            "b": "y",
+        }
         with pytest.raises(RefusedError, match="fits a"):
             match_specs(ours[:1], [parse_input("x=float32[batch,5]")], "input")
 
@@ -55,7 +58,9 @@ class TestSmallModels:
 
     def test_the_same_net_in_two_files(self, models: Path) -> None:
         runner = CliRunner()
-        done = runner.invoke(command, [str(models / "net.keras"), str(models / "net.h5"), "--json"], standalone_mode=False)
+        done = runner.invoke(
+            command, [str(models / "net.keras"), str(models / "net.h5"), "--json"], standalone_mode=False
+        )
         assert done.return_value == 0, done.output
         assert json.loads(done.stdout)["verdict"] == "proven"
 
@@ -77,11 +82,19 @@ def test_a_model_and_what_mnn_made_of_it(tmp_path: Path) -> None:
     assert (found.verdict, found.second) == (Verdict.PROVEN, "mnn")
 
 
-@pytest.mark.parametrize(("first", "second", "problem"), [("two", "one", "the output is missing"), ("one", "two", "the reference does not have")])
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [("two", "one", "the output is missing"), ("one", "two", "the reference does not have")],
+)
 def test_an_output_that_only_one_of_them_has(tmp_path: Path, first: str, second: str, problem: str) -> None:
     nodes = [node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["z"])]
     for count, name in enumerate(("one", "two"), start=1):
-        save(tmp_path / f"{name}.onnx", nodes[:count], [floats("x", 2, 3)], [floats("y", 2, 3), floats("z", 2, 3)][:count])
+        save(
+            tmp_path / f"{name}.onnx",
+            nodes[:count],
+            [floats("x", 2, 3)],
+            [floats("y", 2, 3), floats("z", 2, 3)][:count],
+        )
     found = compare(str(tmp_path / f"{first}.onnx"), str(tmp_path / f"{second}.onnx"))
     assert found.verdict is Verdict.DIFFERS
     assert found.outputs == {"y": "y"}
@@ -103,7 +116,11 @@ def test_a_caffe_pair_and_its_other_forms(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_tensorflow
 def test_basic_pitch_in_three_formats() -> None:
-    saved, lite, onnx = str(fetch_directory("basic-pitch-saved-model")), str(fetch("basic-pitch.tflite")), str(fetch("basic-pitch.onnx"))
+    saved, lite, onnx = (
+        str(fetch_directory("basic-pitch-saved-model")),
+        str(fetch("basic-pitch.tflite")),
+        str(fetch("basic-pitch.onnx")),
+    )
     for first, second in ((saved, lite), (lite, onnx), (saved, onnx)):
         found = compare(first, second)
         assert found.verdict is Verdict.PROVEN

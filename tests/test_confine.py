@@ -1,4 +1,6 @@
-"""A worker that runs a stranger's model is kept from the rest of the machine, wall by wall; each deed is done unconfined as well."""
+"""A worker that runs a stranger's model is kept from the rest of the machine, wall by wall; each deed is done
+unconfined as well.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,17 @@ import pytest
 import mnnprep
 from command import environment
 from mnnprep.core.files import FileRef
-from mnnprep.core.messages import CaseFile, LoadJob, Ran, RunJob, Source, SourceLoaded, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import (
+    CaseFile,
+    LoadJob,
+    Ran,
+    RunJob,
+    Source,
+    SourceLoaded,
+    Survey,
+    SurveyJob,
+    WeightsJob,
+)
 from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request, make_wants
 from mnnprep.core.signature import Signature, TensorSpec
@@ -41,7 +53,9 @@ from mnnprep.proof.metrics import MetricJob
 ALLOWED, REFUSED = 0, 13
 LONG = 60.0
 
-confined = pytest.mark.skipif(not supported().complete, reason=f"this system can't confine a process: {supported().reason}")
+confined = pytest.mark.skipif(
+    not supported().complete, reason=f"this system can't confine a process: {supported().reason}"
+)
 
 PROGRAM = """
 import os, socket, subprocess, sys
@@ -71,10 +85,26 @@ def places(tmp_path: Path) -> tuple[Path, Path, Path]:
     return scratch, source, home
 
 
-def run(places: tuple[Path, ...], deed: str, *, before: str = "", on: bool = True, network: bool = False, execute: bool = False) -> int:
+def run(
+    places: tuple[Path, ...],
+    deed: str,
+    *,
+    before: str = "",
+    on: bool = True,
+    network: bool = False,
+    execute: bool = False,
+) -> int:
     """The exit code of a process that does *deed*."""
-    text = PROGRAM.format(before=before, walls=on, network=network, execute=execute, deed=textwrap.indent(deed, "    ").strip())
-    done = subprocess.run([sys.executable, "-P", "-c", text, *places], env=environment(), capture_output=True, timeout=LONG, stdin=subprocess.DEVNULL)
+    text = PROGRAM.format(
+        before=before, walls=on, network=network, execute=execute, deed=textwrap.indent(deed, "    ").strip()
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", text, *places],
+        env=environment(),
+        capture_output=True,
+        timeout=LONG,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode in (ALLOWED, REFUSED), done.stderr.decode()
     return done.returncode
 
@@ -96,7 +126,9 @@ DEEDS = {
     "make a pipe": "os.mkfifo(home / 'pipe')",
     "write to the source": "(source / 'model').write_text('x')",
     "read a secret": "(home / '.ssh/id_rsa').read_text()",
-    "read a secret through a link": "l = scratch / 'l'; l.is_symlink() or l.symlink_to(home / '.ssh/id_rsa'); l.read_text()",
+    "read a secret through a link": (
+        "l = scratch / 'l'; l.is_symlink() or l.symlink_to(home / '.ssh/id_rsa'); l.read_text()"
+    ),
     "read a secret by way of dots": "(scratch / '../home/.ssh/id_rsa').read_text()",
     "list a directory": "os.listdir(home)",
     "read the parent's environment": "Path(f'/proc/{os.getppid()}/environ').read_bytes()",
@@ -108,7 +140,9 @@ DEEDS = {
     "start a program": "os.execv('/bin/true', ['true'])",
     "start a program beside": "subprocess.run(['/bin/true'], check=True)",
     "start a program by posix_spawn": "os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)",
-    "start a program that it wrote": "t = scratch / 't'; t.write_bytes(Path('/bin/true').read_bytes()); os.execv(LOADER, [LOADER, str(t)])",
+    "start a program that it wrote": (
+        "t = scratch / 't'; t.write_bytes(Path('/bin/true').read_bytes()); os.execv(LOADER, [LOADER, str(t)])"
+    ),
     "open a socket": "socket.socket(socket.AF_INET)",
     "open an IPv6 socket": "socket.socket(socket.AF_INET6)",
     "open a datagram socket": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
@@ -116,18 +150,25 @@ DEEDS = {
     "open a netlink socket": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
     "open a pair of sockets": "socket.socketpair()",
     "send a signal to its parent": "os.kill(os.getppid(), 0)",
-    "be traced": "import ctypes\nif ctypes.CDLL(None, use_errno=True).ptrace(0, 0, None, None): raise OSError(ctypes.get_errno(), 'ptrace')",
-}  # fmt: skip
+    "be traced": (
+        "import ctypes\nif ctypes.CDLL(None, use_errno=True).ptrace(0, 0, None, None): raise"
+        " OSError(ctypes.get_errno(), 'ptrace')"
+    ),
+}
 
 
 @confined
 @pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
 def test_a_confined_process_can_not(places: tuple[Path, Path, Path], deed: str) -> None:
-    before = {p: p.read_bytes() for p in places[2].rglob("*") if p.is_file()} | {places[1] / "model": b"a text"}
+    before = {p: p.read_bytes() for p in places[2].rglob("*") if p.is_file()} | {
+        places[1] / "model": b"a text"
+    }
     assert run(places, deed) == REFUSED
     assert {p: p.read_bytes() for p in [*places[2].rglob("*"), places[1] / "model"] if p.is_file()} == before
     assert (places[2] / "empty").is_dir()
-    assert run(places, deed, on=False) == ALLOWED, "the deed itself must be possible, or its refusal says nothing"
+    assert run(places, deed, on=False) == ALLOWED, (
+        "the deed itself must be possible, or its refusal says nothing"
+    )
 
 
 LISTENING = "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); t = socket.socket()"
@@ -135,28 +176,37 @@ LISTENING = "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); t = sock
 
 @confined
 @pytest.mark.parametrize("deed", ["t.connect(s.getsockname())", "t.bind(('127.0.0.1', 0))", "s.listen(2)"])
-def test_a_socket_from_before_is_neither_bound_nor_connected(places: tuple[Path, Path, Path], deed: str) -> None:
+def test_a_socket_from_before_is_neither_bound_nor_connected(
+    places: tuple[Path, Path, Path], deed: str
+) -> None:
     assert run(places, deed, before=LISTENING) == REFUSED
     assert run(places, deed, before=LISTENING, on=False) == ALLOWED
 
 
 FINE = {
-    "write, move, link and remove in its scratch": "\n".join([
-        "(scratch / 'sub/a').write_text('x')",
-        "os.rename(scratch / 'sub/a', scratch / 'b')",
-        "os.link(scratch / 'b', scratch / 'sub/c')",
-        "os.symlink(source / 'model', scratch / 'd'); assert (scratch / 'd').read_text() == 'a text'",
-        "os.truncate(scratch / 'b', 0); os.unlink(scratch / 'b'); os.mkdir(scratch / 'new'); os.rmdir(scratch / 'new')",
-    ]),
+    "write, move, link and remove in its scratch": "\n".join(
+        [
+            "(scratch / 'sub/a').write_text('x')",
+            "os.rename(scratch / 'sub/a', scratch / 'b')",
+            "os.link(scratch / 'b', scratch / 'sub/c')",
+            "os.symlink(source / 'model', scratch / 'd'); assert (scratch / 'd').read_text() == 'a text'",
+            (
+                "os.truncate(scratch / 'b', 0); os.unlink(scratch / 'b'); os.mkdir(scratch / 'new');"
+                " os.rmdir(scratch / 'new')"
+            ),
+        ]
+    ),
     "read its source": "assert (source / 'model').read_text() == 'a text'",
     "import what it has not yet imported": "import json, decimal, sqlite3, numpy, msgspec",
     "load a library": "import ctypes.util; ctypes.CDLL('libm.so.6').cos",
     "throw away": "open(os.devnull, 'w').write('x')",
-    "look at itself": "Path('/proc/self/status').read_text(); Path('/proc/self/maps').read_text(); os.cpu_count()",
+    "look at itself": (
+        "Path('/proc/self/status').read_text(); Path('/proc/self/maps').read_text(); os.cpu_count()"
+    ),
     "start threads": "import threading; t = threading.Thread(target=len, args=('',)); t.start(); t.join()",
     "fork and end its child": "pid = os.fork() or os._exit(0); os.waitpid(pid, 0)",
     "copy a file with its mode": "import shutil; shutil.copyfile(source / 'model', scratch / 'copy')",
-}  # fmt: skip
+}
 
 
 @confined
@@ -215,8 +265,12 @@ def _no_landlock(*_: object) -> int:
     raise OSError(38, "Function not implemented")
 
 
-@pytest.mark.parametrize(("version", "lacking"), [(1, "links"), (2, "truncation"), (3, "devices"), (5, "signals"), (6, "")])
-def test_an_older_landlock_says_what_it_does_not_keep(version: int, lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("version", "lacking"), [(1, "links"), (2, "truncation"), (3, "devices"), (5, "signals"), (6, "")]
+)
+def test_an_older_landlock_says_what_it_does_not_keep(
+    version: int, lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: version)
     walls.supported.cache_clear()
     try:
@@ -234,7 +288,10 @@ def test_every_older_version_keeps_a_secret(version: int, places: tuple[Path, Pa
     older = f"from mnnprep.isolate import landlock; landlock.abi = lambda: {version}"
     assert run(places, DEEDS["read a secret"], before=older) == REFUSED
     assert run(places, DEEDS["write a new file"], before=older) == REFUSED
-    assert run(places, "(scratch / 'x').write_text('x'); (source / 'model').read_text()", before=older) == ALLOWED
+    assert (
+        run(places, "(scratch / 'x').write_text('x'); (source / 'model').read_text()", before=older)
+        == ALLOWED
+    )
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -277,18 +334,47 @@ def job_types() -> Iterator[type[msgspec.Struct]]:
     for module in pkgutil.walk_packages(mnnprep.__path__, "mnnprep."):
         if not module.name.endswith("__main__"):
             for name, thing in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-                if name.endswith("Job") and issubclass(thing, msgspec.Struct) and thing.__module__ == module.name:
+                if (
+                    name.endswith("Job")
+                    and issubclass(thing, msgspec.Struct)
+                    and thing.__module__ == module.name
+                ):
                     yield thing
 
 
 # The texts in jobs that are no paths of files that the step reads or writes.
-TEXTS = {"method", "tflite_precision", "frontend", "uuid_seed", "format", "variant", "shapes", "hints", "signature"}
-NAMES = {"fixed", "operators", "known", "forbid", "rules", "supported", "outputs", "inputs", "values", "frozen", "names", "layouts"}
+TEXTS = {
+    "method",
+    "tflite_precision",
+    "frontend",
+    "uuid_seed",
+    "format",
+    "variant",
+    "shapes",
+    "hints",
+    "signature",
+}
+NAMES = {
+    "fixed",
+    "operators",
+    "known",
+    "forbid",
+    "rules",
+    "supported",
+    "outputs",
+    "inputs",
+    "values",
+    "frozen",
+    "names",
+    "layouts",
+}
 NAMES |= {"input_names", "output_names"}
 
 
 def test_every_path_in_a_job_says_how_it_is_reached() -> None:
-    """A new field of a job must be a path of one of the kinds in core/reach.py, or stand in the lists above."""
+    """A new field of a job must be a path of one of the kinds in core/reach.py, or stand in the lists
+    above.
+    """
     types = list(job_types())
     assert len(types) > 20
     for struct in types:
@@ -316,7 +402,11 @@ def reached(job: msgspec.Struct, scratch: Path, **options: Any) -> Confinement:
 
 
 def survey_job(scratch: Path, **source: Any) -> SurveyJob:
-    return SurveyJob(source=Source(**{"kind": "onnx", "path": "/a/model.onnx"} | source), wants=make_wants(), directory=str(scratch / "out"))
+    return SurveyJob(
+        source=Source(**{"kind": "onnx", "path": "/a/model.onnx"} | source),
+        wants=make_wants(),
+        directory=str(scratch / "out"),
+    )
 
 
 def run_job(scratch: Path, model: str = "/b/model.onnx") -> RunJob:
@@ -337,7 +427,9 @@ def test_a_step_reads_what_its_job_names_and_writes_in_its_own_directories(scrat
 
 def test_code_of_the_user_is_not_confined_and_the_artifact_is(scratch: Path) -> None:
     for source in ({"trust": True}, {"kind": "torch-factory", "path": "net.py:net", "search_path": ["/x"]}):
-        assert confinement_of(survey_job(scratch, **source), scratch=scratch, directory=scratch / "step") is None
+        assert (
+            confinement_of(survey_job(scratch, **source), scratch=scratch, directory=scratch / "step") is None
+        )
     own = MetricJob(metric=Metric(name="m.py:f", function="/x/m.py:f"), cases=[], runs={})
     assert confinement_of(own, scratch=scratch, directory=scratch / "step") is None
     assert reached(MetricJob(metric=Metric(name="top1"), cases=[], runs={}), scratch)
@@ -367,7 +459,10 @@ def test_links_among_samples_are_followed_and_those_of_a_snapshot(scratch: Path,
     samples.mkdir(parents=True)
     (samples / "0.png").symlink_to(image)
     wants = make_wants(samples=str(tmp_path / "samples"))
-    assert str(image.resolve()) in reached(msgspec.structs.replace(survey_job(scratch), wants=wants), scratch).read
+    assert (
+        str(image.resolve())
+        in reached(msgspec.structs.replace(survey_job(scratch), wants=wants), scratch).read
+    )
     model = tmp_path / "models--a--b/snapshots/0123/saved"
     model.mkdir(parents=True)
     (tmp_path / "models--a--b/blobs").mkdir()
@@ -384,9 +479,13 @@ def test_a_source_names_the_files_that_it_refers_to(tmp_path: Path) -> None:
 
     weight = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
     ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4, 4]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", ports[:1], ports[1:], [weight])
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])], "g", ports[:1], ports[1:], [weight]
+    )
     path = tmp_path / "model.onnx"
-    onnx.save_model(helper.make_model(graph), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save_model(
+        helper.make_model(graph), path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
     assert resolve(Request(source=str(path))).beside == [str(tmp_path / "weights.bin")]
 
 
@@ -405,11 +504,24 @@ def within(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     [
         (PermissionError(13, "Permission denied", "/home/x/.ssh/id_rsa"), "/home/x/.ssh/id_rsa"),
         (PermissionError(1, "Operation not permitted"), "socket"),
-        (RuntimeError("{{function_node __wrapped__WriteFile}} /etc/cron.d/x; Permission denied [Op:WriteFile]"), "/etc/cron.d/x"),
-        (RefusedError("the source does not run", seen="RuntimeError: unable to open </etc/shadow>: Permission denied"), "/etc/shadow"),
+        (
+            RuntimeError(
+                "{{function_node __wrapped__WriteFile}} /etc/cron.d/x; Permission denied [Op:WriteFile]"
+            ),
+            "/etc/cron.d/x",
+        ),
+        (
+            RefusedError(
+                "the source does not run",
+                seen="RuntimeError: unable to open </etc/shadow>: Permission denied",
+            ),
+            "/etc/shadow",
+        ),
     ],
 )
-def test_a_refusal_of_the_wall_says_what_was_tried_and_what_lifts_it(error: Exception, named: str, within: Path) -> None:
+def test_a_refusal_of_the_wall_says_what_was_tried_and_what_lifts_it(
+    error: Exception, named: str, within: Path
+) -> None:
     found = walls.explained(error)
     assert isinstance(found, RefusedError)
     assert named in found.what
@@ -429,12 +541,16 @@ LISTS: dict[str, tuple[str, str]] = {
     "formats/tensorflow/effects.py": ("found = sorted(set(effects))", "found: list[str] = []"),
     "formats/torch/stateless.py": ("    if first is not None:", "    if False:"),
 }
-"""A module of mnnprep that refuses such operators in a worker, and how to switch that off: a text of it, and what replaces that."""
+"""A module of mnnprep that refuses such operators in a worker, and how to switch that off: a text of it, and
+what replaces that.
+"""
 
 
 @pytest.fixture(scope="module")
 def past_the_lists(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Workers]]:
-    """Workers of an mnnprep whose lists are switched off: a copy made of links, but for the modules in LISTS."""
+    """Workers of an mnnprep whose lists are switched off: a copy made of links, but for the modules in
+    LISTS.
+    """
     root = tmp_path_factory.mktemp("package") / "mnnprep"
     assert mnnprep.__file__ is not None
     real = Path(mnnprep.__file__).parent
@@ -473,11 +589,18 @@ save("read", lambda: tf.strings.length(tf.io.read_file(secret)))
 
 
 @confined
-def test_a_graph_that_writes_or_reads_a_file_is_stopped_by_the_wall(past_the_lists: Callable[[], Workers], tmp_path: Path) -> None:
+def test_a_graph_that_writes_or_reads_a_file_is_stopped_by_the_wall(
+    past_the_lists: Callable[[], Workers], tmp_path: Path
+) -> None:
     target, secret = tmp_path / "home/written", tmp_path / "home/secret"
     target.parent.mkdir()
     secret.write_text("a secret")
-    subprocess.run([sys.executable, "-P", "-c", GRAPHS, tmp_path, target, secret], check=True, capture_output=True, timeout=LONG * 3)
+    subprocess.run(
+        [sys.executable, "-P", "-c", GRAPHS, tmp_path, target, secret],
+        check=True,
+        capture_output=True,
+        timeout=LONG * 3,
+    )
     plan = plan_of("savedmodel")
     with past_the_lists() as workers:
 
@@ -499,7 +622,9 @@ def test_a_graph_that_writes_or_reads_a_file_is_stopped_by_the_wall(past_the_lis
 
 
 @confined
-def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_runs(past_the_lists: Callable[[], Workers], tmp_path: Path) -> None:
+def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_runs(
+    past_the_lists: Callable[[], Workers], tmp_path: Path
+) -> None:
     import numpy as np
     import torch
 
@@ -523,11 +648,15 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
     signature = Signature((TensorSpec("x", "float32", (3,)),), (TensorSpec("y", "float32", (3,)),))
     kind = ARTIFACTS["torchscript"]
     with past_the_lists() as workers:
-        job = RunJob(model=str(script), cases=[case], signature=signature, directory=str(workers.directory("run")))
+        job = RunJob(
+            model=str(script), cases=[case], signature=signature, directory=str(workers.directory("run"))
+        )
         ran = workers.run(kind.preload, kind.run, job, Ran)
         assert "Permission denied" in ran.errors["0"]
         assert not target.exists()
-        job = RunJob(model=str(script), cases=[case], signature=signature, directory=str(workers.directory("run")))
+        job = RunJob(
+            model=str(script), cases=[case], signature=signature, directory=str(workers.directory("run"))
+        )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mnnprep.isolate.host.confinement_of", lambda *_, **__: None)
             assert workers.run(kind.preload, kind.run, job, Ran).outputs
@@ -544,7 +673,9 @@ def test_workers_that_serve_several_sources_load_each_of_them(tmp_path: Path) ->
             (tmp_path / name).mkdir()
             torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / name / "net.pt"))
             job = LoadJob(source=Source(kind="torchscript", path=str(tmp_path / name / "net.pt")))
-            assert workers.submit(plan.preload, plan.load, job, SourceLoaded, here=True).result().value.threads
+            assert (
+                workers.submit(plan.preload, plan.load, job, SourceLoaded, here=True).result().value.threads
+            )
 
 
 @confined
@@ -566,7 +697,16 @@ def test_the_command_refuses_such_a_script_and_says_why(tmp_path: Path) -> None:
             return x + torch.from_file(self.path, shared=True, size=3, dtype=torch.float32)
 
     torch.jit.script(Net()).save(str(tmp_path / "net.pt"))
-    result = call("prepare", tmp_path / "net.pt", "-o", tmp_path / "out", "--input", "x=float32[3]", "--to", "torchscript")
+    result = call(
+        "prepare",
+        tmp_path / "net.pt",
+        "-o",
+        tmp_path / "out",
+        "--input",
+        "x=float32[3]",
+        "--to",
+        "torchscript",
+    )
     assert result.code == RefusedError.exit_code, result.err
     assert "--trust" in result.err
     assert not target.exists()

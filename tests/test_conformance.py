@@ -1,4 +1,6 @@
-"""The oracle says wrong where something is wrong, the runner says how each case ended, and the table is what was measured."""
+"""The oracle says wrong where something is wrong, the runner says how each case ended, and the table is what
+was measured.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,15 @@ from mnnprep.conformance.messages import ConformanceCase, Outcome
 from mnnprep.conformance.page import page, scores
 from mnnprep.conformance.proving import Prover
 from mnnprep.conformance.runner import Runner, resumed
-from mnnprep.conformance.table import SHIPPED, OperatorTable, Row, cache_directory, load_table, rows_of, save_table
+from mnnprep.conformance.table import (
+    SHIPPED,
+    OperatorTable,
+    Row,
+    cache_directory,
+    load_table,
+    rows_of,
+    save_table,
+)
 from mnnprep.core.files import save_arrays
 from mnnprep.errors import UsageError
 from mnnprep.rules.table import all_rules
@@ -36,22 +46,44 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
         yield runner
 
 
-def make(path: Path, nodes: list[Any], outputs: dict[str, Any], tensors: dict[str, Any] | None = None, opset: int = 13) -> ConformanceCase:
+def make(
+    path: Path,
+    nodes: list[Any],
+    outputs: dict[str, Any],
+    tensors: dict[str, Any] | None = None,
+    opset: int = 13,
+) -> ConformanceCase:
     """A case of these nodes on ``x``, with the outputs that it is said to give."""
     values = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.asarray(a).dtype), np.asarray(a).shape) for name, a in outputs.items()
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(np.asarray(a).dtype), np.asarray(a).shape
+        )
+        for name, a in outputs.items()
     ]
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, VALUES.shape)], values,
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, VALUES.shape)],
+        values,
         [numpy_helper.from_array(np.asarray(a), name) for name, a in (tensors or {}).items()],
-    )  # fmt: skip
+    )
     model, data = path / "case.onnx", path / "case.npz"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), model)
-    save_arrays(data, {"inputs/x": VALUES} | {f"outputs/{name}": np.asarray(a) for name, a in outputs.items()})
+    save_arrays(
+        data, {"inputs/x": VALUES} | {f"outputs/{name}": np.asarray(a) for name, a in outputs.items()}
+    )
     return ConformanceCase(
-        name="case", variant="fed", operator=nodes[0].op_type, expanded=False, opset=opset, dtype="float32", model=str(model), data=str(data),
-        inputs={"x": "float32"}, outputs={name: str(np.asarray(a).dtype) for name, a in outputs.items()},
-    )  # fmt: skip
+        name="case",
+        variant="fed",
+        operator=nodes[0].op_type,
+        expanded=False,
+        opset=opset,
+        dtype="float32",
+        model=str(model),
+        data=str(data),
+        inputs={"x": "float32"},
+        outputs={name: str(np.asarray(a).dtype) for name, a in outputs.items()},
+    )
 
 
 RELU = [node("Relu", ["x"], ["y"])]
@@ -68,7 +100,7 @@ ENDINGS: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any], str, str]] =
     "MNN's own mistake": (LESS, {"y": VALUES < -1.5}, MINUS, "wrong", "run"),
     "refused": ([node("Hardmax", ["x"], ["y"])], {"y": VALUES}, {}, "refused", "convert"),
     "crash": ([node("Max", ["x"], ["y"])], {"y": VALUES}, {}, "crash", "convert"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ENDINGS)
@@ -93,7 +125,9 @@ def test_where_nothing_is_repaired_the_raw_outcome_stands(runner: Runner, tmp_pa
 
 
 def test_the_oracle_judges_a_proof_and_not_the_other_way_round(runner: Runner, tmp_path: Path) -> None:
-    """`prepare` proves the file against its own reference; the oracle holds it against the case's outputs, and may differ."""
+    """`prepare` proves the file against its own reference; the oracle holds it against the case's outputs,
+    and may differ.
+    """
     for offset, status in ((0.0, "right"), (0.5, "wrong")):
         directory = tmp_path / str(offset)
         directory.mkdir()
@@ -118,7 +152,16 @@ def test_what_is_almost_right_is_wrong() -> None:
 
 
 def an_outcome(case: str, route: str, status: str, operator: str = "Less") -> Outcome:
-    return Outcome(case=case, variant="fed", route=route, operator=operator, expanded=False, opset=13, dtype="float32", status=status)  # type: ignore[arg-type]
+    return Outcome(
+        case=case,
+        variant="fed",
+        route=route,
+        operator=operator,
+        expanded=False,
+        opset=13,
+        dtype="float32",
+        status=status,
+    )  # type: ignore[arg-type]
 
 
 def test_outcomes_are_taken_up_again_but_for_a_line_that_was_cut(tmp_path: Path) -> None:
@@ -137,16 +180,28 @@ def test_rows_count_outcomes_before_and_after() -> None:
         an_outcome("a", "prepare", "x"),
     ]
     (row,) = rows_of(outcomes)
-    assert row == Row(variant="fed", operator="Less", expanded=False, opset=13, dtype="float32", raw={"right": 1, "wrong": 1}, repaired={"right": 1})
+    assert row == Row(
+        variant="fed",
+        operator="Less",
+        expanded=False,
+        opset=13,
+        dtype="float32",
+        raw={"right": 1, "wrong": 1},
+        repaired={"right": 1},
+    )
 
 
 def a_table(**changes: Any) -> OperatorTable:
     rows = rows_of([an_outcome("a", "raw", "wrong"), an_outcome("a", "repaired", "right")])
-    table = OperatorTable(mnn="3.6.1", mnnprep=__version__, machine="x86_64", onnx="1", frontends={"ONNX": ["Less"]}, rows=rows)
+    table = OperatorTable(
+        mnn="3.6.1", mnnprep=__version__, machine="x86_64", onnx="1", frontends={"ONNX": ["Less"]}, rows=rows
+    )
     return msgspec.structs.replace(table, **changes)
 
 
-def test_a_table_measured_here_goes_before_the_one_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_measured_here_goes_before_the_one_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shipped = load_table()
     assert shipped is not None
@@ -159,7 +214,9 @@ def test_a_table_measured_here_goes_before_the_one_that_ships(tmp_path: Path, mo
     assert load_table() == shipped
 
 
-def test_the_command_shows_an_operator_and_tells_an_unknown_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_an_operator_and_tells_an_unknown_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     done = CliRunner().invoke(cli, ["ops", "Less"], standalone_mode=False, catch_exceptions=False)
     assert "ONNX" in done.output
@@ -169,5 +226,7 @@ def test_the_command_shows_an_operator_and_tells_an_unknown_one(tmp_path: Path, 
 
 def test_the_page_is_the_table_that_ships() -> None:
     table = msgspec.json.decode((SHIPPED / "mnn-3.6.1-x86_64.json").read_bytes(), type=OperatorTable)
-    assert (DOCS / "operators.md").read_text() == page(table), "run: python benchmarks/operator_table.py --page-only"
+    assert (DOCS / "operators.md").read_text() == page(table), (
+        "run: python benchmarks/operator_table.py --page-only"
+    )
     assert sum(s.cases for s in scores(table)) > 2000

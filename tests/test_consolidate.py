@@ -1,4 +1,6 @@
-"""`mnnprep consolidate`: every layout to one file, equal tensor by tensor; filters, ties, dtypes; and every way in which it is refused."""
+"""`mnnprep consolidate`: every layout to one file, equal tensor by tensor; filters, ties, dtypes; and every
+way in which it is refused.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def assert_equal(path: Path, right: dict[str, Any]) -> None:
         assert torch.equal(found[name], value), name
 
 
-def shards(directory: Path, tensors: dict[str, Any], *, suffix: str = "safetensors", index: bool = True) -> Path:
+def shards(
+    directory: Path, tensors: dict[str, Any], *, suffix: str = "safetensors", index: bool = True
+) -> Path:
     names = list(tensors)
     weight_map = {}
     for number, part in enumerate((names[:2], names[2:]), 1):
@@ -90,9 +94,14 @@ def shards(directory: Path, tensors: dict[str, Any], *, suffix: str = "safetenso
 # ---------------------------------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize("layout", ["safetensors", "shards", "numbered", "zip", "legacy", "deflated", "bin-shards", "lightning", "nested"])
+@pytest.mark.parametrize(
+    "layout",
+    ["safetensors", "shards", "numbered", "zip", "legacy", "deflated", "bin-shards", "lightning", "nested"],
+)
 @pytest.mark.parametrize("hashed", [True, False])
-def test_every_layout_gives_the_bytes_that_safetensors_writes(tmp_path: Path, trained: dict[str, Any], layout: str, hashed: bool) -> None:
+def test_every_layout_gives_the_bytes_that_safetensors_writes(
+    tmp_path: Path, trained: dict[str, Any], layout: str, hashed: bool
+) -> None:
     right = {name: value.clone() for name, value in untied(trained).items()}
     source = tmp_path / "source"
     source.mkdir()
@@ -100,16 +109,37 @@ def test_every_layout_gives_the_bytes_that_safetensors_writes(tmp_path: Path, tr
     if layout == "safetensors":
         save_file(right, path)
     elif layout in ("shards", "numbered", "bin-shards"):
-        path = shards(source, right, suffix="bin" if layout == "bin-shards" else "safetensors", index=layout != "numbered")
+        path = shards(
+            source,
+            right,
+            suffix="bin" if layout == "bin-shards" else "safetensors",
+            index=layout != "numbered",
+        )
     elif layout == "deflated":
         plain = saved(tmp_path / "plain.pt", right)
         with zipfile.ZipFile(plain) as one, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as other:
             for record in one.infolist():
                 other.writestr(record.filename, one.read(record))
     elif layout == "lightning":
-        saved(path, {"pytorch-lightning_version": "2.1", "state_dict": right, "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}}]})
+        saved(
+            path,
+            {
+                "pytorch-lightning_version": "2.1",
+                "state_dict": right,
+                "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}}],
+            },
+        )
     elif layout == "nested":
-        saved(path, {"epoch": 3, "all": [{"ema": {"decay": torch.tensor(0.9)}}, {"net": {"module." + n: v for n, v in right.items()}}]})
+        saved(
+            path,
+            {
+                "epoch": 3,
+                "all": [
+                    {"ema": {"decay": torch.tensor(0.9)}},
+                    {"net": {"module." + n: v for n, v in right.items()}},
+                ],
+            },
+        )
     else:
         saved(path, right, _use_new_zipfile_serialization=layout != "legacy")
     made = consolidate(path, tmp_path / "out.safetensors", hashed=hashed)
@@ -122,7 +152,10 @@ def test_every_layout_gives_the_bytes_that_safetensors_writes(tmp_path: Path, tr
         for file in made.inputs:
             place = path if path.is_file() else path / file.name
             assert file.sha256 == hashlib.sha256(place.read_bytes()).hexdigest(), file.name
-    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("out")) == ["out.safetensors", "out.safetensors.manifest.json"]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("out")) == [
+        "out.safetensors",
+        "out.safetensors.manifest.json",
+    ]
 
 
 def test_views_strides_and_all_dtypes(tmp_path: Path) -> None:
@@ -130,11 +163,20 @@ def test_views_strides_and_all_dtypes(tmp_path: Path) -> None:
     big = torch.arange(3000 * 700, dtype=torch.float32).reshape(3000, 700)
     content = {
         "view": whole[1:3, ::2],
-        "turned": whole.T, "big": big.T, "sparse": big[::7, ::31], "expanded": torch.ones(1).expand(5, 6), "half": whole.half(),
+        "turned": whole.T,
+        "big": big.T,
+        "sparse": big[::7, ::31],
+        "expanded": torch.ones(1).expand(5, 6),
+        "half": whole.half(),
         "bfloat": whole.bfloat16(),
-        "scalar": torch.tensor(3), "empty": torch.empty(0, 5), "mask": whole > 3, "unsigned": torch.arange(5).to(torch.uint16),
-        "float8": whole.to(torch.float8_e4m3fn), "double": whole.double(), "channels": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
-    }  # fmt: skip
+        "scalar": torch.tensor(3),
+        "empty": torch.empty(0, 5),
+        "mask": whole > 3,
+        "unsigned": torch.arange(5).to(torch.uint16),
+        "float8": whole.to(torch.float8_e4m3fn),
+        "double": whole.double(),
+        "channels": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    }
     for legacy in (False, True):
         path = saved(tmp_path / "c.pt", content, _use_new_zipfile_serialization=not legacy)
         consolidate(path, tmp_path / "out.safetensors", force=True)
@@ -166,7 +208,12 @@ def test_lightning_itself(tmp_path: Path) -> None:
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.arange(8) % 9), batch_size=4)
     task = Task()
     trainer = lightning.Trainer(
-        max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+        max_steps=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
     trainer.fit(task, data)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -216,7 +263,9 @@ def test_keras_weights(tmp_path: Path) -> None:
         consolidate(tmp_path / "c.h5", None)
 
 
-@pytest.mark.parametrize("options", [{"r": 2, "lora_alpha": 8}, {"r": 4, "lora_alpha": 4, "use_rslora": True}])
+@pytest.mark.parametrize(
+    "options", [{"r": 2, "lora_alpha": 8}, {"r": 4, "lora_alpha": 4, "use_rslora": True}]
+)
 def test_peft_adapter(tmp_path: Path, options: dict[str, Any]) -> None:
     peft = pytest.importorskip("peft")
 
@@ -293,16 +342,32 @@ def test_averages_beside_the_weights(tmp_path: Path, trained: dict[str, Any]) ->
 
 
 def test_filters_and_names(tmp_path: Path, trained: dict[str, Any]) -> None:
-    leftovers = {"body.0.weight.grad": torch.ones(6, 6), "optim.exp_avg": torch.ones(3), "loss_scaler.scale": torch.ones(1)}
-    path = saved(tmp_path / "c.pt", {"_orig_mod.module." + n: v for n, v in (untied(trained) | leftovers).items()})
+    leftovers = {
+        "body.0.weight.grad": torch.ones(6, 6),
+        "optim.exp_avg": torch.ones(3),
+        "loss_scaler.scale": torch.ones(1),
+    }
+    path = saved(
+        tmp_path / "c.pt", {"_orig_mod.module." + n: v for n, v in (untied(trained) | leftovers).items()}
+    )
     out = tmp_path / "out.safetensors"
-    made = consolidate(path, out, strip=["body."], rename=[r"^(\d)\.weight$=>layer\1.w", "words=>embedding"], drop=["running_"], counters=False)
+    made = consolidate(
+        path,
+        out,
+        strip=["body."],
+        rename=[r"^(\d)\.weight$=>layer\1.w", "words=>embedding"],
+        drop=["running_"],
+        counters=False,
+    )
     assert set(load_file(out)) == {"layer0.w", "0.bias", "layer1.w", "1.bias", "embedding.weight"}
     assert {(entry.name, entry.reason) for entry in made.left_out} == {
-        ("body.0.weight.grad", "gradient"), ("optim.exp_avg", "optimizer state"), ("loss_scaler.scale", "loss scaler"),
-        ("body.1.running_mean", "dropped by --drop"), ("body.1.running_var", "dropped by --drop"),
+        ("body.0.weight.grad", "gradient"),
+        ("optim.exp_avg", "optimizer state"),
+        ("loss_scaler.scale", "loss scaler"),
+        ("body.1.running_mean", "dropped by --drop"),
+        ("body.1.running_var", "dropped by --drop"),
         ("body.1.num_batches_tracked", "a counter that inference does not use"),
-    }  # fmt: skip
+    }
     assert {t.name: t.source for t in made.tensors}["layer0.w"] == "body.0.weight"
     with pytest.raises(UsageError, match="the same name"):
         consolidate(path, None, rename=["weight|bias=>x", r"body\.\d\.=>"])
@@ -310,14 +375,23 @@ def test_filters_and_names(tmp_path: Path, trained: dict[str, Any]) -> None:
         consolidate(path, None, strip=["absent."])
     with pytest.raises(UsageError, match="no tensor is left"):
         consolidate(path, None, drop=["."])
-    for options in ({"rename": ["("]}, {"rename": ["(=>x"]}, {"drop": ["["]}, {"rename": [r"words=>\3"]}, {"dtype": "int8"}):
+    for options in (
+        {"rename": ["("]},
+        {"rename": ["(=>x"]},
+        {"drop": ["["]},
+        {"rename": [r"words=>\3"]},
+        {"dtype": "int8"},
+    ):
         with pytest.raises(UsageError):
             consolidate(path, None, **options)
 
 
 def test_a_factory_says_what_belongs_to_the_model(tmp_path: Path, trained: dict[str, Any]) -> None:
     out = tmp_path / "out.safetensors"
-    content = {"net." + name: value.clone() for name, value in trained.items()} | {"net.extra": torch.ones(2), "critic.weight": torch.ones(3)}
+    content = {"net." + name: value.clone() for name, value in trained.items()} | {
+        "net.extra": torch.ones(2),
+        "critic.weight": torch.ones(3),
+    }
     path = saved(tmp_path / "c.pt", {"state_dict": content})
     made = consolidate(path, out, factory=f"{Path(__file__)}:make")
     assert_equal(out, untied(trained))
@@ -356,7 +430,10 @@ def test_another_dtype_with_the_worst_rounding_error(tmp_path: Path, dtype: str)
     path = saved(tmp_path / "c.pt", content)
     made = consolidate(path, tmp_path / "out.safetensors", dtype=dtype)
     wanted = getattr(torch, dtype)
-    assert_equal(tmp_path / "out.safetensors", {n: v.to(wanted) if v.is_floating_point() else v for n, v in content.items()})
+    assert_equal(
+        tmp_path / "out.safetensors",
+        {n: v.to(wanted) if v.is_floating_point() else v for n, v in content.items()},
+    )
     for rounding in made.rounding:
         exact = content[rounding.name].double()
         error = (exact - exact.to(wanted).double()).nan_to_num(0).abs().max().item()
@@ -365,7 +442,11 @@ def test_another_dtype_with_the_worst_rounding_error(tmp_path: Path, dtype: str)
     assert again.rounding == made.rounding
     if dtype == "float16":
         with pytest.raises(RefusedError, match="too large for float16"):
-            consolidate(saved(tmp_path / "c.pt", {"a": torch.tensor([1e6])}), tmp_path / "big.safetensors", dtype=dtype)
+            consolidate(
+                saved(tmp_path / "c.pt", {"a": torch.tensor([1e6])}),
+                tmp_path / "big.safetensors",
+                dtype=dtype,
+            )
         assert not list(tmp_path.glob("big.safetensors*"))
 
 
@@ -427,9 +508,14 @@ def test_a_header_that_lies(tmp_path: Path) -> None:
     size = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
     changes: list[Any] = [
-        lambda h: h["b"].update(data_offsets=[8, 24]), lambda h: h["b"].update(data_offsets=[16, 10**9]), lambda h: h["b"].update(shape=[9]),
-        lambda h: h["b"].update(dtype="X9"), lambda h: h["b"].update(shape=[-4]), lambda h: h.pop("a"), lambda h: h.update(c=3),
-    ]  # fmt: skip
+        lambda h: h["b"].update(data_offsets=[8, 24]),
+        lambda h: h["b"].update(data_offsets=[16, 10**9]),
+        lambda h: h["b"].update(shape=[9]),
+        lambda h: h["b"].update(dtype="X9"),
+        lambda h: h["b"].update(shape=[-4]),
+        lambda h: h.pop("a"),
+        lambda h: h.update(c=3),
+    ]
     for change in changes:
         lying = json.loads(json.dumps(header))
         change(lying)
@@ -473,9 +559,16 @@ def test_a_name_in_two_shards(tmp_path: Path, trained: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------- real files
 
 REAL = [
-    "facenet-pnet.pt", "facenet-rnet.pt", "facenet-onet.pt", "lpips-alex.pth", "lpips-vgg.pth", "lpips-squeeze.pth", "pesto-mir-1k.ckpt",
-    "fracast.safetensors", "silero-vad.jit",
-]  # fmt: skip
+    "facenet-pnet.pt",
+    "facenet-rnet.pt",
+    "facenet-onet.pt",
+    "lpips-alex.pth",
+    "lpips-vgg.pth",
+    "lpips-squeeze.pth",
+    "pesto-mir-1k.ckpt",
+    "fracast.safetensors",
+    "silero-vad.jit",
+]
 
 
 @pytest.mark.real
@@ -494,7 +587,10 @@ def test_real_files(tmp_path: Path, name: str) -> None:
     found = load_file(tmp_path / "out.safetensors")
     found |= {alias: found[kept] for alias, kept in made.aliases.items()}
     assert found.keys() == right.keys()
-    assert all(torch.equal(found[key], value.detach()) and found[key].dtype == value.dtype for key, value in right.items())
+    assert all(
+        torch.equal(found[key], value.detach()) and found[key].dtype == value.dtype
+        for key, value in right.items()
+    )
 
 
 @pytest.mark.real

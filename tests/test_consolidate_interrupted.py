@@ -1,4 +1,6 @@
-"""Killed at random points, on a full disk, twice at once: nothing or a part that goes on, never a wrong file."""
+"""Killed at random points, on a full disk, twice at once: nothing or a part that goes on, never a wrong
+file.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def checkpoint(directory: Path, mebibytes: int) -> dict[str, Any]:
     weight_map = {}
     directory.mkdir()
     for shard in range(4):
-        part = {f"layer{shard}.{i}": generator.random(mebibytes * MIB // 32, dtype=np.float32) for i in range(2)}
+        part = {
+            f"layer{shard}.{i}": generator.random(mebibytes * MIB // 32, dtype=np.float32) for i in range(2)
+        }
         part[f"layer{shard}.half"] = part[f"layer{shard}.0"][:999].astype(np.float16)
         save_file(part, directory / f"{shard}.safetensors")
         weight_map |= dict.fromkeys(part, f"{shard}.safetensors")
@@ -98,7 +102,10 @@ def test_ended_before_each_step_that_the_disk_sees(tmp_path: Path, old: bool) ->
             left.unlink()
         if old:
             consolidate(first, out)
-        done = subprocess.run([sys.executable, "-c", DIES, str(number), str(second), "-o", str(out), "--force"], capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-c", DIES, str(number), str(second), "-o", str(out), "--force"],
+            capture_output=True,
+        )
         require_no_stray(out)
         assert not out.exists() or out.read_bytes() in [*right.values()][0 if old else 1 :]
         if done.returncode == 0:
@@ -152,7 +159,10 @@ def test_killed_at_random_points(tmp_path: Path, kills: int, mebibytes: int) -> 
             resumed += Path(f"{out}.part.json").exists()
             assert finish(run(source, out)) == 0
             assert out.read_bytes() == right.read_bytes()
-            assert {path.name for path in tmp_path.iterdir() if path.name.startswith("out")} == {"out", "out.manifest.json"}
+            assert {path.name for path in tmp_path.iterdir() if path.name.startswith("out")} == {
+                "out",
+                "out.manifest.json",
+            }
             out.unlink()
             Path(f"{out}.manifest.json").unlink()
     if kills > 10:
@@ -161,7 +171,9 @@ def test_killed_at_random_points(tmp_path: Path, kills: int, mebibytes: int) -> 
 
 
 @pytest.mark.parametrize("hashed", [True, False])
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, hashed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_goes_on_where_it_was(
+    tmp_path: Path, hashed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "source"
     checkpoint(source, 64)
     consolidate(source, tmp_path / "right.safetensors")
@@ -207,7 +219,12 @@ def test_a_checkpoint_that_changes_while_it_is_read(tmp_path: Path, hashed: bool
     source = tmp_path / "source"
     checkpoint(source, 4)
     with pytest.raises(RefusedError, match="changed while it was read"):
-        consolidate(source, tmp_path / "out", hashed=hashed, progress=lambda *_: os.utime(source / "2.safetensors", (0, 0)))
+        consolidate(
+            source,
+            tmp_path / "out",
+            hashed=hashed,
+            progress=lambda *_: os.utime(source / "2.safetensors", (0, 0)),
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -241,7 +258,11 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
 
     source = tmp_path / "source"
     checkpoint(source, 16)
-    process = run(source, tmp_path / "out", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB, 8 * MIB)))
+    process = run(
+        source,
+        tmp_path / "out",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB, 8 * MIB)),
+    )
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 3
     assert b"full" in errors
@@ -254,7 +275,12 @@ def small_disk(tmp_path: Path) -> Any:
     place = tmp_path / "disk"
     place.mkdir()
     mount = shutil.which("mount")
-    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True).returncode:
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("no file system can be mounted here")
     yield place
     subprocess.run(["umount", str(place)], check=True)

@@ -70,7 +70,17 @@ def test_a_pickle_that_would_reserve_memory(tmp_path: Path) -> None:
     assert "memo index" in result.err
 
 
-@pytest.mark.parametrize("name", ["../good.safetensors", "/etc/hostname", "a\0b", "sub/../../good.safetensors", "..", "C:\\good.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../good.safetensors",
+        "/etc/hostname",
+        "a\0b",
+        "sub/../../good.safetensors",
+        "..",
+        "C:\\good.safetensors",
+    ],
+)
 def test_an_index_that_leads_out_of_its_directory(name: str, good: Path, tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -82,7 +92,11 @@ def test_an_index_that_leads_out_of_its_directory(name: str, good: Path, tmp_pat
 
 def test_names_of_every_kind(tmp_path: Path) -> None:
     names = ["../../x", "é\n\u202e", "n" * 100_000, "a\0b", " ", "重み"]
-    path = write(tmp_path / "odd.safetensors", {n: tensor([1], 4 * i, 4 * i + 4) for i, n in enumerate(names)}, 4 * len(names))
+    path = write(
+        tmp_path / "odd.safetensors",
+        {n: tensor([1], 4 * i, 4 * i + 4) for i, n in enumerate(names)},
+        4 * len(names),
+    )
     assert call("consolidate", path, "-o", tmp_path / "out").code == 0
     assert set(load_file(tmp_path / "out")) == set(names)
     write(path, {"": tensor([1], 0, 4)}, 4)
@@ -94,9 +108,17 @@ def test_names_of_every_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["float16", "bfloat16", "float32"])
 def test_odd_values_change_their_dtype(target: str, tmp_path: Path) -> None:
     odd = np.array([np.nan, np.inf, -np.inf, 1e4, -0.0, 1e-45], np.float64)
-    tensors = {"odd": odd, "none": np.zeros((0, 3), np.float32), "scalar": np.array(3.3), "nan": np.full(3, np.nan), "whole": np.array(7)}
+    tensors = {
+        "odd": odd,
+        "none": np.zeros((0, 3), np.float32),
+        "scalar": np.array(3.3),
+        "nan": np.full(3, np.nan),
+        "whole": np.array(7),
+    }
     save_file(tensors, tmp_path / "in.safetensors")
-    assert call("consolidate", tmp_path / "in.safetensors", "-o", tmp_path / "out", "--dtype", target).code == 0
+    assert (
+        call("consolidate", tmp_path / "in.safetensors", "-o", tmp_path / "out", "--dtype", target).code == 0
+    )
     from safetensors.torch import load_file as load_torch
 
     made = load_torch(tmp_path / "out")
@@ -119,21 +141,38 @@ def test_targets_that_are_no_place_for_an_output(good: Path, tmp_path: Path) -> 
     os.mkfifo(tmp_path / "fifo")
     before = good.read_bytes()
     for name, said in (
-        ("directory", "is a directory"), ("link", "symbolic link"), ("dangling", "symbolic link"), ("fifo", "no regular file"),
-        ("good.safetensors", "one of the inputs"), ("no/out", "does not exist"), ("x" * 250, "too long"), ("x" * 300, "too long"),
+        ("directory", "is a directory"),
+        ("link", "symbolic link"),
+        ("dangling", "symbolic link"),
+        ("fifo", "no regular file"),
+        ("good.safetensors", "one of the inputs"),
+        ("no/out", "does not exist"),
+        ("x" * 250, "too long"),
+        ("x" * 300, "too long"),
         ("a\0b", "can't be a file's"),
-    ):  # fmt: skip
+    ):
         result = call("consolidate", good, "-o", f"{tmp_path}/{name}", "--force")
         assert result.code == 2, (name, result.err)
         assert said in result.err
     os.link(good, tmp_path / "hard.safetensors")
-    assert "one of the inputs" in call("consolidate", good, "-o", tmp_path / "hard.safetensors", "--force").err
+    assert (
+        "one of the inputs" in call("consolidate", good, "-o", tmp_path / "hard.safetensors", "--force").err
+    )
     assert "not a regular file" in call("consolidate", tmp_path / "fifo", "-o", tmp_path / "out").err
     assert good.read_bytes() == before
-    assert {p.name for p in tmp_path.iterdir()} == {"directory", "link", "dangling", "fifo", "good.safetensors", "hard.safetensors"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "directory",
+        "link",
+        "dangling",
+        "fifo",
+        "good.safetensors",
+        "hard.safetensors",
+    }
 
 
-def test_a_directory_that_cannot_be_written_to(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_written_to(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root every directory can be
     result = call("consolidate", good, "-o", tmp_path / "out")
     assert result.code == 3

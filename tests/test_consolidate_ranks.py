@@ -1,4 +1,6 @@
-"""Checkpoints of several ranks, saved by the frameworks themselves, against the unsharded state dict; and what is wrong with them."""
+"""Checkpoints of several ranks, saved by the frameworks themselves, against the unsharded state dict; and
+what is wrong with them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def free_port() -> str:
 def save(kind: str, world: int, directory: Path) -> None:
     """Run one process a rank."""
     port = free_port()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"OMP_NUM_THREADS": "1"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {
+        "OMP_NUM_THREADS": "1"
+    }
     ranks = []
     for rank in range(world):
         with (directory / f"log{rank}").open("w") as log:
@@ -51,7 +55,10 @@ def assert_equal(path: Path, right: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "world"), [("fsdp1", 2), ("fsdp1", 4), ("fsdp2", 2), ("fsdp2", 4), ("tp", 2), ("tp", 4), ("2d", 4)])
+@pytest.mark.parametrize(
+    ("kind", "world"),
+    [("fsdp1", 2), ("fsdp1", 4), ("fsdp2", 2), ("fsdp2", 4), ("tp", 2), ("tp", 4), ("2d", 4)],
+)
 def test_fsdp_and_tensor_parallel(tmp_path: Path, kind: str, world: int) -> None:
     save(kind, world, tmp_path)
     right = torch.load(tmp_path / "right.pt")
@@ -76,9 +83,16 @@ def test_deepspeed(tmp_path: Path, stage: int) -> None:
 
 
 def zero_files(directory: Path, stage: int, world: int) -> dict[str, Any]:
-    """ZeRO files written to DeepSpeed's format (utils/zero_to_fp32.py), with the state dict that they hold."""
+    """ZeRO files written to DeepSpeed's format (utils/zero_to_fp32.py), with the state dict that they
+    hold.
+    """
     torch.manual_seed(1)
-    right = {"a.weight": torch.randn(5, 3), "a.bias": torch.randn(7), "b": torch.randn(2, 2, 2), "mean": torch.randn(3)}
+    right = {
+        "a.weight": torch.randn(5, 3),
+        "a.bias": torch.randn(7),
+        "b": torch.randn(2, 2, 2),
+        "mean": torch.randn(3),
+    }
     shapes = {name: right[name].shape for name in ("a.weight", "a.bias", "b")}
     flat = [right[name].reshape(-1) for name in shapes]
     if stage == 3:
@@ -98,12 +112,18 @@ def zero_files(directory: Path, stage: int, world: int) -> dict[str, Any]:
     (directory / "latest").write_text("global_step5")
     for rank, partition in enumerate(partitions):
         state = {"zero_stage": stage, "partition_count": world if stage == 3 else [world], **partition}
-        torch.save({"optimizer_state_dict": state}, tag / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+        torch.save(
+            {"optimizer_state_dict": state}, tag / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+        )
         model = {
             "module": {name: value.bfloat16() for name, value in right.items()} | {"mean": right["mean"]},
-            "param_shapes": [shapes], "buffer_names": ["mean"], "shared_params": {"tied": "b"},
-        }  # fmt: skip
-        name = f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"
+            "param_shapes": [shapes],
+            "buffer_names": ["mean"],
+            "shared_params": {"tied": "b"},
+        }
+        name = (
+            f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"
+        )
         torch.save(model, tag / name)
     return right
 
@@ -126,7 +146,13 @@ def dcp(directory: Path, state: dict[str, Any]) -> Path:
 
 def test_a_distributed_checkpoint_of_one_process(tmp_path: Path) -> None:
     whole = torch.arange(24, dtype=torch.float32).reshape(4, 6)
-    right = {"plain": whole, "turned": whole.T, "half": whole.half(), "scalar": torch.tensor(3), "empty": torch.empty(0, 5)}
+    right = {
+        "plain": whole,
+        "turned": whole.T,
+        "half": whole.half(),
+        "scalar": torch.tensor(3),
+        "empty": torch.empty(0, 5),
+    }
     path = dcp(tmp_path / "c", {"model": right, "optimizer": {"state": {"exp_avg": torch.ones(3)}}})
     consolidate(path, tmp_path / "out.safetensors")
     assert_equal(tmp_path / "out.safetensors", right)
@@ -137,7 +163,13 @@ def test_a_distributed_checkpoint_goes_into_a_module_without_a_file_between(tmp_
 
     torch.manual_seed(0)
     right = torch.nn.Linear(5, 7)
-    path = dcp(tmp_path / "c", {"model": {"net." + n: v.detach() for n, v in right.state_dict().items()}, "optim": {"m": torch.ones(7, 5)}})
+    path = dcp(
+        tmp_path / "c",
+        {
+            "model": {"net." + n: v.detach() for n, v in right.state_dict().items()},
+            "optim": {"m": torch.ones(7, 5)},
+        },
+    )
     module = torch.nn.Linear(5, 7)
     notes = load_into(module, path)
     assert torch.equal(module.weight, right.weight)
@@ -171,7 +203,9 @@ def test_what_is_wrong_with_a_distributed_checkpoint(tmp_path: Path) -> None:
     chunk.sizes = torch.Size((40, 60))
     refused("don't add up")
     chunk.sizes = torch.Size((50, 60))
-    described.state_dict_metadata["model.a"].chunks.append(type(chunk)(torch.Size((0, 0)), torch.Size((50, 60))))
+    described.state_dict_metadata["model.a"].chunks.append(
+        type(chunk)(torch.Size((0, 0)), torch.Size((50, 60)))
+    )
     refused("don't add up")
     described.state_dict_metadata["model.a"].chunks.pop()
     for info in described.storage_data.values():
@@ -187,7 +221,11 @@ def test_what_is_wrong_with_a_distributed_checkpoint(tmp_path: Path) -> None:
 def ranks(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """Two tensor-parallel ranks as Megatron saves them."""
     torch.manual_seed(2)
-    right = {"query.weight": torch.randn(8, 4), "dense.weight": torch.randn(4, 8), "norm.weight": torch.randn(4)}
+    right = {
+        "query.weight": torch.randn(8, 4),
+        "dense.weight": torch.randn(4, 8),
+        "norm.weight": torch.randn(4),
+    }
     for rank in range(2):
         part = {
             "query.weight": right["query.weight"].chunk(2, 0)[rank].clone(),
@@ -196,7 +234,10 @@ def ranks(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
         }
         place = tmp_path / "iter_0000100" / f"mp_rank_{rank:02}"
         place.mkdir(parents=True)
-        torch.save({"model": {"language_model": part}, "optimizer": {"m": torch.ones(3) * rank}, "iteration": 100}, place / "model_optim_rng.pt")
+        torch.save(
+            {"model": {"language_model": part}, "optimizer": {"m": torch.ones(3) * rank}, "iteration": 100},
+            place / "model_optim_rng.pt",
+        )
     return tmp_path / "iter_0000100", right
 
 

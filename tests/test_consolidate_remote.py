@@ -32,12 +32,20 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     ranges = True
 
     def do_GET(self) -> None:
-        whole = (Path(self.directory) / self.path.lstrip("/")).read_bytes() if (Path(self.directory) / self.path.lstrip("/")).is_file() else None
+        whole = (
+            (Path(self.directory) / self.path.lstrip("/")).read_bytes()
+            if (Path(self.directory) / self.path.lstrip("/")).is_file()
+            else None
+        )
         if whole is None:
             self.send_error(404)
             return
         found = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        begin, end = (int(found[1]), int(found[2] or len(whole) - 1) + 1) if found and type(self).ranges else (0, len(whole))
+        begin, end = (
+            (int(found[1]), int(found[2] or len(whole) - 1) + 1)
+            if found and type(self).ranges
+            else (0, len(whole))
+        )
         self.send_response(206 if found and type(self).ranges else 200)
         self.send_header("Content-Length", str(min(end, len(whole)) - begin))
         if type(self).ranges:
@@ -64,7 +72,9 @@ def fill(directory: Path, state: dict[str, Any]) -> None:
     torch.save({"state_dict": state, "optimizer": moments}, directory / "last.ckpt")
     save_file(state, directory / "model.safetensors")
     (directory / "run").mkdir()
-    dcp.save({"model": state, "optimizer": {"state": moments}}, checkpoint_id=str(directory / "run"), no_dist=True)
+    dcp.save(
+        {"model": state, "optimizer": {"state": moments}}, checkpoint_id=str(directory / "run"), no_dist=True
+    )
 
 
 @pytest.fixture
@@ -73,7 +83,9 @@ def server(tmp_path: Path, state: dict[str, Any]) -> Iterator[str]:
     directory.mkdir()
     fill(directory, state)
     Handler.sent, Handler.ranges = 0, True
-    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(directory)))
+    listener = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(directory))
+    )
     thread = threading.Thread(target=listener.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listener.server_address[1]}"

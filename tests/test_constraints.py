@@ -19,7 +19,12 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.load_profile("steady")
 
 
-@given(st.sampled_from([1, 2, 3, 4, 7, 8, 16, 32, 64, 128]), st.integers(0, 40), st.integers(1, 400), st.booleans())
+@given(
+    st.sampled_from([1, 2, 3, 4, 7, 8, 16, 32, 64, 128]),
+    st.integers(0, 40),
+    st.integers(1, 400),
+    st.booleans(),
+)
 def test_a_modulus_and_both_ends_are_found(modulus: int, low: int, span: int, capped: bool) -> None:
     least = modulus * (1 + low)
     most = least + modulus * span if capped else None
@@ -39,7 +44,9 @@ def test_a_modulus_and_both_ends_are_found(modulus: int, low: int, span: int, ca
         return
     for size in (s for s in range(dim.min or 0, (dim.max or 0) + 1) if s % modulus == 0):
         if found.least is not None or size >= base:
-            assert found.admits(size) <= takes({"height": size}) or (found.most is None and most is not None and size > most)
+            assert found.admits(size) <= takes({"height": size}) or (
+                found.most is None and most is not None and size > most
+            )
     assert not any(found.admits(size) for size in refused)
     assert found.admits(base)
 
@@ -54,10 +61,38 @@ def test_the_words() -> None:
 @pytest.mark.parametrize(
     ("inputs", "function", "dims", "name", "words", "sizes"),
     [
-        ("x=float32[1,height]", lambda x: refuse_unless(x.shape[1] % 32 == 0) or x, ("height=32:640",), "height", "height % 32 == 0", {32, 640}),
-        ("x=float32[1,height]", lambda x: refuse_unless(x.shape[1] % 32 == 0) or x, ("height=1:640",), "height", "height % 32 == 0", {32, 640}),
-        ("x=float32[1,n]", lambda x: refuse_unless(x.shape[1] >= 7) or x, ("n=1:100",), "n", "n >= 7", {7, 100}),
-        ("x=float32[1,n]", lambda x: refuse_unless(x.shape[1] <= 32) or x, ("n=1:40",), "n", "n <= 32", {1, 32}),
+        (
+            "x=float32[1,height]",
+            lambda x: refuse_unless(x.shape[1] % 32 == 0) or x,
+            ("height=32:640",),
+            "height",
+            "height % 32 == 0",
+            {32, 640},
+        ),
+        (
+            "x=float32[1,height]",
+            lambda x: refuse_unless(x.shape[1] % 32 == 0) or x,
+            ("height=1:640",),
+            "height",
+            "height % 32 == 0",
+            {32, 640},
+        ),
+        (
+            "x=float32[1,n]",
+            lambda x: refuse_unless(x.shape[1] >= 7) or x,
+            ("n=1:100",),
+            "n",
+            "n >= 7",
+            {7, 100},
+        ),
+        (
+            "x=float32[1,n]",
+            lambda x: refuse_unless(x.shape[1] <= 32) or x,
+            ("n=1:40",),
+            "n",
+            "n <= 32",
+            {1, 32},
+        ),
         (
             "x=float32[1,a];z=float32[1,b]",
             lambda x, z: x + z if x.shape == z.shape else refuse_unless(False),
@@ -66,7 +101,14 @@ def test_the_words() -> None:
             "a == b",
             {1, 9},
         ),
-        ("x=float32[1,height]", lambda x: refuse_unless(x.shape[1] % 32 == 0) or x, (), "height", "height % 32 == 0", set()),
+        (
+            "x=float32[1,height]",
+            lambda x: refuse_unless(x.shape[1] % 32 == 0) or x,
+            (),
+            "height",
+            "height % 32 == 0",
+            set(),
+        ),
     ],
 )
 def test_a_survey_states_the_constraint_and_sweeps_what_it_admits(
@@ -109,7 +151,10 @@ def test_the_part_of_a_declared_range_that_fits_is_found(takes: Any, declared: s
 
 
 def test_what_nothing_simple_explains_has_no_constraint() -> None:
-    found = survey(Fake("x=float32[n]", lambda x: refuse_unless(x.shape[0] in (5, 16, 17, 40)) or x), make_wants(dims=("n=5:40",)))
+    found = survey(
+        Fake("x=float32[n]", lambda x: refuse_unless(x.shape[0] in (5, 16, 17, 40)) or x),
+        make_wants(dims=("n=5:40",)),
+    )
     assert found.sweep.constraints == {}
     assert 23 in found.sweep.refused["n"]
 
@@ -118,5 +163,8 @@ def test_two_dimensions_are_moved_together() -> None:
     found = survey(Fake("x=float32[a,b]", lambda x: x), make_wants(dims=("a=1:9", "b=1:9")))
     base = found.cases[0].dims
     assert any(c.dims["a"] != base["a"] and c.dims["b"] != base["b"] for c in found.cases)
-    area = survey(Fake("x=float32[a,b]", lambda x: refuse_unless(x.size <= 90) or x), make_wants(dims=("a=9:20", "b=4:10")))
+    area = survey(
+        Fake("x=float32[a,b]", lambda x: refuse_unless(x.size <= 90) or x),
+        make_wants(dims=("a=9:20", "b=4:10")),
+    )
     assert area.sweep.refused_pairs == [] or "a=" in area.sweep.refused_pairs[0]

@@ -29,7 +29,9 @@ from tf_models import built, needs_tensorflow
 def chain(path: Path, operators: Sequence[str]) -> Path:
     """A chain of operators named n0, n1, ... beside a branch that is added at the end."""
     nodes = [node("Neg", ["x"], ["side"], name="side")]
-    nodes += [node(o, ["x" if i == 0 else f"t{i - 1}"], [f"t{i}"], name=f"n{i}") for i, o in enumerate(operators)]
+    nodes += [
+        node(o, ["x" if i == 0 else f"t{i - 1}"], [f"t{i}"], name=f"n{i}") for i, o in enumerate(operators)
+    ]
     nodes.append(node("Add", [f"t{len(operators) - 1}", "side"], ["y"], name="end"))
     return save(path, nodes, [floats("x", "n", 4)], [floats("y", "n", 4)])
 
@@ -38,7 +40,9 @@ class TestTheSearch:
     """With a converter that fails on a known pattern; each part is a model that runs."""
 
     @pytest.fixture
-    def search(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Callable[[list[str]], bool]], list[str]]:
+    def search(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[Path, Callable[[list[str]], bool]], list[str]]:
         numbers = itertools.count()
 
         def run(_workers: Any, _preload: Any, _step: str, job: CutJob, _reply: Any) -> Cut:
@@ -85,33 +89,55 @@ class TestTheSearch:
 
 def test_a_part_keeps_its_constants_and_types(tmp_path: Path) -> None:
     nodes = [
-        node("Abs", ["x"], ["a"], name="first"), node("Shape", ["a"], ["s"], name="shape"), node("Cast", ["k"], ["c"], to=7, name="constant"),
-        node("Gather", ["s", "c"], ["d"], name="size"), node("Reshape", ["a", "d"], ["y"], name="last"),
-    ]  # fmt: skip
-    model = save(tmp_path / "m.onnx", nodes, [floats("x", "n", 4)], [floats("y", None, None)], {"k": np.array([1, 0], np.float32)})
+        node("Abs", ["x"], ["a"], name="first"),
+        node("Shape", ["a"], ["s"], name="shape"),
+        node("Cast", ["k"], ["c"], to=7, name="constant"),
+        node("Gather", ["s", "c"], ["d"], name="size"),
+        node("Reshape", ["a", "d"], ["y"], name="last"),
+    ]
+    model = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [floats("x", "n", 4)],
+        [floats("y", None, None)],
+        {"k": np.array([1, 0], np.float32)},
+    )
     listed = cut(CutJob(model=str(model), directory=str(tmp_path)))
     assert listed.labels == ["Abs first", "Shape shape", "Gather size", "Reshape last"]
     assert listed.needs == [[], [0], [1], [0, 2]]
     made = cut(CutJob(model=str(model), directory=str(tmp_path), nodes=[2, 3]))
     assert made.file is not None
     session = onnxruntime.InferenceSession(made.file.path)
-    assert [(i.name, i.type) for i in session.get_inputs()] == [("a", "tensor(float)"), ("s", "tensor(int64)")]
+    assert [(i.name, i.type) for i in session.get_inputs()] == [
+        ("a", "tensor(float)"),
+        ("s", "tensor(int64)"),
+    ]
     assert session.run(None, {"a": np.ones((2, 4), np.float32), "s": np.array([2, 4])})[0].shape == (4, 2)
 
 
 def test_a_node_that_crashes_the_converter_is_named(tmp_path: Path) -> None:
     """Max of one input is a SIGSEGV of MNN's converter; the twin without it is proven."""
-    manifest = prepare(Request(source=str(chain(tmp_path / "bad.onnx", ["Abs", "Tanh", "Max", "Abs"])), repairs=()), tmp_path / "out")
+    manifest = prepare(
+        Request(source=str(chain(tmp_path / "bad.onnx", ["Abs", "Tanh", "Max", "Abs"])), repairs=()),
+        tmp_path / "out",
+    )
     assert manifest.verdict is Verdict.REFUSED
     check = next(c for c in manifest.evidence if c.check == "mnn_convert")
     assert "SIGSEGV" in check.reason
     assert check.subject == "Max n2"
     assert "Max n2" in manifest.artifact.attempts[0].reason
-    assert prepare(Request(source=str(chain(tmp_path / "good.onnx", ["Abs", "Tanh", "Abs"]))), tmp_path / "fine").verdict is Verdict.PROVEN
+    assert (
+        prepare(
+            Request(source=str(chain(tmp_path / "good.onnx", ["Abs", "Tanh", "Abs"]))), tmp_path / "fine"
+        ).verdict
+        is Verdict.PROVEN
+    )
 
 
 @needs_tensorflow
-def test_a_node_of_a_frozen_graph_that_crashes_the_converter_is_named(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+def test_a_node_of_a_frozen_graph_that_crashes_the_converter_is_named(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
     source = built(tmp_path_factory.getbasetemp().parent) / "volume.pb"
     manifest = prepare(Request(source=str(source), to="tf"), tmp_path / "out")
     assert manifest.verdict is Verdict.REFUSED

@@ -1,4 +1,6 @@
-"""What a stranger wrote is read within limits, and what is not as its format says is refused: never a traceback, never without end."""
+"""What a stranger wrote is read within limits, and what is not as its format says is refused: never a
+traceback, never without end.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +45,20 @@ DATA = Path(__file__).parent / "data"
 @pytest.mark.parametrize(
     "met",
     [
-        IndexError("list index out of range"), KeyError("absent"), struct.error("unpack requires 4 bytes"), RecursionError(), ZeroDivisionError(),
-        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), TypeError("int + str"), AttributeError("x"), AssertionError(),
-        OverflowError("too large"), OSError("unable to open file (bad object header)"),
+        IndexError("list index out of range"),
+        KeyError("absent"),
+        struct.error("unpack requires 4 bytes"),
+        RecursionError(),
+        ZeroDivisionError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        TypeError("int + str"),
+        AttributeError("x"),
+        AssertionError(),
+        OverflowError("too large"),
+        OSError("unable to open file (bad object header)"),
     ],
     ids=lambda error: type(error).__name__,
-)  # fmt: skip
+)
 def test_what_a_reader_meets_in_damaged_bytes_is_a_refusal(met: Exception) -> None:
     with pytest.raises(RefusedError) as caught, reading(Path("m.tflite"), "TFLite model"):
         raise met
@@ -81,7 +91,9 @@ def test_faults_of_ours_and_of_the_system_are_not_called_damage() -> None:
 def long_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of very many layers, which takes more than a second to read."""
     path = tmp_path_factory.mktemp("long") / "net.prototxt"
-    layers = "".join(f'layer {{ name: "r{i}" type: "ReLU" bottom: "data" top: "data" }}\n' for i in range(LAYERS))
+    layers = "".join(
+        f'layer {{ name: "r{i}" type: "ReLU" bottom: "data" top: "data" }}\n' for i in range(LAYERS)
+    )
     path.write_text('input: "data" input_shape { dim: 1 dim: 3 }\n' + layers)
     return path
 
@@ -122,9 +134,13 @@ class Fails:
 def test_a_reader_that_crashes_is_a_refusal_and_one_that_does_not_answer_a_defect() -> None:
     job, path = reading_aside.PathJob.of(Path("/m.h5")), Path("/m.h5")
     with pytest.raises(RefusedError, match="reading the file crashed with SIGSEGV"):
-        reading_aside.run_bounded(cast("Any", Fails("crash")), "step", job, reading_aside.Kind, path, Limits())
+        reading_aside.run_bounded(
+            cast("Any", Fails("crash")), "step", job, reading_aside.Kind, path, Limits()
+        )
     with pytest.raises(InternalError):
-        reading_aside.run_bounded(cast("Any", Fails("reply")), "step", job, reading_aside.Kind, path, Limits())
+        reading_aside.run_bounded(
+            cast("Any", Fails("reply")), "step", job, reading_aside.Kind, path, Limits()
+        )
 
 
 def test_the_time_to_read_grows_with_that_of_a_step() -> None:
@@ -135,7 +151,10 @@ def test_the_time_to_read_grows_with_that_of_a_step() -> None:
 def test_limits_are_options_of_inspect_and_check(long_text: Path) -> None:
     for command in ("inspect", "check"):
         found = call(command, long_text, "--memory", "1MB", "--json")
-        assert (found.code, json.loads(found.out)["error"]["what"]) == (3, "reading the file took more than 1 MiB")
+        assert (found.code, json.loads(found.out)["error"]["what"]) == (
+            3,
+            "reading the file took more than 1 MiB",
+        )
 
 
 def test_json_without_end_is_damage(tmp_path: Path) -> None:
@@ -175,11 +194,22 @@ def test_a_checkpoint_whose_reader_fails_is_damaged(tmp_path: Path, monkeypatch:
 def graph(*nodes: onnx.NodeProto, functions: tuple[onnx.FunctionProto, ...] = ()) -> onnx.ModelProto:
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
     opsets = [helper.make_opsetid("", 13), helper.make_opsetid("own", 1)]
-    return helper.make_model(helper.make_graph(nodes, "g", ports[:1], ports[1:]), opset_imports=opsets, functions=functions, ir_version=8)
+    return helper.make_model(
+        helper.make_graph(nodes, "g", ports[:1], ports[1:]),
+        opset_imports=opsets,
+        functions=functions,
+        ir_version=8,
+    )
 
 
-CIRCLE = (node("Add", ["x", "b"], ["a"], name="one"), node("Relu", ["a"], ["b"], name="two"), node("Relu", ["x"], ["y"], name="free"))
-LATE = helper.make_graph([node("Neg", ["late"], ["z"])], "body", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)])
+CIRCLE = (
+    node("Add", ["x", "b"], ["a"], name="one"),
+    node("Relu", ["a"], ["b"], name="two"),
+    node("Relu", ["x"], ["y"], name="free"),
+)
+LATE = helper.make_graph(
+    [node("Neg", ["late"], ["z"])], "body", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)]
+)
 
 
 class TestSound:
@@ -188,16 +218,27 @@ class TestSound:
         [
             (CIRCLE, "the nodes wait for each other: Add one; Relu two"),
             ((node("Relu", ["y"], ["y"], name="own"),), "the nodes wait for each other: Relu own"),
-            ((node("If", ["x"], ["late"], name="choice", then_branch=LATE, else_branch=LATE),), "wait for each other: If choice"),
+            (
+                (node("If", ["x"], ["late"], name="choice", then_branch=LATE, else_branch=LATE),),
+                "wait for each other: If choice",
+            ),
             ((node("Conv", ["x"], ["y"], name="c"),), "Conv c has 1 inputs where the operator has 2 to 3"),
             ((node("MatMul", ["", "x"], ["y"], name="m"),), "MatMul m lacks its input A"),
             ((node("Relu", ["x"], [], name="r"),), "Relu r has 0 outputs, not 1"),
             ((node("Concat", ["x", "x"], ["y"], name="c"),), "Concat c lacks its attribute axis"),
-            ((node("Concat", ["x", "x"], ["y"], name="c", axis=1.5),), "Concat c has the attribute axis of another type"),
-            ((node("Resize", ["x", "", "x"], ["y"], name="z", mode=b"l\xff"),), "Resize z has bytes that are not text in its attribute mode"),
+            (
+                (node("Concat", ["x", "x"], ["y"], name="c", axis=1.5),),
+                "Concat c has the attribute axis of another type",
+            ),
+            (
+                (node("Resize", ["x", "", "x"], ["y"], name="z", mode=b"l\xff"),),
+                "Resize z has bytes that are not text in its attribute mode",
+            ),
         ],
-    )  # fmt: skip
-    def test_a_graph_that_is_none_is_refused_with_its_nodes(self, tmp_path: Path, nodes: tuple[onnx.NodeProto, ...], seen: str) -> None:
+    )
+    def test_a_graph_that_is_none_is_refused_with_its_nodes(
+        self, tmp_path: Path, nodes: tuple[onnx.NodeProto, ...], seen: str
+    ) -> None:
         path = tmp_path / "m.onnx"
         path.write_bytes(graph(*nodes).SerializeToString())
         with pytest.raises(RefusedError, match="not one that ONNX allows") as caught:
@@ -208,12 +249,20 @@ class TestSound:
     def test_order_and_operators_that_onnx_does_not_know_are_no_matter(self) -> None:
         import onnx_ir
 
-        unordered = graph(node("Relu", ["a"], ["y"]), node("Own", [], ["a"], domain="own"), node("NotYetAnOperator", ["x"], ["z"]))
+        unordered = graph(
+            node("Relu", ["a"], ["y"]),
+            node("Own", [], ["a"], domain="own"),
+            node("NotYetAnOperator", ["x"], ["z"]),
+        )
         require_sound(onnx_ir.from_proto(unordered), "m.onnx")
 
     def test_a_name_that_is_no_text(self, tmp_path: Path) -> None:
         path = tmp_path / "m.onnx"
-        path.write_bytes(graph(node("Relu", ["x"], ["y"], name="NAME")).SerializeToString().replace(b"NAME", b"\xff\xfe\xfd\xfc"))
+        path.write_bytes(
+            graph(node("Relu", ["x"], ["y"], name="NAME"))
+            .SerializeToString()
+            .replace(b"NAME", b"\xff\xfe\xfd\xfc")
+        )
         with pytest.raises(RefusedError):
             steps.check(steps.CheckJob(model=str(path)))
 
@@ -235,31 +284,54 @@ class TestBlame:
 
     @pytest.mark.usefixtures("failing")
     def test_an_invalid_one_is(self, tmp_path: Path) -> None:
-        path = save(tmp_path / "m.onnx", [node("Transpose", ["x"], ["y"], perm=[0, 7])], [floats("x", 1, 4)], [floats("y", 4, 1)])
+        path = save(
+            tmp_path / "m.onnx",
+            [node("Transpose", ["x"], ["y"], perm=[0, 7])],
+            [floats("x", 1, 4)],
+            [floats("y", 4, 1)],
+        )
         with pytest.raises(RefusedError, match="not one that ONNX allows"):
             steps.check(steps.CheckJob(model=str(path)))
 
 
 class TestExpansion:
     def test_functions_count_where_they_are_called(self) -> None:
-        calls = {MAIN: {("own", "F"): 3, ("", "Relu"): 2}, ("own", "F"): {("own", "G"): 2}, ("own", "G"): {("", "Erf"): 1, ("", "Mul"): 1}}
+        calls = {
+            MAIN: {("own", "F"): 3, ("", "Relu"): 2},
+            ("own", "F"): {("own", "G"): 2},
+            ("own", "G"): {("", "Erf"): 1, ("", "Mul"): 1},
+        }
         assert expanded_nodes(calls) == 3 * 2 * 2 + 2
 
     def test_a_function_that_calls_itself_has_no_end(self) -> None:
         with pytest.raises(Endless, match="own::"):
-            expanded_nodes({MAIN: {("own", "F"): 1}, ("own", "F"): {("own", "G"): 1}, ("own", "G"): {("own", "F"): 1}})
+            expanded_nodes(
+                {MAIN: {("own", "F"): 1}, ("own", "F"): {("own", "G"): 1}, ("own", "G"): {("own", "F"): 1}}
+            )
 
     def test_functions_that_double_are_refused_before_anything_unfolds_them(self, tmp_path: Path) -> None:
         opsets = [helper.make_opsetid("", 13), helper.make_opsetid("own", 1)]
         functions = [
             helper.make_function(
-                "own", f"F{i}", ["a"], ["c"], [node(f"F{i + 1}", ["a"], ["b"], domain="own"), node(f"F{i + 1}", ["b"], ["c"], domain="own")], opsets
+                "own",
+                f"F{i}",
+                ["a"],
+                ["c"],
+                [
+                    node(f"F{i + 1}", ["a"], ["b"], domain="own"),
+                    node(f"F{i + 1}", ["b"], ["c"], domain="own"),
+                ],
+                opsets,
             )
             for i in range(30)
-        ]  # fmt: skip
-        functions.append(helper.make_function("own", "F30", ["a"], ["c"], [node("Relu", ["a"], ["c"])], opsets))
+        ]
+        functions.append(
+            helper.make_function("own", "F30", ["a"], ["c"], [node("Relu", ["a"], ["c"])], opsets)
+        )
         path = tmp_path / "m.onnx"
-        path.write_bytes(graph(node("F0", ["x"], ["y"], domain="own"), functions=tuple(functions)).SerializeToString())
+        path.write_bytes(
+            graph(node("F0", ["x"], ["y"], domain="own"), functions=tuple(functions)).SerializeToString()
+        )
         assert scan_model(path).nodes == MOST_NODES + 1
         for command in (["check", path], ["prepare", path, "-o", tmp_path / "out"]):
             found = call(*command)
@@ -268,7 +340,9 @@ class TestExpansion:
         assert any("unfold" in warning for warning in read_file(path).warnings)
 
     def test_a_recursive_file_is_malformed(self, tmp_path: Path) -> None:
-        own = helper.make_function("own", "F", ["a"], ["b"], [node("F", ["a"], ["b"], domain="own")], [helper.make_opsetid("own", 1)])
+        own = helper.make_function(
+            "own", "F", ["a"], ["b"], [node("F", ["a"], ["b"], domain="own")], [helper.make_opsetid("own", 1)]
+        )
         path = tmp_path / "m.onnx"
         path.write_bytes(graph(node("F", ["x"], ["y"], domain="own"), functions=(own,)).SerializeToString())
         with pytest.raises(RefusedError, match="malformed") as caught:
@@ -290,7 +364,9 @@ class TestDimensions:
         (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
         sizes = delimited(7, delimited(1, encoded((1 << 62) - 1) * MANY))
         blob = delimited(7, sizes + delimited(5, bytes(4)))
-        (tmp_path / "m.caffemodel").write_bytes(delimited(100, delimited(1, b"c") + delimited(2, b"Convolution") + blob))
+        (tmp_path / "m.caffemodel").write_bytes(
+            delimited(100, delimited(1, b"c") + delimited(2, b"Convolution") + blob)
+        )
         for name in ("m.safetensors", "m.caffemodel"):
             with pytest.raises(RefusedError, match=r"header|dimensions"):
                 read_file(tmp_path / name)

@@ -23,7 +23,9 @@ def eight_free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("given", "allowed"), [(0, 6 * GB), (GB, GB), (64 * GB, 64 * GB)])
-def test_a_step_gets_what_was_given_else_three_quarters_of_what_is_free(monkeypatch: pytest.MonkeyPatch, given: int, allowed: int) -> None:
+def test_a_step_gets_what_was_given_else_three_quarters_of_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, given: int, allowed: int
+) -> None:
     asked: list[int] = []
 
     class Recorder:
@@ -48,4 +50,6 @@ def test_the_default_streams_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streamed, "checkpoint_size", lambda _: 100 * GB)
     source = Source(kind="torch-factory", path="net.py:build", weights="weights")
     assert not streamed.why_streamed(Request(source="net.py:build", weights="weights"), source)
-    assert "--memory is" in streamed.why_streamed(Request(source="net.py:build", weights="weights", limits=Limits(memory=8 * GB)), source)
+    assert "--memory is" in streamed.why_streamed(
+        Request(source="net.py:build", weights="weights", limits=Limits(memory=8 * GB)), source
+    )

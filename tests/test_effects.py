@@ -1,4 +1,6 @@
-"""Operators that write or read files: told from the protobuf, wherever a node stands, before TensorFlow imports the graph."""
+"""Operators that write or read files: told from the protobuf, wherever a node stands, before TensorFlow
+imports the graph.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ FILES = frozenset(
     word
     for line in (
         "WriteFile ReadFile MatchingFiles Save SaveV2 SaveSlices Restore RestoreSlice RestoreV2",
-        "MergeV2Checkpoints PrintV2 Print PyFunc EagerPyFunc PyFuncStateless TFRecordReaderV2 TFRecordDataset",
+        (
+            "MergeV2Checkpoints PrintV2 Print PyFunc EagerPyFunc PyFuncStateless TFRecordReaderV2"
+            " TFRecordDataset"
+        ),
         "TextLineDataset FixedLengthRecordDatasetV2 WholeFileReaderV2 SqlDataset LMDBDataset",
         "SnapshotDatasetV2 SaveDataset LoadDataset CacheDatasetV2 DatasetFromGraph DatasetToTFRecord",
         "InitializeTableFromTextFileV2 InitializeTableFromDataset ImmutableConst DecodeProtoV2 EncodeProto",
@@ -48,10 +53,18 @@ def test_no_operator_that_reaches_out_is_in_the_list() -> None:
 
 def in_tensorflow(code: str, directory: Path) -> object:
     """What *code* gives to ``answer``, run beside TensorFlow in *directory*."""
-    head = "import json, sys\nimport tensorflow as tf\nfrom mnnprep.formats.tensorflow import effects\nv1 = tf.compat.v1\n"
+    head = (
+        "import json, sys\nimport tensorflow as tf\nfrom mnnprep.formats.tensorflow import effects\nv1 ="
+        " tf.compat.v1\n"
+    )
     tail = "\nopen('answer.json', 'w').write(json.dumps(answer))"
     done = subprocess.run(
-        [sys.executable, "-c", head + code + tail], env=os.environ | QUIET, cwd=directory, capture_output=True, text=True, check=False
+        [sys.executable, "-c", head + code + tail],
+        env=os.environ | QUIET,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads((directory / "answer.json").read_text())
@@ -79,13 +92,19 @@ def test_the_lists_are_those_of_the_installed_registry(tmp_path: Path) -> None:
 
 def node(name: str, op: str, *inputs: str) -> bytes:
     """A NodeDef in a GraphDef."""
-    body = delimited(1, name.encode()) + delimited(2, op.encode()) + b"".join(delimited(3, i.encode()) for i in inputs)
+    body = (
+        delimited(1, name.encode())
+        + delimited(2, op.encode())
+        + b"".join(delimited(3, i.encode()) for i in inputs)
+    )
     return delimited(1, body)
 
 
 def test_inspect_and_check_name_the_same_operators(tmp_path: Path) -> None:
     path = tmp_path / "graph.pb"
-    path.write_bytes(node("x", "Placeholder") + node("w", "WriteFile", "x", "x") + node("y", "Relu", "x", "^w"))
+    path.write_bytes(
+        node("x", "Placeholder") + node("w", "WriteFile", "x", "x") + node("y", "Relu", "x", "^w")
+    )
     assert any("WriteFile w" in warning and "--trust" in warning for warning in inspect_file(path).warnings)
     hazards = [h.operator for h in check_file(path).hazards if h.rule == "side-effect"]
     assert hazards == ["WriteFile"]
@@ -93,9 +112,20 @@ def test_inspect_and_check_name_the_same_operators(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "operator",
-    ["CUSTOM:FlexWriteFile", "CUSTOM:Own", "DELEGATE", "STABLEHLO_CUSTOM_CALL", "BUILTIN_999", "CALL_ONCE", "VAR_HANDLE", "HASHTABLE"],
+    [
+        "CUSTOM:FlexWriteFile",
+        "CUSTOM:Own",
+        "DELEGATE",
+        "STABLEHLO_CUSTOM_CALL",
+        "BUILTIN_999",
+        "CALL_ONCE",
+        "VAR_HANDLE",
+        "HASHTABLE",
+    ],
 )
-def test_tflite_runs_its_own_kernels_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, operator: str) -> None:
+def test_tflite_runs_its_own_kernels_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, operator: str
+) -> None:
     builder = flatbuffers.Builder(0)
     (tmp_path / "model.tflite").write_bytes(one_operator(builder))
     assert scan_model(tmp_path / "model.tflite").custom == ()
@@ -105,7 +135,9 @@ def test_tflite_runs_its_own_kernels_alone(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def one_operator(builder: Any) -> bytes:
-    """A model whose one operator is ADD, without tensors (schema.fbs: Model, OperatorCode, SubGraph, Operator)."""
+    """A model whose one operator is ADD, without tensors (schema.fbs: Model, OperatorCode, SubGraph,
+    Operator).
+    """
 
     def vector(offsets: list[int]) -> int:
         builder.StartVector(4, len(offsets), 4)
@@ -162,9 +194,9 @@ def beside(x):
 def read(x):
     return x + tf.strings.to_number(tf.io.read_file("/etc/passwd"))
 
-for name, build in dict(by_control=by_control, called=called, branch=branch, loop=loop, nested=nested, beside=beside, read=read).items():
+for build in (by_control, called, branch, loop, nested, beside, read):
     graph = graph_of(build)
-    answer[name] = sorted(set(effects.of_graph(graph, ["y"])))
+    answer[build.__name__] = sorted(set(effects.of_graph(graph, ["y"])))
     answer[name + " whole"] = len(list(effects.of_graph(graph)))
 
 graph = graph_of(lambda x: x)  # an operator that is a function of the graph, under the name of a harmless one

@@ -9,12 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnnprep.core.evidence import PROVABILITY, REQUIRED, USABILITY, Check, Status, Verdict, failed, not_run, passed, verdict
+from mnnprep.core.evidence import (
+    PROVABILITY,
+    REQUIRED,
+    USABILITY,
+    Check,
+    Status,
+    Verdict,
+    failed,
+    not_run,
+    passed,
+    verdict,
+)
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
 
-NAMES = (*REQUIRED, *sorted(PROVABILITY), *sorted(USABILITY), "dimension:batch", "dimension:sequence", "repairs", "operators")
+NAMES = (
+    *REQUIRED,
+    *sorted(PROVABILITY),
+    *sorted(USABILITY),
+    "dimension:batch",
+    "dimension:sequence",
+    "repairs",
+    "operators",
+)
 DIM_NAMES = st.lists(st.sampled_from(["batch", "sequence"]), unique=True)
 CHECKS = st.builds(
     Check,
@@ -22,7 +41,7 @@ CHECKS = st.builds(
     status=st.sampled_from(Status),
     required=st.booleans(),
     reason=st.text(string.ascii_letters, max_size=5),
-)  # fmt: skip
+)
 RANK = {Verdict.PROVEN: 0, Verdict.UNPROVEN: 1, Verdict.DIFFERS: 2, Verdict.REFUSED: 3}
 
 
@@ -47,7 +66,9 @@ def test_a_missing_check_is_never_proven(dims: list[str], data: st.DataObject) -
 
 
 @given(DIM_NAMES, st.data(), st.sampled_from([Status.FAILED, Status.NOT_RUN]))
-def test_a_check_that_did_not_pass_is_never_proven(dims: list[str], data: st.DataObject, status: Status) -> None:
+def test_a_check_that_did_not_pass_is_never_proven(
+    dims: list[str], data: st.DataObject, status: Status
+) -> None:
     evidence = complete(dims)
     index = data.draw(st.integers(0, len(evidence) - 1))
     evidence[index] = msgspec.structs.replace(evidence[index], status=status, reason="a reason")
@@ -83,10 +104,16 @@ def test_the_order_does_not_matter(evidence: list[Check], dims: list[str], rando
 
 
 @given(st.lists(CHECKS, min_size=1, max_size=14), DIM_NAMES, st.data())
-def test_more_that_failed_never_makes_it_better(evidence: list[Check], dims: list[str], data: st.DataObject) -> None:
-    bad = msgspec.structs.replace(data.draw(CHECKS), status=data.draw(st.sampled_from([Status.FAILED, Status.NOT_RUN])))
+def test_more_that_failed_never_makes_it_better(
+    evidence: list[Check], dims: list[str], data: st.DataObject
+) -> None:
+    bad = msgspec.structs.replace(
+        data.draw(CHECKS), status=data.draw(st.sampled_from([Status.FAILED, Status.NOT_RUN]))
+    )
     before, after = verdict(evidence, dims), verdict([*evidence, bad], dims)
-    if bad.check not in {f"dimension:{d}" for d in dims} | set(REQUIRED) or bad.check in {c.check for c in evidence}:
+    if bad.check not in {f"dimension:{d}" for d in dims} | set(REQUIRED) or bad.check in {
+        c.check for c in evidence
+    }:
         assert RANK[after] >= RANK[before]
     assert not (after is Verdict.PROVEN and before is not Verdict.PROVEN)
 

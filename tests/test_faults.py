@@ -1,4 +1,6 @@
-"""A full disk, no descriptor left, a closed stdout: one refusal with its place and a way on, wherever it is met; never a word against the model."""
+"""A full disk, no descriptor left, a closed stdout: one refusal with its place and a way on, wherever it is
+met; never a word against the model.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +62,13 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/f")
         raised(RefusedError("the file is damaged"), FULL),
         raised(InternalError("it could not be read"), raised(ValueError("bad"), FULL)),
         RuntimeError("[json.exception] failed writing: No space left on device"),
-        raised(RefusedError("no"), RuntimeError("h5py: errno = 28, error message = 'No space left on device'")),
-        raised(InternalError("it failed"), StepFailed("error", "the disk is full", error=SystemFault("the disk is full"))),
+        raised(
+            RefusedError("no"), RuntimeError("h5py: errno = 28, error message = 'No space left on device'")
+        ),
+        raised(
+            InternalError("it failed"),
+            StepFailed("error", "the disk is full", error=SystemFault("the disk is full")),
+        ),
         MemoryError(),
         OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
     ],
@@ -76,7 +83,9 @@ def test_a_fault_is_found_behind_other_errors(error: BaseException) -> None:
         RefusedError("the file is damaged"),
         FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
         raised(UsageError("no such file"), FileNotFoundError(errno.ENOENT, "x")),
-        raised(ValueError("bad"), PermissionError(errno.EACCES, "Permission denied")),  # it went on without that file
+        raised(
+            ValueError("bad"), PermissionError(errno.EACCES, "Permission denied")
+        ),  # it went on without that file
         RuntimeError("shape mismatch"),
     ],
 )
@@ -84,7 +93,9 @@ def test_no_other_error_is_taken_for_one(error: BaseException) -> None:
     assert fault_in(error) is None
 
 
-def test_what_an_error_does_not_say_is_asked_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_error_does_not_say_is_asked_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     error = RuntimeError("invalid model")
     assert fault_behind(error, str(tmp_path)) is None
     assert list(tmp_path.iterdir()) == []
@@ -147,12 +158,16 @@ def test_a_full_target_leaves_nothing(bundle: Path, disk: Callable[[str], Path])
     refused(call("prepare", bundle.parent / "net.onnx", "-o", place / "out"), "the disk is full", str(place))
     assert list(place.iterdir()) == []
     (place / "other").write_bytes(bytes(28 << 10))
-    refused(call("json", bundle / "model.mnn", "-o", place / "m.json"), "the disk is full", str(place / "m.json"))
+    refused(
+        call("json", bundle / "model.mnn", "-o", place / "m.json"), "the disk is full", str(place / "m.json")
+    )
     assert [p.name for p in place.iterdir()] == ["other"]
 
 
 @pytest.mark.parametrize("size", ["16k", "64k", "128k"])
-def test_a_full_scratch_is_refused_and_nothing_differs(bundle: Path, tmp_path: Path, disk: Callable[[str], Path], size: str) -> None:
+def test_a_full_scratch_is_refused_and_nothing_differs(
+    bundle: Path, tmp_path: Path, disk: Callable[[str], Path], size: str
+) -> None:
     """Met by this process, by the worker, or by what is native in it."""
     place = disk(size)
     for arguments in (["prepare", bundle.parent / "net.onnx", "-o", tmp_path / "out"], ["verify", bundle]):
@@ -165,13 +180,21 @@ def test_a_full_scratch_is_refused_and_nothing_differs(bundle: Path, tmp_path: P
 
 @pytest.mark.parametrize(("limit", "value"), [("RLIMIT_NOFILE", 9), ("RLIMIT_FSIZE", 1000)])
 @pytest.mark.parametrize("command", ["prepare", "verify", "check", "bisect", "inspect"])
-def test_a_limit_of_the_process_is_refused(bundle: Path, tmp_path: Path, limit: str, value: int, command: str) -> None:
+def test_a_limit_of_the_process_is_refused(
+    bundle: Path, tmp_path: Path, limit: str, value: int, command: str
+) -> None:
     source = bundle.parent / "net.onnx"
     arguments = {
-        "prepare": [source, "-o", tmp_path / "out"], "verify": [bundle], "check": [source, "--sarif", tmp_path / "s"],
-        "bisect": [bundle, "-o", tmp_path / "b"], "inspect": [source],
-    }[command]  # fmt: skip
-    code = f"import resource; resource.setrlimit(resource.{limit}, ({value}, {value})); from mnnprep.cli.main import main; main()"
+        "prepare": [source, "-o", tmp_path / "out"],
+        "verify": [bundle],
+        "check": [source, "--sarif", tmp_path / "s"],
+        "bisect": [bundle, "-o", tmp_path / "b"],
+        "inspect": [source],
+    }[command]
+    code = (
+        f"import resource; resource.setrlimit(resource.{limit}, ({value}, {value})); from mnnprep.cli.main"
+        " import main; main()"
+    )
     line, env = [sys.executable, "-c", code, command, *map(str, arguments)], environment(TMPDIR=str(tmp_path))
     done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=300)
     if done.returncode:
@@ -181,7 +204,9 @@ def test_a_limit_of_the_process_is_refused(bundle: Path, tmp_path: Path, limit: 
     assert {p.name for p in tmp_path.iterdir()} <= {"s"}
 
 
-def test_a_file_as_large_as_is_allowed_may_lack_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_as_large_as_is_allowed_may_lack_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Native code does not always look whether all was written."""
     (tmp_path / "job").mkdir()
     path = tmp_path / "job" / "model.mnn"
@@ -226,7 +251,13 @@ def test_a_step_that_can_not_be_given_its_job_fails_and_hangs_nobody() -> None:
 def shell(line: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """*line* with ``mnnprep`` as ``$0`` with the arguments."""
     quoted = line.replace("MNNPREP", f'"{sys.executable}" -m mnnprep')
-    return subprocess.run(["bash", "-c", quoted, "bash", *map(str, arguments)], env=environment(), capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        ["bash", "-c", quoted, "bash", *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")

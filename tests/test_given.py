@@ -22,7 +22,10 @@ def sample(directory: Path, **outputs: np.ndarray) -> str:
 
 
 def test_the_same_outputs_pass_and_are_counted(tmp_path: Path) -> None:
-    (check,) = compare_given(sample(tmp_path, y=Y + 1e-6), [("samples a.npz", {"y": Y}), ("samples b.npz", {"y": Y + 9}), ("seed 0", {"y": Y})])
+    (check,) = compare_given(
+        sample(tmp_path, y=Y + 1e-6),
+        [("samples a.npz", {"y": Y}), ("samples b.npz", {"y": Y + 9}), ("seed 0", {"y": Y})],
+    )
     assert (check.check, check.status, check.numbers) == ("given_outputs", Status.PASSED, {"samples": 1})
 
 
@@ -33,7 +36,11 @@ def test_without_outputs_there_is_no_check(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("outputs", "words"),
-    [({"y": Y + 1}, "a.npz: y differs beyond the tolerance"), ({"y": Y[:1]}, "a.npz: y shape"), ({"z": Y}, "a.npz: z is no output of it")],
+    [
+        ({"y": Y + 1}, "a.npz: y differs beyond the tolerance"),
+        ({"y": Y[:1]}, "a.npz: y shape"),
+        ({"z": Y}, "a.npz: z is no output of it"),
+    ],
 )
 def test_other_outputs_are_refused(outputs: dict[str, np.ndarray], words: str, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="does not compute the outputs") as caught:

@@ -1,4 +1,6 @@
-"""The hazard rules: each finds a case of ONNX's own suite that MNN does not get right, and leaves one alone that it does."""
+"""The hazard rules: each finds a case of ONNX's own suite that MNN does not get right, and leaves one alone
+that it does.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,24 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown-dtype": (("fed ai_onnx_ml_label_encoder_string_int", "fed attention_4d_causal_bf16"), ()),
     "narrow-integer-arithmetic": (("fed add_int8", "fed add_uint8"), ("fed add",)),
     "logsoftmax-axis": (("fed logsoftmax_example_1",), ("fed logsoftmax_axis_0",)),
-    "training-mode": (("fed batchnorm_example_training_mode", "fed training_dropout_default"), ("fed BatchNorm1d_3d_input_eval",)),
+    "training-mode": (
+        ("fed batchnorm_example_training_mode", "fed training_dropout_default"),
+        ("fed BatchNorm1d_3d_input_eval",),
+    ),
     "computed-statistics": (("fed batchnorm_example",), ("fed BatchNorm1d_3d_input_eval",)),
     "prelu-slope": (("frozen prelu_broadcast",), ("fed prelu_example",)),
     "lone-dropout": (("fed dropout_default", "fed dropout_default_mask"), ()),
-    "loss-forms": (("fed nllloss_NCd1d2_no_weight_reduction_mean_ii", "fed sce_none_log_prob"), ("fed nllloss_NC",)),
+    "loss-forms": (
+        ("fed nllloss_NCd1d2_no_weight_reduction_mean_ii", "fed sce_none_log_prob"),
+        ("fed nllloss_NC",),
+    ),
     "lp-of-zeros": (("fed l2normalization_axis_0",), ("fed layer_normalization_2d_axis0",)),
     "clip-bounds": (("frozen clip_min_greater_than_max",), ("fed clip", "frozen clip")),
     "elementwise-written-out": (("fed mish", "fed isnan", "fed bitwise_and_i32_2d"), ("fed softplus",)),
-    "axis-operators-written-out": (("fed hardmax_one_hot", "fed cumprod_1d", "frozen center_crop_pad_crop"), ("fed cumsum_1d",)),
+    "axis-operators-written-out": (
+        ("fed hardmax_one_hot", "fed cumprod_1d", "frozen center_crop_pad_crop"),
+        ("fed cumsum_1d",),
+    ),
     "products-written-out": (("frozen col2im", "fed dft"), ("fed matmul_2d",)),
     "less-negative": (("fed clip_example_expanded",), ("fed attention_4d_attn_mask_3d_causal_expanded",)),
     "gemm-trans-a": (("frozen gemm_transposeA",), ("fed gemm_default_zero_bias",)),
@@ -64,47 +75,83 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "recurrent-layout": (("fed gru_batchwise",), ("frozen gru_bidirectional",)),
     "recurrent-inputs": (("fed gru_defaults", "fed lstm_with_peepholes"), ("frozen gru_bidirectional",)),
     "pool-strides": (("fed averagepool_2d_precomputed_pads",), ("fed averagepool_2d_precomputed_strides",)),
-    "pool-auto-pad": (("fed maxpool_2d_same_lower", "fed lppool_2d_same_upper"), ("fed averagepool_2d_precomputed_same_upper",)),
+    "pool-auto-pad": (
+        ("fed maxpool_2d_same_lower", "fed lppool_2d_same_upper"),
+        ("fed averagepool_2d_precomputed_same_upper",),
+    ),
     "pool-dilations": (("fed averagepool_2d_dilations",), ("fed averagepool_2d_precomputed_strides",)),
     "pool-3d": (("fed lppool_3d_default",), ("fed averagepool_2d_precomputed_strides",)),
-    "pool-ceil": (("fed averagepool_2d_ceil_last_window_starts_on_pad",), ("fed averagepool_2d_precomputed_strides",)),
+    "pool-ceil": (
+        ("fed averagepool_2d_ceil_last_window_starts_on_pad",),
+        ("fed averagepool_2d_precomputed_strides",),
+    ),
     "pool-indices": (
         ("fed maxpool_with_argmax_2d_precomputed_strides", "fed maxunpool_export_with_output_shape"),
         ("fed maxpool_2d_precomputed_strides",),
     ),
     "conv1d-output": (("fed convtranspose_1d",), ("fed causal_conv_with_state_basic_expanded",)),
     "conv3d-forms": (("fed convtranspose_3d",), ("fed causal_conv_with_state_basic_expanded",)),
-    "reduce-axes": (("fed reduce_log_sum_desc_axes",), ("fed reduce_log_sum_exp_default_axes_keepdims_example",)),
+    "reduce-axes": (
+        ("fed reduce_log_sum_desc_axes",),
+        ("fed reduce_log_sum_exp_default_axes_keepdims_example",),
+    ),
     "reduce-no-axes": (("fed reduce_log_sum_default_expanded",), ("fed attention_4d_attn_mask_expanded",)),
-    "reduce-keepdims": (("fed reduce_log_sum_default",), ("fed reduce_log_sum_exp_default_axes_keepdims_example",)),
+    "reduce-keepdims": (
+        ("fed reduce_log_sum_default",),
+        ("fed reduce_log_sum_exp_default_axes_keepdims_example",),
+    ),
     "reduce-nothing": (("fed reduce_max_empty_set",), ("fed attention_4d_attn_mask_expanded",)),
-    "select-last-index": (("fed argmax_no_keepdims_example_select_last_index",), ("fed argmax_no_keepdims_example",)),
+    "select-last-index": (
+        ("fed argmax_no_keepdims_example_select_last_index",),
+        ("fed argmax_no_keepdims_example",),
+    ),
     "negative-indices": (("frozen gather_elements_negative_indices",), ("fed affine_grid_3d_expanded",)),
-    "scatter-reduction": (("fed scatter_elements_with_duplicate_indices",), ("fed scatter_elements_without_axis",)),
+    "scatter-reduction": (
+        ("fed scatter_elements_with_duplicate_indices",),
+        ("fed scatter_elements_without_axis",),
+    ),
     "one-hot": (("fed onehot_without_axis",), ()),
     "unique-forms": (("fed unique_not_sorted_without_axis",), ("fed unique_sorted_without_axis",)),
-    "uneven-split": (("fed split_1d_uneven_split_opset18", "fed split_2d_uneven_split_opset18"), ("fed rotary_embedding_with_rotary_dim_expanded",)),
-    "pad-forms": (("fed attention_4d_diff_heads_mask4d_padded_kv_expanded", "fed wrap_pad"), ("fed center_crop_pad_crop_expanded",)),
+    "uneven-split": (
+        ("fed split_1d_uneven_split_opset18", "fed split_2d_uneven_split_opset18"),
+        ("fed rotary_embedding_with_rotary_dim_expanded",),
+    ),
+    "pad-forms": (
+        ("fed attention_4d_diff_heads_mask4d_padded_kv_expanded", "fed wrap_pad"),
+        ("fed center_crop_pad_crop_expanded",),
+    ),
     "resize-forms": (
         ("fed resize_downsample_scales_linear_align_corners", "fed resize_upsample_scales_cubic"),
         ("fed resize_upsample_scales_nearest",),
     ),
     "upsample-scales": (("fed upsample_nearest",), ("frozen upsample_nearest",)),
-    "grid-sample-forms": (("fed gridsample_reflection_padding", "fed gridsample_nearest"), ("fed gridsample",)),
-    "region-forms": (("fed roialign_mode_max", "fed spacetodepth_crd_mode_example"), ("fed roialign_aligned_false",)),
+    "grid-sample-forms": (
+        ("fed gridsample_reflection_padding", "fed gridsample_nearest"),
+        ("fed gridsample",),
+    ),
+    "region-forms": (
+        ("fed roialign_mode_max", "fed spacetodepth_crd_mode_example"),
+        ("fed roialign_aligned_false",),
+    ),
     "quantize-linear": (("fed dynamicquantizelinear_expanded",), ()),
-    "dequantize-linear": (("fed dequantizelinear", "fed dequantizelinear_uint16"), ("fed dequantizelinear_e4m3fn",)),
+    "dequantize-linear": (
+        ("fed dequantizelinear", "fed dequantizelinear_uint16"),
+        ("fed dequantizelinear_e4m3fn",),
+    ),
     "dynamic-quantize": (("fed dynamicquantizelinear",), ()),
     "eye-like-dtype": (("fed eyelike_with_dtype",), ("fed eyelike_without_dtype",)),
     "cast-forms": (
         ("fed cast_UINT4_to_UINT8", "fed castlike_UINT4_to_UINT8_expanded"),
-        ("fed attention_4d_attn_mask_expanded", "fed range_float_type_positive_delta_expanded"),  # rounded before it is cast to bool: right
+        (
+            "fed attention_4d_attn_mask_expanded",
+            "fed range_float_type_positive_delta_expanded",
+        ),  # rounded before it is cast to bool: right
     ),
     "int32-data": (("frozen castlike_FLOAT_to_FLOAT16",), ()),
     "large-integers": (("frozen bitwise_and_ui64_bcast_3v1d",), ()),
     "sequences-outside": (("fed if_opt",), ()),
     "narrowed": (("fed adagrad", "fed ai_onnx_ml_tree_ensemble_single_tree"), ()),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +179,9 @@ def names(found: Findings) -> set[str]:
 
 
 @pytest.mark.parametrize("rule", CASES)
-def test_a_rule_finds_what_mnn_gets_wrong_and_nothing_else(rule: str, suite: dict[str, str], supported: list[str]) -> None:
+def test_a_rule_finds_what_mnn_gets_wrong_and_nothing_else(
+    rule: str, suite: dict[str, str], supported: list[str]
+) -> None:
     broken, right = CASES[rule]
     for case in broken:
         assert rule in names(check(CheckJob(model=suite[case], supported=supported))), case
@@ -140,9 +189,20 @@ def test_a_rule_finds_what_mnn_gets_wrong_and_nothing_else(rule: str, suite: dic
         assert rule not in names(check(CheckJob(model=suite[case], supported=supported))), case
 
 
-def save(path: Path, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], tensors: Sequence[Any] = (), opset: int = 13) -> Path:
+def save(
+    path: Path,
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    tensors: Sequence[Any] = (),
+    opset: int = 13,
+) -> Path:
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info(*i) for i in inputs], [helper.make_tensor_value_info(*o) for o in outputs], list(tensors)
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(*i) for i in inputs],
+        [helper.make_tensor_value_info(*o) for o in outputs],
+        list(tensors),
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("my.ops", 1)]
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
@@ -151,23 +211,37 @@ def save(path: Path, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Seque
 
 def softmax(path: Path, *, rank: int = 3, opset: int = 11, **attributes: Any) -> Path:
     shape = [2, 3, 4][:rank]
-    return save(path, [node("Softmax", ["x"], ["y"], **attributes)], [floats("x", *shape)], [floats("y", *shape)], opset=opset)
+    return save(
+        path,
+        [node("Softmax", ["x"], ["y"], **attributes)],
+        [floats("x", *shape)],
+        [floats("y", *shape)],
+        opset=opset,
+    )
 
 
 def large(path: Path, value: int) -> Path:
     add = [node("Add", ["x", "k"], ["y"])]
     ids = ("x", TensorProto.INT64, [2])
-    return save(path, add, [ids], [("y", TensorProto.INT64, [2])], [numpy_helper.from_array(np.array([value]), "k")])
+    return save(
+        path, add, [ids], [("y", TensorProto.INT64, [2])], [numpy_helper.from_array(np.array([value]), "k")]
+    )
 
 
 def mask(path: Path, *, raw: bool) -> Path:
     values = np.array([True, False, True])
-    tensor = numpy_helper.from_array(values, "k") if raw else helper.make_tensor("k", TensorProto.BOOL, [3], values)
+    tensor = (
+        numpy_helper.from_array(values, "k")
+        if raw
+        else helper.make_tensor("k", TensorProto.BOOL, [3], values)
+    )
     return save(path, [node("Where", ["k", "x", "x"], ["y"])], [X], [floats("y", 2, 3)], [tensor])
 
 
 def foreign(path: Path, op_type: str) -> Path:
-    return save(path, [helper.make_node(op_type, ["x"], ["y"], name="n", domain="my.ops")], [X], [floats("y", 2, 3)])
+    return save(
+        path, [helper.make_node(op_type, ["x"], ["y"], name="n", domain="my.ops")], [X], [floats("y", 2, 3)]
+    )
 
 
 def equal(path: Path, value: float) -> Path:
@@ -177,7 +251,10 @@ def equal(path: Path, value: float) -> Path:
 
 HAND_MADE: dict[str, tuple[Any, Any]] = {
     "equal-bits": (lambda path: equal(path, 0.0), lambda path: equal(path, 1.0)),
-    "empty-graph": (lambda path: save(path, [], [X], [X]), lambda path: save(path, [node("Relu", ["x"], ["y"])], [X], [X, floats("y", 2, 3)])),
+    "empty-graph": (
+        lambda path: save(path, [], [X], [X]),
+        lambda path: save(path, [node("Relu", ["x"], ["y"])], [X], [X, floats("y", 2, 3)]),
+    ),
     "softmax-axis": (softmax, lambda path: softmax(path, axis=1)),
     "softmax-axis of a matrix": (softmax, lambda path: softmax(path, rank=2)),
     "softmax-axis from opset 13": (softmax, lambda path: softmax(path, opset=13)),
@@ -190,7 +267,9 @@ HAND_MADE: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", HAND_MADE)
-def test_a_rule_knows_its_pattern_from_what_is_like_it(name: str, tmp_path: Path, supported: list[str]) -> None:
+def test_a_rule_knows_its_pattern_from_what_is_like_it(
+    name: str, tmp_path: Path, supported: list[str]
+) -> None:
     rule = name.partition(" ")[0]
     broken, right = HAND_MADE[name]
     for make, there in ((broken, True), (right, False)):
@@ -200,7 +279,9 @@ def test_a_rule_knows_its_pattern_from_what_is_like_it(name: str, tmp_path: Path
 
 def test_every_rule_without_a_rewrite_has_a_broken_case() -> None:
     """Those with one are in test_rules, where MNN is asked before and after."""
-    assert {rule.name for rule in RULES if rule.rewrite is None} <= set(CASES) | {name.partition(" ")[0] for name in HAND_MADE}
+    assert {rule.name for rule in RULES if rule.rewrite is None} <= set(CASES) | {
+        name.partition(" ")[0] for name in HAND_MADE
+    }
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -209,11 +290,17 @@ TRACE = 'File "/usr/lib/python3/site-packages/torch/nn/f.py", line 5, in silu\n'
 
 
 def gru(path: Path) -> Path:
-    weights = [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in (("w", (1, 6, 3)), ("r", (1, 6, 2)))]
+    weights = [
+        numpy_helper.from_array(np.zeros(shape, np.float32), name)
+        for name, shape in (("w", (1, 6, 3)), ("r", (1, 6, 2)))
+    ]
     step = node("GRU", ["x", "w", "r"], ["y"], hidden_size=2)
     step.name = "encoder"
     entry = step.metadata_props.add()
-    entry.key, entry.value = "pkg.torch.onnx.stack_trace", f'File "{path.parent}/net.py", line 17, in forward\n{TRACE}'
+    entry.key, entry.value = (
+        "pkg.torch.onnx.stack_trace",
+        f'File "{path.parent}/net.py", line 17, in forward\n{TRACE}',
+    )
     return save(path, [step], [floats("x", 4, 1, 3)], [floats("y", 4, 1, 1, 2)], weights)
 
 
@@ -232,7 +319,11 @@ def test_a_report_has_node_source_line_reason_and_remedy(tmp_path: Path) -> None
 
 
 def test_the_exit_code_says_whether_anything_was_found(tmp_path: Path) -> None:
-    for make, code in ((gru, 1), (relu, 0), (lambda path: large(path, 1), 0)):  # int64 is narrowed, which is no failure
+    for make, code in (
+        (gru, 1),
+        (relu, 0),
+        (lambda path: large(path, 1), 0),
+    ):  # int64 is narrowed, which is no failure
         done = CliRunner().invoke(cli, ["check", str(make(tmp_path / "m.onnx"))], standalone_mode=False)
         assert done.return_value == code, done.output
     assert "1 narrowed" in done.output or "2 narrowed" in done.output
@@ -241,7 +332,9 @@ def test_the_exit_code_says_whether_anything_was_found(tmp_path: Path) -> None:
 def test_json_and_sarif_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = gru(tmp_path / "gru.onnx")
-    done = CliRunner().invoke(cli, ["check", str(model), "--json", "--sarif", "out.sarif"], standalone_mode=False)
+    done = CliRunner().invoke(
+        cli, ["check", str(model), "--json", "--sarif", "out.sarif"], standalone_mode=False
+    )
     report = json.loads(done.stdout)
     assert report["schema"] == "mnnprep.check/1"
     log = json.loads((tmp_path / "out.sarif").read_text())
@@ -270,7 +363,10 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         check_file(tmp_path / "no.npz")
     with pytest.raises(UsageError, match="can't be written"):
         CliRunner().invoke(
-            cli, ["check", str(relu(tmp_path / "m.onnx")), "--sarif", str(tmp_path / "no" / "x")], standalone_mode=False, catch_exceptions=False
+            cli,
+            ["check", str(relu(tmp_path / "m.onnx")), "--sarif", str(tmp_path / "no" / "x")],
+            standalone_mode=False,
+            catch_exceptions=False,
         )
 
 
@@ -279,12 +375,19 @@ def test_the_command_line_process_imports_no_framework(tmp_path: Path) -> None:
         "import sys; from mnnprep.checking import check_file; check_file(sys.argv[1]); "
         "print(sorted({'onnx', 'onnx_ir', 'onnxruntime', 'MNN', '_tools', 'torch'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(gru(tmp_path / "m.onnx"))], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(gru(tmp_path / "m.onnx"))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.strip() == "[]", done.stderr
 
 
 def graph_def(*operators: str) -> bytes:
-    """A GraphDef of nodes that have nothing but an operator (graph.proto: node = 1; node_def.proto: name = 1, op = 2)."""
+    """A GraphDef of nodes that have nothing but an operator (graph.proto: node = 1; node_def.proto: name = 1,
+    op = 2).
+    """
     nodes = [b"\x0a\x01n\x12" + bytes([len(op)]) + op.encode() for op in operators]
     return b"".join(b"\x0a" + bytes([len(n)]) + n for n in nodes)
 
@@ -296,10 +399,17 @@ def test_a_tensorflow_graph_is_checked_by_its_operators(tmp_path: Path) -> None:
     path.write_bytes(graph_def("Placeholder", "Relu", "Relu", "DivNoNan"))
     assert operators_in(path) == {"Relu": 2, "Placeholder": 1, "DivNoNan": 1}
     report = check_file(path)
-    assert [(h.rule, h.operator, h.severity) for h in report.hazards] == [("unsupported-operator", "DivNoNan", "refused")]
+    assert [(h.rule, h.operator, h.severity) for h in report.hazards] == [
+        ("unsupported-operator", "DivNoNan", "refused")
+    ]
 
 
 def test_the_table_that_ships_lists_what_this_converter_reads() -> None:
     table = load_table()
     assert table is not None
-    assert {name: len(operators) for name, operators in table.frontends.items()} == {"CAFFE": 58, "ONNX": 169, "TF": 179, "TFLITE": 82}
+    assert {name: len(operators) for name, operators in table.frontends.items()} == {
+        "CAFFE": 58,
+        "ONNX": 169,
+        "TF": 179,
+        "TFLITE": 82,
+    }

@@ -1,4 +1,6 @@
-"""HDF5 files that would take bytes from elsewhere, or unfold without bound: refused wherever weights are read."""
+"""HDF5 files that would take bytes from elsewhere, or unfold without bound: refused wherever weights are
+read.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def deep(book: Any, other: Path) -> None:
 
 
 def unwritten(book: Any, other: Path) -> None:
-    book.create_dataset("model_weights/d/kernel", (1 << 20, 1 << 10), "f4", chunks=(1024, 1024), fillvalue=1.0)
+    book.create_dataset(
+        "model_weights/d/kernel", (1 << 20, 1 << 10), "f4", chunks=(1024, 1024), fillvalue=1.0
+    )
 
 
 def many_unwritten(book: Any, other: Path) -> None:
@@ -57,7 +61,16 @@ def many_unwritten(book: Any, other: Path) -> None:
         book.create_dataset(f"model_weights/{index}", (1 << 22,), "f4", chunks=True)
 
 
-HOSTILE: list[Callable[[Any, Path], None]] = [external, virtual, linked, linked_group, soft, deep, unwritten, many_unwritten]
+HOSTILE: list[Callable[[Any, Path], None]] = [
+    external,
+    virtual,
+    linked,
+    linked_group,
+    soft,
+    deep,
+    unwritten,
+    many_unwritten,
+]
 
 
 def made(path: Path, change: Callable[[Any, Path], None]) -> Path:
@@ -80,7 +93,9 @@ def archived(path: Path, weights: Path, method: int) -> Path:
 
 
 @pytest.mark.parametrize("change", HOSTILE, ids=lambda f: f.__name__)
-def test_weights_from_elsewhere_are_refused_by_every_reader(tmp_path: Path, change: Callable[[Any, Path], None]) -> None:
+def test_weights_from_elsewhere_are_refused_by_every_reader(
+    tmp_path: Path, change: Callable[[Any, Path], None]
+) -> None:
     path = made(tmp_path / "net.h5", change)
     stored = archived(tmp_path / "stored.keras", path, zipfile.ZIP_STORED)
     deflated = archived(tmp_path / "deflated.keras", path, zipfile.ZIP_DEFLATED)

@@ -1,4 +1,6 @@
-"""A slice of the hostile files of ``benchmarks/hostile.py``, read in this process: refused or described, and no canary of theirs fires."""
+"""A slice of the hostile files of ``benchmarks/hostile.py``, read in this process: refused or described, and
+no canary of theirs fires.
+"""
 
 import contextlib
 import importlib
@@ -30,17 +32,36 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 pytest.importorskip("h5py")
 for _module in ("keras", "onnx", "paths", "hdf5", "pickle", "savedmodel", "streams", "tensorflow", "weights"):
     importlib.import_module(f"hostile_{_module}")
-hostile_case, hostile_pickle, hostile_weights, watch = (importlib.import_module(f"hostile_{n}") for n in ("case", "pickle", "weights", "watch"))
+hostile_case, hostile_pickle, hostile_weights, watch = (
+    importlib.import_module(f"hostile_{n}") for n in ("case", "pickle", "weights", "watch")
+)
 ALL, Canary = hostile_case.ALL, hostile_case.Canary
 
 CHOSEN = (
-    "keras-h5/lambda/nameless-functional", "keras/lambda/os-system", "keras-h5/tfoplambda/write-file", "keras/json/odd-class-number",
-    "keras-h5/hdf5/external-storage", "keras-h5/hdf5/external-link", "frozen-graph/effects/write-file", "frozen-graph/effects/read-file",
-    "savedmodel/assets/absolute", "torch-module/reduce/os-system", "torch-weights/reduce/nested", "torch-weights/stream/billion-lists",
-    "torch-weights/archive/twice", "exported-program/reduce/sample-inputs",
-    "npz/pickle/object-array", "onnx/external-data/parent", "onnx/external-data/symlink", "onnx/graph/cyclic", "onnx/names/escapes",
-    "safetensors/header/deep", "path/kind/fifo", "path/kind/pipes", "path/name/not-utf8",
-)  # fmt: skip
+    "keras-h5/lambda/nameless-functional",
+    "keras/lambda/os-system",
+    "keras-h5/tfoplambda/write-file",
+    "keras/json/odd-class-number",
+    "keras-h5/hdf5/external-storage",
+    "keras-h5/hdf5/external-link",
+    "frozen-graph/effects/write-file",
+    "frozen-graph/effects/read-file",
+    "savedmodel/assets/absolute",
+    "torch-module/reduce/os-system",
+    "torch-weights/reduce/nested",
+    "torch-weights/stream/billion-lists",
+    "torch-weights/archive/twice",
+    "exported-program/reduce/sample-inputs",
+    "npz/pickle/object-array",
+    "onnx/external-data/parent",
+    "onnx/external-data/symlink",
+    "onnx/graph/cyclic",
+    "onnx/names/escapes",
+    "safetensors/header/deep",
+    "path/kind/fifo",
+    "path/kind/pipes",
+    "path/name/not-utf8",
+)
 
 
 @pytest.fixture
@@ -59,12 +80,22 @@ def output(canary: Any, text: str = "") -> Path:
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_reading_a_hostile_file_fires_no_canary(name: str, canary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_a_hostile_file_fires_no_canary(
+    name: str, canary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(canary.model)
     path = ALL[name].make(canary)
     monkeypatch.chdir(canary.root / "cwd")
     before, said = watch.snapshot(canary.root), []
-    job = FileJob(path=str(path), directory=str(path.parent), weights="", wants=Wants(), trust=False, signature="", outputs=())
+    job = FileJob(
+        path=str(path),
+        directory=str(path.parent),
+        weights="",
+        wants=Wants(),
+        trust=False,
+        signature="",
+        outputs=(),
+    )
     for step in (lambda: read(PathJob.of(path)), lambda: count(PathJob.of(path)), lambda: read_source(job)):
         with contextlib.suppress(RefusedError, UsageError):
             said.append(repr(step()))
@@ -94,7 +125,14 @@ def test_a_pickle_whose_names_add_up_to_more_than_memory_is_damage(tmp_path: Pat
     """A key of 100 KB, said once, with 3,000 tensors under it: 200 KB would become 300 MB of names."""
     path = tmp_path / "storage"
     path.write_bytes(hostile_pickle.WEIGHT)
-    stream = b"\x80\x02}(" + hostile_pickle.long("k" * 100_000) + b"}(" + hostile_pickle.long("w") + hostile_pickle.tensor() + b"q\x01"
+    stream = (
+        b"\x80\x02}("
+        + hostile_pickle.long("k" * 100_000)
+        + b"}("
+        + hostile_pickle.long("w")
+        + hostile_pickle.tensor()
+        + b"q\x01"
+    )
     stream += b"".join(hostile_pickle.long(f"w{i}") + b"h\x01" for i in range(3_000)) + b"uu."
     with pytest.raises(PickleError, match="names of its tensors"):
         stored_tensors(io.BytesIO(stream))
@@ -105,7 +143,9 @@ def test_a_pickle_whose_names_add_up_to_more_than_memory_is_damage(tmp_path: Pat
 
 def test_a_dictionary_that_holds_itself_many_times_is_looked_at_once() -> None:
     """20,000 times 20,000 members would take minutes."""
-    stream = b"\x80\x02}q\x00(" + b"".join(hostile_pickle.long(f"k{i}") + b"h\x00" for i in range(20_000)) + b"u."
+    stream = (
+        b"\x80\x02}q\x00(" + b"".join(hostile_pickle.long(f"k{i}") + b"h\x00" for i in range(20_000)) + b"u."
+    )
     assert stored_tensors(io.BytesIO(stream)).tensors == ()
 
 
@@ -116,7 +156,9 @@ def test_a_pipe_is_refused_before_it_is_opened(canary: Any) -> None:
 
 
 def cached(root: Path) -> Path:
-    """A checkpoint as a cache keeps it: the files in one directory under their hashes, links to them in another."""
+    """A checkpoint as a cache keeps it: the files in one directory under their hashes, links to them in
+    another.
+    """
     (root / "blobs").mkdir(parents=True)
     (root / "snapshots" / "1").mkdir(parents=True)
     for name, blob in (("model.safetensors.index.json", "b0"), ("model-1.safetensors", "b1")):
@@ -143,8 +185,13 @@ def test_a_shard_that_is_a_link_out_of_the_checkpoint_is_refused(tmp_path: Path)
     assert not (tmp_path / "out.safetensors").exists()
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/etc/hostname", path), lambda path: os.symlink("/dev/zero", path)])
-def test_a_file_beside_a_model_that_is_a_pipe_or_leads_elsewhere_is_refused(make: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, lambda path: os.symlink("/etc/hostname", path), lambda path: os.symlink("/dev/zero", path)],
+)
+def test_a_file_beside_a_model_that_is_a_pipe_or_leads_elsewhere_is_refused(
+    make: Any, tmp_path: Path
+) -> None:
     make(tmp_path / "model.mnn.weight")
     with pytest.raises(RefusedError, match="a file of the model is a"):
         require_beside(tmp_path / "model.mnn", [tmp_path / "model.mnn.weight"])

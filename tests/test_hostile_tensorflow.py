@@ -1,4 +1,6 @@
-"""Files that ran code or reached other files when they were prepared: each with a canary that must not be touched."""
+"""Files that ran code or reached other files when they were prepared: each with a canary that must not be
+touched.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,7 @@ h5py = pytest.importorskip("h5py")
 
 LOAD = """
 import json, sys
+import numpy
 from mnnprep.core.messages import Source, Wants
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.load import load
@@ -29,7 +32,8 @@ answers = {}
 for name, (kind, path, outputs, trust) in json.loads(sys.argv[1]).items():
     try:
         loaded = load(Source(kind=kind, path=path, outputs=tuple(outputs), trust=trust), Wants())
-        loaded.call({s.name: __import__("numpy").ones([e if isinstance(e, int) else 2 for e in s.shape], s.dtype) for s in loaded.inputs})
+        ones = {s.name: [e if isinstance(e, int) else 2 for e in s.shape] for s in loaded.inputs}
+        loaded.call({s.name: numpy.ones(ones[s.name], s.dtype) for s in loaded.inputs})
         answers[name] = "ran"
     except RefusedError as error:
         answers[name] = f"{error.what}: {error.seen}"
@@ -42,7 +46,12 @@ open("answers.json", "w").write(json.dumps(answers))
 def loaded(jobs: dict[str, list[object]], directory: Path) -> dict[str, str]:
     """What becomes of sources that are loaded and called as a worker does it, in one process."""
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, json.dumps(jobs)], env=os.environ | QUIET, cwd=directory, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LOAD, json.dumps(jobs)],
+        env=os.environ | QUIET,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answers: dict[str, str] = json.loads((directory / "answers.json").read_text())
@@ -54,22 +63,34 @@ def lambda_code(canary: Path) -> list[object]:
         open("CANARY", "w").close()
         return x
 
-    code = run.__code__.replace(co_consts=tuple(str(canary) if c == "CANARY" else c for c in run.__code__.co_consts))
+    code = run.__code__.replace(
+        co_consts=tuple(str(canary) if c == "CANARY" else c for c in run.__code__.co_consts)
+    )
     return [base64.b64encode(marshal.dumps(code)).decode(), None, None]
 
 
 def sequential(*layers: dict[str, Any]) -> dict[str, Any]:
-    first = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 3], "dtype": "float32", "name": "x", "sparse": False}}
+    first = {
+        "class_name": "InputLayer",
+        "config": {"batch_input_shape": [None, 3], "dtype": "float32", "name": "x", "sparse": False},
+    }
     return {"class_name": "Sequential", "config": {"name": "net", "layers": [first, *layers]}}
 
 
 def functional(layer: dict[str, Any], name: str) -> dict[str, Any]:
     first = {
-        "class_name": "InputLayer", "name": "x", "inbound_nodes": [],
+        "class_name": "InputLayer",
+        "name": "x",
+        "inbound_nodes": [],
         "config": {"batch_input_shape": [None, 3], "dtype": "float32", "name": "x", "sparse": False},
-    }  # fmt: skip
+    }
     second = {**layer, "name": name, "inbound_nodes": [[["x", 0, 0, {}]]]}
-    config = {"name": "net", "layers": [first, second], "input_layers": [["x", 0, 0]], "output_layers": [[name, 0, 0]]}
+    config = {
+        "name": "net",
+        "layers": [first, second],
+        "input_layers": [["x", 0, 0]],
+        "output_layers": [[name, 0, 0]],
+    }
     return {"class_name": "Functional", "config": config}
 
 
@@ -93,11 +114,19 @@ def written(path: Path, config: dict[str, Any], version: str) -> Path:
 
 
 def nameless(canary: Path) -> dict[str, Any]:
-    return {"class_name": "Lambda", "config": {"function": lambda_code(canary), "function_type": "lambda", "arguments": {}}}
+    return {
+        "class_name": "Lambda",
+        "config": {"function": lambda_code(canary), "function_type": "lambda", "arguments": {}},
+    }
 
 
 SYSTEM = {"class_name": "function", "module": "os", "config": "system", "registered_name": "system"}
-NAMED = {"class_name": "Lambda", "module": "keras.layers", "registered_name": None, "config": {"function": SYSTEM}}
+NAMED = {
+    "class_name": "Lambda",
+    "module": "keras.layers",
+    "registered_name": None,
+    "config": {"function": SYSTEM},
+}
 WRITE = {"class_name": "TFOpLambda", "config": {"name": "w", "function": "io.write_file", "dtype": "float32"}}
 LIBRARY = {"class_name": "TFOpLambda", "config": {"name": "w", "function": "load_op_library"}}
 
@@ -136,15 +165,24 @@ def attribute(name: str, value: bytes) -> bytes:
 
 
 def node(name: str, op: str, *inputs: str, attributes: bytes = b"") -> bytes:
-    return delimited(1, name.encode()) + delimited(2, op.encode()) + b"".join(delimited(3, i.encode()) for i in inputs) + attributes
+    return (
+        delimited(1, name.encode())
+        + delimited(2, op.encode())
+        + b"".join(delimited(3, i.encode()) for i in inputs)
+        + attributes
+    )
 
 
 FLOAT, STRING = b"\x30\x01", b"\x30\x07"  # AttrValue.type = 6: DT_FLOAT, DT_STRING
 
 
 def text(name: str, value: str) -> bytes:
-    tensor = b"\x08\x07" + delimited(2, b"") + delimited(8, value.encode())  # TensorProto: dtype, tensor_shape, string_val
-    return node(name, "Const", attributes=attribute("dtype", STRING) + attribute("value", delimited(8, tensor)))
+    tensor = (
+        b"\x08\x07" + delimited(2, b"") + delimited(8, value.encode())
+    )  # TensorProto: dtype, tensor_shape, string_val
+    return node(
+        name, "Const", attributes=attribute("dtype", STRING) + attribute("value", delimited(8, tensor))
+    )
 
 
 def writing(path: Path, canary: Path, *, control: str) -> Path:

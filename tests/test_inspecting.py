@@ -38,7 +38,10 @@ def torch_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.jit.script(net).save(str(directory / "training-script.pt"))
     net.eval()
     torch.save(net, directory / "module.pt")
-    torch.save({"state_dict": net.state_dict(), "tied": [net[0].weight, net[0].weight]}, directory / "checkpoint.ckpt")
+    torch.save(
+        {"state_dict": net.state_dict(), "tied": [net[0].weight, net[0].weight]},
+        directory / "checkpoint.ckpt",
+    )
     torch.save(net.state_dict(), directory / "legacy.pth", _use_new_zipfile_serialization=False)
     torch.jit.trace(net, x).save(str(directory / "traced.pt"))
     batch = torch.export.Dim("batch", min=2, max=9)
@@ -54,11 +57,24 @@ def test_onnx(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", None])]
     flags = helper.make_tensor("train", TensorProto.BOOL, [], [True])
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Dropout", ["m", "", "train"], ["y"], name="drop")]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(np.ones((3, 5), np.float32), "w"), flags])
-    (tmp_path / "m.onnx").write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]).SerializeToString())
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Dropout", ["m", "", "train"], ["y"], name="drop"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", inputs, outputs, [numpy_helper.from_array(np.ones((3, 5), np.float32), "w"), flags]
+    )
+    (tmp_path / "m.onnx").write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]).SerializeToString()
+    )
     found = read_file(tmp_path / "m.onnx")
-    assert (found.kind, found.framework, found.opset, found.parameters, found.prepared) == ("onnx", "onnx", 13, 16, True)
+    assert (found.kind, found.framework, found.opset, found.parameters, found.prepared) == (
+        "onnx",
+        "onnx",
+        13,
+        16,
+        True,
+    )
     assert found.size == (tmp_path / "m.onnx").stat().st_size
     assert found.ops == {"Dropout": 1, "MatMul": 1}
     assert found.signature.inputs[0].shape == ("n", 3)
@@ -83,7 +99,9 @@ def test_an_onnx_file_beyond_protobuf_is_shown_with_a_warning(tmp_path: Path) ->
     raw = b"\x4a" + _varint(size)  # raw_data
     tensor = b"\x08" + _varint(size) + b"\x10\x02" + raw  # dims, uint8
     graph = b"\x2a" + _varint(len(tensor) + size) + tensor
-    head = b"\x08\x08\x42\x02\x10\x11\x3a" + _varint(len(graph) + size) + graph  # ir_version 8, opset 17, graph
+    head = (
+        b"\x08\x08\x42\x02\x10\x11\x3a" + _varint(len(graph) + size) + graph
+    )  # ir_version 8, opset 17, graph
     with (tmp_path / "big.onnx").open("wb") as file:
         file.write(head)
         file.truncate(len(head) + size)  # sparse
@@ -104,7 +122,12 @@ def _varint(value: int) -> bytes:
 
 def test_torchscript(torch_files: Path) -> None:
     found = read_file(torch_files / "traced.pt")
-    assert (found.kind, found.parameters, found.leftovers, found.warnings) == ("torchscript", PARAMETERS, (), ())
+    assert (found.kind, found.parameters, found.leftovers, found.warnings) == (
+        "torchscript",
+        PARAMETERS,
+        (),
+        (),
+    )
     assert found.ops["torch._convolution"] == 1
     assert found.ops["torch.batch_norm"] == 1
     assert [(spec.dtype, spec.shape) for spec in found.signature.inputs] == [("Tensor", None)]
@@ -115,7 +138,12 @@ def test_torchscript(torch_files: Path) -> None:
 
 def test_exported_program(torch_files: Path) -> None:
     found = read_file(torch_files / "program.pt2")
-    assert (found.kind, found.parameters, found.leftovers, found.warnings) == ("exported-program", PARAMETERS, (), ())
+    assert (found.kind, found.parameters, found.leftovers, found.warnings) == (
+        "exported-program",
+        PARAMETERS,
+        (),
+        (),
+    )
     (spec,) = found.signature.inputs
     assert spec.dtype == "float32"
     assert spec.shape is not None
@@ -154,31 +182,47 @@ def test_weights(torch_files: Path, tmp_path: Path) -> None:
         found = read_file(torch_files / name)
         assert (found.kind, found.parameters) == ("torch-weights", PARAMETERS)  # tied weights once
         assert "--weights" in found.warnings[-1]
-    assert "state_dict.0.weight" in {tensor.name for tensor in read_file(torch_files / "checkpoint.ckpt").details["tensors"]}
+    assert "state_dict.0.weight" in {
+        tensor.name for tensor in read_file(torch_files / "checkpoint.ckpt").details["tensors"]
+    }
     from safetensors.numpy import save_file
 
-    save_file({"a": np.ones((2, 3), np.float16), "b": np.ones(4, np.int8)}, tmp_path / "w.safetensors", {"note": "x"})
+    save_file(
+        {"a": np.ones((2, 3), np.float16), "b": np.ones(4, np.int8)},
+        tmp_path / "w.safetensors",
+        {"note": "x"},
+    )
     found = read_file(tmp_path / "w.safetensors")
     assert (found.kind, found.parameters, found.details["metadata"]) == ("safetensors", 10, {"note": "x"})
-    assert {(tensor.name, tensor.dtype, tensor.shape) for tensor in found.details["tensors"]} == {("a", "float16", (2, 3)), ("b", "int8", (4,))}
+    assert {(tensor.name, tensor.dtype, tensor.shape) for tensor in found.details["tensors"]} == {
+        ("a", "float16", (2, 3)),
+        ("b", "int8", (4,)),
+    }
 
 
 def test_the_same_tensors_as_torch_loads(torch_files: Path) -> None:
     torch = pytest.importorskip("torch")
     state = torch.load(torch_files / "legacy.pth", weights_only=True)
     found = read_file(torch_files / "legacy.pth").details["tensors"]
-    expected = [(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in state.items()]
+    expected = [
+        (name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in state.items()
+    ]
     assert [(tensor.name, tensor.dtype, tensor.shape) for tensor in found] == expected
 
 
 def test_recognised_but_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspecting, "format_of", lambda kind: dataclasses.replace(format_of(kind), module=""))  # this version prepares them all
+    monkeypatch.setattr(
+        inspecting, "format_of", lambda kind: dataclasses.replace(format_of(kind), module="")
+    )  # this version prepares them all
     (tmp_path / "m.prototxt").write_text("layer { name: 'x' }\n")
     found = read_file(tmp_path / "m.prototxt")
     assert (found.kind, found.size, found.prepared, found.parameters) == ("caffe-prototxt", 20, False, None)
     assert "not prepared" in found.warnings[0]
     (tmp_path / "saved/variables").mkdir(parents=True)
-    (tmp_path / "saved/saved_model.pb").write_bytes(b"\x08\x01\x12\x00")  # schema version 1, one empty meta graph
+    (tmp_path / "saved/saved_model.pb").write_bytes(
+        b"\x08\x01\x12\x00"
+    )  # schema version 1, one empty meta graph
     (tmp_path / "saved/variables/data").write_bytes(b"123")
     assert read_file(tmp_path / "saved").size == 7
 
@@ -198,16 +242,24 @@ def test_errors(tmp_path: Path) -> None:
 
 def test_nothing_heavy_is_imported(torch_files: Path, tmp_path: Path) -> None:
     heavy = {"onnx", "onnx_ir", "torch", "safetensors", "onnxruntime", "MNN"}
-    (tmp_path / "m.onnx").write_bytes(helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString())
-    inspect_all = "import sys; from mnnprep.inspecting import read_file\nfor path in sys.argv[1:]: read_file(path)\n"
+    (tmp_path / "m.onnx").write_bytes(
+        helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString()
+    )
+    inspect_all = (
+        "import sys; from mnnprep.inspecting import read_file\nfor path in sys.argv[1:]: read_file(path)\n"
+    )
     code = inspect_all + f"print(sorted({heavy} & set(sys.modules)))"
     files = [str(path) for path in torch_files.iterdir()] + [str(tmp_path / "m.onnx")]
     environment = os.environ | {"PYTHONPATH": str(Path(mnnprep.__file__).parent.parent)}
-    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *files], capture_output=True, text=True, env=environment, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_weights_kept_in_constants_count(tmp_path: Path) -> None:
     node = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(np.ones((3, 5), np.float32)))
-    (tmp_path / "m.onnx").write_bytes(helper.make_model(helper.make_graph([node], "g", [], [])).SerializeToString())
+    (tmp_path / "m.onnx").write_bytes(
+        helper.make_model(helper.make_graph([node], "g", [], [])).SerializeToString()
+    )
     assert read_file(tmp_path / "m.onnx").parameters == 15

@@ -1,4 +1,6 @@
-"""The process boundary holds, whatever a step does; and a step succeeds only by exit code, reply and files together."""
+"""The process boundary holds, whatever a step does; and a step succeeds only by exit code, reply and files
+together.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def ask(host: Host, step: str, job: Job | None = None, *, timeout: float = LONG,
     return host.run(STEPS + step, job or Job(), Answer, timeout=timeout, memory=memory).value
 
 
-def fails(host: Host, step: str, job: Job | None = None, *, timeout: float = LONG, memory: int = 0) -> StepFailed:
+def fails(
+    host: Host, step: str, job: Job | None = None, *, timeout: float = LONG, memory: int = 0
+) -> StepFailed:
     with pytest.raises(StepFailed) as caught:
         ask(host, step, job, timeout=timeout, memory=memory)
     return caught.value
@@ -176,7 +180,13 @@ def test_files_that_are_as_named_pass(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "why"), [("missing", "does not exist"), ("short", "bytes are not those"), ("changed", "bytes are not those"), ("directory", "not exist")]
+    ("how", "why"),
+    [
+        ("missing", "does not exist"),
+        ("short", "bytes are not those"),
+        ("changed", "bytes are not those"),
+        ("directory", "not exist"),
+    ],
 )
 def test_a_lie_about_a_file_is_caught(host: Host, how: str, why: str) -> None:
     failure = fails(host, "lie", Job(how))
@@ -200,7 +210,11 @@ def test_errors_cross_whole(host: Host) -> None:
     failure = fails(host, "usage_error")
     assert failure.fate == "error"
     assert isinstance(failure.error, UsageError)
-    assert (failure.error.what, failure.error.seen, failure.error.next) == ("what is wrong — ü", "this\nand that", "do otherwise")
+    assert (failure.error.what, failure.error.seen, failure.error.next) == (
+        "what is wrong — ü",
+        "this\nand that",
+        "do otherwise",
+    )
     assert failure.__cause__ is failure.error
     refused = fails(host, "refused_error").error
     assert isinstance(refused, RefusedError)
@@ -224,7 +238,9 @@ def test_a_step_that_removes_its_directory_does_not_stop_the_next(host: Host) ->
     assert fails(host, "remove_own_directory").fate == "reply"
 
 
-@pytest.mark.parametrize("step", ["os:getcwd", "subprocess:run", "mnnprepx.steps:run", "builtins:eval", "mnnprep:__version__"])
+@pytest.mark.parametrize(
+    "step", ["os:getcwd", "subprocess:run", "mnnprepx.steps:run", "builtins:eval", "mnnprep:__version__"]
+)
 def test_a_step_outside_mnnprep_is_refused(host: Host, step: str) -> None:
     with pytest.raises(StepFailed) as caught:
         host.run(step, Job(), Answer, timeout=LONG)
@@ -252,7 +268,10 @@ def test_no_grandchild_outlives_its_step(host: Host, tmp_path: Path, number: int
 
 def test_jobs_run_side_by_side_and_keep_their_own_fates(host: Host) -> None:
     started = time.monotonic()
-    futures = [host.submit(STEPS + step, Job(step), Answer, timeout=SHORT) for step in ("hang", "echo", "crash", "hang", "echo")]
+    futures = [
+        host.submit(STEPS + step, Job(step), Answer, timeout=SHORT)
+        for step in ("hang", "echo", "crash", "hang", "echo")
+    ]
     assert futures[1].result().value.text == futures[4].result().value.text == "echo"
     assert [f.exception().fate for f in (futures[0], futures[2], futures[3])] == ["time", "crash", "time"]  # type: ignore[union-attr]
     assert time.monotonic() - started < 5
@@ -267,7 +286,9 @@ def test_a_step_leaves_nothing_but_its_files(start: Callable[..., Host], tmp_pat
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [Path(kept)]
 
 
-def test_a_worker_sees_nothing_of_the_users(start: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_sees_nothing_of_the_users(
+    start: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, scratch = tmp_path / "here", tmp_path / "scratch"
     here.mkdir()
     scratch.mkdir()
@@ -276,15 +297,21 @@ def test_a_worker_sees_nothing_of_the_users(start: Callable[..., Host], tmp_path
     (here / "sitecustomize.py").write_text("raise SystemExit('the wrong site')")
     monkeypatch.chdir(here)
     for name, value in {
-        "PYTHONPATH": str(here), "PYTHONSTARTUP": "x", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "9", "A_VARIABLE_OF_THE_USER": "kept"
-    }.items():  # fmt: skip
+        "PYTHONPATH": str(here),
+        "PYTHONSTARTUP": "x",
+        "PYTHONHASHSEED": "7",
+        "OMP_NUM_THREADS": "9",
+        "A_VARIABLE_OF_THE_USER": "kept",
+    }.items():
         monkeypatch.setenv(name, value)
     with start(scratch=scratch) as host:
         answer = ask(host, "look")
     seen = answer.values
     assert Path(answer.text).parent == scratch
     assert {k: seen[k] for k in WORKER_ENVIRONMENT if k in seen} == {
-        k: v for k, v in WORKER_ENVIRONMENT.items() if k.endswith("_THREADS") or k.startswith("PYTHON") or k == "CUDA_VISIBLE_DEVICES"
+        k: v
+        for k, v in WORKER_ENVIRONMENT.items()
+        if k.endswith("_THREADS") or k.startswith("PYTHON") or k == "CUDA_VISIBLE_DEVICES"
     }
     assert not {"PYTHONPATH", "PYTHONSTARTUP"} & seen.keys()
     assert seen["home"] == "kept"
@@ -327,14 +354,16 @@ def test_closing_ends_what_is_running_and_says_so(start: Callable[..., Host], tm
 
 
 def test_an_interrupt_in_the_middle_ends_everything(start: Callable[..., Host], tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), start(scratch=tmp_path) as host:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), start(scratch=tmp_path) as host:
         host.submit(STEPS + "hang", Job(str(tmp_path / "pid")), Answer, timeout=LONG)
         child = written(tmp_path / "pid")
         raise KeyboardInterrupt
     assert gone(child)
 
 
-def test_a_worker_that_is_killed_fails_its_jobs_and_its_children_follow(start: Callable[..., Host], tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_fails_its_jobs_and_its_children_follow(
+    start: Callable[..., Host], tmp_path: Path
+) -> None:
     with start(scratch=tmp_path) as host:
         future = host.submit(STEPS + "hang", Job(str(tmp_path / "pid")), Answer, timeout=LONG)
         child = written(tmp_path / "pid")
@@ -347,11 +376,19 @@ def test_a_worker_that_is_killed_fails_its_jobs_and_its_children_follow(start: C
         assert fails(host, "echo").fate == "crash"
 
 
-def in_the_worker(host: Host, step: str, job: Job | None = None, *, timeout: float = LONG, memory: int = 0) -> Answer:
-    return host.submit(STEPS + step, job or Job(), Answer, timeout=timeout, memory=memory, here=True).result(timeout=LONG).value
+def in_the_worker(
+    host: Host, step: str, job: Job | None = None, *, timeout: float = LONG, memory: int = 0
+) -> Answer:
+    return (
+        host.submit(STEPS + step, job or Job(), Answer, timeout=timeout, memory=memory, here=True)
+        .result(timeout=LONG)
+        .value
+    )
 
 
-def test_what_a_step_loads_in_the_worker_itself_is_there_for_the_next(start: Callable[..., Host], tmp_path: Path) -> None:
+def test_what_a_step_loads_in_the_worker_itself_is_there_for_the_next(
+    start: Callable[..., Host], tmp_path: Path
+) -> None:
     with start(scratch=tmp_path) as host:
         ask(host, "remember", Job("lost with its process"))
         assert ask(host, "recall").text == ""
@@ -373,16 +410,27 @@ def test_what_a_step_loads_in_the_worker_itself_is_there_for_the_next(start: Cal
         ("no_reply", "crash", f"the worker for {STEPS}no_reply ended before it answered"),
     ],
 )
-def test_a_step_that_takes_the_worker_with_it_is_told_alike(start: Callable[..., Host], tmp_path: Path, step: str, fate: str, reason: str) -> None:
+def test_a_step_that_takes_the_worker_with_it_is_told_alike(
+    start: Callable[..., Host], tmp_path: Path, step: str, fate: str, reason: str
+) -> None:
     with start(scratch=tmp_path) as host:
         with pytest.raises(StepFailed) as caught:
-            in_the_worker(host, step, timeout=SHORT if fate == "time" else LONG, memory=200 * MIB if fate == "memory" else 0)
+            in_the_worker(
+                host,
+                step,
+                timeout=SHORT if fate == "time" else LONG,
+                memory=200 * MIB if fate == "memory" else 0,
+            )
         assert (caught.value.fate, caught.value.reason) == (fate, reason)
         assert fails(host, "echo").fate == "crash"
 
 
-def test_an_answer_that_comes_after_the_limit_is_over_it(start: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker may have answered just before it was ended: that answer must not be taken for a step within its limits."""
+def test_an_answer_that_comes_after_the_limit_is_over_it(
+    start: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker may have answered just before it was ended: that answer must not be taken for a step within
+    its limits.
+    """
     with start(scratch=tmp_path) as host:
         host.ready.result(timeout=LONG)
         monkeypatch.setattr(host._process, "terminate", lambda: None)
@@ -391,7 +439,9 @@ def test_an_answer_that_comes_after_the_limit_is_over_it(start: Callable[..., Ho
         assert (caught.value.fate, caught.value.reason) == ("time", "took longer than 0.2 s")
 
 
-def test_a_worker_that_still_imports_costs_a_step_nothing_of_its_limit(start: Callable[..., Host], tmp_path: Path) -> None:
+def test_a_worker_that_still_imports_costs_a_step_nothing_of_its_limit(
+    start: Callable[..., Host], tmp_path: Path
+) -> None:
     with start("mnnprep.slow_to_import", scratch=tmp_path) as host:
         assert in_the_worker(host, "echo", Job("a"), timeout=SHORT / 2).text == "a"
 
@@ -428,15 +478,28 @@ def marked(mark: str) -> list[psutil.Process]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the environment of processes")
 @pytest.mark.parametrize(
-    ("step", "where"), [("spawn", "child"), ("spawn", "here"), ("daemon", "child"), ("daemon", "here"), ("hold_the_lock", "here"), ("ahead", "")]
+    ("step", "where"),
+    [
+        ("spawn", "child"),
+        ("spawn", "here"),
+        ("daemon", "child"),
+        ("daemon", "here"),
+        ("hold_the_lock", "here"),
+        ("ahead", ""),
+    ],
 )
-def test_when_the_parent_is_killed_nothing_is_left(package: Path, tmp_path: Path, step: str, where: str) -> None:
-    """Neither what a step started, also in a session of its own, nor a worker deaf in native code, nor one that still imports."""
+def test_when_the_parent_is_killed_nothing_is_left(
+    package: Path, tmp_path: Path, step: str, where: str
+) -> None:
+    """Neither what a step started, also in a session of its own, nor a worker deaf in native code, nor one
+    that still imports.
+    """
     assert mnnprep.__file__ is not None
     roots = os.pathsep.join((str(Path(mnnprep.__file__).parent.parent), str(Path(__file__).parent)))
     told = tmp_path / "pid"
     (package.parent / "tells_and_sleeps.py").write_text(
-        "import os, pathlib, time\npathlib.Path(os.environ['TOLD']).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+        "import os, pathlib,"
+        " time\npathlib.Path(os.environ['TOLD']).write_text(str(os.getpid()))\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(package), str(tmp_path), step, where],
@@ -454,7 +517,9 @@ def test_when_the_parent_is_killed_nothing_is_left(package: Path, tmp_path: Path
     assert marked(str(tmp_path)) == []
 
 
-def test_a_worker_that_is_killed_leaves_nothing_that_it_started(start: Callable[..., Host], tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_leaves_nothing_that_it_started(
+    start: Callable[..., Host], tmp_path: Path
+) -> None:
     with start(scratch=tmp_path) as host:
         host.submit(STEPS + "daemon", Job(str(tmp_path / "pid"), 2), Answer, timeout=LONG, here=True)
         daemon = written(tmp_path / "pid")
@@ -481,7 +546,9 @@ def test_in_process_steps_answer_and_fail_alike(tmp_path: Path, monkeypatch: pyt
     here.close()
 
 
-def test_a_worker_started_ahead_is_the_one_that_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_started_ahead_is_the_one_that_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ahead(("json",))
     ahead(("json",))  # it is there already
     pid = launching._ahead[("json",)][1].pid
@@ -533,8 +600,12 @@ def test_who_is_dismissed_ends_unless_something_runs(start: Callable[..., Host],
 
 
 def test_a_worker_started_ahead_for_nothing_ends_with_the_process() -> None:
-    code = "from mnnprep.isolate import launch; launch.ahead(['json']); print(launch._ahead[('json',)][1].pid)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG)
+    code = (
+        "from mnnprep.isolate import launch; launch.ahead(['json']); print(launch._ahead[('json',)][1].pid)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG
+    )
     assert not psutil.pid_exists(int(done.stdout))
 
 
@@ -547,7 +618,9 @@ def test_a_worker_started_ahead_for_nothing_ends_with_the_process() -> None:
         ("net.txt", "", None),
     ],
 )
-def test_what_a_source_will_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, framework: str | None) -> None:
+def test_what_a_source_will_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, framework: str | None
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert likely_preload(name) == (), "it is not there yet"
     (tmp_path / name.partition(":")[0]).write_text(text)

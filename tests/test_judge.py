@@ -34,7 +34,9 @@ def cases(tmp_path: Path) -> list[CaseFile]:
     found = []
     for index, dims in enumerate(SIZES):
         path = tmp_path / f"case-{index}.npz"
-        arrays = {"inputs/x": np.zeros(dims["batch"], "f4")} | {f"outputs/{n}": a for n, a in reference(**dims).items()}
+        arrays = {"inputs/x": np.zeros(dims["batch"], "f4")} | {
+            f"outputs/{n}": a for n, a in reference(**dims).items()
+        }
         save_arrays(path, arrays)
         found.append(CaseFile(index=index, origin=f"seed {index}", dims=dims, file=file_ref(path)))
     return found
@@ -42,7 +44,9 @@ def cases(tmp_path: Path) -> list[CaseFile]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Ran]:
-    """A run that gives the references, but for what *change* makes of them; None is a case with neither outputs nor error."""
+    """A run that gives the references, but for what *change* makes of them; None is a case with neither
+    outputs nor error.
+    """
     count = iter(range(100))
 
     def make(change: Callable[[int, Arrays], Arrays | str | None] = lambda _, a: a, **fields: Any) -> Ran:
@@ -89,24 +93,63 @@ def test_a_run_that_is_right(cases: list[CaseFile], run: Callable[..., Ran]) -> 
 def test_the_worst_figures_are_shown(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
     check = judged(cases, run(lambda i, a: a | {"y": a["y"] + np.float32(i * 1e-5)}))
     assert check.status is Status.PASSED
-    for name, pick in (("max_abs", max), ("max_rel", max), ("excess", max), ("cosine", min), ("sqnr_db", min)):
+    for name, pick in (
+        ("max_abs", max),
+        ("max_rel", max),
+        ("excess", max),
+        ("cosine", min),
+        ("sqnr_db", min),
+    ):
         assert check.numbers[name] == pick(v for e in check.outputs if (v := getattr(e, name)) is not None)
     assert check.numbers["max_abs"] == pytest.approx(2e-5, rel=0.1)
 
 
 WRONG: dict[str, tuple[Callable[[int, Arrays], Arrays | str | None], str]] = {
-    "a number": (lambda i, a: a | {"y": off(a["y"])} if i == 1 else a, r"y in case 1 \(batch=1, length=8\): differs beyond the tolerance"),
-    "an integer": (lambda i, a: a | {"ids": off(a["ids"], 1)} if i == 2 else a, r"ids in case 2 .*1 of 2 elements differ"),
-    "a NaN": (lambda i, a: a | {"y": off(a["y"], np.nan)} if i == 0 else a, r"y in case 0 .*NaN at other places"),
-    "a shape": (lambda i, a: a | {"y": a["y"][:1]} if i == 0 else a, r"y in case 0 .*shape \[1, 8\] where the reference has \[2, 8\]"),
+    "a number": (
+        lambda i, a: a | {"y": off(a["y"])} if i == 1 else a,
+        r"y in case 1 \(batch=1, length=8\): differs beyond the tolerance",
+    ),
+    "an integer": (
+        lambda i, a: a | {"ids": off(a["ids"], 1)} if i == 2 else a,
+        r"ids in case 2 .*1 of 2 elements differ",
+    ),
+    "a NaN": (
+        lambda i, a: a | {"y": off(a["y"], np.nan)} if i == 0 else a,
+        r"y in case 0 .*NaN at other places",
+    ),
+    "a shape": (
+        lambda i, a: a | {"y": a["y"][:1]} if i == 0 else a,
+        r"y in case 0 .*shape \[1, 8\] where the reference has \[2, 8\]",
+    ),
     "a dtype": (lambda i, a: a | {"y": a["y"].astype("f8")}, r"y in case 0 .*dtype float64 where"),
-    "a missing output": (lambda i, a: {"y": a["y"]} if i == 1 else a, r"ids in case 1 .*: the output is missing"),
-    "a surplus output": (lambda i, a: a | {"z": a["y"]} if i == 1 else a, r"z in case 1 .*: an output the reference does not have"),
-    "a case that did not run": (lambda i, a: "bad resize\nlog" if i == 2 else a, r"case 2 \(batch=2, length=5\) did not run: bad resize$"),
-    "a case that failed silently": (lambda i, a: "" if i == 2 else a, r"case 2 .* did not run: no reason was given"),
-    "a case that failed with an empty line": (lambda i, a: "\n \nreally" if i == 2 else a, r"did not run: really"),
-    "a case without outputs": (lambda i, a: None if i == 0 else a, r"case 0 \(batch=2, length=8\) has no outputs"),
-    "the outputs of another case": (lambda i, a: reference(**SIZES[0]) if i == 2 else a, r"y in case 2 .*shape"),
+    "a missing output": (
+        lambda i, a: {"y": a["y"]} if i == 1 else a,
+        r"ids in case 1 .*: the output is missing",
+    ),
+    "a surplus output": (
+        lambda i, a: a | {"z": a["y"]} if i == 1 else a,
+        r"z in case 1 .*: an output the reference does not have",
+    ),
+    "a case that did not run": (
+        lambda i, a: "bad resize\nlog" if i == 2 else a,
+        r"case 2 \(batch=2, length=5\) did not run: bad resize$",
+    ),
+    "a case that failed silently": (
+        lambda i, a: "" if i == 2 else a,
+        r"case 2 .* did not run: no reason was given",
+    ),
+    "a case that failed with an empty line": (
+        lambda i, a: "\n \nreally" if i == 2 else a,
+        r"did not run: really",
+    ),
+    "a case without outputs": (
+        lambda i, a: None if i == 0 else a,
+        r"case 0 \(batch=2, length=8\) has no outputs",
+    ),
+    "the outputs of another case": (
+        lambda i, a: reference(**SIZES[0]) if i == 2 else a,
+        r"y in case 2 .*shape",
+    ),
     "no outputs at all": (lambda i, a: {}, "the output is missing"),
 }
 
@@ -126,9 +169,14 @@ def test_the_reason_is_short_and_counts_the_rest(cases: list[CaseFile], run: Cal
     assert sum(bool(e.problem) for e in check.outputs) == 6
 
 
-def test_the_worst_output_of_a_case_is_named_first(cases: list[CaseFile], run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_the_worst_output_of_a_case_is_named_first(
+    cases: list[CaseFile], run: Callable[..., Ran], tmp_path: Path
+) -> None:
     save_arrays(tmp_path / "one.npz", {f"outputs/{n}": np.ones(2, "f4") for n in "abc"})
-    save_arrays(tmp_path / "got.npz", {"a": np.full(2, 1.1, "f4"), "b": np.full(2, 9, "f4"), "c": np.full(2, 1.2, "f4")})
+    save_arrays(
+        tmp_path / "got.npz",
+        {"a": np.full(2, 1.1, "f4"), "b": np.full(2, 9, "f4"), "c": np.full(2, 1.2, "f4")},
+    )
     case = CaseFile(index=0, origin="samples real.npz", dims={}, file=file_ref(tmp_path / "one.npz"))
     check = judged([case], Ran(outputs={"0": file_ref(tmp_path / "got.npz")}))
     assert check.reason.startswith("b in case 0 (samples real.npz): ")
@@ -141,7 +189,10 @@ def test_the_tolerance_given_is_the_one_used(cases: list[CaseFile], run: Callabl
     assert judged(cases, ran, Tolerance(noise={"ids": 1e-3})).status is Status.FAILED
 
 
-@pytest.mark.parametrize(("decibels", "right"), [((29.0, 29.0, 40.0), True), ((29.0, 29.0, 30.0), False), ((23.0, 60.0, 60.0), False)])
+@pytest.mark.parametrize(
+    ("decibels", "right"),
+    [((29.0, 29.0, 40.0), True), ((29.0, 29.0, 30.0), False), ((23.0, 60.0, 60.0), False)],
+)
 def test_the_signal_to_noise_ratio_is_that_over_all_cases(
     cases: list[CaseFile], run: Callable[..., Ran], decibels: tuple[float, ...], right: bool
 ) -> None:
@@ -172,7 +223,9 @@ def narrow(_: int, arrays: Arrays) -> Arrays:
     return arrays | {"ids": arrays["ids"].astype("i4")}
 
 
-def test_only_a_narrowing_that_is_both_stated_and_known_counts(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_only_a_narrowing_that_is_both_stated_and_known_counts(
+    cases: list[CaseFile], run: Callable[..., Ran]
+) -> None:
     check = judged(cases, run(narrow, narrowed={"ids": "int32"}))
     assert check.status is Status.PASSED
     assert check.numbers["narrowed"] == ["ids: int32"]
@@ -189,9 +242,14 @@ def test_a_second_run_that_agrees_changes_nothing(cases: list[CaseFile], run: Ca
     assert confirmed(check, first, second, cases, Tolerance(), {}) is check
 
 
-def test_two_runs_may_round_differently_when_both_are_right(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_two_runs_may_round_differently_when_both_are_right(
+    cases: list[CaseFile], run: Callable[..., Ran]
+) -> None:
     step = Tolerance().absolute * 0.9
-    first, second = (run(lambda _, a, s=sign: a | {"y": (a["y"] + s * step * np.abs(a["y"]).max()).astype("f4")}) for sign in (1, -1))
+    first, second = (
+        run(lambda _, a, s=sign: a | {"y": (a["y"] + s * step * np.abs(a["y"]).max()).astype("f4")})
+        for sign in (1, -1)
+    )
     check = judged(cases, first)
     assert check.status is Status.PASSED
     assert repeated(check, first, second, Tolerance()).status is Status.FAILED
@@ -201,16 +259,36 @@ def test_two_runs_may_round_differently_when_both_are_right(cases: list[CaseFile
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda i, a: a | {"y": off(a["y"])} if i == 1 else a, "two runs of case 1 gave different numbers, so one of them is wrong: y differs"),
-        (lambda i, a: a | {"ids": off(a["ids"], 1)} if i == 1 else a, "two runs of case 1 gave different numbers"),
-        (lambda i, a: a | {"y": a["y"][:1]} if i == 2 else a, "two runs of case 2 gave different numbers, so one of them is wrong: y shape"),
+        (
+            lambda i, a: a | {"y": off(a["y"])} if i == 1 else a,
+            "two runs of case 1 gave different numbers, so one of them is wrong: y differs",
+        ),
+        (
+            lambda i, a: a | {"ids": off(a["ids"], 1)} if i == 1 else a,
+            "two runs of case 1 gave different numbers",
+        ),
+        (
+            lambda i, a: a | {"y": a["y"][:1]} if i == 2 else a,
+            "two runs of case 2 gave different numbers, so one of them is wrong: y shape",
+        ),
         (lambda i, a: {"y": a["y"]} if i == 2 else a, "ids the output is missing"),
-        (lambda i, a: "out of memory\n..." if i == 2 else a, "the second run of case 2 failed where the first did not: out of memory"),
-        (lambda i, a: "" if i == 2 else a, "the second run of case 2 failed where the first did not: no reason was given"),
-        (lambda i, a: None if i == 2 else a, "the second run of case 2 failed where the first did not: no outputs"),
+        (
+            lambda i, a: "out of memory\n..." if i == 2 else a,
+            "the second run of case 2 failed where the first did not: out of memory",
+        ),
+        (
+            lambda i, a: "" if i == 2 else a,
+            "the second run of case 2 failed where the first did not: no reason was given",
+        ),
+        (
+            lambda i, a: None if i == 2 else a,
+            "the second run of case 2 failed where the first did not: no outputs",
+        ),
     ],
 )
-def test_a_second_run_that_is_another_fails(cases: list[CaseFile], run: Callable[..., Ran], change: Any, reason: str) -> None:
+def test_a_second_run_that_is_another_fails(
+    cases: list[CaseFile], run: Callable[..., Ran], change: Any, reason: str
+) -> None:
     first = run()
     check = judged(cases, first)
     again = repeated(check, first, run(change), Tolerance())
@@ -223,7 +301,9 @@ def test_a_second_run_that_is_another_fails(cases: list[CaseFile], run: Callable
     _, proven = dimension_checks(surveyed(cases), {"MNN": twice})
     assert len(proven["batch"]) + len(proven["length"]) < 4
     _, proven = dimension_checks(surveyed(cases), {"MNN": again})
-    assert len(proven["batch"]) + len(proven["length"]) < 4  # and the sizes of that case are not called proven
+    assert (
+        len(proven["batch"]) + len(proven["length"]) < 4
+    )  # and the sizes of that case are not called proven
 
 
 def test_what_failed_already_stays_as_it_was(run: Callable[..., Ran]) -> None:
@@ -259,8 +339,12 @@ def test_dimensions_list_what_was_swept_and_proven(cases: list[CaseFile], run: C
 
 
 @pytest.mark.parametrize("where", ["artifact", "MNN"])
-@pytest.mark.parametrize("change", [lambda i, a: a | {"y": off(a["y"])} if i == 2 else a, lambda i, a: "" if i == 2 else a])
-def test_a_size_that_is_wrong_anywhere_fails(cases: list[CaseFile], run: Callable[..., Ran], where: str, change: Any) -> None:
+@pytest.mark.parametrize(
+    "change", [lambda i, a: a | {"y": off(a["y"])} if i == 2 else a, lambda i, a: "" if i == 2 else a]
+)
+def test_a_size_that_is_wrong_anywhere_fails(
+    cases: list[CaseFile], run: Callable[..., Ran], where: str, change: Any
+) -> None:
     good, bad = judged(cases, run()), judged(cases, run(change))
     runs: dict[str, Check | None] = {"artifact": good, "MNN": good} | {where: bad}
     check, proven = dimension("length", surveyed(cases), **runs)
@@ -273,34 +357,56 @@ def test_a_size_that_is_wrong_anywhere_fails(cases: list[CaseFile], run: Callabl
     assert proven == []
 
 
-@pytest.mark.parametrize("idle", [None, not_run("mnn_compare", "no converter"), failed("mnn_compare", "crashed")])
-def test_what_did_not_run_proves_no_size(cases: list[CaseFile], run: Callable[..., Ran], idle: Check | None) -> None:
+@pytest.mark.parametrize(
+    "idle", [None, not_run("mnn_compare", "no converter"), failed("mnn_compare", "crashed")]
+)
+def test_what_did_not_run_proves_no_size(
+    cases: list[CaseFile], run: Callable[..., Ran], idle: Check | None
+) -> None:
     check, proven = dimension("batch", surveyed(cases), artifact=judged(cases, run()), MNN=idle)
     assert (check.status, check.reason, proven) == (Status.NOT_RUN, "not run in MNN", [])
     check, _ = dimension("batch", surveyed(cases), artifact=idle, MNN=idle)
     assert check.reason == "not run in artifact and MNN"
 
 
-def test_a_declared_range_is_a_promise_that_the_source_may_not_keep(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_a_declared_range_is_a_promise_that_the_source_may_not_keep(
+    cases: list[CaseFile], run: Callable[..., Ran]
+) -> None:
     good = judged(cases, run())
-    survey = surveyed(cases, refused={"batch": {8: "too many"}, "length": {9: "too long"}}, dims=(Dim("batch", 1, 8), Dim("length")))
+    survey = surveyed(
+        cases,
+        refused={"batch": {8: "too many"}, "length": {9: "too long"}},
+        dims=(Dim("batch", 1, 8), Dim("length")),
+    )
     check, _ = dimension("batch", survey, artifact=good, MNN=good)
     assert check.status is Status.NOT_RUN  # the artifact is as good as the source
     assert check.reason == "declared 1:8, but the source itself refuses 8 (8: too many)"
-    check, proven = dimension("length", survey, artifact=good, MNN=good)  # nobody declared it: its limits are the source's
+    check, proven = dimension(
+        "length", survey, artifact=good, MNN=good
+    )  # nobody declared it: its limits are the source's
     assert (check.status, proven) == (Status.PASSED, [5, 8])
     assert check.numbers["refused_by_source"] == ["9: too long"]
     survey.sweep.constraints["batch"] = Constraint(most=7)
-    check, proven = dimension("batch", survey, artifact=good, MNN=good)  # what explains the refusal is stated, not a failure
+    check, proven = dimension(
+        "batch", survey, artifact=good, MNN=good
+    )  # what explains the refusal is stated, not a failure
     assert (check.status, proven, check.numbers["constraint"]) == (Status.PASSED, [1, 2], "batch <= 7")
     assert check.numbers["refused_by_source"] == ["8: too many"]
     survey.sweep.fits["batch"] = (1, 7)
-    check, proven = dimension("batch", survey, artifact=good, MNN=good)  # but that part of the range is not there is a broken promise
+    check, proven = dimension(
+        "batch", survey, artifact=good, MNN=good
+    )  # but that part of the range is not there is a broken promise
     assert (check.status, proven) == (Status.NOT_RUN, [1, 2])
-    assert check.reason == "declared 1:8, but the source itself refuses 8 (8: too many); declare what it takes: --dim batch=1:7"
+    assert (
+        check.reason
+        == "declared 1:8, but the source itself refuses 8 (8: too many); declare what it takes: --dim"
+        " batch=1:7"
+    )
 
 
-def test_declared_sizes_that_the_source_refuses_together_break_the_promise(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_declared_sizes_that_the_source_refuses_together_break_the_promise(
+    cases: list[CaseFile], run: Callable[..., Ran]
+) -> None:
     good = judged(cases, run())
     for declared, status in ((True, Status.NOT_RUN), (False, Status.PASSED)):
         dims = (Dim("batch", 1, 2), Dim("length", 5, 8) if declared else Dim("length"))
@@ -322,12 +428,21 @@ def test_declared_sizes_that_the_source_refuses_together_break_the_promise(cases
         (Dim("batch", 1, 2), [1, 2], Status.PASSED),
     ],
 )
-def test_one_size_proves_no_dimension(cases: list[CaseFile], run: Callable[..., Ran], dim: Dim, sizes: list[int], status: Status) -> None:
+def test_one_size_proves_no_dimension(
+    cases: list[CaseFile], run: Callable[..., Ran], dim: Dim, sizes: list[int], status: Status
+) -> None:
     good = judged(cases, run())
-    check, _ = dimension("batch", surveyed(cases, dims=(dim,), sizes={"batch": sizes}), artifact=good, MNN=good)
+    check, _ = dimension(
+        "batch", surveyed(cases, dims=(dim,), sizes={"batch": sizes}), artifact=good, MNN=good
+    )
     assert check.status is status
 
 
 def test_checks_cross_as_json(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
-    for check in (judged(cases, run()), judged(cases, run(WRONG["a number"][0])), passed("x"), not_run("y", "z")):
+    for check in (
+        judged(cases, run()),
+        judged(cases, run(WRONG["a number"][0])),
+        passed("x"),
+        not_run("y", "z"),
+    ):
         assert msgspec.json.decode(msgspec.json.encode(check), type=Check) == check

@@ -1,4 +1,6 @@
-"""Killed at any moment, a run leaves the old bundle or the new one, no process, and nothing that the next run does not take away."""
+"""Killed at any moment, a run leaves the old bundle or the new one, no process, and nothing that the next run
+does not take away.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def quick(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("exchanging", [True, False], ids=["in one step", "without an exchange"])
-def test_the_commit_killed_before_and_after_every_call_that_changes_the_disk(quick: Path, exchanging: bool) -> None:
+def test_the_commit_killed_before_and_after_every_call_that_changes_the_disk(
+    quick: Path, exchanging: bool
+) -> None:
     place = kills.Place(quick, [bundle(quick / "old", "old"), bundle(quick / "new", "new")])
     done, wrong = kills.kill_commit(place, exchanging=exchanging)
     assert wrong == []

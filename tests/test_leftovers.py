@@ -1,4 +1,6 @@
-"""What a run keeps while it runs is gone when it ends, and when it was killed, once the next one runs; nothing of anybody else's is."""
+"""What a run keeps while it runs is gone when it ends, and when it was killed, once the next one runs;
+nothing of anybody else's is.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,18 @@ from mnnprep.core.files import atomic_write
 from mnnprep.core.leftovers import Scratch
 from mnnprep.errors import SystemFault
 
-HOLDS = "import sys, time; from pathlib import Path; from mnnprep.core.files import atomic_write; from mnnprep.core.leftovers import Scratch\n"
+HOLDS = (
+    "import sys, time; from pathlib import Path; from mnnprep.core.files import atomic_write; from"
+    " mnnprep.core.leftovers import Scratch\n"
+)
 
 
 def held(code: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
     """A process that has run *code*, which holds something, and waits to be killed."""
     code = f"{HOLDS}{code}"
-    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
     return process
@@ -40,7 +47,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_scratch_is_kept_while_its_process_lives_and_no_longer(temporary: Path) -> None:
-    code = "s = Scratch(); (s.path / 'file').write_text('x'); (s.path / 'd').mkdir(); print('held', flush=True); time.sleep(60)"
+    code = (
+        "s = Scratch(); (s.path / 'file').write_text('x'); (s.path / 'd').mkdir(); print('held', flush=True);"
+        " time.sleep(60)"
+    )
     process = held(code)
     (theirs,) = temporary.iterdir()
     os.utime(theirs, (0, 0))  # age says nothing
@@ -54,7 +64,9 @@ def test_a_scratch_is_kept_while_its_process_lives_and_no_longer(temporary: Path
     assert [*temporary.iterdir()] == []
 
 
-def test_nothing_but_a_scratch_is_taken_for_one(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_nothing_but_a_scratch_is_taken_for_one(
+    temporary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Directories of a user's by such a name, links, and other people's."""
     for name in ("mnnprep-examples", "mnnprep-notes"):
         (temporary / name).mkdir()
@@ -94,7 +106,9 @@ def test_a_scratch_that_was_being_removed_is_told_for_one(temporary: Path) -> No
         assert [*temporary.iterdir()] == [mine]
 
 
-def test_links_in_a_scratch_are_not_followed(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_links_in_a_scratch_are_not_followed(
+    temporary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = tmp_path_factory.mktemp("other")
     (other / "kept").write_text("kept")
     with Scratch() as mine:
@@ -117,7 +131,10 @@ def test_no_place_for_a_scratch_is_a_refusal(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_unfinished_file_is_kept_while_its_writer_lives_and_no_longer(tmp_path: Path) -> None:
-    code = "w = atomic_write(sys.argv[1]); w.__enter__().write(b'half'); print('held', flush=True); time.sleep(60)"
+    code = (
+        "w = atomic_write(sys.argv[1]); w.__enter__().write(b'half'); print('held', flush=True);"
+        " time.sleep(60)"
+    )
     target = tmp_path / "report.html"
     process = held(code, target)
     (tmp_path / ".report.html.mnnprep-a_link_1.tmp").symlink_to("elsewhere")

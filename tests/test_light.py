@@ -1,4 +1,6 @@
-"""Starting is light: frameworks stay out of the command-line process, and no module needs one to be imported."""
+"""Starting is light: frameworks stay out of the command-line process, and no module needs one to be
+imported.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,20 @@ import pytest
 
 import mnnprep
 
-HEAVY = ("torch", "tensorflow", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "cv2", "MNN", "_tools", "_mnncengine", "ray", "matplotlib")
+HEAVY = (
+    "torch",
+    "tensorflow",
+    "onnxruntime",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "cv2",
+    "MNN",
+    "_tools",
+    "_mnncengine",
+    "ray",
+    "matplotlib",
+)
 ABSENT = ("torch", "tensorflow", "cv2", "ray", "jinja2", "onnxscript", "MNN", "_tools")
 
 REPORT = f"import sys; print('IMPORTED', *sorted(set(sys.modules) & {set(HEAVY)}))"
@@ -37,13 +52,21 @@ sys.meta_path.insert(0, Absent())
 
 def run(code: str, *arguments: str) -> str:
     """The output of *code* in a Python of its own."""
-    done = subprocess.run([sys.executable, "-c", code, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def marked(mark: str, output: str) -> str:
-    """The rest of the one line of *output* that begins with *mark*: what is imported may print lines of its own."""
+    """The rest of the one line of *output* that begins with *mark*: what is imported may print lines of its
+    own.
+    """
     (line,) = [line for line in output.splitlines() if line.startswith(f"{mark} ") or line == mark]
     return line.removeprefix(mark).strip()
 
@@ -61,7 +84,9 @@ def commands() -> list[str]:
 
 def modules() -> list[str]:
     root = Path(mnnprep.__file__).parent
-    return sorted(m.name for m in pkgutil.walk_packages([str(root)], "mnnprep.") if not m.name.endswith("__main__"))
+    return sorted(
+        m.name for m in pkgutil.walk_packages([str(root)], "mnnprep.") if not m.name.endswith("__main__")
+    )
 
 
 @pytest.mark.parametrize("module", ["mnnprep", "mnnprep.cli", "mnnprep.cli.main"])

@@ -34,7 +34,9 @@ class Counting(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.inner = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.4))
+        self.inner = torch.nn.Sequential(
+            torch.nn.Linear(16, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.4)
+        )
         self.head = torch.nn.Linear(8, 3)
         self.register_buffer("seen", torch.zeros(1))
         self.calls = 0
@@ -53,14 +55,22 @@ def test_a_live_module_comes_back_as_it_was(tmp_path):
     module.head.weight.grad = torch.ones_like(module.head.weight)
     flags = [(n, m.training) for n, m in module.named_modules()]
     parameters = [(n, id(p), p.requires_grad, p.detach().clone()) for n, p in module.named_parameters()]
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), torch.get_num_threads(), torch.is_grad_enabled()
+    states = (
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+        random.getstate(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+    )
 
     manifest = mnnprep.prepare(module, tmp_path / "out", inputs=INPUT, dims={"batch": (1, 5)})
 
     assert manifest.verdict.value == "proven"
     assert manifest.signature.dims["batch"].proven == [1, 2, 3, 5]
     assert [(n, m.training) for n, m in module.named_modules()] == flags
-    for (name, identity, grad, value), (new_name, parameter) in zip(parameters, module.named_parameters(), strict=True):
+    for (name, identity, grad, value), (new_name, parameter) in zip(
+        parameters, module.named_parameters(), strict=True
+    ):
         assert (name, identity, grad) == (new_name, id(parameter), parameter.requires_grad)
         assert torch.equal(value, parameter)
     assert module.seen.item() == 0
@@ -69,7 +79,11 @@ def test_a_live_module_comes_back_as_it_was(tmp_path):
     assert torch.equal(module.head.weight.grad, torch.ones_like(module.head.weight))
     assert torch.equal(states[0], torch.get_rng_state())
     assert np.array_equal(states[1], np.random.get_state()[1])
-    assert (states[2], states[3], states[4]) == (random.getstate(), torch.get_num_threads(), torch.is_grad_enabled())
+    assert (states[2], states[3], states[4]) == (
+        random.getstate(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+    )
 
 
 def test_a_live_module_is_restored_when_its_forward_raises(tmp_path):
@@ -108,7 +122,9 @@ def test_what_is_no_module_is_told(tmp_path):
     with pytest.raises(UsageError, match=r"neither a path nor a torch\.nn\.Module"):
         mnnprep.prepare(object(), tmp_path / "out")
     with pytest.raises(UsageError, match="go with a factory"):
-        mnnprep.prepare(torch.nn.Linear(2, 2), tmp_path / "out", weights="w.safetensors", inputs=["input=float32[2,2]"])
+        mnnprep.prepare(
+            torch.nn.Linear(2, 2), tmp_path / "out", weights="w.safetensors", inputs=["input=float32[2,2]"]
+        )
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp1", "fsdp2", "tensor-parallel"])
@@ -118,7 +134,12 @@ def test_shards_of_a_process_group_are_gathered(kind, tmp_path):
         port = probe.getsockname()[1]
     command = [sys.executable, str(RANKS), kind]
     ranks = [
-        subprocess.Popen([*command, str(rank), "2", str(port), str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [*command, str(rank), "2", str(port), str(tmp_path / "out")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for rank in range(2)
     ]
     texts = [rank.communicate(timeout=300)[0] for rank in ranks]

@@ -1,4 +1,6 @@
-"""Task metrics: their formulas against plain loops, their edges, functions of the user's, and what they do to a verdict."""
+"""Task metrics: their formulas against plain loops, their edges, functions of the user's, and what they do to
+a verdict.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ from mnnprep.proof.judge import compare_run
 from mnnprep.proof.metrics import FORMULAS, MetricJob, class_axis, measure
 
 Case = tuple[dict[str, Any], dict[str, Any]]
-SCORES = hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(6, 9)), elements=st.floats(-8, 8, width=32))
+SCORES = hnp.arrays(
+    np.float32, st.tuples(st.integers(1, 4), st.integers(6, 9)), elements=st.floats(-8, 8, width=32)
+)
 
 
 def value(name: str, *pairs: tuple[Any, Any]) -> float:
@@ -128,9 +132,14 @@ class TestFormulas:
         norms = math.sqrt(signal) * math.sqrt(math.fsum(a * a for _, a in pairs))
         if signal and norms:
             assert value("sqnr", (ref, act)) == pytest.approx(10 * math.log10(signal / noise), abs=1e-6)
-            assert value("cosine", (ref, act)) == pytest.approx(math.fsum(r * a for r, a in pairs) / norms, abs=1e-9)
+            assert value("cosine", (ref, act)) == pytest.approx(
+                math.fsum(r * a for r, a in pairs) / norms, abs=1e-9
+            )
 
-    @given(hnp.arrays(np.int32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.integers(0, 3)), st.integers(0, 2**32 - 1))
+    @given(
+        hnp.arrays(np.int32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.integers(0, 3)),
+        st.integers(0, 2**32 - 1),
+    )
     def test_overlaps_against_plain_loops(self, ref: Any, seed: int) -> None:
         act = np.random.default_rng(seed).integers(0, 4, ref.shape)
         shares = []
@@ -184,7 +193,11 @@ class TestEdges:
 
     def test_ties_of_the_reference_may_be_broken_either_way(self) -> None:
         ref = np.array([[1, 1, 0]], "f4")
-        assert [value("top1", (ref, np.array([row], "f4"))) for row in ([2, 1, 0], [1, 2, 0], [0, 0, 1])] == [1, 1, 0]
+        assert [value("top1", (ref, np.array([row], "f4"))) for row in ([2, 1, 0], [1, 2, 0], [0, 0, 1])] == [
+            1,
+            1,
+            0,
+        ]
 
     def test_rows_with_a_nan_are_misses(self) -> None:
         ref = np.array([[1, 0], [math.nan, 0], [1, 0]], "f4")
@@ -210,7 +223,11 @@ class TestEdges:
 
     def test_zero_vectors(self) -> None:
         zero, one = np.zeros(3, "f4"), np.ones(3, "f4")
-        assert (value("cosine", (zero, zero)), value("cosine", (zero, one)), value("cosine", (one, -one))) == (1, 0, -1)
+        assert (
+            value("cosine", (zero, zero)),
+            value("cosine", (zero, one)),
+            value("cosine", (one, -one)),
+        ) == (1, 0, -1)
         assert (value("sqnr", (zero, zero)), value("sqnr", (zero, one))) == (math.inf, -math.inf)
 
     def test_values_that_can_not_be_squared(self) -> None:
@@ -224,7 +241,12 @@ class TestEdges:
         ref = np.array([1, math.inf, math.nan, 2])
         assert value("mse", (ref, ref + 1)) == 1
         for name in ("cosine", "sqnr", "mse"):
-            for other in ([1, 1, math.nan, 2], [1, -math.inf, math.nan, 2], [math.nan, math.inf, math.nan, 2], [math.inf, math.inf, math.nan, 2]):
+            for other in (
+                [1, 1, math.nan, 2],
+                [1, -math.inf, math.nan, 2],
+                [math.nan, math.inf, math.nan, 2],
+                [math.inf, math.inf, math.nan, 2],
+            ):
                 with pytest.raises(ValueError, match="at other places"):
                     value(name, (ref, np.array(other)))
 
@@ -233,16 +255,27 @@ class TestEdges:
         scores = np.moveaxis(np.eye(3, dtype="f4")[labels], -1, 1)
         other = labels.copy()
         other[0, 0, 0] = (labels[0, 0, 0] + 1) % 3
-        assert value("iou", (scores, np.moveaxis(np.eye(3, dtype="f4")[other], -1, 1))) == value("iou", (labels, other)) < 1
+        assert (
+            value("iou", (scores, np.moveaxis(np.eye(3, dtype="f4")[other], -1, 1)))
+            == value("iou", (labels, other))
+            < 1
+        )
 
     @pytest.mark.parametrize(
         ("name", "array"),
         [
-            ("top1", np.zeros((2, 1), "f4")), ("top1", np.zeros((2, 3), int)), ("top1", np.float32(1)), ("top5", np.zeros((2, 5), "f4")),
-            ("cosine", np.zeros(3, int)), ("mse", np.zeros(3, bool)), ("iou", np.zeros((2, 3), "f4")), ("iou", np.zeros((1, 1, 4, 1), "f4")),
-            ("iou", np.zeros(3, int)), ("iou", np.arange(5000).reshape(50, 100)),
+            ("top1", np.zeros((2, 1), "f4")),
+            ("top1", np.zeros((2, 3), int)),
+            ("top1", np.float32(1)),
+            ("top5", np.zeros((2, 5), "f4")),
+            ("cosine", np.zeros(3, int)),
+            ("mse", np.zeros(3, bool)),
+            ("iou", np.zeros((2, 3), "f4")),
+            ("iou", np.zeros((1, 1, 4, 1), "f4")),
+            ("iou", np.zeros(3, int)),
+            ("iou", np.arange(5000).reshape(50, 100)),
         ],
-    )  # fmt: skip
+    )
     def test_outputs_that_a_metric_is_not_defined_for(self, name: str, array: Any) -> None:
         assert FORMULAS[name].part(np.asarray(array), np.asarray(array)) is None
 
@@ -254,7 +287,11 @@ def made(tmp_path: Path) -> Callable[..., tuple[list[CaseFile], Ran]]:
     def make(*pairs: Case, origin: str = "seed") -> tuple[list[CaseFile], Ran]:
         cases, ran = [], Ran()
         for index, (reference, outputs) in enumerate(pairs):
-            cases.append(msgspec.structs.replace(case(tmp_path, index, {"x": np.zeros(1)}, reference), origin=f"{origin} {index}"))
+            cases.append(
+                msgspec.structs.replace(
+                    case(tmp_path, index, {"x": np.zeros(1)}, reference), origin=f"{origin} {index}"
+                )
+            )
             path = tmp_path / f"run-{index}.npz"
             save_arrays(path, {n: np.asarray(a) for n, a in outputs.items()})
             ran.outputs[str(index)] = file_ref(path)
@@ -273,12 +310,18 @@ def checked(made: Any, text: str, *pairs: Case, **runs: Ran | None) -> Check:
 class TestChecks:
     def test_the_worst_output_counts(self, made: Any) -> None:
         one, two = np.eye(2, dtype="f4"), np.array([[0, 1], [0, 1]], "f4")
-        check = checked(made, "top1=0.9", ({"a": one, "b": one, "n": np.arange(3)}, {"a": one, "b": two, "n": np.arange(3)}))
+        check = checked(
+            made,
+            "top1=0.9",
+            ({"a": one, "b": one, "n": np.arange(3)}, {"a": one, "b": two, "n": np.arange(3)}),
+        )
         assert (check.status, check.required) == (Status.FAILED, True)
         assert check.numbers["MNN"] == check.numbers["MNN:b"] == 0.5
         assert check.numbers["MNN:a"] == 1
         assert "0.5 in MNN, where it must be at least 0.9" in check.reason
-        assert checked(made, "top1@a=0.9", ({"a": one, "b": one}, {"a": one, "b": two})).status is Status.PASSED
+        assert (
+            checked(made, "top1@a=0.9", ({"a": one, "b": one}, {"a": one, "b": two})).status is Status.PASSED
+        )
         free = checked(made, "top1", ({"a": one, "b": one}, {"a": one, "b": two}))
         assert (free.status, free.required) == (Status.PASSED, False)
 
@@ -325,7 +368,9 @@ class TestChecks:
         with Workers(Limits()) as workers:
             (check,) = metric_checks(workers, make_metrics(["mse=0"]), cases, {"MNN": ran})
         assert (check.status, check.numbers["cases"], check.numbers["inputs"]) == (Status.PASSED, 1, "real")
-        assert compare_run("mnn_compare", cases, ran, Tolerance(), {}).status is Status.FAILED  # the tolerance stays the judge
+        assert (
+            compare_run("mnn_compare", cases, ran, Tolerance(), {}).status is Status.FAILED
+        )  # the tolerance stays the judge
 
 
 FUNCTIONS = """
@@ -405,7 +450,13 @@ class TestFunctions:
 
 
 def scaled(path: Path, factor: float) -> Path:
-    return save(path, [node("MatMul", ["x", "w"], ["y"])], [floats("x", "batch", 4)], [floats("y", "batch", 3)], {"w": WEIGHT * np.float32(factor)})
+    return save(
+        path,
+        [node("MatMul", ["x", "w"], ["y"])],
+        [floats("x", "batch", 4)],
+        [floats("y", "batch", 3)],
+        {"w": WEIGHT * np.float32(factor)},
+    )
 
 
 class TestVerdicts:
@@ -413,12 +464,27 @@ class TestVerdicts:
 
     def test_a_value_that_is_reached_and_one_that_is_not(self, tmp_path: Path) -> None:
         model = matmul(tmp_path / "net.onnx")
-        good = prepared(model, tmp_path / "good", "--dim", "batch=1:3", "--metric", "top1=1", "--metric", "cosine", "--metric", "mse=1e-6")
+        good = prepared(
+            model,
+            tmp_path / "good",
+            "--dim",
+            "batch=1:3",
+            "--metric",
+            "top1=1",
+            "--metric",
+            "cosine",
+            "--metric",
+            "mse=1e-6",
+        )
         assert good.verdict.value == "proven"
         (top1,) = checks_of(good, "metric:top1")
         assert (top1.required, top1.numbers["artifact"], top1.numbers["MNN"]) == (True, 1, 1)
         assert not checks_of(good, "metric:cosine")[0].required
-        assert good.metrics == [Metric(name="top1", threshold=1), Metric(name="cosine"), Metric(name="mse", threshold=1e-6, at_most=True)]
+        assert good.metrics == [
+            Metric(name="top1", threshold=1),
+            Metric(name="cosine"),
+            Metric(name="mse", threshold=1e-6, at_most=True),
+        ]
         page = (tmp_path / "good" / "report.html").read_text()
         assert "Task metrics" in page
         assert "at least 1" in page
@@ -426,7 +492,9 @@ class TestVerdicts:
         assert bad.verdict.value == "differs"
         result = call("verify", tmp_path / "good", "--json")
         assert result.code == 0
-        assert {"metric:top1", "metric:cosine", "metric:mse"} <= {c["check"] for c in result.document()["evidence"]}
+        assert {"metric:top1", "metric:cosine", "metric:mse"} <= {
+            c["check"] for c in result.document()["evidence"]
+        }
         more = call("verify", tmp_path / "good", "--metric", "mse@y=-1")
         assert more.code == 1
         assert "task metrics" in more.out
@@ -450,7 +518,10 @@ class TestVerdicts:
 
     def test_verify_takes_no_code_from_a_bundle(self, tmp_path: Path) -> None:
         file = tmp_path / "own.py"
-        file.write_text("def agree(reference, outputs):\n    return float((reference['y'].argmax(-1) == outputs['y'].argmax(-1)).mean())\n")
+        file.write_text(
+            "def agree(reference, outputs):\n    return float((reference['y'].argmax(-1) =="
+            " outputs['y'].argmax(-1)).mean())\n"
+        )
         model, bundle = matmul(tmp_path / "net.onnx"), tmp_path / "out"
         made = prepared(model, bundle, "--dim", "batch=1:3", "--metric", f"{file}:agree=1")
         assert made.verdict.value == "proven"
@@ -474,32 +545,47 @@ class TestVerdicts:
             return float(np.allclose(reference["output"], outputs["output"], atol=1e-3))
 
         net = torch.nn.Linear(4, 3)
-        manifest = mnnprep.prepare(net, tmp_path / "out", inputs=["input=float32[2,4]"], metrics=[agree, "cosine=0.999"])
+        manifest = mnnprep.prepare(
+            net, tmp_path / "out", inputs=["input=float32[2,4]"], metrics=[agree, "cosine=0.999"]
+        )
         assert manifest is not None
         assert manifest.verdict.value == "proven"
         assert {c.check: c.status for c in manifest.evidence if c.check.startswith("metric:")} == {
-            f"metric:{__name__}:agree": Status.PASSED, "metric:cosine": Status.PASSED,
-        }  # fmt: skip
+            f"metric:{__name__}:agree": Status.PASSED,
+            "metric:cosine": Status.PASSED,
+        }
         assert seen
         assert all(names == ["output"] for names in seen)
         assert mnnprep.verify(tmp_path / "out", metrics=agree).verdict.value == "proven"
-        assert mnnprep.compare(matmul(tmp_path / "a.onnx"), tmp_path / "a.onnx", metrics=lambda r, a: 1).verdict.value == "proven"
+        assert (
+            mnnprep.compare(
+                matmul(tmp_path / "a.onnx"), tmp_path / "a.onnx", metrics=lambda r, a: 1
+            ).verdict.value
+            == "proven"
+        )
 
     def test_the_same_call_gives_the_same_bytes(self, tmp_path: Path) -> None:
         model = matmul(tmp_path / "net.onnx")
         for name in ("a", "b"):
             prepared(model, tmp_path / name, "--dim", "batch=1:3", "--metric", "top1", "--metric", "sqnr=40")
-        assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+        assert (tmp_path / "a" / "manifest.json").read_bytes() == (
+            tmp_path / "b" / "manifest.json"
+        ).read_bytes()
 
     def test_a_call_that_is_wrong(self, tmp_path: Path) -> None:
-        result = call("prepare", matmul(tmp_path / "net.onnx"), "-o", tmp_path / "out", "--metric", "accuracy")
+        result = call(
+            "prepare", matmul(tmp_path / "net.onnx"), "-o", tmp_path / "out", "--metric", "accuracy"
+        )
         assert (result.code, "a --metric is unknown" in result.err) == (2, True)
 
 
 def test_metrics_of_a_bundle_and_those_given() -> None:
     own = Metric(name="f.py:g", threshold=1, sha256="aa")
     here = msgspec.structs.replace(own, threshold=None, function="/x/f.py:g")
-    assert known_metrics([own], (here, Metric(name="top1"))) == [msgspec.structs.replace(own, function="/x/f.py:g"), Metric(name="top1")]
+    assert known_metrics([own], (here, Metric(name="top1"))) == [
+        msgspec.structs.replace(own, function="/x/f.py:g"),
+        Metric(name="top1"),
+    ]
     assert known_metrics([own], ()) == [own]
     for wrong in (msgspec.structs.replace(here, sha256="bb"), msgspec.structs.replace(here, threshold=0.5)):
         with pytest.raises(UsageError, match="than the bundle was made with"):

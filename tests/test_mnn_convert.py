@@ -33,15 +33,33 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield host
 
 
-def run_convert(host: Host, model: Path, directory: Path, *, frontend: str = "ONNX", converter: str = "", limit: float = 60.0) -> Converted:
+def run_convert(
+    host: Host,
+    model: Path,
+    directory: Path,
+    *,
+    frontend: str = "ONNX",
+    converter: str = "",
+    limit: float = 60.0,
+) -> Converted:
     directory.mkdir(exist_ok=True)
-    job = ConvertJob(model=str(model), frontend=frontend, uuid_seed=SEED, directory=str(directory), converter=converter, timeout=limit)
+    job = ConvertJob(
+        model=str(model),
+        frontend=frontend,
+        uuid_seed=SEED,
+        directory=str(directory),
+        converter=converter,
+        timeout=limit,
+    )
     return host.run(STEP, job, Converted, timeout=120).value
 
 
 def wrapper(path: Path, body: str) -> str:
     """An executable Python script, taking MNNConvert's options."""
-    path.write_text(f"#!{sys.executable}\nimport os, sys, time\noutput = sys.argv[sys.argv.index('--MNNModel') + 1]\n{body}\n")
+    path.write_text(
+        f"#!{sys.executable}\nimport os, sys, time\noutput = sys.argv[sys.argv.index('--MNNModel') +"
+        f" 1]\n{body}\n"
+    )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
 
@@ -68,9 +86,14 @@ def test_the_bytes_say_what_mnn_says(host: Host, tmp_path: Path, name: str) -> N
     done = run_convert(host, matmul(tmp_path / "m.onnx"), tmp_path / "out")
     assert done.file is not None
     for path in (done.file.path, str(DATA / f"{name}.mnn")):
-        code = f"from mnnprep.mnn.info import read_info; import msgspec; answer = msgspec.to_builtins(read_info({path!r}))"
+        code = (
+            "from mnnprep.mnn.info import read_info; import msgspec; answer ="
+            f" msgspec.to_builtins(read_info({path!r}))"
+        )
         info, read = msgspec.convert(answer(code), MnnInfo), read_boundary(path)
-        assert [(t.name, t.layout, t.dtype) for t in read.inputs] == [(t.name, t.layout, t.dtype) for t in info.inputs]
+        assert [(t.name, t.layout, t.dtype) for t in read.inputs] == [
+            (t.name, t.layout, t.dtype) for t in info.inputs
+        ]
         assert (read.outputs, read.version) == (info.outputs, info.version)
 
 
@@ -84,7 +107,9 @@ def test_a_file_whose_bytes_do_not_say_is_shown_to_mnn(host: Host, tmp_path: Pat
     with pytest.raises(RefusedError):
         read_boundary(str(tmp_path / "unsaid.mnn"))
     body = f"import shutil; shutil.copyfile({str(tmp_path / 'unsaid.mnn')!r}, output)"
-    done = run_convert(host, matmul(tmp_path / "m.onnx"), tmp_path / "two", converter=wrapper(tmp_path / "convert", body))
+    done = run_convert(
+        host, matmul(tmp_path / "m.onnx"), tmp_path / "two", converter=wrapper(tmp_path / "convert", body)
+    )
     assert (done.ok, done.reason) == (False, "the converter wrote a file that MNN can't open")
 
 
@@ -105,16 +130,28 @@ def test_two_conversions_give_the_same_bytes(host: Host, tmp_path: Path) -> None
     ],
     ids=["an input passed through", "two identical outputs", "an identity"],
 )
-def test_onnx_names_and_their_order_are_kept(host: Host, tmp_path: Path, nodes: list[onnx.NodeProto], outputs: list[str]) -> None:
-    model = save(tmp_path / "m.onnx", nodes, [floats("x", "batch", 4)], [floats(name, "batch", 4) for name in outputs])
+def test_onnx_names_and_their_order_are_kept(
+    host: Host, tmp_path: Path, nodes: list[onnx.NodeProto], outputs: list[str]
+) -> None:
+    model = save(
+        tmp_path / "m.onnx", nodes, [floats("x", "batch", 4)], [floats(name, "batch", 4) for name in outputs]
+    )
     done = run_convert(host, model, tmp_path / "out")
     assert done.ok, done
     assert done.outputs == outputs
 
 
-def test_unsupported_operators_are_named_and_a_stale_output_is_not_believed(host: Host, tmp_path: Path) -> None:
+def test_unsupported_operators_are_named_and_a_stale_output_is_not_believed(
+    host: Host, tmp_path: Path
+) -> None:
     nodes = [node("Hardmax", ["x"], ["y"]), node("Foo", ["x"], ["z"], domain="my.domain")]
-    model = save(tmp_path / "m.onnx", nodes, [floats("x", "batch", 4)], [floats("y", "batch", 4), floats("z", "batch", 4)], domains=["my.domain"])
+    model = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [floats("x", "batch", 4)],
+        [floats("y", "batch", 4), floats("z", "batch", 4)],
+        domains=["my.domain"],
+    )
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.mnn").write_bytes(b"an older model")
     done = run_convert(host, model, tmp_path / "out")
@@ -125,7 +162,9 @@ def test_unsupported_operators_are_named_and_a_stale_output_is_not_believed(host
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("content", [b"not a model at all " * 10, b"", None], ids=["junk", "empty", "missing"])
+@pytest.mark.parametrize(
+    "content", [b"not a model at all " * 10, b"", None], ids=["junk", "empty", "missing"]
+)
 def test_what_is_no_model_is_refused(host: Host, tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "m.onnx").write_bytes(content)
@@ -146,29 +185,51 @@ def test_a_crash_of_the_converter_is_told_with_its_signal(host: Host, tmp_path: 
 
 
 def test_what_native_code_printed_before_a_crash_is_in_the_log(tmp_path: Path) -> None:
-    body = "import ctypes, os\nfrom mnnprep.mnn.capture import captured\nlibc = ctypes.CDLL(None)\nwith captured():\n"
+    body = (
+        "import ctypes, os\nfrom mnnprep.mnn.capture import captured\nlibc = ctypes.CDLL(None)\nwith"
+        " captured():\n"
+    )
     body += "    libc.puts(b'the last line')\n    os.kill(os.getpid(), 9)\n"
     with (tmp_path / "log.txt").open("ab") as log:
-        process = subprocess.run([sys.executable, "-c", body], stdout=log, stderr=log, env={"PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+        process = subprocess.run(
+            [sys.executable, "-c", body],
+            stdout=log,
+            stderr=log,
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
+            check=False,
+        )
     assert process.returncode == -9
     assert (tmp_path / "log.txt").read_text() == "the last line\n"
 
 
 @pytest.mark.parametrize("to_one_file", [True, False])
 def test_captured_reads_what_python_and_c_print(tmp_path: Path, to_one_file: bool) -> None:
-    body = "import ctypes, sys\nfrom mnnprep.mnn.capture import captured\nlibc = ctypes.CDLL(None)\nprint('before')\nwith captured() as printed:\n"
-    body += "    print('from Python')\n    print('an error', file=sys.stderr)\n    libc.puts(b'from C')\nprint('after')\n"
+    body = (
+        "import ctypes, sys\nfrom mnnprep.mnn.capture import captured\nlibc ="
+        " ctypes.CDLL(None)\nprint('before')\nwith captured() as printed:\n"
+    )
+    body += (
+        "    print('from Python')\n    print('an error', file=sys.stderr)\n    libc.puts(b'from"
+        " C')\nprint('after')\n"
+    )
     body += "open('seen.txt', 'w').write(printed.text)\n"
-    with (tmp_path / "out.txt").open("ab") as out, (tmp_path / ("out.txt" if to_one_file else "err.txt")).open("ab") as err:
+    with (
+        (tmp_path / "out.txt").open("ab") as out,
+        (tmp_path / ("out.txt" if to_one_file else "err.txt")).open("ab") as err,
+    ):
         environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
-        subprocess.run([sys.executable, "-c", body], stdout=out, stderr=err, env=environment, cwd=tmp_path, check=True)
+        subprocess.run(
+            [sys.executable, "-c", body], stdout=out, stderr=err, env=environment, cwd=tmp_path, check=True
+        )
     assert sorted((tmp_path / "seen.txt").read_text().splitlines()) == ["an error", "from C", "from Python"]
     outside = (tmp_path / "out.txt").read_text().split()
     assert (outside[0], outside[-1]) == ("before", "after")
     assert ("Python" in outside) == to_one_file  # a worker's log keeps it all
 
 
-def test_external_data_is_found_beside_the_model_and_its_absence_is_not_a_success(host: Host, tmp_path: Path) -> None:
+def test_external_data_is_found_beside_the_model_and_its_absence_is_not_a_success(
+    host: Host, tmp_path: Path
+) -> None:
     inline = run_convert(host, matmul(tmp_path / "inline.onnx"), tmp_path / "inline")
     model = onnx.load(tmp_path / "inline.onnx")
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
@@ -216,13 +277,22 @@ def test_another_converter_gives_the_same(host: Host, tmp_path: Path) -> None:
         ("open(output, 'w').close()", "the converter wrote no file"),
         (f"{PASS_ON}; sys.exit(3)", "the converter ended with exit status 3"),
         (f"{PASS_ON}; os.kill(os.getpid(), 11)", "the converter crashed with SIGSEGV"),
-        ("open(output, 'wb').write(b'junk' * 99); print('Converted Success!')", "the converter wrote a file that MNN can't open"),
+        (
+            "open(output, 'wb').write(b'junk' * 99); print('Converted Success!')",
+            "the converter wrote a file that MNN can't open",
+        ),
         (f"{PASS_ON}; time.sleep(60)", "the converter took longer than 3 s"),
     ],
     ids=["nothing", "an empty file", "exit status", "signal", "junk", "hang"],
 )
 def test_a_converter_that_lies_is_caught(host: Host, tmp_path: Path, body: str, reason: str) -> None:
-    done = run_convert(host, matmul(tmp_path / "m.onnx"), tmp_path / "out", converter=wrapper(tmp_path / "MNNConvert", body), limit=3)
+    done = run_convert(
+        host,
+        matmul(tmp_path / "m.onnx"),
+        tmp_path / "out",
+        converter=wrapper(tmp_path / "MNNConvert", body),
+        limit=3,
+    )
     assert not done.ok
     assert done.reason == reason
     assert not list((tmp_path / "out").iterdir())
@@ -233,26 +303,44 @@ def test_what_is_no_converter_is_a_wrong_call(host: Host, tmp_path: Path, execut
     (tmp_path / "MNNConvert").write_bytes(b"\x00\x01")
     (tmp_path / "MNNConvert").chmod(0o755 if executable else 0o644)
     with pytest.raises(StepFailed) as caught:
-        run_convert(host, matmul(tmp_path / "m.onnx"), tmp_path / "out", converter=str(tmp_path / "MNNConvert"))
+        run_convert(
+            host, matmul(tmp_path / "m.onnx"), tmp_path / "out", converter=str(tmp_path / "MNNConvert")
+        )
     assert caught.value.error is not None
     assert caught.value.error.exit_code == 2
 
 
 def test_the_judgement_of_a_log(tmp_path: Path) -> None:
     assert not judge("...\nConverted Success!\n", wrote=True, success_line=True)
-    assert judge("...", wrote=True, success_line=True) == "the converter wrote a file without saying that it succeeded"
+    assert (
+        judge("...", wrote=True, success_line=True)
+        == "the converter wrote a file without saying that it succeeded"
+    )
     assert not judge("...", wrote=True, success_line=False)
-    assert "Convert error" in judge("[ERROR] Convert error, please check your file format.\nConverted Success!", wrote=True, success_line=True)
-    assert without_place_and_time(f"[14:27:18] :220: These Op\n[ x ]: 3\n{tmp_path}/c.onnx") == "These Op\n[ x ]: 3\nc.onnx"
-    assert refused_ops("[14:27:18] :220: These Op Not Support: Torch::lstm | Torch::gru \nConverted Failed!") == ["gru", "lstm"]
+    assert "Convert error" in judge(
+        "[ERROR] Convert error, please check your file format.\nConverted Success!",
+        wrote=True,
+        success_line=True,
+    )
+    assert (
+        without_place_and_time(f"[14:27:18] :220: These Op\n[ x ]: 3\n{tmp_path}/c.onnx")
+        == "These Op\n[ x ]: 3\nc.onnx"
+    )
+    assert refused_ops(
+        "[14:27:18] :220: These Op Not Support: Torch::lstm | Torch::gru \nConverted Failed!"
+    ) == ["gru", "lstm"]
 
 
 def test_odd_lines_of_info() -> None:
     info = parse_info(
-        "Model Inputs:\n[ a b]: c ]: dimensionFormat: NHWC, size: [ -1,2 ], type is int32\n[ s ]: dimensionFormat: NC4HW4, size: [ ], type is float\n"
-        "Model Outputs:\n[ a b]: c ]\n[ 42 ]\nModel Version: 3.6.1 \n"
+        "Model Inputs:\n[ a b]: c ]: dimensionFormat: NHWC, size: [ -1,2 ], type is int32\n[ s ]:"
+        " dimensionFormat: NC4HW4, size: [ ], type is float\nModel Outputs:\n[ a b]: c ]\n[ 42 ]\nModel"
+        " Version: 3.6.1 \n"
     )
-    assert info.inputs == [MnnTensor("a b]: c", "NHWC", [-1, 2], "int32"), MnnTensor("s", "NC4HW4", [], "float32")]
+    assert info.inputs == [
+        MnnTensor("a b]: c", "NHWC", [-1, 2], "int32"),
+        MnnTensor("s", "NC4HW4", [], "float32"),
+    ]
     assert info.outputs == ["a b]: c", "42"]
     assert info.version == "3.6.1"
 

@@ -1,4 +1,6 @@
-"""A ``.mnn`` file as a source: re-optimized, kept in fewer bits with the cost shown, as JSON and back, inspected, refused."""
+"""A ``.mnn`` file as a source: re-optimized, kept in fewer bits with the cost shown, as JSON and back,
+inspected, refused.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,24 @@ from mnnprep.mnn.flatbuffer import root
 def convolution(directory: Path) -> Path:
     """A convolution and a product with weights of all sizes, 1e-9 among them, as MNN has it."""
     rng = np.random.default_rng(0)
-    kernel = (rng.standard_normal((64, 3, 3, 3)) * 10.0 ** rng.integers(-9, 1, (64, 3, 3, 3))).astype(np.float32)
+    kernel = (rng.standard_normal((64, 3, 3, 3)) * 10.0 ** rng.integers(-9, 1, (64, 3, 3, 3))).astype(
+        np.float32
+    )
     matrix = rng.standard_normal((64, 4)).astype(np.float32)
     nodes = [
-        node("Conv", ["x", "k"], ["c"], kernel_shape=[3, 3]), node("Relu", ["c"], ["r"]), node("GlobalAveragePool", ["r"], ["g"]),
-        node("Flatten", ["g"], ["f"], axis=1), node("MatMul", ["f", "m"], ["y"]),
-    ]  # fmt: skip
-    save(directory / "net.onnx", nodes, [floats("x", "batch", 3, 9, 9)], [floats("y", "batch", 4)], {"k": kernel, "m": matrix})
+        node("Conv", ["x", "k"], ["c"], kernel_shape=[3, 3]),
+        node("Relu", ["c"], ["r"]),
+        node("GlobalAveragePool", ["r"], ["g"]),
+        node("Flatten", ["g"], ["f"], axis=1),
+        node("MatMul", ["f", "m"], ["y"]),
+    ]
+    save(
+        directory / "net.onnx",
+        nodes,
+        [floats("x", "batch", 3, 9, 9)],
+        [floats("y", "batch", 4)],
+        {"k": kernel, "m": matrix},
+    )
     return converted(directory / "net.onnx")
 
 
@@ -59,7 +72,11 @@ def cost(manifest: Manifest) -> dict[str, object]:
 def test_a_model_is_made_anew_and_proven_against_itself(model: Path, tmp_path: Path) -> None:
     manifest = prepared(model, tmp_path / "out", *DYNAMIC)
     assert manifest.verdict is Verdict.PROVEN
-    assert (manifest.source.kind, manifest.artifact.format, manifest.artifact.method) == ("mnn", "mnn", "copy")
+    assert (manifest.source.kind, manifest.artifact.format, manifest.artifact.method) == (
+        "mnn",
+        "mnn",
+        "copy",
+    )
     assert sha256(tmp_path / "out" / "source.mnn") == sha256(model)
     assert {1, 4} <= set(manifest.signature.dims["batch"].proven)
     assert manifest.signature.inputs[0].layout == "NCHW"
@@ -75,10 +92,18 @@ def test_the_id_is_pinned(model: Path, tmp_path: Path) -> None:
 
 
 def test_fewer_bits_cost_more_and_weigh_less(model: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "images.npz", x=np.random.default_rng(1).standard_normal((6, 3, 9, 9)).astype(np.float32))
+    np.savez(
+        tmp_path / "images.npz", x=np.random.default_rng(1).standard_normal((6, 3, 9, 9)).astype(np.float32)
+    )
     costs = {}
-    for name, options in {"fp16": ["--fp16"], "8": ["--weight-bits", "8"], "4": ["--weight-bits", "4", "--budget", "1"]}.items():
-        manifest = prepared(model, tmp_path / name, *DYNAMIC[:2], "--samples", tmp_path / "images.npz", *options)
+    for name, options in {
+        "fp16": ["--fp16"],
+        "8": ["--weight-bits", "8"],
+        "4": ["--weight-bits", "4", "--budget", "1"],
+    }.items():
+        manifest = prepared(
+            model, tmp_path / name, *DYNAMIC[:2], "--samples", tmp_path / "images.npz", *options
+        )
         costs[name] = cost(manifest)
         assert manifest.tolerance.sqnr_db == costs[name]["least_sqnr_db"]
         assert costs[name]["rows"] == 6
@@ -117,10 +142,14 @@ def test_below_the_budget_it_differs_and_says_what_to_do(model: Path, tmp_path: 
 def test_any_source_can_be_kept_in_fewer_bits(tmp_path: Path) -> None:
     manifest = prepared(matmul(tmp_path / "m.onnx"), tmp_path / "out", "--fp16")
     assert manifest.verdict is Verdict.PROVEN
-    assert checks_of(manifest, "artifact_compare")[0].numbers["max_abs"] == 0, "less precision is allowed to the converted model alone"
+    assert checks_of(manifest, "artifact_compare")[0].numbers["max_abs"] == 0, (
+        "less precision is allowed to the converted model alone"
+    )
 
 
-@pytest.mark.parametrize("options", [("--fp16", "--weight-bits", "8"), ("--budget", "20"), ("--weight-bits", "5")])
+@pytest.mark.parametrize(
+    "options", [("--fp16", "--weight-bits", "8"), ("--budget", "20"), ("--weight-bits", "5")]
+)
 def test_options_that_do_not_go_together_are_a_wrong_call(options: tuple[str, ...], tmp_path: Path) -> None:
     assert call("prepare", matmul(tmp_path / "m.onnx"), "-o", tmp_path / "out", *options).code == 2
 
@@ -135,7 +164,9 @@ def test_the_python_function_takes_them_too(model: Path, tmp_path: Path) -> None
 
 def test_json_there_and_back_computes_the_same(model: Path, tmp_path: Path) -> None:
     assert call("json", model, "-o", tmp_path / "net.json").code == 0
-    tree = json.loads((tmp_path / "net.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    tree = json.loads(
+        (tmp_path / "net.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
+    )
     assert tree["oplists"]
     assert call("json", tmp_path / "net.json", "-o", tmp_path / "back.mnn").code == 0
     assert call("json", tmp_path / "back.mnn", "-o", tmp_path / "again.json").code == 0
@@ -159,7 +190,11 @@ def test_json_in_another_order_is_the_same_model(model: Path, tmp_path: Path) ->
 def test_small_numbers_survive_json(model: Path, tmp_path: Path) -> None:
     """MNN's own JSON has six decimals: 1e-9 would be 0."""
     assert call("json", model, "-o", tmp_path / "net.json").code == 0
-    numbers = [v for op in json.loads((tmp_path / "net.json").read_text())["oplists"] for v in op.get("main", {}).get("weight", [])]
+    numbers = [
+        v
+        for op in json.loads((tmp_path / "net.json").read_text())["oplists"]
+        for v in op.get("main", {}).get("weight", [])
+    ]
     kernel = onnx.numpy_helper.to_array(onnx.load(model.parents[1] / "net.onnx").graph.initializer[0])
     assert np.abs(kernel).min() < 1e-8
     assert np.array_equal(np.sort(np.array(numbers, np.float32)[: kernel.size]), np.sort(kernel.ravel()))
@@ -167,7 +202,13 @@ def test_small_numbers_survive_json(model: Path, tmp_path: Path) -> None:
 
 def test_what_is_not_finite_survives_json(tmp_path: Path) -> None:
     values = np.array([[1, np.inf, -np.inf, np.nan]], np.float32)
-    save(tmp_path / "w.onnx", [node("Add", ["x", "c"], ["y"])], [floats("x", 1, 4)], [floats("y", 1, 4)], {"c": values})
+    save(
+        tmp_path / "w.onnx",
+        [node("Add", ["x", "c"], ["y"])],
+        [floats("x", 1, 4)],
+        [floats("y", 1, 4)],
+        {"c": values},
+    )
     source = converted(tmp_path / "w.onnx")
     assert call("json", source, "-o", tmp_path / "w.json").code == 0
     text = (tmp_path / "w.json").read_text()
@@ -206,7 +247,11 @@ def test_json_targets_are_checked(model: Path, tmp_path: Path) -> None:
 
 def test_inspect_reads_the_file(model: Path) -> None:
     found = call("inspect", model, "--json").document()
-    assert (found["kind"], found["details"]["source"], found["details"]["usage"]) == ("mnn", "ONNX", "INFERENCE")
+    assert (found["kind"], found["details"]["source"], found["details"]["usage"]) == (
+        "mnn",
+        "ONNX",
+        "INFERENCE",
+    )
     assert found["details"]["version"]
     assert found["details"]["layouts"] == {"x": "NCHW"}
     assert found["details"]["weights"] == {"float32": 2}

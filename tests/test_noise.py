@@ -1,4 +1,6 @@
-"""The source's own rounding is measured case by case: a synthesized case that drowns is set aside, a real one is not, and noise is no difference."""
+"""The source's own rounding is measured case by case: a synthesized case that drowns is set aside, a real one
+is not, and noise is no difference.
+"""
 
 from __future__ import annotations
 
@@ -137,8 +139,22 @@ def cases(tmp_path: Path) -> list[CaseFile]:
     found = []
     for index, size in enumerate(SIZES):
         path = tmp_path / f"case-{index}.npz"
-        save_arrays(path, {"inputs/x": np.ones(size, "f4"), "outputs/y": np.arange(size, dtype="f4"), "outputs/k": np.arange(size)})
-        found.append(CaseFile(index=index, origin=REAL if index == 0 else f"seed {index}", dims={"n": size}, file=file_ref(path)))
+        save_arrays(
+            path,
+            {
+                "inputs/x": np.ones(size, "f4"),
+                "outputs/y": np.arange(size, dtype="f4"),
+                "outputs/k": np.arange(size),
+            },
+        )
+        found.append(
+            CaseFile(
+                index=index,
+                origin=REAL if index == 0 else f"seed {index}",
+                dims={"n": size},
+                file=file_ref(path),
+            )
+        )
     return found
 
 
@@ -154,7 +170,9 @@ def ran(cases: list[CaseFile], directory: Path, change: Callable[[int, Arrays], 
 
 
 def off(at: int, by: float, name: str = "y") -> Callable[[int, Arrays], Arrays]:
-    return lambda index, arrays: arrays | {name: (arrays[name] + by).astype(arrays[name].dtype)} if index == at else arrays
+    return lambda index, arrays: (
+        arrays | {name: (arrays[name] + by).astype(arrays[name].dtype)} if index == at else arrays
+    )
 
 
 def noise(*drowning: int, count: int = len(SIZES)) -> dict[str, Any]:
@@ -169,7 +187,13 @@ def test_what_drowns_never_decides_and_is_named(cases: list[CaseFile], tmp_path:
     assert {e.case for e in right.outputs} == {0, 1, 2, 4}
     wrong = compare_run("mnn_compare", cases, ran(cases, tmp_path / "run", off(2, 50)), tolerance, {})
     assert wrong.status is Status.FAILED
-    shapes = compare_run("mnn_compare", cases, ran(cases, tmp_path / "run", lambda i, a: a | {"y": a["y"][:1]} if i == 3 else a), tolerance, {})
+    shapes = compare_run(
+        "mnn_compare",
+        cases,
+        ran(cases, tmp_path / "run", lambda i, a: a | {"y": a["y"][:1]} if i == 3 else a),
+        tolerance,
+        {},
+    )
     assert shapes.status is Status.FAILED  # no noise gives another shape
     assert "shape" in shapes.reason
 
@@ -180,7 +204,13 @@ def test_a_lone_floor_holds_for_every_case(cases: list[CaseFile], tmp_path: Path
     assert compare_run("mnn_compare", cases, run, Tolerance(noise={"y": 2e-3}), {}).status is Status.PASSED
     assert compare_run("mnn_compare", cases, run, Tolerance(noise={"y": 2e-7}), {}).status is Status.FAILED
     read = msgspec.json.decode(b'{"noise": {"y": 0.5, "z": [0.5, null]}}', type=Tolerance)
-    assert [read.noise_of(*at) for at in (("y", 7), ("z", 0), ("z", 1), ("z", 2), ("w", 0))] == [0.5, 0.5, 0, 0, 0]
+    assert [read.noise_of(*at) for at in (("y", 7), ("z", 0), ("z", 1), ("z", 2), ("w", 0))] == [
+        0.5,
+        0.5,
+        0,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +228,11 @@ def test_a_lone_floor_holds_for_every_case(cases: list[CaseFile], tmp_path: Path
     ],
 )
 def test_nothing_differs_that_may_be_noise(
-    cases: list[CaseFile], tmp_path: Path, drowning: tuple[int, ...], change: Callable[[int, Arrays], Arrays], status: Status
+    cases: list[CaseFile],
+    tmp_path: Path,
+    drowning: tuple[int, ...],
+    change: Callable[[int, Arrays], Arrays],
+    status: Status,
 ) -> None:
     for tolerance in (Tolerance(noise=noise(*drowning)), Tolerance(noise=noise(*drowning), sqnr_db=50.0)):
         found = compare_run("mnn_compare", cases, ran(cases, tmp_path / "run", change), tolerance, {})
@@ -209,7 +243,13 @@ def test_nothing_differs_that_may_be_noise(
 def surveyed(cases: list[CaseFile], **fields: Any) -> Survey:
     specs = (TensorSpec("x", "float32", ("n",)),)
     dim = fields.pop("dim", Dim("n"))
-    return Survey(signature=Signature(specs, (), (dim,)), cases=cases, checks=[], sweep=Sweep(sizes={"n": list(SIZES)}), **{"noise": {}, **fields})
+    return Survey(
+        signature=Signature(specs, (), (dim,)),
+        cases=cases,
+        checks=[],
+        sweep=Sweep(sizes={"n": list(SIZES)}),
+        **{"noise": {}, **fields},
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,9 +262,16 @@ def surveyed(cases: list[CaseFile], **fields: Any) -> Survey:
     ],
 )
 def test_a_size_whose_cases_drown_is_not_proven(
-    cases: list[CaseFile], tmp_path: Path, drowning: tuple[int, ...], dim: Dim, status: Status, proven: list[int]
+    cases: list[CaseFile],
+    tmp_path: Path,
+    drowning: tuple[int, ...],
+    dim: Dim,
+    status: Status,
+    proven: list[int],
 ) -> None:
-    good = compare_run("mnn_compare", cases, ran(cases, tmp_path / "run", off(0, 0.0)), Tolerance(noise=noise(*drowning)), {})
+    good = compare_run(
+        "mnn_compare", cases, ran(cases, tmp_path / "run", off(0, 0.0)), Tolerance(noise=noise(*drowning)), {}
+    )
     (found,), sizes = dimension_checks(surveyed(cases, dim=dim), {"MNN": good})
     assert (found.status, sizes["n"]) == (status, proven)
     assert found.numbers["set_aside"] == [SIZES[k] for k in drowning]
@@ -274,7 +321,9 @@ def test_the_noise_of_a_case_is_measured_once_a_comparison_finds_it_wrong(tmp_pa
         assert learn_noise(workers, plan, Source(kind="onnx", path=""), Wants(), survey_, failed)
         again = compare_run("mnn_compare", cases, actual(index), Tolerance(noise=survey_.noise), {})
         assert again.status is status
-        assert not learn_noise(workers, plan, Source(kind="onnx", path=""), Wants(), survey_, failed)  # it is known now
+        assert not learn_noise(
+            workers, plan, Source(kind="onnx", path=""), Wants(), survey_, failed
+        )  # it is known now
     assert workers.asked == [[3], [1]]
     assert set_aside(cases, Tolerance(noise=survey_.noise)).keys() == {3}
     assert survey_.noise["y"][2] is None  # type: ignore[index]
@@ -297,7 +346,12 @@ def text_image(number: int, height: int, width: int) -> Any:
     page = Image.new("RGB", (width, height), (235, 235, 225))
     drawn, font = ImageDraw.Draw(page), ImageFont.load_default(20)
     for line in range(height // 40):
-        drawn.text((8 + 7 * line % 30, 10 + 40 * line), f"Invoice {number}{line} total 12.{line}5", fill=(20, 20, 30), font=font)
+        drawn.text(
+            (8 + 7 * line % 30, 10 + 40 * line),
+            f"Invoice {number}{line} total 12.{line}5",
+            fill=(20, 20, 30),
+            font=font,
+        )
     values = (np.asarray(page, np.float32) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     return values.transpose(2, 0, 1)[None].astype(np.float32)
 
@@ -305,7 +359,9 @@ def text_image(number: int, height: int, width: int) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize(("images", "verdict"), [(3, Verdict.PROVEN), (0, Verdict.UNPROVEN)])
 def test_a_text_detector_that_is_silent_but_for_text(tmp_path: Path, images: int, verdict: Verdict) -> None:
-    """Its outputs for noise are noise: with real pages it is proven, and without them it can't be told, which is no difference."""
+    """Its outputs for noise are noise: with real pages it is proven, and without them it can't be told, which
+    is no difference.
+    """
     (tmp_path / "pages").mkdir()
     for number, size in enumerate(((96, 192), (128, 128), (160, 96))[:images]):
         np.savez(tmp_path / "pages" / f"{number}.npz", x=text_image(number, *size))

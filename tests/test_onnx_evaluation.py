@@ -41,30 +41,52 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _constant(name: str, values: Any, dtype: int = TensorProto.INT64) -> onnx.NodeProto:
     array = np.asarray(values)
-    return helper.make_node("Constant", [], [name], value=helper.make_tensor(name, dtype, array.shape, array.reshape(-1).tolist()))
+    return helper.make_node(
+        "Constant", [], [name], value=helper.make_tensor(name, dtype, array.shape, array.reshape(-1).tolist())
+    )
 
 
 def _model(nodes: list[onnx.NodeProto], output: str = "y") -> onnx.ModelProto:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 3, 4])
     y = helper.make_tensor_value_info(output, TensorProto.UNDEFINED, None)
-    return helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    )
 
 
 def _bomb(operator: str) -> list[onnx.NodeProto]:
     """Nodes of a few bytes whose last one, *operator*, gives some 2**40 elements."""
     match operator:
         case "Range":
-            return [_constant("a", 0), _constant("b", HUGE), _constant("c", 1), helper.make_node("Range", ["a", "b", "c"], ["y"])]
+            return [
+                _constant("a", 0),
+                _constant("b", HUGE),
+                _constant("c", 1),
+                helper.make_node("Range", ["a", "b", "c"], ["y"]),
+            ]
         case "ConstantOfShape":
             return [_constant("a", [1 << 20, 1 << 20]), helper.make_node("ConstantOfShape", ["a"], ["y"])]
         case "Expand":
-            return [_constant("a", [1]), _constant("b", [HUGE]), helper.make_node("Expand", ["a", "b"], ["y"])]
+            return [
+                _constant("a", [1]),
+                _constant("b", [HUGE]),
+                helper.make_node("Expand", ["a", "b"], ["y"]),
+            ]
         case "Tile":
             return [_constant("a", [1]), _constant("b", [HUGE]), helper.make_node("Tile", ["a", "b"], ["y"])]
         case "Pad":
-            return [_constant("a", [1]), _constant("b", [0, HUGE]), helper.make_node("Pad", ["a", "b"], ["y"])]
+            return [
+                _constant("a", [1]),
+                _constant("b", [0, HUGE]),
+                helper.make_node("Pad", ["a", "b"], ["y"]),
+            ]
         case "OneHot":
-            return [_constant("a", [1]), _constant("b", HUGE), _constant("c", [0, 1]), helper.make_node("OneHot", ["a", "b", "c"], ["y"])]
+            return [
+                _constant("a", [1]),
+                _constant("b", HUGE),
+                _constant("c", [0, 1]),
+                helper.make_node("OneHot", ["a", "b", "c"], ["y"]),
+            ]
         case "Resize":
             sizes = helper.make_node("Resize", ["a", "", "", "b"], ["y"])
             return [_constant("a", [[[1.0]]], TensorProto.FLOAT), _constant("b", [1, 1, HUGE]), sizes]
@@ -72,38 +94,71 @@ def _bomb(operator: str) -> list[onnx.NodeProto]:
             ones = [_constant(name, np.ones(1 << 10)) for name in "abcd"]
             return [*ones, helper.make_node("Einsum", list("abcd"), ["y"], equation="i,j,k,l->ijkl")]
         case "Add":
-            rows = [_constant("a", np.ones((1 << 12, 1), np.int64)), _constant("b", np.ones((1, 1 << 12), np.int64))]
+            rows = [
+                _constant("a", np.ones((1 << 12, 1), np.int64)),
+                _constant("b", np.ones((1, 1 << 12), np.int64)),
+            ]
             return [*rows, helper.make_node("Add", ["a", "b"], ["y"])]
         case "Gather":
             return [
-                _constant("a", np.ones((2, 1 << 12), np.int64)), _constant("b", np.zeros(1 << 12, np.int64)),
+                _constant("a", np.ones((2, 1 << 12), np.int64)),
+                _constant("b", np.zeros(1 << 12, np.int64)),
                 helper.make_node("Gather", ["a", "b"], ["y"]),
-            ]  # fmt: skip
+            ]
         case "EyeLike":
-            return [_constant("a", [1 << 20, 1 << 20]), helper.make_node("ConstantOfShape", ["a"], ["z"]), helper.make_node("EyeLike", ["z"], ["y"])]
+            return [
+                _constant("a", [1 << 20, 1 << 20]),
+                helper.make_node("ConstantOfShape", ["a"], ["z"]),
+                helper.make_node("EyeLike", ["z"], ["y"]),
+            ]
     raise AssertionError(operator)
 
 
-BOMBS = ("Range", "ConstantOfShape", "Expand", "Tile", "Pad", "OneHot", "Resize", "Einsum", "Add", "Gather", "EyeLike")
+BOMBS = (
+    "Range",
+    "ConstantOfShape",
+    "Expand",
+    "Tile",
+    "Pad",
+    "OneHot",
+    "Resize",
+    "Einsum",
+    "Add",
+    "Gather",
+    "EyeLike",
+)
 
 
 @pytest.mark.parametrize("operator", BOMBS)
 def test_a_constant_node_that_gives_far_too_much_is_not_computed(no_evaluation: None, operator: str) -> None:
     reading = Reading(ir.from_proto(_model(_bomb(operator))))
-    assert [place.node.op_type for place in fold.find(reading) if any(v.name == "y" for v in place.match)] == []
+    assert [
+        place.node.op_type for place in fold.find(reading) if any(v.name == "y" for v in place.match)
+    ] == []
 
 
 @pytest.mark.parametrize("operator", ["Range", "ConstantOfShape"])
 def test_a_body_is_held_to_the_same(no_evaluation: None, operator: str) -> None:
-    branch = helper.make_graph(_bomb(operator), "b", [], [helper.make_tensor_value_info("y", TensorProto.UNDEFINED, None)])
-    nodes = [_constant("c", True, TensorProto.BOOL), helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)]
+    branch = helper.make_graph(
+        _bomb(operator), "b", [], [helper.make_tensor_value_info("y", TensorProto.UNDEFINED, None)]
+    )
+    nodes = [
+        _constant("c", True, TensorProto.BOOL),
+        helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch),
+    ]
     assert not list(fold.find(Reading(ir.from_proto(_model(nodes, "z")))))
 
 
 def test_a_chain_that_doubles_ends_at_the_limit(no_evaluation: None) -> None:
-    nodes = [_constant("s0", [1, 2])] + [helper.make_node("Concat", [f"s{i}"] * 2, [f"s{i + 1}"], axis=0) for i in range(40)]
+    nodes = [_constant("s0", [1, 2])] + [
+        helper.make_node("Concat", [f"s{i}"] * 2, [f"s{i + 1}"], axis=0) for i in range(40)
+    ]
     nodes.append(helper.make_node("Identity", ["s40"], ["y"]))
-    folded = [array.size for place in fold.find(Reading(ir.from_proto(_model(nodes)))) for array in place.match.values()]
+    folded = [
+        array.size
+        for place in fold.find(Reading(ir.from_proto(_model(nodes))))
+        for array in place.match.values()
+    ]
     assert max(folded) == fold.LARGEST
 
 
@@ -117,24 +172,45 @@ def test_many_large_results_end_at_the_limit_of_all(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_small_is_still_computed() -> None:
-    nodes = [_constant("a", 0), _constant("b", 5), _constant("c", 2), helper.make_node("Range", ["a", "b", "c"], ["r"])]
-    nodes += [_constant("p", [1, 1]), helper.make_node("Pad", ["r", "p"], ["q"]), _constant("t", [2]), helper.make_node("Tile", ["q", "t"], ["y"])]
+    nodes = [
+        _constant("a", 0),
+        _constant("b", 5),
+        _constant("c", 2),
+        helper.make_node("Range", ["a", "b", "c"], ["r"]),
+    ]
+    nodes += [
+        _constant("p", [1, 1]),
+        helper.make_node("Pad", ["r", "p"], ["q"]),
+        _constant("t", [2]),
+        helper.make_node("Tile", ["q", "t"], ["y"]),
+    ]
     (place,) = fold.find(Reading(ir.from_proto(_model(nodes))))
     assert [a.tolist() for a in place.match.values()] == [[0, 0, 2, 4, 0] * 2]
 
 
 def test_the_bound_is_no_smaller_than_what_comes_out() -> None:
     cases: dict[str, tuple[list[Any], dict[str, Any]]] = {
-        "Range": ([0, 10, 3], {}), "Expand": ([np.ones((3, 1), np.int64), [2, 3, 4]], {}), "Tile": ([np.ones((2, 3), np.int64), [2, 2]], {}),
-        "Pad": ([np.ones((2, 3), np.int64), [1, 0, 0, 2]], {}), "OneHot": ([[1, 2], 5, [0, 1]], {}), "ConstantOfShape": ([[2, 3]], {}),
-        "Gather": ([np.ones((2, 3), np.int64), [[0, 1], [1, 0]]], {"axis": 1}), "GatherND": ([np.ones((2, 3), np.int64), [[0], [1]]], {}),
-        "NonZero": ([np.ones((2, 3), np.int64)], {}), "TopK": ([np.ones((2, 3)), [2]], {}), "Concat": ([[1], [2, 3]], {"axis": 0}),
-        "Where": ([[True], [[1], [2]], [3, 4, 5]], {}), "ReduceSum": ([np.ones((2, 3), np.int64)], {}), "Split": ([np.ones(4)], {}),
-    }  # fmt: skip
+        "Range": ([0, 10, 3], {}),
+        "Expand": ([np.ones((3, 1), np.int64), [2, 3, 4]], {}),
+        "Tile": ([np.ones((2, 3), np.int64), [2, 2]], {}),
+        "Pad": ([np.ones((2, 3), np.int64), [1, 0, 0, 2]], {}),
+        "OneHot": ([[1, 2], 5, [0, 1]], {}),
+        "ConstantOfShape": ([[2, 3]], {}),
+        "Gather": ([np.ones((2, 3), np.int64), [[0, 1], [1, 0]]], {"axis": 1}),
+        "GatherND": ([np.ones((2, 3), np.int64), [[0], [1]]], {}),
+        "NonZero": ([np.ones((2, 3), np.int64)], {}),
+        "TopK": ([np.ones((2, 3)), [2]], {}),
+        "Concat": ([[1], [2, 3]], {"axis": 0}),
+        "Where": ([[True], [[1], [2]], [3, 4, 5]], {}),
+        "ReduceSum": ([np.ones((2, 3), np.int64)], {}),
+        "Split": ([np.ones(4)], {}),
+    }
     for operator, (given, attributes) in cases.items():
         inputs = [np.asarray(value) for value in given]
         outputs = ["y", "z"] if operator in ("TopK", "Split") else ["y"]
-        node = ir.from_proto(_model([helper.make_node(operator, [f"i{i}" for i in range(len(inputs))], outputs, **attributes)])).graph.node(0)
+        node = ir.from_proto(
+            _model([helper.make_node(operator, [f"i{i}" for i in range(len(inputs))], outputs, **attributes)])
+        ).graph.node(0)
         made = sum(np.asarray(array).size for array in fold._evaluate(node, 13, inputs))
         bound = result_elements(node, inputs)
         assert made <= (bound or 0), operator
@@ -145,7 +221,11 @@ def test_lists_of_sizes_that_double_are_not_followed(tmp_path: Path, monkeypatch
     nodes += [helper.make_node("Concat", [f"s{i}"] * 2, [f"s{i + 1}"], axis=0) for i in range(40)]
     nodes.append(helper.make_node("Identity", ["s40"], ["y"]))
     asked: list[bool] = []
-    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", lambda model, *a, data_prop=False, **k: (asked.append(data_prop), model)[1])
+    monkeypatch.setattr(
+        onnx.shape_inference,
+        "infer_shapes",
+        lambda model, *a, data_prop=False, **k: (asked.append(data_prop), model)[1],
+    )
     assert Reading(ir.from_proto(_model(nodes))).shapes
     outline.inferred(_model(nodes))
     outline.inferred(_model([*nodes[:5], helper.make_node("Identity", ["s4"], ["y"])]))
@@ -156,7 +236,9 @@ def test_functions_that_join_lists_count_for_what_they_join() -> None:
     calls = [("Shape", ["x"], ["s0"]), *(("f", [f"s{i}"], [f"s{i + 1}"]) for i in range(40))]
     assert not stays_small(calls, {}, {"f": 1})
     assert stays_small(calls, {}, {"f": 0})
-    assert stays_small([("Relu", ["x"], ["a"]), *(("Concat", ["a", "a"], ["a"]) for _ in range(60))], {}, {})  # no lists of sizes
+    assert stays_small(
+        [("Relu", ["x"], ["a"]), *(("Concat", ["a", "a"], ["a"]) for _ in range(60))], {}, {}
+    )  # no lists of sizes
 
 
 def test_check_of_a_file_of_bombs_is_quick_and_small(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The wire scan of ONNX files: it agrees with onnx.load, and a damaged file is an error with a place, never a surprise."""
+"""The wire scan of ONNX files: it agrees with onnx.load, and a damaged file is an error with a place, never a
+surprise.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from mnnprep.formats.onnx.wire import WireError, fields, varint
 FLOAT = TensorProto.FLOAT
 
 
-def value(name: str, shape: Sequence[str | int | None] | None = ("n", 3), dtype: int = FLOAT) -> onnx.ValueInfoProto:
+def value(
+    name: str, shape: Sequence[str | int | None] | None = ("n", 3), dtype: int = FLOAT
+) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
@@ -39,7 +43,9 @@ def model_of(
     inputs: Sequence[onnx.ValueInfoProto] | None = None,
     **options: Any,
 ) -> onnx.ModelProto:
-    graph = helper.make_graph(nodes, "g", [value("x")] if inputs is None else list(inputs), [value("y", None)], list(initializers))
+    graph = helper.make_graph(
+        nodes, "g", [value("x")] if inputs is None else list(inputs), [value("y", None)], list(initializers)
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8, **options)
 
 
@@ -60,15 +66,26 @@ def refusal(path: Path) -> RefusedError | None:
 
 def small_model() -> onnx.ModelProto:
     then = helper.make_graph([helper.make_node("Relu", ["x"], ["t"])], "then", [], [value("t")])
-    other = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["e"], name="mul")], "else", [], [value("e")])
+    other = helper.make_graph(
+        [helper.make_node("Mul", ["x", "w"], ["e"], name="mul")], "else", [], [value("e")]
+    )
     nodes = [
         helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True))),
         helper.make_node("If", ["c"], ["i"], then_branch=then, else_branch=other),
         helper.make_node("Twice", ["i"], ["y"], domain="mine"),
     ]
-    function = helper.make_function("mine", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)])
+    function = helper.make_function(
+        "mine",
+        "Twice",
+        ["a"],
+        ["b"],
+        [helper.make_node("Add", ["a", "a"], ["b"])],
+        [helper.make_opsetid("", 17)],
+    )
     weights = [numpy_helper.from_array(np.arange(3, dtype=np.float32), "w")]
-    model = model_of(nodes, initializers=weights, functions=[function], producer_name="maker", producer_version="1.2")
+    model = model_of(
+        nodes, initializers=weights, functions=[function], producer_name="maker", producer_version="1.2"
+    )
     model.opset_import.append(helper.make_opsetid("mine", 1))
     helper.set_model_props(model, {"author": "someone"})
     return model
@@ -76,13 +93,27 @@ def small_model() -> onnx.ModelProto:
 
 def test_the_whole_of_a_small_model(tmp_path: Path) -> None:
     summary = scan(small_model(), tmp_path)
-    assert (summary.ir_version, summary.producer, summary.opset, summary.opsets) == (8, "maker 1.2", 17, {"": 17, "mine": 1})
+    assert (summary.ir_version, summary.producer, summary.opset, summary.opsets) == (
+        8,
+        "maker 1.2",
+        17,
+        {"": 17, "mine": 1},
+    )
     assert [(spec.name, spec.dtype, spec.shape) for spec in summary.inputs] == [("x", "float32", ("n", 3))]
     assert [(spec.name, spec.dtype, spec.shape) for spec in summary.outputs] == [("y", "float32", None)]
     assert {(op.domain, op.op_type): op.count for op in summary.ops} == {
-        ("", "Constant"): 1, ("", "If"): 1, ("", "Relu"): 1, ("", "Mul"): 1, ("mine", "Twice"): 1, ("", "Add"): 1,
-    }  # fmt: skip
-    assert (summary.initializers.total.tensors, summary.initializers.total.elements, summary.initializers.total.bytes) == (1, 3, 12)
+        ("", "Constant"): 1,
+        ("", "If"): 1,
+        ("", "Relu"): 1,
+        ("", "Mul"): 1,
+        ("mine", "Twice"): 1,
+        ("", "Add"): 1,
+    }
+    assert (
+        summary.initializers.total.tensors,
+        summary.initializers.total.elements,
+        summary.initializers.total.bytes,
+    ) == (1, 3, 12)
     assert summary.constants.by_dtype["bool"].elements == 1
     assert summary.functions == ("mine::Twice",)
     assert summary.metadata == {"author": "someone"}
@@ -95,36 +126,58 @@ def test_the_whole_of_a_small_model(tmp_path: Path) -> None:
     sizes=st.lists(st.lists(st.integers(0, 4), max_size=3), max_size=4),
     codes=st.lists(st.sampled_from([1, 2, 3, 6, 7, 9, 10, 11]), min_size=4, max_size=4),
     raw=st.booleans(),
-    dims=st.lists(st.one_of(st.integers(0, 2**40), st.text("abc_", min_size=1, max_size=5), st.none()), max_size=4),
+    dims=st.lists(
+        st.one_of(st.integers(0, 2**40), st.text("abc_", min_size=1, max_size=5), st.none()), max_size=4
+    ),
     op_types=st.lists(st.sampled_from(["Relu", "Add", "Conv", "Größe"]), max_size=6),
     opset=st.integers(7, 24),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_agrees_with_onnx_load(
-    sizes: list[list[int]], codes: list[int], raw: bool, dims: list[int | str | None], op_types: list[str], opset: int
+    sizes: list[list[int]],
+    codes: list[int],
+    raw: bool,
+    dims: list[int | str | None],
+    op_types: list[str],
+    opset: int,
 ) -> None:
     tensors = []
     for index, (shape, code) in enumerate(zip(sizes, codes, strict=False)):
         array = np.zeros(shape, helper.tensor_dtype_to_np_dtype(code))
-        tensors.append(numpy_helper.from_array(array, f"w{index}") if raw else helper.make_tensor(f"w{index}", code, shape, array.ravel()))
+        tensors.append(
+            numpy_helper.from_array(array, f"w{index}")
+            if raw
+            else helper.make_tensor(f"w{index}", code, shape, array.ravel())
+        )
     nodes = [helper.make_node(op_type, ["x"], [f"o{index}"]) for index, op_type in enumerate(op_types)]
     with tempfile.TemporaryDirectory() as directory:
-        summary = scan(model_of(nodes, initializers=tensors, opset=opset, inputs=[value("x", dims), value("w0", [1])]), Path(directory))
+        summary = scan(
+            model_of(nodes, initializers=tensors, opset=opset, inputs=[value("x", dims), value("w0", [1])]),
+            Path(directory),
+        )
         loaded = onnx.load(Path(directory) / "model.onnx")
     assert summary.opset == loaded.opset_import[0].version
-    assert Counter({op.op_type: op.count for op in summary.ops}) == Counter(node.op_type for node in loaded.graph.node)
+    assert Counter({op.op_type: op.count for op in summary.ops}) == Counter(
+        node.op_type for node in loaded.graph.node
+    )
     names = {tensor.name for tensor in loaded.graph.initializer}
-    assert [spec.name for spec in summary.inputs] == [spec.name for spec in loaded.graph.input if spec.name not in names]
+    assert [spec.name for spec in summary.inputs] == [
+        spec.name for spec in loaded.graph.input if spec.name not in names
+    ]
     assert list(summary.defaulted_inputs) == [spec.name for spec in loaded.graph.input if spec.name in names]
     got = summary.inputs[0].shape
-    expected = tuple(d.dim_param if d.HasField("dim_param") else d.dim_value if d.HasField("dim_value") else None
-                     for d in loaded.graph.input[0].type.tensor_type.shape.dim)  # fmt: skip
+    expected = tuple(
+        d.dim_param if d.HasField("dim_param") else d.dim_value if d.HasField("dim_value") else None
+        for d in loaded.graph.input[0].type.tensor_type.shape.dim
+    )
     assert got == expected
     assert summary.initializers.total.tensors == len(loaded.graph.initializer)
     arrays = [numpy_helper.to_array(tensor) for tensor in loaded.graph.initializer]
     assert summary.initializers.total.elements == sum(array.size for array in arrays)
     assert summary.initializers.total.bytes == sum(array.nbytes for array in arrays)
-    assert set(summary.int32_data) == {t.name for t in loaded.graph.initializer if len(t.int32_data) and t.data_type != TensorProto.INT32}
+    assert set(summary.int32_data) == {
+        t.name for t in loaded.graph.initializer if len(t.int32_data) and t.data_type != TensorProto.INT32
+    }
     assert summary.problems == ()
 
 
@@ -206,7 +259,9 @@ def test_wire_errors() -> None:
 
 
 class TestTraining:
-    def leftovers(self, tmp_path: Path, node: onnx.NodeProto, opset: int, *extra: onnx.NodeProto, **options: Any) -> list[str]:
+    def leftovers(
+        self, tmp_path: Path, node: onnx.NodeProto, opset: int, *extra: onnx.NodeProto, **options: Any
+    ) -> list[str]:
         summary = scan(model_of([*extra, node], opset=opset, **options), tmp_path)
         return [leftover.reason for leftover in summary.leftovers]
 
@@ -215,34 +270,47 @@ class TestTraining:
         false = helper.make_tensor("train", TensorProto.BOOL, [], [False])
         dropout = helper.make_node("Dropout", ["x", "ratio", "train"], ["y"], name="d")
         assert self.leftovers(tmp_path, dropout, 13, initializers=[true]) == ["training_mode is true"]
-        assert self.leftovers(tmp_path, dropout, 13, initializers=[helper.make_tensor("train", TensorProto.BOOL, [], [True])]) == [
-            "training_mode is true"
-        ]
+        assert self.leftovers(
+            tmp_path, dropout, 13, initializers=[helper.make_tensor("train", TensorProto.BOOL, [], [True])]
+        ) == ["training_mode is true"]
         assert self.leftovers(tmp_path, dropout, 13, initializers=[false]) == []
-        assert self.leftovers(tmp_path, dropout, 13, helper.make_node("Constant", [], ["train"], value=true)) == ["training_mode is true"]
+        assert self.leftovers(
+            tmp_path, dropout, 13, helper.make_node("Constant", [], ["train"], value=true)
+        ) == ["training_mode is true"]
         assert self.leftovers(tmp_path, dropout, 13, helper.make_node("Not", ["z"], ["train"])) == [
             "its training_mode (train) is computed when the net runs"
         ]
         asked = [value("x"), value("train", [], TensorProto.BOOL)]
-        assert self.leftovers(tmp_path, dropout, 13, inputs=asked) == ["its training_mode (train) is an input"]
+        assert self.leftovers(tmp_path, dropout, 13, inputs=asked) == [
+            "its training_mode (train) is an input"
+        ]
         assert self.leftovers(tmp_path, helper.make_node("Dropout", ["x"], ["y"]), 13) == []
         assert self.leftovers(tmp_path, helper.make_node("Dropout", ["x"], ["y"], ratio=0.5), 10) == []
-        assert self.leftovers(tmp_path, helper.make_node("Dropout", ["x"], ["y"]), 6) == ["is_test is 0, which is training in opset 6"]
+        assert self.leftovers(tmp_path, helper.make_node("Dropout", ["x"], ["y"]), 6) == [
+            "is_test is 0, which is training in opset 6"
+        ]
         assert self.leftovers(tmp_path, helper.make_node("Dropout", ["x"], ["y"], is_test=1), 6) == []
 
     def test_batch_normalization(self, tmp_path: Path) -> None:
         inputs = ["x", "s", "b", "m", "v"]
-        assert self.leftovers(tmp_path, helper.make_node("BatchNormalization", inputs, ["y", "p", "q"], training_mode=1), 15) == [
-            "training_mode is 1"
-        ]
-        assert self.leftovers(tmp_path, helper.make_node("BatchNormalization", inputs, ["y"], training_mode=0), 15) == []
+        assert self.leftovers(
+            tmp_path, helper.make_node("BatchNormalization", inputs, ["y", "p", "q"], training_mode=1), 15
+        ) == ["training_mode is 1"]
+        assert (
+            self.leftovers(
+                tmp_path, helper.make_node("BatchNormalization", inputs, ["y"], training_mode=0), 15
+            )
+            == []
+        )
         assert self.leftovers(tmp_path, helper.make_node("BatchNormalization", inputs, ["y"]), 9) == []
         assert self.leftovers(tmp_path, helper.make_node("BatchNormalization", inputs, ["y", "p"]), 9) == [
             "it also gives p, which is training in opset 9"
         ]
 
     def test_inside_a_subgraph_with_its_place(self, tmp_path: Path) -> None:
-        inner = helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["t"], name="bn", training_mode=1)
+        inner = helper.make_node(
+            "BatchNormalization", ["x", "s", "b", "m", "v"], ["t"], name="bn", training_mode=1
+        )
         branch = helper.make_graph([inner], "then", [], [value("t")])
         node = helper.make_node("If", ["c"], ["y"], name="choice", then_branch=branch, else_branch=branch)
         places = [leftover.node for leftover in scan(model_of([node]), tmp_path).leftovers]
@@ -265,17 +333,28 @@ class TestExternal:
         (tmp_path / "w.data").write_bytes(bytes(32))
         summary = scan(self.model("w.data"), tmp_path)
         (file,) = summary.external
-        assert (file.location, file.tensors, file.needed, file.size, file.problem) == ("w.data", 1, 32, 32, "")
+        assert (file.location, file.tensors, file.needed, file.size, file.problem) == (
+            "w.data",
+            1,
+            32,
+            32,
+            "",
+        )
         assert summary.initializers.total.bytes == 24
         require_loadable(summary, 1000)
 
     @pytest.mark.parametrize(
         ("location", "problem"),
         [
-            ("gone.data", "missing"), ("short.data", "too short"), ("/etc/hostname", "absolute"), ("C:\\w.data", "absolute"),
-            ("../w.data", "leaves"), ("a/../../w", "leaves"), ("a\0b", "missing"),
+            ("gone.data", "missing"),
+            ("short.data", "too short"),
+            ("/etc/hostname", "absolute"),
+            ("C:\\w.data", "absolute"),
+            ("../w.data", "leaves"),
+            ("a/../../w", "leaves"),
+            ("a\0b", "missing"),
         ],
-    )  # fmt: skip
+    )
     def test_unusable(self, tmp_path: Path, location: str, problem: str) -> None:
         (tmp_path / "short.data").write_bytes(bytes(31))
         summary = scan(self.model(location), tmp_path)
@@ -304,7 +383,12 @@ def test_a_file_beyond_protobuf_is_refused_with_the_remedy(tmp_path: Path) -> No
 
 
 def test_the_scan_imports_nothing_heavy() -> None:
-    code = "import sys, mnnprep.formats.onnx.scan; print(sorted({'onnx', 'onnx_ir', 'numpy', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, mnnprep.formats.onnx.scan; print(sorted({'onnx', 'onnx_ir', 'numpy', 'torch'} &"
+        " set(sys.modules)))"
+    )
     environment = os.environ | {"PYTHONPATH": str(Path(mnnprep.__file__).parent.parent)}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
     assert result.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""ONNX models brought to another opset, and the search over opsets that prepare makes for a model MNN does not take."""
+"""ONNX models brought to another opset, and the search over opsets that prepare makes for a model MNN does
+not take.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +29,45 @@ AXES = np.array([1], np.int64)  # shown to it
 CONV = helper.make_node("Conv", ["x", "w"], ["c"], name="conv")
 
 
-def model(nodes: Sequence[onnx.NodeProto], opset: int, tensors: dict[str, Any], shape: Sequence[int] = (1, 6, 6), **more: Any) -> onnx.ModelProto:
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    opset: int,
+    tensors: dict[str, Any],
+    shape: Sequence[int] = (1, 6, 6),
+    **more: Any,
+) -> onnx.ModelProto:
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info(*floats("x", 1, 3, 8, 8))], [helper.make_tensor_value_info(*floats("y", *shape))],
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(*floats("x", 1, 3, 8, 8))],
+        [helper.make_tensor_value_info(*floats("y", *shape))],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in tensors.items()],
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8, producer_name="an exporter", **more)
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=8,
+        producer_name="an exporter",
+        **more,
+    )
 
 
 def reduced(operator: str, opset: int = 18) -> onnx.ModelProto:
-    """A net whose last node has its axes as an input, which the operators other than ReduceSum have from opset 18 on."""
-    return model([CONV, helper.make_node(operator, ["c", "axes"], ["y"], keepdims=0, name="last")], opset, {"w": WEIGHT, "axes": AXES})
+    """A net whose last node has its axes as an input, which the operators other than ReduceSum have from
+    opset 18 on.
+    """
+    return model(
+        [CONV, helper.make_node(operator, ["c", "axes"], ["y"], keepdims=0, name="last")],
+        opset,
+        {"w": WEIGHT, "axes": AXES},
+    )
 
 
 def run(made: onnx.ModelProto) -> Any:
     image = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
-    return onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": image})[0]
+    return onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": image}
+    )[0]
 
 
 @pytest.mark.parametrize("opset", [13, 15, 17, 20, 21])
@@ -55,13 +80,19 @@ def test_a_model_at_another_opset_computes_the_same_and_keeps_every_tensor(opera
     onnx.checker.check_model(made, full_check=True)
     assert {e.domain: e.version for e in made.opset_import} == {"": opset}
     assert list(made.graph.initializer)[:2] == list(source.graph.initializer)
-    assert (made.graph.input, made.graph.output, made.producer_name) == (source.graph.input, source.graph.output, "an exporter")
+    assert (made.graph.input, made.graph.output, made.producer_name) == (
+        source.graph.input,
+        source.graph.output,
+        "an exporter",
+    )
     np.testing.assert_allclose(run(made), run(source), rtol=1e-6)
 
 
 def test_axes_from_a_constant_node_stay_in_the_file() -> None:
     constant = helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(AXES))
-    source = model([CONV, constant, helper.make_node("ReduceL1", ["c", "axes"], ["y"], keepdims=0)], 18, {"w": WEIGHT})
+    source = model(
+        [CONV, constant, helper.make_node("ReduceL1", ["c", "axes"], ["y"], keepdims=0)], 18, {"w": WEIGHT}
+    )
     made = at_opset(source, 13)
     assert [t.name for t in made.graph.initializer] == ["w", "axes"]
     np.testing.assert_allclose(run(made), run(source), rtol=1e-6)
@@ -78,7 +109,12 @@ def test_what_is_read_differently_is_written_out() -> None:
 def test_functions_are_written_out() -> None:
     body = [helper.make_node("ReduceL1", ["a", "b"], ["r"], keepdims=0)]
     function = helper.make_function("own", "Last", ["a", "b"], ["r"], body, [helper.make_opsetid("", 18)])
-    source = model([CONV, helper.make_node("Last", ["c", "axes"], ["y"], domain="own")], 18, {"w": WEIGHT, "axes": AXES}, functions=[function])
+    source = model(
+        [CONV, helper.make_node("Last", ["c", "axes"], ["y"], domain="own")],
+        18,
+        {"w": WEIGHT, "axes": AXES},
+        functions=[function],
+    )
     source.opset_import.add(domain="own", version=1)
     made = at_opset(source, 13)
     assert not made.functions
@@ -90,7 +126,9 @@ def test_a_body_that_would_be_read_differently_is_refused_with_its_node() -> Non
         node = helper.make_node(operator, ["c", "axes"], [name], keepdims=0, name=f"in {name}")
         return helper.make_graph([node], name, [], [helper.make_tensor_value_info(*floats(name, 1, 6, 6))])
 
-    branch = helper.make_node("If", ["yes"], ["y"], then_branch=body("a", "ReduceMax"), else_branch=body("b", "ReduceMin"))
+    branch = helper.make_node(
+        "If", ["yes"], ["y"], then_branch=body("a", "ReduceMax"), else_branch=body("b", "ReduceMin")
+    )
     source = model([CONV, branch], 18, {"w": WEIGHT, "axes": AXES, "yes": np.array(True)})
     with pytest.raises(RefusedError, match="no form at opset 13") as raised:
         at_opset(source, 13)
@@ -99,7 +137,9 @@ def test_a_body_that_would_be_read_differently_is_refused_with_its_node() -> Non
 
 
 def test_a_node_without_a_form_is_named() -> None:
-    source = model([CONV, helper.make_node("Mish", ["c"], ["y"], name="act")], 18, {"w": WEIGHT}, (1, 8, 6, 6))
+    source = model(
+        [CONV, helper.make_node("Mish", ["c"], ["y"], name="act")], 18, {"w": WEIGHT}, (1, 8, 6, 6)
+    )
     with pytest.raises(RefusedError) as raised:
         at_opset(source, 13)
     assert raised.value.seen == "Mish act: the version converter can't bring Mish there"
@@ -131,10 +171,15 @@ def scattered(directory: Path, source: onnx.ModelProto) -> Path:
 
 
 def test_prepare_finds_the_opset_that_mnn_takes(tmp_path: Path) -> None:
-    """MNN reduces over every axis where the axes of a ReduceL1 are an input; the weights lie outside, and come along."""
+    """MNN reduces over every axis where the axes of a ReduceL1 are an input; the weights lie outside, and
+    come along.
+    """
     manifest = prepared(scattered(tmp_path / "source", reduced("ReduceL1")), tmp_path / "out", "--no-repair")
     assert manifest.verdict is Verdict.PROVEN
-    assert [(a.method, a.opset, a.verdict) for a in manifest.artifact.attempts] == [("copy", 18, "differs"), ("opset", 13, "proven")]
+    assert [(a.method, a.opset, a.verdict) for a in manifest.artifact.attempts] == [
+        ("copy", 18, "differs"),
+        ("opset", 13, "proven"),
+    ]
     assert manifest.artifact.opset == 13
     assert len(manifest.artifact.files) == 2
     made = onnx.load(tmp_path / "out" / manifest.artifact.files[0].path)
@@ -143,21 +188,35 @@ def test_prepare_finds_the_opset_that_mnn_takes(tmp_path: Path) -> None:
 
 
 def test_where_no_opset_serves_each_says_what_holds_it_back(tmp_path: Path) -> None:
-    nodes = [CONV, helper.make_node("ReduceL1", ["c", "axes"], ["r"], keepdims=0, name="l1"), helper.make_node("Mish", ["r"], ["y"], name="act")]
+    nodes = [
+        CONV,
+        helper.make_node("ReduceL1", ["c", "axes"], ["r"], keepdims=0, name="l1"),
+        helper.make_node("Mish", ["r"], ["y"], name="act"),
+    ]
     source = model(nodes, 18, {"w": WEIGHT, "axes": AXES})
     onnx.save(source, tmp_path / "m.onnx")
     assert call("prepare", tmp_path / "m.onnx", "-o", tmp_path / "out", "--no-repair").code == 3
     attempts = read_manifest(tmp_path / "out").artifact.attempts
-    assert [(a.method, a.opset) for a in attempts] == [("copy", 18), *(("opset", o) for o in (13, 17, 11, 15))]
+    assert [(a.method, a.opset) for a in attempts] == [
+        ("copy", 18),
+        *(("opset", o) for o in (13, 17, 11, 15)),
+    ]
     assert all("Mish act" in a.reason for a in attempts)
 
 
 def test_an_opset_that_changes_no_node_is_not_judged_again(tmp_path: Path) -> None:
-    source = model([CONV, helper.make_node("Erf", ["c"], ["e"]), helper.make_node("Det", ["e"], ["y"], name="det")], 13, {"w": WEIGHT}, (1, 8))
+    source = model(
+        [CONV, helper.make_node("Erf", ["c"], ["e"]), helper.make_node("Det", ["e"], ["y"], name="det")],
+        13,
+        {"w": WEIGHT},
+        (1, 8),
+    )
     onnx.save(source, tmp_path / "m.onnx")
     assert call("prepare", tmp_path / "m.onnx", "-o", tmp_path / "out", "--no-repair").code == 1
     attempts = read_manifest(tmp_path / "out").artifact.attempts
-    assert {a.opset: a.reason for a in attempts if a.opset in (15, 17)} == dict.fromkeys((15, 17), "the same nodes as at opset 13")
+    assert {a.opset: a.reason for a in attempts if a.opset in (15, 17)} == dict.fromkeys(
+        (15, 17), "the same nodes as at opset 13"
+    )
 
 
 def test_one_opset_can_be_asked_for(tmp_path: Path) -> None:
@@ -166,8 +225,13 @@ def test_one_opset_can_be_asked_for(tmp_path: Path) -> None:
     assert manifest.verdict is Verdict.PROVEN
     assert [(a.method, a.opset) for a in manifest.artifact.attempts] == [("opset", 15)]
     assert "from opset 18" in manifest.artifact.attempts[0].notes[0]
-    onnx.save(model([CONV, helper.make_node("Mish", ["c"], ["y"], name="act")], 18, {"w": WEIGHT}, (1, 8, 6, 6)), tmp_path / "mish.onnx")
-    refused = call("prepare", tmp_path / "mish.onnx", "-o", tmp_path / "no", "--method", "opset", "--opset", "15")
+    onnx.save(
+        model([CONV, helper.make_node("Mish", ["c"], ["y"], name="act")], 18, {"w": WEIGHT}, (1, 8, 6, 6)),
+        tmp_path / "mish.onnx",
+    )
+    refused = call(
+        "prepare", tmp_path / "mish.onnx", "-o", tmp_path / "no", "--method", "opset", "--opset", "15"
+    )
     assert refused.code == 3
     assert "Mish act" in refused.err
     assert not (tmp_path / "no").exists()
@@ -184,12 +248,16 @@ def test_the_order_of_the_search() -> None:
 def test_weights_over_two_gigabytes_are_never_touched() -> None:
     """No message of that size is read by a converter: what is external stays a name and a place."""
     rows = (1 << 31) // 144 + 1
-    weight = TensorProto(name="v", data_type=TensorProto.FLOAT, dims=[rows, 36], data_location=TensorProto.EXTERNAL)
+    weight = TensorProto(
+        name="v", data_type=TensorProto.FLOAT, dims=[rows, 36], data_location=TensorProto.EXTERNAL
+    )
     weight.external_data.add(key="location", value="v.data")
     nodes = [
-        CONV, helper.make_node("ReduceL1", ["c", "axes"], ["r"]), helper.make_node("Flatten", ["r"], ["f"]),
+        CONV,
+        helper.make_node("ReduceL1", ["c", "axes"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
         helper.make_node("Gemm", ["f", "v"], ["y"], transB=1),
-    ]  # fmt: skip
+    ]
     source = model(nodes, 18, {"w": WEIGHT, "axes": AXES}, (1, rows))
     source.graph.initializer.append(weight)
     made = at_opset(source, 13)

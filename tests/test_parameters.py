@@ -19,27 +19,39 @@ def constant(name: str, array: np.ndarray) -> onnx.NodeProto:
 def net(nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto] | None = None) -> onnx.ModelProto:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    return helper.make_model(helper.make_graph(nodes, "net", [x], [y], initializers or []), opset_imports=[helper.make_opsetid("", 13)])
+    return helper.make_model(
+        helper.make_graph(nodes, "net", [x], [y], initializers or []),
+        opset_imports=[helper.make_opsetid("", 13)],
+    )
 
 
 def test_weights_in_constant_nodes_count_and_shapes_do_not() -> None:
     weight, shape = np.ones((3, 4), np.float32), np.array([1, 4], np.int64)
     nodes = [
-        constant("w", weight), constant("shape", shape), constant("half", np.float32(0.5)), helper.make_node("MatMul", ["x", "w"], ["m"]),
-        helper.make_node("Mul", ["m", "half"], ["h"]), helper.make_node("Reshape", ["h", "shape"], ["y"]),
-    ]  # fmt: skip
+        constant("w", weight),
+        constant("shape", shape),
+        constant("half", np.float32(0.5)),
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Mul", ["m", "half"], ["h"]),
+        helper.make_node("Reshape", ["h", "shape"], ["y"]),
+    ]
     assert parameters(net(nodes)) == 12
     assert parameters(net(nodes[1:], [numpy_helper.from_array(weight, "w")])) == 12
 
 
 def test_weights_in_bodies_and_functions_count_once() -> None:
     body = helper.make_graph(
-        [constant("w", np.ones(5, np.float32)), helper.make_node("Add", ["x", "w"], ["out"])], "body", [],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)], [numpy_helper.from_array(np.ones(7, np.float16), "v")],
-    )  # fmt: skip
+        [constant("w", np.ones(5, np.float32)), helper.make_node("Add", ["x", "w"], ["out"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones(7, np.float16), "v")],
+    )
     model = net([helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)])
     inside = [constant("w", np.ones(11, np.float32)), helper.make_node("Add", ["a", "w"], ["b"])]
-    model.functions.append(helper.make_function("own", "F", ["a"], ["b"], inside, [helper.make_opsetid("", 13)]))
+    model.functions.append(
+        helper.make_function("own", "F", ["a"], ["b"], inside, [helper.make_opsetid("", 13)])
+    )
     assert parameters(model) == 2 * (5 + 7) + 11
 
 
@@ -71,7 +83,9 @@ class TestTorch:
         from mnnprep.formats.torch.parameters import parameter_count
 
         script = torch.jit.script(net)
-        assert parameter_count(net) == parameter_count(script) == parameter_count(torch.jit.freeze(script)) == 26
+        assert (
+            parameter_count(net) == parameter_count(script) == parameter_count(torch.jit.freeze(script)) == 26
+        )
 
     def test_an_exported_program_has_its_parameters(self, net: object) -> None:
         import torch
@@ -94,9 +108,20 @@ def test_an_mnn_file_counts_the_weights_of_its_layers(tmp_path: Path) -> None:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 5, 5])
     table = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
     nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("Mul", ["c", "t"], ["y"])]
-    held = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b"), numpy_helper.from_array(table, "t")]
-    model = helper.make_model(helper.make_graph(nodes, "net", [x], [y], held), opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    held = [
+        numpy_helper.from_array(weight, "w"),
+        numpy_helper.from_array(bias, "b"),
+        numpy_helper.from_array(table, "t"),
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "net", [x], [y], held),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
     onnx.save(model, tmp_path / "a.onnx")
-    code = "import sys, _tools; _tools.mnnconvert(['MNNConvert', '-f', 'ONNX', '--modelFile', 'a.onnx', '--MNNModel', 'a.mnn', '--bizCode', 'x'])"
+    code = (
+        "import sys, _tools; _tools.mnnconvert(['MNNConvert', '-f', 'ONNX', '--modelFile', 'a.onnx',"
+        " '--MNNModel', 'a.mnn', '--bizCode', 'x'])"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, timeout=120, check=True)
     assert read_summary(tmp_path / "a.mnn").parameters == 12 + 4 + 25

@@ -31,12 +31,22 @@ def _text(value: str) -> bytes:
 
 def _tensor(shape: str, strides: str, count: int = 16) -> bytes:
     """A tensor of 4-byte elements, by text opcodes."""
-    storage = b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu") + f"I{count}\n".encode() + b"tQ"
+    storage = (
+        b"("
+        + _text("storage")
+        + b"ctorch\nFloatStorage\n"
+        + _text("0")
+        + _text("cpu")
+        + f"I{count}\n".encode()
+        + b"tQ"
+    )
 
     def ints(text: str) -> bytes:
         return b"(" + b"".join(f"I{n}\n".encode() for n in text.split()) + b"t"
 
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"I0\n" + ints(shape) + ints(strides) + b"\x89}tR"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"I0\n" + ints(shape) + ints(strides) + b"\x89}tR"
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,12 +60,17 @@ def _tensor(shape: str, strides: str, count: int = 16) -> bytes:
         (DOUBLED + b"Q", "unfold"),  # shown in a message
         (b"ccollections\nOrderedDict\n" + DOUBLED + b"R", "unfold"),
         (b"ccollections\nOrderedDict\n" + DOUBLED + b"\x81", "unfold"),
-        (b"}(" + b"".join(_long((2**61 - 1) * (i + 2**60)) + b"N" for i in range(2000)) + b"u", "beyond 64 bits"),
+        (
+            b"}(" + b"".join(_long((2**61 - 1) * (i + 2**60)) + b"N" for i in range(2000)) + b"u",
+            "beyond 64 bits",
+        ),
         (b"(" + b"".join(f"ca\n{i}\n".encode() for i in range(10_001)) + b"l", "classes and functions"),
         (b"RR", "too few"),
     ],
 )
-def test_a_stream_that_unfolds_is_refused_before_it_is_unpickled(monkeypatch: pytest.MonkeyPatch, body: bytes, said: str) -> None:
+def test_a_stream_that_unfolds_is_refused_before_it_is_unpickled(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, said: str
+) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("it was unpickled")
 
@@ -73,10 +88,16 @@ def test_the_number_of_operations_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "value",
     [
-        {"a": [1, (2, 3)], (1, 2): {3, frozenset({4})}, 2**63: b"x", 2**100: None}, [[]] * 50, ({"k": ()},) * 3, "text", b"bytes", 1.5, [True, None],
+        {"a": [1, (2, 3)], (1, 2): {3, frozenset({4})}, 2**63: b"x", 2**100: None},
+        [[]] * 50,
+        ({"k": ()},) * 3,
+        "text",
+        b"bytes",
+        1.5,
+        [True, None],
         {i: {"step": i, "key": (i, i)} for i in range(500)},
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
 def test_every_opcode_that_pickle_writes_is_followed(value: Any, protocol: int) -> None:
     shared = [value, value, (value,)]

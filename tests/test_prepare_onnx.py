@@ -55,12 +55,21 @@ def scattered(directory: Path) -> Path:
     for name, location, shape in (("w", "w.bin", (64, 32)), ("v", "data/v.bin", (32, 8))):
         array = rng.standard_normal(shape).astype(np.float32)
         (directory / location).write_bytes(array.tobytes())
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
+        tensor = TensorProto(
+            name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL
+        )
         tensor.external_data.add(key="location", value=location)
         tensors.append(tensor)
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["r"]), node("MatMul", ["r", "v"], ["y"])]
-    values = [helper.make_tensor_value_info(*floats("x", "batch", 64))], [helper.make_tensor_value_info(*floats("y", "batch", 8))]
-    model = helper.make_model(helper.make_graph(nodes, "net", *values, tensors), opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    values = (
+        [helper.make_tensor_value_info(*floats("x", "batch", 64))],
+        [helper.make_tensor_value_info(*floats("y", "batch", 8))],
+    )
+    model = helper.make_model(
+        helper.make_graph(nodes, "net", *values, tensors),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
     (directory / "net.onnx").write_bytes(model.SerializeToString())
     return directory / "net.onnx"
 
@@ -72,7 +81,10 @@ class TestExternalData:
         assert manifest.verdict is Verdict.PROVEN, manifest.artifact.attempts
         assert [f.path for f in manifest.artifact.files] == ["model.onnx", "model.onnx.data"]
         model = onnx.load(tmp_path / "out" / "model.onnx")
-        assert {t.name: numpy_helper.to_array(t).shape for t in model.graph.initializer} == {"w": (64, 32), "v": (32, 8)}
+        assert {t.name: numpy_helper.to_array(t).shape for t in model.graph.initializer} == {
+            "w": (64, 32),
+            "v": (32, 8),
+        }
         shutil.rmtree(source.parent)
         assert call("verify", tmp_path / "out").code == 0
 
@@ -139,21 +151,32 @@ class TestVerify:
         assert result.code == 0
         document = result.document()
         assert (document["verdict"], document["recorded"]) == ("proven", "proven")
-        assert {c["check"]: c["status"] for c in document["evidence"] if c["check"] in ("artifact_compare", "mnn_compare")} == {
-            "artifact_compare": "passed", "mnn_compare": "passed"
-        }  # fmt: skip
+        assert {
+            c["check"]: c["status"]
+            for c in document["evidence"]
+            if c["check"] in ("artifact_compare", "mnn_compare")
+        } == {"artifact_compare": "passed", "mnn_compare": "passed"}
 
     def test_elsewhere_without_torch(self, bundle: Path, tmp_path: Path) -> None:
         shutil.copytree(bundle, tmp_path / "moved")
         done = subprocess.run(
-            [sys.executable, "-c", WITHOUT_TORCH, "moved"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", WITHOUT_TORCH, "moved"],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["verdict"] == "proven"
 
-    def test_a_flipped_byte_in_any_file(self, bundle: Path, altered: Callable[[str, bytes], Path], tmp_path: Path) -> None:
+    def test_a_flipped_byte_in_any_file(
+        self, bundle: Path, altered: Callable[[str, bytes], Path], tmp_path: Path
+    ) -> None:
         listed = [f["path"] for f in json.loads((bundle / "manifest.json").read_text())["files"]]
-        assert {"model.onnx", "model.onnx.data", "model.mnn", "cases/0.npz", "mnn-test/input.json"} <= set(listed)
+        assert {"model.onnx", "model.onnx.data", "model.mnn", "cases/0.npz", "mnn-test/input.json"} <= set(
+            listed
+        )
         for name in listed:
             data = bytearray((bundle / name).read_bytes())
             data[len(data) // 2] ^= 1
@@ -171,14 +194,23 @@ class TestVerify:
         assert "model.mnn" in json.dumps(result.document()["evidence"])
 
     @pytest.mark.parametrize("path", ["../outside.onnx", "/etc/hostname", "cases/../../outside.onnx"])
-    def test_a_file_outside_is_refused(self, bundle: Path, altered: Callable[[str, bytes], Path], tmp_path: Path, path: str) -> None:
+    def test_a_file_outside_is_refused(
+        self, bundle: Path, altered: Callable[[str, bytes], Path], tmp_path: Path, path: str
+    ) -> None:
         manifest = (bundle / "manifest.json").read_text()
         (tmp_path / "outside.onnx").write_bytes((bundle / "model.onnx").read_bytes())
-        result = call("verify", altered("manifest.json", manifest.replace('"path": "model.onnx"', f'"path": "{path}"').encode()), "--json")
+        result = call(
+            "verify",
+            altered("manifest.json", manifest.replace('"path": "model.onnx"', f'"path": "{path}"').encode()),
+            "--json",
+        )
         assert result.code == REFUSED, result.err
         assert "outside" in result.err
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "mnnprep.bundle/99"}', '{"schema": "mnnprep.bundle/1"}', '{"schema": 1}'])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{", "[]", '{"schema": "mnnprep.bundle/99"}', '{"schema": "mnnprep.bundle/1"}', '{"schema": 1}'],
+    )
     def test_a_manifest_that_is_none(self, altered: Callable[[str, bytes], Path], text: str) -> None:
         result = call("verify", altered("manifest.json", text.encode()), "--json")
         assert result.code == REFUSED
@@ -202,8 +234,13 @@ class TestVerify:
 
 
 def test_a_node_that_takes_a_sequence_is_no_failure_of_ours(tmp_path: Path) -> None:
-    """No case holds a sequence, so that nothing is run alone; the verdict stands, and names the nodes together."""
-    nodes = [helper.make_node("SequenceConstruct", ["x", "x"], ["s"]), helper.make_node("SequenceLength", ["s"], ["y"])]
+    """No case holds a sequence, so that nothing is run alone; the verdict stands, and names the nodes
+    together.
+    """
+    nodes = [
+        helper.make_node("SequenceConstruct", ["x", "x"], ["s"]),
+        helper.make_node("SequenceLength", ["s"], ["y"]),
+    ]
     model = save(tmp_path / "m.onnx", nodes, [floats("x", 2, 3)], [("y", TensorProto.INT64, ())])
     result = call("prepare", model, "-o", tmp_path / "out", "--no-repair")
     assert result.code in (NOT_PROVEN, REFUSED)

@@ -1,4 +1,6 @@
-"""The text form of --preprocess: what it means, what is refused, and that MNN computes the same from its figures."""
+"""The text form of --preprocess: what it means, what is refused, and that MNN computes the same from its
+figures.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,36 @@ from hypothesis import strategies as st
 
 from command import answer
 from mnnprep.bundle.usage import preprocess_words
-from mnnprep.core.preprocess import CHANNELS, FILTERS, IMAGE_LAYOUTS, ImageRecipe, Recipe, SoundRecipe, parse_preprocess
+from mnnprep.core.preprocess import (
+    CHANNELS,
+    FILTERS,
+    IMAGE_LAYOUTS,
+    ImageRecipe,
+    Recipe,
+    SoundRecipe,
+    parse_preprocess,
+)
 from mnnprep.core.request import make_wants
 from mnnprep.errors import UsageError
 from test_report import golden
 
-IMAGENET = "size=256,crop=224,filter=bicubic,channels=bgr,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nhwc"
+IMAGENET = (
+    "size=256,crop=224,filter=bicubic,channels=bgr,scale=255"
+    ",mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nhwc"
+)
 
 
 def test_an_image_recipe_in_full() -> None:
     assert parse_preprocess(IMAGENET) == ImageRecipe(
-        size=(256,), crop=(224, 224), filter="bicubic", channels="bgr", scale=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+        size=(256,),
+        crop=(224, 224),
+        filter="bicubic",
+        channels="bgr",
+        scale=255.0,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
         layout="nhwc",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,7 +52,10 @@ def test_an_image_recipe_in_full() -> None:
         ("size=32x48", {"size": (32, 48)}),
         ("crop=8x9, alpha=White", {"crop": (8, 9), "alpha": "white"}),
         ("mean=127.5,std=128", {"mean": (127.5,) * 3, "std": (128.0,) * 3}),
-        ("channels=gray,layout=nhw,mean=0.5", {"channels": "gray", "layout": "nhw", "mean": (0.5,), "std": (1.0,)}),
+        (
+            "channels=gray,layout=nhw,mean=0.5",
+            {"channels": "gray", "layout": "nhw", "mean": (0.5,), "std": (1.0,)},
+        ),
         ("x:size=4", {"input": "x", "size": (4,)}),
         ("serving/x:0:size=4", {"input": "serving/x:0", "size": (4,)}),
         ("dtype=uint8", {"dtype": "uint8"}),
@@ -92,13 +114,23 @@ def test_texts_that_are_refused(text: str, what: str) -> None:
 
 @given(
     st.builds(
-        ImageRecipe, input=st.sampled_from(["", "x", "in:0"]), size=st.sampled_from([(), (7,), (5, 9)]), filter=st.sampled_from(FILTERS),
-        channels=st.sampled_from(["rgb", "bgr"]), scale=st.floats(1e-3, 1e3), layout=st.sampled_from(["nchw", "nhwc", "chw"]),
-        mean=st.tuples(*[st.floats(-1e3, 1e3)] * 3), std=st.tuples(*[st.floats(1e-3, 1e3)] * 3),
+        ImageRecipe,
+        input=st.sampled_from(["", "x", "in:0"]),
+        size=st.sampled_from([(), (7,), (5, 9)]),
+        filter=st.sampled_from(FILTERS),
+        channels=st.sampled_from(["rgb", "bgr"]),
+        scale=st.floats(1e-3, 1e3),
+        layout=st.sampled_from(["nchw", "nhwc", "chw"]),
+        mean=st.tuples(*[st.floats(-1e3, 1e3)] * 3),
+        std=st.tuples(*[st.floats(1e-3, 1e3)] * 3),
     )
-)  # fmt: skip
+)
 def test_what_is_written_is_read_back(recipe: ImageRecipe) -> None:
-    figures = {"mean": ":".join(map(repr, recipe.mean)), "std": ":".join(map(repr, recipe.std)), "scale": repr(recipe.scale)}
+    figures = {
+        "mean": ":".join(map(repr, recipe.mean)),
+        "std": ":".join(map(repr, recipe.std)),
+        "scale": repr(recipe.scale),
+    }
     words = figures | {"filter": recipe.filter, "channels": recipe.channels, "layout": recipe.layout}
     words |= {"size": "x".join(map(str, recipe.size))} if recipe.size else {}
     text = (f"{recipe.input}:" if recipe.input else "") + ",".join(f"{k}={v}" for k, v in words.items())
@@ -112,7 +144,9 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         recipe = parse_preprocess(text)
     except UsageError:
         return
-    assert isinstance(recipe, SoundRecipe) or (len(recipe.mean) == CHANNELS[recipe.channels] and recipe.layout in IMAGE_LAYOUTS)
+    assert isinstance(recipe, SoundRecipe) or (
+        len(recipe.mean) == CHANNELS[recipe.channels] and recipe.layout in IMAGE_LAYOUTS
+    )
 
 
 def test_wants_take_one_of_each_kind() -> None:
@@ -133,11 +167,14 @@ import json, sys
 import MNN, numpy as np
 recipe = json.loads(sys.argv[1])
 pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
-config = {"sourceFormat": MNN.CV_ImageFormat_RGB, "destFormat": getattr(MNN, "CV_ImageFormat_" + recipe["channels"]),
-          "filterType": MNN.CV_Filter_NEAREST, "mean": (*recipe["mean"], 0.0), "normal": (*recipe["normal"], 0.0)}
+config = {"sourceFormat": MNN.CV_ImageFormat_RGB,
+          "destFormat": getattr(MNN, "CV_ImageFormat_" + recipe["channels"]),
+          "filterType": MNN.CV_Filter_NEAREST,
+          "mean": (*recipe["mean"], 0.0), "normal": (*recipe["normal"], 0.0)}
 process = MNN.CVImageProcess(config)
 process.setMatrix(MNN.CVMatrix())
-tensor = MNN.Tensor((1, 3, 6, 5), MNN.Halide_Type_Float, np.zeros((1, 3, 6, 5), np.float32), MNN.Tensor_DimensionType_Caffe)
+zeros = np.zeros((1, 3, 6, 5), np.float32)
+tensor = MNN.Tensor(zeros.shape, MNN.Halide_Type_Float, zeros, MNN.Tensor_DimensionType_Caffe)
 process.convert(pixels, 5, 6, 0, tensor)
 answer = np.array(tensor.getNumpyData(), copy=True).ravel().tolist()
 """
@@ -156,10 +193,15 @@ def test_mnn_computes_the_same_from_its_mean_and_normal(channels: str) -> None:
     assert np.abs(ours - theirs).max() < 1e-5
 
 
-@pytest.mark.parametrize("options", [None, 3, [3], [{"kind": "image", "size": "\n#"}], [{"kind": "x"}], [{"kind": "image", "mean": ["*/"]}]])
+@pytest.mark.parametrize(
+    "options",
+    [None, 3, [3], [{"kind": "image", "size": "\n#"}], [{"kind": "x"}], [{"kind": "image", "mean": ["*/"]}]],
+)
 def test_a_report_of_foreign_options_says_nothing_of_them(options: object) -> None:
     manifest = golden("proven")
-    source = msgspec.structs.replace(manifest.source, options={**manifest.source.options, "preprocess": options})
+    source = msgspec.structs.replace(
+        manifest.source, options={**manifest.source.options, "preprocess": options}
+    )
     assert preprocess_words(msgspec.structs.replace(manifest, source=source)) == []
 
 
@@ -169,4 +211,8 @@ def test_a_report_keeps_names_inside_its_comments() -> None:
     source = msgspec.structs.replace(manifest.source, options={"preprocess": [recipe]})
     words = preprocess_words(msgspec.structs.replace(manifest, source=source))
     assert words[0].startswith("x___ rm from an image: filter bilinear")
-    assert words[1] == "the same by MNN ImageProcess: destFormat RGB, mean [255, 510, 765], normal [0.00392156863, 0.00392156863, 0.00392156863]"
+    assert (
+        words[1]
+        == "the same by MNN ImageProcess: destFormat RGB, mean [255, 510, 765], normal [0.00392156863,"
+        " 0.00392156863, 0.00392156863]"
+    )

@@ -1,4 +1,6 @@
-"""What frameworks say becomes part of the record without a directory of this machine, and without harm to names."""
+"""What frameworks say becomes part of the record without a directory of this machine, and without harm to
+names.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,22 @@ def test_a_file_that_is_there_keeps_its_name_alone(tmp_path: Path) -> None:
     file = tmp_path / "a directory" / "net.onnx"
     file.parent.mkdir()
     file.write_bytes(b"")
-    for before, after in (("", ""), ("Load model from ", " failed"), ("'", "':12"), ("(", ", line 3)"), ('File "', '", line 7'), ("=", ".")):
+    for before, after in (
+        ("", ""),
+        ("Load model from ", " failed"),
+        ("'", "':12"),
+        ("(", ", line 3)"),
+        ('File "', '", line 7'),
+        ("=", "."),
+    ):
         assert without_paths(f"{before}{file}{after}") == f"{before}net.onnx{after}"
 
 
 def test_a_file_that_is_missing_from_a_directory_keeps_its_name_alone(tmp_path: Path) -> None:
-    assert without_paths(f"[Errno 2] No such file: '{tmp_path}/weights.bin'") == "[Errno 2] No such file: 'weights.bin'"
+    assert (
+        without_paths(f"[Errno 2] No such file: '{tmp_path}/weights.bin'")
+        == "[Errno 2] No such file: 'weights.bin'"
+    )
 
 
 def test_a_file_of_a_library_is_named_by_its_place_in_it() -> None:
@@ -30,7 +42,10 @@ def test_a_file_of_a_library_is_named_by_its_place_in_it() -> None:
 
 
 def test_a_place_in_a_library_built_elsewhere_has_no_directory() -> None:
-    assert without_paths("/onnxruntime_src/onnxruntime/core/graph/model.cc:180 onnxruntime::Model") == "model.cc:180 onnxruntime::Model"
+    assert (
+        without_paths("/onnxruntime_src/onnxruntime/core/graph/model.cc:180 onnxruntime::Model")
+        == "model.cc:180 onnxruntime::Model"
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ from mnnprep.core.request import Limits, Precision, Request, make_wants
 from mnnprep.core.signature import TensorSpec
 from mnnprep.pipeline.command import command_line, source_name
 
-ABSOLUTE = re.compile(r"(?<![\w.~/<\-\\:])/(?:tmp|root|home|usr|opt|var|work|onnxruntime_src|pytorch)/[^\s'\"]*")
+ABSOLUTE = re.compile(
+    r"(?<![\w.~/<\-\\:])/(?:tmp|root|home|usr|opt|var|work|onnxruntime_src|pytorch)/[^\s'\"]*"
+)
 NAME_FIELDS = ("name", "source_name", "mnn_name", "output", "nodes", "subject", "path")
 
 
@@ -39,10 +41,14 @@ def prose(value: Any, field: str = "") -> list[str]:
 def directories_in(manifest: Path, *more: Path) -> list[str]:
     """The absolute paths in the prose of a bundle's manifest."""
     texts = prose(json.loads((manifest / "manifest.json").read_text()))
-    return [text for text in texts if ABSOLUTE.search(text) or any(str(directory) in text for directory in more)]
+    return [
+        text for text in texts if ABSOLUTE.search(text) or any(str(directory) in text for directory in more)
+    ]
 
 
-def test_names_that_hold_the_home_the_working_and_the_sources_directory_stay_as_they_are(tmp_path: Path) -> None:
+def test_names_that_hold_the_home_the_working_and_the_sources_directory_stay_as_they_are(
+    tmp_path: Path,
+) -> None:
     """`prepare` records them as they are, so `verify` finds them in the model again."""
     home, work, place = (tmp_path / name for name in ("home", "work", "place"))
     for directory in (home, work, place):
@@ -83,7 +89,9 @@ def test_a_module_that_fails_while_it_is_traced_leaves_no_directory(tmp_path: Pa
 
     (tmp_path / "net.py").write_text(FAILING)
     loaded = load.load(Source(kind="torch-factory", path=f"{tmp_path / 'net.py'}:build"))
-    subject = Subject(loaded, (TensorSpec("x", "float32", (1, 3)),), {"x": np.ones((1, 3), np.float32)}, {"y": 2})
+    subject = Subject(
+        loaded, (TensorSpec("x", "float32", (1, 3)),), {"x": np.ones((1, 3), np.float32)}, {"y": 2}
+    )
     with pytest.raises(RefusedError) as failed:
         torchscript_exporter(export.adapter(subject), subject, str(tmp_path / "raw.onnx"), [], 13)
     assert "net.py" in failed.value.seen
@@ -93,21 +101,34 @@ def test_a_module_that_fails_while_it_is_traced_leaves_no_directory(tmp_path: Pa
 
 def test_a_converter_that_fails_leaves_no_directory(tmp_path: Path) -> None:
     converter = tmp_path / "MNNConvert"
-    converter.write_text(f'#!/bin/sh\necho "Convert error: can\'t read {tmp_path}/here/net.onnx or $4"\nexit 1\n')
+    converter.write_text(
+        f'#!/bin/sh\necho "Convert error: can\'t read {tmp_path}/here/net.onnx or $4"\nexit 1\n'
+    )
     converter.chmod(converter.stat().st_mode | stat.S_IXUSR)
-    save(tmp_path / "net.onnx", [node("MatMul", ["x", "w"], ["y"])], [floats("x", 2, 4)], [floats("y", 2, 3)], {"w": WEIGHT})
+    save(
+        tmp_path / "net.onnx",
+        [node("MatMul", ["x", "w"], ["y"])],
+        [floats("x", 2, 4)],
+        [floats("y", 2, 3)],
+        {"w": WEIGHT},
+    )
     manifest = prepared(tmp_path / "net.onnx", tmp_path / "out", "--mnnconvert", converter)
     assert manifest.verdict.value == "refused"
     assert directories_in(tmp_path / "out", tmp_path) == []
 
 
 def test_an_operator_that_mnn_lacks_leaves_no_directory(tmp_path: Path) -> None:
-    nodes = [node("MatMul", ["x", "w"], ["m"], name="/layers/MatMul"), node("Hardmax", ["m"], ["y"], name="/layers/x/Hardmax")]
+    nodes = [
+        node("MatMul", ["x", "w"], ["m"], name="/layers/MatMul"),
+        node("Hardmax", ["m"], ["y"], name="/layers/x/Hardmax"),
+    ]
     save(tmp_path / "net.onnx", nodes, [floats("x", 2, 4)], [floats("y", 2, 3)], {"w": WEIGHT})
     manifest = prepared(tmp_path / "net.onnx", tmp_path / "out", "--no-repair")
     assert manifest.verdict.value == "refused"
     assert directories_in(tmp_path / "out", tmp_path) == []
-    assert any("/layers/x/Hardmax" in c.subject + c.reason for c in manifest.evidence if c.check == "mnn_convert")  # a name, not a path
+    assert any(
+        "/layers/x/Hardmax" in c.subject + c.reason for c in manifest.evidence if c.check == "mnn_convert"
+    )  # a name, not a path
 
 
 def test_what_tensorflow_says_of_a_call_leaves_no_directory(tmp_path: Path) -> None:
@@ -132,15 +153,32 @@ def test_what_tensorflow_says_of_a_call_leaves_no_directory(tmp_path: Path) -> N
 
 class TestCommand:
     WHOLE = Request(
-        source="/a/b/net.py:make", weights="/a/weights.pt", to="onnx", method="onnx-trace", opset=17,
+        source="/a/b/net.py:make",
+        weights="/a/weights.pt",
+        to="onnx",
+        method="onnx-trace",
+        opset=17,
         wants=make_wants(
-            ("x=float32[n,3,8,8]",), ("n=1:4",), ("x=-0.1:1e-7",), "/s/images", 3,
-            ("x:size=256,crop=224,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225",), 5,
+            ("x=float32[n,3,8,8]",),
+            ("n=1:4",),
+            ("x=-0.1:1e-7",),
+            "/s/images",
+            3,
+            ("x:size=256,crop=224,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225",),
+            5,
         ),
-        factory_args={"classes": "10"}, trust=True, mnnconvert="/bin/MNNConvert", limits=Limits(timeout=5, memory=1 << 30, proof_memory=1 << 31),
-        precision=Precision(weight_bits=8, budget=22.5), static=True, metrics=(parse_metric("top1=0.9"), parse_metric("mse@y")),
-        repairs=("pool-strides",), signature="s", outputs=("a", "b"), tflite_precision="float16",
-    )  # fmt: skip
+        factory_args={"classes": "10"},
+        trust=True,
+        mnnconvert="/bin/MNNConvert",
+        limits=Limits(timeout=5, memory=1 << 30, proof_memory=1 << 31),
+        precision=Precision(weight_bits=8, budget=22.5),
+        static=True,
+        metrics=(parse_metric("top1=0.9"), parse_metric("mse@y")),
+        repairs=("pool-strides",),
+        signature="s",
+        outputs=("a", "b"),
+        tflite_precision="float16",
+    )
     SOURCE = Source(kind="torch-factory", path="/a/b/net.py:make")
 
     def test_every_field_of_a_request_is_in_it_and_reads_back(self) -> None:
@@ -150,7 +188,13 @@ class TestCommand:
         words = command_line(self.WHOLE, self.SOURCE)
         assert not any("/" in word for word in words)
         context = command.make_context("prepare", [*words[1:], "-o", "x"])
-        read = request_of(**{name: value for name, value in context.params.items() if name not in ("output", "force", "as_json")})
+        read = request_of(
+            **{
+                name: value
+                for name, value in context.params.items()
+                if name not in ("output", "force", "as_json")
+            }
+        )
         named = {
             "source": "net.py:make",
             "weights": "weights.pt",
@@ -167,15 +211,23 @@ class TestCommand:
     def test_a_plain_call_is_short(self) -> None:
         source = Source(kind="onnx", path="/a/b/net.onnx")
         assert command_line(Request(source="b/net.onnx"), source) == ["prepare", "net.onnx"]
-        assert command_line(Request(source="b/net.onnx", repairs=()), source) == ["prepare", "net.onnx", "--no-repair"]
+        assert command_line(Request(source="b/net.onnx", repairs=()), source) == [
+            "prepare",
+            "net.onnx",
+            "--no-repair",
+        ]
         assert command_line(Request(source=""), Source(kind="live", path="1")) == []
 
     @pytest.mark.parametrize(
         "text",
-        ["size=256,crop=224,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nchw",
-         "x:y:channels=gray,layout=nhw,dtype=uint8,alpha=drop",
-         "size=3x4,crop=2x3,channels=bgr,filter=box", "rate=16000", "mel:rate=8000,channels=mono,length=400,layout=nt"],
-    )  # fmt: skip
+        [
+            "size=256,crop=224,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nchw",
+            "x:y:channels=gray,layout=nhw,dtype=uint8,alpha=drop",
+            "size=3x4,crop=2x3,channels=bgr,filter=box",
+            "rate=16000",
+            "mel:rate=8000,channels=mono,length=400,layout=nt",
+        ],
+    )
     def test_a_recipe_reads_back(self, text: str) -> None:
         recipe = parse_preprocess(text)
         assert parse_preprocess(preprocess_text(recipe)) == recipe
@@ -188,8 +240,16 @@ class TestCommand:
 
 
 def test_the_record_says_which_model_it_was(tmp_path: Path) -> None:
-    save(tmp_path / "a face.onnx", [node("MatMul", ["x", "w"], ["y"])], [floats("x", "n", 4)], [floats("y", "n", 3)], {"w": WEIGHT})
-    manifest: Manifest = prepared(tmp_path / "a face.onnx", tmp_path / "out", "--dim", "n=1:2", "--range", "x=0:1")
+    save(
+        tmp_path / "a face.onnx",
+        [node("MatMul", ["x", "w"], ["y"])],
+        [floats("x", "n", 4)],
+        [floats("y", "n", 3)],
+        {"w": WEIGHT},
+    )
+    manifest: Manifest = prepared(
+        tmp_path / "a face.onnx", tmp_path / "out", "--dim", "n=1:2", "--range", "x=0:1"
+    )
     assert (manifest.source.name, manifest.source.files[0].file) == ("a face.onnx", "a face.onnx")
     assert manifest.source.command == ["prepare", "a face.onnx", "--dim", "n=1:2", "--range", "x=0.0:1.0"]
     assert manifest.source.parameters == WEIGHT.size

@@ -25,7 +25,9 @@ ESCAPE = "\x1b"
 
 
 def screen(width: int = 80, **environment: str) -> Console:
-    return Console(file=io.StringIO(), width=width, force_terminal=True, _environ={"COLUMNS": str(width), **environment})
+    return Console(
+        file=io.StringIO(), width=width, force_terminal=True, _environ={"COLUMNS": str(width), **environment}
+    )
 
 
 def shown(console: Console) -> str:
@@ -88,7 +90,10 @@ def test_hostile_names_neither_style_nor_move_the_terminal() -> None:
     console = screen(120, NO_COLOR="1", TERM="dumb")
     render.show_prepared(console, manifest, Path("[red]out[/]"))
     render.show_verification(console, Verdict.DIFFERS, manifest.evidence, Path("out"))
-    render.show_inspection(console, {"kind": HOSTILE, "ops": {HOSTILE: 1}, "warnings": [HOSTILE], "details": {HOSTILE: [HOSTILE]}})
+    render.show_inspection(
+        console,
+        {"kind": HOSTILE, "ops": {HOSTILE: 1}, "warnings": [HOSTILE], "details": {HOSTILE: [HOSTILE]}},
+    )
     text = shown(console)
     assert ESCAPE + "[31m" not in text
     assert "\u202e" not in text
@@ -110,11 +115,23 @@ def test_inspection_shows_plain_data() -> None:
     render.show_inspection(
         console,
         {
-            "kind": "onnx", "size": 2_500_000, "parameters": 1234567, "opset": None, "prepared": True,
-            "signature": {"inputs": [{"name": "x", "dtype": "float32", "shape": ["n", 3, None]}, {"name": "?", "dtype": None, "shape": None}]},
-            "ops": {f"Op{i}": i + 1 for i in range(20)}, "leftovers": [], "warnings": ["no suffix"], "details": {"ir_version": 8, "empty": {}},
+            "kind": "onnx",
+            "size": 2_500_000,
+            "parameters": 1234567,
+            "opset": None,
+            "prepared": True,
+            "signature": {
+                "inputs": [
+                    {"name": "x", "dtype": "float32", "shape": ["n", 3, None]},
+                    {"name": "?", "dtype": None, "shape": None},
+                ]
+            },
+            "ops": {f"Op{i}": i + 1 for i in range(20)},
+            "leftovers": [],
+            "warnings": ["no suffix"],
+            "details": {"ir_version": 8, "empty": {}},
         },
-    )  # fmt: skip
+    )
     text = words(console)
     assert "size 2.5 MB" in text
     assert "parameters 1,234,567" in text
@@ -154,7 +171,9 @@ def test_doctor_is_shown(doctor: Doctor) -> None:
 
 def test_doctor_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     real = deps.version
-    monkeypatch.setattr(deps, "version", lambda module: None if module in ("torch", "safetensors") else real(module))
+    monkeypatch.setattr(
+        deps, "version", lambda module: None if module in ("torch", "safetensors") else real(module)
+    )
     monkeypatch.setattr(deps, "installed", lambda module: module not in ("torch", "safetensors", "_tools"))
     found = diagnose()
     assert {f.kind: f.needs for f in found.formats}["torchscript"] == "pip install safetensors"
@@ -195,6 +214,15 @@ def test_operator_counts() -> None:
 
 def test_importing_the_views_brings_neither_rich_nor_jinja2() -> None:
     modules = "mnnprep.cli.render, mnnprep.bundle.report, mnnprep.bundle.writer, mnnprep.doctor"
-    code = f"import sys, {modules}; print(sorted({{'rich', 'jinja2', 'MNN', 'torch', '_tools'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": ":".join(sys.path)})
+    code = (
+        f"import sys, {modules}; print(sorted({{'rich', 'jinja2', 'MNN', 'torch', '_tools'}} &"
+        " set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
     assert done.stdout.strip() == "[]", done.stderr

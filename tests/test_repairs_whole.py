@@ -1,7 +1,7 @@
 """Repairs on whole models: none changes what a model computes, and none touches a file that needs nothing.
 
-The models: trained ones, the classic nets that ship inside onnx (their weights there are one number throughout, so that they are drawn
-anew), and, slow, the nets of the zoo.
+The models: trained ones, the classic nets that ship inside onnx (their weights there are one number
+throughout, so that they are drawn anew), and, slow, the nets of the zoo.
 """
 
 from __future__ import annotations
@@ -40,10 +40,17 @@ ROUNDING = 1e-3  # of the largest value: the least tolerance of a comparison has
 
 
 def hold(bundle: Path, manifest: Manifest, scratch: Path) -> list[str]:
-    """Apply every rule to the bundle's artifact, which was made without; the rules that changed it, having changed no output of any case."""
+    """Apply every rule to the bundle's artifact, which was made without; the rules that changed it, having
+    changed no output of any case.
+    """
     scratch.mkdir()
     model = bundle / manifest.artifact.files[0].path
-    job = RepairJob(model=str(model), directory=str(scratch), rules=all_rules(), supported=sorted(supported_operators()["ONNX"]))
+    job = RepairJob(
+        model=str(model),
+        directory=str(scratch),
+        rules=all_rules(),
+        supported=sorted(supported_operators()["ONNX"]),
+    )
     done = repair(job)
     assert bool(done.files) == bool(done.fired)
     if done.files:
@@ -52,7 +59,13 @@ def hold(bundle: Path, manifest: Manifest, scratch: Path) -> list[str]:
             found = net.run(case_inputs(str(bundle / case.path)))
             for name, array in case_outputs(str(bundle / case.path)).items():
                 largest = np.abs(array[np.isfinite(array)]).max(initial=0) if array.dtype.kind == "f" else 0
-                np.testing.assert_allclose(found[name], array, rtol=0, atol=ROUNDING * largest, err_msg=f"{name} by {[f.rule for f in done.fired]}")
+                np.testing.assert_allclose(
+                    found[name],
+                    array,
+                    rtol=0,
+                    atol=ROUNDING * largest,
+                    err_msg=f"{name} by {[f.rule for f in done.fired]}",
+                )
     return [fired.rule for fired in done.fired]
 
 
@@ -64,7 +77,9 @@ def test_trained_models(tmp_path: Path, name: str) -> None:
 
 
 def drawn(path: Path, target: Path) -> Path:
-    """The net at *path* with the weights that ConstantOfShape fills drawn at random, each by the number of values that go into one."""
+    """The net at *path* with the weights that ConstantOfShape fills drawn at random, each by the number of
+    values that go into one.
+    """
     model, rng = onnx.load(path), np.random.default_rng(0)
     shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     nodes = []
@@ -74,7 +89,9 @@ def drawn(path: Path, target: Path) -> Path:
             continue
         shape = tuple(shapes[node.input[0]].tolist())
         spread = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1
-        weight = rng.standard_normal(shape) * spread if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)  # of a batch norm: variances too
+        weight = (
+            rng.standard_normal(shape) * spread if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)
+        )  # of a batch norm: variances too
         model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), node.output[0]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -86,12 +103,15 @@ def drawn(path: Path, target: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(p.stem for p in LIGHT.glob("*.onnx")))
 def test_classic_nets(tmp_path: Path, name: str) -> None:
-    """With weights that mean something MNN computes them right (three saturate their softmax, which proves little); as they ship
-    all their outputs are one number, and nothing is proven."""
+    """With weights that mean something MNN computes them right (three saturate their softmax, which proves
+    little); as they ship all their outputs are one number, and nothing is proven.
+    """
     manifest = prepared(drawn(LIGHT / f"{name}.onnx", tmp_path / "net.onnx"), tmp_path / "out", "--no-repair")
     hold(tmp_path / "out", manifest, tmp_path / "repaired")
     again = prepared(tmp_path / "net.onnx", tmp_path / "again")
-    assert [c.status for name in ("artifact_compare", "mnn_compare") for c in checks_of(again, name)] == [Status.PASSED] * 2
+    assert [c.status for name in ("artifact_compare", "mnn_compare") for c in checks_of(again, name)] == [
+        Status.PASSED
+    ] * 2
     assert again.verdict is (Verdict.UNPROVEN if name in SATURATED else Verdict.PROVEN)
     assert call("prepare", LIGHT / f"{name}.onnx", "-o", tmp_path / "as-shipped").code != 0
 
@@ -99,10 +119,19 @@ def test_classic_nets(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [entry.name for entry in zoo.ZOO])
 def test_the_zoo(tmp_path: Path, name: str) -> None:
-    """An export that computes what the source does still does so with every repair that finds something in it."""
+    """An export that computes what the source does still does so with every repair that finds something in
+    it.
+    """
     entry = next(e for e in zoo.ZOO if e.name == name)
-    options = [part for kind in ("inputs", "dims", "ranges") for text in getattr(entry, kind) for part in (f"--{kind[:-1]}", text)]
-    result = call("prepare", f"{zoo.__file__}:{name}", "-o", tmp_path / "out", "--no-repair", "--to", "onnx", *options)
+    options = [
+        part
+        for kind in ("inputs", "dims", "ranges")
+        for text in getattr(entry, kind)
+        for part in (f"--{kind[:-1]}", text)
+    ]
+    result = call(
+        "prepare", f"{zoo.__file__}:{name}", "-o", tmp_path / "out", "--no-repair", "--to", "onnx", *options
+    )
     assert (tmp_path / "out" / "manifest.json").is_file() == (name not in REFUSED), result.err
     if name in REFUSED:
         return

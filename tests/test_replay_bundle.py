@@ -20,7 +20,14 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline import replaying
 from mnnprep.pipeline.command import command_line
 
-NOTHING: dict[str, Any] = {"source": "net.onnx", "weights": "", "samples": "", "mnnconvert": "", "trust": False, "timeout": 60.0}
+NOTHING: dict[str, Any] = {
+    "source": "net.onnx",
+    "weights": "",
+    "samples": "",
+    "mnnconvert": "",
+    "trust": False,
+    "timeout": 60.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,29 +37,60 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     matmul(root / "net.onnx")
     (root / "inputs").mkdir()
     for seed in range(3):
-        np.savez(root / "inputs" / f"{seed}.npz", x=np.random.default_rng(seed).standard_normal((2, 4)).astype(np.float32))
+        np.savez(
+            root / "inputs" / f"{seed}.npz",
+            x=np.random.default_rng(seed).standard_normal((2, 4)).astype(np.float32),
+        )
     manifest = prepared(
-        root / "net.onnx", root / "bundle", "--dim", "batch=1:3", "--range", "x=-9:9", "--samples", root / "inputs", "--seed", "3", "--no-repair"
+        root / "net.onnx",
+        root / "bundle",
+        "--dim",
+        "batch=1:3",
+        "--range",
+        "x=-9:9",
+        "--samples",
+        root / "inputs",
+        "--seed",
+        "3",
+        "--no-repair",
     )
     assert manifest.verdict.value == "proven"
     return root
 
 
-def test_the_same_source_elsewhere_gives_the_same_bytes(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_source_elsewhere_gives_the_same_bytes(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MNNPREP_MNNCONVERT", "/nowhere/MNNConvert")
     shutil.copy(place / "net.onnx", tmp_path / "net.onnx")
     result = call(
-        "replay", place / "bundle", "--source", tmp_path / "net.onnx", "--samples", place / "inputs", "-o", tmp_path / "again", "--json"
-    )  # fmt: skip
+        "replay",
+        place / "bundle",
+        "--source",
+        tmp_path / "net.onnx",
+        "--samples",
+        place / "inputs",
+        "-o",
+        tmp_path / "again",
+        "--json",
+    )
     assert result.code == 0, result.err
     found = result.document()
     assert (found["same"], found["verdict"], found["tools"]) == (True, "proven", [])
     assert {f["path"] for f in found["files"]} >= {"model.onnx", "model.mnn", "cases/0.npz"}
-    assert (tmp_path / "again" / "manifest.json").read_bytes() == (place / "bundle" / "manifest.json").read_bytes()
+    assert (tmp_path / "again" / "manifest.json").read_bytes() == (
+        place / "bundle" / "manifest.json"
+    ).read_bytes()
 
 
 def test_another_source_and_other_samples_are_refused_before_any_work(place: Path, tmp_path: Path) -> None:
-    save(tmp_path / "net.onnx", [node("MatMul", ["x", "w"], ["y"])], [floats("x", "batch", 4)], [floats("y", "batch", 3)], {"w": WEIGHT + 1})
+    save(
+        tmp_path / "net.onnx",
+        [node("MatMul", ["x", "w"], ["y"])],
+        [floats("x", "batch", 4)],
+        [floats("y", "batch", 3)],
+        {"w": WEIGHT + 1},
+    )
     other = call("replay", place / "bundle", "--source", tmp_path / "net.onnx", "--samples", place / "inputs")
     assert other.code == 3
     assert "not the source" in other.err
@@ -67,12 +105,23 @@ def test_what_the_bundle_was_made_with_must_be_given_and_nothing_else(place: Pat
     without = call("replay", place / "bundle", "--source", place / "net.onnx")
     assert without.code == 2
     assert "--samples" in without.err
-    more = call("replay", place / "bundle", "--source", place / "net.onnx", "--samples", place / "inputs", "--weights", place / "net.onnx")
+    more = call(
+        "replay",
+        place / "bundle",
+        "--source",
+        place / "net.onnx",
+        "--samples",
+        place / "inputs",
+        "--weights",
+        place / "net.onnx",
+    )
     assert more.code == 2
     assert "without --weights" in more.err
 
 
-def test_other_bytes_are_told_with_the_tools_that_differ(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_other_bytes_are_told_with_the_tools_that_differ(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     shutil.copytree(place / "bundle", tmp_path / "bundle")
     data = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     data["tools"] |= {"MNN": "1.2.3", "nonsense": "4"}
@@ -82,7 +131,9 @@ def test_other_bytes_are_told_with_the_tools_that_differ(place: Path, monkeypatc
     (tmp_path / "forged.json").write_text(json.dumps(data))
     monkeypatch.setattr(replaying, "prepare", lambda *_, **__: read_manifest(place / "bundle"))
     shutil.copy(tmp_path / "forged.json", tmp_path / "bundle" / "manifest.json")
-    result = call("replay", tmp_path / "bundle", "--source", place / "net.onnx", "--samples", place / "inputs")
+    result = call(
+        "replay", tmp_path / "bundle", "--source", place / "net.onnx", "--samples", place / "inputs"
+    )
     assert result.code == 1
     assert "differs  model.mnn: sha256 0000000000000000 recorded" in result.out
     assert "tool     MNN: 1.2.3 recorded" in result.out
@@ -104,12 +155,17 @@ class TestTheRecordedCommand:
         wants = make_wants((), ("batch=1:3",), ("x=-9:9",), str(place / "inputs"), 3)
         assert (request.wants, request.repairs, request.source) == (wants, (), "net.onnx")
 
-    @pytest.mark.parametrize("words", [["prepare", "net.onnx", "--brand-new", "1"], ["prepare", "net.onnx", "--opset", "x"], ["prepare"]])
+    @pytest.mark.parametrize(
+        "words",
+        [["prepare", "net.onnx", "--brand-new", "1"], ["prepare", "net.onnx", "--opset", "x"], ["prepare"]],
+    )
     def test_one_that_this_version_does_not_know_is_refused(self, place: Path, words: list[str]) -> None:
         with pytest.raises(RefusedError, match="does not know"):
             recorded_request(recorded(place, command=words), NOTHING, ())
 
-    @pytest.mark.parametrize(("kind", "how"), [("live", "a live module"), ("onnx", "before commands were recorded")])
+    @pytest.mark.parametrize(
+        ("kind", "how"), [("live", "a live module"), ("onnx", "before commands were recorded")]
+    )
     def test_none_is_refused(self, place: Path, kind: str, how: str) -> None:
         with pytest.raises(RefusedError, match="no command") as refused:
             recorded_request(recorded(place, command=[], kind=kind), NOTHING, ())
@@ -121,13 +177,22 @@ class TestTheRecordedCommand:
         with pytest.raises(UsageError, match="made with --trust"):
             recorded_request(trusting, NOTHING, ())
         assert recorded_request(trusting, {**NOTHING, "trust": True}, ()).trust
-        measuring = recorded(place, command=["prepare", "m.onnx", "--metric", "score.py:score<=0.5"], options={})
+        measuring = recorded(
+            place, command=["prepare", "m.onnx", "--metric", "score.py:score<=0.5"], options={}
+        )
         with pytest.raises(UsageError, match="whose code"):
             recorded_request(measuring, NOTHING, ())
         (place / "score.py").write_text("def score(a, b):\n    return 0\n")
         metric = recorded_request(measuring, NOTHING, (f"{place}/score.py:score",)).metrics[0]
-        assert (metric.name, metric.threshold, metric.at_most, metric.function) == ("score.py:score", 0.5, True, f"{place}/score.py:score")
-        converting = recorded(place, command=["prepare", "m.onnx", "--mnnconvert", "/bin/sh"], options={"mnnconvert": "0" * 64})
+        assert (metric.name, metric.threshold, metric.at_most, metric.function) == (
+            "score.py:score",
+            0.5,
+            True,
+            f"{place}/score.py:score",
+        )
+        converting = recorded(
+            place, command=["prepare", "m.onnx", "--mnnconvert", "/bin/sh"], options={"mnnconvert": "0" * 64}
+        )
         with pytest.raises(UsageError, match="a converter"):
             recorded_request(converting, NOTHING, ())
 

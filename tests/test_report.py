@@ -106,8 +106,14 @@ def test_the_page_says_everything_the_manifest_does(name: str) -> None:
     text = Page(render(manifest)).text
     wanted = [name, digest.meaning(manifest), "mnnprep verify DIR"]
     wanted += [c.check for c in manifest.evidence] + [c.reason for c in manifest.evidence]
-    wanted += [a.reason for a in manifest.artifact.attempts] + [n for a in manifest.artifact.attempts for n in a.notes]
-    wanted += [f.path for f in manifest.files] + [f.sha256 for f in manifest.files] + [f.sha256 for f in manifest.source.files]
+    wanted += [a.reason for a in manifest.artifact.attempts] + [
+        n for a in manifest.artifact.attempts for n in a.notes
+    ]
+    wanted += (
+        [f.path for f in manifest.files]
+        + [f.sha256 for f in manifest.files]
+        + [f.sha256 for f in manifest.source.files]
+    )
     wanted += [c.origin for c in manifest.cases] + [f"{k} {v}" for k, v in manifest.tools.items()]
     wanted += [t.mnn_name for t in (*manifest.signature.inputs, *manifest.signature.outputs)]
     assert [w for w in wanted if w not in text] == []
@@ -137,7 +143,9 @@ def test_a_claim_that_the_evidence_does_not_bear_is_disputed() -> None:
 
 def test_a_missing_check_is_shown() -> None:
     manifest = golden("proven")
-    without = msgspec.structs.replace(manifest, evidence=[c for c in manifest.evidence if c.check != "weights"])
+    without = msgspec.structs.replace(
+        manifest, evidence=[c for c in manifest.evidence if c.check != "weights"]
+    )
     text = Page(render(without)).text
     assert "the evidence does not hold this check" in text
     assert "1 missing" in text
@@ -167,9 +175,20 @@ def test_worst_errors_take_each_figure_at_its_worst() -> None:
         OutputError("y", 0, max_abs=1.0, max_rel=0.1, cosine=0.9, sqnr_db=20.0, excess=0.5),
         OutputError("y", 1, max_abs=0.5, max_rel=0.2, cosine=0.8, sqnr_db=None, excess=0.7),
         OutputError("z", 0, problem="shape [2] where the reference has [3]"),
-    ]  # fmt: skip
-    y, z = digest.worst_errors([passed("mnn_compare", outputs=msgspec.to_builtins(outputs)), failed("vacuity", "no")])
-    assert (y.output, y.stage, y.case, y.max_abs, y.max_rel, y.cosine, y.sqnr_db, y.excess) == ("y", "MNN", 1, 1.0, 0.2, 0.8, 20.0, 0.7)
+    ]
+    y, z = digest.worst_errors(
+        [passed("mnn_compare", outputs=msgspec.to_builtins(outputs)), failed("vacuity", "no")]
+    )
+    assert (y.output, y.stage, y.case, y.max_abs, y.max_rel, y.cosine, y.sqnr_db, y.excess) == (
+        "y",
+        "MNN",
+        1,
+        1.0,
+        0.2,
+        0.8,
+        20.0,
+        0.7,
+    )
     assert y.comparable
     assert not z.comparable
     assert z.problem.startswith("shape")
@@ -186,27 +205,56 @@ def test_a_size_is_not_blamed_for_another_dimension() -> None:
 
 def test_obstacles_put_what_failed_first() -> None:
     found = digest.obstacles(golden("refused").evidence, digest.required_names([]))
-    assert [(o.check, o.status) for o in found] == [("mnn_convert", Status.FAILED), ("mnn_compare", Status.NOT_RUN)]
+    assert [(o.check, o.status) for o in found] == [
+        ("mnn_convert", Status.FAILED),
+        ("mnn_compare", Status.NOT_RUN),
+    ]
     assert digest.obstacles(golden("proven").evidence, digest.required_names(["batch"])) == []
 
 
 def test_obstacles_of_another_question_than_the_first_proof() -> None:
     """What `verify` asks: only its own checks count, and one that is not required stands in nobody's way."""
-    evidence = [passed("hashes"), not_run("artifact_compare", "not installed", required=False), failed("mnn_compare", "off")]
+    evidence = [
+        passed("hashes"),
+        not_run("artifact_compare", "not installed", required=False),
+        failed("mnn_compare", "off"),
+    ]
     assert [o.check for o in digest.obstacles(evidence)] == ["mnn_compare"]
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (None, "–"), (17, "17"), (1.234567, "1.235"), (3.4e-7, "3.4e-7"), (1e-4, "1e-4"), (1e300, "1e300"), (-0.5, "-0.5")],
+    [
+        (0.0, "0"),
+        (None, "–"),
+        (17, "17"),
+        (1.234567, "1.235"),
+        (3.4e-7, "3.4e-7"),
+        (1e-4, "1e-4"),
+        (1e300, "1e300"),
+        (-0.5, "-0.5"),
+    ],
 )
 def test_numbers(value: float | None, text: str) -> None:
     assert digest.number(value) == text
 
 
 def test_small_texts() -> None:
-    assert [digest.share(x) for x in (None, 0.0, 4e-4, 0.052, 0.5, 1.0, 15.23)] == ["–", "0 %", "< 0.1 %", "5.2 %", "50 %", "100 %", "15.2× too far"]
-    assert [digest.size_text(x) for x in (0, 812, 3_412_345, 2_500_000_000)] == ["0 B", "812 B", "3.41 MB", "2.5 GB"]
+    assert [digest.share(x) for x in (None, 0.0, 4e-4, 0.052, 0.5, 1.0, 15.23)] == [
+        "–",
+        "0 %",
+        "< 0.1 %",
+        "5.2 %",
+        "50 %",
+        "100 %",
+        "15.2× too far",
+    ]
+    assert [digest.size_text(x) for x in (0, 812, 3_412_345, 2_500_000_000)] == [
+        "0 B",
+        "812 B",
+        "3.41 MB",
+        "2.5 GB",
+    ]
     assert [digest.cosine_text(x) for x in (None, 1.0, 0.5, 1 - 2.0e-9)] == ["–", "1", "0.5000", "1 − 2e-9"]
     assert plain("a\x00b\n\u202ec\U000e0001") == "a\\x00b\n\\u202ec\\U000e0001"
     assert "50 dB" in digest.tolerance_words(Tolerance(sqnr_db=50.0))[0]
@@ -231,7 +279,9 @@ def test_the_python_runs_in_mnn(tmp_path: Path) -> None:
     data = msgspec.to_builtins(golden("proven"))
     tensor = data["signature"]["inputs"][0]
     data["signature"]["inputs"] = [tensor | {"name": "net/x:0", "mnn_name": "net/x:0", "shape": ["batch", 3]}]
-    data["signature"]["outputs"] = [tensor | {"name": "net/y:0", "mnn_name": "net/y:0", "shape": ["batch", 3]}]
+    data["signature"]["outputs"] = [
+        tensor | {"name": "net/y:0", "mnn_name": "net/y:0", "shape": ["batch", 3]}
+    ]
     code = usage.python_snippet(msgspec.convert(data, Manifest)) + "\nanswer = output_net_y_0.tolist()\n"
     assert np.array_equal(answer(code, cwd=tmp_path), np.full((2, 3), 0.5))
 
@@ -239,13 +289,20 @@ def test_the_python_runs_in_mnn(tmp_path: Path) -> None:
 def test_settings_that_the_proof_needs_are_said_first_and_set_in_the_snippets() -> None:
     manifest = golden("proven")
     evidence = [
-        msgspec.structs.replace(c, numbers={**c.numbers, "excess_at_default_settings": 14.6}) if c.check == "mnn_compare" else c
+        (
+            msgspec.structs.replace(c, numbers={**c.numbers, "excess_at_default_settings": 14.6})
+            if c.check == "mnn_compare"
+            else c
+        )
         for c in manifest.evidence
     ]
-    hinted = msgspec.structs.replace(manifest, runtime=RuntimeRecord(hints={"WINOGRAD_MEMORY_LEVEL": 1}), evidence=evidence)
+    hinted = msgspec.structs.replace(
+        manifest, runtime=RuntimeRecord(hints={"WINOGRAD_MEMORY_LEVEL": 1}), evidence=evidence
+    )
     assert "must set" not in digest.meaning(manifest)
-    assert "The app must set WINOGRAD_MEMORY_LEVEL=1 in MNN's runtime; with MNN's defaults its error is 14.6 times the tolerance." in digest.meaning(
-        hinted
+    assert (
+        "The app must set WINOGRAD_MEMORY_LEVEL=1 in MNN's runtime; with MNN's defaults its error is 14.6"
+        " times the tolerance." in digest.meaning(hinted)
     )
     assert "runtime.set_hint(3, 1)" in usage.python_snippet(hinted)
     assert "runtime->setHint(MNN::Interpreter::WINOGRAD_MEMORY_LEVEL, 1);" in usage.cpp_snippet(hinted)
@@ -255,7 +312,9 @@ def test_the_page_does_not_hang_on_the_order_of_names() -> None:
     """A manifest's file has them sorted; `verify` compares the page with that of the file."""
     manifest = golden("proven")
     dims = {name: next(iter(manifest.signature.dims.values())) for name in ("z", "a")}
-    mixed = msgspec.structs.replace(manifest, signature=msgspec.structs.replace(manifest.signature, dims=dims))
+    mixed = msgspec.structs.replace(
+        manifest, signature=msgspec.structs.replace(manifest.signature, dims=dims)
+    )
     stored = msgspec.json.decode(mixed.to_bytes(), type=Manifest)
     assert list(stored.signature.dims) == ["a", "z"]
     assert report.page_bytes(mixed) == report.page_bytes(stored)

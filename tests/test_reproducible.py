@@ -1,4 +1,6 @@
-"""The same source under the same name, options and tools give the same bytes, wherever and by whom they are given."""
+"""The same source under the same name, options and tools give the same bytes, wherever and by whom they are
+given.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ FACTORY = """
 import torch
 
 def build():
-    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    layers = torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
+    net = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(144, 3))
     names = {name for name, _ in net.named_parameters()}  # a set of texts: its order is that of their hashes
     for name in names:
         torch.nn.init.normal_(net.get_parameter(name))
@@ -29,7 +32,9 @@ INPUT = ("--input", "input=float32[batch,1,8,8]", "--dim", "batch=1:3")
 
 
 class Place:
-    """A directory of its own: home, current directory, temporary directory, the sources under its own names."""
+    """A directory of its own: home, current directory, temporary directory, the sources under its own
+    names.
+    """
 
     def __init__(self, root: Path, stem: str, original: Path, **variables: str) -> None:
         self.root, self.stem = root, stem
@@ -42,12 +47,19 @@ class Place:
 
     def prepare(self, *arguments: str | Path) -> dict[str, bytes]:
         """The files of the bundle, which is written in the current directory."""
-        result = program("prepare", *arguments, "-o", "out", "--force", cwd=self.root / "work", env=self.environment)
+        result = program(
+            "prepare", *arguments, "-o", "out", "--force", cwd=self.root / "work", env=self.environment
+        )
         assert result.code in (0, 1), result.err
         return tree(self.root / "work" / "out")
 
     def sources(self) -> dict[str, dict[str, bytes]]:
-        factory = (f"{self.root / 'net.py'}:build", "--weights", self.root / f"{self.stem}-weights.pt", *INPUT)
+        factory = (
+            f"{self.root / 'net.py'}:build",
+            "--weights",
+            self.root / f"{self.stem}-weights.pt",
+            *INPUT,
+        )
         return {
             "onnx": self.prepare(self.root / f"{self.stem}.onnx", "--dim", "batch=1:3"),
             "factory": self.prepare(*factory),
@@ -62,7 +74,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[Place]:
     exec(FACTORY, scope)
     torch.save(scope["build"]().state_dict(), root / "weights.pt")  # type: ignore[operator]
     first = Place(root / "one", "a", root, PYTHONHASHSEED="1", USER="anna", TZ="UTC")
-    second = Place(root / "quite" / "another place", "a", root, PYTHONHASHSEED="2", USER="bert", TZ="Asia/Tokyo", LANG="C")
+    second = Place(
+        root / "quite" / "another place",
+        "a",
+        root,
+        PYTHONHASHSEED="2",
+        USER="bert",
+        TZ="Asia/Tokyo",
+        LANG="C",
+    )
     return [first, second]
 
 
@@ -77,7 +97,14 @@ def test_the_same_bytes_elsewhere(bundles: list[dict[str, dict[str, bytes]]], so
     assert list(one) == list(other)
     assert [name for name in one if one[name] != other[name]] == []
     model = {"onnx": "model.onnx", "factory": "model.onnx", "torchscript": "model.pt"}[source]
-    for name in (model, "manifest.json", "report.html", "cases/0.npz", "mnn-test/input.json", *(["model.mnn"] if source != "torchscript" else [])):
+    for name in (
+        model,
+        "manifest.json",
+        "report.html",
+        "cases/0.npz",
+        "mnn-test/input.json",
+        *(["model.mnn"] if source != "torchscript" else []),
+    ):
         assert one[name], name
 
 
@@ -86,11 +113,25 @@ def test_the_same_bytes_again(places: list[Place], bundles: list[dict[str, dict[
     assert again == bundles[0]["onnx"]
 
 
-def test_it_names_no_place_no_user_and_no_time(places: list[Place], bundles: list[dict[str, dict[str, bytes]]]) -> None:
-    """Not in any file's bytes, those inside the archives included (their records are stored, not compressed)."""
-    names = [os.path.expanduser("~") + "/", os.getcwd() + "/", "/pytest-of-", socket.gethostname(), "anna", "bert", "mnnprep-"]
+def test_it_names_no_place_no_user_and_no_time(
+    places: list[Place], bundles: list[dict[str, dict[str, bytes]]]
+) -> None:
+    """Not in any file's bytes, those inside the archives included (their records are stored, not
+    compressed).
+    """
+    names = [
+        os.path.expanduser("~") + "/",
+        os.getcwd() + "/",
+        "/pytest-of-",
+        socket.gethostname(),
+        "anna",
+        "bert",
+        "mnnprep-",
+    ]
     names = [name for name in names if len(name) > 3]  # fewer letters are in any file by chance
-    names += [str(places[0].root.parent)] + ([getpass.getuser()] if getpass.getuser() not in ("root", "user") else [])
+    names += [str(places[0].root.parent)] + (
+        [getpass.getuser()] if getpass.getuser() not in ("root", "user") else []
+    )
     for bundle in bundles:
         for source, files in bundle.items():
             for name, data in files.items():

@@ -13,7 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnnprep.core.request import Request, make_wants, parse_factory_args, parse_size
-from mnnprep.core.signature import DTYPES, Dim, Signature, TensorSpec, dim_names, is_named, named, parse_dim, parse_input, parse_range
+from mnnprep.core.signature import (
+    DTYPES,
+    Dim,
+    Signature,
+    TensorSpec,
+    dim_names,
+    is_named,
+    named,
+    parse_dim,
+    parse_input,
+    parse_range,
+)
 from mnnprep.errors import EXIT_USAGE, UsageError
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
@@ -23,11 +34,17 @@ settings.load_profile("steady")
 NAMES = st.text(st.sampled_from("abz_/.:0=- ü"), min_size=1, max_size=8).map(str.strip).filter(bool)
 DIM_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.]{0,6}", fullmatch=True).filter(is_named)
 SIZES = st.integers(1, 2**31 - 1)
-SPECS = st.builds(TensorSpec, NAMES, st.sampled_from(DTYPES), st.lists(SIZES | DIM_NAMES, max_size=5).map(tuple))
+SPECS = st.builds(
+    TensorSpec, NAMES, st.sampled_from(DTYPES), st.lists(SIZES | DIM_NAMES, max_size=5).map(tuple)
+)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 READERS: dict[str, Callable[[str], Any]] = {
-    "input": parse_input, "dim": parse_dim, "range": parse_range, "size": parse_size, "argument": lambda t: parse_factory_args((t,)),
-}  # fmt: skip
+    "input": parse_input,
+    "dim": parse_dim,
+    "range": parse_range,
+    "size": parse_size,
+    "argument": lambda t: parse_factory_args((t,)),
+}
 
 
 def refusal(read: Callable[..., Any], *args: Any, **options: Any) -> UsageError:
@@ -71,7 +88,10 @@ def test_a_range_is_read_as_it_is_written(name: str, one: float, other: float) -
 
 
 @settings(max_examples=500)
-@given(st.sampled_from(sorted(READERS)), st.text(st.sampled_from("ax=[],:0123.-+einfKMGB²٣½ \n\x00_")) | st.text())
+@given(
+    st.sampled_from(sorted(READERS)),
+    st.text(st.sampled_from("ax=[],:0123.-+einfKMGB²٣½ \n\x00_")) | st.text(),
+)
 def test_no_text_ends_in_anything_but_a_value_or_a_usage_error(kind: str, text: str) -> None:
     try:
         value = READERS[kind](text)
@@ -177,7 +197,9 @@ def test_ranges_that_are_wrong(text: str, what: str) -> None:
 
 def test_wants_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    wants = make_wants(("x=float32[batch,3]", "y=int64[batch]"), ("batch=1:8",), ("x=0:1", "y=0:5"), "real.npz", 7)
+    wants = make_wants(
+        ("x=float32[batch,3]", "y=int64[batch]"), ("batch=1:8",), ("x=0:1", "y=0:5"), "real.npz", 7
+    )
     assert [s.name for s in wants.inputs] == ["x", "y"]
     assert wants.dims == (Dim("batch", 1, 8),)
     assert wants.ranges == {"x": (0, 1), "y": (0, 5)}
@@ -203,28 +225,58 @@ def test_wants_that_contradict_themselves(options: dict[str, Any], what: str) ->
     assert refusal(make_wants, **options).what == what
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True), st.text(max_size=6), max_size=3))
+@given(
+    st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True), st.text(max_size=6), max_size=3)
+)
 def test_factory_arguments(arguments: dict[str, str]) -> None:
     assert parse_factory_args(tuple(f"{k}={v}" for k, v in arguments.items())) == arguments
 
 
-@pytest.mark.parametrize("texts", [("",), ("classes",), ("=10",), ("1=2",), ("a b=1",), ("a.b=1",), ("a=1", "a=2")])
+@pytest.mark.parametrize(
+    "texts", [("",), ("classes",), ("=10",), ("1=2",), ("a b=1",), ("a.b=1",), ("a=1", "a=2")]
+)
 def test_factory_arguments_that_are_wrong(texts: tuple[str, ...]) -> None:
     assert "--factory-arg" in refusal(parse_factory_args, texts).what
 
 
-@given(st.integers(0, 2**20), st.sampled_from(["", "K", "M", "G", "T"]), st.sampled_from(["", "B", "iB"]), st.booleans())
+@given(
+    st.integers(0, 2**20),
+    st.sampled_from(["", "K", "M", "G", "T"]),
+    st.sampled_from(["", "B", "iB"]),
+    st.booleans(),
+)
 def test_sizes(number: int, unit: str, suffix: str, lower: bool) -> None:
     text = f" {number}{unit}{suffix} "
     assert parse_size(text.lower() if lower else text) == number * 1024 ** " KMGT".index(unit or " ")
 
 
-@pytest.mark.parametrize(("text", "size"), [("1.5G", 3 * 2**29), ("2 GB", 2**31), ("0", 0), ("1e3", 1000), ("0.5KiB", 512)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1.5G", 3 * 2**29), ("2 GB", 2**31), ("0", 0), ("1e3", 1000), ("0.5KiB", 512)]
+)
 def test_sizes_with_fractions(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "B", "GB", "big", "2X", "2GBB", "--1", "nan", "inf", "1e999", "1e999K", "-1", "-2GB", "1,5G", "2G 3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "B",
+        "GB",
+        "big",
+        "2X",
+        "2GBB",
+        "--1",
+        "nan",
+        "inf",
+        "1e999",
+        "1e999K",
+        "-1",
+        "-2GB",
+        "1,5G",
+        "2G 3",
+    ],
+)
 def test_sizes_that_are_wrong(text: str) -> None:
     assert refusal(parse_size, text).seen == text
 

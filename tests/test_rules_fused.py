@@ -1,4 +1,6 @@
-"""onnxruntime's fused operators written out: refused by MNN before, right after, and the same numbers in onnxruntime."""
+"""onnxruntime's fused operators written out: refused by MNN before, right after, and the same numbers in
+onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -45,15 +47,30 @@ def call(
     opset: int = 17,
     **attributes: Any,
 ) -> tuple[Any, list[Arrays]]:
-    """A model of one node, whose inputs other than *fed* are initializers; an input that is None is left out."""
-    node = helper.make_node(op_type, [n if a is not None else "" for n, a in inputs.items()], list(outputs), domain=domain, **attributes)
-    infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(inputs[n].dtype), inputs[n].shape) for n in fed]
-    weights = [numpy_helper.from_array(np.asarray(a), n) for n, a in inputs.items() if a is not None and n not in fed]
+    """A model of one node, whose inputs other than *fed* are initializers; an input that is None is left
+    out.
+    """
+    node = helper.make_node(
+        op_type,
+        [n if a is not None else "" for n, a in inputs.items()],
+        list(outputs),
+        domain=domain,
+        **attributes,
+    )
+    infos = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(inputs[n].dtype), inputs[n].shape)
+        for n in fed
+    ]
+    weights = [
+        numpy_helper.from_array(np.asarray(a), n) for n, a in inputs.items() if a is not None and n not in fed
+    ]
     given = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in outputs if n]
     for value in given:
         value.ClearField("type")
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(helper.make_graph([node], "net", infos, given, weights), opset_imports=imports, ir_version=9)
+    model = helper.make_model(
+        helper.make_graph([node], "net", infos, given, weights), opset_imports=imports, ir_version=9
+    )
     return typed(model), [{n: inputs[n] for n in fed}]
 
 
@@ -77,13 +94,28 @@ def written_out(model: Any, directory: Path, supported: bool = True) -> tuple[An
     onnx.save(model, directory / "in.onnx")
     table = load_table()
     listed = list(table.frontends["ONNX"]) if supported and table is not None else None
-    done = repair(RepairJob(model=str(directory / "in.onnx"), directory=str(directory / "out"), rules=all_rules(), supported=listed))
+    done = repair(
+        RepairJob(
+            model=str(directory / "in.onnx"),
+            directory=str(directory / "out"),
+            rules=all_rules(),
+            supported=listed,
+        )
+    )
     return (onnx.load(done.files[0].path) if done.files else model), done
 
 
-def norm(op_type: str, *names: str, outputs: Sequence[str] = ("y",), **attributes: Any) -> tuple[Any, list[Arrays]]:
+def norm(
+    op_type: str, *names: str, outputs: Sequence[str] = ("y",), **attributes: Any
+) -> tuple[Any, list[Arrays]]:
     sizes = {"x": (2, 3, 8), "skip": (2, 3, 8)}
-    return call(op_type, {n: floats(*sizes.get(n, (8,))) for n in names}, ["x"] + ["skip"] * ("skip" in names), outputs, **attributes)
+    return call(
+        op_type,
+        {n: floats(*sizes.get(n, (8,))) for n in names},
+        ["x"] + ["skip"] * ("skip" in names),
+        outputs,
+        **attributes,
+    )
 
 
 def embed(**without: Any) -> tuple[Any, list[Arrays]]:
@@ -135,7 +167,13 @@ def quantized_pair(op_type: str) -> tuple[Any, list[Arrays]]:
 
 
 def quantized_one(op_type: str, *shape: int, **attributes: Any) -> tuple[Any, list[Arrays]]:
-    inputs = {"a": small(*shape), "a_scale": np.float32(0.02), "a_zero": np.int8(3), "y_scale": np.float32(0.01), "y_zero": np.int8(-4)}
+    inputs = {
+        "a": small(*shape),
+        "a_scale": np.float32(0.02),
+        "a_zero": np.int8(3),
+        "y_scale": np.float32(0.01),
+        "y_zero": np.int8(-4),
+    }
     return call(op_type, inputs, ["a"], **attributes)
 
 
@@ -152,7 +190,13 @@ def multi_head(*more: str) -> tuple[Any, list[Arrays]]:
     outputs = ["y", "k_all", "v_all"] if "past_k" in more else ["y"]
     while inputs and list(inputs.values())[-1] is None:
         inputs.popitem()
-    return call("MultiHeadAttention", inputs, [n for n in inputs if inputs[n] is not None and n != "bias"], outputs, num_heads=2)
+    return call(
+        "MultiHeadAttention",
+        inputs,
+        [n for n in inputs if inputs[n] is not None and n != "bias"],
+        outputs,
+        num_heads=2,
+    )
 
 
 def group_query(past: int, rotary: bool, packed: bool = False) -> tuple[Any, list[Arrays]]:
@@ -164,30 +208,69 @@ def group_query(past: int, rotary: bool, packed: bool = False) -> tuple[Any, lis
     if rotary:
         inputs |= {"cos_cache": floats(16, 8), "sin_cache": floats(16, 8)}
     fed = [n for n in ("q", "k", "v", *(["past_k", "past_v"] if past else [])) if inputs[n] is not None]
-    return call("GroupQueryAttention", inputs, fed, ["y", "present_k", "present_v"], num_heads=4, kv_num_heads=2, do_rotary=int(rotary))
+    return call(
+        "GroupQueryAttention",
+        inputs,
+        fed,
+        ["y", "present_k", "present_v"],
+        num_heads=4,
+        kv_num_heads=2,
+        do_rotary=int(rotary),
+    )
 
 
 def rotary(shape: Sequence[int], half: int, **attributes: Any) -> tuple[Any, list[Arrays]]:
-    inputs = {"x": floats(*shape), "positions": np.array([[0, 3, 1, 2]]), "cos_cache": floats(9, half), "sin_cache": floats(9, half)}
+    inputs = {
+        "x": floats(*shape),
+        "positions": np.array([[0, 3, 1, 2]]),
+        "cos_cache": floats(9, half),
+        "sin_cache": floats(9, half),
+    }
     return call("RotaryEmbedding", inputs, ["x"], **attributes)
 
 
 MATRICES = {"a": floats(3, 4), "b": floats(5, 4)}
-WHOLE = {"a": small(2, 6, dtype=np.uint8), "b": small(6, 4), "a_scale": np.float32(0.02), "b_scale": np.float32(0.01), "a_zero": np.uint8(120)}
+WHOLE = {
+    "a": small(2, 6, dtype=np.uint8),
+    "b": small(6, 4),
+    "a_scale": np.float32(0.02),
+    "b_scale": np.float32(0.01),
+    "a_zero": np.uint8(120),
+}
 
 FUSED: dict[str, Callable[[], tuple[Any, list[Arrays]]]] = {
     "SkipLayerNormalization": lambda: norm("SkipLayerNormalization", "x", "skip", "gamma", "beta"),
     "SkipLayerNormalization with bias and sum": lambda: norm(
-        "SkipLayerNormalization", "x", "skip", "gamma", "beta", "bias", outputs=["y", "", "", "sum"], epsilon=1e-5
+        "SkipLayerNormalization",
+        "x",
+        "skip",
+        "gamma",
+        "beta",
+        "bias",
+        outputs=["y", "", "", "sum"],
+        epsilon=1e-5,
     ),
-    "SkipLayerNormalization at opset 18": lambda: norm("SkipLayerNormalization", "x", "skip", "gamma", "beta", opset=18),
-    "SkipSimplifiedLayerNormalization": lambda: norm("SkipSimplifiedLayerNormalization", "x", "skip", "gamma", outputs=["y", "", "", "sum"]),
-    "SimplifiedLayerNormalization": lambda: norm("SimplifiedLayerNormalization", "x", "gamma", domain="", epsilon=1e-6, axis=-1),
+    "SkipLayerNormalization at opset 18": lambda: norm(
+        "SkipLayerNormalization", "x", "skip", "gamma", "beta", opset=18
+    ),
+    "SkipSimplifiedLayerNormalization": lambda: norm(
+        "SkipSimplifiedLayerNormalization", "x", "skip", "gamma", outputs=["y", "", "", "sum"]
+    ),
+    "SimplifiedLayerNormalization": lambda: norm(
+        "SimplifiedLayerNormalization", "x", "gamma", domain="", epsilon=1e-6, axis=-1
+    ),
     "EmbedLayerNormalization": embed,
     "EmbedLayerNormalization without segments": lambda: embed(segments=None, kinds=None),
     "FusedMatMul": lambda: call("FusedMatMul", MATRICES, ["a"], transB=1, alpha=0.25),
     "FusedGemm": lambda: call(
-        "FusedGemm", MATRICES | {"c": floats(5)}, ["a"], transB=1, alpha=0.5, beta=2.0, activation="LeakyRelu", activation_alpha=0.2
+        "FusedGemm",
+        MATRICES | {"c": floats(5)},
+        ["a"],
+        transB=1,
+        alpha=0.5,
+        beta=2.0,
+        activation="LeakyRelu",
+        activation_alpha=0.2,
     ),
     "FusedConv": lambda: conv(activation="Relu"),
     "FusedConv with a leaky ReLU": lambda: conv(activation="LeakyRelu", activation_params=[0.3]),
@@ -195,7 +278,9 @@ FUSED: dict[str, Callable[[], tuple[Any, list[Arrays]]]] = {
     "FastGelu": lambda: call("FastGelu", {"x": floats(3, 8), "bias": floats(8)}, ["x"]),
     "QuickGelu": lambda: call("QuickGelu", {"x": floats(3, 8)}, ["x"], alpha=1.5),
     "DynamicQuantizeMatMul": lambda: call(
-        "DynamicQuantizeMatMul", {"a": floats(3, 6), "b": small(6, 4), "s": np.float32(0.02), "z": np.int8(2)}, ["a"]
+        "DynamicQuantizeMatMul",
+        {"a": floats(3, 6), "b": small(6, 4), "s": np.float32(0.02), "z": np.int8(2)},
+        ["a"],
     ),
     "MatMulIntegerToFloat": lambda: call("MatMulIntegerToFloat", WHOLE, ["a"]),
     "MatMulNBits of 4": lambda: nbits(4, zeros=False),
@@ -216,7 +301,13 @@ FUSED: dict[str, Callable[[], tuple[Any, list[Arrays]]]] = {
     "RotaryEmbedding of 3 dimensions": lambda: rotary((1, 4, 16), 4),
     "RotaryEmbedding of a part": lambda: rotary((1, 4, 16), 3, num_heads=2, rotary_embedding_dim=6),
 }
-STEPS = {"QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool"}  # a sum may round to the next integer
+STEPS = {
+    "QLinearAdd",
+    "QLinearMul",
+    "QLinearSigmoid",
+    "QLinearLeakyRelu",
+    "QLinearGlobalAveragePool",
+}  # a sum may round to the next integer
 
 
 def near(found: list[Arrays] | str, expected: list[Arrays], steps: int) -> bool:
@@ -227,7 +318,11 @@ def near(found: list[Arrays] | str, expected: list[Arrays], steps: int) -> bool:
     if any(f.shape != a.shape for f, a in pairs):
         return False
     return all(
-        np.allclose(f, a, rtol=1e-4, atol=1e-4) if a.dtype.kind == "f" else int(np.abs(f.astype(int) - a.astype(int)).max()) <= steps
+        (
+            np.allclose(f, a, rtol=1e-4, atol=1e-4)
+            if a.dtype.kind == "f"
+            else int(np.abs(f.astype(int) - a.astype(int)).max()) <= steps
+        )
         for f, a in pairs
     )
 

@@ -32,11 +32,16 @@ def floats(*shape: int) -> Any:
     return RANDOM.standard_normal(shape).astype(np.float32)
 
 
-def net(nodes: list[Any], feeds: Arrays, weights: Arrays, outputs: dict[str, int] | None = None, opset: int = 14) -> tuple[Any, list[Arrays]]:
+def net(
+    nodes: list[Any], feeds: Arrays, weights: Arrays, outputs: dict[str, int] | None = None, opset: int = 14
+) -> tuple[Any, list[Arrays]]:
     graph = helper.make_graph(
         nodes,
         "net",
-        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in feeds.items()],
+        [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, a in feeds.items()
+        ],
         [helper.make_tensor_value_info(n, kind, None) for n, kind in (outputs or {"y": FLOAT}).items()],
         [numpy_helper.from_array(np.asarray(a), n) for n, a in weights.items()],
     )
@@ -44,7 +49,12 @@ def net(nodes: list[Any], feeds: Arrays, weights: Arrays, outputs: dict[str, int
 
 
 def one(
-    op_type: str, feeds: Arrays, weights: Arrays | None = None, opset: int = 14, kind: int = FLOAT, **attributes: Any
+    op_type: str,
+    feeds: Arrays,
+    weights: Arrays | None = None,
+    opset: int = 14,
+    kind: int = FLOAT,
+    **attributes: Any,
 ) -> tuple[Any, list[Arrays]]:
     weights = weights or {}
     return net([node(op_type, [*feeds, *weights], ["y"], **attributes)], feeds, weights, {"y": kind}, opset)
@@ -62,7 +72,11 @@ def recurrent(
     **attributes: Any,
 ) -> tuple[Any, list[Arrays]]:
     gates, directions = {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type], 2 if direction == "bidirectional" else 1
-    weights: Arrays = {"w": floats(directions, gates * 6, 4), "r": floats(directions, gates * 6, 6) * 0.5, "b": floats(directions, 2 * gates * 6)}
+    weights: Arrays = {
+        "w": floats(directions, gates * 6, 4),
+        "r": floats(directions, gates * 6, 6) * 0.5,
+        "b": floats(directions, 2 * gates * 6),
+    }
     inputs, state = ["x", "w", "r", "b"], (directions, 2, 6)
     if lengths is not None:
         weights["lengths"] = np.array(lengths, np.int32)
@@ -77,7 +91,15 @@ def recurrent(
         inputs.append("p")
     if batch_first:
         feeds = {n: np.ascontiguousarray(a.swapaxes(0, 1)) for n, a in feeds.items()}
-    made = node(op_type, inputs, outputs, hidden_size=6, direction=direction, **({"layout": 1} if batch_first else {}), **attributes)
+    made = node(
+        op_type,
+        inputs,
+        outputs,
+        hidden_size=6,
+        direction=direction,
+        **({"layout": 1} if batch_first else {}),
+        **attributes,
+    )
     return net([made], feeds, weights, {o: FLOAT for o in outputs if o})
 
 
@@ -107,7 +129,11 @@ def sequence_in_loop() -> tuple[Any, list[Arrays]]:
             node("Identity", ["c_in"], ["c_out"]),
         ],
         "body",
-        [helper.make_tensor_value_info("i", INT64, ()), helper.make_tensor_value_info("c_in", TensorProto.BOOL, ()), held("s_in", FLOAT, None)],
+        [
+            helper.make_tensor_value_info("i", INT64, ()),
+            helper.make_tensor_value_info("c_in", TensorProto.BOOL, ()),
+            held("s_in", FLOAT, None),
+        ],
         [helper.make_tensor_value_info("c_out", TensorProto.BOOL, ()), held("s_out", FLOAT, None)],
         [numpy_helper.from_array(np.float32(1), "one")],
     )
@@ -126,7 +152,9 @@ def split_and_chosen() -> tuple[Any, list[Arrays]]:
         node("SequenceAt", ["t", "last"], ["y"]),
         node("SequenceLength", ["t"], ["n"]),
     ]
-    return net(nodes, {"x": floats(2, 4, 3)}, {"first": np.int64(0), "last": np.int64(-1)}, {"y": FLOAT, "n": INT64})
+    return net(
+        nodes, {"x": floats(2, 4, 3)}, {"first": np.int64(0), "last": np.int64(-1)}, {"y": FLOAT, "n": INT64}
+    )
 
 
 def pair(axis: bool, opset: int = 14) -> tuple[Any, list[Arrays]]:
@@ -154,7 +182,9 @@ def whole_numbers(nodes: list[Any], weights: Arrays, x: Any) -> tuple[Any, list[
 
 def narrow_mask() -> tuple[Any, list[Arrays]]:
     model, feeds = net([node("Where", ["m", "x", "z"], ["y"])], {"x": floats(2, 3)}, {"z": np.float32(0)})
-    model.graph.initializer.append(helper.make_tensor("m", TensorProto.BOOL, (2, 3), [True, False, True, True, False, True]))
+    model.graph.initializer.append(
+        helper.make_tensor("m", TensorProto.BOOL, (2, 3), [True, False, True, True, False, True])
+    )
     return model, feeds
 
 
@@ -177,9 +207,21 @@ PRODUCT = {
 CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
     "Mish": ("function-bodies", lambda: one("Mish", X4, opset=18), 1e-5),
     "Swish": ("function-bodies", lambda: one("Swish", X4, opset=24, alpha=0.5), 1e-5),
-    "GroupNormalization": ("function-bodies", lambda: one("GroupNormalization", X4, {"s": floats(4), "b": floats(4)}, 21, num_groups=2), 1e-4),
-    "RMSNormalization": ("function-bodies", lambda: one("RMSNormalization", {"x": floats(3, 8)}, {"s": floats(8)}, 23), 1e-4),
-    "RotaryEmbedding": ("function-bodies", lambda: one("RotaryEmbedding", {"x": floats(1, 2, 4, 8)}, TURNS, 23), 1e-5),
+    "GroupNormalization": (
+        "function-bodies",
+        lambda: one("GroupNormalization", X4, {"s": floats(4), "b": floats(4)}, 21, num_groups=2),
+        1e-4,
+    ),
+    "RMSNormalization": (
+        "function-bodies",
+        lambda: one("RMSNormalization", {"x": floats(3, 8)}, {"s": floats(8)}, 23),
+        1e-4,
+    ),
+    "RotaryEmbedding": (
+        "function-bodies",
+        lambda: one("RotaryEmbedding", {"x": floats(1, 2, 4, 8)}, TURNS, 23),
+        1e-5,
+    ),
     "Attention": ("function-bodies", lambda: one("Attention", HEADS, opset=23, is_causal=1), 1e-4),
     "Scan": ("unrolled", scan, 1e-6),
     "Scan backwards": ("unrolled", lambda: scan(True), 1e-6),
@@ -188,7 +230,11 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
     "Split with a part of size 0": (
         "empty-parts",
         lambda: net(
-            [node("Split", ["x", "n"], ["a", "b"], axis=1), node("Neg", ["a"], ["c"]), node("Concat", ["c", "b"], ["y"], axis=1)],
+            [
+                node("Split", ["x", "n"], ["a", "b"], axis=1),
+                node("Neg", ["a"], ["c"]),
+                node("Concat", ["c", "b"], ["y"], axis=1),
+            ],
             {"x": floats(2, 4)},
             {"n": np.array([4, 0])},
         ),
@@ -196,7 +242,11 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
     ),
     "flip in four dimensions": (
         "slice-backwards",
-        lambda: one("Slice", {"x": floats(5, 3, 2, 6)}, {n: np.array([v]) for n, v in (("s", -1), ("e", -(1 << 62)), ("a", 0), ("t", -1))}),
+        lambda: one(
+            "Slice",
+            {"x": floats(5, 3, 2, 6)},
+            {n: np.array([v]) for n, v in (("s", -1), ("e", -(1 << 62)), ("a", 0), ("t", -1))},
+        ),
         0.0,
     ),
     "GRU of ONNX's form": ("gru-linear-before-reset", lambda: recurrent("GRU", ["y", "h1"]), 1e-4),
@@ -205,40 +255,86 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
         lambda: recurrent("GRU", ["y", "h1"], direction="bidirectional", states=False),
         1e-4,
     ),
-    "GRU backwards": ("recurrent-reverse", lambda: recurrent("GRU", ["y", "h1"], direction="reverse", linear_before_reset=1), 1e-4),
-    "LSTM backwards": ("recurrent-reverse", lambda: recurrent("LSTM", ["y", "h1", "c1"], direction="reverse"), 1e-4),
+    "GRU backwards": (
+        "recurrent-reverse",
+        lambda: recurrent("GRU", ["y", "h1"], direction="reverse", linear_before_reset=1),
+        1e-4,
+    ),
+    "LSTM backwards": (
+        "recurrent-reverse",
+        lambda: recurrent("LSTM", ["y", "h1", "c1"], direction="reverse"),
+        1e-4,
+    ),
     "RNN batch first": ("recurrent-outputs", lambda: recurrent("RNN", ["", "h1"]), 1e-4),
     "LSTM of one output": ("recurrent-outputs", lambda: recurrent("LSTM", ["y"]), 1e-4),
-    "LSTM with peepholes": ("recurrent-inputs", lambda: recurrent("LSTM", ["y", "h1", "c1"], peepholes=True), 1e-4),
-    "LSTM with lengths": ("recurrent-inputs", lambda: recurrent("LSTM", ["y", "h1", "c1"], lengths=[5, 3], direction="bidirectional"), 1e-4),
-    "RNN of ReLU": ("recurrent-inputs", lambda: recurrent("RNN", ["y", "h1"], activations=["Relu"], clip=0.5), 1e-4),
+    "LSTM with peepholes": (
+        "recurrent-inputs",
+        lambda: recurrent("LSTM", ["y", "h1", "c1"], peepholes=True),
+        1e-4,
+    ),
+    "LSTM with lengths": (
+        "recurrent-inputs",
+        lambda: recurrent("LSTM", ["y", "h1", "c1"], lengths=[5, 3], direction="bidirectional"),
+        1e-4,
+    ),
+    "RNN of ReLU": (
+        "recurrent-inputs",
+        lambda: recurrent("RNN", ["y", "h1"], activations=["Relu"], clip=0.5),
+        1e-4,
+    ),
     "quantized pair": ("quantize-linear", lambda: pair(axis=False), 1e-4),
     "quantized pair, a scale per column": ("dequantize-linear", lambda: pair(axis=True), 1e-4),
     "QuantizeLinear to uint8": (
         "quantize-linear",
-        lambda: one("QuantizeLinear", {"x": floats(2, 3) * 9}, {"s": np.float32(0.1), "z": np.uint8(128)}, kind=UINT8),
+        lambda: one(
+            "QuantizeLinear", {"x": floats(2, 3) * 9}, {"s": np.float32(0.1), "z": np.uint8(128)}, kind=UINT8
+        ),
         0.0,
     ),
     "DynamicQuantizeLinear": (
         "dynamic-quantize",
-        lambda: net([node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {"x": floats(2, 6)}, {}, {"y": UINT8, "s": FLOAT, "z": UINT8}),
+        lambda: net(
+            [node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])],
+            {"x": floats(2, 6)},
+            {},
+            {"y": UINT8, "s": FLOAT, "z": UINT8},
+        ),
         1e-6,
     ),
     "QLinearMatMul": (
         "integer-products",
-        lambda: net([node("QLinearMatMul", ["x", *PRODUCT], ["y"])], {"x": RANDOM.integers(0, 255, (2, 6), np.uint8)}, PRODUCT, {"y": UINT8}),
+        lambda: net(
+            [node("QLinearMatMul", ["x", *PRODUCT], ["y"])],
+            {"x": RANDOM.integers(0, 255, (2, 6), np.uint8)},
+            PRODUCT,
+            {"y": UINT8},
+        ),
         0.0,
     ),
-    "ConvInteger": ("integer-products", lambda: one("ConvInteger", Q, QW, kind=TensorProto.INT32, pads=[1, 1, 1, 1]), 0.0),
-    "int64 beyond 2^30": ("large-integers", lambda: whole_numbers([node("Add", ["x", "c"], ["y"])], {"c": (1 << 30) + 5}, [1, 2, 3]), 0.0),
+    "ConvInteger": (
+        "integer-products",
+        lambda: one("ConvInteger", Q, QW, kind=TensorProto.INT32, pads=[1, 1, 1, 1]),
+        0.0,
+    ),
+    "int64 beyond 2^30": (
+        "large-integers",
+        lambda: whole_numbers([node("Add", ["x", "c"], ["y"])], {"c": (1 << 30) + 5}, [1, 2, 3]),
+        0.0,
+    ),
     "the largest int64 in a Min": (
         "large-integers",
-        lambda: whole_numbers([node("Min", ["x", "c"], ["y"])], {"c": (1 << 63) - 1}, [1, -2, (1 << 30) + 256]),
+        lambda: whole_numbers(
+            [node("Min", ["x", "c"], ["y"])], {"c": (1 << 63) - 1}, [1, -2, (1 << 30) + 256]
+        ),
         0.0,
     ),
     "a hash": (
         "large-integers",
-        lambda: whole_numbers([node("Add", ["x", "c"], ["a"]), node("Mod", ["a", "m"], ["y"])], {"c": (1 << 33) + 5, "m": 17}, [9, 40]),
+        lambda: whole_numbers(
+            [node("Add", ["x", "c"], ["a"]), node("Mod", ["a", "m"], ["y"])],
+            {"c": (1 << 33) + 5, "m": 17},
+            [9, 40],
+        ),
         0.0,
     ),
     "a mask in int32_data": ("int32-data", narrow_mask, 0.0),
@@ -251,7 +347,12 @@ RIGHT_ALREADY = {"Loop with a sequence"}  # other loops with sequences are not
 def near(found: list[Arrays] | str, expected: list[Arrays], tolerance: float) -> bool:
     if not close(found, expected, max(tolerance, 1e-6)) or isinstance(found, str):
         return False
-    return all(np.array_equal(f[n], a) for f, e in zip(found, expected, strict=True) for n, a in e.items() if a.dtype.kind != "f")
+    return all(
+        np.array_equal(f[n], a)
+        for f, e in zip(found, expected, strict=True)
+        for n, a in e.items()
+        if a.dtype.kind != "f"
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -259,7 +360,9 @@ def test_wrong_before_and_right_after(host: Host, tmp_path: Path, name: str) -> 
     rule, make, tolerance = CASES[name]
     model, feeds = make()
     expected = reference(model, feeds)
-    assert name in RIGHT_ALREADY or not near(through_mnn(host, model, feeds, tmp_path / "before"), expected, tolerance)
+    assert name in RIGHT_ALREADY or not near(
+        through_mnn(host, model, feeds, tmp_path / "before"), expected, tolerance
+    )
     result, done = written_out(model, tmp_path / "repair")
     assert rule in [f.rule for f in done.fired]
     found = reference(result, feeds)
@@ -292,15 +395,23 @@ def test_layout_1_is_transposed(host: Host, tmp_path: Path) -> None:
 
 ALONE: dict[str, Callable[[], tuple[Any, list[Arrays]]]] = {
     "LSTM that lists its outputs": lambda: recurrent("LSTM", ["y", "h1", "c1"]),
-    "GRU of torch's form": lambda: recurrent("GRU", ["y", "h1"], direction="bidirectional", linear_before_reset=1),
+    "GRU of torch's form": lambda: recurrent(
+        "GRU", ["y", "h1"], direction="bidirectional", linear_before_reset=1
+    ),
     "an operator that MNN reads": lambda: one("HardSwish", X4),
     "Split without an empty part": lambda: net(
-        [node("Split", ["x", "n"], ["a", "b"], axis=1), node("Concat", ["b", "a"], ["y"], axis=1)], {"x": floats(2, 4)}, {"n": np.array([3, 1])}
+        [node("Split", ["x", "n"], ["a", "b"], axis=1), node("Concat", ["b", "a"], ["y"], axis=1)],
+        {"x": floats(2, 4)},
+        {"n": np.array([3, 1])},
     ),
     "flip in three dimensions": lambda: one(
-        "Slice", {"x": floats(3, 2, 6)}, {n: np.array([v]) for n, v in (("s", -1), ("e", -(1 << 62)), ("a", 0), ("t", -1))}
+        "Slice",
+        {"x": floats(3, 2, 6)},
+        {n: np.array([v]) for n, v in (("s", -1), ("e", -(1 << 62)), ("a", 0), ("t", -1))},
     ),
-    "a Slice to the end": lambda: one("Slice", {"x": floats(3, 6)}, {"s": np.array([1]), "e": np.array([(1 << 63) - 1])}),
+    "a Slice to the end": lambda: one(
+        "Slice", {"x": floats(3, 6)}, {"s": np.array([1]), "e": np.array([(1 << 63) - 1])}
+    ),
     "int64 below 2^30": lambda: whole_numbers([node("Add", ["x", "c"], ["y"])], {"c": 1 << 30}, [1, 2]),
 }
 
@@ -313,7 +424,11 @@ def test_left_alone(tmp_path: Path, name: str) -> None:
 
 def test_nothing_is_written_out_for_a_converter_that_was_not_asked(tmp_path: Path) -> None:
     model, _ = one("Mish", X4, opset=18)
-    assert not [f for f in written_out(model, tmp_path / "repair", supported=False)[1].fired if f.rule == "function-bodies"]
+    assert not [
+        f
+        for f in written_out(model, tmp_path / "repair", supported=False)[1].fired
+        if f.rule == "function-bodies"
+    ]
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:

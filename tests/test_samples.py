@@ -61,11 +61,17 @@ class TestImages:
             ("x=float32[3,6,8]", "layout=chw,channels=bgr", PIXELS[..., ::-1].transpose(2, 0, 1)),
             ("x=float16[6,8,3]", "layout=hwc", PIXELS),
             ("x=float32[1,3,4,4]", "crop=4", PIXELS[1:5, 2:6].transpose(2, 0, 1)[None]),
-            ("x=float32[1,3,3,8]", "crop=3x8", PIXELS[2:5].transpose(2, 0, 1)[None]),  # half to even, as torchvision's CenterCrop
+            (
+                "x=float32[1,3,3,8]",
+                "crop=3x8",
+                PIXELS[2:5].transpose(2, 0, 1)[None],
+            ),  # half to even, as torchvision's CenterCrop
             ("x=float32[1,3,h,w]", "mean=1:2:3,std=2", ((PIXELS - [1.0, 2, 3]) / 2).transpose(2, 0, 1)[None]),
         ],
     )
-    def test_layouts_channels_and_figures(self, inputs: str, recipe: str, expected: Any, tmp_path: Path) -> None:
+    def test_layouts_channels_and_figures(
+        self, inputs: str, recipe: str, expected: Any, tmp_path: Path
+    ) -> None:
         values = one(png(tmp_path / "a.png"), inputs, recipe)
         assert values.dtype == inputs.split("=")[1].split("[", maxsplit=1)[0]
         assert np.array_equal(values, expected.astype(values.dtype))
@@ -78,10 +84,14 @@ class TestImages:
 
     @pytest.mark.parametrize(("size", "shape"), [("4", (4, 5)), ("3x5", (3, 5)), ("12", (12, 16))])
     @pytest.mark.parametrize("filter_", ["nearest", "bilinear", "lanczos"])
-    def test_sizes_and_filters_are_pillows(self, size: str, shape: tuple[int, int], filter_: str, tmp_path: Path) -> None:
+    def test_sizes_and_filters_are_pillows(
+        self, size: str, shape: tuple[int, int], filter_: str, tmp_path: Path
+    ) -> None:
         values = one(png(tmp_path / "a.png"), "x=float32[h,w,3]", f"size={size},filter={filter_},layout=hwc")
         assert values.shape == (*shape, 3)
-        expected = Image.fromarray(PIXELS).resize(shape[::-1], resample=getattr(Image.Resampling, filter_.upper()))
+        expected = Image.fromarray(PIXELS).resize(
+            shape[::-1], resample=getattr(Image.Resampling, filter_.upper())
+        )
         assert np.array_equal(values, np.asarray(expected))
 
     def test_it_is_turned_as_its_exif_says(self, tmp_path: Path) -> None:
@@ -93,7 +103,9 @@ class TestImages:
     def test_palettes_and_bilevel(self, tmp_path: Path) -> None:
         flat = np.repeat(PIXELS[:1], 6, 0) // 128 * 255
         assert np.array_equal(one(png(tmp_path / "p.png", flat, "P"), "x=float32[h,w,3]", "layout=hwc"), flat)
-        assert set(np.unique(one(png(tmp_path / "1.png", mode="1"), "x=float32[h,w]", "layout=hw,channels=gray"))) <= {0, 255}
+        assert set(
+            np.unique(one(png(tmp_path / "1.png", mode="1"), "x=float32[h,w]", "layout=hw,channels=gray"))
+        ) <= {0, 255}
 
     def test_what_is_transparent_must_be_said(self, tmp_path: Path) -> None:
         half = np.dstack([PIXELS, np.full((6, 8), 128, np.uint8)])
@@ -101,7 +113,10 @@ class TestImages:
         with pytest.raises(RefusedError, match="transparent pixels") as caught:
             one(file, "x=float32[h,w,3]", "layout=hwc")
         assert caught.value.seen == "a.png"
-        values = {word: one(file, "x=float32[h,w,3]", f"layout=hwc,alpha={word}") for word in ("drop", "black", "white")}
+        values = {
+            word: one(file, "x=float32[h,w,3]", f"layout=hwc,alpha={word}")
+            for word in ("drop", "black", "white")
+        }
         assert np.array_equal(values["drop"], PIXELS)
         assert np.abs(values["black"] - PIXELS / 2).max() < 2
         assert np.abs(values["white"] - values["black"] - 127).max() < 2
@@ -114,12 +129,18 @@ class TestImages:
         runs = [one(file, "x=float32[1,3,8,8]", "size=10,crop=8,scale=255") for _ in range(2)]
         assert runs[0].tobytes() == runs[1].tobytes()
         shutil.copy(file, tmp_path / "b.JPEG")
-        assert np.array_equal(one(tmp_path / "b.JPEG", "x=float32[1,3,8,8]", "size=10,crop=8,scale=255"), runs[0])
+        assert np.array_equal(
+            one(tmp_path / "b.JPEG", "x=float32[1,3,8,8]", "size=10,crop=8,scale=255"), runs[0]
+        )
 
     def test_a_photograph(self, tmp_path: Path) -> None:
         samples = pytest.importorskip("sklearn.datasets").load_sample_images()
         Image.fromarray(samples.images[0]).save(tmp_path / "china.jpg", quality=95)
-        values = one(tmp_path / "china.jpg", "x=float32[batch,3,224,224]", "size=256,crop=224,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
+        values = one(
+            tmp_path / "china.jpg",
+            "x=float32[batch,3,224,224]",
+            "size=256,crop=224,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225",
+        )
         assert values.shape == (1, 3, 224, 224)
         assert -2.2 < values.min() < values.max() < 2.7
 
@@ -132,7 +153,12 @@ def _sixteen_bits(path: Path) -> None:
 
     rows = b"".join(b"\0" + bytes(6 * 2) for _ in range(2))
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def _bomb(path: Path) -> None:
@@ -164,10 +190,20 @@ IMAGE_FAULTS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("a.png", lambda p: Image.fromarray(PIXELS).save(p, format="JPEG"), "not what its name says"),
     ("a.jpg", lambda p: Image.fromarray(PIXELS).save(p, format="PNG"), "not what its name says"),
     ("a.jpg", lambda p: Image.fromarray(PIXELS).save(p, format="GIF"), "could not be decoded"),
-    ("a.jpg", lambda p: Image.fromarray(PIXELS).convert("CMYK").save(p), "colours that a net is not fed with"),
+    (
+        "a.jpg",
+        lambda p: Image.fromarray(PIXELS).convert("CMYK").save(p),
+        "colours that a net is not fed with",
+    ),
     ("a.png", _sixteen_bits, "more than 8 bits"),
     ("a.png", lambda p: Image.new("I;16", (4, 4)).save(p), "more than 8 bits"),
-    ("a.png", lambda p: Image.fromarray(PIXELS).save(p, save_all=True, append_images=[Image.fromarray(PIXELS // 2)]), "several frames"),
+    (
+        "a.png",
+        lambda p: Image.fromarray(PIXELS).save(
+            p, save_all=True, append_images=[Image.fromarray(PIXELS // 2)]
+        ),
+        "several frames",
+    ),
     ("a.png", _bomb, "2\\^20 pixels"),
     ("a.png", lambda p: Image.new("RGB", (9000, 9000)).save(p), "2\\^20 pixels"),
 ]
@@ -208,7 +244,9 @@ def test_a_narrow_image_is_no_way_around_the_limit(tmp_path: Path) -> None:
         ("x=float32[1,3,6,8];k=int64[1,t]", ("scale=255",), "size of another input"),
     ],
 )
-def test_a_recipe_that_does_not_fit(inputs: str, preprocess: tuple[str, ...], what: str, tmp_path: Path) -> None:
+def test_a_recipe_that_does_not_fit(
+    inputs: str, preprocess: tuple[str, ...], what: str, tmp_path: Path
+) -> None:
     png(tmp_path / "a.png")
     with pytest.raises(UsageError, match=what) as caught:
         read(tmp_path, inputs, *preprocess)
@@ -288,7 +326,10 @@ class TestWhichFiles:
         files = sample_files(str(tmp_path), 64)
         assert ([name for name, _ in files.taken], files.ignored) == (["cats/1.npy", "dogs/1.npy"], 1)
 
-    @pytest.mark.parametrize(("name", "what"), [("none", "no samples at this path"), ("empty", "holds no .npz"), ("a.gif", "samples are")])
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [("none", "no samples at this path"), ("empty", "holds no .npz"), ("a.gif", "samples are")],
+    )
     def test_nothing_to_take(self, name: str, what: str, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         (tmp_path / "a.gif").write_bytes(b"GIF89a")
@@ -317,7 +358,9 @@ def wav(path: Path, values: Any, width: int = 2, rate: int = 16000) -> Path:
         sound.setsampwidth(width)
         sound.setframerate(rate)
         shifted = frames + 128 if width == 1 else frames
-        sound.writeframes(b"".join(int(v).to_bytes(width, "little", signed=width > 1) for v in shifted.ravel()))
+        sound.writeframes(
+            b"".join(int(v).to_bytes(width, "little", signed=width > 1) for v in shifted.ravel())
+        )
     return path
 
 
@@ -326,12 +369,16 @@ class TestSounds:
     def test_every_width_is_its_full_scale(self, width: int, values: list[float]) -> None:
         most = 2 ** (8 * width - 1)
         whole = [min(round(v * most), most - 1) for v in values]
-        data = b"".join(int(v + 128 * (width == 1)).to_bytes(width, "little", signed=width > 1) for v in whole)
+        data = b"".join(
+            int(v + 128 * (width == 1)).to_bytes(width, "little", signed=width > 1) for v in whole
+        )
         assert _decoded(data, width).tolist() == [v / most for v in whole]
 
     @pytest.mark.parametrize(("width", "least"), [(1, -128), (2, -32768), (3, -(2**23)), (4, -(2**31))])
     def test_a_file_of_every_width(self, width: int, least: int, tmp_path: Path) -> None:
-        values = one(wav(tmp_path / "a.wav", [0, least, -least - 1, least // 2], width), "x=float32[t]", "rate=16000")
+        values = one(
+            wav(tmp_path / "a.wav", [0, least, -least - 1, least // 2], width), "x=float32[t]", "rate=16000"
+        )
         assert values.dtype == np.float32
         assert np.allclose(values, [0, -1, 1 - 1 / -least, -0.5], atol=1e-7)
 
@@ -348,7 +395,9 @@ class TestSounds:
             ("x=float32[t,2]", "rate=16000,layout=tc,length=1", [[0.5, 0]]),
         ],
     )
-    def test_layouts_lengths_and_mixing(self, inputs: str, recipe: str, expected: Any, tmp_path: Path) -> None:
+    def test_layouts_lengths_and_mixing(
+        self, inputs: str, recipe: str, expected: Any, tmp_path: Path
+    ) -> None:
         values = one(wav(tmp_path / "a.wav", [[16384, 0], [0, 16384], [0, 0]]), inputs, recipe)
         assert values.tolist() == expected
 
@@ -382,15 +431,22 @@ class TestSounds:
             (lambda data: data[:40] + bytes(4), "is cut off"),
         ],
     )
-    def test_files_that_are_refused(self, change: Callable[[bytes], bytes], what: str, tmp_path: Path) -> None:
+    def test_files_that_are_refused(
+        self, change: Callable[[bytes], bytes], what: str, tmp_path: Path
+    ) -> None:
         file = wav(tmp_path / "a.wav", range(50))
         file.write_bytes(change(file.read_bytes()))
         with pytest.raises(RefusedError, match=what) as caught:
             read(file, "x=float32[t]", "rate=16000")
         assert "a.wav" in caught.value.seen
 
-    @given(changes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=6), cut=st.integers(0, 60))
-    def test_damaged_headers_are_read_or_refused(self, changes: list[tuple[int, int]], cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    @given(
+        changes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=6),
+        cut=st.integers(0, 60),
+    )
+    def test_damaged_headers_are_read_or_refused(
+        self, changes: list[tuple[int, int]], cut: int, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
         file = wav(tmp_path_factory.getbasetemp() / "damaged.wav", range(12))
         data = bytearray(file.read_bytes())
         for place, value in changes:
@@ -407,19 +463,42 @@ class TestPrepare:
     @classmethod
     def net(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights = {"w": np.random.default_rng(1).standard_normal((4, 3, 3, 3)).astype("f4")}
-        nodes = [node("Conv", ["x", "w"], ["c"]), node("GlobalAveragePool", ["c"], ["g"]), node("Flatten", ["g"], ["y"])]
-        return save(tmp_path_factory.mktemp("net") / "net.onnx", nodes, [floats("x", "batch", 3, 8, 8)], [floats("y", "batch", 4)], weights)
+        nodes = [
+            node("Conv", ["x", "w"], ["c"]),
+            node("GlobalAveragePool", ["c"], ["g"]),
+            node("Flatten", ["g"], ["y"]),
+        ]
+        return save(
+            tmp_path_factory.mktemp("net") / "net.onnx",
+            nodes,
+            [floats("x", "batch", 3, 8, 8)],
+            [floats("y", "batch", 4)],
+            weights,
+        )
 
     @pytest.fixture(scope="class")
     @classmethod
     def pictures(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         root = tmp_path_factory.mktemp("pictures")
         for i in range(3):
-            Image.fromarray(np.roll(np.kron(PIXELS, np.ones((3, 3, 1), np.uint8)), 7 * i, 1)).save(root / f"{i}.jpg")
+            Image.fromarray(np.roll(np.kron(PIXELS, np.ones((3, 3, 1), np.uint8)), 7 * i, 1)).save(
+                root / f"{i}.jpg"
+            )
         return root
 
-    def test_real_cases_first_then_synthesized_ones_in_their_range(self, net: Path, pictures: Path, tmp_path: Path) -> None:
-        options = ("--samples", pictures, "--preprocess", "size=9,crop=8,scale=255,mean=0.5,std=0.25", "--dim", "batch=1:3", "--sample-limit", "2")
+    def test_real_cases_first_then_synthesized_ones_in_their_range(
+        self, net: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        options = (
+            "--samples",
+            pictures,
+            "--preprocess",
+            "size=9,crop=8,scale=255,mean=0.5,std=0.25",
+            "--dim",
+            "batch=1:3",
+            "--sample-limit",
+            "2",
+        )
         manifest = prepared(net, tmp_path / "a", *options)
         assert manifest.verdict.value == "proven"
         assert [c.origin for c in manifest.cases[:3]] == ["samples 0.jpg", "samples 1.jpg", "seed 0"]
@@ -438,7 +517,9 @@ class TestPrepare:
         assert "x from an image: size 9" in report
         assert "mean [127.5, 127.5, 127.5]" in report
         prepared(net, tmp_path / "b", *options)
-        assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+        assert (tmp_path / "a" / "manifest.json").read_bytes() == (
+            tmp_path / "b" / "manifest.json"
+        ).read_bytes()
         assert call("verify", tmp_path / "a").code == 0
 
     def test_a_sound_fills_an_input(self, tmp_path: Path) -> None:
@@ -446,12 +527,32 @@ class TestPrepare:
         sounds.mkdir()
         wav(sounds / "long.wav", [16384, -16384, 8192, 0, 1, 2], rate=8000)
         wav(sounds / "short.wav", [32767], rate=8000)
-        manifest = prepared(matmul(tmp_path / "net.onnx"), tmp_path / "out", "--samples", sounds, "--preprocess", "rate=8000", "--dim", "batch=1:3")
+        manifest = prepared(
+            matmul(tmp_path / "net.onnx"),
+            tmp_path / "out",
+            "--samples",
+            sounds,
+            "--preprocess",
+            "rate=8000",
+            "--dim",
+            "batch=1:3",
+        )
         assert manifest.verdict.value == "proven"
-        real = [load_arrays(tmp_path / "out" / c.path)["inputs/x"].tolist() for c in manifest.cases if c.origin.startswith("samples ")]
+        real = [
+            load_arrays(tmp_path / "out" / c.path)["inputs/x"].tolist()
+            for c in manifest.cases
+            if c.origin.startswith("samples ")
+        ]
         assert real == [[[0.5, -0.5, 0.25, 0]], [[32767 / 32768, 0, 0, 0]]]
         (recipe,) = manifest.source.options["preprocess"]
-        assert recipe == {"kind": "sound", "input": "x", "rate": 8000, "channels": "all", "length": 0, "layout": ""}
+        assert recipe == {
+            "kind": "sound",
+            "input": "x",
+            "rate": 8000,
+            "channels": "all",
+            "length": 0,
+            "layout": "",
+        }
         assert "x from a sound: rate 8000" in (tmp_path / "out" / "report.html").read_text()
 
     def test_one_corrupt_file_is_one_message(self, net: Path, pictures: Path, tmp_path: Path) -> None:

@@ -27,8 +27,12 @@ def write_keys(directory: Path, curve: str = "SECP256R1", password: bytes | None
     directory.mkdir()
     key = ec.generate_private_key(getattr(ec, curve)())
     shield = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    (directory / "private.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, shield))
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (directory / "private.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, shield)
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     (directory / "public.pem").write_bytes(public)
     return directory
 
@@ -82,7 +86,9 @@ def check(bundle: Path, key: Path) -> Any:
 def test_one_byte_of_any_file_is_refused(copy: Path, keys: Path) -> None:
     from mnnprep.errors import RefusedError
 
-    files = [p for p in sorted(copy.rglob("*")) if p.is_file() and p.name != "bundle.sig" and p.stat().st_size]
+    files = [
+        p for p in sorted(copy.rglob("*")) if p.is_file() and p.name != "bundle.sig" and p.stat().st_size
+    ]
     assert {"manifest.json", "report.html", "model.mnn", "0.npz", "input.json"} <= {p.name for p in files}
     for file in files:
         whole = file.read_bytes()
@@ -111,7 +117,9 @@ def test_a_file_more_or_less_and_a_link_are_refused(copy: Path, keys: Path) -> N
         check(copy, keys / "public.pem")
 
 
-def test_another_key_a_missing_and_a_damaged_signature_are_exit_3(copy: Path, keys: Path, tmp_path: Path) -> None:
+def test_another_key_a_missing_and_a_damaged_signature_are_exit_3(
+    copy: Path, keys: Path, tmp_path: Path
+) -> None:
     other = write_keys(tmp_path / "other")
     result = call("verify", copy, "--key", other / "public.pem", "--json")
     assert (result.code, result.document()["error"]["kind"]) == (REFUSED, "refused")
@@ -119,8 +127,22 @@ def test_another_key_a_missing_and_a_damaged_signature_are_exit_3(copy: Path, ke
     whole = json.loads(signature.read_bytes())
     payload = json.loads(base64.b64decode(whole["dsseEnvelope"]["payload"]))
     payload["predicate"]["resources"] = payload["predicate"]["resources"][1:]
-    forged = {**whole, "dsseEnvelope": {**whole["dsseEnvelope"], "payload": base64.b64encode(json.dumps(payload).encode()).decode()}}
-    for damaged in (b"", b"{", b"{}", b"[]", b"\xff\xfe", json.dumps(forged).encode(), signature.read_bytes()[:-40]):
+    forged = {
+        **whole,
+        "dsseEnvelope": {
+            **whole["dsseEnvelope"],
+            "payload": base64.b64encode(json.dumps(payload).encode()).decode(),
+        },
+    }
+    for damaged in (
+        b"",
+        b"{",
+        b"{}",
+        b"[]",
+        b"\xff\xfe",
+        json.dumps(forged).encode(),
+        signature.read_bytes()[:-40],
+    ):
         signature.write_bytes(damaged)
         result = call("verify", copy, "--key", keys / "public.pem")
         assert result.code == REFUSED, damaged
@@ -140,7 +162,9 @@ def test_keys_that_are_none_are_exit_2(copy: Path, keys: Path, tmp_path: Path) -
         assert call("verify", copy, "--key", name).code == USAGE, name
 
 
-def test_a_key_with_a_password_takes_it_from_the_environment(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_with_a_password_takes_it_from_the_environment(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     locked = write_keys(tmp_path / "locked", password=b"open sesame")
     assert call("sign", copy, "--key", locked / "private.pem").code == USAGE
     monkeypatch.setenv("MNNPREP_KEY_PASSWORD", "wrong")
@@ -165,14 +189,20 @@ def test_a_signature_that_leaves_a_file_out_is_refused(copy: Path, keys: Path) -
     from mnnprep.errors import RefusedError
 
     hashing = model_signing.hashing.Config().set_ignored_paths(paths=["bundle.sig", "model.mnn"])
-    config = model_signing.signing.Config().set_hashing_config(hashing).use_elliptic_key_signer(private_key=keys / "private.pem")
+    config = (
+        model_signing.signing.Config()
+        .set_hashing_config(hashing)
+        .use_elliptic_key_signer(private_key=keys / "private.pem")
+    )
     config.sign(copy, copy / "bundle.sig")
     with pytest.raises(RefusedError, match="leaves files out") as refused:
         check(copy, keys / "public.pem")
     assert refused.value.seen == "model.mnn"
 
 
-def test_signing_and_verifying_open_no_socket(copy: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signing_and_verifying_open_no_socket(
+    copy: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a socket was opened")
 
@@ -182,7 +212,9 @@ def test_signing_and_verifying_open_no_socket(copy: Path, keys: Path, monkeypatc
     assert check(copy, keys / "public.pem")[0].status.value == "passed"
 
 
-def test_without_the_extra_the_error_names_it(copy: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_error_names_it(
+    copy: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = deps.installed
     monkeypatch.setattr(deps, "installed", lambda module: module != "model_signing" and real(module))
     for command, key in (("sign", "private.pem"), ("verify", "public.pem")):

@@ -59,7 +59,9 @@ def refusal(path: Path) -> RefusedError | None:
 
 def onnx_bytes() -> bytes:
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    model: bytes = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ports[:1], ports[1:])).SerializeToString()
+    model: bytes = helper.make_model(
+        helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    ).SerializeToString()
     return model
 
 
@@ -107,7 +109,10 @@ class TestKnown:
         assert identify(write(tmp_path / "m", model.SerializeToString())) == "onnx"
 
     def test_safetensors(self, tmp_path: Path) -> None:
-        data = safetensors_bytes({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "__metadata__": {"a": "b"}}, bytes(8))
+        data = safetensors_bytes(
+            {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "__metadata__": {"a": "b"}},
+            bytes(8),
+        )
         assert identify(write(tmp_path / "w.safetensors", data)) == "safetensors"
         assert identify(write(tmp_path / "w.bin", data)) == "safetensors"
         header = read_header(LocalFile(tmp_path / "w.bin", "w.bin"))
@@ -122,11 +127,22 @@ class TestKnown:
         assert identify(tmp_path / "saved") == "savedmodel"
         assert "directory" in refused(tmp_path / "saved/saved_model.pb").next
         assert identify(write(tmp_path / "m.h5", b"\x89HDF\r\n\x1a\n" + bytes(90))) == "keras-h5"
-        assert identify(zip_of(tmp_path / "m.keras", {"metadata.json": b"{}", "config.json": b"{}", "model.weights.h5": b""})) == "keras"
+        assert (
+            identify(
+                zip_of(
+                    tmp_path / "m.keras",
+                    {"metadata.json": b"{}", "config.json": b"{}", "model.weights.h5": b""},
+                )
+            )
+            == "keras"
+        )
         assert identify(write(tmp_path / "m.tflite", b"\x1c\0\0\0TFL3" + bytes(40))) == "tflite"
 
     def test_caffe(self, tmp_path: Path) -> None:
-        assert identify(write(tmp_path / "net.prototxt", 'name: "net"\nlayer {\n  name: "data"\n}\n')) == "caffe-prototxt"
+        assert (
+            identify(write(tmp_path / "net.prototxt", 'name: "net"\nlayer {\n  name: "data"\n}\n'))
+            == "caffe-prototxt"
+        )
         assert identify(write(tmp_path / "old.txt", 'input: "data"\ninput_dim: 1\n')) == "caffe-prototxt"
         layer = message(100, message(1, b"conv1") + message(2, b"Convolution"))
         assert identify(write(tmp_path / "net.caffemodel", message(1, b"net") + layer)) == "caffemodel"
@@ -156,8 +172,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for legacy in (False, True):
         end = "-legacy.pt" if legacy else ".pt"
         for name, value in {
-            "module": net, "state": net.state_dict(), "checkpoint": {"model": net.state_dict(), "epoch": 1}, "tensor": x, "list": [x],
-        }.items():  # fmt: skip
+            "module": net,
+            "state": net.state_dict(),
+            "checkpoint": {"model": net.state_dict(), "epoch": 1},
+            "tensor": x,
+            "list": [x],
+        }.items():
             torch.save(value, directory / (name + end), _use_new_zipfile_serialization=not legacy)
     import torch.package
 
@@ -171,11 +191,18 @@ class TestTorch:
     @pytest.mark.parametrize(
         ("name", "kind"),
         [
-            ("traced.pt", "torchscript"), ("scripted.pt", "torchscript"), ("program.pt2", "exported-program"),
-            ("module.pt", "torch-module"), ("module-legacy.pt", "torch-module"),
-            *((f"{name}{end}.pt", "torch-weights") for name in ("state", "checkpoint", "tensor", "list") for end in ("", "-legacy")),
+            ("traced.pt", "torchscript"),
+            ("scripted.pt", "torchscript"),
+            ("program.pt2", "exported-program"),
+            ("module.pt", "torch-module"),
+            ("module-legacy.pt", "torch-module"),
+            *(
+                (f"{name}{end}.pt", "torch-weights")
+                for name in ("state", "checkpoint", "tensor", "list")
+                for end in ("", "-legacy")
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_kinds(self, files: Path, name: str, kind: str, tmp_path: Path) -> None:
         assert identify(files / name) == kind
         assert identify(write(tmp_path / "x.onnx", (files / name).read_bytes())) == kind
@@ -185,7 +212,9 @@ class TestTorch:
         assert "torch.package" in error.what
         assert "factory" in error.next
 
-    @pytest.mark.parametrize("name", ["traced.pt", "program.pt2", "state.pt", "state-legacy.pt", "module-legacy.pt"])
+    @pytest.mark.parametrize(
+        "name", ["traced.pt", "program.pt2", "state.pt", "state-legacy.pt", "module-legacy.pt"]
+    )
     def test_every_truncation_is_refused(self, files: Path, name: str, tmp_path: Path) -> None:
         whole = (files / name).read_bytes()
         for length in sorted({*range(64, len(whole), max(1, len(whole) // 60)), len(whole) - 1}):
@@ -197,7 +226,11 @@ class TestTorch:
             names = pickle_globals(files / name)
             assert names[0] == "torch.nn.modules.container.Sequential"
             assert "torch.nn.modules.linear.Linear" in names
-        assert set(pickle_globals(files / "state.pt")) == {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch.FloatStorage"}
+        assert set(pickle_globals(files / "state.pt")) == {
+            "collections.OrderedDict",
+            "torch._utils._rebuild_tensor_v2",
+            "torch.FloatStorage",
+        }
 
     def test_old_containers(self, tmp_path: Path) -> None:
         state = pickle.dumps(OrderedDict(a=1), protocol=2)
@@ -209,8 +242,15 @@ class TestTorch:
         assert identify(tmp_path / "old.pt") == "torch-weights"
         old = {"serialized_exported_program.json": b"{}", "serialized_state_dict.pt": b"", "version": b"5"}
         assert identify(zip_of(tmp_path / "old.pt2", old)) == "exported-program"
-        assert identify(zip_of(tmp_path / "first.pt", {"m/model.json": b"{}", "m/code/m.py": b"", "m/tensors/0": b""})) == "torchscript"
-        compiled = zip_of(tmp_path / "aoti.pt2", {"m/archive_format": b"pt2", "m/data/aotinductor/model/x.so": b""})
+        assert (
+            identify(
+                zip_of(tmp_path / "first.pt", {"m/model.json": b"{}", "m/code/m.py": b"", "m/tensors/0": b""})
+            )
+            == "torchscript"
+        )
+        compiled = zip_of(
+            tmp_path / "aoti.pt2", {"m/archive_format": b"pt2", "m/data/aotinductor/model/x.so": b""}
+        )
         assert "AOTInductor" in refused(compiled).what
 
 
@@ -231,7 +271,9 @@ class TestPickles:
             assert pickle_globals(path) == ["posix.system"]
             stored_tensors(io.BytesIO(data))
             assert pickle_globals(write(tmp_path / "plain.pkl", data)) == ["posix.system"]
-            inside = zip_of(tmp_path / "d.pt", {"h/data.pkl": pickle.dumps({"a": Hostile()}, protocol=protocol)})
+            inside = zip_of(
+                tmp_path / "d.pt", {"h/data.pkl": pickle.dumps({"a": Hostile()}, protocol=protocol)}
+            )
             assert identify(inside) == "torch-weights"
             assert "posix.system" in pickle_globals(inside)
         assert not marker.exists()
@@ -273,7 +315,12 @@ class TestRefused:
 
     @pytest.mark.parametrize(
         "page",
-        ["<!DOCTYPE html><html><head><title>Sign in</title>", "\ufeff\n <HTML>", "<?xml version='1.0'?>\n<html xmlns='x'>", "<!-- c --><html>"],
+        [
+            "<!DOCTYPE html><html><head><title>Sign in</title>",
+            "\ufeff\n <HTML>",
+            "<?xml version='1.0'?>\n<html xmlns='x'>",
+            "<!-- c --><html>",
+        ],
     )
     def test_html(self, tmp_path: Path, page: str) -> None:
         error = refused(write(tmp_path / "m.onnx", page))
@@ -292,28 +339,50 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("data", "looks"),
         [
-            (b"\x89PNG\r\n\x1a\n" + bytes(20), "PNG"), (gzip.compress(b"x", mtime=0), "gzip"), (b"hello there\nworld", "plain text"),
-            (b'{"a": 1}', "JSON"), (b"\xff\xd8\xff\xe0" + bytes(9), "JPEG"), (b"\x93NUMPY\x01\x00", "NumPy"), (b"\x80\x04}\x94.", "pickle"),
-            (b"import torch\n", "Python source"), (b'{"metadata": {}, "weight_map": {"a": "b"}}', "sharded"), (b"<net name='x'/>", "XML"),
-            (b"\x7fELF\x02", "ELF"), (b"\xf3\x91\x07\xee\xd1" * 9, "f3 91 07"), (b"\0" * 64, "00 00"), (b"GGUF\x03\0\0\0", "GGUF"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(20), "PNG"),
+            (gzip.compress(b"x", mtime=0), "gzip"),
+            (b"hello there\nworld", "plain text"),
+            (b'{"a": 1}', "JSON"),
+            (b"\xff\xd8\xff\xe0" + bytes(9), "JPEG"),
+            (b"\x93NUMPY\x01\x00", "NumPy"),
+            (b"\x80\x04}\x94.", "pickle"),
+            (b"import torch\n", "Python source"),
+            (b'{"metadata": {}, "weight_map": {"a": "b"}}', "sharded"),
+            (b"<net name='x'/>", "XML"),
+            (b"\x7fELF\x02", "ELF"),
+            (b"\xf3\x91\x07\xee\xd1" * 9, "f3 91 07"),
+            (b"\0" * 64, "00 00"),
+            (b"GGUF\x03\0\0\0", "GGUF"),
             (b"\n\n", "blank"),
-            (b"\x20\0\0\0ORTM" + bytes(30), "ONNX Runtime"), (b"\xe4\xbd\xa0" * 2000, "plain text"),
+            (b"\x20\0\0\0ORTM" + bytes(30), "ONNX Runtime"),
+            (b"\xe4\xbd\xa0" * 2000, "plain text"),
         ],
-    )  # fmt: skip
+    )
     @pytest.mark.parametrize("suffix", [".onnx", ".pt", ".xyz", ".mnn"])
     def test_foreign(self, tmp_path: Path, data: bytes, looks: str, suffix: str) -> None:
         error = refused(write(tmp_path / f"m{suffix}", data))
         assert looks in error.seen or error.what.startswith("the ONNX model is")
 
     @pytest.mark.parametrize(
-        ("name", "said"), [("m.onnx", "ONNX model"), ("m.pt", "PyTorch file"), ("m.pt2", "torch.export program"), ("m.tflite", "TensorFlow Lite")]
+        ("name", "said"),
+        [
+            ("m.onnx", "ONNX model"),
+            ("m.pt", "PyTorch file"),
+            ("m.pt2", "torch.export program"),
+            ("m.tflite", "TensorFlow Lite"),
+        ],
     )
     def test_a_name_that_promises_something_else(self, tmp_path: Path, name: str, said: str) -> None:
-        assert refused(write(tmp_path / name, b"\x89PNG\r\n\x1a\n")).what.startswith(f"the file's name says {said}")
+        assert refused(write(tmp_path / name, b"\x89PNG\r\n\x1a\n")).what.startswith(
+            f"the file's name says {said}"
+        )
 
     def test_prose_about_code_is_not_code(self, tmp_path: Path) -> None:
         assert "plain text" in refused(write(tmp_path / "README", "# Usage\n\nType:\n\nimport torch\n")).seen
-        assert "Python source" in refused(write(tmp_path / "net.py", "# Copyright\n\nfrom torch import nn\n")).seen
+        assert (
+            "Python source"
+            in refused(write(tmp_path / "net.py", "# Copyright\n\nfrom torch import nn\n")).seen
+        )
 
     def test_a_tar_and_other_zips(self, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / "m.tar", "w") as archive:
@@ -355,7 +424,9 @@ class TestRefused:
             ({"w": 5}, b"", "not what safetensors writes"),
         ],
     )
-    def test_a_lying_safetensors_header(self, tmp_path: Path, header: object, data: bytes, reason: str) -> None:
+    def test_a_lying_safetensors_header(
+        self, tmp_path: Path, header: object, data: bytes, reason: str
+    ) -> None:
         error = refused(write(tmp_path / "w.safetensors", safetensors_bytes(header, data)))
         assert "does not fit" in error.what
         assert reason in error.seen
@@ -364,7 +435,10 @@ class TestRefused:
         whole = safetensors_bytes({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(8))
         for length in range(2, len(whole)):
             assert "does not fit" in refused(write(tmp_path / "w.safetensors", whole[:length])).what
-        assert "does not fit" in refused(write(tmp_path / "w.safetensors", struct.pack("<Q", 1 << 40) + b"{}")).what
+        assert (
+            "does not fit"
+            in refused(write(tmp_path / "w.safetensors", struct.pack("<Q", 1 << 40) + b"{}")).what
+        )
 
     def test_directories_and_devices(self, tmp_path: Path) -> None:
         (tmp_path / "d").mkdir()
@@ -374,10 +448,19 @@ class TestRefused:
         os.mkfifo(tmp_path / "pipe")
         assert "neither" in refused(tmp_path / "pipe").what
 
-    @given(st.binary(min_size=1, max_size=300), st.sampled_from([".onnx", ".pt", ".pb", ".mnn", ".safetensors", ""]))
+    @given(
+        st.binary(min_size=1, max_size=300),
+        st.sampled_from([".onnx", ".pt", ".pb", ".mnn", ".safetensors", ""]),
+    )
     @settings(max_examples=300, deadline=None)
     def test_noise_never_surprises(self, noise: bytes, suffix: str) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            for prefix in (b"", b"\x08\x08", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"PK\x03\x04", struct.pack("<IHH", 4, 20, 12)):
+            for prefix in (
+                b"",
+                b"\x08\x08",
+                b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
+                b"PK\x03\x04",
+                struct.pack("<IHH", 4, 20, 12),
+            ):
                 error = refusal(write(Path(directory) / f"noise{suffix}", prefix + noise))
                 assert error is None or msgspec.json.encode(error.to_dict())

@@ -1,4 +1,6 @@
-"""Nets as people write them in torch, from source to proven; about half of them MNN refuses, crashes on or gets wrong as exported."""
+"""Nets as people write them in torch, from source to proven; about half of them MNN refuses, crashes on or
+gets wrong as exported.
+"""
 
 from __future__ import annotations
 
@@ -60,26 +62,60 @@ NEEDS = {
 }
 RIGHT_AT_THE_SECOND_EXPORT = ("Elman net, ReLU", "CELU, GLU and softshrink")
 EXPORTED = (
-    "scatter_add", "index_put, accumulated", "index_add", "rfft", "bitwise masks", "antialiased bilinear", "L1 norm", "Mish, exported",
-    "scatter_reduce, amax", "scatter_reduce, prod", "shifted integers", "inverted bits", "filter in the frequency domain", "bucketize",
-)  # fmt: skip
+    "scatter_add",
+    "index_put, accumulated",
+    "index_add",
+    "rfft",
+    "bitwise masks",
+    "antialiased bilinear",
+    "L1 norm",
+    "Mish, exported",
+    "scatter_reduce, amax",
+    "scatter_reduce, prod",
+    "shifted integers",
+    "inverted bits",
+    "filter in the frequency domain",
+    "bucketize",
+)
 OPSETS = {  # where the first attempt is not the one that exports it
-    "fold": 18, "grid_sample warp": 16, "grid_sample, bicubic": 16, "deformable offsets": 16, "attention with a bool mask": 14,
-    "rotary attention": 14, "attention with a causal mask of -inf": 14, "transformer encoder layer": 14,
-}  # fmt: skip
+    "fold": 18,
+    "grid_sample warp": 16,
+    "grid_sample, bicubic": 16,
+    "deformable offsets": 16,
+    "attention with a bool mask": 14,
+    "rotary attention": 14,
+    "attention with a causal mask of -inf": 14,
+    "transformer encoder layer": 14,
+}
 QUICK = (
-    "LSTM classifier", "Elman net, ReLU", "Conv1d audio net", "dilated max pooling", "attention with a bool mask", "rotary attention",
-    "BERT mask of -inf", "YOLO head", "token ids above 2^30", "fold", "bicubic resize", "grid_sample warp", "3-D pooling of a batch", "isnan guard",
+    "LSTM classifier",
+    "Elman net, ReLU",
+    "Conv1d audio net",
+    "dilated max pooling",
+    "attention with a bool mask",
+    "rotary attention",
+    "BERT mask of -inf",
+    "YOLO head",
+    "token ids above 2^30",
+    "fold",
+    "bicubic resize",
+    "grid_sample warp",
+    "3-D pooling of a batch",
+    "isnan guard",
     "fake-quantized linear layer",
-)  # fmt: skip
+)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SNIPPETS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SNIPPETS]
+)
 def test_from_torch_to_proven(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
     module, example = SNIPPETS[name]()
     method = "onnx-export" if name in EXPORTED else "onnx-trace" if name in OPSETS else "auto"
-    manifest = mnnprep.prepare(module.eval(), tmp_path / "out", example=example, method=method, opset=OPSETS.get(name, 13))
+    manifest = mnnprep.prepare(
+        module.eval(), tmp_path / "out", example=example, method=method, opset=OPSETS.get(name, 13)
+    )
     assert manifest is not None
     assert manifest.verdict.value == "proven", [a.reason for a in manifest.artifact.attempts]
     fired = [repair.rule for repair in manifest.artifact.repairs]
@@ -92,7 +128,14 @@ def test_what_needs_a_repair_fails_without(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
     module, example = SNIPPETS[name]()
     method = "onnx-export" if name in EXPORTED else "onnx-trace"
-    manifest = mnnprep.prepare(module.eval(), tmp_path / "out", example=example, method=method, opset=OPSETS.get(name, 13), repairs=())
+    manifest = mnnprep.prepare(
+        module.eval(),
+        tmp_path / "out",
+        example=example,
+        method=method,
+        opset=OPSETS.get(name, 13),
+        repairs=(),
+    )
     assert manifest is not None
     assert manifest.verdict.value != "proven"
 
@@ -103,9 +146,13 @@ def test_dynamic_quantized_linear_layers(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
-    torch.onnx.export(module, (torch.randn(2, 8),), str(tmp_path / "float.onnx"), opset_version=13, dynamo=False)
+    torch.onnx.export(
+        module, (torch.randn(2, 8),), str(tmp_path / "float.onnx"), opset_version=13, dynamo=False
+    )
     quantize_dynamic(tmp_path / "float.onnx", tmp_path / "int8.onnx")
-    assert {"DynamicQuantizeLinear", "MatMulInteger"} <= {n.op_type for n in onnx.load(tmp_path / "int8.onnx").graph.node}
+    assert {"DynamicQuantizeLinear", "MatMulInteger"} <= {
+        n.op_type for n in onnx.load(tmp_path / "int8.onnx").graph.node
+    }
     manifest = mnnprep.prepare(tmp_path / "int8.onnx", tmp_path / "out")
     assert manifest is not None
     assert manifest.verdict.value == "proven", [a.reason for a in manifest.artifact.attempts]

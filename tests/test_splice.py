@@ -18,11 +18,26 @@ from mnnprep.formats.onnx import splice
 from mnnprep.formats.onnx.graph import load_graph, tensors_of
 from mnnprep.formats.torch.float64 import quick_depthwise
 
-DTYPES = ("float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "int64", "uint32", "uint64", "bool")
+DTYPES = (
+    "float32",
+    "float64",
+    "float16",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "int64",
+    "uint32",
+    "uint64",
+    "bool",
+)
 arrays = st.builds(
     lambda dtype, shape, seed: (np.random.default_rng(seed).integers(0, 2, shape) * 3).astype(dtype),
-    st.sampled_from(DTYPES), st.lists(st.integers(0, 5), max_size=4), st.integers(0, 9),
-)  # fmt: skip
+    st.sampled_from(DTYPES),
+    st.lists(st.integers(0, 5), max_size=4),
+    st.integers(0, 9),
+)
 
 
 def model_of(weights: dict[str, Any], noted: bool = False, tail: bool = True) -> onnx.ModelProto:
@@ -32,17 +47,31 @@ def model_of(weights: dict[str, Any], noted: bool = False, tail: bool = True) ->
         for tensor in tensors:
             tensor.doc_string = "/home/user/net.py"
             tensor.metadata_props.add(key="place", value="here")
-    nodes = [helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(2))), helper.make_node("Mul", ["x", "c"], ["y"])]
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(2))),
+        helper.make_node("Mul", ["x", "c"], ["y"]),
+    ]
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
-    graph = helper.make_graph(nodes, "g", [value], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])], tensors, doc_string="what it is")
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13), helper.make_opsetid("other", 1)], ir_version=8)
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+        tensors,
+        doc_string="what it is",
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 13), helper.make_opsetid("other", 1)], ir_version=8
+    )
     if tail:
         helper.set_model_props(model, {"key": "value"})
     return model
 
 
 @given(weights=st.lists(arrays, max_size=4), noted=st.booleans(), tail=st.booleans())
-def test_taken_apart_and_written_it_is_the_same_file(tmp_path_factory: pytest.TempPathFactory, weights: list[Any], noted: bool, tail: bool) -> None:
+def test_taken_apart_and_written_it_is_the_same_file(
+    tmp_path_factory: pytest.TempPathFactory, weights: list[Any], noted: bool, tail: bool
+) -> None:
     named = {f"w{i}": a for i, a in enumerate(weights)}
     raw = model_of(named, noted, tail).SerializeToString()
     model, extents = splice.apart(raw)
@@ -55,17 +84,23 @@ def test_taken_apart_and_written_it_is_the_same_file(tmp_path_factory: pytest.Te
 
 
 @given(weights=st.lists(arrays, min_size=1, max_size=4))
-def test_weights_kept_aside_are_filled_in(tmp_path_factory: pytest.TempPathFactory, weights: list[Any]) -> None:
+def test_weights_kept_aside_are_filled_in(
+    tmp_path_factory: pytest.TempPathFactory, weights: list[Any]
+) -> None:
     named = {f"w{i}": a for i, a in enumerate(weights)}
     raw = model_of({n: a.reshape(-1)[:0] for n, a in named.items()}, noted=True).SerializeToString()
     model, extents = splice.apart(raw)
     path = tmp_path_factory.mktemp("splice") / "model.onnx"
-    splice.write(path, model, [splice.filled(raw, extent, named[splice.name_of(raw, extent)]) for extent in extents])
+    splice.write(
+        path, model, [splice.filled(raw, extent, named[splice.name_of(raw, extent)]) for extent in extents]
+    )
     assert path.read_bytes() == model_of(named).SerializeToString(deterministic=True)
 
 
 @given(weights=st.lists(arrays, max_size=4))
-def test_the_numbers_are_those_of_the_file(tmp_path_factory: pytest.TempPathFactory, weights: list[Any]) -> None:
+def test_the_numbers_are_those_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, weights: list[Any]
+) -> None:
     path = tmp_path_factory.mktemp("splice") / "model.onnx"
     onnx.save(model_of({f"w{i}": a for i, a in enumerate(weights)}), path)
     found = tensors_of(path)
@@ -102,12 +137,22 @@ def test_nodes_come_without_large_weights(tmp_path: Path) -> None:
     assert (model.graph.node, model.opset_import) == (whole.graph.node, whole.opset_import)
 
 
-@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"padding": (2, 1)}, {"dilation": (1, 2), "stride": (2, 1)}, {"padding": "same"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"stride": 2}, {"padding": (2, 1)}, {"dilation": (1, 2), "stride": (2, 1)}, {"padding": "same"}],
+)
 def test_depthwise_tap_by_tap(options: dict[str, Any]) -> None:
     torch = require("torch")
     torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 6, 9, 8).double(), torch.randn(6, 1, 3, 2).double(), torch.randn(6).double()
-    for function, given_ in ((torch.nn.functional.conv2d, (x, weight, bias)), (torch.nn.functional.conv2d, (x, torch.randn(4, 3, 3, 2).double()))):
+    x, weight, bias = (
+        torch.randn(2, 6, 9, 8).double(),
+        torch.randn(6, 1, 3, 2).double(),
+        torch.randn(6).double(),
+    )
+    for function, given_ in (
+        (torch.nn.functional.conv2d, (x, weight, bias)),
+        (torch.nn.functional.conv2d, (x, torch.randn(4, 3, 3, 2).double())),
+    ):
         groups = 6 if len(given_) == 3 else 2
         want = function(*given_, groups=groups, **options)
         with quick_depthwise():

@@ -18,15 +18,25 @@ from mnnprep.formats.onnx.net import OnnxNet
 
 def saved(path: Path, nodes: list[onnx.NodeProto], shape: list[int], tensors: dict[str, Any]) -> Path:
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in tensors.items()],
-    )  # fmt: skip
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     return path
 
 
 def resized(path: Path, height: float) -> Path:
-    node = helper.make_node("Resize", ["x", "", "s"], ["y"], name="up", mode="linear", coordinate_transformation_mode="align_corners")
+    node = helper.make_node(
+        "Resize",
+        ["x", "", "s"],
+        ["y"],
+        name="up",
+        mode="linear",
+        coordinate_transformation_mode="align_corners",
+    )
     return saved(path, [node], [1, 2, 5, 6], {"s": np.array([1, 1, height, 2], np.float32)})
 
 
@@ -40,7 +50,9 @@ def unpooled(path: Path, size: int) -> Path:
 
 def agrees(path: Path) -> bool:
     """Whether onnxruntime gives what the standard's own implementation does."""
-    image = {"x": np.random.default_rng(0).standard_normal(OnnxNet(str(path)).inputs[0].shape).astype(np.float32)}
+    image = {
+        "x": np.random.default_rng(0).standard_normal(OnnxNet(str(path)).inputs[0].shape).astype(np.float32)
+    }
     ours, theirs = OnnxNet(str(path)).run(image)["y"], ReferenceEvaluator(str(path)).run(None, image)[0]
     return bool(np.allclose(ours, theirs, atol=1e-5))
 

@@ -1,4 +1,6 @@
-"""Factories whose weights don't fit the memory limit: the graph is exported without them, and they are streamed from the checkpoint."""
+"""Factories whose weights don't fit the memory limit: the graph is exported without them, and they are
+streamed from the checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,16 @@ def test_weights_beyond_the_limit_are_streamed_and_proven(nets: Nets, tmp_path: 
     factory, weights = nets("wide", width=1900, depth=4)
     size = weights.stat().st_size
     assert size > 55 * MIB
-    options = ["--weights", weights, "--factory-arg", "width=1900", "--factory-arg", "depth=4", "--input", "x=float32[batch,16]"]
+    options = [
+        "--weights",
+        weights,
+        "--factory-arg",
+        "width=1900",
+        "--factory-arg",
+        "depth=4",
+        "--input",
+        "x=float32[batch,16]",
+    ]
     limit = f"{(2 * size + 511 * MIB) // MIB}MB"
     manifest = prepared(factory, tmp_path / "out", *options, "--memory", limit, "--proof-memory", "4GB")
     assert manifest.verdict is Verdict.PROVEN
@@ -144,7 +155,9 @@ def test_weights_beyond_the_limit_are_streamed_and_proven(nets: Nets, tmp_path: 
     (check,) = checks_of(manifest, "weights")
     assert check.numbers["parameters"] == 11
     state = torch.load(weights, weights_only=True)
-    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "out/model.onnx").graph.initializer}
+    stored = {
+        t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "out/model.onnx").graph.initializer
+    }
     assert np.array_equal(stored["model.first.bias"], state["first.bias"].numpy())
     again = prepared(factory, tmp_path / "again", *options, "--memory", limit, "--proof-memory", "4GB")
     assert again == manifest
@@ -154,13 +167,19 @@ def test_weights_beyond_the_limit_are_streamed_and_proven(nets: Nets, tmp_path: 
 @pytest.mark.parametrize(
     ("memory", "method", "to", "streamed"),
     [
-        (0, "auto", "", False), (600 * MIB, "auto", "", True), (4096 * MIB, "auto", "", False), (4096 * MIB, "onnx-stream", "onnx", True),
-        (600 * MIB, "onnx-trace", "", False), (600 * MIB, "auto", "torchscript", False),
+        (0, "auto", "", False),
+        (600 * MIB, "auto", "", True),
+        (4096 * MIB, "auto", "", False),
+        (4096 * MIB, "onnx-stream", "onnx", True),
+        (600 * MIB, "onnx-trace", "", False),
+        (600 * MIB, "auto", "torchscript", False),
     ],
-)  # fmt: skip
+)
 def test_when_weights_are_streamed(nets: Nets, memory: int, method: str, to: str, streamed: bool) -> None:
     factory, weights = nets("wide", width=1900, depth=4)
-    request = Request(source=factory, weights=str(weights), method=method, to=to, limits=Limits(memory=memory))
+    request = Request(
+        source=factory, weights=str(weights), method=method, to=to, limits=Limits(memory=memory)
+    )
     source = Source(kind="torch-factory", path=factory, weights=str(weights))
     assert bool(why_streamed(request, source)) == streamed
     # a state dict that only the model tells from another: the sizes of the files decide
@@ -171,14 +190,43 @@ def test_when_weights_are_streamed(nets: Nets, memory: int, method: str, to: str
 
 def test_a_proof_without_room_is_unproven(nets: Nets, tmp_path: Path) -> None:
     factory, weights = nets("wide", width=1900, depth=4)
-    options = ["--weights", weights, "--factory-arg", "width=1900", "--factory-arg", "depth=4", "--input", "x=float32[batch,16]"]
-    result = call("prepare", factory, *options, "-o", tmp_path / "out", "--memory", "620MB", "--proof-memory", "40MB", "--json")
+    options = [
+        "--weights",
+        weights,
+        "--factory-arg",
+        "width=1900",
+        "--factory-arg",
+        "depth=4",
+        "--input",
+        "x=float32[batch,16]",
+    ]
+    result = call(
+        "prepare",
+        factory,
+        *options,
+        "-o",
+        tmp_path / "out",
+        "--memory",
+        "620MB",
+        "--proof-memory",
+        "40MB",
+        "--json",
+    )
     assert result.code == 1
     manifest = result.document()
     assert manifest["verdict"] == "unproven"
     checks = {c["check"]: c for c in manifest["evidence"]}
     assert checks["weights"]["status"] == "passed"
-    for name in ("reference", "artifact_compare", "mnn_convert", "mnn_compare", "determinism", "self_contained", "vacuity", "dimension:batch"):
+    for name in (
+        "reference",
+        "artifact_compare",
+        "mnn_convert",
+        "mnn_compare",
+        "determinism",
+        "self_contained",
+        "vacuity",
+        "dimension:batch",
+    ):
         assert checks[name]["status"] == "not_run"
         assert "the proof may use 40 MiB" in checks[name]["reason"]
     assert manifest["mnn"] is None
@@ -186,7 +234,9 @@ def test_a_proof_without_room_is_unproven(nets: Nets, tmp_path: Path) -> None:
     assert [t["shape"] for t in manifest["signature"]["outputs"]] == [["batch", 16]]
     assert call("verify", tmp_path / "out").code == 1
     # room for the artifact, and not for the source's framework
-    manifest_ = prepared(factory, tmp_path / "killed", *options, "--memory", "620MB", "--proof-memory", "90MB")
+    manifest_ = prepared(
+        factory, tmp_path / "killed", *options, "--memory", "620MB", "--proof-memory", "90MB"
+    )
     assert manifest_.verdict is Verdict.UNPROVEN
     (check,) = checks_of(manifest_, "reference")
     assert "used more than 90 MiB" in check.reason
@@ -195,7 +245,16 @@ def test_a_proof_without_room_is_unproven(nets: Nets, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16, torch.float64])
 def test_moved_tied_and_rounded_weights(nets: Nets, tmp_path: Path, dtype: Any) -> None:
     factory, weights = nets("varied", dtype=dtype)
-    manifest = prepared(factory, tmp_path / "out", "--weights", weights, "--input", "image=float32[2,3,8,12]", "--method", "onnx-stream")
+    manifest = prepared(
+        factory,
+        tmp_path / "out",
+        "--weights",
+        weights,
+        "--input",
+        "image=float32[2,3,8,12]",
+        "--method",
+        "onnx-stream",
+    )
     assert manifest.verdict is Verdict.PROVEN
     (check,) = checks_of(manifest, "weights")
     assert check.status is Status.PASSED
@@ -206,11 +265,27 @@ def test_moved_tied_and_rounded_weights(nets: Nets, tmp_path: Path, dtype: Any) 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("deciding", "streamed_nets.py:"), ("leaving", "(numpy)"), ("computing", "norm"), ("reading", "without its weights")],
+    [
+        ("deciding", "streamed_nets.py:"),
+        ("leaving", "(numpy)"),
+        ("computing", "norm"),
+        ("reading", "without its weights"),
+    ],
 )
 def test_what_needs_the_weights_is_refused(nets: Nets, tmp_path: Path, name: str, said: str) -> None:
     factory, weights = nets(name)
-    result = call("prepare", factory, "--weights", weights, "--input", "x=float32[2,16]", "--method", "onnx-stream", "-o", tmp_path / "out")
+    result = call(
+        "prepare",
+        factory,
+        "--weights",
+        weights,
+        "--input",
+        "x=float32[2,16]",
+        "--method",
+        "onnx-stream",
+        "-o",
+        tmp_path / "out",
+    )
     assert result.code == 3
     assert said in result.err
     assert "--memory" in result.err
@@ -235,8 +310,22 @@ def test_weights_that_do_not_fit_the_model(nets: Nets, tmp_path: Path) -> None:
     result = call("prepare", factory, *options)
     assert result.code == 2
     assert "without --weights" in result.err
-    for limits in (["--proof-memory", "1GB"], ["--memory", "nonsense"], ["--memory", "1GB", "--proof-memory", "-1GB"]):
-        result = call("prepare", factory, "--weights", weights, "--input", "x=float32[2,16]", "-o", tmp_path / "out", *limits)
+    for limits in (
+        ["--proof-memory", "1GB"],
+        ["--memory", "nonsense"],
+        ["--memory", "1GB", "--proof-memory", "-1GB"],
+    ):
+        result = call(
+            "prepare",
+            factory,
+            "--weights",
+            weights,
+            "--input",
+            "x=float32[2,16]",
+            "-o",
+            tmp_path / "out",
+            *limits,
+        )
         assert result.code == 2, result.err
 
 
@@ -249,8 +338,16 @@ def host(tmp_path: Path) -> Any:
 def skeleton_of(host: Host, factory: str, directory: Path, memory: int, **arguments: str) -> Any:
     directory.mkdir()
     source = Source(kind="torch-factory", path=factory, factory_args=arguments)
-    job = ExportJob(source=source, wants=Wants(inputs=(parse_input("x=float32[2,16]"),)), method="onnx-stream", opset=13, directory=str(directory))
-    return host.submit("mnnprep.formats.torch.weightless:export_skeleton", job, Skeleton, timeout=300, memory=memory).result()
+    job = ExportJob(
+        source=source,
+        wants=Wants(inputs=(parse_input("x=float32[2,16]"),)),
+        method="onnx-stream",
+        opset=13,
+        directory=str(directory),
+    )
+    return host.submit(
+        "mnnprep.formats.torch.weightless:export_skeleton", job, Skeleton, timeout=300, memory=memory
+    ).result()
 
 
 def test_no_weight_comes_into_memory(nets: Nets, host: Host, tmp_path: Path) -> None:
@@ -266,7 +363,9 @@ def test_no_weight_comes_into_memory(nets: Nets, host: Host, tmp_path: Path) -> 
 def filled(nets: Nets, host: Host, tmp_path: Path) -> tuple[Filling, Attached]:
     factory, weights = nets("wide", width=300)
     skeleton = skeleton_of(host, factory, tmp_path / "skeleton", 0, width="300").value
-    filling = Filling(skeleton=skeleton.file.path, checkpoint=str(weights), weights=skeleton.weights, shapes=skeleton.shapes)
+    filling = Filling(
+        skeleton=skeleton.file.path, checkpoint=str(weights), weights=skeleton.weights, shapes=skeleton.shapes
+    )
     (tmp_path / "made").mkdir()
     return filling, attaching.attach(AttachJob(filling=filling, directory=str(tmp_path / "made")))
 
@@ -283,7 +382,9 @@ def test_a_changed_byte_fails_the_weights_check(nets: Nets, host: Host, tmp_path
     assert "not in the artifact by value" in check.reason
 
 
-def test_large_matrices_are_turned_piece_by_piece(nets: Nets, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_matrices_are_turned_piece_by_piece(
+    nets: Nets, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filling, made = filled(nets, host, tmp_path)
     for limit in (1, 5000, 100_000):
         monkeypatch.setattr(attaching, "TURN_BYTES", limit)
@@ -293,13 +394,17 @@ def test_large_matrices_are_turned_piece_by_piece(nets: Nets, host: Host, tmp_pa
         assert [f.sha256 for f in again.files] == [f.sha256 for f in made.files]
     half = tmp_path / "half.pt"
     torch.save({k: v.half() for k, v in torch.load(filling.checkpoint, weights_only=True).items()}, half)
-    rounded = Filling(skeleton=filling.skeleton, checkpoint=str(half), weights=filling.weights, shapes=filling.shapes)
+    rounded = Filling(
+        skeleton=filling.skeleton, checkpoint=str(half), weights=filling.weights, shapes=filling.shapes
+    )
     hashes = set()
     for limit in (1, 5000, 1 << 30):
         monkeypatch.setattr(attaching, "TURN_BYTES", limit)
         shutil.rmtree(tmp_path / "made")
         (tmp_path / "made").mkdir()
-        hashes.add(attaching.attach(AttachJob(filling=rounded, directory=str(tmp_path / "made"))).files[1].sha256)
+        hashes.add(
+            attaching.attach(AttachJob(filling=rounded, directory=str(tmp_path / "made"))).files[1].sha256
+        )
     assert len(hashes) == 1
 
 
@@ -315,19 +420,29 @@ CONSTANTS = {"axes": [0], "starts": [1], "ends": [2**62], "steps": [2], "shape":
         [("Unsqueeze", ["w", "last"], {}), ("Squeeze", ["v0"], {})],
         [("Slice", ["w", "starts", "ends", "axes", "steps"], {}), ("Concat", ["v0", "w"], {"axis": 0})],
         [("Slice", ["w", "starts", "ends", "last"], {}), ("Identity", ["v0"], {})],
-        [("Unsqueeze", ["w", "axes"], {}), ("Reshape", ["v0", "shape"], {}), ("Transpose", ["v1"], {"perm": [1, 0]})],
+        [
+            ("Unsqueeze", ["w", "axes"], {}),
+            ("Reshape", ["v0", "shape"], {}),
+            ("Transpose", ["v1"], {"perm": [1, 0]}),
+        ],
         [("Concat", ["w", "w"], {"axis": -1})],
     ],
 )
 def test_nodes_that_move_a_weight_are_taken_out(nodes: list[Any]) -> None:
     values = np.arange(15, dtype=np.float32).reshape(5, 3)
-    made = [helper.make_node(kind, inputs, [f"v{i}"], **attributes) for i, (kind, inputs, attributes) in enumerate(nodes)]
+    made = [
+        helper.make_node(kind, inputs, [f"v{i}"], **attributes)
+        for i, (kind, inputs, attributes) in enumerate(nodes)
+    ]
     last = f"v{len(nodes) - 1}"
     made.append(helper.make_node("Abs", [last], ["out"]))
     graph = helper.make_graph(
-        made, "g", [helper.make_tensor_value_info("w", TensorProto.FLOAT, [5, 3])], [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        made,
+        "g",
+        [helper.make_tensor_value_info("w", TensorProto.FLOAT, [5, 3])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.array(v), n) for n, v in CONSTANTS.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     (right,) = ReferenceEvaluator(model).run(None, {"w": values})
     weight = Made("float32", (5, 3), (), make=lambda: values.view(np.uint32))
@@ -344,7 +459,9 @@ def test_nodes_that_compute_stay() -> None:
         helper.make_node("Concat", ["w", "x"], ["c"], axis=0),
         helper.make_node("Transpose", ["w"], ["out"]),
     ]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [3, 3]) for n in ("w", "x", "b", "c", "out")]
+    values = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [3, 3]) for n in ("w", "x", "b", "c", "out")
+    ]
     model = helper.make_model(helper.make_graph(nodes, "g", values[:2], values[2:]))
     known = take_out(model, {"w": Made("float32", (3, 3), ())})
     assert [n.op_type for n in model.graph.node] == ["Mul", "Transpose", "Concat", "Transpose"]

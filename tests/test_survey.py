@@ -1,4 +1,6 @@
-"""Surveying a source, with nets written in NumPy: the sizes it takes, its cases, and what it proves of itself."""
+"""Surveying a source, with nets written in NumPy: the sizes it takes, its cases, and what it proves of
+itself.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,15 @@ Arrays = dict[str, Any]
 class Fake:
     """A net that computes with *function*; it remembers the shapes that it was asked for."""
 
-    def __init__(self, inputs: str, function: Callable[..., Any], *, bounds: Any = None, exempt: Any = None, example: Any = None) -> None:
+    def __init__(
+        self,
+        inputs: str,
+        function: Callable[..., Any],
+        *,
+        bounds: Any = None,
+        exempt: Any = None,
+        example: Any = None,
+    ) -> None:
         self.inputs = tuple(parse_input(text) for text in inputs.split(";"))
         self.example: Arrays = example or {}
         self.dims: tuple[Dim, ...] = ()
@@ -129,7 +139,9 @@ def image_of_224(x: Any) -> Any:
         ("x=float32[batch,3,h,w]", image_of_224, lambda s: s["h"] == s["w"] == 224),
     ],
 )
-def test_sizes_are_found_by_trying(inputs: str, function: Any, admits: Callable[[dict[str, int]], bool]) -> None:
+def test_sizes_are_found_by_trying(
+    inputs: str, function: Any, admits: Callable[[dict[str, int]], bool]
+) -> None:
     net = Fake(inputs, function)
     found = survey(net, Wants())
     assert len(found.cases) >= 2
@@ -164,7 +176,9 @@ def test_no_size_at_all_is_refused_with_the_last_try(monkeypatch: pytest.MonkeyP
     assert caught.value.seen.endswith(": expected 77 channels")
     assert "--samples" in caught.value.next
     assert 100 < len(net.asked) <= module.TRIALS
-    assert max(a["x"].size for a in net.asked) <= module.LARGEST_TRIAL  # 16000 in every direction would be terabytes
+    assert (
+        max(a["x"].size for a in net.asked) <= module.LARGEST_TRIAL
+    )  # 16000 in every direction would be terabytes
     with pytest.raises(RefusedError, match="its own signature"):
         survey(Fake("x=float32[3]", never), Wants())
 
@@ -182,7 +196,9 @@ def test_undeclared_dimensions_are_swept_near_the_base() -> None:
 
 
 def test_declared_ranges_are_swept_with_both_ends() -> None:
-    found = survey(Fake("x=float32[batch,length]", lambda x: x), make_wants(dims=("batch=1:8", "length=5:40")))
+    found = survey(
+        Fake("x=float32[batch,length]", lambda x: x), make_wants(dims=("batch=1:8", "length=5:40"))
+    )
     assert found.sweep.sizes["batch"] == [1, 2, 5, 8]
     assert {5, 23, 40} <= set(found.sweep.sizes["length"])
     assert all(1 <= c.dims["batch"] <= 8 and 5 <= c.dims["length"] <= 40 for c in found.cases)
@@ -230,7 +246,9 @@ def test_what_looks_like_a_batch(inputs: str, batches: set[str]) -> None:
 
 def test_a_net_that_gives_other_numbers_the_second_time() -> None:
     rng = np.random.default_rng(0)
-    found = survey(Fake("x=float32[2,3]", lambda x: {"noisy": x + rng.random(x.shape, "f4"), "calm": x}), Wants())
+    found = survey(
+        Fake("x=float32[2,3]", lambda x: {"noisy": x + rng.random(x.shape, "f4"), "calm": x}), Wants()
+    )
     assert check(found, "determinism").status is Status.FAILED
     assert check(found, "determinism").subject == "noisy"
 
@@ -282,7 +300,9 @@ def test_outputs_that_no_input_moves_prove_nothing(function: Any, dull: str) -> 
 def test_outputs_constant_by_design_are_exempt_by_name() -> None:
     function = lambda x: {"moves": x, "shape": np.array(x.shape)}  # noqa: E731
     assert check(survey(Fake("x=float32[2,3]", function), Wants()), "vacuity").status is Status.FAILED
-    vacuity = check(survey(Fake("x=float32[2,3]", function, exempt={"shape": "of sizes alone"}), Wants()), "vacuity")
+    vacuity = check(
+        survey(Fake("x=float32[2,3]", function, exempt={"shape": "of sizes alone"}), Wants()), "vacuity"
+    )
     assert vacuity.status is Status.PASSED
     assert vacuity.numbers == {"exempt": ["shape: of sizes alone"]}
 
@@ -307,7 +327,11 @@ def test_one_case_reaches_further_where_that_says_something() -> None:
 
     assert "seed 2, scale 16" in origins(lambda x: np.clip(x, 0, 6))
     assert "seed 2, scale 16" in origins(lambda x: np.clip(x, 0, 6), "x=float32[n,3]", dims=("n=1:4",))
-    assert origins(lambda x: x, ranges=("x=0:1",)) == ["seed 0", "seed 1", "seed 2"]  # the user said how large
+    assert origins(lambda x: x, ranges=("x=0:1",)) == [
+        "seed 0",
+        "seed 1",
+        "seed 2",
+    ]  # the user said how large
     assert origins(lambda x: x, "x=int32[4,3]") == ["seed 0", "seed 1", "seed 2"]
     assert origins(lambda x: np.exp(np.square(x)).astype("f4")) == ["seed 0", "seed 1", "seed 2"]  # overflows
     assert origins(lambda x: np.sin(1e6 * x).astype("f4")) == ["seed 0", "seed 1", "seed 2"]  # noise alone
@@ -351,7 +375,9 @@ def test_the_noise_floor_is_measured_against_more_precision() -> None:
 def test_the_noise_floor_is_measured_by_one_ulp_elsewhere() -> None:
     calm = survey(Fake("x=float32[2,3]", lambda x: x * 2), Wants())
     assert 0 < calm.noise["y"][0] < 1e-5
-    assert set(calm.noise["y"][1:]) == {None}  # and far below what is allowed in the others, so it is not measured there
+    assert set(calm.noise["y"][1:]) == {
+        None
+    }  # and far below what is allowed in the others, so it is not measured there
     assert "noise" not in statuses(calm)
     chaotic = survey(Fake("x=float32[2,3]", lambda x: np.sin(x.astype("f8") * 1e9).astype("f4")), Wants())
     assert min(chaotic.noise["y"]) > 0.1
@@ -379,10 +405,14 @@ def test_integers_stay_within_the_table_they_index() -> None:
     assert drawn.min() >= 0
     assert 40 < drawn.max() <= 49
     assert found.signature.inputs[0].range == (0, 49)
-    narrower = survey(Fake("ids=int64[batch,length]", embed, bounds={"ids": (0, 49)}), make_wants(ranges=("ids=3:5",)))
+    narrower = survey(
+        Fake("ids=int64[batch,length]", embed, bounds={"ids": (0, 49)}), make_wants(ranges=("ids=3:5",))
+    )
     assert {int(i) for c in narrower.cases for i in c.inputs["ids"].ravel()} == {3, 4, 5}
     with pytest.raises(UsageError, match="leave the table"):
-        survey(Fake("ids=int64[batch,length]", embed, bounds={"ids": (0, 49)}), make_wants(ranges=("ids=0:50",)))
+        survey(
+            Fake("ids=int64[batch,length]", embed, bounds={"ids": (0, 49)}), make_wants(ranges=("ids=0:50",))
+        )
 
 
 def test_two_inputs_are_not_fed_the_same_numbers() -> None:
@@ -402,8 +432,15 @@ def test_masks_are_runs_of_ones() -> None:
 
 
 @settings(max_examples=200)
-@given(st.sampled_from(["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]), st.floats(-200, 200), st.floats(0, 300), st.integers(0, 9))
-def test_values_are_within_their_range_or_the_range_is_refused(dtype: str, low: float, span: float, seed: int) -> None:
+@given(
+    st.sampled_from(["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]),
+    st.floats(-200, 200),
+    st.floats(0, 300),
+    st.integers(0, 9),
+)
+def test_values_are_within_their_range_or_the_range_is_refused(
+    dtype: str, low: float, span: float, seed: int
+) -> None:
     net = Fake(f"x={dtype}[40]", lambda x: x)
     try:
         found = survey(net, Wants(ranges={"x": (low, low + span)}, seed=seed))
@@ -420,18 +457,35 @@ def test_values_are_within_their_range_or_the_range_is_refused(dtype: str, low: 
 
 @pytest.mark.parametrize(
     ("dtype", "text"),
-    [("uint8", "x=0:256"), ("uint8", "x=-1:5"), ("int8", "x=0:255"), ("bool", "x=0:2"), ("int64", "x=0.2:0.8"), ("int64", "x=0:1e30"),
-     ("float16", "x=0:1e6"), ("float32", "x=0:1e300"), ("float64", "x=-1.7e308:1.7e308")],
-)  # fmt: skip
+    [
+        ("uint8", "x=0:256"),
+        ("uint8", "x=-1:5"),
+        ("int8", "x=0:255"),
+        ("bool", "x=0:2"),
+        ("int64", "x=0.2:0.8"),
+        ("int64", "x=0:1e30"),
+        ("float16", "x=0:1e6"),
+        ("float32", "x=0:1e300"),
+        ("float64", "x=-1.7e308:1.7e308"),
+    ],
+)
 def test_ranges_that_a_dtype_does_not_have(dtype: str, text: str) -> None:
     with pytest.raises(UsageError, match="its dtype does not have"):
         survey(Fake(f"x={dtype}[4]", lambda x: x), make_wants(ranges=(text,)))
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint64", "int8", "uint8", "bool", "float32", "float64", "float16"])
+@pytest.mark.parametrize(
+    "dtype", ["int64", "uint64", "int8", "uint8", "bool", "float32", "float64", "float16"]
+)
 def test_the_ends_of_a_dtype_can_be_asked_for(dtype: str) -> None:
     kind = np.dtype(dtype).kind
-    low, high = (0, 1) if kind == "b" else (float(np.finfo(dtype).min) / 4, float(np.finfo(dtype).max) / 4) if kind == "f" else (-(2.0**31), 2.0**31)
+    low, high = (
+        (0, 1)
+        if kind == "b"
+        else (float(np.finfo(dtype).min) / 4, float(np.finfo(dtype).max) / 4)
+        if kind == "f"
+        else (-(2.0**31), 2.0**31)
+    )
     if kind in "iu":
         low, high = max(low, np.iinfo(dtype).min), min(high, np.iinfo(dtype).max)
     assert survey(Fake(f"x={dtype}[4]", lambda x: x), Wants(ranges={"x": (low, high)})).cases
@@ -459,7 +513,10 @@ def test_samples_come_first_and_give_the_range_of_what_is_synthesized(tmp_path: 
     found = with_samples(tmp_path)
     assert [c.origin for c in found.cases[:3]] == ["samples a.npz", "samples b.npz", "seed 0"]
     assert np.array_equal(found.cases[0].inputs["x"], SAMPLE["x"])
-    assert all(c.inputs["x"].min() >= 2 and c.inputs["x"].max() <= 4 and set(c.inputs["k"]) <= {4, 5} for c in found.cases)
+    assert all(
+        c.inputs["x"].min() >= 2 and c.inputs["x"].max() <= 4 and set(c.inputs["k"]) <= {4, 5}
+        for c in found.cases
+    )
     assert found.cases[2].dims == {"n": 2}
     assert found.signature.inputs[0].range == (2, 4)
     declared = with_samples(tmp_path, ranges=("x=0:1",))
@@ -557,7 +614,20 @@ def broken_files(path: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-@pytest.mark.parametrize("how", ["empty", "text", "truncated", "cut at the end", "an .npy", "objects", "corrupt", "no arrays", "a directory"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "empty",
+        "text",
+        "truncated",
+        "cut at the end",
+        "an .npy",
+        "objects",
+        "corrupt",
+        "no arrays",
+        "a directory",
+    ],
+)
 def test_files_that_are_no_samples_are_refused(tmp_path: Path, how: str) -> None:
     broken_files(tmp_path)[how]()
     with pytest.raises(RefusedError) as caught:
@@ -574,7 +644,10 @@ def test_an_npz_named_npy_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_samples_are_a_mistake(tmp_path: Path) -> None:
-    for path, what in ((tmp_path / "none", "no samples at this path"), (tmp_path, "holds no .npz, .npy, .jpg, .png or .wav file")):
+    for path, what in (
+        (tmp_path / "none", "no samples at this path"),
+        (tmp_path, "holds no .npz, .npy, .jpg, .png or .wav file"),
+    ):
         with pytest.raises(UsageError, match=what):
             with_samples(path)
     (tmp_path / "s.csv").write_text("1,2")
@@ -670,7 +743,9 @@ def written(found: Surveyed, directory: Path) -> list[tuple[str, dict[str, int],
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), low=st.floats(-5, 0), high=st.floats(1, 5), declared=st.booleans())
-def test_the_same_request_gives_the_same_bytes(tmp_path_factory: pytest.TempPathFactory, seed: int, low: float, high: float, declared: bool) -> None:
+def test_the_same_request_gives_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, low: float, high: float, declared: bool
+) -> None:
     wants = Wants(seed=seed, ranges={"x": (low, high)}, dims=(Dim("n", 2, 7),) if declared else ())
     root = tmp_path_factory.mktemp("bytes")
     surveys = [survey(pair(bounds={"k": (1, 9)}), wants) for _ in "ab"]
@@ -678,7 +753,10 @@ def test_the_same_request_gives_the_same_bytes(tmp_path_factory: pytest.TempPath
     assert first == second
     assert surveys[0].noise == surveys[1].noise
     assert surveys[0].checks == surveys[1].checks
-    other = written(survey(pair(bounds={"k": (1, 9)}), Wants(seed=seed + 1000, ranges=wants.ranges, dims=wants.dims)), root / "c")
+    other = written(
+        survey(pair(bounds={"k": (1, 9)}), Wants(seed=seed + 1000, ranges=wants.ranges, dims=wants.dims)),
+        root / "c",
+    )
     assert not {h for *_, h in first} & {h for *_, h in other}
 
 
@@ -735,4 +813,7 @@ def test_what_is_refused_alike_at_every_size_is_the_message() -> None:
 def test_a_mistake_that_shows_with_a_sample_is_told_as_one(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.ones(3, "f4"))
     with pytest.raises(RefusedError, match="the source raises NameError"):
-        survey(Fake("x=float32[3]", failing(NameError("name 'y' is not defined"))), make_wants(samples=str(tmp_path)))
+        survey(
+            Fake("x=float32[3]", failing(NameError("name 'y' is not defined"))),
+            make_wants(samples=str(tmp_path)),
+        )

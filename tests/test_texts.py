@@ -9,9 +9,18 @@ from torch import Tensor, jit, ones
 
 from mnnprep.core.texts import LIMIT, cause, message
 
-GRAPH = 'Graph execution error:\n\nDetected at node add defined at (most recent call last):\n  File "f.py", line 6, in <module>\n\n'
-AUTOGRAPH = 'in user code:\n\n    File "f.py", line 5, in None  *\n        x @ y\n\n    ValueError: Dimensions must be equal\n'
-KERAS = "Exception encountered when calling Dense.call().\n\n\x1b[1mInput 0 is incompatible\x1b[0m\n\nArguments received by Dense.call():\n  • x=1"
+GRAPH = (
+    'Graph execution error:\n\nDetected at node add defined at (most recent call last):\n  File "f.py", line'
+    " 6, in <module>\n\n"
+)
+AUTOGRAPH = (
+    'in user code:\n\n    File "f.py", line 5, in None  *\n        x @ y\n\n    ValueError: Dimensions must'
+    " be equal\n"
+)
+KERAS = (
+    "Exception encountered when calling Dense.call().\n\n\x1b[1mInput 0 is incompatible\x1b[0m\n\nArguments"
+    " received by Dense.call():\n  • x=1"
+)
 
 
 @pytest.mark.parametrize(
@@ -19,10 +28,16 @@ KERAS = "Exception encountered when calling Dense.call().\n\n\x1b[1mInput 0 is i
     [
         ("one\ntwo", "one"),
         ("", ""),
-        (GRAPH + "Incompatible shapes: [2,3] vs. [4,3]\n\t [[{{node add}}]] [Op:__inference_f_12]", "Incompatible shapes: [2,3] vs. [4,3]"),
+        (
+            GRAPH + "Incompatible shapes: [2,3] vs. [4,3]\n\t [[{{node add}}]] [Op:__inference_f_12]",
+            "Incompatible shapes: [2,3] vs. [4,3]",
+        ),
         (KERAS, "Input 0 is incompatible"),
         (
-            'in user code:\n\n    File "f.py", line 5, in None  *\n        x @ y\n\n    ValueError: Dimensions must be equal\n',
+            (
+                'in user code:\n\n    File "f.py", line 5, in None  *\n        x @ y\n\n    ValueError:'
+                " Dimensions must be equal\n"
+            ),
             "ValueError: Dimensions must be equal",
         ),
         ("in user code:", "in user code:"),
@@ -64,7 +79,10 @@ def chain(*errors: BaseException) -> BaseException:
         (NameError("name 'x' is not defined"), "NameError: name 'x' is not defined"),
         (AssertionError(), "AssertionError"),
         (KeyError("x"), "KeyError: 'x'"),
-        (chain(RuntimeError("layer 3 failed\nsee below"), ValueError("real reason")), "RuntimeError: layer 3 failed, from ValueError: real reason"),
+        (
+            chain(RuntimeError("layer 3 failed\nsee below"), ValueError("real reason")),
+            "RuntimeError: layer 3 failed, from ValueError: real reason",
+        ),
         (chain(ValueError("a"), ValueError("a")), "ValueError: a"),
     ],
 )

@@ -1,4 +1,6 @@
-"""inspect reads SavedModels, graphs and Keras files from their bytes: what it says is what TensorFlow saved, and TensorFlow is not imported."""
+"""inspect reads SavedModels, graphs and Keras files from their bytes: what it says is what TensorFlow saved,
+and TensorFlow is not imported.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_saved_model(models: Path) -> None:
     found = read_file(models / "dict-outputs")
     assert found.signature.inputs == (TensorInfo("image", "float32", (None, 16, 16, 3)),)
-    assert found.signature.outputs == (TensorInfo("alpha", "float32", (None, 8)), TensorInfo("zulu", "float32", (None, 4)))
+    assert found.signature.outputs == (
+        TensorInfo("alpha", "float32", (None, 8)),
+        TensorInfo("zulu", "float32", (None, 4)),
+    )
     assert (found.ops["Conv2D"], found.ops["FusedBatchNormV3"]) == (1, 1)
     assert found.parameters == 3 * 3 * 3 * 8 + 4 * 8 + 8 * 4
     assert not found.leftovers
@@ -37,7 +42,9 @@ def test_training_is_told_by_its_nodes(models: Path) -> None:
     for part in ("FusedBatchNormV3", "writes a variable", "dropout mask"):
         assert any(part in line for line in left)
     assert read_file(models / "stuck-by-default.pb").leftovers == read_file(models / "stuck.pb").leftovers
-    assert read_file(models / "stuck.pb").leftovers == ("FusedBatchNormV3 FusedBatchNormV3: is_training is set",)
+    assert read_file(models / "stuck.pb").leftovers == (
+        "FusedBatchNormV3 FusedBatchNormV3: is_training is set",
+    )
     assert not read_file(models / "plain.pb").leftovers
 
 
@@ -45,7 +52,9 @@ def test_signatures_and_what_stands_in_the_way(models: Path) -> None:
     assert set(read_file(models / "two-signatures").details["signatures"]) == {"serving_default", "spatial"}
     assert any("LookupTableFindV2" in w for w in read_file(models / "table").warnings)
     assert any("no signature" in w for w in read_file(models / "no-signature").warnings)
-    assert any("not frozen" in w and "VarHandleOp offset" in w for w in read_file(models / "unfrozen.pb").warnings)
+    assert any(
+        "not frozen" in w and "VarHandleOp offset" in w for w in read_file(models / "unfrozen.pb").warnings
+    )
 
 
 def test_a_loops_body_is_counted(models: Path) -> None:
@@ -83,14 +92,21 @@ def test_damage_is_an_error(models: Path, tmp_path: Path) -> None:
     with pytest.raises(RefusedError):
         read_file(tmp_path / "cut.pb")
     (tmp_path / "saved").mkdir()
-    (tmp_path / "saved/saved_model.pb").write_bytes((models / "dict-outputs/saved_model.pb").read_bytes()[:-50])
+    (tmp_path / "saved/saved_model.pb").write_bytes(
+        (models / "dict-outputs/saved_model.pb").read_bytes()[:-50]
+    )
     with pytest.raises(RefusedError, match="damaged"):
         read_file(tmp_path / "saved")
 
 
 def test_tensorflow_is_not_imported(models: Path) -> None:
     code = "import sys; from mnnprep.inspecting import read_file as i\n"
-    code += f"for n in ('dict-outputs', 'plain.pb', 'net.keras', 'net.h5', 'checkpoint/model.ckpt.meta'): i({str(models)!r} + '/' + n)\n"
+    code += (
+        "for n in ('dict-outputs', 'plain.pb', 'net.keras', 'net.h5', 'checkpoint/model.ckpt.meta'):"
+        f" i({str(models)!r} + '/' + n)\n"
+    )
     code += "assert not {'tensorflow', 'keras', 'tf_keras'} & set(sys.modules), 'imported'"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

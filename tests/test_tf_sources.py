@@ -1,4 +1,6 @@
-"""TensorFlow and Keras sources: what is taken, what is refused and how it is said, and the broken twins of each check."""
+"""TensorFlow and Keras sources: what is taken, what is refused and how it is said, and the broken twins of
+each check.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,22 @@ def failed(manifest: Manifest) -> dict[str, str]:
 
 
 class TestSavedModels:
-    def test_dict_outputs_keep_their_names_and_the_bytes_are_the_same_again(self, models: Path, tmp_path: Path) -> None:
+    def test_dict_outputs_keep_their_names_and_the_bytes_are_the_same_again(
+        self, models: Path, tmp_path: Path
+    ) -> None:
         """`alpha` is used on the way to `zulu`: it stays an output, in MNN too."""
         first = run(models / "dict-outputs", tmp_path / "a", method="freeze")
         assert first.verdict is Verdict.PROVEN
-        assert [(t.name, t.mnn_name) for t in first.signature.outputs] == [("alpha", "alpha"), ("zulu", "zulu")]
+        assert [(t.name, t.mnn_name) for t in first.signature.outputs] == [
+            ("alpha", "alpha"),
+            ("zulu", "zulu"),
+        ]
         assert first.signature.inputs[0].layout == "NHWC"
-        assert {c.check for c in first.evidence if c.status is Status.PASSED} >= {"weights", "dimension:batch", "inference_mode"}
+        assert {c.check for c in first.evidence if c.status is Status.PASSED} >= {
+            "weights",
+            "dimension:batch",
+            "inference_mode",
+        }
         run(models / "dict-outputs", tmp_path / "b", method="freeze")
         assert (tmp_path / "a/model.pb").read_bytes() == (tmp_path / "b/model.pb").read_bytes()
         assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
@@ -50,7 +61,9 @@ class TestSavedModels:
         """The twin of the test above: the same net, saved as it is in training."""
         manifest = run(models / "training-mode", tmp_path / "out", method="freeze")
         assert manifest.verdict is Verdict.DIFFERS
-        reason = next(c.reason for c in manifest.evidence if c.check == "inference_mode" and c.status is Status.FAILED)
+        reason = next(
+            c.reason for c in manifest.evidence if c.check == "inference_mode" and c.status is Status.FAILED
+        )
         assert "FusedBatchNormV3" in reason
         assert "dropout" in reason
         assert "writes a variable" in reason
@@ -59,7 +72,9 @@ class TestSavedModels:
         spatial = run(models / "two-signatures", tmp_path / "out", method="freeze", signature="spatial")
         assert spatial.verdict is Verdict.PROVEN
         assert [t.name for t in spatial.signature.outputs] == ["map"]
-        assert all(len(d.proven) >= 3 for d in spatial.signature.dims.values())  # height and width are dynamic
+        assert all(
+            len(d.proven) >= 3 for d in spatial.signature.dims.values()
+        )  # height and width are dynamic
         for source, name in (("two-signatures", "nope"), ("no-default", "")):
             with pytest.raises(UsageError, match="no signature") as raised:
                 run(models / source, tmp_path / "other", signature=name)
@@ -74,8 +89,13 @@ class TestSavedModels:
         assert {12, 24} <= set(manifest.signature.dims["image_1"].proven)
 
     def test_a_baked_spatial_dimension_is_named(self, models: Path, tmp_path: Path) -> None:
-        """The twin of the test above: the range is not the source's own. Where nobody claims one, the one size that runs proves no dimension."""
-        manifest = run(models / "baked", tmp_path / "out", wants=make_wants(dims=("image_1=12:24",)), method="freeze")
+        """The twin of the test above: the range is not the source's own.
+
+        Where nobody claims one, the one size that runs proves no dimension.
+        """
+        manifest = run(
+            models / "baked", tmp_path / "out", wants=make_wants(dims=("image_1=12:24",)), method="freeze"
+        )
         assert manifest.verdict is Verdict.UNPROVEN
         check = next(c for c in manifest.evidence if c.check == "dimension:image_1")
         assert (check.status, check.subject) == (Status.NOT_RUN, "image_1")
@@ -83,12 +103,18 @@ class TestSavedModels:
         assert "--dim image_1=15:16" in check.reason
         manifest = run(models / "baked", tmp_path / "undeclared", method="freeze")
         assert manifest.verdict is Verdict.UNPROVEN
-        lacking = {c.subject for c in manifest.evidence if c.check.startswith("dimension:") and c.status is Status.NOT_RUN}
+        lacking = {
+            c.subject
+            for c in manifest.evidence
+            if c.check.startswith("dimension:") and c.status is Status.NOT_RUN
+        }
         assert lacking == {"image_1", "image_2"}
 
     @pytest.mark.slow
     def test_weights_that_protobuf_can_not_hold(self, models: Path, tmp_path: Path) -> None:
-        """With limits of some hundred bytes in place of 2 GiB: the graph is refused with the way out, and that way is open."""
+        """With limits of some hundred bytes in place of 2 GiB: the graph is refused with the way out, and
+        that way is open.
+        """
         program = Path(__file__).parent / "programs" / "large_graph.py"
         command = [sys.executable, str(program), str(models / "dict-outputs"), str(tmp_path)]
         done = subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, check=False)
@@ -133,7 +159,9 @@ class TestGraphs:
         assert [t.name for t in manifest.signature.outputs] == ["features", "score"]
         assert "is_training" in manifest.artifact.attempts[0].notes[0]
 
-    def test_an_unfrozen_graph_is_refused_and_its_checkpoint_taken(self, models: Path, tmp_path: Path) -> None:
+    def test_an_unfrozen_graph_is_refused_and_its_checkpoint_taken(
+        self, models: Path, tmp_path: Path
+    ) -> None:
         with pytest.raises(RefusedError, match="not frozen") as raised:
             run(models / "unfrozen.pb", tmp_path / "out")
         assert "VariableV2 kernel" in raised.value.seen
@@ -142,7 +170,9 @@ class TestGraphs:
             run(models / "checkpoint/model.ckpt.meta", tmp_path / "out")
         assert asked.value.seen == "score"
         assert "--outputs" in asked.value.next
-        manifest = run(models / "checkpoint/model.ckpt.meta", tmp_path / "out", outputs=("score",), method="freeze")
+        manifest = run(
+            models / "checkpoint/model.ckpt.meta", tmp_path / "out", outputs=("score",), method="freeze"
+        )
         assert manifest.verdict is Verdict.PROVEN
 
     def test_an_unknown_output(self, models: Path, tmp_path: Path) -> None:
@@ -202,7 +232,9 @@ class TestKeras:
 
     @pytest.mark.slow
     def test_float16_and_int8(self, models: Path, tmp_path: Path) -> None:
-        """float16 is proven at 50 dB; MNN computes an int8 model wrongly, and that is seen. int8 without samples is refused."""
+        """float16 is proven at 50 dB; MNN computes an int8 model wrongly, and that is seen. int8 without
+        samples is refused.
+        """
         half = run(models / "net.keras", tmp_path / "half", to="tflite", tflite_precision="float16")
         assert half.tolerance.sqnr_db == 50.0
         assert next(c for c in half.evidence if c.check == "artifact_compare").status is Status.PASSED
@@ -229,7 +261,10 @@ def test_a_factory_with_weights(models: Path, tmp_path: Path) -> None:
     manifest = prepare(Request(source=source, weights=str(models / "only.weights.h5")), tmp_path / "out")
     assert (manifest.source.kind, manifest.verdict) == ("tf-factory", Verdict.PROVEN)
     with pytest.raises(UsageError, match="don't fit"):
-        prepare(Request(source=source, weights=str(models / "only.weights.h5"), factory_args={"classes": "5"}), tmp_path / "other")
+        prepare(
+            Request(source=source, weights=str(models / "only.weights.h5"), factory_args={"classes": "5"}),
+            tmp_path / "other",
+        )
 
 
 @pytest.mark.real
@@ -263,7 +298,9 @@ class TestRealModels:
         assert [(r.rule, len(r.nodes)) for r in manifest.artifact.repairs] == [("max-pool-3d", 3)]
 
 
-@pytest.mark.parametrize("text", ["import tensorflow as tf", "from keras import layers", "import torch, keras", "x = 1"])
+@pytest.mark.parametrize(
+    "text", ["import tensorflow as tf", "from keras import layers", "import torch, keras", "x = 1"]
+)
 def test_a_factorys_framework_is_read_from_its_imports(tmp_path: Path, text: str) -> None:
     from mnnprep.formats.factory import factory_kind
 

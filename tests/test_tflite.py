@@ -38,7 +38,10 @@ class TestSmallModels:
     def test_a_quantized_model_is_dequantized(self, models: Path, tmp_path: Path) -> None:
         """As it is, MNN computes it wrongly: seen. Without its quantization it is proven, at 30 dB."""
         manifest = prepare(Request(source=str(models / "dynamic-range.tflite")), tmp_path / "out")
-        assert [(a.method, a.verdict) for a in manifest.artifact.attempts] == [("copy", "differs"), ("onnx", "proven")]
+        assert [(a.method, a.verdict) for a in manifest.artifact.attempts] == [
+            ("copy", "differs"),
+            ("onnx", "proven"),
+        ]
         assert manifest.tolerance.sqnr_db == 30.0
         assert "dequantized" in manifest.artifact.attempts[1].notes[0]
         compared = next(c for c in manifest.evidence if c.check == "artifact_compare")
@@ -51,13 +54,22 @@ class TestSmallModels:
         """MNN's TFLite frontend has neither; LiteRT's reference kernels lack ELU, tf2onnx GELU."""
         assert name.partition("-")[0].upper() in scan_model(models / f"{name}.tflite").ops
         manifest = prepare(Request(source=str(models / f"{name}.tflite")), tmp_path / "out")
-        assert [(a.method, a.verdict) for a in manifest.artifact.attempts] == [("copy", "refused"), ("onnx", "proven")]
+        assert [(a.method, a.verdict) for a in manifest.artifact.attempts] == [
+            ("copy", "refused"),
+            ("onnx", "proven"),
+        ]
 
     def test_fewer_bits_of_a_dequantized_model(self, models: Path, tmp_path: Path) -> None:
         """The converted model must reach the lower of the two; the artifact its own."""
         asked = make_precision(weight_bits=8, budget=20.0)
-        manifest = prepare(Request(source=str(models / "dynamic-range.tflite"), to="onnx", precision=asked), tmp_path / "out")
-        assert (manifest.verdict, manifest.tolerance.sqnr_db, manifest.artifact.sqnr_db) == (Verdict.PROVEN, 20.0, 30.0)
+        manifest = prepare(
+            Request(source=str(models / "dynamic-range.tflite"), to="onnx", precision=asked), tmp_path / "out"
+        )
+        assert (manifest.verdict, manifest.tolerance.sqnr_db, manifest.artifact.sqnr_db) == (
+            Verdict.PROVEN,
+            20.0,
+            30.0,
+        )
         assert verify(tmp_path / "out").verdict is Verdict.PROVEN
 
     def test_an_integer_boundary_is_not_made_float(self, models: Path, tmp_path: Path) -> None:
@@ -94,7 +106,10 @@ class TestSmallModels:
     def test_sparse_weights_in_half_precision(self, models: Path) -> None:
         pruned = np.load(models / "sparse.npz")["dense"].T.astype("f2")
         (models / "made-dense.tflite").write_bytes(made_dense((models / "sparse-half.tflite").read_bytes()))
-        assert any(a.shape == (64, 64) and np.array_equal(a, pruned) for a in constants(models / "made-dense.tflite").values())
+        assert any(
+            a.shape == (64, 64) and np.array_equal(a, pruned)
+            for a in constants(models / "made-dense.tflite").values()
+        )
 
     def test_sparsity_that_does_not_fit_is_refused(self, models: Path) -> None:
         from ai_edge_litert import schema_py_generated as schema
@@ -142,7 +157,9 @@ class TestFoldedWeights:
     """A batch norm folded into the kernel before it: the factor is found, a change is seen."""
 
     @pytest.fixture
-    def folded(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, tuple[np.ndarray, list[str]]]]:
+    def folded(
+        self,
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, tuple[np.ndarray, list[str]]]]:
         random = np.random.default_rng(0)
         kernel = random.standard_normal((3, 3, 4, 6)).astype("f4")
         gamma, beta, mean, variance = (random.uniform(0.5, 2, 6).astype("f4") for _ in range(4))
@@ -150,7 +167,14 @@ class TestFoldedWeights:
         shift = beta - mean * scale
         source = {"kernel": kernel, "gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
         artifact = {"w": np.ascontiguousarray((kernel * scale).transpose(3, 0, 1, 2)), "b": shift}
-        return source, artifact, {"scale": (scale, ["gamma", "variance"]), "shift": (shift, ["gamma", "beta", "mean", "variance"])}
+        return (
+            source,
+            artifact,
+            {
+                "scale": (scale, ["gamma", "variance"]),
+                "shift": (shift, ["gamma", "beta", "mean", "variance"]),
+            },
+        )
 
     def test_found(self, folded: tuple[dict, dict, dict]) -> None:
         source, artifact, derived = folded
@@ -180,8 +204,12 @@ class TestFoldedWeights:
         source, artifact, derived = folded
         artifact["w"] = artifact["w"] * np.float32(1 / 255)
         assert "kernel" not in account(source, source, artifact, derived)
-        assert account(source, source, artifact, derived | {"rescaling": (np.array(1 / 255, "f4"), [])}) == set(source)
-        assert "kernel" not in account(source, source, artifact, derived | {"rescaling": (np.array(1 / 127, "f4"), [])})
+        assert account(
+            source, source, artifact, derived | {"rescaling": (np.array(1 / 255, "f4"), [])}
+        ) == set(source)
+        assert "kernel" not in account(
+            source, source, artifact, derived | {"rescaling": (np.array(1 / 127, "f4"), [])}
+        )
 
     def test_ones_leave_no_trace(self, folded: tuple[dict, dict, dict]) -> None:
         source, artifact, derived = folded

@@ -10,9 +10,15 @@ from mnn_models import DATA
 from mnnprep.mnn.torch_frontend import ALIASES, REGISTERED, unregistered
 
 REFUSED = {
-    "attention-script": [], "attention-trace": [], "conv-script": [], "conv-trace": [], "conv1d-trace": [], "if-script": [],
-    "lstm-trace": ["aten::lstm"], "sdpa-trace": ["aten::scaled_dot_product_attention"],
-}  # fmt: skip
+    "attention-script": [],
+    "attention-trace": [],
+    "conv-script": [],
+    "conv-trace": [],
+    "conv1d-trace": [],
+    "if-script": [],
+    "lstm-trace": ["aten::lstm"],
+    "sdpa-trace": ["aten::scaled_dot_product_attention"],
+}
 
 
 def kinds_of(block: Any) -> set[str]:
@@ -40,7 +46,16 @@ def test_what_the_frontend_refused_is_foreseen(name: str) -> None:
 
 
 def test_the_forms_of_a_name() -> None:
-    read = ["aten::conv2d", "aten::_convolution", "aten::relu_", "aten::__or__", "aten::max", "aten::dropout_", "aten::multiply", "prim::If"]
+    read = [
+        "aten::conv2d",
+        "aten::_convolution",
+        "aten::relu_",
+        "aten::__or__",
+        "aten::max",
+        "aten::dropout_",
+        "aten::multiply",
+        "prim::If",
+    ]
     refused = ["aten::gru", "aten::instance_norm", "aten::conv1d", "aten::lstm", "torchvision::nms"]
     assert unregistered(read) == []
     assert unregistered(read + refused + refused) == sorted(refused)

@@ -45,7 +45,9 @@ def only(manifest: Manifest, name: str, status: Status) -> Check:
 
 
 def shapes(manifest: Manifest) -> tuple[dict[str, list[int | str]], dict[str, list[int | str]]]:
-    return {t.name: t.shape for t in manifest.signature.inputs}, {t.name: t.shape for t in manifest.signature.outputs}
+    return {t.name: t.shape for t in manifest.signature.inputs}, {
+        t.name: t.shape for t in manifest.signature.outputs
+    }
 
 
 def model_of(bundle: Path) -> Any:
@@ -58,7 +60,9 @@ def initializers(bundle: Path) -> dict[str, np.ndarray]:
 
 class TestFactories:
     def test_arguments_are_literals_or_text(self, prepare: Prepare) -> None:
-        manifest, bundle = prepare("sized", "--factory-arg", "width=6", "--factory-arg", "act=tanh", "--factory-arg", "bias=False")
+        manifest, bundle = prepare(
+            "sized", "--factory-arg", "width=6", "--factory-arg", "act=tanh", "--factory-arg", "bias=False"
+        )
         assert manifest.verdict is Verdict.PROVEN
         assert manifest.source.options["factory"] == "sources.py:sized"
         assert shapes(manifest)[1] == {"output": [1, 6, 6, 6]}
@@ -70,10 +74,23 @@ class TestFactories:
         package = tmp_path / "work" / "my_nets"
         (package / "inner").mkdir(parents=True)
         (package / "__init__.py").write_text("")
-        (package / "inner" / "__init__.py").write_text("from .blocks import block\n\ndef build(width: int):\n    return block(width)\n")
-        (package / "inner" / "blocks.py").write_text("import torch\n\ndef block(width):\n    return torch.nn.Linear(4, width)\n")
+        (package / "inner" / "__init__.py").write_text(
+            "from .blocks import block\n\ndef build(width: int):\n    return block(width)\n"
+        )
+        (package / "inner" / "blocks.py").write_text(
+            "import torch\n\ndef block(width):\n    return torch.nn.Linear(4, width)\n"
+        )
         monkeypatch.chdir(package.parent)
-        manifest = prepared("my_nets.inner:build", tmp_path / "out", "--factory-arg", "width=3", "--input", "input=float32[n,4]", "--dim", "n=1:5")
+        manifest = prepared(
+            "my_nets.inner:build",
+            tmp_path / "out",
+            "--factory-arg",
+            "width=3",
+            "--input",
+            "input=float32[n,4]",
+            "--dim",
+            "n=1:5",
+        )
         assert manifest.verdict is Verdict.PROVEN
         assert manifest.signature.dims["n"].proven == [1, 2, 3, 5]
         assert shapes(manifest) == ({"input": ["n", 4]}, {"output": ["n", 3]})
@@ -110,7 +127,9 @@ class TestLayers:
 
     @pytest.mark.parametrize("name", ["attention", "encoder_layer", "sdpa"])
     def test_attention(self, prepare: Prepare, name: str) -> None:
-        """The search for an opset ends at the one that has the operator, and the manifest says what the file has."""
+        """The search for an opset ends at the one that has the operator, and the manifest says what the file
+        has.
+        """
         manifest, bundle = prepare(name)
         assert manifest.verdict is Verdict.PROVEN, manifest.artifact.attempts
         assert manifest.artifact.opset == model_of(bundle).opset_import[0].version >= 14
@@ -127,11 +146,15 @@ class TestLayers:
         assert "Conv" in only(manifest, "self_contained", Status.NOT_RUN).reason
 
     def test_indices_stay_in_their_table(self, prepare: Prepare) -> None:
-        """Integer inputs in the range of the embedding; a parameter that reaches no output is not asked for."""
+        """Integer inputs in the range of the embedding; a parameter that reaches no output is not asked
+        for.
+        """
         manifest, bundle = prepare("tokens")
         assert manifest.verdict is Verdict.PROVEN, manifest.artifact.attempts
         assert manifest.signature.inputs[0].range == [0, 10]
-        values = np.concatenate([np.load(bundle / case.path)["inputs/ids"].ravel() for case in manifest.cases])
+        values = np.concatenate(
+            [np.load(bundle / case.path)["inputs/ids"].ravel() for case in manifest.cases]
+        )
         assert values.min() >= 0
         assert 2 < values.max() <= 10
         assert only(manifest, "weights", Status.PASSED).numbers["parameters"] == 2
@@ -154,13 +177,17 @@ class TestDecisions:
         assert any("sources.py:" in note and "bool" in note for note in traced.notes), traced.notes
 
     def test_a_branch_that_no_input_takes(self, prepare: Prepare) -> None:
-        """What no case runs is proven by no method: not where the decision is frozen, nor where it is kept."""
+        """What no case runs is proven by no method: not where the decision is frozen, nor where it is
+        kept.
+        """
         manifest, _ = prepare("one_sided")
         reasons = {a.method: a.reason for a in reversed(manifest.artifact.attempts)}
         assert manifest.verdict is Verdict.UNPROVEN, manifest.artifact.attempts
         assert "branches" in reasons["onnx-trace"]
         assert "sources.py:" in reasons["onnx-trace"]
-        assert re.search("coverage: no case runs the then_branch of If .*, which x decides", reasons["onnx-script"])
+        assert re.search(
+            "coverage: no case runs the then_branch of If .*, which x decides", reasons["onnx-script"]
+        )
 
     def test_inputs_that_turn_a_decision_are_looked_for(self, prepare: Prepare) -> None:
         """No random input is negative throughout: one is made, and the traced artifact differs there."""
@@ -169,7 +196,10 @@ class TestDecisions:
         traced = manifest.artifact.attempts[0]
         assert traced.method == "onnx-trace"
         assert "artifact_compare" in traced.reason
-        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "onnx-script"), manifest.artifact.attempts
+        assert (manifest.verdict, manifest.artifact.method) == (
+            Verdict.PROVEN,
+            "onnx-script",
+        ), manifest.artifact.attempts
 
     def test_a_branch_that_nothing_expresses(self, prepare: Prepare) -> None:
         manifest, bundle = prepare("unscriptable_branch")
@@ -193,14 +223,19 @@ class TestTraining:
     def test_a_norm_without_statistics(self, prepare: Prepare) -> None:
         manifest, _ = prepare("no_statistics")
         assert manifest.verdict in (Verdict.DIFFERS, Verdict.REFUSED)
-        assert any("1 (BatchNorm2d) has no running statistics" in c.reason for c in checks_of(manifest, "inference_mode"))
+        assert any(
+            "1 (BatchNorm2d) has no running statistics" in c.reason
+            for c in checks_of(manifest, "inference_mode")
+        )
 
     def test_a_program_exported_in_training(self, prepare: Prepare, tmp_path: Path) -> None:
         net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Dropout(0.5)).train()
         torch.export.save(torch.export.export(net, (torch.rand(2, 1, 8, 8),)), tmp_path / "training.pt2")
         manifest, _ = prepare(tmp_path / "training.pt2")
         assert manifest.verdict is Verdict.DIFFERS
-        assert any("dropout" in c.reason and c.status is Status.FAILED for c in checks_of(manifest, "inference_mode"))
+        assert any(
+            "dropout" in c.reason and c.status is Status.FAILED for c in checks_of(manifest, "inference_mode")
+        )
 
     @pytest.mark.parametrize("name", ["noisy", "forgets"])
     def test_what_changes_by_itself(self, prepare: Prepare, name: str) -> None:
@@ -243,7 +278,9 @@ print(sorted({n.kind() for n in torch.jit.freeze(module).inlined_graph.nodes()})
 class TestTorchScript:
     @pytest.mark.parametrize("name", ["sdpa", "encoder_layer"])
     def test_it_runs_without_the_users_code(self, prepare: Prepare, name: str) -> None:
-        """Without a converter for it the verdict is unproven; the file is checked all the same, and holds no fused attention."""
+        """Without a converter for it the verdict is unproven; the file is checked all the same, and holds no
+        fused attention.
+        """
         manifest, bundle = prepare(name, "--to", "torchscript")
         assert (manifest.verdict, manifest.artifact.format) == (Verdict.UNPROVEN, "torchscript")
         for check in ("artifact_compare", "self_contained", "weights"):
@@ -251,7 +288,13 @@ class TestTorchScript:
         for check in ("mnn_convert", "mnn_compare"):
             assert only(manifest, check, Status.NOT_RUN).reason
         cases = [str(bundle / case.path) for case in manifest.cases]
-        done = subprocess.run([sys.executable, "-I", "-c", LOAD_ALONE, *cases], cwd=bundle, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", LOAD_ALONE, *cases],
+            cwd=bundle,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr
         assert "aten::softmax" in done.stdout
         assert "attention" not in done.stdout
@@ -276,7 +319,10 @@ class TestTorchScript:
     def test_a_file_to_onnx(self, prepare: Prepare, script: Path) -> None:
         """Saved in training mode; eval reaches all of it."""
         manifest, _ = prepare(script, "--input", "input=float32[batch,1,8,8]", "--dim", "batch=1:4")
-        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "onnx-trace"), manifest.artifact.attempts
+        assert (manifest.verdict, manifest.artifact.method) == (
+            Verdict.PROVEN,
+            "onnx-trace",
+        ), manifest.artifact.attempts
         assert manifest.signature.dims["batch"].proven == [1, 2, 3, 4]
 
     def test_a_file_to_torchscript(self, prepare: Prepare, script: Path) -> None:
@@ -288,8 +334,13 @@ class TestTorchScript:
     def test_a_file_that_gives_a_dictionary(self, prepare: Prepare, tmp_path: Path) -> None:
         """No exporter has a form for one; what is in it comes out by name, in order."""
         torch.jit.script(sources.Heads()).save(str(tmp_path / "heads.pt"))
-        manifest, _ = prepare(tmp_path / "heads.pt", "--input", "image=float32[batch,1,8,8]", "--dim", "batch=1:4")
-        assert (manifest.verdict, manifest.artifact.method) == (Verdict.PROVEN, "onnx-trace"), manifest.artifact.attempts
+        manifest, _ = prepare(
+            tmp_path / "heads.pt", "--input", "image=float32[batch,1,8,8]", "--dim", "batch=1:4"
+        )
+        assert (manifest.verdict, manifest.artifact.method) == (
+            Verdict.PROVEN,
+            "onnx-trace",
+        ), manifest.artifact.attempts
         assert [o.source_name for o in manifest.signature.outputs] == ["map", "logits"]
 
 
@@ -306,7 +357,9 @@ class TestFiles:
         assert len(dim.proven) >= 2
 
     def test_a_pickled_module(self, prepare: Prepare, tmp_path: Path) -> None:
-        torch.save(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Dropout(0.5)).train(), tmp_path / "net.pt")
+        torch.save(
+            torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Dropout(0.5)).train(), tmp_path / "net.pt"
+        )
         manifest, _ = prepare(tmp_path / "net.pt", "--trust", "--input", "input=float32[1,1,8,8]")
         assert manifest.verdict is Verdict.PROVEN, manifest.artifact.attempts
         assert manifest.source.options["trust"] is True
@@ -317,8 +370,19 @@ class TestRealWeights:
     @pytest.mark.parametrize("net", ["pnet", "rnet", "onet"])
     def test_facenet(self, prepare: Prepare, net: str) -> None:
         sizes = {"pnet": "height,width", "rnet": "24,24", "onet": "48,48"}[net]
-        dims = ["--dim", "batch=1:3", *(["--dim", "height=12:40", "--dim", "width=12:40"] if net == "pnet" else [])]
-        options = ["--weights", fetch(f"facenet-{net}.pt"), "--input", f"image=float32[batch,3,{sizes}]", "--range", "image=-1:1"]
+        dims = [
+            "--dim",
+            "batch=1:3",
+            *(["--dim", "height=12:40", "--dim", "width=12:40"] if net == "pnet" else []),
+        ]
+        options = [
+            "--weights",
+            fetch(f"facenet-{net}.pt"),
+            "--input",
+            f"image=float32[batch,3,{sizes}]",
+            "--range",
+            "image=-1:1",
+        ]
         manifest, bundle = prepare(f"{TESTS / 'nets.py'}:{net}", *options, *dims)
         assert manifest.verdict is Verdict.PROVEN, manifest.artifact.attempts
         assert manifest.signature.dims["batch"].proven == [1, 2, 3]
@@ -327,13 +391,32 @@ class TestRealWeights:
 
     def test_silero_onnx(self, prepare: Prepare) -> None:
         """An LSTM and a branch on the sampling rate, which is fixed by its range."""
-        inputs = ["--input", "input=float32[1,576]", "--input", "state=float32[2,1,128]", "--range", "sr=16000:16000", "--range", "input=-1:1"]
+        inputs = [
+            "--input",
+            "input=float32[1,576]",
+            "--input",
+            "state=float32[2,1,128]",
+            "--range",
+            "sr=16000:16000",
+            "--range",
+            "input=-1:1",
+        ]
         manifest, _ = prepare(fetch("silero-vad.onnx"), *inputs)
         assert manifest.verdict is Verdict.PROVEN, manifest.artifact.attempts
 
     def test_silero_torchscript(self, prepare: Prepare) -> None:
-        """It keeps the state of its LSTM between calls, so that no single call proves anything; the evidence says so."""
-        manifest, _ = prepare(fetch("silero-vad.jit"), "--input", "x=float32[1,512]", "--input", "sr=int64[]", "--range", "sr=16000:16000")
+        """It keeps the state of its LSTM between calls, so that no single call proves anything; the evidence
+        says so.
+        """
+        manifest, _ = prepare(
+            fetch("silero-vad.jit"),
+            "--input",
+            "x=float32[1,512]",
+            "--input",
+            "sr=int64[]",
+            "--range",
+            "sr=16000:16000",
+        )
         assert manifest.verdict is Verdict.UNPROVEN
         assert "keeps state" in only(manifest, "determinism", Status.FAILED).reason
         assert "bitwise Not" in manifest.artifact.attempts[0].reason
@@ -342,12 +425,24 @@ class TestRealWeights:
 def test_the_typed_function(tmp_path: Path) -> None:
     """What a notebook calls does the same."""
     told: list[str] = []
-    manifest = mnnprep.prepare(f"{SOURCES}:sized", tmp_path / "out", factory_args={"width": 2, "act": "relu"}, tell=told.append)
+    manifest = mnnprep.prepare(
+        f"{SOURCES}:sized", tmp_path / "out", factory_args={"width": 2, "act": "relu"}, tell=told.append
+    )
     assert manifest is not None
     assert manifest.verdict is Verdict.PROVEN
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["verdict"] == "proven"
     assert told
-    result = call("prepare", f"{SOURCES}:sized", "--factory-arg", "width=2", "--factory-arg", "act=relu", "-o", tmp_path / "other", "--json")
+    result = call(
+        "prepare",
+        f"{SOURCES}:sized",
+        "--factory-arg",
+        "width=2",
+        "--factory-arg",
+        "act=relu",
+        "-o",
+        tmp_path / "other",
+        "--json",
+    )
     assert result.document()["verdict"] == "proven"
     assert result.document()["files"] == json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
     assert ROOT.name == "src"

@@ -1,4 +1,6 @@
-"""A TorchScript archive or exported program that does more than compute is refused from its file, before torch opens it."""
+"""A TorchScript archive or exported program that does more than compute is refused from its file, before
+torch opens it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class _Scripted(torch.nn.Module):
         self.tail = torch.nn.ModuleList([torch.nn.MultiheadAttention(4, 2)])
         self.rows[0].register_forward_hook(_hook)
 
-    def forward(self, x: torch.Tensor, n: int = 3, mode: str = "a") -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, n: int = 3, mode: str = "a"
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         assert x.dim() == 2, f"two dimensions, not {x.dim()}"
         kept: list[torch.Tensor] = []
         for row in self.rows:
@@ -65,7 +69,11 @@ class _Scripted(torch.nn.Module):
         pair = _Pair(torch.jit.wait(torch.jit.fork(torch.relu, x)), n)
         if x.sum() > 0:
             print(pair.second)
-        return pair.first, named, torch.nn.functional.interpolate(torch.einsum("ij,kj->ik", x, x)[None, None], scale_factor=2.0)
+        return (
+            pair.first,
+            named,
+            torch.nn.functional.interpolate(torch.einsum("ij,kj->ik", x, x)[None, None], scale_factor=2.0),
+        )
 
 
 def _hook(module: torch.nn.Module, x: tuple[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
@@ -110,7 +118,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
             return {"y-1": torch.cond(y.sum() > 0, lambda t: t + 1, lambda t: t - 1, (y,)) + more["k"]}
 
     shapes = {"x": {0: batch, 1: length}, "more": {"k": None}}
-    torch.export.save(torch.export.export(Net().eval(), (torch.rand(2, 3, 4), {"k": torch.ones(1)}), dynamic_shapes=shapes), path)
+    torch.export.save(
+        torch.export.export(Net().eval(), (torch.rand(2, 3, 4), {"k": torch.ones(1)}), dynamic_shapes=shapes),
+        path,
+    )
     return path
 
 
@@ -134,7 +145,11 @@ def _refusal(path: Path, kind: str = "torchscript") -> str:
 
 class TestTorchScript:
     def test_what_real_models_hold_is_allowed(self, tmp_path: Path) -> None:
-        for made in (torch.jit.script(_Scripted().eval()), _quantized(), torch.jit.trace(_Identity(), torch.ones(1))):
+        for made in (
+            torch.jit.script(_Scripted().eval()),
+            _quantized(),
+            torch.jit.trace(_Identity(), torch.ones(1)),
+        ):
             path = tmp_path / "m.pt"
             made.save(str(path))
             require_stateless(path, "torchscript")
@@ -163,12 +178,16 @@ class TestTorchScript:
             ("_0 = " + "(" * 5000 + ")" * 5000, "isn't as torch writes it"),
         ],
     )
-    def test_what_is_not_allowed_is_named_with_its_line(self, tmp_path: Path, script: Path, line: str, said: str) -> None:
+    def test_what_is_not_allowed_is_named_with_its_line(
+        self, tmp_path: Path, script: Path, line: str, said: str
+    ) -> None:
         seen = _refusal(_changed(script, tmp_path / "bad.pt", _with_line(line)))
         assert said in seen
         assert seen.startswith("m/code/__torch__")
 
-    def test_a_file_that_writes_when_it_is_loaded_is_refused_and_fires_with_trust_alone(self, tmp_path: Path) -> None:
+    def test_a_file_that_writes_when_it_is_loaded_is_refused_and_fires_with_trust_alone(
+        self, tmp_path: Path
+    ) -> None:
         class Stateful(torch.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
@@ -191,7 +210,8 @@ class TestTorchScript:
 
         def change(name: str, data: bytes) -> bytes:
             return data.replace(
-                b"    self.weight = (state)[0]\n", f'    self.weight = (state)[0]\n    torch.save(self.weight, "{canary}")\n'.encode()
+                b"    self.weight = (state)[0]\n",
+                f'    self.weight = (state)[0]\n    torch.save(self.weight, "{canary}")\n'.encode(),
             )
 
         bad = _changed(tmp_path / "m.pt", tmp_path / "bad.pt", change)
@@ -215,13 +235,23 @@ class TestTorchScript:
 
     def test_an_own_method_can_not_hide_an_operator_of_a_later_torch(self) -> None:
         code = {
-            "c.py": b"class M(Module):\n  def later(self: M) -> int:\n    return 1\n  def forward(self: M, x: Tensor) -> int:\n    return x.later()\n"
+            "c.py": (
+                b"class M(Module):\n  def later(self: M) -> int:\n    return 1\n  def forward(self: M, x:"
+                b" Tensor) -> int:\n    return x.later()\n"
+            )
         }
         assert not list(script_faults(code))
         assert [f.place for f in script_faults(code, frozenset({"later"}))] == ["c.py:5"]
 
-    def test_a_record_that_torch_finds_under_another_case_is_judged(self, tmp_path: Path, script: Path) -> None:
-        bad = _changed(script, tmp_path / "bad.pt", lambda _, data: data, {"CODE/__torch__/Evil.PY": b'torch.save(1, "CANARY")\n'})
+    def test_a_record_that_torch_finds_under_another_case_is_judged(
+        self, tmp_path: Path, script: Path
+    ) -> None:
+        bad = _changed(
+            script,
+            tmp_path / "bad.pt",
+            lambda _, data: data,
+            {"CODE/__torch__/Evil.PY": b'torch.save(1, "CANARY")\n'},
+        )
         assert "aten::save" in _refusal(bad)
         bad = _changed(script, tmp_path / "bad.pt", lambda _, data: data, {"DATA.pkl": b"N."})
         assert "DATA.pkl" in _refusal(bad)
@@ -229,12 +259,18 @@ class TestTorchScript:
     def test_a_class_of_c_plus_plus_in_the_pickle_is_refused(self, tmp_path: Path, script: Path) -> None:
         held = b"c__torch__.torch.classes.dist_rpc\nWorkerInfo\n)\x81."
         assert "torch.classes.dist_rpc.WorkerInfo" in _refusal(
-            _changed(script, tmp_path / "bad.pt", lambda name, data: held if name.endswith("constants.pkl") else data)
+            _changed(
+                script,
+                tmp_path / "bad.pt",
+                lambda name, data: held if name.endswith("constants.pkl") else data,
+            )
         )
 
     def test_every_operator_of_this_torch_is_listed_or_refused(self) -> None:
         """Of a PyTorch that nothing else was imported with: torch._inductor, say, registers its own."""
-        every = set(answer("import torch\nanswer = [schema.name for schema in torch._C._jit_get_all_schemas()]"))
+        every = set(
+            answer("import torch\nanswer = [schema.name for schema in torch._C._jit_get_all_schemas()]")
+        )
         registered = {name for name in every if name.partition("::")[0] in operators.NAMESPACES}
         unreviewed = sorted(registered - operators.allowed() - operators.REFUSED)
         assert not unreviewed or torch.__version__ > "2.14", f"review them: {unreviewed}"
@@ -256,9 +292,17 @@ class TestExportedProgram:
             ('"torch.ops.aten.linear.default"', '"_operator.methodcaller"', "_operator.methodcaller"),
             ('"torch.ops.aten.linear.default"', '"#mine"', "#mine"),
             ('"torch.ops.aten.linear.default"', '"torch.ops.aten.save.default"', "aten.save"),
-            ('"torch.ops.higher_order.cond"', '"torch.ops.higher_order.triton_kernel_wrapper_mutation"', "triton"),
+            (
+                '"torch.ops.higher_order.cond"',
+                '"torch.ops.higher_order.triton_kernel_wrapper_mutation"',
+                "triton",
+            ),
             ("Symbol('s27', positive=True, integer=True)", "__import__('os').system('id')", "the expression"),
-            ("Symbol('s27', positive=True, integer=True)", "Pow(Integer(9), Pow(Integer(9), Integer(9)))", "the expression"),
+            (
+                "Symbol('s27', positive=True, integer=True)",
+                "Pow(Integer(9), Pow(Integer(9), Integer(9)))",
+                "the expression",
+            ),
             ("Symbol('s27', positive=True, integer=True)", "LShift(1, 99999999999)", "the expression"),
             ("Symbol('s27', positive=True, integer=True)", "().__class__", "the expression"),
             ('"guards_code": []', '"guards_code": ["print(1) == 2"]', "the expression"),
@@ -269,7 +313,9 @@ class TestExportedProgram:
             ('\\\\\\"y-1\\\\\\"', '\\\\\\"y(1)\\\\\\"', "the keys"),
         ],
     )
-    def test_what_torch_would_evaluate_is_refused(self, tmp_path: Path, program: Path, old: str, new: str, said: str) -> None:
+    def test_what_torch_would_evaluate_is_refused(
+        self, tmp_path: Path, program: Path, old: str, new: str, said: str
+    ) -> None:
         def change(name: str, data: bytes) -> bytes:
             if not name.endswith("model.json"):
                 return data
@@ -279,7 +325,10 @@ class TestExportedProgram:
         assert said in _refusal(_changed(program, tmp_path / "bad.pt2", change), "exported-program")
 
     def test_arithmetic_and_guards_on_sizes_are_allowed(self) -> None:
-        sizes = "Max(1, FloorDiv(Add(Mul(Integer(2), Symbol('s27', positive=True, integer=True)), Integer(-1)), 2) + s0 // 3)"
+        sizes = (
+            "Max(1, FloorDiv(Add(Mul(Integer(2), Symbol('s27', positive=True, integer=True)), Integer(-1)),"
+            " 2) + s0 // 3)"
+        )
         guards = ["L['x'].size()[0] <= 8", "Eq(Mod(L['x']['k'].size()[1], 8), 0)"]
         text = json.dumps({"a": {"expr_str": sizes}, "guards_code": guards})
         assert not list(program_faults(text.encode()))
@@ -291,20 +340,36 @@ class TestExportedProgram:
 
         buffer = io.BytesIO()
         torch.save(Evil(), buffer)
-        bad = _changed(program, tmp_path / "bad.pt2", lambda name, data: buffer.getvalue() if "sample_inputs" in name else data)
+        bad = _changed(
+            program,
+            tmp_path / "bad.pt2",
+            lambda name, data: buffer.getvalue() if "sample_inputs" in name else data,
+        )
         assert "__builtin__.print" in _refusal(bad, "exported-program")
         plain = pickle.dumps(Evil())
-        bad = _changed(program, tmp_path / "bad.pt2", lambda name, data: plain if "sample_inputs" in name else data)
+        bad = _changed(
+            program, tmp_path / "bad.pt2", lambda name, data: plain if "sample_inputs" in name else data
+        )
         with pytest.raises(RefusedError, match="damaged"):
             require_stateless(bad, "exported-program")
 
-    @pytest.mark.parametrize("record", ["data/constants/opaque_obj_0", "data/constants/custom_obj_0", "DATA/aotinductor/model/x.so", "run.py"])
+    @pytest.mark.parametrize(
+        "record",
+        [
+            "data/constants/opaque_obj_0",
+            "data/constants/custom_obj_0",
+            "DATA/aotinductor/model/x.so",
+            "run.py",
+        ],
+    )
     def test_other_records_are_refused(self, tmp_path: Path, program: Path, record: str) -> None:
         bad = _changed(program, tmp_path / "bad.pt2", lambda _, data: data, {record: b"x"})
         assert "neither program nor tensors" in _refusal(bad, "exported-program")
 
     def test_machine_code_is_never_loaded_not_even_with_trust(self, tmp_path: Path, program: Path) -> None:
-        bad = _changed(program, tmp_path / "bad.pt2", lambda _, data: data, {"data/aotinductor/model/x.so": b"x"})
+        bad = _changed(
+            program, tmp_path / "bad.pt2", lambda _, data: data, {"data/aotinductor/model/x.so": b"x"}
+        )
         with pytest.raises(RefusedError, match="never loaded"):
             resolve(Request(source=str(bad), trust=True))
 
@@ -312,7 +377,11 @@ class TestExportedProgram:
 def test_inspect_warns_of_what_prepare_refuses(tmp_path: Path, script: Path, program: Path) -> None:
     bad = _changed(script, tmp_path / "bad.pt", _with_line('x.save("CANARY")'))
     assert any("aten::save" in warning for warning in inspect_file(bad).warnings)
-    bad = _changed(program, tmp_path / "bad.pt2", lambda _, data: data.replace(b"torch.ops.aten.linear.default", b"torch.os.system"))
+    bad = _changed(
+        program,
+        tmp_path / "bad.pt2",
+        lambda _, data: data.replace(b"torch.ops.aten.linear.default", b"torch.os.system"),
+    )
     assert any("torch.os.system" in warning for warning in inspect_file(bad).warnings)
     assert not inspect_file(script).warnings
     assert not inspect_file(program).warnings

@@ -1,4 +1,6 @@
-"""A limit, a full disk, a process killed from outside: the check was not run, and nothing is said against the model."""
+"""A limit, a full disk, a process killed from outside: the check was not run, and nothing is said against the
+model.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ AT_FAULT = {
     "ours": StepFailed("error", "no", error=InternalError("no")),
     "lied": StepFailed("reply", "ended without a reply"),
 }
-EACH = [(name, failure, Status.NOT_RUN) for name, failure in UNABLE.items()] + [(n, f, Status.FAILED) for n, f in AT_FAULT.items()]
+EACH = [(name, failure, Status.NOT_RUN) for name, failure in UNABLE.items()] + [
+    (n, f, Status.FAILED) for n, f in AT_FAULT.items()
+]
 each = pytest.mark.parametrize(("failure", "status"), [pytest.param(f, s, id=n) for n, f, s in EACH])
 
 
@@ -57,12 +61,23 @@ def workers(failure: StepFailed, tmp_path: Path) -> Any:
     def run(*_: Any, **__: Any) -> Any:
         raise failure
 
-    return Bag(submit=lambda *_, **__: gone(failure), run=run, directory=lambda _: tmp_path, limits=Bag(timeout=1.0))
+    return Bag(
+        submit=lambda *_, **__: gone(failure), run=run, directory=lambda _: tmp_path, limits=Bag(timeout=1.0)
+    )
 
 
 def tried(**fields: Any) -> Any:
     return Bag(
-        checks=[], stumble="", input_names={}, output_names={}, layouts={}, mnn_tolerance=None, hints={}, mnn=Bag(path=""), repairs=[], **fields
+        checks=[],
+        stumble="",
+        input_names={},
+        output_names={},
+        layouts={},
+        mnn_tolerance=None,
+        hints={},
+        mnn=Bag(path=""),
+        repairs=[],
+        **fields,
     )
 
 
@@ -80,9 +95,12 @@ def stages(failure: StepFailed, tmp_path: Path) -> dict[str, Callable[[], Check]
     judge = make(Judge, workers=there, survey=survey)
     maker = make(Maker, workers=there)
     manifest: Any = Bag(
-        artifact=Bag(format="onnx", files=[Bag(path="x")]), cases=[Bag(path="c", origin="", dims={}, sha256="", size=0)],
-        signature=Bag(inputs=[], outputs=[]), mnn=Bag(path="x"), runtime=Bag(hints={}),
-    )  # fmt: skip
+        artifact=Bag(format="onnx", files=[Bag(path="x")]),
+        cases=[Bag(path="c", origin="", dims={}, sha256="", size=0)],
+        signature=Bag(inputs=[], outputs=[]),
+        mnn=Bag(path="x"),
+        runtime=Bag(hints={}),
+    )
 
     def added(call: Callable[[Any], Any]) -> Callable[[], Check]:
         def run() -> Check:
@@ -100,16 +118,22 @@ def stages(failure: StepFailed, tmp_path: Path) -> dict[str, Callable[[], Check]
         "run": lambda: judge._artifact_checks(tried(), gone(failure), "onnxruntime")[1][0],
         "repairs": lambda: judge._repairs_check(tried(), gone(failure), gone(failure)),
         "rules": added(lambda a: maker._apply(a, Bag(files=[Bag(path="")]), [])),
-        "verify the artifact": lambda: verifying._artifact(there, tmp_path, manifest, True, lambda _: None)[0],
+        "verify the artifact": lambda: verifying._artifact(there, tmp_path, manifest, True, lambda _: None)[
+            0
+        ],
         "verify in MNN": lambda: verifying._mnn(there, tmp_path, manifest, True, lambda _: None)[0],
     }
 
 
 @each
-def test_a_check_whose_step_could_not_be_made_is_not_run(failure: StepFailed, status: Status, tmp_path: Path) -> None:
+def test_a_check_whose_step_could_not_be_made_is_not_run(
+    failure: StepFailed, status: Status, tmp_path: Path
+) -> None:
     found = {name: stage().status for name, stage in stages(failure, tmp_path).items()}
     expected = dict.fromkeys(found, status)
-    if isinstance(failure.error, RefusedError):  # an artifact that may not be run, as one made with --trust, says nothing of its numbers
+    if isinstance(
+        failure.error, RefusedError
+    ):  # an artifact that may not be run, as one made with --trust, says nothing of its numbers
         expected["verify the artifact"] = Status.NOT_RUN
     assert found == expected
     check = stages(failure, tmp_path)["run in MNN"]()
@@ -129,7 +153,14 @@ def program(path: Path, text: str) -> str:
 
 def converted(tmp_path: Path, converter: str, timeout: float = 20.0) -> Converted:
     (tmp_path / "out").mkdir(exist_ok=True)
-    job = ConvertJob(model="m.onnx", frontend="ONNX", uuid_seed="0" * 64, directory=str(tmp_path / "out"), converter=converter, timeout=timeout)
+    job = ConvertJob(
+        model="m.onnx",
+        frontend="ONNX",
+        uuid_seed="0" * 64,
+        directory=str(tmp_path / "out"),
+        converter=converter,
+        timeout=timeout,
+    )
     return convert(job)
 
 
@@ -140,7 +171,9 @@ def test_a_converter_that_takes_too_long_says_nothing_of_the_model(tmp_path: Pat
     assert not converted(tmp_path, program(tmp_path / "refusing", "exit 1")).unable
 
 
-def test_a_converter_on_a_full_disk_says_nothing_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_converter_on_a_full_disk_says_nothing_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(faults, "no_room", lambda _: errno.ENOSPC)
     with pytest.raises(SystemFault) as caught:
         converted(tmp_path, program(tmp_path / "failing", "exit 1"))
@@ -157,4 +190,6 @@ def test_what_the_converter_could_not_do_is_not_run(tmp_path: Path) -> None:
     attempt, done = tried(), Future[Any]()
     done.set_result(Bag(value=Converted(ok=False, reason="the disk is full", unable=True)))
     assert side._conversion(attempt, done) is None
-    assert [(c.check, c.status, c.reason) for c in attempt.checks] == [("mnn_convert", Status.NOT_RUN, "the disk is full")]
+    assert [(c.check, c.status, c.reason) for c in attempt.checks] == [
+        ("mnn_convert", Status.NOT_RUN, "the disk is full")
+    ]

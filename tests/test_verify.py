@@ -34,8 +34,14 @@ Edit = Callable[[dict[str, Any]], None]
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("verify")
-    nodes = [node("MatMul", ["x", "w"], ["m"]), node("Tanh", ["m"], ["y"]), node("ArgMax", ["m"], ["i"], axis=1, keepdims=0)]
-    save(root / "net.onnx", nodes, [floats("x", "n", 4)], [floats("y", "n", 3), ("i", 7, ["n"])], {"w": WEIGHT})
+    nodes = [
+        node("MatMul", ["x", "w"], ["m"]),
+        node("Tanh", ["m"], ["y"]),
+        node("ArgMax", ["m"], ["i"], axis=1, keepdims=0),
+    ]
+    save(
+        root / "net.onnx", nodes, [floats("x", "n", 4)], [floats("y", "n", 3), ("i", 7, ["n"])], {"w": WEIGHT}
+    )
     manifest = prepared(root / "net.onnx", root / "bundle", "--dim", "n=1:4")
     assert manifest.verdict.value == "proven"
     return root / "bundle"
@@ -58,12 +64,16 @@ def edited(bundle: Path, edit: Edit) -> Path:
 
 def wrong(bundle: Path) -> dict[str, str]:
     """The checks that did not pass, by name, with their reasons."""
-    return {c.check: c.reason for c in audited(bundle, read_manifest(bundle)) if c.status is not Status.PASSED}
+    return {
+        c.check: c.reason for c in audited(bundle, read_manifest(bundle)) if c.status is not Status.PASSED
+    }
 
 
 def test_an_untouched_bundle_passes_every_check(bundle: Path) -> None:
     checks = audited(bundle, read_manifest(bundle))
-    assert [(c.check, c.status.value) for c in checks] == [(n, "passed") for n in ("hashes", "record", "cases", "tolerance", "report")]
+    assert [(c.check, c.status.value) for c in checks] == [
+        (n, "passed") for n in ("hashes", "record", "cases", "tolerance", "report")
+    ]
     assert call("verify", bundle).code == 0
 
 
@@ -94,8 +104,16 @@ def fewer_cases(data: dict[str, Any]) -> None:
 
 
 FORGED: dict[str, tuple[Edit, str, str]] = {
-    "an SQNR of nothing": (lambda m: lower(m, sqnr_db=-1000.0), "tolerance", "-1000 dB where what was asked for has float32's own"),
-    "a wide relative": (lambda m: lower(m, relative=1e9), "tolerance", "relative is 1e.09 where the rule has 0.001"),
+    "an SQNR of nothing": (
+        lambda m: lower(m, sqnr_db=-1000.0),
+        "tolerance",
+        "-1000 dB where what was asked for has float32's own",
+    ),
+    "a wide relative": (
+        lambda m: lower(m, relative=1e9),
+        "tolerance",
+        "relative is 1e.09 where the rule has 0.001",
+    ),
     "a wide absolute": (lambda m: lower(m, absolute=0.01), "tolerance", "absolute"),
     "a wide widening": (lambda m: lower(m, widening=1e6), "tolerance", "widening"),
     "a high ceiling": (lambda m: lower(m, ceiling=1.0), "tolerance", "ceiling"),
@@ -103,24 +121,88 @@ FORGED: dict[str, tuple[Edit, str, str]] = {
     "absurd noise": (lambda m: lower(m, noise={"y": 1e9}), "tolerance", "the stated noise would set aside"),
     "noise below zero": (lambda m: lower(m, noise={"y": -1.0}), "tolerance", "noise stated for y is -1"),
     "noise of nothing": (lambda m: lower(m, noise={"z": 0.0}), "tolerance", "z, which is not an output"),
-    "an artifact's SQNR": (lambda m: m["artifact"].update(sqnr_db=1.0), "tolerance", "the artifact's SQNR is 1 dB"),
-    "a verdict of differs": (lambda m: m.update(verdict="differs"), "record", "claims differs, and its evidence gives proven"),
-    "a failed check called proven": (lambda m: of(m, "weights").update(status="failed", reason="x"), "record", "claims proven"),
-    "a check left out": (lambda m: m["evidence"].remove(of(m, "vacuity")), "record", "its evidence gives unproven"),
-    "a comparison that passed beyond its tolerance": (passing_over, "record", "mnn_compare passed with y in case 0 beyond"),
-    "a comparison of one output less": (without_output, "record", "mnn_compare passed with no figure of i in case 0"),
-    "a comparison without figures": (lambda m: of(m, "artifact_compare").pop("outputs"), "record", "artifact_compare passed with no figure"),
+    "an artifact's SQNR": (
+        lambda m: m["artifact"].update(sqnr_db=1.0),
+        "tolerance",
+        "the artifact's SQNR is 1 dB",
+    ),
+    "a verdict of differs": (
+        lambda m: m.update(verdict="differs"),
+        "record",
+        "claims differs, and its evidence gives proven",
+    ),
+    "a failed check called proven": (
+        lambda m: of(m, "weights").update(status="failed", reason="x"),
+        "record",
+        "claims proven",
+    ),
+    "a check left out": (
+        lambda m: m["evidence"].remove(of(m, "vacuity")),
+        "record",
+        "its evidence gives unproven",
+    ),
+    "a comparison that passed beyond its tolerance": (
+        passing_over,
+        "record",
+        "mnn_compare passed with y in case 0 beyond",
+    ),
+    "a comparison of one output less": (
+        without_output,
+        "record",
+        "mnn_compare passed with no figure of i in case 0",
+    ),
+    "a comparison without figures": (
+        lambda m: of(m, "artifact_compare").pop("outputs"),
+        "record",
+        "artifact_compare passed with no figure",
+    ),
     "a case left out": (fewer_cases, "hashes", "is not in the manifest"),
-    "a size that no case has": (lambda m: m["signature"]["dims"]["n"]["proven"].append(9), "record", "n=9 is called proven, and no case"),
-    "a case called by another size": (lambda m: m["cases"][0]["dims"].update(n=3), "cases", "case 0: x is float32"),
-    "an input of another shape": (lambda m: m["signature"]["inputs"][0].update(shape=["n", 5]), "cases", "x is float32"),
-    "an output left out of the signature": (lambda m: m["signature"]["outputs"].pop(), "record", "an unknown figure of i"),
-    "a check twice": (lambda m: m["evidence"].append(of(m, "mnn_compare")), "record", "mnn_compare stands in the evidence twice"),
-    "no converted model": (lambda m: m.update(mnn=None), "record", "mnn_compare passed without a converted model"),
-    "a dimension left out": (lambda m: (m["signature"]["dims"].pop("n"), m["evidence"].remove(of(m, "dimension:n"))), "record", "nothing is said"),
-    "a case without its size": (lambda m: m["cases"][0]["dims"].clear(), "record", "case 0 has sizes of other dimensions"),
-    "two hashes of one file": (lambda m: m["artifact"]["files"][0].update(sha256="0" * 64), "hashes", "model.onnx has other bytes"),
-}  # fmt: skip
+    "a size that no case has": (
+        lambda m: m["signature"]["dims"]["n"]["proven"].append(9),
+        "record",
+        "n=9 is called proven, and no case",
+    ),
+    "a case called by another size": (
+        lambda m: m["cases"][0]["dims"].update(n=3),
+        "cases",
+        "case 0: x is float32",
+    ),
+    "an input of another shape": (
+        lambda m: m["signature"]["inputs"][0].update(shape=["n", 5]),
+        "cases",
+        "x is float32",
+    ),
+    "an output left out of the signature": (
+        lambda m: m["signature"]["outputs"].pop(),
+        "record",
+        "an unknown figure of i",
+    ),
+    "a check twice": (
+        lambda m: m["evidence"].append(of(m, "mnn_compare")),
+        "record",
+        "mnn_compare stands in the evidence twice",
+    ),
+    "no converted model": (
+        lambda m: m.update(mnn=None),
+        "record",
+        "mnn_compare passed without a converted model",
+    ),
+    "a dimension left out": (
+        lambda m: (m["signature"]["dims"].pop("n"), m["evidence"].remove(of(m, "dimension:n"))),
+        "record",
+        "nothing is said",
+    ),
+    "a case without its size": (
+        lambda m: m["cases"][0]["dims"].clear(),
+        "record",
+        "case 0 has sizes of other dimensions",
+    ),
+    "two hashes of one file": (
+        lambda m: m["artifact"]["files"][0].update(sha256="0" * 64),
+        "hashes",
+        "model.onnx has other bytes",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FORGED)
@@ -152,8 +234,16 @@ def test_an_unknown_word_is_refused(copy: Path, word: str) -> None:
 
 
 def test_every_check_that_the_source_code_makes_is_known() -> None:
-    text = "".join(p.read_text() for p in SRC.rglob("*.py") if "auditing" not in p.parts and p.name not in ("compare.py", "verify.py", "signing.py"))
-    names = set(re.findall(r'\b(?:passed|failed|not_run|ask|compare_run|compared)\(\s*(?:self\.survey, )?"([a-z_]+)"', text))
+    text = "".join(
+        p.read_text()
+        for p in SRC.rglob("*.py")
+        if "auditing" not in p.parts and p.name not in ("compare.py", "verify.py", "signing.py")
+    )
+    names = set(
+        re.findall(
+            r'\b(?:passed|failed|not_run|ask|compare_run|compared)\(\s*(?:self\.survey, )?"([a-z_]+)"', text
+        )
+    )
     assert {"weights", "precision", "mnn_session", "standing"} <= names
     assert [name for name in sorted(names) if not known_check(name)] == []
 
@@ -175,7 +265,9 @@ class TestDirectory:
     def test_a_file_more_is_named(self, copy: Path) -> None:
         (copy / "model.mnn.weight").write_bytes(b"")
         (copy / "cases" / "extra").write_bytes(b"")
-        assert wrong(copy) == {"hashes": "model.mnn.weight is not in the manifest; cases/extra is not in the manifest"}
+        assert wrong(copy) == {
+            "hashes": "model.mnn.weight is not in the manifest; cases/extra is not in the manifest"
+        }
 
     def test_a_directory_without_files_is_none_of_it(self, copy: Path) -> None:
         (copy / "empty").mkdir()
@@ -293,11 +385,15 @@ def golden(name: str, **changes: Any) -> Manifest:
 
 
 class TestTheRule:
-    def with_options(self, kind: str, format: str, own: float | None, stated: float | None, **options: Any) -> Manifest:
+    def with_options(
+        self, kind: str, format: str, own: float | None, stated: float | None, **options: Any
+    ) -> Manifest:
         manifest = golden("proven")
         source = msgspec.structs.replace(manifest.source, kind=kind, options=options)
         artifact = msgspec.structs.replace(manifest.artifact, format=format, sqnr_db=own)
-        return msgspec.structs.replace(manifest, source=source, artifact=artifact, tolerance=Tolerance(sqnr_db=stated))
+        return msgspec.structs.replace(
+            manifest, source=source, artifact=artifact, tolerance=Tolerance(sqnr_db=stated)
+        )
 
     @pytest.mark.parametrize(
         ("kind", "format", "own", "stated", "options", "lax"),
@@ -319,17 +415,23 @@ class TestTheRule:
             ("tflite", "onnx", 30.0, 30.0, {"precision": {"fp16": True}}, 0),
         ],
     )
-    def test_what_may_be_asked_decides(self, kind: str, format: str, own: float, stated: float, options: dict[str, Any], lax: int) -> None:
+    def test_what_may_be_asked_decides(
+        self, kind: str, format: str, own: float, stated: float, options: dict[str, Any], lax: int
+    ) -> None:
         assert len(laxer(self.with_options(kind, format, own, stated, **options))) == lax
 
     def test_the_rule_is_used_and_not_the_manifests_figures(self) -> None:
-        manifest = golden("proven", tolerance=Tolerance(relative=1e9, absolute=1e9, sqnr_db=-1000.0, noise={"logits": 1e-6}))
+        manifest = golden(
+            "proven", tolerance=Tolerance(relative=1e9, absolute=1e9, sqnr_db=-1000.0, noise={"logits": 1e-6})
+        )
         assert ruled(manifest) == (Tolerance(noise={"logits": 1e-6}), Tolerance(noise={"logits": 1e-6}))
         assert artifact_sqnr(manifest) is None
         assert set(ARTIFACT_SQNR.values()) == {50.0, 30.0}
         assert DEQUANTIZED_SQNR == 30.0
 
-    @pytest.mark.parametrize("precision", [{"fp16": True, "budget": -1000.0}, {"fp16": True, "budget": 0.0}, {"fp16": "yes"}, 3])
+    @pytest.mark.parametrize(
+        "precision", [{"fp16": True, "budget": -1000.0}, {"fp16": True, "budget": 0.0}, {"fp16": "yes"}, 3]
+    )
     def test_a_precision_that_no_call_asks_for_is_refused(self, precision: Any) -> None:
         with pytest.raises(RefusedError):
             laxer(self.with_options("onnx", "onnx", None, None, precision=precision))

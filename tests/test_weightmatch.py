@@ -27,8 +27,18 @@ DTYPES = ["f4", "f8", "f2", "i8", "i4", "i1", "u1", "c8"]
 def net(dtype: str = "f4", seed: int = 0) -> Arrays:
     """Tensors of a small net: a convolution, a norm, a Linear, a recurrent layer, a scalar."""
     rng = np.random.default_rng(seed)
-    shapes = {"conv": (8, 4, 3, 3), "bias": (8,), "mean": (8,), "linear": (12, 20), "gates": (4 * 6, 5), "scale": ()}
-    return {n: np.asarray(rng.standard_normal(s) * (1 if np.dtype(dtype).kind in "fc" else 40)).astype(dtype) for n, s in shapes.items()}
+    shapes = {
+        "conv": (8, 4, 3, 3),
+        "bias": (8,),
+        "mean": (8,),
+        "linear": (12, 20),
+        "gates": (4 * 6, 5),
+        "scale": (),
+    }
+    return {
+        n: np.asarray(rng.standard_normal(s) * (1 if np.dtype(dtype).kind in "fc" else 40)).astype(dtype)
+        for n, s in shapes.items()
+    }
 
 
 def passes(check: Check) -> bool:
@@ -53,8 +63,14 @@ MOVES: dict[str, Callable[[Arrays], Arrays]] = {
     "channels last": lambda a: a | {"conv": a["conv"].transpose(2, 3, 1, 0)},
     "an LSTM's gates": lambda a: a | {"gates": gates_reordered(a["gates"])},
     "stacked": lambda a: {"all": np.concatenate([v.reshape(-1) for v in a.values()])},
-    "split in three": lambda a: {k: v for n in a for k, v in ({f"{n}{i}": p for i, p in enumerate(np.array_split(a[n].reshape(-1), 3))}).items()},
-    "among constants": lambda a: a | {"shape": np.array([1, -1]), "half": np.float32(0.5), "none": np.zeros(0, "f4")},
+    "split in three": lambda a: {
+        k: v
+        for n in a
+        for k, v in ({f"{n}{i}": p for i, p in enumerate(np.array_split(a[n].reshape(-1), 3))}).items()
+    },
+    "among constants": lambda a: (
+        a | {"shape": np.array([1, -1]), "half": np.float32(0.5), "none": np.zeros(0, "f4")}
+    ),
 }
 
 
@@ -64,14 +80,30 @@ def test_values_that_are_only_moved_are_found(move: str, dtype: str) -> None:
     source = net(dtype)
     check = match_weights(source, MOVES[move](source))
     assert passes(check), check.reason
-    assert sum(int(check.numbers[k]) for k in ("identical", "transposed", "regrouped")) == len(source) == check.numbers["parameters"]  # type: ignore[arg-type]
+    assert (
+        sum(int(check.numbers[k]) for k in ("identical", "transposed", "regrouped"))
+        == len(source)
+        == check.numbers["parameters"]
+    )  # type: ignore[arg-type]
 
 
 def test_each_kind_is_counted() -> None:
     source = net()
-    artifact = source | {"linear": source["linear"].T, "gates": gates_reordered(source["gates"]), "constant": np.zeros(3)}
+    artifact = source | {
+        "linear": source["linear"].T,
+        "gates": gates_reordered(source["gates"]),
+        "constant": np.zeros(3),
+    }
     numbers = match_weights(source, artifact).numbers
-    assert numbers == {"identical": 4, "transposed": 1, "regrouped": 1, "computed": 0, "parameters": 6, "artifact_tensors": 7, "not_parameters": 1}
+    assert numbers == {
+        "identical": 4,
+        "transposed": 1,
+        "regrouped": 1,
+        "computed": 0,
+        "parameters": 6,
+        "artifact_tensors": 7,
+        "not_parameters": 1,
+    }
 
 
 def one_bit(array: Any) -> Any:
@@ -89,7 +121,9 @@ def test_one_bit_of_any_tensor_is_seen(move: str, dtype: str) -> None:
     for name in source:
         check = match_weights(source, MOVES[move](source | {name: one_bit(source[name])}))
         assert not passes(check), name
-        assert name in check.reason or dtype in FEW  # where all values are shared, another may be the one left without
+        assert (
+            name in check.reason or dtype in FEW
+        )  # where all values are shared, another may be the one left without
 
 
 @pytest.mark.parametrize("move", ["identical", "transposed", "an LSTM's gates", "stacked"])
@@ -101,12 +135,25 @@ def test_one_percent_of_any_tensor_is_seen(move: str, dtype: str, name: str) -> 
     assert not passes(match_weights(source, MOVES[move](source | {name: changed})))
 
 
-@pytest.mark.parametrize("change", [lambda a: -a, lambda a: np.where(a == 3, 4, a), np.zeros_like, lambda a: np.repeat(a.reshape(-1)[:1], a.size)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: -a,
+        lambda a: np.where(a == 3, 4, a),
+        np.zeros_like,
+        lambda a: np.repeat(a.reshape(-1)[:1], a.size),
+    ],
+)
 def test_a_change_among_few_values_is_seen(change: Callable[[Any], Any]) -> None:
     """int8 weights hold every value there is: it is their number that tells."""
     rng = np.random.default_rng(0)
-    source = {"w": rng.integers(-100, 120, (64, 256)).astype("i1"), "v": rng.integers(-100, 120, (64, 64)).astype("i1")}
-    assert passes(match_weights(source, {"both": np.concatenate([v.reshape(-1) for v in source.values()])[::-1]}))
+    source = {
+        "w": rng.integers(-100, 120, (64, 256)).astype("i1"),
+        "v": rng.integers(-100, 120, (64, 64)).astype("i1"),
+    }
+    assert passes(
+        match_weights(source, {"both": np.concatenate([v.reshape(-1) for v in source.values()])[::-1]})
+    )
     assert not passes(match_weights(source, source | {"w": change(source["w"]).astype("i1")}))
 
 
@@ -121,10 +168,16 @@ def test_dtypes_numpy_does_not_have(kind: str) -> None:
     assert not passes(match_weights(source, {"w": other}))
 
 
-@pytest.mark.parametrize("strings", [np.array(["a", "b"], object), np.array(["a", "b"]), np.array([b"a", b"b"], object)])
+@pytest.mark.parametrize(
+    "strings", [np.array(["a", "b"], object), np.array(["a", "b"]), np.array([b"a", b"b"], object)]
+)
 def test_text_is_compared_by_value(strings: Any) -> None:
-    assert passes(match_weights({"vocabulary": strings}, {"v": np.array([type(v)(v) for v in strings], strings.dtype)}))
-    assert not passes(match_weights({"vocabulary": strings}, {"v": np.array([strings[0], strings[0] * 2], strings.dtype)}))
+    assert passes(
+        match_weights({"vocabulary": strings}, {"v": np.array([type(v)(v) for v in strings], strings.dtype)})
+    )
+    assert not passes(
+        match_weights({"vocabulary": strings}, {"v": np.array([strings[0], strings[0] * 2], strings.dtype)})
+    )
 
 
 @pytest.mark.parametrize("other", ["f8", "f2", "i4", "u4", ">f4"])
@@ -165,9 +218,15 @@ def test_equal_tensors_may_be_kept_once() -> None:
     weight = np.random.default_rng(0).standard_normal((6, 4)).astype("f4")
     assert passes(match_weights({"embedding": weight, "head": weight.copy()}, {"one": weight.T}))
     assert passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.zeros(4, "f4")}))
-    assert passes(match_weights({"in_proj_bias": np.zeros(12, "f4"), "out": np.zeros(4, "f4")}, {"bias": np.zeros(4, "f4")}))
+    assert passes(
+        match_weights(
+            {"in_proj_bias": np.zeros(12, "f4"), "out": np.zeros(4, "f4")}, {"bias": np.zeros(4, "f4")}
+        )
+    )
     assert not passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.full(4, 1e-30, "f4")}))
-    assert not passes(match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.zeros(4, "i4"), "w": weight}))
+    assert not passes(
+        match_weights({"in_proj_bias": np.zeros(12, "f4")}, {"bias": np.zeros(4, "i4"), "w": weight})
+    )
     rows = np.stack([weight, weight + 1])
     assert passes(match_weights({"a": rows, "b": rows.copy()}, {"swapped": rows[::-1]}))
     joined = np.concatenate([rows[::-1].reshape(-1), np.ones(3, "f4")])  # once, among other things
@@ -176,8 +235,15 @@ def test_equal_tensors_may_be_kept_once() -> None:
 
 
 @settings(max_examples=150)
-@given(st.sampled_from(["f4", "f2", "i1", "i8"]).flatmap(lambda t: hnp.arrays(t, hnp.array_shapes(max_dims=4, max_side=4))), st.data())
-def test_any_permutation_of_axes_and_of_rows_is_found_and_one_value_is_seen(array: Any, data: st.DataObject) -> None:
+@given(
+    st.sampled_from(["f4", "f2", "i1", "i8"]).flatmap(
+        lambda t: hnp.arrays(t, hnp.array_shapes(max_dims=4, max_side=4))
+    ),
+    st.data(),
+)
+def test_any_permutation_of_axes_and_of_rows_is_found_and_one_value_is_seen(
+    array: Any, data: st.DataObject
+) -> None:
     axes = data.draw(st.permutations(range(array.ndim)))
     rows = data.draw(st.permutations(range(array.shape[0])))
     assert passes(match_weights({"w": array}, {"w": array.transpose(axes)}))

@@ -120,7 +120,9 @@ def test_reads_shards_by_index_or_directory(tmp_path: Path, trained: dict[str, A
         assert_same(module, trained)
 
 
-def test_a_directory_with_a_training_state_beside_the_weights(tmp_path: Path, trained: dict[str, Any]) -> None:
+def test_a_directory_with_a_training_state_beside_the_weights(
+    tmp_path: Path, trained: dict[str, Any]
+) -> None:
     saved(tmp_path / "pytorch_model.bin", trained)
     saved(tmp_path / "optimizer.pt", {"state": {0: {"exp_avg": torch.ones(3)}}})
     module = net()
@@ -147,8 +149,13 @@ def test_shard_errors(tmp_path: Path, trained: dict[str, Any]) -> None:
         with pytest.raises(RefusedError, match=match):
             read_state(index)
 
-    refused({"weight_map": weight_map | {"absent.weight": "model-00001-of-00002.safetensors"}}, r"lacks 1 of the tensors[^$]*absent\.weight")
-    refused({"weight_map": weight_map | {"x": "model-00003-of-00003.safetensors"}}, "1 of 3 shards are missing")
+    refused(
+        {"weight_map": weight_map | {"absent.weight": "model-00001-of-00002.safetensors"}},
+        r"lacks 1 of the tensors[^$]*absent\.weight",
+    )
+    refused(
+        {"weight_map": weight_map | {"x": "model-00003-of-00003.safetensors"}}, "1 of 3 shards are missing"
+    )
     refused({"weight_map": {"x": "../outside.safetensors"}}, "can't be its shard")
     refused({"weight_map": {"x": "/etc/passwd"}}, "can't be its shard")
     refused({"weight_map": {"x": index.name}}, "can't be its shard")
@@ -160,7 +167,9 @@ def test_shard_errors(tmp_path: Path, trained: dict[str, Any]) -> None:
         read_state(index)
 
 
-def test_entries_of_a_shard_that_the_index_does_not_name_are_left_out(tmp_path: Path, trained: dict[str, Any]) -> None:
+def test_entries_of_a_shard_that_the_index_does_not_name_are_left_out(
+    tmp_path: Path, trained: dict[str, Any]
+) -> None:
     index = _shards(tmp_path, trained, "safetensors")
     weight_map = json.loads(index.read_text())["weight_map"]
     del weight_map["conv.weight"]
@@ -194,7 +203,9 @@ def test_views_of_one_storage_and_other_dtypes(tmp_path: Path) -> None:
             assert not found[name].requires_grad
 
 
-def test_the_file_is_not_changed_by_writing_to_a_mapped_tensor(tmp_path: Path, trained: dict[str, Any]) -> None:
+def test_the_file_is_not_changed_by_writing_to_a_mapped_tensor(
+    tmp_path: Path, trained: dict[str, Any]
+) -> None:
     path = saved(tmp_path / "c.pt", trained)
     before = path.read_bytes()
     read_state(path).tensors["conv.weight"].zero_()
@@ -216,7 +227,12 @@ def test_what_is_no_checkpoint(tmp_path: Path, trained: dict[str, Any]) -> None:
     path = tmp_path / "weights.pt"
     with pytest.raises(UsageError, match="do not exist"):
         read_state(path)
-    for content in (b"", b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x07\x12\x07pytorch" * 9):
+    for content in (
+        b"",
+        b"<!DOCTYPE html><html>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"\x08\x07\x12\x07pytorch" * 9,
+    ):
         path.write_bytes(content)
         with pytest.raises(RefusedError, match="not a checkpoint of a known layout"):
             read_state(path)
@@ -308,10 +324,14 @@ def _unpickle(program: bytes) -> Any:
 
 def test_every_way_to_make_or_change_an_object_is_inert() -> None:
     assert isinstance(_unpickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85R."), inert.Foreign)  # REDUCE
-    assert isinstance(_unpickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85\x81."), inert.Foreign)  # NEWOBJ
+    assert isinstance(
+        _unpickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85\x81."), inert.Foreign
+    )  # NEWOBJ
     assert isinstance(_unpickle(b"(S'exit'\nios\nsystem\n."), inert.Foreign)  # INST
     assert isinstance(_unpickle(b"(cos\nsystem\nS'exit'\no."), inert.Foreign)  # OBJ
-    assert isinstance(_unpickle(b"\x80\x04\x8c\x02os\x8c\x0bpath.exists\x93)R."), inert.Foreign)  # STACK_GLOBAL, dotted
+    assert isinstance(
+        _unpickle(b"\x80\x04\x8c\x02os\x8c\x0bpath.exists\x93)R."), inert.Foreign
+    )  # STACK_GLOBAL, dotted
     program = b"\x80\x02cconfig\nNode\n)\x81}X\x01\x00\x00\x00aK\x01sb."  # NEWOBJ, BUILD
     assert _unpickle(program).state == {"a": 1}
     chained = _unpickle(b"\x80\x02cbuiltins\ngetattr\nK\x01K\x02\x86R)R.")  # a call of what a call gave
@@ -319,15 +339,32 @@ def test_every_way_to_make_or_change_an_object_is_inert() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["torch._utils\n_rebuild_tensor_v2", "collections\nOrderedDict", "torch\nSize", "torch\nUntypedStorage", "os\nsystem"]
+    "target",
+    [
+        "torch._utils\n_rebuild_tensor_v2",
+        "collections\nOrderedDict",
+        "torch\nSize",
+        "torch\nUntypedStorage",
+        "os\nsystem",
+    ],
 )
 def test_a_pickle_cannot_change_what_an_allowed_name_stands_for(target: str) -> None:
     attributes = b"}X\x0c\x00\x00\x00dump_patchesK\x01s"
-    program = b"\x80\x02c" + target.encode() + b"\nN" + attributes + b"\x86b."  # BUILD with (None, {"dump_patches": 1}) on a class
-    before = (dict(vars(torch._utils._rebuild_tensor_v2)), torch.Size.__dict__.keys(), torch.UntypedStorage.__dict__.keys())
+    program = (
+        b"\x80\x02c" + target.encode() + b"\nN" + attributes + b"\x86b."
+    )  # BUILD with (None, {"dump_patches": 1}) on a class
+    before = (
+        dict(vars(torch._utils._rebuild_tensor_v2)),
+        torch.Size.__dict__.keys(),
+        torch.UntypedStorage.__dict__.keys(),
+    )
     with contextlib.suppress(pickle.UnpicklingError, TypeError, AttributeError):
         assert not getattr(_unpickle(program), "dump_patches", False)
-    assert (dict(vars(torch._utils._rebuild_tensor_v2)), torch.Size.__dict__.keys(), torch.UntypedStorage.__dict__.keys()) == before
+    assert (
+        dict(vars(torch._utils._rebuild_tensor_v2)),
+        torch.Size.__dict__.keys(),
+        torch.UntypedStorage.__dict__.keys(),
+    ) == before
     assert not hasattr(inert.Foreign, "dump_patches")
 
 
@@ -345,11 +382,20 @@ def test_storages_that_lie_about_their_size(tmp_path: Path) -> None:
         read_state(path)
 
 
-@pytest.mark.parametrize(("offset", "size", "stride"), [(0, (5,), (1,)), (4, (1,), (1,)), (-1, (1,), (1,)), (0, (2, 2), (3, 1)), (0, (2,), (-1,))])
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [(0, (5,), (1,)), (4, (1,), (1,)), (-1, (1,), (1,)), (0, (2, 2), (3, 1)), (0, (2,), (-1,))],
+)
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_tensor_beyond_its_storage(tmp_path: Path, legacy: bool, offset: int, size: Any, stride: Any) -> None:
+def test_a_tensor_beyond_its_storage(
+    tmp_path: Path, legacy: bool, offset: int, size: Any, stride: Any
+) -> None:
     storage = torch.ones(4).storage()
-    path = saved(tmp_path / "c.pt", {"a": Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())}, legacy=legacy)
+    path = saved(
+        tmp_path / "c.pt",
+        {"a": Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())},
+        legacy=legacy,
+    )
     with pytest.raises(RefusedError, match=r"a tensor of shape"):
         read_state(path)
 
@@ -370,13 +416,17 @@ def test_objects_beside_the_weights_are_read_past(tmp_path: Path, trained: dict[
     }
     for legacy in (False, True):
         module = net()
-        notes = load_into(module, saved(tmp_path / "c.ckpt", {**beside, "state_dict": trained}, legacy=legacy))
+        notes = load_into(
+            module, saved(tmp_path / "c.ckpt", {**beside, "state_dict": trained}, legacy=legacy)
+        )
         assert_same(module, trained)
         assert "taken from ['state_dict']" in notes
         assert any("argparse.Namespace" in note for note in notes)
 
 
-def test_a_subclass_of_dict_that_is_not_imported_still_gives_its_items(tmp_path: Path, trained: dict[str, Any]) -> None:
+def test_a_subclass_of_dict_that_is_not_imported_still_gives_its_items(
+    tmp_path: Path, trained: dict[str, Any]
+) -> None:
     module = net()
     load_into(module, saved(tmp_path / "c.pt", {"net": AttributeDict(trained)}))
     assert_same(module, trained)
@@ -388,9 +438,15 @@ class AttributeDict(dict):  # type: ignore[type-arg]
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_whole_pickled_module_is_refused_with_what_it_would_import(tmp_path: Path, legacy: bool, nested: bool) -> None:
+def test_a_whole_pickled_module_is_refused_with_what_it_would_import(
+    tmp_path: Path, legacy: bool, nested: bool
+) -> None:
     module = net()
-    path = saved(tmp_path / "whole.pt", {"model": module, "optimizer": {"state": [torch.ones(3)]}} if nested else module, legacy=legacy)
+    path = saved(
+        tmp_path / "whole.pt",
+        {"model": module, "optimizer": {"state": [torch.ones(3)]}} if nested else module,
+        legacy=legacy,
+    )
     with pytest.raises(RefusedError) as caught:
         load_into(net(), path)
     assert f"class {__name__}.Net" in caught.value.what
@@ -414,21 +470,43 @@ def _renamed(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "key", ["state_dict", "model", "model_state_dict", "module", "ema", "params", "params_ema", "net", "network", "weights", "generator", "anything"]
+    "key",
+    [
+        "state_dict",
+        "model",
+        "model_state_dict",
+        "module",
+        "ema",
+        "params",
+        "params_ema",
+        "net",
+        "network",
+        "weights",
+        "generator",
+        "anything",
+    ],
 )
 def test_nested_under_any_key(tmp_path: Path, trained: dict[str, Any], key: str) -> None:
     module = net()
-    content = {key: trained, "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(4, 3, 3, 3)}}, "param_groups": [{"lr": 0.1}]}}
+    content = {
+        key: trained,
+        "epoch": 3,
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(4, 3, 3, 3)}}, "param_groups": [{"lr": 0.1}]},
+    }
     notes = load_into(module, saved(tmp_path / "c.pt", content))
     assert_same(module, trained)
     assert f"taken from ['{key}']" in notes
     assert "1 other tensors of the checkpoint left out" in notes
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.model.", "encoder.backbone."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.model.", "encoder.backbone."]
+)
 def test_prefixes_are_stripped(tmp_path: Path, trained: dict[str, Any], prefix: str) -> None:
     module = net()
-    assert load_into(module, saved(tmp_path / "c.pt", _renamed(trained, prefix))) == [f"prefix {prefix!r} stripped"]
+    assert load_into(module, saved(tmp_path / "c.pt", _renamed(trained, prefix))) == [
+        f"prefix {prefix!r} stripped"
+    ]
     assert_same(module, trained)
 
 
@@ -440,7 +518,10 @@ def test_a_prefix_that_the_model_has_is_kept(tmp_path: Path, trained: dict[str, 
 
 
 def test_wrappers_inside_the_names_on_either_side(tmp_path: Path, trained: dict[str, Any]) -> None:
-    inside = {name.replace("conv.", "conv._orig_mod.").replace("fc.", "fc.module."): value for name, value in trained.items()}
+    inside = {
+        name.replace("conv.", "conv._orig_mod.").replace("fc.", "fc.module."): value
+        for name, value in trained.items()
+    }
     module = net()
     notes = load_into(module, saved(tmp_path / "c.pt", inside))
     assert_same(module, trained)
@@ -453,13 +534,18 @@ def test_wrappers_inside_the_names_on_either_side(tmp_path: Path, trained: dict[
 def test_one_of_several_nets_in_one_state_dict(tmp_path: Path, trained: dict[str, Any]) -> None:
     lightning = {
         "pytorch-lightning_version": "2.1.0",
-        "state_dict": _renamed(trained, "generator.") | {"discriminator.conv.weight": torch.ones(8, 3, 3, 3), "loss.weight": torch.ones(2)},
+        "state_dict": _renamed(trained, "generator.")
+        | {"discriminator.conv.weight": torch.ones(8, 3, 3, 3), "loss.weight": torch.ones(2)},
         "hyper_parameters": {"lr": 0.1},
     }
     module = net()
     notes = load_into(module, saved(tmp_path / "c.ckpt", lightning))
     assert_same(module, trained)
-    assert notes == ["taken from ['state_dict']", "prefix 'generator.' stripped", "2 other tensors of the checkpoint left out"]
+    assert notes == [
+        "taken from ['state_dict']",
+        "prefix 'generator.' stripped",
+        "2 other tensors of the checkpoint left out",
+    ]
 
 
 def test_parts_saved_in_dictionaries_of_their_own(tmp_path: Path, trained: dict[str, Any]) -> None:
@@ -474,17 +560,24 @@ def test_parts_saved_in_dictionaries_of_their_own(tmp_path: Path, trained: dict[
 
 def test_raw_weights_go_before_averaged_ones(tmp_path: Path, trained: dict[str, Any]) -> None:
     averaged = net(seed=2).state_dict()
-    for content in ({"params_ema": averaged, "params": trained}, {"model": trained, "model_ema": _renamed(averaged, "module.")}):
+    for content in (
+        {"params_ema": averaged, "params": trained},
+        {"model": trained, "model_ema": _renamed(averaged, "module.")},
+    ):
         module = net()
         notes = load_into(module, saved(tmp_path / "c.pt", content))
         assert_same(module, trained)
         assert any("averaged ones that fit as well left out" in note and "ema" in note for note in notes)
     module = net()
-    assert "these are averaged weights (EMA)" in load_into(module, saved(tmp_path / "c.pt", {"params_ema": averaged}))
+    assert "these are averaged weights (EMA)" in load_into(
+        module, saved(tmp_path / "c.pt", {"params_ema": averaged})
+    )
     assert_same(module, averaged)
 
 
-def test_several_that_fit_equally_well_are_ambiguous_unless_equal(tmp_path: Path, trained: dict[str, Any]) -> None:
+def test_several_that_fit_equally_well_are_ambiguous_unless_equal(
+    tmp_path: Path, trained: dict[str, Any]
+) -> None:
     other = net(seed=2).state_dict()
     module = net()
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -508,7 +601,12 @@ def test_a_part_that_fits_better_is_taken(tmp_path: Path, trained: dict[str, Any
 
 
 def test_without_a_model_the_usual_name_stands_out(tmp_path: Path, trained: dict[str, Any]) -> None:
-    content = {"state_dict": trained, "ema": trained, "optimizer": {"m": torch.ones(2)}, "stats": {"mean": torch.ones(1)}}
+    content = {
+        "state_dict": trained,
+        "ema": trained,
+        "optimizer": {"m": torch.ones(2)},
+        "stats": {"mean": torch.ones(1)},
+    }
     state = read_state(saved(tmp_path / "c.pt", content))
     assert state.tensors.keys() == trained.keys()
     assert state.origin[0] == "taken from ['state_dict']"
@@ -516,7 +614,9 @@ def test_without_a_model_the_usual_name_stands_out(tmp_path: Path, trained: dict
         read_state(saved(tmp_path / "d.pt", {"a": {"w": torch.ones(1)}, "b": {"w": torch.ones(2)}}))
 
 
-_KEYS = st.sampled_from(["state_dict", "model", "module", "ema", "net", "params", "checkpoint", "0", "weights"])
+_KEYS = st.sampled_from(
+    ["state_dict", "model", "module", "ema", "net", "params", "checkpoint", "0", "weights"]
+)
 _PREFIXES = st.sampled_from(["module.", "_orig_mod.", "model.", "net.", "encoder.", "0."])
 
 
@@ -530,13 +630,27 @@ _PREFIXES = st.sampled_from(["module.", "_orig_mod.", "model.", "net.", "encoder
     seed=st.integers(0, 99),
 )
 def test_any_nesting_and_prefix_loads_equal(
-    tmp_path: Path, keys: list[str], prefixes: list[str], legacy: bool, byte_keys: bool, in_list: bool, seed: int
+    tmp_path: Path,
+    keys: list[str],
+    prefixes: list[str],
+    legacy: bool,
+    byte_keys: bool,
+    in_list: bool,
+    seed: int,
 ) -> None:
     trained = net(seed=seed).state_dict()
-    content: Any = OrderedDict((key.encode() if byte_keys else key, value) for key, value in _renamed(trained, "".join(prefixes)).items())
+    content: Any = OrderedDict(
+        (key.encode() if byte_keys else key, value)
+        for key, value in _renamed(trained, "".join(prefixes)).items()
+    )
     for i, key in enumerate(keys):
         optimizer = {"state": {0: {"step": torch.tensor(i), "exp_avg": torch.ones(4)}}}
-        content = {f"optimizer{i}": optimizer, f"epoch{i}": i, f"args{i}": argparse.Namespace(i=i), key: [content] if in_list else content}
+        content = {
+            f"optimizer{i}": optimizer,
+            f"epoch{i}": i,
+            f"args{i}": argparse.Namespace(i=i),
+            key: [content] if in_list else content,
+        }
     module = net(seed=100)
     load_into(module, saved(tmp_path / "c.pt", content, legacy=legacy))
     assert_same(module, trained)
@@ -583,7 +697,9 @@ def test_quantized_weights_are_not_taken_for_numbers(tmp_path: Path, trained: di
 
 
 def test_a_renaming_by_wrappers_that_makes_two_names_one(tmp_path: Path, trained: dict[str, Any]) -> None:
-    trained = {name.replace("conv.", "module.conv."): value for name, value in trained.items()} | {"conv.module.weight": torch.ones(4, 3, 3, 3)}
+    trained = {name.replace("conv.", "module.conv."): value for name, value in trained.items()} | {
+        "conv.module.weight": torch.ones(4, 3, 3, 3)
+    }
     error = _misfit(saved(tmp_path / "c.pt", trained))
     assert "same name" in error.what
 
@@ -626,7 +742,12 @@ def test_tied_weights_need_one_name(tmp_path: Path) -> None:
         assert module.head.weight is module.embedding.weight
         assert torch.equal(module.head.weight, values)
     module = Tied()
-    assert load_into(module, saved(tmp_path / "c.pt", {"head.weight": values, "embedding.weight": values.clone()})) == []
+    assert (
+        load_into(
+            module, saved(tmp_path / "c.pt", {"head.weight": values, "embedding.weight": values.clone()})
+        )
+        == []
+    )
     error = _misfit(saved(tmp_path / "c.pt", {"head.weight": values, "embedding.weight": values + 1}), Tied())
     assert "embedding.weight and head.weight" in error.seen
 
@@ -634,12 +755,19 @@ def test_tied_weights_need_one_name(tmp_path: Path) -> None:
 def test_floating_types_are_converted_with_a_note(tmp_path: Path, trained: dict[str, Any]) -> None:
     halved = {name: value.half() if value.is_floating_point() else value for name, value in trained.items()}
     module = net()
-    assert load_into(module, saved(tmp_path / "c.pt", halved)) == ["8 tensors converted from float16 to float32"]
+    assert load_into(module, saved(tmp_path / "c.pt", halved)) == [
+        "8 tensors converted from float16 to float32"
+    ]
     assert_same(module, {name: value.to(trained[name].dtype) for name, value in halved.items()})
     module = net().half()
-    assert load_into(module, saved(tmp_path / "c.pt", trained)) == ["8 tensors converted from float32 to float16"]
+    assert load_into(module, saved(tmp_path / "c.pt", trained)) == [
+        "8 tensors converted from float32 to float16"
+    ]
     trained["fc.bias"] = torch.tensor([1.0, 1e6])
-    assert "fc.bias: checkpoint float32 vs model float16: values too large for it" in _misfit(saved(tmp_path / "c.pt", trained), net().half()).seen
+    assert (
+        "fc.bias: checkpoint float32 vs model float16: values too large for it"
+        in _misfit(saved(tmp_path / "c.pt", trained), net().half()).seen
+    )
 
 
 def test_whole_numbers_are_converted_only_when_they_come_out_equal(tmp_path: Path) -> None:
@@ -647,7 +775,10 @@ def test_whole_numbers_are_converted_only_when_they_come_out_equal(tmp_path: Pat
     module.register_buffer("mask", torch.zeros(3, dtype=torch.bool))
     load_into(module, saved(tmp_path / "c.pt", {"mask": torch.tensor([0, 1, 1], dtype=torch.uint8)}))
     assert module.mask.tolist() == [False, True, True]
-    assert "values that it can't hold" in _misfit(saved(tmp_path / "c.pt", {"mask": torch.tensor([0, 1, 2])}), module).seen
+    assert (
+        "values that it can't hold"
+        in _misfit(saved(tmp_path / "c.pt", {"mask": torch.tensor([0, 1, 2])}), module).seen
+    )
 
 
 def test_a_scalar_of_torch_0_3(tmp_path: Path) -> None:
@@ -666,7 +797,9 @@ def test_a_model_on_the_meta_device_is_given_the_tensors(tmp_path: Path, trained
 
     with torch.device("meta"):
         module = OnMeta()
-    halved = {f"net.{name}": value.half() if value.is_floating_point() else value for name, value in trained.items()}
+    halved = {
+        f"net.{name}": value.half() if value.is_floating_point() else value for name, value in trained.items()
+    }
     del halved["net.norm.num_batches_tracked"]
     path = saved(tmp_path / "c.pt", halved | {"tied.head.weight": torch.rand(5, 3)})
     with pytest.raises(UsageError, match="meta device"):
@@ -687,7 +820,10 @@ def test_names_that_the_models_own_hooks_change(tmp_path: Path) -> None:
     notes = load_into(new, saved(tmp_path / "c.pt", old.state_dict()))
     assert notes == ["keys renamed by the model's own loading hooks"]
     assert torch.allclose(new.weight, old.weight)
-    assert "missing" in _misfit(saved(tmp_path / "c.pt", {"bias": torch.ones(2), "weight_g": torch.ones(2, 1)}), new).seen
+    assert (
+        "missing"
+        in _misfit(saved(tmp_path / "c.pt", {"bias": torch.ones(2), "weight_g": torch.ones(2, 1)}), new).seen
+    )
 
 
 def test_a_lazy_model_takes_its_shapes_from_the_checkpoint(tmp_path: Path) -> None:
@@ -728,7 +864,10 @@ def test_facenet(stage: str) -> None:
 @pytest.mark.parametrize("backbone", ["alex", "vgg", "squeeze"])
 def test_lpips_with_the_byte_strings_of_python_2(backbone: str) -> None:
     path = fetch(f"lpips-{backbone}.pth")
-    right = {(k.decode() if isinstance(k, bytes) else k): v for k, v in torch.load(path, map_location="cpu", weights_only=True).items()}
+    right = {
+        (k.decode() if isinstance(k, bytes) else k): v
+        for k, v in torch.load(path, map_location="cpu", weights_only=True).items()
+    }
     assert {name.split(".")[1] for name in right} == {"model"}
     module = Shell(right)
     load_into(module, path)
@@ -758,7 +897,9 @@ def test_fracast_safetensors() -> None:
     right = load_file(path)
     module = Shell(right)
     assert load_into(module, path) == []
-    assert {name: value.shape for name, value in module.state_dict().items()} == {name: value.shape for name, value in right.items()}
+    assert {name: value.shape for name, value in module.state_dict().items()} == {
+        name: value.shape for name, value in right.items()
+    }
     assert all(torch.equal(value, right[name]) for name, value in module.state_dict().items())
 
 

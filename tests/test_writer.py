@@ -77,7 +77,9 @@ def test_what_is_not_a_bundle_is_never_replaced(tmp_path: Path, force: bool) -> 
     assert listing(tmp_path) == ["file", "photos", "photos/manifest.json"]
 
 
-def test_the_current_directory_and_a_mount_point_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_directory_and_a_mount_point_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for target in (Path("."), tmp_path / "here", tmp_path):
@@ -94,7 +96,9 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert error.value.exit_code == 2
 
 
-def test_a_directory_that_can_not_be_written_to_is_a_fault_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_can_not_be_written_to_is_a_fault_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # for root every directory can be
     with pytest.raises(SystemFault, match="can't be written to"):
         writer.check_target(tmp_path / "out")
@@ -110,11 +114,13 @@ def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
-def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_error_in_the_block_leaves_everything_as_it_was(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     old = bundle(tmp_path / "out")
     before = listing(tmp_path)
     for target in (old, tmp_path / "deep" / "er" / "new"):
-        with pytest.raises(error), writer.stage(target, force=True) as staged:  # noqa: PT012
+        with pytest.raises(error), writer.stage(target, force=True) as staged:
             (staged / "half").write_text("half")
             raise error
     assert listing(tmp_path) == before
@@ -145,7 +151,7 @@ def test_an_interrupt_while_renaming_leaves_the_old_or_the_new_bundle(
         if calls == fatal:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), writer.stage(old, force=True) as staged:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), writer.stage(old, force=True) as staged:
         (staged / "mark").write_text("new")
         monkeypatch.setattr(os, "rename", rename)
     monkeypatch.undo()
@@ -153,7 +159,9 @@ def test_an_interrupt_while_renaming_leaves_the_old_or_the_new_bundle(
     assert (old / "mark").read_text() == ("new" if (fatal, late) >= (2, True) else "old")
 
 
-def test_an_interrupt_as_they_change_places_leaves_the_new_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_as_they_change_places_leaves_the_new_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = bundle(tmp_path / "out")
     real = renames._renameat2
 
@@ -192,7 +200,12 @@ def test_a_bundle_put_aside_by_a_run_that_was_killed_comes_back(tmp_path: Path) 
 def test_what_killed_runs_left_is_taken_away_and_nothing_else(tmp_path: Path) -> None:
     bundle(tmp_path / "out")
     ours = [".out.mnnprep-abcdefgh.new", ".out.mnnprep-abcdefgh.old", ".out.mnnprep-lock"]
-    theirs = [".out.settings.old", ".out2.mnnprep-abcdefgh.new", ".out.mnnprep-abcdefghi.new", ".out.mnnprep-ABCDEFGH.new"]
+    theirs = [
+        ".out.settings.old",
+        ".out2.mnnprep-abcdefgh.new",
+        ".out.mnnprep-abcdefghi.new",
+        ".out.mnnprep-ABCDEFGH.new",
+    ]
     for name in (*ours[:2], *theirs):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("x")
@@ -202,7 +215,9 @@ def test_what_killed_runs_left_is_taken_away_and_nothing_else(tmp_path: Path) ->
     (tmp_path / ".out.mnnprep-a_link_1.new").symlink_to("elsewhere")
     with writer.claim(tmp_path / "out", force=True):
         pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*theirs, ".out.mnnprep-a_link_1.new", "elsewhere", "out"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [*theirs, ".out.mnnprep-a_link_1.new", "elsewhere", "out"]
+    )
     assert (tmp_path / "elsewhere" / "kept").read_text() == "kept"
 
 
@@ -212,7 +227,9 @@ def test_a_second_run_says_before_its_work_that_another_has_the_target(tmp_path:
         "import sys; from pathlib import Path; from mnnprep.bundle import writer\n"
         "with writer.claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
     for enter in (writer.claim, writer.stage):
@@ -252,7 +269,7 @@ def test_a_very_long_name_of_a_target_is_one_like_others(tmp_path: Path) -> None
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    with pytest.raises(UsageError, match="a bundle already"), writer.stage(target) as staged:  # noqa: PT012
+    with pytest.raises(UsageError, match="a bundle already"), writer.stage(target) as staged:
         (staged / "mark").write_text("mine")
         bundle(target, "theirs")
     assert (target / "mark").read_text() == "theirs"
@@ -277,7 +294,11 @@ def test_finish_lists_the_files_and_gives_the_same_bytes_twice(tmp_path: Path) -
         with writer.stage(tmp_path / name) as staged:
             writer.finish(staged, staged_manifest(staged, tmp_path))
     complete = read_manifest(tmp_path / "a")
-    assert [f.path for f in complete.files] == [*(f"cases/{i}.npz" for i in range(5)), "model.mnn", "model.onnx"]
+    assert [f.path for f in complete.files] == [
+        *(f"cases/{i}.npz" for i in range(5)),
+        "model.mnn",
+        "model.onnx",
+    ]
     assert listing(tmp_path / "a") == listing(tmp_path / "b")
     for path in (p for p in (tmp_path / "a").rglob("*") if p.is_file()):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
@@ -285,7 +306,10 @@ def test_finish_lists_the_files_and_gives_the_same_bytes_twice(tmp_path: Path) -
 
 
 def test_finish_refuses_a_manifest_that_the_files_contradict(tmp_path: Path) -> None:
-    with pytest.raises(InternalError, match="not what its manifest says"), writer.stage(tmp_path / "a") as staged:  # noqa: PT012
+    with (
+        pytest.raises(InternalError, match="not what its manifest says"),
+        writer.stage(tmp_path / "a") as staged,
+    ):
         manifest = staged_manifest(staged, tmp_path)
         (staged / "model.mnn").write_bytes(b"another")
         writer.finish(staged, manifest)
@@ -300,13 +324,23 @@ def test_a_file_outside_the_bundle_is_an_error(tmp_path: Path, path: str) -> Non
 
 
 def record(name: str, dtype: str, shape: list[int | str], mnn_name: str = "") -> TensorRecord:
-    return TensorRecord(name=name, source_name=name, mnn_name=mnn_name or name, dtype=dtype, mnn_dtype=dtype, shape=shape, layout="NCHW")
+    return TensorRecord(
+        name=name,
+        source_name=name,
+        mnn_name=mnn_name or name,
+        dtype=dtype,
+        mnn_dtype=dtype,
+        shape=shape,
+        layout="NCHW",
+    )
 
 
 def test_the_layout_of_a_test_directory(tmp_path: Path) -> None:
     signature = SignatureRecord(
-        inputs=[record("x", "float32", ["n", 2], "net/x:0"), record("mask", "bool", [2])], outputs=[record("y", "int64", [2])], dims={}
-    )  # fmt: skip
+        inputs=[record("x", "float32", ["n", 2], "net/x:0"), record("mask", "bool", [2])],
+        outputs=[record("y", "int64", [2])],
+        dims={},
+    )
     arrays: Arrays = {
         "inputs/x": np.array([[0.1, -1e-30], [3.0, 1 / 3]], np.float32),
         "inputs/mask": np.array([True, False]),
@@ -314,7 +348,10 @@ def test_the_layout_of_a_test_directory(tmp_path: Path) -> None:
     }
     assert writer.write_mnn_test(tmp_path, arrays, signature) == ""
     assert listing(tmp_path) == ["input.json", "mask.txt", "net", "net/x:0.txt", "y.txt"]
-    layout = {"inputs": [{"name": "net/x:0", "shape": [2, 2]}, {"name": "mask", "shape": [2]}], "outputs": ["y"]}
+    layout = {
+        "inputs": [{"name": "net/x:0", "shape": [2, 2]}, {"name": "mask", "shape": [2]}],
+        "outputs": ["y"],
+    }
     assert json.loads((tmp_path / "input.json").read_text()) == layout
     printed = np.array([float(line) for line in (tmp_path / "net" / "x:0.txt").read_text().split()])
     assert np.array_equal(printed.astype(np.float32), arrays["inputs/x"].ravel())
@@ -322,9 +359,15 @@ def test_the_layout_of_a_test_directory(tmp_path: Path) -> None:
     assert (tmp_path / "y.txt").read_text() == "1099511627776\n-1\n"
 
 
-@pytest.mark.parametrize("names", [("../x", "y"), ("a/../../x", "y"), ("same", "same"), ("a", "a.txt/b"), ("x\0", "y")])
+@pytest.mark.parametrize(
+    "names", [("../x", "y"), ("a/../../x", "y"), ("same", "same"), ("a", "a.txt/b"), ("x\0", "y")]
+)
 def test_names_that_can_not_be_files_write_nothing(tmp_path: Path, names: tuple[str, str]) -> None:
-    signature = SignatureRecord(inputs=[record("x", "float32", [1], names[0])], outputs=[record("y", "float32", [1], names[1])], dims={})
+    signature = SignatureRecord(
+        inputs=[record("x", "float32", [1], names[0])],
+        outputs=[record("y", "float32", [1], names[1])],
+        dims={},
+    )
     arrays: Arrays = {"inputs/x": np.zeros(1, np.float32), "outputs/y": np.ones(1, np.float32)}
     assert writer.write_mnn_test(tmp_path / "test", arrays, signature)
     assert listing(tmp_path) == []
@@ -343,7 +386,9 @@ def small_net(path: Path) -> None:
 def convert(directory: Path, *arguments: str) -> str:
     """What the MNN package's converter prints, in a process of its own."""
     code = "import sys, _tools; _tools.mnnconvert(['MNNConvert', '-f', 'ONNX', *sys.argv[1:]])"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=directory, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=directory, capture_output=True, text=True, timeout=120
+    )
     return done.stdout + done.stderr
 
 
@@ -354,8 +399,10 @@ def test_the_converter_reads_the_test_directory(tmp_path: Path, offset: float, w
     x = np.linspace(-2, 2, 6, dtype=np.float32).reshape(2, 3)
     arrays: Arrays = {"inputs/x": x, "outputs/y": (1 / (1 + np.exp(-x)) + offset).astype(np.float32)}
     signature = SignatureRecord(
-        inputs=[record("x", "float32", ["batch", 3], "net/x:0")], outputs=[record("y", "float32", ["batch", 3], "net/y:0")], dims={}
-    )  # fmt: skip
+        inputs=[record("x", "float32", ["batch", 3], "net/x:0")],
+        outputs=[record("y", "float32", ["batch", 3], "net/y:0")],
+        dims={},
+    )
     assert writer.write_mnn_test(tmp_path / "test", arrays, signature) == ""
     printed = convert(tmp_path, "--modelFile", "model.onnx", "--MNNModel", "model.mnn", "--testdir", "test")
     assert word in printed
@@ -363,10 +410,15 @@ def test_the_converter_reads_the_test_directory(tmp_path: Path, offset: float, w
     assert "Can't open" not in printed
 
 
-def test_a_case_of_very_many_numbers_is_not_written_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_of_very_many_numbers_is_not_written_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signature = SignatureRecord(inputs=[record("x", "float32", [3])], outputs=[], dims={})
     monkeypatch.setattr(writer, "LARGEST_TEXT", 2)
-    assert writer.write_mnn_test(tmp_path / "test", {"inputs/x": np.ones(3, np.float32)}, signature) == "3 numbers as text are left out"
+    assert (
+        writer.write_mnn_test(tmp_path / "test", {"inputs/x": np.ones(3, np.float32)}, signature)
+        == "3 numbers as text are left out"
+    )
     assert not (tmp_path / "test").exists()
 
 

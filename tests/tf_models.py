@@ -1,4 +1,5 @@
-"""Small TensorFlow sources for the tests, written by one process: ``python tf_models.py DIR`` (TensorFlow stays out of pytest's).
+"""Small TensorFlow sources for the tests, written by one process: ``python tf_models.py DIR`` (TensorFlow
+stays out of pytest's).
 
 Each fixture that is right has a twin that is broken in the one way a check must see.
 """
@@ -17,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
+)
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow"}
 
 
@@ -28,7 +31,13 @@ def built(base: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / "done").exists():
             root.mkdir(exist_ok=True)
-            done = subprocess.run([sys.executable, __file__, str(root)], env=os.environ | QUIET, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, __file__, str(root)],
+                env=os.environ | QUIET,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert done.returncode == 0, done.stderr[-3000:]
             (root / "done").touch()
     return root
@@ -51,14 +60,23 @@ def saved_models(root: Path) -> None:
             self.kernel = tf.Variable(_conv(random, 3, 3, 3, 8), name="kernel")
             self.gamma = tf.Variable(random.uniform(0.5, 1.5, 8).astype("float32"), name="gamma")
             self.beta = tf.Variable(random.standard_normal(8).astype("float32"), name="beta")
-            self.mean = tf.Variable(random.standard_normal(8).astype("float32") * 0.1, name="mean", trainable=False)
-            self.variance = tf.Variable(random.uniform(0.5, 1.5, 8).astype("float32"), name="variance", trainable=False)
+            self.mean = tf.Variable(
+                random.standard_normal(8).astype("float32") * 0.1, name="mean", trainable=False
+            )
+            self.variance = tf.Variable(
+                random.uniform(0.5, 1.5, 8).astype("float32"), name="variance", trainable=False
+            )
             self.dense = tf.Variable(_conv(random, 8, 4), name="dense")
 
         def body(self, image: Any, training: bool) -> dict[str, Any]:
             x = tf.nn.conv2d(image, self.kernel, 1, "SAME")
             x, mean, _ = tf.compat.v1.nn.fused_batch_norm(
-                x, self.gamma, self.beta, None if training else self.mean, None if training else self.variance, is_training=training
+                x,
+                self.gamma,
+                self.beta,
+                None if training else self.mean,
+                None if training else self.variance,
+                is_training=training,
             )
             if training:
                 self.mean.assign(0.9 * self.mean + 0.1 * mean)
@@ -90,8 +108,12 @@ def saved_models(root: Path) -> None:
     tf.saved_model.save(net, str(root / "training-mode"), signatures=net.train)
     tf.saved_model.save(net, str(root / "dynamic"), signatures=net.anywhere)
     tf.saved_model.save(net, str(root / "baked"), signatures=net.baked)
-    tf.saved_model.save(net, str(root / "two-signatures"), signatures={"serving_default": net.infer, "spatial": net.anywhere})
-    tf.saved_model.save(net, str(root / "no-default"), signatures={"first": net.infer, "second": net.anywhere})
+    tf.saved_model.save(
+        net, str(root / "two-signatures"), signatures={"serving_default": net.infer, "spatial": net.anywhere}
+    )
+    tf.saved_model.save(
+        net, str(root / "no-default"), signatures={"first": net.infer, "second": net.anywhere}
+    )
     tf.saved_model.save(net, str(root / "no-signature"))
 
     class Loop(tf.Module):  # type: ignore[misc]
@@ -105,7 +127,9 @@ def saved_models(root: Path) -> None:
         @tf.function(input_signature=[tf.TensorSpec([2, 5], tf.int32, name="ids")])  # type: ignore[untyped-decorator]
         def run(self, ids: Any) -> Any:
             x = tf.reduce_mean(tf.gather(self.table, ids), 1)
-            _, x = tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, tf.tanh(tf.matmul(x, self.kernel))), [0, x])
+            _, x = tf.while_loop(
+                lambda i, _: i < 3, lambda i, x: (i + 1, tf.tanh(tf.matmul(x, self.kernel))), [0, x]
+            )
             return {"y": x}
 
     loop = Loop()
@@ -114,7 +138,9 @@ def saved_models(root: Path) -> None:
     class Lookup(tf.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            initial = tf.lookup.KeyValueTensorInitializer(tf.constant([1, 2], tf.int64), tf.constant([3, 4], tf.int64))
+            initial = tf.lookup.KeyValueTensorInitializer(
+                tf.constant([1, 2], tf.int64), tf.constant([3, 4], tf.int64)
+            )
             self.table = tf.lookup.StaticHashTable(initial, -1)
 
         @tf.function(input_signature=[tf.TensorSpec([4], tf.int64, name="keys")])  # type: ignore[untyped-decorator]
@@ -134,10 +160,14 @@ def graphs(root: Path) -> None:
         x = v1.placeholder(tf.float32, [None, 8, 8, 2], name="x")
         training = v1.placeholder_with_default(False, [], name="is_training")
         kernel = v1.get_variable("kernel", initializer=_conv(random, 3, 3, 2, 4), use_resource=False)
-        offset = v1.get_variable("offset", initializer=random.standard_normal(4).astype("float32"), use_resource=True)
+        offset = v1.get_variable(
+            "offset", initializer=random.standard_normal(4).astype("float32"), use_resource=True
+        )
         y = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), offset))
         v1.disable_control_flow_v2()
-        dropped = v1.cond(training, lambda: y * tf.cast(v1.random_uniform(tf.shape(y)) > 0.5, tf.float32) * 2, lambda: y)
+        dropped = v1.cond(
+            training, lambda: y * tf.cast(v1.random_uniform(tf.shape(y)) > 0.5, tf.float32) * 2, lambda: y
+        )
         out = tf.reduce_mean(dropped, [1, 2], name="features")
         tf.identity(out * 2, name="score")
         session.run(v1.global_variables_initializer())
@@ -146,21 +176,30 @@ def graphs(root: Path) -> None:
         (root / "unfrozen.pb").write_bytes(whole.SerializeToString())
         fed = v1.graph_util.convert_variables_to_constants(session, whole, ["features", "score"])
         (root / "fed.pb").write_bytes(fed.SerializeToString())
-    for name, flag in (("plain", False), ("stuck", True)):  # batch norm in inference; and its twin, in training for good
+    for name, flag in (
+        ("plain", False),
+        ("stuck", True),
+    ):  # batch norm in inference; and its twin, in training for good
         with v1.Graph().as_default() as graph:
             x = v1.placeholder(tf.float32, [None, 8, 8, 2], name="x")
             y = tf.nn.conv2d(x, tf.constant(_conv(random, 3, 3, 2, 4)), 1, "SAME")
-            scale, offset, mean, variance = (tf.constant(random.uniform(0.5, 1.5, 4).astype("float32")) for _ in range(4))
+            scale, offset, mean, variance = (
+                tf.constant(random.uniform(0.5, 1.5, 4).astype("float32")) for _ in range(4)
+            )
             statistics = {} if flag else {"mean": mean, "variance": variance}
             y, _, _ = v1.nn.fused_batch_norm(y, scale, offset, **statistics, is_training=flag)
             tf.nn.relu(y, name="y")
             definition = v1.graph_util.extract_sub_graph(graph.as_graph_def(), ["y"])
             (root / f"{name}.pb").write_bytes(definition.SerializeToString(deterministic=True))
-            if flag:  # as a SavedModel writes it: without attributes that are at their default, and is_training's is true
+            # as a SavedModel writes it: without attributes that are at their default, and is_training's is
+            # true
+            if flag:
                 for node in definition.node:
                     node.attr.pop("is_training", None)
                 (root / "stuck-by-default.pb").write_bytes(definition.SerializeToString(deterministic=True))
-    with v1.Graph().as_default() as graph:  # a convolution in three dimensions crashes MNN's TensorFlow frontend
+    with (
+        v1.Graph().as_default() as graph
+    ):  # a convolution in three dimensions crashes MNN's TensorFlow frontend
         x = v1.placeholder(tf.float32, [None, 6, 6, 6, 2], name="x")
         y = tf.nn.conv3d(tf.abs(x), tf.constant(_conv(random, 3, 3, 3, 2, 4)), [1] * 5, "SAME", name="volume")
         tf.nn.relu(tf.tanh(y), name="y")
@@ -181,11 +220,15 @@ def keras_files(root: Path) -> None:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         return keras.Model(image, [keras.layers.Dense(3, name="score")(x), x])
 
-    ids = keras.Input((None,), dtype="int32", name="ids")  # a while loop with tensor lists, and a length that is open
+    ids = keras.Input(
+        (None,), dtype="int32", name="ids"
+    )  # a while loop with tensor lists, and a length that is open
     x = keras.layers.LSTM(6)(keras.layers.Embedding(20, 5)(ids))
     keras.Model(ids, keras.layers.Dense(3, name="score")(x)).save(root / "lstm.keras")
     steps = keras.Input((7, 4), name="steps")
-    keras.Model(steps, keras.layers.Dense(2, name="score")(keras.layers.GRU(3)(steps))).save(root / "gru.keras")
+    keras.Model(steps, keras.layers.Dense(2, name="score")(keras.layers.GRU(3)(steps))).save(
+        root / "gru.keras"
+    )
     model = net()
     model.save(root / "net.keras")
     model.save(root / "net.h5")
@@ -213,15 +256,25 @@ def tflite_files(root: Path) -> None:
         return content
 
     (root / "float.tflite").write_bytes(convert())
-    for name, curve in (("gelu", lambda y: tf.nn.gelu(y)), ("gelu-tanh", lambda y: tf.nn.gelu(y, approximate=True)), ("elu", tf.nn.elu)):
-        curved = tf.function(lambda x, f=curve: tf.matmul(f(tf.reduce_mean(x, [1, 2]) @ kernel[0, 0] * 3), dense))
+    for name, curve in (
+        ("gelu", lambda y: tf.nn.gelu(y)),
+        ("gelu-tanh", lambda y: tf.nn.gelu(y, approximate=True)),
+        ("elu", tf.nn.elu),
+    ):
+        curved = tf.function(
+            lambda x, f=curve: tf.matmul(f(tf.reduce_mean(x, [1, 2]) @ kernel[0, 0] * 3), dense)
+        )
         spec = tf.TensorSpec([1, 16, 16, 3], name="x")
-        (root / f"{name}.tflite").write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([curved.get_concrete_function(spec)]).convert())
+        (root / f"{name}.tflite").write_bytes(
+            tf.lite.TFLiteConverter.from_concrete_functions([curved.get_concrete_function(spec)]).convert()
+        )
     (root / "dynamic-range.tflite").write_bytes(convert(optimizations=[tf.lite.Optimize.DEFAULT]))
     samples = [[random.standard_normal((1, 16, 16, 3)).astype("float32")] for _ in range(8)]
     integer = {"optimizations": [tf.lite.Optimize.DEFAULT], "representative_dataset": lambda: samples}
     (root / "int8.tflite").write_bytes(convert(**integer))
-    (root / "int8-boundary.tflite").write_bytes(convert(**integer, inference_input_type=tf.int8, inference_output_type=tf.int8))
+    (root / "int8-boundary.tflite").write_bytes(
+        convert(**integer, inference_input_type=tf.int8, inference_output_type=tf.int8)
+    )
 
 
 def sparse_tflite(root: Path) -> None:

@@ -23,5 +23,7 @@ def load() -> tuple[Split, Split]:
     """The training images (three quarters) and the held-out ones, always the same."""
     data = load_digits()
     images = (data.images[:, None] / 16).astype(np.float32)
-    parts = train_test_split(images, data.target.astype(np.int64), test_size=0.25, random_state=SEED, stratify=data.target)
+    parts = train_test_split(
+        images, data.target.astype(np.int64), test_size=0.25, random_state=SEED, stratify=data.target
+    )
     return Split(parts[0], parts[2]), Split(parts[1], parts[3])

@@ -1,4 +1,5 @@
-"""Prepare the digits net with the command line, as a user would, then count right answers in PyTorch and in MNN.
+"""Prepare the digits net with the command line, as a user would, then count right answers in PyTorch and in
+MNN.
 
 Exit status 0 only when the bundle's verdict is ``proven`` and both are right equally often.
 """
@@ -22,9 +23,20 @@ ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = Path("build/digits")
 BATCH = 8
 COMMAND = [
-    "prepare", "examples/digits/model.py:digits", "--weights", "examples/digits/digits.safetensors",
-    "--input", "image=float32[batch,1,8,8]", "--dim", f"batch=1:{BATCH}", "--range", "image=0:1", "-o", str(BUNDLE), "--force",
-]  # fmt: skip
+    "prepare",
+    "examples/digits/model.py:digits",
+    "--weights",
+    "examples/digits/digits.safetensors",
+    "--input",
+    "image=float32[batch,1,8,8]",
+    "--dim",
+    f"batch=1:{BATCH}",
+    "--range",
+    "image=0:1",
+    "-o",
+    str(BUNDLE),
+    "--force",
+]
 
 
 def in_torch(images: np.ndarray) -> np.ndarray:
@@ -41,7 +53,9 @@ def in_mnn(images: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
     import MNN.nn
 
     image, logits = manifest["signature"]["inputs"][0], manifest["signature"]["outputs"][0]
-    net = MNN.nn.load_module_from_file(str(ROOT / BUNDLE / "model.mnn"), [image["mnn_name"]], [logits["mnn_name"]])
+    net = MNN.nn.load_module_from_file(
+        str(ROOT / BUNDLE / "model.mnn"), [image["mnn_name"]], [logits["mnn_name"]]
+    )
     outputs = []
     for start in range(0, len(images), BATCH):
         batch = np.ascontiguousarray(images[start : start + BATCH])

@@ -25,7 +25,9 @@ def main() -> None:
     images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
     model = Digits()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=EPOCHS * -(-len(labels) // BATCH))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 4e-3, total_steps=EPOCHS * -(-len(labels) // BATCH)
+    )
     for _ in range(EPOCHS):
         for index in torch.randperm(len(labels)).split(BATCH):
             loss = nn.functional.cross_entropy(model(images[index]), labels[index])
@@ -35,7 +37,9 @@ def main() -> None:
             schedule.step()
     model.eval()
     with torch.inference_mode():
-        right = int((model(torch.from_numpy(held_out.images)).argmax(1) == torch.from_numpy(held_out.labels)).sum())
+        right = int(
+            (model(torch.from_numpy(held_out.images)).argmax(1) == torch.from_numpy(held_out.labels)).sum()
+        )
     path = Path(__file__).with_name("digits.safetensors")
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
     print(f"held-out accuracy {right}/{len(held_out.labels)} = {right / len(held_out.labels):.4f}")

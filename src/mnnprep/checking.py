@@ -1,7 +1,8 @@
-"""`check`: what MNN will refuse, crash on, or get wrong in a model, read from the file. No code of the model runs.
+"""`check`: what MNN will refuse, crash on, or get wrong in a model, read from the file. No code of the model
+runs.
 
-An ONNX file is read by the hazard rules, in a worker; of other formats the operators are compared with the list that
-MNN's frontend prints.
+An ONNX file is read by the hazard rules, in a worker; of other formats the operators are compared with the
+list that MNN's frontend prints.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ EFFECT = "side-effect"
 class Hazard(msgspec.Struct, frozen=True, kw_only=True):
     """One place that MNN refuses, crashes on, gets wrong or narrows.
 
-    ``rule`` is the hazard's id; ``node`` the operator and name, or the name of a value; ``source`` the line of the model's own
-    code (``file:line``) where the exporter left one; ``repaired``: `prepare` has a rewrite for it.
+    ``rule`` is the hazard's id; ``node`` the operator and name, or the name of a value; ``source`` the line
+    of the model's own code (``file:line``) where the exporter left one; ``repaired``: `prepare` has a rewrite
+    for it.
     """
 
     rule: str
@@ -61,7 +63,9 @@ class Hazard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator of the model that no rule speaks of here, and that MNN does not get right in all of ONNX's own cases."""
+    """An operator of the model that no rule speaks of here, and that MNN does not get right in all of ONNX's
+    own cases.
+    """
 
     operator: str
     cases: int
@@ -90,17 +94,20 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """A model's kind and how often each of its operators is in it; none for a kind whose operators stand in no file, and for ONNX."""
+    """A model's kind and how often each of its operators is in it; none for a kind whose operators stand in
+    no file, and for ONNX.
+    """
 
     kind: str
     operators: dict[str, int]
 
 
 def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | None = None) -> CheckReport:
-    """Check the model file at *path*: ONNX by the hazard rules; TFLite, TensorFlow graphs and Caffe networks by their operators.
+    """Check the model file at *path*: ONNX by the hazard rules; TFLite, TensorFlow graphs and Caffe networks
+    by their operators.
 
-    With *rules_only* the conformance table is left out: it adds hints, and no finding.  The file is read in a worker, each of its
-    two steps within *limits* (a minute, and three quarters of the free memory).
+    With *rules_only* the conformance table is left out: it adds hints, and no finding.  The file is read in a
+    worker, each of its two steps within *limits* (a minute, and three quarters of the free memory).
 
     Raises:
         UsageError: there is nothing at *path*, or it is a kind of source whose operators stand in no file.
@@ -123,7 +130,10 @@ def preload(path: str) -> tuple[str, ...]:
 
 
 def count(job: PathJob) -> Counted:
-    """The first step of :func:`check_file`: the kind, and the operators where there are no rules for it. Raises as that."""
+    """The first step of :func:`check_file`: the kind, and the operators where there are no rules for it.
+
+    Raises as that.
+    """
     path = Path(job.path)
     kind = identify(path)
     with reading(path, format_of(kind).title):
@@ -136,22 +146,36 @@ def _check_operators(path: str, counted: Counted) -> CheckReport:
     kind = counted.kind
     if kind not in READERS:
         raise UsageError(
-            f"check reads ONNX, TFLite, TensorFlow graphs and Caffe networks, and this is a {format_of(kind).title}", seen=path,
+            "check reads ONNX, TFLite, TensorFlow graphs and Caffe networks, and this is a"
+            f" {format_of(kind).title}",
+            seen=path,
             next="prepare it, and check the artifact in the bundle",
-        )  # fmt: skip
+        )
     frontend = READERS[kind][0]
     supported = supported_operators().get(frontend)
     hazards = [
         Hazard(
-            rule=UNREAD, severity="refused", hazard=f"MNN's {frontend} frontend does not list this operator", node=name, operator=name,
-            detail=f"{count} times" if count > 1 else "", remedy="prepare it with --to onnx, or express it by other operators",
+            rule=UNREAD,
+            severity="refused",
+            hazard=f"MNN's {frontend} frontend does not list this operator",
+            node=name,
+            operator=name,
+            detail=f"{count} times" if count > 1 else "",
+            remedy="prepare it with --to onnx, or express it by other operators",
         )
         for name, count in counted.operators.items()
         if supported is not None and name not in supported and name not in LEFT_OUT
-    ]  # fmt: skip
+    ]
     if kind == "frozen-graph":
         hazards = _effects(counted.operators) + hazards
-    return CheckReport(path=path, kind=kind, opset=None, mnn=_version(supported), operators=counted.operators, hazards=hazards)
+    return CheckReport(
+        path=path,
+        kind=kind,
+        opset=None,
+        mnn=_version(supported),
+        operators=counted.operators,
+        hazards=hazards,
+    )
 
 
 def _effects(counts: Mapping[str, int]) -> list[Hazard]:
@@ -160,26 +184,40 @@ def _effects(counts: Mapping[str, int]) -> list[Hazard]:
 
     return [
         Hazard(
-            rule=EFFECT, severity="refused", hazard="this operator may do more than compute", node=name, operator=name,
-            detail=f"{count} times" if count > 1 else "", remedy="prepare it with --trust if you trust where it comes from",
+            rule=EFFECT,
+            severity="refused",
+            hazard="this operator may do more than compute",
+            node=name,
+            operator=name,
+            detail=f"{count} times" if count > 1 else "",
+            remedy="prepare it with --trust if you trust where it comes from",
         )
         for name, count in counts.items()
         if name not in ALLOWED
-    ]  # fmt: skip
+    ]
 
 
-def _check_onnx(host: Host, path: str | Path, absolute: Path, rules_only: bool, limits: Limits) -> CheckReport:
+def _check_onnx(
+    host: Host, path: str | Path, absolute: Path, rules_only: bool, limits: Limits
+) -> CheckReport:
     supported = supported_operators().get("ONNX")
     job = CheckJob(model=str(absolute), supported=sorted(supported) if supported is not None else None)
     found = run_bounded(host, CHECK_STEP, job, Findings, absolute, limits)
     rules = {rule.name: rule for rule in RULES}
     hazards = [
         Hazard(
-            rule=f.rule, severity=f.severity, hazard=rules[f.rule].hazard, remedy=rules[f.rule].remedy, node=f.node, operator=f.operator,
-            detail=f.detail, source=f.source, repaired=f.repaired,
+            rule=f.rule,
+            severity=f.severity,
+            hazard=rules[f.rule].hazard,
+            remedy=rules[f.rule].remedy,
+            node=f.node,
+            operator=f.operator,
+            detail=f.detail,
+            source=f.source,
+            repaired=f.repaired,
         )
         for f in found.findings
-    ]  # fmt: skip
+    ]
     return CheckReport(
         path=str(path),
         kind="onnx",
@@ -192,12 +230,18 @@ def _check_onnx(host: Host, path: str | Path, absolute: Path, rules_only: bool, 
 
 
 def _measured(found: Findings) -> list[Measured]:
-    """The operators without a finding that MNN gets right in some of ONNX's cases only, by the table for this MNN."""
+    """The operators without a finding that MNN gets right in some of ONNX's cases only, by the table for this
+    MNN.
+    """
     table = load_table()
     if table is None:
         return []
     told = {f.operator for f in found.findings}
-    rows = [s for s in scores(table) if s.operator in found.operators and s.operator not in told and s.right < s.cases]
+    rows = [
+        s
+        for s in scores(table)
+        if s.operator in found.operators and s.operator not in told and s.right < s.cases
+    ]
     return [Measured(operator=s.operator, cases=s.cases, right=s.right) for s in rows]
 
 
@@ -206,7 +250,9 @@ def _version(supported: frozenset[str] | None) -> str:
 
 
 def supported_operators() -> Mapping[str, frozenset[str]]:
-    """What each frontend of the installed converter reads: by the table for this MNN, else asked for in a worker; empty without MNN."""
+    """What each frontend of the installed converter reads: by the table for this MNN, else asked for in a
+    worker; empty without MNN.
+    """
     table = load_table()
     if table is not None:
         return {name: frozenset(operators) for name, operators in table.frontends.items()}

@@ -58,7 +58,9 @@ def missing(module: str) -> RefusedError:
     """The error for a module that is not there, naming the extra that brings it."""
     distribution, extra = KNOWN.get(module, (module, ""))
     command = f"pip install 'mnnprep[{extra}]'" if extra else f"pip install {distribution}"
-    return RefusedError(f"this needs the Python package {distribution}", seen="it is not installed", next=command)
+    return RefusedError(
+        f"this needs the Python package {distribution}", seen="it is not installed", next=command
+    )
 
 
 def require(module: str) -> ModuleType:

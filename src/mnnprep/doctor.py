@@ -46,7 +46,9 @@ class FormatState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Converter(msgspec.Struct, frozen=True, kw_only=True):
-    """A converter to MNN; ``frontends`` counts the operators registered in each, ``reason`` says why it does not work."""
+    """A converter to MNN; ``frontends`` counts the operators registered in each, ``reason`` says why it does
+    not work.
+    """
 
     name: str
     works: bool
@@ -55,8 +57,10 @@ class Converter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfinementState(msgspec.Struct, frozen=True, kw_only=True):
-    """How the workers that run a model are confined here: ``active`` where something keeps them from files and programs that are not
-    theirs, ``complete`` where all of it does; ``level`` names what does it, ``reason`` what is lacking and why."""
+    """How the workers that run a model are confined here: ``active`` where something keeps them from files
+    and programs that are not theirs, ``complete`` where all of it does; ``level`` names what does it,
+    ``reason`` what is lacking and why.
+    """
 
     active: bool
     complete: bool
@@ -78,7 +82,8 @@ class Doctor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diagnose(mnnconvert: str = "") -> Doctor:
-    """Look at this installation; *mnnconvert*, else the variable MNNPREP_MNNCONVERT, names a further converter.
+    """Look at this installation; *mnnconvert*, else the variable MNNPREP_MNNCONVERT, names a further
+    converter.
 
     Nothing that is wrong raises: it is in the result.
     """
@@ -87,15 +92,25 @@ def diagnose(mnnconvert: str = "") -> Doctor:
     missing = {p.module for p in packages if p.version is None}
     formats = [_state(row, missing) for row in FORMATS]
     return Doctor(
-        mnnprep=__version__, python=f"{platform.python_implementation()} {platform.python_version()}",
-        platform=f"{platform.system()} {platform.machine()}", packages=packages, formats=formats, converters=converters,
-        confinement=_confinement(), advice=_advice(packages, converters),
-    )  # fmt: skip
+        mnnprep=__version__,
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        platform=f"{platform.system()} {platform.machine()}",
+        packages=packages,
+        formats=formats,
+        converters=converters,
+        confinement=_confinement(),
+        advice=_advice(packages, converters),
+    )
 
 
 def _confinement() -> ConfinementState:
     walls = supported()
-    return ConfinementState(active=bool(walls.landlock or walls.seccomp), complete=walls.complete, level=str(walls), reason=walls.reason)
+    return ConfinementState(
+        active=bool(walls.landlock or walls.seccomp),
+        complete=walls.complete,
+        level=str(walls),
+        reason=walls.reason,
+    )
 
 
 def _package(module: str) -> Package:
@@ -115,7 +130,14 @@ def _state(row: Format, missing: set[str]) -> FormatState:
         needs = _install(deps.KNOWN[absent[0]][1], deps.KNOWN[absent[0]][0])
     else:
         needs = ""
-    return FormatState(kind=row.kind, title=row.title, framework=row.framework, targets=list(row.targets), works=not needs, needs=needs)
+    return FormatState(
+        kind=row.kind,
+        title=row.title,
+        framework=row.framework,
+        targets=list(row.targets),
+        works=not needs,
+        needs=needs,
+    )
 
 
 def _install(extra: str, distribution: str) -> str:
@@ -144,14 +166,20 @@ def _custom(host: Host, path: str) -> Converter:
 
 def _ask(host: Host, name: str, executable: str) -> Converter:
     try:
-        answer = host.run(worker.FRONTENDS, FrontendsJob(converter=executable), Frontends, timeout=TIMEOUT_SECONDS).value
+        answer = host.run(
+            worker.FRONTENDS, FrontendsJob(converter=executable), Frontends, timeout=TIMEOUT_SECONDS
+        ).value
     except StepFailed as failure:
         return Converter(name=name, works=False, reason=failure.reason)
     return Converter(name=name, works=not answer.reason, frontends=answer.operators, reason=answer.reason)
 
 
 def _advice(packages: list[Package], converters: list[Converter]) -> list[str]:
-    lines = [f"{_install('', p.distribution)} (a core dependency is missing)" for p in packages if p.version is None and not p.extra]
+    lines = [
+        f"{_install('', p.distribution)} (a core dependency is missing)"
+        for p in packages
+        if p.version is None and not p.extra
+    ]
     purposes = {row.extra: f"to prepare {row.framework} models" for row in FORMATS if row.prepared}
     purposes["report"] = "to write report.html"
     if deps.installed("mnnprep.batch"):
@@ -162,5 +190,8 @@ def _advice(packages: list[Package], converters: list[Converter]) -> list[str]:
     lines += [f"{c.name} does not work as a converter: {c.reason}" for c in converters if not c.works]
     if not any("TORCH" in c.frontends for c in converters):
         named = f"name it with --mnnconvert or {CONVERTER_VARIABLE}"
-        lines.append(f"to convert TorchScript, build MNNConvert with MNN_BUILD_TORCH=ON and {named}; by way of ONNX, PyTorch needs none")
+        lines.append(
+            f"to convert TorchScript, build MNNConvert with MNN_BUILD_TORCH=ON and {named}; by way of ONNX,"
+            " PyTorch needs none"
+        )
     return lines

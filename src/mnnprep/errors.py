@@ -45,7 +45,13 @@ class MnnprepError(Exception):
 
     def to_dict(self) -> dict[str, str | int]:
         """The error as the ``error`` object of a ``--json`` document."""
-        return {"kind": self.kind, "what": self.what, "seen": self.seen, "next": self.next, "exit_code": self.exit_code}
+        return {
+            "kind": self.kind,
+            "what": self.what,
+            "seen": self.seen,
+            "next": self.next,
+            "exit_code": self.exit_code,
+        }
 
 
 class UsageError(MnnprepError):
@@ -63,9 +69,11 @@ class RefusedError(MnnprepError):
 
 
 class SystemFault(RefusedError):
-    """The system could not do its part: a full disk, no descriptor left, a directory that can't be written to.
+    """The system could not do its part: a full disk, no descriptor left, a directory that can't be written
+    to.
 
-    It says nothing of the model: a check that ends in one was not run.  :mod:`mnnprep.core.faults` makes them.
+    It says nothing of the model: a check that ends in one was not run.  :mod:`mnnprep.core.faults` makes
+    them.
     """
 
     kind = "system"
@@ -82,7 +90,9 @@ class Interrupted(MnnprepError):
     kind = "interrupted"
 
 
-ERROR_KINDS: dict[str, type[MnnprepError]] = {c.kind: c for c in (UsageError, RefusedError, SystemFault, InternalError)}
+ERROR_KINDS: dict[str, type[MnnprepError]] = {
+    c.kind: c for c in (UsageError, RefusedError, SystemFault, InternalError)
+}
 
 
 def from_dict(data: dict[str, str]) -> MnnprepError:

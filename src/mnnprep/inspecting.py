@@ -33,11 +33,11 @@ class Ports(msgspec.Struct, frozen=True):
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What :func:`inspect_file` finds.
 
-    ``size`` is in bytes (of all files, for a directory); ``prepared`` tells whether this version prepares the kind.
-    ``ops`` counts operators as written in the file (``domain::Type`` outside ONNX's own domain); ``parameters`` the
-    elements of all stored tensors (with buffers and constants), None where the file was not read so far;
-    ``leftovers`` name what would behave as in training; ``warnings`` what will stand in the way; ``details`` hold
-    what only this format has.
+    ``size`` is in bytes (of all files, for a directory); ``prepared`` tells whether this version prepares the
+    kind. ``ops`` counts operators as written in the file (``domain::Type`` outside ONNX's own domain);
+    ``parameters`` the elements of all stored tensors (with buffers and constants), None where the file was
+    not read so far; ``leftovers`` name what would behave as in training; ``warnings`` what will stand in the
+    way; ``details`` hold what only this format has.
     """
 
     kind: str
@@ -65,7 +65,8 @@ def inspect_file(path: str | Path, *, limits: Limits | None = None) -> Inspectio
 
     Raises:
         UsageError: there is nothing at *path*.
-        RefusedError: it is no model, or a damaged one (see `formats.sniff.identify`), or takes more than *limits*.
+        RefusedError: it is no model, or a damaged one (see `formats.sniff.identify`), or takes more than
+        *limits*.
     """
     require_there(path)
     absolute = Path(os.path.abspath(path))
@@ -88,13 +89,22 @@ def read_file(path: str | Path) -> Inspection:
         size = _size(path)
     warnings = list(found.pop("warnings", ()))
     if kind in WEIGHTS_ONLY:
-        warnings.append("these are weights without a model: give a factory (file.py:callable) and this file with --weights")
+        warnings.append(
+            "these are weights without a model: give a factory (file.py:callable) and this file with"
+            " --weights"
+        )
     elif not row.prepared:
         warnings.append(f"{row.title}: recognised, and not prepared by this version")
     return Inspection(
-        kind=kind, title=row.title, framework=row.framework, path=str(path), size=size, prepared=row.prepared,
-        warnings=tuple(warnings), **found,
-    )  # fmt: skip
+        kind=kind,
+        title=row.title,
+        framework=row.framework,
+        path=str(path),
+        size=size,
+        prepared=row.prepared,
+        warnings=tuple(warnings),
+        **found,
+    )
 
 
 def _size(path: Path) -> int:
@@ -120,7 +130,9 @@ def _read_onnx(path: Path) -> dict[str, Any]:
         "ops": {f"{op.domain}::{op.op_type}" if op.domain else op.op_type: op.count for op in summary.ops},
         "parameters": summary.initializers.total.elements + summary.constants.total.elements,
         "opset": summary.opset,
-        "leftovers": tuple(f"{leftover.op_type} {leftover.node}: {leftover.reason}".strip() for leftover in summary.leftovers),
+        "leftovers": tuple(
+            f"{leftover.op_type} {leftover.node}: {leftover.reason}".strip() for leftover in summary.leftovers
+        ),
         "warnings": warnings,
         "details": {
             "ir_version": summary.ir_version,
@@ -143,7 +155,9 @@ def _read_tflite(path: Path) -> dict[str, Any]:
     summary = scan_model(path)
     warnings = []
     if summary.state:
-        warnings.append(f"it keeps state or looks things up in tables ({_listed(summary.state)}), which MNN does not")
+        warnings.append(
+            f"it keeps state or looks things up in tables ({_listed(summary.state)}), which MNN does not"
+        )
     if summary.custom:
         warnings.append(f"operators that TFLite does not define: {_listed(summary.custom)}")
     return {
@@ -152,7 +166,10 @@ def _read_tflite(path: Path) -> dict[str, Any]:
         "parameters": summary.parameters,
         "warnings": warnings,
         "details": {
-            "quantization": [f"{q.tensor}: {q.dtype}, {q.kind}" + (f", axis {q.axis}" if len(q.scale) > 1 else "") for q in summary.quantized],
+            "quantization": [
+                f"{q.tensor}: {q.dtype}, {q.kind}" + (f", axis {q.axis}" if len(q.scale) > 1 else "")
+                for q in summary.quantized
+            ],
             "quantization_parameters": [msgspec.to_builtins(q) for q in summary.quantized],
             "sparse": summary.sparse,
             "subgraphs": summary.subgraphs,
@@ -166,7 +183,9 @@ def _read_graph(path: Path) -> dict[str, Any]:
     from mnnprep.formats.tensorflow import scan
 
     kind = identify(path)
-    found = {"savedmodel": scan.scan_saved_model, "tf-checkpoint": scan.scan_meta_graph}.get(kind, scan.scan_graph)(path)
+    found = {"savedmodel": scan.scan_saved_model, "tf-checkpoint": scan.scan_meta_graph}.get(
+        kind, scan.scan_graph
+    )(path)
     default = "serving_default" if "serving_default" in found.signatures else next(iter(found.signatures), "")
     warnings = []
     if kind == "frozen-graph" and found.variables:
@@ -176,14 +195,18 @@ def _read_graph(path: Path) -> dict[str, Any]:
     if found.tables:
         warnings.append(f"it looks things up in tables ({_listed(found.tables)}), which MNN does not")
     if found.effects:
-        warnings.append(f"operators that may do more than compute ({_listed(found.effects)}): they run with --trust alone")
+        warnings.append(
+            f"operators that may do more than compute ({_listed(found.effects)}): they run with --trust alone"
+        )
     return {
         "signature": Ports(*found.signatures.get(default, ((), ()))),
         "ops": found.ops,
         "parameters": found.parameters,
         "leftovers": found.leftovers,
         "warnings": warnings,
-        "details": {"signatures": {n: f"{_names(i)} -> {_names(o)}" for n, (i, o) in found.signatures.items() if n}},
+        "details": {
+            "signatures": {n: f"{_names(i)} -> {_names(o)}" for n, (i, o) in found.signatures.items() if n}
+        },
     }
 
 
@@ -195,7 +218,10 @@ def _read_keras(path: Path) -> dict[str, Any]:
     from mnnprep.formats.tensorflow.keras_scan import scan_keras
 
     found = scan_keras(path, identify(path))
-    foreign = f"loading it would call code ({_listed(found.foreign)}): prepare it with --trust, or give a factory and weights"
+    foreign = (
+        f"loading it would call code ({_listed(found.foreign)}): prepare it with --trust, or give a factory"
+        " and weights"
+    )
     return {
         "signature": Ports(found.inputs, found.outputs),
         "ops": found.layers,
@@ -226,7 +252,10 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 def _read_module(path: Path) -> dict[str, Any]:
     found = _read_pickle(path)
     imports = _listed(found["details"]["globals"])
-    found["warnings"] = [f"loading it imports and calls what it names ({imports}): prepare it with --trust, or save a state dict and give a factory"]
+    found["warnings"] = [
+        f"loading it imports and calls what it names ({imports}): prepare it with --trust, or save a state"
+        " dict and give a factory"
+    ]
     return found
 
 
@@ -245,14 +274,20 @@ def _read_torchscript(path: Path) -> dict[str, Any]:
     ops: Counter[str] = Counter()
     for source in sources.values():
         ops.update((b"%s.%s" % match).decode() for match in _CALL.findall(source))
-    classes = sorted({found for source in sources.values() for found in _CLASS.findall(source.decode(errors="replace"))})
+    classes = sorted(
+        {found for source in sources.values() for found in _CLASS.findall(source.decode(errors="replace"))}
+    )
     result: dict[str, Any] = {"ops": dict(sorted(ops.items(), key=lambda item: (-item[1], item[0])))}
     details: dict[str, Any] = {"classes": classes, "records": len(names)}
     if model_record(names):
         state = model_state(path)
         root = model_scan(path).root
         details |= {"root": root, "tensors": state.tensors, "modules": state.modules}
-        result |= {"parameters": state.elements, "leftovers": _in_training(state.training), "signature": _forward_ports(root, sources)}
+        result |= {
+            "parameters": state.elements,
+            "leftovers": _in_training(state.training),
+            "signature": _forward_ports(root, sources),
+        }
     return result | {"details": details, "warnings": _side_effects(path, "torchscript")}
 
 
@@ -271,32 +306,60 @@ def _forward_ports(root: str, sources: Mapping[str, bytes]) -> Ports:
     """The arguments of the outermost class's forward; TorchScript states their type, not their shape."""
     module, _, name = root.rpartition(".")
     suffix = f"code/{module.replace('.', '/')}.py"
-    source = next((data.decode(errors="replace") for record, data in sources.items() if record.endswith(suffix)), "")
-    body = re.search(rf"^class {re.escape(name)}\(Module\):\n(.*?)(?=^class |\Z)", source, re.MULTILINE | re.DOTALL)
+    source = next(
+        (data.decode(errors="replace") for record, data in sources.items() if record.endswith(suffix)), ""
+    )
+    body = re.search(
+        rf"^class {re.escape(name)}\(Module\):\n(.*?)(?=^class |\Z)", source, re.MULTILINE | re.DOTALL
+    )
     forward = _FORWARD.search(body[1]) if body else None
     if forward is None:
         return Ports()
     arguments = _ARGUMENT.findall(forward[1])[1:]  # without self
-    return Ports(tuple(TensorInfo(argument, kind.strip()) for argument, kind in arguments), (TensorInfo("", forward[2].strip()),))
+    return Ports(
+        tuple(TensorInfo(argument, kind.strip()) for argument, kind in arguments),
+        (TensorInfo("", forward[2].strip()),),
+    )
 
 
 # torch/_export/serde/schema.py: ScalarType
 _SCALAR_TYPES = {
-    1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64", 9: "complex32", 10: "complex64",
-    11: "complex128", 12: "bool", 13: "bfloat16", 28: "uint16", 29: "float8_e4m3fn", 30: "float8_e5m2", 31: "float8_e4m3fnuz", 32: "float8_e5m2fnuz",
-}  # fmt: skip
+    1: "uint8",
+    2: "int8",
+    3: "int16",
+    4: "int32",
+    5: "int64",
+    6: "float16",
+    7: "float32",
+    8: "float64",
+    9: "complex32",
+    10: "complex64",
+    11: "complex128",
+    12: "bool",
+    13: "bfloat16",
+    28: "uint16",
+    29: "float8_e4m3fn",
+    30: "float8_e5m2",
+    31: "float8_e4m3fnuz",
+    32: "float8_e5m2fnuz",
+}
 
 
 def _read_exported_program(path: Path) -> dict[str, Any]:
     from mnnprep.formats.torch_files import read_record, record_names
 
     names = record_names(path)
-    record = next(name for name in names if re.search(r"(^|/)(models/[^/]+|serialized_exported_program)\.json$", name))
+    record = next(
+        name for name in names if re.search(r"(^|/)(models/[^/]+|serialized_exported_program)\.json$", name)
+    )
     try:
         program = json.loads(read_record(path, record))
         return _describe_program(program, len(names)) | {"warnings": _side_effects(path, "exported-program")}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        warning = f"its program can't be read as the schema of torch.export that this version knows ({type(error).__name__}: {error})"
+        warning = (
+            "its program can't be read as the schema of torch.export that this version knows"
+            f" ({type(error).__name__}: {error})"
+        )
         return {"details": {"records": len(names)}, "warnings": [warning]}
 
 
@@ -319,7 +382,10 @@ def _describe_program(program: dict[str, Any], records: int) -> dict[str, Any]:
             name = argument["as_tensor"]["name"]
             outputs.append(_program_tensor(name, values[name]))
     ops = Counter(node["target"].removeprefix("torch.ops.") for node in graph["nodes"])
-    sizes = [element_count(tuple(extent for extent in tensor.shape or () if isinstance(extent, int))) for tensor in stored]
+    sizes = [
+        element_count(tuple(extent for extent in tensor.shape or () if isinstance(extent, int)))
+        for tensor in stored
+    ]
     return {
         "signature": Ports(tuple(inputs), tuple(outputs)),
         "ops": dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
@@ -349,7 +415,8 @@ def _symbol(expression: dict[str, Any]) -> str:
 def _program_leftovers(nodes: list[dict[str, Any]]) -> list[str]:
     """The nodes that have their argument `train` or `training` set (dropout, batch_norm, rrelu, ...)."""
     return [
-        f"{node['target'].removeprefix('torch.ops.')} {node.get('name') or ''}".strip() + f": {argument['name']} is true"
+        f"{node['target'].removeprefix('torch.ops.')} {node.get('name') or ''}".strip()
+        + f": {argument['name']} is true"
         for node in nodes
         for argument in node["inputs"]
         if argument.get("name") in ("train", "training") and argument["arg"].get("as_bool")
@@ -361,7 +428,12 @@ def _read_prototxt(path: Path) -> dict[str, Any]:
 
     found = read_prototxt(path)
     details = {"version": f"V{found.version}", "name": found.name, "rules": found.rules}
-    return {"signature": Ports(found.inputs, found.outputs), "ops": found.layers, "leftovers": found.training, "details": details}
+    return {
+        "signature": Ports(found.inputs, found.outputs),
+        "ops": found.layers,
+        "leftovers": found.training,
+        "details": details,
+    }
 
 
 def _read_caffemodel(path: Path) -> dict[str, Any]:
@@ -372,7 +444,12 @@ def _read_caffemodel(path: Path) -> dict[str, Any]:
     if found.gradient_bytes:
         leftovers.append(f"{found.gradient_bytes} bytes of gradients (diff)")
     details = {"version": f"V{found.version}", "name": found.name, "tensors": found.blobs}
-    return {"ops": found.layers, "parameters": found.parameters, "leftovers": tuple(leftovers), "details": details}
+    return {
+        "ops": found.layers,
+        "parameters": found.parameters,
+        "leftovers": tuple(leftovers),
+        "details": details,
+    }
 
 
 def _read_mnn(path: Path) -> dict[str, Any]:
@@ -401,7 +478,10 @@ def _version_warnings(version: str) -> list[str]:
     """Whether the file is from a newer MNN than the one that is installed."""
     here = deps.version("MNN")
     if here and version and _release(version) > _release(here):
-        return [f"it was written by MNN {version}, newer than the {here} that is installed: operators may be unknown; pip install -U MNN"]
+        return [
+            f"it was written by MNN {version}, newer than the {here} that is installed: operators may be"
+            " unknown; pip install -U MNN"
+        ]
     return []
 
 
@@ -412,7 +492,12 @@ def _release(version: str) -> tuple[int, ...]:
 def _in_training(modules: tuple[str, ...]) -> tuple[str, ...]:
     if not modules:
         return ()
-    return (f"{len(modules)} modules were saved in training mode: {_listed([name or '(the whole model)' for name in modules])}",)
+    return (
+        (
+            f"{len(modules)} modules were saved in training mode:"
+            f" {_listed([name or '(the whole model)' for name in modules])}"
+        ),
+    )
 
 
 def _listed(names: tuple[str, ...] | list[str], limit: int = 8) -> str:

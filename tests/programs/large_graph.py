@@ -1,4 +1,6 @@
-"""Export a SavedModel as if protobuf's limits were small: ``python large_graph.py MODEL DIR``; prints what each method made, or why it did not."""
+"""Export a SavedModel as if protobuf's limits were small: ``python large_graph.py MODEL DIR``; prints what
+each method made, or why it did not.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ for method in ("freeze", "onnx"):
     directory.mkdir()
     try:
         made = export_source(
-            ExportJob(source=Source(kind="savedmodel", path=sys.argv[1]), wants=Wants(), method=method, opset=13, directory=str(directory))
+            ExportJob(
+                source=Source(kind="savedmodel", path=sys.argv[1]),
+                wants=Wants(),
+                method=method,
+                opset=13,
+                directory=str(directory),
+            )
         )
         print(method, *(Path(f.path).name for f in made.files))
     except RefusedError as error:

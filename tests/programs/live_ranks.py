@@ -1,4 +1,5 @@
-"""Prepare a module that is spread over a running process group; run by tests/test_live.py, one process a rank.
+"""Prepare a module that is spread over a running process group; run by tests/test_live.py, one process a
+rank.
 
 usage: live_ranks.py KIND RANK WORLD PORT OUTPUT
 """
@@ -51,17 +52,31 @@ def spread(module: nn.Module, kind: str, world: int) -> nn.Module:
 
 
 def snapshot(module: nn.Module) -> list:
-    flags = [(n, m.training, len(m._forward_pre_hooks), len(m._forward_hooks), type(m).__name__) for n, m in module.named_modules()]
-    return flags + [(n, type(p).__name__, p.requires_grad, p.dtype, str(p.device), id(p)) for n, p in module.named_parameters()]
+    flags = [
+        (n, m.training, len(m._forward_pre_hooks), len(m._forward_hooks), type(m).__name__)
+        for n, m in module.named_modules()
+    ]
+    return flags + [
+        (n, type(p).__name__, p.requires_grad, p.dtype, str(p.device), id(p))
+        for n, p in module.named_parameters()
+    ]
 
 
 def main() -> None:
-    kind, rank, world, port, output = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+    kind, rank, world, port, output = (
+        sys.argv[1],
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        sys.argv[4],
+        sys.argv[5],
+    )
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     module = spread(make(), kind, world)
     before, random_state = snapshot(module), torch.get_rng_state()
-    manifest = mnnprep.prepare(module, output, inputs=["x=float32[batch,16]"], dims={"batch": (1, 4)}, opset=13)
+    manifest = mnnprep.prepare(
+        module, output, inputs=["x=float32[batch,16]"], dims={"batch": (1, 4)}, opset=13
+    )
     assert (manifest is None) == (rank != 0)
     assert snapshot(module) == before
     assert torch.equal(torch.get_rng_state(), random_state)

@@ -1,4 +1,5 @@
-"""A bundle as a machine-learning bill of materials: CycloneDX 1.6 in JSON (https://cyclonedx.org/docs/1.6/json/).
+"""A bundle as a machine-learning bill of materials: CycloneDX 1.6 in JSON
+(https://cyclonedx.org/docs/1.6/json/).
 
 A pure function of the manifest: no time, and a serial number made of its bytes.
 """
@@ -28,7 +29,13 @@ def bill(manifest: Manifest) -> dict[str, Any]:
     data = manifest.to_bytes()
     artifact = _files(ARTIFACT, manifest.artifact.files)
     sources = [
-        {"type": "file", "bom-ref": f"{SOURCE}:{f.name}", "name": f.file or f.name, "hashes": _hashes(f.sha256)} for f in manifest.source.files
+        {
+            "type": "file",
+            "bom-ref": f"{SOURCE}:{f.name}",
+            "name": f.file or f.name,
+            "hashes": _hashes(f.sha256),
+        }
+        for f in manifest.source.files
     ]
     described = _model(manifest)
     return {
@@ -37,7 +44,10 @@ def bill(manifest: Manifest) -> dict[str, Any]:
         "specVersion": "1.6",
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, hashlib.sha256(data).hexdigest())}",
         "version": 1,
-        "metadata": {"tools": {"components": [_tool(*tool) for tool in sorted(manifest.tools.items())]}, "component": described},
+        "metadata": {
+            "tools": {"components": [_tool(*tool) for tool in sorted(manifest.tools.items())]},
+            "component": described,
+        },
         "components": [*artifact, *sources],
         "dependencies": [
             {"ref": MODEL, "dependsOn": [a["bom-ref"] for a in artifact]},
@@ -75,15 +85,24 @@ def _model(manifest: Manifest) -> dict[str, Any]:
 def _card(manifest: Manifest) -> dict[str, Any]:
     metrics = [
         {"type": check.check.removeprefix(METRIC), "value": str(value), "slice": where}
-        for check in manifest.evidence if check.check.startswith(METRIC)
-        for where, value in sorted(check.numbers.items()) if where in digest.MEASURED_IN
-    ]  # fmt: skip
+        for check in manifest.evidence
+        if check.check.startswith(METRIC)
+        for where, value in sorted(check.numbers.items())
+        if where in digest.MEASURED_IN
+    ]
     errors = [
         {"type": "max_abs", "value": f"{row.max_abs:.6g}", "slice": f"{row.output} in {row.stage}"}
-        for row in digest.worst_errors(manifest.evidence) if row.max_abs is not None
-    ]  # fmt: skip
-    limits = [o.reason or o.check for o in digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims))]
-    sizes = [f"{name}: proven at {', '.join(map(str, dim.proven)) or 'no size'}" for name, dim in manifest.signature.dims.items()]
+        for row in digest.worst_errors(manifest.evidence)
+        if row.max_abs is not None
+    ]
+    limits = [
+        o.reason or o.check
+        for o in digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims))
+    ]
+    sizes = [
+        f"{name}: proven at {', '.join(map(str, dim.proven)) or 'no size'}"
+        for name, dim in manifest.signature.dims.items()
+    ]
     asked = [dim.constraint for dim in manifest.signature.dims.values() if dim.constraint]
     card: dict[str, Any] = {
         "modelParameters": {
@@ -92,7 +111,9 @@ def _card(manifest: Manifest) -> dict[str, Any]:
             "outputs": [{"format": _format(t)} for t in manifest.signature.outputs],
         },
         "quantitativeAnalysis": {"performanceMetrics": [*metrics, *errors]},
-        "considerations": {"technicalLimitations": [*sizes, *asked, *limits, digest.tolerance_words(manifest.tolerance)[0]]},
+        "considerations": {
+            "technicalLimitations": [*sizes, *asked, *limits, digest.tolerance_words(manifest.tolerance)[0]]
+        },
     }
     passed = [c.check for c in manifest.evidence if c.status is Status.PASSED]
     return card | {"properties": [{"name": "mnnprep:checks-passed", "value": ", ".join(passed)}]}
@@ -103,7 +124,10 @@ def _format(tensor: TensorRecord) -> str:
 
 
 def _files(role: str, files: Iterable[BundleFile]) -> list[dict[str, Any]]:
-    return [{"type": "file", "bom-ref": f"{role}:{f.path}", "name": f.path, "hashes": _hashes(f.sha256)} for f in files]
+    return [
+        {"type": "file", "bom-ref": f"{role}:{f.path}", "name": f.path, "hashes": _hashes(f.sha256)}
+        for f in files
+    ]
 
 
 def _hashes(sha256: str) -> list[dict[str, str]]:

@@ -1,4 +1,6 @@
-"""What a reader needs from a manifest, in words and numbers: pure functions, shared by every way of showing a bundle."""
+"""What a reader needs from a manifest, in words and numbers: pure functions, shared by every way of showing a
+bundle.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,23 @@ def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obst
     """
     wanted = tuple(names)
     found = [
-        Obstacle(c.check, c.status, c.subject, c.reason, question(c.check).failed if c.status is Status.FAILED else question(c.check).not_run)
+        Obstacle(
+            c.check,
+            c.status,
+            c.subject,
+            c.reason,
+            question(c.check).failed if c.status is Status.FAILED else question(c.check).not_run,
+        )
         for c in evidence
-        if c.status is not Status.PASSED and (c.required or c.check in wanted or (c.check in USABILITY and c.status is Status.FAILED))
+        if c.status is not Status.PASSED
+        and (c.required or c.check in wanted or (c.check in USABILITY and c.status is Status.FAILED))
     ]
     present = {c.check for c in evidence}
     absent = [name for name in wanted if name not in present]
-    found += [Obstacle(name, Status.NOT_RUN, "", "the evidence does not hold this check", question(name).not_run) for name in absent]
+    found += [
+        Obstacle(name, Status.NOT_RUN, "", "the evidence does not hold this check", question(name).not_run)
+        for name in absent
+    ]
     return sorted(found, key=lambda o: (o.status is not Status.FAILED, o.check not in USABILITY))
 
 
@@ -61,13 +73,25 @@ def meaning(manifest: Manifest) -> str:
     outcome = concluded(manifest)
     if outcome is Verdict.PROVEN:
         model = manifest.mnn.path if manifest.mnn else "the converted model"
-        sentence = f"On all {cases}, {model} computes in MNN what the untouched source computes in its own framework, within the tolerance."
+        sentence = (
+            f"On all {cases}, {model} computes in MNN what the untouched source computes in its own"
+            " framework, within the tolerance."
+        )
         return " ".join(filter(None, (sentence, settings(manifest), limits(manifest))))
     if outcome is Verdict.DIFFERS:
-        return "Something that was compared came out different: do not ship this model before the failed checks are resolved."
+        return (
+            "Something that was compared came out different: do not ship this model before the failed checks"
+            " are resolved."
+        )
     if outcome is Verdict.REFUSED:
-        return "There is no model to ship: nothing usable came out of the source, or MNN's converter did not take it."
-    return "Nothing was found to be wrong, but something that a proof needs was not run or proves nothing: treat this model as untested."
+        return (
+            "There is no model to ship: nothing usable came out of the source, or MNN's converter did not"
+            " take it."
+        )
+    return (
+        "Nothing was found to be wrong, but something that a proof needs was not run or proves nothing: treat"
+        " this model as untested."
+    )
 
 
 def settings(manifest: Manifest) -> str:
@@ -75,8 +99,15 @@ def settings(manifest: Manifest) -> str:
     hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
     if not hints:
         return ""
-    excess = next((c.numbers.get("excess_at_default_settings") for c in manifest.evidence if c.check == "mnn_compare"), None)
-    otherwise = f"; with MNN's defaults its error is {number(excess)} times the tolerance" if isinstance(excess, (int, float)) else ""
+    excess = next(
+        (c.numbers.get("excess_at_default_settings") for c in manifest.evidence if c.check == "mnn_compare"),
+        None,
+    )
+    otherwise = (
+        f"; with MNN's defaults its error is {number(excess)} times the tolerance"
+        if isinstance(excess, (int, float))
+        else ""
+    )
     return f"The app must set {hints} in MNN's runtime{otherwise}."
 
 
@@ -108,7 +139,9 @@ class Worst:
 
     @property
     def comparable(self) -> bool:
-        """Whether the numbers tell how far it is off (else ``problem`` says why not: a shape, a dtype, a failed run)."""
+        """Whether the numbers tell how far it is off (else ``problem`` says why not: a shape, a dtype, a
+        failed run).
+        """
         return self.excess is not None and (self.excess > 1 or not self.problem)
 
 
@@ -117,11 +150,21 @@ def _worst(output: str, stage: str, errors: Sequence[OutputError]) -> Worst:
         values = [value for value in (getattr(e, field) for e in errors) if value is not None]
         return (max(values) if pick == "max" else min(values)) if values else None
 
-    worst = max(errors, key=lambda e: (bool(e.problem), e.excess is None and bool(e.problem), e.excess or 0.0, -e.case))
+    worst = max(
+        errors,
+        key=lambda e: (bool(e.problem), e.excess is None and bool(e.problem), e.excess or 0.0, -e.case),
+    )
     return Worst(
-        output, stage, worst.case, extreme("max_abs", "max"), extreme("max_rel", "max"), extreme("cosine", "min"),
-        extreme("sqnr_db", "min"), extreme("excess", "max"), worst.problem,
-    )  # fmt: skip
+        output,
+        stage,
+        worst.case,
+        extreme("max_abs", "max"),
+        extreme("max_rel", "max"),
+        extreme("cosine", "min"),
+        extreme("sqnr_db", "min"),
+        extreme("excess", "max"),
+        worst.problem,
+    )
 
 
 def _errors(evidence: Iterable[Check]) -> list[tuple[str, OutputError]]:
@@ -129,7 +172,9 @@ def _errors(evidence: Iterable[Check]) -> list[tuple[str, OutputError]]:
 
 
 def worst_errors(evidence: Iterable[Check]) -> list[Worst]:
-    """One row for every output and stage that was compared, over all cases; outputs in order of first appearance."""
+    """One row for every output and stage that was compared, over all cases; outputs in order of first
+    appearance.
+    """
     groups: dict[tuple[str, str], list[OutputError]] = {}
     for stage, error in _errors(evidence):
         groups.setdefault((error.output, stage), []).append(error)
@@ -146,7 +191,9 @@ def uncompared(evidence: Iterable[Check]) -> list[str]:
 
 @dataclass(frozen=True)
 class Measure:
-    """A task metric for reading: its value in every place it was measured, what it must reach, over how many inputs of which kind."""
+    """A task metric for reading: its value in every place it was measured, what it must reach, over how many
+    inputs of which kind.
+    """
 
     name: str
     status: Status
@@ -160,9 +207,19 @@ def measures(evidence: Iterable[Check]) -> list[Measure]:
     """The task metrics in *evidence*, in order."""
     found = []
     for check in (c for c in evidence if c.check.startswith(METRIC)):
-        values = {where: _metric_figure(value) for where, value in check.numbers.items() if where in MEASURED_IN}
-        inputs = f"{check.numbers['cases']} {check.numbers.get('inputs', '')} cases" if "cases" in check.numbers else ""
-        found.append(Measure(check.check.removeprefix(METRIC), check.status, values, check.subject, inputs, check.reason))
+        values = {
+            where: _metric_figure(value) for where, value in check.numbers.items() if where in MEASURED_IN
+        }
+        inputs = (
+            f"{check.numbers['cases']} {check.numbers.get('inputs', '')} cases"
+            if "cases" in check.numbers
+            else ""
+        )
+        found.append(
+            Measure(
+                check.check.removeprefix(METRIC), check.status, values, check.subject, inputs, check.reason
+            )
+        )
     return found
 
 
@@ -172,7 +229,9 @@ def _metric_figure(value: object) -> str:
 
 @dataclass(frozen=True)
 class SizeTried:
-    """One size of a dynamic dimension: the worst error over the outputs of its cases; None at a stage that was not run."""
+    """One size of a dynamic dimension: the worst error over the outputs of its cases; None at a stage that
+    was not run.
+    """
 
     dim: str
     size: int
@@ -194,18 +253,27 @@ def sizes_tried(manifest: Manifest) -> list[SizeTried]:
     for name, dim in manifest.signature.dims.items():
         by_size: dict[int, set[int]] = {size: set() for size in dim.proven}
         for size in dict.fromkeys(c.dims[name] for c in manifest.cases if name in c.dims):
-            having = [(index, case.dims) for index, case in enumerate(manifest.cases) if case.dims.get(name) == size]
+            having = [
+                (index, case.dims) for index, case in enumerate(manifest.cases) if case.dims.get(name) == size
+            ]
             alone = [index for index, dims in having if dims == {**base, name: size}]
             by_size[size] = set(alone or (index for index, _ in having))
         for size in sorted(by_size):
-            at = {stage: [e for s, e in errors if s == stage and e.case in by_size[size]] for stage in (ARTIFACT, MNN)}
+            at = {
+                stage: [e for s, e in errors if s == stage and e.case in by_size[size]]
+                for stage in (ARTIFACT, MNN)
+            }
             worst = {stage: _worst("", stage, found) if found else None for stage, found in at.items()}
-            rows.append(SizeTried(name, size, size in dim.proven, len(by_size[size]), worst[ARTIFACT], worst[MNN]))
+            rows.append(
+                SizeTried(name, size, size in dim.proven, len(by_size[size]), worst[ARTIFACT], worst[MNN])
+            )
     return rows
 
 
 def bundle_files(manifest: Manifest) -> list[BundleFile]:
-    """Every file that the manifest names in the bundle, once: the MNN model and the artifact first, then by path."""
+    """Every file that the manifest names in the bundle, once: the MNN model and the artifact first, then by
+    path.
+    """
     first = [*([manifest.mnn] if manifest.mnn else []), *manifest.artifact.files]
     rest = [*(BundleFile(c.path, c.sha256, c.size) for c in manifest.cases), *manifest.files]
     return list({f.path: f for f in [*first, *sorted(rest, key=lambda f: f.path)]}.values())
@@ -216,16 +284,20 @@ def tolerance_words(tolerance: Tolerance) -> list[str]:
     if tolerance.sqnr_db is not None:
         decibels, in_one = number(tolerance.sqnr_db), number(tolerance.sqnr_db - tolerance.case_slack_db)
         first = (
-            f"The error of every floating output must stay {decibels} dB below its signal over all cases, and {in_one} dB in each of them "
-            "(SQNR = 10 · log10(Σ ref² / Σ (a − b)²))."
+            f"The error of every floating output must stay {decibels} dB below its signal over all cases, and"
+            f" {in_one} dB in each of them (SQNR = 10 · log10(Σ ref² / Σ (a − b)²))."
         )
     else:
         first = (
-            f"Every element of a floating output may be off by at most {number(tolerance.absolute)} of the output's largest magnitude, or "
-            f"{number(tolerance.widening)} times its noise in that case where it is more, plus {number(tolerance.relative)} of the element itself; "
-            f"noise never widens it beyond {number(tolerance.ceiling)} of the largest magnitude."
+            f"Every element of a floating output may be off by at most {number(tolerance.absolute)} of the"
+            f" output's largest magnitude, or {number(tolerance.widening)} times its noise in that case where"
+            f" it is more, plus {number(tolerance.relative)} of the element itself; noise never widens it"
+            f" beyond {number(tolerance.ceiling)} of the largest magnitude."
         )
-    return [first, "Integers and booleans must be equal; names, shapes, dtypes and the places of NaN and ±inf too."]
+    return [
+        first,
+        "Integers and booleans must be equal; names, shapes, dtypes and the places of NaN and ±inf too.",
+    ]
 
 
 def number(value: float | int | None) -> str:

@@ -1,8 +1,8 @@
 """``manifest.json``, schema ``mnnprep.bundle/1``: the typed record of a bundle.
 
 It holds no time, host, user or directory: the same source under the same name, options, tools and CPU type
-give the same bytes.  Every text in it is data as it was given, or prose whose paths were shortened where it arose
-(:mod:`mnnprep.core.prose`); nothing is rewritten afterwards.
+give the same bytes.  Every text in it is data as it was given, or prose whose paths were shortened where it
+arose (:mod:`mnnprep.core.prose`); nothing is rewritten afterwards.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ SIGNATURE_NAME = "bundle.sig"  # what `mnnprep sign` writes beside the manifest
 
 
 class NamedFile(msgspec.Struct, frozen=True):
-    """A file of the source: ``name`` is its role (``source``, ``weights``, ``factory``), with its place below for one in a
-    directory; ``file`` its own name, without the directory."""
+    """A file of the source: ``name`` is its role (``source``, ``weights``, ``factory``), with its place below
+    for one in a directory; ``file`` its own name, without the directory.
+    """
 
     name: str
     sha256: str
@@ -58,9 +59,10 @@ class BundleFile(msgspec.Struct, frozen=True):
 
 
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``name`` is what the user called the source: the base name of a file or directory, or a factory; ``command`` the
-    arguments of ``mnnprep`` that ask for the same, files by their base names, empty for a live module; ``parameters``
-    the number of elements of its floating weights, whatever holds them."""
+    """``name`` is what the user called the source: the base name of a file or directory, or a factory;
+    ``command`` the arguments of ``mnnprep`` that ask for the same, files by their base names, empty for a
+    live module; ``parameters`` the number of elements of its floating weights, whatever holds them.
+    """
 
     kind: str
     name: str = ""
@@ -97,7 +99,9 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``sqnr_db`` is what the artifact must reach where it holds other numbers than the source (quantized TFLite)."""
+    """``sqnr_db`` is what the artifact must reach where it holds other numbers than the source (quantized
+    TFLite).
+    """
 
     format: str
     method: str
@@ -140,8 +144,9 @@ class SignatureRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored case: an npz of ``inputs/NAME`` and ``outputs/NAME``, by the signature's names; ``origin`` says where its inputs
-    came from, ``dims`` the size of every dynamic dimension in it."""
+    """A stored case: an npz of ``inputs/NAME`` and ``outputs/NAME``, by the signature's names; ``origin``
+    says where its inputs came from, ``dims`` the size of every dynamic dimension in it.
+    """
 
     path: str
     sha256: str
@@ -166,7 +171,11 @@ class RuntimeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The record. ``files`` lists every file of the bundle but the manifest and the report; ``metrics`` are the task metrics asked for."""
+    """The record.
+
+    ``files`` lists every file of the bundle but the manifest and the report; ``metrics`` are the task metrics
+    asked for.
+    """
 
     schema: str
     verdict: Verdict
@@ -196,11 +205,22 @@ def read_manifest(bundle: Path) -> Manifest:
     path = bundle / FILE_NAME
     if not bundle.is_dir():
         aside = left_beside(Path(os.path.realpath(bundle)), ".old")
-        back = f"put back what a run was replacing as it was killed: mv {shlex.quote(str(aside[0]))} {shlex.quote(str(bundle))}" if aside else ""
-        raise UsageError("there is no bundle at this path", seen=str(bundle), next=back or "give the directory that `mnnprep prepare -o DIR` wrote")
+        back = (
+            f"put back what a run was replacing as it was killed: mv {shlex.quote(str(aside[0]))}"
+            f" {shlex.quote(str(bundle))}"
+            if aside
+            else ""
+        )
+        raise UsageError(
+            "there is no bundle at this path",
+            seen=str(bundle),
+            next=back or "give the directory that `mnnprep prepare -o DIR` wrote",
+        )
     if not path.is_file():
         raise UsageError(
-            "this directory is not a bundle: it has no manifest.json", seen=str(bundle), next="give the directory that `mnnprep prepare -o DIR` wrote"
+            "this directory is not a bundle: it has no manifest.json",
+            seen=str(bundle),
+            next="give the directory that `mnnprep prepare -o DIR` wrote",
         )
     try:
         data = msgspec.json.decode(path.read_bytes())
@@ -208,8 +228,20 @@ def read_manifest(bundle: Path) -> Manifest:
         if schema != SCHEMA:
             tools = data.get("tools") if isinstance(data, dict) else None
             maker = tools.get("mnnprep") if isinstance(tools, dict) else None
-            remedy = f"read it with mnnprep {maker}, which made it" if isinstance(maker, str) else "prepare the model again"
-            raise RefusedError(f"the bundle's manifest is of another schema than {SCHEMA}, which this version reads", seen=str(schema), next=remedy)
+            remedy = (
+                f"read it with mnnprep {maker}, which made it"
+                if isinstance(maker, str)
+                else "prepare the model again"
+            )
+            raise RefusedError(
+                f"the bundle's manifest is of another schema than {SCHEMA}, which this version reads",
+                seen=str(schema),
+                next=remedy,
+            )
         return msgspec.convert(data, Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedError("the bundle's manifest could not be read", seen=f"{path.name}: {error}", next="prepare the model again") from error
+        raise RefusedError(
+            "the bundle's manifest could not be read",
+            seen=f"{path.name}: {error}",
+            next="prepare the model again",
+        ) from error

@@ -22,7 +22,8 @@ class Question:
 QUESTIONS: Mapping[str, Question] = {
     "inference_mode": Question(
         "Is every layer in inference mode, with no leftover of training?",
-        "take the training behaviour out of the source at the place named (call eval(), use training=self.training, keep the BatchNorm statistics)",
+        "take the training behaviour out of the source at the place named (call eval(), use"
+        " training=self.training, keep the BatchNorm statistics)",
     ),
     "determinism": Question(
         "Does the source give the same outputs twice for the same inputs?",
@@ -47,7 +48,8 @@ QUESTIONS: Mapping[str, Question] = {
     ),
     "mnn_convert": Question(
         "Did MNN's converter take the artifact and write a model that loads?",
-        "try another `--method`, `--opset` or `--to`; `mnnprep check` names the operators that MNN does not take",
+        "try another `--method`, `--opset` or `--to`; `mnnprep check` names the operators that MNN does not"
+        " take",
         "name a converter that has the frontend with `--mnnconvert`, or choose another format with `--to`",
     ),
     "mnn_compare": Question(
@@ -77,7 +79,8 @@ QUESTIONS: Mapping[str, Question] = {
     ),
     "coverage": Question(
         "Do the cases run every branch and loop that the inputs' values decide?",
-        "give samples that take the other branch, or fix the input that decides with `--range NAME=VALUE:VALUE`",
+        "give samples that take the other branch, or fix the input that decides with `--range"
+        " NAME=VALUE:VALUE`",
         "see why the artifact does not run under onnxruntime's profile",
     ),
     "artifact": Question(
@@ -117,7 +120,7 @@ QUESTIONS: Mapping[str, Question] = {
         "Does the repaired artifact compute what it computed before the repair?",
         "report the repair that is named: it is a defect of this tool",
     ),
-}  # fmt: skip
+}
 
 _DIMENSION_QUESTION = Question(
     "Does every size of this dimension that was tried come out right?",

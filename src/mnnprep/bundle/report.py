@@ -36,7 +36,8 @@ STATUS_WORDS = {Status.PASSED: "passed", Status.FAILED: "failed", Status.NOT_RUN
 def render(manifest: Manifest) -> str:
     """The report of *manifest* as one HTML document; the same manifest always gives the same text.
 
-    The verdict shown is the one its evidence gives; where the manifest claims another, the page says so first.
+    The verdict shown is the one its evidence gives; where the manifest claims another, the page says so
+    first.
 
     Raises:
         RefusedError: jinja2 is not installed; the message names the extra.
@@ -46,7 +47,10 @@ def render(manifest: Manifest) -> str:
 
 
 def page_bytes(manifest: Manifest) -> bytes:
-    """The bytes of ``report.html``, of the manifest as its file has it (there the names are in order). Raises as :func:`render`."""
+    """The bytes of ``report.html``, of the manifest as its file has it (there the names are in order).
+
+    Raises as :func:`render`.
+    """
     stored = msgspec.json.decode(manifest.to_bytes(), type=Manifest)
     return render(stored).encode("utf-8", "backslashreplace")
 
@@ -61,13 +65,23 @@ def compile_early() -> None:
 def _template() -> Any:
     jinja2 = deps.require("jinja2")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
-    )  # fmt: skip
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: (
+            plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+        ),
+    )
     environment.filters.update(
-        number=digest.number, cosine=digest.cosine_text, share=digest.share, size=digest.size_text, shape=digest.shape_text,
-        figure=figure, bar=bar_percent,
-    )  # fmt: skip
+        number=digest.number,
+        cosine=digest.cosine_text,
+        share=digest.share,
+        size=digest.size_text,
+        shape=digest.shape_text,
+        figure=figure,
+        bar=bar_percent,
+    )
     return environment.from_string(files("mnnprep.bundle").joinpath(TEMPLATE).read_text(encoding="utf-8"))
 
 
@@ -80,7 +94,9 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "manifest": manifest,
         "identity": manifest.source.files[:IDENTIFYING],
         "more_files": max(0, len(manifest.source.files) - IDENTIFYING),
-        "command": shlex.join(["mnnprep", *manifest.source.command, "-o", "DIR"]) if manifest.source.command else "",
+        "command": shlex.join(["mnnprep", *manifest.source.command, "-o", "DIR"])
+        if manifest.source.command
+        else "",
         "verdict": concluded,
         "verdict_mark": MARKS[concluded],
         "disputed": concluded is not manifest.verdict,
@@ -94,7 +110,9 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "required": digest.required_names(dims),
         "errors": digest.worst_errors(manifest.evidence),
         "measures": digest.measures(manifest.evidence),
-        "measured_in": [w for w in digest.MEASURED_IN if any(w in m.values for m in digest.measures(manifest.evidence))],
+        "measured_in": [
+            w for w in digest.MEASURED_IN if any(w in m.values for m in digest.measures(manifest.evidence))
+        ],
         "uncompared": digest.uncompared(manifest.evidence),
         "files": digest.bundle_files(manifest),
         "sizes": digest.sizes_tried(manifest),

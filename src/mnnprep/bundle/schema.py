@@ -1,4 +1,7 @@
-"""The JSON schema of ``manifest.json``, from the types that read it. ``python -m mnnprep.bundle.schema`` prints it."""
+"""The JSON schema of ``manifest.json``, from the types that read it.
+
+``python -m mnnprep.bundle.schema`` prints it.
+"""
 
 from __future__ import annotations
 

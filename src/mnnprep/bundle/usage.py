@@ -1,4 +1,6 @@
-"""How an app runs a bundle's MNN model: short, complete code with the right names, dtypes, layout and sizes."""
+"""How an app runs a bundle's MNN model: short, complete code with the right names, dtypes, layout and
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,37 @@ _CPP = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "int8": "int
 
 
 def python_snippet(manifest: Manifest) -> str:
-    """Python that feeds the bundle's MNN model as it was proven: names, dtypes, layout, the sizes of case 0."""
+    """Python that feeds the bundle's MNN model as it was proven: names, dtypes, layout, the sizes of case
+    0.
+    """
     inputs, outputs, sizes = manifest.signature.inputs, manifest.signature.outputs, _example_sizes(manifest)
     path = manifest.mnn.path if manifest.mnn else "model.mnn"
     lines = [
-        "import MNN.expr as F", "import MNN.nn as nn", "import numpy as np", "",
+        "import MNN.expr as F",
+        "import MNN.nn as nn",
+        "import numpy as np",
+        "",
         *_python_runtime(manifest.runtime),
         f"names = {[t.mnn_name for t in inputs]!r}, {[t.mnn_name for t in outputs]!r}",
-        f"net = nn.load_module_from_file({path!r}, *names, runtime_manager=runtime)", "", "inputs = []",
+        f"net = nn.load_module_from_file({path!r}, *names, runtime_manager=runtime)",
+        "",
+        "inputs = []",
         *(f"# {line}" for line in preprocess_words(manifest)),
-    ]  # fmt: skip
+    ]
     for tensor, variable in zip(inputs, _identifiers("input", inputs), strict=True):
         fed = _plain_layout(tensor)
-        kind = "F.float" if tensor.mnn_dtype.startswith("float") else "F.uint8" if tensor.mnn_dtype == "uint8" else "F.int"
+        kind = (
+            "F.float"
+            if tensor.mnn_dtype.startswith("float")
+            else "F.uint8"
+            if tensor.mnn_dtype == "uint8"
+            else "F.int"
+        )
         lines += [
-            f"{variable} = np.zeros({_sized(tensor, sizes)!r}, {_NUMPY.get(tensor.mnn_dtype, 'np.float32')})  # {_remark(tensor)}",
+            (
+                f"{variable} = np.zeros({_sized(tensor, sizes)!r},"
+                f" {_NUMPY.get(tensor.mnn_dtype, 'np.float32')})  # {_remark(tensor)}"
+            ),
             f"inputs.append(F.placeholder(list({variable}.shape), F.{fed}, {kind}))",
             f"inputs[-1].write({variable})",
         ]
@@ -43,39 +61,68 @@ def python_snippet(manifest: Manifest) -> str:
     lines += ["", "results = net.onForward(inputs)"]
     for index, (tensor, variable) in enumerate(zip(outputs, _identifiers("output", outputs), strict=True)):
         fed = _plain_layout(tensor)
-        lines.append(f"{variable} = np.array(F.convert(results[{index}], F.{fed}).read())  # a copy: the memory is the Var's")
+        lines.append(
+            f"{variable} = np.array(F.convert(results[{index}], F.{fed}).read())  # a copy: the memory is the"
+            " Var's"
+        )
     return "\n".join(map(plain, lines))
 
 
 def _python_runtime(runtime: RuntimeRecord) -> list[str]:
-    """The runtime as it was when the model was proven; the hints by the numbers of MNN's Interpreter::HintMode."""
+    """The runtime as it was when the model was proven; the hints by the numbers of MNN's
+    Interpreter::HintMode.
+    """
     config = {"backend": runtime.backend, "precision": runtime.precision, "numThread": runtime.threads}
-    hints = [f"runtime.set_hint({HINTS[name]}, {value})  # {name}" for name, value in runtime.hints.items() if name in HINTS]
+    hints = [
+        f"runtime.set_hint({HINTS[name]}, {value})  # {name}"
+        for name, value in runtime.hints.items()
+        if name in HINTS
+    ]
     return [f"runtime = nn.create_runtime_manager(({config!r},))", *hints]
 
 
 def _cpp_runtime(runtime: RuntimeRecord) -> list[str]:
-    hints = [f"runtime->setHint(MNN::Interpreter::{name}, {value});" for name, value in runtime.hints.items() if name in HINTS]
+    hints = [
+        f"runtime->setHint(MNN::Interpreter::{name}, {value});"
+        for name, value in runtime.hints.items()
+        if name in HINTS
+    ]
     return [
-        "MNN::ScheduleConfig config;", "config.type = MNN_FORWARD_CPU;", f"config.numThread = {runtime.threads};",
-        "MNN::BackendConfig backend;", f"backend.precision = MNN::BackendConfig::Precision_{_PRECISIONS.get(runtime.precision, 'Normal')};",
+        "MNN::ScheduleConfig config;",
+        "config.type = MNN_FORWARD_CPU;",
+        f"config.numThread = {runtime.threads};",
+        "MNN::BackendConfig backend;",
+        f"backend.precision = MNN::BackendConfig::Precision_{_PRECISIONS.get(runtime.precision, 'Normal')};",
         "config.backendConfig = &backend;",
-        "std::shared_ptr<Executor::RuntimeManager> runtime(Executor::RuntimeManager::createRuntimeManager(config));", *hints,
-    ]  # fmt: skip
+        (
+            "std::shared_ptr<Executor::RuntimeManager>"
+            " runtime(Executor::RuntimeManager::createRuntimeManager(config));"
+        ),
+        *hints,
+    ]
 
 
 def cpp_snippet(manifest: Manifest) -> str:
     """The same in C++, with MNN's Module API."""
     inputs, outputs, sizes = manifest.signature.inputs, manifest.signature.outputs, _example_sizes(manifest)
-    variables, input_names, output_names = _identifiers("input", inputs), _cpp_list(inputs), _cpp_list(outputs)
+    variables, input_names, output_names = (
+        _identifiers("input", inputs),
+        _cpp_list(inputs),
+        _cpp_list(outputs),
+    )
     path = manifest.mnn.path if manifest.mnn else "model.mnn"
     lines = [
-        "#include <MNN/expr/Executor.hpp>", "#include <MNN/expr/ExprCreator.hpp>", "#include <MNN/expr/Module.hpp>",
-        "using namespace MNN::Express;", "",
+        "#include <MNN/expr/Executor.hpp>",
+        "#include <MNN/expr/ExprCreator.hpp>",
+        "#include <MNN/expr/Module.hpp>",
+        "using namespace MNN::Express;",
+        "",
         *_cpp_runtime(manifest.runtime),
         "std::shared_ptr<Module> net(Module::load(",
-        f"    {input_names}, {output_names}, {_cpp_string(path)}, runtime));", "", *(f"// {line}" for line in preprocess_words(manifest)),
-    ]  # fmt: skip
+        f"    {input_names}, {output_names}, {_cpp_string(path)}, runtime));",
+        "",
+        *(f"// {line}" for line in preprocess_words(manifest)),
+    ]
     for tensor, variable in zip(inputs, variables, strict=True):
         kind = _CPP.get(tensor.mnn_dtype, "float")
         fed = _plain_layout(tensor)
@@ -91,21 +138,36 @@ def cpp_snippet(manifest: Manifest) -> str:
         fed = _plain_layout(tensor)
         lines += [
             f"auto {variable} = _Convert(results[{index}], {fed});",
-            f"const {_CPP.get(tensor.mnn_dtype, 'float')}* {variable}_data = {variable}->readMap<{_CPP.get(tensor.mnn_dtype, 'float')}>();",
+            (
+                f"const {_CPP.get(tensor.mnn_dtype, 'float')}* {variable}_data ="
+                f" {variable}->readMap<{_CPP.get(tensor.mnn_dtype, 'float')}>();"
+            ),
         ]
     return "\n".join(map(plain, lines))
 
 
 def preprocess_words(manifest: Manifest) -> list[str]:
-    """How the samples became inputs, in two lines for each kind of file; safe inside a comment of either language."""
+    """How the samples became inputs, in two lines for each kind of file; safe inside a comment of either
+    language.
+    """
     lines = []
     for recipe in _recipes(manifest):
         facts = {k: v for k, v in msgspec.to_builtins(recipe).items() if v and k not in ("kind", "input")}
-        words = ", ".join(f"{k} {':'.join(map(digest.number, v)) if isinstance(v, (list, tuple)) else v}" for k, v in facts.items())
-        lines.append(f"{recipe.input} from {'an image' if isinstance(recipe, ImageRecipe) else 'a sound'}: {words}")
+        words = ", ".join(
+            f"{k} {':'.join(map(digest.number, v)) if isinstance(v, (list, tuple)) else v}"
+            for k, v in facts.items()
+        )
+        lines.append(
+            f"{recipe.input} from {'an image' if isinstance(recipe, ImageRecipe) else 'a sound'}: {words}"
+        )
         if isinstance(recipe, ImageRecipe):
-            mean, normal = (", ".join(f"{v:.9g}" for v in figures) for figures in (recipe.mnn_mean, recipe.mnn_normal))
-            lines.append(f"the same by MNN ImageProcess: destFormat {recipe.channels.upper()}, mean [{mean}], normal [{normal}]")
+            mean, normal = (
+                ", ".join(f"{v:.9g}" for v in figures) for figures in (recipe.mnn_mean, recipe.mnn_normal)
+            )
+            lines.append(
+                f"the same by MNN ImageProcess: destFormat {recipe.channels.upper()}, mean [{mean}], normal"
+                f" [{normal}]"
+            )
     return [_harmless(line) for line in lines]
 
 
@@ -122,7 +184,9 @@ def _harmless(text: str) -> str:
 
 def _example_sizes(manifest: Manifest) -> dict[str, int]:
     """A size for every dimension: case 0's, else a proven one, else the smallest."""
-    sizes = {name: dim.proven[0] if dim.proven else dim.min or 1 for name, dim in manifest.signature.dims.items()}
+    sizes = {
+        name: dim.proven[0] if dim.proven else dim.min or 1 for name, dim in manifest.signature.dims.items()
+    }
     return sizes | (manifest.cases[0].dims if manifest.cases else {})
 
 
@@ -136,7 +200,9 @@ def _sized(tensor: TensorRecord, sizes: dict[str, int]) -> tuple[int, ...]:
 
 
 def _remark(tensor: TensorRecord) -> str:
-    """Layout, symbolic shape and range, safe inside a comment of either language (names come from the model)."""
+    """Layout, symbolic shape and range, safe inside a comment of either language (names come from the
+    model).
+    """
     parts = [digest.shape_text(tensor.shape)]
     if len(tensor.shape) == 4 or tensor.layout == "NC4HW4":
         parts.insert(0, tensor.layout)
@@ -162,7 +228,13 @@ def _identifiers(role: str, tensors: Iterable[TensorRecord]) -> list[str]:
 
 def _cpp_string(text: str) -> str:
     """A C++ string literal of *text*: quotes, backslashes and control characters escaped."""
-    return '"' + "".join(f"\\{c}" if c in '"\\' else f"\\{ord(c):03o}" if ord(c) < 32 or ord(c) == 127 else c for c in text) + '"'
+    return (
+        '"'
+        + "".join(
+            f"\\{c}" if c in '"\\' else f"\\{ord(c):03o}" if ord(c) < 32 or ord(c) == 127 else c for c in text
+        )
+        + '"'
+    )
 
 
 def _cpp_list(tensors: Iterable[TensorRecord]) -> str:

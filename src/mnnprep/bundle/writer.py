@@ -1,7 +1,7 @@
 """Writing a bundle: made whole in a directory beside the target, then put in its place in one step.
 
-Whoever looks at the target sees the old bundle or the new one, never half of one; an interrupt, an error or a kill
-leaves what was there before, or the new one.
+Whoever looks at the target sees the old bundle or the new one, never half of one; an interrupt, an error or a
+kill leaves what was there before, or the new one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from mnnprep.errors import InternalError, SystemFault, UsageError
 TEST_DIRECTORY = "mnn-test"
 SCHEMA_FAMILY = "mnnprep.bundle/"
 LARGEST_TEXT = 1 << 21  # numbers: more are slow to write and to read, and the case itself is in `cases`
-UNLISTED = frozenset({manifests.FILE_NAME, report.FILE_NAME})  # a manifest can't hold its own hash, nor a report that shows it
+UNLISTED = frozenset(
+    {manifests.FILE_NAME, report.FILE_NAME}
+)  # a manifest can't hold its own hash, nor a report that shows it
 
 
 def check_target(target: Path, force: bool = False) -> None:
@@ -51,28 +53,48 @@ def check_target(target: Path, force: bool = False) -> None:
     if real.exists() and not real.is_dir():
         raise UsageError("the target exists and is not a directory", seen=seen, next=elsewhere)
     if real == Path.cwd() or real in Path.cwd().parents:
-        raise UsageError("the target is the current directory or one above it, which can't be replaced", seen=seen, next=elsewhere)
+        raise UsageError(
+            "the target is the current directory or one above it, which can't be replaced",
+            seen=seen,
+            next=elsewhere,
+        )
     if os.path.ismount(real):
         inside = f"give a directory in it, for example -o {target / 'bundle'}"
         raise UsageError("the target is a mount point, which can't be replaced", seen=seen, next=inside)
     anchor = next(p for p in real.parents if p.exists())
     if not anchor.is_dir():
-        raise UsageError("the target's directory can't be written to", seen=f"{target}: {anchor} is a file", next="give another directory")
+        raise UsageError(
+            "the target's directory can't be written to",
+            seen=f"{target}: {anchor} is a file",
+            next="give another directory",
+        )
     if not os.access(anchor, os.W_OK | os.X_OK):
         where = f"{target}: no right to write in {anchor}"
-        raise SystemFault("the target's directory can't be written to", seen=where, next="give another directory")
+        raise SystemFault(
+            "the target's directory can't be written to", seen=where, next="give another directory"
+        )
     if not real.is_dir():
         return
     try:
         empty = not any(real.iterdir())
     except OSError as error:
-        raise UsageError("the target can't be read", seen=f"{target}: {error.strerror}", next=elsewhere) from error
+        raise UsageError(
+            "the target can't be read", seen=f"{target}: {error.strerror}", next=elsewhere
+        ) from error
     if empty:
         return
     if not is_bundle(real):
-        raise UsageError("the target is a directory that is not empty and not a bundle; it is never replaced", seen=seen, next=elsewhere)
+        raise UsageError(
+            "the target is a directory that is not empty and not a bundle; it is never replaced",
+            seen=seen,
+            next=elsewhere,
+        )
     if not force:
-        raise UsageError("the target is a bundle already", seen=seen, next="replace it with --force, or give another directory")
+        raise UsageError(
+            "the target is a bundle already",
+            seen=seen,
+            next="replace it with --force, or give another directory",
+        )
 
 
 def is_bundle(directory: Path) -> bool:
@@ -88,8 +110,9 @@ def is_bundle(directory: Path) -> bool:
 def claim(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Within, no other run may write *target*; its path without links.
 
-    What killed runs left of it is put right first; parents that are missing are made, and taken away again where nothing
-    was written.  For the whole of a run: a second one then says before its work that it has no place, and not after.
+    What killed runs left of it is put right first; parents that are missing are made, and taken away again
+    where nothing was written.  For the whole of a run: a second one then says before its work that it has no
+    place, and not after.
 
     Raises:
         UsageError: another run is writing it, or see :func:`check_target`.
@@ -116,7 +139,8 @@ def stage(target: Path, *, force: bool = False) -> Iterator[Path]:
     while renaming leaves the old bundle or the new one; and nothing beside it.
 
     Raises:
-        UsageError: see :func:`claim`, which is asked before the block unless the caller did, and :func:`check_target`, after it.
+        UsageError: see :func:`claim`, which is asked before the block unless the caller did, and
+        :func:`check_target`, after it.
     """
     with claim(target, force=force) as real:
         try:
@@ -137,7 +161,11 @@ def _make_parents(directory: Path) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError("the target's directory can't be made", seen=f"{directory}: {error.strerror}", next="give another directory") from error
+        raise UsageError(
+            "the target's directory can't be made",
+            seen=f"{directory}: {error.strerror}",
+            next="give another directory",
+        ) from error
     return missing[::-1]
 
 
@@ -172,14 +200,19 @@ def _swap(staged: Path, target: Path) -> None:
         try:
             rename_to_new(staged, target)
         except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):  # something has appeared there since it was asked for
+            if error.errno in (
+                errno.EEXIST,
+                errno.ENOTEMPTY,
+                errno.ENOTDIR,
+            ):  # something has appeared there since it was asked for
                 check_target(target)
             raise
     _sync(target.parent)
 
 
 def add_file(staged: Path, path: str, file: FileRef) -> BundleFile:
-    """Put *file*, which nobody writes to any more, into a staged bundle as *path* (relative, ``/`` between its parts).
+    """Put *file*, which nobody writes to any more, into a staged bundle as *path* (relative, ``/`` between
+    its parts).
 
     Raises InternalError for a path that leaves the bundle or is there already.
     """
@@ -188,7 +221,9 @@ def add_file(staged: Path, path: str, file: FileRef) -> BundleFile:
         raise InternalError("a bundle was given the same file twice", seen=path)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(file.path, target)  # nothing is copied where the run's scratch, which goes away, is on the same disk
+        os.link(
+            file.path, target
+        )  # nothing is copied where the run's scratch, which goes away, is on the same disk
         target.chmod(0o666 & ~_umask())
     except OSError:
         shutil.copyfile(file.path, target)
@@ -215,13 +250,24 @@ def finish(staged: Path, manifest: Manifest) -> Manifest:
     names = [p.relative_to(staged).as_posix() for p in paths]
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(sha256, paths)
-        pool.map(_sync, paths)  # the disk's time beside the processor's; :func:`stage` syncs what is still to come
-        found = {n: BundleFile(n, digest, p.stat().st_size) for n, digest, p in zip(names, hashes, paths, strict=True)}
-    named = [*manifest.artifact.files, *([manifest.mnn] if manifest.mnn else []), *(BundleFile(c.path, c.sha256, c.size) for c in manifest.cases)]
+        pool.map(
+            _sync, paths
+        )  # the disk's time beside the processor's; :func:`stage` syncs what is still to come
+        found = {
+            n: BundleFile(n, digest, p.stat().st_size)
+            for n, digest, p in zip(names, hashes, paths, strict=True)
+        }
+    named = [
+        *manifest.artifact.files,
+        *([manifest.mnn] if manifest.mnn else []),
+        *(BundleFile(c.path, c.sha256, c.size) for c in manifest.cases),
+    ]
     for file in named:
         if found.get(file.path) != file:
             raise InternalError("a file of the bundle is not what its manifest says", seen=file.path)
-    complete = msgspec.structs.replace(manifest, files=[file for name, file in found.items() if name not in UNLISTED])
+    complete = msgspec.structs.replace(
+        manifest, files=[file for name, file in found.items() if name not in UNLISTED]
+    )
     if deps.installed("jinja2"):
         with atomic_write(staged / report.FILE_NAME) as page:
             page.write(report.page_bytes(complete))
@@ -237,7 +283,8 @@ def write_mnn_test(directory: Path, arrays: Arrays, signature: SignatureRecord) 
     elements in C order, one a line, by the name in MNN.  MNNConvert opens ``DIR/NAME.txt`` by the
     name as it is, so a ``/`` makes a subdirectory and ``:`` stays, as in MNN's own scripts
     (tools/script/testMNNFromOnnx.py).  A name that would leave *directory*, or two that share a file
-    but not their values, can't be laid out, and more than LARGEST_TEXT numbers are not: nothing is written then.
+    but not their values, can't be laid out, and more than LARGEST_TEXT numbers are not: nothing is written
+    then.
 
     *arrays* are a case's: ``inputs/NAME`` and ``outputs/NAME`` by the signature's names.  Floats are
     printed with as many digits as their float64 value needs to be read back exactly; booleans as 0 and 1.
@@ -263,7 +310,9 @@ def write_mnn_test(directory: Path, arrays: Arrays, signature: SignatureRecord) 
         (directory / path).write_text(text, encoding="ascii")
     inputs = [{"name": t.mnn_name, "shape": _shape(arrays, t)} for t in signature.inputs]
     layout = {"inputs": inputs, "outputs": [t.mnn_name for t in signature.outputs]}
-    (directory / "input.json").write_text(json.dumps(layout, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    (directory / "input.json").write_text(
+        json.dumps(layout, indent=4, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return ""
 
 

@@ -11,12 +11,37 @@ from mnnprep.cli.main import echo_json, say
 
 @click.command("bisect")
 @click.argument("bundle")
-@click.option("--case", type=int, default=None, metavar="N", help="Look at this stored case only (default: all that fail).")
-@click.option("-o", "--output", default="", metavar="DIR", help="Write the smallest piece that shows it to this new directory.")
-@click.option("--mnnconvert", default="", metavar="PATH", help="The MNNConvert that the bundle was made with, if not the package's.")
-@click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
+@click.option(
+    "--case",
+    type=int,
+    default=None,
+    metavar="N",
+    help="Look at this stored case only (default: all that fail).",
+)
+@click.option(
+    "-o",
+    "--output",
+    default="",
+    metavar="DIR",
+    help="Write the smallest piece that shows it to this new directory.",
+)
+@click.option(
+    "--mnnconvert",
+    default="",
+    metavar="PATH",
+    help="The MNNConvert that the bundle was made with, if not the package's.",
+)
+@click.option(
+    "--timeout",
+    default=1800.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds that any one step may take.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(bundle: str, case: int | None, output: str, mnnconvert: str, timeout: float, as_json: bool) -> int:
+def command(
+    bundle: str, case: int | None, output: str, mnnconvert: str, timeout: float, as_json: bool
+) -> int:
     """Find the first node of BUNDLE's ONNX artifact where MNN leaves onnxruntime; exit code 0, found or not.
 
     \b
@@ -29,9 +54,13 @@ def command(bundle: str, case: int | None, output: str, mnnconvert: str, timeout
 
     started = time.monotonic()
     found = bisect(
-        Path(bundle), case=case, output=Path(output) if output else None, mnnconvert=mnnconvert, limits=Limits(timeout=timeout),
+        Path(bundle),
+        case=case,
+        output=Path(output) if output else None,
+        mnnconvert=mnnconvert,
+        limits=Limits(timeout=timeout),
         tell=lambda text: say(f"{time.monotonic() - started:6.1f} s  {text}"),
-    )  # fmt: skip
+    )
     if as_json:
         echo_json(found)
     else:

@@ -15,20 +15,32 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("model")
-@click.option("--sarif", default="", metavar="FILE", help="Write the findings to FILE as SARIF 2.1.0, for code-review pages.")
-@click.option("--rules-only", is_flag=True, help="By the hazard rules alone, without hints of the measured table of operators.")
+@click.option(
+    "--sarif",
+    default="",
+    metavar="FILE",
+    help="Write the findings to FILE as SARIF 2.1.0, for code-review pages.",
+)
+@click.option(
+    "--rules-only",
+    is_flag=True,
+    help="By the hazard rules alone, without hints of the measured table of operators.",
+)
 @reading_timeout
 @reading_memory
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(model: str, sarif: str, rules_only: bool, timeout: float, memory: str, as_json: bool) -> int:
     """Say what MNN will refuse, crash on or get wrong in MODEL, and what to do; nothing of it is executed.
 
-    Exit code 1 when something was found that is wrong, a crash or a refusal; 0 when at most values are narrowed.
+    Exit code 1 when something was found that is wrong, a crash or a refusal; 0 when at most values are
+    narrowed.
     """
     from mnnprep.checking import check_file
     from mnnprep.core.request import Limits, parse_size
 
-    report = check_file(model, rules_only=rules_only, limits=Limits(timeout=timeout, memory=parse_size(memory or "0")))
+    report = check_file(
+        model, rules_only=rules_only, limits=Limits(timeout=timeout, memory=parse_size(memory or "0"))
+    )
     if sarif:
         _write(sarif, report)
     if as_json:
@@ -52,5 +64,7 @@ def _write(target: str, report: CheckReport) -> None:
             file.write(canonical_json(document(report)))
     except OSError as error:
         raise UsageError(
-            "the SARIF file can't be written", seen=f"{target}: {error.strerror}", next="give a file in a directory that is there"
+            "the SARIF file can't be written",
+            seen=f"{target}: {error.strerror}",
+            next="give a file in a directory that is there",
         ) from error

@@ -13,30 +13,75 @@ from mnnprep.cli.options import factory_arg, json_manifest
 
 @click.command("consolidate")
 @click.argument("checkpoint")
-@click.option("-o", "--output", "output", default="", metavar="FILE", help="The safetensors file to write; FILE.manifest.json is written beside it.")
-@click.option("--dry-run", is_flag=True, help="Show the plan, the sizes, and what is left out and why; write nothing.")
-@click.option("--at", default="", metavar="KEY", help="The dictionary in the checkpoint to take, such as state_dict or nets.generator.")
+@click.option(
+    "-o",
+    "--output",
+    "output",
+    default="",
+    metavar="FILE",
+    help="The safetensors file to write; FILE.manifest.json is written beside it.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Show the plan, the sizes, and what is left out and why; write nothing."
+)
+@click.option(
+    "--at",
+    default="",
+    metavar="KEY",
+    help="The dictionary in the checkpoint to take, such as state_dict or nets.generator.",
+)
 @click.option("--ema", is_flag=True, help="Take averaged weights in place of the raw ones.")
-@click.option("--factory", default="", metavar="SPEC", help="file.py:callable that builds the model: what it does not have is left out.")
+@click.option(
+    "--factory",
+    default="",
+    metavar="SPEC",
+    help="file.py:callable that builds the model: what it does not have is left out.",
+)
 @factory_arg
 @click.option("--strip", multiple=True, metavar="PREFIX", help="A prefix to take off the names.")
-@click.option("--rename", multiple=True, metavar="REGEX=>NAME", help="A replacement in the names, in the order given.")
+@click.option(
+    "--rename", multiple=True, metavar="REGEX=>NAME", help="A replacement in the names, in the order given."
+)
 @click.option("--drop", multiple=True, metavar="REGEX", help="Names to leave out.")
 @click.option("--drop-counters", is_flag=True, help="Leave num_batches_tracked out.")
-@click.option("--dtype", default="", metavar="TYPE", help="float32, float16 or bfloat16 for every floating tensor.")
 @click.option(
-    "--join", multiple=True, metavar="REGEX=>AXIS", help="Along which axis tensor-parallel ranks are joined; the first rule that finds counts."
+    "--dtype", default="", metavar="TYPE", help="float32, float16 or bfloat16 for every floating tensor."
+)
+@click.option(
+    "--join",
+    multiple=True,
+    metavar="REGEX=>AXIS",
+    help="Along which axis tensor-parallel ranks are joined; the first rule that finds counts.",
 )
 @click.option("--base", default="", metavar="CKPT", help="The model that a LoRA adapter is merged into.")
-@click.option("--no-hash", is_flag=True, help="Leave the sha256 of inputs and output out: the bytes go from file to file.")
+@click.option(
+    "--no-hash",
+    is_flag=True,
+    help="Leave the sha256 of inputs and output out: the bytes go from file to file.",
+)
 @click.option("--force", is_flag=True, help="Replace an output that is there.")
 @json_manifest
 def command(
-    checkpoint: str, output: str, dry_run: bool, at: str, ema: bool, factory: str, factory_args: tuple[str, ...], strip: tuple[str, ...],
-    rename: tuple[str, ...], drop: tuple[str, ...], drop_counters: bool, dtype: str, join: tuple[str, ...], base: str, no_hash: bool,
-    force: bool, as_json: bool,
-) -> int:  # fmt: skip
-    """Gather the weights of CHECKPOINT (a file, a directory, an index or a URL) into one safetensors file for inference.
+    checkpoint: str,
+    output: str,
+    dry_run: bool,
+    at: str,
+    ema: bool,
+    factory: str,
+    factory_args: tuple[str, ...],
+    strip: tuple[str, ...],
+    rename: tuple[str, ...],
+    drop: tuple[str, ...],
+    drop_counters: bool,
+    dtype: str,
+    join: tuple[str, ...],
+    base: str,
+    no_hash: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Gather the weights of CHECKPOINT (a file, a directory, an index or a URL) into one safetensors file for
+    inference.
 
     \b
     mnnprep consolidate run/step-9000 -o model.safetensors
@@ -49,13 +94,33 @@ def command(
     from mnnprep.errors import UsageError
 
     if bool(output) == dry_run:
-        raise UsageError("give either an output or --dry-run", seen=output or "neither", next="add -o out.safetensors, or --dry-run to see the plan")
+        raise UsageError(
+            "give either an output or --dry-run",
+            seen=output or "neither",
+            next="add -o out.safetensors, or --dry-run to see the plan",
+        )
     options = Options(
-        ema=ema, at=at, strip=strip, drop=drop, rename=rename, join=join, base=base, dtype=dtype, counters=not drop_counters,
-        factory=factory, factory_args=parse_factory_args(factory_args),
-    )  # fmt: skip
+        ema=ema,
+        at=at,
+        strip=strip,
+        drop=drop,
+        rename=rename,
+        join=join,
+        base=base,
+        dtype=dtype,
+        counters=not drop_counters,
+        factory=factory,
+        factory_args=parse_factory_args(factory_args),
+    )
     with _bar() as progress:
-        made = consolidate(checkpoint, Path(output) if output else None, options, hashed=not no_hash, force=force, progress=progress)
+        made = consolidate(
+            checkpoint,
+            Path(output) if output else None,
+            options,
+            hashed=not no_hash,
+            force=force,
+            progress=progress,
+        )
     if as_json:
         echo_json(made)
     else:

@@ -8,7 +8,13 @@ from mnnprep.cli.main import echo_json
 
 
 @click.command("doctor")
-@click.option("--mnnconvert", default="", envvar="MNNPREP_MNNCONVERT", metavar="PATH", help="Another MNNConvert (env: MNNPREP_MNNCONVERT).")
+@click.option(
+    "--mnnconvert",
+    default="",
+    envvar="MNNPREP_MNNCONVERT",
+    metavar="PATH",
+    help="Another MNNConvert (env: MNNPREP_MNNCONVERT).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(mnnconvert: str, as_json: bool) -> int:
     """Say what is installed, which formats work, and what to install for the others."""

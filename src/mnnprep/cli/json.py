@@ -9,12 +9,22 @@ from mnnprep.cli.main import echo_json
 
 @click.command("json")
 @click.argument("source")
-@click.option("-o", "--output", "output", required=True, metavar="FILE", help="The file to write: .json from a model, .mnn from JSON.")
+@click.option(
+    "-o",
+    "--output",
+    "output",
+    required=True,
+    metavar="FILE",
+    help="The file to write: .json from a model, .mnn from JSON.",
+)
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
-@click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that it may take.")
+@click.option(
+    "--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that it may take."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(source: str, output: str, force: bool, timeout: float, as_json: bool) -> int:
-    """Write the MNN model SOURCE as valid JSON, or the JSON SOURCE as an MNN model; every number is kept exactly.
+    """Write the MNN model SOURCE as valid JSON, or the JSON SOURCE as an MNN model; every number is kept
+    exactly.
 
     \b
     mnnprep json model.mnn -o model.json

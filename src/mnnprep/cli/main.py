@@ -23,7 +23,10 @@ COMMANDS = {
     "bisect": ("mnnprep.cli.bisect", "Find the first node where MNN leaves the reference."),
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
-    "ops": ("mnnprep.cli.ops", "Show which operators MNN reads, and what it does with ONNX's own test cases."),
+    "ops": (
+        "mnnprep.cli.ops",
+        "Show which operators MNN reads, and what it does with ONNX's own test cases.",
+    ),
     "sign": ("mnnprep.cli.sign", "Sign a bundle with a key of yours."),
     "replay": ("mnnprep.cli.replay", "Make a bundle's artifact again and compare the hashes."),
     "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
@@ -51,13 +54,16 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(__version__, prog_name="mnnprep", message="%(prog)s %(version)s")
 def cli() -> None:
     """Take a trained model to a file that MNN's converter takes, and prove that it computes the same.
 
     \b
-    Exit codes: 0 proven or done, 1 not proven (check: hazards found), 2 wrong call, 3 refused, 70 a defect of mnnprep, 130 interrupted.
+    Exit codes: 0 proven or done, 1 not proven (check: hazards found), 2 wrong call, 3 refused, 70 a defect of
+    mnnprep, 130 interrupted.
     """
 
 
@@ -72,7 +78,9 @@ def main(argv: list[str] | None = None) -> None:
         code = cli.main(args=arguments, prog_name="mnnprep", standalone_mode=False)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
-        code = _tell(errors.Interrupted("interrupted", next="run it again: nothing was left half-written"), as_json)
+        code = _tell(
+            errors.Interrupted("interrupted", next="run it again: nothing was left half-written"), as_json
+        )
     except click.ClickException as error:
         hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mnnprep"
         code = _tell(errors.UsageError(error.format_message(), next=f"see {hint} --help"), as_json)
@@ -88,8 +96,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _end_cleanly() -> None:
-    """Have the signals that end a program end this one as Ctrl-C does; those that it was started deaf to (nohup) stay ignored."""
-    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    """Have the signals that end a program end this one as Ctrl-C does; those that it was started deaf to
+    (nohup) stay ignored.
+    """
+    ending = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
     def end(number: int, _: object) -> None:
         for other in ending:  # a terminal that closes sends more than one: nothing breaks the cleaning off
@@ -103,17 +115,26 @@ def _end_cleanly() -> None:
 def _tell(error: errors.MnnprepError, as_json: bool) -> int:
     if isinstance(error, errors.InternalError) and not error.next:
         error.next = ISSUES
-    with contextlib.suppress(errors.SystemFault):  # stdout: the message says what is wrong, or what was before
+    with contextlib.suppress(
+        errors.SystemFault
+    ):  # stdout: the message says what is wrong, or what was before
         if as_json:
             echo_json({"error": error.to_dict()})
         sys.stdout.flush()
-    head = {"usage": "error: ", "refused": "refused: ", "system": "refused: ", "internal": "a defect of mnnprep: "}.get(error.kind, "")
+    head = {
+        "usage": "error: ",
+        "refused": "refused: ",
+        "system": "refused: ",
+        "internal": "a defect of mnnprep: ",
+    }.get(error.kind, "")
     click.echo(head + _message(error), err=True)
     return error.exit_code
 
 
 def _message(error: errors.MnnprepError) -> str:
-    """The error as a person sees it: text that a file brought in can neither steer the terminal nor pass for a line of ours."""
+    """The error as a person sees it: text that a file brought in can neither steer the terminal nor pass for
+    a line of ours.
+    """
     from mnnprep.core.printable import plain
 
     what, seen, next_ = (plain(part).replace("\n", "\n    ") for part in (error.what, error.seen, error.next))
@@ -131,4 +152,6 @@ def echo_json(document: Any) -> None:
     """Print the one document of a ``--json`` run, in UTF-8 where stdout is, else in ASCII."""
     from mnnprep.core.printable import json_text
 
-    click.echo(json_text(document, ascii_only=(sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"))
+    click.echo(
+        json_text(document, ascii_only=(sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8")
+    )

@@ -9,11 +9,16 @@ from mnnprep.cli.main import echo_json, say
 
 @click.command("ops")
 @click.argument("operator", default="")
-@click.option("--measure", is_flag=True, help="Run ONNX's own test cases through the MNN that is installed (about ten minutes on two cores).")
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Run ONNX's own test cases through the MNN that is installed (about ten minutes on two cores).",
+)
 @click.option("--jobs", default=2, metavar="N", type=click.IntRange(1), help="Cases measured at once.  [2]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(operator: str, measure: bool, jobs: int, as_json: bool) -> int:
-    """Show which operators MNN reads and what it does with ONNX's own test cases, as they are and after repairs.
+    """Show which operators MNN reads and what it does with ONNX's own test cases, as they are and after
+    repairs.
 
     With OPERATOR, that one alone, by opset and dtype. A measurement that is interrupted goes on where it was.
     """
@@ -30,9 +35,15 @@ def command(operator: str, measure: bool, jobs: int, as_json: bool) -> int:
             seen="none ships with mnnprep, and none was measured",
             next="measure it: mnnprep ops --measure",
         )
-    known = {row.operator for row in table.rows} | {name for names in table.frontends.values() for name in names}
+    known = {row.operator for row in table.rows} | {
+        name for names in table.frontends.values() for name in names
+    }
     if operator and operator not in known:
-        raise UsageError("no frontend and no test case has this operator", seen=operator, next="see the names with mnnprep ops")
+        raise UsageError(
+            "no frontend and no test case has this operator",
+            seen=operator,
+            next="see the names with mnnprep ops",
+        )
     if as_json:
         import msgspec
 

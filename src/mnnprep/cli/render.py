@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from mnnprep.doctor import Doctor
     from mnnprep.pipeline.compare import Comparison
 
-VERDICT_STYLES = {Verdict.PROVEN: "bold cyan", Verdict.UNPROVEN: "bold yellow", Verdict.DIFFERS: "bold magenta", Verdict.REFUSED: "bold magenta"}
+VERDICT_STYLES = {
+    Verdict.PROVEN: "bold cyan",
+    Verdict.UNPROVEN: "bold yellow",
+    Verdict.DIFFERS: "bold magenta",
+    Verdict.REFUSED: "bold magenta",
+}
 STATUS_STYLES = {Status.PASSED: "cyan", Status.FAILED: "bold magenta", Status.NOT_RUN: "yellow"}
 STATUS_WORDS = {Status.PASSED: "passed", Status.FAILED: "FAILED", Status.NOT_RUN: "not run"}
 OTHER_OPERATORS = 12
@@ -31,7 +36,9 @@ LONGEST_VALUE = 400
 
 
 def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
-    """The outcome of `prepare`: what was tried and what won, errors per output and size, what stands in the way, the files."""
+    """The outcome of `prepare`: what was tried and what won, errors per output and size, what stands in the
+    way, the files.
+    """
     outcome = digest.concluded(manifest)
     _headline(console, outcome, digest.meaning(manifest))
     _attempts(console, manifest)
@@ -49,7 +56,9 @@ def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Che
     """The outcome of `verify`: every check with its answer, errors per output, what stands in the way."""
     words = {
         Verdict.PROVEN: "the bundle was proven again",
-        Verdict.UNPROVEN: "not proven again: something needed was not run, or the bundle was not proven when it was made",
+        Verdict.UNPROVEN: (
+            "not proven again: something needed was not run, or the bundle was not proven when it was made"
+        ),
         Verdict.DIFFERS: "the bundle is not what it says, or does not compute what its references say",
         Verdict.REFUSED: "nothing in the bundle could be run",
     }
@@ -76,22 +85,38 @@ def show_comparison(console: Console, found: Comparison) -> None:
     for error in (e for c in found.evidence for e in c.outputs if e.output):
         if error.output not in worst or (error.excess or 0) > (worst[error.output].excess or 0):
             worst[error.output] = error
-    errors = [(n, *map(digest.number, (e.max_abs, e.max_rel)), digest.cosine_text(e.cosine), digest.share(e.excess)) for n, e in worst.items()]
+    errors = [
+        (n, *map(digest.number, (e.max_abs, e.max_rel)), digest.cosine_text(e.cosine), digest.share(e.excess))
+        for n, e in worst.items()
+    ]
     _section(
         console,
         "errors, worst over the cases",
-        _table(["", ">", ">", ">", ">"], errors, ["output", "max abs", "max rel", "cosine", "tolerance used"]),
+        _table(
+            ["", ">", ">", ">", ">"], errors, ["output", "max abs", "max rel", "cosine", "tolerance used"]
+        ),
     )
     _metrics(console, found.evidence)
     for check in found.evidence:
         if check.status is not Status.PASSED:
             console.print()
-            console.print(_text(f"  {STATUS_WORDS[check.status]}  {check.check}: {check.reason}", STATUS_STYLES[check.status]))
+            console.print(
+                _text(
+                    f"  {STATUS_WORDS[check.status]}  {check.check}: {check.reason}",
+                    STATUS_STYLES[check.status],
+                )
+            )
 
 
 def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
-    """The outcome of `inspect`, given as plain data: the scalars, then inputs and outputs, operators, warnings, details."""
-    facts = {k: v for k, v in inspection.items() if not isinstance(v, (Mapping, list, tuple)) and v not in (None, "")}
+    """The outcome of `inspect`, given as plain data: the scalars, then inputs and outputs, operators,
+    warnings, details.
+    """
+    facts = {
+        k: v
+        for k, v in inspection.items()
+        if not isinstance(v, (Mapping, list, tuple)) and v not in (None, "")
+    }
     _section(console, "", _pairs({name: _value(name, value) for name, value in facts.items()}))
     signature = inspection.get("signature") or {}
     for role in ("inputs", "outputs"):
@@ -109,17 +134,28 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
             _section(console, title, _table([""], [(_text(line, "yellow"),) for line in inspection[title]]))
     known = {*facts, "signature", "ops", "leftovers", "warnings", "details"}
     rest = {**{k: v for k, v in inspection.items() if k not in known}, **(inspection.get("details") or {})}
-    details = {name: _value(name, value) for name, value in rest.items() if value not in (None, "", [], {}, ())}
+    details = {
+        name: _value(name, value) for name, value in rest.items() if value not in (None, "", [], {}, ())
+    }
     if details:
         _section(console, "details", _pairs(details))
 
 
 def show_doctor(console: Console, doctor: Doctor) -> None:
-    """The outcome of `doctor`: packages, formats and converters, and what to type for those that don't work."""
-    _section(console, "", _pairs({"python": doctor.python, "platform": doctor.platform, "mnnprep": doctor.mnnprep}))
-    packages = [(p.distribution, p.version or _text("not installed", "yellow"), p.extra or "core") for p in doctor.packages]
+    """The outcome of `doctor`: packages, formats and converters, and what to type for those that don't
+    work.
+    """
+    _section(
+        console, "", _pairs({"python": doctor.python, "platform": doctor.platform, "mnnprep": doctor.mnnprep})
+    )
+    packages = [
+        (p.distribution, p.version or _text("not installed", "yellow"), p.extra or "core")
+        for p in doctor.packages
+    ]
     _section(console, "packages", _table(["", "", ""], packages, ["package", "version", "extra"]))
-    formats = [(f.title, _works(f.works), ", ".join(f.targets) if f.works else "", f.needs) for f in doctor.formats]
+    formats = [
+        (f.title, _works(f.works), ", ".join(f.targets) if f.works else "", f.needs) for f in doctor.formats
+    ]
     _section(console, "formats", _table(["", "", "", ""], formats, ["format", "", "to", "needs"]))
     converters = [(c.name, _works(c.works), ", ".join(c.frontends) or c.reason) for c in doctor.converters]
     _section(console, "converters", _table(["", "", ""], converters, ["converter", "", "frontends"]))
@@ -146,14 +182,26 @@ def _attempts(console: Console, manifest: Manifest) -> None:
         first_line = attempt.reason.splitlines()[0] if attempt.reason else ""
         repaired = f"repaired: {', '.join(attempt.repairs)}" if attempt.repairs else ""
         opset = f"opset {attempt.opset}" if attempt.opset else ""
-        rows.append((attempt.method, opset, _text(result, style), _text("kept" if attempt.kept else ""), _text(first_line or repaired)))
+        rows.append(
+            (
+                attempt.method,
+                opset,
+                _text(result, style),
+                _text("kept" if attempt.kept else ""),
+                _text(first_line or repaired),
+            )
+        )
     _section(console, "tried", _table([""] * 5, rows))
 
 
 def _errors(console: Console, evidence: Sequence[Check]) -> None:
     rows: list[tuple[RenderableType, ...]] = []
     for worst in digest.worst_errors(evidence):
-        figures = (digest.number(worst.max_abs), digest.number(worst.max_rel), digest.cosine_text(worst.cosine))
+        figures = (
+            digest.number(worst.max_abs),
+            digest.number(worst.max_rel),
+            digest.cosine_text(worst.cosine),
+        )
         rows.append((worst.output or "every output", worst.stage, *figures, _used(worst)))
     rows += [("every output", stage, "–", "–", "–", _used(None)) for stage in digest.uncompared(evidence)]
     head = ["output", "by", "max abs", "max rel", "cosine", "tolerance used"]
@@ -163,7 +211,14 @@ def _errors(console: Console, evidence: Sequence[Check]) -> None:
 def _sizes(console: Console, manifest: Manifest) -> None:
     sizes = digest.sizes_tried(manifest)
     rows = [
-        (s.dim, str(s.size), _used(s.artifact), _used(s.mnn), _text("proven", "cyan") if s.proven else _text("not proven", "yellow")) for s in sizes
+        (
+            s.dim,
+            str(s.size),
+            _used(s.artifact),
+            _used(s.mnn),
+            _text("proven", "cyan") if s.proven else _text("not proven", "yellow"),
+        )
+        for s in sizes
     ]
     if rows:
         head = ["dimension", "size", "artifact", "MNN", ""]
@@ -175,10 +230,21 @@ def _metrics(console: Console, evidence: Sequence[Check]) -> None:
     measures = digest.measures(evidence)
     places = [where for where in digest.MEASURED_IN if any(where in m.values for m in measures)]
     rows: list[tuple[RenderableType, ...]] = [
-        (m.name, *(m.values.get(where, "–") for where in places), m.wanted or "–", m.inputs, _status(m.status)) for m in measures
+        (
+            m.name,
+            *(m.values.get(where, "–") for where in places),
+            m.wanted or "–",
+            m.inputs,
+            _status(m.status),
+        )
+        for m in measures
     ]
     if rows:
-        _section(console, "task metrics", _table(["", *[">"] * len(places), ">", "", ""], rows, ["metric", *places, "wanted", "over", ""]))
+        _section(
+            console,
+            "task metrics",
+            _table(["", *[">"] * len(places), ">", "", ""], rows, ["metric", *places, "wanted", "over", ""]),
+        )
     for m in (m for m in measures if m.status is Status.NOT_RUN):
         console.print(_text(f"  {m.name}: {m.reason}"), soft_wrap=True)
 
@@ -186,8 +252,17 @@ def _metrics(console: Console, evidence: Sequence[Check]) -> None:
 def _samples(console: Console, evidence: Sequence[Check]) -> None:
     """Which real inputs were taken, and the values in them."""
     for check in (c for c in evidence if c.check == "samples"):
-        facts = {"cases": f"{check.numbers.get('cases', 0)} from {check.numbers.get('taken', 0)} of {check.numbers.get('files', 0)} files"}
-        facts |= {name.removeprefix("range:"): f"{value}" for name, value in check.numbers.items() if name.startswith("range:")}
+        facts = {
+            "cases": (
+                f"{check.numbers.get('cases', 0)} from {check.numbers.get('taken', 0)} of"
+                f" {check.numbers.get('files', 0)} files"
+            )
+        }
+        facts |= {
+            name.removeprefix("range:"): f"{value}"
+            for name, value in check.numbers.items()
+            if name.startswith("range:")
+        }
         _section(console, "real inputs", _pairs(facts))
         if check.reason:
             console.print(_text(f"  {check.reason}"), soft_wrap=True)
@@ -196,9 +271,15 @@ def _samples(console: Console, evidence: Sequence[Check]) -> None:
 def _precision(console: Console, evidence: Sequence[Check]) -> None:
     """What a lower precision of the weights costs."""
     for check in (c for c in evidence if c.check == "precision"):
-        figures = {name: digest.number(value) for name, value in check.numbers.items() if isinstance(value, float)}
+        figures = {
+            name: digest.number(value) for name, value in check.numbers.items() if isinstance(value, float)
+        }
         facts = {"weights": check.subject, "size": digest.size_text(int(str(check.numbers["bytes"])))}
-        facts["SQNR"] = f"{figures['sqnr_db']} dB, at least {figures['least_sqnr_db']} dB" if "sqnr_db" in figures else "no error"
+        facts["SQNR"] = (
+            f"{figures['sqnr_db']} dB, at least {figures['least_sqnr_db']} dB"
+            if "sqnr_db" in figures
+            else "no error"
+        )
         if "rows" in check.numbers:
             facts["same first choice"] = f"{check.numbers['same_top1']} of {check.numbers['rows']} rows"
         _section(console, "cost of the precision", _pairs(facts))
@@ -214,7 +295,16 @@ def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:
         console.print(_text("in the way", "bold"))
     for o in found:
         check = (one_line(o.check), "bold")
-        console.print(Text.assemble("  ", (STATUS_WORDS[o.status], STATUS_STYLES[o.status]), "  ", check, "  ", one_line(o.subject)))
+        console.print(
+            Text.assemble(
+                "  ",
+                (STATUS_WORDS[o.status], STATUS_STYLES[o.status]),
+                "  ",
+                check,
+                "  ",
+                one_line(o.subject),
+            )
+        )
         console.print(Padding(_text(o.reason.strip() or "no reason was given"), (0, 0, 0, 4), expand=False))
         console.print(Padding(_text(f"next: {o.remedy}"), (0, 0, 0, 4), expand=False))
 
@@ -269,8 +359,13 @@ def _text(text: str, style: str = "") -> Text:
     return Text(plain(text), style)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], head: Sequence[str] = ()) -> Table:
-    """A table without rules; a column given as ``>`` is right-aligned. Strings are shown in one line, never as markup."""
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], head: Sequence[str] = ()
+) -> Table:
+    """A table without rules; a column given as ``>`` is right-aligned.
+
+    Strings are shown in one line, never as markup.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -284,7 +379,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], hea
 
 
 def _pairs(values: Mapping[str, str]) -> Table:
-    return _table(["", ""], [(_text(one_line(name), "dim"), _text(one_line(value))) for name, value in values.items()])
+    return _table(
+        ["", ""], [(_text(one_line(name), "dim"), _text(one_line(value))) for name, value in values.items()]
+    )
 
 
 def _section(console: Console, title: str, body: RenderableType) -> None:

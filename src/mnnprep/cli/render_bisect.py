@@ -46,9 +46,16 @@ def show_bisection(console: Console, found: Bisection, target: str) -> None:
     for row in found.growth:
         say(f"  grows     {row.node}: from {number(row.before)} to {number(row.after)}")
     if found.explained or found.unexplained:
-        say(f"  cases     also {found.explained}, but not {found.unexplained}" if found.unexplained else f"  cases     also {found.explained}")
+        say(
+            f"  cases     also {found.explained}, but not {found.unexplained}"
+            if found.unexplained
+            else f"  cases     also {found.explained}"
+        )
     if found.artifact_differs:
-        say(f"  note      the artifact itself is not what the source computed, in the cases {found.artifact_differs}: no fault of MNN's")
+        say(
+            "  note      the artifact itself is not what the source computed, in the cases"
+            f" {found.artifact_differs}: no fault of MNN's"
+        )
     say(f"  cost      {found.conversions} conversions, {found.runs} runs, of {found.model_nodes} nodes")
     if found.repro:
         say("")

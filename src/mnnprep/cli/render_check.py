@@ -31,7 +31,10 @@ def show_check(console: Console, report: CheckReport) -> None:
     for rule, found in groups.items():
         console.print()
         console.print(
-            _text(f"{found[0].severity}  ", STYLES[found[0].severity]) + _text(rule, "bold") + _text(f"  {found[0].hazard}"), soft_wrap=True
+            _text(f"{found[0].severity}  ", STYLES[found[0].severity])
+            + _text(rule, "bold")
+            + _text(f"  {found[0].hazard}"),
+            soft_wrap=True,
         )
         rows = [(h.node, h.detail, h.source, "prepare repairs it" if h.repaired else "") for h in found]
         if len(rows) > SHOWN:
@@ -40,7 +43,11 @@ def show_check(console: Console, report: CheckReport) -> None:
         console.print(_text(f"  remedy: {found[0].remedy}", "cyan"), soft_wrap=True)
     if report.measured:
         hints = [(m.operator, f"right in {m.right} of {m.cases}") for m in report.measured]
-        _section(console, "no hazard known here, though MNN does not get all of ONNX's own cases right", _table(["", ""], hints))
+        _section(
+            console,
+            "no hazard known here, though MNN does not get all of ONNX's own cases right",
+            _table(["", ""], hints),
+        )
     console.print()
     console.print(_text(_summary(report)), soft_wrap=True)
 

@@ -21,17 +21,27 @@ def show_consolidated(console: Console, made: Consolidated, output: str) -> None
     """The outcome of `consolidate`, or its plan."""
     verb = "written to" if made.written else "would be"
     target = Path(output).name if output else "one safetensors file"
-    console.print(_text(f"{len(made.tensors)} tensors, {digest.size_text(made.size)}, {verb} {target} ({made.layout})"), soft_wrap=True)
+    console.print(
+        _text(f"{len(made.tensors)} tensors, {digest.size_text(made.size)}, {verb} {target} ({made.layout})"),
+        soft_wrap=True,
+    )
     for note in made.notes:
         console.print(_text(f"  {note}"), soft_wrap=True)
     if not made.written:
-        rows = [(t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", digest.size_text(t.size)) for t in made.tensors]
+        rows = [
+            (t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", digest.size_text(t.size))
+            for t in made.tensors
+        ]
         _section(console, "tensors", _table(["", "", "", ">"], rows))
     _left_out(console, made)
     if made.rounding:
         worst = sorted(made.rounding, key=lambda r: -r.relative)[:SHOWN]
         rows = [(r.name, f"{r.source} to {r.target}", f"{r.worst:.3g}", f"{r.relative:.3g}") for r in worst]
-        _section(console, "worst rounding errors (absolute, over the tensor's maximum)", _table(["", "", ">", ">"], rows))
+        _section(
+            console,
+            "worst rounding errors (absolute, over the tensor's maximum)",
+            _table(["", "", ">", ">"], rows),
+        )
     files = [(f.name, digest.size_text(f.size), f.sha256 or "") for f in made.inputs[:SHOWN]]
     if made.written:
         files.append((target, digest.size_text(made.size), made.sha256 or ""))
@@ -44,7 +54,10 @@ def _left_out(console: Console, made: Consolidated) -> None:
     if made.written:
         counts = Counter(entry.reason for entry in made.left_out)
         sizes = {reason: sum(e.size for e in made.left_out if e.reason == reason) for reason in counts}
-        rows = [(f"{count} entries", digest.size_text(sizes[reason]), reason) for reason, count in counts.most_common(SHOWN)]
+        rows = [
+            (f"{count} entries", digest.size_text(sizes[reason]), reason)
+            for reason, count in counts.most_common(SHOWN)
+        ]
     else:
         rows = [(e.name, digest.size_text(e.size), e.reason) for e in made.left_out]
     _section(console, "left out", _table(["", ">", ""], rows))

@@ -19,20 +19,56 @@ if TYPE_CHECKING:
 
 @click.command("replay")
 @click.argument("bundle")
-@click.option("--source", required=True, metavar="PATH", help="The source that the bundle was made from, wherever it is now.")
-@click.option("--weights", default="", metavar="CKPT", help="Its weights, where the bundle was made with --weights.")
-@click.option("--samples", default="", metavar="FILE|DIR", help="The samples, where it was made with --samples.")
-@click.option("--mnnconvert", default="", metavar="PATH", help="The converter, where it was made with one of its own.")
-@click.option("--metric", "metrics", multiple=True, metavar="FILE:FUNCTION", help="The code of a metric that the bundle names.")
-@click.option("--trust", is_flag=True, help="Let a pickled module execute the code it names, where the bundle was made so.")
+@click.option(
+    "--source",
+    required=True,
+    metavar="PATH",
+    help="The source that the bundle was made from, wherever it is now.",
+)
+@click.option(
+    "--weights", default="", metavar="CKPT", help="Its weights, where the bundle was made with --weights."
+)
+@click.option(
+    "--samples", default="", metavar="FILE|DIR", help="The samples, where it was made with --samples."
+)
+@click.option(
+    "--mnnconvert", default="", metavar="PATH", help="The converter, where it was made with one of its own."
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="FILE:FUNCTION",
+    help="The code of a metric that the bundle names.",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Let a pickled module execute the code it names, where the bundle was made so.",
+)
 @click.option("-o", "--output", default="", metavar="DIR", help="Keep the new bundle here.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
-@click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
+@click.option(
+    "--timeout",
+    default=1800.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds that any one step may take.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
-    bundle: str, source: str, weights: str, samples: str, mnnconvert: str, metrics: tuple[str, ...], trust: bool, output: str, force: bool,
-    timeout: float, as_json: bool,
-) -> int:  # fmt: skip
+    bundle: str,
+    source: str,
+    weights: str,
+    samples: str,
+    mnnconvert: str,
+    metrics: tuple[str, ...],
+    trust: bool,
+    output: str,
+    force: bool,
+    timeout: float,
+    as_json: bool,
+) -> int:
     """Make BUNDLE again from its source and the recorded options, and compare every file's hash.
 
     Exit code 0: the same bytes; 1: others, and the tools of another version are named.
@@ -48,7 +84,14 @@ def command(
 
     manifest = read_manifest(Path(bundle))
     require_known(manifest)
-    given = {"source": source, "weights": weights, "samples": samples, "mnnconvert": mnnconvert, "trust": trust, "timeout": timeout}
+    given = {
+        "source": source,
+        "weights": weights,
+        "samples": samples,
+        "mnnconvert": mnnconvert,
+        "trust": trust,
+        "timeout": timeout,
+    }
     request = recorded_request(manifest, given, metrics)
     found = replay(manifest, request, Path(output) if output else None, force=force, tell=say)
     if as_json:
@@ -59,7 +102,8 @@ def command(
 
 
 def recorded_request(manifest: Manifest, given: dict[str, Any], metrics: Sequence[str]) -> Request:
-    """The request that the bundle records, its files as they are *given* here: no path is taken from the bundle.
+    """The request that the bundle records, its files as they are *given* here: no path is taken from the
+    bundle.
 
     Raises:
         UsageError: a file that the bundle was made with is not given, or one that it was made without.
@@ -70,23 +114,39 @@ def recorded_request(manifest: Manifest, given: dict[str, Any], metrics: Sequenc
 
     words = manifest.source.command
     if not words:
-        how = "it was made from a live module" if manifest.source.kind == "live" else "it was made before commands were recorded"
-        raise RefusedError("the bundle can't be replayed: it records no command", seen=how, next="prepare the model again where it was made")
+        how = (
+            "it was made from a live module"
+            if manifest.source.kind == "live"
+            else "it was made before commands were recorded"
+        )
+        raise RefusedError(
+            "the bundle can't be replayed: it records no command",
+            seen=how,
+            next="prepare the model again where it was made",
+        )
     try:
         context = prepare.command.make_context("prepare", [*words[1:], "-o", "replayed"])
     except click.ClickException as error:
         raise RefusedError(
-            "the bundle records a command that this version does not know", seen=error.format_message(), next="use the version that made the bundle"
+            "the bundle records a command that this version does not know",
+            seen=error.format_message(),
+            next="use the version that made the bundle",
         ) from error
-    params = {name: value for name, value in context.params.items() if name not in ("output", "force", "as_json")}
+    params = {
+        name: value for name, value in context.params.items() if name not in ("output", "force", "as_json")
+    }
     params["mnnconvert"] = manifest.source.options.get("mnnconvert", "")  # not what the environment says here
     for option in ("weights", "samples", "mnnconvert", "trust"):
         if params[option] and not given[option]:
-            with_what = {"trust": "--trust", "mnnconvert": "a converter of its own"}.get(option, str(params[option]))
+            with_what = {"trust": "--trust", "mnnconvert": "a converter of its own"}.get(
+                option, str(params[option])
+            )
             what = f"the bundle was made with {with_what}, which replay must be given"
             raise UsageError(what, seen=f"no --{option}", next=f"add --{option}")
         if given[option] and not params[option]:
-            raise UsageError(f"the bundle was made without --{option}", seen=f"--{option}", next="leave it out")
+            raise UsageError(
+                f"the bundle was made without --{option}", seen=f"--{option}", next="leave it out"
+            )
     params |= given | {"metrics": tuple(_metric(text, metrics) for text in params["metrics"])}
     return prepare.request_of(**params)
 
@@ -114,8 +174,15 @@ def show(found: Replay) -> None:
         click.echo(one_line(f"the same bytes: {len(found.files)} files"))
         return
     for file in differing:
-        click.echo(one_line(f"differs  {file.path}: sha256 {file.recorded[:16] or 'none'} recorded, {file.now[:16] or 'none'} now"))
+        click.echo(
+            one_line(
+                f"differs  {file.path}: sha256 {file.recorded[:16] or 'none'} recorded,"
+                f" {file.now[:16] or 'none'} now"
+            )
+        )
     for tool in found.tools:
-        click.echo(one_line(f"tool     {tool.name}: {tool.recorded} recorded, {tool.now or 'not installed'} now"))
+        click.echo(
+            one_line(f"tool     {tool.name}: {tool.recorded} recorded, {tool.now or 'not installed'} now")
+        )
     if not found.tools:
         click.echo(one_line("every tool has its recorded version: another type of CPU rounds otherwise"))

@@ -9,7 +9,9 @@ from mnnprep.cli.main import echo_json
 
 @click.command("report")
 @click.argument("bundle")
-@click.option("--bom", default="", metavar="FILE", help="Write a bill of materials as well: CycloneDX 1.6 in JSON.")
+@click.option(
+    "--bom", default="", metavar="FILE", help="Write a bill of materials as well: CycloneDX 1.6 in JSON."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(bundle: str, bom: str, as_json: bool) -> int:
     """Write BUNDLE's report.html anew, from its manifest; with --bom, what it is made of, too."""
@@ -28,7 +30,9 @@ def command(bundle: str, bom: str, as_json: bool) -> int:
         written = Path(bom)
         if written.resolve().is_relative_to(directory.resolve()) or not written.absolute().parent.is_dir():
             where = "outside the bundle, whose files are fixed, in a directory that is there"
-            raise UsageError("the bill of materials can't be written here", seen=bom, next=f"give a file {where}")
+            raise UsageError(
+                "the bill of materials can't be written here", seen=bom, next=f"give a file {where}"
+            )
         with atomic_write(written) as file:
             file.write(canonical_json(bill(manifest)))
     page = page_bytes(manifest)

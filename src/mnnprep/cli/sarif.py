@@ -55,11 +55,16 @@ def _location(report: CheckReport, hazard: Hazard) -> dict[str, Any]:
     physical: dict[str, Any] = {"artifactLocation": {"uri": _uri(file or report.path)}}
     if file:
         physical["region"] = {"startLine": int(line)}
-    return {"physicalLocation": physical, "logicalLocations": [{"fullyQualifiedName": hazard.node, "kind": "element"}]}
+    return {
+        "physicalLocation": physical,
+        "logicalLocations": [{"fullyQualifiedName": hazard.node, "kind": "element"}],
+    }
 
 
 def _uri(path: str) -> str:
-    """Relative to the current directory where the file is below it, as code-review pages need it; else absolute."""
+    """Relative to the current directory where the file is below it, as code-review pages need it; else
+    absolute.
+    """
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()
     if absolute.is_relative_to(here):

@@ -10,7 +10,12 @@ from mnnprep.core.printable import one_line
 
 @click.command("sign")
 @click.argument("bundle")
-@click.option("--key", required=True, metavar="PEM", help="Your private key (elliptic curve); its password in MNNPREP_KEY_PASSWORD.")
+@click.option(
+    "--key",
+    required=True,
+    metavar="PEM",
+    help="Your private key (elliptic curve); its password in MNNPREP_KEY_PASSWORD.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(bundle: str, key: str, as_json: bool) -> int:
     """Sign every file of BUNDLE with a key of yours, as bundle.sig in it; offline.

@@ -12,9 +12,11 @@ from mnnprep.errors import SystemFault
 
 
 class _Stream(io.FileIO):
-    """A descriptor that fails at most once, and where *quiet* never: what can't be written from then on is dropped.
+    """A descriptor that fails at most once, and where *quiet* never: what can't be written from then on is
+    dropped.
 
-    A reader that has gone away (``| head``) is no failure: the command does all its work and has its own exit code.
+    A reader that has gone away (``| head``) is no failure: the command does all its work and has its own exit
+    code.
     """
 
     def __init__(self, descriptor: int, *, quiet: bool) -> None:
@@ -30,9 +32,13 @@ class _Stream(io.FileIO):
             if not self._quiet:
                 self._quiet = True
                 raise SystemFault(
-                    "the result can't be written to standard output", seen=f"stdout: {error.strerror}",
-                    next="write it to a file on a disk with room, or to a pipe that is read; what the command itself writes is complete",
-                ) from error  # fmt: skip
+                    "the result can't be written to standard output",
+                    seen=f"stdout: {error.strerror}",
+                    next=(
+                        "write it to a file on a disk with room, or to a pipe that is read; what the command"
+                        " itself writes is complete"
+                    ),
+                ) from error
         return memoryview(data).nbytes
 
 
@@ -50,14 +56,18 @@ def take_over() -> None:
     sys.stderr = _text(2, sys.stderr, quiet=True)
     sys.stdout = _text(1, sys.stdout, quiet=1 in closed)
     if 1 in closed:
-        raise SystemFault("standard output is closed", seen="stdout", next="send it to a file, or to /dev/null")
+        raise SystemFault(
+            "standard output is closed", seen="stdout", next="send it to a file, or to /dev/null"
+        )
 
 
 def _text(descriptor: int, stream: TextIO | None, *, quiet: bool) -> TextIO:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     terminal = stream is not None and stream.isatty()
     raw = io.BufferedWriter(_Stream(descriptor, quiet=quiet))
-    return io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", line_buffering=terminal or descriptor == 2)
+    return io.TextIOWrapper(
+        raw, encoding=encoding, errors="backslashreplace", line_buffering=terminal or descriptor == 2
+    )
 
 
 def _is_open(descriptor: int) -> bool:

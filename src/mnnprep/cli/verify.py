@@ -9,12 +9,26 @@ from mnnprep.cli.main import echo_json, say
 
 @click.command("verify")
 @click.argument("bundle")
-@click.option("--metric", "metrics", multiple=True, metavar="NAME[=VALUE]", help="A task metric more, or the code of one that the bundle names.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="A task metric more, or the code of one that the bundle names.",
+)
 @click.option("--key", default="", metavar="PEM", help="The public key that the bundle must be signed with.")
-@click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that any one step may take.")
+@click.option(
+    "--timeout",
+    default=1800.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds that any one step may take.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_json: bool) -> int:
-    """Prove BUNDLE again from itself alone: hashes, and MNN on the stored cases against the stored references."""
+    """Prove BUNDLE again from itself alone: hashes, and MNN on the stored cases against the stored
+    references.
+    """
     from pathlib import Path
 
     from mnnprep.core.metrics import make_metrics
@@ -22,7 +36,9 @@ def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_
     from mnnprep.pipeline.signing import verify_signed
 
     limits = Limits(timeout=timeout)
-    found = verify_signed(Path(bundle), Path(key) if key else None, metrics=make_metrics(metrics), limits=limits, tell=say)
+    found = verify_signed(
+        Path(bundle), Path(key) if key else None, metrics=make_metrics(metrics), limits=limits, tell=say
+    )
     if as_json:
         echo_json(found)
     else:

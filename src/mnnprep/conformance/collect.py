@@ -1,8 +1,9 @@
-"""The steps that write and check ONNX's own test cases: those it generates for its operators, and the small models that it ships.
+"""The steps that write and check ONNX's own test cases: those it generates for its operators, and the small
+models that it ships.
 
 Sources: ``onnx.backend.test.case.node`` (generated: the package has no files of them) and the directories
-``simple``, ``pytorch-operator`` and ``pytorch-converted`` of ``onnx/backend/test/data``, each case a ``model.onnx``
-with ``test_data_set_0/input_N.pb`` and ``output_N.pb``.
+``simple``, ``pytorch-operator`` and ``pytorch-converted`` of ``onnx/backend/test/data``, each case a
+``model.onnx`` with ``test_data_set_0/input_N.pb`` and ``output_N.pb``.
 """
 
 from __future__ import annotations
@@ -42,9 +43,13 @@ def collect(job: CollectJob) -> Collected:
         fed = _fed_inputs(raw.model)
         if job.variant == "frozen" and len(fed) < 2:
             continue
-        model, names = _frozen(raw, fed) if job.variant == "frozen" else (raw.model, [value.name for value in fed])
+        model, names = (
+            _frozen(raw, fed) if job.variant == "frozen" else (raw.model, [value.name for value in fed])
+        )
         values = dict(zip([value.name for value in fed], raw.inputs, strict=False))
-        cases.append(_write(raw, model, {name: values.get(name) for name in names}, operators, directory, job.variant))
+        cases.append(
+            _write(raw, model, {name: values.get(name) for name in names}, operators, directory, job.variant)
+        )
     return Collected(cases=cases)
 
 
@@ -87,7 +92,9 @@ def _fed_inputs(model: Any) -> list[Any]:
 
 
 def _frozen(raw: _Raw, fed: list[Any]) -> tuple[Any, list[str]]:
-    """The model with every input but the first as an initializer (a sequence can't be one), and the inputs left."""
+    """The model with every input but the first as an initializer (a sequence can't be one), and the inputs
+    left.
+    """
     model = type(raw.model)()
     model.CopyFrom(raw.model)
     model.ir_version = max(model.ir_version, INITIALIZERS_APART)
@@ -114,7 +121,14 @@ def _proto(content: Any) -> Any:
     return None
 
 
-def _write(raw: _Raw, model: Any, inputs: dict[str, Any], operators: dict[str, str], directory: Path, variant: Variant) -> ConformanceCase:
+def _write(
+    raw: _Raw,
+    model: Any,
+    inputs: dict[str, Any],
+    operators: dict[str, str],
+    directory: Path,
+    variant: Variant,
+) -> ConformanceCase:
     stem = raw.name
     path = directory / f"{stem}.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -133,11 +147,18 @@ def _write(raw: _Raw, model: Any, inputs: dict[str, Any], operators: dict[str, s
     types = {value.name: _dtype(value) for value in (*model.graph.input, *model.graph.output)}
     base = EXPANDED.sub("", raw.name)
     return ConformanceCase(
-        name=raw.name, variant=variant, operator=operators.get(base, ""), expanded=base != raw.name,
+        name=raw.name,
+        variant=variant,
+        operator=operators.get(base, ""),
+        expanded=base != raw.name,
         opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
-        dtype=next(iter(types[name] for name in inputs), ""), model=str(path), data=str(data),
-        inputs={name: types[name] for name in inputs}, outputs={name: types[name] for name in outputs}, unfed=unfed,
-    )  # fmt: skip
+        dtype=next(iter(types[name] for name in inputs), ""),
+        model=str(path),
+        data=str(data),
+        inputs={name: types[name] for name in inputs},
+        outputs={name: types[name] for name in outputs},
+        unfed=unfed,
+    )
 
 
 def _array(content: Any) -> tuple[Any, str]:
@@ -149,8 +170,12 @@ def _array(content: Any) -> tuple[Any, str]:
     array = np.asarray(content)
     if array.dtype.kind in "OSU":
         return None, "of the dtype string"
-    if array.dtype.isbuiltin != 1:  # those that NumPy does not have (bfloat16, float8, int4): in one that holds them exactly
-        array = array.astype(np.int32 if "int" in str(array.dtype) else np.complex64 if array.dtype.kind == "c" else np.float32)
+    if (
+        array.dtype.isbuiltin != 1
+    ):  # those that NumPy does not have (bfloat16, float8, int4): in one that holds them exactly
+        array = array.astype(
+            np.int32 if "int" in str(array.dtype) else np.complex64 if array.dtype.kind == "c" else np.float32
+        )
     return (array, "") if array.dtype.kind in "biuf" else (None, f"of the dtype {array.dtype}")
 
 

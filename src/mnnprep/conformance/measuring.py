@@ -1,4 +1,7 @@
-"""`ops --measure`: ONNX's own cases through the MNN that is installed, into a table of operators. Resumable."""
+"""`ops --measure`: ONNX's own cases through the MNN that is installed, into a table of operators.
+
+Resumable.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep import __version__, deps
-from mnnprep.conformance.messages import Outcome, Variant
+from mnnprep.conformance.messages import ConformanceCase, Outcome, Variant
 from mnnprep.conformance.runner import Runner, measure, resumed
 from mnnprep.conformance.table import OperatorTable, cache_directory, machine, rows_of, save_table
 from mnnprep.core.leftovers import Scratch
@@ -23,7 +26,8 @@ Tell = Callable[[str], None]
 
 
 def measure_table(*, jobs: int, tell: Tell, keep: Path | None = None) -> OperatorTable:
-    """Run every case, as it is and repaired; outcomes that *keep* (JSON lines) has already are not measured again.
+    """Run every case, as it is and repaired; outcomes that *keep* (JSON lines) has already are not measured
+    again.
 
     Without *keep* they stand in the user's cache directory, named by MNN, machine and mnnprep.
     Raises RefusedError where MNN or onnx is not installed.
@@ -48,20 +52,31 @@ def measure_table(*, jobs: int, tell: Tell, keep: Path | None = None) -> Operato
                 done = resumed(keep)
                 cases = runner.collect(scratch / variant, variant)
                 left = [case for case in cases if (variant, "raw", case.name) not in done]
-                for number, outcome in enumerate(measure(left, lambda case: runner.convert(case, []), jobs=jobs), 1):
+                for number, outcome in enumerate(
+                    measure(left, lambda case: runner.convert(case, []), jobs=jobs), 1
+                ):
                     note(outcome, number, len(left))
                 raw = resumed(keep)
                 left = [case for case in cases if (variant, "repaired", case.name) not in done]
-                again = measure(left, lambda case: runner.repaired(case, all_rules(), raw[case.variant, "raw", case.name]), jobs=jobs)  # noqa: B023
+                again = measure(left, _repaired(runner, raw), jobs=jobs)
                 for number, outcome in enumerate(again, 1):
                     note(outcome, number, len(left))
     rows = rows_of(resumed(keep).values())
-    return OperatorTable(mnn=mnn, mnnprep=__version__, machine=machine(), onnx=onnx, frontends=frontends, rows=rows)
+    return OperatorTable(
+        mnn=mnn, mnnprep=__version__, machine=machine(), onnx=onnx, frontends=frontends, rows=rows
+    )
 
 
 def measure_and_keep(*, jobs: int, tell: Tell) -> Path:
     """:func:`measure_table` into the user's cache directory, where `ops` and `check` find it; its path."""
     return save_table(measure_table(jobs=jobs, tell=tell), cache_directory())
+
+
+def _repaired(
+    runner: Runner, raw: dict[tuple[str, str, str], Outcome]
+) -> Callable[[ConformanceCase], Outcome]:
+    """Convert a case with all rules; *raw* are the outcomes without."""
+    return lambda case: runner.repaired(case, all_rules(), raw[case.variant, "raw", case.name])
 
 
 def _required(module: str) -> str:

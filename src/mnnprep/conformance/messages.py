@@ -10,11 +10,22 @@ from mnnprep.core.reach import ReadPath, WritePath
 
 Variant = Literal["fed", "frozen"]
 Status = Literal["right", "wrong", "shape", "refused", "crash", "run error", "timeout", "unfed"]
-STATUSES: tuple[Status, ...] = ("right", "wrong", "shape", "refused", "crash", "run error", "timeout", "unfed")
+STATUSES: tuple[Status, ...] = (
+    "right",
+    "wrong",
+    "shape",
+    "refused",
+    "crash",
+    "run error",
+    "timeout",
+    "unfed",
+)
 
 
 class CollectJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the cases to ``directory``; in the variant ``frozen`` every input but the first is an initializer."""
+    """Write the cases to ``directory``; in the variant ``frozen`` every input but the first is an
+    initializer.
+    """
 
     directory: WritePath
     variant: Variant
@@ -23,10 +34,11 @@ class CollectJob(msgspec.Struct, frozen=True, kw_only=True):
 class ConformanceCase(msgspec.Struct, frozen=True, kw_only=True):
     """A model with inputs and the outputs it must give.
 
-    ``data`` is an npz of ``inputs/NAME`` and ``outputs/NAME``; ``inputs`` and ``outputs`` map the names to the ONNX
-    dtypes, in the graph's order; ``operator`` is the operator that the case is about (a graph of several: empty);
-    ``expanded`` tells a case whose operator was replaced by its function body; ``dtype`` is that of the first input.
-    ``unfed`` says why the case can't be stored as plain arrays; then there is no ``data``.
+    ``data`` is an npz of ``inputs/NAME`` and ``outputs/NAME``; ``inputs`` and ``outputs`` map the names to
+    the ONNX dtypes, in the graph's order; ``operator`` is the operator that the case is about (a graph of
+    several: empty); ``expanded`` tells a case whose operator was replaced by its function body; ``dtype`` is
+    that of the first input. ``unfed`` says why the case can't be stored as plain arrays; then there is no
+    ``data``.
     """
 
     name: str
@@ -62,7 +74,8 @@ class Checked(msgspec.Struct, frozen=True):
 class OracleJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run the converted ``model`` on the inputs in ``data`` and hold its outputs against those in it.
 
-    ``inputs`` and ``outputs`` are the names, in order; ``names`` maps those that the converted model calls otherwise.
+    ``inputs`` and ``outputs`` are the names, in order; ``names`` maps those that the converted model calls
+    otherwise.
     """
 
     model: ReadPath
@@ -80,7 +93,10 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a case. ``stage`` is where it ended: convert, run, again (a second run in dirty memory), repair, prepare."""
+    """What became of a case.
+
+    ``stage`` is where it ended: convert, run, again (a second run in dirty memory), repair, prepare.
+    """
 
     case: str
     variant: Variant

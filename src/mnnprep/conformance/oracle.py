@@ -1,10 +1,11 @@
 """The oracle: a converted model and stored outputs, nothing else, and whether the one gives the other.
 
-It shares no code with the proof that it judges: it feeds MNN and compares by the few lines here, so that it can
-say that a proof is wrong.  Call it in a worker: MNN crashes.
+It shares no code with the proof that it judges: it feeds MNN and compares by the few lines here, so that it
+can say that a proof is wrong.  Call it in a worker: MNN crashes.
 
-A number is right within 1e-3 of itself and 1e-4 of the largest of its output (1e-2 and 1e-3 for 16-bit floats, whose own
-steps are that coarse); whole numbers and truth values must be equal, and what is not finite must be so at the same places.
+A number is right within 1e-3 of itself and 1e-4 of the largest of its output (1e-2 and 1e-3 for 16-bit
+floats, whose own steps are that coarse); whole numbers and truth values must be equal, and what is not finite
+must be so at the same places.
 """
 
 from __future__ import annotations
@@ -22,9 +23,19 @@ from mnnprep.isolate.server import doing
 Array = npt.NDArray[Any]
 
 FED_AS = {
-    "float32": "float32", "float64": "float32", "float16": "float32", "int32": "int32", "int64": "int32", "int16": "int32",
-    "uint16": "int32", "uint32": "int32", "uint64": "int32", "bool": "int32", "uint8": "uint8", "int8": "int32",
-}  # fmt: skip
+    "float32": "float32",
+    "float64": "float32",
+    "float16": "float32",
+    "int32": "int32",
+    "int64": "int32",
+    "int16": "int32",
+    "uint16": "int32",
+    "uint32": "int32",
+    "uint64": "int32",
+    "bool": "int32",
+    "uint8": "uint8",
+    "int8": "int32",
+}
 TOLERANCE = {"float16": (1e-2, 1e-3)}  # dtype of the stored output -> of the number, of the largest
 USUAL = (1e-3, 1e-4)
 
@@ -53,13 +64,18 @@ def judge(job: OracleJob) -> Judged:
 
 def _fits(array: Array) -> bool:
     target = FED_AS.get(str(array.dtype))
-    return target is not None and (array.dtype.kind == "f" or bool(np.array_equal(array.astype(target), array)))
+    return target is not None and (
+        array.dtype.kind == "f" or bool(np.array_equal(array.astype(target), array))
+    )
 
 
 def _run(job: OracleJob, fed: dict[str, Array]) -> list[Array]:
     nn, expr = importlib.import_module("MNN.nn"), importlib.import_module("MNN.expr")
     manager = nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": 1},))
-    called = [job.names.get(name, name) for name in job.inputs], [job.names.get(name, name) for name in job.outputs]
+    called = (
+        [job.names.get(name, name) for name in job.inputs],
+        [job.names.get(name, name) for name in job.outputs],
+    )
     module = nn.load_module_from_file(str(Path(job.model)), *called, runtime_manager=manager)
     types = {"float32": expr.float, "int32": expr.int, "uint8": expr.uint8}
     variables = []
@@ -91,10 +107,23 @@ def _compare(expected: Array, result: Array) -> tuple[str, str]:
     right, found = expected.astype(np.float64), result.astype(np.float64)
     with np.errstate(invalid="ignore"):
         finite = np.isfinite(right)
-        if not np.array_equal(right[~finite], found[~finite], equal_nan=True) or not np.isfinite(found[finite]).all():
+        if (
+            not np.array_equal(right[~finite], found[~finite], equal_nan=True)
+            or not np.isfinite(found[finite]).all()
+        ):
             return "wrong", "not finite at other places"
         of_itself, of_largest = TOLERANCE.get(str(expected.dtype), USUAL)
         largest = float(np.abs(right[finite]).max(initial=0.0))
         error = np.abs(right[finite] - found[finite])
         off = int(np.count_nonzero(error > of_itself * np.abs(right[finite]) + of_largest * largest))
-    return ("wrong", f"{off} of {expected.size} differ, by up to {float(error.max()):.3g} where the largest is {largest:.3g}") if off else ("", "")
+    return (
+        (
+            "wrong",
+            (
+                f"{off} of {expected.size} differ, by up to {float(error.max()):.3g} where the largest is"
+                f" {largest:.3g}"
+            ),
+        )
+        if off
+        else ("", "")
+    )

@@ -14,7 +14,9 @@ SEVERAL = "(several operators)"
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """``cases`` of an operator, how many MNN gets ``right`` as they are and ``repaired``, and what becomes of the others."""
+    """``cases`` of an operator, how many MNN gets ``right`` as they are and ``repaired``, and what becomes of
+    the others.
+    """
 
     operator: str
     read: bool
@@ -25,7 +27,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scores(table: OperatorTable, operator: str = "") -> list[Score]:
-    """One score per operator, of the cases that hold the operator itself (not its function body); only that of *operator* where given."""
+    """One score per operator, of the cases that hold the operator itself (not its function body); only that
+    of *operator* where given.
+    """
     rows: dict[str, list[Row]] = {}
     for row in table.rows:
         if not row.expanded and (not operator or row.operator == operator):
@@ -40,8 +44,17 @@ def score(operator: str, read: bool, rows: Iterable[Row]) -> Score:
     for row in rows:
         raw.update(row.raw)
         repaired.update(row.repaired)
-    others: dict[str, int] = {status: repaired[status] for status in STATUSES if status != "right" and repaired[status]}
-    return Score(operator=operator, read=read, cases=raw.total(), right=raw["right"], repaired=repaired["right"], others=others)
+    others: dict[str, int] = {
+        status: repaired[status] for status in STATUSES if status != "right" and repaired[status]
+    }
+    return Score(
+        operator=operator,
+        read=read,
+        cases=raw.total(),
+        right=raw["right"],
+        repaired=repaired["right"],
+        others=others,
+    )
 
 
 def totals(table: OperatorTable, variant: str) -> tuple[int, int, int]:
@@ -56,12 +69,24 @@ def page(table: OperatorTable) -> str:
     lines = [
         "# Operators",
         "",
-        f"What MNN {table.mnn} on {table.machine} does with the {count} operators that its ONNX frontend reads, measured on ONNX's own test cases",
-        f"(onnx {table.onnx}): as they are, and after mnnprep's repairs. Every case runs in a process of its own, twice, the second time in dirty",
-        "memory, and an oracle compares with the outputs that the case brings along. `fed`: every input is fed; `frozen`: every input but the",
+        (
+            f"What MNN {table.mnn} on {table.machine} does with the {count} operators that its ONNX frontend"
+            " reads, measured on ONNX's own test cases"
+        ),
+        (
+            f"(onnx {table.onnx}): as they are, and after mnnprep's repairs. Every case runs in a process of"
+            " its own, twice, the second time in dirty"
+        ),
+        (
+            "memory, and an oracle compares with the outputs that the case brings along. `fed`: every input"
+            " is fed; `frozen`: every input but the"
+        ),
         "first is a constant, as in real models.",
         "",
-        "This page is generated (`python benchmarks/operator_table.py`). `mnnprep ops --measure` measures the installed MNN; `mnnprep ops NAME`",
+        (
+            "This page is generated (`python benchmarks/operator_table.py`). `mnnprep ops --measure` measures"
+            " the installed MNN; `mnnprep ops NAME`"
+        ),
         "shows an operator by opset and dtype.",
         "",
         "| cases | all | right | right after repairs |",
@@ -70,12 +95,21 @@ def page(table: OperatorTable) -> str:
     for variant in ("fed", "frozen"):
         cases, right, repaired = totals(table, variant)
         lines.append(f"| {variant} | {cases} | {right} | {repaired} |")
-    lines += ["", "## ONNX, by operator", "", "| operator | cases | right | right after repairs | the others |", "| --- | ---: | ---: | ---: | --- |"]
+    lines += [
+        "",
+        "## ONNX, by operator",
+        "",
+        "| operator | cases | right | right after repairs | the others |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
     for found in scores(table):
         others = ", ".join(f"{count} {status}" for status, count in found.others.items())
         name = found.operator if found.read or found.operator == SEVERAL else f"{found.operator} (not read)"
         lines.append(f"| {name} | {found.cases} | {found.right} | {found.repaired} | {others} |")
     lines += ["", "## The other frontends", "", "Listed by the converter itself; not measured here.", ""]
     for frontend in sorted(set(table.frontends) - {"ONNX"}):
-        lines += [f"**{frontend}** ({len(table.frontends[frontend])}): {', '.join(table.frontends[frontend])}", ""]
+        lines += [
+            f"**{frontend}** ({len(table.frontends[frontend])}): {', '.join(table.frontends[frontend])}",
+            "",
+        ]
     return "\n".join(lines).rstrip() + "\n"

@@ -1,4 +1,6 @@
-"""Cases through the whole of `prepare`, with one warm set of workers for many, and the oracle asked about what it calls proven."""
+"""Cases through the whole of `prepare`, with one warm set of workers for many, and the oracle asked about
+what it calls proven.
+"""
 
 from __future__ import annotations
 
@@ -38,23 +40,40 @@ class Prover:
             workers.__exit__(None, None, None)
 
     def prepare(self, case: ConformanceCase) -> Outcome:
-        """The verdict on the case, given its own inputs as samples; the status is the oracle's where there is a ``model.mnn``."""
+        """The verdict on the case, given its own inputs as samples; the status is the oracle's where there is
+        a ``model.mnn``.
+        """
         workers = self._workers()
         workers.sweep()
         with tempfile.TemporaryDirectory(dir=self._runner.scratch) as directory:
             target = Path(directory) / "bundle"
             wants = make_wants(samples=_samples(case, Path(directory) / "samples"))
             try:
-                manifest = prepare(Request(source=case.model, wants=wants, limits=workers.limits), target, workers=workers)
+                manifest = prepare(
+                    Request(source=case.model, wants=wants, limits=workers.limits), target, workers=workers
+                )
             except MnnprepError as error:
-                return outcome(case, "prepare", "refused", "prepare", f"{error.what}: {error.seen}"[:300], verdict=error.kind)
+                return outcome(
+                    case,
+                    "prepare",
+                    "refused",
+                    "prepare",
+                    f"{error.what}: {error.seen}"[:300],
+                    verdict=error.kind,
+                )
             status, detail = self._judged(case, manifest, target)
-            why = detail or next((c.reason for c in manifest.evidence if c.required and c.status.value != "passed"), "")
+            why = detail or next(
+                (c.reason for c in manifest.evidence if c.required and c.status.value != "passed"), ""
+            )
             rules = [r.rule for r in manifest.artifact.repairs]
-            return outcome(case, "prepare", status, "prepare", why[:300], rules, verdict=manifest.verdict.value)
+            return outcome(
+                case, "prepare", status, "prepare", why[:300], rules, verdict=manifest.verdict.value
+            )
 
     def _judged(self, case: ConformanceCase, manifest: Manifest, target: Path) -> tuple[Status, str]:
-        model = next((path for name in ("model.mnn", "unproven.mnn") if (path := target / name).exists()), None)
+        model = next(
+            (path for name in ("model.mnn", "unproven.mnn") if (path := target / name).exists()), None
+        )
         if model is None:
             return "refused", ""
         if case.unfed:
@@ -71,7 +90,9 @@ class Prover:
 
 
 def _samples(case: ConformanceCase, directory: Path) -> str:
-    """The case's inputs, and the same with other numbers in the first of floats, as files; empty where they are no arrays."""
+    """The case's inputs, and the same with other numbers in the first of floats, as files; empty where they
+    are no arrays.
+    """
     if case.unfed or not case.inputs:
         return ""
     arrays = load_arrays(case.data)
@@ -86,4 +107,7 @@ def _varied(arrays: Arrays, seed: int) -> Arrays:
     """The first input of floats a little off; the others stay (they may be scales, indices, sizes)."""
     rng = np.random.default_rng(seed)
     first = next((name for name, a in arrays.items() if a.dtype.kind == "f"), "")
-    return {name: (a * (1 + SPREAD * rng.uniform(-1, 1, a.shape))).astype(a.dtype) if name == first else a for name, a in arrays.items()}
+    return {
+        name: (a * (1 + SPREAD * rng.uniform(-1, 1, a.shape))).astype(a.dtype) if name == first else a
+        for name, a in arrays.items()
+    }

@@ -11,7 +11,18 @@ from types import TracebackType
 
 import msgspec
 
-from mnnprep.conformance.messages import Checked, ChecksJob, Collected, CollectJob, ConformanceCase, Judged, OracleJob, Outcome, Status, Variant
+from mnnprep.conformance.messages import (
+    Checked,
+    ChecksJob,
+    Collected,
+    CollectJob,
+    ConformanceCase,
+    Judged,
+    OracleJob,
+    Outcome,
+    Status,
+    Variant,
+)
 from mnnprep.core.files import sha256
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.isolate.host import Host, StepFailed
@@ -47,7 +58,9 @@ class Runner:
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for host in (self._clean, self._dirty, self._onnx):
             host.close()
 
@@ -60,10 +73,14 @@ class Runner:
     @cached_property
     def supported(self) -> list[str]:
         """The operators that the converter's ONNX frontend lists."""
-        return self._clean.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value.names["ONNX"]
+        return self._clean.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value.names[
+            "ONNX"
+        ]
 
     def convert(self, case: ConformanceCase, rules: list[str]) -> Outcome:
-        """Convert the case, repaired by *rules* where they find something, and ask the oracle, twice where it says right."""
+        """Convert the case, repaired by *rules* where they find something, and ask the oracle, twice where it
+        says right.
+        """
         route = "repaired" if rules else "raw"
         with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
             model, fired = case.model, list[str]()
@@ -92,7 +109,9 @@ class Runner:
         return self.convert(case, rules) if fired else msgspec.structs.replace(raw, route="repaired")
 
     def check(self, cases: Sequence[ConformanceCase], supported: list[str]) -> list[list[str]]:
-        """Per case, the rules that find it wrong, crashing or refused; ``supported`` are the operators that the converter lists."""
+        """Per case, the rules that find it wrong, crashing or refused; ``supported`` are the operators that
+        the converter lists.
+        """
         job = ChecksJob(models=[case.model for case in cases], supported=supported)
         return self._onnx.run(CHECK, job, Checked, timeout=COLLECT_SECONDS).value.rules
 
@@ -110,7 +129,9 @@ class Runner:
         job = RepairJob(model=case.model, directory=str(target), rules=rules, supported=self.supported)
         return self._onnx.run(REPAIR, job, Repaired, timeout=SECONDS).value
 
-    def _once(self, case: ConformanceCase, model: str, host: Host, directory: Path) -> tuple[Status, str, str]:
+    def _once(
+        self, case: ConformanceCase, model: str, host: Host, directory: Path
+    ) -> tuple[Status, str, str]:
         job = ConvertJob(model=model, frontend="ONNX", uuid_seed=sha256(model), directory=str(directory))
         try:
             converted = host.run(worker.CONVERT, job, Converted, timeout=SECONDS).value
@@ -123,8 +144,12 @@ class Runner:
         status, detail = self._judge(case, converted.file.path, host, {})
         return status, "run", detail
 
-    def _judge(self, case: ConformanceCase, model: str, host: Host, names: dict[str, str]) -> tuple[Status, str]:
-        job = OracleJob(model=model, data=case.data, inputs=list(case.inputs), outputs=list(case.outputs), names=names)
+    def _judge(
+        self, case: ConformanceCase, model: str, host: Host, names: dict[str, str]
+    ) -> tuple[Status, str]:
+        job = OracleJob(
+            model=model, data=case.data, inputs=list(case.inputs), outputs=list(case.outputs), names=names
+        )
         try:
             judged = host.run(ORACLE, job, Judged, timeout=SECONDS).value
         except StepFailed as failure:
@@ -141,16 +166,34 @@ def described(failure: StepFailed) -> str:
 
 
 def outcome(
-    case: ConformanceCase, route: str, status: Status, stage: str = "", detail: str = "", rules: list[str] | None = None, verdict: str = ""
+    case: ConformanceCase,
+    route: str,
+    status: Status,
+    stage: str = "",
+    detail: str = "",
+    rules: list[str] | None = None,
+    verdict: str = "",
 ) -> Outcome:
     return Outcome(
-        case=case.name, variant=case.variant, route=route, operator=case.operator, expanded=case.expanded, opset=case.opset, dtype=case.dtype,
-        status=status, stage=stage, detail=detail, rules=rules or [], verdict=verdict,
-    )  # fmt: skip
+        case=case.name,
+        variant=case.variant,
+        route=route,
+        operator=case.operator,
+        expanded=case.expanded,
+        opset=case.opset,
+        dtype=case.dtype,
+        status=status,
+        stage=stage,
+        detail=detail,
+        rules=rules or [],
+        verdict=verdict,
+    )
 
 
 def resumed(path: Path) -> dict[tuple[str, str, str], Outcome]:
-    """The outcomes of an interrupted measurement, by variant, route and case; a last line that was cut off is left out."""
+    """The outcomes of an interrupted measurement, by variant, route and case; a last line that was cut off is
+    left out.
+    """
     if not path.exists():
         return {}
     found = []
@@ -162,7 +205,9 @@ def resumed(path: Path) -> dict[tuple[str, str, str], Outcome]:
     return {(o.variant, o.route, o.case): o for o in found}
 
 
-def measure(cases: Iterable[ConformanceCase], run: Callable[[ConformanceCase], Outcome], *, jobs: int) -> Iterator[Outcome]:
+def measure(
+    cases: Iterable[ConformanceCase], run: Callable[[ConformanceCase], Outcome], *, jobs: int
+) -> Iterator[Outcome]:
     """*run* on every case, *jobs* at a time; outcomes in the cases' order."""
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(run, cases)

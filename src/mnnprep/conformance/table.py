@@ -1,7 +1,8 @@
-"""The measured table of operators: for one MNN and one kind of machine, what each frontend reads and what ONNX's cases say.
+"""The measured table of operators: for one MNN and one kind of machine, what each frontend reads and what
+ONNX's cases say.
 
-One table ships with mnnprep; ``mnnprep ops --measure`` makes others, kept in the user's cache directory by the version of MNN
-and the machine.
+One table ships with mnnprep; ``mnnprep ops --measure`` makes others, kept in the user's cache directory by
+the version of MNN and the machine.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def file_name(mnn: str, kind: str) -> str:
 
 
 def load_table() -> OperatorTable | None:
-    """The table of the MNN that is installed, on this kind of machine: measured here, else shipped; None where there is neither."""
+    """The table of the MNN that is installed, on this kind of machine: measured here, else shipped; None
+    where there is neither.
+    """
     version = deps.version("MNN")
     if version is None:
         return None
@@ -96,7 +99,10 @@ def rows_of(outcomes: Iterable[Outcome]) -> list[Row]:
     counts: dict[tuple[str, str, bool, int, str], dict[str, Counter[str]]] = {}
     for o in outcomes:
         if o.route in ("raw", "repaired"):
-            by_route = counts.setdefault((o.variant, o.operator, o.expanded, o.opset, o.dtype), {"raw": Counter(), "repaired": Counter()})
+            by_route = counts.setdefault(
+                (o.variant, o.operator, o.expanded, o.opset, o.dtype),
+                {"raw": Counter(), "repaired": Counter()},
+            )
             by_route[o.route][o.status] += 1
     return [
         Row(

@@ -1,1 +1,4 @@
-"""What every layer speaks of: signatures, requests, cases, checks. Standard library, msgspec and numpy only."""
+"""What every layer speaks of: signatures, requests, cases, checks.
+
+Standard library, msgspec and numpy only.
+"""

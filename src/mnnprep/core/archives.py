@@ -1,16 +1,22 @@
-"""ZIP archives from strangers (``.pt``, ``.npz``, ``.keras``), judged by their directory before a byte is inflated.
+"""ZIP archives from strangers (``.pt``, ``.npz``, ``.keras``), judged by their directory before a byte is
+inflated.
 
 The policy, and why:
 
-- **What may unfold** is an absolute budget, not a ratio: :func:`unfolded_limit` allows 512 MiB from a file of any size,
-  or 16 times the file where that is more. Deflate reaches 1032:1 (zlib's technical notes), and an honest array of zeros does reach
+- **What may unfold** is an absolute budget, not a ratio: :func:`unfolded_limit` allows 512 MiB from a file of
+  any size, or 16 times the file where that is more. Deflate reaches 1032:1 (zlib's technical notes), and an
+  honest array of zeros does reach
   it: 64 MB from 64 KB is fine, 5 GB from 5 MB is not.
-- **A member's declared size is believed only if it can be true**: a stored one has as many bytes as it takes in the file, a deflated
-  one at most 1032 for each. No other method is taken; bzip2 and LZMA know no such bound.
-- **Members share no bytes**: overlapping records multiply one deflated kernel by their number (the "zip bomb" of D. Fifield, 2019).
-- **One file has one reading**: no two members of one name, no archive inside another's leading bytes, and a local header that says
-  what the directory says (name, method, sizes); readers differ in which of the two they follow.
-- The directory itself takes at most 32 MiB and 200,000 members (the largest checkpoints hold about 150,000 tensors).
+- **A member's declared size is believed only if it can be true**: a stored one has as many bytes as it takes
+  in the file, a deflated one at most 1032 for each. No other method is taken; bzip2 and LZMA know no such
+  bound.
+- **Members share no bytes**: overlapping records multiply one deflated kernel by their number (the "zip bomb"
+  of D. Fifield, 2019).
+- **One file has one reading**: no two members of one name, no archive inside another's leading bytes, and a
+  local header that says what the directory says (name, method, sizes); readers differ in which of the two
+  they follow.
+- The directory itself takes at most 32 MiB and 200,000 members (the largest checkpoints hold about 150,000
+  tensors).
 
 Format facts: APPNOTE.TXT 6.3.10 (PKWARE), sections 4.3.7 (local header), 4.3.12 (directory), 4.4.4 (flags).
 """
@@ -32,8 +38,19 @@ MEMBER_LIMIT = 200_000
 UNFOLDED_FLOOR = 512 << 20
 UNFOLDED_RATIO = 16
 DEFLATE_RATIO = 1032
-# What zipfile raises for a damaged archive (UnicodeDecodeError is a ValueError; RuntimeError is an encrypted record).
-ZIP_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zlib.error, struct.error)
+# What zipfile raises for a damaged archive (UnicodeDecodeError is a ValueError; RuntimeError is an encrypted
+# record).
+ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    zlib.error,
+    struct.error,
+)
 
 _LOCAL = struct.Struct("<4s2xHH8xIIHH")  # signature, flags, method, compressed, size, name, extra: 30 bytes
 _ENCRYPTED, _STREAMED, _UTF8 = 0x1, 0x8, 0x800
@@ -51,7 +68,8 @@ def unfolded_limit(size: int) -> int:
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The ZIP archive at *path*, checked by the module's policy, open for the ``with`` block.
 
-    Nothing is inflated for it. Raises RefusedError for a damaged archive and for one that the policy doesn't take.
+    Nothing is inflated for it. Raises RefusedError for a damaged archive and for one that the policy doesn't
+    take.
     """
     try:
         file = _Opening(path.open("rb", buffering=0))
@@ -76,18 +94,28 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     try:
         entry = archive.getinfo(name)
         if entry.file_size > limit:
-            raise RefusedError(f"the record {name} is too large to look at", seen=f"{entry.file_size} bytes, and {limit} are read", next=_AGAIN)
+            raise RefusedError(
+                f"the record {name} is too large to look at",
+                seen=f"{entry.file_size} bytes, and {limit} are read",
+                next=_AGAIN,
+            )
         with archive.open(entry) as member:
-            data = member.read(entry.file_size)  # read() would inflate up to 2 GiB at once, whatever is declared
+            data = member.read(
+                entry.file_size
+            )  # read() would inflate up to 2 GiB at once, whatever is declared
             if len(data) != entry.file_size:
                 raise zipfile.BadZipFile(f"it ends after {len(data)} bytes of {entry.file_size}")
             return data
     except ZIP_DAMAGE as error:
-        raise RefusedError(f"the record {name} of the ZIP archive is damaged", seen=str(error), next=_AGAIN) from error
+        raise RefusedError(
+            f"the record {name} of the ZIP archive is damaged", seen=str(error), next=_AGAIN
+        ) from error
 
 
 def check_archive(archive: zipfile.ZipFile, name: str, size: int) -> None:
-    """Raise RefusedError unless the open *archive*, a file *name* of *size* bytes, is as the module's policy wants it."""
+    """Raise RefusedError unless the open *archive*, a file *name* of *size* bytes, is as the module's policy
+    wants it.
+    """
     check_directory(archive, name, size)
     for entry, end in _with_ends(archive):
         if fault := _local_fault(archive, entry, end):
@@ -101,7 +129,9 @@ def _with_ends(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, int]
 
 
 def check_directory(archive: zipfile.ZipFile, name: str, size: int) -> None:
-    """As :func:`check_archive`, but by the directory alone: where every read of a member's own header would be a request of its own."""
+    """As :func:`check_archive`, but by the directory alone: where every read of a member's own header would
+    be a request of its own.
+    """
     entries = sorted(archive.infolist(), key=lambda e: e.header_offset)
     if len(entries) > MEMBER_LIMIT:
         raise _refused(name, "has too many members", f"{len(entries)}, and {MEMBER_LIMIT} are taken")

@@ -32,12 +32,13 @@ DEQUANTIZED_SQNR = 30.0  # dB: a quantized TFLite file as floats
 class Tolerance(msgspec.Struct, frozen=True):
     """|a-b| <= max(absolute * max|ref|, widening * noise) + relative * |ref|, for every element.
 
-    The first term never exceeds ``ceiling * max|ref|``.  ``noise`` is the measured noise floor of each output in each case, in the
-    output's own unit, the cases in their order: None where the first case's leaves it far below what is allowed anyway, a lone number
-    where a bundle has one for all cases.  Integers and booleans must be exact.  A float16 output needs an
-    SQNR of HALF_SQNR instead, since its own rounding is coarser than the formula.  With ``sqnr_db`` set
-    (float16 and quantized artifacts) the SQNR of an output decides instead: that over all cases must reach it, and
-    no single case, whose few numbers are a small sample of the noise, may be more than ``case_slack_db`` below.
+    The first term never exceeds ``ceiling * max|ref|``.  ``noise`` is the measured noise floor of each output
+    in each case, in the output's own unit, the cases in their order: None where the first case's leaves it
+    far below what is allowed anyway, a lone number where a bundle has one for all cases.  Integers and
+    booleans must be exact.  A float16 output needs an SQNR of HALF_SQNR instead, since its own rounding is
+    coarser than the formula.  With ``sqnr_db`` set (float16 and quantized artifacts) the SQNR of an output
+    decides instead: that over all cases must reach it, and no single case, whose few numbers are a small
+    sample of the noise, may be more than ``case_slack_db`` below.
     """
 
     noise: dict[str, list[float | None] | float] = msgspec.field(default_factory=dict)
@@ -57,7 +58,10 @@ class Tolerance(msgspec.Struct, frozen=True):
 
     def largest_noise(self) -> dict[str, float]:
         """The largest noise floor of every output in any case."""
-        return {n: max((f or 0.0 for f in floors), default=0.0) if isinstance(floors, list) else floors for n, floors in self.noise.items()}
+        return {
+            n: max((f or 0.0 for f in floors), default=0.0) if isinstance(floors, list) else floors
+            for n, floors in self.noise.items()
+        }
 
     def beyond_noise(self) -> Tolerance:
         """What can't be the source's noise: no ceiling holds, nor an SQNR."""
@@ -69,26 +73,38 @@ class Tolerance(msgspec.Struct, frozen=True):
         return np.asarray(self.floor(name, case, peak_of(reference.reshape(-1))) + self.relative * magnitude)
 
     def floor(self, name: str, case: int, peak: float) -> float:
-        """The part of the threshold that is the same for every element of a reference whose largest magnitude is *peak*."""
+        """The part of the threshold that is the same for every element of a reference whose largest magnitude
+        is *peak*.
+        """
         wanted = max(self.absolute * peak, self.widening * self.noise_of(name, case))
         return wanted if math.isinf(self.ceiling) else min(wanted, self.ceiling * peak)
 
     def drowned(self, name: str, reference: Array, case: int) -> bool:
         """Whether the noise floor is so high that the ceiling would have to give way; never of zeros."""
         noise = self.noise_of(name, case)
-        return noise > 0 and (peak := peak_of(reference.reshape(-1))) > 0 and self.widening * noise > self.ceiling * peak
+        return (
+            noise > 0
+            and (peak := peak_of(reference.reshape(-1))) > 0
+            and self.widening * noise > self.ceiling * peak
+        )
 
 
-def compare_output(name: str, case: int, reference: Array, actual: Array, tolerance: Tolerance, narrowed: str = "") -> OutputError:
+def compare_output(
+    name: str, case: int, reference: Array, actual: Array, tolerance: Tolerance, narrowed: str = ""
+) -> OutputError:
     """Compare one output: shape, dtype, non-finite positions, then numbers.
 
     ``narrowed`` is the dtype the runtime is known to give in place of the reference's
     (MNN: int64 -> int32); a reference value it can't hold is a problem, not a difference to hide.
     """
     if reference.shape != actual.shape:
-        return OutputError(name, case, problem=f"shape {list(actual.shape)} where the reference has {list(reference.shape)}")
+        return OutputError(
+            name, case, problem=f"shape {list(actual.shape)} where the reference has {list(reference.shape)}"
+        )
     if actual.dtype != np.dtype(narrowed or reference.dtype):
-        return OutputError(name, case, problem=f"dtype {actual.dtype} where the reference has {reference.dtype}")
+        return OutputError(
+            name, case, problem=f"dtype {actual.dtype} where the reference has {reference.dtype}"
+        )
     if reference.dtype.kind != "f":
         return _compare_exact(name, case, reference, actual)
     ref, act = reference.reshape(-1), actual.reshape(-1)
@@ -103,17 +119,32 @@ def compare_output(name: str, case: int, reference: Array, actual: Array, tolera
     norm = math.sqrt(worst.power) * math.sqrt(worst.other)
     cosine = min(1.0, worst.product / norm) if norm > 0 else None
     excess = worst.excess
-    wanted = tolerance.sqnr_db - tolerance.case_slack_db if tolerance.sqnr_db is not None else HALF_SQNR if reference.dtype == np.float16 else None
+    wanted = (
+        tolerance.sqnr_db - tolerance.case_slack_db
+        if tolerance.sqnr_db is not None
+        else HALF_SQNR
+        if reference.dtype == np.float16
+        else None
+    )
     if wanted is not None:
         excess = 0.0 if worst.noise == 0 else (math.inf if sqnr is None else 10 ** ((wanted - sqnr) / 20))
     problem = ""
     if excess > 1:
         index = [int(i) for i in np.unravel_index(worst.place, reference.shape)] if reference.size else []
-        problem = f"differs beyond the tolerance, most at {index}: max abs {worst.max_abs:.3g}, {min(excess, LARGEST):.3g} times what is allowed"
+        problem = (
+            f"differs beyond the tolerance, most at {index}: max abs {worst.max_abs:.3g},"
+            f" {min(excess, LARGEST):.3g} times what is allowed"
+        )
     return OutputError(
-        name, case, max_abs=min(worst.max_abs, LARGEST), max_rel=min(worst.max_rel, LARGEST), cosine=cosine, sqnr_db=sqnr,
-        excess=min(excess, LARGEST), problem=problem,
-    )  # fmt: skip
+        name,
+        case,
+        max_abs=min(worst.max_abs, LARGEST),
+        max_rel=min(worst.max_rel, LARGEST),
+        cosine=cosine,
+        sqnr_db=sqnr,
+        excess=min(excess, LARGEST),
+        problem=problem,
+    )
 
 
 def chunks(size: int) -> list[slice]:
@@ -140,7 +171,9 @@ def _misplaced(ref: Array, act: Array) -> str:
     for chunk in chunks(ref.size):
         a, b = ref[chunk], act[chunk]
         with np.errstate(over="ignore", invalid="ignore"):
-            if math.isfinite(float(a.sum(dtype=np.float64))) and math.isfinite(float(b.sum(dtype=np.float64))):
+            if math.isfinite(float(a.sum(dtype=np.float64))) and math.isfinite(
+                float(b.sum(dtype=np.float64))
+            ):
                 continue  # a sum of what is not finite is not
         for label, test in NOT_FINITE.items():
             counts[label] += int(np.count_nonzero(test(a) != test(b)))
@@ -190,7 +223,14 @@ class _Worst:
         limit += self._floor
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = error / np.maximum(limit, TINY)
-            self.excess = max(self.excess, float(np.where(error == 0, 0.0, error / limit).max()) if self._floor == 0 else float(ratio.max()))
+            self.excess = max(
+                self.excess,
+                (
+                    float(np.where(error == 0, 0.0, error / limit).max())
+                    if self._floor == 0
+                    else float(ratio.max())
+                ),
+            )
             self.max_rel = max(self.max_rel, float(np.where(magnitude > 0, error / magnitude, 0.0).max()))
         worst = int(np.argmax(ratio))
         if float(ratio[worst]) > self._most:
@@ -215,18 +255,33 @@ def _compare_exact(name: str, case: int, reference: Array, actual: Array) -> Out
         gap = float(np.abs(reference.astype(np.float64) - actual.astype(np.float64)).max())
     else:
         gap = 0.0
-    return OutputError(name, case, max_abs=gap, problem=f"{wrong} of {reference.size} elements differ; integers and booleans must be equal")
+    return OutputError(
+        name,
+        case,
+        max_abs=gap,
+        problem=f"{wrong} of {reference.size} elements differ; integers and booleans must be equal",
+    )
 
 
 def compare_outputs(
-    case: int, reference: Mapping[str, Array], actual: Mapping[str, Array], tolerance: Tolerance, narrowed: Mapping[str, str] | None = None
+    case: int,
+    reference: Mapping[str, Array],
+    actual: Mapping[str, Array],
+    tolerance: Tolerance,
+    narrowed: Mapping[str, str] | None = None,
 ) -> list[OutputError]:
     """Compare two runs, output by output; a missing or surplus output is a problem of its own."""
     results = []
     for name, array in reference.items():
         if name in actual:
-            results.append(compare_output(name, case, array, actual[name], tolerance, (narrowed or {}).get(name, "")))
+            results.append(
+                compare_output(name, case, array, actual[name], tolerance, (narrowed or {}).get(name, ""))
+            )
         else:
             results.append(OutputError(name, case, problem="the output is missing"))
-    results += [OutputError(name, case, problem="an output the reference does not have") for name in actual if name not in reference]
+    results += [
+        OutputError(name, case, problem="an output the reference does not have")
+        for name in actual
+        if name not in reference
+    ]
     return results

@@ -76,8 +76,16 @@ def not_run(check: str, reason: str, **fields: object) -> Check:
 
 # Required of every proof; `dimension:NAME` joins for every dynamic dimension.
 REQUIRED = (
-    "inference_mode", "determinism", "self_contained", "weights", "reference", "artifact_compare", "mnn_convert", "mnn_compare", "vacuity",
-)  # fmt: skip
+    "inference_mode",
+    "determinism",
+    "self_contained",
+    "weights",
+    "reference",
+    "artifact_compare",
+    "mnn_convert",
+    "mnn_compare",
+    "vacuity",
+)
 
 # Failing one of these says that the inputs or the source can't prove anything, not that something is wrong.
 PROVABILITY = frozenset({"determinism", "vacuity", "noise", "branches", "coverage"})
@@ -87,15 +95,29 @@ USABILITY = frozenset({"artifact", "mnn_convert"})
 # Asked of some sources only, or told for the reader.
 OPTIONAL = frozenset(
     {
-        "repairs", "samples", "given_outputs", "standard", "third_opinion", "standing", "mnn_session", "precision", "unused_weights",
-        "frontend_operators", "operators",
+        "repairs",
+        "samples",
+        "given_outputs",
+        "standard",
+        "third_opinion",
+        "standing",
+        "mnn_session",
+        "precision",
+        "unused_weights",
+        "frontend_operators",
+        "operators",
     }
-)  # fmt: skip
+)
 
 
 def known_check(name: str) -> bool:
     """Whether a bundle's evidence may hold a check of this name."""
-    return name.startswith(("dimension:", "metric:")) or name in {*REQUIRED, *PROVABILITY, *USABILITY, *OPTIONAL}
+    return name.startswith(("dimension:", "metric:")) or name in {
+        *REQUIRED,
+        *PROVABILITY,
+        *USABILITY,
+        *OPTIONAL,
+    }
 
 
 def verdict(evidence: Iterable[Check], dims: Iterable[str] = ()) -> Verdict:

@@ -30,7 +30,8 @@ SPARE_DESCRIPTORS = 4  # what a library may have had open and closed again as it
 
 
 def fault_in(error: BaseException, place: str = "") -> SystemFault | None:
-    """The fault of the system that *error* is, or that it or what it came from tells of; None for any other error.
+    """The fault of the system that *error* is, or that it or what it came from tells of; None for any other
+    error.
 
     *place* is named where the error names no file: the directory that was being written to.
     """
@@ -52,7 +53,11 @@ def fault_in(error: BaseException, place: str = "") -> SystemFault | None:
 
 def fault(number: int, place: str) -> SystemFault:
     """The refusal for the errno *number* met at *place*."""
-    return SystemFault(_what(number), seen=f"{place}: {os.strerror(number)}" if place else os.strerror(number), next=_next(number))
+    return SystemFault(
+        _what(number),
+        seen=f"{place}: {os.strerror(number)}" if place else os.strerror(number),
+        next=_next(number),
+    )
 
 
 def quoted(text: str) -> int:
@@ -61,7 +66,8 @@ def quoted(text: str) -> int:
 
 
 def no_room(directory: str | os.PathLike[str]) -> int:
-    """The errno of why nothing more can be written to *directory*; 0 where it can, or there is no such directory.
+    """The errno of why nothing more can be written to *directory*; 0 where it can, or there is no such
+    directory.
 
     Asked by writing: no figure of a file system says what a quota or a limit leaves to this process.
     """
@@ -74,7 +80,10 @@ def no_room(directory: str | os.PathLike[str]) -> int:
 
 
 def exhausted(directory: str | os.PathLike[str]) -> int:
-    """The errno of what has run out: room in *directory*, descriptors; else 0. Asked after a failure whose own message says nothing."""
+    """The errno of what has run out: room in *directory*, descriptors; else 0.
+
+    Asked after a failure whose own message says nothing.
+    """
     opened = []
     try:
         for _ in range(SPARE_DESCRIPTORS):
@@ -88,7 +97,9 @@ def exhausted(directory: str | os.PathLike[str]) -> int:
 
 
 def fault_behind(error: BaseException, directory: str) -> SystemFault | None:
-    """:func:`fault_in`, or what has run out where *error* itself does not tell: a library that got no file sees a damaged one."""
+    """:func:`fault_in`, or what has run out where *error* itself does not tell: a library that got no file
+    sees a damaged one.
+    """
     if (found := fault_in(error, directory)) is not None:
         return found
     number = exhausted(directory)
@@ -96,7 +107,9 @@ def fault_behind(error: BaseException, directory: str) -> SystemFault | None:
 
 
 def refuse_fault(error: BaseException, directory: str) -> None:
-    """Raises SystemFault where *error*, of a step that writes to *directory*, comes from one: it says nothing of the model then."""
+    """Raises SystemFault where *error*, of a step that writes to *directory*, comes from one: it says nothing
+    of the model then.
+    """
     if (found := fault_behind(error, directory)) is not None:
         raise found from error
 
@@ -144,18 +157,31 @@ def _what(number: int) -> str:
         return "the system does not allow this"
     if number in _SPENT:
         return "the system has no memory or no process to spare"
-    return "a file would be larger than the system allows" if number == errno.EFBIG else "the disk can't be read or written"
+    return (
+        "a file would be larger than the system allows"
+        if number == errno.EFBIG
+        else "the disk can't be read or written"
+    )
 
 
 def _next(number: int) -> str:
     if number in FULL:
-        return "free some room there; TMPDIR=DIR names another directory for what is only needed while it runs, -o another output"
+        return (
+            "free some room there; TMPDIR=DIR names another directory for what is only needed while it runs,"
+            " -o another output"
+        )
     if number in _DESCRIPTORS:
         return "raise the limit with `ulimit -n 4096`, and run it again"
     if number in _DENIED:
-        return "see to its permissions, or use another place: TMPDIR=DIR for what is only needed while it runs, -o for the output"
+        return (
+            "see to its permissions, or use another place: TMPDIR=DIR for what is only needed while it runs,"
+            " -o for the output"
+        )
     if number in _SPENT:
         return "end other programs, or raise the limits that `ulimit -a` shows, and run it again"
     if number == errno.EFBIG:
         return "raise the limit with `ulimit -f unlimited`, or use a file system that takes larger files"
-    return "see what the system says of the disk (dmesg), and use another: TMPDIR=DIR for the scratch, -o for the output"
+    return (
+        "see what the system says of the disk (dmesg), and use another: TMPDIR=DIR for the scratch, -o for"
+        " the output"
+    )

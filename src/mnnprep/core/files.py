@@ -47,7 +47,9 @@ def canonical_json(value: Any) -> bytes:
 
     Raises ValueError for NaN or an infinity, which JSON does not have.
     """
-    text = json.dumps(msgspec.to_builtins(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        msgspec.to_builtins(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
     return text.encode() + b"\n"
 
 
@@ -88,7 +90,8 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[A
 def load_arrays(path: str | os.PathLike[str], prefix: str = "") -> Arrays:
     """The arrays of an ``.npz`` whose names begin with *prefix*.
 
-    Raises ValueError for pickled objects and what is no array, RefusedError for an archive that :func:`open_archive` refuses.
+    Raises ValueError for pickled objects and what is no array, RefusedError for an archive that
+    :func:`open_archive` refuses.
     """
     arrays: Arrays = {}
     with open_archive(Path(path)) as archive:
@@ -101,15 +104,18 @@ def load_arrays(path: str | os.PathLike[str], prefix: str = "") -> Arrays:
 
 
 def read_array(file: BinaryIO, size: int) -> npt.NDArray[Any]:
-    """The array that an ``.npy`` stream of *size* bytes holds, whose shape is believed only if its elements are there.
+    """The array that an ``.npy`` stream of *size* bytes holds, whose shape is believed only if its elements
+    are there.
 
-    Raises ValueError for pickled objects, what is no array, and a shape that isn't that of the bytes. Format facts: numpy.lib.format
-    (version 3.0 is for names of fields, which a tensor has none of).
+    Raises ValueError for pickled objects, what is no array, and a shape that isn't that of the bytes. Format
+    facts: numpy.lib.format (version 3.0 is for names of fields, which a tensor has none of).
     """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"an .npy of the version {version[0]}.{version[1]}")
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read_header = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
     try:
         shape, fortran, dtype = read_header(file)
     except Exception as error:  # it is read as Python, with whatever that raises

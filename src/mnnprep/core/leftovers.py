@@ -1,13 +1,15 @@
-"""What a run keeps while it runs, and takes away as it ends: its scratch directory, and unfinished work beside a target.
+"""What a run keeps while it runs, and takes away as it ends: its scratch directory, and unfinished work
+beside a target.
 
-A run that is killed takes nothing away; the next one does.  A lock (``flock``) tells the dead from the living: it goes with
-the process that held it, however that ended, and no age has to be guessed.  Names carry a tag, so that nothing of a user's
-is taken for ours, and only directories and files of this user that are no links are touched.
+A run that is killed takes nothing away; the next one does.  A lock (``flock``) tells the dead from the
+living: it goes with the process that held it, however that ended, and no age has to be guessed.  Names carry
+a tag, so that nothing of a user's is taken for ours, and only directories and files of this user that are no
+links are touched.
 
 Beside a target NAME there may be, of runs that were killed:
 
     .NAME.mnnprep-lock              empty but for the pid of who writes NAME; held as long as that runs
-    .NAME.mnnprep-XXXXXXXX.new      a directory that was to become NAME, or was NAME and was about to be deleted
+    .NAME.mnnprep-XXXXXXXX.new      a directory that was to become NAME, or an old NAME to be deleted
     .NAME.mnnprep-XXXXXXXX.old      what NAME was; while there is no NAME it is put back
     .NAME.mnnprep-XXXXXXXX.tmp      a file that was to become NAME; its writer holds a lock on it
 """
@@ -32,7 +34,8 @@ from mnnprep.errors import SystemFault, UsageError
 
 TAG = "mnnprep-"
 SCRATCH_LOCK = ".lock"
-LONGEST_NAME = 200  # bytes of a target's name that names beside it repeat; with more they'd be longer than file systems allow
+# bytes of a target's name that names beside it repeat; with more they'd be longer than file systems allow
+LONGEST_NAME = 200
 _RANDOM = "[a-z0-9_]{8}"  # as `tempfile` makes them
 _own = threading.local()
 
@@ -46,7 +49,9 @@ def beside(target: Path) -> str:
 
 
 def left_beside(target: Path, suffix: str) -> list[Path]:
-    """The entries of this user beside *target* that a run has made for it, with that suffix; none where there is no directory."""
+    """The entries of this user beside *target* that a run has made for it, with that suffix; none where there
+    is no directory.
+    """
     pattern = re.compile(re.escape(beside(target)) + _RANDOM + re.escape(suffix))
     if not target.parent.is_dir():
         return []
@@ -60,15 +65,19 @@ def _entries(directory: Path) -> Iterator[Path]:
             if TAG in entry.name:
                 with contextlib.suppress(FileNotFoundError):
                     state = entry.stat(follow_symlinks=False)
-                    if state.st_uid == os.geteuid() and (stat.S_ISDIR(state.st_mode) or stat.S_ISREG(state.st_mode)):
+                    if state.st_uid == os.geteuid() and (
+                        stat.S_ISDIR(state.st_mode) or stat.S_ISREG(state.st_mode)
+                    ):
                         yield Path(entry.path)
 
 
 @contextmanager
 def claimed(target: Path) -> Iterator[None]:
-    """Within, this thread is the one that writes *target* (an absolute path without links, its directory there).
+    """Within, this thread is the one that writes *target* (an absolute path without links, its directory
+    there).
 
-    What killed runs left beside it is put right first.  A thread that has claimed a target may claim it again.
+    What killed runs left beside it is put right first.  A thread that has claimed a target may claim it
+    again.
 
     Raises:
         UsageError: another run has claimed it.
@@ -103,7 +112,11 @@ def _claim(path: Path, target: Path) -> tuple[int, bool]:
             if not _locked(descriptor):
                 pid = os.pread(descriptor, 20, 0).decode("ascii", "replace")
                 who = f"process {pid}" if pid.isdigit() else "another process"
-                raise UsageError("another run is writing this target", seen=f"{target}: {who}", next="wait for it, or give another target")
+                raise UsageError(
+                    "another run is writing this target",
+                    seen=f"{target}: {who}",
+                    next="wait for it, or give another target",
+                )
             if _is_at(descriptor, path):
                 with contextlib.suppress(OSError):  # another user's, or a full disk
                     os.ftruncate(descriptor, 0)
@@ -134,7 +147,8 @@ def _is_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
 
 
 def put_right(target: Path) -> None:
-    """Give *target* back what was put aside for a replacement that never came, and take the other leavings away.
+    """Give *target* back what was put aside for a replacement that never came, and take the other leavings
+    away.
 
     Nobody may be writing *target*.
     """
@@ -151,7 +165,8 @@ def put_right(target: Path) -> None:
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[tuple[int, Path]]:
-    """A fresh file beside *target*, open and locked, and its path; it is taken away if it still has that name at the end.
+    """A fresh file beside *target*, open and locked, and its path; it is taken away if it still has that name
+    at the end.
 
     Those of killed runs are taken away first.
     """
@@ -183,7 +198,8 @@ def _taken(descriptor: int, path: Path) -> bool:
 
 
 class Scratch:
-    """A directory of this process's own, for what is only needed while it runs, in the system's (TMPDIR); use it as a context manager.
+    """A directory of this process's own, for what is only needed while it runs, in the system's (TMPDIR); use
+    it as a context manager.
 
     Those of killed runs are taken away first.
 
@@ -196,7 +212,9 @@ class Scratch:
             base = Path(tempfile.gettempdir())
         except FileNotFoundError as error:
             what = "there is no place for what is only needed while it runs"
-            raise SystemFault(what, seen=str(error), next="name a directory that can be written to: TMPDIR=DIR") from error
+            raise SystemFault(
+                what, seen=str(error), next="name a directory that can be written to: TMPDIR=DIR"
+            ) from error
         _sweep(base)
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=TAG, dir=base))
@@ -214,7 +232,8 @@ class Scratch:
 
     def close(self) -> None:
         """Remove the directory and all in it."""
-        os.close(self._lock)  # it may be the one descriptor that removing needs; who takes the directory for a leaving does the same
+        # Removing may need the one descriptor; a run that takes the directory for a leftover does the same.
+        os.close(self._lock)
         _remove(self.path)
 
 
@@ -228,7 +247,9 @@ def _sweep(base: Path) -> None:
 
 
 def _take_away(directory: Path) -> None:
-    """Remove a scratch directory unless it is in use; or is not one: a run that was killed at its very start left it empty."""
+    """Remove a scratch directory unless it is in use; or is not one: a run that was killed at its very start
+    left it empty.
+    """
     try:
         lock = os.open(directory / SCRATCH_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -242,7 +263,9 @@ def _take_away(directory: Path) -> None:
 
 
 def _remove(directory: Path) -> None:
-    """Remove a scratch directory, its lock last: one whose removal was cut short can still be told for what it is."""
+    """Remove a scratch directory, its lock last: one whose removal was cut short can still be told for what
+    it is.
+    """
     with contextlib.suppress(OSError):
         for path in directory.iterdir():
             if path.name == SCRATCH_LOCK:

@@ -34,7 +34,11 @@ class Media:
         """Read a file; the case that it completes, if it does."""
         recipe = _recipe_for(name, file, self.wants.preprocess)
         spec = input_of(recipe, self.specs)
-        values = _image(file, name, recipe, spec) if isinstance(recipe, ImageRecipe) else _sound(file, name, recipe, spec)
+        values = (
+            _image(file, name, recipe, spec)
+            if isinstance(recipe, ImageRecipe)
+            else _sound(file, name, recipe, spec)
+        )
         waiting = self.pending.setdefault(spec.name, [])
         waiting.append((name, values))
         first = self.first.setdefault(spec.name, [])
@@ -56,15 +60,20 @@ class Media:
             cases.append(self._case(spec, filled, index + len(cases), batched=True))
         return cases
 
-    def _case(self, spec: TensorSpec, files: list[tuple[str, npt.NDArray[Any]]], index: int, *, batched: bool) -> tuple[str, Arrays]:
+    def _case(
+        self, spec: TensorSpec, files: list[tuple[str, npt.NDArray[Any]]], index: int, *, batched: bool
+    ) -> tuple[str, Arrays]:
         names = list(dict.fromkeys(name for name, _ in files))
-        label = ", ".join(names[:SHOWN_NAMES]) + (f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")
+        label = ", ".join(names[:SHOWN_NAMES]) + (
+            f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        )
         shapes = {values.shape for _, values in files}
         if len(shapes) > 1:
             raise UsageError(
-                "the samples of one batch have different sizes", seen=f"{label}: {' and '.join(str(list(s)) for s in sorted(shapes))}",
+                "the samples of one batch have different sizes",
+                seen=f"{label}: {' and '.join(str(list(s)) for s in sorted(shapes))}",
                 next="give them one size with size= and crop= in --preprocess",
-            )  # fmt: skip
+            )
         values = np.stack([values for _, values in files]) if batched else files[0][1]
         return label, {spec.name: values} | self._others(spec, values, label, index)
 
@@ -74,9 +83,10 @@ class Media:
         loose = [f"{e} of {s.name}" for s in others for e in s.shape if isinstance(e, str) and e not in dims]
         if loose:
             raise UsageError(
-                "an image or a sound does not say the size of another input", seen=f"{label}: {', '.join(loose)}",
+                "an image or a sound does not say the size of another input",
+                seen=f"{label}: {', '.join(loose)}",
                 next="fix it with --input, or give all inputs in an .npz per sample",
-            )  # fmt: skip
+            )
         return synthesize(others, dims, self.wants.seed + index, self.wants.ranges)
 
 
@@ -91,7 +101,11 @@ def _recipe_for(name: str, file: Path, recipes: tuple[Recipe, ...]) -> Recipe:
         if isinstance(recipe, kind):
             return recipe
     what = "an image" if kind is ImageRecipe else "a sound"
-    raise UsageError(f"nothing says how {what} becomes an input", seen=name, next=f"give the net's own preprocessing, for example {EXAMPLE}")
+    raise UsageError(
+        f"nothing says how {what} becomes an input",
+        seen=name,
+        next=f"give the net's own preprocessing, for example {EXAMPLE}",
+    )
 
 
 def _layout(recipe: Recipe, spec: TensorSpec) -> str:
@@ -111,19 +125,31 @@ def input_of(recipe: Recipe, specs: tuple[TensorSpec, ...]) -> TensorSpec:
     fitting = [s for s in specs if (not recipe.input or s.name == recipe.input) and _fits(recipe, s, image)]
     if len(fitting) == 1:
         return fitting[0]
-    wanted = f"layout {recipe.layout or '/'.join(DEFAULT_SOUND_LAYOUTS.values())}, {'floating or uint8' if image else 'floating'}"
+    wanted = (
+        f"layout {recipe.layout or '/'.join(DEFAULT_SOUND_LAYOUTS.values())},"
+        f" {'floating or uint8' if image else 'floating'}"
+    )
     problem = "several inputs fit" if fitting else "no input fits"
     raise UsageError(
-        f"{problem} the --preprocess", seen=f"{wanted} among {', '.join(map(str, specs))}",
-        next="name the input, as in --preprocess NAME:size=224" if fitting else "give the layout (and dtype) of the input",
-    )  # fmt: skip
+        f"{problem} the --preprocess",
+        seen=f"{wanted} among {', '.join(map(str, specs))}",
+        next=(
+            "name the input, as in --preprocess NAME:size=224"
+            if fitting
+            else "give the layout (and dtype) of the input"
+        ),
+    )
 
 
 def _fits(recipe: Recipe, spec: TensorSpec, image: bool) -> bool:
     dtype = np.dtype(spec.dtype)
-    if isinstance(recipe, ImageRecipe) and (recipe.dtype not in ("", spec.dtype) or (spec.dtype == "uint8" and not recipe.plain)):
+    if isinstance(recipe, ImageRecipe) and (
+        recipe.dtype not in ("", spec.dtype) or (spec.dtype == "uint8" and not recipe.plain)
+    ):
         return False
-    return len(_layout(recipe, spec)) == len(spec.shape) > 0 and (dtype.kind == "f" or (image and spec.dtype == "uint8"))
+    return len(_layout(recipe, spec)) == len(spec.shape) > 0 and (
+        dtype.kind == "f" or (image and spec.dtype == "uint8")
+    )
 
 
 def _image(file: Path, name: str, recipe: ImageRecipe, spec: TensorSpec) -> npt.NDArray[Any]:
@@ -136,12 +162,18 @@ def _sound(file: Path, name: str, recipe: SoundRecipe, spec: TensorSpec) -> npt.
     layout = _layout(recipe, spec)
     extent = spec.shape[layout.index("t")]
     if isinstance(extent, int) and recipe.length not in (0, extent):
-        raise UsageError("length in --preprocess is not the input's", seen=f"{recipe.length}, and {spec}", next="leave it out")
+        raise UsageError(
+            "length in --preprocess is not the input's",
+            seen=f"{recipe.length}, and {spec}",
+            next="leave it out",
+        )
     values = read_sound(file, name, recipe, extent if isinstance(extent, int) else recipe.length, spec.dtype)
     if "c" not in layout:
         if len(values) > 1:
             raise UsageError(
-                "a sound has several channels and the input none", seen=f"{name}: {len(values)} channels", next="add channels=mono to --preprocess"
+                "a sound has several channels and the input none",
+                seen=f"{name}: {len(values)} channels",
+                next="add channels=mono to --preprocess",
             )
         values = values[0]
     elif layout.index("c") > layout.index("t"):
@@ -157,5 +189,6 @@ def _check_shape(name: str, values: npt.NDArray[Any], spec: TensorSpec, layout: 
         axes = layout.replace("n", "")
         raise UsageError(
             f"--preprocess does not give the shape of {spec.name}",
-            seen=f"{name} becomes {list(values.shape)} ({', '.join(axes)}), the input is {spec}", next=remedy,
-        )  # fmt: skip
+            seen=f"{name} becomes {list(values.shape)} ({', '.join(axes)}), the input is {spec}",
+            next=remedy,
+        )

@@ -17,13 +17,14 @@ from mnnprep.core.signature import Dim, Signature, TensorSpec
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user has. ``kind`` is a row of `formats.table`; ``path`` a file, a directory or a factory; ``weights`` a
-    checkpoint for a factory, or the second file of a format that has two.
+    """What the user has. ``kind`` is a row of `formats.table`; ``path`` a file, a directory or a factory;
+    ``weights`` a checkpoint for a factory, or the second file of a format that has two.
 
     ``search_path`` is where the user's own modules are found (never given to a step that runs an artifact).
-    ``signature`` names the one to take of a source that has several, ``outputs`` the ends of a graph that does not
-    say them.  ``lean``: its weights are large, so they are mapped from the checkpoint in place of being copied, and no
-    second copy of them (in float64, or to compare with) is made.  ``beside`` are the files that ``path`` refers to.
+    ``signature`` names the one to take of a source that has several, ``outputs`` the ends of a graph that
+    does not say them.  ``lean``: its weights are large, so they are mapped from the checkpoint in place of
+    being copied, and no second copy of them (in float64, or to compare with) is made.  ``beside`` are the
+    files that ``path`` refers to.
     """
 
     kind: str
@@ -39,7 +40,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runs_own_code(self) -> bool:
-        """Whether code of the user's runs where this is loaded: that of a factory, or what a trusted file holds."""
+        """Whether code of the user's runs where this is loaded: that of a factory, or what a trusted file
+        holds.
+        """
         return self.trust or bool(self.search_path)
 
 
@@ -47,8 +50,10 @@ DEFAULT_SAMPLE_LIMIT = 64
 
 
 class Wants(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user declares about the inputs. ``samples`` is a path (see `core/samples.py`), of whose files at most
-    ``sample_limit`` are taken; ``preprocess`` says how an image or a sound becomes an input, one of each at most."""
+    """What the user declares about the inputs. ``samples`` is a path (see `core/samples.py`), of whose files
+    at most ``sample_limit`` are taken; ``preprocess`` says how an image or a sound becomes an input, one of
+    each at most.
+    """
 
     inputs: tuple[TensorSpec, ...] = ()
     dims: tuple[Dim, ...] = ()
@@ -73,7 +78,9 @@ class CaseFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Load ``source`` into the worker, so that the steps after it find it there; ``samples`` are what they will read."""
+    """Load ``source`` into the worker, so that the steps after it find it there; ``samples`` are what they
+    will read.
+    """
 
     source: Source
     samples: LinkedPath = ""
@@ -92,9 +99,10 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sweep(msgspec.Struct, kw_only=True):
-    """The dynamic dimensions, by name: the ``sizes`` for which a case exists, those that the source itself ``refused``, with its
-    words, and the constraint that explains it; where that leaves out part of a declared range, the range that ``fits``; and the pairs of
-    sizes that it refused together."""
+    """The dynamic dimensions, by name: the ``sizes`` for which a case exists, those that the source itself
+    ``refused``, with its words, and the constraint that explains it; where that leaves out part of a declared
+    range, the range that ``fits``; and the pairs of sizes that it refused together.
+    """
 
     sizes: dict[str, list[int]] = msgspec.field(default_factory=dict)
     refused: dict[str, dict[int, str]] = msgspec.field(default_factory=dict)
@@ -106,14 +114,14 @@ class Sweep(msgspec.Struct, kw_only=True):
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What the untouched source says of itself: signature, cases with reference outputs, checks.
 
-    ``noise`` is the noise floor of every floating output in each case, as :class:`~mnnprep.core.compare.Tolerance` has it; what was not
-    measured is filled in where a comparison asks for it;
-    ``exempt`` names the outputs that don't depend on the values of any input, by design, with the
-    reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``),
-    or None when the source's own file says it all, or its worker is asked; ``decides`` names the places of the source where a
-    value decides what is computed, ``one_sided`` those where every input tried decided alike; ``sweep`` is what became of
-    the dynamic dimensions; ``opinion`` holds
-    the same cases with the outputs of a third runtime, to say who stands alone where the reference and MNN disagree.
+    ``noise`` is the noise floor of every floating output in each case, as
+    :class:`~mnnprep.core.compare.Tolerance` has it; what was not measured is filled in where a comparison
+    asks for it; ``exempt`` names the outputs that don't depend on the values of any input, by design, with
+    the reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``), or
+    None when the source's own file says it all, or its worker is asked; ``decides`` names the places of the
+    source where a value decides what is computed, ``one_sided`` those where every input tried decided alike;
+    ``sweep`` is what became of the dynamic dimensions; ``opinion`` holds the same cases with the outputs of a
+    third runtime, to say who stands alone where the reference and MNN disagree.
     """
 
     signature: Signature
@@ -133,8 +141,9 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     """Make an artifact of ``source`` by ``method`` in ``directory`` (empty, the step's own).
 
-    ``tflite_precision`` is that of a TFLite artifact: empty (the source's), ``float16`` or ``int8``.  ``places``: each node keeps where in
-    the user's code it came from, if the exporter says; such a file is for a diagnosis, not for a bundle.
+    ``tflite_precision`` is that of a TFLite artifact: empty (the source's), ``float16`` or ``int8``.
+    ``places``: each node keeps where in the user's code it came from, if the exporter says; such a file is
+    for a diagnosis, not for a bundle.
     """
 
     source: Source
@@ -158,8 +167,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
     ``refused_opsets`` are those tried before it that an operator of the model does not have;
     ``operators`` the operators that MNN's frontend will meet, where it publishes no other way to ask;
-    ``sqnr_db`` is what an artifact of other numbers than the source's (float16, int8, dequantized) must reach;
-    ``decided`` the places of the source whose decisions on values were frozen when it was made;
+    ``sqnr_db`` is what an artifact of other numbers than the source's (float16, int8, dequantized) must
+    reach; ``decided`` the places of the source whose decisions on values were frozen when it was made;
     ``form`` a digest of an ONNX graph's nodes, which two opsets may have in common.
     """
 
@@ -176,7 +185,9 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoverageJob(msgspec.Struct, frozen=True, kw_only=True):
-    """See which nodes of ``model`` the ``cases`` run; ``fixed`` are the inputs that were declared to take one value only."""
+    """See which nodes of ``model`` the ``cases`` run; ``fixed`` are the inputs that were declared to take one
+    value only.
+    """
 
     model: ReadPath
     cases: list[CaseFile]
@@ -192,7 +203,9 @@ class DiffJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """The nodes, in the graph's order, that compute otherwise in the two: each its operator and name, what differs, and its place in the code."""
+    """The nodes, in the graph's order, that compute otherwise in the two: each its operator and name, what
+    differs, and its place in the code.
+    """
 
     nodes: list[str]
 
@@ -208,7 +221,9 @@ class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnWeightsJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Compare the weights in ``model``, an artifact of ``format``, with those that reach an output of ``source`` in ``cases``, where it is loaded."""
+    """Compare the weights in ``model``, an artifact of ``format``, with those that reach an output of
+    ``source`` in ``cases``, where it is loaded.
+    """
 
     model: ReadPath
     format: str
@@ -217,7 +232,9 @@ class OwnWeightsJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the MNN model ``source``, with the files ``beside`` it, as JSON to ``target``, or the other way round."""
+    """Write the MNN model ``source``, with the files ``beside`` it, as JSON to ``target``, or the other way
+    round.
+    """
 
     source: ReadPath
     target: WritePath
@@ -230,7 +247,9 @@ class TextWritten(msgspec.Struct, frozen=True):
 
 
 class CutJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the part of ``model`` that the ``nodes`` (by the numbers of a :class:`Cut`) make to ``directory``; without nodes, only list them."""
+    """Write the part of ``model`` that the ``nodes`` (by the numbers of a :class:`Cut`) make to
+    ``directory``; without nodes, only list them.
+    """
 
     model: ReadPath
     directory: WritePath
@@ -240,9 +259,9 @@ class CutJob(msgspec.Struct, frozen=True, kw_only=True):
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """The part, or None where only a list was asked for.
 
-    ``labels`` are the nodes that an input reaches, in an order in which each comes after what it needs: its operator and its
-    name; ``needs[i]`` are the numbers of those that node i takes something from.  What is computed from constants alone comes
-    along with what uses it.
+    ``labels`` are the nodes that an input reaches, in an order in which each comes after what it needs: its
+    operator and its name; ``needs[i]`` are the numbers of those that node i takes something from.  What is
+    computed from constants alone comes along with what uses it.
     """
 
     file: FileRef | None
@@ -251,7 +270,9 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocateJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Find the nodes of these ``operators`` in ``model``; without ``operators``, those of others than the ``known`` ones."""
+    """Find the nodes of these ``operators`` in ``model``; without ``operators``, those of others than the
+    ``known`` ones.
+    """
 
     model: ReadPath
     operators: list[str] = msgspec.field(default_factory=list)
@@ -269,7 +290,8 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
 
     ``inputs`` and ``outputs`` are the names in the model; ``fresh`` loads the model anew for every
     case (else one load serves all, so that changes of shape are exercised); ``forbid`` are
-    top-level modules of the user's that must not be importable; ``trust``: its operators may have side effects.
+    top-level modules of the user's that must not be importable; ``trust``: its operators may have side
+    effects.
     """
 
     model: ReadPath
@@ -282,10 +304,11 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Run ``source``, untouched and in its own framework, on the inputs of ``cases``, matched to its own by name,
-    else by dtype and shape, else by place.
+    """Run ``source``, untouched and in its own framework, on the inputs of ``cases``, matched to its own by
+    name, else by dtype and shape, else by place.
 
-    With ``noise``, the outputs are in place of the numbers how far the source's own rounding moves each floating output in each of its own cases.
+    With ``noise``, the outputs are in place of the numbers how far the source's own rounding moves each
+    floating output in each of its own cases.
     """
 
     source: Source
@@ -297,14 +320,17 @@ class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """``ran`` holds the outputs by the source's own names; ``inputs`` maps the cases' input names to the source's."""
+    """``ran`` holds the outputs by the source's own names; ``inputs`` maps the cases' input names to the
+    source's.
+    """
 
     ran: Ran
     inputs: dict[str, str]
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
-    """``outputs[i]`` is the npz of case i (plain output names); ``errors`` maps a case's index to why it failed.
+    """``outputs[i]`` is the npz of case i (plain output names); ``errors`` maps a case's index to why it
+    failed.
 
     ``narrowed`` maps an output to the dtype that the runtime gives in place of the signature's.
     """

@@ -1,7 +1,9 @@
-"""What ``--metric`` asks for: a task metric by name or a function of the user's, with the value that it must reach.
+"""What ``--metric`` asks for: a task metric by name or a function of the user's, with the value that it must
+reach.
 
-The text form is ``NAME``, or ``NAME=VALUE`` where the metric must be at least VALUE (for ``mse``: at most); a function is
-``file.py:function``, and for one that is better when it is smaller, ``file.py:function<=VALUE``. ``NAME@OUTPUT`` measures one output alone.
+The text form is ``NAME``, or ``NAME=VALUE`` where the metric must be at least VALUE (for ``mse``: at most); a
+function is ``file.py:function``, and for one that is better when it is smaller, ``file.py:function<=VALUE``.
+``NAME@OUTPUT`` measures one output alone.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ _TEXT = re.compile(r"(?P<name>.+?)\s*(?:(?P<sign><=|>=|=)\s*(?P<value>[^<>=]*))?
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One metric. ``name`` is one of NAMES (``NAME@OUTPUT``: of that output alone) or a function's ``file.py:function``;
-    ``threshold`` the value to reach (None: only to be shown), ``at_most`` whether smaller is better. ``sha256`` is that of the
-    function's code.
+    """One metric. ``name`` is one of NAMES (``NAME@OUTPUT``: of that output alone) or a function's
+    ``file.py:function``; ``threshold`` the value to reach (None: only to be shown), ``at_most`` whether
+    smaller is better. ``sha256`` is that of the function's code.
 
-    ``function`` is where the function is found (a path with its name, or ``live:KEY``); it is of this run only and never recorded.
+    ``function`` is where the function is found (a path with its name, or ``live:KEY``); it is of this run
+    only and never recorded.
     """
 
     name: str
@@ -65,11 +68,17 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def reached(self, value: float) -> bool:
         """Whether *value* is good enough; NaN never is."""
-        return self.threshold is None or (value <= self.threshold if self.at_most else value >= self.threshold)
+        return self.threshold is None or (
+            value <= self.threshold if self.at_most else value >= self.threshold
+        )
 
     def wanted(self) -> str:
         """The threshold for reading, or empty."""
-        return "" if self.threshold is None else f"{'at most' if self.at_most else 'at least'} {self.threshold:g}"
+        return (
+            ""
+            if self.threshold is None
+            else f"{'at most' if self.at_most else 'at least'} {self.threshold:g}"
+        )
 
 
 def recorded(metrics: Iterable[Metric]) -> list[Metric]:
@@ -82,21 +91,43 @@ def parse_metric(text: str) -> Metric:
     match = _TEXT.match(text.strip())
     name = match["name"] if match else ""
     if match is None or not name:
-        raise UsageError("a --metric could not be read", seen=text, next="write NAME or NAME=VALUE, for example --metric top1=0.99")
+        raise UsageError(
+            "a --metric could not be read",
+            seen=text,
+            next="write NAME or NAME=VALUE, for example --metric top1=0.99",
+        )
     kind, at, output = name.partition("@")
     own = kind not in NAMES
     if not own and at and not output:
-        raise UsageError("a --metric names no output after @", seen=text, next=f"write {kind}@OUTPUT, or {kind} for all outputs")
+        raise UsageError(
+            "a --metric names no output after @",
+            seen=text,
+            next=f"write {kind}@OUTPUT, or {kind} for all outputs",
+        )
     path, colon, function = name.rpartition(":")
     if own and not (colon and path.endswith(".py") and function.isidentifier()):
-        raise UsageError("a --metric is unknown", seen=text, next=f"it is one of {', '.join(NAMES)}, such with @OUTPUT, or file.py:function")
+        raise UsageError(
+            "a --metric is unknown",
+            seen=text,
+            next=f"it is one of {', '.join(NAMES)}, such with @OUTPUT, or file.py:function",
+        )
     threshold, at_most = _threshold(kind, match["sign"], match["value"], text)
     if not own:
         return Metric(name=name, threshold=threshold, at_most=at_most)
     file = Path(path).absolute()
     if not file.is_file():
-        raise UsageError("there is no file at a --metric's path", seen=path, next="give file.py:function, from where you are")
-    return Metric(name=f"{file.name}:{function}", threshold=threshold, at_most=at_most, sha256=sha256(file), function=f"{file}:{function}")
+        raise UsageError(
+            "there is no file at a --metric's path",
+            seen=path,
+            next="give file.py:function, from where you are",
+        )
+    return Metric(
+        name=f"{file.name}:{function}",
+        threshold=threshold,
+        at_most=at_most,
+        sha256=sha256(file),
+        function=f"{file}:{function}",
+    )
 
 
 def _threshold(name: str, sign: str | None, value: str | None, text: str) -> tuple[float | None, bool]:
@@ -107,17 +138,30 @@ def _threshold(name: str, sign: str | None, value: str | None, text: str) -> tup
     try:
         threshold = float(value or "")
     except ValueError as error:
-        raise UsageError("a --metric has a value that is no number", seen=text, next="write for example --metric top1=0.99") from error
+        raise UsageError(
+            "a --metric has a value that is no number", seen=text, next="write for example --metric top1=0.99"
+        ) from error
     if not math.isfinite(threshold):
-        raise UsageError("a --metric has a value that is not finite", seen=text, next="write for example --metric top1=0.99")
+        raise UsageError(
+            "a --metric has a value that is not finite",
+            seen=text,
+            next="write for example --metric top1=0.99",
+        )
     if name in NAMES and (sign == ">=" if name in SMALLER_IS_BETTER else sign == "<="):
         better = "smaller" if name in SMALLER_IS_BETTER else "larger"
-        raise UsageError(f"a --metric bounds {name} on the wrong side: it is better when it is {better}", seen=text, next=f"write {name}={value}")
+        raise UsageError(
+            f"a --metric bounds {name} on the wrong side: it is better when it is {better}",
+            seen=text,
+            next=f"write {name}={value}",
+        )
     return threshold, smaller
 
 
-def make_metrics(metrics: Iterable[object], live: dict[str, Callable[..., Any]] | None = None) -> tuple[Metric, ...]:
-    """Texts, and functions of this process (which are put into *live* by the key that stands in ``Metric.function``).
+def make_metrics(
+    metrics: Iterable[object], live: dict[str, Callable[..., Any]] | None = None
+) -> tuple[Metric, ...]:
+    """Texts, and functions of this process (which are put into *live* by the key that stands in
+    ``Metric.function``).
 
     A function's sha256 is that of its source text, empty where Python does not know it. Raises UsageError.
     """
@@ -132,7 +176,9 @@ def make_metrics(metrics: Iterable[object], live: dict[str, Callable[..., Any]] 
             made.append(Metric(name=name, sha256=_source_sha256(given), function=key))
         else:
             raise UsageError(
-                "a metric is neither a text nor a function", seen=type(given).__name__, next=f"give one of {', '.join(NAMES)}, or a function"
+                "a metric is neither a text nor a function",
+                seen=type(given).__name__,
+                next=f"give one of {', '.join(NAMES)}, or a function",
             )
     names = [metric.name for metric in made]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]

@@ -10,11 +10,30 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.signature import Dim, TensorSpec
 
-# Operators, in any framework's spelling without underscores, whose result is a choice or an order: where values tie, each may give another.
-RANKING = frozenset({
-    "topk", "topkv2", "sort", "argsort", "argmax", "argmin", "nms", "nonmaxsuppression", "nonmaxsuppressionv2", "nonmaxsuppressionv3",
-    "nonmaxsuppressionv4", "nonmaxsuppressionv5", "detectionoutput", "detectionpostprocess", "msort", "kthvalue", "searchsorted", "unique",
-})  # fmt: skip
+# Operators, in any framework's spelling without underscores, whose result is a choice or an order: where
+# values tie, each may give another.
+RANKING = frozenset(
+    {
+        "topk",
+        "topkv2",
+        "sort",
+        "argsort",
+        "argmax",
+        "argmin",
+        "nms",
+        "nonmaxsuppression",
+        "nonmaxsuppressionv2",
+        "nonmaxsuppressionv3",
+        "nonmaxsuppressionv4",
+        "nonmaxsuppressionv5",
+        "detectionoutput",
+        "detectionpostprocess",
+        "msort",
+        "kthvalue",
+        "searchsorted",
+        "unique",
+    }
+)
 
 
 def any_ranks(operators: Iterable[str]) -> bool:

@@ -1,7 +1,8 @@
 """The source's own rounding: how far it moves each output of each case, and the cases that drown in it.
 
-Where rounding moves an output by more than may be allowed, no comparison says anything: such a case *drowns*.  A synthesized one is set
-aside and named; a real one (``--samples``) is what the model is for, so it stands, and the proof fails.
+Where rounding moves an output by more than may be allowed, no comparison says anything: such a case *drowns*.
+A synthesized one is set aside and named; a real one (``--samples``) is what the model is for, so it stands,
+and the proof fails.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ LEAST_CASES = 3  # fewer prove nothing
 
 
 def measure_all(net: Net, cases: Sequence[Case], seed: int) -> None:
-    """Measure the noise floor of the first of *cases*, and of each other in which that is not far below what is allowed anyway."""
+    """Measure the noise floor of the first of *cases*, and of each other in which that is not far below what
+    is allowed anyway.
+    """
     first = cases[0]
     if first.noise is None:
         first.noise = measure_noise(net, first, seed)
@@ -29,7 +32,9 @@ def measure_all(net: Net, cases: Sequence[Case], seed: int) -> None:
 
 
 def _matters(first: Case, case: Case) -> bool:
-    """Whether the noise of the *first* case, as it is or in proportion to the outputs, would widen the tolerance in *case*."""
+    """Whether the noise of the *first* case, as it is or in proportion to the outputs, would widen the
+    tolerance in *case*.
+    """
     for name, noise in (first.noise or {}).items():
         ours, peak = peak_of(first.outputs[name].reshape(-1)), peak_of(case.outputs[name].reshape(-1))
         if WIDENING * max(noise, noise * peak / ours if ours else 0.0) > Tolerance().absolute * peak:
@@ -38,14 +43,17 @@ def _matters(first: Case, case: Case) -> bool:
 
 
 def measure_noise(net: Net, case: Case, seed: int) -> dict[str, float]:
-    """The noise floor of every floating output: float32 against float64 where the framework can, else :func:`estimate_noise`."""
+    """The noise floor of every floating output: float32 against float64 where the framework can, else
+    :func:`estimate_noise`.
+    """
     precise = net.run_precise(case.inputs)
     return estimate_noise(net, case, seed) if precise is None else _gaps(case, precise)
 
 
 def estimate_noise(net: Net, case: Case, seed: int) -> dict[str, float]:
-    """The largest change of every floating output under one-ulp perturbations of the floating inputs: 0.3 to 2 times what float64 shows, on the
-    60 nets of benchmarks/zoo.py that have such inputs, for one more run."""
+    """The largest change of every floating output under one-ulp perturbations of the floating inputs: 0.3 to
+    2 times what float64 shows, on the 60 nets of benchmarks/zoo.py that have such inputs, for one more run.
+    """
     return _gaps(case, _perturbed(net, case, seed) or {})
 
 
@@ -63,7 +71,11 @@ def _gaps(case: Case, other: Arrays) -> dict[str, float]:
 def _perturbed(net: Net, case: Case, seed: int) -> Arrays | None:
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
     moved = {
-        n: np.nextafter(a, np.where(rng.random(a.shape) < 0.5, -np.inf, np.inf).astype(a.dtype)).astype(a.dtype) if a.dtype.kind == "f" else a
+        n: np.nextafter(a, np.where(rng.random(a.shape) < 0.5, -np.inf, np.inf).astype(a.dtype)).astype(
+            a.dtype
+        )
+        if a.dtype.kind == "f"
+        else a
         for n, a in case.inputs.items()
     }
     try:
@@ -75,7 +87,9 @@ def _perturbed(net: Net, case: Case, seed: int) -> Arrays | None:
 def by_output(cases: Sequence[Case]) -> dict[str, list[float | None] | float]:
     """The noise floors as a :class:`Tolerance` has them."""
     names = dict.fromkeys(n for case in cases for n in case.noise or {})
-    return {name: [case.noise.get(name) if case.noise is not None else None for case in cases] for name in names}
+    return {
+        name: [case.noise.get(name) if case.noise is not None else None for case in cases] for name in names
+    }
 
 
 def drowned(tolerance: Tolerance, case: int, outputs: Mapping[str, Array]) -> str:

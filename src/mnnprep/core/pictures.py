@@ -1,4 +1,7 @@
-"""An image file as an array. Runs where a source is surveyed, never in the command-line process: a decoder may crash."""
+"""An image file as an array.
+
+Runs where a source is surveyed, never in the command-line process: a decoder may crash.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ def read_picture(file: Path, name: str, recipe: ImageRecipe, dtype: str) -> npt.
     """The image, prepared by *recipe* to *dtype* (floating, or uint8), in its layout without the batch.
 
     Raises:
-        RefusedError: it can't be decoded, is not what its suffix says, is too large, or has pixels (transparent ones, 16 bits,
+        RefusedError: it can't be decoded, is not what its suffix says, is too large, or has pixels
+        (transparent ones, 16 bits,
             CMYK, several frames) that there is more than one way to read; Pillow is not installed.
         UsageError: the crop is larger than the image.
     """
@@ -35,40 +39,62 @@ def read_picture(file: Path, name: str, recipe: ImageRecipe, dtype: str) -> npt.
             with pillow.open(file, formats=("JPEG", "PNG")) as opened:
                 _admit(opened, file, name)
                 image = ops.exif_transpose(opened)
-                image = _opaque(image, name, recipe, pillow).convert("L" if recipe.channels == "gray" else "RGB")
+                image = _opaque(image, name, recipe, pillow).convert(
+                    "L" if recipe.channels == "gray" else "RGB"
+                )
     except MnnprepError:
         raise
     except pillow.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
     except Exception as error:  # a decoder raises what it likes on foreign bytes
         seen = f"{name}: {type(error).__name__}: {error}".replace(str(file), file.name)
-        raise RefusedError("an image could not be decoded", seen=seen, next="write it again as JPEG or PNG, or take it out") from error
+        raise RefusedError(
+            "an image could not be decoded", seen=seen, next="write it again as JPEG or PNG, or take it out"
+        ) from error
     image = _cropped(_resized(image, name, recipe, pillow), name, recipe)
     return _arranged(np.asarray(image), recipe, dtype)
 
 
 def _admit(image: Any, file: Path, name: str) -> None:
     """Refuse, before a pixel is decoded, what is too large or ambiguous."""
-    kind = "JPEG" if image.format == "MPO" else image.format  # a camera's JPEG with previews behind the first image
+    kind = (
+        "JPEG" if image.format == "MPO" else image.format
+    )  # a camera's JPEG with previews behind the first image
     if kind != FORMATS[file.suffix.lower()]:
-        raise RefusedError("an image is not what its name says", seen=f"{name} holds {kind}", next=f"name it .{kind.lower()}")
+        raise RefusedError(
+            "an image is not what its name says", seen=f"{name} holds {kind}", next=f"name it .{kind.lower()}"
+        )
     if image.width * image.height > LARGEST:
         raise _too_large(name, f"{image.width}x{image.height}")
     if kind == "PNG":
         if getattr(image, "n_frames", 1) > 1:
-            raise RefusedError("an image has several frames", seen=f"{name}: {image.n_frames}", next="write one PNG per frame")
+            raise RefusedError(
+                "an image has several frames",
+                seen=f"{name}: {image.n_frames}",
+                next="write one PNG per frame",
+            )
         with file.open("rb") as head:
             depth = head.read(PNG_DEPTH + 1)[PNG_DEPTH]
         if depth > 8:
             raise RefusedError(
-                "an image has more than 8 bits per channel", seen=f"{name}: {depth} bits", next="write it with 8 bits, or save the input as .npy"
+                "an image has more than 8 bits per channel",
+                seen=f"{name}: {depth} bits",
+                next="write it with 8 bits, or save the input as .npy",
             )
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise RefusedError("an image has colours that a net is not fed with", seen=f"{name}: {image.mode}", next="convert it to RGB or gray")
+        raise RefusedError(
+            "an image has colours that a net is not fed with",
+            seen=f"{name}: {image.mode}",
+            next="convert it to RGB or gray",
+        )
 
 
 def _too_large(name: str, size: str) -> RefusedError:
-    return RefusedError(f"an image has more than {LARGEST >> 20} x 2^20 pixels", seen=f"{name}: {size}", next="make it smaller")
+    return RefusedError(
+        f"an image has more than {LARGEST >> 20} x 2^20 pixels",
+        seen=f"{name}: {size}",
+        next="make it smaller",
+    )
 
 
 def _opaque(image: Any, name: str, recipe: ImageRecipe, pillow: Any) -> Any:
@@ -80,7 +106,9 @@ def _opaque(image: Any, name: str, recipe: ImageRecipe, pillow: Any) -> Any:
         return image.convert("RGB")
     if not recipe.alpha:
         raise RefusedError(
-            "an image has transparent pixels", seen=name, next="say what becomes of them with alpha=black, alpha=white or alpha=drop in --preprocess"
+            "an image has transparent pixels",
+            seen=name,
+            next="say what becomes of them with alpha=black, alpha=white or alpha=drop in --preprocess",
         )
     return pillow.alpha_composite(pillow.new("RGBA", image.size, recipe.alpha), image)
 
@@ -92,7 +120,9 @@ def _resized(image: Any, name: str, recipe: ImageRecipe, pillow: Any) -> Any:
         height, width = recipe.size
     else:
         short = min(image.size)
-        width, height = (int(recipe.size[0] * side / short) if side != short else recipe.size[0] for side in image.size)
+        width, height = (
+            int(recipe.size[0] * side / short) if side != short else recipe.size[0] for side in image.size
+        )
     if width * height > LARGEST:
         raise _too_large(name, f"resized to {width}x{height}")
     return image.resize((width, height), resample=pillow.Resampling[recipe.filter.upper()])
@@ -104,9 +134,10 @@ def _cropped(image: Any, name: str, recipe: ImageRecipe) -> Any:
     height, width = recipe.crop
     if height > image.height or width > image.width:
         raise UsageError(
-            "the crop is larger than an image", seen=f"{name}: {height}x{width} out of {image.height}x{image.width} (height x width)",
+            "the crop is larger than an image",
+            seen=f"{name}: {height}x{width} out of {image.height}x{image.width} (height x width)",
             next="resize it first, for example size=256,crop=224",
-        )  # fmt: skip
+        )
     top, left = round((image.height - height) / 2), round((image.width - width) / 2)
     return image.crop((left, top, left + width, top + height))
 

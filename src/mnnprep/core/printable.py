@@ -1,8 +1,8 @@
 """Text that came from a file or a path, as a terminal, a page or a JSON document may show it.
 
-A name in a model can hold anything: escape sequences that retitle a terminal or overwrite what stands above, marks that
-turn the reading direction, line breaks, halves of a surrogate pair.  Everything a person is shown goes through
-:func:`plain` or :func:`one_line`; every JSON document through :func:`json_text`.
+A name in a model can hold anything: escape sequences that retitle a terminal or overwrite what stands above,
+marks that turn the reading direction, line breaks, halves of a surrogate pair.  Everything a person is shown
+goes through :func:`plain` or :func:`one_line`; every JSON document through :func:`json_text`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 
 import msgspec
 
-# Control, format (zero-width and bidirectional marks among them), surrogate; the line and paragraph separators.
+# Control, format (zero-width and bidirectional marks among them), surrogate; the line and paragraph
+# separators.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def plain(text: object) -> str:
-    """*text* with its hidden characters visible as ``\\x1b`` or ``\\u202e``, so that a name can't rewrite what is around it.
+    """*text* with its hidden characters visible as ``\\x1b`` or ``\\u202e``, so that a name can't rewrite
+    what is around it.
 
     Line breaks stay: it is for texts of our own, and for logs.
     """
@@ -38,7 +40,8 @@ def as_text(text: str) -> str:
 
 
 def json_text(document: Any, *, ascii_only: bool = False) -> str:
-    """*document* (anything `msgspec.to_builtins` takes) as indented JSON that is valid UTF-8 and safe to print.
+    """*document* (anything `msgspec.to_builtins` takes) as indented JSON that is valid UTF-8 and safe to
+    print.
 
     Hidden characters are JSON escapes, so a program reads them as they are; halves of surrogate pairs, which
     are no characters, it reads as the six that :func:`as_text` makes of each.

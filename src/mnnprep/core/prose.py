@@ -1,7 +1,7 @@
 """What a framework, a converter or the user's own code says, made the same on every machine.
 
-An exception's text may name files of this machine.  Here, where it becomes a reason, their directories go; nothing
-else of the manifest is ever rewritten, since a name such as ``/model/x`` is data.
+An exception's text may name files of this machine.  Here, where it becomes a reason, their directories go;
+nothing else of the manifest is ever rewritten, since a name such as ``/model/x`` is data.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def said(error: BaseException) -> str:
 
 
 def without_paths(text: str) -> str:
-    """*text* with every absolute path of a file shortened to its name, a library's to its place in the library.
+    """*text* with every absolute path of a file shortened to its name, a library's to its place in the
+    library.
 
-    Only what this machine can tell to be a path is one: it exists, its directory (below another) does, or it ends as a
-    source file does.  Anything else that begins with a slash, a node's name say, stays as it is.
+    Only what this machine can tell to be a path is one: it exists, its directory (below another) does, or it
+    ends as a source file does.  Anything else that begins with a slash, a node's name say, stays as it is.
     """
     parts: list[str] = []
     at = 0

@@ -25,8 +25,9 @@ def rename_to_new(path: Path, target: Path) -> None:
 def exchange(path: Path, target: Path, aside: Path) -> None:
     """Have two directories change places.
 
-    In one step where the file system can (Linux: all the usual ones on a local disk).  Elsewhere *target* is *aside* for a moment, and
-    :func:`mnnprep.core.leftovers.put_right` brings it back, after a failure or a kill just then.
+    In one step where the file system can (Linux: all the usual ones on a local disk).  Elsewhere *target* is
+    *aside* for a moment, and :func:`mnnprep.core.leftovers.put_right` brings it back, after a failure or a
+    kill just then.
     """
     if _renameat2(path, target, _EXCHANGE):
         return

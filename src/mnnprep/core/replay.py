@@ -32,20 +32,27 @@ def replay(net: Net, job: ReplayJob) -> Replayed:
             ran.outputs[str(case.index)] = file_ref(path)
         return Replayed(ran=ran, inputs=names)
     for case in job.cases:
-        run_case(case, lambda arrays: net.run({theirs: arrays[ours] for ours, theirs in names.items()}), job.directory, ran)
+        run_case(
+            case,
+            lambda arrays: net.run({theirs: arrays[ours] for ours, theirs in names.items()}),
+            job.directory,
+            ran,
+        )
     return Replayed(ran=ran, inputs=names)
 
 
 def match_specs(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], kind: str) -> dict[str, str]:
-    """Which of *theirs* is which of *ours*: by name, else the only one of that dtype and shape, else by place among those alike.
+    """Which of *theirs* is which of *ours*: by name, else the only one of that dtype and shape, else by place
+    among those alike.
 
     Raises RefusedError when the counts differ, or what is left does not fit.
     """
     if len(ours) != len(theirs):
         raise RefusedError(
-            f"the two models have different {kind}s", seen=f"{', '.join(map(str, ours))} and {', '.join(map(str, theirs))}",
+            f"the two models have different {kind}s",
+            seen=f"{', '.join(map(str, ours))} and {', '.join(map(str, theirs))}",
             next="compare models of the same signature",
-        )  # fmt: skip
+        )
     names = {s.name for s in theirs}
     found = {s.name: s.name for s in ours if s.name in names}
     left = [s for s in theirs if s.name not in found]
@@ -53,9 +60,10 @@ def match_specs(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], kind: 
         fitting = [t for t in left if alike(spec, t)]
         if not fitting:
             raise RefusedError(
-                f"no {kind} of the second model fits {spec.name} of the first", seen=f"{spec} among {', '.join(map(str, left))}",
+                f"no {kind} of the second model fits {spec.name} of the first",
+                seen=f"{spec} among {', '.join(map(str, left))}",
                 next="compare models of the same signature and layout",
-            )  # fmt: skip
+            )
         found[spec.name] = fitting[0].name
         left.remove(fitting[0])
     return {s.name: found[s.name] for s in ours}
@@ -64,4 +72,8 @@ def match_specs(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], kind: 
 def alike(a: TensorSpec, b: TensorSpec) -> bool:
     """Whether two tensors have one dtype and rank, and no fixed size that differs."""
     fixed = zip(a.shape, b.shape, strict=False)
-    return a.dtype == b.dtype and len(a.shape) == len(b.shape) and all(x == y for x, y in fixed if isinstance(x, int) and isinstance(y, int))
+    return (
+        a.dtype == b.dtype
+        and len(a.shape) == len(b.shape)
+        and all(x == y for x, y in fixed if isinstance(x, int) and isinstance(y, int))
+    )

@@ -18,7 +18,8 @@ DEFAULT_TIMEOUT = 1800.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """For every step: wall time in seconds, resident memory in bytes (0: none was given; three quarters of what is free hold).
+    """For every step: wall time in seconds, resident memory in bytes (0: none was given; three quarters of
+    what is free hold).
 
     ``proof_memory`` is the memory of a step of the proof where the weights were streamed (0: as ``memory``).
     """
@@ -29,9 +30,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout < math.inf:
-            raise UsageError("a time limit is no time", seen=f"{self.timeout:g}", next="give seconds, for example --timeout 600")
+            raise UsageError(
+                "a time limit is no time",
+                seen=f"{self.timeout:g}",
+                next="give seconds, for example --timeout 600",
+            )
         if (least := min(self.memory, self.proof_memory)) < 0:
-            raise UsageError("a memory limit is below zero", seen=str(least), next="give a size, for example --memory 8GB")
+            raise UsageError(
+                "a memory limit is below zero", seen=str(least), next="give a size, for example --memory 8GB"
+            )
 
     def for_proof(self) -> Limits:
         """The limits of a proof that has its own memory."""
@@ -39,7 +46,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
-    """How the converted model keeps its weights: as they are, as float16, or as integers of ``weight_bits`` (8 or 4; 0: not).
+    """How the converted model keeps its weights: as they are, as float16, or as integers of ``weight_bits``
+    (8 or 4; 0: not).
 
     ``budget`` is the least SQNR, in dB, at which it is still accepted; None stands for the kind's own.
     """
@@ -66,10 +74,16 @@ def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | Non
         raise UsageError("--weight-bits takes 8 or 4", seen=str(weight_bits), next="give --weight-bits 8")
     if fp16 and weight_bits:
         raise UsageError(
-            "the weights are kept as float16 or as integers, not both", seen=f"--fp16 --weight-bits {weight_bits}", next="give one of them"
+            "the weights are kept as float16 or as integers, not both",
+            seen=f"--fp16 --weight-bits {weight_bits}",
+            next="give one of them",
         )
     if budget is not None and not (fp16 or weight_bits):
-        raise UsageError("--budget goes with --fp16 or --weight-bits", seen=f"{budget:g} dB", next="leave it out: float32 has its own tolerance")
+        raise UsageError(
+            "--budget goes with --fp16 or --weight-bits",
+            seen=f"{budget:g} dB",
+            next="leave it out: float32 has its own tolerance",
+        )
     if budget is not None and not 0 < budget < math.inf:
         raise UsageError(
             "--budget takes an SQNR above 0 dB, where the error is smaller than the signal",
@@ -85,8 +99,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     ``static``: the converted model takes one size only, for which MNN resolves all shapes beforehand.
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
-    ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever their pattern is, and no other.
-    ``signature`` and ``outputs`` are as in :class:`Source`; ``tflite_precision`` is as in :class:`ExportJob`.
+    ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever
+    their pattern is, and no other. ``signature`` and ``outputs`` are as in :class:`Source`;
+    ``tflite_precision`` is as in :class:`ExportJob`.
     """
 
     source: str
@@ -109,10 +124,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_wants(
-    inputs: tuple[str, ...] = (), dims: tuple[str, ...] = (), ranges: tuple[str, ...] = (), samples: str = "", seed: int = 0,
-    preprocess: tuple[str, ...] = (), sample_limit: int = DEFAULT_SAMPLE_LIMIT,
-) -> Wants:  # fmt: skip
-    """The text forms of ``--input``, ``--dim``, ``--range``, ``--preprocess`` as :class:`Wants`. Raises UsageError."""
+    inputs: tuple[str, ...] = (),
+    dims: tuple[str, ...] = (),
+    ranges: tuple[str, ...] = (),
+    samples: str = "",
+    seed: int = 0,
+    preprocess: tuple[str, ...] = (),
+    sample_limit: int = DEFAULT_SAMPLE_LIMIT,
+) -> Wants:
+    """The text forms of ``--input``, ``--dim``, ``--range``, ``--preprocess`` as :class:`Wants`.
+
+    Raises UsageError.
+    """
     specs = tuple(parse_input(text) for text in inputs)
     _unique("--input", [s.name for s in specs])
     parsed = tuple(parse_dim(text) for text in dims)
@@ -126,17 +149,32 @@ def make_wants(
     kinds = [type(recipe) for recipe in recipes]
     if len(set(kinds)) < len(kinds):
         raise UsageError(
-            "--preprocess is given twice for one kind of file", seen=" and ".join(preprocess),
-            next="give it once for images and once for sounds; where files fill several inputs, write an .npz per sample",
-        )  # fmt: skip
+            "--preprocess is given twice for one kind of file",
+            seen=" and ".join(preprocess),
+            next=(
+                "give it once for images and once for sounds; where files fill several inputs, write an .npz"
+                " per sample"
+            ),
+        )
     if recipes and not samples:
-        raise UsageError("--preprocess goes with --samples", seen=preprocess[0], next="give the images or sounds with --samples DIR")
+        raise UsageError(
+            "--preprocess goes with --samples",
+            seen=preprocess[0],
+            next="give the images or sounds with --samples DIR",
+        )
     if sample_limit < 1:
-        raise UsageError("--sample-limit takes no sample", seen=str(sample_limit), next="give a number from 1 on")
+        raise UsageError(
+            "--sample-limit takes no sample", seen=str(sample_limit), next="give a number from 1 on"
+        )
     return Wants(
-        inputs=specs, dims=parsed, ranges=dict(intervals), samples=str(Path(samples).absolute()) if samples else "", seed=seed,
-        preprocess=recipes, sample_limit=sample_limit,
-    )  # fmt: skip
+        inputs=specs,
+        dims=parsed,
+        ranges=dict(intervals),
+        samples=str(Path(samples).absolute()) if samples else "",
+        seed=seed,
+        preprocess=recipes,
+        sample_limit=sample_limit,
+    )
 
 
 def _unique(option: str, names: list[str]) -> None:
@@ -150,9 +188,10 @@ def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
     for dim in dims:
         if specs and dim.name not in names:
             raise UsageError(
-                f"--dim names {dim.name}, which is in no --input", seen=f"{dim.name}={dim.min}:{dim.max}",
+                f"--dim names {dim.name}, which is in no --input",
+                seen=f"{dim.name}={dim.min}:{dim.max}",
                 next=f"use the name in a shape, for example --input 'x=float32[{dim.name},3,224,224]'",
-            )  # fmt: skip
+            )
 
 
 def parse_factory_args(texts: tuple[str, ...]) -> dict[str, str]:
@@ -161,7 +200,11 @@ def parse_factory_args(texts: tuple[str, ...]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
-            raise UsageError("a --factory-arg could not be read", seen=text, next="write key=value, for example --factory-arg classes=10")
+            raise UsageError(
+                "a --factory-arg could not be read",
+                seen=text,
+                next="write key=value, for example --factory-arg classes=10",
+            )
         if key in pairs:
             raise UsageError(f"--factory-arg is given twice for {key}", seen=text, next="give it once")
         pairs[key] = value
@@ -178,7 +221,11 @@ def parse_size(text: str) -> int:
     try:
         size = int(float(body.removesuffix(unit)) * _UNITS[unit])
     except (KeyError, ValueError, OverflowError) as error:
-        raise UsageError("a size could not be read", seen=text, next="write a number with a unit, for example 2GB") from error
+        raise UsageError(
+            "a size could not be read", seen=text, next="write a number with a unit, for example 2GB"
+        ) from error
     if size < 0:
-        raise UsageError("a size of memory is below 0", seen=text, next="write a number with a unit, for example 2GB")
+        raise UsageError(
+            "a size of memory is below 0", seen=text, next="write a number with a unit, for example 2GB"
+        )
     return size

@@ -20,7 +20,9 @@ class Forbidden:
     def __init__(self, modules: Sequence[str]) -> None:
         self.modules = frozenset(modules)
 
-    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: object = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name.partition(".")[0] in self.modules:
             raise ImportError(f"the artifact tried to import {name}, which belongs to the source")
         return None

@@ -17,8 +17,19 @@ import msgspec
 from mnnprep.errors import UsageError
 
 DTYPES = (
-    "float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
-)  # fmt: skip
+    "float32",
+    "float64",
+    "float16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+)
 
 Extent = int | str  # a fixed size, or the name of a Dim
 LARGEST_SIZE = 2**31 - 1  # sizes are int32 in MNN
@@ -69,20 +80,29 @@ def dim_names(inputs: Iterable[TensorSpec]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(e for spec in inputs for e in spec.shape if isinstance(e, str)))
 
 
-# What exporters and people write for a size that nobody knows; tf2onnx numbers them (unk__12), each one a size of its own.
-_NOT_KNOWN = re.compile(r"[\W_]*|-?\d+|unk(__\d+)?|unknown|unnamed|undefined|none|null|nil|nan|any|dyn(amic)?|dynamic_ax[ie]s", re.IGNORECASE)
+# What exporters and people write for a size that nobody knows; tf2onnx numbers them (unk__12), each one a
+# size of its own.
+_NOT_KNOWN = re.compile(
+    r"[\W_]*|-?\d+|unk(__\d+)?|unknown|unnamed|undefined|none|null|nil|nan|any|dyn(amic)?|dynamic_ax[ie]s",
+    re.IGNORECASE,
+)
 
 
 def is_named(label: str) -> bool:
-    """Whether a dynamic axis's *label* names its dimension: ``?``, ``None``, ``-1``, ``unk__12`` and the like say only that it is open."""
+    """Whether a dynamic axis's *label* names its dimension: ``?``, ``None``, ``-1``, ``unk__12`` and the like
+    say only that it is open.
+    """
     return not _NOT_KNOWN.fullmatch(label.strip())
 
 
-def dynamic_specs(inputs: Iterable[tuple[str, str, Sequence[int | str | None]]], *, batch: str = "") -> tuple[TensorSpec, ...]:
+def dynamic_specs(
+    inputs: Iterable[tuple[str, str, Sequence[int | str | None]]], *, batch: str = ""
+) -> tuple[TensorSpec, ...]:
     """The specifications of *inputs*, each its name, dtype and shape as its file states it.
 
-    Axes of one name are one dimension.  An axis without a name (None, a size below 1, what :func:`is_named` is false of) is one of its
-    own, named ``INPUT_AXIS``; or *batch* where that is given, the axis is the first, and the first of no other input has no name.
+    Axes of one name are one dimension.  An axis without a name (None, a size below 1, what :func:`is_named`
+    is false of) is one of its own, named ``INPUT_AXIS``; or *batch* where that is given, the axis is the
+    first, and the first of no other input has no name.
     """
     stated = [(name, dtype, [_stated(extent) for extent in shape]) for name, dtype, shape in inputs]
     taken = {extent for _, _, shape in stated for extent in shape if isinstance(extent, str)}
@@ -96,7 +116,11 @@ def dynamic_specs(inputs: Iterable[tuple[str, str, Sequence[int | str | None]]],
         return made
 
     return tuple(
-        TensorSpec(name, dtype, tuple(own(name, axis) if extent is None else extent for axis, extent in enumerate(shape)))
+        TensorSpec(
+            name,
+            dtype,
+            tuple(own(name, axis) if extent is None else extent for axis, extent in enumerate(shape)),
+        )
         for name, dtype, shape in stated
     )
 
@@ -114,13 +138,19 @@ _IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*$")
 
 
 def parse_input(text: str) -> TensorSpec:
-    """``NAME=DTYPE[D0,D1,...]``; an empty shape is a scalar, a ``?`` (or ``None``, ``-1``) a dimension of its own. Raises UsageError."""
+    """``NAME=DTYPE[D0,D1,...]``; an empty shape is a scalar, a ``?`` (or ``None``, ``-1``) a dimension of its
+    own. Raises UsageError.
+    """
     example = "write NAME=DTYPE[SHAPE], for example --input 'x=float32[batch,3,224,224]'"
     match = _INPUT.match(text.strip())
     if match is None:
         raise UsageError("an --input could not be read", seen=text, next=example)
     if match["dtype"] not in DTYPES:
-        raise UsageError(f"an --input has the unknown dtype {match['dtype']}", seen=text, next="use one of " + ", ".join(DTYPES))
+        raise UsageError(
+            f"an --input has the unknown dtype {match['dtype']}",
+            seen=text,
+            next="use one of " + ", ".join(DTYPES),
+        )
     shape: list[Extent | None] = []
     for part in (p.strip() for p in match["shape"].split(",")) if match["shape"].strip() else ():
         if part.isdecimal():
@@ -128,13 +158,19 @@ def parse_input(text: str) -> TensorSpec:
         elif part in _OPEN or _IDENT.match(part):
             shape.append(part)
         else:
-            raise UsageError(f"an --input has the dimension {part!r}, neither a size nor a name", seen=text, next=example)
+            raise UsageError(
+                f"an --input has the dimension {part!r}, neither a size nor a name", seen=text, next=example
+            )
     return dynamic_specs([(match["name"].strip(), match["dtype"], shape)])[0]
 
 
 def _size(part: str, text: str, option: str) -> int:
     if len(part) > len(str(LARGEST_SIZE)) or not 1 <= int(part) <= LARGEST_SIZE:
-        raise UsageError(f"{option} has a dimension of size {part}", seen=text, next=f"give every dimension a size from 1 to {LARGEST_SIZE}")
+        raise UsageError(
+            f"{option} has a dimension of size {part}",
+            seen=text,
+            next=f"give every dimension a size from 1 to {LARGEST_SIZE}",
+        )
     return int(part)
 
 
@@ -166,7 +202,9 @@ def parse_range(text: str) -> tuple[str, tuple[float, float]]:
         interval = float(low), float(high)
     except ValueError as error:
         raise UsageError("a --range could not be read", seen=text, next=example) from error
-    if not (interval[0] <= interval[1] and abs(interval[0]) != float("inf") and abs(interval[1]) != float("inf")):
+    if not (
+        interval[0] <= interval[1] and abs(interval[0]) != float("inf") and abs(interval[1]) != float("inf")
+    ):
         raise UsageError("a --range is empty or not finite", seen=text, next=example)
     return name, interval
 

@@ -12,7 +12,23 @@ from mnnprep.core.net import PROGRAMMING, Net, Refused
 from mnnprep.core.signature import Dim, TensorSpec, dim_names
 from mnnprep.errors import RefusedError, UsageError
 
-LADDER = (16, 32, 8, 4, 2, 1, 64, 128, 224, 256, 512, 576, 1024, 4096, 16000)  # sizes tried for an unknown dimension
+LADDER = (
+    16,
+    32,
+    8,
+    4,
+    2,
+    1,
+    64,
+    128,
+    224,
+    256,
+    512,
+    576,
+    1024,
+    4096,
+    16000,
+)  # sizes tried for an unknown dimension
 TRIALS = 400
 ALIKE = 12  # sizes at which the same error is enough, where no size can be behind it
 LARGEST_TRIAL = 2**24  # elements of one input, where nobody asked for more
@@ -21,7 +37,11 @@ DEFAULT_BATCH = 2
 
 
 def base_sizes(
-    net: Net, specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...], ranges: dict[str, Range], samples: list[tuple[str, Arrays]]
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    dims: tuple[Dim, ...],
+    ranges: dict[str, Range],
+    samples: list[tuple[str, Arrays]],
 ) -> dict[str, int]:
     """Sizes of all dynamic dimensions that the source computes with."""
     if samples and dims:
@@ -29,10 +49,15 @@ def base_sizes(
             size = sizes_of(arrays, specs, name)[dim.name]
             if not dim.admits(size):
                 raise UsageError(
-                    f"a sample's dimension {dim.name} is outside its --dim", seen=f"{name}: {size}", next=f"declared is {dim.min}:{dim.max}"
+                    f"a sample's dimension {dim.name} is outside its --dim",
+                    seen=f"{name}: {size}",
+                    next=f"declared is {dim.min}:{dim.max}",
                 )
         sizes = sizes_of(samples[0][1], specs, samples[0][0])
-        wider = {n: DEFAULT_BATCH if s == 1 and next(d for d in dims if d.name == n).admits(DEFAULT_BATCH) else s for n, s in sizes.items()}
+        wider = {
+            n: DEFAULT_BATCH if s == 1 and next(d for d in dims if d.name == n).admits(DEFAULT_BATCH) else s
+            for n, s in sizes.items()
+        }
         return wider if runs(net, specs, wider, ranges) else sizes
     if samples:
         return {}
@@ -43,9 +68,13 @@ def base_sizes(
             if isinstance(error.__cause__, PROGRAMMING):
                 raise broken(error, ", ".join(map(str, specs))) from error
             raise RefusedError(
-                "the source does not compute with inputs of its own signature", seen=f"{', '.join(map(str, specs))}: {error}",
-                next="give the shapes it takes with --input, the values with --range, or real inputs with --samples",
-            ) from error  # fmt: skip
+                "the source does not compute with inputs of its own signature",
+                seen=f"{', '.join(map(str, specs))}: {error}",
+                next=(
+                    "give the shapes it takes with --input, the values with --range, or real inputs with"
+                    " --samples"
+                ),
+            ) from error
         return {}
     last, refusal = "", Refused("no size is left to try")
     said: dict[str, int] = {}  # each refusal, and how often
@@ -69,14 +98,17 @@ def base_sizes(
             next="mend it; or give the sizes it takes with --input and --dim, or real inputs with --samples",
         ) from refusal
     raise RefusedError(
-        "no sizes were found for the dynamic dimensions that the source computes with", seen=f"at {last}: {refusal}",
+        "no sizes were found for the dynamic dimensions that the source computes with",
+        seen=f"at {last}: {refusal}",
         next="fix or bound them with --input and --dim, or give real inputs with --samples",
-    ) from refusal  # fmt: skip
+    ) from refusal
 
 
 def broken(error: Refused, where: str) -> RefusedError:
     """The error of a source whose own code is wrong: no size and no value mends that."""
-    return RefusedError(f"the source raises {error}", seen=where, next="mend that place first: run the model on its own")
+    return RefusedError(
+        f"the source raises {error}", seen=where, next="mend that place first: run the model on its own"
+    )
 
 
 def runs(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], ranges: dict[str, Range]) -> bool:
@@ -106,14 +138,21 @@ def _candidates(dims: tuple[Dim, ...], batches: frozenset[str]) -> Iterator[dict
     """Sizes to try, likely ones first: all alike but for the batch, then each dimension on its own."""
 
     def ladder(dim: Dim) -> list[int]:
-        first = (DEFAULT_BATCH, 1, 3, 4, *LADDER) if dim.name in batches else (dim.min * 2 if dim.min else 0, *LADDER)
+        first = (
+            (DEFAULT_BATCH, 1, 3, 4, *LADDER)
+            if dim.name in batches
+            else (dim.min * 2 if dim.min else 0, *LADDER)
+        )
         sizes = [s for s in first if s and dim.admits(s)]
         ends = [s for s in (dim.min, dim.max) if s is not None]
         return list(dict.fromkeys(sizes + ends))
 
     ladders = {d.name: ladder(d) for d in dims}
     for step, batch in itertools.product(range(len(LADDER)), (0, 1)):
-        yield {n: (options[min(batch, len(options) - 1)] if n in batches else options[min(step, len(options) - 1)]) for n, options in ladders.items()}
+        yield {
+            n: options[min(batch, len(options) - 1)] if n in batches else options[min(step, len(options) - 1)]
+            for n, options in ladders.items()
+        }
     for combination in itertools.product(*ladders.values()):
         yield dict(zip(ladders, combination, strict=True))
 
@@ -125,6 +164,10 @@ def sweep_sizes(dim: Dim, base: int, *, batch: bool) -> list[int]:
     assert dim.min is not None and dim.max is not None
     sizes = [dim.min, dim.max, *(s for s in (2,) if dim.admits(s))]
     middle = (dim.min + dim.max) / 2
-    primes = [p for p in range(max(3, dim.min + 1), min(dim.max, 1000)) if all(p % q for q in range(2, math.isqrt(p) + 1))]
+    primes = [
+        p
+        for p in range(max(3, dim.min + 1), min(dim.max, 1000))
+        if all(p % q for q in range(2, math.isqrt(p) + 1))
+    ]
     sizes += sorted(primes, key=lambda p: abs(p - middle))[:1]
     return sorted(set(sizes))

@@ -1,4 +1,6 @@
-"""What a source says of itself once its cases are chosen: its noise, whether it is deterministic, whether its inputs tell anything."""
+"""What a source says of itself once its cases are chosen: its noise, whether it is deterministic, whether its
+inputs tell anything.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,14 @@ def tolerances(out: Surveyed) -> Tolerance:
 
 
 def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
-    """Whether two cases of the same shapes, none that drowns in noise, differ clearly somewhere in this output."""
+    """Whether two cases of the same shapes, none that drowns in noise, differ clearly somewhere in this
+    output.
+    """
     cases = [*out.cases, *more]
     tolerance = Tolerance(noise=by_output(cases))
-    kept = [(number, case) for number, case in enumerate(cases) if not drowned(tolerance, number, case.outputs)] or list(enumerate(cases))
+    kept = [
+        (number, case) for number, case in enumerate(cases) if not drowned(tolerance, number, case.outputs)
+    ] or list(enumerate(cases))
     for (one, a), (other, b) in itertools.combinations(kept, 2):
         x, y = a.outputs[name], b.outputs[name]
         if a.dims != b.dims or x.shape != y.shape or not x.size:
@@ -69,8 +75,8 @@ def vacuity(out: Surveyed) -> Check:
     if dull:
         return failed(
             "vacuity",
-            f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant would pass; "
-            "give inputs that do with --samples or --range",
+            f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant"
+            " would pass; give inputs that do with --samples or --range",
             subject=", ".join(dull),
         )
     numbers = {"exempt": [f"{n}: {why}" for n, why in out.exempt.items()]} if out.exempt else {}
@@ -78,25 +84,49 @@ def vacuity(out: Surveyed) -> Check:
 
 
 def noise_checks(out: Surveyed) -> list[Check]:
-    """The ``noise`` check, where a case drowns in the source's own noise: failed where that is a real one, or too few are left."""
+    """The ``noise`` check, where a case drowns in the source's own noise: failed where that is a real one, or
+    too few are left.
+    """
     tolerance = tolerances(out)
-    found = {number: words for number, case in enumerate(out.cases) if (words := drowned(tolerance, number, case.outputs))}
+    found = {
+        number: words
+        for number, case in enumerate(out.cases)
+        if (words := drowned(tolerance, number, case.outputs))
+    }
     if not found:
         return []
     told = [f"case {number} ({out.cases[number].origin}): {words}" for number, words in found.items()]
     left = len(out.cases) - len(found)
     real_ones = [number for number in found if real(out.cases[number].origin)]
-    names = dict.fromkeys(n for k in found for n, a in out.cases[k].outputs.items() if a.dtype.kind == "f" and tolerance.drowned(n, a, k))
-    numbers: dict[str, object] = {"set_aside": [t for number, t in zip(found, told, strict=True) if number not in real_ones]}
+    names = dict.fromkeys(
+        n
+        for k in found
+        for n, a in out.cases[k].outputs.items()
+        if a.dtype.kind == "f" and tolerance.drowned(n, a, k)
+    )
+    numbers: dict[str, object] = {
+        "set_aside": [t for number, t in zip(found, told, strict=True) if number not in real_ones]
+    }
     if not real_ones and left >= min(LEAST_CASES, len(out.cases)):
         shown = "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
-        return [passed("noise", numbers=numbers, reason=f"set aside, since the source's own noise is too large there: {shown}")]
-    where = f"in the real inputs {', '.join(out.cases[k].origin for k in real_ones)}" if real_ones else f"in {len(found)} of {len(out.cases)} cases"
+        return [
+            passed(
+                "noise",
+                numbers=numbers,
+                reason=f"set aside, since the source's own noise is too large there: {shown}",
+            )
+        ]
+    where = (
+        f"in the real inputs {', '.join(out.cases[k].origin for k in real_ones)}"
+        if real_ones
+        else f"in {len(found)} of {len(out.cases)} cases"
+    )
     return [
         failed(
             "noise",
-            f"the source's own noise floor in {', '.join(names)} is above a tenth of {tolerance.ceiling:g} of its largest value {where}: "
-            "the net can't be told from its noise there; give inputs like those it was trained on with --samples or --range",
+            f"the source's own noise floor in {', '.join(names)} is above a tenth of {tolerance.ceiling:g} of"
+            f" its largest value {where}: the net can't be told from its noise there; give inputs like those"
+            " it was trained on with --samples or --range",
             subject=", ".join(names),
             numbers={"drowned": told},
         )
@@ -108,17 +138,23 @@ def determinism(net: Net, cases: list[Case]) -> Check:
         try:
             again = net.run(case.inputs)
         except Refused as error:
-            return failed("determinism", f"an input that was taken at first was refused the second time: {error}; make the model keep no state")
+            return failed(
+                "determinism",
+                f"an input that was taken at first was refused the second time: {error}; make the model keep"
+                " no state",
+            )
         moved = [
             n
             for n, a in case.outputs.items()
-            if n not in again or a.shape != again[n].shape or not np.array_equal(a, again[n], equal_nan=a.dtype.kind == "f")
+            if n not in again
+            or a.shape != again[n].shape
+            or not np.array_equal(a, again[n], equal_nan=a.dtype.kind == "f")
         ]
         if moved:
             return failed(
                 "determinism",
-                f"the same input gave another {', '.join(moved)} the second time: a random operator reaches it, or the model keeps state; "
-                "make the noise or the state an input of the model",
+                f"the same input gave another {', '.join(moved)} the second time: a random operator reaches"
+                " it, or the model keeps state; make the noise or the state an input of the model",
                 subject=", ".join(moved),
             )
     return passed("determinism", numbers={"runs": 2})
@@ -126,6 +162,8 @@ def determinism(net: Net, cases: list[Case]) -> Check:
 
 def write_case(directory: Path, index: int, case: Case) -> CaseFile:
     path = directory / f"case-{index}.npz"
-    arrays = {f"inputs/{n}": a for n, a in case.inputs.items()} | {f"outputs/{n}": a for n, a in case.outputs.items()}
+    arrays = {f"inputs/{n}": a for n, a in case.inputs.items()} | {
+        f"outputs/{n}": a for n, a in case.outputs.items()
+    }
     save_arrays(path, arrays)
     return CaseFile(index=index, origin=case.origin, dims=case.dims, file=file_ref(path))

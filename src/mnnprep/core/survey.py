@@ -20,7 +20,15 @@ from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, check_range, fitted, is_mask, sizes_of, synthesize
 from mnnprep.core.messages import Wants
 from mnnprep.core.net import PROGRAMMING, Case, Net, Refused
-from mnnprep.core.noise import LEAST_CASES, by_output, drowned, estimate_noise, measure_all, measure_noise, real
+from mnnprep.core.noise import (
+    LEAST_CASES,
+    by_output,
+    drowned,
+    estimate_noise,
+    measure_all,
+    measure_noise,
+    real,
+)
 from mnnprep.core.samples import ORIGIN, first_alone, read_samples, real_inputs, sample_checks
 from mnnprep.core.signature import Dim, Signature, TensorSpec, dim_names, named
 from mnnprep.core.sizes import base_sizes, broken
@@ -32,9 +40,15 @@ WIDE = 16.0  # standard deviations of the inputs of one case
 MOST_DECISIVE = 6  # values tried because a branch may depend on them
 # What is tried to turn a decision on values, floating inputs alone.
 TURNS: dict[str, Callable[[Any], Any]] = {
-    "all positive": np.abs, "all negative": lambda x: -np.abs(x), "scale 16": lambda x: 16 * x, "scale -16": lambda x: -16 * x,
-    "zeros": np.zeros_like, "ones": np.ones_like, "scale 0.01": lambda x: 0.01 * x, "scale 1000": lambda x: 1000 * x,
-}  # fmt: skip
+    "all positive": np.abs,
+    "all negative": lambda x: -np.abs(x),
+    "scale 16": lambda x: 16 * x,
+    "scale -16": lambda x: -16 * x,
+    "zeros": np.zeros_like,
+    "ones": np.ones_like,
+    "scale 0.01": lambda x: 0.01 * x,
+    "scale 1000": lambda x: 1000 * x,
+}
 SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
 
 
@@ -68,15 +82,24 @@ def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
     if want is None:
         return spec
     if want.dtype != spec.dtype:
-        raise UsageError(f"--input gives {spec.name} another dtype than the source has", seen=want.dtype, next=f"the source has {spec}")
+        raise UsageError(
+            f"--input gives {spec.name} another dtype than the source has",
+            seen=want.dtype,
+            next=f"the source has {spec}",
+        )
     if len(want.shape) != len(spec.shape):
-        raise UsageError(f"--input gives {spec.name} another number of dimensions than the source has", seen=str(want), next=f"the source has {spec}")
+        raise UsageError(
+            f"--input gives {spec.name} another number of dimensions than the source has",
+            seen=str(want),
+            next=f"the source has {spec}",
+        )
     for have, asked in zip(spec.shape, want.shape, strict=True):
         if isinstance(have, int) and have != asked:
             raise UsageError(
-                f"--input changes a fixed dimension of {spec.name}", seen=f"{asked} in place of {have}",
+                f"--input changes a fixed dimension of {spec.name}",
+                seen=f"{asked} in place of {have}",
                 next=f"the source has {spec}; export it again to change a fixed dimension",
-            )  # fmt: skip
+            )
     return want
 
 
@@ -89,8 +112,10 @@ def survey(
 ) -> Surveyed:
     """Choose the cases, run the reference on each, and say what the source proves of itself.
 
-    *decisive* are values of inputs that may have the source compute otherwise; each that it takes gives a case.  *one_sided* lists the
-    decisions on values that have come out alike in every run so far: inputs that turn one are looked for.  *ranks* says whether the source
+    *decisive* are values of inputs that may have the source compute otherwise; each that it takes gives a
+    case.  *one_sided* lists the
+    decisions on values that have come out alike in every run so far: inputs that turn one are looked for.
+    *ranks* says whether the source
     sorts or chooses by values: large inputs saturate scores, and what a tie gives is nobody's promise.
 
     Raises:
@@ -113,16 +138,30 @@ def survey(
             if isinstance(error.__cause__, PROGRAMMING):
                 raise broken(error, name) from error
             raise UsageError(
-                "the source does not take a sample", seen=f"{name}: {error}", next="give inputs that the source computes with, or mend it"
+                "the source does not take a sample",
+                seen=f"{name}: {error}",
+                next="give inputs that the source computes with, or mend it",
             ) from error
-    given = [*compare_given(wants.samples, [(c.origin, c.outputs) for c in cases]), *sample_checks(wants, specs, samples)]
+    given = [
+        *compare_given(wants.samples, [(c.origin, c.outputs) for c in cases]),
+        *sample_checks(wants, specs, samples),
+    ]
     enough = len(cases) >= LEAST_CASES
-    cases += _synthesized(net, specs, base, range(wants.seed, wants.seed + LEAST_CASES - 1), ranges, enough=enough)
+    cases += _synthesized(
+        net, specs, base, range(wants.seed, wants.seed + LEAST_CASES - 1), ranges, enough=enough
+    )
     wide = None if ranks() else _wide(source, net, specs, base, wants.seed + LEAST_CASES - 1, ranges)
     if wide is not None:
         cases.append(wide)
     elif not dims:
-        cases += _synthesized(net, specs, base, range(wants.seed + LEAST_CASES - 1, wants.seed + LEAST_CASES), ranges, enough=enough)
+        cases += _synthesized(
+            net,
+            specs,
+            base,
+            range(wants.seed + LEAST_CASES - 1, wants.seed + LEAST_CASES),
+            ranges,
+            enough=enough,
+        )
     out = Surveyed(Signature(specs, (), dims), cases, [], net.insensitive())
     sweep(net, specs, dims, base, ranges, wants.seed, out)
     _add_decisive(net, specs, base, ranges, wants, decisive, out)
@@ -142,7 +181,9 @@ def survey(
 
 
 class _Remembering:
-    """A net that does not compute the same thing twice in a row: the run that found the sizes serves as a case."""
+    """A net that does not compute the same thing twice in a row: the run that found the sizes serves as a
+    case.
+    """
 
     def __init__(self, net: Net) -> None:
         self._net = net
@@ -159,7 +200,9 @@ class _Remembering:
 
 
 def base_case(net: Net, wants: Wants) -> Arrays:
-    """The inputs an export is made with: those of the survey's first synthesized case (with the values of the first sample), or the first sample."""
+    """The inputs an export is made with: those of the survey's first synthesized case (with the values of the
+    first sample), or the first sample.
+    """
     specs, dims, ranges = declare(net.inputs, wants, net.dims)
     samples = _samples(net, first_alone(wants), specs)
     ranges = _sample_ranges(samples, real_inputs(wants, specs)) | ranges
@@ -171,7 +214,8 @@ def base_case(net: Net, wants: Wants) -> Arrays:
 
 
 def outline(net: Net, wants: Wants) -> Signature:
-    """The signature of a net whose numbers mean nothing (its weights are not there): only the shapes of its outputs are looked at.
+    """The signature of a net whose numbers mean nothing (its weights are not there): only the shapes of its
+    outputs are looked at.
 
     Raises as :func:`survey`.
     """
@@ -181,7 +225,12 @@ def outline(net: Net, wants: Wants) -> Signature:
     base = base_sizes(net, specs, dims, ranges, samples)
     ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
     specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
-    out = Surveyed(Signature(specs, (), dims), _synthesized(net, specs, base, range(wants.seed, wants.seed + 1), ranges, enough=False), [], {})
+    out = Surveyed(
+        Signature(specs, (), dims),
+        _synthesized(net, specs, base, range(wants.seed, wants.seed + 1), ranges, enough=False),
+        [],
+        {},
+    )
     sweep(net, specs, dims, base, ranges, wants.seed, out)
     return Signature(specs, tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs), dims)
 
@@ -190,7 +239,9 @@ def _samples(net: Net, wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tupl
     """The real inputs, each with its origin: the source's own example, then the user's samples."""
     example = net.example
     own = [("the source's example", example)] if example and _fits(example, specs, wants.dims) else []
-    return own + [(f"samples {name}", arrays) for name, arrays in (read_samples(wants, specs) if wants.samples else [])]
+    return own + [
+        (f"samples {name}", arrays) for name, arrays in (read_samples(wants, specs) if wants.samples else [])
+    ]
 
 
 def _fits(arrays: Arrays, specs: tuple[TensorSpec, ...], declared: tuple[Dim, ...]) -> bool:
@@ -198,7 +249,10 @@ def _fits(arrays: Arrays, specs: tuple[TensorSpec, ...], declared: tuple[Dim, ..
     return set(arrays) == {s.name for s in specs} and all(
         arrays[s.name].dtype == s.dtype
         and arrays[s.name].ndim == len(s.shape)
-        and all(admitted.get(e, bool)(n) if isinstance(e, str) else e == n for e, n in zip(s.shape, arrays[s.name].shape, strict=True))
+        and all(
+            admitted.get(e, bool)(n) if isinstance(e, str) else e == n
+            for e, n in zip(s.shape, arrays[s.name].shape, strict=True)
+        )
         for s in specs
     )
 
@@ -207,7 +261,9 @@ def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, .
     """The interval of each floating input's values in the real inputs, where they have one."""
     ranges: dict[str, Range] = {}
     for spec in specs:
-        arrays = [a[spec.name] for origin, a in samples if origin != "the source's example" and a[spec.name].size]
+        arrays = [
+            a[spec.name] for origin, a in samples if origin != "the source's example" and a[spec.name].size
+        ]
         if arrays and np.dtype(spec.dtype).kind in "fiu" and not is_mask(spec):
             low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
             if math.isfinite(low) and math.isfinite(high) and low < high:
@@ -215,10 +271,19 @@ def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, .
     return ranges
 
 
-def _wide(source: Net, net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: int, ranges: dict[str, Range]) -> Case | None:
-    """A case that reaches further than standard normal values, for what shows only there, as a clip inside the net.
+def _wide(
+    source: Net,
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    sizes: dict[str, int],
+    seed: int,
+    ranges: dict[str, Range],
+) -> Case | None:
+    """A case that reaches further than standard normal values, for what shows only there, as a clip inside
+    the net.
 
-    None where no floating input is free to be large, or the source refuses, gives no finite numbers or computes mostly noise.
+    None where no floating input is free to be large, or the source refuses, gives no finite numbers or
+    computes mostly noise.
     """
     if not any(np.dtype(s.dtype).kind == "f" and s.name not in ranges for s in specs):
         return None
@@ -230,12 +295,21 @@ def _wide(source: Net, net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str,
     if not all(np.isfinite(a).all() for a in floats.values()):
         return None
     plain, noise = Tolerance(), estimate_noise(source, case, seed)
-    quiet = all(WIDENING * noise.get(n, 0.0) <= plain.absolute * float(np.abs(a).max(initial=0.0)) for n, a in floats.items())
+    quiet = all(
+        WIDENING * noise.get(n, 0.0) <= plain.absolute * float(np.abs(a).max(initial=0.0))
+        for n, a in floats.items()
+    )
     return case if quiet else None
 
 
 def _synthesized(
-    net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seeds: range, ranges: dict[str, Range], *, enough: bool
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    sizes: dict[str, int],
+    seeds: range,
+    ranges: dict[str, Range],
+    *,
+    enough: bool,
 ) -> list[Case]:
     """A case for every seed; none where the source refuses such values and has *enough* real ones."""
     try:
@@ -244,12 +318,17 @@ def _synthesized(
         if enough:
             return []
         raise RefusedError(
-            "the source does not compute with the values synthesized for it", seen=str(error),
-            next=f"say which it takes with --range, or give at least {LEAST_CASES} real inputs with --samples",
-        ) from error  # fmt: skip
+            "the source does not compute with the values synthesized for it",
+            seen=str(error),
+            next=(
+                f"say which it takes with --range, or give at least {LEAST_CASES} real inputs with --samples"
+            ),
+        ) from error
 
 
-def _fit_bounds(bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple[TensorSpec, ...]) -> dict[str, Range]:
+def _fit_bounds(
+    bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple[TensorSpec, ...]
+) -> dict[str, Range]:
     """What the user said of an input's values, else the range of the table it indexes."""
     for name, (low, high) in ranges.items():
         if name in bounds and not (bounds[name][0] <= low and high <= bounds[name][1]):
@@ -258,7 +337,9 @@ def _fit_bounds(bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple
                 seen=f"{low:g}:{high:g}",
                 next=f"its indices are {bounds[name][0]:g}:{bounds[name][1]:g}",
             )
-    return {s.name: (ranges.get(s.name) or bounds[s.name]) for s in specs if s.name in ranges or s.name in bounds}
+    return {
+        s.name: ranges.get(s.name) or bounds[s.name] for s in specs if s.name in ranges or s.name in bounds
+    }
 
 
 def _add_decisive(
@@ -273,13 +354,24 @@ def _add_decisive(
     """Add a case for each of the first *values* that its input may hold, the input filled with it."""
     allowed = {s.name: (np.dtype(s.dtype), wants.ranges.get(s.name, (-math.inf, math.inf))) for s in specs}
     possible = [
-        (n, v) for n, v in values if n in allowed and allowed[n][1][0] <= v <= allowed[n][1][1] and (v == int(v) or allowed[n][0].kind == "f")
+        (n, v)
+        for n, v in values
+        if n in allowed
+        and allowed[n][1][0] <= v <= allowed[n][1][1]
+        and (v == int(v) or allowed[n][0].kind == "f")
     ]
     for name, value in possible[:MOST_DECISIVE]:
         arrays = synthesize(specs, base, wants.seed + len(out.cases), ranges)
         arrays[name] = np.full_like(arrays[name], value)
         with suppress(Refused):
-            out.cases.append(Case(f"seed {wants.seed + len(out.cases)}, {name}={value:g}", dict(base), arrays, net.run(arrays)))
+            out.cases.append(
+                Case(
+                    f"seed {wants.seed + len(out.cases)}, {name}={value:g}",
+                    dict(base),
+                    arrays,
+                    net.run(arrays),
+                )
+            )
 
 
 def _turn_decisions(
@@ -291,7 +383,9 @@ def _turn_decisions(
     one_sided: Callable[[], Sequence[str]],
     out: Surveyed,
 ) -> None:
-    """Try inputs of other sizes, of one sign and of zeros while decisions are one-sided; keep as cases those that turn one."""
+    """Try inputs of other sizes, of one sign and of zeros while decisions are one-sided; keep as cases those
+    that turn one.
+    """
     for number, (words, changed) in enumerate(TURNS.items(), start=200):
         open_ = len(one_sided())
         if not open_:
@@ -309,7 +403,13 @@ def _turn_decisions(
 
 
 def _search_sensitivity(
-    source: Net, net: Net, specs: tuple[TensorSpec, ...], base: dict[str, int], ranges: dict[str, Range], wants: Wants, out: Surveyed
+    source: Net,
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    base: dict[str, int],
+    ranges: dict[str, Range],
+    wants: Wants,
+    out: Surveyed,
 ) -> None:
     """Where the cases leave an output unmoved, look for inputs that move it, and add them."""
     dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
@@ -328,9 +428,11 @@ def _search_sensitivity(
 
 
 def _replace_drowned(source: Net, specs: tuple[TensorSpec, ...], seed: int, out: Surveyed) -> None:
-    """Put real inputs, cut or repeated to its size, in the place of each synthesized case that drowns in the source's noise, where that helps.
+    """Put real inputs, cut or repeated to its size, in the place of each synthesized case that drowns in the
+    source's noise, where that helps.
 
-    A net may be quiet on what it was trained on alone: a detector sees nothing in noise, and gives little else.
+    A net may be quiet on what it was trained on alone: a detector sees nothing in noise, and gives little
+    else.
     """
     samples = [case for case in out.cases if real(case.origin)]
     if not samples or not out.signature.dims:
@@ -341,7 +443,12 @@ def _replace_drowned(source: Net, specs: tuple[TensorSpec, ...], seed: int, out:
         sample = samples[number % len(samples)]
         arrays = fitted(sample.inputs, specs, case.dims, shift=number)
         with suppress(Refused):
-            other = Case(f"{sample.origin.removeprefix(ORIGIN)} at other sizes", dict(case.dims), arrays, source.run(arrays))
+            other = Case(
+                f"{sample.origin.removeprefix(ORIGIN)} at other sizes",
+                dict(case.dims),
+                arrays,
+                source.run(arrays),
+            )
             other.noise = measure_noise(source, other, seed)
             if not drowned(Tolerance(noise=by_output([other])), 0, other.outputs):
                 out.cases[number] = other
@@ -354,7 +461,9 @@ def _output_spec(name: str, cases: list[Case], dims: tuple[Dim, ...]) -> TensorS
     shape: list[int | str] = []
     for axis in range(first.ndim):
         sizes = [c.outputs[name].shape[axis] if c.outputs[name].ndim == first.ndim else -1 for c in cases]
-        follows = [d.name for d in dims if all(c.dims[d.name] == n for c, n in zip(cases, sizes, strict=True))]
+        follows = [
+            d.name for d in dims if all(c.dims[d.name] == n for c, n in zip(cases, sizes, strict=True))
+        ]
         if len(set(sizes)) == 1 and not (follows and len({c.dims[follows[0]] for c in cases}) > 1):
             shape.append(sizes[0])
         else:

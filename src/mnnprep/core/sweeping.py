@@ -1,4 +1,6 @@
-"""Trying every dynamic dimension at its sizes: cases where the source takes them, and what explains the sizes that it refuses."""
+"""Trying every dynamic dimension at its sizes: cases where the source takes them, and what explains the sizes
+that it refuses.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from mnnprep.core.texts import message
 MOST_PAIRS = 6  # pairs of dimensions that are moved together
 
 
-def synthesized(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: int, ranges: dict[str, Range], scale: float = 1.0) -> Case:
+def synthesized(
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    sizes: dict[str, int],
+    seed: int,
+    ranges: dict[str, Range],
+    scale: float = 1.0,
+) -> Case:
     """A case with the inputs of *seed* at *sizes*. Raises Refused."""
     arrays = synthesize(specs, sizes, seed, ranges, scale)
     origin = f"seed {seed}" + (f", scale {scale:g}" if scale != 1.0 else "")
@@ -24,9 +33,17 @@ def synthesized(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], 
 
 
 def sweep(
-    net: Net, specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...], base: dict[str, int], ranges: dict[str, Range], seed: int, out: Surveyed
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    dims: tuple[Dim, ...],
+    base: dict[str, int],
+    ranges: dict[str, Range],
+    seed: int,
+    out: Surveyed,
 ) -> None:
-    """Add a case for every size of every dimension, and one for every pair; note what the source refuses, and what explains it."""
+    """Add a case for every size of every dimension, and one for every pair; note what the source refuses, and
+    what explains it.
+    """
 
     def add(sizes: dict[str, int]) -> None:
         out.cases.append(synthesized(net, specs, base | sizes, seed + len(out.cases), ranges))
@@ -35,7 +52,11 @@ def sweep(
         return runs(net, specs, sizes, ranges)
 
     for dim in dims:
-        sizes = [s for s in sweep_sizes(dim, base[dim.name], batch=dim.name in batch_dims(specs)) if all(c.dims[dim.name] != s for c in out.cases)]
+        sizes = [
+            s
+            for s in sweep_sizes(dim, base[dim.name], batch=dim.name in batch_dims(specs))
+            if all(c.dims[dim.name] != s for c in out.cases)
+        ]
         refused: dict[int, str] = {}
         for size in sizes:
             try:
@@ -52,21 +73,38 @@ def sweep(
             try:
                 add(sizes_)
             except Refused as error:
-                out.sweep.refused_pairs.append(f"{', '.join(f'{n}={s}' for n, s in sizes_.items())}: {message(error)}")
+                out.sweep.refused_pairs.append(
+                    f"{', '.join(f'{n}={s}' for n, s in sizes_.items())}: {message(error)}"
+                )
 
 
-def _explain(takes: Takes, add: Callable[[dict[str, int]], None], dim: Dim, dims: tuple[Dim, ...], base: dict[str, int], out: Surveyed) -> None:
-    """Find the constraint behind what the source refused of *dim*, add the admitted sizes nearest to that, and note the range that fits."""
+def _explain(
+    takes: Takes,
+    add: Callable[[dict[str, int]], None],
+    dim: Dim,
+    dims: tuple[Dim, ...],
+    base: dict[str, int],
+    out: Surveyed,
+) -> None:
+    """Find the constraint behind what the source refused of *dim*, add the admitted sizes nearest to that,
+    and note the range that fits.
+    """
     refused = out.sweep.refused[dim.name]
     constraint: Constraint | None = None
     for _ in range(2):  # an admitted size that is refused in turn is a limit
         before = len(refused)
-        constraint = discover(takes, dim, base, [c.dims[dim.name] for c in out.cases], list(refused), list(dims))
+        constraint = discover(
+            takes, dim, base, [c.dims[dim.name] for c in out.cases], list(refused), list(dims)
+        )
         if constraint is None:
             break
         out.sweep.constraints[dim.name] = constraint
         for admitted in dict.fromkeys(constraint.nearest(s, dim) for s in list(refused)):
-            if admitted is not None and (constraint.partner or admitted not in refused) and all(c.dims[dim.name] != admitted for c in out.cases):
+            if (
+                admitted is not None
+                and (constraint.partner or admitted not in refused)
+                and all(c.dims[dim.name] != admitted for c in out.cases)
+            ):
                 try:
                     add(constraint.moved(dim.name, admitted))
                 except Refused as error:
@@ -80,7 +118,9 @@ def _explain(takes: Takes, add: Callable[[dict[str, int]], None], dim: Dim, dims
 
 
 def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str, int]:
-    """Sizes at which both dimensions are away from their base: the one large, the other small; none where one can't leave it alone."""
+    """Sizes at which both dimensions are away from their base: the one large, the other small; none where one
+    can't leave it alone.
+    """
     if any(c.partner for n, c in out.sweep.constraints.items() if n in (one, other)):
         return {}
     large = [s for s in out.sweep.sizes[one] if s != base[one]]

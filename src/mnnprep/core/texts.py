@@ -9,20 +9,24 @@ from mnnprep.core.prose import without_paths
 LIMIT = 400  # characters of a line; of a longer one the beginning and the end
 CHAINED = 3  # exceptions of a chain that are told
 
-# First lines that say only that something below failed: TorchScript's interpreter, TensorFlow's executor, AutoGraph, Keras.
+# First lines that say only that something below failed: TorchScript's interpreter, TensorFlow's executor,
+# AutoGraph, Keras.
 _OPENERS = re.compile(
-    r"The following operation failed in the TorchScript interpreter|Graph execution error:|in user code:|Exception encountered when calling|Traceback"
+    r"The following operation failed in the TorchScript interpreter|Graph execution error:|in user"
+    r" code:|Exception encountered when calling|Traceback"
 )
 _RAISED = re.compile(r"\s*(?:builtins\.)?(?P<said>[A-Za-z_][\w.]*(?:Error|Exception): \S.*)")
 _AROUND = re.compile(
-    r"\s*(?:File \"|Detected at |<stack |\[\[|\{\{function_node|Arguments received|Call arguments|•|Traceback|Original stack|~|\^|$)"
+    r"\s*(?:File \"|Detected at |<stack |\[\[|\{\{function_node|Arguments received|Call"
+    r" arguments|•|Traceback|Original stack|~|\^|$)"
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def message(error: BaseException | str) -> str:
-    """The first line of an exception or of its text, without its type and without directories; the cause, if that line only says that
-    one follows."""
+    """The first line of an exception or of its text, without its type and without directories; the cause, if
+    that line only says that one follows.
+    """
     lines = [line for line in _COLOURS.sub("", without_paths(str(error))).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__ if isinstance(error, BaseException) else ""

@@ -38,7 +38,12 @@ Fingerprint = tuple[str, int, int, int]
 def _fingerprint(array: Array) -> Fingerprint:
     """What reordering leaves alone: dtype, size, and the values' sum and exclusive or, as integers."""
     bits = _bits(array)
-    return str(array.dtype), bits.size, int(bits.sum(dtype=np.uint64)), int(np.bitwise_xor.reduce(bits, initial=0))
+    return (
+        str(array.dtype),
+        bits.size,
+        int(bits.sum(dtype=np.uint64)),
+        int(np.bitwise_xor.reduce(bits, initial=0)),
+    )
 
 
 def _relation(array: Array, candidate: Array) -> str:
@@ -51,7 +56,9 @@ def _relation(array: Array, candidate: Array) -> str:
 
 
 def _computed(array: Array) -> Iterable[tuple[Array, str]]:
-    """What exporters fold a parameter into, by an operation that rounds alike everywhere: 1 + w (the norms of Gemma)."""
+    """What exporters fold a parameter into, by an operation that rounds alike everywhere: 1 + w (the norms of
+    Gemma).
+    """
     if array.dtype.kind == "f":
         yield np.asarray(array + array.dtype.type(1)), "computed"
 
@@ -71,7 +78,9 @@ def _bits(array: Array) -> Array:
     -0, NaN and every ulp count; text as its hashes."""
     flat = np.ascontiguousarray(array).reshape(-1)
     if flat.dtype.kind in "OSU":
-        return np.array([int.from_bytes(hashlib.blake2b(_text(v), digest_size=8).digest()) for v in flat], "u8")
+        return np.array(
+            [int.from_bytes(hashlib.blake2b(_text(v), digest_size=8).digest()) for v in flat], "u8"
+        )
     width = flat.dtype.itemsize
     return flat.view(f"u{width}" if width in (1, 2, 4, 8) else "u4")
 
@@ -81,15 +90,22 @@ def _text(value: object) -> bytes:
 
 
 def match_folded(record: Arrays, artifact: Arrays) -> Check:
-    """:func:`match_weights` for a record as in `Survey.weights`: ``used/NAME``, and ``derived/NAME`` with ``parents/NAME``."""
+    """:func:`match_weights` for a record as in `Survey.weights`: ``used/NAME``, and ``derived/NAME`` with
+    ``parents/NAME``.
+    """
     used = {n.removeprefix("used/"): a for n, a in record.items() if n.startswith("used/")}
     names = [n.removeprefix("derived/") for n in record if n.startswith("derived/")]
-    return match_weights(used, artifact, {n: (record[f"derived/{n}"], [str(p) for p in record[f"parents/{n}"]]) for n in names})
+    return match_weights(
+        used, artifact, {n: (record[f"derived/{n}"], [str(p) for p in record[f"parents/{n}"]]) for n in names}
+    )
 
 
-def match_weights(source: Mapping[str, Array], artifact: Mapping[str, Array], derived: Derived | None = None) -> Check:
+def match_weights(
+    source: Mapping[str, Array], artifact: Mapping[str, Array], derived: Derived | None = None
+) -> Check:
     """The ``weights`` check. *source* holds the tensors that reach an output, *artifact* its initializers;
-    *derived* is what the source computes from weights alone.  Either mapping may read its arrays when they are asked for.
+    *derived* is what the source computes from weights alone.  Either mapping may read its arrays when they
+    are asked for.
 
     Passes when each is found under one of the module's transformations; the counts of each kind
     are its numbers, with those of artifact tensors that are no parameter (constants of the code).
@@ -122,16 +138,30 @@ def match_weights(source: Mapping[str, Array], artifact: Mapping[str, Array], de
             counts["regrouped"] += 1
         else:
             missing.append(name)
-    folded = account({n: rest[n] for n in missing}, dict(source), dict(artifact), derived) if derived and missing else set()
+    folded = (
+        account({n: rest[n] for n in missing}, dict(source), dict(artifact), derived)
+        if derived and missing
+        else set()
+    )
     missing = [n for n in missing if n not in folded]
     counts |= {"folded": len(folded)} if folded else {}
-    numbers = {**counts, "parameters": len(source), "artifact_tensors": len(artifact), "not_parameters": len(artifact) - len(taken)}
+    numbers = {
+        **counts,
+        "parameters": len(source),
+        "artifact_tensors": len(artifact),
+        "not_parameters": len(artifact) - len(taken),
+    }
     if missing:
-        shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
+        shown = ", ".join(missing[:SHOWN]) + (
+            f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        )
         return failed(
-            "weights", f"{len(missing)} of the source's {len(source)} parameters are not in the artifact by value: {shown}",
-            subject=missing[0], numbers=numbers,
-        )  # fmt: skip
+            "weights",
+            f"{len(missing)} of the source's {len(source)} parameters are not in the artifact by value:"
+            f" {shown}",
+            subject=missing[0],
+            numbers=numbers,
+        )
     return passed("weights", numbers=numbers)
 
 
@@ -139,11 +169,15 @@ class _Pool:
     """The values of the artifact's tensors that were not found whole, each as often as it is there."""
 
     def __init__(self, tensors: list[Array]) -> None:
-        self.values, self.left = np.unique(np.concatenate(tensors) if tensors else np.zeros(0, "u1"), return_counts=True)
+        self.values, self.left = np.unique(
+            np.concatenate(tensors) if tensors else np.zeros(0, "u1"), return_counts=True
+        )
         self.taken: set[bytes] = set()
 
     def take(self, values: Array) -> bool:
-        """Whether all *values* are there; then they are used up, unless there is but one, or equal ones were taken before."""
+        """Whether all *values* are there; then they are used up, unless there is but one, or equal ones were
+        taken before.
+        """
         key = hashlib.blake2b(values.tobytes(), digest_size=16).digest()
         if key in self.taken or not values.size:
             return True
@@ -167,4 +201,9 @@ def _constant(values: Array) -> bool:
 
 def _constant_is_in(value: Any, dtype: str, artifact: Mapping[str, Array]) -> bool:
     """Whether a tensor of the artifact is *value* throughout."""
-    return any(_constant(bits) and bits[0] == value for a in artifact.values() if str(a.dtype) == dtype for bits in (_bits(a),))
+    return any(
+        _constant(bits) and bits[0] == value
+        for a in artifact.values()
+        if str(a.dtype) == dtype
+        for bits in (_bits(a),)
+    )

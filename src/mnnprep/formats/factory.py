@@ -18,25 +18,43 @@ from mnnprep.errors import UsageError
 def looks_like_factory(text: str) -> bool:
     """Whether *text* is ``file.py:callable`` or ``package.module:callable`` and no existing path."""
     place, colon, name = text.rpartition(":")
-    return bool(colon) and bool(place) and not os.path.exists(text) and all(part.isidentifier() for part in name.split("."))
+    return (
+        bool(colon)
+        and bool(place)
+        and not os.path.exists(text)
+        and all(part.isidentifier() for part in name.split("."))
+    )
 
 
 def factory_kind(place: str, search: list[str]) -> str:
-    """The kind of a factory by what its file imports, read and not run: TensorFlow or Keras, and no torch, or else PyTorch."""
+    """The kind of a factory by what its file imports, read and not run: TensorFlow or Keras, and no torch, or
+    else PyTorch.
+    """
     if place.endswith(".py"):
         path = Path(place)
     else:
         stem = place.replace(".", "/")
-        found = [p for root in search for p in (Path(root, f"{stem}.py"), Path(root, stem, "__init__.py")) if p.is_file()]
+        found = [
+            p
+            for root in search
+            for p in (Path(root, f"{stem}.py"), Path(root, stem, "__init__.py"))
+            if p.is_file()
+        ]
         path = found[0] if found else Path()
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return "torch-factory"
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    names |= {
+        node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
+    }
     tops = {name.partition(".")[0] for name in names}
-    return "tf-factory" if tops & {"tensorflow", "keras", "tf_keras"} and "torch" not in tops else "torch-factory"
+    return (
+        "tf-factory"
+        if tops & {"tensorflow", "keras", "tf_keras"} and "torch" not in tops
+        else "torch-factory"
+    )
 
 
 def find_factory(target: str) -> Any:
@@ -55,16 +73,23 @@ def find_factory(target: str) -> Any:
             module = importlib.import_module(place)
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may well leave
         raise UsageError(
-            "the factory's module could not be imported", seen=cause(error),
+            "the factory's module could not be imported",
+            seen=cause(error),
             next=f"check that `python -c 'import {Path(place).stem}'` works here",
-        ) from error  # fmt: skip
+        ) from error
     function: Any = module
     for part in name.split("."):
         function = getattr(function, part, None)
     if not callable(function):
-        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and getattr(v, "__module__", "") == module.__name__]
+        public = [
+            n
+            for n, v in vars(module).items()
+            if callable(v) and not n.startswith("_") and getattr(v, "__module__", "") == module.__name__
+        ]
         raise UsageError(
-            f"there is no callable {name} in the factory's module", seen=Path(place).name, next="it has " + (", ".join(public) or "none")
+            f"there is no callable {name} in the factory's module",
+            seen=Path(place).name,
+            next="it has " + (", ".join(public) or "none"),
         )
     return function
 
@@ -75,12 +100,24 @@ def arguments_for(function: Any, given: dict[str, str]) -> dict[str, Any]:
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for name in given:
         if name not in parameters and not open_ended:
-            raise UsageError(f"the factory takes no argument {name}", seen=name, next="it takes " + (", ".join(parameters) or "none"))
+            raise UsageError(
+                f"the factory takes no argument {name}",
+                seen=name,
+                next="it takes " + (", ".join(parameters) or "none"),
+            )
     required = [
-        p.name for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty
+        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name not in given
     ]
     if required:
-        raise UsageError("the factory needs arguments", seen=", ".join(required), next="give each with --factory-arg name=value")
+        raise UsageError(
+            "the factory needs arguments",
+            seen=", ".join(required),
+            next="give each with --factory-arg name=value",
+        )
 
     def value(name: str, text: str) -> Any:
         if name in parameters and parameters[name].annotation in (str, "str"):

@@ -29,7 +29,7 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"7767517\n", "an ncnn network"),
     (0, b"7767517\r", "an ncnn network"),
     (0, b"ftrt", "a TensorRT engine"),
-)  # fmt: skip
+)
 
 _LFS = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f]")
@@ -42,9 +42,13 @@ def refuse_html(name: str, head: bytes) -> None:
         title = re.search(rb"<title[^>]*>([^<]{1,80})", head, re.IGNORECASE)
         seen = f"{name}, a page" + (f" titled {title[1].decode(errors='replace').strip()!r}" if title else "")
         raise RefusedError(
-            "this is an HTML page, not a model: the download saved a web page (an error, a login or a preview)",
+            "this is an HTML page, not a model: the download saved a web page (an error, a login or a"
+            " preview)",
             seen=seen,
-            next="download the file itself: on GitHub the Raw link, on Hugging Face /resolve/ in place of /blob/",
+            next=(
+                "download the file itself: on GitHub the Raw link, on Hugging Face /resolve/ in place of"
+                " /blob/"
+            ),
         )
 
 
@@ -55,13 +59,18 @@ def refuse_lfs_pointer(name: str, head: bytes) -> None:
         size = re.search(rb"size (\d+)", head)
         raise RefusedError(
             "this is a Git LFS pointer, not the model: the repository was cloned without its large files",
-            seen=f"{name}, oid {oid[1].decode(errors='replace') if oid else '?'}, size {size[1].decode() if size else '?'} bytes",
+            seen=(
+                f"{name}, oid {oid[1].decode(errors='replace') if oid else '?'}, size"
+                f" {size[1].decode() if size else '?'} bytes"
+            ),
             next=f"git lfs pull --include '*{name}'",
         )
 
 
 def as_text(head: bytes, whole: bool) -> str | None:
-    """The text of a file that begins so, None for one that is not text; ``whole`` says that nothing follows."""
+    """The text of a file that begins so, None for one that is not text; ``whole`` says that nothing
+    follows.
+    """
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,6 +1,8 @@
-"""What a pickle of PyTorch objects holds: names, dtypes and shapes of its tensors, and modules left in training mode.
+"""What a pickle of PyTorch objects holds: names, dtypes and shapes of its tensors, and modules left in
+training mode.
 
-It is replayed by :mod:`mnnprep.weights.inert`: nothing that a pickle names is imported, and no tensor's bytes are read.
+It is replayed by :mod:`mnnprep.weights.inert`: nothing that a pickle names is imported, and no tensor's bytes
+are read.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class PickledState:
     """What a pickle of PyTorch objects holds.
 
     ``elements`` counts every stored tensor (parameters and buffers), tied ones once; ``training`` are
-    the modules whose ``training`` flag is set, of ``modules`` in all; ``storages`` the bytes of each storage by its key.
+    the modules whose ``training`` flag is set, of ``modules`` in all; ``storages`` the bytes of each storage
+    by its key.
     """
 
     tensors: tuple[TensorInfo, ...]
@@ -82,14 +85,24 @@ def stored_tensors(file: BinaryIO) -> PickledState:
             name = path if key in _GROUPS else f"{path}.{key}".lstrip(".")
             written.add(len(name))
             stack.append((name, member))
-    return PickledState(tuple(tensors), sum(sizes.values()), tuple(training), modules, {key: storage.size for key, storage in storages.items()})
+    return PickledState(
+        tuple(tensors),
+        sum(sizes.values()),
+        tuple(training),
+        modules,
+        {key: storage.size for key, storage in storages.items()},
+    )
 
 
 def _tensor(value: Any) -> tuple[str, tuple[int, ...], object] | None:
     """A tensor's dtype, shape and what is the same for tied ones; a quantized one has its integers'."""
     if isinstance(value, Tensor):
         return value.dtype, value.shape, value.key()
-    if isinstance(value, inert.Foreign) and value.qualified == "torch._utils._rebuild_qtensor" and len(value.arguments) > 2:
+    if (
+        isinstance(value, inert.Foreign)
+        and value.qualified == "torch._utils._rebuild_qtensor"
+        and len(value.arguments) > 2
+    ):
         storage, offset, size = value.arguments[:3]
         if isinstance(storage, inert.Storage):
             return storage.dtype, tuple(int(n) for n in size), (id(storage.file), offset, tuple(size))

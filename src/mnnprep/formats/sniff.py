@@ -26,11 +26,13 @@ from mnnprep.weights.safetensors import looks_like_it, read_header
 __all__ = ["identify", "pickle_globals"]
 
 HEAD = 4096
-_PROTOTXT = re.compile(r"^\s*(layers?|input_shape|state)\s*\{|^\s*(input|input_dim|force_backward)\s*:", re.MULTILINE)
-_SHARED_SUFFIXES = (".pt", ".pth")  # whatever torch.save or torch.jit.save wrote
-_SUFFIX_TITLES = {suffix: row.title for row in FORMATS for suffix in row.suffixes if suffix != ".bin"} | dict.fromkeys(
-    _SHARED_SUFFIXES, "PyTorch file"
+_PROTOTXT = re.compile(
+    r"^\s*(layers?|input_shape|state)\s*\{|^\s*(input|input_dim|force_backward)\s*:", re.MULTILINE
 )
+_SHARED_SUFFIXES = (".pt", ".pth")  # whatever torch.save or torch.jit.save wrote
+_SUFFIX_TITLES = {
+    suffix: row.title for row in FORMATS for suffix in row.suffixes if suffix != ".bin"
+} | dict.fromkeys(_SHARED_SUFFIXES, "PyTorch file")
 
 
 def identify(path: Path) -> str:
@@ -38,7 +40,8 @@ def identify(path: Path) -> str:
 
     Raises:
         UsageError: there is nothing at *path*.
-        RefusedError: it is empty, an HTML page, a Git LFS pointer, a torch.package archive, truncated, or foreign;
+        RefusedError: it is empty, an HTML page, a Git LFS pointer, a torch.package archive, truncated, or
+        foreign;
             the message says what it looks like.
     """
     require_there(path)
@@ -52,8 +55,14 @@ def require_there(path: str | Path) -> None:
         if Path(path).exists():
             return
     except (OSError, ValueError) as error:  # too long a name, a null byte
-        raise UsageError("this can't be a path", seen=f"{path}: {error}"[:300], next="give a model file") from error
-    raise UsageError("there is no such file or directory", seen=str(path), next="check the path; a factory is given as file.py:callable")
+        raise UsageError(
+            "this can't be a path", seen=f"{path}: {error}"[:300], next="give a model file"
+        ) from error
+    raise UsageError(
+        "there is no such file or directory",
+        seen=str(path),
+        next="check the path; a factory is given as file.py:callable",
+    )
 
 
 def _directory_kind(path: Path) -> str:
@@ -74,7 +83,9 @@ def _file_kind(path: Path) -> str:
         raise RefusedError("this is neither a file nor a directory", seen=str(path), next="give a model file")
     size = path.stat().st_size
     if size == 0:
-        raise RefusedError("the file is empty", seen=f"{path.name}, 0 bytes", next="download or save it again")
+        raise RefusedError(
+            "the file is empty", seen=f"{path.name}, 0 bytes", next="download or save it again"
+        )
     with path.open("rb") as file:
         head = file.read(HEAD)
     foreign.refuse_html(path.name, head)
@@ -88,9 +99,13 @@ def _file_kind(path: Path) -> str:
     if text is None and suffix in (".mnn", ".safetensors", ".pt", ".pth"):
         next_step = _AGAIN
     else:
-        next_step = "give a model: " + ", ".join(dict.fromkeys(suffix for row in FORMATS if row.prepared for suffix in row.suffixes))
+        next_step = "give a model: " + ", ".join(
+            dict.fromkeys(suffix for row in FORMATS if row.prepared for suffix in row.suffixes)
+        )
     raise RefusedError(
-        f"the file's name says {expected}, its content does not" if expected else "this is not a model that mnnprep knows",
+        f"the file's name says {expected}, its content does not"
+        if expected
+        else "this is not a model that mnnprep knows",
         seen=f"{path.name}, {size} bytes: {foreign.describe(head, text)}",
         next=next_step,
     )
@@ -130,7 +145,11 @@ def _other_zip_kind(path: Path) -> str:
         what = "a NumPy .npz archive; real inputs are given by --samples"
     else:
         what = f"a ZIP archive with {', '.join(names[:5]) or 'nothing in it'}"
-    raise RefusedError("this is not a model that mnnprep knows", seen=f"{path.name}: {what}", next="give a model file; unpack an archive first")
+    raise RefusedError(
+        "this is not a model that mnnprep knows",
+        seen=f"{path.name}: {what}",
+        next="give a model file; unpack an archive first",
+    )
 
 
 def _protobuf_kind(path: Path, data: Buffer) -> str:
@@ -149,7 +168,13 @@ def _protobuf_kind(path: Path, data: Buffer) -> str:
         if error.field:
             found.add(error.field)
     kind = _message_kind(data, found, first_of)
-    if not kind and found and found <= _ONNX_FIELDS and (1, VARINT) in found and path.suffix.lower() == ".onnx":
+    if (
+        not kind
+        and found
+        and found <= _ONNX_FIELDS
+        and (1, VARINT) in found
+        and path.suffix.lower() == ".onnx"
+    ):
         kind = "onnx"
         cut = cut or WireError(len(data), "the file ends before its graph", cut=True)
     if kind and cut is not None:
@@ -160,7 +185,9 @@ def _protobuf_kind(path: Path, data: Buffer) -> str:
             next=_AGAIN,
         )
     if not kind and path.name == "saved_model.pb" and {(1, VARINT), (2, LENGTH)} <= found:
-        raise RefusedError("saved_model.pb is one file of a SavedModel", seen=str(path), next="give the directory it is in")
+        raise RefusedError(
+            "saved_model.pb is one file of a SavedModel", seen=str(path), next="give the directory it is in"
+        )
     return kind
 
 
@@ -172,22 +199,39 @@ _ONNX_FIELDS = frozenset(
 def _message_kind(data: Buffer, found: set[tuple[int, int]], first_of: dict[int, tuple[int, int]]) -> str:
     if (7, LENGTH) in found and found & {(1, VARINT), (8, LENGTH)} and (1, LENGTH) not in found:
         return "onnx"
-    if (100, LENGTH) in found or (2 in first_of and {(4, LENGTH), (5, VARINT)} <= _fields_at(data, first_of[2])):
+    if (100, LENGTH) in found or (
+        2 in first_of and {(4, LENGTH), (5, VARINT)} <= _fields_at(data, first_of[2])
+    ):
         return "caffemodel"  # LayerParameter layer = 100; V1LayerParameter layers = 2 with name = 4, type = 5
     if 2 in first_of and _is_v0_layer(data, first_of[2]):
         return "caffemodel"
     if found and found <= {(1, LENGTH), (2, LENGTH), (3, VARINT), (4, LENGTH)} and 1 in first_of:
         return "frozen-graph" if {(1, LENGTH), (2, LENGTH)} <= _fields_at(data, first_of[1]) else ""
-    if {(1, LENGTH), (2, LENGTH), (3, LENGTH)} <= found and (1, LENGTH) in _fields_at(data, first_of[2]) and (9, LENGTH) not in found:
+    if (
+        {(1, LENGTH), (2, LENGTH), (3, LENGTH)} <= found
+        and (1, LENGTH) in _fields_at(data, first_of[2])
+        and (9, LENGTH) not in found
+    ):
         return "tf-checkpoint"  # MetaGraphDef: meta_info_def = 1, graph_def = 2, saver_def = 3
     return ""
 
 
 def _is_v0_layer(data: Buffer, extent: tuple[int, int]) -> bool:
-    """Whether the message is a connection of Caffe's V0: V0LayerParameter layer = 1, with name = 1 and type = 2, one of V0's."""
+    """Whether the message is a connection of Caffe's V0: V0LayerParameter layer = 1, with name = 1 and type =
+    2, one of V0's.
+    """
     try:
-        layers = [(first, last) for number, wire, first, last in fields(data, *extent) if (number, wire) == (1, LENGTH)]
-        types = [data[a:b] for layer in layers[:1] for number, wire, a, b in fields(data, *layer) if (number, wire) == (2, LENGTH)]
+        layers = [
+            (first, last)
+            for number, wire, first, last in fields(data, *extent)
+            if (number, wire) == (1, LENGTH)
+        ]
+        types = [
+            data[a:b]
+            for layer in layers[:1]
+            for number, wire, a, b in fields(data, *layer)
+            if (number, wire) == (2, LENGTH)
+        ]
     except (WireError, IndexError):
         return False
     return any(kind.decode("latin-1") in V0_TYPES for kind in types)
@@ -207,7 +251,8 @@ _OPLISTS, _TENSOR_NAMES = 3, 7  # fields of MNN's Net table
 def _is_mnn(path: Path, data: Buffer) -> bool:
     """Whether the flatbuffer is MNN's Net: a root table with a non-empty, whole vector of operators.
 
-    A flatbuffer has no signature of MNN's; a .mnn file whose vectors lie behind its end is refused as truncated.
+    A flatbuffer has no signature of MNN's; a .mnn file whose vectors lie behind its end is refused as
+    truncated.
     """
     try:
         (root,) = struct.unpack_from("<I", data, 0)
@@ -228,7 +273,9 @@ def _is_mnn(path: Path, data: Buffer) -> bool:
                 _require_vector(data, root + offsets[slot])
     except struct.error as error:
         if path.suffix.lower() == ".mnn":
-            raise RefusedError("the MNN model is truncated", seen=f"{path.name}, {len(data)} bytes: {error}", next=_AGAIN) from error
+            raise RefusedError(
+                "the MNN model is truncated", seen=f"{path.name}, {len(data)} bytes: {error}", next=_AGAIN
+            ) from error
         return False
     return True
 

@@ -2,7 +2,8 @@
 
 Format facts: torch/serialization.py (zip since 1.6; before it a magic number and four more pickles;
 before that a tar), torch/csrc/jit/serialization (TorchScript: ``code/``, ``constants.pkl``),
-torch/export/pt2_archive/constants.py (``archive_format``, ``models/``), torch/package (``.data/extern_modules``).
+torch/export/pt2_archive/constants.py (``archive_format``, ``models/``), torch/package
+(``.data/extern_modules``).
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def zip_kind(path: Path) -> str:
         raise RefusedError(
             "this is a torch.package archive, which runs the Python code inside it when it is loaded",
             seen=path.name,
-            next="write a factory file.py:callable that returns the module (torch.package.PackageImporter loads it), and give that",
+            next=(
+                "write a factory file.py:callable that returns the module (torch.package.PackageImporter"
+                " loads it), and give that"
+            ),
         )
     if any("data/aotinductor/" in name.lower() for name in names):
         raise RefusedError(
@@ -57,14 +61,20 @@ def zip_kind(path: Path) -> str:
             seen=", ".join(names[:5]),
             next="save the program itself with torch.export.save, and give that",
         )
-    if any(re.search(r"(^|/)code/", name) for name in names) and any(re.search(r"(^|/)(constants\.pkl|model\.json)$", name) for name in names):
+    if any(re.search(r"(^|/)code/", name) for name in names) and any(
+        re.search(r"(^|/)(constants\.pkl|model\.json)$", name) for name in names
+    ):
         return "torchscript"
     return pickle_kind(model_scan(path)) if model_record(names) else ""
 
 
 def pickle_kind(scan: PickleScan) -> str:
     """``torch-weights`` for containers and tensors, ``torch-module`` for an object of any other class."""
-    return "torch-weights" if scan.root in _CONTAINERS or scan.root.startswith("torch._utils._rebuild_") else "torch-module"
+    return (
+        "torch-weights"
+        if scan.root in _CONTAINERS or scan.root.startswith("torch._utils._rebuild_")
+        else "torch-module"
+    )
 
 
 def record_names(path: Path) -> list[str]:
@@ -85,7 +95,10 @@ def read_record(path: Path, name: str) -> bytes:
 
 
 def model_scan(path: Path) -> PickleScan:
-    """The scan of the pickle that holds the model of a PyTorch file (zip, legacy or tar). Raises RefusedError."""
+    """The scan of the pickle that holds the model of a PyTorch file (zip, legacy or tar).
+
+    Raises RefusedError.
+    """
     try:
         return scan_pickle(_model_pickle(path))
     except PickleError as error:
@@ -93,7 +106,10 @@ def model_scan(path: Path) -> PickleScan:
 
 
 def model_state(path: Path) -> PickledState:
-    """The tensors of a PyTorch file (zip, legacy or tar), with nothing of it executed. Raises RefusedError."""
+    """The tensors of a PyTorch file (zip, legacy or tar), with nothing of it executed.
+
+    Raises RefusedError.
+    """
     try:
         return stored_tensors(_model_pickle(path))
     except PickleError as error:
@@ -125,7 +141,11 @@ def require_whole_legacy(path: Path) -> None:
         needed = file.tell() + sum(8 + size for size in storages.values())
     size = path.stat().st_size
     if size < needed:
-        raise RefusedError("the PyTorch file is truncated", seen=f"{path.name}, {size} bytes where its tensors need {needed}", next=_AGAIN)
+        raise RefusedError(
+            "the PyTorch file is truncated",
+            seen=f"{path.name}, {size} bytes where its tensors need {needed}",
+            next=_AGAIN,
+        )
 
 
 def tar_kind(path: Path) -> str:
@@ -134,7 +154,9 @@ def tar_kind(path: Path) -> str:
         with tarfile.open(path, "r:") as archive:
             names = {name.removeprefix("./") for name in archive.getnames()}
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise RefusedError("the tar archive is truncated or damaged", seen=f"{path.name}: {error}", next=_AGAIN) from error
+        raise RefusedError(
+            "the tar archive is truncated or damaged", seen=f"{path.name}: {error}", next=_AGAIN
+        ) from error
     return pickle_kind(model_scan(path)) if {"pickle", "storages", "tensors"} <= names else ""
 
 
@@ -150,7 +172,11 @@ def _model_pickle(path: Path) -> BinaryIO:
         if head[257:262] == b"ustar":
             with tarfile.open(path, "r:") as archive:
                 try:
-                    member = next(m for m in archive.getmembers() if m.name.removeprefix("./") == "pickle" and m.size < RECORD_LIMIT)
+                    member = next(
+                        m
+                        for m in archive.getmembers()
+                        if m.name.removeprefix("./") == "pickle" and m.size < RECORD_LIMIT
+                    )
                     inner = archive.extractfile(member)
                 except (StopIteration, tarfile.TarError) as error:
                     raise PickleError("the archive has no pickle") from error

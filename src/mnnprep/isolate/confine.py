@@ -1,9 +1,11 @@
-"""The second wall: a worker that computes with a stranger's model is kept from everything else on the machine.
+"""The second wall: a worker that computes with a stranger's model is kept from everything else on the
+machine.
 
-The first wall is that a model which names code or operators with side effects is refused before anything runs.  This one holds
-where that list has a hole.  A confined process reads what it was given, the Python installation and the libraries; it writes in its
-scratch alone; it opens no socket, starts no program and sends no signal.  The kernel does it (Landlock, seccomp), so that native code
-is kept to it as well.  Nothing but the standard library is imported here.
+The first wall is that a model which names code or operators with side effects is refused before anything
+runs.  This one holds where that list has a hole.  A confined process reads what it was given, the Python
+installation and the libraries; it writes in its scratch alone; it opens no socket, starts no program and
+sends no signal.  The kernel does it (Landlock, seccomp), so that native code is kept to it as well.  Nothing
+but the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -24,21 +26,45 @@ _PR_SET_NO_NEW_PRIVS = 38  # <linux/prctl.h>
 
 # What the C library and the frameworks read of a system, beside the Python installation.
 SYSTEM = (
-    "/usr", "/lib", "/lib32", "/lib64", "/nix/store",
-    "/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types",
-    "/etc/os-release", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/alternatives",
-    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems",
-    "/proc/sys/vm/overcommit_memory", "/proc/sys/vm/max_map_count", "/proc/sys/kernel/osrelease",
-    "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage",
-)  # fmt: skip
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/nsswitch.conf",
+    "/etc/mime.types",
+    "/etc/os-release",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/alternatives",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/version",
+    "/proc/filesystems",
+    "/proc/sys/vm/overcommit_memory",
+    "/proc/sys/vm/max_map_count",
+    "/proc/sys/kernel/osrelease",
+    "/sys/devices/system",
+    "/sys/fs/cgroup",
+    "/sys/kernel/mm/transparent_hugepage",
+)
 SETTINGS = ("~/.keras/keras.json",)  # of the user's, for a framework
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """The files and directories that a process may ``read``, those it may ``write`` below (and read), and whether it may open
-    sockets (``network``) and start programs (``execute``: it may then read every file, for nobody knows what a program needs)."""
+    """The files and directories that a process may ``read``, those it may ``write`` below (and read), and
+    whether it may open sockets (``network``) and start programs (``execute``: it may then read every file,
+    for nobody knows what a program needs).
+    """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
@@ -48,12 +74,15 @@ class Confinement:
     @classmethod
     def of(cls, parts: dict[str, object]) -> Confinement:
         """The confinement whose fields are *parts*, as JSON has them."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in parts.items()})  # type: ignore[arg-type]
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in parts.items()}
+        return cls(**fields)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Walls:
-    """What this system has: ``landlock`` is its ABI (0: none), ``seccomp`` whether calls can be filtered; ``reason`` says why one is not there."""
+    """What this system has: ``landlock`` is its ABI (0: none), ``seccomp`` whether calls can be filtered;
+    ``reason`` says why one is not there.
+    """
 
     landlock: int
     seccomp: bool
@@ -93,10 +122,11 @@ _confinement: Confinement | None = None  # this process's own
 
 
 def confine(confinement: Confinement) -> Walls:
-    """Confine the calling thread, and all threads and processes that it starts from now on. There is no way back.
+    """Confine the calling thread, and all threads and processes that it starts from now on. There is no way
+    back.
 
-    Call it while the process has one thread.  What the system does not have (see :func:`supported`) is left out.
-    Files that are open stay open.  Raises OSError where the kernel refuses what it said it has.
+    Call it while the process has one thread.  What the system does not have (see :func:`supported`) is left
+    out. Files that are open stay open.  Raises OSError where the kernel refuses what it said it has.
     """
     global _confinement
     walls = supported()
@@ -124,7 +154,9 @@ def _rules(confinement: Confinement) -> Iterator[tuple[str, int]]:
 
 @functools.cache
 def installation() -> tuple[str, ...]:
-    """Where Python, its packages, mnnprep and the libraries that they load are; a directory that the user's home is in is left out."""
+    """Where Python, its packages, mnnprep and the libraries that they load are; a directory that the user's
+    home is in is left out.
+    """
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *sys.path]
     places += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     places.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
@@ -146,28 +178,37 @@ def _below(path: str, roots: Iterable[str]) -> bool:
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 
-# How Python, C libraries and the frameworks say it: "PATH; Permission denied", "[Errno 13] Permission denied: 'PATH'".
+# How Python, C libraries and the frameworks say it: "PATH; Permission denied", "[Errno 13] Permission denied:
+# 'PATH'".
 _NO_FILE = re.compile(r"Permission denied|PermissionDenied")
 _NO_CALL = re.compile(r"Operation not permitted")
 _PATH = re.compile(r"(?<![\w.])/[^\s'\";:,()\[\]<>]+")
 
 
 def explained(error: BaseException) -> MnnprepError | None:
-    """*error*, or what it was raised from, as the refusal of a confined process that ran into the wall; None where it is another's.
+    """*error*, or what it was raised from, as the refusal of a confined process that ran into the wall; None
+    where it is another's.
 
-    A file that the confinement allows, and that the system refuses all the same, is the user's to mend, and says so on its own; so
-    does a wrong call.
+    A file that the confinement allows, and that the system refuses all the same, is the user's to mend, and
+    says so on its own; so does a wrong call.
     """
     if _confinement is None or isinstance(error, UsageError):
         return None
-    found = [(tried, text) for cause in _causes(error) if (tried := _tried(cause, text := _said(cause), _confinement))]
+    found = [
+        (tried, text)
+        for cause in _causes(error)
+        if (tried := _tried(cause, text := _said(cause), _confinement))
+    ]
     if not found:
         return None
     tried, text = max(found, key=lambda pair: "/" in pair[0])  # the one that names a file, where one does
     return RefusedError(
         f"running the model tried to {tried}, which its confinement refuses",
         seen=" ".join(text.split())[:500],
-        next="a model needs no such thing; pass --trust, which lifts the confinement, if you trust where the model comes from",
+        next=(
+            "a model needs no such thing; pass --trust, which lifts the confinement, if you trust where the"
+            " model comes from"
+        ),
     )
 
 
@@ -180,16 +221,26 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _said(error: BaseException) -> str:
-    return f"{error.what}\n{error.seen}" if isinstance(error, MnnprepError) else f"{type(error).__name__}: {error}"
+    return (
+        f"{error.what}\n{error.seen}"
+        if isinstance(error, MnnprepError)
+        else f"{type(error).__name__}: {error}"
+    )
 
 
 def _tried(error: BaseException, text: str, confinement: Confinement) -> str:
-    """What was tried that *confinement* refused; empty where *error*, which says *text*, is of another kind."""
+    """What was tried that *confinement* refused; empty where *error*, which says *text*, is of another
+    kind.
+    """
     if _NO_CALL.search(text):
         return "open a socket, start a program or change what a file is outside its scratch"
     if not _NO_FILE.search(text):
         return ""
-    paths = [error.filename] if isinstance(error, PermissionError) and isinstance(error.filename, str) else _PATH.findall(text)
+    paths = (
+        [error.filename]
+        if isinstance(error, PermissionError) and isinstance(error.filename, str)
+        else _PATH.findall(text)
+    )
     outside = [path for path in paths if not _below(os.path.realpath(path), _allowed(confinement))]
     if paths and not outside:
         return ""

@@ -1,10 +1,12 @@
-"""The guardian of a worker: nothing that a worker started outlives it, and no worker outlives the process that asked for it.
+"""The guardian of a worker: nothing that a worker started outlives it, and no worker outlives the process
+that asked for it.
 
     the process that asked -> guardian -> worker -> a child for every job -> whatever a step starts
 
-The guardian imports nothing heavy, does nothing but wait, and is the reaper of all below it: a process that is orphaned
-there becomes its child, also one that has a session of its own.  So it finds them all, whatever killed those between.
-A parent-death signal alone would not do: it reaches only one generation, and it comes as the *thread* ends that started the process.
+The guardian imports nothing heavy, does nothing but wait, and is the reaper of all below it: a process that
+is orphaned there becomes its child, also one that has a session of its own.  So it finds them all, whatever
+killed those between. A parent-death signal alone would not do: it reaches only one generation, and it comes
+as the *thread* ends that started the process.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from mnnprep.isolate.libc import prctl
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
-PATROL_MILLISECONDS = 200  # how often the parent is looked for where the kernel has no descriptor of a process (before Linux 5.3)
+# how often the parent is looked for where the kernel has no descriptor of a process (before Linux 5.3)
+PATROL_MILLISECONDS = 200
 
 
 def guard(parent: int) -> None:
-    """Fork. The child returns, and is the worker; this process ends when the worker does, and in the same way.
+    """Fork. The child returns, and is the worker; this process ends when the worker does, and in the same
+    way.
 
-    When the worker ends, when the process *parent* (this one's) is gone, or on SIGTERM, everything below is ended first.
+    When the worker ends, when the process *parent* (this one's) is gone, or on SIGTERM, everything below is
+    ended first.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -62,7 +67,9 @@ def guard(parent: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have this process killed when the process *parent*, which has just forked it from its main thread, ends."""
+    """Have this process killed when the process *parent*, which has just forked it from its main thread,
+    ends.
+    """
     if sys.platform == "linux":
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before
@@ -70,12 +77,16 @@ def die_with_parent(parent: int) -> None:
 
 
 def _watch(parent: int, worker: int, woken: int) -> int:
-    """Wait for the end of *worker* (its exit code, or its signal below 0), of *parent*, or for SIGTERM (0)."""
+    """Wait for the end of *worker* (its exit code, or its signal below 0), of *parent*, or for SIGTERM
+    (0).
+    """
     events = select.poll()
     events.register(woken, select.POLLIN)
     patrol: int | None = PATROL_MILLISECONDS
     with contextlib.suppress(OSError, AttributeError):
-        events.register(os.pidfd_open(parent), select.POLLIN)  # of another process, if it is gone: getppid tells
+        events.register(
+            os.pidfd_open(parent), select.POLLIN
+        )  # of another process, if it is gone: getppid tells
         patrol = None
     while os.getppid() == parent:
         ready = [descriptor for descriptor, _ in events.poll(patrol)]

@@ -40,18 +40,22 @@ UNABLE_FATES = ("time", "memory")
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ)
 WATCH_SECONDS = 0.05
 FREE_SHARE = 0.75  # of the memory that is free now: the limit of a step that was given none
-HASHED = 1 << 24  # bytes: a larger file is not read once more for its hash here; what goes into a bundle is, as the bundle is completed
+# Bytes. A larger file is not hashed again here; a bundle's files are hashed when the bundle is completed.
+HASHED = 1 << 24
 
 
 class StepFailed(Exception):
     """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
 
-    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was one), ``time``, ``memory``
-    and ``reply`` (it exited with 0 but its reply or its files don't hold).  Where the system is at fault (a full disk, no descriptor
-    left), ``fate`` is ``error`` and ``error`` a :class:`SystemFault`.
+    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was
+    one), ``time``, ``memory`` and ``reply`` (it exited with 0 but its reply or its files don't hold).  Where
+    the system is at fault (a full disk, no descriptor left), ``fate`` is ``error`` and ``error`` a
+    :class:`SystemFault`.
     """
 
-    def __init__(self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None, signal: int = 0) -> None:
+    def __init__(
+        self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None, signal: int = 0
+    ) -> None:
         super().__init__(reason)
         self.fate = fate
         self.reason = reason
@@ -61,7 +65,8 @@ class StepFailed(Exception):
 
     @property
     def unable(self) -> bool:
-        """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was asked of.
+        """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was
+        asked of.
 
         A process kills itself by no SIGKILL: the system does when memory runs out.
         """
@@ -92,12 +97,17 @@ class Host:
     """A worker process with *preload* imported, forking a child for every job.
 
     Use as a context manager; leaving it ends every child.  ``scratch`` is where jobs get their
-    directories; ``environment`` adds variables to the worker's; ``reads`` are paths that every job may read.  A job is confined to
-    what it says (`isolate.reach`).
+    directories; ``environment`` adds variables to the worker's; ``reads`` are paths that every job may read.
+    A job is confined to what it says (`isolate.reach`).
     """
 
     def __init__(
-        self, preload: Sequence[str] = (), *, scratch: Path, environment: Mapping[str, str] | None = None, reads: Sequence[str] = ()
+        self,
+        preload: Sequence[str] = (),
+        *,
+        scratch: Path,
+        environment: Mapping[str, str] | None = None,
+        reads: Sequence[str] = (),
     ) -> None:
         self._scratch = scratch
         self._reads = reads
@@ -116,7 +126,9 @@ class Host:
         self.close()
 
     def dismiss(self) -> None:
-        """Have the worker end where nothing runs in it, without waiting for that: freeing a framework's memory takes the system a while."""
+        """Have the worker end where nothing runs in it, without waiting for that: freeing a framework's
+        memory takes the system a while.
+        """
         with self._lock:
             if not self._pending:
                 self._process.terminate()
@@ -134,7 +146,16 @@ class Host:
             self._process.wait()
         self._reader.join(timeout=5)
 
-    def submit(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0, here: bool = False) -> Future[Reply[T]]:
+    def submit(
+        self,
+        step: str,
+        job: msgspec.Struct,
+        reply: type[T],
+        *,
+        timeout: float,
+        memory: int = 0,
+        here: bool = False,
+    ) -> Future[Reply[T]]:
         """Start *step* on *job*; the future gives a :class:`Reply`, or raises :class:`StepFailed`.
 
         ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).  With *here* the
@@ -144,16 +165,25 @@ class Host:
         try:
             directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
             (directory / "job.json").write_bytes(encode(job))
-        except OSError as error:  # told as a failure of the step: who submits may be a thread that nobody waits for
+        except (
+            OSError
+        ) as error:  # told as a failure of the step: who submits may be a thread that nobody waits for
             refused: Future[Reply[T]] = Future()
             refused.set_exception(_failure_of(error, self._scratch) or error)
             return refused
         pending = _Pending(step, directory, reply, timeout, memory)
-        confinement = confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here)
+        confinement = confinement_of(
+            job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here
+        )
         line = {
-            "id": directory.name, "step": step, "directory": str(directory), "timeout": timeout, "memory": memory, "here": here,
+            "id": directory.name,
+            "step": step,
+            "directory": str(directory),
+            "timeout": timeout,
+            "memory": memory,
+            "here": here,
             "confinement": confinement and asdict(confinement),
-        }  # fmt: skip
+        }
         gone = False
         with self._lock:
             self._pending[directory.name] = pending
@@ -189,7 +219,9 @@ class Host:
                     return
             time.sleep(WATCH_SECONDS)
 
-    def run(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0) -> Reply[T]:
+    def run(
+        self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0
+    ) -> Reply[T]:
         """:meth:`submit` and wait."""
         return self.submit(step, job, reply, timeout=timeout, memory=memory).result()
 
@@ -210,7 +242,10 @@ class Host:
         self._end_all()
 
     def _end_all(self) -> None:
-        """The worker is gone: so are its jobs, by its own limit or signal. What waits for them may submit others, so no lock is held then."""
+        """The worker is gone: so are its jobs, by its own limit or signal.
+
+        What waits for them may submit others, so no lock is held then.
+        """
         code = self._process.poll() or 0
         with self._lock:
             pendings = list(self._pending.values())
@@ -219,7 +254,9 @@ class Host:
             if pending.limit or code < 0:
                 _settle(pending, {"exit": 1, "signal": max(-code, 0), "limit": pending.limit})
             elif not pending.future.done():
-                pending.future.set_exception(StepFailed("crash", f"the worker for {pending.step} ended before it answered"))
+                pending.future.set_exception(
+                    StepFailed("crash", f"the worker for {pending.step} ended before it answered")
+                )
 
 
 class InProcess:
@@ -237,20 +274,33 @@ class InProcess:
     def close(self) -> None:
         pass
 
-    def submit(self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0, here: bool = True) -> Future[Reply[T]]:
+    def submit(
+        self,
+        step: str,
+        job: msgspec.Struct,
+        reply: type[T],
+        *,
+        timeout: float,
+        memory: int = 0,
+        here: bool = True,
+    ) -> Future[Reply[T]]:
         """Run *step* on *job* now; the future is done."""
         future: Future[Reply[T]] = Future()
         started = time.monotonic()
         try:
             value = resolve(step)(job)
         except MnnprepError as error:
-            future.set_exception(_failure_of(error, self._scratch) or StepFailed("error", error.what, error=error))
+            future.set_exception(
+                _failure_of(error, self._scratch) or StepFailed("error", error.what, error=error)
+            )
         except Exception as error:  # as in a worker: the pipeline says what it means
             if (failure := _failure_of(error, self._scratch)) is not None:
                 future.set_exception(failure)
                 return future
             internal_error = InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
-            future.set_exception(StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error))
+            future.set_exception(
+                StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error)
+            )
         else:
             future.set_result(Reply(value, time.monotonic() - started, 0))
         return future
@@ -290,11 +340,15 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
         raise StepFailed("time", f"took longer than {pending.timeout:g} s{doing}", log=log)
     if fate["limit"] == "memory":
         raise StepFailed("memory", f"used more than {pending.memory / 2**20:.0f} MiB{doing}", log=log)
-    if (fate["signal"] or fate["exit"]) and (number := _behind(fate["signal"], log, pending.directory.parent)):
+    if (fate["signal"] or fate["exit"]) and (
+        number := _behind(fate["signal"], log, pending.directory.parent)
+    ):
         error = fault(number, str(pending.directory.parent))
         raise StepFailed("error", error.what, log=log, error=error)
     if fate["signal"]:
-        raise StepFailed("crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log, signal=fate["signal"])
+        raise StepFailed(
+            "crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log, signal=fate["signal"]
+        )
     if fate["exit"]:
         raise StepFailed("crash", f"ended with exit status {fate['exit']}{doing}", log=log)
     reply_path = pending.directory / "reply.json"
@@ -311,7 +365,9 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
 
 
 def _behind(number: int, log: str, scratch: Path) -> int:
-    """The errno of the fault of the system that a crash came from, by the signal *number* and the last lines; 0 where there is none to see."""
+    """The errno of the fault of the system that a crash came from, by the signal *number* and the last lines;
+    0 where there is none to see.
+    """
     if number == signal.SIGXFSZ:
         return errno.EFBIG
     return quoted(log) or exhausted(scratch)

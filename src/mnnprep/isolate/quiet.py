@@ -1,4 +1,6 @@
-"""Importing a framework without what it does on the side: nothing of that is needed, and the system is asked for nothing but files."""
+"""Importing a framework without what it does on the side: nothing of that is needed, and the system is asked
+for nothing but files.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,16 @@ import socket
 import sys
 from collections.abc import Iterator
 
-# Nothing is found to be run (h5py asks `uname` for the processor), and joblib, which scikit-learn brings, makes no semaphore.
+# Nothing is found to be run (h5py asks `uname` for the processor), and joblib, which scikit-learn brings,
+# makes no semaphore.
 _MEANWHILE = {"PATH": os.devnull, "JOBLIB_MULTIPROCESSING": "0"}
 
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
-    """While this is open, packages that are imported open no socket and start no program; what they find out thereby is set right at its end."""
+    """While this is open, packages that are imported open no socket and start no program; what they find out
+    thereby is set right at its end.
+    """
     kept = {name: os.environ.get(name) for name in _MEANWHILE}
     has_ipv6 = socket.has_ipv6
     os.environ |= _MEANWHILE

@@ -17,11 +17,15 @@ from mnnprep.isolate.confine import Confinement
 MOST_LINKS = 100_000  # files of a directory that are looked at for links
 
 
-def confinement_of(job: msgspec.Struct, *, scratch: Path, directory: Path, reads: Iterable[str] = (), stays: bool = False) -> Confinement | None:
-    """What a step may reach that is given *job*, in the run's *scratch*: it writes in *directory*, its own, and where the job says.
+def confinement_of(
+    job: msgspec.Struct, *, scratch: Path, directory: Path, reads: Iterable[str] = (), stays: bool = False
+) -> Confinement | None:
+    """What a step may reach that is given *job*, in the run's *scratch*: it writes in *directory*, its own,
+    and where the job says.
 
-    None, no confinement, where the job is to run the user's code (a part of it says ``runs_own_code``).  *reads* are what every step
-    of the run may read.  A process that *stays*, to be forked for other steps, is confined to what all of them may reach.
+    None, no confinement, where the job is to run the user's code (a part of it says ``runs_own_code``).
+    *reads* are what every step of the run may read.  A process that *stays*, to be forked for other steps, is
+    confined to what all of them may reach.
 
     Raises InternalError for a job that is to write outside the scratch.
     """
@@ -36,12 +40,26 @@ def confinement_of(job: msgspec.Struct, *, scratch: Path, directory: Path, reads
     for path in write:
         if not Path(path).is_relative_to(scratch):
             raise InternalError("a step was to write outside the scratch", seen=path)
-    read = [*reads, *named["read"], *named["linked"], *(at for path in named["linked"] for at in _linked(path))]
+    read = [
+        *reads,
+        *named["read"],
+        *named["linked"],
+        *(at for path in named["linked"] for at in _linked(path)),
+    ]
     return Confinement(
-        read=tuple(dict.fromkeys([str(scratch), *read, *(at for path in read for at in _hub_blobs(path)), *(["/proc"] if stays else [])])),
+        read=tuple(
+            dict.fromkeys(
+                [
+                    str(scratch),
+                    *read,
+                    *(at for path in read for at in _hub_blobs(path)),
+                    *(["/proc"] if stays else []),
+                ]
+            )
+        ),
         write=(str(scratch),) if stays else tuple(dict.fromkeys([str(directory), *write])),
         execute=bool(named["start"]),
-    )  # fmt: skip
+    )
 
 
 def parts_of(value: Any) -> Iterator[msgspec.Struct]:
@@ -68,7 +86,14 @@ def _kinds(struct: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
 def _kind(annotation: Any) -> str:
     """How what has this *annotation* is reached; empty where it names nothing."""
     if get_origin(annotation) is Annotated:
-        return next((str(m.extra[REACH]) for m in get_args(annotation)[1:] if isinstance(m, msgspec.Meta) and m.extra), "")
+        return next(
+            (
+                str(m.extra[REACH])
+                for m in get_args(annotation)[1:]
+                if isinstance(m, msgspec.Meta) and m.extra
+            ),
+            "",
+        )
     return next((kind for argument in get_args(annotation) if (kind := _kind(argument))), "")
 
 
@@ -93,7 +118,9 @@ def _linked(path: str) -> Iterator[str]:
 
 
 def _hub_blobs(path: str) -> Iterator[str]:
-    """Where the files of a Hugging Face snapshot are: ``snapshots/COMMIT/...`` links to ``blobs`` beside it."""
+    """Where the files of a Hugging Face snapshot are: ``snapshots/COMMIT/...`` links to ``blobs`` beside
+    it.
+    """
     parts = Path(path).parts
     if "snapshots" in parts:
         blobs = Path(*parts[: parts.index("snapshots")], "blobs")

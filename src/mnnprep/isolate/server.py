@@ -39,7 +39,9 @@ from mnnprep.isolate.reach import parts_of
 
 STEP_PREFIX = "mnnprep."
 POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end is seen at once
-GARBAGE_THRESHOLD = 100_000  # allocations between collections: importing a framework allocates much that stays
+GARBAGE_THRESHOLD = (
+    100_000  # allocations between collections: importing a framework allocates much that stays
+)
 READY = "ready"  # the key of the first line of the protocol, once everything is imported: the worker's pid
 
 _doing_path: Path | None = None
@@ -59,7 +61,10 @@ def main(preload: list[str]) -> None:
     os.dup2(null, 1)
     gc.set_threshold(GARBAGE_THRESHOLD)
     for module in preload:
-        with quiet_imports(), contextlib.suppress(ImportError, OSError):  # the step that needs it says so, with the extra to install
+        with (
+            quiet_imports(),
+            contextlib.suppress(ImportError, OSError),
+        ):  # the step that needs it says so, with the extra to install
             importlib.import_module(module)
     supported(), installation()  # found once, for all children
     os.write(protocol, json.dumps({READY: os.getpid()}).encode() + b"\n")
@@ -68,7 +73,9 @@ def main(preload: list[str]) -> None:
     pending = b""
     open_ = True
     while open_ or children:
-        ready, _, _ = select.select([jobs, woken[0]] if open_ else [woken[0]], [], [], POLL_SECONDS if children else None)
+        ready, _, _ = select.select(
+            [jobs, woken[0]] if open_ else [woken[0]], [], [], POLL_SECONDS if children else None
+        )
         if woken[0] in ready:
             os.read(woken[0], 1 << 16)
         if jobs in ready:
@@ -86,8 +93,16 @@ def main(preload: list[str]) -> None:
                     else:
                         words = _last_words()
                         child = _fork(job, (jobs, protocol, *woken), words)
-                        children[child] = job | {"started": time.monotonic(), "peak": 0, "limit": "", "words": words}
-                except (OSError, MemoryError) as error:  # no process, no descriptor, no room for the log or the reply
+                        children[child] = job | {
+                            "started": time.monotonic(),
+                            "peak": 0,
+                            "limit": "",
+                            "words": words,
+                        }
+                except (
+                    OSError,
+                    MemoryError,
+                ) as error:  # no process, no descriptor, no room for the log or the reply
                     os.write(protocol, json.dumps(_undone(job, error)).encode() + b"\n")
         for pid in list(children):
             fate = _poll(pid, children[pid])
@@ -114,12 +129,27 @@ def _run_here(job: dict[str, Any]) -> dict[str, Any]:
     _enter(job)
     reply = run_step(job["step"], (Path(job["directory"]) / "job.json").read_bytes())
     (Path(job["directory"]) / "reply.json").write_bytes(reply)
-    return {"id": job["id"], "exit": 0, "signal": 0, "limit": "", "seconds": time.monotonic() - started, "peak": psutil.Process().memory_info().rss}
+    return {
+        "id": job["id"],
+        "exit": 0,
+        "signal": 0,
+        "limit": "",
+        "seconds": time.monotonic() - started,
+        "peak": psutil.Process().memory_info().rss,
+    }
 
 
 def _undone(job: dict[str, Any], error: Exception) -> dict[str, Any]:
     """The fate of a job that the system did not let this process do."""
-    return {"id": job["id"], "exit": 1, "signal": 0, "limit": "", "seconds": 0.0, "peak": 0, "error": _told(error, job["directory"])}
+    return {
+        "id": job["id"],
+        "exit": 1,
+        "signal": 0,
+        "limit": "",
+        "seconds": 0.0,
+        "peak": 0,
+        "error": _told(error, job["directory"]),
+    }
 
 
 def _told(error: BaseException, place: str) -> dict[str, str | int]:
@@ -132,7 +162,9 @@ def _last_words() -> int:
 
 
 def _enter(job: dict[str, Any]) -> None:
-    """Make a job's directory this process's own, and its log the place of all output; confine the process to what the job says."""
+    """Make a job's directory this process's own, and its log the place of all output; confine the process to
+    what the job says.
+    """
     global _doing_path
     directory = Path(job["directory"])
     os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
@@ -160,9 +192,13 @@ def _poll(pid: int, job: dict[str, Any]) -> dict[str, Any] | None:
         os.close(job["words"])
         return {
             "error": json.loads(said) if said else None,
-            "id": job["id"], "exit": max(code, 0), "signal": max(-code, 0), "limit": job["limit"],
-            "seconds": seconds, "peak": max(job["peak"], usage.ru_maxrss * 1024),
-        }  # fmt: skip
+            "id": job["id"],
+            "exit": max(code, 0),
+            "signal": max(-code, 0),
+            "limit": job["limit"],
+            "seconds": seconds,
+            "peak": max(job["peak"], usage.ru_maxrss * 1024),
+        }
     with contextlib.suppress(psutil.Error, OSError):
         job["peak"] = max(job["peak"], psutil.Process(pid).memory_info().rss)
     if not job["limit"]:
@@ -199,7 +235,9 @@ def _fork(job: dict[str, Any], own: tuple[int, ...], words: int) -> int:
 
 
 def _child(job: dict[str, Any], worker: int, words: int) -> NoReturn:
-    """Run one step in this process, forked from *worker*, and leave; *words* takes what can't be written elsewhere."""
+    """Run one step in this process, forked from *worker*, and leave; *words* takes what can't be written
+    elsewhere.
+    """
     code = 1
     try:
         os.setpgid(0, 0)
@@ -231,13 +269,19 @@ def run_step(step: str, job: bytes) -> bytes:
         reply = {"error": (explained(error) or _system_fault(error) or error).to_dict()}
     except Exception as error:
         traceback.print_exc()
-        told = explained(error) or _system_fault(error) or InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
+        told = (
+            explained(error)
+            or _system_fault(error)
+            or InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
+        )
         reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
     return encode(reply)
 
 
 def encode(value: Any) -> bytes:
-    """A message across the boundary, as JSON; a path or a name with halves of surrogate pairs, which UTF-8 does not have, by escapes."""
+    """A message across the boundary, as JSON; a path or a name with halves of surrogate pairs, which UTF-8
+    does not have, by escapes.
+    """
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -261,9 +305,15 @@ def _system_fault(error: Exception) -> SystemFault | None:
 
 
 def _require_whole(files: list[FileRef]) -> None:
-    """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look whether it could write."""
+    """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look
+    whether it could write.
+    """
     here = Path(tempfile.gettempdir())
-    written = [file.path for file in files if Path(file.path).is_relative_to(here.parent) and os.path.isfile(file.path)]
+    written = [
+        file.path
+        for file in files
+        if Path(file.path).is_relative_to(here.parent) and os.path.isfile(file.path)
+    ]
     for path in written:
         if as_large_as_allowed(path):
             raise fault(errno.EFBIG, path)

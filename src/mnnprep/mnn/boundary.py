@@ -1,6 +1,8 @@
-"""What goes into a ``.mnn`` file and comes out of it, from its bytes: what ``--info`` says, without loading the model.
+"""What goes into a ``.mnn`` file and comes out of it, from its bytes: what ``--info`` says, without loading
+the model.
 
-Format facts: MNN's schema/default/MNN.fbs and TensorflowOp.fbs (tables, the order of their fields, operator numbers).
+Format facts: MNN's schema/default/MNN.fbs and TensorflowOp.fbs (tables, the order of their fields, operator
+numbers).
 """
 
 from __future__ import annotations
@@ -18,11 +20,24 @@ INPUT_DIMS, INPUT_DTYPE, INPUT_FORMAT = 0, 1, 2
 
 CONST, INPUT = 11, 34  # OpType
 LAYOUTS = ("NCHW", "NHWC", "NC4HW4", "NHWC4", "UNKNOWN")
-DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 19: "float16"}
+DTYPES = {
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    9: "int64",
+    10: "bool",
+    19: "float16",
+}
 
 
 def read_boundary(path: str) -> MnnInfo:
-    """As :func:`mnnprep.mnn.info.read_info`, but a dynamic dimension is -1 or 0, the first one too. Raises RefusedError for a damaged file."""
+    """As :func:`mnnprep.mnn.info.read_info`, but a dynamic dimension is -1 or 0, the first one too.
+
+    Raises RefusedError for a damaged file.
+    """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         net = root(data)
         inputs = [op for op in net.tables(OPLISTS) if op.integer(TYPE) == INPUT]
@@ -41,7 +56,12 @@ def input_of(op: Table) -> MnnTensor:
     if main is None:
         return MnnTensor(op.text(NAME), "", [], "")
     layout, dtype = main.integer(INPUT_FORMAT, "<b"), main.integer(INPUT_DTYPE, default=1)
-    return MnnTensor(op.text(NAME), LAYOUTS[layout] if 0 <= layout < len(LAYOUTS) else str(layout), main.integers(INPUT_DIMS), DTYPES.get(dtype, ""))
+    return MnnTensor(
+        op.text(NAME),
+        LAYOUTS[layout] if 0 <= layout < len(LAYOUTS) else str(layout),
+        main.integers(INPUT_DIMS),
+        DTYPES.get(dtype, ""),
+    )
 
 
 def output_names(net: Table) -> list[str]:
@@ -51,5 +71,11 @@ def output_names(net: Table) -> list[str]:
         return stated
     names, oplists = net.texts(TENSOR_NAMES), net.tables(OPLISTS)
     taken = {index for op in oplists for index in op.integers(INPUTS)}
-    left = [index for op in oplists if op.integer(TYPE) != CONST for index in op.integers(OUTPUTS) if index not in taken]
+    left = [
+        index
+        for op in oplists
+        if op.integer(TYPE) != CONST
+        for index in op.integers(OUTPUTS)
+        if index not in taken
+    ]
     return [names[index] for index in left if 0 <= index < len(names)]

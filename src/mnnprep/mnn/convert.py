@@ -51,8 +51,9 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     of the artifact: the id that MNN would draw at random is made from it, so that the same artifact
     gives the same bytes.  ``converter`` is the path of an executable that takes MNNConvert's options;
     empty stands for the one in the MNN package.  ``timeout``, in seconds, ends an executable (the
-    package's converter runs in this process: its limit is the worker's).  ``fp16`` and ``weight_bits`` (8 or 4, 0: not)
-    have the weights of convolutions and matrix products kept so; ``static`` resolves the shapes for the sizes that the model has.
+    package's converter runs in this process: its limit is the worker's).  ``fp16`` and ``weight_bits`` (8 or
+    4, 0: not) have the weights of convolutions and matrix products kept so; ``static`` resolves the shapes
+    for the sizes that the model has.
     """
 
     model: ReadPath
@@ -110,24 +111,42 @@ def convert(job: ConvertJob) -> Converted:
     parameters.write_bytes(fixed_id_parameters(job.uuid_seed))
     argv = _arguments(job, output, parameters)
     with contextlib.chdir(directory), captured() as printed:
-        fate, late = _run_executable(job.converter, argv, job.timeout) if job.converter else (_run_package(argv), False)
+        fate, late = (
+            _run_executable(job.converter, argv, job.timeout)
+            if job.converter
+            else (_run_package(argv), False)
+        )
     _remove(parameters)
     log = without_place_and_time(printed.text)
-    reason = fate or judge(log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter)
+    reason = fate or judge(
+        log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter
+    )
     if not reason:
         doing("reading the converted model")
         info = _said(str(output))
         if info.version:
             return Converted(
-                ok=True, file=file_ref(output), weights=file_ref(weights) if weights.exists() else None,
-                inputs=info.inputs, outputs=info.outputs, version=info.version, log=last_lines(log),
-            )  # fmt: skip
+                ok=True,
+                file=file_ref(output),
+                weights=file_ref(weights) if weights.exists() else None,
+                inputs=info.inputs,
+                outputs=info.outputs,
+                version=info.version,
+                log=last_lines(log),
+            )
         reason = "the converter wrote a file that MNN can't open"
-    refuse_fault(RuntimeError(log), job.directory)  # before what was written is removed: a converter tells nobody that the disk is full
+    refuse_fault(
+        RuntimeError(log), job.directory
+    )  # before what was written is removed: a converter tells nobody that the disk is full
     _remove(output, weights)
     return Converted(
-        ok=False, reason=reason, refused_ops=refused_ops(log), frontend_missing=not has_frontend(log), unable=late, log=last_lines(log),
-    )  # fmt: skip
+        ok=False,
+        reason=reason,
+        refused_ops=refused_ops(log),
+        frontend_missing=not has_frontend(log),
+        unable=late,
+        log=last_lines(log),
+    )
 
 
 def _said(path: str) -> MnnInfo:
@@ -145,8 +164,14 @@ def has_frontend(log: str) -> bool:
 
 
 def refused_ops(log: str) -> list[str]:
-    """The operators that *log* names as unsupported, without the frontend's prefix (``ONNX::Hardmax`` -> ``Hardmax``)."""
-    found = {name.strip().rpartition("::")[2] for match in REFUSED_OPS_LINE.finditer(log) for name in match["ops"].split("|")}
+    """The operators that *log* names as unsupported, without the frontend's prefix (``ONNX::Hardmax`` ->
+    ``Hardmax``).
+    """
+    found = {
+        name.strip().rpartition("::")[2]
+        for match in REFUSED_OPS_LINE.finditer(log)
+        for name in match["ops"].split("|")
+    }
     return sorted(found - {""})
 
 
@@ -170,19 +195,36 @@ def judge(log: str, *, wrote: bool, success_line: bool) -> str:
 
 
 def fixed_id_parameters(seed: str) -> bytes:
-    """The ``--compressionParamsFile`` that compresses nothing and gives the model an id made from *seed* (hex, 32 digits or more)."""
+    """The ``--compressionParamsFile`` that compresses nothing and gives the model an id made from *seed*
+    (hex, 32 digits or more).
+    """
     return msgspec.json.encode({"version": "0.0.0", "mnn_uuid": str(uuid.UUID(hex=seed[:32])), "algo": []})
 
 
 def _arguments(job: ConvertJob, output: Path, parameters: Path) -> list[str]:
     """MNNConvert's options, all paths absolute."""
     model = os.path.abspath(job.model)
-    files = ["--prototxt", model, "--modelFile", os.path.abspath(job.extra_model)] if job.extra_model else ["--modelFile", model]
+    files = (
+        ["--prototxt", model, "--modelFile", os.path.abspath(job.extra_model)]
+        if job.extra_model
+        else ["--modelFile", model]
+    )
     kept = ["--saveStaticModel"] if job.static else []
     kept += ["--fp16"] if job.fp16 else []
     if job.weight_bits:
         kept += ["--weightQuantBits", str(job.weight_bits)]
-    return ["-f", job.frontend, *files, "--MNNModel", str(output), "--bizCode", BIZ_CODE, "--compressionParamsFile", str(parameters), *kept]
+    return [
+        "-f",
+        job.frontend,
+        *files,
+        "--MNNModel",
+        str(output),
+        "--bizCode",
+        BIZ_CODE,
+        "--compressionParamsFile",
+        str(parameters),
+        *kept,
+    ]
 
 
 def _remove(*paths: Path) -> None:

@@ -1,7 +1,9 @@
-"""Flatbuffers, read in place: tables, vectors and strings by their offsets, every one checked against the file's end.
+"""Flatbuffers, read in place: tables, vectors and strings by their offsets, every one checked against the
+file's end.
 
-Format facts: flatbuffers.dev/internals (a table begins with the distance back to its vtable; a vtable holds its own size, the
-table's, and one 16-bit place for every field, 0 where it is absent; vectors and strings begin with their length).
+Format facts: flatbuffers.dev/internals (a table begins with the distance back to its vtable; a vtable holds
+its own size, the table's, and one 16-bit place for every field, 0 where it is absent; vectors and strings
+begin with their length).
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ from mnnprep.errors import RefusedError
 
 
 def damaged(why: str) -> RefusedError:
-    return RefusedError("the MNN model is damaged", seen=why, next="convert or download it again, and compare its size with the original's")
+    return RefusedError(
+        "the MNN model is damaged",
+        seen=why,
+        next="convert or download it again, and compare its size with the original's",
+    )
 
 
 def unpack(form: str, data: bytes | bytearray | mmap.mmap, at: int) -> int:
@@ -60,11 +66,17 @@ class Table:
 
     def tables(self, field: int) -> list[Table]:
         at = self.place(field)
-        return [table_at(self.data, place) for place in elements(self.data, follow(self.data, at))] if at else []
+        return (
+            [table_at(self.data, place) for place in elements(self.data, follow(self.data, at))] if at else []
+        )
 
     def texts(self, field: int) -> list[str]:
         at = self.place(field)
-        return [string_at(self.data, place) for place in elements(self.data, follow(self.data, at))] if at else []
+        return (
+            [string_at(self.data, place) for place in elements(self.data, follow(self.data, at))]
+            if at
+            else []
+        )
 
     def integers(self, field: int) -> list[int]:
         at = self.place(field)
@@ -81,7 +93,9 @@ def follow(data: bytes | bytearray | mmap.mmap, at: int) -> int:
 
 
 def vector_length(data: bytes | bytearray | mmap.mmap, at: int, size: int) -> int:
-    """The length of the vector of elements of *size* bytes at *at*; RefusedError where it would pass the end."""
+    """The length of the vector of elements of *size* bytes at *at*; RefusedError where it would pass the
+    end.
+    """
     count = unpack("<I", data, at)
     if at + 4 + count * size > len(data):
         raise damaged(f"byte {at}: a list of {count} elements where {len(data) - at - 4} bytes are left")

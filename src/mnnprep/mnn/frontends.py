@@ -18,14 +18,17 @@ OPERATOR_LINE = re.compile(r"\w+$")
 
 
 class FrontendsJob(msgspec.Struct, frozen=True, kw_only=True):
-    """``converter`` is the path of an executable that takes MNNConvert's options; empty stands for the MNN package's."""
+    """``converter`` is the path of an executable that takes MNNConvert's options; empty stands for the MNN
+    package's.
+    """
 
     converter: ProgramPath = ""
     timeout: float = 60.0
 
 
 class Frontends(msgspec.Struct, frozen=True, kw_only=True):
-    """``operators`` counts the registered operators by frontend, ``names`` lists them; a frontend that is not there has no entry.
+    """``operators`` counts the registered operators by frontend, ``names`` lists them; a frontend that is not
+    there has no entry.
 
     ``reason`` says why the converter could not be asked; empty when it could.
     """
@@ -36,7 +39,9 @@ class Frontends(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def frontends(job: FrontendsJob) -> Frontends:
-    """Ask for the operators of each frontend (``-f NAME --OP``); runs in a worker, for the converter may crash."""
+    """Ask for the operators of each frontend (``-f NAME --OP``); runs in a worker, for the converter may
+    crash.
+    """
     operators: dict[str, int] = {}
     names: dict[str, list[str]] = {}
     for name in convert.FRONTENDS:
@@ -51,7 +56,11 @@ def frontends(job: FrontendsJob) -> Frontends:
         if convert.has_frontend(printed.text) and count:
             operators[name] = count
             names[name] = operator_names(printed.text)
-    return Frontends(operators=operators, names=names, reason="" if operators else "it answered, but named no operator of any frontend")
+    return Frontends(
+        operators=operators,
+        names=names,
+        reason="" if operators else "it answered, but named no operator of any frontend",
+    )
 
 
 class OperatorsJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,12 +85,16 @@ def operators(job: OperatorsJob) -> Operators:
 
 
 def ask(job: FrontendsJob, argv: list[str]) -> str:
-    """Run the job's converter, its output going where this process's goes; what speaks against it, or empty."""
+    """Run the job's converter, its output going where this process's goes; what speaks against it, or
+    empty.
+    """
     if not job.converter:
         deps.require("_tools").mnnconvert(["MNNConvert", *argv])
         return ""
     try:
-        done = subprocess.run([job.converter, *argv], stdin=subprocess.DEVNULL, timeout=job.timeout, check=False)
+        done = subprocess.run(
+            [job.converter, *argv], stdin=subprocess.DEVNULL, timeout=job.timeout, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"it did not answer within {job.timeout:g} s"
     except OSError as error:
@@ -100,4 +113,8 @@ def operator_names(printed: str) -> list[str]:
     lines = printed.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("Dump ")]
     ends = [number for number, line in enumerate(lines) if line.startswith("Total:")]
-    return sorted({line.strip() for line in lines[starts[-1] + 1 : ends[-1]] if line.strip()}) if starts and ends else []
+    return (
+        sorted({line.strip() for line in lines[starts[-1] + 1 : ends[-1]] if line.strip()})
+        if starts and ends
+        else []
+    )

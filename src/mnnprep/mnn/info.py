@@ -23,7 +23,10 @@ import msgspec
 from mnnprep import deps
 from mnnprep.mnn.capture import captured
 
-_INPUT = re.compile(r"\[ (?P<name>.*) \]: dimensionFormat: (?P<layout>\w+), size: \[(?P<shape>[^\]]*)\], type is (?P<dtype>.*)$")
+_INPUT = re.compile(
+    r"\[ (?P<name>.*) \]: dimensionFormat: (?P<layout>\w+), size: \[(?P<shape>[^\]]*)\], type is"
+    r" (?P<dtype>.*)$"
+)
 _OUTPUT = re.compile(r"\[ (?P<name>.*) \]$")
 _DTYPES = {"float": "float32", "half": "float16", "double": "float64"}  # MNN's words that are not numpy's
 
@@ -31,7 +34,8 @@ _DTYPES = {"float": "float32", "half": "float16", "double": "float64"}  # MNN's 
 class MnnTensor(msgspec.Struct, frozen=True):
     """An input as MNN declares it: ``layout`` is what it must be fed in (NCHW, NHWC, NC4HW4).
 
-    ``shape`` is MNN's (see the module's text: not to be trusted for dynamic dimensions); ``dtype`` is numpy's name.
+    ``shape`` is MNN's (see the module's text: not to be trusted for dynamic dimensions); ``dtype`` is numpy's
+    name.
     """
 
     name: str
@@ -49,7 +53,9 @@ class MnnInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def package_converter() -> Callable[[list[str]], bool]:
-    """The converter in the MNN package, a function of MNNConvert's argument vector; its return value means nothing."""
+    """The converter in the MNN package, a function of MNNConvert's argument vector; its return value means
+    nothing.
+    """
     if not deps.installed("_tools"):
         raise deps.missing("MNN")
     converter: Callable[[list[str]], bool] = importlib.import_module("_tools").mnnconvert
@@ -57,7 +63,9 @@ def package_converter() -> Callable[[list[str]], bool]:
 
 
 def read_info(path: str) -> MnnInfo:
-    """The inputs, outputs and version of the model at *path*; call it in a worker (MNN may crash on a foreign file)."""
+    """The inputs, outputs and version of the model at *path*; call it in a worker (MNN may crash on a foreign
+    file).
+    """
     with captured() as printed:
         package_converter()(["MNNConvert", "-f", "MNN", "--modelFile", path, "--info"])
     return parse_info(printed.text)
@@ -77,7 +85,11 @@ def parse_info(text: str) -> MnnInfo:
             version = line.partition(":")[2].strip()
         elif tensor and not among_outputs:
             shape = [int(extent) for extent in tensor["shape"].replace(",", " ").split()]
-            inputs.append(MnnTensor(tensor["name"], tensor["layout"], shape, _DTYPES.get(tensor["dtype"], tensor["dtype"])))
+            inputs.append(
+                MnnTensor(
+                    tensor["name"], tensor["layout"], shape, _DTYPES.get(tensor["dtype"], tensor["dtype"])
+                )
+            )
         elif output and among_outputs:
             outputs.append(output["name"])
     return MnnInfo(inputs=inputs, outputs=outputs, version=version)

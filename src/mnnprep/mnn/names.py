@@ -12,7 +12,9 @@ import msgspec
 
 
 class NameMap(msgspec.Struct, frozen=True):
-    """``names`` maps the artifact's names to MNN's, in the artifact's order; ``problem`` says why there is no such map."""
+    """``names`` maps the artifact's names to MNN's, in the artifact's order; ``problem`` says why there is no
+    such map.
+    """
 
     names: dict[str, str]
     problem: str = ""
@@ -26,7 +28,11 @@ def match_names(artifact: Sequence[str], mnn: Sequence[str], kind: str) -> NameM
     left = [name for name in dict.fromkeys(artifact) if name not in mnn]
     right = [name for name in dict.fromkeys(mnn) if name not in artifact]
     if len(left) != len(right):
-        return NameMap({}, f"the {kind}s can't be matched: the artifact has {_listed(artifact)}, the converted model {_listed(mnn)}")
+        return NameMap(
+            {},
+            f"the {kind}s can't be matched: the artifact has {_listed(artifact)}, the converted model"
+            f" {_listed(mnn)}",
+        )
     renamed = dict(zip(left, right, strict=True))
     return NameMap({name: renamed.get(name, name) for name in dict.fromkeys(artifact)})
 

@@ -2,8 +2,8 @@
 
     python replay.py            needs numpy and MNN, nothing else
 
-It exits with 0 if MNN gives the expected outputs, with 1 if it does not; if MNN crashes, so does this. Its own lines
-begin with "replay:"; the others are MNN's, and may come before or after them.
+It exits with 0 if MNN gives the expected outputs, with 1 if it does not; if MNN crashes, so does this. Its
+own lines begin with "replay:"; the others are MNN's, and may come before or after them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)  # the converter writes into the current directory
         model = os.path.join(directory, "model.mnn")
-        _tools.mnnconvert(["MNNConvert", "-f", "ONNX", "--modelFile", str(HERE / "model.onnx"), "--MNNModel", model, "--bizCode", "replay", *options])
+        _tools.mnnconvert(
+            [
+                "MNNConvert",
+                "-f",
+                "ONNX",
+                "--modelFile",
+                str(HERE / "model.onnx"),
+                "--MNNModel",
+                model,
+                "--bizCode",
+                "replay",
+                *options,
+            ]
+        )
         sys.stdout.flush()
         if not os.path.exists(model):
             print("replay: the converter wrote no file")
@@ -41,7 +54,11 @@ def main() -> int:
             print(f"replay: MNN gave {len(results)} outputs where {len(expected)} are expected")
             return 1
         return max(
-            [shown(name, reference, dense(expr, result)) for (name, reference), result in zip(expected.items(), results, strict=False)], default=1
+            [
+                shown(name, reference, dense(expr, result))
+                for (name, reference), result in zip(expected.items(), results, strict=False)
+            ],
+            default=1,
         )
 
 
@@ -72,7 +89,10 @@ def shown(name: str, reference: np.ndarray, actual: np.ndarray) -> int:
     peak = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
     allowed = (1e-4 * peak + 1e-3 * np.abs(a[both])) if reference.dtype.kind == "f" else 0.0
     wrong = int(np.count_nonzero(error > allowed)) + int(np.count_nonzero(np.isfinite(a) != np.isfinite(b)))
-    print(f"replay: {name}: {wrong} of {a.size} elements are wrong; max abs error {float(error.max(initial=0.0)):.6g}, largest expected {peak:.6g}")
+    print(
+        f"replay: {name}: {wrong} of {a.size} elements are wrong; max abs error"
+        f" {float(error.max(initial=0.0)):.6g}, largest expected {peak:.6g}"
+    )
     return int(wrong > 0 or reference.shape != actual.shape)
 
 

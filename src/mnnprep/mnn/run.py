@@ -1,4 +1,5 @@
-"""The step that runs a converted model on cases, through MNN's Module API, on one CPU thread in high precision.
+"""The step that runs a converted model on cases, through MNN's Module API, on one CPU thread in high
+precision.
 
 Measured with MNN 3.6.1:
 
@@ -33,9 +34,15 @@ from mnnprep.mnn.session import Session, SessionFailed
 
 # What MNN computes with in place of a dtype: at the inputs, where we convert ...
 NARROWED_INPUTS = {
-    "int64": "int32", "uint64": "int32", "uint32": "int32", "int16": "int32", "uint16": "int32", "bool": "int32",
-    "float64": "float32", "float16": "float32",
-}  # fmt: skip
+    "int64": "int32",
+    "uint64": "int32",
+    "uint32": "int32",
+    "int16": "int32",
+    "uint16": "int32",
+    "bool": "int32",
+    "float64": "float32",
+    "float16": "float32",
+}
 # ... and at the outputs, where it gives them.
 NARROWED_OUTPUTS = NARROWED_INPUTS
 MISSING_WEIGHTS_LINE = "Can't open file"  # a model over 2 GB without its .weight file: runs, on other numbers
@@ -51,8 +58,9 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     changes of shape are exercised.  ``session``: in one Session, resized for each case, in place of
     the Module API.  ``hints`` are settings of the runtime, by their names in HINTS.
 
-    With ``within``, a tolerance around the cases' references, they are MNN's defaults as long as these keep it:
-    where numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and that counts if it keeps it.
+    With ``within``, a tolerance around the cases' references, they are MNN's defaults as long as these keep
+    it: where numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and
+    that counts if it keeps it.
     """
 
     model: ReadPath
@@ -68,14 +76,16 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MnnRan(Ran, frozen=True, kw_only=True):
-    """A run in MNN: with which ``hints``; where these are not the job's, ``default_excess`` is by how many times its
-    tolerance the defaults failed, in the case that showed it."""
+    """A run in MNN: with which ``hints``; where these are not the job's, ``default_excess`` is by how many
+    times its tolerance the defaults failed, in the case that showed it.
+    """
 
     hints: dict[str, int] = msgspec.field(default_factory=dict)
     default_excess: float | None = None
 
 
-# Settings of MNN's runtime manager, by the names of MNN's Interpreter::HintMode (include/MNN/Interpreter.hpp).
+# Settings of MNN's runtime manager, by the names of MNN's Interpreter::HintMode
+# (include/MNN/Interpreter.hpp).
 HINTS = {"WINOGRAD_MEMORY_LEVEL": 3}
 # The default level lets Winograd convolutions use tiles so large that float32 loses three digits
 # (0.3 % of the largest output on a ResNet-50); level 1 keeps the small ones.
@@ -98,30 +108,39 @@ class CaseFailed(Exception):
 
 
 def run(job: MnnRunJob) -> MnnRan:
-    """Run every case; one that fails has its reason, with MNN's last lines, in ``errors``.  For a worker: MNN may crash."""
+    """Run every case; one that fails has its reason, with MNN's last lines, in ``errors``.
+
+    For a worker: MNN may crash.
+    """
     doing("loading MNN")
     default = _tried(job, job.hints)
     if isinstance(default, MnnRan):
         return default
     accurate = _tried(job, ACCURATE_HINTS, default)
     if isinstance(accurate, MnnRan):
-        return msgspec.structs.replace(accurate, default_excess=default.excess) if accurate.hints else accurate
+        return (
+            msgspec.structs.replace(accurate, default_excess=default.excess) if accurate.hints else accurate
+        )
     return _run_with(job, job.hints, None)
 
 
 def _tried(job: MnnRunJob, hints: dict[str, int], default: Imprecise | None = None) -> MnnRan | Imprecise:
-    """The run with *hints*, or why it was given up; nothing else of that is kept, so that the next run has its memory."""
+    """The run with *hints*, or why it was given up; nothing else of that is kept, so that the next run has
+    its memory.
+    """
     try:
         return _run_with(job, hints, job.within, default)
     except Imprecise as imprecise:
         return imprecise.with_traceback(None)
 
 
-def _run_with(job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, default: Imprecise | None = None) -> MnnRan:
+def _run_with(
+    job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, default: Imprecise | None = None
+) -> MnnRan:
     """Raises Imprecise at the first case that leaves the tolerance *within*, if there is one to keep.
 
-    *default* is how the defaults failed: where the same comes out with *hints*, and no case has other shapes, these change nothing,
-    and this is the run with the defaults, to its end.
+    *default* is how the defaults failed: where the same comes out with *hints*, and no case has other shapes,
+    these change nothing, and this is the run with the defaults, to its end.
     """
     runner = SessionRunner(job) if job.session else Runner(job, hints)
     outputs: dict[str, FileRef] = {}
@@ -148,9 +167,18 @@ def _run_with(job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, d
             told = without_place_and_time(printed.text)
             errors[str(case.index)] = "\n".join(filter(None, (failure, last_lines(told))))
             continue
-        narrowed_inputs |= {name: str(array.dtype) for name, array in fed.items() if array.dtype != arrays[f"inputs/{name}"].dtype}
+        narrowed_inputs |= {
+            name: str(array.dtype)
+            for name, array in fed.items()
+            if array.dtype != arrays[f"inputs/{name}"].dtype
+        }
         narrower = _narrowed_outputs(results, arrays)
-        if default is not None and default.case == case.index and one_shape and _alike(default.results, results):
+        if (
+            default is not None
+            and default.case == case.index
+            and one_shape
+            and _alike(default.results, results)
+        ):
             hints, within = job.hints, None
         if within is not None:
             _require_precision(case, arrays, results, within, narrower)
@@ -158,7 +186,9 @@ def _run_with(job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, d
         path = Path(job.directory) / f"{case.index}.npz"
         save_arrays(path, results)
         outputs[str(case.index)] = file_ref(path)
-    return MnnRan(outputs=outputs, errors=errors, narrowed=narrowed, narrowed_inputs=narrowed_inputs, hints=hints)
+    return MnnRan(
+        outputs=outputs, errors=errors, narrowed=narrowed, narrowed_inputs=narrowed_inputs, hints=hints
+    )
 
 
 def _alike(one: Arrays, other: Arrays) -> bool:
@@ -166,9 +196,15 @@ def _alike(one: Arrays, other: Arrays) -> bool:
     return one.keys() == other.keys() and all(one[n].tobytes() == other[n].tobytes() for n in one)
 
 
-def _require_precision(case: CaseFile, arrays: Arrays, results: Arrays, within: Tolerance, narrowed: dict[str, str]) -> None:
-    """Raises Imprecise where the numbers alone are off, by less than ROUGH; what else may be wrong is for the comparison."""
-    references = {name.removeprefix("outputs/"): array for name, array in arrays.items() if name.startswith("outputs/")}
+def _require_precision(
+    case: CaseFile, arrays: Arrays, results: Arrays, within: Tolerance, narrowed: dict[str, str]
+) -> None:
+    """Raises Imprecise where the numbers alone are off, by less than ROUGH; what else may be wrong is for the
+    comparison.
+    """
+    references = {
+        name.removeprefix("outputs/"): array for name, array in arrays.items() if name.startswith("outputs/")
+    }
     wrong = [e for e in compare_outputs(case.index, references, results, within, narrowed) if e.problem]
     excesses = [e.excess for e in wrong if e.excess is not None and e.excess < ROUGH]
     if wrong and len(excesses) == len(wrong):
@@ -184,16 +220,25 @@ def _narrow_input(name: str, case: Arrays) -> Array:
     narrow = array.astype(target)
     if target.kind in "iu" and not np.array_equal(narrow, array):
         limits = np.iinfo(target)
-        raise CaseFailed(f"input {name!r} holds {array.min()} to {array.max()}; MNN computes in {target}, {limits.min} to {limits.max}")
+        raise CaseFailed(
+            f"input {name!r} holds {array.min()} to {array.max()}; MNN computes in {target}, {limits.min} to"
+            f" {limits.max}"
+        )
     if target.kind == "f" and not np.array_equal(np.isfinite(narrow), np.isfinite(array)):
         raise CaseFailed(f"input {name!r} holds values beyond the range of {target}, which MNN computes in")
     return narrow
 
 
 def _narrowed_outputs(results: Arrays, case: Arrays) -> dict[str, str]:
-    """The outputs whose dtype is the documented narrowing of the reference's; any other difference is for the comparison."""
+    """The outputs whose dtype is the documented narrowing of the reference's; any other difference is for the
+    comparison.
+    """
     references = {name: case[f"outputs/{name}"].dtype for name in results if f"outputs/{name}" in case}
-    return {name: str(results[name].dtype) for name, dtype in references.items() if NARROWED_OUTPUTS.get(str(dtype)) == str(results[name].dtype)}
+    return {
+        name: str(results[name].dtype)
+        for name, dtype in references.items()
+        if NARROWED_OUTPUTS.get(str(dtype)) == str(results[name].dtype)
+    }
 
 
 class SessionRunner:
@@ -205,7 +250,9 @@ class SessionRunner:
 
     def run(self, inputs: Arrays) -> Arrays:
         if self._session is None:
-            self._session = Session(self._job.model, self._job.layouts, [(HINTS[n], v) for n, v in self._job.hints.items()])
+            self._session = Session(
+                self._job.model, self._job.layouts, [(HINTS[n], v) for n, v in self._job.hints.items()]
+            )
         return self._session.run(inputs, self._job.input_names, self._job.output_names)
 
 
@@ -226,19 +273,29 @@ class Runner:
         """One forward; the outputs under the cases' names, in the job's order."""
         if self._module is None or self._job.fresh:
             self._module = self._load()
-        variables = self._module.forward([self._variable(array, self._job.layouts.get(name, "NCHW")) for name, array in inputs.items()])
+        variables = self._module.forward(
+            [self._variable(array, self._job.layouts.get(name, "NCHW")) for name, array in inputs.items()]
+        )
         names = self._job.output_names
         if len(variables) != len(names):
-            raise CaseFailed(f"MNN returned {len(variables) or 'no'} output{'s' * (len(variables) != 1)} where {len(names)} were asked for")
+            raise CaseFailed(
+                f"MNN returned {len(variables) or 'no'} output{'s' * (len(variables) != 1)} where"
+                f" {len(names)} were asked for"
+            )
         return {name: self._array(variable) for name, variable in zip(names, variables, strict=True)}
 
     def _load(self) -> Any:
-        self._manager = self._nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": 1},))
+        self._manager = self._nn.create_runtime_manager(
+            ({"backend": "CPU", "precision": "high", "numThread": 1},)
+        )
         for name, value in self._hints.items():
             self._manager.set_hint(HINTS[name], value)
         try:
             return self._nn.load_module_from_file(
-                self._job.model, list(self._job.input_names.values()), list(self._job.output_names.values()), runtime_manager=self._manager
+                self._job.model,
+                list(self._job.input_names.values()),
+                list(self._job.output_names.values()),
+                runtime_manager=self._manager,
             )
         except SystemError as error:
             raise CaseFailed("MNN could not load the model with these inputs and outputs") from error

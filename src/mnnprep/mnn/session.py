@@ -1,7 +1,7 @@
 """One Session, resized from case to case: how apps ran MNN before its Module API, and many still do.
 
-Measured with MNN 3.6.1: a Session has no control flow (an If or Loop needs the Module API); ``resizeTensor`` takes
-the shape in the layout of the source's format, and host tensors of that layout are converted both ways.
+Measured with MNN 3.6.1: a Session has no control flow (an If or Loop needs the Module API); ``resizeTensor``
+takes the shape in the layout of the source's format, and host tensors of that layout are converted both ways.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class SessionFailed(Exception):
 
 
 class Session:
-    """A model in one Session on one CPU thread in high precision; *hints* are pairs of a mode's number and its value."""
+    """A model in one Session on one CPU thread in high precision; *hints* are pairs of a mode's number and
+    its value.
+    """
 
     def __init__(self, model: str, layouts: dict[str, str], hints: list[tuple[int, int]]) -> None:
         self._mnn: Any = deps.require("MNN")
@@ -30,7 +32,9 @@ class Session:
         self._interpreter = self._mnn.Interpreter(model)
         for mode, value in hints:
             self._interpreter.setSessionHint(mode, value)
-        self._session = self._interpreter.createSession({"backend": "CPU", "precision": "high", "numThread": 1})
+        self._session = self._interpreter.createSession(
+            {"backend": "CPU", "precision": "high", "numThread": 1}
+        )
 
     def run(self, inputs: Arrays, names: dict[str, str], outputs: dict[str, str]) -> Arrays:
         """One run, the session resized to *inputs*; *names* and *outputs* map the cases' names to MNN's."""
@@ -46,16 +50,29 @@ class Session:
         if code != OK:
             raise SessionFailed(f"the session ended with MNN's error code {code}")
         layout = self._dense("NHWC" if "NHWC" in self._layouts.values() else "NCHW")
-        return {name: self._array(interpreter.getSessionOutput(session, theirs), layout) for name, theirs in outputs.items()}
+        return {
+            name: self._array(interpreter.getSessionOutput(session, theirs), layout)
+            for name, theirs in outputs.items()
+        }
 
     def _dense(self, layout: str) -> Any:
-        return self._mnn.Tensor_DimensionType_Tensorflow if layout == "NHWC" else self._mnn.Tensor_DimensionType_Caffe
+        return (
+            self._mnn.Tensor_DimensionType_Tensorflow
+            if layout == "NHWC"
+            else self._mnn.Tensor_DimensionType_Caffe
+        )
 
     def _host(self, array: Array, layout: Any) -> Any:
-        types = {"float32": self._mnn.Halide_Type_Float, "int32": self._mnn.Halide_Type_Int, "uint8": self._mnn.Halide_Type_Uint8}
+        types = {
+            "float32": self._mnn.Halide_Type_Float,
+            "int32": self._mnn.Halide_Type_Int,
+            "uint8": self._mnn.Halide_Type_Uint8,
+        }
         if str(array.dtype) not in types:
             raise SessionFailed(f"a session can't be fed {array.dtype}")
-        return self._mnn.Tensor(tuple(array.shape), types[str(array.dtype)], np.ascontiguousarray(array), layout)
+        return self._mnn.Tensor(
+            tuple(array.shape), types[str(array.dtype)], np.ascontiguousarray(array), layout
+        )
 
     def _array(self, tensor: Any, layout: Any) -> Array:
         host = self._mnn.Tensor(tensor, layout)

@@ -34,9 +34,16 @@ class Judge:
     """Judges what a :class:`Maker` made against one survey."""
 
     def __init__(
-        self, survey: Survey, source: Source, maker: Maker, *, plan: Plan, private: list[str],
-        wants: Wants, metrics: tuple[Metric, ...] = (),
-    ) -> None:  # fmt: skip
+        self,
+        survey: Survey,
+        source: Source,
+        maker: Maker,
+        *,
+        plan: Plan,
+        private: list[str],
+        wants: Wants,
+        metrics: tuple[Metric, ...] = (),
+    ) -> None:
         self.workers = maker.workers
         self.survey = survey
         self.source = source
@@ -48,7 +55,9 @@ class Judge:
         self.mnn = MnnSide(survey, maker, self._learn)
 
     def _learn(self, check: Check) -> bool:
-        """Measure the noise of the cases that a failed *check* found wrong; whether there is something new to judge them by."""
+        """Measure the noise of the cases that a failed *check* found wrong; whether there is something new to
+        judge them by.
+        """
         failed_ = check.status is Status.FAILED
         return failed_ and learn_noise(self.workers, self.plan, self.source, self.wants, self.survey, check)
 
@@ -58,7 +67,9 @@ class Judge:
         if made is None:
             return tried
         tried.tolerance = Tolerance(noise=self.survey.noise, sqnr_db=made.sqnr_db)
-        tried.mnn_tolerance = Tolerance(noise=self.survey.noise, sqnr_db=least_sqnr(made, self.maker.precision))
+        tried.mnn_tolerance = Tolerance(
+            noise=self.survey.noise, sqnr_db=least_sqnr(made, self.maker.precision)
+        )
         tried.checks = [*self.survey.checks, *tried.checks]
         if tried.converting is None:
             return tried
@@ -74,7 +85,9 @@ class Judge:
         return tried
 
     def repair(self, tried: Tried) -> Tried | None:
-        """*tried* once more with every rule that answers what it has; None when there is nothing to repair."""
+        """*tried* once more with every rule that answers what it has; None when there is nothing to
+        repair.
+        """
         again = self.maker.remake(tried)
         if again is None:
             return None
@@ -89,20 +102,28 @@ class Judge:
         return [
             failed(
                 "branches",
-                f"a traced artifact keeps what a value decided at {'; '.join(places[:5])}, and every input tried decided alike; "
-                "give inputs that decide otherwise with --samples, or use --method onnx-script or script",
+                f"a traced artifact keeps what a value decided at {'; '.join(places[:5])}, and every input"
+                " tried decided alike; give inputs that decide otherwise with --samples, or use --method"
+                " onnx-script or script",
                 subject=places[0],
             )
         ]
 
     def _prove(self, tried: Tried, converting: Future[Reply[Converted]]) -> None:
-        """Both sides of the proof beside each other: one step of the artifact's at a time, MNN's as soon as it is converted."""
+        """Both sides of the proof beside each other: one step of the artifact's at a time, MNN's as soon as
+        it is converted.
+        """
         kind, model, original = tried.kind, tried.model, tried.original
         running = self._start_run(kind, model)
         before: Future[Reply[Ran]] | None = None
         weigh_after: Future[Reply[Ran]] = running
         if tried.repairs and original is not None:
-            before = weigh_after = after(running, lambda: self._start_run(kind, str(self.maker.stage(original) / Path(original.files[0].path).name)))
+            before = weigh_after = after(
+                running,
+                lambda: self._start_run(
+                    kind, str(self.maker.stage(original) / Path(original.files[0].path).name)
+                ),
+            )
         weighing = after(weigh_after, lambda: self._start_weighing(kind, model))
         place = len(tried.checks)
         mnn = self.mnn.checks(tried, converting)
@@ -122,9 +143,13 @@ class Judge:
 
     def _start_run(self, kind: ArtifactFormat, model: str) -> Future[Reply[Ran]]:
         job = RunJob(
-            model=model, cases=self.survey.cases, signature=self.survey.signature, directory=str(self.workers.directory("run")),
-            forbid=self.private, trust=self.source.trust or self.source.kind not in JUDGED,
-        )  # fmt: skip
+            model=model,
+            cases=self.survey.cases,
+            signature=self.survey.signature,
+            directory=str(self.workers.directory("run")),
+            forbid=self.private,
+            trust=self.source.trust or self.source.kind not in JUDGED,
+        )
         return self.workers.submit(kind.preload, kind.run, job, Ran)
 
     def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
@@ -142,13 +167,19 @@ class Judge:
         try:
             check = passed("repairs", numbers={"rules": rules})
             return repeated(
-                check, before.result().value, after.result().value, tried.tolerance, between="the artifact before and after the repair, in runs"
+                check,
+                before.result().value,
+                after.result().value,
+                tried.tolerance,
+                between="the artifact before and after the repair, in runs",
             )
         except StepFailed as failure:
             reason = f"the artifact before or after the repair does not run: {describe(failure)}"
             return asked(failure)("repairs", reason, numbers={"rules": rules})
 
-    def _artifact_checks(self, tried: Tried, running: Future[Reply[Ran]], runtime: str) -> tuple[Check | None, list[Check]]:
+    def _artifact_checks(
+        self, tried: Tried, running: Future[Reply[Ran]], runtime: str
+    ) -> tuple[Check | None, list[Check]]:
         """The comparison of the artifact, None where it does not run; and all that its run says."""
         try:
             ran = running.result().value
@@ -163,12 +194,20 @@ class Judge:
         check = compared(self.survey, "artifact_compare", ran, {}, tried.tolerance)
         if self._learn(check):
             check = compared(self.survey, "artifact_compare", ran, {}, tried.tolerance)
-        return check, [passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}), check]
+        return check, [
+            passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}),
+            check,
+        ]
 
     def _coverage(self, model: str) -> Check:
         """Whether the cases run every branch that the inputs' values decide."""
         fixed = [s.name for s in self.survey.signature.inputs if s.range and s.range[0] == s.range[1]]
-        job = CoverageJob(model=model, cases=self.survey.cases, directory=str(self.workers.directory("coverage")), fixed=fixed)
+        job = CoverageJob(
+            model=model,
+            cases=self.survey.cases,
+            directory=str(self.workers.directory("coverage")),
+            fixed=fixed,
+        )
         try:
             return self.workers.run(ARTIFACTS["onnx"].preload, COVERAGE, job, Check)
         except StepFailed as failure:

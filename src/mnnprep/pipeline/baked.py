@@ -1,4 +1,6 @@
-"""Where a size was baked in: the source is exported once more at another size, and the two artifacts are compared."""
+"""Where a size was baked in: the source is exported once more at another size, and the two artifacts are
+compared.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,28 @@ DIFF = "mnnprep.formats.onnx.diff:diff"
 SHOWN = 3
 
 
-def name_baked(workers: Workers, plan: Plan, source: Source, wants: Wants, survey: Survey, tried: Tried) -> None:
-    """Say in each failed ``dimension:NAME`` of an ONNX artifact which node has the size of the export in it, if one has.
+def name_baked(
+    workers: Workers, plan: Plan, source: Source, wants: Wants, survey: Survey, tried: Tried
+) -> None:
+    """Say in each failed ``dimension:NAME`` of an ONNX artifact which node has the size of the export in it,
+    if one has.
 
     What can't be exported at the other size, or comes out the same, leaves the check as it was.
     """
-    if tried.exported is None or tried.exported.format != "onnx" or tried.status("artifact_compare") is not Status.FAILED:
+    if (
+        tried.exported is None
+        or tried.exported.format != "onnx"
+        or tried.status("artifact_compare") is not Status.FAILED
+    ):
         return
     bad = {e.case for c in tried.checks if c.check == "artifact_compare" for e in c.outputs if e.problem}
     base = survey.cases[0].dims
     for index, check in enumerate(tried.checks):
         if not check.check.startswith("dimension:") or check.status is not Status.FAILED:
             continue
-        sizes = [c.dims for c in survey.cases if c.index in bad and c.dims[check.subject] != base[check.subject]]
+        sizes = [
+            c.dims for c in survey.cases if c.index in bad and c.dims[check.subject] != base[check.subject]
+        ]
         if not sizes:
             continue
         nodes = _differing(workers, plan, source, wants, tried, tried.original or tried.exported, sizes[-1])
@@ -37,20 +48,42 @@ def name_baked(workers: Workers, plan: Plan, source: Source, wants: Wants, surve
     tried.reason = why_not(tried.checks)
 
 
-def _differing(workers: Workers, plan: Plan, source: Source, wants: Wants, tried: Tried, made: Exported, sizes: dict[str, int]) -> list[str]:
+def _differing(
+    workers: Workers,
+    plan: Plan,
+    source: Source,
+    wants: Wants,
+    tried: Tried,
+    made: Exported,
+    sizes: dict[str, int],
+) -> list[str]:
     """The nodes of *made* that are others when the source is exported at *sizes*."""
-    there = msgspec.structs.replace(wants, samples="", dims=tuple(Dim(name, size, size) for name, size in sizes.items()))
+    there = msgspec.structs.replace(
+        wants, samples="", dims=tuple(Dim(name, size, size) for name, size in sizes.items())
+    )
     job = ExportJob(
-        source=source, wants=there, method=tried.attempt.method, opset=made.opset, directory=str(workers.directory("export")), places=True
+        source=source,
+        wants=there,
+        method=tried.attempt.method,
+        opset=made.opset,
+        directory=str(workers.directory("export")),
+        places=True,
     )
     try:
         other = workers.run(plan.preload, plan.export, job, Exported)
-        return workers.run(ARTIFACTS["onnx"].preload, DIFF, DiffJob(first=made.files[0].path, second=other.files[0].path), Diff).nodes
+        return workers.run(
+            ARTIFACTS["onnx"].preload,
+            DIFF,
+            DiffJob(first=made.files[0].path, second=other.files[0].path),
+            Diff,
+        ).nodes
     except StepFailed:
         return []
 
 
 def _naming(check: Check, nodes: list[str], size: int) -> Check:
     more = f"; and {len(nodes) - 1} more" if len(nodes) > 1 else ""
-    reason = f"the export kept {check.subject}={size} as a constant, first in {nodes[0]}{more}; {check.reason}"
+    reason = (
+        f"the export kept {check.subject}={size} as a constant, first in {nodes[0]}{more}; {check.reason}"
+    )
     return msgspec.structs.replace(check, reason=reason, numbers={**check.numbers, "baked": nodes[:SHOWN]})

@@ -1,4 +1,6 @@
-"""`bisect`: the first node where MNN leaves the reference, from a bundle alone, with a piece that shows it."""
+"""`bisect`: the first node where MNN leaves the reference, from a bundle alone, with a piece that shows
+it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ from mnnprep.proof.deviation import deviation
 from mnnprep.proof.judge import set_aside
 
 Tell = Callable[[str], None]
-SHARE_FOR_VALUES = 0.4  # of what a plain run takes: MNN's values and their copies, so that a run with them takes less than twice as much
+# of what a plain run takes: MNN's values and their copies, so that a run with them takes less than twice as
+# much
+SHARE_FOR_VALUES = 0.4
 CASES_EXPLAINED = 5  # failing cases that are looked at beside the one that is bisected
 
 
@@ -49,12 +53,14 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     - ``stale``: the bundle's converted model is wrong, one converted now is right;
     - ``unresolved``: see ``reason``.
 
-    ``failure`` says how MNN fails: ``differs``, ``refused``, ``crash``, ``time``, ``memory`` or ``error``; empty where it agrees.
-    ``nodes`` are operator and name, ``where`` the body of control flow they are in.  ``excess`` is how many times the tolerance the
-    value ``value`` is off in the whole model, ``upstream`` what the node takes, ``alone`` the value when its node gets the reference's
-    values; None where there is no number.  ``made_here``: the error is made by these nodes and did not come from upstream.
-    ``artifact_differs`` lists the cases where the artifact itself, in onnxruntime, is not what the source computed: no fault of MNN's.
-    ``explained`` and ``unexplained`` are the other failing cases that the same nodes do and do not account for.
+    ``failure`` says how MNN fails: ``differs``, ``refused``, ``crash``, ``time``, ``memory`` or ``error``;
+    empty where it agrees. ``nodes`` are operator and name, ``where`` the body of control flow they are in.
+    ``excess`` is how many times the tolerance the value ``value`` is off in the whole model, ``upstream``
+    what the node takes, ``alone`` the value when its node gets the reference's values; None where there is no
+    number.  ``made_here``: the error is made by these nodes and did not come from upstream.
+    ``artifact_differs`` lists the cases where the artifact itself, in onnxruntime, is not what the source
+    computed: no fault of MNN's. ``explained`` and ``unexplained`` are the other failing cases that the same
+    nodes do and do not account for.
     """
 
     bundle: str
@@ -82,25 +88,38 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bisect(
-    bundle: Path, *, case: int | None = None, output: Path | None = None, mnnconvert: str = "", limits: Limits | None = None,
+    bundle: Path,
+    *,
+    case: int | None = None,
+    output: Path | None = None,
+    mnnconvert: str = "",
+    limits: Limits | None = None,
     tell: Tell = lambda _: None,
-) -> Bisection:  # fmt: skip
-    """Find the first node of *bundle*'s artifact where MNN leaves onnxruntime, over its stored cases (or one of them).
+) -> Bisection:
+    """Find the first node of *bundle*'s artifact where MNN leaves onnxruntime, over its stored cases (or one
+    of them).
 
-    *output* is the directory to write a piece to that shows it.  *mnnconvert* is the converter that the bundle was made with, where that
-    is not the MNN package's.
+    *output* is the directory to write a piece to that shows it.  *mnnconvert* is the converter that the
+    bundle was made with, where that is not the MNN package's.
 
     Raises:
         UsageError: there is no bundle, no such case, *output* exists, or *mnnconvert* is no program.
-        RefusedError: the artifact is no ONNX file, is not what the manifest says, or does not run in onnxruntime.
+        RefusedError: the artifact is no ONNX file, is not what the manifest says, or does not run in
+        onnxruntime.
     """
     manifest = read_manifest(bundle)
     if output is not None:
         check_target(output)
     if mnnconvert and not (os.path.isfile(mnnconvert) and os.access(mnnconvert, os.X_OK)):
-        raise UsageError("--mnnconvert is no executable file", seen=mnnconvert, next="give the path of a MNNConvert program")
+        raise UsageError(
+            "--mnnconvert is no executable file",
+            seen=mnnconvert,
+            next="give the path of a MNNConvert program",
+        )
     if case is not None and not 0 <= case < len(manifest.cases):
-        raise UsageError("the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}")
+        raise UsageError(
+            "the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}"
+        )
     _require_onnx(manifest)
     with contextlib.ExitStack() as stack:
         if output is not None:
@@ -116,16 +135,28 @@ def _require_onnx(manifest: Manifest) -> None:
     if form == "onnx":
         return
     what = {
-        "torchscript": "MNN's Torch frontend gives the values inside a net other names, so that they can't be matched",
+        "torchscript": (
+            "MNN's Torch frontend gives the values inside a net other names, so that they can't be matched"
+        ),
         "mnn": "an MNN file has no other runtime to compare the values inside it with",
     }.get(form, "the values inside it are compared by the names of an ONNX graph")
     raise RefusedError(
-        f"the artifact is {form}, which is not bisected: {what}", seen=form, next="prepare the same source with --to onnx, and bisect that bundle"
+        f"the artifact is {form}, which is not bisected: {what}",
+        seen=form,
+        next="prepare the same source with --to onnx, and bisect that bundle",
     )
 
 
 class _Bisector:
-    def __init__(self, workers: Workers, bundle: Path, manifest: Manifest, case: int | None, mnnconvert: str, tell: Tell) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        bundle: Path,
+        manifest: Manifest,
+        case: int | None,
+        mnnconvert: str,
+        tell: Tell,
+    ) -> None:
         self.bundle = bundle
         self.root = bundle.resolve()
         self.manifest = manifest
@@ -135,15 +166,25 @@ class _Bisector:
         self.precision = msgspec.convert(options.get("precision", {}), Precision)
         self.tolerance: Tolerance = manifest.tolerance
         self.lab = Lab(
-            workers, converter=os.path.abspath(mnnconvert) if mnnconvert else "", precision=self.precision, static=bool(options.get("static")),
-            hints=manifest.runtime.hints, tolerance=self.tolerance, tell=tell,
-        )  # fmt: skip
+            workers,
+            converter=os.path.abspath(mnnconvert) if mnnconvert else "",
+            precision=self.precision,
+            static=bool(options.get("static")),
+            hints=manifest.runtime.hints,
+            tolerance=self.tolerance,
+            tell=tell,
+        )
         self.model = str(self._intact(manifest.artifact.files[0].path))
         for file in manifest.artifact.files[1:]:
             self._intact(file.path)
         records = enumerate(manifest.cases)
         self.cases = [
-            CaseFile(index=i, origin=c.origin, dims=c.dims, file=FileRef(str(self._intact(c.path)), c.sha256, c.size))
+            CaseFile(
+                index=i,
+                origin=c.origin,
+                dims=c.dims,
+                file=FileRef(str(self._intact(c.path)), c.sha256, c.size),
+            )
             for i, c in records
             if case in (None, i)
         ]
@@ -154,13 +195,28 @@ class _Bisector:
 
     def _intact(self, name: str) -> Path:
         """A file of the bundle, with the bytes that its manifest says."""
-        known = {f.path: f.sha256 for f in [*self.manifest.artifact.files, *self.manifest.files, *([self.manifest.mnn] if self.manifest.mnn else [])]}
+        known = {
+            f.path: f.sha256
+            for f in [
+                *self.manifest.artifact.files,
+                *self.manifest.files,
+                *([self.manifest.mnn] if self.manifest.mnn else []),
+            ]
+        }
         known |= {c.path: c.sha256 for c in self.manifest.cases}
         path = self.root / name
         if not path.resolve().is_relative_to(self.root):
-            raise RefusedError("the bundle's manifest names a file outside the bundle", seen=name, next="prepare the model again")
+            raise RefusedError(
+                "the bundle's manifest names a file outside the bundle",
+                seen=name,
+                next="prepare the model again",
+            )
         if not path.is_file() or sha256(path) != known[name]:
-            raise RefusedError("a file of the bundle is not what its manifest says", seen=name, next="prepare the model again, or restore the bundle")
+            raise RefusedError(
+                "a file of the bundle is not what its manifest says",
+                seen=name,
+                next="prepare the model again, or restore the bundle",
+            )
         return path
 
     def run(self, output: Path | None) -> Bisection:
@@ -169,7 +225,10 @@ class _Bisector:
             self.lab.limit = 2 * math.ceil(math.log2(max(2, len(outline.nodes)))) + 10
             differing = self._artifact_cases(outline)
         except StepFailed as failure:
-            raise RefusedError("the artifact does not run in onnxruntime, so there is nothing to bisect against", seen=describe(failure)) from failure
+            raise RefusedError(
+                "the artifact does not run in onnxruntime, so there is nothing to bisect against",
+                seen=describe(failure),
+            ) from failure
         found, failing = self._find(outline)
         if found is None:
             return self._agreeing(outline, differing)
@@ -186,17 +245,27 @@ class _Bisector:
         if isinstance(piece, Failure):
             return find_unconvertible(self.lab, self.model, outline, self.cases[0], piece), self.cases[:1]
         self.tell("running the converted model")
-        subjects = [Subject(self.model, outline, piece, case, own=self.manifest.mnn is not None) for case in sorted(self.cases, key=_size)]
+        subjects = [
+            Subject(self.model, outline, piece, case, own=self.manifest.mnn is not None)
+            for case in sorted(self.cases, key=_size)
+        ]
         together = self.lab.run_all(piece, [s.case for s in subjects], outline.outputs)
         self.plain_peak = self.lab.peak
-        failing = [s for s in subjects if isinstance(together, Failure) or self._wrong(s, together[s.case.index])]
+        failing = [
+            s for s in subjects if isinstance(together, Failure) or self._wrong(s, together[s.case.index])
+        ]
         for subject in failing:
             wrong = wrong_outputs(self.lab, subject)
             if wrong:
-                return Search(self.lab, failing_as(subject, wrong), self._budget()).find(), [s.case for s in failing]
+                return Search(self.lab, failing_as(subject, wrong), self._budget()).find(), [
+                    s.case for s in failing
+                ]
         if not failing:
             return None, []
-        reason = "the model is right when it is loaded anew for each case, and wrong in one load after a case of another shape: MNN's resize"
+        reason = (
+            "the model is right when it is loaded anew for each case, and wrong in one load after a case of"
+            " another shape: MNN's resize"
+        )
         return Finding("unresolved", failing[0], reason=reason), []
 
     def _wrong(self, subject: Subject, actual: str | Failure) -> bool:
@@ -204,19 +273,28 @@ class _Bisector:
             return True
         outputs = subject.outline.outputs
         reference = self.lab.reference(self.model, outputs, subject.case)
-        return any(off.excess > 1 for off in self.lab.compare(reference, actual, outputs, outputs, subject.case.index).values())
+        return any(
+            off.excess > 1
+            for off in self.lab.compare(reference, actual, outputs, outputs, subject.case.index).values()
+        )
 
     def _piece(self, outline: Outline) -> Piece | Failure:
         """The bundle's own converted model; one made now where it has none."""
         if self.manifest.mnn is None:
             self.tell("converting the artifact: the bundle has no converted model")
-            seed = hashlib.sha256("".join(f.sha256 for f in self.manifest.artifact.files).encode()).hexdigest()
+            seed = hashlib.sha256(
+                "".join(f.sha256 for f in self.manifest.artifact.files).encode()
+            ).hexdigest()
             return self.lab.convert(self.model, outline.inputs, outline.outputs, seed)
         signature = self.manifest.signature
         return Piece(
-            self.model, str(self._intact(self.manifest.mnn.path)), {t.name: t.mnn_name for t in signature.inputs},
-            {t.name: t.mnn_name for t in signature.outputs}, {t.name: t.layout for t in signature.inputs}, self.manifest.runtime.hints,
-        )  # fmt: skip
+            self.model,
+            str(self._intact(self.manifest.mnn.path)),
+            {t.name: t.mnn_name for t in signature.inputs},
+            {t.name: t.mnn_name for t in signature.outputs},
+            {t.name: t.layout for t in signature.inputs},
+            self.manifest.runtime.hints,
+        )
 
     def _budget(self) -> int:
         return int(SHARE_FOR_VALUES * (self.plain_peak or self.lab.peak))
@@ -237,12 +315,19 @@ class _Bisector:
 
     def _others(self, found: Finding, failing: list[CaseFile]) -> tuple[list[int], list[int]]:
         """The other failing cases, by whether the same value is the first wrong one there."""
-        if found.subject.where or found.kind in ("stale", "unresolved", "gradual") or not found.subject.piece.mnn or not found.value:
+        if (
+            found.subject.where
+            or found.kind in ("stale", "unresolved", "gradual")
+            or not found.subject.piece.mnn
+            or not found.value
+        ):
             return [], []
         explained: list[int] = []
         unexplained: list[int] = []
         for case in [c for c in failing if c.index != found.subject.case.index][:CASES_EXPLAINED]:
-            subject = Subject(self.model, found.subject.outline, found.subject.piece, case, failing=found.subject.failing)
+            subject = Subject(
+                self.model, found.subject.outline, found.subject.piece, case, failing=found.subject.failing
+            )
             try:
                 same = Search(self.lab, subject, self._budget()).explained_by(found.value)
             except StepFailed:
@@ -251,29 +336,64 @@ class _Bisector:
         return explained, unexplained
 
     def _agreeing(self, outline: Outline, differing: list[int]) -> Bisection:
-        message = f"MNN computes what the artifact computes, in {len(self.cases)} case{'s' * (len(self.cases) != 1)}: there is nothing to bisect"
+        message = (
+            f"MNN computes what the artifact computes, in {len(self.cases)}"
+            f" case{'s' * (len(self.cases) != 1)}: there is nothing to bisect"
+        )
         if differing:
-            message += "; but the artifact is not what the source computed, which is no fault of MNN's: prepare it by another method"
+            message += (
+                "; but the artifact is not what the source computed, which is no fault of MNN's: prepare it"
+                " by another method"
+            )
         return Bisection(
-            bundle=str(self.bundle), outcome="agrees", message=message, artifact_differs=differing, model_nodes=len(outline.nodes),
-            conversions=self.lab.conversions, runs=self.lab.runs, memory_ratio=self._ratio(),
-        )  # fmt: skip
+            bundle=str(self.bundle),
+            outcome="agrees",
+            message=message,
+            artifact_differs=differing,
+            model_nodes=len(outline.nodes),
+            conversions=self.lab.conversions,
+            runs=self.lab.runs,
+            memory_ratio=self._ratio(),
+        )
 
     def _ratio(self) -> float | None:
         return round(self.lab.peak / self.plain_peak, 2) if self.plain_peak else None
 
-    def _described(self, found: Finding, outline: Outline, differing: list[int], explained: list[int], unexplained: list[int]) -> Bisection:
+    def _described(
+        self,
+        found: Finding,
+        outline: Outline,
+        differing: list[int],
+        explained: list[int],
+        unexplained: list[int],
+    ) -> Bisection:
         last = found
         while last.inner is not None:
             last = last.inner
         failing = last.failure or found.failure
         return Bisection(
-            bundle=str(self.bundle), outcome=last.kind, failure=failing.kind if failing else "differs", nodes=last.labels(), where=last.subject.where,
-            value=last.value, case=found.subject.case.index, reason=" ".join((failing.reason if failing else last.reason).split()),
-            message=sentence(last), made_here=last.kind in ("node", "fused", "context") and last.trial is not None, excess=_finite(last.excess),
-            upstream=_finite(last.upstream), alone=_finite(last.alone), growth=last.growth, artifact_differs=differing, explained=explained,
-            unexplained=unexplained, model_nodes=len(outline.nodes), conversions=self.lab.conversions, runs=self.lab.runs, memory_ratio=self._ratio(),
-        )  # fmt: skip
+            bundle=str(self.bundle),
+            outcome=last.kind,
+            failure=failing.kind if failing else "differs",
+            nodes=last.labels(),
+            where=last.subject.where,
+            value=last.value,
+            case=found.subject.case.index,
+            reason=" ".join((failing.reason if failing else last.reason).split()),
+            message=sentence(last),
+            made_here=last.kind in ("node", "fused", "context") and last.trial is not None,
+            excess=_finite(last.excess),
+            upstream=_finite(last.upstream),
+            alone=_finite(last.alone),
+            growth=last.growth,
+            artifact_differs=differing,
+            explained=explained,
+            unexplained=unexplained,
+            model_nodes=len(outline.nodes),
+            conversions=self.lab.conversions,
+            runs=self.lab.runs,
+            memory_ratio=self._ratio(),
+        )
 
     def _written(self, found: Finding, record: Bisection, output: Path) -> Bisection:
         last = found
@@ -281,10 +401,32 @@ class _Bisector:
             last = last.inner
         if last.trial is None:
             return record
-        kept = {n: getattr(record, n) for n in ("outcome", "failure", "nodes", "where", "value", "reason", "excess", "upstream", "alone")}
-        versions = {n: v for n, v in self.manifest.tools.items() if n in ("MNN", "mnnconvert", "onnx", "onnxruntime")}
-        headline = {"differs": "MNN computes something else", "refused": "MNN's converter refuses"}.get(record.failure, "MNN fails")
-        told = {**kept, "tools": versions, "headline": f"{headline}: {', '.join(record.nodes)}", "sentence": record.message}
+        kept = {
+            n: getattr(record, n)
+            for n in (
+                "outcome",
+                "failure",
+                "nodes",
+                "where",
+                "value",
+                "reason",
+                "excess",
+                "upstream",
+                "alone",
+            )
+        }
+        versions = {
+            n: v for n, v in self.manifest.tools.items() if n in ("MNN", "mnnconvert", "onnx", "onnxruntime")
+        }
+        headline = {"differs": "MNN computes something else", "refused": "MNN's converter refuses"}.get(
+            record.failure, "MNN fails"
+        )
+        told = {
+            **kept,
+            "tools": versions,
+            "headline": f"{headline}: {', '.join(record.nodes)}",
+            "sentence": record.message,
+        }
         self.tell(f"writing the repro to {output}")
         names = write_repro(self.lab, last, last.trial, told, self.precision, output)
         return msgspec.structs.replace(record, repro=names)
@@ -306,7 +448,11 @@ def sentence(found: Finding) -> str:
         return f"{found.reason}{f' (first seen at {names}{inside})' if names else ''}"
     if found.failure is not None:
         return f"{names}{inside}: {found.failure.reason.splitlines()[0]}"
-    off = found.problem if _finite(found.excess) is None else f"{found.problem}, {found.excess:.3g} times the tolerance"
+    off = (
+        found.problem
+        if _finite(found.excess) is None
+        else f"{found.problem}, {found.excess:.3g} times the tolerance"
+    )
     alone = {
         "node": "run alone, on the reference's values, it is wrong as well, so the error is made there",
         "fused": found.reason,

@@ -1,4 +1,6 @@
-"""The command line that asks for what a request does, for the record: every option that decides something, no directory."""
+"""The command line that asks for what a request does, for the record: every option that decides something, no
+directory.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _DEFAULT = Request(source="")
 
 
 def source_name(source: Source) -> str:
-    """What a reader knows the source by: a file's or directory's base name, ``file.py:callable`` or ``package.module:callable``."""
+    """What a reader knows the source by: a file's or directory's base name, ``file.py:callable`` or
+    ``package.module:callable``.
+    """
     if source.kind == "live":
         return ""
     place, _, name = source.path.rpartition(":")
@@ -25,7 +29,8 @@ def source_name(source: Source) -> str:
 
 
 def command_line(request: Request, source: Source) -> list[str]:
-    """The arguments of ``mnnprep`` for *request*, without those that say where to write; empty for a live module.
+    """The arguments of ``mnnprep`` for *request*, without those that say where to write; empty for a live
+    module.
 
     Limits of time are left out: they decide whether there is a result, not which.
     """
@@ -33,14 +38,22 @@ def command_line(request: Request, source: Source) -> list[str]:
         return []
     wants = request.wants
     named = {
-        "--weights": _base(request.weights), "--to": request.to, "--method": _unless(request.method, _DEFAULT.method),
-        "--opset": _unless(request.opset, _DEFAULT.opset), "--samples": _base(wants.samples),
-        "--sample-limit": _unless(wants.sample_limit, Wants().sample_limit), "--signature": request.signature,
-        "--outputs": ",".join(request.outputs), "--precision": request.tflite_precision, "--seed": _unless(wants.seed, 0),
-        "--weight-bits": _unless(request.precision.weight_bits, 0), "--mnnconvert": _base(request.mnnconvert),
+        "--weights": _base(request.weights),
+        "--to": request.to,
+        "--method": _unless(request.method, _DEFAULT.method),
+        "--opset": _unless(request.opset, _DEFAULT.opset),
+        "--samples": _base(wants.samples),
+        "--sample-limit": _unless(wants.sample_limit, Wants().sample_limit),
+        "--signature": request.signature,
+        "--outputs": ",".join(request.outputs),
+        "--precision": request.tflite_precision,
+        "--seed": _unless(wants.seed, 0),
+        "--weight-bits": _unless(request.precision.weight_bits, 0),
+        "--mnnconvert": _base(request.mnnconvert),
         "--budget": "" if request.precision.budget is None else repr(request.precision.budget),
-        "--memory": _unless(request.limits.memory, 0), "--proof-memory": _unless(request.limits.proof_memory, 0),
-    }  # fmt: skip
+        "--memory": _unless(request.limits.memory, 0),
+        "--proof-memory": _unless(request.limits.proof_memory, 0),
+    }
     repeated = {
         "--input": map(str, wants.inputs),
         "--dim": (f"{d.name}={d.min}:{d.max}" for d in wants.dims),
@@ -51,8 +64,11 @@ def command_line(request: Request, source: Source) -> list[str]:
         "--metric": map(_metric_text, request.metrics),
     }
     flags = {
-        "--no-repair": request.repairs == (), "--static": request.static, "--fp16": request.precision.fp16, "--trust": request.trust,
-    }  # fmt: skip
+        "--no-repair": request.repairs == (),
+        "--static": request.static,
+        "--fp16": request.precision.fp16,
+        "--trust": request.trust,
+    }
     own = as_text(Path(request.source).name) if source.kind not in FACTORIES else source_name(source)
     words = ["prepare", own]
     words += [word for option, value in named.items() if value for word in (option, value)]

@@ -37,8 +37,9 @@ MOST_ALIKE = 6  # outputs of one dtype and shape that are told apart by their va
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What comparing found. ``inputs`` and ``outputs`` map the first model's names to the second's; ``matched`` says
-    how each output was matched (``name``, ``shape``, ``values``, ``place``)."""
+    """What comparing found. ``inputs`` and ``outputs`` map the first model's names to the second's;
+    ``matched`` says how each output was matched (``name``, ``shape``, ``values``, ``place``).
+    """
 
     first: str
     second: str
@@ -50,13 +51,22 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(
-    first: str, second: str, *, wants: Wants | None = None, limits: Limits | None = None, trust: bool = False, signature: str = "",
-    outputs: tuple[str, ...] = (), metrics: tuple[Metric, ...] = (), tell: Tell = lambda _: None,
-) -> Comparison:  # fmt: skip
+    first: str,
+    second: str,
+    *,
+    wants: Wants | None = None,
+    limits: Limits | None = None,
+    trust: bool = False,
+    signature: str = "",
+    outputs: tuple[str, ...] = (),
+    metrics: tuple[Metric, ...] = (),
+    tell: Tell = lambda _: None,
+) -> Comparison:
     """Run *first* as the reference on cases made for it, then *second* on the same inputs.
 
-    ``proven``: every output agrees within the tolerance on every case, and the inputs move the outputs; ``differs``: one does
-    not; ``unproven``: the cases prove nothing. A factory with a checkpoint is written ``FACTORY+CHECKPOINT``.
+    ``proven``: every output agrees within the tolerance on every case, and the inputs move the outputs;
+    ``differs``: one does not; ``unproven``: the cases prove nothing. A factory with a checkpoint is written
+    ``FACTORY+CHECKPOINT``.
 
     Raises:
         UsageError, RefusedError: as `prepare` for a source that can't be taken; inputs that can't be matched.
@@ -65,7 +75,11 @@ def compare(
     sources = [_source(text, trust, signature, outputs) for text in (first, second)]
     plans = [plan_of(source.kind) for source in sources]
     if not plans[1].replay:
-        raise RefusedError("the second model can't be run on given inputs", seen=sources[1].kind, next="give it first, and the other second")
+        raise RefusedError(
+            "the second model can't be run on given inputs",
+            seen=sources[1].kind,
+            next="give it first, and the other second",
+        )
     with Workers(limits or Limits()) as workers:
         for plan in plans:
             workers.warm(plan.preload)
@@ -89,36 +103,60 @@ def _source(text: str, trust: bool, signature: str, outputs: tuple[str, ...]) ->
     plain = resolve(Request(source=text, trust=trust))
     if signature and plain.kind == "savedmodel":
         return msgspec.structs.replace(plain, signature=signature)
-    return msgspec.structs.replace(plain, outputs=outputs) if outputs and plain.kind in ("frozen-graph", "tf-checkpoint") else plain
+    return (
+        msgspec.structs.replace(plain, outputs=outputs)
+        if outputs and plain.kind in ("frozen-graph", "tf-checkpoint")
+        else plain
+    )
 
 
 def _survey(workers: Workers, plan: Plan, source: Source, wants: Wants) -> Survey:
     try:
-        return workers.run(plan.preload, plan.survey, SurveyJob(source=source, wants=wants, directory=str(workers.directory("survey"))), Survey)
+        return workers.run(
+            plan.preload,
+            plan.survey,
+            SurveyJob(source=source, wants=wants, directory=str(workers.directory("survey"))),
+            Survey,
+        )
     except StepFailed as failure:
         raise refusal(failure) from failure
 
 
 def _replay(workers: Workers, plan: Plan, source: Source, wants: Wants, survey: Survey) -> Replayed:
     own = wants if source.kind in FACTORIES else Wants()
-    job = ReplayJob(source=source, wants=own, cases=survey.cases, signature=survey.signature, directory=str(workers.directory("replay")))
+    job = ReplayJob(
+        source=source,
+        wants=own,
+        cases=survey.cases,
+        signature=survey.signature,
+        directory=str(workers.directory("replay")),
+    )
     try:
         return workers.run(plan.preload, plan.replay, job, Replayed)
     except StepFailed as failure:
         if failure.error is not None:
             raise failure.error from failure
-        raise RefusedError(f"the second model {describe(failure)}", seen=failure.log[-500:], next="run it on its own first") from failure
+        raise RefusedError(
+            f"the second model {describe(failure)}", seen=failure.log[-500:], next="run it on its own first"
+        ) from failure
 
 
 def _judge(
-    workers: Workers, survey: Survey, replayed: Replayed, kinds: tuple[str, str], metrics: tuple[Metric, ...], learn: Callable[[Check], bool]
+    workers: Workers,
+    survey: Survey,
+    replayed: Replayed,
+    kinds: tuple[str, str],
+    metrics: tuple[Metric, ...],
+    learn: Callable[[Check], bool],
 ) -> Comparison:
     tolerance = Tolerance(noise=survey.noise)
     case = next((c for c in survey.cases if str(c.index) in replayed.ran.outputs), None)
     names: dict[str, str] = {}
     matched: dict[str, str] = {}
     if case is not None:
-        names, matched = match_outputs(case_outputs(case.file.path), load_arrays(replayed.ran.outputs[str(case.index)].path))
+        names, matched = match_outputs(
+            case_outputs(case.file.path), load_arrays(replayed.ran.outputs[str(case.index)].path)
+        )
     ran = _renamed(replayed.ran, names, workers.directory("renamed"))
     check = compare_run(CHECK, survey.cases, ran, tolerance, {})
     if check.status is Status.FAILED and learn(check):
@@ -126,8 +164,14 @@ def _judge(
     evidence = [*(c for c in survey.checks if c.check in ("determinism", "vacuity", "noise")), check]
     evidence += metric_checks(workers, metrics, survey.cases, {"second": ran}, survey.checks)
     return Comparison(
-        first=kinds[0], second=kinds[1], verdict=_verdict(evidence), inputs=replayed.inputs, outputs=names, matched=matched, evidence=evidence
-    )  # fmt: skip
+        first=kinds[0],
+        second=kinds[1],
+        verdict=_verdict(evidence),
+        inputs=replayed.inputs,
+        outputs=names,
+        matched=matched,
+        evidence=evidence,
+    )
 
 
 def _verdict(evidence: list[Check]) -> Verdict:
@@ -138,10 +182,11 @@ def _verdict(evidence: list[Check]) -> Verdict:
 
 
 def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[str, str]]:
-    """Which of *theirs* is which of *ours*, and by what: the name; else dtype and shape; among those alike, the values.
+    """Which of *theirs* is which of *ours*, and by what: the name; else dtype and shape; among those alike,
+    the values.
 
-    Telling alike outputs apart by their values can't hide a difference: the assignment that fits best is still compared.
-    Where the counts differ, what has no partner is left out; the comparison misses it.
+    Telling alike outputs apart by their values can't hide a difference: the assignment that fits best is
+    still compared. Where the counts differ, what has no partner is left out; the comparison misses it.
     """
     names = {n: n for n in ours if n in theirs}
     matched = dict.fromkeys(names, "name")
@@ -151,7 +196,10 @@ def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[st
         mine = [n for n in left if (ours[n].dtype.name, ours[n].shape) == (dtype, shape)]
         others = [n for n in right if (theirs[n].dtype.name, theirs[n].shape) == (dtype, shape)]
         if len(mine) == len(others) <= MOST_ALIKE:
-            best = min(itertools.permutations(others), key=lambda order: sum(_gap(ours[a], theirs[b]) for a, b in zip(mine, order, strict=True)))
+            best = min(
+                itertools.permutations(others),
+                key=lambda order: sum(_gap(ours[a], theirs[b]) for a, b in zip(mine, order, strict=True)),
+            )
             names |= dict(zip(mine, best, strict=True))
             matched |= dict.fromkeys(mine, "shape" if len(mine) == 1 else "values")
     rest = [n for n in right if n not in names.values()]
@@ -165,7 +213,9 @@ def _gap(a: Array, b: Array) -> float:
 
 
 def _renamed(ran: Ran, names: dict[str, str], directory: Path) -> Ran:
-    """The run with its outputs called as the first model calls them, and those it has beyond by their own names."""
+    """The run with its outputs called as the first model calls them, and those it has beyond by their own
+    names.
+    """
     outputs = {}
     for key, ref in ran.outputs.items():
         arrays = load_arrays(ref.path)

@@ -1,8 +1,10 @@
 """Which nodes of an artifact MNN's converter does not take, also where it does not say so.
 
-An operator that it names, or that its list lacks, is looked up in the artifact.  Where it crashes or fails without naming any,
-parts of the graph are converted, each in a process of its own, until no smaller part fails in the same way: first the shortest
-beginning of the graph, then the shortest end of that, then without each node that is left.  The search is bounded by LIMIT conversions.
+An operator that it names, or that its list lacks, is looked up in the artifact.  Where it crashes or fails
+without naming any,
+parts of the graph are converted, each in a process of its own, until no smaller part fails in the same way:
+first the shortest beginning of the graph, then the shortest end of that, then without each node that is left.
+The search is bounded by LIMIT conversions.
 """
 
 from __future__ import annotations
@@ -22,12 +24,23 @@ LIST = "mnnprep.mnn.frontends:operators"
 Fails = Callable[[str], bool]
 
 
-def named(workers: Workers, kind: ArtifactFormat, model: str, converted: Converted, converter: str, preload: tuple[str, ...]) -> list[str]:
-    """The artifact's nodes of the operators that MNN refused; at most SHOWN of them, and how many there are more."""
+def named(
+    workers: Workers,
+    kind: ArtifactFormat,
+    model: str,
+    converted: Converted,
+    converter: str,
+    preload: tuple[str, ...],
+) -> list[str]:
+    """The artifact's nodes of the operators that MNN refused; at most SHOWN of them, and how many there are
+    more.
+    """
     known: list[str] = []
     try:
         if not converted.refused_ops and kind.silent:
-            known = workers.run(preload, LIST, OperatorsJob(frontend=kind.frontend, converter=converter), Operators).names
+            known = workers.run(
+                preload, LIST, OperatorsJob(frontend=kind.frontend, converter=converter), Operators
+            ).names
         if not (kind.locate and (converted.refused_ops or known)):
             return []
         job = LocateJob(model=model, operators=converted.refused_ops, known=known)
@@ -41,7 +54,9 @@ def shown(nodes: list[str]) -> list[str]:
 
 
 def smallest_part(workers: Workers, kind: ArtifactFormat, model: str, fails: Fails) -> list[str]:
-    """The nodes of the smallest part that *fails* (given the part's file) was found for; empty where none was."""
+    """The nodes of the smallest part that *fails* (given the part's file) was found for; empty where none
+    was.
+    """
     if not kind.cut:
         return []
     try:

@@ -1,4 +1,7 @@
-"""Making an attempt's artifact: export it, repair it, start its conversion. Nothing here needs the survey, which runs meanwhile."""
+"""Making an attempt's artifact: export it, repair it, start its conversion.
+
+Nothing here needs the survey, which runs meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +28,46 @@ from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
 
 REPAIR = "mnnprep.rules.steps:repair"
-RULES_PRELOAD = ("numpy", "onnx_ir", "onnx_ir.passes.common.shape_inference", "onnx.reference.ops._op_list", "mnnprep.rules.steps")
+RULES_PRELOAD = (
+    "numpy",
+    "onnx_ir",
+    "onnx_ir.passes.common.shape_inference",
+    "onnx.reference.ops._op_list",
+    "mnnprep.rules.steps",
+)
 Tell = Callable[[str], None]
 
 
-def start_export(workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt, tflite_precision: str = "") -> Future[Reply[Exported]]:
+def start_export(
+    workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt, tflite_precision: str = ""
+) -> Future[Reply[Exported]]:
     directory = str(workers.directory("export"))
-    job = ExportJob(source=source, wants=wants, method=attempt.method, opset=attempt.opset, directory=directory, tflite_precision=tflite_precision)
+    job = ExportJob(
+        source=source,
+        wants=wants,
+        method=attempt.method,
+        opset=attempt.opset,
+        directory=directory,
+        tflite_precision=tflite_precision,
+    )
     return workers.submit(plan.preload, plan.export, job, Exported)
 
 
 class Maker:
-    """Makes the artifacts of one run. ``repairs`` are the rules asked for; None: those that the artifact calls for."""
+    """Makes the artifacts of one run.
+
+    ``repairs`` are the rules asked for; None: those that the artifact calls for.
+    """
 
     def __init__(
-        self, workers: Workers, *, mnnconvert: str, tell: Tell, precision: Precision, static: bool = False, repairs: tuple[str, ...] | None = None
+        self,
+        workers: Workers,
+        *,
+        mnnconvert: str,
+        tell: Tell,
+        precision: Precision,
+        static: bool = False,
+        repairs: tuple[str, ...] | None = None,
     ) -> None:
         self.workers = workers
         self.mnnconvert = mnnconvert
@@ -51,9 +79,18 @@ class Maker:
         self._forms: dict[str, int] = {}  # the opset at which each graph was made
 
     def make(self, attempt: Attempt, export: Future[Reply[Exported]]) -> Tried:
-        """Wait for the export, repair what always is, start the conversion. Where that ends before, ``directory`` is None and ``reason`` says why."""
+        """Wait for the export, repair what always is, start the conversion.
+
+        Where that ends before, ``directory`` is None and ``reason`` says why.
+        """
         self._count += 1
-        at = "" if not attempt.opset else f" at opset {attempt.opset}" if attempt.searches else f" from opset {attempt.opset}"
+        at = (
+            ""
+            if not attempt.opset
+            else f" at opset {attempt.opset}"
+            if attempt.searches
+            else f" from opset {attempt.opset}"
+        )
         self.tell(f"attempt {self._count}: {attempt.method}{at}")
         tried = Tried(attempt)
         try:
@@ -89,12 +126,21 @@ class Maker:
 
     def _apply(self, tried: Tried, made: Exported, rules: list[str]) -> bool:
         """Apply *rules*; False (with the reason in *tried*) when that failed."""
-        supported = listed_operators(self.workers, self.mnnconvert) if set(rules) - set(always_rules()) else None
-        job = RepairJob(model=made.files[0].path, directory=str(self.workers.directory("repair")), rules=rules, supported=supported)
+        supported = (
+            listed_operators(self.workers, self.mnnconvert) if set(rules) - set(always_rules()) else None
+        )
+        job = RepairJob(
+            model=made.files[0].path,
+            directory=str(self.workers.directory("repair")),
+            rules=rules,
+            supported=supported,
+        )
         try:
             repaired = self.workers.run(RULES_PRELOAD, REPAIR, job, Repaired)
         except StepFailed as failure:
-            tried.checks.append(asked(failure)("repairs", f"the rules could not be applied: {describe(failure)}"))
+            tried.checks.append(
+                asked(failure)("repairs", f"the rules could not be applied: {describe(failure)}")
+            )
             tried.reason = why_not(tried.checks)
             return False
         tried.repairs = repaired.fired
@@ -105,7 +151,9 @@ class Maker:
     def stage(self, exported: Exported) -> Path:
         """A directory that holds the artifact's files and nothing else."""
         directory = self.workers.directory("artifact")
-        place = shutil.copyfile if len(exported.files) > 1 else os.link  # onnx and onnx-ir refuse data files that have two names
+        place = (
+            shutil.copyfile if len(exported.files) > 1 else os.link
+        )  # onnx and onnx-ir refuse data files that have two names
         for ref in exported.files:
             place(ref.path, directory / Path(ref.path).name)
         return directory
@@ -114,11 +162,17 @@ class Maker:
         """Convert the artifact, or a part of it."""
         assert tried.exported is not None
         job = ConvertJob(
-            model=model or tried.model, frontend=tried.kind.frontend, uuid_seed=_seed(tried.exported.files),
+            model=model or tried.model,
+            frontend=tried.kind.frontend,
+            uuid_seed=_seed(tried.exported.files),
             directory=str(self.workers.directory("convert")),
-            extra_model="" if model else tried.second_file, converter=self.mnnconvert, timeout=self.workers.limits.timeout, fp16=self.precision.fp16,
-            weight_bits=self.precision.weight_bits, static=self.static,
-        )  # fmt: skip
+            extra_model="" if model else tried.second_file,
+            converter=self.mnnconvert,
+            timeout=self.workers.limits.timeout,
+            fp16=self.precision.fp16,
+            weight_bits=self.precision.weight_bits,
+            static=self.static,
+        )
         return self.workers.submit(worker.CONVERT_PRELOAD, worker.CONVERT, job, Converted)
 
 

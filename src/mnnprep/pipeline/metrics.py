@@ -1,4 +1,6 @@
-"""Task metrics as checks: measured in a worker, each on its own, so that a function of the user's costs at most its own check."""
+"""Task metrics as checks: measured in a worker, each on its own, so that a function of the user's costs at
+most its own check.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,18 @@ HERE = ("mnnprep.proof.metrics",)  # the host of functions that live in this pro
 
 
 def metric_checks(
-    workers: Workers, metrics: Iterable[Metric], cases: list[CaseFile], runs: Mapping[str, Ran | None], checks: Iterable[Check] = ()
+    workers: Workers,
+    metrics: Iterable[Metric],
+    cases: list[CaseFile],
+    runs: Mapping[str, Ran | None],
+    checks: Iterable[Check] = (),
 ) -> list[Check]:
-    """A ``metric:NAME`` check for each of *metrics*: over the real samples where there are any, else over all *cases*.
+    """A ``metric:NAME`` check for each of *metrics*: over the real samples where there are any, else over all
+    *cases*.
 
-    *runs* maps where the net ran (``artifact``, ``MNN``) to what it gave, or None where it did not run; *checks* are the source's,
-    of which a failed ``determinism`` leaves nothing to measure. A check is required where its metric has a threshold.
+    *runs* maps where the net ran (``artifact``, ``MNN``) to what it gave, or None where it did not run;
+    *checks* are the source's, of which a failed ``determinism`` leaves nothing to measure. A check is
+    required where its metric has a threshold.
     """
     random = any(c.check == "determinism" and c.status is Status.FAILED for c in checks)
     idle = [where for where, ran in runs.items() if ran is None]
@@ -31,15 +39,29 @@ def metric_checks(
     found = []
     for metric in metrics:
         if random or idle or not runs:
-            why = "the source gives other numbers each time" if random else f"{' and '.join(idle) or 'the net'} did not run"
-            found.append(not_run(metric.check, why, required=metric.threshold is not None, subject=metric.wanted()))
+            why = (
+                "the source gives other numbers each time"
+                if random
+                else f"{' and '.join(idle) or 'the net'} did not run"
+            )
+            found.append(
+                not_run(metric.check, why, required=metric.threshold is not None, subject=metric.wanted())
+            )
             continue
         if metric.own and not metric.function:
             why = f"its code is not here; give it with --metric (sha256 {metric.sha256 or 'unknown'})"
-            found.append(not_run(metric.check, why, required=metric.threshold is not None, subject=metric.wanted()))
+            found.append(
+                not_run(metric.check, why, required=metric.threshold is not None, subject=metric.wanted())
+            )
             continue
-        job = MetricJob(metric=metric, cases=real or cases, runs={where: ran for where, ran in runs.items() if ran is not None})
-        found.append(_judged(metric, _measured(workers, job), len(job.cases), "real" if real else "synthesized"))
+        job = MetricJob(
+            metric=metric,
+            cases=real or cases,
+            runs={where: ran for where, ran in runs.items() if ran is not None},
+        )
+        found.append(
+            _judged(metric, _measured(workers, job), len(job.cases), "real" if real else "synthesized")
+        )
     return found
 
 
@@ -51,7 +73,9 @@ def _measured(workers: Workers, job: MetricJob) -> Measured:
     try:
         return workers.run(preload, MEASURE, job, Measured)
     except StepFailed as failure:
-        return Measured(problem=f"measuring it {failure.reason}" if failure.fate != "error" else failure.reason)
+        return Measured(
+            problem=f"measuring it {failure.reason}" if failure.fate != "error" else failure.reason
+        )
 
 
 def _judged(metric: Metric, measured: Measured, cases: int, inputs: str) -> Check:

@@ -19,11 +19,15 @@ from mnnprep.pipeline.workers import Workers
 STEP = "mnnprep.formats.mnn_file.steps:convert_text"
 
 
-def convert_json(source: Path, target: Path, *, force: bool = False, limits: Limits | None = None) -> TextWritten:
-    """Write the model *source* as JSON, or the JSON *source* (a name that ends in ``.json``) as a model, to *target*.
+def convert_json(
+    source: Path, target: Path, *, force: bool = False, limits: Limits | None = None
+) -> TextWritten:
+    """Write the model *source* as JSON, or the JSON *source* (a name that ends in ``.json``) as a model, to
+    *target*.
 
     Raises:
-        UsageError: there is no source, the target's name says the wrong thing, the target exists (without *force*), or another run
+        UsageError: there is no source, the target's name says the wrong thing, the target exists (without
+        *force*), or another run
             is writing it.
         RefusedError: the source is no MNN model, no JSON, or one that MNN can't read.
     """
@@ -31,15 +35,31 @@ def convert_json(source: Path, target: Path, *, force: bool = False, limits: Lim
     from_json = source.suffix.lower() == ".json"
     wanted = ".mnn" if from_json else ".json"
     if not source.is_file():
-        raise UsageError("there is no file at this path", seen=str(source), next="give a .mnn model, or the .json that was made of one")
+        raise UsageError(
+            "there is no file at this path",
+            seen=str(source),
+            next="give a .mnn model, or the .json that was made of one",
+        )
     if target.suffix.lower() != wanted:
-        raise UsageError(f"the target must be a {wanted} file", seen=str(target), next=f"give -o {target.stem}{wanted}")
+        raise UsageError(
+            f"the target must be a {wanted} file", seen=str(target), next=f"give -o {target.stem}{wanted}"
+        )
     if target.exists() and not force:
-        raise UsageError("the target exists already", seen=str(target), next="replace it with --force, or give another name")
+        raise UsageError(
+            "the target exists already",
+            seen=str(target),
+            next="replace it with --force, or give another name",
+        )
     if not target.parent.is_dir():
-        raise UsageError("there is no directory for the target", seen=str(target.parent), next="make it first")
+        raise UsageError(
+            "there is no directory for the target", seen=str(target.parent), next="make it first"
+        )
     if not from_json and (kind := kind_aside(source, limits)) != "mnn":
-        raise RefusedError("only an MNN model has this form", seen=f"{source.name}: {kind}", next="prepare the model first, and give its model.mnn")
+        raise RefusedError(
+            "only an MNN model has this form",
+            seen=f"{source.name}: {kind}",
+            next="prepare the model first, and give its model.mnn",
+        )
     with claimed(Path(os.path.realpath(target))), Workers(limits) as workers:
         place = str(source.absolute())
         text = str(workers.directory("text") / target.name)
@@ -51,7 +71,11 @@ def convert_json(source: Path, target: Path, *, force: bool = False, limits: Lim
                 raise failure.error from failure
             if failure.fate == "reply":
                 raise internal(failure, "the model could not be written") from failure
-            raise RefusedError(f"MNN's converter {failure.reason}", seen=failure.log[-500:], next="compare the file with its original") from failure
+            raise RefusedError(
+                f"MNN's converter {failure.reason}",
+                seen=failure.log[-500:],
+                next="compare the file with its original",
+            ) from failure
         with atomic_write(target) as file, open(written.file.path, "rb") as made:
             while chunk := made.read(1 << 20):
                 file.write(chunk)

@@ -20,10 +20,22 @@ CONVERSIONS = 12  # pieces of the model that are converted at most
 
 
 def name_wrong(workers: Workers, request: Request, survey: Survey, tried: Tried, tell: Tell) -> None:
-    """Say in a failed ``mnn_compare`` of an ONNX artifact that is itself right which node MNN computes wrong first, if that is found."""
+    """Say in a failed ``mnn_compare`` of an ONNX artifact that is itself right which node MNN computes wrong
+    first, if that is found.
+    """
     check = next((c for c in tried.checks if c.check == "mnn_compare"), None)
-    right = tried.exported is not None and tried.exported.format == "onnx" and tried.status("artifact_compare") is Status.PASSED
-    if not right or check is None or check.status is not Status.FAILED or tried.mnn is None or not tried.output_names:
+    right = (
+        tried.exported is not None
+        and tried.exported.format == "onnx"
+        and tried.status("artifact_compare") is Status.PASSED
+    )
+    if (
+        not right
+        or check is None
+        or check.status is not Status.FAILED
+        or tried.mnn is None
+        or not tried.output_names
+    ):
         return
     tell("looking for the node that MNN computes wrong")
     try:
@@ -31,7 +43,9 @@ def name_wrong(workers: Workers, request: Request, survey: Survey, tried: Tried,
     except (StepFailed, OutOfConversions):
         return
     if found is not None and found.labels():
-        named = msgspec.structs.replace(check, reason=f"{check.reason}; {sentence(found)}", subject=found.labels()[0])
+        named = msgspec.structs.replace(
+            check, reason=f"{check.reason}; {sentence(found)}", subject=found.labels()[0]
+        )
         tried.checks[tried.checks.index(check)] = named
         tried.reason = why_not(tried.checks)
 
@@ -39,12 +53,19 @@ def name_wrong(workers: Workers, request: Request, survey: Survey, tried: Tried,
 def _find(workers: Workers, request: Request, survey: Survey, tried: Tried, check: Check) -> Finding | None:
     assert tried.mnn is not None
     lab = Lab(
-        workers, converter=request.mnnconvert, precision=request.precision, static=request.static, hints=tried.hints, tolerance=tried.mnn_tolerance,
+        workers,
+        converter=request.mnnconvert,
+        precision=request.precision,
+        static=request.static,
+        hints=tried.hints,
+        tolerance=tried.mnn_tolerance,
         tell=lambda _: None,
-    )  # fmt: skip
+    )
     lab.limit = CONVERSIONS
     outline = lab.outline(tried.model, survey.cases[0])
-    piece = Piece(tried.model, tried.mnn.path, tried.input_names, tried.output_names, tried.layouts, tried.hints)
+    piece = Piece(
+        tried.model, tried.mnn.path, tried.input_names, tried.output_names, tried.layouts, tried.hints
+    )
     bad = {e.case for e in check.outputs if e.problem}
     for case in sorted((c for c in survey.cases if c.index in bad), key=lambda c: c.file.size):
         if isinstance(lab.run_all(piece, [case], outline.outputs), Failure):

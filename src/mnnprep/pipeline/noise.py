@@ -10,19 +10,31 @@ from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.workers import Workers
 
 
-def learn_noise(workers: Workers, plan: Plan, source: Source, wants: Wants, survey: Survey, check: Check) -> bool:
-    """Measure what the source's rounding does in the cases whose numbers *check* found wrong, into the survey; False where nothing is new.
+def learn_noise(
+    workers: Workers, plan: Plan, source: Source, wants: Wants, survey: Survey, check: Check
+) -> bool:
+    """Measure what the source's rounding does in the cases whose numbers *check* found wrong, into the
+    survey; False where nothing is new.
 
     An error is a difference only where it exceeds the noise of its own case.
     """
     wrong = {e.case for e in check.outputs if e.problem and e.max_abs is not None}
     count = len(survey.cases)
-    unknown = [c for c in survey.cases if c.index in wrong and not any(_known(survey, name, c.index) for name in survey.noise)]
+    unknown = [
+        c
+        for c in survey.cases
+        if c.index in wrong and not any(_known(survey, name, c.index) for name in survey.noise)
+    ]
     if not unknown or not plan.replay or not survey.noise:
         return False
     job = ReplayJob(
-        source=source, wants=wants, cases=unknown, signature=survey.signature, directory=str(workers.directory("noise")), noise=True
-    )  # fmt: skip
+        source=source,
+        wants=wants,
+        cases=unknown,
+        signature=survey.signature,
+        directory=str(workers.directory("noise")),
+        noise=True,
+    )
     try:
         found = workers.run(plan.preload, plan.replay, job, Replayed).ran.outputs
     except StepFailed:

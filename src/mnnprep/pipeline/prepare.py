@@ -35,54 +35,94 @@ Tell = Callable[[str], None]
 RANK = {Verdict.PROVEN: 0, Verdict.UNPROVEN: 1, Verdict.DIFFERS: 2, Verdict.REFUSED: 3}
 
 
-def prepare(request: Request, target: Path, *, force: bool = False, tell: Tell = lambda _: None, workers: Workers | None = None) -> Manifest:
+def prepare(
+    request: Request,
+    target: Path,
+    *,
+    force: bool = False,
+    tell: Tell = lambda _: None,
+    workers: Workers | None = None,
+) -> Manifest:
     """Prepare ``request.source`` and write the bundle to *target*.
 
-    Returns the bundle's manifest, whatever the verdict; the bundle holds the best attempt.  *workers* serve several calls;
-    without them, the call has its own.
+    Returns the bundle's manifest, whatever the verdict; the bundle holds the best attempt.  *workers* serve
+    several calls; without them, the call has its own.
 
     Raises:
         UsageError: the call is wrong (exit 2); nothing was written.
-        RefusedError: the source can't be taken, or no method made an artifact of it (exit 3); nothing was written.
-        SystemFault: without a full disk, or the like, it might have been proven (exit 3); nothing was written.
+        RefusedError: the source can't be taken, or no method made an artifact of it (exit 3); nothing was
+        written.
+        SystemFault: without a full disk, or the like, it might have been proven (exit 3); nothing was
+        written.
     """
     _check_call(request, target, force)
     source = resolve(request)
     with writer.claim(target, force=force):
-        return prepare_source(request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers)
+        return prepare_source(
+            request, source, target, private=private_modules(source), force=force, tell=tell, workers=workers
+        )
 
 
-def prepare_live(request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell) -> Manifest | None:
-    """:func:`prepare` for a live object, surveyed and exported in this process; None where another rank does it."""
+def prepare_live(
+    request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell
+) -> Manifest | None:
+    """:func:`prepare` for a live object, surveyed and exported in this process; None where another rank does
+    it.
+    """
     _check_call(request, target, force)
     if request.weights or request.factory_args:
-        raise UsageError("weights and factory arguments go with a factory", seen=type(module).__name__, next="load the weights into the module first")
+        raise UsageError(
+            "weights and factory arguments go with a factory",
+            seen=type(module).__name__,
+            next="load the weights into the module first",
+        )
     adopted = importlib.import_module(LIVE_MODULE).adopted
     with adopted(module, example) as taken:
         if taken is None:
             return None
         key, private = taken
         with writer.claim(target, force=force):
-            return prepare_source(request, Source(kind="live", path=key), target, private=private, force=force, tell=tell)
+            return prepare_source(
+                request, Source(kind="live", path=key), target, private=private, force=force, tell=tell
+            )
 
 
 def _check_call(request: Request, target: Path, force: bool) -> None:
     writer.check_target(target, force=force)
-    if request.mnnconvert and not (os.path.isfile(request.mnnconvert) and os.access(request.mnnconvert, os.X_OK)):
-        raise UsageError("--mnnconvert is no executable file", seen=request.mnnconvert, next="give the path of a MNNConvert program")
+    if request.mnnconvert and not (
+        os.path.isfile(request.mnnconvert) and os.access(request.mnnconvert, os.X_OK)
+    ):
+        raise UsageError(
+            "--mnnconvert is no executable file",
+            seen=request.mnnconvert,
+            next="give the path of a MNNConvert program",
+        )
     known = [rule.name for rule in RULES if rule.rewrite is not None]
     for name in request.repairs or ():
         if name not in known:
-            raise UsageError("--repair names no rule that repairs", seen=name, next=f"choose from: {', '.join(known)}")
+            raise UsageError(
+                "--repair names no rule that repairs", seen=name, next=f"choose from: {', '.join(known)}"
+            )
 
 
 def prepare_source(
-    request: Request, source: Source, target: Path, *, private: list[str], force: bool, tell: Tell, workers: Workers | None = None
+    request: Request,
+    source: Source,
+    target: Path,
+    *,
+    private: list[str],
+    force: bool,
+    tell: Tell,
+    workers: Workers | None = None,
 ) -> Manifest:
-    """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must do without."""
+    """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must
+    do without.
+    """
     plan = plan_of(source.kind)
     if reason := why_streamed(request, source):
-        return prepare_streamed(request, source, plan, reason, target, private=private, force=force, tell=tell)
+        return prepare_streamed(
+            request, source, plan, reason, target, private=private, force=force, tell=tell
+        )
     attempts = plan.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with contextlib.ExitStack() as stack:
         given, workers = workers, workers or stack.enter_context(Workers(request.limits))
@@ -90,30 +130,49 @@ def prepare_source(
             workers.keep_here(plan.preload)
         workers.warm(plan.preload)
         repairing = [RULES_PRELOAD] if attempts[0].target == "onnx" and request.repairs != () else []
-        workers.warm_in_turn([ARTIFACTS[attempts[0].target].preload, worker.CONVERT_PRELOAD, worker.PRELOAD, *repairing])
+        workers.warm_in_turn(
+            [ARTIFACTS[attempts[0].target].preload, worker.CONVERT_PRELOAD, worker.PRELOAD, *repairing]
+        )
         report.compile_early()
         _load_once(workers, plan, source, request.wants.samples, tell)
         tell("running the reference on the source, exporting beside it")
         surveying = workers.submit(
-            plan.preload, plan.survey, SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))), Survey
+            plan.preload,
+            plan.survey,
+            SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))),
+            Survey,
         )
-        maker = Maker(workers, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static, repairs=request.repairs)
+        maker = Maker(
+            workers,
+            mnnconvert=request.mnnconvert,
+            tell=tell,
+            precision=request.precision,
+            static=request.static,
+            repairs=request.repairs,
+        )
         export = start_export(workers, plan, source, request.wants, attempts[0], request.tflite_precision)
         either: list[Future[Any]] = [surveying, export]
         wait(either, return_when=FIRST_COMPLETED)
-        made = None if surveying.done() else maker.make(attempts[0], export)  # its conversion need not wait for the survey
+        made = (
+            None if surveying.done() else maker.make(attempts[0], export)
+        )  # its conversion need not wait for the survey
         try:
             survey = surveying.result().value
         except StepFailed as failure:
             raise refusal(failure) from failure
         _require_one_size(request, survey)
-        judge = Judge(survey, source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics)
+        judge = Judge(
+            survey, source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics
+        )
         history: list[Tried] = []
         for attempt in attempts:
             if skip(attempt, request, survey, history):
                 continue
             if history:
-                export, made = start_export(workers, plan, source, request.wants, attempt, request.tflite_precision), None
+                export, made = (
+                    start_export(workers, plan, source, request.wants, attempt, request.tflite_precision),
+                    None,
+                )
             history.append(judge.judge(made or maker.make(attempt, export)))
             name_baked(workers, plan, source, request.wants, survey, history[-1])
             tell(outcome(history[-1]))
@@ -123,7 +182,9 @@ def prepare_source(
                     history.append(repaired)
                     tell(outcome(repaired))
             lost = hopeless(survey) or any(broken_promise(dim, survey) for dim in survey.signature.dims)
-            if history[-1].verdict is Verdict.PROVEN or (history[-1].exported and lost and not improvable(survey, history[-1])):
+            if history[-1].verdict is Verdict.PROVEN or (
+                history[-1].exported and lost and not improvable(survey, history[-1])
+            ):
                 break
         if all(tried.verdict is not Verdict.PROVEN for tried in history):
             workers.require_sound()
@@ -146,7 +207,13 @@ def _load_once(workers: Workers, plan: Plan, source: Source, samples: str, tell:
         return
     tell("loading the source")
     try:
-        loaded = workers.submit(plan.preload, plan.load, LoadJob(source=source, samples=samples), SourceLoaded, here=True).result().value
+        loaded = (
+            workers.submit(
+                plan.preload, plan.load, LoadJob(source=source, samples=samples), SourceLoaded, here=True
+            )
+            .result()
+            .value
+        )
     except StepFailed as failure:
         raise refusal(failure) from failure
     if loaded.threads > 1:  # a process with threads must not be forked: every step loads for itself
@@ -157,30 +224,52 @@ def _require_one_size(request: Request, survey: Survey) -> None:
     """A static model has one size: every dimension must be given one."""
     if request.static and survey.signature.dims:
         names = ", ".join(d.name for d in survey.signature.dims)
-        raise UsageError("--static takes one size for every dimension", seen=f"open: {names}", next="fix them with --input 'x=float32[1,3,224,224]'")
+        raise UsageError(
+            "--static takes one size for every dimension",
+            seen=f"open: {names}",
+            next="fix them with --input 'x=float32[1,3,224,224]'",
+        )
 
 
 def outcome(tried: Tried) -> str:
     """One line for the progress."""
     repaired = f" with {', '.join(f.rule for f in tried.repairs)}" if tried.repairs else ""
-    return f"{tried.attempt.method}{repaired}: {tried.verdict.value}" + (f" ({tried.reason})" if tried.reason else "")
+    return f"{tried.attempt.method}{repaired}: {tried.verdict.value}" + (
+        f" ({tried.reason})" if tried.reason else ""
+    )
 
 
 def skip(attempt: Attempt, request: Request, survey: Survey, history: list[Tried]) -> bool:
     """Whether an attempt would say nothing new.
 
-    Other opsets are tried only where MNN alone stood in the way of the earlier one; scripting only for a source that
-    decides on data; another format is not tried where the first gave an artifact and no converter for the other is at hand.
+    Other opsets are tried only where MNN alone stood in the way of the earlier one; scripting only for a
+    source that decides on data; another format is not tried where the first gave an artifact and no converter
+    for the other is at hand.
     """
     if attempt.searches:
-        there = [t for t in history if t.exported and t.attempt.method in (attempt.method, "copy") and t.attempt.target == attempt.target]
-        hopeful = [t for t in there if t.repairable() and (t.status("mnn_convert") is Status.FAILED or not request.precision.reduced)]
+        there = [
+            t
+            for t in history
+            if t.exported
+            and t.attempt.method in (attempt.method, "copy")
+            and t.attempt.target == attempt.target
+        ]
+        hopeful = [
+            t
+            for t in there
+            if t.repairable() and (t.status("mnn_convert") is Status.FAILED or not request.precision.reduced)
+        ]
         if not hopeful or attempt.opset in {t.opset for t in there}:
             return True
     if attempt.for_decisions and not survey.decides:
         return True
     other = bool(history) and attempt.target != history[0].attempt.target
-    return other and not ARTIFACTS[attempt.target].packaged and not request.mnnconvert and any(t.exported for t in history)
+    return (
+        other
+        and not ARTIFACTS[attempt.target].packaged
+        and not request.mnnconvert
+        and any(t.exported for t in history)
+    )
 
 
 def hopeless(survey: Survey) -> bool:
@@ -189,7 +278,9 @@ def hopeless(survey: Survey) -> bool:
 
 
 def improvable(survey: Survey, tried: Tried) -> bool:
-    """Whether another attempt may still be unproven where *tried* differs: the source lacks a check, and fails none."""
+    """Whether another attempt may still be unproven where *tried* differs: the source lacks a check, and
+    fails none.
+    """
     lacking = all(c.status is not Status.FAILED for c in survey.checks if c.required)
     return lacking and tried.verdict is not Verdict.UNPROVEN
 
@@ -202,9 +293,10 @@ def choose(history: list[Tried]) -> Tried:
     made = [t for t in history if t.exported is not None]
     if not made:
         raise RefusedError(
-            "no method made an artifact of this source", seen="; ".join(f"{t.attempt.method}: {t.reason}" for t in history),
+            "no method made an artifact of this source",
+            seen="; ".join(f"{t.attempt.method}: {t.reason}" for t in history),
             next="mend the model where the messages point, or choose a method with --method",
-        )  # fmt: skip
+        )
     return min(made, key=lambda t: RANK[t.verdict])
 
 
@@ -219,5 +311,9 @@ def refusal(failure: StepFailed) -> Exception:
             next="raise --timeout or --memory, or give smaller inputs with --input and --dim",
         )
     if failure.fate == "crash":
-        return RefusedError(f"the source's own framework {failure.reason}", seen=failure.log[-2000:], next="run the model on its own first")
+        return RefusedError(
+            f"the source's own framework {failure.reason}",
+            seen=failure.log[-2000:],
+            next="run the model on its own first",
+        )
     return internal(failure, "the reference run failed")

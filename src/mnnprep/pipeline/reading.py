@@ -1,4 +1,6 @@
-"""Reading a file from a stranger in a worker, within limits: no file can keep this process busy, or fill its memory."""
+"""Reading a file from a stranger in a worker, within limits: no file can keep this process busy, or fill its
+memory.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SECONDS = 60.0
 
 
 class PathJob(msgspec.Struct, frozen=True):
-    """A file or directory to read, by its absolute path, and the directory in which the files that it refers to lie."""
+    """A file or directory to read, by its absolute path, and the directory in which the files that it refers
+    to lie.
+    """
 
     path: ReadPath
     directory: ReadPath
@@ -52,7 +56,8 @@ def read_aside(step: str, job: msgspec.Struct, reply: type[T], path: Path, limit
     """The reply of *step*, which reads *path* and does nothing else.
 
     Raises:
-        RefusedError: it took longer or more memory than *limits* give (three quarters of what is free, where they give none),
+        RefusedError: it took longer or more memory than *limits* give (three quarters of what is free, where
+        they give none),
             or ended the worker; and as the step raises it.
         UsageError: as the step raises it.
     """
@@ -69,24 +74,38 @@ def run_bounded(host: Host, step: str, job: msgspec.Struct, reply: type[T], path
         if isinstance(failure.error, RefusedError | UsageError):
             raise failure.error from failure
         if failure.fate == "time":
-            more = f"if it is whole and as large as it should be, give it more time: --timeout {limits.timeout * 10:g}"
-            raise RefusedError(f"reading the file took longer than {limits.timeout:g} s", seen=path.name, next=more) from failure
+            more = (
+                "if it is whole and as large as it should be, give it more time: --timeout"
+                f" {limits.timeout * 10:g}"
+            )
+            raise RefusedError(
+                f"reading the file took longer than {limits.timeout:g} s", seen=path.name, next=more
+            ) from failure
         if failure.fate == "memory":
             more = "if it is whole and as large as it should be, give it more: --memory"
-            raise RefusedError(f"reading the file took more than {memory / 2**20:.0f} MiB", seen=path.name, next=more) from failure
+            raise RefusedError(
+                f"reading the file took more than {memory / 2**20:.0f} MiB", seen=path.name, next=more
+            ) from failure
         if failure.fate == "crash":
             raise RefusedError(f"reading the file {failure.reason}", seen=path.name, next=AGAIN) from failure
         raise internal(failure, "the file could not be read") from failure
 
 
 def kind_aside(path: Path, limits: Limits) -> str:
-    """:func:`formats.sniff.identify` of *path*, within *limits*. Raises as that, and as :func:`read_aside`."""
+    """:func:`formats.sniff.identify` of *path*, within *limits*.
+
+    Raises as that, and as :func:`read_aside`.
+    """
     absolute = Path(os.path.abspath(path))
-    return read_aside("mnnprep.pipeline.reading:kind", PathJob.of(absolute), Kind, absolute, for_reading(limits)).kind
+    return read_aside(
+        "mnnprep.pipeline.reading:kind", PathJob.of(absolute), Kind, absolute, for_reading(limits)
+    ).kind
 
 
 def for_reading(limits: Limits) -> Limits:
-    """The limits of reading a source, from those of the steps that run it: a minute, more where those have more than their default."""
+    """The limits of reading a source, from those of the steps that run it: a minute, more where those have
+    more than their default.
+    """
     share = limits.timeout * SECONDS / DEFAULT_TIMEOUT
     return Limits(timeout=min(limits.timeout, max(SECONDS, share)), memory=limits.memory)
 
@@ -96,4 +115,6 @@ def require_text(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise UsageError("the path of the source is not valid UTF-8", seen=str(path), next="give the file another name") from error
+        raise UsageError(
+            "the path of the source is not valid UTF-8", seen=str(path), next="give the file another name"
+        ) from error

@@ -22,7 +22,7 @@ from mnnprep.bundle.manifest import (
     SignatureRecord,
     SourceRecord,
     TensorRecord,
-)  # fmt: skip
+)
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Verdict
 from mnnprep.core.files import load_arrays, sha256
@@ -41,7 +41,15 @@ from mnnprep.pipeline.tried import Tried, least_sqnr
 
 
 def write_bundle(
-    request: Request, source: Source, plan: Plan, survey: Survey, history: list[Tried], best: Tried, target: Path, *, force: bool
+    request: Request,
+    source: Source,
+    plan: Plan,
+    survey: Survey,
+    history: list[Tried],
+    best: Tried,
+    target: Path,
+    *,
+    force: bool,
 ) -> Manifest:
     """Write the bundle of *best* to *target*, which appears only when whole; returns its manifest."""
     assert best.exported is not None
@@ -54,10 +62,16 @@ def write_bundle(
         cases = []
         for case in survey.cases:
             file = writer.add_file(directory, f"cases/{case.index}.npz", case.file)
-            cases.append(CaseRecord(path=file.path, sha256=file.sha256, size=file.size, origin=case.origin, dims=case.dims))
+            cases.append(
+                CaseRecord(
+                    path=file.path, sha256=file.sha256, size=file.size, origin=case.origin, dims=case.dims
+                )
+            )
         signature = _signature(survey, best)
         if survey.cases:
-            writer.write_mnn_test(directory / writer.TEST_DIRECTORY, load_arrays(survey.cases[0].file.path), signature)
+            writer.write_mnn_test(
+                directory / writer.TEST_DIRECTORY, load_arrays(survey.cases[0].file.path), signature
+            )
         manifest = Manifest(
             schema=SCHEMA,
             verdict=best.verdict,
@@ -77,7 +91,10 @@ def write_bundle(
                 sqnr_db=best.exported.sqnr_db,
                 files=artifact_files,
                 attempts=_attempts(history, best),
-                repairs=[RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes) for f in best.repairs],
+                repairs=[
+                    RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes)
+                    for f in best.repairs
+                ],
             ),
             mnn=mnn,
             signature=signature,
@@ -93,12 +110,20 @@ def write_bundle(
 
 def _signature(survey: Survey, best: Tried) -> SignatureRecord:
     signature = survey.signature
-    inputs = [_tensor(s, best.input_names, best.layouts.get(s.name, "NCHW"), best.narrowed_inputs) for s in signature.inputs]
+    inputs = [
+        _tensor(s, best.input_names, best.layouts.get(s.name, "NCHW"), best.narrowed_inputs)
+        for s in signature.inputs
+    ]
     layout = next(iter(best.layouts.values()), "NCHW")
     outputs = [_tensor(s, best.output_names, layout, best.narrowed) for s in signature.outputs]
     constraints = {name: c.words(name) for name, c in survey.sweep.constraints.items()}
     dims = {
-        d.name: DimRecord(min=d.min, max=d.max, proven=best.proven_sizes.get(d.name, []), constraint=constraints.get(d.name, ""))
+        d.name: DimRecord(
+            min=d.min,
+            max=d.max,
+            proven=best.proven_sizes.get(d.name, []),
+            constraint=constraints.get(d.name, ""),
+        )
         for d in signature.dims
     }
     return SignatureRecord(inputs=inputs, outputs=outputs, dims=dims)
@@ -106,25 +131,36 @@ def _signature(survey: Survey, best: Tried) -> SignatureRecord:
 
 def _tensor(spec: TensorSpec, names: dict[str, str], layout: str, narrowed: dict[str, str]) -> TensorRecord:
     return TensorRecord(
-        name=spec.name, source_name=spec.name, mnn_name=names.get(spec.name, spec.name),
-        dtype=spec.dtype, mnn_dtype=narrowed.get(spec.name, spec.dtype), shape=list(spec.shape), layout=layout,
+        name=spec.name,
+        source_name=spec.name,
+        mnn_name=names.get(spec.name, spec.name),
+        dtype=spec.dtype,
+        mnn_dtype=narrowed.get(spec.name, spec.dtype),
+        shape=list(spec.shape),
+        layout=layout,
         range=list(spec.range) if spec.range else None,
-    )  # fmt: skip
+    )
 
 
 def _attempts(history: list[Tried], best: Tried) -> list[AttemptRecord]:
     records = []
     for tried in history:
         records += [
-            AttemptRecord(method=tried.attempt.method, opset=refused.opset, ok=False, reason=refused.reason) for refused in tried.refused_opsets
+            AttemptRecord(method=tried.attempt.method, opset=refused.opset, ok=False, reason=refused.reason)
+            for refused in tried.refused_opsets
         ]
         records.append(
             AttemptRecord(
-                method=tried.attempt.method, opset=tried.opset, ok=tried.verdict is Verdict.PROVEN,
-                verdict=tried.verdict.value if tried.exported else "", reason=tried.reason,
-                repairs=[f.rule for f in tried.repairs], kept=tried is best, notes=tried.exported.notes if tried.exported else [],
+                method=tried.attempt.method,
+                opset=tried.opset,
+                ok=tried.verdict is Verdict.PROVEN,
+                verdict=tried.verdict.value if tried.exported else "",
+                reason=tried.reason,
+                repairs=[f.rule for f in tried.repairs],
+                kept=tried is best,
+                notes=tried.exported.notes if tried.exported else [],
             )
-        )  # fmt: skip
+        )
     return records
 
 
@@ -147,14 +183,20 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
     if wants.samples and wants.sample_limit != DEFAULT_SAMPLE_LIMIT:
         options["sample_limit"] = wants.sample_limit
     if wants.preprocess:
-        options["preprocess"] = [_recipe(recipe, input_of(recipe, survey.signature.inputs).name) for recipe in wants.preprocess]
+        options["preprocess"] = [
+            _recipe(recipe, input_of(recipe, survey.signature.inputs).name) for recipe in wants.preprocess
+        ]
     if request.repairs is not None:
         options["repairs"] = list(request.repairs)
     if request.static:
         options["static"] = True
     if request.precision.reduced:
         options["precision"] = msgspec.to_builtins(request.precision)
-    given = {"signature": request.signature, "outputs": list(request.outputs), "tflite_precision": request.tflite_precision}
+    given = {
+        "signature": request.signature,
+        "outputs": list(request.outputs),
+        "tflite_precision": request.tflite_precision,
+    }
     options |= {name: value for name, value in given.items() if value}
     if source.kind in FACTORIES:
         options["factory"] = source_name(source)
@@ -163,11 +205,17 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
 
 def _samples(wants: Wants) -> list[str]:
     """The sha256 of every sample file, in the order they were taken."""
-    return [sha256(file) for _, file in sample_files(wants.samples, wants.sample_limit).taken] if wants.samples else []
+    return (
+        [sha256(file) for _, file in sample_files(wants.samples, wants.sample_limit).taken]
+        if wants.samples
+        else []
+    )
 
 
 def _recipe(recipe: Recipe, name: str) -> dict[str, Any]:
-    """A ``--preprocess`` in full, with the input that it fills; an image's with the figures that MNN's ImageProcess takes for the same."""
+    """A ``--preprocess`` in full, with the input that it fills; an image's with the figures that MNN's
+    ImageProcess takes for the same.
+    """
     plain: dict[str, Any] = msgspec.to_builtins(recipe) | {"input": name}
     if isinstance(recipe, ImageRecipe):
         plain |= {"mnn_mean": recipe.mnn_mean, "mnn_normal": recipe.mnn_normal}
@@ -185,7 +233,10 @@ def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
     if any(isinstance(recipe, ImageRecipe) for recipe in request.wants.preprocess):
         names |= {"PIL"}
     versions = {name: deps.version(name) for name in sorted(names)}
-    tools = {name: version for name, version in versions.items() if version} | {"mnnprep": __version__, "python": platform.python_version()}
+    tools = {name: version for name, version in versions.items() if version} | {
+        "mnnprep": __version__,
+        "python": platform.python_version(),
+    }
     if request.mnnconvert and best.converter_version:
         tools["mnnconvert"] = best.converter_version
     return tools

@@ -1,4 +1,6 @@
-"""`replay`: make a bundle's files again from the recorded request and its source, and compare their hashes."""
+"""`replay`: make a bundle's files again from the recorded request and its source, and compare their
+hashes.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,14 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     tools: list[ToolDiffers]
 
 
-def replay(manifest: Manifest, request: Request, target: Path | None, *, force: bool = False, tell: Tell = lambda _: None) -> Replay:
+def replay(
+    manifest: Manifest,
+    request: Request,
+    target: Path | None,
+    *,
+    force: bool = False,
+    tell: Tell = lambda _: None,
+) -> Replay:
     """Make the bundle of *manifest* again by *request*, which names the source as it is here, and compare.
 
     The new bundle is kept at *target* where one is given.
@@ -71,44 +80,73 @@ def replay(manifest: Manifest, request: Request, target: Path | None, *, force: 
         made = prepare(request, target or scratch / "bundle", force=force, tell=tell)
     files = compared(manifest, made)
     same = all(file.same for file in files)
-    return Replay(same=same, verdict=made.verdict.value, recorded=manifest.verdict.value, files=files, tools=tools)
+    return Replay(
+        same=same, verdict=made.verdict.value, recorded=manifest.verdict.value, files=files, tools=tools
+    )
 
 
 def require_same(manifest: Manifest, request: Request) -> None:
-    """Raises RefusedError where what goes in is not, byte by byte, what the bundle was made from; UsageError for another metric's code."""
+    """Raises RefusedError where what goes in is not, byte by byte, what the bundle was made from; UsageError
+    for another metric's code.
+    """
     have = {file.name: file.sha256 for file in source_files(resolve(request))}
     want = {file.name: file.sha256 for file in manifest.source.files}
     other = [name for name in sorted(have | want) if have.get(name) != want.get(name)]
     if other:
-        told = ", ".join(f"{name}: sha256 {have.get(name, 'missing')[:12]}, not {want.get(name, 'there')[:12]}" for name in other[:SHOWN])
-        raise RefusedError("this is not the source that the bundle was made from", seen=told, next="give the files whose hashes the report shows")
+        told = ", ".join(
+            f"{name}: sha256 {have.get(name, 'missing')[:12]}, not {want.get(name, 'there')[:12]}"
+            for name in other[:SHOWN]
+        )
+        raise RefusedError(
+            "this is not the source that the bundle was made from",
+            seen=told,
+            next="give the files whose hashes the report shows",
+        )
     known_metrics(manifest.metrics, request.metrics)
     _require_samples(manifest, request)
     converter = str(manifest.source.options.get("mnnconvert", ""))
     if converter != (sha256(request.mnnconvert) if request.mnnconvert else ""):
         raise RefusedError(
-            "this is not the converter that the bundle was made with", seen=Path(request.mnnconvert).name or "the MNN package's",
-            next=f"give the one with sha256 {converter[:12]} by --mnnconvert" if converter else "leave --mnnconvert out",
-        )  # fmt: skip
+            "this is not the converter that the bundle was made with",
+            seen=Path(request.mnnconvert).name or "the MNN package's",
+            next=(
+                f"give the one with sha256 {converter[:12]} by --mnnconvert"
+                if converter
+                else "leave --mnnconvert out"
+            ),
+        )
 
 
 def _require_samples(manifest: Manifest, request: Request) -> None:
     wants = request.wants
     recorded = list(manifest.source.options.get("samples", []))
-    found = [sha256(file) for _, file in sample_files(wants.samples, wants.sample_limit).taken] if wants.samples else []
+    found = (
+        [sha256(file) for _, file in sample_files(wants.samples, wants.sample_limit).taken]
+        if wants.samples
+        else []
+    )
     if found != recorded:
         raise RefusedError(
             "these are not the samples that the bundle was made with",
-            seen=f"{len(found)} files, {sum(s in recorded for s in found)} of them the same; recorded are {len(recorded)}",
+            seen=(
+                f"{len(found)} files, {sum(s in recorded for s in found)} of them the same; recorded are"
+                f" {len(recorded)}"
+            ),
             next="give the same files under the same names with --samples",
-        )  # fmt: skip
+        )
 
 
 def differing_tools(manifest: Manifest) -> list[ToolDiffers]:
-    """The tools that are here in another version than recorded; a converter of one's own is compared by its bytes."""
+    """The tools that are here in another version than recorded; a converter of one's own is compared by its
+    bytes.
+    """
     own = {"mnnprep": __version__, "python": platform.python_version()}
     now = {name: own.get(name) or deps.version(name) or "" for name in manifest.tools if name != "mnnconvert"}
-    return [ToolDiffers(name, manifest.tools[name], version) for name, version in now.items() if version != manifest.tools[name]]
+    return [
+        ToolDiffers(name, manifest.tools[name], version)
+        for name, version in now.items()
+        if version != manifest.tools[name]
+    ]
 
 
 def compared(manifest: Manifest, made: Manifest) -> list[FileReplayed]:

@@ -44,17 +44,27 @@ def resolve(request: Request) -> Source:
     """
     source = _factory(request) if looks_like_factory(request.source) else _file(request)
     row = format_of(source.kind)
-    for module in dict.fromkeys(name.partition(".")[0] for name in plans.plan_of(source.kind).preload):  # to look for a.b would import a
+    for module in dict.fromkeys(
+        name.partition(".")[0] for name in plans.plan_of(source.kind).preload
+    ):  # to look for a.b would import a
         if not deps.installed(module):
             raise deps.missing(module)
     if request.signature and source.kind != "savedmodel":
         raise UsageError("--signature goes with a SavedModel", seen=row.title, next="leave it out")
     if request.outputs and source.kind not in ("frozen-graph", "tf-checkpoint"):
-        raise UsageError("--outputs goes with a graph or a TF1 checkpoint", seen=row.title, next="leave it out: this source says its outputs")
+        raise UsageError(
+            "--outputs goes with a graph or a TF1 checkpoint",
+            seen=row.title,
+            next="leave it out: this source says its outputs",
+        )
     if source.weights and source.kind == "torch-factory":
         _check_weights(Path(source.weights), request.limits)
     elif request.factory_args and source.kind not in FACTORIES:
-        raise UsageError("--factory-arg goes with a factory", seen=row.title, next="leave it out, or give file.py:callable as the source")
+        raise UsageError(
+            "--factory-arg goes with a factory",
+            seen=row.title,
+            next="leave it out, or give file.py:callable as the source",
+        )
     return source
 
 
@@ -64,7 +74,11 @@ def _factory(request: Request) -> Source:
     if place.endswith(".py"):
         path = Path(place).absolute()
         if not path.is_file():
-            raise UsageError("there is no file at the factory's path", seen=place, next="give file.py:callable or package.module:callable")
+            raise UsageError(
+                "there is no file at the factory's path",
+                seen=place,
+                next="give file.py:callable or package.module:callable",
+            )
         place = str(path)
     elif not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(
@@ -102,7 +116,9 @@ def _file(request: Request) -> Source:
     path = Path(request.source).absolute()
     if path.suffix == ".py" and path.is_file():
         raise UsageError(
-            "a Python file alone is no model", seen=path.name, next=f"name the callable in it that gives the model: {path.name}:callable"
+            "a Python file alone is no model",
+            seen=path.name,
+            next=f"name the callable in it that gives the model: {path.name}:callable",
         )
     require_there(path)
     job = FileJob(
@@ -133,14 +149,21 @@ class FileJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_source(job: FileJob) -> Source:
-    """The step that reads a file as far as is needed to know what it is, and that it can be taken. Raises as :func:`resolve`."""
+    """The step that reads a file as far as is needed to know what it is, and that it can be taken.
+
+    Raises as :func:`resolve`.
+    """
     path = Path(job.path)
     kind = sniff.identify(path)
     if kind in WEIGHTS_ONLY:
         raise UsageError(
-            "this file holds weights alone, no model", seen=f"{path.name}: {format_of(kind).title}",
-            next=f"give the code that builds the model, and this file as its weights: mnnprep prepare file.py:callable --weights {path.name} -o DIR",
-        )  # fmt: skip
+            "this file holds weights alone, no model",
+            seen=f"{path.name}: {format_of(kind).title}",
+            next=(
+                "give the code that builds the model, and this file as its weights: mnnprep prepare"
+                f" file.py:callable --weights {path.name} -o DIR"
+            ),
+        )
     row = format_of(kind)
     with reading(path, row.title):
         return _taken(path, kind, job)
@@ -151,22 +174,38 @@ def _taken(path: Path, kind: str, job: FileJob) -> Source:
         require_loadable(scan_model(path), path.stat().st_size)
     row = format_of(kind)
     if not row.prepared or kind not in plans.PLANS:
-        raise RefusedError(f"this version does not prepare a {row.title}", seen=path.name, next="export the model to ONNX and prepare that")
+        raise RefusedError(
+            f"this version does not prepare a {row.title}",
+            seen=path.name,
+            next="export the model to ONNX and prepare that",
+        )
     if plans.plan_of(kind).complete:
         return _completed(plans.plan_of(kind).complete, path, kind, job)
     if job.weights:
-        raise UsageError("--weights goes with a factory", seen=f"{path.name}: {row.title}", next="leave --weights out: this file has its own")
+        raise UsageError(
+            "--weights goes with a factory",
+            seen=f"{path.name}: {row.title}",
+            next="leave --weights out: this file has its own",
+        )
     if kind == "torch-module" and not job.trust:
         imports = _shown_imports(pickle_globals(path))
         raise RefusedError(
-            "this file is a pickled module: loading it executes code that it names", seen=f"it would import and call {imports}",
+            "this file is a pickled module: loading it executes code that it names",
+            seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
-        )  # fmt: skip
+        )
     if kind in JUDGED and not job.trust:
         require_stateless(path, kind)
     beside = _beside(path, kind)
     require_beside(path, map(Path, beside))
-    return Source(kind=kind, path=str(path), trust=job.trust, signature=job.signature, outputs=job.outputs, beside=beside)
+    return Source(
+        kind=kind,
+        path=str(path),
+        trust=job.trust,
+        signature=job.signature,
+        outputs=job.outputs,
+        beside=beside,
+    )
 
 
 def _beside(path: Path, kind: str) -> list[str]:
@@ -200,14 +239,19 @@ def _check_weights(path: Path, limits: Limits) -> None:
     kind = kind_aside(path, limits)
     if kind not in (*WEIGHTS_ONLY, "torch-module"):
         raise UsageError(
-            "--weights is no checkpoint", seen=f"{path.name}: {format_of(kind).title}", next="give a state dict, a checkpoint or a safetensors file"
+            "--weights is no checkpoint",
+            seen=f"{path.name}: {format_of(kind).title}",
+            next="give a state dict, a checkpoint or a safetensors file",
         )
 
 
 def source_files(source: Source) -> list[NamedFile]:
     """The source's files by role, each with its own name and hash."""
     place = source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path
-    roles = [("factory" if source.kind in FACTORIES else "source", Path(place)), ("weights", Path(source.weights) if source.weights else None)]
+    roles = [
+        ("factory" if source.kind in FACTORIES else "source", Path(place)),
+        ("weights", Path(source.weights) if source.weights else None),
+    ]
     files: list[NamedFile] = []
     for role, path in roles:
         if path is None or not path.exists() or source.kind == "live":
@@ -215,7 +259,9 @@ def source_files(source: Source) -> list[NamedFile]:
         members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for member in members:
             name = role if not path.is_dir() else f"{role}/{member.relative_to(path).as_posix()}"
-            files.append(NamedFile(as_text(name), sha256(member), member.stat().st_size, as_text(member.name)))
+            files.append(
+                NamedFile(as_text(name), sha256(member), member.stat().st_size, as_text(member.name))
+            )
     return files
 
 

@@ -1,7 +1,8 @@
-"""`prepare` for a factory whose weights are larger than the memory limit: the graph without them, then the bytes from the checkpoint.
+"""`prepare` for a factory whose weights are larger than the memory limit: the graph without them, then the
+bytes from the checkpoint.
 
-The decision is made before anything is loaded, by the sizes in the checkpoint's plan, and stands in the manifest.  The proof has to
-load the net; it has a limit of its own, and what does not fit there was not run.
+The decision is made before anything is loaded, by the sizes in the checkpoint's plan, and stands in the
+manifest.  The proof has to load the net; it has a limit of its own, and what does not fit there was not run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from mnnprep.core.evidence import REQUIRED, Check, Verdict, not_run, verdict
 from mnnprep.core.messages import Exported, ExportJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
-from mnnprep.formats.plans import STREAM_ATTACH, STREAM_COMPARE, STREAM_EXPORT, STREAM_PRELOAD, STREAMED, ArtifactFormat, Attempt, Plan
+from mnnprep.formats.plans import (
+    STREAM_ATTACH,
+    STREAM_COMPARE,
+    STREAM_EXPORT,
+    STREAM_PRELOAD,
+    STREAMED,
+    ArtifactFormat,
+    Attempt,
+    Plan,
+)
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling, Skeleton
 from mnnprep.isolate.host import Reply, StepFailed, internal
 from mnnprep.pipeline.attempt import Judge, weigh
@@ -37,20 +47,34 @@ COPIES = 2  # of the weights while a source is loaded: the model's own, and the 
 
 
 def why_streamed(request: Request, source: Source) -> str:
-    """Why the weights are streamed; empty where the source is loaded. Raises UsageError for a call that asks for it and can't have it."""
+    """Why the weights are streamed; empty where the source is loaded.
+
+    Raises UsageError for a call that asks for it and can't have it.
+    """
     asked = request.method == STREAMED.method
-    fitting = source.kind == "torch-factory" and bool(source.weights) and request.to in ("", STREAMED.target) and not request.tflite_precision
+    fitting = (
+        source.kind == "torch-factory"
+        and bool(source.weights)
+        and request.to in ("", STREAMED.target)
+        and not request.tflite_precision
+    )
     if asked and not fitting:
         raise UsageError(
             f"--method {STREAMED.method} takes a PyTorch factory with --weights, to {STREAMED.target}",
-            seen=f"{source.kind}{'' if source.weights else ' without --weights'}{f', --to {request.to}' if request.to else ''}",
+            seen=source.kind
+            + ("" if source.weights else " without --weights")
+            + (f", --to {request.to}" if request.to else ""),
             next="give file.py:callable and --weights CKPT, or leave --method out",
         )
     if request.limits.proof_memory and not (fitting and (asked or request.limits.memory)):
         raise UsageError(
-            "--proof-memory is for weights that are streamed", seen=shown(request.limits.proof_memory),
-            next="give a PyTorch factory with --weights, and --memory; or leave it out: --memory holds for the proof too",
-        )  # fmt: skip
+            "--proof-memory is for weights that are streamed",
+            seen=shown(request.limits.proof_memory),
+            next=(
+                "give a PyTorch factory with --weights, and --memory; or leave it out: --memory holds for the"
+                " proof too"
+            ),
+        )
     if not fitting or request.method not in ("auto", STREAMED.method):
         return ""
     if asked:
@@ -60,17 +84,24 @@ def why_streamed(request: Request, source: Source) -> str:
     size = checkpoint_size(source.weights)
     if COPIES * size + BASE <= request.limits.memory:
         return ""
-    return f"loading {shown(size)} of weights takes them twice and {shown(BASE)}, and --memory is {shown(request.limits.memory)}"
+    return (
+        f"loading {shown(size)} of weights takes them twice and {shown(BASE)}, and --memory is"
+        f" {shown(request.limits.memory)}"
+    )
 
 
 def checkpoint_size(path: str) -> int:
-    """The bytes of the state dict in a checkpoint, by its plan; those of its files where only the model tells which state dict is meant."""
+    """The bytes of the state dict in a checkpoint, by its plan; those of its files where only the model tells
+    which state dict is meant.
+    """
     with Files() as files:
         try:
             return sum(tensor.nbytes for tensor in plan_state(files.at(path)).tensors.values())
         except MnnprepError:
             place = Path(path)
-            return sum(f.stat().st_size for f in ([place] if place.is_file() else place.rglob("*")) if f.is_file())
+            return sum(
+                f.stat().st_size for f in ([place] if place.is_file() else place.rglob("*")) if f.is_file()
+            )
 
 
 def shown(size: int) -> str:
@@ -79,34 +110,67 @@ def shown(size: int) -> str:
 
 
 def prepare_streamed(
-    request: Request, source: Source, plan: Plan, reason: str, target: Path, *, private: list[str], force: bool, tell: Tell
+    request: Request,
+    source: Source,
+    plan: Plan,
+    reason: str,
+    target: Path,
+    *,
+    private: list[str],
+    force: bool,
+    tell: Tell,
 ) -> Manifest:
     """:func:`mnnprep.pipeline.prepare.prepare` by the streamed method; *reason* is why."""
     attempt = replace(STREAMED, opset=request.opset)
     with Workers(request.limits) as workers:
         tell(f"exporting without the weights: {reason}")
         skeleton, fired = _graph(workers, request, source, attempt, plan)
-        filling = Filling(skeleton=skeleton.file.path, checkpoint=source.weights, weights=skeleton.weights, shapes=skeleton.shapes)
+        filling = Filling(
+            skeleton=skeleton.file.path,
+            checkpoint=source.weights,
+            weights=skeleton.weights,
+            shapes=skeleton.shapes,
+        )
         tell("streaming the weights from the checkpoint")
         job = AttachJob(filling=filling, directory=str(workers.directory("artifact")))
         attached = _step(workers, STREAM_PRELOAD, STREAM_ATTACH, job, Attached, "streaming the weights")
         exported = Exported(
-            format=attempt.target, opset=skeleton.opset, files=attached.files, checks=skeleton.checks, refused_opsets=skeleton.refused_opsets,
+            format=attempt.target,
+            opset=skeleton.opset,
+            files=attached.files,
+            checks=skeleton.checks,
+            refused_opsets=skeleton.refused_opsets,
             notes=[f"weights streamed from the checkpoint: {reason}", *skeleton.notes, *attached.notes],
-        )  # fmt: skip
-        survey, tried = _proven(workers, request, source, plan, attempt, exported, skeleton, filling, private, tell)
+        )
+        survey, tried = _proven(
+            workers, request, source, plan, attempt, exported, skeleton, filling, private, tell
+        )
         tried.repairs = [*fired, *tried.repairs]
         if fired:
-            tried.checks.append(not_run("repairs", "the artifact had no weights yet when it was repaired, so it did not run before", required=False))
+            tried.checks.append(
+                not_run(
+                    "repairs",
+                    "the artifact had no weights yet when it was repaired, so it did not run before",
+                    required=False,
+                )
+            )
         if tried.verdict is not Verdict.PROVEN:
             workers.require_sound()
         tell("writing the bundle")
         return write_bundle(request, source, plan, survey, [tried], tried, target, force=force)
 
 
-def _graph(workers: Workers, request: Request, source: Source, attempt: Attempt, plan: Plan) -> tuple[Skeleton, list[Fired]]:
+def _graph(
+    workers: Workers, request: Request, source: Source, attempt: Attempt, plan: Plan
+) -> tuple[Skeleton, list[Fired]]:
     """The graph without weights, repaired where MNN's result would be undefined; and the repairs."""
-    job = ExportJob(source=source, wants=request.wants, method=attempt.method, opset=attempt.opset, directory=str(workers.directory("export")))
+    job = ExportJob(
+        source=source,
+        wants=request.wants,
+        method=attempt.method,
+        opset=attempt.opset,
+        directory=str(workers.directory("export")),
+    )
     skeleton = _step(workers, plan.preload, STREAM_EXPORT, job, Skeleton, "the export without weights")
     repair = RepairJob(
         model=skeleton.file.path,
@@ -119,48 +183,92 @@ def _graph(workers: Workers, request: Request, source: Source, attempt: Attempt,
     return skeleton, repaired.fired
 
 
-def _step(workers: Workers, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], what: str) -> T:
-    """Run a step that must succeed. Raises the user's error, or a RefusedError for a limit that it went over."""
+def _step(
+    workers: Workers, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], what: str
+) -> T:
+    """Run a step that must succeed.
+
+    Raises the user's error, or a RefusedError for a limit that it went over.
+    """
     try:
         return workers.run(preload, step, job, reply)
     except StepFailed as failure:
         if failure.error is not None:
             raise failure.error from failure
         if failure.unable:
-            raise RefusedError(f"{what} {failure.reason}", seen=failure.log[-500:], next="raise --timeout or --memory") from failure
+            raise RefusedError(
+                f"{what} {failure.reason}", seen=failure.log[-500:], next="raise --timeout or --memory"
+            ) from failure
         raise internal(failure, f"{what} failed") from failure
 
 
 def _proven(
-    workers: Workers, request: Request, source: Source, plan: Plan, attempt: Attempt, exported: Exported, skeleton: Skeleton, filling: Filling,
-    private: list[str], tell: Tell,
-) -> tuple[Survey, Tried]:  # fmt: skip
+    workers: Workers,
+    request: Request,
+    source: Source,
+    plan: Plan,
+    attempt: Attempt,
+    exported: Exported,
+    skeleton: Skeleton,
+    filling: Filling,
+    private: list[str],
+    tell: Tell,
+) -> tuple[Survey, Tried]:
     """The survey and the judged attempt; what the proof's limit has no room for was not run, and says so."""
     limits = request.limits.for_proof()
     size = sum(f.size for f in exported.files)
-    unfit = f"the net has {shown(size)} and the proof may use {shown(limits.memory)}" if 0 < limits.memory < size else ""
+    unfit = (
+        f"the net has {shown(size)} and the proof may use {shown(limits.memory)}"
+        if 0 < limits.memory < size
+        else ""
+    )
     if not unfit:
         tell("running the reference on the source")
         workers.limits = limits
-        job = SurveyJob(source=msgspec.structs.replace(source, lean=True), wants=request.wants, directory=str(workers.directory("survey")))
+        job = SurveyJob(
+            source=msgspec.structs.replace(source, lean=True),
+            wants=request.wants,
+            directory=str(workers.directory("survey")),
+        )
         try:
-            survey = msgspec.structs.replace(workers.run(plan.preload, plan.survey, job, Survey), parameters=skeleton.parameters)
+            survey = msgspec.structs.replace(
+                workers.run(plan.preload, plan.survey, job, Survey), parameters=skeleton.parameters
+            )
         except StepFailed as failure:
             if failure.error is not None:
                 raise failure.error from failure
             unfit = f"the reference run {failure.reason}"
         else:
             maker = StreamedMaker(
-                workers, mnnconvert=request.mnnconvert, tell=tell, precision=request.precision, static=request.static, repairs=request.repairs
+                workers,
+                mnnconvert=request.mnnconvert,
+                tell=tell,
+                precision=request.precision,
+                static=request.static,
+                repairs=request.repairs,
             )
-            judge = StreamedJudge(survey, job.source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics)
+            judge = StreamedJudge(
+                survey,
+                job.source,
+                maker,
+                plan=plan,
+                private=private,
+                wants=request.wants,
+                metrics=request.metrics,
+            )
             judge.filling = filling
             tried = judge.judge(maker.make(attempt, _done(exported)))
             return survey, (judge.repair(tried) or tried) if tried.repairable() else tried
     workers.limits = request.limits
-    survey = Survey(signature=skeleton.signature, cases=[], checks=[], noise={}, parameters=skeleton.parameters)
+    survey = Survey(
+        signature=skeleton.signature, cases=[], checks=[], noise={}, parameters=skeleton.parameters
+    )
     tell("comparing the artifact's weights with the checkpoint's")
-    weights = weigh(workers.submit(STREAM_PRELOAD, STREAM_COMPARE, CompareJob(filling=filling, model=exported.files[0].path), Check))
+    weights = weigh(
+        workers.submit(
+            STREAM_PRELOAD, STREAM_COMPARE, CompareJob(filling=filling, model=exported.files[0].path), Check
+        )
+    )
     tried = Tried(attempt, exported=exported, original=exported, refused_opsets=exported.refused_opsets)
     made = [*exported.checks, weights]
     dims = [d.name for d in survey.signature.dims]
@@ -191,4 +299,6 @@ class StreamedJudge(Judge):
     filling: Filling
 
     def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
-        return self.workers.submit(STREAM_PRELOAD, STREAM_COMPARE, CompareJob(filling=self.filling, model=model), Check)
+        return self.workers.submit(
+            STREAM_PRELOAD, STREAM_COMPARE, CompareJob(filling=self.filling, model=model), Check
+        )

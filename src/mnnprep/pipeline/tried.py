@@ -55,8 +55,14 @@ class Tried:
         return next((c.status for c in self.checks if c.check == name), None)
 
     def repairable(self) -> bool:
-        """Whether the artifact is right, of the format that rules rewrite, and MNN refuses it or computes something else."""
-        right = self.exported is not None and self.exported.format == "onnx" and self.status("artifact_compare") is Status.PASSED
+        """Whether the artifact is right, of the format that rules rewrite, and MNN refuses it or computes
+        something else.
+        """
+        right = (
+            self.exported is not None
+            and self.exported.format == "onnx"
+            and self.status("artifact_compare") is Status.PASSED
+        )
         return right and Status.FAILED in (self.status("mnn_convert"), self.status("mnn_compare"))
 
     @property
@@ -98,7 +104,9 @@ def describe(failure: StepFailed) -> str:
 
 
 def least_sqnr(exported: Exported, precision: Precision) -> float | None:
-    """The SQNR that the converted model must reach, in dB: the lower of the artifact's and the asked precision's; None where neither has one."""
+    """The SQNR that the converted model must reach, in dB: the lower of the artifact's and the asked
+    precision's; None where neither has one.
+    """
     return min((db for db in (exported.sqnr_db, precision.sqnr_db) if db is not None), default=None)
 
 

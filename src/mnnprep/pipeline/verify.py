@@ -41,7 +41,13 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     evidence: list[Check]
 
 
-def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | None = None, tell: Tell = lambda _: None) -> Verification:
+def verify(
+    bundle: Path,
+    *,
+    metrics: tuple[Metric, ...] = (),
+    limits: Limits | None = None,
+    tell: Tell = lambda _: None,
+) -> Verification:
     """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
 
     The artifact is run again too, where its runtime is installed.  ``proven`` needs that all hold and
@@ -49,13 +55,14 @@ def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | N
     again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
     check is not run.  Other *metrics* are measured as well.
 
-    What the manifest says is checked, not believed: its words must be known, its figures agree with each other and with the
-    stored cases, and the tolerance is the one that the rule gives for what was asked.
+    What the manifest says is checked, not believed: its words must be known, its figures agree with each
+    other and with the stored cases, and the tolerance is the one that the rule gives for what was asked.
 
     Raises:
         UsageError: there is no bundle at this path.
         UsageError: one of *metrics* has other code or another threshold than the bundle was made with.
-        RefusedError: its manifest can't be read, says what this version does not know, or names files outside the bundle.
+        RefusedError: its manifest can't be read, says what this version does not know, or names files outside
+        the bundle.
         SystemFault: without a full disk, or the like, it might have been proven.
     """
     manifest = read_manifest(bundle)
@@ -69,14 +76,24 @@ def verify(bundle: Path, *, metrics: tuple[Metric, ...] = (), limits: Limits | N
         runs = {"artifact": artifact_ran, "MNN": mnn_ran}
         if artifact.status is Status.NOT_RUN:  # its runtime is not installed: what was proven is MNN's model
             del runs["artifact"]
-        checks += [artifact, mnn, *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence)]
+        checks += [
+            artifact,
+            mnn,
+            *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence),
+        ]
         if _verdict(checks, concluded(manifest)) is not Verdict.PROVEN:
             workers.require_sound()
-    return Verification(bundle=str(bundle), verdict=_verdict(checks, concluded(manifest)), recorded=manifest.verdict, evidence=checks)
+    return Verification(
+        bundle=str(bundle),
+        verdict=_verdict(checks, concluded(manifest)),
+        recorded=manifest.verdict,
+        evidence=checks,
+    )
 
 
 def audited(bundle: Path, manifest: Manifest) -> list[Check]:
-    """What can be said of the bundle without running anything: ``hashes`` first, then whether its record holds.
+    """What can be said of the bundle without running anything: ``hashes`` first, then whether its record
+    holds.
 
     Raises RefusedError as :func:`verify`.
     """
@@ -99,7 +116,10 @@ def _verdict(checks: list[Check], recorded: Verdict) -> Verdict:
 
 def _cases(bundle: Path, manifest: Manifest) -> list[CaseFile]:
     root = bundle.resolve()
-    return [CaseFile(index=i, origin=c.origin, dims=c.dims, file=FileRef(str(root / c.path), c.sha256, c.size)) for i, c in enumerate(manifest.cases)]
+    return [
+        CaseFile(index=i, origin=c.origin, dims=c.dims, file=FileRef(str(root / c.path), c.sha256, c.size))
+        for i, c in enumerate(manifest.cases)
+    ]
 
 
 def _specs(tensors: list[TensorRecord]) -> tuple[TensorSpec, ...]:
@@ -107,7 +127,8 @@ def _specs(tensors: list[TensorRecord]) -> tuple[TensorSpec, ...]:
 
 
 def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> list[Metric]:
-    """The metrics to measure: those the bundle was made with, their functions found among the *given* ones, and the other given ones.
+    """The metrics to measure: those the bundle was made with, their functions found among the *given* ones,
+    and the other given ones.
 
     Raises UsageError where a given one is not the one of the bundle.
     """
@@ -117,31 +138,39 @@ def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> lis
         mine = by_name.pop(metric.name, None)
         if mine is not None and mine.sha256 != metric.sha256:
             raise UsageError(
-                "a --metric has other code than the bundle was made with", seen=f"{metric.name}: sha256 {mine.sha256}, not {metric.sha256}",
+                "a --metric has other code than the bundle was made with",
+                seen=f"{metric.name}: sha256 {mine.sha256}, not {metric.sha256}",
                 next="give the function as it was, or name it differently",
-            )  # fmt: skip
+            )
         if mine is not None and mine.threshold not in (None, metric.threshold):
             raise UsageError(
-                "a --metric has another value than the bundle was made with", seen=f"{metric.name}: {mine.wanted()}, not {metric.wanted() or 'any'}",
+                "a --metric has another value than the bundle was made with",
+                seen=f"{metric.name}: {mine.wanted()}, not {metric.wanted() or 'any'}",
                 next="leave the value out",
-            )  # fmt: skip
+            )
         found.append(msgspec.structs.replace(metric, function=mine.function if mine is not None else ""))
     return [*found, *by_name.values()]
 
 
-def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> tuple[Check, Ran | None]:
+def _artifact(
+    workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell
+) -> tuple[Check, Ran | None]:
     kind = ARTIFACTS[manifest.artifact.format]
     if not deps.installed(kind.runtime):
         return not_run("artifact_compare", f"{kind.runtime} is not installed", required=False), None
     if not intact:
-        return not_run("artifact_compare", "the bundle's files are not those that were proven", required=False), None
+        return not_run(
+            "artifact_compare", "the bundle's files are not those that were proven", required=False
+        ), None
     if not manifest.cases:
         return not_run("artifact_compare", "the bundle holds no cases", required=False), None
     tell(f"running the artifact in {kind.runtime}")
     job = RunJob(
-        model=str(bundle.resolve() / manifest.artifact.files[0].path), cases=_cases(bundle, manifest),
-        signature=Signature(_specs(manifest.signature.inputs), _specs(manifest.signature.outputs)), directory=str(workers.directory("run")),
-    )  # fmt: skip
+        model=str(bundle.resolve() / manifest.artifact.files[0].path),
+        cases=_cases(bundle, manifest),
+        signature=Signature(_specs(manifest.signature.inputs), _specs(manifest.signature.outputs)),
+        directory=str(workers.directory("run")),
+    )
     try:
         ran = workers.run(kind.preload, kind.run, job, Ran)
     except StepFailed as failure:
@@ -150,7 +179,9 @@ def _artifact(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, 
     return compare_run("artifact_compare", job.cases, ran, ruled(manifest)[0], {}), ran
 
 
-def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell) -> tuple[Check, Ran | None]:
+def _mnn(
+    workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell
+) -> tuple[Check, Ran | None]:
     if manifest.mnn is None:
         return not_run("mnn_compare", "the bundle holds no converted model"), None
     if not intact:
@@ -159,15 +190,22 @@ def _mnn(workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell:
     signature = manifest.signature
     runs = [
         workers.submit(
-            worker.PRELOAD, worker.RUN,
+            worker.PRELOAD,
+            worker.RUN,
             MnnRunJob(
-                model=str(bundle.resolve() / manifest.mnn.path), cases=_cases(bundle, manifest), fresh=fresh, directory=str(workers.directory("mnn")),
-                input_names={t.name: t.mnn_name for t in signature.inputs}, output_names={t.name: t.mnn_name for t in signature.outputs},
-                layouts={t.name: t.layout for t in signature.inputs}, hints=manifest.runtime.hints,
-            ), Ran,
+                model=str(bundle.resolve() / manifest.mnn.path),
+                cases=_cases(bundle, manifest),
+                fresh=fresh,
+                directory=str(workers.directory("mnn")),
+                input_names={t.name: t.mnn_name for t in signature.inputs},
+                output_names={t.name: t.mnn_name for t in signature.outputs},
+                layouts={t.name: t.layout for t in signature.inputs},
+                hints=manifest.runtime.hints,
+            ),
+            Ran,
         )
         for fresh in (False, True)
-    ]  # fmt: skip
+    ]
     try:
         first, second = (run.result().value for run in runs)
     except StepFailed as failure:

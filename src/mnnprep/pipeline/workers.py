@@ -1,4 +1,6 @@
-"""The workers of one run: a host per group of modules to preload, started when first needed, and a scratch directory."""
+"""The workers of one run: a host per group of modules to preload, started when first needed, and a scratch
+directory.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +48,18 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.dismiss()
         for host in self._hosts.values():
             host.close()
         self._scratch.close()
 
     def dismiss(self) -> None:
-        """No step will come any more: no worker starts, and those that run nothing end while something else is done."""
+        """No step will come any more: no worker starts, and those that run nothing end while something else
+        is done.
+        """
         with self._lock:
             self._ended = True
         for host in self._hosts.values():
@@ -68,12 +74,15 @@ class Workers:
         with self._lock:
             if preload not in self._hosts:
                 dirty = DIRTY_MEMORY if "MNN" in preload else None
-                self._hosts[preload] = Host(preload, scratch=self.scratch, environment=dirty, reads=self.reads)
+                self._hosts[preload] = Host(
+                    preload, scratch=self.scratch, environment=dirty, reads=self.reads
+                )
             return self._hosts[preload]
 
     def warm_in_turn(self, preloads: Sequence[tuple[str, ...]]) -> None:
-        """Start the hosts with these *preloads* that are not there, each when the one before has imported: what has to be quick now has but one
-        of them beside it."""
+        """Start the hosts with these *preloads* that are not there, each when the one before has imported:
+        what has to be quick now has but one of them beside it.
+        """
         with self._lock:
             cold = [preload for preload in preloads if preload not in self._hosts]
             if not cold or self._ended:
@@ -91,12 +100,16 @@ class Workers:
         self._hosts.pop(preload).close()
         self.warm(preload)
 
-    def submit(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False) -> Future[Reply[T]]:
+    def submit(
+        self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False
+    ) -> Future[Reply[T]]:
         if here:  # a worker that has loaded one source is confined to it
             if preload in self._loaded:
                 self.renew(preload)
             self._loaded.add(preload)
-        future = self.warm(preload).submit(step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory or self._free, here=here)
+        future = self.warm(preload).submit(
+            step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory or self._free, here=here
+        )
         self._steps.append(future)
         return future
 
@@ -105,14 +118,18 @@ class Workers:
         return value  # type: ignore[no-any-return]
 
     def require_sound(self) -> None:
-        """Raises SystemFault where a step ended in one: what was concluded without it says nothing of the model."""
+        """Raises SystemFault where a step ended in one: what was concluded without it says nothing of the
+        model.
+        """
         for step in self._steps:
             failure = step.exception() if step.done() else None
             if isinstance(failure, StepFailed) and isinstance(failure.error, SystemFault):
                 raise failure.error from failure
 
     def sweep(self) -> None:
-        """Forget the steps that ended, and remove what they have left in the scratch; no step may be running."""
+        """Forget the steps that ended, and remove what they have left in the scratch; no step may be
+        running.
+        """
         self._steps.clear()
         for left in self.scratch.iterdir():
             shutil.rmtree(left, ignore_errors=True)
@@ -123,8 +140,12 @@ class Workers:
 
 
 def listed_operators(workers: Workers, converter: str) -> list[str] | None:
-    """The operators that the converter at hand (a path; empty: the MNN package's) lists for ONNX; None where it can't be asked."""
+    """The operators that the converter at hand (a path; empty: the MNN package's) lists for ONNX; None where
+    it can't be asked.
+    """
     try:
-        return workers.run(worker.CONVERT_PRELOAD, worker.FRONTENDS, FrontendsJob(converter=converter), Frontends).names.get("ONNX")
+        return workers.run(
+            worker.CONVERT_PRELOAD, worker.FRONTENDS, FrontendsJob(converter=converter), Frontends
+        ).names.get("ONNX")
     except StepFailed:
         return None

@@ -13,7 +13,8 @@ CHUNK = 1 << 18  # elements compared at a time: a large value needs no copy of i
 
 
 class Deviation(msgspec.Struct, frozen=True, kw_only=True):
-    """``excess`` is the largest |a-b| divided by what is allowed there: above 1 is wrong, LARGEST where the two can't be compared.
+    """``excess`` is the largest |a-b| divided by what is allowed there: above 1 is wrong, LARGEST where the
+    two can't be compared.
 
     ``reshaped``: the same number of elements in another shape, as MNN keeps some values inside a net.
     """
@@ -24,13 +25,20 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True):
     reshaped: bool = False
 
 
-def deviation(reference: Array, actual: Array, tolerance: Tolerance, name: str = "", case: int = 0) -> Deviation:
-    """Compare two values element by element, whatever their shapes and dtypes say; with the noise floor of an output *name* in *case*.
+def deviation(
+    reference: Array, actual: Array, tolerance: Tolerance, name: str = "", case: int = 0
+) -> Deviation:
+    """Compare two values element by element, whatever their shapes and dtypes say; with the noise floor of an
+    output *name* in *case*.
 
-    Integers must be equal, but for one that MNN's 32 bits can't hold: it may stand at their end, as the ends of slices do.
+    Integers must be equal, but for one that MNN's 32 bits can't hold: it may stand at their end, as the ends
+    of slices do.
     """
     if reference.size != actual.size:
-        return Deviation(excess=LARGEST, problem=f"shape {list(actual.shape)} where the reference has {list(reference.shape)}")
+        return Deviation(
+            excess=LARGEST,
+            problem=f"shape {list(actual.shape)} where the reference has {list(reference.shape)}",
+        )
     reshaped = reference.shape != actual.shape
     a, b = reference.reshape(-1), actual.reshape(-1)
     if reference.dtype.kind != "f":
@@ -42,21 +50,36 @@ def deviation(reference: Array, actual: Array, tolerance: Tolerance, name: str =
     for s in _slices(a.size):
         x, y = a[s].astype(np.float64), b[s].astype(np.float64)
         finite = np.isfinite(x)
-        if not (np.array_equal(finite, np.isfinite(y)) and np.array_equal(x[~finite], y[~finite], equal_nan=True)):
-            return Deviation(excess=LARGEST, max_abs=LARGEST, problem="NaN or infinity at other places than in the reference", reshaped=reshaped)
+        if not (
+            np.array_equal(finite, np.isfinite(y)) and np.array_equal(x[~finite], y[~finite], equal_nan=True)
+        ):
+            return Deviation(
+                excess=LARGEST,
+                max_abs=LARGEST,
+                problem="NaN or infinity at other places than in the reference",
+                reshaped=reshaped,
+            )
         x, y = x[finite], y[finite]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             error = np.abs(x - y)
             allowed = tolerance.floor(name, case, peak) + tolerance.relative * np.abs(x)
             worst = max(worst, float(np.where(error == 0, 0.0, error / allowed).max(initial=0.0)))
             scale = peak or 1.0
-            noise, power = noise + float(np.square(error / scale).sum()), power + float(np.square(x / scale).sum())
+            noise, power = (
+                noise + float(np.square(error / scale).sum()),
+                power + float(np.square(x / scale).sum()),
+            )
         largest = max(largest, float(error.max(initial=0.0)))
     if tolerance.sqnr_db is not None and noise > 0:
         sqnr = 10 * math.log10(power / noise) if power > 0 else -math.inf
         worst = 10 ** min((tolerance.sqnr_db - CASE_SLACK_DB - sqnr) / 20, 299.0)
     worst, largest = min(worst, LARGEST), min(largest, LARGEST)
-    return Deviation(excess=worst, max_abs=largest, problem=f"max abs {largest:.3g}" if worst > 1 else "", reshaped=reshaped)
+    return Deviation(
+        excess=worst,
+        max_abs=largest,
+        problem=f"max abs {largest:.3g}" if worst > 1 else "",
+        reshaped=reshaped,
+    )
 
 
 def _slices(size: int) -> list[slice]:

@@ -1,23 +1,28 @@
-"""Task metrics: what a difference means for the task. Each is a formula over the outputs of all cases; the tolerance stays the judge.
+"""Task metrics: what a difference means for the task. Each is a formula over the outputs of all cases; the
+tolerance stays the judge.
 
 For a reference *r* and outputs *a* of one shape, over every case that is counted, per output:
 
-``top1``    the share of rows in which the first choice of *a* (the lowest index of its largest score) is a first choice of *r* (any of
-            its largest). A row is a vector along the class axis: the last one; of four axes the shorter of the second and the last that
-            has at least two elements, the second where they are equal. Only floating outputs with at least two classes. A row with a NaN on
-            either side is a miss.
+``top1``    the share of rows in which the first choice of *a* (the lowest index of its largest score) is a
+            first choice of *r* (any of its largest). A row is a vector along the class axis: the last one; of
+            four axes the shorter of the second and the last that has at least two elements, the second where
+            they are equal. Only floating outputs with at least two classes. A row with a NaN on either side
+            is a miss.
 ``top5``    the same with any of the five highest scores of *a* (equal ones by index); at least six classes.
-``cosine``  min over the cases of r.a / (|r| |a|), flattened; two zero vectors have 1, a zero and another 0. Floating outputs.
-``sqnr``    10 log10(sum r^2 / sum (r - a)^2) in dB, sums over all cases; infinite without an error. Floating outputs.
+``cosine``  min over the cases of r.a / (|r| |a|), flattened; two zero vectors have 1, a zero and another 0.
+            Floating outputs.
+``sqnr``    10 log10(sum r^2 / sum (r - a)^2) in dB, sums over all cases; infinite without an error. Floating
+            outputs.
 ``mse``     the mean of (r - a)^2 over all elements of all cases. Floating outputs.
-``iou``     intersection over union, sums over all cases. Booleans: of the true elements (1 where both have none). Integers of at least two
-            axes: label maps, the mean over the labels that occur on either side; floating maps of four axes with at least two classes are
-            first made labels along the class axis. Integer outputs of more than 4096 labels are no label maps.
+``iou``     intersection over union, sums over all cases. Booleans: of the true elements (1 where both have
+            none). Integers of at least two axes: label maps, the mean over the labels that occur on either
+            side; floating maps of four axes with at least two classes are first made labels along the class
+            axis. Integer outputs of more than 4096 labels are no label maps.
 
-Where *r* and *a* have NaN or an infinity at the same places, ``cosine``, ``sqnr`` and ``mse`` leave those out; at other places, and where names or
-shapes differ, nothing is measured. Empty outputs are no outputs of a metric. The value of several outputs is the worst.
-A function of the user's gets ``(reference, outputs)`` of a case, both dicts of arrays by name, and returns a number; its value is the
-mean over the cases.
+Where *r* and *a* have NaN or an infinity at the same places, ``cosine``, ``sqnr`` and ``mse`` leave those
+out; at other places, and where names or shapes differ, nothing is measured. Empty outputs are no outputs of a
+metric. The value of several outputs is the worst. A function of the user's gets ``(reference, outputs)`` of a
+case, both dicts of arrays by name, and returns a number; its value is the mean over the cases.
 """
 
 from __future__ import annotations
@@ -55,8 +60,10 @@ class MetricJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """``values`` by run and output (one of the user's has the output ``""``); numbers that JSON lacks are ``inf`` and ``-inf`` as text.
-    ``extremes`` are the least and the largest value of a function in a case; ``problem`` says why there are none."""
+    """``values`` by run and output (one of the user's has the output ``""``); numbers that JSON lacks are
+    ``inf`` and ``-inf`` as text. ``extremes`` are the least and the largest value of a function in a case;
+    ``problem`` says why there are none.
+    """
 
     values: dict[str, dict[str, float | str]] = msgspec.field(default_factory=dict)
     extremes: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
@@ -68,7 +75,9 @@ def measure(job: MetricJob) -> Measured:
     try:
         if job.metric.own:
             return _own(job)
-        return Measured(values={where: _built_in(job.metric, job.cases, ran) for where, ran in job.runs.items()})
+        return Measured(
+            values={where: _built_in(job.metric, job.cases, ran) for where, ran in job.runs.items()}
+        )
     except _Unmeasurable as why:
         return Measured(problem=str(why))
 
@@ -98,7 +107,9 @@ def _pairs(cases: Iterable[CaseFile], ran: Ran) -> Iterator[tuple[CaseFile, Arra
         for name, array in reference.items():
             if name not in actual or actual[name].shape != array.shape:
                 shape = list(actual[name].shape) if name in actual else "missing"
-                raise _Unmeasurable(f"{name} of case {case.index} is {shape} where the reference has {list(array.shape)}")
+                raise _Unmeasurable(
+                    f"{name} of case {case.index} is {shape} where the reference has {list(array.shape)}"
+                )
         yield case, reference, {name: actual[name] for name in reference}
 
 
@@ -128,7 +139,9 @@ def _own(job: MetricJob) -> Measured:
     values: dict[str, dict[str, float | str]] = {}
     extremes: dict[str, tuple[float, float]] = {}
     for where, ran in job.runs.items():
-        results = [_call(function, case, reference, actual) for case, reference, actual in _pairs(job.cases, ran)]
+        results = [
+            _call(function, case, reference, actual) for case, reference, actual in _pairs(job.cases, ran)
+        ]
         if not results:
             raise _Unmeasurable("there is no case")
         values[where] = {"": math.fsum(results) / len(results)}
@@ -151,7 +164,10 @@ def _call(function: Callable[..., Any], case: CaseFile, reference: Arrays, actua
         result = function(reference, actual)
         value = float(result)
     except (Exception, SystemExit) as error:
-        raise _Unmeasurable(f"the function failed on case {case.index} at {place_of(error)}: {type(error).__name__}: {said(error)}") from error
+        raise _Unmeasurable(
+            f"the function failed on case {case.index} at {place_of(error)}: {type(error).__name__}:"
+            f" {said(error)}"
+        ) from error
     if not math.isfinite(value):
         raise _Unmeasurable(f"the function gave {value} for case {case.index}")
     return value
@@ -159,8 +175,9 @@ def _call(function: Callable[..., Any], case: CaseFile, reference: Arrays, actua
 
 @dataclass(frozen=True)
 class Formula:
-    """``part`` is what a case adds (None: not an output of this metric; ValueError: not comparable), ``combine`` the value over the cases;
-    ``of`` says which outputs it is for."""
+    """``part`` is what a case adds (None: not an output of this metric; ValueError: not comparable),
+    ``combine`` the value over the cases; ``of`` says which outputs it is for.
+    """
 
     part: Callable[[Array, Array], Part | None]
     combine: Callable[[list[Part]], float]
@@ -196,7 +213,10 @@ def class_axis(scores: Array) -> int:
 
 
 def _finite(reference: Array, actual: Array) -> tuple[Array, Array] | None:
-    """The finite elements of both as float64; None for what is no floating output. Raises ValueError where others are at other places."""
+    """The finite elements of both as float64; None for what is no floating output.
+
+    Raises ValueError where others are at other places.
+    """
     if reference.dtype.kind != "f":
         return None
     ref, act = reference.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
@@ -223,7 +243,11 @@ def _powers(reference: Array, actual: Array) -> Part | None:
         return None
     ref, act = pair
     with np.errstate(over="ignore"):
-        part = {"signal": float(np.square(ref).sum()), "noise": float(np.square(ref - act).sum()), "elements": ref.size}
+        part = {
+            "signal": float(np.square(ref).sum()),
+            "noise": float(np.square(ref - act).sum()),
+            "elements": ref.size,
+        }
     if not (math.isfinite(part["signal"]) and math.isfinite(part["noise"])):
         raise ValueError("is too large to be squared")
     return part
@@ -231,7 +255,13 @@ def _powers(reference: Array, actual: Array) -> Part | None:
 
 def _sqnr(parts: list[Part]) -> float:
     signal, noise = _sum(parts, "signal"), _sum(parts, "noise")
-    return math.inf if noise == 0 else -math.inf if signal == 0 else 10 * (math.log10(signal) - math.log10(noise))
+    return (
+        math.inf
+        if noise == 0
+        else -math.inf
+        if signal == 0
+        else 10 * (math.log10(signal) - math.log10(noise))
+    )
 
 
 def _overlap(reference: Array, actual: Array) -> Part | None:
@@ -250,7 +280,11 @@ def _overlap(reference: Array, actual: Array) -> Part | None:
     if len(labels) > MOST_LABELS:
         return None
     return {
-        str(label): (int(((reference == label) & (actual == label)).sum()), int(((reference == label) | (actual == label)).sum())) for label in labels
+        str(label): (
+            int(((reference == label) & (actual == label)).sum()),
+            int(((reference == label) | (actual == label)).sum()),
+        )
+        for label in labels
     }
 
 
@@ -276,6 +310,8 @@ FORMULAS: dict[str, Formula] = {
     "top5": Formula(_top(5), _share, "floating scores of at least 6 classes"),
     "cosine": Formula(_cosine, lambda parts: min(part["cosine"] for part in parts), "floating outputs"),
     "sqnr": Formula(_powers, _sqnr, "floating outputs"),
-    "mse": Formula(_powers, lambda parts: _sum(parts, "noise") / max(1, _sum(parts, "elements")), "floating outputs"),
+    "mse": Formula(
+        _powers, lambda parts: _sum(parts, "noise") / max(1, _sum(parts, "elements")), "floating outputs"
+    ),
     "iou": Formula(_overlap, _mean_overlap, "boolean masks, integer label maps and floating maps of 4 axes"),
 }

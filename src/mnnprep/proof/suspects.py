@@ -60,7 +60,12 @@ class Suspects:
     @cached_property
     def visible(self) -> list[str]:
         """The values that can be looked at, in topological order."""
-        return [o for node in self.outline.nodes for o in node.outputs if o in self._asked and o not in self.constants]
+        return [
+            o
+            for node in self.outline.nodes
+            for o in node.outputs
+            if o in self._asked and o not in self.constants
+        ]
 
     @cached_property
     def groups(self) -> dict[str, Group]:
@@ -102,18 +107,27 @@ class Suspects:
     def made_for_others(self, nodes: Iterable[int]) -> list[str]:
         """What *nodes* give that other nodes take, or the net gives."""
         chosen = set(nodes)
-        outside = {n for i, node in enumerate(self.outline.nodes) if i not in chosen for n in node.inputs} | set(self.outline.outputs)
+        outside = {
+            n for i, node in enumerate(self.outline.nodes) if i not in chosen for n in node.inputs
+        } | set(self.outline.outputs)
         return [o for i in sorted(chosen) for o in self.outline.nodes[i].outputs if o in outside]
 
     def live(self, position: int) -> list[str]:
-        """What is still needed once the values up to *position* (in `visible`) are known, of those; the outputs among them included."""
+        """What is still needed once the values up to *position* (in `visible`) are known, of those; the
+        outputs among them included.
+        """
         known = set(self.visible[: position + 1])
         later = {n for value in self.visible[position + 1 :] for n in self.groups[value].inputs}
-        return [v for v in self.visible[: position + 1] if v in known and (v in later or v in self.outline.outputs)]
+        return [
+            v
+            for v in self.visible[: position + 1]
+            if v in known and (v in later or v in self.outline.outputs)
+        ]
 
     def sources(self, wrong: Iterable[str], ends: Iterable[str] = ()) -> list[str]:
-        """Where the errors of the wrong *ends* (the net's outputs, if not given) begin: back through *wrong* values to those whose
-        group takes only right ones."""
+        """Where the errors of the wrong *ends* (the net's outputs, if not given) begin: back through *wrong*
+        values to those whose group takes only right ones.
+        """
         bad = set(wrong)
         left = [o for o in (ends or self.outline.outputs) if o in bad]
         seen, found = set(left), set()
@@ -137,13 +151,24 @@ class Suspects:
                 takers.setdefault(name, []).append(i)
         front = set(chosen)
         for _ in range(hops):
-            near = {self.producer[n] for i in front for n in self.outline.nodes[i].inputs if n in self.producer and n not in self.constants}
+            near = {
+                self.producer[n]
+                for i in front
+                for n in self.outline.nodes[i].inputs
+                if n in self.producer and n not in self.constants
+            }
             near |= {j for i in front for o in self.outline.nodes[i].outputs for j in takers.get(o, [])}
             front = near - chosen
             chosen |= front
         return sorted(chosen)
 
     def largest_jumps(self, excess: Mapping[str, float], count: int) -> list[tuple[str, float, float]]:
-        """The values where the error grew most: (value, excess of what its group takes, its own), by the growth."""
-        rows = [(v, max((excess.get(n, 0.0) for n in g.inputs), default=0.0), excess[v]) for v, g in self.groups.items() if v in excess]
+        """The values where the error grew most: (value, excess of what its group takes, its own), by the
+        growth.
+        """
+        rows = [
+            (v, max((excess.get(n, 0.0) for n in g.inputs), default=0.0), excess[v])
+            for v, g in self.groups.items()
+            if v in excess
+        ]
         return sorted(rows, key=lambda row: row[1] - row[2])[:count]

@@ -1,6 +1,7 @@
 """Writing new nodes in the form that the model's opset has for them.
 
-Which opset gave an operator its axes, bounds or sizes as inputs is in ONNX's operator documents (``docs/Changelog.md``).
+Which opset gave an operator its axes, bounds or sizes as inputs is in ONNX's operator documents
+(``docs/Changelog.md``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ SLICE_INPUTS = 10
 PAD_INPUTS = 11
 AXES_INPUTS = 13  # Squeeze, Unsqueeze, ReduceSum
 REDUCE_INPUTS = 18  # the other reductions
-TOO_FAR = np.iinfo(np.int32).max  # an end that every axis is shorter than; int64's own is not one that MNN keeps
+TOO_FAR = np.iinfo(
+    np.int32
+).max  # an end that every axis is shorter than; int64's own is not one that MNN keeps
 
 
 class Builder:
@@ -39,7 +42,10 @@ class Builder:
         if like:
             found = found.astype(require("onnx_ir").DataType[like].numpy())
         if self.opset < ANY_CONSTANT and found.dtype.kind != "f":
-            return self.cast(self.editor.constant(self.node, found.astype(np.float64)), require("onnx_ir").DataType.from_numpy(found.dtype).name)
+            return self.cast(
+                self.editor.constant(self.node, found.astype(np.float64)),
+                require("onnx_ir").DataType.from_numpy(found.dtype).name,
+            )
         return self.editor.constant(self.node, found)
 
     def ints(self, *values: int) -> Any:
@@ -49,7 +55,11 @@ class Builder:
         return self.op("Cast", value, to=int(require("onnx_ir").DataType[to]))
 
     def reshape(self, value: Any, *sizes: int) -> Any:
-        return self.op("Reshape", value, self.ints(*sizes)) if self.opset >= 5 else self.op("Reshape", value, shape=list(sizes))
+        return (
+            self.op("Reshape", value, self.ints(*sizes))
+            if self.opset >= 5
+            else self.op("Reshape", value, shape=list(sizes))
+        )
 
     def transpose(self, value: Any, *order: int) -> Any:
         return value if list(order) == sorted(order) else self.op("Transpose", value, perm=list(order))
@@ -71,9 +81,18 @@ class Builder:
         """One axis from *start* to *end*; a *step* other than 1 needs opset 10."""
         if self.opset < SLICE_INPUTS:
             return self.op("Slice", value, axes=[axis], starts=[start], ends=[end])
-        return self.op("Slice", value, *(self.ints(number) for number in ((start, end, axis) if step == 1 else (start, end, axis, step))))
+        return self.op(
+            "Slice",
+            value,
+            *(
+                self.ints(number)
+                for number in ((start, end, axis) if step == 1 else (start, end, axis, step))
+            ),
+        )
 
-    def pad(self, value: Any, before: Sequence[int], after: Sequence[int], fill: float, dtype: str = "FLOAT") -> Any:
+    def pad(
+        self, value: Any, before: Sequence[int], after: Sequence[int], fill: float, dtype: str = "FLOAT"
+    ) -> Any:
         """*value*, of the ONNX *dtype*, with *fill* around it."""
         pads = [*before, *after]
         if self.opset < PAD_INPUTS:
@@ -100,7 +119,12 @@ class Builder:
 
     def _fresh(self, value: Any) -> Any:
         producer = value.producer()
-        fresh = producer is not None and producer.name == value.name and not value.is_graph_output() and not value.uses()
+        fresh = (
+            producer is not None
+            and producer.name == value.name
+            and not value.is_graph_output()
+            and not value.uses()
+        )
         return value if fresh else self.op("Identity", value)
 
     def _with_axes(self, op_type: str, value: Any, axes: Sequence[int], since: int, **attributes: Any) -> Any:
@@ -131,5 +155,9 @@ def static(dims: Any) -> tuple[int, ...] | None:
 
 
 def lacking(reading: Reading, *op_types: str) -> list[tuple[Any, int]]:
-    """The nodes of these operators, each with its opset, but for those that the converter at hand says it reads."""
-    return reading.nodes(*(op_type for op_type in op_types if reading.supported is None or op_type not in reading.supported))
+    """The nodes of these operators, each with its opset, but for those that the converter at hand says it
+    reads.
+    """
+    return reading.nodes(
+        *(op_type for op_type in op_types if reading.supported is None or op_type not in reading.supported)
+    )

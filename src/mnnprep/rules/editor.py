@@ -41,7 +41,8 @@ class Editor:
         self.replace_outputs(node, {node.outputs[0]: value})
 
     def replace_outputs(self, node: Any, values: Mapping[Any, Any]) -> None:
-        """Let each of *values* take the place of the output of *node* that is its key, names included; *node* goes.
+        """Let each of *values* take the place of the output of *node* that is its key, names included; *node*
+        goes.
 
         No other of its outputs may have a use.
         """
@@ -62,13 +63,16 @@ class Editor:
                 new.dtype = dtype
 
     def after(self, node: Any, value: Any, make: Callable[[Any, Any], Any]) -> None:
-        """Let what ``make(before, value)`` adds take the place of *value*, an output of *node*, everywhere; nothing where it has no use.
+        """Let what ``make(before, value)`` adds take the place of *value*, an output of *node*, everywhere;
+        nothing where it has no use.
 
         ``before`` is a place in the graph just after *node*.
         """
         if not value.name or not (value.uses() or value.is_graph_output()):
             return
-        marker = self._ir.node("Identity", [value], outputs=[self._ir.Value(name=self.name(node))], name=self.name(node))
+        marker = self._ir.node(
+            "Identity", [value], outputs=[self._ir.Value(name=self.name(node))], name=self.name(node)
+        )
         node.graph.insert_after(node, marker)
         name, shape, dtype = value.name, value.shape, value.dtype
         marker_out = marker.outputs[0]
@@ -91,7 +95,11 @@ class Editor:
         while unused:
             last = unused.pop()
             node = last.producer() if last is not None else None
-            if node is None or node.graph is None or any(o.uses() or o.is_graph_output() for o in node.outputs):
+            if (
+                node is None
+                or node.graph is None
+                or any(o.uses() or o.is_graph_output() for o in node.outputs)
+            ):
                 continue
             if any(bodies(attribute) for attribute in node.attributes.values()):
                 continue

@@ -26,7 +26,9 @@ def unsqueezed(editor: Editor, before: Any, value: Any, axis: int, opset: int) -
     return editor.add(before, "Unsqueeze", value, integers(editor, before, axis))
 
 
-def split_into(editor: Editor, before: Any, value: Any, sizes: Sequence[int], axis: int, opset: int) -> list[Any]:
+def split_into(
+    editor: Editor, before: Any, value: Any, sizes: Sequence[int], axis: int, opset: int
+) -> list[Any]:
     """The parts of *value* along *axis*, of these sizes."""
     ir = require("onnx_ir")
     if len(sizes) == 1:
@@ -42,13 +44,22 @@ def split_into(editor: Editor, before: Any, value: Any, sizes: Sequence[int], ax
 
 
 def backwards(editor: Editor, before: Any, value: Any, axis: int, size: int | None) -> Any:
-    """*value* with the order along *axis* reversed; *size* is that of the axis, None where it is open (opset 11 on).
+    """*value* with the order along *axis* reversed; *size* is that of the axis, None where it is open (opset
+    11 on).
 
     By a Gather: a Slice with a step of -1 is wrong in MNN.
     """
     if size is not None:
         return editor.add(before, "Gather", value, integers(editor, before, *range(size)[::-1]), axis=axis)
     zero, one = (editor.constant(before, np.array(number, np.int64)) for number in (0, 1))
-    length = editor.add(before, "Gather", editor.add(before, "Shape", value), editor.constant(before, np.array(axis, np.int64)), axis=0)
-    order = editor.add(before, "Sub", editor.add(before, "Sub", length, one), editor.add(before, "Range", zero, length, one))
+    length = editor.add(
+        before,
+        "Gather",
+        editor.add(before, "Shape", value),
+        editor.constant(before, np.array(axis, np.int64)),
+        axis=0,
+    )
+    order = editor.add(
+        before, "Sub", editor.add(before, "Sub", length, one), editor.add(before, "Range", zero, length, one)
+    )
     return editor.add(before, "Gather", value, order, axis=axis)

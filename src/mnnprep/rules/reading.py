@@ -24,13 +24,37 @@ Dims = tuple[int | str | None, ...]
 
 IDENTITIES = 8  # how many Identity nodes may stand between a constant and its use
 # Operators whose output has the rank of their first input.
-LIKE_THE_FIRST = frozenset({"BatchNormalization", "Concat", "CumSum", "LayerNormalization", "Pad", "Slice", "Split", "Trilu"})
+LIKE_THE_FIRST = frozenset(
+    {"BatchNormalization", "Concat", "CumSum", "LayerNormalization", "Pad", "Slice", "Split", "Trilu"}
+)
 RANK_STEPS = 12  # how many nodes back the rank of a value is sought
 # Operators whose output has the largest rank among their inputs.
-ELEMENTWISE = frozenset({
-    "Abs", "Add", "Cast", "Clip", "Div", "Dropout", "Erf", "Exp", "Expand", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "Relu",
-    "Sigmoid", "Softmax", "Sqrt", "Sub", "Tanh", "Where",
-})  # fmt: skip
+ELEMENTWISE = frozenset(
+    {
+        "Abs",
+        "Add",
+        "Cast",
+        "Clip",
+        "Div",
+        "Dropout",
+        "Erf",
+        "Exp",
+        "Expand",
+        "Identity",
+        "Max",
+        "Min",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Relu",
+        "Sigmoid",
+        "Softmax",
+        "Sqrt",
+        "Sub",
+        "Tanh",
+        "Where",
+    }
+)
 
 
 def scopes(model: Any) -> Iterator[tuple[Any, int]]:
@@ -48,11 +72,15 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def source_line(node: Any) -> str:
-    """``file:line`` of the model's own code that made *node*, where the exporter left it; the innermost line that is not a framework's.
+    """``file:line`` of the model's own code that made *node*, where the exporter left it; the innermost line
+    that is not a framework's.
 
-    torch's exporters write a stack trace into the node's metadata (``pkg.torch.onnx.stack_trace``) or its doc string.
+    torch's exporters write a stack trace into the node's metadata (``pkg.torch.onnx.stack_trace``) or its doc
+    string.
     """
-    texts = [text for key, text in node.metadata_props.items() if key.endswith("stack_trace")] + [node.doc_string or ""]
+    texts = [text for key, text in node.metadata_props.items() if key.endswith("stack_trace")] + [
+        node.doc_string or ""
+    ]
     frames = [frame for text in texts for frame in _FRAME.findall(text)]
     own = [frame for frame in frames if "site-packages" not in frame[0]]
     return ":".join((own or frames)[-1]) if frames else ""
@@ -71,12 +99,16 @@ def operands(node: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 
 
 def stored(value: Any) -> Any:
-    """The tensor that the file holds for *value*, also where a caller may override it (as MNN never lets one); else None."""
+    """The tensor that the file holds for *value*, also where a caller may override it (as MNN never lets
+    one); else None.
+    """
     return value.const_value if value is not None and value.is_initializer() else tensor(value)
 
 
 def tensor(value: Any) -> Any:
-    """The tensor that *value* always is: an initializer (not one that a caller may override) or a Constant; else None."""
+    """The tensor that *value* always is: an initializer (not one that a caller may override) or a Constant;
+    else None.
+    """
     for _ in range(IDENTITIES):
         if value is None:
             return None
@@ -94,7 +126,12 @@ def tensor(value: Any) -> Any:
 
 def _constant_node(node: Any) -> Any:
     ir = require("onnx_ir")
-    types = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
+    types = {
+        "value_int": np.int64,
+        "value_ints": np.int64,
+        "value_float": np.float32,
+        "value_floats": np.float32,
+    }
     for name, attribute in node.attributes.items():
         if attribute.is_ref():
             return None
@@ -115,7 +152,9 @@ def scalar(value: Any) -> float | None:
 
 
 def known(dtype: int) -> str:
-    """The ONNX name of the dtype that an attribute gives as a number (``TensorProto.DataType``); empty for a number that is none."""
+    """The ONNX name of the dtype that an attribute gives as a number (``TensorProto.DataType``); empty for a
+    number that is none.
+    """
     try:
         name: str = require("onnx_ir").DataType(dtype).name
     except ValueError:
@@ -139,14 +178,18 @@ class Reading:
         return Shapes(self.model)
 
     def nodes(self, *op_types: str) -> list[tuple[Any, int]]:
-        """Every node of these standard operators, with the opset it is read by: in the main graph, the bodies of
-        control flow and the model's functions.  A node whose attributes a function's caller gives is left out."""
+        """Every node of these standard operators, with the opset it is read by: in the main graph, the bodies
+        of control flow and the model's functions.  A node whose attributes a function's caller gives is left
+        out.
+        """
         if len(op_types) == 1:
             return list(self._by_type.get(op_types[0], ()))
         return [pair for op_type in dict.fromkeys(op_types) for pair in self._by_type.get(op_type, ())]
 
     def dims(self, value: Any) -> Dims | None:
-        """The sizes of *value*: a number, a name that stands for the same number everywhere, or None; None without a rank."""
+        """The sizes of *value*: a number, a name that stands for the same number everywhere, or None; None
+        without a rank.
+        """
         return self.shapes.dims(value) if value is not None else None
 
     def rank(self, value: Any) -> int | None:
@@ -185,7 +228,8 @@ class Shapes:
             infer = require("onnx_ir.passes.common.shape_inference").infer_shapes
             infer(copy, check_type=False, strict_mode=False, data_prop=_lists_stay_small(model))
             self._pair(model.graph, copy.graph)
-        except Exception:  # an operator that ONNX does not know, a contradiction in the file, another graph given back: the rules can do without
+        except Exception:
+            # An operator that ONNX does not know, a contradiction in the file: the rules can do without.
             self._inferred = {}
 
     def _pair(self, graph: Any, copy: Any) -> None:
@@ -198,15 +242,19 @@ class Shapes:
                     self._pair(body, twin_body)
 
     def dims(self, value: Any) -> Dims | None:
-        """The sizes of *value*: a number, a name that stands for the same number everywhere, or None; None without a rank."""
+        """The sizes of *value*: a number, a name that stands for the same number everywhere, or None; None
+        without a rank.
+        """
         twin = self._inferred.get(value, value)
         shape = twin.shape if twin.shape is not None else value.shape
         return None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
 
     def rank_at_least(self, value: Any, steps: int = RANK_STEPS) -> int:
-        """A lower bound of the rank of *value*: where no shape is known, what the nodes before it say of it; 0 if nothing.
+        """A lower bound of the rank of *value*: where no shape is known, what the nodes before it say of it;
+        0 if nothing.
 
-        ONNX's inference loses every rank behind an Expand to a computed shape; the Transpose before a product still tells it.
+        ONNX's inference loses every rank behind an Expand to a computed shape; the Transpose before a product
+        still tells it.
         """
         dims = self.dims(value) if value is not None else ()
         if dims is not None:
@@ -233,10 +281,21 @@ class Shapes:
 
 def _lists_stay_small(model: Any) -> bool:
     """Whether ONNX can follow the lists of sizes of *model* number by number."""
-    functions = {f.name: sum(node.op_type == "Concat" for node in f.all_nodes()) for f in model.functions.values()}
+    functions = {
+        f.name: sum(node.op_type == "Concat" for node in f.all_nodes()) for f in model.functions.values()
+    }
     nodes = list(model.graph.all_nodes())
-    constants = {v: v.const_value.size for n in nodes for v in (*n.inputs, *n.outputs) if v is not None and v.const_value is not None}
-    constants |= {n.outputs[0]: t.size for n in nodes if n.op_type == "Constant" and (t := tensor(n.outputs[0])) is not None}
+    constants = {
+        v: v.const_value.size
+        for n in nodes
+        for v in (*n.inputs, *n.outputs)
+        if v is not None and v.const_value is not None
+    }
+    constants |= {
+        n.outputs[0]: t.size
+        for n in nodes
+        if n.op_type == "Constant" and (t := tensor(n.outputs[0])) is not None
+    }
     return stays_small(((n.op_type, n.inputs, n.outputs) for n in nodes), constants, functions)
 
 

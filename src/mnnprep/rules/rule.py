@@ -16,9 +16,10 @@ Severity = Literal["wrong", "crash", "refused", "narrowed"]
 class Place:
     """Where a model has what a rule answers.
 
-    ``node`` is the ``onnx_ir.Node``, or None where it is a value (``name``: an initializer, an input, an output) or the
-    whole model.  ``detail`` says what it is there, where the hazard has several forms.  ``match`` is
-    what the rewrite needs of what was found; ``repairable`` is False where the rewrite can't answer this form.
+    ``node`` is the ``onnx_ir.Node``, or None where it is a value (``name``: an initializer, an input, an
+    output) or the whole model.  ``detail`` says what it is there, where the hazard has several forms.
+    ``match`` is what the rewrite needs of what was found; ``repairable`` is False where the rewrite can't
+    answer this form.
     """
 
     node: Any = None
@@ -37,7 +38,8 @@ class Rewrite:
     undefined or silently wrong; any other is for a model that MNN refused or computed differently.
 
     ``apply`` rewrites one place, and returns whether it did.  Before it returns False it has changed nothing.
-    The names of the model's inputs, outputs and initializers stay.  The rule finds nothing in what it has rewritten.
+    The names of the model's inputs, outputs and initializers stay.  The rule finds nothing in what it has
+    rewritten.
     """
 
     apply: Callable[[Editor, Place], bool]
@@ -49,9 +51,9 @@ class Rewrite:
 class Rule:
     """A hazard, and its repair if there is one.
 
-    ``hazard`` says what MNN does with the pattern, in one sentence, and ``severity`` how that ends: numbers that are
-    ``wrong`` though every step said success, a ``crash``, a model that is ``refused``, or values that are ``narrowed``
-    (right for ordinary ones).  ``remedy`` says what the user can do.
+    ``hazard`` says what MNN does with the pattern, in one sentence, and ``severity`` how that ends: numbers
+    that are ``wrong`` though every step said success, a ``crash``, a model that is ``refused``, or values
+    that are ``narrowed`` (right for ordinary ones).  ``remedy`` says what the user can do.
 
     ``operators`` are the types without one of which the pattern can't be there; empty: it needs none.
 

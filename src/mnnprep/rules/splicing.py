@@ -18,11 +18,20 @@ from mnnprep.rules.reading import Array, Reading, bodies
 CALL = "_call"
 
 
-def write_out(editor: Editor, node: Any, lines: str, inputs: Mapping[str, Any], outputs: Sequence[str], **constants: Array | float | int) -> None:
+def write_out(
+    editor: Editor,
+    node: Any,
+    lines: str,
+    inputs: Mapping[str, Any],
+    outputs: Sequence[str],
+    **constants: Array | float | int,
+) -> None:
     """Let *lines*, statements in ONNX's notation at the opset of *node*'s graph, take its place.
 
-    *inputs* names the values that the lines use, *constants* the numbers (a Python float is a float32, an int an int64);
-    *outputs* are the names in the lines of the node's outputs, in its order.  An input that is None must not be used.
+    *inputs* names the values that the lines use, *constants* the numbers (a Python float is a float32, an int
+    an int64);
+    *outputs* are the names in the lines of the node's outputs, in its order.  An input that is None must not
+    be used.
     """
     parser, ir = require("onnx.parser"), require("onnx_ir")
     values = {name: value for name, value in inputs.items() if value is not None}
@@ -35,9 +44,11 @@ def write_out(editor: Editor, node: Any, lines: str, inputs: Mapping[str, Any], 
 
 
 def schema_body(node: Any, version: int, reading: Reading, keep: frozenset[str]) -> Any:
-    """The graph that ONNX defines *node* by at this version of its domain, with the operators inside that are not in *keep* written out as well.
+    """The graph that ONNX defines *node* by at this version of its domain, with the operators inside that are
+    not in *keep* written out as well.
 
-    None where ONNX has no body for the operator at this opset, for these attributes or for what is known of its inputs.
+    None where ONNX has no body for the operator at this opset, for these attributes or for what is known of
+    its inputs.
     """
     ir, inliner, onnx = require("onnx_ir"), require("onnx.inliner"), require("onnx")
     if any(value is not None and not reading.dtype(value) for value in node.inputs):
@@ -48,19 +59,30 @@ def schema_body(node: Any, version: int, reading: Reading, keep: frozenset[str])
     call.input.extend(f"{CALL}_in{i}" if value is not None else "" for i, value in enumerate(node.inputs))
     call.output.extend(f"{CALL}_out{i}" if _wanted(value) else "" for i, value in enumerate(node.outputs))
     for name, attribute in schema.attributes.items():
-        if name not in node.attributes and attribute.default_value.type:  # the inliner takes an absent one for none at all
+        if (
+            name not in node.attributes and attribute.default_value.type
+        ):  # the inliner takes an absent one for none at all
             call.attribute.append(attribute.default_value)
-    infos = [_info(name, value, reading) if value is not None else None for name, value in zip(call.input, node.inputs, strict=True)]
-    function = _function(schema, version, call, [info.type.SerializeToString() if info is not None else b"" for info in infos])
+    infos = [
+        _info(name, value, reading) if value is not None else None
+        for name, value in zip(call.input, node.inputs, strict=True)
+    ]
+    function = _function(
+        schema, version, call, [info.type.SerializeToString() if info is not None else b"" for info in infos]
+    )
     if function is None:
         return None
     function.name, function.domain, call.op_type, call.domain = CALL, CALL, CALL, CALL
     given = [onnx.ValueInfoProto(name=name) for name in call.output if name]
     graph = helper.make_graph([call], CALL, [info for info in infos if info is not None], given)
     versions = {**reading.model.opset_imports, node.domain: version, CALL: 1}
-    model = helper.make_model(graph, functions=[function], opset_imports=[helper.make_opsetid(*pair) for pair in versions.items()])
+    model = helper.make_model(
+        graph, functions=[function], opset_imports=[helper.make_opsetid(*pair) for pair in versions.items()]
+    )
     try:
-        model = inliner.inline_selected_functions(model, [("", name) for name in sorted(keep)], exclude=True, inline_schema_functions=True)
+        model = inliner.inline_selected_functions(
+            model, [("", name) for name in sorted(keep)], exclude=True, inline_schema_functions=True
+        )
     except Exception:  # a body that can't be written out with what is known
         return None
     return ir.from_proto(model).graph
@@ -71,10 +93,14 @@ def _function(schema: Any, version: int, call: Any, types: list[bytes]) -> Any:
     onnx = require("onnx")
     try:
         if schema.has_function:
-            text = schema.get_function_with_opset_version(max(v for v in schema.function_opset_versions if v <= version))
+            text = schema.get_function_with_opset_version(
+                max(v for v in schema.function_opset_versions if v <= version)
+            )
         else:
             versions = [v for v in schema.context_dependent_function_opset_versions if v <= version]
-            text = schema.get_context_dependent_function_with_opset_version(max(versions), call.SerializeToString(), types)
+            text = schema.get_context_dependent_function_with_opset_version(
+                max(versions), call.SerializeToString(), types
+            )
     except (ValueError, RuntimeError):  # no version is as old, or the attributes are none that it takes
         return None
     function = onnx.FunctionProto()
@@ -85,11 +111,14 @@ def _function(schema: Any, version: int, call: Any, types: list[bytes]) -> Any:
 def _info(name: str, value: Any, reading: Reading) -> Any:
     onnx = require("onnx")
     dims = reading.dims(value)
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DataType.Value(reading.dtype(value)), dims)
+    return onnx.helper.make_tensor_value_info(
+        name, onnx.TensorProto.DataType.Value(reading.dtype(value)), dims
+    )
 
 
 def splice(editor: Editor, node: Any, body: Any, inputs: Sequence[Any]) -> None:
-    """Put the nodes of *body* (an onnx-ir graph or function) in the place of *node*, its inputs being *inputs*.
+    """Put the nodes of *body* (an onnx-ir graph or function) in the place of *node*, its inputs being
+    *inputs*.
 
     Its outputs become those of *node*'s outputs that have a use.
     """
@@ -98,7 +127,12 @@ def splice(editor: Editor, node: Any, body: Any, inputs: Sequence[Any]) -> None:
     if len(results) == len(node.outputs) != len(wanted):
         results = [result for value, result in zip(node.outputs, results, strict=True) if _wanted(value)]
     for index, result in enumerate(results):
-        if result.producer() is None or result in inputs or result in results[:index] or result.is_graph_output():  # a value has one name
+        if (
+            result.producer() is None
+            or result in inputs
+            or result in results[:index]
+            or result.is_graph_output()
+        ):  # a value has one name
             results[index] = editor.add(node, "Identity", result)
     editor.replace_outputs(node, dict(zip(wanted, results, strict=True)))
 

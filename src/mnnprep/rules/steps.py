@@ -25,9 +25,11 @@ __all__ = ["Fired", "RepairJob", "Repaired", "all_rules", "always_rules", "repai
 
 
 class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Apply ``rules`` (names, applied in table order) to the ONNX file ``model``; ``directory`` is the step's own, not the model's.
+    """Apply ``rules`` (names, applied in table order) to the ONNX file ``model``; ``directory`` is the step's
+    own, not the model's.
 
-    ``supported`` are the operators that the converter at hand reads; where it was not asked (None), none is written out for want of it.
+    ``supported`` are the operators that the converter at hand reads; where it was not asked (None), none is
+    written out for want of it.
     """
 
     model: ReadPath
@@ -37,7 +39,9 @@ class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fired(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that rewrote something: the hazard it answers, whether the rewrite is exact, and the nodes, each as operator and name."""
+    """A rule that rewrote something: the hazard it answers, whether the rewrite is exact, and the nodes, each
+    as operator and name.
+    """
 
     rule: str
     hazard: str
@@ -46,14 +50,18 @@ class Fired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repaired(msgspec.Struct, frozen=True, kw_only=True):
-    """The repaired model, ``files[0]``, and its external data if the source had any; no files where nothing fired."""
+    """The repaired model, ``files[0]``, and its external data if the source had any; no files where nothing
+    fired.
+    """
 
     files: list[FileRef] = msgspec.field(default_factory=list)
     fired: list[Fired] = msgspec.field(default_factory=list)
 
 
 class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Look for the hazards of the ONNX file ``model``; ``supported`` are the operators that the converter at hand reads (None: not asked)."""
+    """Look for the hazards of the ONNX file ``model``; ``supported`` are the operators that the converter at
+    hand reads (None: not asked).
+    """
 
     model: ReadPath
     supported: list[str] | None = None
@@ -62,8 +70,9 @@ class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A place of the model that MNN gets wrong, refuses, crashes on or narrows.
 
-    ``node`` is its operator and name, or the name of a value; ``detail`` the form of the hazard; ``source`` the line of the model's own code
-    (``file:line``) where the exporter left one; ``repaired`` tells whether ``prepare`` has a rewrite for it.
+    ``node`` is its operator and name, or the name of a value; ``detail`` the form of the hazard; ``source``
+    the line of the model's own code (``file:line``) where the exporter left one; ``repaired`` tells whether
+    ``prepare`` has a rewrite for it.
     """
 
     rule: str
@@ -84,7 +93,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(job: CheckJob) -> Findings:
-    """Every place of the model that a rule finds, in the order of the rules; nothing of the model is run or changed.
+    """Every place of the model that a rule finds, in the order of the rules; nothing of the model is run or
+    changed.
 
     Raises:
         RefusedError: the file is damaged, or its graph is not one that ONNX allows.
@@ -111,11 +121,16 @@ def check(job: CheckJob) -> Findings:
     for node, _ in reading.everything:
         name = node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
         counts[name] = counts.get(name, 0) + 1
-    return Findings(findings=findings, operators=dict(sorted(counts.items())), opset=next(opset for _, opset in scopes(model)))
+    return Findings(
+        findings=findings,
+        operators=dict(sorted(counts.items())),
+        opset=next(opset for _, opset in scopes(model)),
+    )
 
 
 def _require_valid(path: Path, met: Exception) -> None:
-    """Tell a damaged model from a rule of ours that fails: ONNX's own checker, with its inference of types and shapes, decides.
+    """Tell a damaged model from a rule of ours that fails: ONNX's own checker, with its inference of types
+    and shapes, decides.
 
     A rule that can't read a graph must not pass for one that found nothing.
     Raises RefusedError where the checker finds fault with the model.
@@ -131,9 +146,14 @@ def _require_valid(path: Path, met: Exception) -> None:
 def _finding(rule: Rule, place: Place) -> Finding:
     node = place.node
     return Finding(
-        rule=rule.name, severity=rule.severity, node=place.name if node is None else label(node), operator="" if node is None else node.op_type,
-        detail=place.detail, source="" if node is None else source_line(node), repaired=rule.rewrite is not None and place.repairable,
-    )  # fmt: skip
+        rule=rule.name,
+        severity=rule.severity,
+        node=place.name if node is None else label(node),
+        operator="" if node is None else node.op_type,
+        detail=place.detail,
+        source="" if node is None else source_line(node),
+        repaired=rule.rewrite is not None and place.repairable,
+    )
 
 
 def repair(job: RepairJob) -> Repaired:
@@ -146,7 +166,11 @@ def repair(job: RepairJob) -> Repaired:
     """
     unknown = sorted(set(job.rules) - set(all_rules()))
     if unknown:
-        raise UsageError("there is no such repair rule", seen=", ".join(unknown), next=f"use one of: {', '.join(all_rules())}")
+        raise UsageError(
+            "there is no such repair rule",
+            seen=", ".join(unknown),
+            next=f"use one of: {', '.join(all_rules())}",
+        )
     doing("reading the model to repair")
     model = require("onnx_ir").load(job.model)
     fired = []
@@ -178,4 +202,8 @@ def rewrite(rule: Rule, reading: Reading) -> list[str]:
 
 def _has_external_data(model: Any) -> bool:
     external = require("onnx_ir").ExternalTensor
-    return any(isinstance(value.const_value, external) for graph in model.graphs() for value in graph.initializers.values())
+    return any(
+        isinstance(value.const_value, external)
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+    )

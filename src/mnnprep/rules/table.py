@@ -31,7 +31,15 @@ from mnnprep.rules.convolution import conv3d, one_dimension
 from mnnprep.rules.filling import constant_of_shape, eye_like
 from mnnprep.rules.functions import function_bodies, unrolled
 from mnnprep.rules.fused import microsoft
-from mnnprep.rules.indexing import negative_indices, one_hot, pad_forms, scatter_reduction, slice_backwards, uneven_split, unique_forms
+from mnnprep.rules.indexing import (
+    negative_indices,
+    one_hot,
+    pad_forms,
+    scatter_reduction,
+    slice_backwards,
+    uneven_split,
+    unique_forms,
+)
 from mnnprep.rules.normalization import (
     computed_statistics,
     logsoftmax_axis,
@@ -43,14 +51,30 @@ from mnnprep.rules.normalization import (
     training_mode,
 )
 from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported
-from mnnprep.rules.pooling import auto_pad, ceil_mode, max_pool_3d, pool3d, pool_dilations, pool_indices, pool_strides
+from mnnprep.rules.pooling import (
+    auto_pad,
+    ceil_mode,
+    max_pool_3d,
+    pool3d,
+    pool_dilations,
+    pool_indices,
+    pool_strides,
+)
 from mnnprep.rules.quantization import dequantize, dynamic_quantize, integer_products, quantize
 from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before_reset, reverse, unread_inputs
 from mnnprep.rules.reduction import empty_tensor, keepdims, last_index, reduce_axes, reduce_no_axes
 from mnnprep.rules.resampling import computed_upsample, grid_sample, region_forms, resize_forms
 from mnnprep.rules.rule import Rule
 from mnnprep.rules.sequences import removed
-from mnnprep.rules.types import cast_forms, int32_data, large_integers, narrow_integers, narrowed, odd_types, sequences
+from mnnprep.rules.types import (
+    cast_forms,
+    int32_data,
+    large_integers,
+    narrow_integers,
+    narrowed,
+    odd_types,
+    sequences,
+)
 from mnnprep.rules.written import axis_operators, elementwise, products
 
 RULES: tuple[Rule, ...] = (
@@ -164,4 +188,8 @@ def always_rules() -> list[str]:
 
 def applicable(names: list[str], operators: frozenset[str]) -> list[str]:
     """Those of the rules *names* whose pattern can be in a graph of the types *operators*."""
-    return [rule.name for rule in RULES if rule.name in names and (not rule.operators or rule.operators & operators)]
+    return [
+        rule.name
+        for rule in RULES
+        if rule.name in names and (not rule.operators or rule.operators & operators)
+    ]

@@ -47,7 +47,8 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
     before anything is changed; a module on the meta device is given the tensors in place of copies.
 
     Raises:
-        UsageError: the keys don't fit: missing, unexpected, misshapen and mistyped ones in one message; or several
+        UsageError: the keys don't fit: missing, unexpected, misshapen and mistyped ones in one message; or
+        several
             places of the checkpoint fit equally well; or a tensor would remain on the meta device.
         RefusedError: as :func:`mnnprep.weights.read.read_state`.
     """
@@ -72,7 +73,9 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
             next="save the one you mean on its own with torch.save",
         )
     notes += _tolerated(expected, wanted, tensors, superfluous)
-    tensors = {name: tensor.to(wanted[name].dtype) if name in wanted else tensor for name, tensor in tensors.items()}
+    tensors = {
+        name: tensor.to(wanted[name].dtype) if name in wanted else tensor for name, tensor in tensors.items()
+    }
     on_meta = any(value.is_meta for value in wanted.values())
     if on_meta:
         _complete(expected, wanted, tensors)
@@ -82,7 +85,11 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
         try:
             torch.nn.Module.load_state_dict(module, tensors, strict=False, assign=on_meta)
         except RuntimeError as error:
-            raise UsageError("the model refused the weights", seen=str(error)[:2000], next="check that they are this model's") from error
+            raise UsageError(
+                "the model refused the weights",
+                seen=str(error)[:2000],
+                next="check that they are this model's",
+            ) from error
     return notes
 
 
@@ -114,19 +121,29 @@ def _expected(wanted: Mapping[str, torch.Tensor], transient: set[str]) -> Expect
     )
 
 
-def _compare(expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> _Misfit:
+def _compare(
+    expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+) -> _Misfit:
     """Everything about *tensors* that keeps them from being loaded as they are."""
-    misfit = _Misfit(missing=expected.missing(tensors), unexpected=[name for name in tensors if name not in wanted])
+    misfit = _Misfit(
+        missing=expected.missing(tensors), unexpected=[name for name in tensors if name not in wanted]
+    )
     for name, tensor in tensors.items():
         if name not in wanted:
             continue
         if not expected.fits(name, tensor):
-            misfit.misshapen.append(f"{name}: checkpoint {list(tensor.shape)} vs model {list(wanted[name].shape)}")
+            misfit.misshapen.append(
+                f"{name}: checkpoint {list(tensor.shape)} vs model {list(wanted[name].shape)}"
+            )
         elif reason := _conversion_problem(tensor, wanted[name].dtype):
             misfit.mistyped.append(f"{name}: {reason}")
     for group in expected.tied:
         present = [name for name in sorted(group) if name in tensors]
-        misfit.untied += [f"{present[0]} and {name}" for name in present[1:] if not _same(tensors[present[0]], tensors[name])]
+        misfit.untied += [
+            f"{present[0]} and {name}"
+            for name in present[1:]
+            if not _same(tensors[present[0]], tensors[name])
+        ]
     return misfit
 
 
@@ -137,16 +154,22 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _conversion_problem(tensor: torch.Tensor, dtype: torch.dtype) -> str:
     """Why *tensor* can't be converted to *dtype* without changing what it says; empty when it can.
 
-    A floating number may be rounded to another floating type that holds its magnitude.  Whole numbers and truth values
-    must come out equal.  Numbers of different kinds (quantized weights for floating ones) are never converted.
+    A floating number may be rounded to another floating type that holds its magnitude.  Whole numbers and
+    truth values must come out equal.  Numbers of different kinds (quantized weights for floating ones) are
+    never converted.
     """
     torch = deps.require("torch")
     if tensor.dtype == dtype:
         return ""
     names = f"checkpoint {_name(tensor.dtype)} vs model {_name(dtype)}"
-    if tensor.dtype.is_floating_point != dtype.is_floating_point or tensor.dtype.is_complex != dtype.is_complex:
+    if (
+        tensor.dtype.is_floating_point != dtype.is_floating_point
+        or tensor.dtype.is_complex != dtype.is_complex
+    ):
         return names
-    if dtype.is_complex or (dtype.is_floating_point and torch.finfo(dtype).max >= torch.finfo(tensor.dtype).max):
+    if dtype.is_complex or (
+        dtype.is_floating_point and torch.finfo(dtype).max >= torch.finfo(tensor.dtype).max
+    ):
         return ""
     converted = tensor.to(dtype)
     if dtype.is_floating_point:
@@ -159,13 +182,23 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _fits_after_hooks(module: torch.nn.Module, expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the module's own loading code (pre-hooks, as weight_norm has; overridden methods) makes the keys fit.
+def _fits_after_hooks(
+    module: torch.nn.Module,
+    expected: Expected,
+    wanted: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+) -> bool:
+    """Whether the module's own loading code (pre-hooks, as weight_norm has; overridden methods) makes the
+    keys fit.
 
     Tried on a copy of the module without storage, so that nothing is changed.
     """
     torch = deps.require("torch")
-    held = {id(t): t for t in [*module.parameters(), *module.buffers(), *wanted.values()] if not torch.nn.parameter.is_lazy(t)}
+    held = {
+        id(t): t
+        for t in [*module.parameters(), *module.buffers(), *wanted.values()]
+        if not torch.nn.parameter.is_lazy(t)
+    }
     try:
         skeleton = copy.deepcopy(module, {key: _on_meta(value) for key, value in held.items()})
         with warnings.catch_warnings():
@@ -180,7 +213,11 @@ def _fits_after_hooks(module: torch.nn.Module, expected: Expected, wanted: Mappi
 def _on_meta(value: torch.Tensor) -> Any:
     torch = deps.require("torch")
     empty = value.detach().to("meta")
-    return torch.nn.Parameter(empty, requires_grad=value.requires_grad) if isinstance(value, torch.nn.Parameter) else empty
+    return (
+        torch.nn.Parameter(empty, requires_grad=value.requires_grad)
+        if isinstance(value, torch.nn.Parameter)
+        else empty
+    )
 
 
 def _error(misfit: _Misfit, wanted: Mapping[str, torch.Tensor], state: State) -> UsageError:
@@ -196,7 +233,9 @@ def _error(misfit: _Misfit, wanted: Mapping[str, torch.Tensor], state: State) ->
             lines.append(f"{title} ({len(names)}): {_listed(names)}")
     if state.origin:
         lines.append(f"the checkpoint: {'; '.join(state.origin)}")
-    return UsageError("the weights don't fit the model", seen="\n        ".join(lines), next=_advice(misfit, wanted))
+    return UsageError(
+        "the weights don't fit the model", seen="\n        ".join(lines), next=_advice(misfit, wanted)
+    )
 
 
 def _advice(misfit: _Misfit, wanted: Mapping[str, torch.Tensor]) -> str:
@@ -218,27 +257,48 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _tolerated(expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], superfluous: Sequence[str]) -> list[str]:
+def _tolerated(
+    expected: Expected,
+    wanted: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+    superfluous: Sequence[str],
+) -> list[str]:
     """Notes on what was tolerated."""
     notes = []
     counters = [name for name in expected.dispensable if name in wanted and name not in tensors]
     if counters:
-        notes.append(f"{len(counters)} num_batches_tracked missing from the checkpoint; they play no part in inference")
+        notes.append(
+            f"{len(counters)} num_batches_tracked missing from the checkpoint; they play no part in inference"
+        )
     if superfluous:
-        notes.append(f"ignored {len(superfluous)} entries that the model does not persist: {_listed(superfluous)}")
-    aliases = sorted(name for group in expected.tied if group & tensors.keys() for name in group - tensors.keys() - expected.dispensable)
+        notes.append(
+            f"ignored {len(superfluous)} entries that the model does not persist: {_listed(superfluous)}"
+        )
+    aliases = sorted(
+        name
+        for group in expected.tied
+        if group & tensors.keys()
+        for name in group - tensors.keys() - expected.dispensable
+    )
     if aliases:
         notes.append(f"tied weights, given under another name: {_listed(aliases)}")
     conversions: dict[tuple[str, str], int] = defaultdict(int)
     for name, tensor in tensors.items():
         if name in wanted and tensor.dtype != wanted[name].dtype:
             conversions[_name(tensor.dtype), _name(wanted[name].dtype)] += 1
-    notes += [f"{count} tensors converted from {source} to {target}" for (source, target), count in sorted(conversions.items())]
+    notes += [
+        f"{count} tensors converted from {source} to {target}"
+        for (source, target), count in sorted(conversions.items())
+    ]
     return notes
 
 
-def _complete(expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: dict[str, torch.Tensor]) -> None:
-    """Give a model on the meta device what the checkpoint may leave out: the other names of tied weights, and counters."""
+def _complete(
+    expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: dict[str, torch.Tensor]
+) -> None:
+    """Give a model on the meta device what the checkpoint may leave out: the other names of tied weights, and
+    counters.
+    """
     torch = deps.require("torch")
     for group in expected.tied:
         present = sorted(group & tensors.keys())
@@ -249,7 +309,11 @@ def _complete(expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: d
 
 
 def _refuse_remaining_meta(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    remaining = [name for name, buffer in module.named_buffers(remove_duplicate=False) if buffer.is_meta and name not in tensors]
+    remaining = [
+        name
+        for name, buffer in module.named_buffers(remove_duplicate=False)
+        if buffer.is_meta and name not in tensors
+    ]
     if remaining:
         raise UsageError(
             "the model has buffers on the meta device that no checkpoint holds",

@@ -11,7 +11,8 @@ from mnnprep.errors import RefusedError
 
 @dataclass(frozen=True)
 class Content:
-    """``tree`` is of dictionaries, lists, :class:`~mnnprep.weights.plan.Tensor` and :class:`~mnnprep.weights.inert.Foreign`.
+    """``tree`` is of dictionaries, lists, :class:`~mnnprep.weights.plan.Tensor` and
+    :class:`~mnnprep.weights.inert.Foreign`.
 
     ``layout`` names what was read; ``foreign`` are the full names of the classes that were read past;
     ``notes`` what a user should know; ``aliases`` the other names of tensors that the file keeps once;
@@ -37,7 +38,10 @@ def damaged(name: str, size: int, error: Exception | str) -> RefusedError:
     return RefusedError(
         "the checkpoint can't be read: it is truncated, damaged, or not what its first bytes say",
         seen=f"{name} ({size} bytes): {said}",
-        next="compare its size and hash with the original's and download or copy it again; a checkpoint must be written by torch.save or safetensors",
+        next=(
+            "compare its size and hash with the original's and download or copy it again; a checkpoint must"
+            " be written by torch.save or safetensors"
+        ),
     )
 
 

@@ -20,7 +20,9 @@ CHUNK = 1 << 17  # elements rounded at once: what the caches hold
 
 
 class Rounding(msgspec.Struct, kw_only=True):
-    """What a change of dtype did to one tensor: the worst absolute error, and that over the largest magnitude."""
+    """What a change of dtype did to one tensor: the worst absolute error, and that over the largest
+    magnitude.
+    """
 
     name: str
     source: str
@@ -36,7 +38,8 @@ def converted(tensor: Tensor, target: str, rounding: Rounding) -> Iterator[npt.N
     Raises RefusedError for a finite value that *target* can't hold.
     """
     source, wanted = numpy_dtype(tensor.dtype), numpy_dtype(target)
-    # The difference of a number and its rounding is exact in the wider type (Sterbenz), so float32 is enough for float32.
+    # The difference of a number and its rounding is exact in the wider type (Sterbenz), so float32 is enough
+    # for float32.
     wide = np.dtype(np.float64 if source == np.float64 else np.float32)
     scratch = np.empty((2, CHUNK), wide)
     for block in tensor.blocks():
@@ -51,7 +54,9 @@ def converted(tensor: Tensor, target: str, rounding: Rounding) -> Iterator[npt.N
     rounding.relative = rounding.worst / rounding.largest if rounding.largest else 0.0
 
 
-def _measure(values: npt.NDArray[Any], rounded: npt.NDArray[Any], scratch: npt.NDArray[Any], rounding: Rounding) -> None:
+def _measure(
+    values: npt.NDArray[Any], rounded: npt.NDArray[Any], scratch: npt.NDArray[Any], rounding: Rounding
+) -> None:
     """Bring *rounding* up to date; *scratch* is room for two arrays in the wider type."""
     error, after = scratch
     np.copyto(after, rounded, casting="unsafe")
@@ -62,9 +67,10 @@ def _measure(values: npt.NDArray[Any], rounded: npt.NDArray[Any], scratch: npt.N
         finite = np.isfinite(exact)
         if bool((finite & ~np.isfinite(after)).any()):
             raise RefusedError(
-                f"a value is too large for {rounding.target}", seen=f"{rounding.name}: {np.abs(exact[finite]).max():g}",
+                f"a value is too large for {rounding.target}",
+                seen=f"{rounding.name}: {np.abs(exact[finite]).max():g}",
                 next="use --dtype bfloat16 or float32",
-            )  # fmt: skip
+            )
         exact = exact[finite]
         worst = float(error[finite].max(initial=0.0))
     if exact.size:
@@ -94,7 +100,11 @@ class Changed(Tensor):
 
     def array(self) -> npt.NDArray[Any]:
         blocks = list(self.blocks())
-        return np.concatenate(blocks).reshape(self.shape) if blocks else np.empty(self.shape, RAW[bits_of(self.dtype) // 8])
+        return (
+            np.concatenate(blocks).reshape(self.shape)
+            if blocks
+            else np.empty(self.shape, RAW[bits_of(self.dtype) // 8])
+        )
 
     def sources(self) -> set[File]:
         return self.base.sources() if self.base is not None else set()

@@ -87,7 +87,9 @@ def _copy(segment: Copy, output: int) -> None:
     done = 0
     while descriptor is not None and done < segment.length:
         try:
-            count = os.copy_file_range(descriptor, output, segment.length - done, segment.source + done, segment.at + done)
+            count = os.copy_file_range(
+                descriptor, output, segment.length - done, segment.source + done, segment.at + done
+            )
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise

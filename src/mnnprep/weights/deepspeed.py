@@ -1,12 +1,12 @@
 """DeepSpeed ZeRO 1, 2 and 3 directories as plans of their float32 master weights, without DeepSpeed.
 
-Format facts (deepspeed/utils/zero_to_fp32.py, runtime/engine.py): ``latest`` names the directory of a save; in it are
-``mp_rank_00_model_states.pt`` or, for stage 3, ``zero_pp_rank_R_mp_rank_00_model_states.pt``, with ``param_shapes`` (one
-dictionary a parameter group), ``buffer_names``, ``shared_params`` and ``module``; and for every rank R
-``[bf16_]zero_pp_rank_R_mp_rank_00_optim_states.pt`` with ``optimizer_state_dict``: ``zero_stage``, ``partition_count`` and the
-float32 values.  Stages 1 and 2 keep a group as one vector, cut evenly over the ranks
-(``single_partition_of_fp32_groups``).  Stage 3 cuts every parameter evenly, padded, over the ranks and lays a rank's cuts end to end
-(``fp32_flat_groups``).
+Format facts (deepspeed/utils/zero_to_fp32.py, runtime/engine.py): ``latest`` names the directory of a save;
+in it are ``mp_rank_00_model_states.pt`` or, for stage 3, ``zero_pp_rank_R_mp_rank_00_model_states.pt``, with
+``param_shapes`` (one dictionary a parameter group), ``buffer_names``, ``shared_params`` and ``module``; and
+for every rank R ``[bf16_]zero_pp_rank_R_mp_rank_00_optim_states.pt`` with ``optimizer_state_dict``:
+``zero_stage``, ``partition_count`` and the float32 values.  Stages 1 and 2 keep a group as one vector, cut
+evenly over the ranks (``single_partition_of_fp32_groups``).  Stage 3 cuts every parameter evenly, padded,
+over the ranks and lays a rank's cuts end to end (``fp32_flat_groups``).
 """
 
 from __future__ import annotations
@@ -30,12 +30,19 @@ Read = Callable[[Place], Content]
 
 
 def directory_of(place: Place, names: list[str]) -> Place | None:
-    """The directory with the ZeRO files: *place*, or the one that its ``latest`` names; None where there are none."""
+    """The directory with the ZeRO files: *place*, or the one that its ``latest`` names; None where there are
+    none.
+    """
     if any(OPTIMIZER_FILE.match(name) for name in names):
         return place
     if "latest" in names and place.join("latest").is_file():
         tag = place.join("latest").read(4096).decode("utf-8", "replace").strip()
-        if tag and "/" not in tag and tag not in (".", "..") and any(OPTIMIZER_FILE.match(name) for name in _names(place.join(tag))):
+        if (
+            tag
+            and "/" not in tag
+            and tag not in (".", "..")
+            and any(OPTIMIZER_FILE.match(name) for name in _names(place.join(tag)))
+        ):
             return place.join(tag)
     return None
 
@@ -52,26 +59,38 @@ def read(directory: Place, load: Read) -> Content:
         if found := OPTIMIZER_FILE.match(name):
             if int(found[2]):
                 raise RefusedError(
-                    "this DeepSpeed checkpoint is cut by tensor parallelism too", seen=name,
+                    "this DeepSpeed checkpoint is cut by tensor parallelism too",
+                    seen=name,
                     next="convert it with DeepSpeed's universal checkpointing (ds_to_universal.py) first",
-                )  # fmt: skip
+                )
             ranks[int(found[1])] = name
     models = [name for name in names if MODEL_FILE.match(name)]
     if not models:
         raise RefusedError(
-            "the model states of a DeepSpeed checkpoint are missing", seen=directory.name, next="put *_model_states.pt beside the others"
+            "the model states of a DeepSpeed checkpoint are missing",
+            seen=directory.name,
+            next="put *_model_states.pt beside the others",
         )
     model = _texts(load(directory.join(models[0])).tree)
-    states = [_texts(load(directory.join(ranks[rank])).tree.get("optimizer_state_dict") or {}) for rank in sorted(ranks)]
+    states = [
+        _texts(load(directory.join(ranks[rank])).tree.get("optimizer_state_dict") or {})
+        for rank in sorted(ranks)
+    ]
     stage = {_number(state.get("zero_stage")) for state in states}
     counts = {_world(state.get("partition_count")) for state in states}
     if len(stage) != 1 or counts != {len(states)} or sorted(ranks) != list(range(len(states))):
         raise RefusedError(
             "the ranks of a DeepSpeed checkpoint don't add up",
-            seen=f"ranks {listed([str(r) for r in sorted(ranks)])} of {sorted(map(str, counts))}, ZeRO stage {sorted(map(str, stage))}",
+            seen=(
+                f"ranks {listed([str(r) for r in sorted(ranks)])} of {sorted(map(str, counts))}, ZeRO stage"
+                f" {sorted(map(str, stage))}"
+            ),
             next=AGAIN,
         )
-    groups = [{text(name): _extents(shape) for name, shape in group.items()} for group in _list(model.get("param_shapes"))]
+    groups = [
+        {text(name): _extents(shape) for name, shape in group.items()}
+        for group in _list(model.get("param_shapes"))
+    ]
     zero = int(next(iter(stage)) or 0)
     if zero <= 2:
         tensors = _even(groups, [_list(state.get("single_partition_of_fp32_groups")) for state in states])
@@ -86,20 +105,37 @@ def read(directory: Place, load: Read) -> Content:
     tensors = {name: tensors[name] for name in [*order, *(n for n in tensors if n not in set(order))]}
     shared = model.get("shared_params")
     pairs = shared.items() if isinstance(shared, dict) else (tuple(pair) for pair in _list(shared))
-    aliases = {text(name): text(kept) for name, kept in pairs if text(kept) in tensors and text(name) not in tensors}
+    aliases = {
+        text(name): text(kept) for name, kept in pairs if text(kept) in tensors and text(name) not in tensors
+    }
     note = f"DeepSpeed ZeRO {zero}, {len(states)} ranks, float32 master weights"
-    return Content(tensors, f"DeepSpeed ZeRO {zero}", notes=(note,), aliases=aliases, left_out=(("optimizer_state_dict", "optimizer state"),))
+    return Content(
+        tensors,
+        f"DeepSpeed ZeRO {zero}",
+        notes=(note,),
+        aliases=aliases,
+        left_out=(("optimizer_state_dict", "optimizer state"),),
+    )
 
 
 def _even(groups: list[dict[str, Shape]], partitions: list[list[Any]]) -> dict[str, Tensor]:
     """Stages 1 and 2: each group is the ranks' partitions end to end, its parameters one after the other."""
     tensors: dict[str, Tensor] = {}
     for index, group in enumerate(groups):
-        segments = [rank[index] for rank in partitions if index < len(rank) and isinstance(rank[index], Tensor)]
+        segments = [
+            rank[index] for rank in partitions if index < len(rank) and isinstance(rank[index], Tensor)
+        ]
         needed = sum(math.prod(shape) for shape in group.values())
         held = sum(segment.elements for segment in segments)
-        if len(segments) != len(partitions) or not needed <= held <= needed + 2 * len(partitions) * max(1, len(partitions)) + 4096:
-            raise RefusedError("the partitions of a DeepSpeed group don't add up", seen=f"group {index}: {held} of {needed} values", next=AGAIN)
+        if (
+            len(segments) != len(partitions)
+            or not needed <= held <= needed + 2 * len(partitions) * max(1, len(partitions)) + 4096
+        ):
+            raise RefusedError(
+                "the partitions of a DeepSpeed group don't add up",
+                seen=f"group {index}: {held} of {needed} values",
+                next=AGAIN,
+            )
         at = 0
         for name, shape in group.items():
             count = math.prod(shape)
@@ -119,18 +155,30 @@ def _by_parameter(groups: list[dict[str, Shape]], ranks: list[list[Tensor]]) -> 
         for rank, segments in enumerate(ranks):
             begin = min(count, rank * part)
             pieces += _cut(segments, at, min(count, begin + part) - begin, begin)
-        tensors[name] = _joined(name, shape, pieces, next((s.dtype for rank in ranks for s in rank), "float32"))
+        tensors[name] = _joined(
+            name, shape, pieces, next((s.dtype for rank in ranks for s in rank), "float32")
+        )
         at += part
     return tensors
 
 
-def _frozen(model: dict[str, Any], load: Read, directory: Place, models: list[str], zero: int) -> dict[str, Tensor]:
-    """Parameters that were not trained: whole in stages 1 and 2, cut over the ranks' model files in stage 3."""
+def _frozen(
+    model: dict[str, Any], load: Read, directory: Place, models: list[str], zero: int
+) -> dict[str, Tensor]:
+    """Parameters that were not trained: whole in stages 1 and 2, cut over the ranks' model files in stage
+    3.
+    """
     shapes = {text(name): _extents(shape) for name, shape in _texts(model.get("frozen_param_shapes")).items()}
     if not shapes:
         return {}
-    ordered = sorted(models, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]) if zero == 3 else models[:1]
-    fragments = [_texts(_texts(load(directory.join(name)).tree).get("frozen_param_fragments")) for name in ordered]
+    ordered = (
+        sorted(models, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
+        if zero == 3
+        else models[:1]
+    )
+    fragments = [
+        _texts(_texts(load(directory.join(name)).tree).get("frozen_param_fragments")) for name in ordered
+    ]
     tensors = {}
     for name, shape in shapes.items():
         pieces: list[Piece] = []
@@ -153,7 +201,11 @@ def _cut(segments: list[Tensor], begin: int, count: int, at: int) -> list[Piece]
             take = min(count, here - begin)
             piece = segment.pieces[0]
             if len(segment.pieces) != 1 or not piece.contiguous():
-                raise RefusedError("a DeepSpeed partition is not one stretch of memory", seen=str(list(segment.shape)), next=AGAIN)
+                raise RefusedError(
+                    "a DeepSpeed partition is not one stretch of memory",
+                    seen=str(list(segment.shape)),
+                    next=AGAIN,
+                )
             pieces.append(Piece(piece.file, piece.offset + begin * segment.nbytes // here, (take,), (at,)))
             at, count, begin = at + take, count - take, 0
         else:

@@ -1,9 +1,11 @@
-"""torch.distributed.checkpoint directories (FSDP, tensor parallelism, any number of ranks) as plans; no process group, no torch.
+"""torch.distributed.checkpoint directories (FSDP, tensor parallelism, any number of ranks) as plans; no
+process group, no torch.
 
-Format facts (torch/distributed/checkpoint/metadata.py, filesystem.py, default_planner.py): ``.metadata`` is a pickled
-``Metadata``: ``state_dict_metadata`` says dtype, size and chunks by name, ``storage_data`` maps
-``MetadataIndex(fqn, offset)`` to ``_StorageInfo(relative_path, offset, length)``, ``planner_data`` maps a flattened name to its
-path in the nested dictionary.  The bytes there are one ``torch.save`` of one tensor, or a safetensors file.
+Format facts (torch/distributed/checkpoint/metadata.py, filesystem.py, default_planner.py): ``.metadata`` is a
+pickled ``Metadata``: ``state_dict_metadata`` says dtype, size and chunks by name, ``storage_data`` maps
+``MetadataIndex(fqn, offset)`` to ``_StorageInfo(relative_path, offset, length)``, ``planner_data`` maps a
+flattened name to its path in the nested dictionary.  The bytes there are one ``torch.save`` of one tensor, or
+a safetensors file.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ DAMAGE = (
 
 
 class _Item(File):
-    """The values of one saved chunk in row-major order; its own small archive is opened when they are asked for."""
+    """The values of one saved chunk in row-major order; its own small archive is opened when they are asked
+    for.
+    """
 
     def __init__(self, window: Window, name: str, dtype: str, shape: Shape) -> None:
         self._window = window
@@ -64,8 +68,16 @@ class _Item(File):
             except DAMAGE as error:
                 raise damaged(f"{self._window.name}, {self.name}", self._window.size, error) from error
             if not isinstance(value, Tensor) or (value.dtype, value.shape) != self._expected:
-                found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise damaged(self._window.name, self._window.size, f"{self.name} holds {found} where {self._expected} is described")
+                found = (
+                    f"{value.dtype} {list(value.shape)}"
+                    if isinstance(value, Tensor)
+                    else type(value).__name__
+                )
+                raise damaged(
+                    self._window.name,
+                    self._window.size,
+                    f"{self.name} holds {found} where {self._expected} is described",
+                )
             self._tensor = value
         return self._tensor
 
@@ -93,7 +105,10 @@ class _Item(File):
 
 
 def read(directory: Place) -> Content:
-    """The nested dictionary that was saved. Raises RefusedError for missing files and pieces that don't add up."""
+    """The nested dictionary that was saved.
+
+    Raises RefusedError for missing files and pieces that don't add up.
+    """
     place = directory.join(METADATA)
     foreign: set[str] = set()
     try:
@@ -102,7 +117,8 @@ def read(directory: Place) -> Content:
             raise ValueError("too large")
         state = _state(inert.load(data.stream(), None, foreign))
         chunks = {
-            (_text(_state(index)["fqn"]), tuple(_state(index).get("offset") or ())): _state(info) for index, info in state["storage_data"].items()
+            (_text(_state(index)["fqn"]), tuple(_state(index).get("offset") or ())): _state(info)
+            for index, info in state["storage_data"].items()
         }
         described = {_text(name): _state(value) for name, value in state["state_dict_metadata"].items()}
         planned = state.get("planner_data")
@@ -116,21 +132,35 @@ def read(directory: Place) -> Content:
         raise damaged(METADATA, place.open().size, error) from error
     if missing:
         raise RefusedError(
-            f"{len(missing)} files of the checkpoint are missing", seen=listed(list(missing)), next="put them beside the .metadata file"
+            f"{len(missing)} files of the checkpoint are missing",
+            seen=listed(list(missing)),
+            next="put them beside the .metadata file",
         )
     objects = [name for name, about in described.items() if "chunks" not in about]
     flat = [name for name in described if name.endswith("_flat_param")]
     if flat:
         raise RefusedError(
             "this checkpoint holds FSDP's flat parameters, which say nothing of the shapes in them",
-            seen=listed(flat), next="save it with torch.distributed.checkpoint.state_dict.get_model_state_dict, or StateDictType.SHARDED_STATE_DICT",
-        )  # fmt: skip
+            seen=listed(flat),
+            next=(
+                "save it with torch.distributed.checkpoint.state_dict.get_model_state_dict, or"
+                " StateDictType.SHARDED_STATE_DICT"
+            ),
+        )
     files = {str(info["relative_path"]) for info in chunks.values()}
     left = tuple((name, "an object, not a tensor") for name in objects)
-    return Content(tree, "torch.distributed.checkpoint", notes=(f"saved in {len(files)} files",), left_out=left)
+    return Content(
+        tree, "torch.distributed.checkpoint", notes=(f"saved in {len(files)} files",), left_out=left
+    )
 
 
-def _tensor(directory: Place, name: str, about: dict[str, Any], chunks: dict[Any, dict[str, Any]], missing: dict[str, None]) -> Tensor:
+def _tensor(
+    directory: Place,
+    name: str,
+    about: dict[str, Any],
+    chunks: dict[Any, dict[str, Any]],
+    missing: dict[str, None],
+) -> Tensor:
     shape = _extents(about["size"])
     dtype = str(about["properties"].state[0].element)
     pieces = []
@@ -147,7 +177,10 @@ def _tensor(directory: Place, name: str, about: dict[str, Any], chunks: dict[Any
         file = place.open()
         begin, length = int(info["offset"]), int(info["length"])
         if begin < 0 or length < 0 or begin + length > file.size:
-            raise ValueError(f"{name} at {offsets} is said to be bytes {begin} to {begin + length} of {relative}, which has {file.size}")
+            raise ValueError(
+                f"{name} at {offsets} is said to be bytes {begin} to {begin + length} of {relative}, which"
+                f" has {file.size}"
+            )
         pieces.append(Piece(_Item(Window(file, begin, length), name, dtype, sizes), 0, sizes, offsets))
     if not missing:
         check_tiling(name, shape, tuple(pieces))

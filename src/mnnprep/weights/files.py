@@ -88,7 +88,11 @@ class LocalFile(File):
         self.name = name
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):  # to open a pipe is to wait for whoever writes to it
-            raise RefusedError("this is no regular file", seen=str(path), next="give a file, not a directory, pipe, socket or device")
+            raise RefusedError(
+                "this is no regular file",
+                seen=str(path),
+                next="give a file, not a directory, pipe, socket or device",
+            )
         self.size = state.st_size
         self._identity = _local_identity(name, state)
         self._descriptor = -1
@@ -101,7 +105,9 @@ class LocalFile(File):
                     self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
                 except OSError as error:
                     raise UsageError(
-                        "the weights can't be opened", seen=f"{self.path}: {error.strerror}", next="check the permissions of the file"
+                        "the weights can't be opened",
+                        seen=f"{self.path}: {error.strerror}",
+                        next="check the permissions of the file",
                     ) from error
             return self._descriptor
 
@@ -148,9 +154,17 @@ class RemoteFile(File):
         self.name = name
         info = filesystem.info(path)
         if info.get("size") is None:
-            raise RefusedError("the server does not say how large a file is", seen=name, next="download the checkpoint and give its path")
+            raise RefusedError(
+                "the server does not say how large a file is",
+                seen=name,
+                next="download the checkpoint and give its path",
+            )
         self.size = int(info["size"])
-        tags = [str(info[key]) for key in ("ETag", "etag", "LastModified", "last_modified", "mtime") if info.get(key)]
+        tags = [
+            str(info[key])
+            for key in ("ETag", "etag", "LastModified", "last_modified", "mtime")
+            if info.get(key)
+        ]
         self._identity = ":".join([path, str(self.size), *tags])
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -181,14 +195,16 @@ class RemoteFile(File):
             data = bytes(self._filesystem.cat_file(self._path, start=begin, end=end))
         except Exception as error:  # every filesystem raises errors of its own
             raise RefusedError(
-                "a range of a remote file could not be read", seen=f"{self.name}, bytes {begin} to {end}: {type(error).__name__}: {error}"[:500],
+                "a range of a remote file could not be read",
+                seen=f"{self.name}, bytes {begin} to {end}: {type(error).__name__}: {error}"[:500],
                 next="check the address and the credentials, or download the checkpoint and give its path",
-            ) from error  # fmt: skip
+            ) from error
         if len(data) != end - begin:
             raise RefusedError(
-                "the server does not serve ranges", seen=f"{self.name}: {len(data)} bytes where {end - begin} were asked for",
+                "the server does not serve ranges",
+                seen=f"{self.name}: {len(data)} bytes where {end - begin} were asked for",
                 next="download the checkpoint and give its path",
-            )  # fmt: skip
+            )
         return data
 
 
@@ -287,7 +303,9 @@ class Files:
             system, path = fsspec.core.url_to_fs(text)
         except Exception as error:  # an unknown scheme, or the package of a known one is not installed
             raise RefusedError(
-                "this kind of address can't be read here", seen=f"{scheme}://: {error}", next="pip install 'mnnprep[remote]' (for gs:// also gcsfs)"
+                "this kind of address can't be read here",
+                seen=f"{scheme}://: {error}",
+                next="pip install 'mnnprep[remote]' (for gs:// also gcsfs)",
             ) from error
         return Place(self, self._systems.setdefault(scheme, system), path.rstrip("/"))
 
@@ -298,7 +316,9 @@ class Files:
     def open(self, place: Place, name: str) -> File:
         if place.path not in self._opened:
             system = place.system
-            self._opened[place.path] = LocalFile(Path(place.path), name) if system is None else RemoteFile(system, place.path, name)
+            self._opened[place.path] = (
+                LocalFile(Path(place.path), name) if system is None else RemoteFile(system, place.path, name)
+            )
         return self._opened[place.path]
 
 
@@ -326,7 +346,11 @@ class Place:
         return Place(self.files, self.system, f"{head}{slash}{name}", name)
 
     def parent(self) -> Place:
-        return Place(self.files, self.system, self.path.rpartition("/")[0] or ("/" if self.path.startswith("/") else "."))
+        return Place(
+            self.files,
+            self.system,
+            self.path.rpartition("/")[0] or ("/" if self.path.startswith("/") else "."),
+        )
 
     @property
     def lists(self) -> bool:
@@ -343,7 +367,10 @@ class Place:
         return os.path.isfile(self.path) if self.system is None else self._kind() == "file"
 
     def _kind(self) -> str:
-        """``file`` or ``directory``; empty where the server has no such thing, or can't say. Asks for no content."""
+        """``file`` or ``directory``; empty where the server has no such thing, or can't say.
+
+        Asks for no content.
+        """
         try:
             return str(self.system.info(self.path).get("type", "file"))
         except Exception:  # every filesystem raises errors of its own
@@ -356,7 +383,9 @@ class Place:
         if not self.lists:
             return []
         try:
-            return sorted(str(item).rstrip("/").rpartition("/")[2] for item in self.system.ls(self.path, detail=False))
+            return sorted(
+                str(item).rstrip("/").rpartition("/")[2] for item in self.system.ls(self.path, detail=False)
+            )
         except Exception:  # not every server lists
             return []
 
@@ -367,7 +396,11 @@ class Place:
         """All bytes of a small file. Raises RefusedError beyond *limit*."""
         file = self.open()
         if file.size > limit:
-            raise RefusedError(f"{file.name} is too large for what it should be", seen=f"{file.size} bytes", next="give a checkpoint")
+            raise RefusedError(
+                f"{file.name} is too large for what it should be",
+                seen=f"{file.size} bytes",
+                next="give a checkpoint",
+            )
         return file.read(0, file.size)
 
 

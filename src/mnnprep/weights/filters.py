@@ -1,7 +1,8 @@
 """From the state dict that is meant to what inference needs, under the names that the user wants.
 
-In this order: the components of wrappers go; of weights and their averages one is kept; training state in flat names,
-what the user drops, and counters go; prefixes are stripped and names replaced; of tied weights one is kept.
+In this order: the components of wrappers go; of weights and their averages one is kept; training state in
+flat names, what the user drops, and counters go; prefixes are stripped and names replaced; of tied weights
+one is kept.
 """
 
 from __future__ import annotations
@@ -18,14 +19,31 @@ from mnnprep.weights.plan import Tensor
 from mnnprep.weights.select import AVERAGED, WRAPPERS, words_of
 from mnnprep.weights.shards import same_values
 
-# Components of flat names that only training needs: torch.optim's and Megatron's names, Keras' and TensorFlow's slots.
+# Components of flat names that only training needs: torch.optim's and Megatron's names, Keras' and
+# TensorFlow's slots.
 GRADIENT = frozenset({"grad", "main_grad", "grad_buffer", "gradients"})
 OPTIMIZER = frozenset(
     {
-        "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "optimizer", "optim", "_optimizer", "optimizer_weights", ".OPTIMIZER_SLOT",
-        "OPTIMIZER_SLOT", "Adam", "Adam_1", "Momentum", "RMSProp", "beta1_power", "beta2_power", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH",
+        "exp_avg",
+        "exp_avg_sq",
+        "max_exp_avg_sq",
+        "momentum_buffer",
+        "optimizer",
+        "optim",
+        "_optimizer",
+        "optimizer_weights",
+        ".OPTIMIZER_SLOT",
+        "OPTIMIZER_SLOT",
+        "Adam",
+        "Adam_1",
+        "Momentum",
+        "RMSProp",
+        "beta1_power",
+        "beta2_power",
+        "save_counter",
+        "_CHECKPOINTABLE_OBJECT_GRAPH",
     }
-)  # fmt: skip
+)
 SCALER = frozenset({"loss_scaler", "grad_scaler", "amp_scaler", "_growth_tracker", "loss_scale"})
 COUNTER = "num_batches_tracked"
 
@@ -40,7 +58,9 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Rules:
-    """What the user asked for; ``rename`` are (regular expression, replacement), ``drop`` regular expressions."""
+    """What the user asked for; ``rename`` are (regular expression, replacement), ``drop`` regular
+    expressions.
+    """
 
     ema: bool = False
     counters: bool = True
@@ -51,7 +71,9 @@ class Rules:
 
 @dataclass
 class Kept:
-    """``tensors`` in the checkpoint's order; ``aliases`` from the names of tied tensors to the one that is kept."""
+    """``tensors`` in the checkpoint's order; ``aliases`` from the names of tied tensors to the one that is
+    kept.
+    """
 
     tensors: dict[str, Tensor]
     aliases: dict[str, str] = field(default_factory=dict)
@@ -60,13 +82,19 @@ class Kept:
     renamed: dict[str, str] = field(default_factory=dict)
 
 
-def parse_rules(ema: bool, counters: bool, strip: Iterable[str], drop: Iterable[str], rename: Iterable[str]) -> Rules:
+def parse_rules(
+    ema: bool, counters: bool, strip: Iterable[str], drop: Iterable[str], rename: Iterable[str]
+) -> Rules:
     """The text forms of the options. Raises UsageError."""
     pairs = []
     for rule in rename:
         pattern, arrow, replacement = rule.partition("=>")
         if not arrow or not pattern:
-            raise UsageError("a --rename rule could not be read", seen=rule, next="write 'REGEX=>NAME', for example '^encoder\\.=>'")
+            raise UsageError(
+                "a --rename rule could not be read",
+                seen=rule,
+                next="write 'REGEX=>NAME', for example '^encoder\\.=>'",
+            )
         pairs.append((_regex("--rename", pattern), replacement))
     return Rules(ema, counters, tuple(strip), tuple(_regex("--drop", text) for text in drop), tuple(pairs))
 
@@ -76,16 +104,20 @@ def _regex(option: str, text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise UsageError(
-            f"{option} is given no regular expression", seen=f"{text}: {error}", next="mend it; dots and brackets need a backslash"
+            f"{option} is given no regular expression",
+            seen=f"{text}: {error}",
+            next="mend it; dots and brackets need a backslash",
         ) from error
 
 
-def apply(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], rules: Rules, *, averaged: bool, fitted: bool) -> Kept:
+def apply(
+    tensors: Mapping[str, Tensor], aliases: Mapping[str, str], rules: Rules, *, averaged: bool, fitted: bool
+) -> Kept:
     """What of *tensors* is written, and under which names.
 
-    *averaged*: the dictionary taken was that of averaged weights already; *fitted*: the names are a model's own, and
-    are neither unwrapped nor judged by how they look.  Raises UsageError when two names become one, when nothing is left,
-    or when ``rules.ema`` finds no averages.
+    *averaged*: the dictionary taken was that of averaged weights already; *fitted*: the names are a model's
+    own, and are neither unwrapped nor judged by how they look.  Raises UsageError when two names become one,
+    when nothing is left, or when ``rules.ema`` finds no averages.
     """
     kept = Kept({}, dict(aliases))
     names = {name: name for name in tensors} if fitted else _unwrapped(tensors, kept)
@@ -105,9 +137,17 @@ def apply(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], rules: Rule
         else:
             kept.tensors[name] = tensor
     if not kept.tensors:
-        raise UsageError("no tensor is left to be written", seen=listed([f"{x.name}: {x.reason}" for x in kept.left_out]), next="loosen the filters")
+        raise UsageError(
+            "no tensor is left to be written",
+            seen=listed([f"{x.name}: {x.reason}" for x in kept.left_out]),
+            next="loosen the filters",
+        )
     unwrapped = {names.get(name, name): names.get(target, target) for name, target in kept.aliases.items()}
-    kept.aliases = {name: target for name, target in unwrapped.items() if target in kept.tensors and not any(p.search(name) for p in rules.drop)}
+    kept.aliases = {
+        name: target
+        for name, target in unwrapped.items()
+        if target in kept.tensors and not any(p.search(name) for p in rules.drop)
+    }
     _rename(kept, rules)
     _untie(kept)
     return kept
@@ -127,18 +167,28 @@ def _unwrapped(tensors: Mapping[str, Tensor], kept: Kept) -> dict[str, str]:
 
 
 def _one_of_twins(tensors: dict[str, Tensor], rules: Rules, averaged: bool, kept: Kept) -> dict[str, Tensor]:
-    """Weights and their averages in one dictionary: the raw ones, or with ``ema`` the averages under the raw names."""
-    raw = {name: tensor for name, tensor in tensors.items() if not words_of(re.split(r"[./]", name)) & AVERAGED}
+    """Weights and their averages in one dictionary: the raw ones, or with ``ema`` the averages under the raw
+    names.
+    """
+    raw = {
+        name: tensor for name, tensor in tensors.items() if not words_of(re.split(r"[./]", name)) & AVERAGED
+    }
     without_dots: dict[str, str] = {}
     for name in raw:
         for part in range(name.count(".") + 1):
-            without_dots.setdefault(name.split(".", part)[-1].replace(".", ""), name)  # "model_ema.diffusionweight", as latent-diffusion writes
+            without_dots.setdefault(
+                name.split(".", part)[-1].replace(".", ""), name
+            )  # "model_ema.diffusionweight", as latent-diffusion writes
     twins: dict[str, str] = {}
     for name in tensors.keys() - raw.keys():
-        rest = [part for part in re.split(r"[.]", name) if not words_of([part]) & AVERAGED and part != "module"]
+        rest = [
+            part for part in re.split(r"[.]", name) if not words_of([part]) & AVERAGED and part != "module"
+        ]
         suffixless = re.sub(r"_(ema|swa|avg)$", "", name)
         candidates = [".".join(rest), suffixless, without_dots.get("".join(rest), "")]
-        found = next((c for c in candidates if c in raw), "") or next((r for r in raw if rest and r.endswith("." + ".".join(rest))), "")
+        found = next((c for c in candidates if c in raw), "") or next(
+            (r for r in raw if rest and r.endswith("." + ".".join(rest))), ""
+        )
         if found and raw[found].shape == tensors[name].shape:
             twins[name] = found
     if rules.ema and not twins and not averaged:
@@ -151,7 +201,11 @@ def _one_of_twins(tensors: dict[str, Tensor], rules: Rules, averaged: bool, kept
     for name, tensor in tensors.items():
         if name in twins or (name not in raw and name.split(".")[0] in groups):
             if name not in twins or not rules.ema:
-                reason = f"the average of {twins[name]} (--ema takes it)" if name in twins else "bookkeeping of the averages"
+                reason = (
+                    f"the average of {twins[name]} (--ema takes it)"
+                    if name in twins
+                    else "bookkeeping of the averages"
+                )
                 kept.left_out.append(LeftOut(name, reason, tensor.nbytes))
         elif rules.ema and name in chosen:
             result[name] = tensors[chosen[name]]
@@ -159,12 +213,19 @@ def _one_of_twins(tensors: dict[str, Tensor], rules: Rules, averaged: bool, kept
         else:
             result[name] = tensor
     if rules.ema:
-        kept.notes.append(f"averaged weights (EMA) taken for {len(chosen)} tensors, the raw ones for {len(result) - len(chosen)} that have none")
+        kept.notes.append(
+            f"averaged weights (EMA) taken for {len(chosen)} tensors, the raw ones for"
+            f" {len(result) - len(chosen)} that have none"
+        )
     return result
 
 
 def _no_averages() -> UsageError:
-    return UsageError("the checkpoint holds no averaged weights", seen="--ema", next="leave --ema out, or see what there is with --dry-run")
+    return UsageError(
+        "the checkpoint holds no averaged weights",
+        seen="--ema",
+        next="leave --ema out, or see what there is with --dry-run",
+    )
 
 
 def _training(name: str) -> str:
@@ -187,7 +248,9 @@ def _rename(kept: Kept, rules: Rules) -> None:
                 new = pattern.sub(replacement, new)
             except (re.error, IndexError) as error:
                 raise UsageError(
-                    "a --rename replacement does not fit its pattern", seen=f"{replacement}: {error}", next="refer to groups as \\1"
+                    "a --rename replacement does not fit its pattern",
+                    seen=f"{replacement}: {error}",
+                    next="refer to groups as \\1",
                 ) from error
         return new
 
@@ -207,7 +270,11 @@ def _rename(kept: Kept, rules: Rules) -> None:
             kept.renamed[name] = new
     for prefix in rules.strip:
         if not any(name.startswith(prefix) for name in kept.tensors):
-            raise UsageError("no name begins with what --strip gives", seen=prefix, next=f"names are such as {next(iter(kept.tensors))}")
+            raise UsageError(
+                "no name begins with what --strip gives",
+                seen=prefix,
+                next=f"names are such as {next(iter(kept.tensors))}",
+            )
     kept.tensors = tensors
     kept.aliases = {new_name(name): new_name(target) for name, target in kept.aliases.items()}
 
@@ -220,6 +287,13 @@ def _untie(kept: Kept) -> None:
         if key is not None and first.setdefault(key, name) != name:
             kept.aliases[name] = first[key]
             del kept.tensors[name]
-    kept.aliases = {name: target for name, target in sorted(kept.aliases.items()) if target in kept.tensors and name not in kept.tensors}
+    kept.aliases = {
+        name: target
+        for name, target in sorted(kept.aliases.items())
+        if target in kept.tensors and name not in kept.tensors
+    }
     if kept.aliases:
-        kept.notes.append(f"{len(kept.aliases)} tied names kept once: {listed([f'{n} is {t}' for n, t in kept.aliases.items()], 5)}")
+        kept.notes.append(
+            f"{len(kept.aliases)} tied names kept once:"
+            f" {listed([f'{n} is {t}' for n, t in kept.aliases.items()], 5)}"
+        )

@@ -1,10 +1,11 @@
 """What unpickling would cost beyond reading the bytes, known from the opcodes alone.
 
-A pickle's memo lets every object be used again, so that a tuple of the last tuple twice, forty times, is 2**40 values: for nothing while
-it is only held, for hours where it is hashed (as the key of a dict, in a set) or taken as an argument. Integers beyond 64 bits can be
-chosen to have one hash, and make a dict quadratic.
+A pickle's memo lets every object be used again, so that a tuple of the last tuple twice, forty times, is
+2**40 values: for nothing while it is only held, for hours where it is hashed (as the key of a dict, in a set)
+or taken as an argument. Integers beyond 64 bits can be chosen to have one hash, and make a dict quadratic.
 
-Format facts: CPython's Lib/pickletools.py (what each opcode takes from the stack and leaves), Objects/longobject.c (hashes modulo 2**61 - 1).
+Format facts: CPython's Lib/pickletools.py (what each opcode takes from the stack and leaves),
+Objects/longobject.c (hashes modulo 2**61 - 1).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Follow = Callable[["Growth", Any], None]
 
 
 class Growth:
-    """The stack of an unpickler with the size of every value in place of the value: what it holds, counted as often as it is reached."""
+    """The stack of an unpickler with the size of every value in place of the value: what it holds, counted as
+    often as it is reached.
+    """
 
     def __init__(self) -> None:
         self._stack: list[int] = []
@@ -30,7 +33,10 @@ class Growth:
         self._opcodes = self._long = self._unfolded = 0
 
     def step(self, op: str, argument: Any) -> str:
-        """Follow one opcode; why it is too much, empty if it isn't. Raises IndexError or KeyError where the stack or memo has no such value."""
+        """Follow one opcode; why it is too much, empty if it isn't.
+
+        Raises IndexError or KeyError where the stack or memo has no such value.
+        """
         self._opcodes += 1
         follow = _FOLLOW.get(op)
         if follow is None:
@@ -129,13 +135,29 @@ _FOLLOW: dict[str, Follow] = {
     **dict.fromkeys(("LONG1", "LONG4", "LONG", "INT"), Growth._integer),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Growth._put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Growth._get),
-    "MARK": Growth._mark, "MEMOIZE": Growth._memoize, "DUP": Growth._dup, "POP": Growth._pop,
-    "POP_MARK": _of_marked(lambda growth, items: None), "BUILD": _of_top(1, lambda growth, items: None),
-    "TUPLE1": _of_top(1, Growth._new), "TUPLE2": _of_top(2, Growth._new), "TUPLE3": _of_top(3, Growth._new),
-    "TUPLE": _of_marked(Growth._new), "LIST": _of_marked(Growth._new), "APPEND": _of_top(1, Growth._join), "APPENDS": _of_marked(Growth._join),
-    "DICT": _of_empty(Growth._keyed), "SETITEM": _of_top(2, Growth._keyed), "SETITEMS": _of_marked(Growth._keyed),
-    "FROZENSET": _of_empty(Growth._hashed), "ADDITEMS": _of_marked(Growth._hashed),
-    "REDUCE": _of_top(2, Growth._made), "NEWOBJ": _of_top(2, Growth._made), "NEWOBJ_EX": _of_top(3, Growth._made),
-    "STACK_GLOBAL": _of_top(2, Growth._made), "BINPERSID": _of_top(1, Growth._made),
-    "OBJ": _of_marked(Growth._made), "INST": _of_marked(Growth._made),
-}  # fmt: skip
+    "MARK": Growth._mark,
+    "MEMOIZE": Growth._memoize,
+    "DUP": Growth._dup,
+    "POP": Growth._pop,
+    "POP_MARK": _of_marked(lambda growth, items: None),
+    "BUILD": _of_top(1, lambda growth, items: None),
+    "TUPLE1": _of_top(1, Growth._new),
+    "TUPLE2": _of_top(2, Growth._new),
+    "TUPLE3": _of_top(3, Growth._new),
+    "TUPLE": _of_marked(Growth._new),
+    "LIST": _of_marked(Growth._new),
+    "APPEND": _of_top(1, Growth._join),
+    "APPENDS": _of_marked(Growth._join),
+    "DICT": _of_empty(Growth._keyed),
+    "SETITEM": _of_top(2, Growth._keyed),
+    "SETITEMS": _of_marked(Growth._keyed),
+    "FROZENSET": _of_empty(Growth._hashed),
+    "ADDITEMS": _of_marked(Growth._hashed),
+    "REDUCE": _of_top(2, Growth._made),
+    "NEWOBJ": _of_top(2, Growth._made),
+    "NEWOBJ_EX": _of_top(3, Growth._made),
+    "STACK_GLOBAL": _of_top(2, Growth._made),
+    "BINPERSID": _of_top(1, Growth._made),
+    "OBJ": _of_marked(Growth._made),
+    "INST": _of_marked(Growth._made),
+}

@@ -1,7 +1,8 @@
 """Copying and hashing at once: every byte is read, hashed for its input and for the output, and written.
 
-A reader fills buffers in the output's order; a writer and one hasher for each side take them.  An input whose bytes
-don't come in its own order (or not all) is hashed from front to back beside the copy, while its pages are in memory.
+A reader fills buffers in the output's order; a writer and one hasher for each side take them.  An input whose
+bytes don't come in its own order (or not all) is hashed from front to back beside the copy, while its pages
+are in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ REMOTE_REST = 1 << 22  # bytes of a remote file that are fetched for its hash al
 
 @dataclass
 class _Chunk:
-    """``view`` goes to ``at``; it came from ``source`` of ``file``, if from one file. ``written``: it is in the output already."""
+    """``view`` goes to ``at``; it came from ``source`` of ``file``, if from one file.
+
+    ``written``: it is in the output already.
+    """
 
     view: memoryview
     at: int
@@ -96,11 +100,17 @@ class _InputHashes:
 
 
 def copy_and_hash(
-    segments: Sequence[Segment], header: int, part: Part, start: int, inputs: Sequence[File], progress: Progress
+    segments: Sequence[Segment],
+    header: int,
+    part: Part,
+    start: int,
+    inputs: Sequence[File],
+    progress: Progress,
 ) -> tuple[str, dict[int, str]]:
     """Fill the part from *start* on; the header, its first *header* bytes, is written already.
 
-    Gives the output's sha256 and the inputs', by ``id(file)``; a remote input of which only parts are read has none.
+    Gives the output's sha256 and the inputs', by ``id(file)``; a remote input of which only parts are read
+    has none.
     """
     aside = [file for file in inputs if file.fileno() is not None and not _in_order(file, segments, start)]
     hashes = _InputHashes([file for file in inputs if file not in aside])
@@ -133,7 +143,11 @@ def copy_and_hash(
             write_all(part.descriptor, chunk.view, chunk.at)
             written[0] = chunk.at + len(chunk.view)
 
-    writer, hasher, feeder = _Stage(write, used), _Stage(lambda c: output_state.update(c.view), used), _Stage(hashes.feed, used)
+    writer, hasher, feeder = (
+        _Stage(write, used),
+        _Stage(lambda c: output_state.update(c.view), used),
+        _Stage(hashes.feed, used),
+    )
     stages = (writer, hasher, feeder)
     flusher: threading.Thread | None = None
     synced = start
@@ -180,7 +194,9 @@ def _sync(part: Part, done: int, failures: list[BaseException]) -> None:
         failures.append(error)
 
 
-def _hash_aside(files: Sequence[File], digests: dict[int, str], failures: list[BaseException], stop: threading.Event) -> None:
+def _hash_aside(
+    files: Sequence[File], digests: dict[int, str], failures: list[BaseException], stop: threading.Event
+) -> None:
     buffer = bytearray(BUFFER)
     view = memoryview(buffer)
     try:
@@ -209,7 +225,9 @@ def _in_order(file: File, segments: Sequence[Segment], start: int) -> bool:
     return file.size - covered <= max(GAP, file.size // 8)
 
 
-def _chunks(segments: Sequence[Segment], header: int, output: int, start: int, free: queue.SimpleQueue[bytearray]) -> Iterator[_Chunk]:
+def _chunks(
+    segments: Sequence[Segment], header: int, output: int, start: int, free: queue.SimpleQueue[bytearray]
+) -> Iterator[_Chunk]:
     """Everything in the output's order: first what is written already, then what the segments give."""
     at = 0
     while at < max(start, header):

@@ -1,8 +1,8 @@
 """HDF5 files of Keras (``.weights.h5`` and older) as plans: every numeric dataset, by its path.
 
-Format facts (keras/src/saving/saving_lib.py): ``layers/NAME/vars/0`` and so on, the optimizer under ``optimizer/vars``; before Keras 3
-``LAYER/LAYER/kernel:0`` under ``model_weights`` or at the root.  A contiguous dataset lies at one offset (H5Dget_offset);
-others are read through h5py.
+Format facts (keras/src/saving/saving_lib.py): ``layers/NAME/vars/0`` and so on, the optimizer under
+``optimizer/vars``; before Keras 3 ``LAYER/LAYER/kernel:0`` under ``model_weights`` or at the root.  A
+contiguous dataset lies at one offset (H5Dget_offset); others are read through h5py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 def read(file: File) -> Content:
     """Nested dictionaries as the groups are.
 
-    Raises RefusedError for a damaged file, for one that takes data from outside itself, and when h5py is not installed.
+    Raises RefusedError for a damaged file, for one that takes data from outside itself, and when h5py is not
+    installed.
     """
     deps.require("h5py")
     import h5py
@@ -57,4 +58,6 @@ def _tensor(file: File, path: str, node: Any) -> Tensor | None:
     if offset is not None:
         return stored(dtype, shape, file, int(offset))
     size = dtypes.byte_size(dtype, Tensor(dtype, shape, ()).elements)
-    return stored(dtype, shape, Lazy(f"{file.name}:{path}", size, lambda: node[()].astype(dtype).tobytes()), 0)
+    return stored(
+        dtype, shape, Lazy(f"{file.name}:{path}", size, lambda: node[()].astype(dtype).tobytes()), 0
+    )

@@ -1,8 +1,9 @@
-"""HDF5 files that are themselves alone: opened, and refused where they would take bytes from elsewhere or unfold without bound.
+"""HDF5 files that are themselves alone: opened, and refused where they would take bytes from elsewhere or
+unfold without bound.
 
-Format facts (the HDF5 File Format Specification): a link is hard, soft or external; a dataset's bytes may lie in other files
-(external storage, message 0x0007) or be a view of other datasets (virtual layout); the chunks of a dataset that were never
-written read as its fill value, so that a shape costs nothing to declare.
+Format facts (the HDF5 File Format Specification): a link is hard, soft or external; a dataset's bytes may lie
+in other files (external storage, message 0x0007) or be a view of other datasets (virtual layout); the chunks
+of a dataset that were never written read as its fill value, so that a shape costs nothing to declare.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ MOST_OBJECTS = 1_000_000
 
 @contextmanager
 def hdf5_file(source: Path | BinaryIO, name: str, size: int) -> Iterator[Any]:
-    """The file at *source* of *size* bytes, called *name* in errors, as an ``h5py.File`` whose objects are its own.
+    """The file at *source* of *size* bytes, called *name* in errors, as an ``h5py.File`` whose objects are
+    its own.
 
-    Raises RefusedError for a file that h5py can't read (also when that shows while it is open), and see `refuse_outside`.
+    Raises RefusedError for a file that h5py can't read (also when that shows while it is open), and see
+    `refuse_outside`.
     """
     h5py = require("h5py")
     try:
@@ -34,12 +37,15 @@ def hdf5_file(source: Path | BinaryIO, name: str, size: int) -> Iterator[Any]:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise RefusedError(
-            "the HDF5 file can't be read: it is truncated or damaged", seen=f"{name} ({size} bytes): {reason}", next="download or save it again"
+            "the HDF5 file can't be read: it is truncated or damaged",
+            seen=f"{name} ({size} bytes): {reason}",
+            next="download or save it again",
         ) from error
 
 
 def refuse_outside(book: Any, name: str, size: int) -> None:
-    """Refuse a file with a link that is not hard, a dataset that is virtual or stored in other files, or more than it can hold.
+    """Refuse a file with a link that is not hard, a dataset that is virtual or stored in other files, or more
+    than it can hold.
 
     Nothing of a dataset is read. *size* is the file's, in bytes.
     """
@@ -56,13 +62,17 @@ def refuse_outside(book: Any, name: str, size: int) -> None:
         declared += math.prod(node.shape or ()) * node.dtype.itemsize
         if declared > unfolded_limit(size):
             raise RefusedError(
-                "the HDF5 file declares far more than it holds", seen=f"{name}: {declared} bytes and more in {size}, at {path}",
+                "the HDF5 file declares far more than it holds",
+                seen=f"{name}: {declared} bytes and more in {size}, at {path}",
                 next="save the model again, without compression or unwritten datasets",
-            )  # fmt: skip
+            )
 
 
 def _objects(book: Any) -> Iterator[tuple[str, str, Any]]:
-    """Every link by its path: what kind it is unless it is hard, and the dataset behind it, if it is one. Groups come once."""
+    """Every link by its path: what kind it is unless it is hard, and the dataset behind it, if it is one.
+
+    Groups come once.
+    """
     h5py = require("h5py")
     groups = [("", book)]
     seen = {_address(book)}
@@ -73,7 +83,13 @@ def _objects(book: Any) -> Iterator[tuple[str, str, Any]]:
             path = f"{place}/{key}".lstrip("/")
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                yield path, "the link to another place" if isinstance(link, h5py.SoftLink) else "the link to another file", None
+                yield (
+                    path,
+                    "the link to another place"
+                    if isinstance(link, h5py.SoftLink)
+                    else "the link to another file",
+                    None,
+                )
                 continue
             node = group[key]
             if _address(node) in seen:
@@ -81,7 +97,11 @@ def _objects(book: Any) -> Iterator[tuple[str, str, Any]]:
             seen.add(_address(node))
             count += 1
             if count > MOST_OBJECTS:
-                raise RefusedError("the HDF5 file holds too many objects", seen=f"more than {MOST_OBJECTS}", next="save the model again")
+                raise RefusedError(
+                    "the HDF5 file holds too many objects",
+                    seen=f"more than {MOST_OBJECTS}",
+                    next="save the model again",
+                )
             if isinstance(node, h5py.Group):
                 groups.append((path, node))
             yield path, "", node if isinstance(node, h5py.Dataset) else None

@@ -1,8 +1,9 @@
 """The header of the file that is written.
 
-Format facts: github.com/huggingface/safetensors; the order (larger element types first, then by name), the ``__metadata__`` in front and
-the padding to 8 bytes are those of its own ``serialize_file``, so that the bytes are the same.  ``format: pt`` is what
-transformers asks for; the names of tied tensors stand in the metadata as ``safetensors.torch.save_model`` writes them.
+Format facts: github.com/huggingface/safetensors; the order (larger element types first, then by name), the
+``__metadata__`` in front and the padding to 8 bytes are those of its own ``serialize_file``, so that the
+bytes are the same.  ``format: pt`` is what transformers asks for; the names of tied tensors stand in the
+metadata as ``safetensors.torch.save_model`` writes them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,26 @@ from mnnprep.weights.plan import Shape
 
 # safetensors' order of its own Dtype, reversed
 ORDER = (
-    "uint64", "int64", "float64", "complex64", "float32", "uint32", "int32", "bfloat16", "float16", "uint16", "int16", "float8_e5m2fnuz",
-    "float8_e4m3fnuz", "float8_e8m0fnu", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool",
-)  # fmt: skip
+    "uint64",
+    "int64",
+    "float64",
+    "complex64",
+    "float32",
+    "uint32",
+    "int32",
+    "bfloat16",
+    "float16",
+    "uint16",
+    "int16",
+    "float8_e5m2fnuz",
+    "float8_e4m3fnuz",
+    "float8_e8m0fnu",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int8",
+    "uint8",
+    "bool",
+)
 
 
 class Slot(NamedTuple):
@@ -36,7 +54,11 @@ def ordered(tensors: Mapping[str, tuple[str, Shape]]) -> list[str]:
     """The names in the order of the file. Raises RefusedError for a dtype that safetensors does not have."""
     for name, (dtype, _) in tensors.items():
         if dtype not in CODES:
-            raise RefusedError("safetensors has no such element type", seen=f"{name}: {dtype}", next=f"leave it out with --drop '^{name}$'")
+            raise RefusedError(
+                "safetensors has no such element type",
+                seen=f"{name}: {dtype}",
+                next=f"leave it out with --drop '^{name}$'",
+            )
     return sorted(tensors, key=lambda name: (ORDER.index(tensors[name][0]), name))
 
 

@@ -33,12 +33,16 @@ MOST_REPEATED = 1 << 30  # bytes of an expanded tensor (a stride of 0) when it i
 MAX_ELEMENTS = 1 << 48  # no tensor is larger: beyond, a shape is damage
 
 # Types that configuration objects refer to; inert as all others, but not worth telling a user of.
-_PLAIN_TYPES = frozenset({"bool", "bytes", "float", "frozenset", "int", "list", "long", "object", "set", "str", "tuple", "unicode"})
+_PLAIN_TYPES = frozenset(
+    {"bool", "bytes", "float", "frozenset", "int", "list", "long", "object", "set", "str", "tuple", "unicode"}
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A tensor's memory, ``count`` elements of ``dtype`` (empty: untyped bytes) from the start of ``file``."""
+    """A tensor's memory, ``count`` elements of ``dtype`` (empty: untyped bytes) from the start of
+    ``file``.
+    """
 
     dtype: str
     count: int
@@ -49,7 +53,8 @@ class Storage:
         return dtypes.byte_size(self.dtype or "uint8", self.count)
 
 
-# (key, element type or empty, elements, view of a larger storage as (key, offset, elements) or None) -> its bytes
+# (key, element type or empty, elements, view of a larger storage as (key, offset, elements) or None) -> its
+# bytes
 Locate = Callable[[str, str, int, tuple[str, int, int] | None], File]
 
 
@@ -107,8 +112,9 @@ def load(stream: BinaryIO, locate: Locate | None = None, foreign: set[str] | Non
     """The object that the pickle at the stream's position describes; the stream is left behind it.
 
     *locate* gives the bytes of a storage.  The full names of the globals that were not resolved are
-    added to *foreign*.  It is walked first, for what would make the unpickler reserve memory.  Raises ``pickle.UnpicklingError``, and
-    what a damaged pickle makes the unpickler raise (ValueError, EOFError, KeyError and others).
+    added to *foreign*.  It is walked first, for what would make the unpickler reserve memory.  Raises
+    ``pickle.UnpicklingError``, and what a damaged pickle makes the unpickler raise (ValueError, EOFError,
+    KeyError and others).
     """
     start = stream.tell()
     scan_pickle(stream)
@@ -132,7 +138,9 @@ class _Unpickler(pickle.Unpickler):
     def _resolve(self, module: str, name: str, qualified: str) -> Any:
         if qualified in BUILDERS:
             return _wrapped(name, BUILDERS[qualified])
-        if module in ("torch", "torch.cuda", "torch.storage") and (name in dtypes.STORAGES or name in ("UntypedStorage", "TypedStorage")):
+        if module in ("torch", "torch.cuda", "torch.storage") and (
+            name in dtypes.STORAGES or name in ("UntypedStorage", "TypedStorage")
+        ):
             return _Sealed(name, (), {"__slots__": (), "element": dtypes.STORAGES.get(name, "")})
         if module == "torch" and dtypes.known(name):
             return _Sealed(name, (), {"__slots__": (), "element": name})
@@ -141,7 +149,9 @@ class _Unpickler(pickle.Unpickler):
         return _Sealed(name, (Foreign,), {"__slots__": (), "qualified": qualified})
 
     def persistent_load(self, identity: Any) -> Any:
-        """A storage, or the class of a pickled module (whose source stands beside it, and is not looked at)."""
+        """A storage, or the class of a pickled module (whose source stands beside it, and is not looked
+        at).
+        """
         if not isinstance(identity, tuple) or not identity:
             raise pickle.UnpicklingError(f"a persistent id that is not a tuple: {identity!r:.80}")
         kind = identity[0]
@@ -152,7 +162,10 @@ class _Unpickler(pickle.Unpickler):
         _, storage, key, _location, count, *rest = identity
         element = getattr(storage, "element", None)
         if not isinstance(element, str) or not isinstance(count, int) or not 0 <= count <= MAX_ELEMENTS:
-            raise pickle.UnpicklingError(f"a storage of an unknown type: {getattr(storage, 'qualified', storage)!s:.80}, {count!r:.20} elements")
+            raise pickle.UnpicklingError(
+                f"a storage of an unknown type: {getattr(storage, 'qualified', storage)!s:.80}, {count!r:.20}"
+                " elements"
+            )
         view = (_text(rest[0][0]), int(rest[0][1]), int(rest[0][2])) if rest and rest[0] is not None else None
         return Storage(element, count, self._locate(_text(key), element, count, view))
 
@@ -177,17 +190,31 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: str = "") 
         raise pickle.UnpicklingError(f"a tensor of shape {shape} with strides {strides} at {offset}")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if 0 not in shape and dtypes.byte_size(element, last + 1) > storage.nbytes:
-        raise pickle.UnpicklingError(f"a tensor of shape {shape} reaches beyond its storage of {storage.nbytes} bytes")
-    if max(shape, default=0) > MAX_ELEMENTS or dtypes.byte_size(element, math.prod(shape)) > max(storage.nbytes, MOST_REPEATED):
-        raise pickle.UnpicklingError(f"a tensor of shape {shape} that repeats the {storage.nbytes} bytes of its storage")
-    return stored(element, shape, storage.file, dtypes.byte_size(element, offset), None if packed(shape, strides) else strides)
+        raise pickle.UnpicklingError(
+            f"a tensor of shape {shape} reaches beyond its storage of {storage.nbytes} bytes"
+        )
+    if max(shape, default=0) > MAX_ELEMENTS or dtypes.byte_size(element, math.prod(shape)) > max(
+        storage.nbytes, MOST_REPEATED
+    ):
+        raise pickle.UnpicklingError(
+            f"a tensor of shape {shape} that repeats the {storage.nbytes} bytes of its storage"
+        )
+    return stored(
+        element,
+        shape,
+        storage.file,
+        dtypes.byte_size(element, offset),
+        None if packed(shape, strides) else strides,
+    )
 
 
 def _tensor_v2(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
     return _tensor(storage, offset, size, stride)
 
 
-def _tensor_v3(storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, *_: Any) -> Tensor:
+def _tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, *_: Any
+) -> Tensor:
     return _tensor(storage, offset, size, stride, getattr(dtype, "element", ""))
 
 

@@ -1,4 +1,6 @@
-"""From a place to the tree of what it holds: which layout the bytes are, decided by them and not by the suffix."""
+"""From a place to the tree of what it holds: which layout the bytes are, decided by them and not by the
+suffix.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
-from mnnprep.weights import deepspeed, distributed, hdf5, lora, ranks, safetensors, shards, tensorflow, torchfile
+from mnnprep.weights import (
+    deepspeed,
+    distributed,
+    hdf5,
+    lora,
+    ranks,
+    safetensors,
+    shards,
+    tensorflow,
+    torchfile,
+)
 from mnnprep.weights.content import Content, damaged, listed
 from mnnprep.weights.files import Place
 from mnnprep.weights.plan import Tensor
@@ -25,17 +37,41 @@ USUAL_NAMES = (
     "pytorch_model.bin.index.json",
 )
 ADAPTER_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
-SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".h5", ".keras")
+SUFFIXES = (
+    ".safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".bin.index.json",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".keras",
+)
 DAMAGE = (
-    ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError, NotImplementedError,
-    RuntimeError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
-)  # fmt: skip
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 Join = Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a checkpoint is read: ``join`` for tensor-parallel ranks; ``script`` to take a TorchScript program's weights too."""
+    """How a checkpoint is read: ``join`` for tensor-parallel ranks; ``script`` to take a TorchScript
+    program's weights too.
+    """
 
     join: tuple[ranks.JoinRule, ...] = ()
     script: bool = False
@@ -59,17 +95,25 @@ def read_content(place: Place, reading: Reading = DEFAULT) -> tuple[Content, Joi
         return _read_file(place, reading), None
     if place.beside(f"{place.name}.index").is_file():
         return tensorflow.read(place.beside(f"{place.name}.index")), None
-    raise UsageError("the weights do not exist", seen=str(place), next="give the path of a checkpoint file or directory")
+    raise UsageError(
+        "the weights do not exist", seen=str(place), next="give the path of a checkpoint file or directory"
+    )
 
 
 def _is_directory_by_members(place: Place) -> bool:
     """Whether a server that lists nothing has a checkpoint's files below *place*."""
-    return not place.name.endswith((*SUFFIXES, ".index")) and any(place.join(name).is_file() for name in (distributed.METADATA, *USUAL_NAMES))
+    return not place.name.endswith((*SUFFIXES, ".index")) and any(
+        place.join(name).is_file() for name in (distributed.METADATA, *USUAL_NAMES)
+    )
 
 
 def _read_file(place: Place, reading: Reading) -> Content:
     if not place.is_file():
-        raise UsageError("the weights are not a regular file", seen=str(place), next="give the path of a checkpoint file or directory")
+        raise UsageError(
+            "the weights are not a regular file",
+            seen=str(place),
+            next="give the path of a checkpoint file or directory",
+        )
     file = place.open()
     head = file.read(0, min(16, file.size))
     try:
@@ -103,7 +147,9 @@ def _read_file(place: Place, reading: Reading) -> Content:
 
 
 def _read_directory(directory: Place, reading: Reading) -> tuple[Content, Join | None]:
-    names = directory.list() or [name for name in (*USUAL_NAMES, distributed.METADATA, lora.CONFIG) if directory.join(name).exists()]
+    names = directory.list() or [
+        name for name in (*USUAL_NAMES, distributed.METADATA, lora.CONFIG) if directory.join(name).exists()
+    ]
 
     def load(place: Place) -> Content:
         return _read_file(place, reading)
@@ -115,7 +161,13 @@ def _read_directory(directory: Place, reading: Reading) -> tuple[Content, Join |
     for name in USUAL_NAMES:
         if name in names:
             return load(directory.join(name)), None
-    if members := ranks.find([n for n in names if n.endswith((".pt", ".pth", ".bin", ".ckpt", ".safetensors")) or directory.join(n).is_dir()]):
+    if members := ranks.find(
+        [
+            n
+            for n in names
+            if n.endswith((".pt", ".pth", ".bin", ".ckpt", ".safetensors")) or directory.join(n).is_dir()
+        ]
+    ):
         return ranks.read(directory, members, reading.join, load)
     if "variables" in names and directory.join("variables/variables.index").is_file():
         return tensorflow.read(directory.join("variables/variables.index")), None
@@ -135,7 +187,11 @@ def adapter_file(directory: Place) -> Place | None:
 
 def _tensorflow_index(directory: Place, names: list[str]) -> str:
     """The index that the ``checkpoint`` file calls the latest, or the only one."""
-    found = [name for name in names if name.endswith(".index") and f"{name.removesuffix('.index')}.data-00000-of-" in "\n".join(names)]
+    found = [
+        name
+        for name in names
+        if name.endswith(".index") and f"{name.removesuffix('.index')}.data-00000-of-" in "\n".join(names)
+    ]
     if len(found) > 1 and "checkpoint" in names:
         text = directory.join("checkpoint").read(1 << 20).decode("utf-8", "replace")
         latest = text.partition('model_checkpoint_path: "')[2].partition('"')[0]
@@ -151,7 +207,9 @@ def _the_one(directory: Place, names: list[str]) -> str:
         if len(candidates) == 1:
             return candidates[0]
     raise UsageError(
-        "the directory leaves open which file holds the weights" if found else "the directory holds no weights",
+        "the directory leaves open which file holds the weights"
+        if found
+        else "the directory holds no weights",
         seen=f"{directory}: {listed(found) or 'no file that ends in ' + ', '.join(SUFFIXES)}",
         next="give the path of one of them" if found else "give the path of a checkpoint",
     )

@@ -1,7 +1,7 @@
 """A live module's state dict as plans: shards of a running process group are gathered one tensor at a time.
 
-Rank 0 writes and says which tensor comes next; the other ranks take part in gathering it and keep nothing.  So no rank ever
-holds more than its shards and one whole tensor.
+Rank 0 writes and says which tensor comes next; the other ranks take part in gathering it and keep nothing.
+So no rank ever holds more than its shards and one whole tensor.
 """
 
 from __future__ import annotations
@@ -30,14 +30,22 @@ def state_of(module: Any) -> dict[str, Any]:
     """The state dict with shards as they are. Every rank must call this. Raises UsageError, RefusedError."""
     torch = deps.require("torch")
     if not isinstance(module, torch.nn.Module):
-        raise UsageError("this is neither a path nor a torch.nn.Module", seen=type(module).__name__, next="give a checkpoint or a live module")
+        raise UsageError(
+            "this is neither a path nor a torch.nn.Module",
+            seen=type(module).__name__,
+            next="give a checkpoint or a live module",
+        )
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
     state = get_model_state_dict(module) if grouped() else module.state_dict()
     tensors = {name: value for name, value in state.items() if _is_tensor(value)}
     meta = [name for name, value in tensors.items() if getattr(value, "is_meta", False)]
     if meta:
-        raise RefusedError("the module has tensors without values (on the meta device)", seen=", ".join(meta[:10]), next="load its weights first")
+        raise RefusedError(
+            "the module has tensors without values (on the meta device)",
+            seen=", ".join(meta[:10]),
+            next="load its weights first",
+        )
     return tensors
 
 
@@ -71,7 +79,11 @@ def conducted(state: dict[str, Any]) -> Iterator[dict[str, Made]]:
     for index, (name, value) in enumerate(state.items()):
         dtype = str(value.dtype).removeprefix("torch.")
         if not dtypes.known(dtype):
-            raise RefusedError("a tensor of the module has a type that can't be written", seen=f"{name}: {dtype}", next="convert it first")
+            raise RefusedError(
+                "a tensor of the module has a type that can't be written",
+                seen=f"{name}: {dtype}",
+                next="convert it first",
+            )
         plans[name] = Made(dtype, tuple(value.size()), (), make=gatherer(index), same=_memory(value))
     try:
         yield plans

@@ -1,8 +1,9 @@
 """LoRA adapters of PEFT, merged into the weights they adapt.
 
-Format facts (peft: ``tuners/lora/layer.py``, ``utils/save_and_load.py``): ``adapter_config.json`` has ``r``, ``lora_alpha``, ``use_rslora``,
-``rank_pattern``, ``alpha_pattern``, ``fan_in_fan_out``, ``modules_to_save``; the tensors are ``base_model.model.NAME.lora_A.weight`` (r, in) and
-``lora_B.weight`` (out, r), for embeddings ``lora_embedding_A`` (r, words) and ``lora_embedding_B`` (width, r), and whole replacements for
+Format facts (peft: ``tuners/lora/layer.py``, ``utils/save_and_load.py``): ``adapter_config.json`` has ``r``,
+``lora_alpha``, ``use_rslora``, ``rank_pattern``, ``alpha_pattern``, ``fan_in_fan_out``, ``modules_to_save``;
+the tensors are ``base_model.model.NAME.lora_A.weight`` (r, in) and ``lora_B.weight`` (out, r), for embeddings
+``lora_embedding_A`` (r, words) and ``lora_embedding_B`` (width, r), and whole replacements for
 ``modules_to_save``.  Merged is W + s BA with s = alpha/r, or alpha/sqrt(r) with rank-stabilized LoRA.
 """
 
@@ -26,7 +27,9 @@ from mnnprep.weights.plan import BLOCK_BYTES, Run, Tensor
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
-ADAPTED = re.compile(r"^(?P<name>.+)\.(?P<kind>lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?:\.weight)?$")
+ADAPTED = re.compile(
+    r"^(?P<name>.+)\.(?P<kind>lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?:\.weight)?$"
+)
 UNSUPPORTED = ("use_dora", "megatron_config", "use_qalora", "alora_invocation_tokens")
 
 
@@ -62,7 +65,12 @@ class Merged(Tensor):
             count = min(step, rows - at)
             base = whole.box((at, *(0 for _ in self.shape[1:])), (count, *self.shape[1:])).view(dtype)
             delta = (left[at : at + count] @ right) * self.scale
-            yield (base.reshape(count, width).astype(np.float64) + delta).astype(dtype).reshape(-1).view(_raw(dtype))
+            yield (
+                (base.reshape(count, width).astype(np.float64) + delta)
+                .astype(dtype)
+                .reshape(-1)
+                .view(_raw(dtype))
+            )
 
     def array(self) -> npt.NDArray[Any]:
         return np.concatenate(list(self.blocks())).reshape(self.shape)
@@ -83,21 +91,33 @@ def read_config(directory: Place) -> dict[str, Any]:
     try:
         config = json.loads(directory.join(CONFIG).read(1 << 24))
     except ValueError as error:
-        raise RefusedError("the adapter's configuration can't be read", seen=f"{CONFIG}: {error}", next="download the adapter again") from error
+        raise RefusedError(
+            "the adapter's configuration can't be read",
+            seen=f"{CONFIG}: {error}",
+            next="download the adapter again",
+        ) from error
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind != "LORA":
-        raise RefusedError("this adapter is not LoRA", seen=f"peft_type {kind}", next="merge it with peft's merge_and_unload and save the model")
+        raise RefusedError(
+            "this adapter is not LoRA",
+            seen=f"peft_type {kind}",
+            next="merge it with peft's merge_and_unload and save the model",
+        )
     used = [name for name in UNSUPPORTED if config.get(name)]
     if config.get("bias", "none") != "none":
         used.append(f"bias {config['bias']}")
     if used:
         raise RefusedError(
-            "this kind of LoRA can't be merged here", seen=listed(used), next="merge it with peft's merge_and_unload and save the model"
+            "this kind of LoRA can't be merged here",
+            seen=listed(used),
+            next="merge it with peft's merge_and_unload and save the model",
         )
     return dict(config)
 
 
-def merge(base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+def merge(
+    base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], list[str]]:
     """The base's tensors, the adapted ones merged; and what a user should know.
 
     Raises UsageError when the adapter adapts what the base does not have, or of other shapes.
@@ -111,7 +131,9 @@ def merge(base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], config: Map
         if found := ADAPTED.match(plain):
             pairs.setdefault(found["name"], {})[found["kind"]] = tensor
             continue
-        target = _name_in(base, re.sub(r"\.modules_to_save(?:\.default)?\b|\.original_module\b|\.base_layer\b", "", plain))
+        target = _name_in(
+            base, re.sub(r"\.modules_to_save(?:\.default)?\b|\.original_module\b|\.base_layer\b", "", plain)
+        )
         if target and tensors[target].shape == tensor.shape:
             tensors[target] = tensor
             replaced += 1
@@ -128,27 +150,41 @@ def merge(base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], config: Map
             ranks[merged[1]] = ranks.get(merged[1], 0) + 1
     if strangers:
         raise UsageError(
-            "the adapter does not fit its base model", seen=f"no tensor of its shape for {listed(strangers)}",
+            "the adapter does not fit its base model",
+            seen=f"no tensor of its shape for {listed(strangers)}",
             next="give the model that it was trained on with --base",
-        )  # fmt: skip
+        )
     shown = ", ".join(f"rank {rank} for {count} tensors" for rank, count in sorted(ranks.items()))
-    notes = [f"LoRA adapter merged: {shown}"] + ([f"{replaced} tensors replaced by those trained with the adapter"] if replaced else [])
+    notes = [f"LoRA adapter merged: {shown}"] + (
+        [f"{replaced} tensors replaced by those trained with the adapter"] if replaced else []
+    )
     return tensors, notes
 
 
 def _name_in(base: Mapping[str, Tensor], name: str) -> str:
-    """The name in *base*: as it is, or the one name that ends so (a base saved from inside the model, or around it)."""
+    """The name in *base*: as it is, or the one name that ends so (a base saved from inside the model, or
+    around it).
+    """
     if name in base:
         return name
     ends = [other for other in base if other.endswith(f".{name}") or name.endswith(f".{other}")]
     return ends[0] if len(ends) == 1 else ""
 
 
-def _merged(name: str, base: Tensor, parts: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[Merged, int] | None:
+def _merged(
+    name: str, base: Tensor, parts: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> tuple[Merged, int] | None:
     """The merged tensor and its rank; None where the shapes don't fit."""
     embedding = "lora_embedding_A" in parts
     a, b = (parts.get(f"lora_embedding_{x}" if embedding else f"lora_{x}") for x in "AB")
-    if a is None or b is None or base.dtype not in FLOATING or a.dtype not in FLOATING or b.dtype not in FLOATING or len(a.shape) < 2:
+    if (
+        a is None
+        or b is None
+        or base.dtype not in FLOATING
+        or a.dtype not in FLOATING
+        or b.dtype not in FLOATING
+        or len(a.shape) < 2
+    ):
         return None
     rank = a.shape[0]
     if embedding or config.get("fan_in_fan_out"):  # W (words, width), or (in, out): W + s (BA)^T
@@ -159,7 +195,16 @@ def _merged(name: str, base: Tensor, parts: Mapping[str, Tensor], config: Mappin
         return None
     alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha", rank))
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Merged(base.dtype, base.shape, base.pieces, base.grid, a, b, scale, embedding or bool(config.get("fan_in_fan_out"))), rank
+    return Merged(
+        base.dtype,
+        base.shape,
+        base.pieces,
+        base.grid,
+        a,
+        b,
+        scale,
+        embedding or bool(config.get("fan_in_fan_out")),
+    ), rank
 
 
 def _by_pattern(patterns: Any, name: str, default: float) -> float:

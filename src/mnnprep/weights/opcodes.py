@@ -15,7 +15,18 @@ from typing import Any, BinaryIO
 from mnnprep.weights.growth import MOST_GLOBALS, Growth
 
 # Any of these is what reading a damaged pickle raises.
-DAMAGE = (ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error, pickle.UnpicklingError, RecursionError)
+DAMAGE = (
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+    pickle.UnpicklingError,
+    RecursionError,
+)
 
 COMPUTED = "(a name computed while unpickling)"
 
@@ -37,8 +48,14 @@ class PickleScan:
 
 
 _ROOTS = {"EMPTY_DICT": "dict", "DICT": "dict", "EMPTY_LIST": "list", "LIST": "list", "EMPTY_SET": "value"}
-_NEUTRAL = frozenset({"PROTO", "FRAME", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"})  # before the outermost object is made
-_STRINGS = frozenset(op.name for op in pickletools.opcodes if "UNICODE" in op.name or op.name in ("STRING", "BINSTRING", "SHORT_BINSTRING"))
+_NEUTRAL = frozenset(
+    {"PROTO", "FRAME", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"}
+)  # before the outermost object is made
+_STRINGS = frozenset(
+    op.name
+    for op in pickletools.opcodes
+    if "UNICODE" in op.name or op.name in ("STRING", "BINSTRING", "SHORT_BINSTRING")
+)
 
 
 class _Bounded:
@@ -61,7 +78,10 @@ def scan_pickle(file: BinaryIO) -> PickleScan:
     names: dict[str, None] = {}
     memo: dict[int, object] = {}
     bounded: Any = _Bounded(file)
-    pushed: list[object] = [None, None]  # what the last two pushes put on the stack; None where it is no string
+    pushed: list[object] = [
+        None,
+        None,
+    ]  # what the last two pushes put on the stack; None where it is no string
     root = ""
     count = 0
     growth = Growth()
@@ -87,7 +107,9 @@ def scan_pickle(file: BinaryIO) -> PickleScan:
                 name = str(argument).replace(" ", ".", 1)
                 pushed = [pushed[-1], None]
             elif op == "STACK_GLOBAL":
-                name = f"{pushed[0]}.{pushed[1]}" if all(isinstance(part, str) for part in pushed) else COMPUTED
+                name = (
+                    f"{pushed[0]}.{pushed[1]}" if all(isinstance(part, str) for part in pushed) else COMPUTED
+                )
                 pushed = [None, None]
             elif op.startswith("EXT"):
                 name = f"copyreg.extension_{argument}"
@@ -96,7 +118,9 @@ def scan_pickle(file: BinaryIO) -> PickleScan:
             if name:
                 names[name] = None
                 if len(names) > MOST_GLOBALS:
-                    raise PickleError(f"byte {position}: it names more than {MOST_GLOBALS} classes and functions")
+                    raise PickleError(
+                        f"byte {position}: it names more than {MOST_GLOBALS} classes and functions"
+                    )
             if not root and op not in _NEUTRAL and op not in _STRINGS and op != "STOP":
                 root = name or _ROOTS.get(op, "value")
     except DAMAGE as error:

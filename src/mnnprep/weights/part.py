@@ -1,7 +1,8 @@
-"""The unfinished output: ``OUT.part`` with a journal beside it, so that a run that was ended goes on where it was.
+"""The unfinished output: ``OUT.part`` with a journal beside it, so that a run that was ended goes on where it
+was.
 
-The journal says which plan the part belongs to and how many of its first bytes are on the disk.  The final name
-appears by a rename, when everything is written and synced.
+The journal says which plan the part belongs to and how many of its first bytes are on the disk.  The final
+name appears by a rename, when everything is written and synced.
 """
 
 from __future__ import annotations
@@ -37,14 +38,22 @@ class Part:
         try:
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise UsageError("the output can't be written", seen=f"{self.path}: {error.strerror}", next="give another directory") from error
+            raise UsageError(
+                "the output can't be written",
+                seen=f"{self.path}: {error.strerror}",
+                next="give another directory",
+            ) from error
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.start = self._left()
             self._reserve()
         except BlockingIOError as error:
             os.close(self.descriptor)
-            raise UsageError("another run is writing this output", seen=str(self.path), next="wait for it, or give another output") from error
+            raise UsageError(
+                "another run is writing this output",
+                seen=str(self.path),
+                next="wait for it, or give another output",
+            ) from error
         except BaseException:
             os.close(self.descriptor)
             if fresh:
@@ -92,7 +101,9 @@ class Part:
         os.replace(fresh, self._journal)
 
     def finish(self, manifest: bytes) -> None:
-        """Give the whole, synced file its name, and then its manifest: whatever ends this, no manifest is alone or another file's."""
+        """Give the whole, synced file its name, and then its manifest: whatever ends this, no manifest is
+        alone or another file's.
+        """
         os.fdatasync(self.descriptor)
         book = manifest_path(self.target)
         write_synced(_unnamed(book), manifest)
@@ -127,7 +138,12 @@ def _unnamed(book: Path) -> Path:
 def finish_manifest(target: Path) -> None:
     """Give the manifest its name where a run was ended after it had given the file its own."""
     book = manifest_path(target)
-    if _unnamed(book).is_file() and target.is_file() and not book.exists() and not target.with_name(f"{target.name}.part").exists():
+    if (
+        _unnamed(book).is_file()
+        and target.is_file()
+        and not book.exists()
+        and not target.with_name(f"{target.name}.part").exists()
+    ):
         with contextlib.suppress(OSError):  # a directory that can't be written to: the caller says so
             os.replace(_unnamed(book), book)
             sync_directory(target.parent)
@@ -152,9 +168,10 @@ def sync_directory(path: Path) -> None:
 
 def disk_full(target: Path, needed: int, free: int) -> SystemFault:
     return SystemFault(
-        "there is not enough room for the output", seen=f"{needed} bytes are needed in {target.parent}, {free} are free",
+        "there is not enough room for the output",
+        seen=f"{needed} bytes are needed in {target.parent}, {free} are free",
         next="free some, or give an output on another disk",
-    )  # fmt: skip
+    )
 
 
 class translated(contextlib.AbstractContextManager[None]):
@@ -166,6 +183,7 @@ class translated(contextlib.AbstractContextManager[None]):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and error.errno in FULL:
             raise SystemFault(
-                "the disk became full while the output was written", seen=f"{self._target}: {error.strerror}",
+                "the disk became full while the output was written",
+                seen=f"{self._target}: {error.strerror}",
                 next="free some room and type the same command again: it goes on where it was",
-            ) from error  # fmt: skip
+            ) from error

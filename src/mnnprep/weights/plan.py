@@ -2,7 +2,8 @@
 
 A :class:`Tensor` is made of pieces, boxes that tile its ``grid`` (its shape, or ``(elements,)`` where
 partitions cut through the flat values).  Nothing is read until the values are asked for, and then in
-blocks of bounded size, whatever the strides; NumPy is imported only then, since a description of a file needs none.
+blocks of bounded size, whatever the strides; NumPy is imported only then, since a description of a file needs
+none.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Tensor:
     def __post_init__(self) -> None:
         if len(self.shape) > MOST_DIMENSIONS:
             raise RefusedError(
-                "a tensor of the checkpoint has more dimensions than any framework takes", seen=f"{len(self.shape)} dimensions", next=AGAIN
+                "a tensor of the checkpoint has more dimensions than any framework takes",
+                seen=f"{len(self.shape)} dimensions",
+                next=AGAIN,
             )
         if not self.grid and self.shape:
             object.__setattr__(self, "grid", self.shape)
@@ -83,7 +86,9 @@ class Tensor:
         return byte_size(self.dtype, self.elements)
 
     def runs(self) -> list[Run] | None:
-        """The bytes in row-major order as runs long enough to be copied one by one; None where they are not."""
+        """The bytes in row-major order as runs long enough to be copied one by one; None where they are
+        not.
+        """
         if len(self.pieces) == 1 and self.pieces[0].contiguous() and self.pieces[0].elements == self.elements:
             file, offset = self.pieces[0].file.locate(self.pieces[0].offset)
             return [Run(file, offset, self.nbytes)]
@@ -92,10 +97,15 @@ class Tensor:
         for piece in self.pieces:
             if not piece.elements:
                 continue
-            if any(n != whole for n, whole in zip(piece.shape[1:], self.grid[1:], strict=True)) or not piece.contiguous():
+            if (
+                any(n != whole for n, whole in zip(piece.shape[1:], self.grid[1:], strict=True))
+                or not piece.contiguous()
+            ):
                 return None
             file, offset = piece.file.locate(piece.offset)
-            found.append((piece.start[0] * math.prod(self.grid[1:]), Run(file, offset, piece.elements * item)))
+            found.append(
+                (piece.start[0] * math.prod(self.grid[1:]), Run(file, offset, piece.elements * item))
+            )
         found.sort(key=lambda pair: pair[0])
         at = 0
         for element, run in found:
@@ -109,7 +119,10 @@ class Tensor:
         """The same for tensors that are one in memory; None where there are no values."""
         if not self.elements:
             return None
-        where = tuple((*((id(f), o) for f, o in [p.file.locate(p.offset)]), p.shape, p.start, p.strides or ()) for p in self.pieces)
+        where = tuple(
+            (*((id(f), o) for f, o in [p.file.locate(p.offset)]), p.shape, p.start, p.strides or ())
+            for p in self.pieces
+        )
         return (self.dtype, self.shape, where)
 
     def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
@@ -126,12 +139,19 @@ class Tensor:
         out = np.empty(extent, RAW[item])
         for piece in self.pieces:
             low = tuple(max(b, s) for b, s in zip(begin, piece.start, strict=True))
-            high = tuple(min(b + e, s + n) for b, e, s, n in zip(begin, extent, piece.start, piece.shape, strict=True))
+            high = tuple(
+                min(b + e, s + n) for b, e, s, n in zip(begin, extent, piece.start, piece.shape, strict=True)
+            )
             if any(h <= lo for lo, h in zip(low, high, strict=True)):
                 continue
             strides = piece.strides if piece.strides is not None else row_major(piece.shape)
-            offset = piece.offset + item * sum((lo - s) * step for lo, s, step in zip(low, piece.start, strides, strict=True))
-            where: tuple[Any, ...] = (..., *(slice(lo - b, h - b) for lo, h, b in zip(low, high, begin, strict=True)))
+            offset = piece.offset + item * sum(
+                (lo - s) * step for lo, s, step in zip(low, piece.start, strides, strict=True)
+            )
+            where: tuple[Any, ...] = (
+                ...,
+                *(slice(lo - b, h - b) for lo, h, b in zip(low, high, begin, strict=True)),
+            )
             target = out[where]  # a view, also of a scalar
             _fill(target, piece.file, offset, strides, item)
         return out
@@ -140,7 +160,11 @@ class Tensor:
         """All values, as unsigned integers of the element's size, in the tensor's shape."""
         import numpy as np
 
-        whole = self.box((0,) * len(self.grid), self.grid) if self.elements else np.empty(self.grid, RAW[max(1, bits_of(self.dtype) // 8)])
+        whole = (
+            self.box((0,) * len(self.grid), self.grid)
+            if self.elements
+            else np.empty(self.grid, RAW[max(1, bits_of(self.dtype) // 8)])
+        )
         return whole.reshape(self.shape)
 
     def sources(self) -> set[File]:
@@ -155,7 +179,9 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Made(Tensor):
-    """A tensor that ``make`` gives whole, in row-major order, when its values are asked for; ``same`` is equal for one tensor's names."""
+    """A tensor that ``make`` gives whole, in row-major order, when its values are asked for; ``same`` is
+    equal for one tensor's names.
+    """
 
     make: Callable[[], npt.NDArray[Any]] | None = None
     same: object = None
@@ -200,13 +226,18 @@ def row_major(shape: Shape) -> Shape:
 
 def packed(shape: Shape, strides: Shape) -> bool:
     """Whether *strides* are row-major; those of axes of length 1 don't matter."""
-    return all(n == 1 or have == right for n, have, right in zip(shape, strides, row_major(shape), strict=True))
+    return all(
+        n == 1 or have == right for n, have, right in zip(shape, strides, row_major(shape), strict=True)
+    )
 
 
 def check_tiling(name: str, grid: Shape, pieces: tuple[Piece, ...]) -> None:
     """Raise RefusedError unless *pieces* lie inside *grid*, don't overlap and cover it."""
     for piece in pieces:
-        if any(s < 0 or n < 0 or s + n > whole for s, n, whole in zip(piece.start, piece.shape, grid, strict=True)):
+        if any(
+            s < 0 or n < 0 or s + n > whole
+            for s, n, whole in zip(piece.start, piece.shape, grid, strict=True)
+        ):
             raise _untiled(name, grid, f"a piece {piece.shape} at {piece.start} lies outside")
     total = sum(piece.elements for piece in pieces)
     if total != math.prod(grid):
@@ -220,7 +251,10 @@ def check_tiling(name: str, grid: Shape, pieces: tuple[Piece, ...]) -> None:
 
 
 def _require_apart(name: str, grid: Shape, one: Piece, other: Piece) -> None:
-    if all(a < b + m and b < a + n for a, n, b, m in zip(one.start, one.shape, other.start, other.shape, strict=True)):
+    if all(
+        a < b + m and b < a + n
+        for a, n, b, m in zip(one.start, one.shape, other.start, other.shape, strict=True)
+    ):
         raise _untiled(name, grid, f"the pieces at {one.start} and {other.start} overlap")
 
 
@@ -233,7 +267,9 @@ def _untiled(name: str, grid: Shape, reason: str) -> RefusedError:
 
 
 def boxes(shape: Shape, item: int, limit: int) -> Iterator[tuple[Shape, Shape]]:
-    """Boxes of at most about *limit* bytes, each contiguous in row-major order, that cover *shape* in that order."""
+    """Boxes of at most about *limit* bytes, each contiguous in row-major order, that cover *shape* in that
+    order.
+    """
     if not shape:
         yield (), ()
         return
@@ -269,4 +305,6 @@ def _fill(out: npt.NDArray[Any], file: File, offset: int, strides: Shape, item: 
     middle = out.shape[axis] // 2
     head, tail = (slice(None),) * axis, (slice(None),) * (out.ndim - axis - 1)
     _fill(out[(*head, slice(0, middle), *tail)], file, offset, strides, item)
-    _fill(out[(*head, slice(middle, None), *tail)], file, offset + middle * strides[axis] * item, strides, item)
+    _fill(
+        out[(*head, slice(middle, None), *tail)], file, offset + middle * strides[axis] * item, strides, item
+    )

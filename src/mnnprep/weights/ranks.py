@@ -1,7 +1,8 @@
 """Megatron-style tensor-parallel ranks: one file a rank, joined along the axes that the user's rules give.
 
-Format facts (megatron/training/checkpointing.py): ``mp_rank_00/model_optim_rng.pt`` and so on, ``mp_rank_00_000`` where the
-pipeline is cut too.  Which tensors are cut, and along which axis, stands in the code alone; hence the rules.
+Format facts (megatron/training/checkpointing.py): ``mp_rank_00/model_optim_rng.pt`` and so on,
+``mp_rank_00_000`` where the pipeline is cut too.  Which tensors are cut, and along which axis, stands in the
+code alone; hence the rules.
 """
 
 from __future__ import annotations
@@ -39,9 +40,15 @@ def parse_join(rule: str) -> JoinRule:
             return JoinRule(re.compile(pattern), int(axis))
     except (ValueError, re.error) as error:
         raise UsageError(
-            "a --join rule could not be read", seen=f"{rule}: {error}", next="write 'REGEX=>AXIS', for example 'query.weight=>0'"
+            "a --join rule could not be read",
+            seen=f"{rule}: {error}",
+            next="write 'REGEX=>AXIS', for example 'query.weight=>0'",
         ) from error
-    raise UsageError("a --join rule could not be read", seen=rule, next="write 'REGEX=>AXIS', for example 'query.weight=>0'")
+    raise UsageError(
+        "a --join rule could not be read",
+        seen=rule,
+        next="write 'REGEX=>AXIS', for example 'query.weight=>0'",
+    )
 
 
 def find(names: Sequence[str]) -> dict[int, str]:
@@ -62,15 +69,22 @@ def find(names: Sequence[str]) -> dict[int, str]:
     members = dict(sorted(complete[0].items()))
     gaps = [rank for rank in range(len(members)) if rank not in members]
     if gaps:
-        raise RefusedError("the ranks of the checkpoint don't add up", seen=f"no rank {gaps[0]} among {listed(list(members.values()))}",
-                           next="put the files of every rank into the directory")  # fmt: skip
+        raise RefusedError(
+            "the ranks of the checkpoint don't add up",
+            seen=f"no rank {gaps[0]} among {listed(list(members.values()))}",
+            next="put the files of every rank into the directory",
+        )
     return members
 
 
-def read(directory: Place, members: dict[int, str], rules: tuple[JoinRule, ...], load: Read) -> tuple[Content, Callable[[str, Tensor], Tensor]]:
-    """Rank 0's tree, and the function that makes a whole tensor of one of its tensors, by the name it has there.
+def read(
+    directory: Place, members: dict[int, str], rules: tuple[JoinRule, ...], load: Read
+) -> tuple[Content, Callable[[str, Tensor], Tensor]]:
+    """Rank 0's tree, and the function that makes a whole tensor of one of its tensors, by the name it has
+    there.
 
-    That function raises UsageError for a rule that does not fit, RefusedError where ranks differ and no rule says how to join them.
+    That function raises UsageError for a rule that does not fit, RefusedError where ranks differ and no rule
+    says how to join them.
     """
     contents = [load(_file_of(directory.join(name))) for name in members.values()]
     siblings: dict[int, list[Tensor | None]] = {}
@@ -80,7 +94,11 @@ def read(directory: Place, members: dict[int, str], rules: tuple[JoinRule, ...],
         parts = [tensor, *siblings.get(id(tensor), [])]
         whole = [part for part in parts if part is not None]
         if len(whole) != len(contents) or len({part.dtype for part in whole}) != 1:
-            raise RefusedError("the ranks of the checkpoint don't hold the same tensors", seen=name, next="use the ranks of one save")
+            raise RefusedError(
+                "the ranks of the checkpoint don't hold the same tensors",
+                seen=name,
+                next="use the ranks of one save",
+            )
         for rule in rules:
             if rule.pattern.search(name):
                 return joined(name, whole, rule.axis)
@@ -89,11 +107,19 @@ def read(directory: Place, members: dict[int, str], rules: tuple[JoinRule, ...],
         raise UsageError(
             "the ranks hold different values of a tensor, and no rule says how to join them",
             seen=f"{name}: {', '.join(str(list(part.shape)) for part in whole[:8])}",
-            next="give the axis for such names with --join 'REGEX=>AXIS' (Megatron: 0 for column-parallel layers, 1 for row-parallel ones)",
+            next=(
+                "give the axis for such names with --join 'REGEX=>AXIS' (Megatron: 0 for column-parallel"
+                " layers, 1 for row-parallel ones)"
+            ),
         )
 
     foreign = frozenset().union(*(content.foreign for content in contents))
-    content = Content(contents[0].tree, f"{len(contents)} tensor-parallel ranks", foreign, (f"joined from {len(contents)} ranks",))
+    content = Content(
+        contents[0].tree,
+        f"{len(contents)} tensor-parallel ranks",
+        foreign,
+        (f"joined from {len(contents)} ranks",),
+    )
     return content, join
 
 
@@ -103,7 +129,9 @@ def joined(name: str, parts: Sequence[Tensor], axis: int) -> Tensor:
     rank = len(first.shape)
     at = axis + rank if axis < 0 else axis
     others = [part.shape[:at] + part.shape[at + 1 :] for part in parts]
-    if not 0 <= at < rank or any(len(part.shape) != rank or rest != others[0] for part, rest in zip(parts, others, strict=True)):
+    if not 0 <= at < rank or any(
+        len(part.shape) != rank or rest != others[0] for part, rest in zip(parts, others, strict=True)
+    ):
         raise UsageError(
             "a --join rule does not fit a tensor",
             seen=f"axis {axis} of {name}: {', '.join(str(list(part.shape)) for part in parts[:8])}",
@@ -113,7 +141,11 @@ def joined(name: str, parts: Sequence[Tensor], axis: int) -> Tensor:
     offset = 0
     for part in parts:
         if part.grid != part.shape:
-            raise UsageError("a --join rule meets a tensor that is itself in flat pieces", seen=name, next="consolidate the ranks one by one first")
+            raise UsageError(
+                "a --join rule meets a tensor that is itself in flat pieces",
+                seen=name,
+                next="consolidate the ranks one by one first",
+            )
         for piece in part.pieces:
             start = (*piece.start[:at], piece.start[at] + offset, *piece.start[at + 1 :])
             pieces.append(Piece(piece.file, piece.offset, piece.shape, start, piece.strides))
@@ -129,7 +161,11 @@ def _file_of(place: Place) -> Place:
     usual = [name for name in files if name.startswith("model")]
     found = usual if len(usual) == 1 else files
     if len(found) != 1:
-        raise UsageError("a rank's directory leaves open which file is meant", seen=f"{place.name}: {listed(files)}", next="keep one file in it")
+        raise UsageError(
+            "a rank's directory leaves open which file is meant",
+            seen=f"{place.name}: {listed(files)}",
+            next="keep one file in it",
+        )
     return place.join(found[0])
 
 

@@ -51,9 +51,16 @@ class State:
 
 
 def plan_state(
-    place: Place, expected: Expected | None = None, *, reading: Reading = layouts.DEFAULT, ema: bool = False, at: str = "", base: str = ""
+    place: Place,
+    expected: Expected | None = None,
+    *,
+    reading: Reading = layouts.DEFAULT,
+    ema: bool = False,
+    at: str = "",
+    base: str = "",
 ) -> Chosen:
-    """The plan of the state dict in the checkpoint at *place*; every layout of :mod:`mnnprep.weights.layouts`, and LoRA adapters over *base*.
+    """The plan of the state dict in the checkpoint at *place*; every layout of
+    :mod:`mnnprep.weights.layouts`, and LoRA adapters over *base*.
 
     Raises as :func:`read_state`.
     """
@@ -61,12 +68,18 @@ def plan_state(
         return _planned(place, expected, reading, ema, at, base)
 
 
-def _planned(place: Place, expected: Expected | None, reading: Reading, ema: bool, at: str, base: str) -> Chosen:
+def _planned(
+    place: Place, expected: Expected | None, reading: Reading, ema: bool, at: str, base: str
+) -> Chosen:
     adapter = layouts.adapter_file(place)
     if adapter is not None:
         return _with_adapter(place, adapter, expected, reading, ema, at, base)
     if base:
-        raise UsageError("--base goes with a LoRA adapter", seen=str(place), next="leave it out: this checkpoint is no adapter's directory")
+        raise UsageError(
+            "--base goes with a LoRA adapter",
+            seen=str(place),
+            next="leave it out: this checkpoint is no adapter's directory",
+        )
     content, join = layouts.read_content(place, reading)
     return _chosen(content, join, choose(content.tree, content.foreign, expected, ema=ema, at=at))
 
@@ -74,15 +87,25 @@ def _planned(place: Place, expected: Expected | None, reading: Reading, ema: boo
 def _chosen(content: Content, join: Join | None, choice: Choice) -> Chosen:
     notes = [*content.notes, *choice.notes]
     if content.foreign:
-        notes.append(f"read past other objects, importing and running nothing: {listed(sorted(content.foreign), 5)}")
-    tensors = {name: join(name, tensor) for name, tensor in choice.tensors.items()} if join else choice.tensors
+        notes.append(
+            f"read past other objects, importing and running nothing: {listed(sorted(content.foreign), 5)}"
+        )
+    tensors = (
+        {name: join(name, tensor) for name, tensor in choice.tensors.items()} if join else choice.tensors
+    )
     left = [(name, reason, tensor.nbytes) for name, reason, tensor in choice.left_out]
     left += [(name, reason, 0) for name, reason in content.left_out]
-    aliases = {name: kept for name, kept in content.aliases.items() if kept in tensors and name not in tensors}
-    return Chosen(tensors, content.layout, tuple(notes), choice.rivals, aliases, tuple(left), choice.unexpected)
+    aliases = {
+        name: kept for name, kept in content.aliases.items() if kept in tensors and name not in tensors
+    }
+    return Chosen(
+        tensors, content.layout, tuple(notes), choice.rivals, aliases, tuple(left), choice.unexpected
+    )
 
 
-def _with_adapter(place: Place, adapter: Place, expected: Expected | None, reading: Reading, ema: bool, at: str, base: str) -> Chosen:
+def _with_adapter(
+    place: Place, adapter: Place, expected: Expected | None, reading: Reading, ema: bool, at: str, base: str
+) -> Chosen:
     config = lora.read_config(place)
     named = base or str(config.get("base_model_name_or_path") or "")
     target = place.files.at(named) if named else None
@@ -97,12 +120,20 @@ def _with_adapter(place: Place, adapter: Place, expected: Expected | None, readi
     over = choose(content.tree, content.foreign, None)
     tensors, notes = lora.merge(below.tensors, over.tensors, config)
     return Chosen(
-        tensors, f"LoRA over {below.layout}", (*below.notes, *notes), below.rivals, below.aliases, below.left_out, below.unexpected,
-    )  # fmt: skip
+        tensors,
+        f"LoRA over {below.layout}",
+        (*below.notes, *notes),
+        below.rivals,
+        below.aliases,
+        below.left_out,
+        below.unexpected,
+    )
 
 
 def require_fit(chosen: Chosen, expected: Expected, *, strict: bool = False) -> None:
-    """Raise UsageError unless *chosen* is one state dict that has every tensor of *expected*, in its shape; *strict*: and no other."""
+    """Raise UsageError unless *chosen* is one state dict that has every tensor of *expected*, in its shape;
+    *strict*: and no other.
+    """
     if chosen.rivals:
         raise UsageError(
             "several state dicts of the checkpoint fit the model equally well and differ",
@@ -111,7 +142,11 @@ def require_fit(chosen: Chosen, expected: Expected, *, strict: bool = False) -> 
         )
     found = {
         "missing": expected.missing([*chosen.tensors, *chosen.aliases]),
-        "unexpected": [n for n in chosen.tensors if n not in expected.shapes and not expected.tolerates(n)] if strict else [],
+        "unexpected": (
+            [n for n in chosen.tensors if n not in expected.shapes and not expected.tolerates(n)]
+            if strict
+            else []
+        ),
         "misshapen": [
             f"{name}: checkpoint {list(tensor.shape)} vs model {list(expected.shapes[name] or ())}"
             for name, tensor in chosen.tensors.items()
@@ -121,15 +156,18 @@ def require_fit(chosen: Chosen, expected: Expected, *, strict: bool = False) -> 
     lines = [f"{title} ({len(names)}): {listed(names)}" for title, names in found.items() if names]
     if lines:
         raise UsageError(
-            "the weights don't fit the model", seen="; ".join(lines), next="give the factory the options that the model was trained with"
+            "the weights don't fit the model",
+            seen="; ".join(lines),
+            next="give the factory the options that the model was trained with",
         )
 
 
 def read_state(path: Path, expected: Expected | None = None) -> State:
     """The state dict in the checkpoint at *path*, executing nothing of it.
 
-    Read is every layout that ``mnnprep consolidate`` takes.  With *expected* the nested dictionary and the prefix
-    are those that fit it best, and what does not fit is the caller's to judge; without, the one that stands out by its name.
+    Read is every layout that ``mnnprep consolidate`` takes.  With *expected* the nested dictionary and the
+    prefix are those that fit it best, and what does not fit is the caller's to judge; without, the one that
+    stands out by its name.
 
     Raises:
         UsageError: no such path, or several state dicts could be meant.
@@ -137,12 +175,16 @@ def read_state(path: Path, expected: Expected | None = None) -> State:
     """
     with Files() as files:
         chosen = plan_state(files.at(path), expected)
-        loaded = materialize({**chosen.tensors, **{name: chosen.tensors[kept] for name, kept in chosen.aliases.items()}})
+        loaded = materialize(
+            {**chosen.tensors, **{name: chosen.tensors[kept] for name, kept in chosen.aliases.items()}}
+        )
     return State(loaded, chosen.notes, chosen.rivals)
 
 
 def materialize(tensors: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
-    """The plans as torch tensors: mapped privately where they lie in one stretch of a local file, else read."""
+    """The plans as torch tensors: mapped privately where they lie in one stretch of a local file, else
+    read.
+    """
     torch = deps.require("torch")
     maps: dict[int, Any] = {}
     made: dict[int, Any] = {}
@@ -151,13 +193,24 @@ def materialize(tensors: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
         if id(tensor) not in made:
             dtype = getattr(torch, tensor.dtype)
             runs = tensor.runs() if tensor.elements else None
-            if runs is not None and len(runs) == 1 and isinstance(file := runs[0].file, LocalFile) and runs[0].offset % dtype.itemsize == 0:
+            if (
+                runs is not None
+                and len(runs) == 1
+                and isinstance(file := runs[0].file, LocalFile)
+                and runs[0].offset % dtype.itemsize == 0
+            ):
                 if id(file) not in maps:
-                    maps[id(file)] = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+                    maps[id(file)] = mmap.mmap(
+                        file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+                    )
                 file.read(runs[0].offset + runs[0].length - 1, 1)
-                value = torch.frombuffer(maps[id(file)], dtype=dtype, count=tensor.elements, offset=runs[0].offset).reshape(tensor.shape)
+                value = torch.frombuffer(
+                    maps[id(file)], dtype=dtype, count=tensor.elements, offset=runs[0].offset
+                ).reshape(tensor.shape)
             elif tensor.elements:
-                value = torch.frombuffer(bytearray(tensor.array().tobytes()), dtype=dtype).reshape(tensor.shape)
+                value = torch.frombuffer(bytearray(tensor.array().tobytes()), dtype=dtype).reshape(
+                    tensor.shape
+                )
                 tensor.release()
             else:
                 value = torch.empty(tensor.shape, dtype=dtype)

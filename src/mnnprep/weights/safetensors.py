@@ -1,8 +1,8 @@
 """safetensors files as plans; only the header is read.
 
 Format facts: github.com/huggingface/safetensors#format: 8 bytes little-endian length, a JSON object of at
-most 100 MB, then the tensors, without holes, at their ``data_offsets``.  ``__metadata__`` maps strings to strings; what
-``safetensors.torch.save_model`` left out as tied stands there by name.
+most 100 MB, then the tensors, without holes, at their ``data_offsets``.  ``__metadata__`` maps strings to
+strings; what ``safetensors.torch.save_model`` left out as tied stands there by name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Entry(NamedTuple):
-    """A tensor as the header has it: ``begin`` is its first byte in the file; ``dtype`` may be one that is not read (4 and 6 bits)."""
+    """A tensor as the header has it: ``begin`` is its first byte in the file; ``dtype`` may be one that is
+    not read (4 and 6 bits).
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -72,8 +74,9 @@ def read_header(file: File) -> Header:
         if begin != at or end - begin != size:
             raise _damaged(
                 file,
-                f"tensor {name}, {entry.dtype} {list(entry.shape)}, takes {size} bytes from {at}, its offsets say {begin} to {end}",
-            )  # fmt: skip
+                f"tensor {name}, {entry.dtype} {list(entry.shape)}, takes {size} bytes from {at}, its offsets"
+                f" say {begin} to {end}",
+            )
         tensors[name] = Entry(dtype, entry.shape, 8 + length + begin)
         at = end
     if 8 + length + at != file.size:
@@ -83,20 +86,29 @@ def read_header(file: File) -> Header:
 
 def _damaged(file: File, reason: str) -> RefusedError:
     return RefusedError(
-        "the safetensors header does not fit the file: it is truncated or damaged", seen=f"{file.name}: {reason}"[:400],
+        "the safetensors header does not fit the file: it is truncated or damaged",
+        seen=f"{file.name}: {reason}"[:400],
         next="download or save it again, and compare its size or checksum with the original's",
-    )  # fmt: skip
+    )
 
 
 def read(file: File) -> Content:
-    """The tensors in the order of their bytes. Raises RefusedError as :func:`read_header`, and for elements of less than a byte."""
+    """The tensors in the order of their bytes.
+
+    Raises RefusedError as :func:`read_header`, and for elements of less than a byte.
+    """
     header = read_header(file)
     for name, entry in header.tensors.items():
         if not known(entry.dtype):
             raise RefusedError(
-                "elements of less than a byte are not read", seen=f"{file.name}: {name} is {entry.dtype}",
+                "elements of less than a byte are not read",
+                seen=f"{file.name}: {name} is {entry.dtype}",
                 next="give the weights as they were trained, before any quantization",
-            )  # fmt: skip
-    tensors = {name: stored(entry.dtype, entry.shape, file, entry.begin) for name, entry in header.tensors.items()}
-    aliases = {name: kept for name, kept in header.metadata.items() if kept in tensors and name not in tensors}
+            )
+    tensors = {
+        name: stored(entry.dtype, entry.shape, file, entry.begin) for name, entry in header.tensors.items()
+    }
+    aliases = {
+        name: kept for name, kept in header.metadata.items() if kept in tensors and name not in tensors
+    }
     return Content(tensors, "safetensors", aliases=aliases)

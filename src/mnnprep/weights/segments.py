@@ -56,9 +56,12 @@ def merged(segments: Iterable[Segment]) -> list[Segment]:
     for segment in segments:
         last = result[-1] if result else None
         if (
-            isinstance(segment, Copy) and isinstance(last, Copy) and last.file is segment.file
-            and last.at + last.length == segment.at and last.source + last.length == segment.source
-        ):  # fmt: skip
+            isinstance(segment, Copy)
+            and isinstance(last, Copy)
+            and last.file is segment.file
+            and last.at + last.length == segment.at
+            and last.source + last.length == segment.source
+        ):
             result[-1] = Copy(last.at, last.length + segment.length, last.file, last.source)
         elif segment.length:
             result.append(segment)
@@ -66,7 +69,9 @@ def merged(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def remaining(segments: Iterable[Segment], start: int, chunk: int = CHUNK) -> Iterator[Segment]:
-    """What is not yet in the first *start* bytes, copies cut into chunks; a tensor that has to be made is made again from its begin."""
+    """What is not yet in the first *start* bytes, copies cut into chunks; a tensor that has to be made is
+    made again from its begin.
+    """
     for segment in segments:
         if isinstance(segment, Make):
             if segment.at + segment.length > start:

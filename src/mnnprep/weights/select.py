@@ -25,13 +25,30 @@ from mnnprep.weights.shards import same_values
 
 Path = tuple[str, ...]
 
-# What training frameworks call the weights: PyTorch's own examples, Lightning, DeepSpeed (module), timm, BasicSR (params), GANs.
-USUAL_KEYS = frozenset(["state_dict", "model", "model_state_dict", "module", "params", "net", "network", "weights", "generator", "encoder"])
-# Components that wrappers put between a module and its parameters: DataParallel, torch.compile, FSDP, activation checkpointing.
+# What training frameworks call the weights: PyTorch's own examples, Lightning, DeepSpeed (module), timm,
+# BasicSR (params), GANs.
+USUAL_KEYS = frozenset(
+    [
+        "state_dict",
+        "model",
+        "model_state_dict",
+        "module",
+        "params",
+        "net",
+        "network",
+        "weights",
+        "generator",
+        "encoder",
+    ]
+)
+# Components that wrappers put between a module and its parameters: DataParallel, torch.compile, FSDP,
+# activation checkpointing.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 AVERAGED = frozenset({"ema", "swa", "averaged", "average", "shadow", "polyak"})
-_OPTIMIZER = frozenset({"optimizer", "optimizers", "optim", "scheduler", "schedulers", "grad", "grads", "gradients", "scaler"})
+_OPTIMIZER = frozenset(
+    {"optimizer", "optimizers", "optim", "scheduler", "schedulers", "grad", "grads", "gradients", "scaler"}
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +98,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Choice:
-    """The tensors at a place, by the names they have there; ``rivals`` are other places that fit exactly as well.
+    """The tensors at a place, by the names they have there; ``rivals`` are other places that fit exactly as
+    well.
 
-    ``left_out`` are the other tensors of the checkpoint, each with the reason; ``unexpected`` the names that no model asked for.
+    ``left_out`` are the other tensors of the checkpoint, each with the reason; ``unexpected`` the names that
+    no model asked for.
     """
 
     tensors: dict[str, Tensor]
@@ -114,15 +133,22 @@ class _Place:
         return _shown(self.dictionary) + (f" under {self.prefix!r}" if self.prefix else "")
 
     def score(self, expected: Expected, unexpected: Iterable[str], ema: bool) -> tuple[int, int, int]:
-        """How badly it fits: first what is missing or misshapen, then what is too much, then what kind of weights it holds."""
+        """How badly it fits: first what is missing or misshapen, then what is too much, then what kind of
+        weights it holds.
+        """
         unfit = sum(not expected.fits(name, entry.tensor) for name, entry in self.found.items())
-        return len(expected.missing(self.found)) + unfit, sum(not expected.tolerates(name) for name in unexpected), _rank(self.path, ema)
+        return (
+            len(expected.missing(self.found)) + unfit,
+            sum(not expected.tolerates(name) for name in unexpected),
+            _rank(self.path, ema),
+        )
 
 
 def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
     """Every tensor in *tree*, in order, and the classes of the pickled modules in it (full names).
 
-    A dictionary that stands in several places is taken at the first.  Raises PickleError for names without end.
+    A dictionary that stands in several places is taken at the first.  Raises PickleError for names without
+    end.
     """
     entries: list[Entry] = []
     modules: list[str] = []
@@ -164,13 +190,18 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _is_module(value: Foreign) -> bool:
     """Whether this was a torch.nn.Module: what it restores is its ``__dict__``."""
-    return isinstance(value.state, dict) and any(key in value.state for key in ("_parameters", b"_parameters"))
+    return isinstance(value.state, dict) and any(
+        key in value.state for key in ("_parameters", b"_parameters")
+    )
 
 
-def choose(tree: Any, foreign: frozenset[str], expected: Expected | None, *, ema: bool = False, at: str = "") -> Choice:
+def choose(
+    tree: Any, foreign: frozenset[str], expected: Expected | None, *, ema: bool = False, at: str = ""
+) -> Choice:
     """The state dict in *tree* that fits *expected* best or, without a model to fit, the one that stands out.
 
-    With *ema* averaged weights go before raw ones; *at* (keys with dots between) is the dictionary to look in.
+    With *ema* averaged weights go before raw ones; *at* (keys with dots between) is the dictionary to look
+    in.
 
     Raises:
         UsageError: nothing to fit, and several state dicts that could be meant; nothing at *at*.
@@ -185,16 +216,29 @@ def choose(tree: Any, foreign: frozenset[str], expected: Expected | None, *, ema
 
 def _inside(entries: list[Entry], at: Path) -> tuple[list[Entry], list[Entry]]:
     """The entries in the dictionary *at*, named from there, and the others."""
-    inner = [Entry(entry.dictionary[len(at) :], entry.key, entry.tensor) for entry in entries if entry.dictionary[: len(at)] == at]
+    inner = [
+        Entry(entry.dictionary[len(at) :], entry.key, entry.tensor)
+        for entry in entries
+        if entry.dictionary[: len(at)] == at
+    ]
     if not inner:
         raise UsageError(
-            "the checkpoint has no tensors at the place given with --at", seen=".".join(at),
-            next="it has some at " + ", ".join(sorted({".".join(entry.dictionary) or "the top level" for entry in entries})[:10]),
-        )  # fmt: skip
+            "the checkpoint has no tensors at the place given with --at",
+            seen=".".join(at),
+            next="it has some at "
+            + ", ".join(sorted({".".join(entry.dictionary) or "the top level" for entry in entries})[:10]),
+        )
     return inner, [entry for entry in entries if entry.dictionary[: len(at)] != at]
 
 
-def _choose(tree: Any, foreign: frozenset[str], expected: Expected | None, entries: list[Entry], modules: list[str], ema: bool) -> Choice:
+def _choose(
+    tree: Any,
+    foreign: frozenset[str],
+    expected: Expected | None,
+    entries: list[Entry],
+    modules: list[str],
+    ema: bool,
+) -> Choice:
     place = _best_place(entries, expected, ema) if expected is not None else None
     if place is None and (modules or not entries):
         raise _nothing_to_take(tree, foreign, modules)
@@ -207,8 +251,14 @@ def _choose(tree: Any, foreign: frozenset[str], expected: Expected | None, entri
 
 def _with_rest(choice: Choice, entries: Iterable[Entry], ema: bool, reason: str) -> Choice:
     """*choice* with *entries* left out: as what they are by their place, else for *reason*."""
-    kinds = {2: "training state (optimizer, gradients, scaler)", 1: "raw weights, --ema takes the averaged ones" if ema else "averaged weights (EMA)"}
-    rest = tuple((".".join((*e.dictionary, e.key)), kinds.get(_rank(e.dictionary, ema), reason), e.tensor) for e in entries)
+    kinds = {
+        2: "training state (optimizer, gradients, scaler)",
+        1: "raw weights, --ema takes the averaged ones" if ema else "averaged weights (EMA)",
+    }
+    rest = tuple(
+        (".".join((*e.dictionary, e.key)), kinds.get(_rank(e.dictionary, ema), reason), e.tensor)
+        for e in entries
+    )
     return Choice(choice.tensors, choice.notes, choice.rivals, (*choice.left_out, *rest), choice.unexpected)
 
 
@@ -220,15 +270,28 @@ def _nothing_to_take(tree: Any, foreign: frozenset[str], modules: list[str]) -> 
         return RefusedError(
             f"the checkpoint holds a whole pickled object of class {whole}, not a state dict",
             seen=f"loading it would import and run {listed}",
-            next="save its weights with torch.save(model.state_dict(), FILE); or give it as the source itself with --trust",
+            next=(
+                "save its weights with torch.save(model.state_dict(), FILE); or give it as the source itself"
+                " with --trust"
+            ),
         )
-    keys = f" with keys {', '.join(str(key)[:80] for key in list(tree)[:10])}" if isinstance(tree, dict) and tree else ""
+    keys = (
+        f" with keys {', '.join(str(key)[:80] for key in list(tree)[:10])}"
+        if isinstance(tree, dict) and tree
+        else ""
+    )
     kind = f"a {type(tree).__name__}{keys}"
-    return RefusedError("the checkpoint holds no weights", seen=kind, next="give a file that torch.save(model.state_dict(), FILE) wrote")
+    return RefusedError(
+        "the checkpoint holds no weights",
+        seen=kind,
+        next="give a file that torch.save(model.state_dict(), FILE) wrote",
+    )
 
 
 def _best_place(entries: list[Entry], expected: Expected, ema: bool) -> tuple[_Place, list[_Place]] | None:
-    """The place that fits best and the others whose names and shapes fit exactly as well; None where no name fits anywhere."""
+    """The place that fits best and the others whose names and shapes fit exactly as well; None where no name
+    fits anywhere.
+    """
     under: dict[Path, list[Entry]] = defaultdict(list)
     for entry in entries:
         for depth in range(len(entry.path)):
@@ -237,7 +300,11 @@ def _best_place(entries: list[Entry], expected: Expected, ema: bool) -> tuple[_P
     for unwrapped in (False, True):
         places = _places(entries, expected, unwrapped)
         most = max((len(place.found) for place in places), default=0)
-        scored += [(place.score(expected, _unexpected(under[place.path], place), ema), place) for place in places if 2 * len(place.found) >= most]
+        scored += [
+            (place.score(expected, _unexpected(under[place.path], place), ema), place)
+            for place in places
+            if 2 * len(place.found) >= most
+        ]
         if any(score[:2] == (0, 0) for score, _ in scored):
             break
     if not scored:
@@ -245,13 +312,21 @@ def _best_place(entries: list[Entry], expected: Expected, ema: bool) -> tuple[_P
     # The whole file before a part of it; then, as sorting is stable, the first of the file.
     scored.sort(key=lambda pair: (pair[0], pair[1].clashes, pair[1].unwrapped, bool(pair[1].path)))
     best, place = scored[0]
-    equals = [other for score, other in scored[1:] if score[:2] == best[:2] and other.path != place.path and other.unwrapped == place.unwrapped]
+    equals = [
+        other
+        for score, other in scored[1:]
+        if score[:2] == best[:2] and other.path != place.path and other.unwrapped == place.unwrapped
+    ]
     return place, equals
 
 
 def _places(entries: list[Entry], expected: Expected, unwrapped: bool) -> list[_Place]:
     """Every place under which at least one of the expected names stands."""
-    wanted = {_unwrap(name.split(".")): name for name in expected.shapes} if unwrapped else {name: name for name in expected.shapes}
+    wanted = (
+        {_unwrap(name.split(".")): name for name in expected.shapes}
+        if unwrapped
+        else {name: name for name in expected.shapes}
+    )
     if len(wanted) != len(expected.shapes):
         return []  # the model itself tells names apart by a wrapper's component
     places: dict[Path, _Place] = {}
@@ -271,7 +346,9 @@ def _unwrap(parts: Iterable[str]) -> str:
 
 
 def _unexpected(entries: list[Entry], place: _Place) -> dict[str, Entry]:
-    """What of *entries* stands at *place* besides, in the dictionaries that hold something expected, by its name there."""
+    """What of *entries* stands at *place* besides, in the dictionaries that hold something expected, by its
+    name there.
+    """
     dictionaries = {entry.dictionary for entry in place.found.values()}
     taken = {id(entry) for entry in place.found.values()}
     depth = len(place.path)
@@ -284,7 +361,9 @@ def _unexpected(entries: list[Entry], place: _Place) -> dict[str, Entry]:
 
 
 def _rank(path: Path, ema: bool = False) -> int:
-    """0 for raw weights, 1 for averaged ones (with *ema* the other way round), 2 for what an optimizer keeps."""
+    """0 for raw weights, 1 for averaged ones (with *ema* the other way round), 2 for what an optimizer
+    keeps.
+    """
     words = words_of(path)
     return 2 if words & _OPTIMIZER else int(bool(words & AVERAGED) != ema)
 
@@ -294,7 +373,9 @@ def words_of(path: Iterable[str]) -> set[str]:
     return {word for part in path for word in re.split(r"[^a-z]+", part.lower())}
 
 
-def _choice(entries: list[Entry], place: _Place, equals: list[_Place], expected: Expected, ema: bool) -> Choice:
+def _choice(
+    entries: list[Entry], place: _Place, equals: list[_Place], expected: Expected, ema: bool
+) -> Choice:
     if place.clashes:
         raise UsageError(
             "two tensors of the checkpoint have the same name once the prefixes of wrappers are stripped",
@@ -317,8 +398,12 @@ def _choice(entries: list[Entry], place: _Place, equals: list[_Place], expected:
     if left_out:
         notes.append(f"{left_out} other tensors of the checkpoint left out")
     taken = {id(entry) for entry in (*place.found.values(), *unexpected.values())}
-    choice = Choice(tensors, tuple(notes), (place.shown(), *rivals) if rivals else (), unexpected=frozenset(unexpected))
-    return _with_rest(choice, (entry for entry in entries if id(entry) not in taken), ema, "not what the model asks for")
+    choice = Choice(
+        tensors, tuple(notes), (place.shown(), *rivals) if rivals else (), unexpected=frozenset(unexpected)
+    )
+    return _with_rest(
+        choice, (entry for entry in entries if id(entry) not in taken), ema, "not what the model asks for"
+    )
 
 
 def _place_notes(place: _Place) -> list[str]:
@@ -338,11 +423,16 @@ def _place_notes(place: _Place) -> list[str]:
 
 def _equal(one: _Place, other: _Place) -> bool:
     """Whether both places hold the same values, so that it does not matter which is taken."""
-    return all(name in other.found and same_values(entry.tensor, other.found[name].tensor) for name, entry in one.found.items())
+    return all(
+        name in other.found and same_values(entry.tensor, other.found[name].tensor)
+        for name, entry in one.found.items()
+    )
 
 
 def _standing_out(entries: list[Entry], *, ask: bool = True, ema: bool = False) -> Choice:
-    """The one dictionary that holds weights, by what it is called; where several could be meant, an error or (not *ask*) the largest."""
+    """The one dictionary that holds weights, by what it is called; where several could be meant, an error or
+    (not *ask*) the largest.
+    """
     dictionaries: dict[Path, dict[str, Tensor]] = defaultdict(dict)
     for entry in entries:
         dictionaries[entry.dictionary][entry.key] = entry.tensor
@@ -363,7 +453,9 @@ def _standing_out(entries: list[Entry], *, ask: bool = True, ema: bool = False) 
     if left_out:
         notes.append(f"{left_out} other tensors of the checkpoint left out")
     rest = (entry for entry in entries if entry.dictionary != path)
-    return _with_rest(Choice(dict(dictionaries[path]), tuple(notes)), rest, ema, "not in the state dict that was taken")
+    return _with_rest(
+        Choice(dict(dictionaries[path]), tuple(notes)), rest, ema, "not in the state dict that was taken"
+    )
 
 
 def _shown(path: Path) -> str:

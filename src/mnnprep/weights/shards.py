@@ -1,7 +1,7 @@
 """Checkpoints in several files: an index with a ``weight_map``, or numbered files without one.
 
-Format facts: transformers' ``SAFE_WEIGHTS_INDEX_NAME`` and ``WEIGHTS_INDEX_NAME`` (``*.index.json`` with ``weight_map``, from a tensor's
-name to its file), and the numbering ``NAME-00001-of-00003.SUFFIX``.
+Format facts: transformers' ``SAFE_WEIGHTS_INDEX_NAME`` and ``WEIGHTS_INDEX_NAME`` (``*.index.json`` with
+``weight_map``, from a tensor's name to its file), and the numbering ``NAME-00001-of-00003.SUFFIX``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,19 @@ Read = Callable[[Place], Content]
 def inside(name: str, index: str) -> str:
     """*name*, when it can only be a file below the index. Raises RefusedError."""
     parts = PurePosixPath(name)
-    if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name or name.endswith(".index.json"):
-        raise RefusedError("the index names a file that can't be its shard", seen=f"{index}: {name!r}", next="download the checkpoint again")
+    if (
+        not name
+        or parts.is_absolute()
+        or ".." in parts.parts
+        or "\\" in name
+        or "\0" in name
+        or name.endswith(".index.json")
+    ):
+        raise RefusedError(
+            "the index names a file that can't be its shard",
+            seen=f"{index}: {name!r}",
+            next="download the checkpoint again",
+        )
     return str(parts)
 
 
@@ -42,8 +53,10 @@ def read_index(index: Place, read: Read) -> Content:
     missing = sorted(file for file in shards if not index.beside(file).is_file())
     if missing:
         raise RefusedError(
-            f"{len(missing)} of {len(shards)} shards are missing", seen=listed(missing), next=f"put them beside {index.name}"
-        )  # fmt: skip
+            f"{len(missing)} of {len(shards)} shards are missing",
+            seen=listed(missing),
+            next=f"put them beside {index.name}",
+        )
     if index.system is None:
         require_beside(Path(index.path), (Path(index.beside(file).path) for file in shards))
     contents: dict[str, dict[str, Tensor]] = {}
@@ -74,12 +87,20 @@ def read_index(index: Place, read: Read) -> Content:
     if unlisted:
         notes.append(f"{unlisted} entries of the shards are not in the index and were left out")
     tensors = {name: contents[file][name] for file in sorted(shards) for name in shards[file]}
-    left = tuple((name, f"in {file}, but not in its index") for file, tree in contents.items() for name in tree if name not in weight_map)
+    left = tuple(
+        (name, f"in {file}, but not in its index")
+        for file, tree in contents.items()
+        for name in tree
+        if name not in weight_map
+    )
     return Content(tensors, f"{layout} shards", foreign, tuple(notes), aliases, left)
 
 
 def numbered(names: list[str]) -> list[str]:
-    """The files of the one numbered set among *names*; empty where there is none, or more. Raises RefusedError for a gap."""
+    """The files of the one numbered set among *names*; empty where there is none, or more.
+
+    Raises RefusedError for a gap.
+    """
     sets: dict[tuple[str, int, str], dict[int, str]] = {}
     for name in names:
         if found := NUMBERED.match(name):
@@ -99,7 +120,9 @@ def numbered(names: list[str]) -> list[str]:
 
 
 def read_numbered(directory: Place, names: list[str], read: Read) -> Content:
-    """All tensors of numbered files that have no index; a name that stands in two must hold the same bytes."""
+    """All tensors of numbered files that have no index; a name that stands in two must hold the same
+    bytes.
+    """
     tensors: dict[str, Tensor] = {}
     homes: dict[str, str] = {}
     foreign: frozenset[str] = frozenset()
@@ -116,7 +139,9 @@ def read_numbered(directory: Place, names: list[str], read: Read) -> Content:
                 _require_equal(name, value, file, tensors[name], homes[name])
             else:
                 tensors[name], homes[name] = value, file
-    return Content(tensors, f"{layout} shards", foreign, (f"read from {len(names)} shards without an index",), aliases)
+    return Content(
+        tensors, f"{layout} shards", foreign, (f"read from {len(names)} shards without an index",), aliases
+    )
 
 
 def same_values(one: Tensor, other: Tensor) -> bool:
@@ -125,8 +150,14 @@ def same_values(one: Tensor, other: Tensor) -> bool:
         return False
     if one.key() == other.key():
         return True
-    same = all(np.array_equal(a.view(np.uint8), b.view(np.uint8)) for a, b in zip(one.blocks(), other.blocks(), strict=False)) \
-        if one.grid == other.grid else np.array_equal(one.array().view(np.uint8), other.array().view(np.uint8))  # fmt: skip
+    same = (
+        all(
+            np.array_equal(a.view(np.uint8), b.view(np.uint8))
+            for a, b in zip(one.blocks(), other.blocks(), strict=False)
+        )
+        if one.grid == other.grid
+        else np.array_equal(one.array().view(np.uint8), other.array().view(np.uint8))
+    )
     one.release()
     other.release()
     return same
@@ -144,10 +175,20 @@ def _require_equal(name: str, one: object, file: str, other: object, home: str) 
 def _weight_map(index: Place) -> dict[str, str]:
     try:
         weight_map = json.loads(index.read(INDEX_LIMIT))["weight_map"]
-        if isinstance(weight_map, dict) and weight_map and all(isinstance(file, str) and file for file in weight_map.values()):
+        if (
+            isinstance(weight_map, dict)
+            and weight_map
+            and all(isinstance(file, str) and file for file in weight_map.values())
+        ):
             return weight_map
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RefusedError(
-            "this is not the index of a sharded checkpoint", seen=f"{index.name}: {error}", next="give an index with a weight_map, or a shard itself"
+            "this is not the index of a sharded checkpoint",
+            seen=f"{index.name}: {error}",
+            next="give an index with a weight_map, or a shard itself",
         ) from error
-    raise RefusedError("the index names no shards", seen=index.name, next="give an index whose weight_map maps tensors to files")
+    raise RefusedError(
+        "the index names no shards",
+        seen=index.name,
+        next="give an index whose weight_map maps tensors to files",
+    )

@@ -1,9 +1,10 @@
 """TensorFlow checkpoints (``PREFIX.index`` and ``PREFIX.data-00000-of-0000N``) as plans, without TensorFlow.
 
-Format facts: the index is a LevelDB table (tensorflow/core/lib/io/format.cc: a footer of 48 bytes with the handles of two blocks and the
-magic 0xdb4775248b80fb57; blocks of prefix-compressed entries, each followed by a byte for compression and a checksum) from names to
-``BundleEntryProto`` (core/protobuf/tensor_bundle.proto: 1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size, 7 slices); the entry
-under the empty name is ``BundleHeaderProto`` (1 num_shards, 2 endianness).  Variables of Keras and tf.train.Checkpoint end in
+Format facts: the index is a LevelDB table (tensorflow/core/lib/io/format.cc: a footer of 48 bytes with the
+handles of two blocks and the magic 0xdb4775248b80fb57; blocks of prefix-compressed entries, each followed by
+a byte for compression and a checksum) from names to ``BundleEntryProto`` (core/protobuf/tensor_bundle.proto:
+1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size, 7 slices); the entry under the empty name is
+``BundleHeaderProto`` (1 num_shards, 2 endianness).  Variables of Keras and tf.train.Checkpoint end in
 ``/.ATTRIBUTES/VARIABLE_VALUE``.
 """
 
@@ -24,9 +25,24 @@ INDEX_LIMIT = 256 << 20
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # tensorflow/core/framework/types.proto
 DTYPES = {
-    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 8: "complex64", 9: "int64", 10: "bool", 14: "bfloat16",
-    17: "uint16", 18: "complex128", 19: "float16", 22: "uint32", 23: "uint64", 24: "float8_e5m2", 25: "float8_e4m3fn",
-}  # fmt: skip
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    8: "complex64",
+    9: "int64",
+    10: "bool",
+    14: "bfloat16",
+    17: "uint16",
+    18: "complex128",
+    19: "float16",
+    22: "uint32",
+    23: "uint64",
+    24: "float8_e5m2",
+    25: "float8_e4m3fn",
+}
 Fields = dict[int, list[int | bytes]]
 
 
@@ -47,30 +63,55 @@ def read(index: Place) -> Content:
     except (ValueError, IndexError, KeyError, struct.error) as error:
         raise damaged(file.name, file.size, error) from error
     if big_endian:
-        raise RefusedError("this checkpoint was written on a big-endian machine", seen=file.name, next="save it again on this machine")
+        raise RefusedError(
+            "this checkpoint was written on a big-endian machine",
+            seen=file.name,
+            next="save it again on this machine",
+        )
     stem = index.name.removesuffix(".index")
     parts = [f"{stem}.data-{number:05}-of-{shards:05}" for number in range(shards)]
     missing = [part for part in parts if not index.beside(part).is_file()]
     if missing:
-        raise RefusedError(f"{len(missing)} of {shards} shards are missing", seen=listed(missing), next=f"put them beside {index.name}")
+        raise RefusedError(
+            f"{len(missing)} of {shards} shards are missing",
+            seen=listed(missing),
+            next=f"put them beside {index.name}",
+        )
     tree: dict[str, Tensor] = {}
     left: list[tuple[str, str]] = []
     for name, fields in described.items():
         dtype = DTYPES.get(_number(fields, 1))
         if fields.get(7):
-            raise RefusedError("a variable of the checkpoint is partitioned", seen=name, next="save it without a partitioner, then consolidate that")
+            raise RefusedError(
+                "a variable of the checkpoint is partitioned",
+                seen=name,
+                next="save it without a partitioner, then consolidate that",
+            )
         if dtype is None:
             left.append((name, "not numeric"))
             continue
         try:
-            shape = tuple(_number(_fields(_bytes(dim)), 1) for dim in _fields(_bytes(fields.get(2, [b""])[0])).get(2, []))
+            shape = tuple(
+                _number(_fields(_bytes(dim)), 1)
+                for dim in _fields(_bytes(fields.get(2, [b""])[0])).get(2, [])
+            )
             shard, offset, size = (_number(fields, number) for number in (3, 4, 5))
             data = index.beside(parts[shard]).open()
         except (ValueError, IndexError) as error:
             raise damaged(file.name, file.size, error) from error
         tensor = stored(dtype, shape, data, offset)
-        if min(shape, default=0) < 0 or size != byte_size(dtype, tensor.elements) or offset < 0 or offset + size > data.size:
-            raise damaged(file.name, file.size, f"{name}, {dtype} {list(shape)}, is said to be {size} bytes at {offset} of {data.name} ({data.size})")
+        if (
+            min(shape, default=0) < 0
+            or size != byte_size(dtype, tensor.elements)
+            or offset < 0
+            or offset + size > data.size
+        ):
+            raise damaged(
+                file.name,
+                file.size,
+                f"{name}, {dtype} {list(shape)}, is said to be {size} bytes at {offset} of {data.name}"
+                f" ({data.size})",
+            )
         tree[name.removesuffix(SUFFIX)] = tensor
     return Content(tree, "TensorFlow checkpoint", left_out=tuple(left))
 

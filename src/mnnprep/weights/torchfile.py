@@ -1,10 +1,11 @@
-"""Files of torch.save, zip and legacy, and TorchScript archives, as plans; neither torch nor pickle's power is used.
+"""Files of torch.save, zip and legacy, and TorchScript archives, as plans; neither torch nor pickle's power
+is used.
 
 Format facts: a torch zip holds ``NAME/data.pkl``, ``NAME/byteorder`` and ``NAME/data/KEY`` records
 (``torch.serialization._save``), TorchScript also ``NAME/constants.pkl`` and ``NAME/code/``; the legacy format
-is five pickles (magic number, protocol, system, object, storage keys) and, for each key in order, 8 bytes with the number of
-elements and the elements (``_legacy_save``).  A zip record's bytes begin 30 bytes and its two variable
-fields after its local header (APPNOTE.TXT 4.3.7).
+is five pickles (magic number, protocol, system, object, storage keys) and, for each key in order, 8 bytes
+with the number of elements and the elements (``_legacy_save``).  A zip record's bytes begin 30 bytes and its
+two variable fields after its local header (APPNOTE.TXT 4.3.7).
 """
 
 from __future__ import annotations
@@ -43,10 +44,18 @@ class _Record(File):
         if self._window is None:
             head = self._parent.read(self._entry.header_offset, 30)
             if head[:4] != b"PK\x03\x04":
-                raise RefusedError("a record of the archive is not where its directory says", seen=self._entry.filename, next="download it again")
+                raise RefusedError(
+                    "a record of the archive is not where its directory says",
+                    seen=self._entry.filename,
+                    next="download it again",
+                )
             begin = self._entry.header_offset + 30 + sum(struct.unpack("<2H", head[26:30]))
             if begin + self.size > self._parent.size:
-                raise RefusedError("a record of the archive reaches beyond the file", seen=self._entry.filename, next="download it again")
+                raise RefusedError(
+                    "a record of the archive reaches beyond the file",
+                    seen=self._entry.filename,
+                    next="download it again",
+                )
             self._window = Window(self._parent, begin, self.size)
         return self._window
 
@@ -92,12 +101,20 @@ class Archive:
         entry = self.records[name]
         if entry.compress_type == zipfile.ZIP_STORED:
             return _Record(self._file, entry)
-        return Lazy(f"{self._file.name}:{name}", entry.file_size, lambda: read_member(self._zip, entry.filename, entry.file_size))
+        return Lazy(
+            f"{self._file.name}:{name}",
+            entry.file_size,
+            lambda: read_member(self._zip, entry.filename, entry.file_size),
+        )
 
     def load(self, foreign: set[str]) -> Any:
         """The object of ``data.pkl``."""
         if "byteorder" in self.records and self.read("byteorder") != b"little":
-            raise RefusedError("this checkpoint was written on a big-endian machine", seen=self._file.name, next="save it again on this machine")
+            raise RefusedError(
+                "this checkpoint was written on a big-endian machine",
+                seen=self._file.name,
+                next="save it again on this machine",
+            )
         storages: dict[str, File] = {}
 
         def locate(key: str, element: str, count: int, view: Any) -> File:
@@ -112,7 +129,9 @@ class Archive:
 
 
 def read_zip(file: File, *, script: bool = False) -> Content:
-    """A zip that torch.save wrote or, with *script*, a TorchScript archive, whose weights get the names of its state dict."""
+    """A zip that torch.save wrote or, with *script*, a TorchScript archive, whose weights get the names of
+    its state dict.
+    """
     archive = Archive(file)
     foreign: set[str] = set()
     if not archive.is_script:
@@ -121,10 +140,15 @@ def read_zip(file: File, *, script: bool = False) -> Content:
         raise RefusedError(
             "this is a TorchScript program, not a checkpoint",
             seen=file.name,
-            next="give it as the source itself, without a factory; or save its weights with torch.save(model.state_dict(), FILE)",
+            next=(
+                "give it as the source itself, without a factory; or save its weights with"
+                " torch.save(model.state_dict(), FILE)"
+            ),
         )
     return Content(
-        _members(archive.load(foreign), "", _declared(archive)), "TorchScript", notes=("the parameters and buffers of a TorchScript program",)
+        _members(archive.load(foreign), "", _declared(archive)),
+        "TorchScript",
+        notes=("the parameters and buffers of a TorchScript program",),
     )
 
 
@@ -164,14 +188,23 @@ def read_legacy(file: File) -> Content:
         if view is None:
             return whole
         if view[1] < 0 or view[2] < 0 or (view[1] + view[2]) * item > whole.size:
-            raise pickle.UnpicklingError(f"a view of {view[2]} elements at {view[1]} reaches beyond its storage of {whole.size} bytes")
+            raise pickle.UnpicklingError(
+                f"a view of {view[2]} elements at {view[1]} reaches beyond its storage of {whole.size} bytes"
+            )
         return Window(whole, view[1] * item, view[2] * item)
 
     inert.load(stream)
     inert.load(stream)
     system = inert.load(stream)
-    if isinstance(system, dict) and system.get("little_endian", system.get(b"little_endian", True)) is not True:
-        raise RefusedError("this checkpoint was written on a big-endian machine", seen=file.name, next="save it again on this machine")
+    if (
+        isinstance(system, dict)
+        and system.get("little_endian", system.get(b"little_endian", True)) is not True
+    ):
+        raise RefusedError(
+            "this checkpoint was written on a big-endian machine",
+            seen=file.name,
+            next="save it again on this machine",
+        )
     tree = inert.load(stream, locate, foreign)
     keys = [key.decode("latin1") if isinstance(key, bytes) else str(key) for key in inert.load(stream)]
     if set(keys) != set(storages) or len(keys) != len(storages):
@@ -181,7 +214,9 @@ def read_legacy(file: File) -> Content:
         window, item = storages[key]
         count = struct.unpack("<q", file.read(at, 8))[0]
         if count * item != window.size:
-            raise pickle.UnpicklingError(f"storage {key} claims {window.size} bytes; its record holds {count * item}")
+            raise pickle.UnpicklingError(
+                f"storage {key} claims {window.size} bytes; its record holds {count * item}"
+            )
         window.base = at + 8
         at += 8 + window.size
         if at > file.size:

@@ -48,7 +48,9 @@ class Written(msgspec.Struct, kw_only=True):
 
 
 class Consolidated(msgspec.Struct, kw_only=True):
-    """What ``mnnprep consolidate`` made, or (``written`` false) would make; the manifest, without a path or a time."""
+    """What ``mnnprep consolidate`` made, or (``written`` false) would make; the manifest, without a path or a
+    time.
+    """
 
     schema: str
     mnnprep: str
@@ -93,14 +95,24 @@ class OutputPlan:
 
 def describe(tensor: Tensor) -> tuple[object, ...]:
     """Where a tensor's bytes come from, as text that changes when they do."""
-    pieces = tuple((*((f.identity(), at) for f, at in [p.file.locate(p.offset)]), p.shape, p.start, p.strides) for p in tensor.pieces if p.elements)
-    parts = tuple(describe(part) for part in (getattr(tensor, "a", None), getattr(tensor, "b", None)) if part is not None)
+    pieces = tuple(
+        (*((f.identity(), at) for f, at in [p.file.locate(p.offset)]), p.shape, p.start, p.strides)
+        for p in tensor.pieces
+        if p.elements
+    )
+    parts = tuple(
+        describe(part)
+        for part in (getattr(tensor, "a", None), getattr(tensor, "b", None))
+        if part is not None
+    )
     return (tensor.dtype, tensor.shape, tensor.grid, pieces, parts, getattr(tensor, "scale", None))
 
 
 def make_plan(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], dtype: str = "") -> OutputPlan:
     """Lay the output out. *dtype* is what floating tensors become; empty leaves them. Raises RefusedError."""
-    targets = {name: (dtype if dtype and t.dtype in FLOATING else t.dtype, t.shape) for name, t in tensors.items()}
+    targets = {
+        name: (dtype if dtype and t.dtype in FLOATING else t.dtype, t.shape) for name, t in tensors.items()
+    }
     names = ordered(targets)
     header, slots = layout([(name, *targets[name]) for name in names], aliases)
     plan = OutputPlan(header, slots, tensors, aliases)
@@ -111,7 +123,9 @@ def make_plan(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], dtype: 
             found += seg.of_tensor(tensor, at)
         else:
             plan.roundings[slot.name] = Rounding(name=slot.name, source=tensor.dtype, target=slot.dtype)
-            blocks: Callable[[], Iterator[npt.NDArray[Any]]] = partial(converted, tensor, slot.dtype, plan.roundings[slot.name])
+            blocks: Callable[[], Iterator[npt.NDArray[Any]]] = partial(
+                converted, tensor, slot.dtype, plan.roundings[slot.name]
+            )
             found.append(seg.Make(at, slot.end - slot.begin, blocks, tensor.release))
     plan.segments = seg.merged(found)
     return plan
@@ -128,14 +142,17 @@ def write(
 ) -> Consolidated:
     """Write the file and its manifest, then give both their names.
 
-    An interrupted run leaves ``TARGET.part``, which the same call goes on with.  *manifest* is given the output's sha256 and the inputs'.
-    Raises RefusedError when there is too little room or an input does not hold what was planned, UsageError when another run writes it.
+    An interrupted run leaves ``TARGET.part``, which the same call goes on with.  *manifest* is given the
+    output's sha256 and the inputs'. Raises RefusedError when there is too little room or an input does not
+    hold what was planned, UsageError when another run writes it.
     """
     part = Part(target, plan.digest(), plan.size)
     try:
         with translated(target):
             # What a change of dtype rounds is known only when all of it passes by.
-            start = 0 if plan.roundings else seg.resume_point(plan.segments, max(part.start, len(plan.header)))
+            start = (
+                0 if plan.roundings else seg.resume_point(plan.segments, max(part.start, len(plan.header)))
+            )
             start = max(start, len(plan.header))
             write_all(part.descriptor, memoryview(plan.header), 0)
             for file in inputs:
@@ -143,12 +160,16 @@ def write(
             digest: str | None = None
             digests: dict[int, str] = {}
             if hashed:
-                digest, digests = copy_and_hash(plan.segments, len(plan.header), part, start, inputs, progress)
+                digest, digests = copy_and_hash(
+                    plan.segments, len(plan.header), part, start, inputs, progress
+                )
             else:
                 copy_all(plan.segments, part, start, progress)
             if changed := [file.name for file in inputs if file.changed()]:
                 raise RefusedError(
-                    "the checkpoint was changed while it was read", seen=", ".join(changed[:5]), next="run it again when nothing writes to it"
+                    "the checkpoint was changed while it was read",
+                    seen=", ".join(changed[:5]),
+                    next="run it again when nothing writes to it",
                 )
             result = manifest(digest, digests)
             part.finish(canonical_json(result))
@@ -161,7 +182,8 @@ def write(
 
 
 def check_target(target: Path, force: bool) -> None:
-    """Raise UsageError when the output is there (unless *force*), is no file, can't be named so, or its directory is not there.
+    """Raise UsageError when the output is there (unless *force*), is no file, can't be named so, or its
+    directory is not there.
 
     Raises SystemFault when that can't be written to.
     """
@@ -171,17 +193,33 @@ def check_target(target: Path, force: bool) -> None:
     if target.parent.is_dir():
         longest = os.pathconf(target.parent, "PC_NAME_MAX") - len(LONGEST_SUFFIX)
         if len(os.fsencode(target.name)) > longest:
-            raise UsageError("the output's name is too long", seen=f"{len(os.fsencode(target.name))} bytes, {longest} are possible", next=other)
+            raise UsageError(
+                "the output's name is too long",
+                seen=f"{len(os.fsencode(target.name))} bytes, {longest} are possible",
+                next=other,
+            )
     if target.is_dir():
         raise UsageError("the output is a directory", seen=str(target), next=other)
     if target.is_symlink():
-        raise UsageError("the output is a symbolic link", seen=f"{target} -> {os.readlink(target)}", next="give the path of the file itself")
+        raise UsageError(
+            "the output is a symbolic link",
+            seen=f"{target} -> {os.readlink(target)}",
+            next="give the path of the file itself",
+        )
     if target.exists() and not target.is_file():
         raise UsageError("the output is no regular file, and is never replaced", seen=str(target), next=other)
     if not target.parent.is_dir():
-        raise UsageError("the output's directory does not exist", seen=str(target.parent), next=f"mkdir -p {target.parent}")
+        raise UsageError(
+            "the output's directory does not exist", seen=str(target.parent), next=f"mkdir -p {target.parent}"
+        )
     finish_manifest(target)
     if target.exists() and not force:
-        raise UsageError("the output exists", seen=str(target), next="give another name, or --force to replace it")
+        raise UsageError(
+            "the output exists", seen=str(target), next="give another name, or --force to replace it"
+        )
     if not os.access(target.parent, os.W_OK):
-        raise SystemFault("the output's directory can't be written to", seen=str(target.parent), next="give another directory")
+        raise SystemFault(
+            "the output's directory can't be written to",
+            seen=str(target.parent),
+            next="give another directory",
+        )

@@ -1,7 +1,8 @@
-"""Whether a caffemodel belongs to a prototxt: every learnable layer has its blobs, in the shapes its definition implies.
+"""Whether a caffemodel belongs to a prototxt: every learnable layer has its blobs, in the shapes its
+definition implies.
 
-Format facts: of each layer the LayerSetUp of its .cpp file; batch_norm_layer.cpp (mean and variance are sums, divided by
-the third blob, which 0 makes 0).
+Format facts: of each layer the LayerSetUp of its .cpp file; batch_norm_layer.cpp (mean and variance are sums,
+divided by the third blob, which 0 makes 0).
 """
 
 from __future__ import annotations
@@ -27,16 +28,22 @@ def _convolution(layer: Layer, bottom: Shape) -> list[Shape]:
     for count, what in ((channels, "channels"), (outputs, "outputs")):
         if group < 1 or outputs < 1 or count % group:
             raise RefusedError(
-                f"{layer.name} ({layer.type}) has groups that do not divide its {what}", seen=f"{count} {what} in {group} groups",
+                f"{layer.name} ({layer.type}) has groups that do not divide its {what}",
+                seen=f"{count} {what} in {group} groups",
                 next="correct num_output and group",
-            )  # fmt: skip
-    first, second = (channels, outputs // group) if layer.type == "Deconvolution" else (outputs, channels // group)
+            )
+    first, second = (
+        (channels, outputs // group) if layer.type == "Deconvolution" else (outputs, channels // group)
+    )
     return [(first, second, *w.kernel), *([(outputs,)] if param.flag("bias_term", True) else [])]
 
 
 def _inner_product(layer: Layer, bottom: Shape) -> list[Shape]:
     param = layer.param("inner_product_param")
-    outputs, inputs = param.integer("num_output"), math.prod(bottom[axis_of(param.integer("axis", 1), len(bottom)) :])
+    outputs, inputs = (
+        param.integer("num_output"),
+        math.prod(bottom[axis_of(param.integer("axis", 1), len(bottom)) :]),
+    )
     weight = (inputs, outputs) if param.flag("transpose", False) else (outputs, inputs)
     return [weight, *([(outputs,)] if param.flag("bias_term", True) else [])]
 
@@ -65,10 +72,17 @@ def _normalize(layer: Layer, bottom: Shape) -> list[Shape]:
 
 
 EXPECTED: dict[str, Callable[[Layer, Shape], list[Shape]]] = {
-    "Convolution": _convolution, "ConvolutionDepthwise": _convolution, "DepthwiseConvolution": _convolution, "Deconvolution": _convolution,
-    "InnerProduct": _inner_product, "Scale": _scale, "Bias": _scale, "PReLU": _prelu, "Normalize": _normalize,
+    "Convolution": _convolution,
+    "ConvolutionDepthwise": _convolution,
+    "DepthwiseConvolution": _convolution,
+    "Deconvolution": _convolution,
+    "InnerProduct": _inner_product,
+    "Scale": _scale,
+    "Bias": _scale,
+    "PReLU": _prelu,
+    "Normalize": _normalize,
     "BatchNorm": lambda layer, bottom: [(bottom[1],), (bottom[1],), (1,)],
-}  # fmt: skip
+}
 
 
 def match_layers(net: Net, weights: Weights) -> dict[str, list[Floats]]:
@@ -97,24 +111,38 @@ def match_layers(net: Net, weights: Weights) -> dict[str, list[Floats]]:
         if problem:
             problems.append(problem)
         elif holder is not None:
-            found[layer.name] = [b.read().reshape(shape) for b, shape in zip(holder.blobs, expected, strict=True)]
+            found[layer.name] = [
+                b.read().reshape(shape) for b, shape in zip(holder.blobs, expected, strict=True)
+            ]
     if problems:
         unused = [layer.name for layer in holders if layer.name not in {la.name for la in net.layers}]
         hint = f"; in the caffemodel without a layer: {', '.join(unused[:SHOWN])}" if unused else ""
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise RefusedError(
-            "the caffemodel does not belong to the prototxt", seen="; ".join(problems[:SHOWN]) + more + hint,
+            "the caffemodel does not belong to the prototxt",
+            seen="; ".join(problems[:SHOWN]) + more + hint,
             next="give the weights that were trained with this definition, or correct the definition",
-        )  # fmt: skip
+        )
     return found
 
 
 def _difference(layer: Layer, holder: WeightLayer | None, expected: list[Shape]) -> str:
     if holder is None:
-        return f"{layer.name} ({layer.type}): missing in the caffemodel, which should hold {_shapes(expected)}" if expected else ""
+        return (
+            f"{layer.name} ({layer.type}): missing in the caffemodel, which should hold {_shapes(expected)}"
+            if expected
+            else ""
+        )
     have = [b.shape for b in holder.blobs]
     fits = len(have) == len(expected) and all(_fits(a, b) for a, b in zip(have, expected, strict=True))
-    return "" if fits else f"{layer.name} ({layer.type}): the prototxt implies {_shapes(expected)}, the caffemodel has {_shapes(have)}"
+    return (
+        ""
+        if fits
+        else (
+            f"{layer.name} ({layer.type}): the prototxt implies {_shapes(expected)}, the caffemodel has"
+            f" {_shapes(have)}"
+        )
+    )
 
 
 def _fits(have: Shape, expected: Shape) -> bool:
@@ -126,17 +154,26 @@ def _shapes(shapes: list[Shape]) -> str:
 
 
 def unused_weights(net: Net, weights: Weights) -> Check:
-    """Whether every layer of the caffemodel that holds blobs is in the net; a branch of training left out is no fault."""
+    """Whether every layer of the caffemodel that holds blobs is in the net; a branch of training left out is
+    no fault.
+    """
     names = {la.name for la in net.layers}
     unused = [layer.name for layer in weights.layers if layer.blobs and layer.name not in names]
     if unused:
-        reason = f"the caffemodel holds weights of layers that the network does not have: {', '.join(unused[:SHOWN])}"
-        return failed("unused_weights", reason, required=False, subject=unused[0], numbers={"layers": len(unused)})
+        reason = (
+            "the caffemodel holds weights of layers that the network does not have:"
+            f" {', '.join(unused[:SHOWN])}"
+        )
+        return failed(
+            "unused_weights", reason, required=False, subject=unused[0], numbers={"layers": len(unused)}
+        )
     return passed("unused_weights", required=False)
 
 
 def effective(net: Net, blobs: dict[str, list[Floats]]) -> dict[str, Floats]:
-    """The tensors that the net computes with, by ``layer.index``: the blobs, a BatchNorm's divided by its factor."""
+    """The tensors that the net computes with, by ``layer.index``: the blobs, a BatchNorm's divided by its
+    factor.
+    """
     tensors: dict[str, Floats] = {}
     for layer in net.layers:
         values = blobs.get(layer.name, [])

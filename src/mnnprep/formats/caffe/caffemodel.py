@@ -1,8 +1,10 @@
-"""The binary side of Caffe: layers with their blobs, read in place; nothing is allocated before its size was checked.
+"""The binary side of Caffe: layers with their blobs, read in place; nothing is allocated before its size was
+checked.
 
-Format facts (caffe.proto, field numbers): NetParameter name 1, layers 2 (V1), layer 100 (V2); LayerParameter name 1, type 2,
-blobs 7; V1LayerParameter layer 1 (V0), name 4, type 5, blobs 6; V0LayerParameter name 1, type 2, blobs 50; BlobProto num 1,
-channels 2, height 3, width 4, data 5, diff 6, shape 7, double_data 8, double_diff 9; BlobShape dim 1.
+Format facts (caffe.proto, field numbers): NetParameter name 1, layers 2 (V1), layer 100 (V2); LayerParameter
+name 1, type 2, blobs 7; V1LayerParameter layer 1 (V0), name 4, type 5, blobs 6; V0LayerParameter name 1, type
+2, blobs 50; BlobProto num 1, channels 2, height 3, width 4, data 5, diff 6, shape 7, double_data 8,
+double_diff 9; BlobShape dim 1.
 """
 
 from __future__ import annotations
@@ -16,7 +18,20 @@ import numpy.typing as npt
 
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.versions import V0_TYPES, V1_TYPES
-from mnnprep.formats.onnx.wire import FIXED32, FIXED64, LENGTH, VARINT, Buffer, WireError, delimited, encoded, fields, packed, signed, text
+from mnnprep.formats.onnx.wire import (
+    FIXED32,
+    FIXED64,
+    LENGTH,
+    VARINT,
+    Buffer,
+    WireError,
+    delimited,
+    encoded,
+    fields,
+    packed,
+    signed,
+    text,
+)
 from mnnprep.formats.tensor_info import MAX_ELEMENTS, element_count
 from mnnprep.weights.dtypes import MOST_DIMENSIONS
 
@@ -28,7 +43,9 @@ _KNOWN = frozenset({*range(1, 12), *range(100, 150), *range(200, 208)})
 
 @dataclass(frozen=True)
 class Blob:
-    """One blob: its shape (the one stated, or V1's num, channels, height, width), and where its numbers are."""
+    """One blob: its shape (the one stated, or V1's num, channels, height, width), and where its numbers
+    are.
+    """
 
     shape: tuple[int, ...]
     double: bool
@@ -49,7 +66,10 @@ class Blob:
 
 @dataclass(frozen=True)
 class WeightLayer:
-    """A layer of the caffemodel that may hold blobs. ``unknown`` are the bytes of fields that Caffe's definition does not have."""
+    """A layer of the caffemodel that may hold blobs.
+
+    ``unknown`` are the bytes of fields that Caffe's definition does not have.
+    """
 
     name: str
     type: str
@@ -79,7 +99,8 @@ def read_weights(path: Path) -> Weights:
     """The layers of the caffemodel at *path*; blobs stay in the file until :meth:`Blob.read`.
 
     Raises:
-        RefusedError: truncated or malformed (with the byte), a blob whose shape is negative, beyond any tensor,
+        RefusedError: truncated or malformed (with the byte), a blob whose shape is negative, beyond any
+        tensor,
             or not that of the numbers it holds.
     """
     if path.stat().st_size == 0:
@@ -90,8 +111,9 @@ def read_weights(path: Path) -> Weights:
     except WireError as error:
         raise RefusedError(
             f"the caffemodel is {'truncated' if error.cut else 'malformed'} at byte {error.offset}",
-            seen=f"{path.name}, {len(content)} bytes: {error.reason}", next=_AGAIN,
-        ) from error  # fmt: skip
+            seen=f"{path.name}, {len(content)} bytes: {error.reason}",
+            next=_AGAIN,
+        ) from error
 
 
 def _net(data: bytes) -> Weights:
@@ -159,7 +181,9 @@ def _v0_layer(data: bytes, start: int, end: int) -> WeightLayer:
 
 
 def _blobs(data: bytes, extents: Iterable[tuple[int, int]], layer: str) -> tuple[Blob, ...]:
-    return tuple(_blob(data, first, last, f"{layer}, blob {index}") for index, (first, last) in enumerate(extents))
+    return tuple(
+        _blob(data, first, last, f"{layer}, blob {index}") for index, (first, last) in enumerate(extents)
+    )
 
 
 def _blob(data: bytes, start: int, end: int, place: str) -> Blob:
@@ -190,20 +214,27 @@ def _check_size(blob: Blob, place: str) -> None:
     shown = " x ".join(map(str, blob.shape[:MOST_DIMENSIONS])) or "a scalar"
     if len(blob.shape) > MOST_DIMENSIONS:
         raise RefusedError(
-            "a blob of the caffemodel has more dimensions than any framework takes", seen=f"{place}: {len(blob.shape)}: {shown} ...", next=_AGAIN
+            "a blob of the caffemodel has more dimensions than any framework takes",
+            seen=f"{place}: {len(blob.shape)}: {shown} ...",
+            next=_AGAIN,
         )
     if any(size < 0 for size in blob.shape):
-        raise RefusedError("a blob of the caffemodel has a negative dimension", seen=f"{place}: {shown}", next=_AGAIN)
+        raise RefusedError(
+            "a blob of the caffemodel has a negative dimension", seen=f"{place}: {shown}", next=_AGAIN
+        )
     held = sum(last - first for first, last in blob.extents) // (8 if blob.double else 4)
     if blob.elements > MAX_ELEMENTS or blob.elements != held:
         raise RefusedError(
             "a blob of the caffemodel has another size than the numbers it holds",
-            seen=f"{place}: {shown}, which is {blob.elements} numbers, where {held} are there", next=_AGAIN,
-        )  # fmt: skip
+            seen=f"{place}: {shown}, which is {blob.elements} numbers, where {held} are there",
+            next=_AGAIN,
+        )
 
 
 def merged(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether a blob of *shape* may stand for *expected*: V0 and V1 pad shapes with leading ones (1, 1, 1, N is N)."""
+    """Whether a blob of *shape* may stand for *expected*: V0 and V1 pad shapes with leading ones (1, 1, 1, N
+    is N).
+    """
     if shape == expected:
         return True
     ones = len(shape) - len(expected)
@@ -211,13 +242,20 @@ def merged(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 
 def write_weights(path: Path, name: str, layers: Iterable[tuple[WeightLayer, list[Floats]]]) -> None:
-    """Write a V2 caffemodel: each layer's name, type, unknown fields and *float32* blobs, and nothing of training."""
+    """Write a V2 caffemodel: each layer's name, type, unknown fields and *float32* blobs, and nothing of
+    training.
+    """
     with path.open("wb") as file:
         if name:
             file.write(delimited(1, name.encode()))
         for layer, blobs in layers:
             body = [delimited(1, layer.name.encode()), delimited(2, layer.type.encode())]
             body += [
-                delimited(7, delimited(7, delimited(1, b"".join(map(encoded, b.shape)))) + delimited(5, b.astype("<f4").tobytes())) for b in blobs
+                delimited(
+                    7,
+                    delimited(7, delimited(1, b"".join(map(encoded, b.shape))))
+                    + delimited(5, b.astype("<f4").tobytes()),
+                )
+                for b in blobs
             ]
             file.write(delimited(100, b"".join(body) + layer.unknown))

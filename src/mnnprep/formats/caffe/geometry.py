@@ -1,7 +1,9 @@
-"""Sizes of blobs: what each layer type makes of its bottoms, and the blobs of weights that its definition implies.
+"""Sizes of blobs: what each layer type makes of its bottoms, and the blobs of weights that its definition
+implies.
 
-Format facts: caffe.proto (parameters and their defaults), and of each layer the Reshape of its .cpp file; pooling rounds up
-and drops a window that would begin in the padding (pooling_layer.cpp); crop counts its offsets from `axis` on (crop_layer.cpp).
+Format facts: caffe.proto (parameters and their defaults), and of each layer the Reshape of its .cpp file;
+pooling rounds up and drops a window that would begin in the padding (pooling_layer.cpp); crop counts its
+offsets from `axis` on (crop_layer.cpp).
 """
 
 from __future__ import annotations
@@ -36,14 +38,22 @@ def _pair(param: Message, name: str, prefix: str, default: int) -> Pair:
 
 
 def window(layer: Layer, group: str) -> Window:
-    """The window of a convolution or pooling. Raises RefusedError for one without a kernel or with sizes that can't be."""
+    """The window of a convolution or pooling.
+
+    Raises RefusedError for one without a kernel or with sizes that can't be.
+    """
     param = layer.param(group)
     found = Window(
-        _pair(param, "kernel_size", "kernel", 0), _pair(param, "stride", "stride", 1), _pair(param, "pad", "pad", 0), _pair(param, "dilation", "", 1)
+        _pair(param, "kernel_size", "kernel", 0),
+        _pair(param, "stride", "stride", 1),
+        _pair(param, "pad", "pad", 0),
+        _pair(param, "dilation", "", 1),
     )
     if min(found.kernel) < 1 or min(found.stride) < 1 or min(found.pad) < 0 or min(found.dilation) < 1:
         raise RefusedError(
-            f"{layer.name} ({layer.type}) has a window that can't be", seen=str(found), next="correct kernel_size, stride, pad and dilation"
+            f"{layer.name} ({layer.type}) has a window that can't be",
+            seen=str(found),
+            next="correct kernel_size, stride, pad and dilation",
         )
     return found
 
@@ -76,7 +86,13 @@ def _pooling(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
         return [(n, c, 1, 1)]
     w = window(layer, "pooling_param")
     floor = param.text("round_mode") in ("FLOOR", "1") or param.flag("ceil_mode", True) is False
-    return [(n, c, *(pooled(x, k, s, p, floor) for x, k, s, p in zip(space, w.kernel, w.stride, w.pad, strict=True)))]
+    return [
+        (
+            n,
+            c,
+            *(pooled(x, k, s, p, floor) for x, k, s, p in zip(space, w.kernel, w.stride, w.pad, strict=True)),
+        )
+    ]
 
 
 def _inner_product(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
@@ -204,22 +220,56 @@ def _same(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
 
 
 _SAME = (
-    "ReLU", "ReLU6", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Power", "Exp", "Log", "Eltwise", "Scale", "Bias", "BatchNorm", "LRN",
-    "Softmax", "Normalize", "MVN", "Threshold", "Clip",
-)  # fmt: skip
+    "ReLU",
+    "ReLU6",
+    "PReLU",
+    "ELU",
+    "Sigmoid",
+    "TanH",
+    "AbsVal",
+    "BNLL",
+    "Power",
+    "Exp",
+    "Log",
+    "Eltwise",
+    "Scale",
+    "Bias",
+    "BatchNorm",
+    "LRN",
+    "Softmax",
+    "Normalize",
+    "MVN",
+    "Threshold",
+    "Clip",
+)
 Rule = Callable[[Layer, list[Shape]], list[Shape]]
 SHAPES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, _same),
-    "Convolution": _convolution, "ConvolutionDepthwise": _convolution, "DepthwiseConvolution": _convolution, "Deconvolution": _convolution,
-    "Pooling": _pooling, "InnerProduct": _inner_product, "Concat": _concat, "Slice": _slice, "Crop": _crop, "Reshape": _reshape,
-    "Flatten": _flatten, "Permute": _permute, "Reduction": _reduction, "Interp": _interp, "Upsample": _interp, "PriorBox": _prior_box,
-}  # fmt: skip
+    "Convolution": _convolution,
+    "ConvolutionDepthwise": _convolution,
+    "DepthwiseConvolution": _convolution,
+    "Deconvolution": _convolution,
+    "Pooling": _pooling,
+    "InnerProduct": _inner_product,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Crop": _crop,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Permute": _permute,
+    "Reduction": _reduction,
+    "Interp": _interp,
+    "Upsample": _interp,
+    "PriorBox": _prior_box,
+}
 
 
 def layer_shapes(net: Net) -> list[tuple[Layer, list[Shape] | None, list[Shape] | None]]:
-    """Every layer with the shapes of its bottoms and tops; None from a layer on whose type says nothing of shapes here.
+    """Every layer with the shapes of its bottoms and tops; None from a layer on whose type says nothing of
+    shapes here.
 
-    Raises RefusedError where a layer's definition does not fit what it is given, or makes a blob without elements.
+    Raises RefusedError where a layer's definition does not fit what it is given, or makes a blob without
+    elements.
     """
     known: dict[str, Shape | None] = dict(net.inputs)
     result: list[tuple[Layer, list[Shape] | None, list[Shape] | None]] = []
@@ -241,9 +291,10 @@ def layer_shapes(net: Net) -> list[tuple[Layer, list[Shape] | None, list[Shape] 
 
 def _misfit(layer: Layer, bottoms: list[Shape], why: str) -> RefusedError:
     return RefusedError(
-        f"{layer.name} ({layer.type}) does not fit what it is given", seen=f"{', '.join(map(_shown, bottoms))}: {why}",
+        f"{layer.name} ({layer.type}) does not fit what it is given",
+        seen=f"{', '.join(map(_shown, bottoms))}: {why}",
         next="correct the layer, or declare a larger input with --input",
-    )  # fmt: skip
+    )
 
 
 def _shown(shape: Shape) -> str:

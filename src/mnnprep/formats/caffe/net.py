@@ -1,7 +1,9 @@
-"""A Caffe network ready to run: the layers of the TEST phase, inputs in place of data layers, nothing of training.
+"""A Caffe network ready to run: the layers of the TEST phase, inputs in place of data layers, nothing of
+training.
 
-Format facts: net.cpp (FilterNet and StateMeetsRule: a layer without rules is in every phase; any include rule that holds
-lets it in, any exclude rule that holds keeps it out), data_transformer (crop_size is the height and the width).
+Format facts: net.cpp (FilterNet and StateMeetsRule: a layer without rules is in every phase; any include rule
+that holds lets it in, any exclude rule that holds keeps it out), data_transformer (crop_size is the height
+and the width).
 """
 
 from __future__ import annotations
@@ -14,9 +16,29 @@ from mnnprep.formats.caffe.prototext import Message
 from mnnprep.formats.caffe.versions import DATA_TYPES, LOSSES, MEASURES, TRAINING_TYPES, TRANSPARENT
 
 Shape = tuple[int, ...]
-_DROPPED = ("name", "type", "bottom", "top", "include", "exclude", "phase", "loss_weight", "propagate_down", "transform_param", "blobs", "param")
+_DROPPED = (
+    "name",
+    "type",
+    "bottom",
+    "top",
+    "include",
+    "exclude",
+    "phase",
+    "loss_weight",
+    "propagate_down",
+    "transform_param",
+    "blobs",
+    "param",
+)
 _FILLERS = ("weight_filler", "bias_filler", "filler")
-_SIZED = ("transform_param", "data_param", "image_data_param", "memory_data_param", "window_data_param", "annotated_data_param")
+_SIZED = (
+    "transform_param",
+    "data_param",
+    "image_data_param",
+    "memory_data_param",
+    "window_data_param",
+    "annotated_data_param",
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +77,10 @@ class Net:
 
 def layers_of(net: Message) -> list[Layer]:
     """Every layer of a V2 network, training or not."""
-    return [Layer(m.text("name"), m.text("type"), tuple(m.texts("bottom")), tuple(m.texts("top")), m) for m in net.messages("layer")]
+    return [
+        Layer(m.text("name"), m.text("type"), tuple(m.texts("bottom")), tuple(m.texts("top")), m)
+        for m in net.messages("layer")
+    ]
 
 
 def in_test_phase(layer: Layer) -> bool:
@@ -66,20 +91,27 @@ def in_test_phase(layer: Layer) -> bool:
 
 def _holds(rule: Message) -> bool:
     phase = rule.text("phase", "TEST")
-    return phase in ("TEST", "1") and rule.integer("min_level") <= 0 <= rule.integer("max_level", 0) and not rule.has("stage")
+    return (
+        phase in ("TEST", "1")
+        and rule.integer("min_level") <= 0 <= rule.integer("max_level", 0)
+        and not rule.has("stage")
+    )
 
 
 def is_deployed(net: Message) -> bool:
     """Whether a V2 network has nothing of training: no data layer, loss, measure or phase rule."""
-    return all(la.type not in TRAINING_TYPES and not la.message.has("include") and not la.message.has("exclude") for la in layers_of(net))
+    return all(
+        la.type not in TRAINING_TYPES and not la.message.has("include") and not la.message.has("exclude")
+        for la in layers_of(net)
+    )
 
 
 def deployed(net: Message, given: Mapping[str, Shape], channels: Mapping[str, int]) -> Net:
     """The network of inference of a V2 *net*.
 
-    ``given`` are the input shapes that the user declares; ``channels`` maps the first layer behind a data layer to the
-    channels its weights take (a data layer itself does not say).  Raises RefusedError where an input has no size,
-    a dimension is not positive, or a layer takes a blob that nothing makes.
+    ``given`` are the input shapes that the user declares; ``channels`` maps the first layer behind a data
+    layer to the channels its weights take (a data layer itself does not say).  Raises RefusedError where an
+    input has no size, a dimension is not positive, or a layer takes a blob that nothing makes.
     """
     every = layers_of(net)
     removed = [f"{la.name} ({la.type}) is not in the TEST phase" for la in every if not in_test_phase(la)]
@@ -99,15 +131,18 @@ def deployed(net: Message, given: Mapping[str, Shape], channels: Mapping[str, in
     for name, shape in inputs.items():
         if not shape or any(size < 1 for size in shape):
             raise RefusedError(
-                f"the input {name} has a dimension that is not positive", seen=" x ".join(map(str, shape)) or "no shape",
+                f"the input {name} has a dimension that is not positive",
+                seen=" x ".join(map(str, shape)) or "no shape",
                 next=f"correct it in the prototxt, or declare it: --input '{name}=float32[1,3,224,224]'",
-            )  # fmt: skip
+            )
     _check_wiring(inputs, layers)
     return Net(net.text("name"), inputs, tuple(layers), tuple(removed))
 
 
 def _data_layers(every: list[Layer], kept: list[Layer]) -> list[Layer]:
-    """The data layers to take inputs from: those of the TEST phase, then those of TRAIN for what no other gives."""
+    """The data layers to take inputs from: those of the TEST phase, then those of TRAIN for what no other
+    gives.
+    """
     data = [la for la in kept if la.type in DATA_TYPES]
     made = {top for la in data for top in la.tops}
     return data + [la for la in every if la.type in DATA_TYPES and la not in kept and not made & set(la.tops)]
@@ -125,7 +160,14 @@ def _without_training(layers: list[Layer], removed: list[str]) -> list[Layer]:
             removed.append(f"{layer.name} ({layer.type}) removed")
         elif layer.type in LOSSES:
             removed.append(f"{layer.name} ({layer.type}) became {LOSSES[layer.type]}")
-            result.append(replace(layer, type=LOSSES[layer.type], bottoms=layer.bottoms[:1], tops=layer.tops[:1] or (layer.name,)))
+            result.append(
+                replace(
+                    layer,
+                    type=LOSSES[layer.type],
+                    bottoms=layer.bottoms[:1],
+                    tops=layer.tops[:1] or (layer.name,),
+                )
+            )
         elif layer.type in TRANSPARENT and layer.bottoms:
             removed.append(f"{layer.name} ({layer.type}) removed: it is the identity")
             alias |= {top: layer.bottoms[0] for top in layer.tops if top != layer.bottoms[0]}
@@ -135,7 +177,9 @@ def _without_training(layers: list[Layer], removed: list[str]) -> list[Layer]:
 
 
 def _instead(loss: Layer, layers: list[Layer]) -> str:
-    """The type that stands for a loss at inference; empty where there is none, or where the net has that layer itself."""
+    """The type that stands for a loss at inference; empty where there is none, or where the net has that
+    layer itself.
+    """
     kind = LOSSES[loss.type]
     return "" if any(la.type == kind and la.bottoms[:1] == loss.bottoms[:1] for la in layers) else kind
 
@@ -156,7 +200,9 @@ def _declared_inputs(net: Message, layers: list[Layer]) -> dict[str, Shape]:
 
 
 def _data_shape(layer: Layer, top: str, layers: list[Layer], channels: Mapping[str, int]) -> Shape:
-    """One sample of what a data layer gives: its own sizes, or the crop with the channels that the weights take."""
+    """One sample of what a data layer gives: its own sizes, or the crop with the channels that the weights
+    take.
+    """
     memory, dummy = layer.param("memory_data_param"), layer.param("dummy_data_param")
     if memory.has("channels"):
         return (1, memory.integer("channels"), memory.integer("height"), memory.integer("width"))
@@ -168,30 +214,35 @@ def _data_shape(layer: Layer, top: str, layers: list[Layer], channels: Mapping[s
     if crop and user:
         return (1, channels[user], crop, crop)
     raise RefusedError(
-        f"the size of the input {top} is nowhere in the prototxt", seen=f"{layer.name} ({layer.type}) has no crop_size",
+        f"the size of the input {top} is nowhere in the prototxt",
+        seen=f"{layer.name} ({layer.type}) has no crop_size",
         next=f"declare it: --input '{top}=float32[1,3,224,224]'",
-    )  # fmt: skip
+    )
 
 
 def _check_wiring(inputs: Mapping[str, Shape], layers: list[Layer]) -> None:
     made = set(inputs)
     if not layers or not inputs:
         raise RefusedError(
-            "the network has no " + ("input" if layers else "layer") + " at inference", seen=f"{len(layers)} layers, {len(inputs)} inputs",
+            "the network has no " + ("input" if layers else "layer") + " at inference",
+            seen=f"{len(layers)} layers, {len(inputs)} inputs",
             next="give the deploy definition of the network",
-        )  # fmt: skip
+        )
     for layer in layers:
         missing = [b for b in layer.bottoms if b not in made]
         if missing:
             raise RefusedError(
-                "a layer takes a blob that no layer before it makes", seen=f"{layer.name} ({layer.type}) takes {', '.join(missing)}",
+                "a layer takes a blob that no layer before it makes",
+                seen=f"{layer.name} ({layer.type}) takes {', '.join(missing)}",
                 next="give the deploy definition of the network, with its layers in order",
-            )  # fmt: skip
+            )
         made |= set(layer.tops)
 
 
 def definition(net: Net) -> Message:
-    """The network as a V2 definition: an Input layer for every input, then the layers, without fillers and training fields."""
+    """The network as a V2 definition: an Input layer for every input, then the layers, without fillers and
+    training fields.
+    """
     result = Message()
     if net.name:
         result.add("name", net.name, quoted=True)
@@ -201,7 +252,9 @@ def definition(net: Net) -> Message:
             sizes.add("dim", size)
         param = Message()
         param.add("shape", sizes)
-        result.add("layer", _layer_message(Layer(name, "Input", (), (name,), Message([("input_param", param)]))))
+        result.add(
+            "layer", _layer_message(Layer(name, "Input", (), (name,), Message([("input_param", param)])))
+        )
     for layer in net.layers:
         result.add("layer", _layer_message(layer))
     return result
@@ -220,5 +273,7 @@ def _layer_message(layer: Layer) -> Message:
             shared.add("name", param.text("name"), quoted=True)
             result.add("param", shared)
     for field, parameter in layer.message.without(*_DROPPED).fields:
-        result.fields.append((field, parameter.without(*_FILLERS) if isinstance(parameter, Message) else parameter))
+        result.fields.append(
+            (field, parameter.without(*_FILLERS) if isinstance(parameter, Message) else parameter)
+        )
     return result

@@ -1,8 +1,8 @@
 """The reference of a Caffe model: OpenCV 4's importer, as an untouched second reading of both files.
 
-Measured with OpenCV 4.14: layers, not blobs, have the names of outputs, and of a layer with several tops all are
-returned together; it reads V0 to V2 itself, but neither doubles nor V0's blobs; it ignores LRN's k, InnerProduct's transpose and the
-parameters of Log.
+Measured with OpenCV 4.14: layers, not blobs, have the names of outputs, and of a layer with several tops all
+are returned together; it reads V0 to V2 itself, but neither doubles nor V0's blobs; it ignores LRN's k,
+InnerProduct's transpose and the parameters of Log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from mnnprep.formats.caffe.net import Net
 
 
 class CaffeNet:
-    """See :class:`mnnprep.core.survey.Net`; one thread, no Winograd, so that its rounding is that of plain sums."""
+    """See :class:`mnnprep.core.survey.Net`; one thread, no Winograd, so that its rounding is that of plain
+    sums.
+    """
 
     def __init__(self, prototxt: str, caffemodel: str, net: Net, inputs: tuple[TensorSpec, ...]) -> None:
         self.inputs = inputs
@@ -36,9 +38,13 @@ class CaffeNet:
         try:
             self._net: Any = cv2.dnn.readNetFromCaffe(prototxt, caffemodel)
             self._net.enableWinograd(False)
-            self.run({n: np.zeros(shape, np.float32) for n, shape in net.inputs.items()})  # layers are created by the first run
+            self.run(
+                {n: np.zeros(shape, np.float32) for n, shape in net.inputs.items()}
+            )  # layers are created by the first run
         except (cv2.error, Refused) as error:
-            raise RefusedError("OpenCV can't load this network", seen=_line(error), next="see which layer its message names") from error
+            raise RefusedError(
+                "OpenCV can't load this network", seen=_line(error), next="see which layer its message names"
+            ) from error
 
     def run(self, inputs: Arrays) -> Arrays:
         layers = list(dict.fromkeys(layer for layer, _ in self._outputs.values()))

@@ -24,7 +24,9 @@ _STEM_ENDS = ("_deploy", "-deploy", ".deploy", "_train_val", "_train_test")
 
 @dataclass(frozen=True)
 class Pair:
-    """A Caffe model as read: ``written`` as in the file, ``net`` what of it runs at inference, its ``blobs`` by layer."""
+    """A Caffe model as read: ``written`` as in the file, ``net`` what of it runs at inference, its ``blobs``
+    by layer.
+    """
 
     written: Message
     version: int
@@ -49,7 +51,9 @@ def complete(path: str, kind: str, other: str, wants: Wants) -> tuple[str, str, 
     wanted = WEIGHTS if kind == DEFINITION else DEFINITION
     if found != wanted:
         raise UsageError(
-            "the other file of the Caffe pair is something else", seen=f"{partner.name}: {found}", next=f"give a {_SUFFIX[kind]} file with --weights"
+            "the other file of the Caffe pair is something else",
+            seen=f"{partner.name}: {found}",
+            next=f"give a {_SUFFIX[kind]} file with --weights",
         )
     prototxt, caffemodel = (source, partner) if kind == DEFINITION else (partner, source)
     load(prototxt, caffemodel, wants)
@@ -58,15 +62,20 @@ def complete(path: str, kind: str, other: str, wants: Wants) -> tuple[str, str, 
 
 def _beside(source: Path, kind: str) -> Path:
     suffix = _SUFFIX[kind]
-    stems = [source.stem, *(source.stem.removesuffix(end) for end in _STEM_ENDS), *(source.stem + end for end in _STEM_ENDS)]
+    stems = [
+        source.stem,
+        *(source.stem.removesuffix(end) for end in _STEM_ENDS),
+        *(source.stem + end for end in _STEM_ENDS),
+    ]
     for stem in stems:
         candidate = source.with_name(stem + suffix)
         if candidate.is_file():
             return candidate
     raise UsageError(
-        "a Caffe model is two files, and the other one is not beside this one", seen=f"no {source.stem}{suffix} in {source.parent}",
+        "a Caffe model is two files, and the other one is not beside this one",
+        seen=f"no {source.stem}{suffix} in {source.parent}",
         next=f"give it with --weights, for example --weights {source.stem}{suffix}",
-    )  # fmt: skip
+    )
 
 
 def read_definition(path: Path) -> Message:
@@ -74,35 +83,47 @@ def read_definition(path: Path) -> Message:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RefusedError("the prototxt is not text", seen=f"{path.name}: {error.reason}", next="download the file again") from error
+        raise RefusedError(
+            "the prototxt is not text", seen=f"{path.name}: {error.reason}", next="download the file again"
+        ) from error
     return parse(text)
 
 
 def load(prototxt: Path, caffemodel: Path, wants: Wants | None = None) -> Pair:
     """Read a pair, with the input sizes that *wants* declares in place of those written.
 
-    Raises RefusedError where a file is damaged or the two don't belong together, UsageError for an input that is not there.
+    Raises RefusedError where a file is damaged or the two don't belong together, UsageError for an input that
+    is not there.
     """
     written = read_definition(prototxt)
     definition = upgraded(written)
     weights = read_weights(caffemodel)
-    channels = {la.name: la.blobs[0].shape[1] for la in weights.layers if la.blobs and len(la.blobs[0].shape) == 4}
+    channels = {
+        la.name: la.blobs[0].shape[1] for la in weights.layers if la.blobs and len(la.blobs[0].shape) == 4
+    }
     net = deployed(definition, fixed_sizes(wants), channels)
     if wants and wants.inputs:
         for spec in wants.inputs:
             named("input", spec.name, list(net.inputs), "--input")
         with contextlib.suppress(RefusedError):  # no size is written: any declared one will do
             input_specs(deployed(definition, {}, channels).inputs, wants)
-    return Pair(written, version_of(written), net, weights, match_layers(net, weights), is_deployed(definition))
+    return Pair(
+        written, version_of(written), net, weights, match_layers(net, weights), is_deployed(definition)
+    )
 
 
 def fixed_sizes(wants: Wants | None) -> dict[str, Shape]:
     """The declared input shapes that have no dynamic dimension."""
-    return {s.name: tuple(e for e in s.shape if isinstance(e, int)) for s in (wants.inputs if wants else ()) if not dim_names([s])}
+    return {
+        s.name: tuple(e for e in s.shape if isinstance(e, int))
+        for s in (wants.inputs if wants else ())
+        if not dim_names([s])
+    }
 
 
 def input_specs(inputs: Mapping[str, Shape], wants: Wants) -> tuple[TensorSpec, ...]:
-    """The inputs as the user declares them over the sizes written: a batch or a spatial size may be named or changed.
+    """The inputs as the user declares them over the sizes written: a batch or a spatial size may be named or
+    changed.
 
     Raises UsageError for another rank, a dtype that is not float32, or channels that are not a number.
     """
@@ -112,12 +133,15 @@ def input_specs(inputs: Mapping[str, Shape], wants: Wants) -> tuple[TensorSpec, 
         spec = declared.get(name, TensorSpec(name, "float32", shape))
         if spec.dtype != "float32" or len(spec.shape) != len(shape):
             raise UsageError(
-                f"--input gives {name} another dtype or number of dimensions than the network has", seen=str(spec),
+                f"--input gives {name} another dtype or number of dimensions than the network has",
+                seen=str(spec),
                 next=f"the network has {TensorSpec(name, 'float32', shape)}",
-            )  # fmt: skip
+            )
         if len(shape) > 1 and spec.shape[1] != shape[1]:
             raise UsageError(
-                f"--input changes the channels of {name}, which the weights fix", seen=str(spec), next=f"the network takes {shape[1]} channels"
+                f"--input changes the channels of {name}, which the weights fix",
+                seen=str(spec),
+                next=f"the network takes {shape[1]} channels",
             )
         specs.append(spec)
     return tuple(specs)

@@ -1,7 +1,7 @@
 """Protobuf's text format, read and written without a schema: what no definition knows is kept as it stands.
 
-Format facts: protobuf.dev/reference/protobuf/textformat-spec (messages in ``{}`` or ``<>``, ``#`` comments, lists in ``[]``,
-strings that stand side by side are one, ``,`` and ``;`` between fields mean nothing).
+Format facts: protobuf.dev/reference/protobuf/textformat-spec (messages in ``{}`` or ``<>``, ``#`` comments,
+lists in ``[]``, strings that stand side by side are one, ``,`` and ``;`` between fields mean nothing).
 """
 
 from __future__ import annotations
@@ -91,17 +91,28 @@ def _integer(name: str, value: Scalar) -> int:
 
 def _number(name: str, value: Scalar) -> float:
     try:
-        return float(value.text.lower().removesuffix("f") if value.text[-1:] in "fF" and value.text[:1] not in "iI" else value.text)
+        return float(
+            value.text.lower().removesuffix("f")
+            if value.text[-1:] in "fF" and value.text[:1] not in "iI"
+            else value.text
+        )
     except ValueError:
         raise _bad(value.line, f"{name} is {value.text!r} where a number belongs") from None
 
 
 def _bad(line: int, reason: str) -> RefusedError:
-    return RefusedError("the prototxt can't be read", seen=f"line {line}: {reason}", next="mend this line, or download the file again")
+    return RefusedError(
+        "the prototxt can't be read",
+        seen=f"line {line}: {reason}",
+        next="mend this line, or download the file again",
+    )
 
 
 def parse(text: str) -> Message:
-    """The message that *text* is. Raises RefusedError, with the line, for anything that is not protobuf's text format."""
+    """The message that *text* is.
+
+    Raises RefusedError, with the line, for anything that is not protobuf's text format.
+    """
     if len(text) > MAX_BYTES:
         raise _bad(1, f"{len(text)} characters; a network's definition is never so long")
     tokens = list(_tokens(text))
@@ -153,7 +164,9 @@ def _fields(tokens: list[Token], at: int, closer: str, depth: int, line: int) ->
     raise _bad(tokens[-1][2], "the text ends inside a message: the file is truncated")
 
 
-def _value(tokens: list[Token], at: int, name: str, colon: bool, depth: int) -> tuple[list[Scalar | Message], int]:
+def _value(
+    tokens: list[Token], at: int, name: str, colon: bool, depth: int
+) -> tuple[list[Scalar | Message], int]:
     kind, found, line = tokens[at]
     if kind == "sign" and found in "{<":
         message, at = _fields(tokens, at + 1, "}" if found == "{" else ">", depth + 1, line)
@@ -207,4 +220,12 @@ def _lines(message: Message, depth: int) -> Iterable[str]:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
+    return (
+        '"'
+        + text.replace("\\", "\\\\")
+        .replace('"', '\\"')
+        .replace("\n", "\\n")
+        .replace("\r", "\\r")
+        .replace("\t", "\\t")
+        + '"'
+    )

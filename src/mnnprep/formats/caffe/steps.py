@@ -1,4 +1,7 @@
-"""The Caffe steps: survey a pair with OpenCV, write it as V2 or as ONNX, run it, compare its weights. They run in workers."""
+"""The Caffe steps: survey a pair with OpenCV, write it as V2 or as ONNX, run it, compare its weights.
+
+They run in workers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,20 @@ import numpy as np
 from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.evidence import Check, failed, not_run, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import CaseFile, Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Source, Survey, SurveyJob, Wants, WeightsJob
+from mnnprep.core.messages import (
+    CaseFile,
+    Exported,
+    ExportJob,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    Source,
+    Survey,
+    SurveyJob,
+    Wants,
+    WeightsJob,
+)
 from mnnprep.core.net import Case, Net, Refused, any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
@@ -36,7 +52,8 @@ THIRD = "onnxruntime, on the ONNX form that mnnprep writes"
 def survey_pair(job: SurveyJob) -> Survey:
     """Survey a pair with OpenCV as the reference, and onnxruntime on our ONNX form as the third opinion.
 
-    Without OpenCV, or where it can't load the net, the cases hold the third opinion's numbers and ``reference`` is not run.
+    Without OpenCV, or where it can't load the net, the cases hold the third opinion's numbers and
+    ``reference`` is not run.
     """
     doing("reading the pair")
     pair = load(Path(job.source.path), Path(job.source.weights), job.wants)
@@ -48,9 +65,10 @@ def survey_pair(job: SurveyJob) -> Survey:
     net = reference or third
     if net is None:
         raise RefusedError(
-            "neither OpenCV nor mnnprep's own ONNX form can run this network", seen=f"{why_no_reference}; {why_no_third}",
+            "neither OpenCV nor mnnprep's own ONNX form can run this network",
+            seen=f"{why_no_reference}; {why_no_third}",
             next="pip install 'mnnprep[caffe]', or replace the layers named",
-        )  # fmt: skip
+        )
     doing("running the reference")
     found = survey(net, job.wants, ranks=lambda: any_ranks(la.type for la in pair.net.layers))
     checks = [_inference_mode(pair), unused_weights(pair.net, pair.weights), *found.checks]
@@ -60,25 +78,40 @@ def survey_pair(job: SurveyJob) -> Survey:
     if reference is not None:
         doing("asking the third opinion")
         third, why_no_third = _third_net(pair, specs, directory)
-        opinion, agrees = _third_opinion(third, found.cases, directory, Tolerance(noise=found.noise)) if third else ([], None)
+        opinion, agrees = (
+            _third_opinion(third, found.cases, directory, Tolerance(noise=found.noise))
+            if third
+            else ([], None)
+        )
         checks.append(agrees or not_run("third_opinion", why_no_third, required=False))
     weights = directory / "weights.npz"
     tensors = effective(pair.net, pair.blobs)
     save_arrays(weights, {f"used/{n}": a for n, a in tensors.items()})
     return Survey(
-        signature=found.signature, cases=found.write(directory), checks=checks, noise=found.noise, exempt=found.exempt,
-        weights=file_ref(weights), sweep=found.sweep,
-        parameters=sum(a.size for values in pair.blobs.values() for a in values), notes=list(pair.net.removed), opinion=opinion,
-    )  # fmt: skip
+        signature=found.signature,
+        cases=found.write(directory),
+        checks=checks,
+        noise=found.noise,
+        exempt=found.exempt,
+        weights=file_ref(weights),
+        sweep=found.sweep,
+        parameters=sum(a.size for values in pair.blobs.values() for a in values),
+        notes=list(pair.net.removed),
+        opinion=opinion,
+    )
 
 
-def _reference_net(source: Source, pair: Pair, specs: tuple[TensorSpec, ...], directory: Path) -> tuple[Net | None, str]:
+def _reference_net(
+    source: Source, pair: Pair, specs: tuple[TensorSpec, ...], directory: Path
+) -> tuple[Net | None, str]:
     """The source in OpenCV, or why it can't be."""
     if not installed("cv2"):
         return None, "OpenCV, the reference of Caffe models, is not installed: pip install 'mnnprep[caffe]'"
     prototxt, caffemodel = source.path, source.weights
     foreign = pair.weights.doubles or pair.weights.version == 0
-    if not pair.untouched or foreign:  # what OpenCV does not read, it gets as `upgrade` writes it: data layers; doubles and V0's blobs
+    if (
+        not pair.untouched or foreign
+    ):  # what OpenCV does not read, it gets as `upgrade` writes it: data layers; doubles and V0's blobs
         written = write_pair(pair, _fresh(directory / "reference"))
         prototxt = prototxt if pair.untouched else str(written[0])
         caffemodel = str(written[1]) if foreign else caffemodel
@@ -103,7 +136,9 @@ def replay_pair(job: ReplayJob) -> Replayed:
     pair = load(Path(job.source.path), Path(job.source.weights), job.wants)
     net, why = _reference_net(job.source, pair, input_specs(pair.net.inputs, job.wants), Path(job.directory))
     if net is None:
-        raise RefusedError("OpenCV can't run this network", seen=why, next="give it first, and the other second")
+        raise RefusedError(
+            "OpenCV can't run this network", seen=why, next="give it first, and the other second"
+        )
     return replay(net, job)
 
 
@@ -113,7 +148,9 @@ def _fresh(directory: Path) -> Path:
     return directory
 
 
-def _third_opinion(third: Net, cases: list[Case], directory: Path, tolerance: Tolerance) -> tuple[list[CaseFile], Check]:
+def _third_opinion(
+    third: Net, cases: list[Case], directory: Path, tolerance: Tolerance
+) -> tuple[list[CaseFile], Check]:
     """The third opinion's outputs as cases, and whether they are the reference's."""
     files, errors = [], []
     where = _fresh(directory / "opinion")
@@ -128,7 +165,9 @@ def _third_opinion(third: Net, cases: list[Case], directory: Path, tolerance: To
     worst = max((e.max_abs for e in errors if e.max_abs is not None), default=0.0)
     numbers = {"max_abs": worst, "cases": len(cases)}
     if problems:
-        return files, failed("third_opinion", f"{THIRD}, disagrees with OpenCV: {problems[0]}", required=False, numbers=numbers)
+        return files, failed(
+            "third_opinion", f"{THIRD}, disagrees with OpenCV: {problems[0]}", required=False, numbers=numbers
+        )
     return files, passed("third_opinion", required=False, numbers=numbers, subject=THIRD)
 
 
@@ -138,7 +177,11 @@ def _inference_mode(pair: Pair) -> Check:
     if left:
         reason = f"training is left in the definition: {', '.join(left[:10])}; remove the setting"
         return failed("inference_mode", reason, subject=left[0])
-    numbers = {"layers": len(pair.net.layers), "training_removed": len(pair.net.removed), "gradient_bytes": pair.weights.gradient_bytes}
+    numbers = {
+        "layers": len(pair.net.layers),
+        "training_removed": len(pair.net.removed),
+        "gradient_bytes": pair.weights.gradient_bytes,
+    }
     return passed("inference_mode", numbers=numbers)
 
 
@@ -153,7 +196,13 @@ def export_pair(job: ExportJob) -> Exported:
     if job.method == "onnx":
         doing("writing the network as ONNX")
         path = lower(pair.net, pair.blobs, input_specs(pair.net.inputs, job.wants), directory)
-        return Exported(format="onnx", opset=OPSET, files=[file_ref(path)], checks=[_inference_mode(pair)], notes=list(pair.net.removed))
+        return Exported(
+            format="onnx",
+            opset=OPSET,
+            files=[file_ref(path)],
+            checks=[_inference_mode(pair)],
+            notes=list(pair.net.removed),
+        )
     doing("writing the network as V2")
     return Exported(
         format="caffe",
@@ -165,7 +214,9 @@ def export_pair(job: ExportJob) -> Exported:
 
 
 def write_pair(pair: Pair, directory: Path) -> tuple[Path, Path]:
-    """``model.prototxt`` and ``model.caffemodel``: the layers of inference in V2, float32 blobs in the shapes they should have."""
+    """``model.prototxt`` and ``model.caffemodel``: the layers of inference in V2, float32 blobs in the shapes
+    they should have.
+    """
     prototxt, caffemodel = directory / DEFINITION, directory / WEIGHTS
     prototxt.write_text(write(definition(pair.net)), encoding="utf-8")
     stored = {layer.name: layer for layer in pair.weights.layers}
@@ -182,7 +233,9 @@ def _beside(prototxt: str) -> str:
 
 
 def run_pair(job: RunJob) -> Ran:
-    """Run a Caffe artifact in OpenCV; where that can't be, as the survey did: our ONNX form in onnxruntime, for a verdict of unproven."""
+    """Run a Caffe artifact in OpenCV; where that can't be, as the survey did: our ONNX form in onnxruntime,
+    for a verdict of unproven.
+    """
     caffemodel = _beside(job.model)
     pair = load(Path(job.model), Path(caffemodel), Wants())
     source = Source(kind="caffe-prototxt", path=job.model, weights=caffemodel)
@@ -193,7 +246,11 @@ def run_pair(job: RunJob) -> Ran:
             net, problem = _third_net(pair, job.signature.inputs, Path(job.directory))
             why = f"{why}; {problem}"
         if net is None:
-            raise RefusedError("neither OpenCV nor mnnprep's own ONNX form can run the artifact", seen=why, next="replace the layers named")
+            raise RefusedError(
+                "neither OpenCV nor mnnprep's own ONNX form can run the artifact",
+                seen=why,
+                next="replace the layers named",
+            )
         return net
 
     return run_cases(job, lambda: open_model().run)

@@ -16,23 +16,32 @@ from mnnprep.mnn.run import CaseFailed, MnnRunJob, Runner
 
 
 def open_info(path: str) -> MnnInfo:
-    """What MNN reads from the file. Raises RefusedError when it reads nothing, or a net without inputs or outputs."""
+    """What MNN reads from the file.
+
+    Raises RefusedError when it reads nothing, or a net without inputs or outputs.
+    """
     info = read_info(path)
     name = Path(path).name
     if not info.version and not info.inputs:
-        raise RefusedError("MNN can't open this file", seen=name, next="convert the model again, or use the MNN version that wrote it")
+        raise RefusedError(
+            "MNN can't open this file",
+            seen=name,
+            next="convert the model again, or use the MNN version that wrote it",
+        )
     if not info.inputs or not info.outputs:
         raise RefusedError(
             "the MNN model has no input or no output, so nothing can be proven of it",
-            seen=f"{name}: {len(info.inputs)} inputs, {len(info.outputs)} outputs", next="convert it again from the original model",
-        )  # fmt: skip
+            seen=f"{name}: {len(info.inputs)} inputs, {len(info.outputs)} outputs",
+            next="convert it again from the original model",
+        )
     return info
 
 
 def input_specs(inputs: list[MnnTensor], wants: Wants) -> tuple[TensorSpec, ...]:
     """The inputs as the file has them, with what the user declares in their place.
 
-    A dimension that the file leaves open is named ``INPUT_AXIS``; MNN writes an open first dimension as 1, so any
+    A dimension that the file leaves open is named ``INPUT_AXIS``; MNN writes an open first dimension as 1, so
+    any
     dimension may be declared dynamic or of another size: whether the net takes it, its run says.
     Raises UsageError for another rank or dtype.
     """
@@ -42,7 +51,9 @@ def input_specs(inputs: list[MnnTensor], wants: Wants) -> tuple[TensorSpec, ...]
         spec = declared.get(own.name, own)
         if spec.dtype != own.dtype or (own.shape and len(spec.shape) != len(own.shape)):
             raise UsageError(
-                f"--input gives {own.name} another dtype or number of dimensions than the model has", seen=str(spec), next=f"the model has {own}"
+                f"--input gives {own.name} another dtype or number of dimensions than the model has",
+                seen=str(spec),
+                next=f"the model has {own}",
             )
         specs.append(spec)
     return tuple(specs)
@@ -58,10 +69,14 @@ class MnnNet:
         self._path = path
         self._runner = Runner(
             MnnRunJob(
-                model=path, cases=[], input_names={s.name: s.name for s in inputs}, output_names={n: n for n in info.outputs},
-                layouts={t.name: t.layout for t in info.inputs}, directory="",
+                model=path,
+                cases=[],
+                input_names={s.name: s.name for s in inputs},
+                output_names={n: n for n in info.outputs},
+                layouts={t.name: t.layout for t in info.inputs},
+                directory="",
             )
-        )  # fmt: skip
+        )
 
     def run(self, inputs: Arrays) -> Arrays:
         try:

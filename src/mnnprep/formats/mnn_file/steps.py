@@ -1,4 +1,7 @@
-"""The steps of a ``.mnn`` source: survey the file as given, copy it, run it, compare its weights. They run in workers."""
+"""The steps of a ``.mnn`` source: survey the file as given, copy it, run it, compare its weights.
+
+They run in workers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,20 @@ from pathlib import Path
 
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import file_ref, sha256
-from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, TextJob, TextWritten, Wants, WeightsJob
+from mnnprep.core.messages import (
+    Exported,
+    ExportJob,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    Survey,
+    SurveyJob,
+    TextJob,
+    TextWritten,
+    Wants,
+    WeightsJob,
+)
 from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
@@ -29,17 +45,28 @@ def survey_file(job: SurveyJob) -> Survey:
     doing("running the reference")
     found = survey(net, job.wants, ranks=lambda: any_ranks(read_summary(Path(job.source.path)).ops))
     return Survey(
-        signature=found.signature, cases=found.write(Path(job.directory)), checks=[inference_mode(job.source.path), *found.checks],
-        noise=found.noise, exempt=found.exempt, sweep=found.sweep, parameters=read_summary(Path(job.source.path)).parameters,
-    )  # fmt: skip
+        signature=found.signature,
+        cases=found.write(Path(job.directory)),
+        checks=[inference_mode(job.source.path), *found.checks],
+        noise=found.noise,
+        exempt=found.exempt,
+        sweep=found.sweep,
+        parameters=read_summary(Path(job.source.path)).parameters,
+    )
 
 
 def inference_mode(path: str) -> Check:
-    """Whether the file is one for inference: MNN keeps Dropout and training-mode BatchNorm only in files made for training."""
+    """Whether the file is one for inference: MNN keeps Dropout and training-mode BatchNorm only in files made
+    for training.
+    """
     summary = read_summary(Path(path))
     left = [f"{name} ({count})" for name, count in summary.ops.items() if name == "Dropout"]
     if summary.usage == "TRAIN" or left:
-        return failed("inference_mode", f"the file was made for training: {', '.join(left) or 'usage TRAIN'}; convert it without --forTraining")
+        return failed(
+            "inference_mode",
+            f"the file was made for training: {', '.join(left) or 'usage TRAIN'}; convert it without"
+            " --forTraining",
+        )
     return passed("inference_mode", numbers={"operators": sum(summary.ops.values())})
 
 
@@ -78,7 +105,9 @@ def convert_text(job: TextJob) -> TextWritten:
 
 
 def compare_weights(job: WeightsJob) -> Check:
-    """The ``weights`` check: the artifact is the source, byte for byte; what the converter changes, ``mnn_compare`` sees."""
+    """The ``weights`` check: the artifact is the source, byte for byte; what the converter changes,
+    ``mnn_compare`` sees.
+    """
     if sha256(job.model) != sha256(job.source_model):
         return failed("weights", "the artifact's bytes are not the source's")
     return passed("weights", numbers={"bytes": Path(job.model).stat().st_size})

@@ -1,10 +1,13 @@
-"""The values inside a ``.mnn`` file by the names of the net it was converted from: MNN gives any of them as an output.
+"""The values inside a ``.mnn`` file by the names of the net it was converted from: MNN gives any of them as
+an output.
 
-Measured with MNN 3.6.1: an operator keeps the name of the value that it computes.  Its output has that name, too, but where the
-converter moved a change of layout past it: then the names of the outputs of the operators in between are exchanged, a
-``UnaryOp h`` giving the tensor ``g``, and a ``Reshape g`` giving ``h``; the operator that computes is to be believed.  Where another
-was fused into it (Conv and Relu), no operator has its output's name, and the output is the other's.  A product that became a
-convolution has ``__matmul_converted`` after its name.
+Measured with MNN 3.6.1: an operator keeps the name of the value that it computes.  Its output has that name,
+too, but where the
+converter moved a change of layout past it: then the names of the outputs of the operators in between are
+exchanged, a ``UnaryOp h`` giving the tensor ``g``, and a ``Reshape g`` giving ``h``; the operator that
+computes is to be believed.  Where another was fused into it (Conv and Relu), no operator has its output's
+name, and the output is the other's.  A product that became a convolution has ``__matmul_converted`` after its
+name.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ from mnnprep.mnn.boundary import NAME, OPLISTS, OUTPUTS, TENSOR_NAMES, TYPE
 from mnnprep.mnn.flatbuffer import root
 
 NOT_COMPUTED = frozenset({"Input", "Const"})
-MOVED = frozenset({"Reshape", "ConvertTensor", "Permute", "Squeeze", "Unsqueeze", "Flatten", "ExpandDims", "Transpose"})
+MOVED = frozenset(
+    {"Reshape", "ConvertTensor", "Permute", "Squeeze", "Unsqueeze", "Flatten", "ExpandDims", "Transpose"}
+)
 CONVERTED = "__matmul_converted"
 
 
 def made_tensors(path: Path) -> dict[str, str]:
-    """Value -> the tensor that holds it, for what the operators of the main graph compute; weights are not read.
+    """Value -> the tensor that holds it, for what the operators of the main graph compute; weights are not
+    read.
 
     Raises RefusedError where the file is damaged.
     """

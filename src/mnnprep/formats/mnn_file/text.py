@@ -1,13 +1,13 @@
 """A ``.mnn`` file as JSON and back, exactly.
 
-MNN's converter does both, and neither is exact (measured with MNN 3.6.1): it writes floats with six decimals, so that a weight
-of 1e-7 becomes 0, and writes `nan` and `-inf`, which JSON does not have and which it can't read again.  So its JSON gives the
-structure only.  Its printer visits the fields that a table has in their order, so each key belongs to one present field: the
-two are walked together, and every float is taken from, or put into, the flatbuffer itself.  Whatever else the JSON says must
-come out of MNN's reader as it went in.
+MNN's converter does both, and neither is exact (measured with MNN 3.6.1): it writes floats with six decimals,
+so that a weight of 1e-7 becomes 0, and writes `nan` and `-inf`, which JSON does not have and which it can't
+read again.  So its JSON gives the structure only.  Its printer visits the fields that a table has in their
+order, so each key belongs to one present field: the two are walked together, and every float is taken from,
+or put into, the flatbuffer itself.  Whatever else the JSON says must come out of MNN's reader as it went in.
 
-In the JSON a float is the shortest text that reads back as the same float32; `nan` and the infinities are the strings
-"nan", "inf" and "-inf" in its place.
+In the JSON a float is the shortest text that reads back as the same float32; `nan` and the infinities are the
+strings "nan", "inf" and "-inf" in its place.
 """
 
 from __future__ import annotations
@@ -55,22 +55,47 @@ def to_json(model: Path, target: Path, scratch: Path) -> None:
 def from_json(source: Path, target: Path, scratch: Path) -> None:
     """Write the model that the JSON at *source* describes to *target*; for a worker.
 
-    What MNN made of it is printed again and compared, for MNN reads a name that it does not know as another without a word.
+    What MNN made of it is printed again and compared, for MNN reads a name that it does not know as another
+    without a word.
 
-    Raises RefusedError when it is not JSON, not of a model, or has something that MNN does not take as it stands.
+    Raises RefusedError when it is not JSON, not of a model, or has something that MNN does not take as it
+    stands.
     """
     try:
         tree = json.loads(source.read_text(encoding="utf-8", errors="surrogateescape"), parse_float=Float)
     except (ValueError, RecursionError) as error:
-        raise RefusedError("this is not valid JSON", seen=f"{source.name}: {error}", next="correct the text at this place") from error
+        raise RefusedError(
+            "this is not valid JSON", seen=f"{source.name}: {error}", next="correct the text at this place"
+        ) from error
     if not isinstance(tree, dict) or not tree.get("oplists"):
-        raise RefusedError("this JSON is no MNN model", seen=f"{source.name} has no oplists", next="give what `mnnprep json model.mnn` wrote")
+        raise RefusedError(
+            "this JSON is no MNN model",
+            seen=f"{source.name} has no oplists",
+            next="give what `mnnprep json model.mnn` wrote",
+        )
     plain, made = scratch / "plain.json", scratch / "made.mnn"
     with reading(source, "JSON"):
-        plain.write_bytes(json.dumps(_without_words(tree), ensure_ascii=False).encode("utf-8", "surrogateescape"))
-        log = _convert(["-f", "JSON", "--modelFile", str(plain), "--MNNModel", str(made), "--bizCode", str(tree.get("bizCode", "mnnprep"))])
+        plain.write_bytes(
+            json.dumps(_without_words(tree), ensure_ascii=False).encode("utf-8", "surrogateescape")
+        )
+        log = _convert(
+            [
+                "-f",
+                "JSON",
+                "--modelFile",
+                str(plain),
+                "--MNNModel",
+                str(made),
+                "--bizCode",
+                str(tree.get("bizCode", "mnnprep")),
+            ]
+        )
     if not made.is_file() or not made.stat().st_size:
-        raise RefusedError("MNN could not read this JSON as a model", seen=log, next="compare it with what `mnnprep json model.mnn` writes")
+        raise RefusedError(
+            "MNN could not read this JSON as a model",
+            seen=log,
+            next="compare it with what `mnnprep json model.mnn` writes",
+        )
     printed = _printed(made, scratch)
     _require_same(tree, printed, "")
     data = bytearray(made.read_bytes())
@@ -88,12 +113,16 @@ def _printed(model: Path, scratch: Path) -> Any:
     raw = scratch / f"{model.stem}.raw.json"
     log = _convert(["-f", "MNN", "--modelFile", str(model), "--JsonFile", str(raw)])
     if not raw.is_file() or not raw.stat().st_size:
-        raise RefusedError("MNN could not write this model as JSON", seen=log, next="use the MNN version that wrote it")
+        raise RefusedError(
+            "MNN could not write this model as JSON", seen=log, next="use the MNN version that wrote it"
+        )
     return _parse(raw.read_text(encoding="utf-8", errors="surrogateescape"))
 
 
 def _require_same(given: Any, printed: Any, path: str) -> None:
-    """Raise RefusedError unless *printed* has all that is *given*, but for the values of floats (those are put in exactly)."""
+    """Raise RefusedError unless *printed* has all that is *given*, but for the values of floats (those are
+    put in exactly).
+    """
     seen = ""
     if isinstance(given, dict) and isinstance(printed, dict):
         for key, value in given.items():
@@ -106,11 +135,19 @@ def _require_same(given: Any, printed: Any, path: str) -> None:
             for index, (mine, theirs) in enumerate(zip(given, printed, strict=True)):
                 _require_same(mine, theirs, f"{path}/{index}")
     elif isinstance(printed, float):
-        seen = "" if isinstance(given, (int, float)) or given in NOT_FINITE else f"{path} is {given!r} where a number belongs"
+        seen = (
+            ""
+            if isinstance(given, (int, float)) or given in NOT_FINITE
+            else f"{path} is {given!r} where a number belongs"
+        )
     elif given != printed:
         seen = f"{path} is {str(given)[:60]!r}, which MNN reads as {str(printed)[:60]!r}"
     if seen:
-        raise RefusedError("MNN does not take this JSON as it stands", seen=seen, next="correct it there; names must be those of MNN's schema")
+        raise RefusedError(
+            "MNN does not take this JSON as it stands",
+            seen=seen,
+            next="correct it there; names must be those of MNN's schema",
+        )
 
 
 def _convert(argv: list[str]) -> str:
@@ -129,27 +166,54 @@ def _parse(raw: str) -> Any:
 def _without_words(value: Any) -> Any:
     """The tree with 0 where a float is not finite; a name that happens to be "nan" is no float and stays."""
     if isinstance(value, dict):
-        return {k: 0.0 if k in _FLOAT_KEYS and isinstance(v, str) and v in NOT_FINITE else _without_words(v) for k, v in value.items()}
+        return {
+            k: 0.0 if k in _FLOAT_KEYS and isinstance(v, str) and v in NOT_FINITE else _without_words(v)
+            for k, v in value.items()
+        }
     if isinstance(value, list):
-        number = any(isinstance(v, float) for v in value) or all(isinstance(v, str) and v in NOT_FINITE for v in value)
-        return [0.0 if number and isinstance(v, str) and v in NOT_FINITE else _without_words(v) for v in value]
+        number = any(isinstance(v, float) for v in value) or all(
+            isinstance(v, str) and v in NOT_FINITE for v in value
+        )
+        return [
+            0.0 if number and isinstance(v, str) and v in NOT_FINITE else _without_words(v) for v in value
+        ]
     return value
 
 
 # Scalar float fields of MNN's schema that may hold what JSON has no number for.
 _FLOAT_KEYS = frozenset(
-    {"min", "max", "scale", "zero", "minValue", "maxValue", "alpha", "beta", "epsilon", "slope", "aMax", "aMin", "quantScale", "scaleIn", "scaleOut"}
+    {
+        "min",
+        "max",
+        "scale",
+        "zero",
+        "minValue",
+        "maxValue",
+        "alpha",
+        "beta",
+        "epsilon",
+        "slope",
+        "aMax",
+        "aMin",
+        "quantScale",
+        "scaleIn",
+        "scaleOut",
+    }
 )
 
 
 def _floats(tree: Any, table: Table, other: Any) -> Iterator[tuple[int, Any, Any, Any]]:
-    """Every float, and every list of floats, of *tree*, as MNN printed it: (place in the file, container, key, the container in *other*)."""
+    """Every float, and every list of floats, of *tree*, as MNN printed it: (place in the file, container,
+    key, the container in *other*).
+    """
     stack: list[tuple[Any, Table, Any]] = [(tree, table, other)]
     while stack:
         node, at, mirror = stack.pop()
         fields = at.present()
         if len(fields) != len(node):
-            raise InternalError("MNN's JSON has other fields than the file", seen=f"{list(node)[:8]} for {len(fields)} fields")
+            raise InternalError(
+                "MNN's JSON has other fields than the file", seen=f"{list(node)[:8]} for {len(fields)} fields"
+            )
         for field, (key, value) in zip(fields, node.items(), strict=True):
             place = at.place(field)
             if isinstance(value, dict):
@@ -158,18 +222,26 @@ def _floats(tree: Any, table: Table, other: Any) -> Iterator[tuple[int, Any, Any
                 if any(isinstance(v, dict) for v in value):
                     places = elements(at.data, follow(at.data, place))
                     mirrors = mirror.get(key) or [{}] * len(value)
-                    stack += [(v, table_at(at.data, p), m) for v, p, m in zip(value, places, mirrors, strict=True)]
+                    stack += [
+                        (v, table_at(at.data, p), m) for v, p, m in zip(value, places, mirrors, strict=True)
+                    ]
                 elif _is_float_list(value):
                     start = follow(at.data, place)
                     if vector_length(at.data, start, 4) != len(value):
-                        raise InternalError("MNN's JSON has another list than the file", seen=f"{key}: {len(value)} elements")
+                        raise InternalError(
+                            "MNN's JSON has another list than the file", seen=f"{key}: {len(value)} elements"
+                        )
                     yield start + 4, node, key, mirror
-            elif isinstance(value, float) or (isinstance(value, str) and value in NOT_FINITE and key in _FLOAT_KEYS):
+            elif isinstance(value, float) or (
+                isinstance(value, str) and value in NOT_FINITE and key in _FLOAT_KEYS
+            ):
                 yield place, node, key, mirror
 
 
 def _is_float_list(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(v, float) or (isinstance(v, str) and v in NOT_FINITE) for v in value)
+    return bool(value) and all(
+        isinstance(v, float) or (isinstance(v, str) and v in NOT_FINITE) for v in value
+    )
 
 
 def _exact(data: bytes, place: int, printed: list[Any]) -> list[float | str]:
@@ -177,6 +249,10 @@ def _exact(data: bytes, place: int, printed: list[Any]) -> list[float | str]:
     values = np.frombuffer(data, "<f4", len(printed), place)
     shown = np.array([NOT_FINITE[v] if isinstance(v, str) else v for v in printed], np.float64)
     finite = np.isfinite(values)
-    if np.any(np.isfinite(shown) != finite) or np.any(np.abs(values[finite] - shown[finite]) > AGREEMENT * (1 + np.abs(shown[finite]))):
-        raise InternalError("MNN's JSON has other numbers than the file", seen=f"{len(printed)} at byte {place}")
+    if np.any(np.isfinite(shown) != finite) or np.any(
+        np.abs(values[finite] - shown[finite]) > AGREEMENT * (1 + np.abs(shown[finite]))
+    ):
+        raise InternalError(
+            "MNN's JSON has other numbers than the file", seen=f"{len(printed)} at byte {place}"
+        )
     return [text if text in NOT_FINITE else float(text) for text in values.astype(str).tolist()]

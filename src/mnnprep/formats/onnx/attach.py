@@ -1,7 +1,8 @@
-"""The weights of a graph that was exported without them, streamed from the checkpoint into the file beside it.
+"""The weights of a graph that was exported without them, streamed from the checkpoint into the file beside
+it.
 
-Nothing of the net is loaded: every weight is a plan (:mod:`mnnprep.weights.plan`), and its bytes go from file to file where
-neither dtype nor order changes.  Format facts: onnx/docs/ExternalData.md.
+Nothing of the net is loaded: every weight is a plan (:mod:`mnnprep.weights.plan`), and its bytes go from file
+to file where neither dtype nor order changes.  Format facts: onnx/docs/ExternalData.md.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ TURN_BYTES = 64 << 20  # of a matrix transposed at once
 
 
 def attach(job: AttachJob) -> Attached:
-    """The model with its weights beside it. Raises UsageError for weights that don't fit, RefusedError for a damaged checkpoint."""
+    """The model with its weights beside it.
+
+    Raises UsageError for weights that don't fit, RefusedError for a damaged checkpoint.
+    """
     doing("reading the checkpoint's plan")
     model = graphs.load_graph(job.filling.skeleton)
     directory = Path(job.directory)
@@ -65,7 +69,9 @@ def attach(job: AttachJob) -> Attached:
             _stream(data, {name: known[name] for name in places}, places, end)
         if changed := [file.name for file in files.opened() if file.changed()]:
             raise RefusedError(
-                "the checkpoint was changed while it was read", seen=", ".join(changed[:5]), next="run it again when nothing writes to it"
+                "the checkpoint was changed while it was read",
+                seen=", ".join(changed[:5]),
+                next="run it again when nothing writes to it",
             )
     target = directory / MODEL
     target.write_bytes(model.SerializeToString(deterministic=True))
@@ -73,11 +79,15 @@ def attach(job: AttachJob) -> Attached:
 
 
 def _planned(filling: Filling, model: Any, files: Files) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights by the names of the graph's inputs, in the model's shapes and dtypes, and notes; nothing is read of them."""
+    """The weights by the names of the graph's inputs, in the model's shapes and dtypes, and notes; nothing is
+    read of them.
+    """
     expected = filling.shapes.expected()
     chosen = plan_state(files.at(filling.checkpoint), expected)
     require_fit(chosen, expected, strict=True)
-    asked = {value.name: value.type.tensor_type for value in model.graph.input if value.name in filling.weights}
+    asked = {
+        value.name: value.type.tensor_type for value in model.graph.input if value.name in filling.weights
+    }
     planned = {}
     for name, kind in asked.items():
         state = filling.weights[name]
@@ -91,7 +101,11 @@ def _planned(filling: Filling, model: Any, files: Files) -> tuple[dict[str, Tens
 
 def _of(chosen: Chosen, name: str, tied: tuple[frozenset[str], ...]) -> Tensor | None:
     """The tensor of *name*, or that of a name tied to it."""
-    names = [name, chosen.aliases.get(name, name), *sorted(n for group in tied if name in group for n in group)]
+    names = [
+        name,
+        chosen.aliases.get(name, name),
+        *sorted(n for group in tied if name in group for n in group),
+    ]
     return next((chosen.tensors[n] for n in names if n in chosen.tensors), None)
 
 
@@ -104,10 +118,13 @@ def _as(name: str, tensor: Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor
         return tensor
     if not {tensor.dtype, dtype} <= FLOATING:
         raise UsageError(
-            "the weights don't fit the model", seen=f"{name}: checkpoint {tensor.dtype} vs model {dtype}",
+            "the weights don't fit the model",
+            seen=f"{name}: checkpoint {tensor.dtype} vs model {dtype}",
             next="give the weights as they were trained, before any quantization",
-        )  # fmt: skip
-    return Changed(dtype, shape, (), base=tensor, rounding=Rounding(name=name, source=tensor.dtype, target=dtype))
+        )
+    return Changed(
+        dtype, shape, (), base=tensor, rounding=Rounding(name=name, source=tensor.dtype, target=dtype)
+    )
 
 
 def _drop_inputs(model: Any, tensors: Mapping[str, Tensor]) -> None:
@@ -129,7 +146,10 @@ def _initializer(name: str, tensor: Tensor, place: int | None) -> Any:
 
 
 def _stream(target: Path, tensors: Mapping[str, Tensor], places: Mapping[str, int], size: int) -> None:
-    """Write *tensors* at their *places* of *target*; the gaps are zeros. Raises RefusedError where the disk is too small."""
+    """Write *tensors* at their *places* of *target*; the gaps are zeros.
+
+    Raises RefusedError where the disk is too small.
+    """
     disk = os.statvfs(target.parent)
     if size > disk.f_bavail * disk.f_frsize:
         raise disk_full(target, size, disk.f_bavail * disk.f_frsize)
@@ -143,7 +163,9 @@ def _stream(target: Path, tensors: Mapping[str, Tensor], places: Mapping[str, in
 
 
 def _turn(tensor: Turned, output: int, place: int) -> None:
-    """Write a matrix transposed, some of its rows at a time: each becomes a stretch of every row of the output."""
+    """Write a matrix transposed, some of its rows at a time: each becomes a stretch of every row of the
+    output.
+    """
     assert tensor.base is not None
     rows, columns = tensor.base.shape
     item = tensor.nbytes // max(1, tensor.elements)
@@ -191,7 +213,9 @@ class _Lazy(Mapping[str, Array]):
 
 
 def compare(job: CompareJob) -> Check:
-    """The ``weights`` check: every weight of the checkpoint that the graph uses is in the model's files, bit by bit."""
+    """The ``weights`` check: every weight of the checkpoint that the graph uses is in the model's files, bit
+    by bit.
+    """
     doing("comparing the artifact's initializers with the checkpoint")
     skeleton, model = graphs.load_graph(job.filling.skeleton), graphs.load_graph(job.model)
     used = used_names(skeleton)

@@ -1,8 +1,9 @@
-"""The step that takes a body of control flow (If, Loop) out of an ONNX model, with the inputs that it is run on.
+"""The step that takes a body of control flow (If, Loop) out of an ONNX model, with the inputs that it is run
+on.
 
-What the body takes from outside becomes inputs, with the values that the reference has there.  Semantics: onnx's
-docs/Operators.md (Loop: the body takes the iteration, the condition and what is carried, and gives the condition, what is
-carried and what is collected).
+What the body takes from outside becomes inputs, with the values that the reference has there.  Semantics:
+onnx's docs/Operators.md (Loop: the body takes the iteration, the condition and what is carried, and gives the
+condition, what is carried and what is collected).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ ITERATIONS = 8  # of a Loop that are looked at
 
 
 class BodyJob(msgspec.Struct, frozen=True, kw_only=True):
-    """The body that node ``node`` of ``model`` runs, given the npz ``values`` of everything the node takes (constants of the
-    model aside)."""
+    """The body that node ``node`` of ``model`` runs, given the npz ``values`` of everything the node takes
+    (constants of the model aside).
+    """
 
     model: ReadPath
     node: int
@@ -36,8 +38,9 @@ class BodyJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
-    """``attribute`` is the body that is run; ``cases`` the inputs of each run of it: one for an If, one an iteration for a Loop, the
-    first ITERATIONS of them; none where it is not run at all."""
+    """``attribute`` is the body that is run; ``cases`` the inputs of each run of it: one for an If, one an
+    iteration for a Loop, the first ITERATIONS of them; none where it is not run at all.
+    """
 
     attribute: str
     excerpt: Excerpt
@@ -45,38 +48,61 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def body(job: BodyJob) -> Body:
-    """Write the body as a model; its own inputs that nothing takes are left out, and so are outputs that it only passes through."""
+    """Write the body as a model; its own inputs that nothing takes are left out, and so are outputs that it
+    only passes through.
+    """
     doing("taking a body out of the model")
     model = skeleton(job.model)
     node = model.graph.node[job.node]
     initializers = {t.name: t for t in model.graph.initializer}
     constants = {n.output[0]: n for n in model.graph.node if n.op_type == "Constant"}
     values = load_arrays(job.values)
-    values |= {n: _array(initializers[n], job.model) for n in node.input if n in initializers and n not in values}
-    attribute = "body" if node.op_type == "Loop" else "then_branch" if bool(np.all(values[node.input[0]])) else "else_branch"
+    values |= {
+        n: _array(initializers[n], job.model) for n in node.input if n in initializers and n not in values
+    }
+    attribute = (
+        "body"
+        if node.op_type == "Loop"
+        else "then_branch"
+        if bool(np.all(values[node.input[0]]))
+        else "else_branch"
+    )
     graph = next(a.g for a in node.attribute if a.name == attribute)
     outer = captured(graph)
     given = {n: values[n] for n in outer if n in values}
     if node.op_type == "Loop":
         given |= _first(node, graph, values)
     piece = empty_like(model)
-    piece.graph.initializer.extend([*graph.initializer, *(initializers[n] for n in outer if n in initializers)])
+    piece.graph.initializer.extend(
+        [*graph.initializer, *(initializers[n] for n in outer if n in initializers)]
+    )
     piece.graph.node.extend([*(constants[n] for n in outer if n in constants), *graph.node])
     made = {o for n in graph.node for o in n.output}
     used = {n for inner in graph.node for n in taken(inner)}
-    inputs = [n for n in [*(i.name for i in graph.input), *(n for n in outer if n not in initializers and n not in constants)] if n in used]
+    inputs = [
+        n
+        for n in [
+            *(i.name for i in graph.input),
+            *(n for n in outer if n not in initializers and n not in constants),
+        ]
+        if n in used
+    ]
     piece.graph.input.extend([input_info(name, given, {}, False) for name in inputs])
     piece.graph.output.extend([o for o in graph.output if o.name in made])
     outputs = [o.name for o in piece.graph.output]
     directory = Path(job.directory)
     files = write_piece(piece, job.model, directory, linked=False)
-    runs = [given] if node.op_type == "If" else _iterations(files[0].path, node, graph, values, given, outputs)
+    runs = (
+        [given] if node.op_type == "If" else _iterations(files[0].path, node, graph, values, given, outputs)
+    )
     cases = []
     for number, arrays in enumerate(runs):
         path = directory / f"case-{number}.npz"
         save_arrays(path, {f"inputs/{n}": arrays[n] for n in inputs})
         cases.append(file_ref(path))
-    return Body(attribute=attribute, excerpt=Excerpt(files=files, inputs=inputs, outputs=outputs), cases=cases)
+    return Body(
+        attribute=attribute, excerpt=Excerpt(files=files, inputs=inputs, outputs=outputs), cases=cases
+    )
 
 
 def _array(tensor: Any, path: str) -> Any:
@@ -90,7 +116,9 @@ def _first(node: Any, graph: Any, values: Arrays) -> Arrays:
     return {names[0]: np.array(0, np.int64), names[1]: np.array(True), **carried}
 
 
-def _iterations(path: str, node: Any, graph: Any, values: Arrays, first: Arrays, outputs: list[str]) -> list[Arrays]:
+def _iterations(
+    path: str, node: Any, graph: Any, values: Arrays, first: Arrays, outputs: list[str]
+) -> list[Arrays]:
     """What the body takes in each of the first iterations, by running it in onnxruntime."""
     names = [i.name for i in graph.input]
     count = ITERATIONS
@@ -109,5 +137,9 @@ def _iterations(path: str, node: Any, graph: Any, values: Arrays, first: Arrays,
         if given[0] is not None and not bool(given[0].reshape(())):
             break
         carried = zip(names[2:], given[1 : len(names) - 1], strict=True)
-        state = {**state, names[0]: np.array(len(runs), np.int64), **{n: v for n, v in carried if v is not None}}
+        state = {
+            **state,
+            names[0]: np.array(len(runs), np.int64),
+            **{n: v for n, v in carried if v is not None},
+        }
     return runs

@@ -26,8 +26,10 @@ Sources = dict[str, frozenset[str]]
 
 @dataclass(frozen=True)
 class Body:
-    """A graph inside a node: ``owner`` is the node's label, ``name`` the attribute's, ``deciders`` the inputs whose values decide
-    whether it runs, ``nodes`` the names of its own nodes, ``outer`` the body that the owner is in."""
+    """A graph inside a node: ``owner`` is the node's label, ``name`` the attribute's, ``deciders`` the inputs
+    whose values decide whether it runs, ``nodes`` the names of its own nodes, ``outer`` the body that the
+    owner is in.
+    """
 
     owner: str
     name: str
@@ -39,24 +41,39 @@ class Body:
 def coverage(job: CoverageJob) -> Check:
     """The ``coverage`` check: every branch and loop body that the inputs' values decide ran in some case.
 
-    One that shapes and constants decide is counted and no obstacle; so is one that only inputs in ``job.fixed`` decide, whose one
-    value the user declared.
+    One that shapes and constants decide is counted and no obstacle; so is one that only inputs in
+    ``job.fixed`` decide, whose one value the user declared.
     """
     model = graph.load_graph(job.model)
     bodies, names = _named(model)
     ran = _ran(model, Path(job.model).parent, job)
-    idle = [b for b in bodies if b.nodes and not ran & set(b.nodes) and (b.outer is None or ran & set(b.outer.nodes))]
-    numbers: dict[str, object] = {"nodes": len(names), "ran": len(ran & names), "bodies": len(bodies), "idle": [_words(b) for b in idle]}
+    idle = [
+        b
+        for b in bodies
+        if b.nodes and not ran & set(b.nodes) and (b.outer is None or ran & set(b.outer.nodes))
+    ]
+    numbers: dict[str, object] = {
+        "nodes": len(names),
+        "ran": len(ran & names),
+        "bodies": len(bodies),
+        "idle": [_words(b) for b in idle],
+    }
     open_ = [b for b in idle if b.deciders - set(job.fixed)]
     if not open_:
         return passed("coverage", numbers=numbers)
-    told = "; ".join(f"{_words(b)}, which {' and '.join(sorted(b.deciders))} decide{'s' * (len(b.deciders) == 1)}" for b in open_[:SHOWN])
+    told = "; ".join(
+        f"{_words(b)}, which {' and '.join(sorted(b.deciders))} decide{'s' * (len(b.deciders) == 1)}"
+        for b in open_[:SHOWN]
+    )
     more = f"; and {len(open_) - SHOWN} more" if len(open_) > SHOWN else ""
     wanted = ", ".join(sorted(frozenset().union(*(b.deciders for b in open_))))
     return failed(
-        "coverage", f"no case runs {told}{more}; give values of {wanted} that do with --samples, or fix it with --range NAME=VALUE:VALUE",
-        subject=open_[0].owner, numbers=numbers,
-    )  # fmt: skip
+        "coverage",
+        f"no case runs {told}{more}; give values of {wanted} that do with --samples, or fix it with --range"
+        " NAME=VALUE:VALUE",
+        subject=open_[0].owner,
+        numbers=numbers,
+    )
 
 
 def _words(body: Body) -> str:
@@ -64,7 +81,9 @@ def _words(body: Body) -> str:
 
 
 def _named(model: Any) -> tuple[list[Body], set[str]]:
-    """Give every node of *model* a name of its own; its bodies, and the names of the nodes that compute (constants don't)."""
+    """Give every node of *model* a name of its own; its bodies, and the names of the nodes that compute
+    (constants don't).
+    """
     bodies: list[Body] = []
     names: set[str] = set()
     sources: Sources = {}
@@ -78,7 +97,9 @@ def _named(model: Any) -> tuple[list[Body], set[str]]:
             if node.op_type != "Constant":
                 names.add(node.name)
                 own.append(node.name)
-            deciding = node.input[:1] if node.op_type == "If" else node.input[:2] if node.op_type == "Loop" else []
+            deciding = (
+                node.input[:1] if node.op_type == "If" else node.input[:2] if node.op_type == "Loop" else []
+            )
             deciders = frozenset().union(*(sources.get(name, frozenset()) for name in deciding))
             inner: frozenset[str] = frozenset()
             for attribute in node.attribute:
@@ -88,8 +109,12 @@ def _named(model: Any) -> tuple[list[Body], set[str]]:
                     place = len(bodies)
                     body = Body(label, attribute.name, deciders, (), outer)
                     bodies.append(body)
-                    bodies[place] = body = Body(label, attribute.name, deciders, visit(attribute.g, body), outer)
-                    inner |= frozenset().union(*(sources.get(o.name, frozenset()) for o in attribute.g.output))
+                    bodies[place] = body = Body(
+                        label, attribute.name, deciders, visit(attribute.g, body), outer
+                    )
+                    inner |= frozenset().union(
+                        *(sources.get(o.name, frozenset()) for o in attribute.g.output)
+                    )
             reached = frozenset().union(*(sources.get(name, frozenset()) for name in node.input), inner)
             for name in node.output:
                 sources[name] = frozenset() if node.op_type in graph.SHAPE_ONLY else reached
@@ -100,7 +125,9 @@ def _named(model: Any) -> tuple[list[Body], set[str]]:
 
 
 def _entering(node: Any) -> Iterator[str]:
-    """What the inputs of a node's body are given, in order: a Loop's body first gets the iteration and the condition."""
+    """What the inputs of a node's body are given, in order: a Loop's body first gets the iteration and the
+    condition.
+    """
     if node.op_type == "Loop":
         yield ""
     yield from node.input[1:] if node.op_type == "Loop" else node.input
@@ -110,17 +137,27 @@ def _ran(model: Any, directory: Path, job: CoverageJob) -> set[str]:
     """The names of the nodes that ran in any case."""
     named = Path(job.directory) / "named.onnx"
     named.write_bytes(model.SerializeToString())
-    session = open_session(str(named), optimize=False, data_directory=str(directory), profile=str(Path(job.directory) / "profile"))
+    session = open_session(
+        str(named),
+        optimize=False,
+        data_directory=str(directory),
+        profile=str(Path(job.directory) / "profile"),
+    )
     for case in job.cases:
         with suppress(Refused):  # what it does not compute, the comparison tells
             OnnxNet.compute(session, case_inputs(case.file.path))
     with open(session.end_profiling(), encoding="utf-8") as profile:
         events = json.load(profile)
-    return {e["name"].removesuffix("_kernel_time") for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")}
+    return {
+        e["name"].removesuffix("_kernel_time")
+        for e in events
+        if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")
+    }
 
 
 def decisive_values(model: Any) -> list[tuple[str, float]]:
-    """Values of graph inputs that may send an If the other way: the constants that they are compared with, and those next to them.
+    """Values of graph inputs that may send an If the other way: the constants that they are compared with,
+    and those next to them.
 
     Only inputs that reach the comparison unchanged (through casts and reshapes) are followed.
     """

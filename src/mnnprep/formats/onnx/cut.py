@@ -1,4 +1,6 @@
-"""The step that writes a part of an ONNX graph as a model of its own, to find what a converter stumbles over."""
+"""The step that writes a part of an ONNX graph as a model of its own, to find what a converter stumbles
+over.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ PART = "part.onnx"
 def cut(job: CutJob) -> Cut:
     """List the nodes of a model that its inputs reach, and write the part that some of them make.
 
-    The part's inputs are what its nodes take from others, with the types and shapes that ONNX infers; its outputs what they
-    give to others or to nobody.
+    The part's inputs are what its nodes take from others, with the types and shapes that ONNX infers; its
+    outputs what they give to others or to nobody.
 
     Raises:
         RefusedError: the weights lie outside the file.
@@ -40,7 +42,9 @@ def cut(job: CutJob) -> Cut:
     if not job.nodes:
         return Cut(file=None, labels=labels, needs=needs)
     path = Path(job.directory) / PART
-    path.write_bytes(_part(model, nodes, [live[i] for i in job.nodes], reached).SerializeToString(deterministic=True))
+    path.write_bytes(
+        _part(model, nodes, [live[i] for i in job.nodes], reached).SerializeToString(deterministic=True)
+    )
     return Cut(file=file_ref(path), labels=labels, needs=needs)
 
 
@@ -66,7 +70,9 @@ def _part(model: Any, nodes: list[_Node], chosen: list[_Node], reached: set[str]
     part = [node for node in nodes if id(node) in kept]
     given = set().union(*(node.gives for node in part))
     used = {name for node in part for name in node.takes}
-    outside = {name for node in nodes if id(node) not in kept for name in node.takes} | {o.name for o in model.graph.output}
+    outside = {name for node in nodes if id(node) not in kept for name in node.takes} | {
+        o.name for o in model.graph.output
+    }
     types = _types(model)
     result = type(model)()
     result.CopyFrom(model)
@@ -76,10 +82,17 @@ def _part(model: Any, nodes: list[_Node], chosen: list[_Node], reached: set[str]
     graph.node.extend(node.proto for node in part)
     graph.initializer.extend(t for t in model.graph.initializer if t.name in wanted)
     inputs = sorted(used & reached - given)
-    outputs = [name for node in chosen for name in node.proto.output if name and (name in outside or name not in used)]
+    outputs = [
+        name
+        for node in chosen
+        for name in node.proto.output
+        if name and (name in outside or name not in used)
+    ]
     for names, target in ((inputs, graph.input), (outputs, graph.output)):
         for name in names:
-            target.add().CopyFrom(types[name] if name in types else require("onnx.helper").make_tensor_value_info(name, 1, None))
+            target.add().CopyFrom(
+                types[name] if name in types else require("onnx.helper").make_tensor_value_info(name, 1, None)
+            )
     return result
 
 
@@ -87,6 +100,8 @@ def _types(model: Any) -> dict[str, Any]:
     """What is known of the types of a graph's values."""
     try:
         model = require("onnx.shape_inference").infer_shapes(model)
-    except Exception:  # an operator that ONNX does not know, a contradiction in the file: what the file states must do
+    except (
+        Exception
+    ):  # an operator that ONNX does not know, a contradiction in the file: what the file states must do
         return {v.name: v for v in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
     return {v.name: v for v in (*model.graph.value_info, *model.graph.input, *model.graph.output)}

@@ -13,17 +13,24 @@ from mnnprep.formats.onnx import graph
 
 SMALL = 16  # elements of a constant that is shown
 LIBRARIES = ("torch", "onnxscript", "mnnprep")
-# A frame as torch writes it: `path(12): name` in a doc_string, `File "path", line 12, in name` in a stack trace.
+# A frame as torch writes it: `path(12): name` in a doc_string, `File "path", line 12, in name` in a stack
+# trace.
 FRAME = re.compile(r"(?P<path>[^\s\"]+\.py)(?:\((?P<number>\d+)\)|\", line (?P<line>\d+))")
 
 
 def diff(job: DiffJob) -> Diff:
-    """The nodes whose attributes or constants are not the same in both; the first that is another operator ends the list."""
+    """The nodes whose attributes or constants are not the same in both; the first that is another operator
+    ends the list.
+    """
     first, second = (graph.load_graph(path) for path in (job.first, job.second))
     constants = [_constants(model.graph) for model in (first, second)]
     nodes: list[str] = []
     pairs = zip_longest(*(list(graph.all_nodes(model.graph)) for model in (first, second)))
-    for one, other in ((a, b) for a, b in pairs if a is None or b is None or a.op_type != "Constant" or b.op_type != "Constant"):
+    for one, other in (
+        (a, b)
+        for a, b in pairs
+        if a is None or b is None or a.op_type != "Constant" or b.op_type != "Constant"
+    ):
         if one is None or other is None or one.op_type != other.op_type:
             nodes.append(_described(one or other, other, "the graph itself depends on the size from here on"))
             break
@@ -42,7 +49,11 @@ def _constants(graph_proto: Any) -> dict[str, Any]:
         size = 1
         for extent in tensor.dims:
             size *= extent
-        found[name] = helper.to_array(tensor).tolist() if size <= SMALL and not tensor.external_data else f"shape {list(tensor.dims)}"
+        found[name] = (
+            helper.to_array(tensor).tolist()
+            if size <= SMALL and not tensor.external_data
+            else f"shape {list(tensor.dims)}"
+        )
 
     def visit(graph_proto: Any) -> None:
         for tensor in graph_proto.initializer:
@@ -59,12 +70,17 @@ def _constants(graph_proto: Any) -> dict[str, Any]:
 
 
 def _changed(one: Any, other: Any, constants: list[dict[str, Any]]) -> str:
-    """What differs between two nodes of the same operator, as ``[2, 64] became [3, 64]``; empty when nothing does."""
+    """What differs between two nodes of the same operator, as ``[2, 64] became [3, 64]``; empty when nothing
+    does.
+    """
     for a, b in zip(one.input, other.input, strict=False):
         before, after = constants[0].get(a), constants[1].get(b)
         if before is not None and after is not None and before != after:
             return f"{before} became {after}"
-    values = [{a.name: require("onnx").helper.get_attribute_value(a) for a in node.attribute if not a.HasField("g")} for node in (one, other)]
+    values = [
+        {a.name: require("onnx").helper.get_attribute_value(a) for a in node.attribute if not a.HasField("g")}
+        for node in (one, other)
+    ]
     for name, before in values[0].items():
         after = values[1].get(name)
         if isinstance(before, (int, float, list)) and isinstance(after, type(before)) and before != after:
@@ -79,11 +95,16 @@ def _described(node: Any, placed: Any, change: str) -> str:
 
 def _place(node: Any) -> str:
     """The user's own line that made the node, as ``file.py:12``; empty when the exporter did not say."""
-    texts = [node.doc_string, *(entry.value for entry in node.metadata_props if entry.key.endswith("stack_trace"))]
+    texts = [
+        node.doc_string,
+        *(entry.value for entry in node.metadata_props if entry.key.endswith("stack_trace")),
+    ]
     for text in filter(None, texts):
         frames = [(match["path"], match["number"] or match["line"]) for match in FRAME.finditer(text)]
         users = [(path, number) for path, number in frames if not set(Path(path).parts) & set(LIBRARIES)]
         if users:
-            path, number = users[0] if node.doc_string else users[-1]  # innermost: first in a doc_string, last in a stack trace
+            path, number = (
+                users[0] if node.doc_string else users[-1]
+            )  # innermost: first in a doc_string, last in a stack trace
             return f"{Path(path).name}:{number}"
     return ""

@@ -1,4 +1,6 @@
-"""The steps that cut a piece out of an ONNX model, as a model of its own with only the weights that it needs."""
+"""The steps that cut a piece out of an ONNX model, as a model of its own with only the weights that it
+needs.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,14 @@ LARGEST_INLINE = 1 << 30  # bytes of weights: more, and they go to a file beside
 
 
 class ExcerptJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Cut the nodes of these numbers (in the main graph) out of ``model``, with ``outputs``, into ``directory/model.onnx``.
+    """Cut the nodes of these numbers (in the main graph) out of ``model``, with ``outputs``, into
+    ``directory/model.onnx``.
 
-    ``values`` are npz files that hold the values the piece takes, at one case: dtypes and ranks are theirs, and so are sizes
-    that ONNX does not infer.  ``frozen`` are those of them that become initializers; ``shapes`` says of the others whether they keep
-    the sizes of the case (``fixed``) or dynamic dimensions where the model has them (``declared``).  With ``linked``, weights
-    outside the model's file stay there, in a link beside the piece: for conversions of large pieces.
+    ``values`` are npz files that hold the values the piece takes, at one case: dtypes and ranks are theirs,
+    and so are sizes that ONNX does not infer.  ``frozen`` are those of them that become initializers;
+    ``shapes`` says of the others whether they keep the sizes of the case (``fixed``) or dynamic dimensions
+    where the model has them (``declared``).  With ``linked``, weights outside the model's file stay there, in
+    a link beside the piece: for conversions of large pieces.
     """
 
     model: ReadPath
@@ -68,11 +72,17 @@ def excerpt(job: ExcerptJob) -> Excerpt:
         if name in initializers:
             piece.graph.initializer.add().CopyFrom(initializers[name])
         elif name in job.frozen:
-            piece.graph.initializer.add().CopyFrom(require("onnx.numpy_helper").from_array(_value(given, name), name))
+            piece.graph.initializer.add().CopyFrom(
+                require("onnx.numpy_helper").from_array(_value(given, name), name)
+            )
     declared = job.shapes == "declared"
     piece.graph.input.extend([input_info(name, given, stated, declared) for name in inputs])
     piece.graph.output.extend([_output(name, given, stated, declared) for name in job.outputs])
-    return Excerpt(files=write_piece(piece, job.model, Path(job.directory), linked=job.linked), inputs=inputs, outputs=job.outputs)
+    return Excerpt(
+        files=write_piece(piece, job.model, Path(job.directory), linked=job.linked),
+        inputs=inputs,
+        outputs=job.outputs,
+    )
 
 
 def _given(paths: Iterable[str]) -> Arrays:
@@ -84,7 +94,11 @@ def _given(paths: Iterable[str]) -> Arrays:
 
 def _value(given: Arrays, name: str) -> Any:
     if name not in given:
-        raise RefusedError("a piece of the model takes a value that could not be had", seen=name, next="bisect another case with --case")
+        raise RefusedError(
+            "a piece of the model takes a value that could not be had",
+            seen=name,
+            next="bisect another case with --case",
+        )
     return given[name]
 
 
@@ -139,7 +153,9 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def write_piece(piece: Any, path: str, directory: Path, *, linked: bool) -> list[FileRef]:
-    """Write *piece*, cut from a skeleton of the model at *path*, with its weights; what its nodes tell of their making goes."""
+    """Write *piece*, cut from a skeleton of the model at *path*, with its weights; what its nodes tell of
+    their making goes.
+    """
     for node in piece.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
@@ -170,7 +186,11 @@ def _location(tensor: Any) -> str:
 
 def _length(tensor: Any) -> int:
     stated = next((int(e.value) for e in tensor.external_data if e.key == "length"), 0)
-    return stated or int(np.prod(tensor.dims)) * require("onnx.helper").tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return (
+        stated
+        or int(np.prod(tensor.dims))
+        * require("onnx.helper").tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    )
 
 
 def _move(tensor: Any, path: str, data: Any) -> None:

@@ -1,6 +1,8 @@
-"""How large an ONNX model is once its local functions stand where they are called: thirty that call the next twice are 2^30 nodes.
+"""How large an ONNX model is once its local functions stand where they are called: thirty that call the next
+twice are 2^30 nodes.
 
-Format fact: docs/IR.md (a FunctionProto is named by domain and name, must not call itself, and may be inlined by any tool).
+Format fact: docs/IR.md (a FunctionProto is named by domain and name, must not call itself, and may be inlined
+by any tool).
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def expanded_nodes(calls: Mapping[Name, Mapping[Name, int]]) -> int:
         if name in sizes:
             stack.pop()
             continue
-        called = [callee for callee in calls[name] if callee in calls and callee != MAIN and callee not in sizes]
+        called = [
+            callee for callee in calls[name] if callee in calls and callee != MAIN and callee not in sizes
+        ]
         if name in open_ and called:
             raise Endless(name)
         if called:

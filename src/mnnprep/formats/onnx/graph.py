@@ -18,9 +18,12 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 # Operators whose first output depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "Size"})
 # Index-preserving steps between a graph input and the Gather that looks it up.
-INDEX_PRESERVING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand"})
+INDEX_PRESERVING = frozenset(
+    {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand"}
+)
 
-# Operators that compute something else from opset 13 on, said in the same words: before, they flattened their input at the axis.
+# Operators that compute something else from opset 13 on, said in the same words: before, they flattened their
+# input at the axis.
 READ_BY_OPSET = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 
 
@@ -56,7 +59,9 @@ def opset_of(model: Any) -> int:
 
 
 def form(model: Any) -> str:
-    """A digest of what the nodes say, names of values and all: equal for two exports of one source where the opset makes no difference."""
+    """A digest of what the nodes say, names of values and all: equal for two exports of one source where the
+    opset makes no difference.
+    """
     state = hashlib.sha256()
     for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
         state.update(node.SerializeToString(deterministic=True))
@@ -76,14 +81,23 @@ def inference_mode(model: Any) -> Check:
             mode = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else False
             ratio = constants.get(node.input[1]) if len(node.input) > 1 and node.input[1] else 0.5
             if mode is None or (bool(mode) and ratio != 0.0):
-                left.append(f"{label(node)} in training mode" if mode is not None else f"{label(node)}, whose training_mode is computed")
+                left.append(
+                    f"{label(node)} in training mode"
+                    if mode is not None
+                    else f"{label(node)}, whose training_mode is computed"
+                )
         elif node.op_type == "BatchNormalization" and (
-            any(a.name == "training_mode" and a.i == 1 for a in node.attribute) or (opset < 14 and len([o for o in node.output if o]) > 1)
+            any(a.name == "training_mode" and a.i == 1 for a in node.attribute)
+            or (opset < 14 and len([o for o in node.output if o]) > 1)
         ):
             left.append(f"{label(node)} in training mode")
     if left:
         shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
-        return failed("inference_mode", f"training is left in the graph: {shown}; export the model in eval mode", subject=left[0])
+        return failed(
+            "inference_mode",
+            f"training is left in the graph: {shown}; export the model in eval mode",
+            subject=left[0],
+        )
     return passed("inference_mode", numbers={"nodes": len(nodes)})
 
 
@@ -158,7 +172,9 @@ def insensitive_outputs(model: Any) -> dict[str, str]:
 
 
 def with_data(tensor: Any, directory: Path) -> Any:
-    """*tensor* with its data in it; onnx.load would refuse data files that are links, which they often are (docs/ExternalData.md)."""
+    """*tensor* with its data in it; onnx.load would refuse data files that are links, which they often are
+    (docs/ExternalData.md).
+    """
     onnx = require("onnx")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         info = require("onnx.external_data_helper").ExternalDataInfo(tensor)
@@ -173,8 +189,8 @@ def with_data(tensor: Any, directory: Path) -> Any:
 def tensors_of(path: str | Path) -> Arrays:
     """Every initializer and Constant of the model at *path*, by name, external data included.
 
-    A dtype NumPy does not have (bfloat16, float8, int4) is given as its raw storage.  What lies in the file as NumPy has it is not read
-    before it is used, and stays there.
+    A dtype NumPy does not have (bfloat16, float8, int4) is given as its raw storage.  What lies in the file
+    as NumPy has it is not read before it is used, and stays there.
     """
     numpy_helper = require("onnx.numpy_helper")
     directory = Path(path).parent
@@ -196,7 +212,9 @@ def tensors_of(path: str | Path) -> Arrays:
             if node.op_type == "Constant":
                 for attribute in node.attribute:
                     if attribute.name == "value":
-                        tensors[prefix + node.output[0]] = numpy_helper.to_array(with_data(attribute.t, directory))
+                        tensors[prefix + node.output[0]] = numpy_helper.to_array(
+                            with_data(attribute.t, directory)
+                        )
             for number, body in enumerate(subgraphs(node)):
                 visit(body, f"{prefix}{node.name or node.output[0]}[{number}]/")
 

@@ -1,7 +1,7 @@
 """Operators that only move the values of a weight, taken out of a graph: the weight is stored moved.
 
-An exporter that has the weights folds these itself.  Here nothing of a weight is read until it is written: a moved weight is a
-:class:`~mnnprep.weights.plan.Made` tensor.  Operator facts: onnx/docs/Operators.md.
+An exporter that has the weights folds these itself.  Here nothing of a weight is read until it is written: a
+moved weight is a :class:`~mnnprep.weights.plan.Made` tensor.  Operator facts: onnx/docs/Operators.md.
 """
 
 from __future__ import annotations
@@ -31,20 +31,34 @@ class Turned(Made):
 
 
 def take_out(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove from *model* the nodes that only move *tensors* (values by name); the tensors with the moved ones."""
+    """Remove from *model* the nodes that only move *tensors* (values by name); the tensors with the moved
+    ones.
+    """
     helper = require("onnx.numpy_helper")
     known = dict(tensors)
     constants = {t.name: t for t in model.graph.initializer}
-    constants |= {n.output[0]: a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    constants |= {
+        n.output[0]: a.t
+        for n in model.graph.node
+        if n.op_type == "Constant"
+        for a in n.attribute
+        if a.name == "value"
+    }
     outputs = {value.name for value in model.graph.output}
 
     def constant(name: str) -> list[int] | None:
-        return [int(v) for v in np.atleast_1d(helper.to_array(constants[name]))] if name in constants else None
+        return (
+            [int(v) for v in np.atleast_1d(helper.to_array(constants[name]))] if name in constants else None
+        )
 
     rest = []
     for node in model.graph.node:
         moved = None
-        if node.op_type in MOVING and node.domain in graphs.STANDARD_DOMAINS and not outputs & set(node.output):
+        if (
+            node.op_type in MOVING
+            and node.domain in graphs.STANDARD_DOMAINS
+            and not outputs & set(node.output)
+        ):
             moved = _move(node, known, constant)
         if moved is None:
             rest.append(node)
@@ -57,9 +71,16 @@ def take_out(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def used_names(model: Any) -> set[str]:
     """Every name that a node, also of a body, or the graph's outputs ask for."""
-    return {name for node in graphs.all_nodes(model.graph) for name in node.input} | {value.name for value in model.graph.output} | {
-        value.name for node in graphs.all_nodes(model.graph) for body in graphs.subgraphs(node) for value in body.output
-    }  # fmt: skip
+    return (
+        {name for node in graphs.all_nodes(model.graph) for name in node.input}
+        | {value.name for value in model.graph.output}
+        | {
+            value.name
+            for node in graphs.all_nodes(model.graph)
+            for body in graphs.subgraphs(node)
+            for value in body.output
+        }
+    )
 
 
 def _move(node: Any, known: dict[str, Tensor], constant: Any) -> Tensor | None:
@@ -90,7 +111,9 @@ def _value(attribute: Any) -> Any:
     return list(attribute.ints) if attribute.ints else attribute.i
 
 
-def _step(kind: str, attributes: dict[str, Any], settings: list[list[int]], shapes: list[Shape]) -> tuple[Shape, Any] | None:
+def _step(
+    kind: str, attributes: dict[str, Any], settings: list[list[int]], shapes: list[Shape]
+) -> tuple[Shape, Any] | None:
     """The shape that comes out, and the function on arrays."""
     if kind == "Concat":
         axis = attributes["axis"] % len(shapes[0])
@@ -105,9 +128,13 @@ def _step(kind: str, attributes: dict[str, Any], settings: list[list[int]], shap
     if kind == "Slice":
         return _slice(settings, given)
     if kind == "Reshape":
-        shape = _reshaped(settings[0] if settings else attributes["shape"], given, bool(attributes.get("allowzero")))
+        shape = _reshaped(
+            settings[0] if settings else attributes["shape"], given, bool(attributes.get("allowzero"))
+        )
     else:
-        shape = _squeezed(kind, settings[0] if settings and settings[0] else attributes.get("axes", []), given)
+        shape = _squeezed(
+            kind, settings[0] if settings and settings[0] else attributes.get("axes", []), given
+        )
     return shape, lambda arrays: arrays[0].reshape(shape)
 
 

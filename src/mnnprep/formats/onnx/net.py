@@ -24,8 +24,8 @@ ORT_DTYPES = {"float": "float32", "double": "float64"}
 def open_session(path: str, *, optimize: bool, data_directory: str = "", profile: str = "") -> Any:
     """An onnxruntime session on the CPU, one thread; unoptimized, it computes the graph as written.
 
-    ``data_directory`` is where external data is, if not beside the model; ``profile`` where the files of a profile begin
-    (empty: none is made).
+    ``data_directory`` is where external data is, if not beside the model; ``profile`` where the files of a
+    profile begin (empty: none is made).
 
     Raises RefusedError when onnxruntime can't load the model.
     """
@@ -37,18 +37,23 @@ def open_session(path: str, *, optimize: bool, data_directory: str = "", profile
     if profile:
         options.profile_file_prefix = profile
     if data_directory:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", data_directory)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", data_directory
+        )
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own C++ module
         if "NOT_IMPLEMENTED" in str(error):
-            raise RefusedError(NO_KERNEL, seen=message(error), next="convert the model to float32 before it is prepared") from error
+            raise RefusedError(
+                NO_KERNEL, seen=message(error), next="convert the model to float32 before it is prepared"
+            ) from error
         raise RefusedError(
-            "onnxruntime can't load this model, so there is no reference to prove it against", seen=message(error),
+            "onnxruntime can't load this model, so there is no reference to prove it against",
+            seen=message(error),
             next="check the file with `python -m onnx.checker`, or export it again",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _complaint(error: BaseException) -> str:
@@ -67,9 +72,13 @@ def dtype_of(argument: Any) -> str:
     dtype: str = ORT_DTYPES.get(kind, kind)
     if dtype not in DTYPES or not argument.type.startswith("tensor("):
         raise RefusedError(
-            f"{argument.name} is of a type that MNN can't be fed", seen=argument.type,
-            next="make the model take and give plain tensors of numbers: move text, sequences and maps out of the graph",
-        )  # fmt: skip
+            f"{argument.name} is of a type that MNN can't be fed",
+            seen=argument.type,
+            next=(
+                "make the model take and give plain tensors of numbers: move text, sequences and maps out of"
+                " the graph"
+            ),
+        )
     return dtype
 
 
@@ -110,7 +119,11 @@ class OnnxNet:
         return None  # onnxruntime's CPU kernels are float32 for most operators
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
-        return graph.index_bounds(self.model) if any(s.dtype.startswith(("int", "uint")) for s in self.inputs) else {}
+        return (
+            graph.index_bounds(self.model)
+            if any(s.dtype.startswith(("int", "uint")) for s in self.inputs)
+            else {}
+        )
 
     def insensitive(self) -> dict[str, str]:
         return graph.insensitive_outputs(self.model)

@@ -25,7 +25,10 @@ class OutlineJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeOutline(msgspec.Struct, frozen=True, kw_only=True):
-    """A node of the main graph. ``inputs`` has what its bodies take from outside, too; ``bodies`` names its graph attributes."""
+    """A node of the main graph.
+
+    ``inputs`` has what its bodies take from outside, too; ``bodies`` names its graph attributes.
+    """
 
     label: str
     op: str
@@ -52,16 +55,22 @@ def outline(job: OutlineJob) -> Outline:
     initializers = [t.name for t in top.initializer]
     nodes = [
         NodeOutline(
-            label=graph.label(node), op=node.op_type, inputs=list(dict.fromkeys(n for n in taken(node) if n)),
-            outputs=[o for o in node.output if o], bodies=[a.name for a in node.attribute if a.HasField("g")],
+            label=graph.label(node),
+            op=node.op_type,
+            inputs=list(dict.fromkeys(n for n in taken(node) if n)),
+            outputs=[o for o in node.output if o],
+            bodies=[a.name for a in node.attribute if a.HasField("g")],
         )
         for node in top.node
-    ]  # fmt: skip
+    ]
     shapes = {name: array.shape for name, array in case_inputs(job.case).items()} if job.case else {}
     return Outline(
-        nodes=nodes, inputs=[i.name for i in top.input if i.name not in set(initializers)], outputs=[o.name for o in top.output],
-        initializers=initializers, sizes=sizes_at(model, shapes),
-    )  # fmt: skip
+        nodes=nodes,
+        inputs=[i.name for i in top.input if i.name not in set(initializers)],
+        outputs=[o.name for o in top.output],
+        initializers=initializers,
+        sizes=sizes_at(model, shapes),
+    )
 
 
 def taken(node: Any) -> Iterator[str]:
@@ -73,7 +82,11 @@ def taken(node: Any) -> Iterator[str]:
 
 def captured(body: Any) -> list[str]:
     """What a body takes from outside it, in order."""
-    own = {i.name for i in body.input} | {t.name for t in body.initializer} | {o for node in body.node for o in node.output}
+    own = (
+        {i.name for i in body.input}
+        | {t.name for t in body.initializer}
+        | {o for node in body.node for o in node.output}
+    )
     names = [name for node in body.node for name in taken(node)] + [o.name for o in body.output]
     return list(dict.fromkeys(name for name in names if name and name not in own))
 
@@ -91,7 +104,13 @@ def _lists_stay_small(model: Any) -> bool:
     """Whether ONNX can follow the lists of sizes of *model* number by number."""
     nodes = list(graph.all_nodes(model.graph))
     constants = {t.name: math.prod(t.dims) for t in model.graph.initializer}
-    constants |= {n.output[0]: math.prod(a.t.dims) for n in nodes if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    constants |= {
+        n.output[0]: math.prod(a.t.dims)
+        for n in nodes
+        if n.op_type == "Constant"
+        for a in n.attribute
+        if a.name == "value"
+    }
     functions = {f.name: sum(n.op_type == "Concat" for n in f.node) for f in model.functions}
     return propagation.stays_small(((n.op_type, n.input, n.output) for n in nodes), constants, functions)
 

@@ -9,14 +9,22 @@ from typing import Any
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
 
-_STRUCTURE = ("INT32", "INT64", "UINT32", "UINT64", "BOOL", "STRING")  # shapes, indices, axes, biases' zero points, texts
+_STRUCTURE = (
+    "INT32",
+    "INT64",
+    "UINT32",
+    "UINT64",
+    "BOOL",
+    "STRING",
+)  # shapes, indices, axes, biases' zero points, texts
 
 
 def parameters(model: Any) -> int:
-    """The elements of the numbers in *model* that are weights: initializers, and Constant nodes of one dimension or more.
+    """The elements of the numbers in *model* that are weights: initializers, and Constant nodes of one
+    dimension or more.
 
-    Those of control flow's bodies and of local functions count once; 32- and 64-bit integers, which are shapes and
-    indices, do not; of a sparse tensor the elements that it stands for do.
+    Those of control flow's bodies and of local functions count once; 32- and 64-bit integers, which are
+    shapes and indices, do not; of a sparse tensor the elements that it stands for do.
     """
     types = require("onnx").TensorProto
     structure = {getattr(types, name) for name in _STRUCTURE}

@@ -21,7 +21,9 @@ from mnnprep.isolate.server import doing
 
 
 class ProbeJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Run ``model`` on ``cases`` and keep ``values``: names of graph outputs or of values in the main graph."""
+    """Run ``model`` on ``cases`` and keep ``values``: names of graph outputs or of values in the main
+    graph.
+    """
 
     model: ReadPath
     values: list[str]
@@ -38,8 +40,8 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
 def probe(job: ProbeJob) -> Probed:
     """Run the graph as it is written (unoptimized) and write the values asked for.
 
-    The outputs are added by appending to the file's bytes: protobuf parsers merge what is said twice of the same
-    message, so that no weight passes through this process but those that onnxruntime loads.
+    The outputs are added by appending to the file's bytes: protobuf parsers merge what is said twice of the
+    same message, so that no weight passes through this process but those that onnxruntime loads.
 
     Raises:
         RefusedError: onnxruntime can't load or run the model.
@@ -62,9 +64,18 @@ def probe(job: ProbeJob) -> Probed:
         try:
             results = session.run(job.values, case_inputs(case.file.path))
         except Exception as error:  # onnxruntime raises classes of its own C++ module
-            raise RefusedError("onnxruntime can't run this model", seen=message(error), next="run it on its own first") from error
+            raise RefusedError(
+                "onnxruntime can't run this model", seen=message(error), next="run it on its own first"
+            ) from error
         target = Path(job.directory) / f"{case.index}.npz"
-        save_arrays(target, {name: value for name, value in zip(job.values, results, strict=True) if isinstance(value, np.ndarray)})
+        save_arrays(
+            target,
+            {
+                name: value
+                for name, value in zip(job.values, results, strict=True)
+                if isinstance(value, np.ndarray)
+            },
+        )
         files[str(case.index)] = file_ref(target)
     path.unlink()
     return Probed(values=files)

@@ -1,8 +1,8 @@
 """An ONNX model at another opset: onnx's version converter, its weights kept out of it, its work read back.
 
-The converter loses external data, takes no message of 2 GiB, leaves the bodies of control flow as they are and gives what it does
-not know through.  So it sees the graph alone: large tensors stand in as inputs and come back byte for byte, and a body
-that another opset would read differently is refused with its node.
+The converter loses external data, takes no message of 2 GiB, leaves the bodies of control flow as they are
+and gives what it does not know through.  So it sees the graph alone: large tensors stand in as inputs and
+come back byte for byte, and a body that another opset would read differently is refused with its node.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS, all_nodes, label, opset_of, subgraphs
 
-SEEN = 1024  # bytes: tensors up to this size are shown to the converter, which makes attributes of axes and bounds
+# bytes: tensors up to this size are shown to the converter, which makes attributes of axes and bounds
+SEEN = 1024
 
 
 def at_opset(model: Any, opset: int) -> Any:
-    """*model* (a ModelProto, with or without its external data, left as it is) with the same inputs, outputs and weights at *opset*.
+    """*model* (a ModelProto, with or without its external data, left as it is) with the same inputs, outputs
+    and weights at *opset*.
 
     Raises RefusedError with the nodes that have no form there.
     """
@@ -43,11 +45,18 @@ def _refused(opset: int, *, seen: str) -> RefusedError:
 
 
 def _reason(text: str, model: Any) -> str:
-    """The nodes the converter could not bring over; else the end of what it says, before which stands a place in its own source."""
-    if without := re.search(r"(?:No Adapter (?:From|To) Version \$?\d+ for|No Previous Version of) (\w+)", text):
+    """The nodes the converter could not bring over; else the end of what it says, before which stands a place
+    in its own source.
+    """
+    if without := re.search(
+        r"(?:No Adapter (?:From|To) Version \$?\d+ for|No Previous Version of) (\w+)", text
+    ):
         nodes = [label(node) for node in model.graph.node if node.op_type == without[1]]
         return f"{', '.join(nodes[:5])}: the version converter can't bring {without[1]} there"
-    return re.sub(r"^.*Assertion `.*?` failed:\s*", "", " ".join(text.split()))[-300:] or "the version converter ended without a word"
+    return (
+        re.sub(r"^.*Assertion `.*?` failed:\s*", "", " ".join(text.split()))[-300:]
+        or "the version converter ended without a word"
+    )
 
 
 def _refuse_unlike_bodies(onnx: Any, model: Any, opset: int) -> None:
@@ -55,10 +64,17 @@ def _refuse_unlike_bodies(onnx: Any, model: Any, opset: int) -> None:
     have = opset_of(model)
     bodies = [body for node in model.graph.node for body in subgraphs(node)]
     unlike = [
-        label(n) for body in bodies for n in all_nodes(body) if n.domain in STANDARD_DOMAINS and _since(onnx, n, have) != _since(onnx, n, opset)
+        label(n)
+        for body in bodies
+        for n in all_nodes(body)
+        if n.domain in STANDARD_DOMAINS and _since(onnx, n, have) != _since(onnx, n, opset)
     ]
     if unlike:
-        raise _refused(opset, seen=f"in the bodies of control flow: {', '.join(unlike[:5])}" + (f" and {len(unlike) - 5} more" if unlike[5:] else ""))
+        raise _refused(
+            opset,
+            seen=f"in the bodies of control flow: {', '.join(unlike[:5])}"
+            + (f" and {len(unlike) - 5} more" if unlike[5:] else ""),
+        )
 
 
 def _since(onnx: Any, node: Any, opset: int) -> int:
@@ -84,7 +100,9 @@ def _without_weights(onnx: Any, model: Any) -> tuple[Any, dict[str, Any]]:
         if not tensor.external_data and tensor.ByteSize() <= SEEN:
             bare.graph.initializer.add().CopyFrom(tensor)
         elif tensor.name not in given:
-            bare.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+            bare.graph.input.add().CopyFrom(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
     return bare, kept
 
 
@@ -98,8 +116,9 @@ def _set(message: Any, field: Any, value: Any) -> None:
 
 
 def _restore(made: Any, model: Any, kept: dict[str, Any]) -> None:
-    """Give *made* the boundary of *model*, its remarks, and every constant as it was, those too that are attributes now: the file
-    still holds all that the source does."""
+    """Give *made* the boundary of *model*, its remarks, and every constant as it was, those too that are
+    attributes now: the file still holds all that the source does.
+    """
     there = {name for node in made.graph.node for name in node.output}
     taken = [
         _named(a.t, n.output[0])
@@ -118,7 +137,11 @@ def _restore(made: Any, model: Any, kept: dict[str, Any]) -> None:
     del made.opset_import[:]
     for domain, version in (versions | others).items():
         made.opset_import.add(domain=domain, version=version)
-    made.producer_name, made.producer_version, made.doc_string = model.producer_name, model.producer_version, model.doc_string
+    made.producer_name, made.producer_version, made.doc_string = (
+        model.producer_name,
+        model.producer_version,
+        model.doc_string,
+    )
     del made.metadata_props[:]
     made.metadata_props.extend(model.metadata_props)
 
@@ -131,12 +154,22 @@ def _named(tensor: Any, name: str) -> Any:
 
 
 def _read_back(onnx: Any, model: Any, made: Any, opset: int) -> None:
-    """Hold what was made against what was asked: the opset, every name that a node takes, every operator in a form the opset has."""
+    """Hold what was made against what was asked: the opset, every name that a node takes, every operator in a
+    form the opset has.
+    """
     if opset_of(made) != opset:
         raise _refused(opset, seen=f"the version converter ended at opset {opset_of(made)}")
     known = {t.name for t in made.graph.initializer} | {i.name for i in made.graph.input} | {""}
     known.update(name for node in made.graph.node for name in node.output)
-    lost = [label(node) for node in made.graph.node if not known.issuperset(node.input)] + [o.name for o in made.graph.output if o.name not in known]
-    absent = [label(n) for n in all_nodes(made.graph) if n.domain in STANDARD_DOMAINS and not _since(onnx, n, opset)]
+    lost = [label(node) for node in made.graph.node if not known.issuperset(node.input)] + [
+        o.name for o in made.graph.output if o.name not in known
+    ]
+    absent = [
+        label(n) for n in all_nodes(made.graph) if n.domain in STANDARD_DOMAINS and not _since(onnx, n, opset)
+    ]
     if lost or absent:
-        raise _refused(opset, seen=f"after the conversion: {', '.join((lost or absent)[:5])}" + (" take what nothing gives" if lost else ""))
+        raise _refused(
+            opset,
+            seen=f"after the conversion: {', '.join((lost or absent)[:5])}"
+            + (" take what nothing gives" if lost else ""),
+        )

@@ -20,15 +20,42 @@ MAX_NESTING = 33  # protobuf parsers stop at 100 nested messages; a graph in a g
 
 # TensorProto.DataType
 DTYPES = {
-    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool", 10: "float16",
-    11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16", 17: "float8_e4m3fn",
-    18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "float8_e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4_e2m1fn",
-    24: "float8_e8m0fnu", 25: "uint2", 26: "int2", 27: "float6_e2m3fn", 28: "float6_e3m2fn",
-}  # fmt: skip
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "string",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    14: "complex64",
+    15: "complex128",
+    16: "bfloat16",
+    17: "float8_e4m3fn",
+    18: "float8_e4m3fnuz",
+    19: "float8_e5m2",
+    20: "float8_e5m2fnuz",
+    21: "uint4",
+    22: "int4",
+    23: "float4_e2m1fn",
+    24: "float8_e8m0fnu",
+    25: "uint2",
+    26: "int2",
+    27: "float6_e2m3fn",
+    28: "float6_e3m2fn",
+}
 
 
 def operators_in(path: Path) -> frozenset[str]:
-    """The operator types of the ONNX file at *path*, subgraphs and functions included. Raises RefusedError."""
+    """The operator types of the ONNX file at *path*, subgraphs and functions included.
+
+    Raises RefusedError.
+    """
     return frozenset(op.op_type for op in scan_model(path).ops)
 
 
@@ -39,7 +66,9 @@ def scan_model(path: Path) -> OnnxSummary:
         RefusedError: truncated or malformed, with the byte where; no graph, no IR version or no opset import.
     """
     if path.stat().st_size == 0:
-        raise RefusedError("the ONNX file is empty", seen=f"{path.name}, 0 bytes", next="export or download it again")
+        raise RefusedError(
+            "the ONNX file is empty", seen=f"{path.name}, 0 bytes", next="export or download it again"
+        )
     with mapped(path) as data:
         try:
             return _Model(data, path.parent).summary()
@@ -117,10 +146,16 @@ class _Model:
                 case 14, 2:
                     metadata.update([self._pair(first, last)])
                 case 20, 2:
-                    self.leftovers.append(Leftover("", "training_info", "the file holds a training algorithm"))
+                    self.leftovers.append(
+                        Leftover("", "training_info", "the file holds a training algorithm")
+                    )
                 case 25, 2:
                     functions.append((first, last))
-        required = {"ir_version": ir_version > 0, "graph": bool(graphs), "opset_import": bool(opsets) or ir_version < 3}
+        required = {
+            "ir_version": ir_version > 0,
+            "graph": bool(graphs),
+            "opset_import": bool(opsets) or ir_version < 3,
+        }
         missing = [name for name, found in required.items() if not found]
         if missing:
             raise WireError(len(data), f"the file ends without {', '.join(missing)}", cut=True)
@@ -139,10 +174,16 @@ class _Model:
             defaulted_inputs=tuple(spec.name for spec in self.inputs if spec.name in self.initializer_names),
             initializers=self.initializers.result(),
             constants=self.constants.result(),
-            external=tuple(external_file(self.directory, location, *self.external[location]) for location in sorted(self.external)),
+            external=tuple(
+                external_file(self.directory, location, *self.external[location])
+                for location in sorted(self.external)
+            ),
             int32_data=tuple(self.int32_data),
             nodes=self._expanded(),
-            ops=tuple(OpCount(*key, count) for key, count in sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
+            ops=tuple(
+                OpCount(*key, count)
+                for key, count in sorted(ops.items(), key=lambda item: (-item[1], item[0]))
+            ),
             functions=tuple(names),
             leftovers=tuple(self.leftovers),
             metadata=metadata,
@@ -150,7 +191,9 @@ class _Model:
         )
 
     def _body(self, name: Name) -> Counter[Name]:
-        """The operators of the main graph or of a function, to be counted; of two functions with one name together."""
+        """The operators of the main graph or of a function, to be counted; of two functions with one name
+        together.
+        """
         return self.calls.setdefault(name, Counter())
 
     def _expanded(self) -> int:
@@ -259,7 +302,16 @@ class _Model:
         elif domain == "":
             self._training(op_type, place, inputs, outputs, integers, scope)
 
-    def _attribute(self, start: int, end: int, scope: _Scope, place: str, integers: dict[str, int], outputs: list[str], depth: int) -> None:
+    def _attribute(
+        self,
+        start: int,
+        end: int,
+        scope: _Scope,
+        place: str,
+        integers: dict[str, int],
+        outputs: list[str],
+        depth: int,
+    ) -> None:
         data = self.data
         name = ""
         parts: list[tuple[int, int, int]] = []
@@ -268,7 +320,9 @@ class _Model:
                 case 1, 2:
                     name = text(data, first, last)
                 case 3, 0:
-                    integers[name] = signed(first)  # the name precedes its value: protobuf writes by field number
+                    integers[name] = signed(
+                        first
+                    )  # the name precedes its value: protobuf writes by field number
                 case ((5 | 6 | 10 | 11 | 22 | 23), 2):
                     parts.append((number, first, last))
         for number, first, last in parts:
@@ -283,7 +337,15 @@ class _Model:
                     if (part, kind) == (1, LENGTH):
                         self._tensor(part_first, part_last, self.constants, f"{place}/{name}")
 
-    def _training(self, op_type: str, place: str, inputs: list[str], outputs: list[str], integers: Mapping[str, int], scope: _Scope) -> None:
+    def _training(
+        self,
+        op_type: str,
+        place: str,
+        inputs: list[str],
+        outputs: list[str],
+        integers: Mapping[str, int],
+        scope: _Scope,
+    ) -> None:
         """Note a node that behaves as in training, by its operator's history in docs/Changelog.md."""
         if op_type not in ("Dropout", "BatchNormalization"):
             return
@@ -298,7 +360,10 @@ class _Model:
             if integers.get("training_mode", 0):
                 reason = "training_mode is 1"
         elif any(outputs[1:]):
-            reason = f"it also gives {', '.join(filter(None, outputs[1:]))}, which is training in opset {scope.opset}"
+            reason = (
+                f"it also gives {', '.join(filter(None, outputs[1:]))}, which is training in opset"
+                f" {scope.opset}"
+            )
         if reason:
             self.leftovers.append(Leftover(op_type, place, reason))
 
@@ -350,7 +415,9 @@ class _Model:
         elif 9 in stored:
             size = stored[9][1] - stored[9][0]
             if expected is not None and size != expected:
-                self.problems.append(f"tensor {label}, {dtype} {dims}, takes {expected} bytes and holds {size}")
+                self.problems.append(
+                    f"tensor {label}, {dtype} {dims}, takes {expected} bytes and holds {size}"
+                )
         elif not stored and elements:
             self.problems.append(f"tensor {label}, {dtype} {dims}, holds no data")
         if 5 in stored and dtype != "int32":
@@ -373,7 +440,9 @@ class _Model:
             self.problems.append(f"tensor {label} has the unusable external data entry {dict(entries)}")
             return expected
         if expected and length != expected:
-            self.problems.append(f"tensor {label} takes {expected} bytes and its external data entry gives {length}")
+            self.problems.append(
+                f"tensor {label} takes {expected} bytes and its external data entry gives {length}"
+            )
         tensors, needed = self.external.get(location, (0, 0))
         self.external[location] = tensors + 1, max(needed, offset + length)
         return length
@@ -408,7 +477,9 @@ class _Model:
                 return ("map" if number == 5 else "opaque"), None
         return "", None
 
-    def _tensor_type(self, start: int, end: int, prefix: str) -> tuple[str, tuple[int | str | None, ...] | None]:
+    def _tensor_type(
+        self, start: int, end: int, prefix: str
+    ) -> tuple[str, tuple[int | str | None, ...] | None]:
         data = self.data
         dtype = ""
         shape: tuple[int | str | None, ...] | None = None
@@ -416,14 +487,18 @@ class _Model:
             if (number, kind) == (1, VARINT):
                 dtype = prefix + DTYPES.get(first, f"type {first}" if first else "")
             elif (number, kind) == (2, LENGTH):
-                shape = tuple(self._dimension(f, e) for n, k, f, e in fields(data, first, last) if (n, k) == (1, LENGTH))
+                shape = tuple(
+                    self._dimension(f, e) for n, k, f, e in fields(data, first, last) if (n, k) == (1, LENGTH)
+                )
         return dtype, shape
 
     def _dimension(self, start: int, end: int) -> int | str | None:
         size: int | str | None = None
         for number, kind, first, last in fields(self.data, start, end):
             if (number, kind) == (1, VARINT):
-                size = signed(first) if signed(first) >= 0 else None  # -1 is what some exporters write for an open one
+                size = (
+                    signed(first) if signed(first) >= 0 else None
+                )  # -1 is what some exporters write for an open one
             elif (number, kind) == (2, LENGTH):
                 size = text(self.data, first, last) or None
         return size

@@ -13,7 +13,17 @@ from typing import Any
 
 from mnnprep.deps import require
 from mnnprep.formats.onnx.graph import with_data
-from mnnprep.formats.onnx.wire import LENGTH, VARINT, Buffer, Field, delimited, encoded, fields, mapped, verbatim
+from mnnprep.formats.onnx.wire import (
+    LENGTH,
+    VARINT,
+    Buffer,
+    Field,
+    delimited,
+    encoded,
+    fields,
+    mapped,
+    verbatim,
+)
 
 INLINE = "\0inline"  # no file has this name
 KEPT = 1024  # bytes: smaller tensors (shapes, axes) are read with the graph
@@ -21,10 +31,16 @@ KEPT = 1024  # bytes: smaller tensors (shapes, axes) are read with the graph
 MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, FUNCTION = "model", "graph", "node", "attribute", "tensor", "function"
 # The messages that may hold a tensor: field number -> message
 NESTED = {
-    MODEL: {7: GRAPH, 25: FUNCTION}, GRAPH: {1: NODE, 5: TENSOR}, NODE: {5: ATTRIBUTE}, FUNCTION: {7: NODE},
-    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH}, TENSOR: {},
-}  # fmt: skip
-DATA = frozenset({4, 5, 6, 7, 9, 10, 11})  # float_data, int32_data, string_data, int64_data, raw_data, double_data, uint64_data
+    MODEL: {7: GRAPH, 25: FUNCTION},
+    GRAPH: {1: NODE, 5: TENSOR},
+    NODE: {5: ATTRIBUTE},
+    FUNCTION: {7: NODE},
+    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH},
+    TENSOR: {},
+}
+DATA = frozenset(
+    {4, 5, 6, 7, 9, 10, 11}
+)  # float_data, int32_data, string_data, int64_data, raw_data, double_data, uint64_data
 STRINGS = 6
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 
@@ -64,17 +80,26 @@ def _stripped(data: Buffer, start: int, end: int, kind: str) -> bytes:
     for field in found:
         number, wire, first, last = field
         inner = NESTED[kind].get(number) if wire == LENGTH else None
-        out.append(verbatim(data, field) if inner is None else delimited(number, _stripped(data, first, last, inner)))
+        out.append(
+            verbatim(data, field) if inner is None else delimited(number, _stripped(data, first, last, inner))
+        )
     return b"".join(out)
 
 
 def _large(found: list[Field]) -> bool:
-    sizes = [last - first for number, wire, first, last in found if number in DATA and wire == LENGTH and number != STRINGS]
+    sizes = [
+        last - first
+        for number, wire, first, last in found
+        if number in DATA and wire == LENGTH and number != STRINGS
+    ]
     return sum(sizes) > KEPT
 
 
 def _placeholder(data: Buffer, found: list[Field], start: int, end: int) -> bytes:
     kept = [verbatim(data, field) for field in found if field[0] not in DATA]
     entries = {"location": INLINE, "offset": str(start), "length": str(end - start)}
-    kept += [delimited(EXTERNAL_DATA, delimited(1, k.encode()) + delimited(2, v.encode())) for k, v in entries.items()]
+    kept += [
+        delimited(EXTERNAL_DATA, delimited(1, k.encode()) + delimited(2, v.encode()))
+        for k, v in entries.items()
+    ]
     return b"".join([*kept, encoded(DATA_LOCATION << 3 | VARINT), encoded(1)])

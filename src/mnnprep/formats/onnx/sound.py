@@ -1,7 +1,8 @@
-"""Whether an ONNX graph is one: no node waits for itself, and every node has the inputs, outputs and attributes of its operator.
+"""Whether an ONNX graph is one: no node waits for itself, and every node has the inputs, outputs and
+attributes of its operator.
 
-The rules that look for hazards read operands by their place, as an operator's definition gives them (onnx/defs, docs/Operators.md).
-A graph that passes here has them.
+The rules that look for hazards read operands by their place, as an operator's definition gives them
+(onnx/defs, docs/Operators.md). A graph that passes here has them.
 """
 
 from __future__ import annotations
@@ -30,15 +31,24 @@ def require_sound(model: Any, name: str) -> None:
         for graph in _graphs(top):
             circle = _circle(graph)
             if circle:
-                problems.append("the nodes wait for each other: " + _listed([_label(node) for node in circle]))
-            problems += [f"the name {name!r} is no text" for node in graph for name in _names(node) if isinstance(name, bytes)]
+                problems.append(
+                    "the nodes wait for each other: " + _listed([_label(node) for node in circle])
+                )
+            problems += [
+                f"the name {name!r} is no text"
+                for node in graph
+                for name in _names(node)
+                if isinstance(name, bytes)
+            ]
             problems += [f"{_label(node)} {problem}" for node in graph for problem in _misfits(node, opset)]
     if problems:
         raise not_allowed(f"{name}: {_listed(problems)}")
 
 
 def not_allowed(seen: str) -> RefusedError:
-    return RefusedError("the ONNX model is damaged: its graph is not one that ONNX allows", seen=seen, next=AGAIN)
+    return RefusedError(
+        "the ONNX model is damaged: its graph is not one that ONNX allows", seen=seen, next=AGAIN
+    )
 
 
 def _listed(texts: list[str]) -> str:
@@ -46,7 +56,8 @@ def _listed(texts: list[str]) -> str:
 
 
 def _label(node: Any) -> str:
-    return f"{node.op_type} {node.name or next((value.name for value in node.outputs if value.name), '')}".strip()
+    name = node.name or next((value.name for value in node.outputs if value.name), "")
+    return f"{node.op_type} {name}".strip()
 
 
 def _bodies(node: Any) -> Iterator[Any]:
@@ -86,7 +97,9 @@ def _reads(node: Any) -> Iterator[Any]:
 
 
 def _circle(graph: Any) -> list[Any]:
-    """The nodes of *graph* that can't be put in order, in the order of the file; those that only read of them included."""
+    """The nodes of *graph* that can't be put in order, in the order of the file; those that only read of them
+    included.
+    """
     nodes = list(graph)
     place = {id(node): index for index, node in enumerate(nodes)}
     readers: list[list[int]] = [[] for _ in nodes]
@@ -106,7 +119,9 @@ def _circle(graph: Any) -> list[Any]:
 
 
 def _misfits(node: Any, opset: int) -> Iterable[str]:
-    """How a node of ONNX's own domain differs from its operator's definition; none for an operator that ONNX does not know."""
+    """How a node of ONNX's own domain differs from its operator's definition; none for an operator that ONNX
+    does not know.
+    """
     if node.domain not in STANDARD_DOMAINS:
         return
     defs = require("onnx.defs")
@@ -119,7 +134,11 @@ def _misfits(node: Any, opset: int) -> Iterable[str]:
         ("outputs", node.outputs, schema.min_output, schema.max_output),
     ):
         if not least <= len(given) <= most:
-            yield f"has {len(given)} {what} where the operator has {least} to {most}" if least != most else f"has {len(given)} {what}, not {least}"
+            yield (
+                f"has {len(given)} {what} where the operator has {least} to {most}"
+                if least != most
+                else f"has {len(given)} {what}, not {least}"
+            )
     for formal, value in zip(schema.inputs, node.inputs, strict=False):
         if value is None and formal.option == defs.OpSchema.FormalParameterOption.Single:
             yield f"lacks its input {formal.name}"
@@ -130,5 +149,9 @@ def _misfits(node: Any, opset: int) -> Iterable[str]:
                 yield f"lacks its attribute {formal.name}"
         elif int(attribute.type) != formal.type.value:
             yield f"has the attribute {formal.name} of another type than the operator's"
-        elif attribute.type.name == "STRING" and not attribute.is_ref() and not isinstance(attribute.value, str):
+        elif (
+            attribute.type.name == "STRING"
+            and not attribute.is_ref()
+            and not isinstance(attribute.value, str)
+        ):
             yield f"has bytes that are not text in its attribute {formal.name}"

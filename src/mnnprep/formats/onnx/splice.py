@@ -1,6 +1,8 @@
-"""An ONNX file as its graph and the bytes of its weights, which are neither parsed nor copied when only the graph is read or changed.
+"""An ONNX file as its graph and the bytes of its weights, which are neither parsed nor copied when only the
+graph is read or changed.
 
-Field numbers: onnx/onnx.proto (ModelProto.graph, GraphProto.initializer, TensorProto.doc_string and metadata_props).
+Field numbers: onnx/onnx.proto (ModelProto.graph, GraphProto.initializer, TensorProto.doc_string and
+metadata_props).
 """
 
 from __future__ import annotations
@@ -15,12 +17,42 @@ import numpy as np
 
 from mnnprep.core.files import FileRef
 from mnnprep.deps import require
-from mnnprep.formats.onnx.wire import LENGTH, Buffer, Field, delimited, encoded, fields, mapped, packed, text, verbatim
+from mnnprep.formats.onnx.wire import (
+    LENGTH,
+    Buffer,
+    Field,
+    delimited,
+    encoded,
+    fields,
+    mapped,
+    packed,
+    text,
+    verbatim,
+)
 
 GRAPH = 7  # in a ModelProto
 INITIALIZER = 5  # in a GraphProto
-DIMS, DATA_TYPE, NAME, RAW_DATA, NOTES = 1, 2, 8, 9, (12, 16)  # in a TensorProto; the last are doc_string and metadata_props
-PLAIN = {1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8", 12: "<u4", 13: "<u8"}  # DataType
+DIMS, DATA_TYPE, NAME, RAW_DATA, NOTES = (
+    1,
+    2,
+    8,
+    9,
+    (12, 16),
+)  # in a TensorProto; the last are doc_string and metadata_props
+PLAIN = {
+    1: "<f4",
+    2: "u1",
+    3: "i1",
+    4: "<u2",
+    5: "<i2",
+    6: "<i4",
+    7: "<i8",
+    9: "?",
+    10: "<f2",
+    11: "<f8",
+    12: "<u4",
+    13: "<u8",
+}  # DataType
 SMALL = 1024  # bytes
 
 LAST = 1 << 29  # protobuf's field numbers are below
@@ -30,7 +62,10 @@ Part = bytes | memoryview
 
 
 def apart(data: Buffer) -> tuple[Any, list[Extent]]:
-    """The ModelProto in *data* without its graph's initializers, and where the bytes of each are. Raises WireError."""
+    """The ModelProto in *data* without its graph's initializers, and where the bytes of each are.
+
+    Raises WireError.
+    """
     initializers: list[Extent] = []
 
     def bare(number: int, kind: int, first: int, last: int) -> bytes:
@@ -60,7 +95,9 @@ def load_nodes(path: str | Path) -> Any:
 
 
 def array_at(data: Buffer, extent: Extent) -> Any | None:
-    """The numbers of the TensorProto at *extent* of *data*, not copied; None where they are not there as NumPy has them."""
+    """The numbers of the TensorProto at *extent* of *data*, not copied; None where they are not there as
+    NumPy has them.
+    """
     dims: list[int] = []
     dtype, raw = "", None
     for field in fields(data, *extent):
@@ -85,25 +122,38 @@ def without_notes(data: bytes, extent: Extent) -> list[Part]:
 
 
 def filled(data: bytes, extent: Extent, array: Any) -> list[Part]:
-    """The TensorProto at *extent* of *data*, which holds no numbers, with the shape and the numbers of *array*, in parts."""
+    """The TensorProto at *extent* of *data*, which holds no numbers, with the shape and the numbers of
+    *array*, in parts.
+    """
     tensor = require("onnx").TensorProto.FromString(data[slice(*extent)])
     del tensor.dims[:]
     tensor.dims.extend(array.shape)
     for name in ("raw_data", "doc_string", "metadata_props"):
         tensor.ClearField(name)
-    return [tensor.SerializeToString(deterministic=True), *_field(RAW_DATA, [memoryview(array.reshape(-1).view(np.uint8))])]
+    return [
+        tensor.SerializeToString(deterministic=True),
+        *_field(RAW_DATA, [memoryview(array.reshape(-1).view(np.uint8))]),
+    ]
 
 
 def name_of(data: Buffer, extent: Extent) -> str:
     """The name of the TensorProto at *extent* of *data*."""
-    return next((text(data, first, last) for number, _, first, last in fields(data, *extent) if number == NAME), "")
+    return next(
+        (text(data, first, last) for number, _, first, last in fields(data, *extent) if number == NAME), ""
+    )
 
 
 def write(path: Path, model: Any, initializers: Iterable[list[Part]]) -> FileRef:
-    """Write *model*, whose graph has none, with these *initializers*, each in parts: the bytes that the whole serialized deterministically has."""
+    """Write *model*, whose graph has none, with these *initializers*, each in parts: the bytes that the whole
+    serialized deterministically has.
+    """
     data = model.SerializeToString(deterministic=True)
     outer = list(fields(data, 0, len(data)))
-    inner = [field for _, _, first, last in (f for f in outer if f[0] == GRAPH) for field in fields(data, first, last)]
+    inner = [
+        field
+        for _, _, first, last in (f for f in outer if f[0] == GRAPH)
+        for field in fields(data, first, last)
+    ]
 
     def chosen(found: Sequence[Field], numbers: range) -> bytes:
         return b"".join(verbatim(data, field) for field in found if field[0] in numbers)
@@ -112,7 +162,11 @@ def write(path: Path, model: Any, initializers: Iterable[list[Part]]) -> FileRef
     graph = [chosen(inner, range(INITIALIZER)), *tensors, chosen(inner, range(INITIALIZER + 1, LAST))]
     state, size = hashlib.sha256(), 0
     with path.open("wb") as file:
-        for part in [chosen(outer, range(GRAPH)), *_field(GRAPH, graph), chosen(outer, range(GRAPH + 1, LAST))]:
+        for part in [
+            chosen(outer, range(GRAPH)),
+            *_field(GRAPH, graph),
+            chosen(outer, range(GRAPH + 1, LAST)),
+        ]:
             state.update(part)
             size += file.write(part)
     return FileRef(str(path), state.hexdigest(), size)

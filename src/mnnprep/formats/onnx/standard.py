@@ -1,12 +1,12 @@
 """Where onnxruntime computes something else than the ONNX standard says: then its numbers are no reference.
 
-Measured with onnxruntime 1.32 against the outputs that ONNX's node cases bring along (``benchmarks/conformance.py``); of the forms that MNN
-takes as onnxruntime does, these are all:
+Measured with onnxruntime 1.32 against the outputs that ONNX's node cases bring along
+(``benchmarks/conformance.py``); of the forms that MNN takes as onnxruntime does, these are all:
 
-* Resize with ``align_corners`` and scales that give no whole size: the standard keeps the fraction of the size in
-  the distance between two points, onnxruntime cuts it off;
-* MaxUnpool with an ``output_shape`` other than its window gives: the standard's indices count in the shape that the window gives,
-  onnxruntime's in the one that was asked for.
+* Resize with ``align_corners`` and scales that give no whole size: the standard keeps the fraction of the
+  size in the distance between two points, onnxruntime cuts it off;
+* MaxUnpool with an ``output_shape`` other than its window gives: the standard's indices count in the shape
+  that the window gives, onnxruntime's in the one that was asked for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -
     Nodes in the bodies of control flow are judged by their form alone.
     """
     top = [node for node in model.graph.node if _suspect(node)]
-    inner = [node for node in graph.all_nodes(model.graph) if _suspect(node) and not any(node is n for n in top)]
+    inner = [
+        node for node in graph.all_nodes(model.graph) if _suspect(node) and not any(node is n for n in top)
+    ]
     if not top and not inner:
         return []
     apart = [graph.label(node) for node in inner]
@@ -40,11 +42,18 @@ def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -
         names = sorted({name for node in top for name in _needed(node)})
         probed = probe(ProbeJob(model=str(source), values=names, cases=cases, directory=str(directory)))
         values = [load_arrays(file.path) for file in probed.values.values()]
-        apart += [graph.label(node) for node in top if any(FORMS[node.op_type](node, *(arrays[n] for n in _needed(node))) for arrays in values)]
+        apart += [
+            graph.label(node)
+            for node in top
+            if any(FORMS[node.op_type](node, *(arrays[n] for n in _needed(node))) for arrays in values)
+        ]
     if not apart:
         return [passed("standard", numbers={"nodes": len(top)})]
     told = ", ".join(apart[:5]) + (f" and {len(apart) - 5} more" if apart[5:] else "")
-    reason = f"onnxruntime computes {told} otherwise than the ONNX standard, so it is not agreed what is right; export the node with sizes that agree"
+    reason = (
+        f"onnxruntime computes {told} otherwise than the ONNX standard, so it is not agreed what is right;"
+        " export the node with sizes that agree"
+    )
     return [not_run("standard", reason, subject=apart[0])]
 
 
@@ -65,7 +74,9 @@ def _needed(node: Any) -> tuple[str, str]:
 def _fraction(node: Any, image: Any, scales: Any) -> bool:
     """Whether a scale gives no whole size."""
     axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), range(image.ndim))
-    sizes = np.array([image.shape[axis] for axis in axes], np.float64) * scales if scales.size else np.zeros(1)
+    sizes = (
+        np.array([image.shape[axis] for axis in axes], np.float64) * scales if scales.size else np.zeros(1)
+    )
     return bool((np.abs(sizes - np.round(sizes)) > WHOLE * np.maximum(sizes, 1)).any())
 
 
@@ -74,7 +85,12 @@ def _other_shape(node: Any, pooled: Any, asked: Any) -> bool:
     given = {a.name: np.array(a.ints) for a in node.attribute}
     kernel = given["kernel_shape"]
     pads = given.get("pads", np.zeros(2 * kernel.size, np.int64))
-    window = (np.array(pooled.shape[2:]) - 1) * given.get("strides", np.ones_like(kernel)) - pads[: kernel.size] - pads[kernel.size :] + kernel
+    window = (
+        (np.array(pooled.shape[2:]) - 1) * given.get("strides", np.ones_like(kernel))
+        - pads[: kernel.size]
+        - pads[kernel.size :]
+        + kernel
+    )
     return bool(asked[2:].tolist() != window.tolist())
 
 

@@ -1,4 +1,7 @@
-"""The ONNX steps: survey the file, copy it or bring it to another opset, run it, compare its weights. They run in workers."""
+"""The ONNX steps: survey the file, copy it or bring it to another opset, run it, compare its weights.
+
+They run in workers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,19 @@ from typing import Any
 
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef, file_ref, load_arrays
-from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import (
+    Exported,
+    ExportJob,
+    Located,
+    LocateJob,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    Survey,
+    SurveyJob,
+    WeightsJob,
+)
 from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
@@ -34,18 +49,31 @@ def survey_file(job: SurveyJob) -> Survey:
     doing("loading the model in onnxruntime")
     net = OnnxNet(job.source.path)
     doing("running the reference")
-    found = survey(net, job.wants, decisive_values(net.model), ranks=lambda: any_ranks(n.op_type for n in graph.all_nodes(net.model.graph)))
+    found = survey(
+        net,
+        job.wants,
+        decisive_values(net.model),
+        ranks=lambda: any_ranks(n.op_type for n in graph.all_nodes(net.model.graph)),
+    )
     cases = found.write(Path(job.directory))
     return Survey(
-        signature=found.signature, cases=cases,
-        checks=[graph.inference_mode(net.model), *found.checks, *standard(net.model, Path(job.source.path), cases, Path(job.directory))],
-        noise=found.noise, exempt=found.exempt, sweep=found.sweep,
+        signature=found.signature,
+        cases=cases,
+        checks=[
+            graph.inference_mode(net.model),
+            *found.checks,
+            *standard(net.model, Path(job.source.path), cases, Path(job.directory)),
+        ],
+        noise=found.noise,
+        exempt=found.exempt,
+        sweep=found.sweep,
         parameters=parameters(net.model),
-    )  # fmt: skip
+    )
 
 
 def export_file(job: ExportJob) -> Exported:
-    """Method ``copy``: the file itself; method ``opset``: its graph at ``job.opset``. Weights that lie outside come into one file beside it.
+    """Method ``copy``: the file itself; method ``opset``: its graph at ``job.opset``. Weights that lie
+    outside come into one file beside it.
 
     A copied graph is left alone, also where fewer sizes were declared than it takes: the signature says
     what was proven.  A copied file that holds its own weights keeps its bytes.
@@ -66,12 +94,19 @@ def export_file(job: ExportJob) -> Exported:
         shutil.copyfile(source, target)
         files = [file_ref(target)]
     return Exported(
-        format="onnx", opset=graph.opset_of(model), files=files, checks=[graph.inference_mode(model)], notes=notes, form=graph.form(model)
+        format="onnx",
+        opset=graph.opset_of(model),
+        files=files,
+        checks=[graph.inference_mode(model)],
+        notes=notes,
+        form=graph.form(model),
     )
 
 
 def _consolidated(model: Any, directory: Path, target: Path) -> list[FileRef]:
-    """Write *model* to *target*, its data files in *directory* (which may be links, as in a download cache) as one beside it."""
+    """Write *model* to *target*, its data files in *directory* (which may be links, as in a download cache)
+    as one beside it.
+    """
     data = target.parent / EXTERNAL
     external_info = require("onnx.external_data_helper").ExternalDataInfo
     with data.open("wb") as file:

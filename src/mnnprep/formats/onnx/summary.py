@@ -67,7 +67,8 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
     are named in ``defaulted_inputs``.  ``initializers`` counts those of the graph and of its subgraphs;
     ``constants`` the tensors in attributes (Constant nodes).  ``ops`` counts nodes as written: subgraphs and
     local functions included, a function once however often it is called.  ``int32_data`` names the tensors
-    of less than 32 bits whose values are kept in that field.  ``nodes`` counts them with every function inlined (`onnx.expansion`).
+    of less than 32 bits whose values are kept in that field.  ``nodes`` counts them with every function
+    inlined (`onnx.expansion`).
     """
 
     ir_version: int
@@ -94,7 +95,8 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_loadable(summary: OnnxSummary, size: int) -> None:
-    """Refuse an ONNX file that nothing can load: *size* (bytes) of 2 GiB or more, functions without end, or external data that is not there.
+    """Refuse an ONNX file that nothing can load: *size* (bytes) of 2 GiB or more, functions without end, or
+    external data that is not there.
 
     Raises:
         RefusedError: with the remedy.
@@ -103,27 +105,38 @@ def require_loadable(summary: OnnxSummary, size: int) -> None:
         raise RefusedError(
             "the ONNX file is larger than protobuf can hold in one message (2 GiB)",
             seen=f"{size} bytes in one file",
-            next="save it again with external data: onnx.save_model(model, path, save_as_external_data=True, location='model.onnx.data')",
+            next=(
+                "save it again with external data: onnx.save_model(model, path, save_as_external_data=True,"
+                " location='model.onnx.data')"
+            ),
         )
     if summary.nodes > MOST_NODES:
         raise RefusedError(
-            "the functions of the ONNX file unfold to more nodes than any runtime takes", seen=f"more than {MOST_NODES:,} nodes",
+            "the functions of the ONNX file unfold to more nodes than any runtime takes",
+            seen=f"more than {MOST_NODES:,} nodes",
             next="export it without functions that call others many times over",
-        )  # fmt: skip
+        )
     broken = [file for file in summary.external if file.problem]
     if broken:
         raise RefusedError(
             "the external data of the ONNX file can't be used",
             seen="; ".join(f"{file.location}: {file.problem}" for file in broken[:5]),
-            next="put the data files beside the model under these names, or save it again with onnx.save_model(..., save_as_external_data=True)",
+            next=(
+                "put the data files beside the model under these names, or save it again with"
+                " onnx.save_model(..., save_as_external_data=True)"
+            ),
         )
 
 
 def external_file(directory: Path, location: str, tensors: int, needed: int) -> ExternalFile:
-    """Look for a file of tensor data; one outside the model's directory is not looked for (docs/ExternalData.md)."""
+    """Look for a file of tensor data; one outside the model's directory is not looked for
+    (docs/ExternalData.md).
+    """
     parts = PurePosixPath(location).parts + PureWindowsPath(location).parts
     if PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor:
-        return ExternalFile(location, tensors, needed, problem="an absolute path; it must be relative to the model")
+        return ExternalFile(
+            location, tensors, needed, problem="an absolute path; it must be relative to the model"
+        )
     if ".." in parts:
         return ExternalFile(location, tensors, needed, problem="a path that leaves the model's directory")
     try:

@@ -1,4 +1,5 @@
-"""The protobuf wire format, read in place (a field's extent is known without reading its bytes), and its two forms that are written.
+"""The protobuf wire format, read in place (a field's extent is known without reading its bytes), and its two
+forms that are written.
 
 Format facts: protobuf.dev/programming-guides/encoding (tag = number << 3 | wire type; varints of
 seven bits a byte, least significant first, at most ten bytes).
@@ -15,17 +16,21 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 Buffer = bytes | mmap.mmap
 
-# (number, wire type, first, last): a varint is (value, offset); anything else is the extent [first, last) of its bytes.
+# (number, wire type, first, last): a varint is (value, offset); anything else is the extent [first, last) of
+# its bytes.
 Field = tuple[int, int, int, int]
 
 
 class WireError(ValueError):
-    """The bytes at ``offset`` are not the wire format; ``field`` is the (number, wire type) that they began, if any.
+    """The bytes at ``offset`` are not the wire format; ``field`` is the (number, wire type) that they began,
+    if any.
 
     ``cut`` tells a value that runs past its end (a truncated file) from one that is wrong.
     """
 
-    def __init__(self, offset: int, reason: str, *, cut: bool = False, field: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, offset: int, reason: str, *, cut: bool = False, field: tuple[int, int] | None = None
+    ) -> None:
         super().__init__(f"byte {offset}: {reason}")
         self.offset = offset
         self.reason = reason

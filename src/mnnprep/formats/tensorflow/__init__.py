@@ -1,1 +1,3 @@
-"""TensorFlow and Keras: SavedModels, Keras files, graphs, checkpoints and factories, to a frozen graph, TFLite or ONNX."""
+"""TensorFlow and Keras: SavedModels, Keras files, graphs, checkpoints and factories, to a frozen graph,
+TFLite or ONNX.
+"""

@@ -24,7 +24,8 @@ def locate(job: LocateJob) -> Located:
 def cut(job: CutJob) -> Cut:
     """List the nodes of a frozen graph that its inputs reach, and write the part that some of them make.
 
-    What the part takes from other nodes becomes placeholders, with the types and shapes that TensorFlow infers.
+    What the part takes from other nodes becomes placeholders, with the types and shapes that TensorFlow
+    infers.
     """
     graph = read_artifact(job.model)
     nodes = graphs.nodes_of(graph)
@@ -35,19 +36,25 @@ def cut(job: CutJob) -> Cut:
             reached.add(node.name)
             live.append(node)
     numbers = {node.name: number for number, node in enumerate(live)}
-    needs = [sorted({numbers[p] for i in node.input if (p := graphs.producer(i)) in numbers}) for node in live]
+    needs = [
+        sorted({numbers[p] for i in node.input if (p := graphs.producer(i)) in numbers}) for node in live
+    ]
     labels = [f"{node.op} {node.name}" for node in live]
     if not job.nodes:
         return Cut(file=None, labels=labels, needs=needs)
     path = Path(job.directory) / PART
-    path.write_bytes(_part(graph, nodes, [live[i] for i in job.nodes], reached).SerializeToString(deterministic=True))
+    path.write_bytes(
+        _part(graph, nodes, [live[i] for i in job.nodes], reached).SerializeToString(deterministic=True)
+    )
     return Cut(file=file_ref(path), labels=labels, needs=needs)
 
 
 def _part(graph: Any, nodes: dict[str, Any], chosen: list[Any], reached: set[str]) -> Any:
     kept = {node.name for node in chosen}
     fed = {i: graphs.tensor(i) for node in chosen for i in node.input if graphs.producer(i) in reached - kept}
-    constants = graphs.ancestors(graph, {graphs.producer(i) for node in chosen for i in node.input} - reached, control=False)
+    constants = graphs.ancestors(
+        graph, {graphs.producer(i) for node in chosen for i in node.input} - reached, control=False
+    )
     part = type(graph)(versions=graph.versions, library=graph.library)
     names = {text: text if text in nodes else text.replace(":", "/port_") for text in fed}
     shapes = _shapes(graph, set(fed.values()))

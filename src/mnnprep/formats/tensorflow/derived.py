@@ -1,7 +1,8 @@
 """What a graph computes from its weights alone, so that a converter that folds it can be followed.
 
 TFLiteConverter and tf2onnx compute such parts beforehand: a batch norm becomes a factor and a shift, and
-the factor may go on into the kernel before it.  The factors and shifts are computed here from the source's weights.
+the factor may go on into the kernel before it.  The factors and shifts are computed here from the source's
+weights.
 """
 
 from __future__ import annotations
@@ -17,34 +18,68 @@ from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
 ARITHMETIC = frozenset(
-    {"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Rsqrt", "Sqrt", "Square", "Neg", "Reciprocal", "Exp", "Softplus", "Sum", "Mean", "Maximum",
-     "Relu", "Pow", "MatMul"}
-)  # fmt: skip
+    {
+        "Add",
+        "AddV2",
+        "Sub",
+        "Mul",
+        "RealDiv",
+        "Div",
+        "Rsqrt",
+        "Sqrt",
+        "Square",
+        "Neg",
+        "Reciprocal",
+        "Exp",
+        "Softplus",
+        "Sum",
+        "Mean",
+        "Maximum",
+        "Relu",
+        "Pow",
+        "MatMul",
+    }
+)
 FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
 
 def parameters(skeleton: Skeleton) -> Arrays:
     """The weights by node: every captured value, and every floating constant of more than one element."""
     found = skeleton.constants()
-    return {n: a for n, a in found.items() if a.dtype.kind == "f" and a.size and (n in skeleton.values or a.size > 1)}
+    return {
+        n: a
+        for n, a in found.items()
+        if a.dtype.kind == "f" and a.size and (n in skeleton.values or a.size > 1)
+    }
 
 
 def count(skeleton: Skeleton, weights: Arrays) -> int:
-    """How many parameters the source has: the elements of its variables, or, where it is frozen, of the floating constants
-    in its graph and in its functions."""
+    """How many parameters the source has: the elements of its variables, or, where it is frozen, of the
+    floating constants in its graph and in its functions.
+    """
     variables = [int(a.size) for n, a in weights.items() if n in skeleton.values]
     if variables:
         return sum(variables)
     floating = require("tensorflow.core.framework.types_pb2")
     kinds = (floating.DT_FLOAT, floating.DT_HALF, floating.DT_BFLOAT16, floating.DT_DOUBLE)
-    bodies = [n.attr["value"].tensor for f in skeleton.graph.library.function for n in f.node_def if n.op == "Const"]
-    inside: list[int] = [math.prod(d.size for d in t.tensor_shape.dim) for t in bodies if t.dtype in kinds and t.tensor_shape.dim]
+    bodies = [
+        n.attr["value"].tensor for f in skeleton.graph.library.function for n in f.node_def if n.op == "Const"
+    ]
+    inside: list[int] = [
+        math.prod(d.size for d in t.tensor_shape.dim)
+        for t in bodies
+        if t.dtype in kinds and t.tensor_shape.dim
+    ]
     return sum(int(a.size) for a in weights.values()) + sum(inside)
 
 
 def scalars(skeleton: Skeleton) -> Arrays:
     """The floating constants of one element, by node: numbers that a converter may multiply into a weight."""
-    return {n: a for n, a in skeleton.constants().items() if a.dtype.kind == "f" and a.size == 1 and n not in skeleton.values}
+    return {
+        n: a
+        for n, a in skeleton.constants().items()
+        if a.dtype.kind == "f" and a.size == 1 and n not in skeleton.values
+    }
 
 
 def derived(skeleton: Skeleton, weights: Arrays) -> dict[str, tuple[Any, list[str]]]:
@@ -57,7 +92,9 @@ def derived(skeleton: Skeleton, weights: Arrays) -> dict[str, tuple[Any, list[st
         if node.op == "Const":
             behind[node.name] = {node.name} & set(weights)
         elif (
-            data and all(d in behind for d in data) and node.op in ARITHMETIC | {"Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Cast"}
+            data
+            and all(d in behind for d in data)
+            and node.op in ARITHMETIC | {"Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Cast"}
         ):
             behind[node.name] = set().union(*(behind[d] for d in data))
             if node.op in ARITHMETIC and behind[node.name]:
@@ -82,7 +119,9 @@ def _constant(nodes: dict[str, Any], text: str, skeleton: Skeleton) -> tuple[str
     if node.op != "Const":
         return None
     value = skeleton.values.get(node.name)
-    return node.name, value() if value else require("tensorflow.python.framework.tensor_util").MakeNdarray(node.attr["value"].tensor)
+    return node.name, value() if value else require("tensorflow.python.framework.tensor_util").MakeNdarray(
+        node.attr["value"].tensor
+    )
 
 
 def _evaluate(skeleton: Skeleton, wanted: list[str], weights: Arrays) -> Arrays:

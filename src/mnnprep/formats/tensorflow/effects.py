@@ -1,10 +1,11 @@
 """Operators of a graph that do more than compute, told from its protobuf before the graph is imported or run.
 
-A node is judged if it can run: what the outputs need, control inputs and the functions it calls included.  In a SavedModel
-those are the signatures, what initializes it, what restores its variables, and every function that the object graph may call.
-Format facts: tensorflow/core/protobuf/{saved_model,meta_graph,saver}.proto; tensorflow/python/saved_model/load.py and
-load_v1_in_v2.py (what runs while a SavedModel is loaded: creators and initializers of its resources, else the initializing
-operations and the saver's restoring one).
+A node is judged if it can run: what the outputs need, control inputs and the functions it calls included.  In
+a SavedModel those are the signatures, what initializes it, what restores its variables, and every function
+that the object graph may call.
+Format facts: tensorflow/core/protobuf/{saved_model,meta_graph,saver}.proto;
+tensorflow/python/saved_model/load.py and load_v1_in_v2.py (what runs while a SavedModel is loaded: creators
+and initializers of its resources, else the initializing operations and the saver's restoring one).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.operators import ALLOWED, EAGER
 
-# what loading a SavedModel of TensorFlow 1 runs: its own initializing operation, else those of tables and local variables
+# what loading a SavedModel of TensorFlow 1 runs: its own initializing operation, else those of tables and
+# local variables
 INITIALIZERS = ("saved_model_main_op", "legacy_init_op", "table_initializer")
 LOCAL_VARIABLES = "local_variables"
 
@@ -35,7 +37,9 @@ def refuse(effects: Iterable[str]) -> None:
 
 
 def of_graph(graph: Any, roots: Iterable[str] | None = None) -> Iterator[str]:
-    """The effects of what the nodes *roots* of a GraphDef need; without them, of all its nodes and functions."""
+    """The effects of what the nodes *roots* of a GraphDef need; without them, of all its nodes and
+    functions.
+    """
     library = {f.signature.name for f in graph.library.function}
     if roots is not None:
         return _not_allowed(graphs.reached(graph, roots, control=True), library)
@@ -50,7 +54,9 @@ def of_function(function: Any) -> Iterator[str]:
 
 
 def of_saved_model(directory: str) -> list[str]:
-    """The effects that loading and running a SavedModel may have, in any of its meta graphs, as TensorFlow reads them."""
+    """The effects that loading and running a SavedModel may have, in any of its meta graphs, as TensorFlow
+    reads them.
+    """
     parse = require("tensorflow.python.saved_model.loader_impl").parse_saved_model
     return [effect for meta in parse(directory).meta_graphs for effect in of_meta_graph(meta)]
 
@@ -59,10 +65,14 @@ def of_meta_graph(meta: Any) -> Iterator[str]:
     """The effects of a MetaGraphDef of a SavedModel."""
     graph, saver = meta.graph_def, meta.saver_def
     yield from of_graph(graph, _roots(meta))
-    yield from restoring(graph, graphs.producer(saver.restore_op_name), graphs.producer(saver.filename_tensor_name))
+    yield from restoring(
+        graph, graphs.producer(saver.restore_op_name), graphs.producer(saver.filename_tensor_name)
+    )
     yield from (f"{node.op} {node.name}" for node in graph.node if node.op in EAGER)
     named = _named_by_objects(meta.object_graph_def)
-    savers = _savers(graph, [graphs.producer(n) for n in (saver.restore_op_name, saver.save_tensor_name)]) - named
+    savers = (
+        _savers(graph, [graphs.producer(n) for n in (saver.restore_op_name, saver.save_tensor_name)]) - named
+    )
     library = {f.signature.name for f in graph.library.function}
     for function in graph.library.function:
         name = function.signature.name
@@ -91,7 +101,9 @@ def _named_by_objects(objects: Any) -> set[str]:
 
 
 def restoring(graph: Any, root: str, filename: str) -> Iterator[str]:
-    """The effects of the operation *root*, which may read variables from the file that the tensor *filename* names."""
+    """The effects of the operation *root*, which may read variables from the file that the tensor *filename*
+    names.
+    """
     kept = graphs.ancestors(graph, [root], control=True)
     library = {f.signature.name: f for f in graph.library.function}
     waiting: list[tuple[str, list[Any], Callable[[str], bool]]] = [
@@ -132,7 +144,9 @@ def _called_by(graph: Any, names: set[str]) -> set[str]:
 
 
 def _not_allowed(nodes: Iterable[tuple[str, Any]], library: Container[str]) -> Iterator[str]:
-    return (f"{node.op} {place}" for place, node in nodes if node.op not in ALLOWED and node.op not in library)
+    return (
+        f"{node.op} {place}" for place, node in nodes if node.op not in ALLOWED and node.op not in library
+    )
 
 
 def _tensors(infos: Iterable[Any]) -> Iterator[Any]:

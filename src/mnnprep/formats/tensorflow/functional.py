@@ -15,10 +15,21 @@ from mnnprep.formats.tensorflow import graphs
 
 Kind = tuple[int, list[int]]  # (DataType, shape)
 TYPE_LISTS = {
-    "While": ("T",), "StatelessWhile": ("T",), "If": ("Tin",), "StatelessIf": ("Tin",), "Case": ("Tin",), "StatelessCase": ("Tin",),
-    "PartitionedCall": ("Tin",), "StatefulPartitionedCall": ("Tin",),
-}  # fmt: skip
-SKIPPED_INPUTS = {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}  # the condition precedes the arguments
+    "While": ("T",),
+    "StatelessWhile": ("T",),
+    "If": ("Tin",),
+    "StatelessIf": ("Tin",),
+    "Case": ("Tin",),
+    "StatelessCase": ("Tin",),
+    "PartitionedCall": ("Tin",),
+    "StatefulPartitionedCall": ("Tin",),
+}
+SKIPPED_INPUTS = {
+    "If": 1,
+    "StatelessIf": 1,
+    "Case": 1,
+    "StatelessCase": 1,
+}  # the condition precedes the arguments
 
 
 def dereference(graph: Any, kinds: dict[str, Kind]) -> None:
@@ -47,22 +58,34 @@ def name_functions(graph: Any) -> None:
     for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
         for node in nodes:
             for attribute in node.attr.values():
-                for function in (attribute.func, *attribute.list.func) if attribute.HasField("func") or attribute.list.func else ():
+                for function in (
+                    (attribute.func, *attribute.list.func)
+                    if attribute.HasField("func") or attribute.list.func
+                    else ()
+                ):
                     function.name = names.get(function.name, function.name)
     for function in graph.library.function:
         function.signature.name = names[function.signature.name]
     del graph.library.gradient[:]
 
 
-def _rewrite(nodes: Any, known: dict[str, Kind], library: dict[str, Any], done: set[str], *, body: bool = False) -> list[Any]:
-    """Rewrite *nodes* (of the graph or of a body), *known* mapping resource tensors to what they hold; gives nodes to add."""
+def _rewrite(
+    nodes: Any, known: dict[str, Kind], library: dict[str, Any], done: set[str], *, body: bool = False
+) -> list[Any]:
+    """Rewrite *nodes* (of the graph or of a body), *known* mapping resource tensors to what they hold; gives
+    nodes to add.
+    """
     resource = require("tensorflow.core.framework.types_pb2").DT_RESOURCE
     extra: list[Any] = []
     changed = True
     while changed:
         changed = False
         for node in nodes:
-            held = {i: k for i, name in enumerate(node.input) if (k := known.get(graphs.tensor(name) if not body else name)) is not None}
+            held = {
+                i: k
+                for i, name in enumerate(node.input)
+                if (k := known.get(graphs.tensor(name) if not body else name)) is not None
+            }
             if not held:
                 continue
             if node.op == "Identity" and node.attr["T"].type == resource:
@@ -92,7 +115,11 @@ def _to_gather(node: Any) -> Any:
     """ResourceGather as GatherV2 along axis 0; gives the node of the axis."""
     types_pb2 = require("tensorflow.core.framework.types_pb2")
     if node.attr["batch_dims"].i:
-        raise RefusedError("a batched lookup in a variable can't be frozen", seen=f"ResourceGather {node.name}", next="use tf.gather on a tensor")
+        raise RefusedError(
+            "a batched lookup in a variable can't be frozen",
+            seen=f"ResourceGather {node.name}",
+            next="use tf.gather on a tensor",
+        )
     axis = type(node)(name=f"{node.name}/axis", op="Const")
     axis.attr["dtype"].type = axis.attr["value"].tensor.dtype = types_pb2.DT_INT32
     axis.attr["value"].tensor.tensor_shape.SetInParent()
@@ -100,13 +127,19 @@ def _to_gather(node: Any) -> Any:
     dtype, index = node.attr["dtype"].type, node.attr["Tindices"].type
     node.op = "GatherV2"
     node.attr.clear()
-    node.attr["Tparams"].type, node.attr["Tindices"].type, node.attr["Taxis"].type = dtype, index, types_pb2.DT_INT32
+    node.attr["Tparams"].type, node.attr["Tindices"].type, node.attr["Taxis"].type = (
+        dtype,
+        index,
+        types_pb2.DT_INT32,
+    )
     del node.input[2:]
     node.input.append(axis.name)
     return axis
 
 
-def _pass_on(node: Any, held: dict[int, Kind], library: dict[str, Any], done: set[str], resource: int) -> bool:
+def _pass_on(
+    node: Any, held: dict[int, Kind], library: dict[str, Any], done: set[str], resource: int
+) -> bool:
     """Give a functional node's bodies values in place of variables; whether something was left to do."""
     offset = SKIPPED_INPUTS.get(node.op, 0)
     lists = [node.attr[key].list.type for key in TYPE_LISTS[node.op]]
@@ -123,7 +156,9 @@ def _pass_on(node: Any, held: dict[int, Kind], library: dict[str, Any], done: se
         if name in done:
             if any(function.signature.input_arg[i].type != k[0] for i, k in arguments.items()):
                 raise RefusedError(
-                    "one function is called with variables of different types", seen=name, next="save the model with its functions inlined"
+                    "one function is called with variables of different types",
+                    seen=name,
+                    next="save the model with its functions inlined",
                 )
             continue
         done.add(name)
@@ -140,8 +175,14 @@ def _pass_on(node: Any, held: dict[int, Kind], library: dict[str, Any], done: se
 
 
 def _fix_body(function: Any, known: dict[str, Kind]) -> None:
-    """In a body, an operator's output is named by its argument: ReadVariableOp's ``value`` is Identity's ``output``."""
-    renamed = {f"{n.name}:value:0": f"{n.name}:output:0" for n in function.node_def if n.op in ("Identity", "GatherV2")}
+    """In a body, an operator's output is named by its argument: ReadVariableOp's ``value`` is Identity's
+    ``output``.
+    """
+    renamed = {
+        f"{n.name}:value:0": f"{n.name}:output:0"
+        for n in function.node_def
+        if n.op in ("Identity", "GatherV2")
+    }
     for node in function.node_def:
         for index, text in enumerate(node.input):
             node.input[index] = renamed.get(text, text)
@@ -158,10 +199,16 @@ def _fix_body(function: Any, known: dict[str, Kind]) -> None:
 def _require_plain(nodes: Any, known: dict[str, Kind], body: bool) -> None:
     plain = {"Identity", "GatherV2", *TYPE_LISTS}
     for node in nodes:
-        if node.op not in plain and node.op not in graphs.ASSIGN_OPS and any((graphs.tensor(i) if not body else i) in known for i in node.input):
+        if (
+            node.op not in plain
+            and node.op not in graphs.ASSIGN_OPS
+            and any((graphs.tensor(i) if not body else i) in known for i in node.input)
+        ):
             if node.op in ("VarIsInitializedOp", "VariableShape"):
                 raise RefusedError(
-                    "an operator asks about a variable that would be a constant", seen=f"{node.op} {node.name}", next="take it out of the signature"
+                    "an operator asks about a variable that would be a constant",
+                    seen=f"{node.op} {node.name}",
+                    next="take it out of the signature",
                 )
             if node.op.startswith("Resource"):
                 raise RefusedError(

@@ -1,7 +1,7 @@
 """Graphs on disk: a GraphDef that should be frozen, and a TF1 checkpoint with its meta graph.
 
-Format facts: tensorflow/core/framework/graph.proto, tensorflow/core/protobuf/meta_graph.proto; a checkpoint ``PREFIX``
-is ``PREFIX.meta``, ``PREFIX.index`` and ``PREFIX.data-*`` (tensorflow/python/training/saver.py).
+Format facts: tensorflow/core/framework/graph.proto, tensorflow/core/protobuf/meta_graph.proto; a checkpoint
+``PREFIX`` is ``PREFIX.meta``, ``PREFIX.index`` and ``PREFIX.data-*`` (tensorflow/python/training/saver.py).
 """
 
 from __future__ import annotations
@@ -30,28 +30,37 @@ def read_graph(path: str) -> Any:
     try:
         graph.ParseFromString(Path(path).read_bytes())
     except Exception as error:  # google.protobuf.message.DecodeError
-        raise RefusedError("the graph can't be read", seen=message(error), next="download or save it again") from error
+        raise RefusedError(
+            "the graph can't be read", seen=message(error), next="download or save it again"
+        ) from error
     return graph
 
 
 def read_artifact(path: str) -> Any:
-    """The GraphDef in a file that nobody needs to trust. Raises RefusedError, also for operators that may do more than compute."""
+    """The GraphDef in a file that nobody needs to trust.
+
+    Raises RefusedError, also for operators that may do more than compute.
+    """
     graph = read_graph(path)
     effects.refuse(effects.of_graph(graph))
     return graph
 
 
 def load_graph(source: Source, wants: Wants) -> Loaded:
-    """A GraphDef as a source: its inputs are its placeholders, its outputs ``--outputs``, else the nodes that nothing uses.
+    """A GraphDef as a source: its inputs are its placeholders, its outputs ``--outputs``, else the nodes that
+    nothing uses.
 
-    TensorFlow is given what the outputs need and nothing else, so that no other node can run, and none needs to be judged.
+    TensorFlow is given what the outputs need and nothing else, so that no other node can run, and none needs
+    to be judged.
     """
     graph = read_graph(source.path)
     graphs.state_defaults(graph)
     fetches = find_outputs(graph, source.outputs)
     refuse_unfrozen(graph, fetches)
     inference = in_inference(graph, fetches)
-    alone = graphs.prune(fed(graph), [*map(graphs.producer, fetches.values()), *inference.feeds], control=True)
+    alone = graphs.prune(
+        fed(graph), [*map(graphs.producer, fetches.values()), *inference.feeds], control=True
+    )
     return from_session(open_session(alone, trust=source.trust), inference, fetches, wants)
 
 
@@ -82,7 +91,9 @@ def load_checkpoint(source: Source, wants: Wants) -> Loaded:
     saver = meta.saver_def
     restore, filename = graphs.producer(saver.restore_op_name), graphs.producer(saver.filename_tensor_name)
     if not source.trust:
-        found = itertools.chain(effects.of_graph(fed(meta.graph_def), roots), effects.restoring(meta.graph_def, restore, filename))
+        found = itertools.chain(
+            effects.of_graph(fed(meta.graph_def), roots), effects.restoring(meta.graph_def, restore, filename)
+        )
         effects.refuse(found)
     reads = [f"{node.name}/Read/ReadVariableOp" for node in meta.graph_def.node if node.op == "VarHandleOp"]
     alone = graphs.prune(meta.graph_def, [*roots, restore, filename, *reads], control=True)
@@ -107,19 +118,24 @@ def _read_meta(path: str) -> Any:
     try:
         meta.ParseFromString(Path(path).read_bytes())
     except Exception as error:  # google.protobuf.message.DecodeError
-        raise RefusedError("the meta graph can't be read", seen=message(error), next="download or save it again") from error
+        raise RefusedError(
+            "the meta graph can't be read", seen=message(error), next="download or save it again"
+        ) from error
     return meta
 
 
 def _session(graph: Any) -> Any:
     v1 = require("tensorflow").compat.v1
-    return v1.Session(graph=graph, config=v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1))
+    return v1.Session(
+        graph=graph, config=v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+    )
 
 
 def open_session(graph: Any, *, trust: bool) -> Any:
     """A session on *graph*, one thread.
 
-    Raises RefusedError naming an operator that TensorFlow does not have, or without *trust* may do more than compute.
+    Raises RefusedError naming an operator that TensorFlow does not have, or without *trust* may do more than
+    compute.
     """
     if not trust:
         effects.refuse(effects.of_graph(graph))
@@ -145,18 +161,33 @@ def sinks(graph: Any) -> list[str]:
         if any(graphs.producer(i) in reached for i in node.input if not i.startswith("^")):
             reached.add(node.name)
     idle = (*graphs.INPUT_OPS, "NoOp", "Assert", *graphs.ASSIGN_OPS)
-    return [node.name for node in graph.node if node.name in reached and node.name not in used and node.op not in idle]
+    return [
+        node.name
+        for node in graph.node
+        if node.name in reached and node.name not in used and node.op not in idle
+    ]
 
 
 def find_outputs(graph: Any, asked: tuple[str, ...]) -> dict[str, str]:
-    """Names of outputs to tensors. Raises UsageError for one that is not there, RefusedError where there is none."""
+    """Names of outputs to tensors.
+
+    Raises UsageError for one that is not there, RefusedError where there is none.
+    """
     nodes = graphs.nodes_of(graph)
     unknown = [a for a in asked if graphs.producer(a) not in nodes]
     if unknown:
-        raise UsageError(f"the graph has no node {graphs.producer(unknown[0])}", seen=unknown[0], next="its ends are " + ", ".join(sinks(graph)[:12]))
+        raise UsageError(
+            f"the graph has no node {graphs.producer(unknown[0])}",
+            seen=unknown[0],
+            next="its ends are " + ", ".join(sinks(graph)[:12]),
+        )
     names = list(asked) or sinks(graph)
     if not names:
-        raise RefusedError("no node of the graph is an end", seen=f"{len(nodes)} nodes", next="name the outputs with --outputs NODE,NODE")
+        raise RefusedError(
+            "no node of the graph is an end",
+            seen=f"{len(nodes)} nodes",
+            next="name the outputs with --outputs NODE,NODE",
+        )
     return {name.removesuffix(":0").replace(":", "_"): graphs.tensor(name) for name in names}
 
 
@@ -168,9 +199,13 @@ def refuse_unfrozen(graph: Any, fetches: dict[str, str]) -> None:
     if variables:
         more = f" and {len(variables) - 3} more" if len(variables) > 3 else ""
         raise RefusedError(
-            "the graph is not frozen: its variables have no values in this file", seen=", ".join(variables[:3]) + more,
-            next="give the checkpoint's .meta file with --outputs, or the SavedModel directory, or freeze the graph where the variables are",
-        )  # fmt: skip
+            "the graph is not frozen: its variables have no values in this file",
+            seen=", ".join(variables[:3]) + more,
+            next=(
+                "give the checkpoint's .meta file with --outputs, or the SavedModel directory, or freeze the"
+                " graph where the variables are"
+            ),
+        )
     tables = [f"{node.op} {place}" for place, node in found if node.op in graphs.TABLE_OPS]
     if tables:
         raise RefusedError(
@@ -182,7 +217,9 @@ def refuse_unfrozen(graph: Any, fetches: dict[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Inference:
-    """A graph set to inference: ``feeds`` are its inputs, ``flags`` the inputs that switched training on (they are fed False)."""
+    """A graph set to inference: ``feeds`` are its inputs, ``flags`` the inputs that switched training on
+    (they are fed False).
+    """
 
     graph: Any
     feeds: list[str]
@@ -202,14 +239,22 @@ def fed(graph: Any) -> Any:
 
 
 def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
-    """*graph* with constants for the inputs that switch training on. Raises RefusedError where an output reads from a pipeline."""
+    """*graph* with constants for the inputs that switch training on.
+
+    Raises RefusedError where an output reads from a pipeline.
+    """
     notes: list[str] = []
     roots = [graphs.producer(t) for t in fetches.values()]
     cut = fed(graph)
     flags = [n.name for n in cut.node if graphs.is_flag(n)]
     graphs.resolve_flags(cut, flags)
     kept = graphs.ancestors(cut, roots, control=False)
-    removed = [n.name for n in graph.node if n.name not in kept and (n.op in ("Switch", "Merge") or graphs.PIPELINE.search(n.op) or n.name in flags)]
+    removed = [
+        n.name
+        for n in graph.node
+        if n.name not in kept
+        and (n.op in ("Switch", "Merge") or graphs.PIPELINE.search(n.op) or n.name in flags)
+    ]
     if flags:
         notes.append(f"set to inference: {', '.join(flags)}")
     if removed:
@@ -218,9 +263,15 @@ def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
     pipeline = [f"{n.op} {n.name}" for n in cut.node if n.name in kept and graphs.PIPELINE.search(n.op)]
     if pipeline:
         free = sorted(graphs.before_pipeline(cut, roots))
-        hint = f"name outputs that do without it, for example --outputs {free[0]}" if free else "save the graph with a Placeholder in its place"
+        hint = (
+            f"name outputs that do without it, for example --outputs {free[0]}"
+            if free
+            else "save the graph with a Placeholder in its place"
+        )
         raise RefusedError(
-            "an output of the graph reads from a data pipeline", seen=f"{', '.join(fetches)} need {', '.join(pipeline[:3])}", next=hint
+            "an output of the graph reads from a data pipeline",
+            seen=f"{', '.join(fetches)} need {', '.join(pipeline[:3])}",
+            next=hint,
         )
     feeds = [n.name for n in cut.node if n.name in kept and n.op in graphs.INPUT_OPS]
     return Inference(cut, feeds, flags, notes)
@@ -241,15 +292,20 @@ def from_session(session: Any, inference: Inference, fetches: dict[str, str], wa
 
     def call(arrays: Arrays) -> Arrays:
         fetched = {n: tensor(t) for n, t in fetches.items()}
-        values = session.run(fetched, {**{tensor(n): arrays[n] for n in inference.feeds}, **{tensor(n): False for n in live}})
+        values = session.run(
+            fetched, {**{tensor(n): arrays[n] for n in inference.feeds}, **{tensor(n): False for n in live}}
+        )
         return {n: np.asarray(values[n]) for n in fetches}
 
     specs: tuple[TensorSpec, ...] = specs_of([(n, tensor(n)) for n in inference.feeds], wants)
     kept = graphs.ancestors(cut, roots, control=False)
     stored = [n.attr["value"].tensor.tensor_shape for n in cut.node if n.name in kept and n.op == "Const"]
     return Loaded(
-        specs, guarded(call), lambda: of_graph(cut, {n: n for n in inference.feeds}, fetches),
+        specs,
+        guarded(call),
+        lambda: of_graph(cut, {n: n for n in inference.feeds}, fetches),
         graphs.leftovers(graphs.prune(cut, roots), roots),
         parameters=sum(int(np.prod([d.size for d in s.dim], dtype=np.int64)) for s in stored),
-        notes=inference.notes, keep=session,
-    )  # fmt: skip
+        notes=inference.notes,
+        keep=session,
+    )

@@ -30,7 +30,9 @@ def operators_in(path: Path) -> dict[str, int]:
                     _library(data, first, last, counts)
         except WireError as error:
             raise RefusedError(
-                "the graph is truncated or malformed", seen=f"{path.name}, byte {error.offset}: {error.reason}", next="freeze or download it again"
+                "the graph is truncated or malformed",
+                seen=f"{path.name}, byte {error.offset}: {error.reason}",
+                next="freeze or download it again",
             ) from error
     return dict(counts.most_common())
 
@@ -44,4 +46,11 @@ def _library(data: Buffer, start: int, end: int, counts: Counter[str]) -> None:
 
 
 def _operator(data: Buffer, start: int, end: int) -> str:
-    return next((text(data, first, last) for number, kind, first, last in fields(data, start, end) if (number, kind) == (OP, LENGTH)), "")
+    return next(
+        (
+            text(data, first, last)
+            for number, kind, first, last in fields(data, start, end)
+            if (number, kind) == (OP, LENGTH)
+        ),
+        "",
+    )

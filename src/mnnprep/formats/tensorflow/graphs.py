@@ -1,8 +1,8 @@
 """Rewriting a GraphDef: what reaches the outputs, what of it is training, which names it has.
 
-Format facts: tensorflow/core/framework/{graph,node_def,function}.proto.  A node's input is ``NODE``, ``NODE:PORT``
-or ``^NODE`` (control); in a function body ``NODE:ARG:PORT``.  A Switch gives its data at port 0 where the
-predicate is false and at port 1 where it is true; a Merge gives the one input that is alive
+Format facts: tensorflow/core/framework/{graph,node_def,function}.proto.  A node's input is ``NODE``,
+``NODE:PORT`` or ``^NODE`` (control); in a function body ``NODE:ARG:PORT``.  A Switch gives its data at port 0
+where the predicate is false and at port 1 where it is true; a Merge gives the one input that is alive
 (tensorflow/core/ops/control_flow_ops.cc).
 """
 
@@ -16,13 +16,33 @@ from mnnprep.deps import require
 
 VARIABLE_OPS = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
 ASSIGN_OPS = frozenset(
-    {"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterUpdate"}
+    {
+        "Assign",
+        "AssignAdd",
+        "AssignSub",
+        "AssignVariableOp",
+        "AssignAddVariableOp",
+        "AssignSubVariableOp",
+        "ResourceScatterUpdate",
+    }
 )
-TABLE_OPS = ("HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2", "LookupTableFind", "LookupTableFindV2")
+TABLE_OPS = (
+    "HashTable",
+    "HashTableV2",
+    "MutableHashTable",
+    "MutableHashTableV2",
+    "LookupTableFind",
+    "LookupTableFindV2",
+)
 INPUT_OPS = ("Placeholder", "PlaceholderWithDefault", "PlaceholderV2")
 PIPELINE = re.compile(r"Iterator|Dataset|Queue|Reader|ReadFile|ParseExample|DecodeJpeg|DecodePng")
-RANDOM = re.compile(r"^(Stateless|Stateful)?(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial)")
-FLAG = re.compile(r"(^|[/_])(is_?)?train(ing)?(_?phase|_?mode|_?flag)?(_\d+)?$|learning_phase|phase_train|is_train", re.IGNORECASE)
+RANDOM = re.compile(
+    r"^(Stateless|Stateful)?(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial)"
+)
+FLAG = re.compile(
+    r"(^|[/_])(is_?)?train(ing)?(_?phase|_?mode|_?flag)?(_\d+)?$|learning_phase|phase_train|is_train",
+    re.IGNORECASE,
+)
 
 
 def producer(name: str) -> str:
@@ -49,12 +69,16 @@ def ancestors(graph: Any, roots: Iterable[str], *, control: bool) -> set[str]:
         if name in found:
             continue
         found.add(name)
-        waiting += [p for i in nodes[name].input if (control or not i.startswith("^")) and (p := producer(i)) in nodes]
+        waiting += [
+            p for i in nodes[name].input if (control or not i.startswith("^")) and (p := producer(i)) in nodes
+        ]
     return found
 
 
 def called(node: Any, library: Container[str]) -> Iterator[str]:
-    """The functions of the *library* that a node's attributes name, or its operator (a function hides an operator of its name)."""
+    """The functions of the *library* that a node's attributes name, or its operator (a function hides an
+    operator of its name).
+    """
     names = [node.op]
     for attribute in node.attr.values():
         if attribute.HasField("func"):
@@ -79,7 +103,9 @@ def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterat
 
 
 def in_training(node: Any) -> bool:
-    """Whether a fused batch norm takes the batch's own statistics: also where the attribute was left out, for its default is true."""
+    """Whether a fused batch norm takes the batch's own statistics: also where the attribute was left out, for
+    its default is true.
+    """
     return "is_training" not in node.attr or bool(node.attr["is_training"].b)
 
 
@@ -101,7 +127,10 @@ def before_pipeline(graph: Any, roots: Iterable[str]) -> set[str]:
     reads: dict[str, tuple[bool, bool]] = {}  # (an input, a pipeline)
     for node in in_order(graph):
         behind = [reads.get(producer(i), (False, False)) for i in node.input]
-        reads[node.name] = node.op in INPUT_OPS or any(b[0] for b in behind), bool(PIPELINE.search(node.op)) or any(b[1] for b in behind)
+        reads[node.name] = (
+            node.op in INPUT_OPS or any(b[0] for b in behind),
+            bool(PIPELINE.search(node.op)) or any(b[1] for b in behind),
+        )
     kept = ancestors(graph, roots, control=False)
     clean = {n for n in kept if reads[n] == (True, False)}
     last = {producer(i) for node in graph.node if node.name in kept - clean for i in node.input} & clean
@@ -139,7 +168,9 @@ def prune(graph: Any, roots: Iterable[str], *, control: bool = False) -> Any:
 
 
 def state_defaults(graph: Any) -> None:
-    """Write the attributes that nodes leave out because they are at their default: MNN's converter knows no defaults."""
+    """Write the attributes that nodes leave out because they are at their default: MNN's converter knows no
+    defaults.
+    """
     registry = require("tensorflow.python.framework.op_def_registry")
     for node in graph.node:
         definition = registry.get(node.op)
@@ -151,7 +182,9 @@ def state_defaults(graph: Any) -> None:
 def is_flag(node: Any) -> bool:
     """Whether a node is an input that switches training on: boolean, and called so."""
     types_pb2 = require("tensorflow.core.framework.types_pb2")
-    return node.op in INPUT_OPS and node.attr["dtype"].type == types_pb2.DT_BOOL and bool(FLAG.search(node.name))
+    return (
+        node.op in INPUT_OPS and node.attr["dtype"].type == types_pb2.DT_BOOL and bool(FLAG.search(node.name))
+    )
 
 
 def resolve_flags(graph: Any, flags: Iterable[str]) -> None:
@@ -161,7 +194,10 @@ def resolve_flags(graph: Any, flags: Iterable[str]) -> None:
     dead: set[str] = set()
     for node in in_order(graph):
         data = [alias.get(tensor(i), tensor(i)) for i in node.input if not i.startswith("^")]
-        if node.op != "Merge" and (any(d in dead for d in data) or any(f"^{producer(i)}" in dead for i in node.input if i.startswith("^"))):
+        if node.op != "Merge" and (
+            any(d in dead for d in data)
+            or any(f"^{producer(i)}" in dead for i in node.input if i.startswith("^"))
+        ):
             dead |= {f"^{node.name}", *(f"{node.name}:{port}" for port in range(16))}
             continue
         if f"{node.name}:0" in known:
@@ -223,7 +259,9 @@ def in_order(graph: Any) -> list[Any]:
             elif node.name not in done:
                 done.add(node.name)
                 stack.append((node, True))
-                stack += [(nodes[p], False) for i in node.input if (p := producer(i)) in nodes and p not in done]
+                stack += [
+                    (nodes[p], False) for i in node.input if (p := producer(i)) in nodes and p not in done
+                ]
     return order
 
 

@@ -1,8 +1,9 @@
-"""The parts of a Keras file: its configuration, its weights, what wrote it. Read without Keras, each refused where it is damaged.
+"""The parts of a Keras file: its configuration, its weights, what wrote it. Read without Keras, each refused
+where it is damaged.
 
 Format facts: keras/src/saving/saving_lib.py (config.json, metadata.json and model.weights.h5 in a zip),
-keras/src/legacy/saving/legacy_h5_format.py (the attributes ``model_config`` and ``keras_version`` of the file's root; a file
-without the first holds weights alone).
+keras/src/legacy/saving/legacy_h5_format.py (the attributes ``model_config`` and ``keras_version`` of the
+file's root; a file without the first holds weights alone).
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from mnnprep.weights.hdf5_guard import hdf5_file
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LIMIT = 64 << 20  # bytes of JSON; that of the largest networks takes less than one
-_LOCAL_HEADER = 30  # bytes before a member's name (PKWARE's APPNOTE 4.3.7), the lengths of name and extra field at 26 and 28
+# bytes before a member's name (PKWARE's APPNOTE 4.3.7), the lengths of name and extra field at 26 and 28
+_LOCAL_HEADER = 30
 
 
 @dataclass(frozen=True)
 class KerasFile:
-    """``config`` is the outermost model's; ``version`` that of the Keras that wrote the file, empty if it does not say."""
+    """``config`` is the outermost model's; ``version`` that of the Keras that wrote the file, empty if it
+    does not say.
+    """
 
     config: dict[str, Any]
     version: str
@@ -39,20 +43,24 @@ class KerasFile:
 def read_keras(path: Path, kind: str) -> KerasFile:
     """Read the file at *path*: a ``.keras`` archive (*kind* ``keras``) or a full-model HDF5 file.
 
-    Raises RefusedError for a damaged file and for HDF5 that takes data from outside itself; UsageError for weights alone.
+    Raises RefusedError for a damaged file and for HDF5 that takes data from outside itself; UsageError for
+    weights alone.
     """
     if kind == "keras":
         with open_archive(path) as archive:
             about = parsed(read_member(archive, METADATA, LIMIT), METADATA)
-            return KerasFile(parsed(read_member(archive, CONFIG, LIMIT), CONFIG), _text(about.get("keras_version")))
+            return KerasFile(
+                parsed(read_member(archive, CONFIG, LIMIT), CONFIG), _text(about.get("keras_version"))
+            )
     with hdf5_file(path, path.name, path.stat().st_size) as book:
         config, version = book.attrs.get("model_config"), book.attrs.get("keras_version")
     if config is None:
         raise UsageError(
-            "this file holds weights alone, no model", seen=f"{path.name}: no attribute model_config",
+            "this file holds weights alone, no model",
+            seen=f"{path.name}: no attribute model_config",
             next="give the code that builds the model, and this file as its weights: "
             f"mnnprep prepare file.py:callable --weights {path.name} -o DIR",
-        )  # fmt: skip
+        )
     if not isinstance(config, str | bytes):
         raise damaged(f"model_config of the type {type(config).__name__}")
     return KerasFile(parsed(config, "model_config"), _text(version))
@@ -71,7 +79,9 @@ def parsed(content: str | bytes, name: str) -> dict[str, Any]:
 
 
 def refuse_foreign_weights(path: Path, kind: str) -> None:
-    """Refuse weights that a ``.keras`` archive (*kind* ``keras``) or an HDF5 file takes from elsewhere, or that unfold without bound."""
+    """Refuse weights that a ``.keras`` archive (*kind* ``keras``) or an HDF5 file takes from elsewhere, or
+    that unfold without bound.
+    """
     with weights_in(path) if kind == "keras" else hdf5_file(path, path.name, path.stat().st_size):
         return
 
@@ -88,14 +98,20 @@ def write_with_config(source: Path, target: Path, kind: str, config: object) -> 
         for info in archive.infolist():
             if info.filename == CONFIG:
                 continue
-            with archive.open(info) as reader, made.open(zipfile.ZipInfo(info.filename), "w", force_zip64=True) as writer:
+            with (
+                archive.open(info) as reader,
+                made.open(zipfile.ZipInfo(info.filename), "w", force_zip64=True) as writer,
+            ):
                 shutil.copyfileobj(reader, writer, 1 << 20)
         made.writestr(CONFIG, content)
 
 
 @contextmanager
 def weights_in(path: Path) -> Iterator[Any]:
-    """The weights in a ``.keras`` archive as an ``h5py.File`` (see `hdf5_file`). Raises RefusedError where it has none."""
+    """The weights in a ``.keras`` archive as an ``h5py.File`` (see `hdf5_file`).
+
+    Raises RefusedError where it has none.
+    """
     with open_archive(path) as archive:
         if WEIGHTS not in archive.namelist():
             raise damaged(f"{path.name} holds no {WEIGHTS}")
@@ -112,7 +128,11 @@ def _stream(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> 
         return io.BytesIO(read_member(archive, info.filename, info.file_size))
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER)
-    start = info.header_offset + _LOCAL_HEADER + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    start = (
+        info.header_offset
+        + _LOCAL_HEADER
+        + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    )
     return io.BufferedReader(_Window(file, start, info.file_size))
 
 
@@ -144,4 +164,10 @@ class _Window(io.RawIOBase):
 
 
 def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
+    return (
+        value.decode("utf-8", "replace")
+        if isinstance(value, bytes)
+        else value
+        if isinstance(value, str)
+        else ""
+    )

@@ -1,4 +1,6 @@
-"""Keras models: ``.keras`` archives, full-model HDF5 files (old ones through tf_keras), and models in memory."""
+"""Keras models: ``.keras`` archives, full-model HDF5 files (old ones through tf_keras), and models in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each r
 def load_keras(source: Source, wants: Wants) -> Loaded:
     """Load a Keras file whose objects are all in the lists of `keras_table`, or with ``trust`` any.
 
-    tf_keras, which refuses less, is asked for what an older Keras wrote, and never after a refusal of safe mode.
-    Raises UsageError for weights alone, RefusedError for code that it would need and for data from elsewhere.
+    tf_keras, which refuses less, is asked for what an older Keras wrote, and never after a refusal of safe
+    mode. Raises UsageError for weights alone, RefusedError for code that it would need and for data from
+    elsewhere.
     """
     path = Path(source.path)
     found = read_keras(path, source.kind)
@@ -54,11 +57,15 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
         loaded.notes += notes
         return loaded
     custom = sorted({f.kind for f in foreign if f.reason == OWN_CODE})
-    own = f"its layers {', '.join(custom)} are your own code: give a factory that builds the model, with this file as --weights"
+    own = (
+        f"its layers {', '.join(custom)} are your own code: give a factory that builds the model, with this"
+        " file as --weights"
+    )
     raise RefusedError(
-        "Keras can't load this model", seen="; ".join(f"{p}: {r}" for p, r in refusals.items()),
+        "Keras can't load this model",
+        seen="; ".join(f"{p}: {r}" for p, r in refusals.items()),
         next=own if custom else "load it where it was made and save it again as .keras",
-    )  # fmt: skip
+    )
 
 
 def _called(model: Any, wants: Wants) -> Loaded:
@@ -68,7 +75,9 @@ def _called(model: Any, wants: Wants) -> Loaded:
         raise
     except Exception as error:  # what a layer raises
         raise RefusedError(
-            "Keras can't call this model", seen=f"{type(error).__name__}: {message(error)}", next="load and call it where it was made"
+            "Keras can't call this model",
+            seen=f"{type(error).__name__}: {message(error)}",
+            next="load and call it where it was made",
         ) from error
 
 
@@ -77,13 +86,18 @@ def refuse_foreign(foreign: list[Foreign]) -> None:
     if foreign:
         more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
         raise RefusedError(
-            "loading this model would call code that is not known to compute alone", seen="; ".join(map(str, foreign[:5])) + more,
-            next="pass --trust if you trust where it comes from, or give a factory that builds the model, with this file as --weights",
-        )  # fmt: skip
+            "loading this model would call code that is not known to compute alone",
+            seen="; ".join(map(str, foreign[:5])) + more,
+            next=(
+                "pass --trust if you trust where it comes from, or give a factory that builds the model, with"
+                " this file as --weights"
+            ),
+        )
 
 
 def _loadable(path: Path, kind: str, config: dict[str, Any]) -> Path:
-    """The file under a name that Keras takes: itself, a link to it, or a copy without compiled models inside the model.
+    """The file under a name that Keras takes: itself, a link to it, or a copy without compiled models inside
+    the model.
 
     Loaders make the optimizers, losses and metrics of inner models whatever they are told of the outermost.
     """
@@ -107,11 +121,16 @@ def _with_suffix(path: Path, suffix: str) -> Path:
 
 def is_model(value: Any) -> bool:
     """Whether *value* is a model of Keras 3 or of tf_keras, without importing the one it is not of."""
-    return any(c.__name__ == "Model" and c.__module__.split(".")[0] in ("keras", "tf_keras") for c in type(value).__mro__)
+    return any(
+        c.__name__ == "Model" and c.__module__.split(".")[0] in ("keras", "tf_keras")
+        for c in type(value).__mro__
+    )
 
 
 def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
-    """A Keras model as a source: called with ``training=False``, its inputs by name, its outputs by key or layer name."""
+    """A Keras model as a source: called with ``training=False``, its inputs by name, its outputs by key or
+    layer name.
+    """
     tf = require("tensorflow")
     tensors = getattr(model, "inputs", None)
     if tensors:
@@ -121,18 +140,27 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
         names, described = [s.name for s in wants.inputs], wants.inputs
     else:
         raise UsageError(
-            "the inputs of this model are not known", seen=f"{type(model).__name__} {model.name} was never built",
-            next="give each with --input, for example --input 'x=float32[batch,224,224,3]', or build the model in the factory",
-        )  # fmt: skip
+            "the inputs of this model are not known",
+            seen=f"{type(model).__name__} {model.name} was never built",
+            next=(
+                "give each with --input, for example --input 'x=float32[batch,224,224,3]', or build the model"
+                " in the factory"
+            ),
+        )
     pack = _packer(model, names)
-    specs = [tf.TensorSpec([e if isinstance(e, int) else None for e in s.shape], s.dtype, name=s.name) for s in described]
+    specs = [
+        tf.TensorSpec([e if isinstance(e, int) else None for e in s.shape], s.dtype, name=s.name)
+        for s in described
+    ]
 
     def forward(*values: Any) -> Any:
         return model(pack(list(values)), training=False)
 
     function = tf.function(forward, autograph=False).get_concrete_function(*specs)
     outputs, flatten = _outputs(model, function.structured_outputs)
-    flat = tf.function(lambda *values: flatten(forward(*values)), autograph=False).get_concrete_function(*specs)
+    flat = tf.function(lambda *values: flatten(forward(*values)), autograph=False).get_concrete_function(
+        *specs
+    )
 
     def call(arrays: Arrays) -> Arrays:
         made = flatten(forward(*(tf.constant(arrays[n]) for n in names)))
@@ -142,7 +170,9 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
     loaded.parameters = int(model.count_params())
     if example is not None:
         values = (
-            example if isinstance(example, dict) else dict(zip(names, example if isinstance(example, (tuple, list)) else [example], strict=False))
+            example
+            if isinstance(example, dict)
+            else dict(zip(names, example if isinstance(example, (tuple, list)) else [example], strict=False))
         )
         loaded.example = {n: np.asarray(v) for n, v in values.items()}
     return loaded

@@ -1,9 +1,10 @@
-"""What a Keras configuration would make besides Keras' own computing objects, told before any loader is called.
+"""What a Keras configuration would make besides Keras' own computing objects, told before any loader is
+called.
 
-Every object in a configuration is a dictionary with a ``class_name`` (keras/src/saving/serialization_lib.py and
-keras/src/legacy/saving/serialization.py: ``module`` and ``registered_name`` say where Keras 3 looks for it); activations,
-initializers, regularizers and constraints may also stand there as a text.  All of them are held against the lists of
-`keras_table`, in whatever place they stand; an object in none of them is foreign.
+Every object in a configuration is a dictionary with a ``class_name`` (keras/src/saving/serialization_lib.py
+and keras/src/legacy/saving/serialization.py: ``module`` and ``registered_name`` say where Keras 3 looks for
+it); activations, initializers, regularizers and constraints may also stand there as a text.  All of them are
+held against the lists of `keras_table`, in whatever place they stand; an object in none of them is foreign.
 """
 
 from __future__ import annotations
@@ -21,14 +22,21 @@ from mnnprep.formats.tensorflow.symbols import is_pure
 
 COMPILED = "compile_config"  # optimizers, losses and metrics, which are never made
 DEEPEST = 500  # levels of nesting; Keras' loaders walk a configuration by recursion
-_PACKAGES = "layers|models|engine|ops|initializers|regularizers|constraints|activations|dtype_policies|mixed_precision"
-_MODULE = re.compile(rf"(tf_)?keras(\.src)?(\.({_PACKAGES}|quantizers|random|applications|legacy)(\.[a-z0-9_]+)*)?")
+_PACKAGES = (
+    "layers|models|engine|ops|initializers|regularizers|constraints|activations"
+    "|dtype_policies|mixed_precision"
+)
+_MODULE = re.compile(
+    rf"(tf_)?keras(\.src)?(\.({_PACKAGES}|quantizers|random|applications|legacy)(\.[a-z0-9_]+)*)?"
+)
 OWN_CODE = "is no class of Keras: it is code of the model's author"
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """An object that is not in the lists: its class or function, the name of its layer (empty for others), the reason."""
+    """An object that is not in the lists: its class or function, the name of its layer (empty for others),
+    the reason.
+    """
 
     kind: str
     name: str
@@ -39,21 +47,26 @@ class Foreign:
 
 
 def foreign_objects(config: object) -> list[Foreign]:
-    """The objects in *config*, as JSON gives it, that loading would make and that are not known to compute alone.
+    """The objects in *config*, as JSON gives it, that loading would make and that are not known to compute
+    alone.
 
-    The ``compile_config`` of a model is left out: see `without_compiled`. Raises RefusedError for a configuration that is
-    nested too deep, or whose objects have no text for a class.
+    The ``compile_config`` of a model is left out: see `without_compiled`. Raises RefusedError for a
+    configuration that is nested too deep, or whose objects have no text for a class.
     """
     return [found for holder in dictionaries(config) for found in _judged(holder)]
 
 
 def damaged(seen: str) -> RefusedError:
     """The refusal of a configuration that is not as the format says."""
-    return RefusedError("the Keras configuration is damaged", seen=seen, next="download the file or save the model again")
+    return RefusedError(
+        "the Keras configuration is damaged", seen=seen, next="download the file or save the model again"
+    )
 
 
 def without_compiled(config: dict[str, Any]) -> dict[str, Any]:
-    """*config* without any ``compile_config``; *config* itself where only the outermost model has one, or none."""
+    """*config* without any ``compile_config``; *config* itself where only the outermost model has one, or
+    none.
+    """
     inner = any(COMPILED in holder for holder in dictionaries(config) if holder is not config)
     return {key: _stripped(value) for key, value in config.items() if key != COMPILED} if inner else config
 
@@ -116,11 +129,17 @@ def _is_application_layer(kind: str) -> bool:
 
 
 def _elsewhere(holder: dict[str, Any], kind: str) -> str | None:
-    """Why an object of an allowed name is none of Keras' own: its module, or the name it was registered under."""
+    """Why an object of an allowed name is none of Keras' own: its module, or the name it was registered
+    under.
+    """
     module, registered = holder.get("module"), holder.get("registered_name")
-    if module is not None and not (isinstance(module, str) and _MODULE.fullmatch(module) and "test" not in module):
+    if module is not None and not (
+        isinstance(module, str) and _MODULE.fullmatch(module) and "test" not in module
+    ):
         return f"is from the module {module!r}, not from Keras"
-    if registered not in (None, kind) and not (isinstance(registered, str) and _is_application_layer(registered)):
+    if registered not in (None, kind) and not (
+        isinstance(registered, str) and _is_application_layer(registered)
+    ):
         return f"is registered as {registered!r}: it is code of the model's author"
     return None
 
@@ -130,31 +149,43 @@ def _judged_function(holder: dict[str, Any]) -> Iterator[Foreign]:
     name, module, registered = (holder.get(k) for k in ("config", "module", "registered_name"))
     known = isinstance(name, str) and name in table.ACTIVATIONS and registered in (None, name)
     if not known or not (module in (None, "builtins") or _elsewhere({"module": module}, "") is None):
-        yield Foreign(f"function {name}" if isinstance(name, str) else "function", "", "is no activation of Keras")
+        yield Foreign(
+            f"function {name}" if isinstance(name, str) else "function", "", "is no activation of Keras"
+        )
 
 
 def _judged_contents(kind: str, name: str, inner: dict[str, Any]) -> Iterator[Foreign]:
-    """What some layers take besides numbers and objects: names of operations, a node, a path to a vocabulary."""
+    """What some layers take besides numbers and objects: names of operations, a node, a path to a
+    vocabulary.
+    """
     if kind in ("TFOpLambda", "SlicingOpLambda"):
         symbol = inner.get("function")
         if not (isinstance(symbol, str) and is_pure(symbol)):
             yield Foreign(kind, name, f"calls tf.{symbol}, which is not known to compute alone")
     elif kind == "TensorFlowOpLayer" and (operator := _operator(inner.get("node_def"))) not in STATELESS:
-        yield Foreign(kind, name, f"runs the operator {operator or '(unreadable)'}, which is not known to compute alone")
+        yield Foreign(
+            kind, name, f"runs the operator {operator or '(unreadable)'}, which is not known to compute alone"
+        )
     for key in ("vocabulary", "idf_weights"):
         if kind in table.LAYERS and not isinstance(inner.get(key), list | None):
             yield Foreign(kind, name, f"reads its {key} from a file")
 
 
 def _operator(node: object) -> str:
-    """The operator of a NodeDef, which is kept as JSON or as its bytes (node_def.proto: op = 2); empty for another thing."""
+    """The operator of a NodeDef, which is kept as JSON or as its bytes (node_def.proto: op = 2); empty for
+    another thing.
+    """
     if isinstance(node, dict):
         return operator if isinstance(operator := node.get("op"), str) else ""
     if not isinstance(node, str):
         return ""
     data = node.encode("utf-8", "surrogatepass")
     try:
-        texts = [text(data, *extent) for number, kind, *extent in fields(data, 0, len(data)) if (number, kind) == (2, LENGTH)]
+        texts = [
+            text(data, *extent)
+            for number, kind, *extent in fields(data, 0, len(data))
+            if (number, kind) == (2, LENGTH)
+        ]
     except (WireError, UnicodeDecodeError):
         return ""
     return texts[-1] if texts else ""

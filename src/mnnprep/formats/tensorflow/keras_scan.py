@@ -22,8 +22,10 @@ STATE = ("optimizer", "seed_generator")  # groups of variables that are no weigh
 
 
 class KerasSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``layers`` counts them by class; ``foreign`` names what loading the model would call besides Keras' own computing objects;
-    ``outputs`` are layers, their shapes not stated; ``parameters`` is None where h5py, which reads the weights, is not installed."""
+    """``layers`` counts them by class; ``foreign`` names what loading the model would call besides Keras' own
+    computing objects; ``outputs`` are layers, their shapes not stated; ``parameters`` is None where h5py,
+    which reads the weights, is not installed.
+    """
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -35,21 +37,27 @@ class KerasSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scan_keras(path: Path, kind: str) -> KerasSummary:
-    """Read a ``.keras`` archive (*kind* ``keras``) or a full-model HDF5 file. Raises RefusedError for a damaged one, and for an
-    HDF5 file where h5py is not installed; UsageError for weights alone."""
+    """Read a ``.keras`` archive (*kind* ``keras``) or a full-model HDF5 file. Raises RefusedError for a
+    damaged one, and for an HDF5 file where h5py is not installed; UsageError for weights alone.
+    """
     found = read_keras(path, kind)
     counted = Counter(name for name in _classes(found.config) if name not in NO_LAYERS)
     inner = _dictionary(found.config.get("config"))
     return KerasSummary(
-        inputs=tuple(_inputs(found.config)), outputs=tuple(TensorInfo(name) for name in _ends(inner.get("output_layers"))),
-        layers=dict(sorted(counted.items(), key=lambda item: (-item[1], item[0]))), parameters=_parameters(path, kind),
-        foreign=tuple(map(str, foreign_objects(found.config))), version=found.version,
+        inputs=tuple(_inputs(found.config)),
+        outputs=tuple(TensorInfo(name) for name in _ends(inner.get("output_layers"))),
+        layers=dict(sorted(counted.items(), key=lambda item: (-item[1], item[0]))),
+        parameters=_parameters(path, kind),
+        foreign=tuple(map(str, foreign_objects(found.config))),
+        version=found.version,
         compiled=bool(found.config.get("compile_config")),
-    )  # fmt: skip
+    )
 
 
 def _classes(config: Any) -> Iterator[str]:
-    """The class of every object in a configuration that is a layer by its form: its own configuration names it."""
+    """The class of every object in a configuration that is a layer by its form: its own configuration names
+    it.
+    """
     for holder in dictionaries(config):
         kind, inner = holder.get("class_name"), holder.get("config")
         if isinstance(kind, str) and isinstance(inner, dict) and "name" in inner:
@@ -63,11 +71,17 @@ def _dictionary(value: Any) -> dict[str, Any]:
 def _inputs(config: dict[str, Any]) -> Iterator[TensorInfo]:
     """The input layers of the outermost model, else the shape it was built with."""
     inner = config.get("config")
-    stated = inner.get("layers") if isinstance(inner, dict) else inner  # a Sequential of Keras 1 and 2.0 is a list of layers
+    stated = (
+        inner.get("layers") if isinstance(inner, dict) else inner
+    )  # a Sequential of Keras 1 and 2.0 is a list of layers
     layers = [layer for layer in stated if isinstance(layer, dict)] if isinstance(stated, list) else []
     first = [_dictionary(layer.get("config")) for layer in layers if layer.get("class_name") == "InputLayer"]
     for layer in first:
-        yield TensorInfo(str(layer.get("name", "")), _dtype(layer.get("dtype")), _shape(layer.get("batch_shape") or layer.get("batch_input_shape")))
+        yield TensorInfo(
+            str(layer.get("name", "")),
+            _dtype(layer.get("dtype")),
+            _shape(layer.get("batch_shape") or layer.get("batch_input_shape")),
+        )
     built = _shape(_dictionary(config.get("build_config")).get("input_shape"))
     if not first and built:
         yield TensorInfo("", "", built)
@@ -88,11 +102,17 @@ def _dtype(stated: Any) -> str:
 
 
 def _ends(stated: Any) -> list[str]:
-    """The names in Keras' lists of outputs: ``[name, node, tensor]``, one of them or a list or dictionary of them."""
+    """The names in Keras' lists of outputs: ``[name, node, tensor]``, one of them or a list or dictionary of
+    them.
+    """
     if isinstance(stated, dict):
         return [name for value in stated.values() for name in _ends(value)]
     if isinstance(stated, list):
-        return [stated[0]] if stated and isinstance(stated[0], str) else [name for value in stated for name in _ends(value)]
+        return (
+            [stated[0]]
+            if stated and isinstance(stated[0], str)
+            else [name for value in stated for name in _ends(value)]
+        )
     return []
 
 
@@ -109,7 +129,11 @@ def _elements(group: Any) -> int:
     sizes: list[int] = []
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, dataset) and item.dtype.kind in "fiub" and not any(part in STATE for part in name.split("/")):
+        if (
+            isinstance(item, dataset)
+            and item.dtype.kind in "fiub"
+            and not any(part in STATE for part in name.split("/"))
+        ):
             sizes.append(math.prod(item.shape))
 
     group.visititems(visit)

@@ -1,8 +1,9 @@
-"""The objects of a Keras configuration that compute and do nothing else: an allow-list, readable without Keras.
+"""The objects of a Keras configuration that compute and do nothing else: an allow-list, readable without
+Keras.
 
-A Keras file names classes and functions, and loading it calls them.  What stands here takes numbers, texts and other
-objects of these lists, and reads, writes, imports and calls nothing that the file names.  The names are those of the
-packages keras (3) and tf_keras (2); a test holds the lists against the installed ones.
+A Keras file names classes and functions, and loading it calls them.  What stands here takes numbers, texts
+and other objects of these lists, and reads, writes, imports and calls nothing that the file names.  The names
+are those of the packages keras (3) and tf_keras (2); a test holds the lists against the installed ones.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ OPERATIONS = _names("""
 """)
 
 # Operations that take functions.
-REFUSED_OPERATIONS = _names("AssociativeScan Cond ForiLoop Function JVP Map Scan Switch VectorizedMap WhileLoop")
+REFUSED_OPERATIONS = _names(
+    "AssociativeScan Cond ForiLoop Function JVP Map Scan Switch VectorizedMap WhileLoop"
+)
 
 ACTIVATIONS = _names("""
     celu elu exponential gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu
@@ -160,4 +163,14 @@ NAMED = {
     "constraint": CONSTRAINTS,
 }
 
-CLASSES = MODELS | LAYERS | APPLICATION_LAYERS | OPERATIONS | INITIALIZERS | REGULARIZERS | CONSTRAINTS | SETTINGS | VALUES
+CLASSES = (
+    MODELS
+    | LAYERS
+    | APPLICATION_LAYERS
+    | OPERATIONS
+    | INITIALIZERS
+    | REGULARIZERS
+    | CONSTRAINTS
+    | SETTINGS
+    | VALUES
+)

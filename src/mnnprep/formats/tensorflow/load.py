@@ -28,8 +28,8 @@ from mnnprep.formats.tensorflow.skeleton import Skeleton, of_function
 class Loaded:
     """A source in memory, in inference mode.
 
-    ``call`` gives the outputs by name, in order; ``skeleton`` makes the inference graph; ``training`` is what of
-    training is left on the way to the outputs; ``keep`` holds what must live as long as ``call``.
+    ``call`` gives the outputs by name, in order; ``skeleton`` makes the inference graph; ``training`` is what
+    of training is left on the way to the outputs; ``keep`` holds what must live as long as ``call``.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -75,18 +75,32 @@ def _savedmodel(source: Source, wants: Wants) -> Loaded:
         raise
     except Exception as error:  # NotFoundError, OSError, and what Python functions in the graph raise
         raise RefusedError(
-            "TensorFlow can't load this SavedModel", seen=message(error), next="load it with tf.saved_model.load where it was made"
+            "TensorFlow can't load this SavedModel",
+            seen=message(error),
+            next="load it with tf.saved_model.load where it was made",
         ) from error
     signatures = dict(model.signatures)
     if not signatures:
         raise RefusedError(
-            "the SavedModel has no signature", seen=Path(source.path).name,
-            next="save it with one: tf.saved_model.save(model, path, signatures=model.__call__.get_concrete_function(...)), or model.export(path)",
-        )  # fmt: skip
+            "the SavedModel has no signature",
+            seen=Path(source.path).name,
+            next=(
+                "save it with one: tf.saved_model.save(model, path,"
+                " signatures=model.__call__.get_concrete_function(...)), or model.export(path)"
+            ),
+        )
     name = source.signature or ("serving_default" if "serving_default" in signatures else "")
     if name not in signatures:
-        told = f"the SavedModel has no signature {name}" if name else "the SavedModel has no signature serving_default"
-        raise UsageError(told, seen=", ".join(signatures), next="choose one: " + ", ".join(f"--signature {s}" for s in signatures))
+        told = (
+            f"the SavedModel has no signature {name}"
+            if name
+            else "the SavedModel has no signature serving_default"
+        )
+        raise UsageError(
+            told,
+            seen=", ".join(signatures),
+            next="choose one: " + ", ".join(f"--signature {s}" for s in signatures),
+        )
     function = signatures[name]
     keywords = list(function._arg_keywords)
     outputs = sorted(function.structured_outputs)
@@ -96,11 +110,19 @@ def _savedmodel(source: Source, wants: Wants) -> Loaded:
         made = function(**{n: tf.constant(arrays[n]) for n in keywords})
         return {n: made[n].numpy() for n in outputs}
 
-    return from_function(function, keywords, outputs, specs_of(zip(keywords, tensors, strict=True), wants), call, keep=model)
+    return from_function(
+        function, keywords, outputs, specs_of(zip(keywords, tensors, strict=True), wants), call, keep=model
+    )
 
 
 def from_function(
-    function: Any, inputs: list[str], outputs: list[str], specs: tuple[TensorSpec, ...], call: Callable[[Arrays], Arrays], *, keep: Any
+    function: Any,
+    inputs: list[str],
+    outputs: list[str],
+    specs: tuple[TensorSpec, ...],
+    call: Callable[[Arrays], Arrays],
+    *,
+    keep: Any,
 ) -> Loaded:
     """A source that is a ConcreteFunction; refuses what is no tensor of numbers."""
     refuse_texts(zip(inputs, function.inputs, strict=False), function.graph.as_graph_def(), "input")
@@ -108,9 +130,14 @@ def from_function(
     graph = function.graph.as_graph_def()
     roots = [t.op.name for t in function.outputs] + [o.name for o in function.graph.control_outputs]
     return Loaded(
-        specs, guarded(call), lambda: of_function(function, inputs, outputs), graphs.leftovers(graph, roots),
-        parameters=sum(int(np.prod(v.shape)) for v in function.graph.variables), keep=keep, function=function,
-    )  # fmt: skip
+        specs,
+        guarded(call),
+        lambda: of_function(function, inputs, outputs),
+        graphs.leftovers(graph, roots),
+        parameters=sum(int(np.prod(v.shape)) for v in function.graph.variables),
+        keep=keep,
+        function=function,
+    )
 
 
 def guarded(call: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
@@ -137,14 +164,24 @@ def refuse_texts(tensors: Iterable[tuple[str, Any]], graph: Any, role: str) -> N
             found = [n for n in graph.node if tensor.op.name in map(graphs.producer, n.input)]
             users = f", which goes into {found[0].op} {found[0].name}" if found else ""
         raise RefusedError(
-            f"the {role} {name} is of a type that MNN can't be fed" if role == "input" else f"the output {name} is of a type that MNN can't give",
+            (
+                f"the {role} {name} is of a type that MNN can't be fed"
+                if role == "input"
+                else f"the output {name} is of a type that MNN can't give"
+            ),
             seen=f"{tensor.dtype.name}{users}",
-            next="save a signature of plain tensors of numbers: text, hash tables and examples are processed before the net",
+            next=(
+                "save a signature of plain tensors of numbers: text, hash tables and examples are processed"
+                " before the net"
+            ),
         )
 
 
-def specs_of(tensors: Iterable[tuple[str, Any]], wants: Wants, *, batched: bool = False) -> tuple[TensorSpec, ...]:
-    """The inputs by the users' names; an unknown dimension is named after its place, or ``batch`` where it is the only first one.
+def specs_of(
+    tensors: Iterable[tuple[str, Any]], wants: Wants, *, batched: bool = False
+) -> tuple[TensorSpec, ...]:
+    """The inputs by the users' names; an unknown dimension is named after its place, or ``batch`` where it is
+    the only first one.
 
     With *batched*, as in Keras, the unknown first dimensions of all inputs are the batch.
 
@@ -156,18 +193,28 @@ def specs_of(tensors: Iterable[tuple[str, Any]], wants: Wants, *, batched: bool 
         dtype = tensor.dtype.name
         if tensor.shape.rank is None:
             if name not in declared:
-                raise UsageError(f"the shape of the input {name} is not known", seen=dtype, next=f"give it with --input '{name}={dtype}[batch,...]'")
+                raise UsageError(
+                    f"the shape of the input {name} is not known",
+                    seen=dtype,
+                    next=f"give it with --input '{name}={dtype}[batch,...]'",
+                )
             stated.append((name, dtype, list(declared[name].shape)))
             continue
-        sizes: list[int | str | None] = [None if size is None else int(size) for size in tensor.shape.as_list()]
+        sizes: list[int | str | None] = [
+            None if size is None else int(size) for size in tensor.shape.as_list()
+        ]
         stated.append((name, dtype, ["batch", *sizes[1:]] if batched and sizes[:1] == [None] else sizes))
     if not stated:
-        raise RefusedError("the model has no input, so nothing can be proven of it", next="save it with its inputs")
+        raise RefusedError(
+            "the model has no input, so nothing can be proven of it", next="save it with its inputs"
+        )
     return dynamic_specs(stated, batch="batch")
 
 
 def _factory(source: Source, wants: Wants) -> Loaded:
-    """A factory gives a keras.Model, a tf.Module or a tf.function, alone or with example inputs by name or in order."""
+    """A factory gives a keras.Model, a tf.Module or a tf.function, alone or with example inputs by name or in
+    order.
+    """
     tf = require("tensorflow")
     from mnnprep.formats.tensorflow.keras_files import from_model, is_model
 
@@ -180,7 +227,9 @@ def _factory(source: Source, wants: Wants) -> Loaded:
         raise
     except Exception as error:
         raise UsageError(
-            f"the factory raised {type(error).__name__}", seen=f"{message(error)} (at {place_of(error)})", next="run it on its own and mend it"
+            f"the factory raised {type(error).__name__}",
+            seen=f"{message(error)} (at {place_of(error)})",
+            next="run it on its own and mend it",
         ) from error
     model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if source.weights:
@@ -190,7 +239,9 @@ def _factory(source: Source, wants: Wants) -> Loaded:
     if callable(model) and (isinstance(model, tf.Module) or hasattr(model, "get_concrete_function")):
         return _from_callable(model, wants, example)
     raise UsageError(
-        "the factory returned nothing that TensorFlow runs", seen=type(model).__name__, next="return a keras.Model, a tf.Module or a tf.function"
+        "the factory returned nothing that TensorFlow runs",
+        seen=type(model).__name__,
+        next="return a keras.Model, a tf.Module or a tf.function",
     )
 
 
@@ -200,14 +251,22 @@ def load_weights(model: Any, path: str) -> None:
     Raises UsageError where it doesn't fit, RefusedError where it takes data from elsewhere.
     """
     if not hasattr(model, "load_weights"):
-        raise UsageError("--weights goes with a Keras model", seen=type(model).__name__, next="restore the weights in the factory")
+        raise UsageError(
+            "--weights goes with a Keras model",
+            seen=type(model).__name__,
+            next="restore the weights in the factory",
+        )
     suffix = Path(path).suffix
     if suffix in (".keras", ".h5", ".hdf5"):
         refuse_foreign_weights(Path(path), "keras" if suffix == ".keras" else "keras-h5")
     try:
         model.load_weights(path)
     except Exception as error:  # Keras raises ValueError, OSError and more
-        raise UsageError("the weights don't fit the model", seen=message(error), next="give the weights that were saved from this model") from error
+        raise UsageError(
+            "the weights don't fit the model",
+            seen=message(error),
+            next="give the weights that were saved from this model",
+        ) from error
 
 
 def _from_callable(model: Any, wants: Wants, example: Any) -> Loaded:
@@ -233,13 +292,17 @@ def _from_callable(model: Any, wants: Wants, example: Any) -> Loaded:
         made = concrete(*(tf.constant(arrays[n]) for n in names))
         return dict(zip(outputs, (t.numpy() for t in tf.nest.flatten(made)), strict=True))
 
-    loaded = from_function(concrete, names, outputs, specs_of(zip(names, concrete.inputs, strict=False), wants), call, keep=model)
+    loaded = from_function(
+        concrete, names, outputs, specs_of(zip(names, concrete.inputs, strict=False), wants), call, keep=model
+    )
     loaded.example = _example(example, names)
     return loaded
 
 
 def _output_names(structure: Any) -> list[str]:
-    """A name for every output: a dict's keys, else ``output_0`` and so on (as tf.saved_model.save names them)."""
+    """A name for every output: a dict's keys, else ``output_0`` and so on (as tf.saved_model.save names
+    them).
+    """
     tf = require("tensorflow")
     if isinstance(structure, dict):
         return (
@@ -258,13 +321,21 @@ def _tensor_spec(name: str, wants: Wants, example: Arrays) -> Any:
     if name in example:
         return tf.TensorSpec(example[name].shape, example[name].dtype, name=name)
     raise UsageError(
-        "the inputs of this model are not known", seen=name,
-        next=f"give each with --input, for example --input '{name}=float32[batch,224,224,3]', or return (model, example_inputs)",
-    )  # fmt: skip
+        "the inputs of this model are not known",
+        seen=name,
+        next=(
+            f"give each with --input, for example --input '{name}=float32[batch,224,224,3]', or return"
+            " (model, example_inputs)"
+        ),
+    )
 
 
 def _example(example: Any, names: list[str]) -> Arrays:
     if example is None:
         return {}
-    values = example if isinstance(example, dict) else dict(zip(names, example if isinstance(example, (tuple, list)) else [example], strict=False))
+    values = (
+        example
+        if isinstance(example, dict)
+        else dict(zip(names, example if isinstance(example, (tuple, list)) else [example], strict=False))
+    )
     return {str(n): np.asarray(v) for n, v in values.items()}

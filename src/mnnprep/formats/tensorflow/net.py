@@ -14,8 +14,14 @@ from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.load import Loaded, guarded
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
-LOOKUPS = {"GatherV2": 0, "Gather": 0, "ResourceGather": 0}  # operator -> the input that is the table; the next is the index
-INDEX_PRESERVING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose", "StridedSlice"})
+LOOKUPS = {
+    "GatherV2": 0,
+    "Gather": 0,
+    "ResourceGather": 0,
+}  # operator -> the input that is the table; the next is the index
+INDEX_PRESERVING = frozenset(
+    {"Cast", "Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose", "StridedSlice"}
+)
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 
 
@@ -77,7 +83,11 @@ def insensitive_outputs(skeleton: Skeleton) -> dict[str, str]:
             reached.add(node.name)
         elif names & (reached | shaped):
             shaped.add(node.name)
-    return {o: "depends on shapes alone" if o in shaped else "is a constant" for o in skeleton.outputs if o not in reached}
+    return {
+        o: "depends on shapes alone" if o in shaped else "is a constant"
+        for o in skeleton.outputs
+        if o not in reached
+    }
 
 
 def open_frozen(path: str, inputs: list[str], outputs: list[str]) -> Callable[[Arrays], Arrays]:

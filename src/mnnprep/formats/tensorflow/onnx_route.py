@@ -13,11 +13,16 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
-EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
+EXTERNAL_THRESHOLD = (
+    1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
+)
 
 
 def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
-    """Write the skeleton as ONNX; inputs keep TensorFlow's layout. Raises RefusedError naming what tf2onnx can't express."""
+    """Write the skeleton as ONNX; inputs keep TensorFlow's layout.
+
+    Raises RefusedError naming what tf2onnx can't express.
+    """
     v1 = require("tensorflow").compat.v1
     tfonnx = require("tf2onnx.tfonnx")
     graph = v1.Graph()
@@ -27,15 +32,21 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     def convert() -> Any:
         names = [*skeleton.inputs, *skeleton.outputs]
         return tfonnx.process_tf_graph(
-            graph, opset=opset, input_names=[f"{n}:0" for n in skeleton.inputs], output_names=[f"{n}:0" for n in skeleton.outputs],
-            const_node_values={n: value().tobytes() for n, value in skeleton.values.items()}, tensors_to_rename={f"{n}:0": n for n in names},
-        )  # fmt: skip
+            graph,
+            opset=opset,
+            input_names=[f"{n}:0" for n in skeleton.inputs],
+            output_names=[f"{n}:0" for n in skeleton.outputs],
+            const_node_values={n: value().tobytes() for n, value in skeleton.values.items()},
+            tensors_to_rename={f"{n}:0": n for n in names},
+        )
 
     return write(run(convert), directory, external=skeleton.nbytes() > EXTERNAL_THRESHOLD)
 
 
 def expressible(graph: Any) -> Any:
-    """*graph* without Erfc, for which ONNX has no operator and tf2onnx leaves a node that no runtime knows: it is 1 - Erf."""
+    """*graph* without Erfc, for which ONNX has no operator and tf2onnx leaves a node that no runtime knows:
+    it is 1 - Erf.
+    """
     if all(node.op != "Erfc" for node in graph.node):
         return graph
     made = type(graph)()
@@ -59,13 +70,16 @@ def run(convert: Callable[[], Any]) -> Any:
     try:
         return convert()
     except Exception as error:  # tf2onnx raises ValueError, RuntimeError, KeyError, AssertionError and more
-        raise RefusedError("tf2onnx can't express the model", seen=cause(error), next="try another method") from error
+        raise RefusedError(
+            "tf2onnx can't express the model", seen=cause(error), next="try another method"
+        ) from error
 
 
 def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:
     """Optimize tf2onnx's graph and save it.
 
-    Its fusion of Conv and BatchNormalization is left out, so that the file holds the source's parameters (MNN fuses them itself).
+    Its fusion of Conv and BatchNormalization is left out, so that the file holds the source's parameters (MNN
+    fuses them itself).
     """
     from mnnprep.formats.onnx.steps import save
 
@@ -77,5 +91,9 @@ def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:
     functions.clear()
     functions.update(kept)
     model = run(lambda: optimizer.optimize_graph(graph, catch_errors=False).make_model("mnnprep"))
-    model.producer_name, model.producer_version, model.doc_string = "tf2onnx", require("tf2onnx").__version__, ""
+    model.producer_name, model.producer_version, model.doc_string = (
+        "tf2onnx",
+        require("tf2onnx").__version__,
+        "",
+    )
     return save(require("onnx_ir").serde.deserialize_model(model), directory, external=external)

@@ -1,8 +1,11 @@
-"""The operators of TensorFlow that a model may run without being trusted: an allow-list, readable without TensorFlow.
+"""The operators of TensorFlow that a model may run without being trusted: an allow-list, readable without
+TensorFlow.
 
-They compute, draw numbers, or keep what the model itself put into memory; none reads or writes a file, calls Python,
-loads a library or reaches another process.  TensorFlow's own flag (``is_stateful`` in core/framework/op_def.proto) is not
-enough: a random operator has it, ``ReadFile`` has not.  A test holds the lists against the installed registry.
+They compute, draw numbers, or keep what the model itself put into memory; none reads or writes a file, calls
+Python, loads a library or reaches another process.  TensorFlow's own flag (``is_stateful`` in
+core/framework/op_def.proto) is not
+enough: a random operator has it, ``ReadFile`` has not.  A test holds the lists against the installed
+registry.
 """
 
 from __future__ import annotations
@@ -142,7 +145,8 @@ STATELESS = _names("""
     _FusedConv3D _FusedDepthwiseConv2dNative _FusedMatMul
 """)
 
-# marked stateful because they draw numbers, refuse values, or call functions of the graph, which are judged themselves
+# marked stateful because they draw numbers, refuse values, or call functions of the graph, which are judged
+# themselves
 COMPUTING = _names("""
     AllCandidateSampler Assert Case CheckNumerics CheckNumericsV2 CudnnRNN CudnnRNNBackprop
     CudnnRNNBackpropV2 CudnnRNNBackpropV3 CudnnRNNV2 CudnnRNNV3 DeviceIndex Empty GuaranteeConst If
@@ -192,8 +196,8 @@ MEMORY = _names("""
     TensorMapStackKeys VarHandleOp VarIsInitializedOp Variable VariableShape VariableV2
 """)
 
-# Not allowed though without state by TensorFlow's flag: it may run these while a graph is only being imported, for their
-# values decide about shapes (core/common_runtime/eval_const_tensor.cc).
+# Not allowed though without state by TensorFlow's flag: it may run these while a graph is only being
+# imported, for their values decide about shapes (core/common_runtime/eval_const_tensor.cc).
 EAGER = _names("""
     Abort BatchFunction Copy CopyHost DatasetFromGraph DebugIdentity DebugNanCount DebugNumericSummary
     DecodeProtoV2 EncodeProto GenerateVocabRemapping ImmutableConst InitializeTableFromTextFile

@@ -1,10 +1,12 @@
-"""What a SavedModel, a graph or a Keras file says of itself, read from its bytes: no TensorFlow, nothing executed.
+"""What a SavedModel, a graph or a Keras file says of itself, read from its bytes: no TensorFlow, nothing
+executed.
 
-Format facts: tensorflow/core/protobuf/saved_model.proto (SavedModel: 2 meta_graphs) and meta_graph.proto (MetaGraphDef: 2 graph_def,
-5 signature_def; SignatureDef: 1 inputs, 2 outputs; TensorInfo: 1 name, 2 dtype, 3 tensor_shape), core/framework/graph.proto
-(GraphDef: 1 node, 2 library), node_def.proto (1 name, 2 op, 3 input, 5 attr), function.proto (1 signature, 3 node_def), attr_value.proto
-(1 list, 5 b, 6 type, 7 shape, 8 tensor, 10 func), tensor_shape.proto (2 dim, 3 unknown_rank), types.proto.  A map is a repeated message of 1 key
-and 2 value.
+Format facts: tensorflow/core/protobuf/saved_model.proto (SavedModel: 2 meta_graphs) and meta_graph.proto
+(MetaGraphDef: 2 graph_def, 5 signature_def; SignatureDef: 1 inputs, 2 outputs; TensorInfo: 1 name, 2 dtype, 3
+tensor_shape), core/framework/graph.proto (GraphDef: 1 node, 2 library), node_def.proto (1 name, 2 op, 3
+input, 5 attr), function.proto (1 signature, 3 node_def), attr_value.proto (1 list, 5 b, 6 type, 7 shape, 8
+tensor, 10 func), tensor_shape.proto (2 dim, 3 unknown_rank), types.proto.  A map is a repeated message of 1
+key and 2 value.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ Extent = tuple[int, int]
 
 
 class GraphSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``signatures`` by name (a frozen graph's only one is called ``""``): inputs and outputs; ``ops`` counts what the signatures need,
-    functions included; ``leftovers`` name what behaves as in training, ``tables`` what looks up text or numbers, ``variables`` what a
-    graph has not frozen, ``effects`` what may do more than compute; ``parameters`` are elements, None where the weights can't be read."""
+    """``signatures`` by name (a frozen graph's only one is called ``""``): inputs and outputs; ``ops`` counts
+    what the signatures need, functions included; ``leftovers`` name what behaves as in training, ``tables``
+    what looks up text or numbers, ``variables`` what a graph has not frozen, ``effects`` what may do more
+    than compute; ``parameters`` are elements, None where the weights can't be read.
+    """
 
     signatures: dict[str, tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]]
     ops: dict[str, int]
@@ -71,20 +75,29 @@ def scan_saved_model(directory: Path) -> GraphSummary:
 
 
 def scan_meta_graph(path: Path) -> GraphSummary:
-    """Read the ``.meta`` file of a TF1 checkpoint and the index beside it. Raises RefusedError for a damaged file."""
+    """Read the ``.meta`` file of a TF1 checkpoint and the index beside it.
+
+    Raises RefusedError for a damaged file.
+    """
     with _open(path) as data:
         return _meta_graph(data, (0, len(data)), path.with_suffix(".index"))
 
 
 def scan_graph(path: Path) -> GraphSummary:
-    """Read a GraphDef: its inputs are its placeholders, its outputs what nothing uses. Raises RefusedError for a damaged file."""
+    """Read a GraphDef: its inputs are its placeholders, its outputs what nothing uses.
+
+    Raises RefusedError for a damaged file.
+    """
     with _open(path) as data:
         graph = _graph(data, [(0, len(data))])
     used = {_producer(i) for node in graph.nodes.values() for i in node.inputs}
     inputs = [n for n in graph.nodes.values() if n.op in INPUT_OPS]
     idle = {*INPUT_OPS, "NoOp", "Const", "Assert", *ASSIGN_OPS}
     ends = [n for n in graph.nodes.values() if n.name not in used and n.op not in idle]
-    ports = tuple(TensorInfo(n.name, n.dtype, n.shape) for n in inputs), tuple(TensorInfo(n.name) for n in ends)
+    ports = (
+        tuple(TensorInfo(n.name, n.dtype, n.shape) for n in inputs),
+        tuple(TensorInfo(n.name) for n in ends),
+    )
     elements = sum(n.elements for n in graph.nodes.values())
     return _summary({"": ports}, list(_everything(graph)), elements, graph.library)
 
@@ -102,7 +115,11 @@ class _open:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._mapped.__exit__(None, None, None)
         if isinstance(error, WireError):
-            raise RefusedError("the graph is truncated or damaged", seen=f"{self._path.name}: {error}", next="download or save it again") from error
+            raise RefusedError(
+                "the graph is truncated or damaged",
+                seen=f"{self._path.name}: {error}",
+                next="download or save it again",
+            ) from error
 
 
 def _meta_graph(data: Buffer, meta: Extent, index: Path) -> GraphSummary:
@@ -124,7 +141,11 @@ def _variables(index: Path) -> int | None:
         return None
     with Files() as files:
         tree = checkpoints.read(files.at(index)).tree
-    return sum(int(t.elements) for name, t in tree.items() if not name.startswith(("save_counter", "_CHECKPOINTABLE")))
+    return sum(
+        int(t.elements)
+        for name, t in tree.items()
+        if not name.startswith(("save_counter", "_CHECKPOINTABLE"))
+    )
 
 
 def _summary(
@@ -136,16 +157,27 @@ def _summary(
     ends_known: bool = True,
 ) -> GraphSummary:
     ops = Counter(node.op for node in nodes if node.op not in ("NoOp", "Const", *INPUT_OPS))
-    leftovers = [f"{n.op} {n.name}: is_training is set" for n in nodes if n.training and n.op.startswith("FusedBatchNorm") and "Grad" not in n.op]
+    leftovers = [
+        f"{n.op} {n.name}: is_training is set"
+        for n in nodes
+        if n.training and n.op.startswith("FusedBatchNorm") and "Grad" not in n.op
+    ]
     if ends_known:  # else the nodes that initialize and restore are among them
         leftovers += [f"{n.op} {n.name}: writes a variable" for n in nodes if n.op in ASSIGN_OPS]
-    leftovers += [f"{n.op} {n.name}: draws a dropout mask" for n in nodes if RANDOM.match(n.op) and "dropout" in n.name.lower()]
+    leftovers += [
+        f"{n.op} {n.name}: draws a dropout mask"
+        for n in nodes
+        if RANDOM.match(n.op) and "dropout" in n.name.lower()
+    ]
     return GraphSummary(
-        signatures=signatures, ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))), parameters=parameters,
-        leftovers=tuple(leftovers), tables=tuple(f"{n.op} {n.name}" for n in nodes if n.op in TABLE_OPS),
+        signatures=signatures,
+        ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
+        parameters=parameters,
+        leftovers=tuple(leftovers),
+        tables=tuple(f"{n.op} {n.name}" for n in nodes if n.op in TABLE_OPS),
         variables=tuple(f"{n.op} {n.name}" for n in nodes if n.op in VARIABLE_OPS),
         effects=tuple(f"{n.op} {n.name}" for n in nodes if n.op not in ALLOWED and n.op not in library),
-    )  # fmt: skip
+    )
 
 
 def _everything(graph: _Graph) -> Iterator[_Node]:
@@ -190,7 +222,9 @@ def _texts(data: Buffer, extent: Extent, number: int) -> list[str]:
 
 
 def _number(data: Buffer, extent: Extent, number: int) -> int:
-    return next((first for found, kind, first, _ in fields(data, *extent) if found == number and kind == VARINT), 0)
+    return next(
+        (first for found, kind, first, _ in fields(data, *extent) if found == number and kind == VARINT), 0
+    )
 
 
 def _map(data: Buffer, extent: Extent, number: int) -> list[tuple[str, Extent]]:
@@ -207,7 +241,16 @@ def _ports(data: Buffer, extent: Extent, number: int) -> list[tuple[str, TensorI
     found = []
     for name, info in _map(data, extent, number):
         tensor = next(iter(_texts(data, info, 1)), "")
-        found.append((tensor, TensorInfo(name, DTYPES.get(_number(data, info, 2), ""), _shape(data, next(_messages(data, info, 3), None)))))
+        found.append(
+            (
+                tensor,
+                TensorInfo(
+                    name,
+                    DTYPES.get(_number(data, info, 2), ""),
+                    _shape(data, next(_messages(data, info, 3), None)),
+                ),
+            )
+        )
     return found
 
 
@@ -263,4 +306,6 @@ def _attribute(data: Buffer, entry: Extent, node: _Node) -> None:
     for function in _messages(data, value, 10):
         node.functions += _texts(data, function, 1)
     for listed in _messages(data, value, 1):
-        node.functions += [name for function in _messages(data, listed, 9) for name in _texts(data, function, 1)]
+        node.functions += [
+            name for function in _messages(data, listed, 9) for name in _texts(data, function, 1)
+        ]

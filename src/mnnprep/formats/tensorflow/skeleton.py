@@ -1,8 +1,9 @@
 """The inference graph of a source, its large weights kept beside it.
 
-A ConcreteFunction becomes a GraphDef in which every captured variable is a Const without its content; the contents
-are read one at a time when the graph is written.  So a freeze costs the weights once more than
-loading them, and the graph can be folded without a weight being touched: the artifact holds the source's values.
+A ConcreteFunction becomes a GraphDef in which every captured variable is a Const without its content; the
+contents are read one at a time when the graph is written.  So a freeze costs the weights once more than
+loading them, and the graph can be folded without a weight being touched: the artifact holds the source's
+values.
 """
 
 from __future__ import annotations
@@ -25,14 +26,22 @@ from mnnprep.formats.tensorflow import functional, graphs
 Value = Callable[[], npt.NDArray[Any]]
 GRAPH_LIMIT = (1 << 31) - (1 << 24)  # bytes: protobuf reads no message of 2 GiB
 NODE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*$")  # tensorflow/core/graph/graph_constructor.cc
-DROPPED_ATTRIBUTES = ("_class", "_output_shapes", "_gradient_op_type", "_XlaMustCompile", "_lower_using_switch_merge", "_num_original_outputs")
+DROPPED_ATTRIBUTES = (
+    "_class",
+    "_output_shapes",
+    "_gradient_op_type",
+    "_XlaMustCompile",
+    "_lower_using_switch_merge",
+    "_num_original_outputs",
+)
 FOLDING = ("constfold", "dependency", "pruning")
 
 
 @dataclass
 class Skeleton:
-    """``values`` are the contents of the Const nodes that have none, by node; ``inputs`` the nodes that are inputs,
-    ``outputs`` the names of the outputs: all as the user knows them, in order."""
+    """``values`` are the contents of the Const nodes that have none, by node; ``inputs`` the nodes that are
+    inputs, ``outputs`` the names of the outputs: all as the user knows them, in order.
+    """
 
     graph: Any
     inputs: list[str]
@@ -40,7 +49,11 @@ class Skeleton:
     values: dict[str, Value] = field(default_factory=dict)
 
     def nbytes(self) -> int:
-        sizes = {name: _tensor_bytes(node.attr["value"].tensor) for name, node in graphs.nodes_of(self.graph).items() if name in self.values}
+        sizes = {
+            name: _tensor_bytes(node.attr["value"].tensor)
+            for name, node in graphs.nodes_of(self.graph).items()
+            if name in self.values
+        }
         return int(self.graph.ByteSize()) + sum(sizes.values())
 
     def write(self, path: Path) -> None:
@@ -50,9 +63,10 @@ class Skeleton:
         """
         if self.nbytes() >= GRAPH_LIMIT:
             raise RefusedError(
-                "the frozen graph would be larger than protobuf can hold in one message (2 GiB)", seen=f"{self.nbytes()} bytes",
+                "the frozen graph would be larger than protobuf can hold in one message (2 GiB)",
+                seen=f"{self.nbytes()} bytes",
                 next="prepare --to onnx: its weights lie in a file beside the model",
-            )  # fmt: skip
+            )
         with path.open("wb") as file:
             for node in self.graph.node:
                 _write_node(file, node, self.values.get(node.name))
@@ -61,10 +75,12 @@ class Skeleton:
                     file.write(delimited(number, part.SerializeToString(deterministic=True)))
 
     def ended(self) -> Skeleton:
-        """The same with every output at an end of the graph: MNN gives no tensor that something else goes on from.
+        """The same with every output at an end of the graph: MNN gives no tensor that something else goes on
+        from.
 
-        Such an output gets a Maximum with itself (for booleans LogicalOr), which changes no value and which MNN's
-        converter keeps; Identity, Mul by 1, Add of 0 and a second node of the same kind it folds (MNN 3.6.1).
+        Such an output gets a Maximum with itself (for booleans LogicalOr), which changes no value and which
+        MNN's converter keeps; Identity, Mul by 1, Add of 0 and a second node of the same kind it folds (MNN
+        3.6.1).
         """
         used = {graphs.producer(i) for node in self.graph.node for i in node.input}
         types = {n.name: _output_type(n, 0) for n in self.graph.node if n.name in used & set(self.outputs)}
@@ -75,10 +91,14 @@ class Skeleton:
         moved = _rename_all(graph, dict.fromkeys(types, ""), {})
         boolean = require("tensorflow.core.framework.types_pb2").DT_BOOL
         for name, dtype in types.items():
-            end = graph.node.add(name=name, op="LogicalOr" if dtype == boolean else "Maximum", input=[moved[name]] * 2)
+            end = graph.node.add(
+                name=name, op="LogicalOr" if dtype == boolean else "Maximum", input=[moved[name]] * 2
+            )
             if dtype != boolean:
                 end.attr["T"].type = dtype
-        return Skeleton(graph, self.inputs, self.outputs, {moved.get(n, n): v for n, v in self.values.items()})
+        return Skeleton(
+            graph, self.inputs, self.outputs, {moved.get(n, n): v for n, v in self.values.items()}
+        )
 
     def constants(self) -> Arrays:
         """Every constant of the graph by its node's name."""
@@ -93,12 +113,15 @@ class Skeleton:
 
 def _tensor_bytes(proto: Any) -> int:
     dtypes = require("tensorflow").dtypes
-    return int(np.prod([d.size for d in proto.tensor_shape.dim], dtype=np.int64)) * int(dtypes.as_dtype(proto.dtype).size)
+    return int(np.prod([d.size for d in proto.tensor_shape.dim], dtype=np.int64)) * int(
+        dtypes.as_dtype(proto.dtype).size
+    )
 
 
 def _write_node(file: BinaryIO, node: Any, value: Value | None) -> None:
-    """GraphDef.node = 1; with a value, its attribute ``value`` comes last and its bytes straight from the array
-    (NodeDef.attr = 5, its entry's value = 2, AttrValue.tensor = 8, TensorProto.tensor_content = 4)."""
+    """GraphDef.node = 1; with a value, its attribute ``value`` comes last and its bytes straight from the
+    array (NodeDef.attr = 5, its entry's value = 2, AttrValue.tensor = 8, TensorProto.tensor_content = 4).
+    """
     if value is None:
         file.write(delimited(1, node.SerializeToString(deterministic=True)))
         return
@@ -119,7 +142,8 @@ def _write_node(file: BinaryIO, node: Any, value: Value | None) -> None:
 def of_function(function: Any, inputs: list[str], outputs: list[str]) -> Skeleton:
     """The skeleton of a ConcreteFunction whose flat inputs and outputs are called so.
 
-    Raises RefusedError for a captured resource that is no variable (a table, an iterator), named by its operator.
+    Raises RefusedError for a captured resource that is no variable (a table, an iterator), named by its
+    operator.
     """
     graph = function.graph.as_graph_def()
     count = len(function.inputs) - len(function.captured_inputs)
@@ -138,36 +162,50 @@ def of_function(function: Any, inputs: list[str], outputs: list[str]) -> Skeleto
         variable = variables.get(id(tensor))
         if variable is None and tensor.dtype.name in ("resource", "variant"):
             lookups = [n for _, n in graphs.reached(graph, needed) if n.op in graphs.TABLE_OPS]
-            users = lookups or [n for _, n in graphs.reached(graph, needed) if name in map(graphs.producer, n.input)]
+            users = lookups or [
+                n for _, n in graphs.reached(graph, needed) if name in map(graphs.producer, n.input)
+            ]
             raise RefusedError(
                 "the model uses a table or another resource that can't become a constant",
                 seen=f"{', '.join(f'{u.op} {u.name}' for u in users[:3]) or name}",
                 next="take what looks things up out of the graph: save a signature that starts with numbers",
-            )  # fmt: skip
+            )
         source = tensor if variable is None else variable
         values[name] = lambda source=source: np.asarray(source.numpy())  # type: ignore[misc]
         kinds[name] = source.dtype.as_datatype_enum, source.shape.as_list()
     functional.dereference(graph, kinds)
     functional.name_functions(graph)
     graph = graphs.prune(graph, map(graphs.producer, fetches))
-    graph = graphs.prune(optimize(graph, [*feeds, *kinds, *map(graphs.producer, fetches)], FOLDING), map(graphs.producer, fetches))
+    graph = graphs.prune(
+        optimize(graph, [*feeds, *kinds, *map(graphs.producer, fetches)], FOLDING),
+        map(graphs.producer, fetches),
+    )
     _clean(graph)
     for node in graph.node:
         if node.name in kinds:
             _empty_constant(node, *kinds[node.name])
     values = {n: v for n, v in values.items() if any(node.name == n for node in graph.node)}
-    return _named(Skeleton(graph, [], [], values), dict(zip(inputs, feeds, strict=True)), dict(zip(outputs, fetches, strict=True)))
+    return _named(
+        Skeleton(graph, [], [], values),
+        dict(zip(inputs, feeds, strict=True)),
+        dict(zip(outputs, fetches, strict=True)),
+    )
 
 
 def of_graph(graph: Any, inputs: dict[str, str], outputs: dict[str, str]) -> Skeleton:
-    """The skeleton of a frozen GraphDef: names of inputs to nodes, of outputs to tensors. Nothing of it is folded."""
+    """The skeleton of a frozen GraphDef: names of inputs to nodes, of outputs to tensors.
+
+    Nothing of it is folded.
+    """
     nodes = graphs.nodes_of(graph)
     for name in inputs.values():
         node = nodes[name]
         if node.op == "PlaceholderWithDefault":
             node.op = "Placeholder"
             del node.input[:]
-    return _named(Skeleton(graphs.prune(graph, map(graphs.producer, outputs.values())), [], []), inputs, outputs)
+    return _named(
+        Skeleton(graphs.prune(graph, map(graphs.producer, outputs.values())), [], []), inputs, outputs
+    )
 
 
 def _clean(graph: Any) -> None:
@@ -222,13 +260,19 @@ def _named(skeleton: Skeleton, inputs: dict[str, str], outputs: dict[str, str]) 
     for name in (*inputs, *outputs):
         if not NODE_NAME.match(name):
             raise RefusedError(
-                "a graph can't have a node of this name", seen=repr(name), next="name the inputs and outputs with letters, digits and _"
+                "a graph can't have a node of this name",
+                seen=repr(name),
+                next="name the inputs and outputs with letters, digits and _",
             )
     graph = skeleton.graph
     nodes = graphs.nodes_of(graph)
     for feed in inputs.values():
         if feed not in nodes:  # declared, and used by no output: kept, so that the signature stays whole
-            raise RefusedError("an input of the model reaches none of its outputs", seen=feed, next="save a signature without it")
+            raise RefusedError(
+                "an input of the model reaches none of its outputs",
+                seen=feed,
+                next="save a signature without it",
+            )
     owners = dict(inputs)
     claimed = set(inputs.values())
     added: dict[str, str] = {}
@@ -249,7 +293,9 @@ def _named(skeleton: Skeleton, inputs: dict[str, str], outputs: dict[str, str]) 
         node = graph.node.add(name=name, op="Identity")
         source = graphs.producer(origin)
         node.input.append(f"{moved.get(source, source)}:{origin.partition(':')[2]}".removesuffix(":0"))
-        node.attr["T"].type = _output_type(nodes[source] if source in nodes else nodes[origin], int(origin.partition(":")[2] or 0))
+        node.attr["T"].type = _output_type(
+            nodes[source] if source in nodes else nodes[origin], int(origin.partition(":")[2] or 0)
+        )
     kept = graphs.prune(graph, (*outputs, *inputs))
     values = {moved.get(n, n): v for n, v in skeleton.values.items()}
     present = {node.name for node in kept.node}
@@ -290,7 +336,11 @@ def _ports(node: Any) -> int:
     if definition is None:
         return 0
     return sum(
-        int(node.attr[o.number_attr].i) if o.number_attr else len(node.attr[o.type_list_attr].list.type) if o.type_list_attr else 1
+        int(node.attr[o.number_attr].i)
+        if o.number_attr
+        else len(node.attr[o.type_list_attr].list.type)
+        if o.type_list_attr
+        else 1
         for o in definition.output_arg
     )
 
@@ -301,5 +351,7 @@ def _output_type(node: Any, port: int) -> int:
         if o.type_list_attr:
             types += list(node.attr[o.type_list_attr].list.type)
         else:
-            types += [o.type or int(node.attr[o.type_attr].type)] * (int(node.attr[o.number_attr].i) if o.number_attr else 1)
+            types += [o.type or int(node.attr[o.type_attr].type)] * (
+                int(node.attr[o.number_attr].i) if o.number_attr else 1
+            )
     return types[port]

@@ -1,4 +1,7 @@
-"""The TensorFlow steps: survey a source, make an artifact, run a frozen graph, compare its weights. They run in workers."""
+"""The TensorFlow steps: survey a source, make an artifact, run a frozen graph, compare its weights.
+
+They run in workers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,17 @@ import numpy as np
 from mnnprep.core.compare import ARTIFACT_SQNR
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import Exported, ExportJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import (
+    Exported,
+    ExportJob,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    Survey,
+    SurveyJob,
+    WeightsJob,
+)
 from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
@@ -45,16 +58,26 @@ def survey_source(job: SurveyJob) -> Survey:
     path = Path(job.directory) / "weights.npz"
     save_arrays(path, arrays)
     return Survey(
-        signature=found.signature, cases=found.write(Path(job.directory)), checks=[_inference(loaded.training, "source"), *found.checks],
-        noise=found.noise, exempt=found.exempt, weights=file_ref(path), sweep=found.sweep,
-        parameters=count(net.skeleton, weights), notes=loaded.notes,
-    )  # fmt: skip
+        signature=found.signature,
+        cases=found.write(Path(job.directory)),
+        checks=[_inference(loaded.training, "source"), *found.checks],
+        noise=found.noise,
+        exempt=found.exempt,
+        weights=file_ref(path),
+        sweep=found.sweep,
+        parameters=count(net.skeleton, weights),
+        notes=loaded.notes,
+    )
 
 
 def _inference(left: list[str], subject: str) -> Check:
     if left:
         shown = "; ".join(left[:5]) + (f"; and {len(left) - 5} more" if len(left) > 5 else "")
-        return failed("inference_mode", f"training is left in the graph: {shown}; save the model called with training=False", subject=left[0])
+        return failed(
+            "inference_mode",
+            f"training is left in the graph: {shown}; save the model called with training=False",
+            subject=left[0],
+        )
     return passed("inference_mode", subject=subject)
 
 
@@ -71,14 +94,27 @@ def export_source(job: ExportJob) -> Exported:
 
         files = to_onnx(skeleton, directory, job.opset)
         model = onnx_graph.load_graph(files[0].path)
-        return Exported(format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=loaded.notes)
+        return Exported(
+            format="onnx",
+            opset=onnx_graph.opset_of(model),
+            files=files,
+            checks=[onnx_graph.inference_mode(model)],
+            notes=loaded.notes,
+        )
     checks = [_inference(graphs.leftovers(skeleton.graph, skeleton.outputs), "artifact")]
     if job.method == "tflite":
         from mnnprep.formats.tensorflow.tflite_route import to_tflite
 
         samples = _samples(job, loaded)
         files = to_tflite(skeleton, directory, job.tflite_precision, samples)
-        return Exported(format="tflite", opset=0, files=files, checks=checks, notes=loaded.notes, sqnr_db=ARTIFACT_SQNR.get(job.tflite_precision))
+        return Exported(
+            format="tflite",
+            opset=0,
+            files=files,
+            checks=checks,
+            notes=loaded.notes,
+            sqnr_db=ARTIFACT_SQNR.get(job.tflite_precision),
+        )
     target = directory / MODEL
     skeleton = skeleton.ended()
     if job.source.kind == "frozen-graph" and _same(skeleton, read_graph(job.source.path)):
@@ -108,7 +144,9 @@ def compare_graph_weights(job: WeightsJob) -> Check:
     doing("comparing the graph's constants with the source's weights")
     artifact = Skeleton(read_graph(job.model), [], []).constants()
     arrays = load_arrays(job.source)
-    return match_weights({n.removeprefix("used/"): a for n, a in arrays.items() if n.startswith("used/")}, artifact)
+    return match_weights(
+        {n.removeprefix("used/"): a for n, a in arrays.items() if n.startswith("used/")}, artifact
+    )
 
 
 def replay_source(job: ReplayJob) -> Replayed:

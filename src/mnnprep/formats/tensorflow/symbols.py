@@ -1,8 +1,10 @@
-"""The functions of TensorFlow's Python interface that a layer ``TFOpLambda`` may call: pure computations on tensors.
+"""The functions of TensorFlow's Python interface that a layer ``TFOpLambda`` may call: pure computations on
+tensors.
 
 A functional model of tf_keras records a call of ``tf.math.add`` as a layer that holds the name ``math.add``
-(tf_keras/src/layers/core/tf_op_layer.py), and any exported name would do: ``io.write_file`` and ``load_op_library`` too.
-Nothing here takes a path, or a function that a configuration could give.  A name of the old interface has ``compat.v1.`` before it.
+(tf_keras/src/layers/core/tf_op_layer.py), and any exported name would do: ``io.write_file`` and
+``load_op_library`` too. Nothing here takes a path, or a function that a configuration could give.  A name of
+the old interface has ``compat.v1.`` before it.
 """
 
 from __future__ import annotations

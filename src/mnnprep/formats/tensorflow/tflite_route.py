@@ -1,4 +1,6 @@
-"""The method ``tflite``: TensorFlow's converter on the inference graph; float, float16, or int8 with representative inputs."""
+"""The method ``tflite``: TensorFlow's converter on the inference graph; float, float16, or int8 with
+representative inputs.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,18 @@ MODEL = "model.tflite"
 
 
 def to_tflite(skeleton: Skeleton, directory: Path, precision: str, samples: list[Arrays]) -> list[FileRef]:
-    """Convert the skeleton; *samples* calibrate ``int8``. Inputs and outputs have the signature's names, and stay float.
+    """Convert the skeleton; *samples* calibrate ``int8``. Inputs and outputs have the signature's names, and
+    stay float.
 
     Raises UsageError for int8 without samples, RefusedError naming what the converter can't express.
     """
     tf = require("tensorflow")
     if precision == "int8" and not samples:
-        raise UsageError("int8 needs representative inputs", seen="--precision int8 without --samples", next="give real inputs with --samples DIR")
+        raise UsageError(
+            "int8 needs representative inputs",
+            seen="--precision int8 without --samples",
+            next="give real inputs with --samples DIR",
+        )
     frozen = directory / "frozen.pb"
     skeleton.write(frozen)
     graph = tf.compat.v1.GraphDef()
@@ -31,7 +38,8 @@ def to_tflite(skeleton: Skeleton, directory: Path, precision: str, samples: list
     frozen.unlink()
     wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
     function = wrapped.prune(
-        [wrapped.graph.as_graph_element(f"{n}:0") for n in skeleton.inputs], [wrapped.graph.as_graph_element(f"{n}:0") for n in skeleton.outputs]
+        [wrapped.graph.as_graph_element(f"{n}:0") for n in skeleton.inputs],
+        [wrapped.graph.as_graph_element(f"{n}:0") for n in skeleton.outputs],
     )
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], wrapped)
     if precision:
@@ -49,7 +57,9 @@ def to_tflite(skeleton: Skeleton, directory: Path, precision: str, samples: list
         content = converter.convert()
     except Exception as error:  # ConverterError, ValueError
         raise RefusedError(
-            "TensorFlow's TFLite converter can't express the model", seen=_complaint(error), next="prepare --to tf or --to onnx"
+            "TensorFlow's TFLite converter can't express the model",
+            seen=_complaint(error),
+            next="prepare --to tf or --to onnx",
         ) from error
     target = directory / MODEL
     target.write_bytes(renamed(content, skeleton.inputs, skeleton.outputs))
@@ -64,7 +74,9 @@ def _complaint(error: BaseException) -> str:
 
 
 def renamed(content: bytes, inputs: list[str], outputs: list[str]) -> bytes:
-    """A TFLite model with its inputs and outputs called so, in order (flatbuffers' object API of schema.fbs)."""
+    """A TFLite model with its inputs and outputs called so, in order (flatbuffers' object API of
+    schema.fbs).
+    """
     schema = require("tensorflow.lite.python.schema_py_generated")
     flatbuffers = require("flatbuffers")
     model = schema.ModelT.InitFromPackedBuf(content, 0)

@@ -1,8 +1,9 @@
 """Sparse weights of a .tflite file made dense: MNN and tf2onnx read neither a sparse buffer nor DENSIFY.
 
-Format facts: tensorflow/lite/schema/schema.fbs (SparsityParameters, DimensionMetadata). The levels of a sparse tensor are its dimensions
-and those of its blocks, in ``traversal_order``; a level is dense (all of ``dense_size``) or compressed (``array_segments`` say where the
-entries of each parent begin, ``array_indices`` which they are); block dimension ``k`` divides the dimension ``block_map[k]``
+Format facts: tensorflow/lite/schema/schema.fbs (SparsityParameters, DimensionMetadata). The levels of a
+sparse tensor are its dimensions and those of its blocks, in ``traversal_order``; a level is dense (all of
+``dense_size``) or compressed (``array_segments`` say where the entries of each parent begin,
+``array_indices`` which they are); block dimension ``k`` divides the dimension ``block_map[k]``
 (tensorflow/lite/kernels/internal/utils/sparsity_format_converter.cc).
 """
 
@@ -38,7 +39,9 @@ def made_dense(content: bytes) -> bytes:
         for tensor in graph.tensors:
             if tensor.sparsity is not None:
                 _fill(model, tensor, schema)
-        moved = {int(o.outputs[0]): int(o.inputs[0]) for o in graph.operators if codes[o.opcodeIndex] == densify}
+        moved = {
+            int(o.outputs[0]): int(o.inputs[0]) for o in graph.operators if codes[o.opcodeIndex] == densify
+        }
         graph.operators = [o for o in graph.operators if codes[o.opcodeIndex] != densify]
         for operator in graph.operators:
             operator.inputs = [moved.get(int(i), int(i)) for i in operator.inputs]
@@ -55,7 +58,9 @@ def _fill(model: Any, tensor: Any, schema: Any) -> None:
         values = _expanded(stored, [int(n) for n in tensor.shape], tensor.sparsity)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise RefusedError(
-            "the sparsity of a tensor does not fit its shape or its values", seen=f"{name}: {error}", next="convert it again"
+            "the sparsity of a tensor does not fit its shape or its values",
+            seen=f"{name}: {error}",
+            next="convert it again",
         ) from error
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
@@ -93,7 +98,8 @@ def _expanded(stored: Array, shape: list[int], sparsity: Any) -> Array:
 
 
 def _level(place: Array, metadata: Any, extent: int, most: int) -> tuple[Array, Array, Array, int]:
-    """One level below the entries at *place*: for each entry of it that of its parent, its own place, its index; and the level's size.
+    """One level below the entries at *place*: for each entry of it that of its parent, its own place, its
+    index; and the level's size.
 
     Raises ValueError where it has more than *most* entries.
     """
@@ -104,7 +110,9 @@ def _level(place: Array, metadata: Any, extent: int, most: int) -> tuple[Array, 
         found = np.tile(np.arange(size), len(place))
         parents = np.repeat(np.arange(len(place)), size)
         return parents, place[parents] * size + found, found, size
-    segments, indices = (np.asarray(v.values, np.int64) for v in (metadata.arraySegments, metadata.arrayIndices))
+    segments, indices = (
+        np.asarray(v.values, np.int64) for v in (metadata.arraySegments, metadata.arrayIndices)
+    )
     counts = segments[place + 1] - segments[place]
     if counts.size and (counts.min() < 0 or sum(counts.tolist()) > most):
         raise ValueError("a level of more entries than the tensor has")

@@ -1,7 +1,8 @@
 """A flatbuffer read in place: tables, their fields, vectors and strings.
 
-Format facts: flatbuffers.dev/internals.  A table begins with the signed distance back to its vtable; the vtable holds
-its own size, the table's size and a 16-bit offset for every field, 0 where the field has its default.
+Format facts: flatbuffers.dev/internals.  A table begins with the signed distance back to its vtable; the
+vtable holds its own size, the table's size and a 16-bit offset for every field, 0 where the field has its
+default.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ class Table:
 
     def text(self, slot: int) -> str:
         found = self.extent(slot)
-        return "" if found is None else self.data[found[0] : found[0] + found[1]].decode("utf-8", errors="replace")
+        return (
+            ""
+            if found is None
+            else self.data[found[0] : found[0] + found[1]].decode("utf-8", errors="replace")
+        )
 
     def extent(self, slot: int) -> tuple[int, int] | None:
         """(first byte, count) of a vector or string, or None where there is none."""

@@ -1,4 +1,6 @@
-"""A TFLite model as a net: LiteRT on one thread, no delegate; as the reference with its reference kernels, else with its optimized ones."""
+"""A TFLite model as a net: LiteRT on one thread, no delegate; as the reference with its reference kernels,
+else with its optimized ones.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,21 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
     summary = scan_model(path)
     if summary.state:
         raise RefusedError(
-            "the model keeps state between its runs or looks things up in tables", seen=", ".join(summary.state),
-            next="convert it again from the source with its state as inputs and outputs (no variables), so that MNN gets a net without memory",
-        )  # fmt: skip
+            "the model keeps state between its runs or looks things up in tables",
+            seen=", ".join(summary.state),
+            next=(
+                "convert it again from the source with its state as inputs and outputs (no variables), so"
+                " that MNN gets a net without memory"
+            ),
+        )
     if summary.custom:
         flex = [n for n in summary.custom if n.startswith("Flex")]
         raise RefusedError(
-            "the model has operators that TFLite does not define", seen=", ".join(summary.custom[:8]),
-            next="convert it again " + ("without SELECT_TF_OPS" if flex else "with these operators built out of TFLite's own"),
-        )  # fmt: skip
+            "the model has operators that TFLite does not define",
+            seen=", ".join(summary.custom[:8]),
+            next="convert it again "
+            + ("without SELECT_TF_OPS" if flex else "with these operators built out of TFLite's own"),
+        )
     for role, tensors in (("input", summary.inputs), ("output", summary.outputs)):
         for tensor in tensors:
             if tensor.dtype not in DTYPES:
@@ -43,7 +51,9 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
 
 
 def _interpreter(path: str, reference: bool) -> Any:
-    """LiteRT with the model, its reference kernels for the reference; where one of them is missing (ELU), those an app gets."""
+    """LiteRT with the model, its reference kernels for the reference; where one of them is missing (ELU),
+    those an app gets.
+    """
     interpreter = require("ai_edge_litert.interpreter")
     kernels = interpreter.OpResolverType
     try:
@@ -53,12 +63,19 @@ def _interpreter(path: str, reference: bool) -> Any:
     except (RuntimeError, ValueError) as error:
         if reference and "Didn't find op for builtin" in str(error):
             return _interpreter(path, reference=False)
-        raise RefusedError("LiteRT can't load this model", seen=message(error), next="convert it again, or update ai-edge-litert") from error
+        raise RefusedError(
+            "LiteRT can't load this model",
+            seen=message(error),
+            next="convert it again, or update ai-edge-litert",
+        ) from error
     return made
 
 
 class TfliteNet:
-    """See :class:`mnnprep.core.survey.Net`. Inputs and outputs have their tensors' names, in the file's order."""
+    """See :class:`mnnprep.core.survey.Net`.
+
+    Inputs and outputs have their tensors' names, in the file's order.
+    """
 
     def __init__(self, path: str, *, reference: bool = True) -> None:
         self.summary = refuse_unsupported(Path(path))
@@ -98,8 +115,17 @@ class TfliteNet:
 
 
 def _specs(details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    """The inputs; an unknown dimension is named after its place, or ``batch`` where it is the only first one."""
+    """The inputs; an unknown dimension is named after its place, or ``batch`` where it is the only first
+    one.
+    """
     shapes = [d["shape_signature"] if len(d["shape_signature"]) else d["shape"] for d in details]
-    stated = [(str(d["name"]), np.dtype(d["dtype"]).name, [int(e) for e in shape]) for d, shape in zip(details, shapes, strict=True)]
-    short = dynamic_specs([(name.partition(":")[0], dtype, shape) for name, dtype, shape in stated], batch="batch")
-    return tuple(TensorSpec(name, spec.dtype, spec.shape) for (name, _, _), spec in zip(stated, short, strict=True))
+    stated = [
+        (str(d["name"]), np.dtype(d["dtype"]).name, [int(e) for e in shape])
+        for d, shape in zip(details, shapes, strict=True)
+    ]
+    short = dynamic_specs(
+        [(name.partition(":")[0], dtype, shape) for name, dtype, shape in stated], batch="batch"
+    )
+    return tuple(
+        TensorSpec(name, spec.dtype, spec.shape) for (name, _, _), spec in zip(stated, short, strict=True)
+    )

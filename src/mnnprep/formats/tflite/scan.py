@@ -1,4 +1,5 @@
-"""What a .tflite file says of itself, read in place: operators, tensors, quantization, state. Needs no TensorFlow.
+"""What a .tflite file says of itself, read in place: operators, tensors, quantization, state. Needs no
+TensorFlow.
 
 Format facts: tensorflow/lite/schema/schema.fbs; slots are the positions of the fields in its tables.
 """
@@ -28,7 +29,9 @@ CODES_PLACEHOLDER = 127  # deprecated_builtin_code of an operator whose number i
 
 
 class Quantization(msgspec.Struct, frozen=True):
-    """``real = scale * (stored - zero_point)``; per channel along ``axis`` where there is more than one scale."""
+    """``real = scale * (stored - zero_point)``; per channel along ``axis`` where there is more than one
+    scale.
+    """
 
     tensor: str
     dtype: str
@@ -50,9 +53,11 @@ class TfliteTensor(msgspec.Struct, frozen=True):
 
 
 class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a TFLite model says of itself; ``ops`` counts builtin operators by name, custom ones as ``CUSTOM:NAME``.
+    """What a TFLite model says of itself; ``ops`` counts builtin operators by name, custom ones as
+    ``CUSTOM:NAME``.
 
-    ``state`` lists the operators that keep or look up state, ``custom`` those that are no kernels of TFLite, each once.
+    ``state`` lists the operators that keep or look up state, ``custom`` those that are no kernels of TFLite,
+    each once.
     """
 
     description: str
@@ -74,12 +79,25 @@ def scan_model(path: Path) -> TfliteSummary:
         with mapped(path) as data:
             return _read(Table.root(data))
     except (struct.error, IndexError) as error:
-        raise RefusedError("the TFLite model is truncated or damaged", seen=f"{path.name}: {error}", next="download or save it again") from error
+        raise RefusedError(
+            "the TFLite model is truncated or damaged",
+            seen=f"{path.name}: {error}",
+            next="download or save it again",
+        ) from error
 
 
 def _parameters(tensor: TfliteTensor) -> int:
-    """The elements of a stored tensor, if it is a weight: integers of 32 bits or more are shapes and indices, unless quantized."""
-    structure = tensor.quantization is None and tensor.info.dtype in ("int32", "int64", "uint32", "uint64", "bool", "string")
+    """The elements of a stored tensor, if it is a weight: integers of 32 bits or more are shapes and indices,
+    unless quantized.
+    """
+    structure = tensor.quantization is None and tensor.info.dtype in (
+        "int32",
+        "int64",
+        "uint32",
+        "uint64",
+        "bool",
+        "string",
+    )
     return 0 if structure else element_count(tuple(e for e in tensor.info.shape or () if isinstance(e, int)))
 
 
@@ -89,12 +107,16 @@ def _read(model: Table) -> TfliteSummary:
     tensors = [[_tensor(t) for t in graph.tables(0)] for graph in graphs]
     used = [[codes[o.number(0, "I")] for o in graph.tables(3)] for graph in graphs]
     ops = Counter(name for names in used for name in names)
-    constant = {i for i, b in enumerate(model.tables(4)) if (b.extent(0) or (0, 0))[1] or b.number(1, "Q") > 1}
+    constant = {
+        i for i, b in enumerate(model.tables(4)) if (b.extent(0) or (0, 0))[1] or b.number(1, "Q") > 1
+    }
     main = tensors[0]
     stored = {(t.buffer, t.info.shape): t for graph in tensors for t in graph if t.buffer in constant}
     return TfliteSummary(
-        description=model.text(3), subgraphs=len(graphs),
-        inputs=tuple(main[i].info for i in graphs[0].numbers(1, "i")), outputs=tuple(main[i].info for i in graphs[0].numbers(2, "i")),
+        description=model.text(3),
+        subgraphs=len(graphs),
+        inputs=tuple(main[i].info for i in graphs[0].numbers(1, "i")),
+        outputs=tuple(main[i].info for i in graphs[0].numbers(2, "i")),
         ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
         parameters=sum(map(_parameters, stored.values())),
         quantized=tuple(t.quantization for graph in tensors for t in graph if t.quantization is not None),
@@ -102,11 +124,13 @@ def _read(model: Table) -> TfliteSummary:
         state=tuple(sorted(n for n in ops if n in STATE | TABLES)),
         custom=tuple(sorted(n.removeprefix("CUSTOM:") for n in ops if n not in BUILTIN | STATE | TABLES)),
         signatures=tuple(s.text(2) for s in model.tables(7)),
-    )  # fmt: skip
+    )
 
 
 def operators_of(path: Path) -> list[tuple[str, str]]:
-    """Every operator of the model at *path* in the order they run, with the name of the first tensor it gives."""
+    """Every operator of the model at *path* in the order they run, with the name of the first tensor it
+    gives.
+    """
     with mapped(path) as data:
         model = Table.root(data)
         codes = [_operator(code) for code in model.tables(1)]
@@ -132,14 +156,26 @@ def _tensor(table: Table) -> TfliteTensor:
     fixed, signature = table.numbers(0, "i"), table.numbers(7, "i")
     shape = tuple(None if e < 0 else int(e) for e in signature or fixed)
     info = TensorInfo(table.text(3), dtype, shape)
-    return TfliteTensor(info, table.number(2, "I"), _quantization(table.table(4), info), table.table(6) is not None, bool(table.number(5, "?")))
+    return TfliteTensor(
+        info,
+        table.number(2, "I"),
+        _quantization(table.table(4), info),
+        table.table(6) is not None,
+        bool(table.number(5, "?")),
+    )
 
 
 def _quantization(table: Table | None, info: TensorInfo) -> Quantization | None:
     scale = table.numbers(2, "f") if table else ()
     if table is None or not scale:
         return None
-    return Quantization(info.name, info.dtype, tuple(float(s) for s in scale), tuple(int(z) for z in table.numbers(3, "q")), table.number(6, "i"))
+    return Quantization(
+        info.name,
+        info.dtype,
+        tuple(float(s) for s in scale),
+        tuple(int(z) for z in table.numbers(3, "q")),
+        table.number(6, "i"),
+    )
 
 
 def constants(path: Path) -> Arrays:
@@ -157,7 +193,11 @@ def constants(path: Path) -> Arrays:
                 content = _content(data, buffers[tensor.buffer])
                 if not content or tensor.sparse:
                     continue
-                name = tensor.info.name if tensor.info.name not in found else f"{tensor.info.name} ({number}:{index})"
+                name = (
+                    tensor.info.name
+                    if tensor.info.name not in found
+                    else f"{tensor.info.name} ({number}:{index})"
+                )
                 found[name] = _array(content, tensor)
     return found
 

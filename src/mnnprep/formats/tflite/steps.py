@@ -1,4 +1,7 @@
-"""The TFLite steps: survey the file, copy it or take it to ONNX, run it, compare its weights. They run in workers."""
+"""The TFLite steps: survey the file, copy it or take it to ONNX, run it, compare its weights.
+
+They run in workers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,19 @@ import numpy as np
 from mnnprep.core.compare import DEQUANTIZED_SQNR
 from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import Exported, ExportJob, Located, LocateJob, Ran, Replayed, ReplayJob, RunJob, Survey, SurveyJob, WeightsJob
+from mnnprep.core.messages import (
+    Exported,
+    ExportJob,
+    Located,
+    LocateJob,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    Survey,
+    SurveyJob,
+    WeightsJob,
+)
 from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
@@ -35,11 +50,23 @@ def survey_file(job: SurveyJob) -> Survey:
     doing("running the reference")
     found = survey(net, job.wants, ranks=lambda: any_ranks(net.summary.ops))
     weights = Path(job.directory) / "weights.npz"
-    save_arrays(weights, {f"used/{n}": a for n, a in parameters(_dense_file(job.source.path, net.summary, Path(job.directory))).items()})
+    save_arrays(
+        weights,
+        {
+            f"used/{n}": a
+            for n, a in parameters(_dense_file(job.source.path, net.summary, Path(job.directory))).items()
+        },
+    )
     return Survey(
-        signature=found.signature, cases=found.write(Path(job.directory)), checks=[passed("inference_mode"), *found.checks], noise=found.noise,
-        exempt=found.exempt, weights=file_ref(weights), sweep=found.sweep, parameters=net.summary.parameters,
-    )  # fmt: skip
+        signature=found.signature,
+        cases=found.write(Path(job.directory)),
+        checks=[passed("inference_mode"), *found.checks],
+        noise=found.noise,
+        exempt=found.exempt,
+        weights=file_ref(weights),
+        sweep=found.sweep,
+        parameters=net.summary.parameters,
+    )
 
 
 def parameters(path: str) -> Arrays:
@@ -53,7 +80,9 @@ def is_quantized(summary: TfliteSummary) -> bool:
 
 
 def export_file(job: ExportJob) -> Exported:
-    """The file itself (``copy``), or the same net by tf2onnx (``onnx``), its quantization taken out; sparse weights are made dense for both."""
+    """The file itself (``copy``), or the same net by tf2onnx (``onnx``), its quantization taken out; sparse
+    weights are made dense for both.
+    """
     summary = refuse_unsupported(Path(job.source.path))
     path = _dense_file(job.source.path, summary, Path(job.directory))
     notes = [f"made dense: {', '.join(summary.sparse[:5])}"] if summary.sparse else []
@@ -61,7 +90,13 @@ def export_file(job: ExportJob) -> Exported:
         target = Path(job.directory) / MODEL
         if path != str(target):
             shutil.copyfile(path, target)
-        return Exported(format="tflite", opset=0, files=[file_ref(target)], checks=[passed("inference_mode", subject="artifact")], notes=notes)
+        return Exported(
+            format="tflite",
+            opset=0,
+            files=[file_ref(target)],
+            checks=[passed("inference_mode", subject="artifact")],
+            notes=notes,
+        )
     return _to_onnx(job, path, summary, notes)
 
 
@@ -90,29 +125,49 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
         raise RefusedError(
             "inputs or outputs are quantized integers, which dequantization would turn into floats",
             seen=", ".join(f"{t.name} {t.dtype}" for t in boundary),
-            next="convert the model again with float inputs and outputs (inference_input_type and inference_output_type tf.float32)",
-        )  # fmt: skip
+            next=(
+                "convert the model again with float inputs and outputs (inference_input_type and"
+                " inference_output_type tf.float32)"
+            ),
+        )
     doing("converting with tf2onnx")
     inputs, outputs = [t.name for t in summary.inputs], [t.name for t in summary.outputs]
     handlers: dict[str, tuple[Any, list[Any]]] = {"TFL_GELU": (_gelu, [])}
     made = run(
         lambda: tfonnx.process_tf_graph(
-            None, opset=job.opset, input_names=inputs, output_names=outputs, tflite_path=path, dequantize=quantized, custom_op_handlers=handlers
+            None,
+            opset=job.opset,
+            input_names=inputs,
+            output_names=outputs,
+            tflite_path=path,
+            dequantize=quantized,
+            custom_op_handlers=handlers,
         )
     )
     files = write(made, Path(job.directory), external=False)
     model = onnx_graph.load_graph(files[0].path)
     if quantized:
-        notes = [f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at {DEQUANTIZED_SQNR:g} dB", *notes]
+        notes = [
+            (
+                f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at"
+                f" {DEQUANTIZED_SQNR:g} dB"
+            ),
+            *notes,
+        ]
     return Exported(
-        format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
+        format="onnx",
+        opset=onnx_graph.opset_of(model),
+        files=files,
+        checks=[onnx_graph.inference_mode(model)],
+        notes=notes,
         sqnr_db=DEQUANTIZED_SQNR if quantized else None,
-    )  # fmt: skip
+    )
 
 
 def _gelu(graph: Any, node: Any, _name: str, _arguments: list[Any]) -> None:
-    """TFLite's GELU, which tf2onnx leaves as it is: x (1 + erf(x / √2)) / 2, or with ``approximate`` 1 + tanh(√(2/π) (x + 0.044715 x³))
-    (tensorflow/lite/kernels/internal/reference/gelu.h)."""
+    """TFLite's GELU, which tf2onnx leaves as it is: x (1 + erf(x / √2)) / 2, or with ``approximate`` 1 +
+    tanh(√(2/π) (x + 0.044715 x³)) (tensorflow/lite/kernels/internal/reference/gelu.h).
+    """
     x, (output,) = node.input[0], node.output
     shape, dtype = graph.get_shape(output), graph.get_dtype(output)
 
@@ -124,7 +179,9 @@ def _gelu(graph: Any, node: Any, _name: str, _arguments: list[Any]) -> None:
 
     if node.get_attr_value("approximate", False):
         cube = op("Mul", op("Mul", x, x), x)
-        curve = op("Tanh", op("Mul", op("Add", x, op("Mul", cube, number(0.044715))), number(math.sqrt(2 / math.pi))))
+        curve = op(
+            "Tanh", op("Mul", op("Add", x, op("Mul", cube, number(0.044715))), number(math.sqrt(2 / math.pi)))
+        )
     else:
         curve = op("Erf", op("Mul", x, number(math.sqrt(0.5))))
     graph.replace_all_inputs(output, op("Mul", op("Mul", x, number(0.5)), op("Add", curve, number(1.0))))
@@ -138,8 +195,14 @@ def run_model(job: RunJob) -> Ran:
 
 def locate(job: LocateJob) -> Located:
     """The operators asked for, or those that are not known, each with the first tensor it gives."""
-    chosen = [(name, tensor) for name, tensor in operators_of(Path(job.model)) if (name in job.operators if job.operators else name not in job.known)]
-    return Located(nodes=[f"{name} {tensor.partition(';')[0]}" for name, tensor in chosen])  # of what was fused, the last
+    chosen = [
+        (name, tensor)
+        for name, tensor in operators_of(Path(job.model))
+        if (name in job.operators if job.operators else name not in job.known)
+    ]
+    return Located(
+        nodes=[f"{name} {tensor.partition(';')[0]}" for name, tensor in chosen]
+    )  # of what was fused, the last
 
 
 def compare_weights(job: WeightsJob) -> Check:

@@ -26,7 +26,10 @@ def save_script(module: Any, path: Path) -> None:
     torch = require("torch")
     buffer = io.BytesIO()
     torch.jit.save(module, buffer)
-    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as target:
+    with (
+        zipfile.ZipFile(buffer) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as target,
+    ):
         for entry in sorted(source.infolist(), key=lambda e: e.filename):
             name = entry.filename.partition("/")[2]
             if f"/{name}".endswith(DROPPED):

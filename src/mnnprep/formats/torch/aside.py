@@ -1,4 +1,6 @@
-"""The large weights of a model, kept out of the TorchScript-based exporter, which would copy each several times."""
+"""The large weights of a model, kept out of the TorchScript-based exporter, which would copy each several
+times.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ SMALL = 1024  # elements: what may be a shape
 
 
 class Written:
-    """A file for one write, whose bytes are kept as they were given; the large weights, which are not in them, by their names."""
+    """A file for one write, whose bytes are kept as they were given; the large weights, which are not in
+    them, by their names.
+    """
 
     def __init__(self, data: bytes = b"") -> None:
         self.data = data
@@ -28,25 +32,50 @@ class Written:
 
 @contextmanager
 def large_weights_aside(kept: dict[str, Any] | None) -> Iterator[None]:
-    """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in the graph.
+    """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in
+    the graph.
 
-    Where *kept* is given, such weights come into it by their names, and what is written has empty tensors in their place.
+    Where *kept* is given, such weights come into it by their names, and what is written has empty tensors in
+    their place.
     """
     torch = require("torch")
-    infer, deduplicate = torch._C._jit_pass_onnx_graph_shape_type_inference, torch._C._jit_pass_onnx_deduplicate_initializers
-    plain = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8)
+    infer, deduplicate = (
+        torch._C._jit_pass_onnx_graph_shape_type_inference,
+        torch._C._jit_pass_onnx_deduplicate_initializers,
+    )
+    plain = (
+        torch.float32,
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int8,
+        torch.uint8,
+    )
 
     def infer_shapes(graph: Any, parameters: dict[str, Any], opset: int) -> None:
-        infer(graph, {n: t for n, t in parameters.items() if not isinstance(t, torch.Tensor) or t.numel() <= SMALL}, opset)
+        infer(
+            graph,
+            {n: t for n, t in parameters.items() if not isinstance(t, torch.Tensor) or t.numel() <= SMALL},
+            opset,
+        )
 
     def keep_large(graph: Any, parameters: dict[str, Any], training: bool) -> dict[str, Any]:
         found = deduplicate(graph, parameters, training)
         if kept is None:
             return dict(found)
-        kept.update((n, t) for n, t in found.items() if t.numel() > SMALL and t.layout == torch.strided and t.dtype in plain)
+        kept.update(
+            (n, t)
+            for n, t in found.items()
+            if t.numel() > SMALL and t.layout == torch.strided and t.dtype in plain
+        )
         return {n: torch.empty(0, dtype=t.dtype) if n in kept else t for n, t in found.items()}
 
-    with passes_replaced(_jit_pass_onnx_graph_shape_type_inference=infer_shapes, _jit_pass_onnx_deduplicate_initializers=keep_large):
+    with passes_replaced(
+        _jit_pass_onnx_graph_shape_type_inference=infer_shapes,
+        _jit_pass_onnx_deduplicate_initializers=keep_large,
+    ):
         yield
 
 

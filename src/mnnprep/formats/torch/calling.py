@@ -1,7 +1,7 @@
 """How a module is called: as its user calls it, positional parameters by position.
 
-A hook sees the arguments as they were passed (torch.nn.Module.register_forward_pre_hook: without ``with_kwargs``, the positional
-ones alone), so a call by keyword is another computation than ``model(x)``.
+A hook sees the arguments as they were passed (torch.nn.Module.register_forward_pre_hook: without
+``with_kwargs``, the positional ones alone), so a call by keyword is another computation than ``model(x)``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from typing import Any
 Parameter = inspect.Parameter
 BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 NAMED = (*BY_PLACE, Parameter.KEYWORD_ONLY)
-OPEN = {"args": Parameter.VAR_POSITIONAL, "kwargs": Parameter.VAR_KEYWORD}  # of a forward that says nothing of itself
+OPEN = {
+    "args": Parameter.VAR_POSITIONAL,
+    "kwargs": Parameter.VAR_KEYWORD,
+}  # of a forward that says nothing of itself
 
-# The wrappers of distributed training and compilation, and where each keeps the module it passes its arguments to.
+# The wrappers of distributed training and compilation, and where each keeps the module it passes its
+# arguments to.
 WRAPPERS = {
     "DistributedDataParallel": "module",
     "DataParallel": "module",
@@ -34,7 +38,9 @@ class Default:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of a call: names of tensors, and defaults between them, by place; the other names by keyword."""
+    """The arguments of a call: names of tensors, and defaults between them, by place; the other names by
+    keyword.
+    """
 
     places: tuple[str | Default, ...]
     keywords: tuple[str, ...] = ()
@@ -58,7 +64,8 @@ def parameters_of(module: Any) -> list[Parameter]:
 
     module = unwrapped(module)
     if isinstance(module, torch.jit.ScriptModule):
-        return [_scripted(argument) for argument in module.forward.schema.arguments if argument.name != "self"]  # type: ignore[attr-defined]
+        arguments = module.forward.schema.arguments  # type: ignore[attr-defined]
+        return [_scripted(argument) for argument in arguments if argument.name != "self"]
     try:
         return list(inspect.signature(module.forward).parameters.values())
     except (TypeError, ValueError):  # built in, or no function at all
@@ -72,7 +79,9 @@ def _scripted(argument: Any) -> Parameter:
 
 
 def forward_parameters(module: Any) -> list[str]:
-    """The names a module's forward takes, in order, without ``self`` and without ``*args`` and ``**kwargs``."""
+    """The names a module's forward takes, in order, without ``self`` and without ``*args`` and
+    ``**kwargs``.
+    """
     return [p.name for p in parameters_of(module) if p.kind in NAMED]
 
 
@@ -82,14 +91,20 @@ def takes_more(module: Any) -> bool:
 
 
 def in_order(module: Any, names: Sequence[str]) -> list[str]:
-    """*names* as the forward has them; those of ``*args`` by their number, others it does not name last, as they are given."""
+    """*names* as the forward has them; those of ``*args`` by their number, others it does not name last, as
+    they are given.
+    """
     parameters = parameters_of(module)
     places = {p.name: place for place, p in enumerate(parameters)}
     star = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None)
 
     def place(name: str) -> tuple[int, int]:
         number = _number(name, star)
-        return (places[star or ""], number) if number is not None and name not in places else (places.get(name, len(places)), 0)
+        return (
+            (places[star or ""], number)
+            if number is not None and name not in places
+            else (places.get(name, len(places)), 0)
+        )
 
     return sorted(names, key=place)
 
@@ -97,22 +112,36 @@ def in_order(module: Any, names: Sequence[str]) -> list[str]:
 def calling(module: Any, names: Sequence[str]) -> Call:
     """The call of *module* with inputs of these *names*.
 
-    The leading run of given parameters goes by place, what comes after a gap by keyword.  Where something after the gap has no keyword
-    (a positional-only parameter, an element of ``*args``), the gap is filled with the defaults.  Names that the forward does not
-    have are elements of ``*args``: all of them where there is no ``**kwargs``, else those called ``args_0``, ``args_1``...
+    The leading run of given parameters goes by place, what comes after a gap by keyword.  Where something
+    after the gap has no keyword (a positional-only parameter, an element of ``*args``), the gap is filled
+    with the defaults.  Names that the forward does not have are elements of ``*args``: all of them where
+    there is no ``**kwargs``, else those called ``args_0``, ``args_1``...
     """
     parameters = parameters_of(module)
     kinds = {p.name: p.kind for p in parameters if p.kind in NAMED}
     star = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None)
     open_ = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
-    elements = [n for n in in_order(module, names) if n not in kinds and star and (not open_ or _number(n, star) is not None)]
+    elements = [
+        n
+        for n in in_order(module, names)
+        if n not in kinds and star and (not open_ or _number(n, star) is not None)
+    ]
     by_place = [p for p in parameters if p.kind in BY_PLACE]
     given = [p.name in names for p in by_place]
     run = given.index(False) if False in given else len(given)
-    last = max((i for i, p in enumerate(by_place) if p.name in names and p.kind is Parameter.POSITIONAL_ONLY), default=-1) + 1
+    last = (
+        max(
+            (i for i, p in enumerate(by_place) if p.name in names and p.kind is Parameter.POSITIONAL_ONLY),
+            default=-1,
+        )
+        + 1
+    )
     run = len(by_place) if elements else max(run, last)
     places = [p.name if p.name in names else Default(p.default) for p in by_place[:run]]
-    lacking = next((i for i, p in enumerate(by_place[:run]) if p.name not in names and p.default is Parameter.empty), None)
+    lacking = next(
+        (i for i, p in enumerate(by_place[:run]) if p.name not in names and p.default is Parameter.empty),
+        None,
+    )
     if lacking is not None:  # the forward itself says what it lacks
         places, elements = places[:lacking], []
     return Call((*places, *elements), tuple(n for n in names if n not in places and n not in elements))
@@ -125,7 +154,9 @@ def _number(name: str, star: str | None) -> int | None:
 
 
 def starred(module: Any, count: int) -> list[str]:
-    """Names for *count* values given by place: the forward's own, and ``args_0``... for those that its ``*args`` takes."""
+    """Names for *count* values given by place: the forward's own, and ``args_0``... for those that its
+    ``*args`` takes.
+    """
     parameters = parameters_of(module)
     names = [p.name for p in parameters if p.kind in NAMED]
     star = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None)

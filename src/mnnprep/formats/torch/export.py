@@ -31,7 +31,9 @@ from mnnprep.formats.torch.watch import Watch, current_place
 
 T = TypeVar("T")
 
-EXTERNAL_THRESHOLD = 1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
+EXTERNAL_THRESHOLD = (
+    1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
+)
 FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or write
 EXPORT_OPSET = 18  # the lowest the torch.export-based exporter writes itself
 
@@ -61,7 +63,9 @@ class Subject:
 
 
 class UnsupportedAtOpset(Exception):
-    """An operator of the model has no form at this opset; ``needed`` is the opset that has one (0: unknown)."""
+    """An operator of the model has no form at this opset; ``needed`` is the opset that has one (0:
+    unknown).
+    """
 
     def __init__(self, message: str, needed: int) -> None:
         super().__init__(message)
@@ -80,7 +84,9 @@ def adapter(subject: Subject) -> Any:
             self.model = model
 
         def forward(self, *tensors: Any) -> Any:
-            outputs = tuple(flatten(call(self.model, dict(zip(names, tensors, strict=True))), tuple(names)).values())
+            outputs = tuple(
+                flatten(call(self.model, dict(zip(names, tensors, strict=True))), tuple(names)).values()
+            )
             return outputs[0] if len(outputs) == 1 else outputs
 
     made = Adapter(subject.module)
@@ -108,7 +114,9 @@ def tracer_notes(notes: list[str]) -> Iterator[None]:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Within, nn.TransformerEncoderLayer runs its documented formula, not the fused operator no exporter has."""
+    """Within, nn.TransformerEncoderLayer runs its documented formula, not the fused operator no exporter
+    has.
+    """
     mha = require("torch").backends.mha
     fast = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
@@ -154,7 +162,9 @@ def scripted(subject: Subject) -> Any:
             return torch.jit.script(module).eval()
     except Exception as error:  # the compiler raises RuntimeError, NotSupportedError, FrontendError and more
         raise RefusedError(
-            "torch.jit.script can't compile the model", seen=script_complaint(said(error)), next="use --method trace, or mend the place named"
+            "torch.jit.script can't compile the model",
+            seen=script_complaint(said(error)),
+            next="use --method trace, or mend the place named",
         ) from error
 
 
@@ -184,18 +194,28 @@ def onnx_trace(subject: Subject, directory: Path, notes: list[str], opset: int) 
     Raises UnsupportedAtOpset.
     """
     torch = require("torch")
-    module = without_dictionaries(subject.module, subject) if isinstance(subject.module, torch.jit.ScriptModule) else adapter(subject)
+    module = (
+        without_dictionaries(subject.module, subject)
+        if isinstance(subject.module, torch.jit.ScriptModule)
+        else adapter(subject)
+    )
     return _torchscript_exporter(module, subject, directory, notes, opset)
 
 
 def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
-    """Method ``onnx-script``: the model scripted first, so that its control flow becomes If and Loop nodes."""
-    return _torchscript_exporter(without_dictionaries(scripted(subject), subject), subject, directory, notes, opset)
+    """Method ``onnx-script``: the model scripted first, so that its control flow becomes If and Loop
+    nodes.
+    """
+    return _torchscript_exporter(
+        without_dictionaries(scripted(subject), subject), subject, directory, notes, opset
+    )
 
 
 def without_dictionaries(module: Any, subject: Subject) -> Any:
-    """A ScriptModule of the subject's inputs that gives what *module* does: as a tuple where a dictionary is in it, since the
-    exporter has no form for one, and with the inputs by keyword that the module does not take by place."""
+    """A ScriptModule of the subject's inputs that gives what *module* does: as a tuple where a dictionary is
+    in it, since the exporter has no form for one, and with the inputs by keyword that the module does not
+    take by place.
+    """
     torch = require("torch")
     call = calling(module, subject.names)
     with torch.no_grad():
@@ -208,13 +228,20 @@ def without_dictionaries(module: Any, subject: Subject) -> Any:
     holder.model = module
     wrapper = torch.jit.script(holder)
     names = {name: f"x{number}" for number, name in enumerate(subject.names)}
-    arguments = [names[n] if isinstance(n, str) else repr(n.value) for n in call.places] + [f"{n}={names[n]}" for n in call.keywords]
+    arguments = [names[n] if isinstance(n, str) else repr(n.value) for n in call.places] + [
+        f"{n}={names[n]}" for n in call.keywords
+    ]
     given = f"({', '.join(found)},)" if named else "outputs"
-    wrapper.define(f"def forward(self, {', '.join(names.values())}):\n    outputs = self.model({', '.join(arguments)})\n    return {given}\n")
+    wrapper.define(
+        f"def forward(self, {', '.join(names.values())}):\n    outputs = self.model({', '.join(arguments)})\n"
+        f"    return {given}\n"
+    )
     return wrapper.eval()
 
 
-def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+def _torchscript_exporter(
+    module: Any, subject: Subject, directory: Path, notes: list[str], opset: int
+) -> list[FileRef]:
     size = sum(t.nbytes for t in [*module.parameters(), *module.buffers()])
     if size <= EXTERNAL_THRESHOLD:
         written = Written()
@@ -223,49 +250,84 @@ def _torchscript_exporter(module: Any, subject: Subject, directory: Path, notes:
     raw = empty(directory / "raw") / "model.onnx"
     torchscript_exporter(module, subject, str(raw), notes, opset)
     external = len(list(raw.parent.iterdir())) > 1  # past 2 GiB the exporter writes a file for every tensor
-    files = _tidy(require("onnx_ir").load(str(raw)), directory, subject) if external else [_tidy_proto(Written(raw.read_bytes()), directory, subject)]
+    files = (
+        _tidy(require("onnx_ir").load(str(raw)), directory, subject)
+        if external
+        else [_tidy_proto(Written(raw.read_bytes()), directory, subject)]
+    )
     shutil.rmtree(raw.parent)
     return files
 
 
 def torchscript_exporter(
-    module: Any, subject: Subject, raw: str | Written, notes: list[str], opset: int, kept: int | None = None, **options: bool
+    module: Any,
+    subject: Subject,
+    raw: str | Written,
+    notes: list[str],
+    opset: int,
+    kept: int | None = None,
+    **options: bool,
 ) -> None:
-    """Export *module* to *raw*, a path or what keeps it, by torch's TorchScript-based exporter. Raises UnsupportedAtOpset, RefusedError.
+    """Export *module* to *raw*, a path or what keeps it, by torch's TorchScript-based exporter. Raises
+    UnsupportedAtOpset, RefusedError.
 
-    *kept* is how many outputs the model gives while it is exported, where those are fewer: the comparison then misses the rest.
+    *kept* is how many outputs the model gives while it is exported, where those are fewer: the comparison
+    then misses the rest.
     """
     torch = require("torch")
     aside = raw.weights if isinstance(raw, Written) else None
     axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
     outputs = list(subject.output_ranks)[:kept]
     varying = (
-        {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items() if n in outputs} if dim_names(subject.specs) else {}
+        {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items() if n in outputs}
+        if dim_names(subject.specs)
+        else {}
     )
     try:
-        with torch.no_grad(), tracer_notes(notes), subject.watch.mode(), plain_attention(), large_weights_aside(aside):
+        with (
+            torch.no_grad(),
+            tracer_notes(notes),
+            subject.watch.mode(),
+            plain_attention(),
+            large_weights_aside(aside),
+        ):
             torch.onnx.export(
-                module, subject.tensors(), raw, dynamo=False, opset_version=opset,
-                input_names=subject.names, output_names=outputs,
+                module,
+                subject.tensors(),
+                raw,
+                dynamo=False,
+                opset_version=opset,
+                input_names=subject.names,
+                output_names=outputs,
                 dynamic_axes={n: a for n, a in {**axes, **varying}.items() if a},
-                training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=True, verbose=subject.places, **options,
-            )  # fmt: skip
+                training=torch.onnx.TrainingMode.PRESERVE,
+                do_constant_folding=True,
+                verbose=subject.places,
+                **options,
+            )
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise UnsupportedAtOpset(message(error), _needed_opset(str(error))) from error
     except torch.onnx.errors.OnnxExporterError as error:
         needed = _needed_opset(str(error))
         if needed > opset:
             raise UnsupportedAtOpset(message(error), needed) from error
-        raise RefusedError("the exporter can't express an operator", seen=message(error), next="try --method onnx-export") from error
+        raise RefusedError(
+            "the exporter can't express an operator", seen=message(error), next="try --method onnx-export"
+        ) from error
     except Exception as error:  # the exporter raises bare RuntimeError, and whatever the model raises
-        fewer = re.search(r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)", str(error))
+        fewer = re.search(
+            r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)", str(error)
+        )
         if fewer and kept is None:
             return torchscript_exporter(module, subject, raw, notes, opset, int(fewer[1]), **options)
-        raise RefusedError("the TorchScript-based exporter failed", seen=cause(error), next="try --method onnx-export") from error
+        raise RefusedError(
+            "the TorchScript-based exporter failed", seen=cause(error), next="try --method onnx-export"
+        ) from error
 
 
 def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
-    """What *make* gives at the opset asked for, going up to where every operator of the model has a form; and the opsets before it.
+    """What *make* gives at the opset asked for, going up to where every operator of the model has a form; and
+    the opsets before it.
 
     Raises RefusedError when no opset has every operator.
     """
@@ -276,7 +338,11 @@ def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRef
         except UnsupportedAtOpset as error:
             refused.append(OpsetRefused(opset, str(error)))
             if error.needed <= opset:
-                raise RefusedError("no opset has every operator of the model", seen=str(error), next="try --method onnx-export") from error
+                raise RefusedError(
+                    "no opset has every operator of the model",
+                    seen=str(error),
+                    next="try --method onnx-export",
+                ) from error
             opset = error.needed
 
 
@@ -288,7 +354,9 @@ def empty(directory: Path) -> Path:
 
 def _needed_opset(message: str) -> int:
     found = re.search(
-        r"added in (?:opset )?version (\d+)|opset(?: version)? (\d+)(?: or|\+| and)|requires? opset(?:_version)?\s*(?:>=)?\s*(\d+)", message
+        r"added in (?:opset )?version (\d+)|opset(?: version)? (\d+)(?: or|\+| and)|requires?"
+        r" opset(?:_version)?\s*(?:>=)?\s*(\d+)",
+        message,
     )
     return int(next(g for g in found.groups() if g)) if found else 0
 
@@ -301,36 +369,58 @@ def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int)
     dynamic = bool(dim_names(subject.specs))
     program = subject.loaded.program
     if isinstance(subject.module, torch.jit.ScriptModule):
-        raise RefusedError("the torch.export-based exporter takes no TorchScript", next="use --method onnx-trace")
+        raise RefusedError(
+            "the torch.export-based exporter takes no TorchScript", next="use --method onnx-trace"
+        )
     try:
         with torch.no_grad(), warnings.catch_warnings(), plain_attention():
             warnings.simplefilter("ignore")
             if program is not None:
-                exported = torch.onnx.export(program, dynamo=True, opset_version=max(opset, EXPORT_OPSET), verbose=False, optimize=False)
+                exported = torch.onnx.export(
+                    program,
+                    dynamo=True,
+                    opset_version=max(opset, EXPORT_OPSET),
+                    verbose=False,
+                    optimize=False,
+                )
             else:
                 exported = torch.onnx.export(
-                    adapter(subject), subject.tensors(), dynamo=True, opset_version=max(opset, EXPORT_OPSET), verbose=False, optimize=False,
+                    adapter(subject),
+                    subject.tensors(),
+                    dynamo=True,
+                    opset_version=max(opset, EXPORT_OPSET),
+                    verbose=False,
+                    optimize=False,
                     dynamic_shapes=(shapes,) if dynamic else None,
-                )  # fmt: skip
+                )
     except Exception as error:  # torch.export raises many classes of its own
         root = error.__cause__ or error
-        raise RefusedError("the torch.export-based exporter failed", seen=_export_complaint(root), next="try --method onnx-trace") from error
+        raise RefusedError(
+            "the torch.export-based exporter failed",
+            seen=_export_complaint(root),
+            next="try --method onnx-trace",
+        ) from error
     _name_values(exported.model, subject.names, list(subject.output_ranks))
     _fold(exported.model)
     return _tidy(exported.model, directory, subject)
 
 
 def _fold(model: Any) -> None:
-    """Inline functions and fold constants, in place; unlike the exporter's own clean-up no batch norm is folded
-    into a weight, so that the file holds the source's parameters."""
+    """Inline functions and fold constants, in place; unlike the exporter's own clean-up no batch norm is
+    folded into a weight, so that the file holds the source's parameters.
+    """
     optimizer, passes = require("onnxscript.optimizer"), require("onnx_ir.passes.common")
     passes.InlinePass()(model)
     optimizer.fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
     for tidy in (
-        passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass(), passes.RemoveUnusedOpsetsPass(),
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), passes.DeduplicateInitializersPass(),
-        passes.OutputFixPass(), passes.NameFixPass(),
-    ):  # fmt: skip
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    ):
         tidy(model)
 
 
@@ -343,12 +433,17 @@ def _export_complaint(error: BaseException) -> str:
 
 
 def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
-    for value, name in [*zip(model.graph.inputs, inputs, strict=True), *zip(model.graph.outputs, outputs, strict=True)]:
+    for value, name in [
+        *zip(model.graph.inputs, inputs, strict=True),
+        *zip(model.graph.outputs, outputs, strict=True),
+    ]:
         value.name = name
 
 
 def _tidy_proto(raw: Written, directory: Path, subject: Subject) -> FileRef:
-    """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to import."""
+    """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to
+    import.
+    """
     from mnnprep.formats.onnx import splice
 
     def parts(extent: splice.Extent) -> list[splice.Part]:
@@ -379,14 +474,27 @@ def forget(message: Any) -> None:
         if name in fields:
             message.ClearField(name)
     for field_, value in message.ListFields():
-        if field_.name in ("graph", "node", "attribute", "g", "graphs", "functions", "input", "output", "value_info", "initializer"):
+        if field_.name in (
+            "graph",
+            "node",
+            "attribute",
+            "g",
+            "graphs",
+            "functions",
+            "input",
+            "output",
+            "value_info",
+            "initializer",
+        ):
             for item in (value,) if hasattr(value, "DESCRIPTOR") else value:
                 if hasattr(item, "DESCRIPTOR"):
                     forget(item)
 
 
 def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:
-    """Save the exporter's onnx-ir model as ours: no stack traces and paths, dimensions by their names, weights in one place."""
+    """Save the exporter's onnx-ir model as ours: no stack traces and paths, dimensions by their names,
+    weights in one place.
+    """
     ir = require("onnx_ir")
     from mnnprep.formats.onnx.steps import save
 

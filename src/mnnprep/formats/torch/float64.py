@@ -17,12 +17,18 @@ def in_float64(module: Any) -> Any:
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():
             wide = tensor.detach().double()
-            memo[id(tensor)] = torch.nn.Parameter(wide, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else wide
+            memo[id(tensor)] = (
+                torch.nn.Parameter(wide, tensor.requires_grad)
+                if isinstance(tensor, torch.nn.Parameter)
+                else wide
+            )
     return copy.deepcopy(module, memo).double()
 
 
 def quick_depthwise() -> Any:
-    """Within, depthwise convolutions are computed tap by tap: PyTorch has no kernel for them in float64 and convolves one channel at a time."""
+    """Within, depthwise convolutions are computed tap by tap: PyTorch has no kernel for them in float64 and
+    convolves one channel at a time.
+    """
     torch = require("torch")
     functional = torch.nn.functional
 
@@ -35,7 +41,15 @@ def quick_depthwise() -> Any:
     return Mode()
 
 
-def _depthwise(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
+def _depthwise(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
     """The convolution where it is depthwise, of a batch, and padded by numbers; else None."""
     if groups == 1 or weight.shape[:2] != (groups, 1) or input.dim() != 4 or isinstance(padding, str):
         return None
@@ -50,10 +64,18 @@ def _depthwise(input: Any, weight: Any, bias: Any = None, stride: Any = 1, paddi
     made = input.new_zeros(input.shape[0], groups, rows, columns)
     for i in range(height):
         for j in range(width):
-            taken = padded[:, :, i * over :, j * across :][:, :, : down * (rows - 1) + 1 : down, : right * (columns - 1) + 1 : right]
+            taken = padded[:, :, i * over :, j * across :][
+                :, :, : down * (rows - 1) + 1 : down, : right * (columns - 1) + 1 : right
+            ]
             made.addcmul_(taken, weight[:, 0, i, j, None, None])
     return made if bias is None else made + bias[:, None, None]
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value) if len(value) == 2 else (value[0], value[0])
+    return (
+        (value, value)
+        if isinstance(value, int)
+        else tuple(value)
+        if len(value) == 2
+        else (value[0], value[0])
+    )

@@ -26,7 +26,8 @@ from mnnprep.weights.live import grouped, process_rank, whole
 
 @contextmanager
 def adopted(module: Any, example: Any) -> Iterator[tuple[str, list[str]] | None]:
-    """Take *module* for the block: gives the key it is loaded by and the user's top-level modules it comes from.
+    """Take *module* for the block: gives the key it is loaded by and the user's top-level modules it comes
+    from.
 
     Gives None on every rank but 0 of a running process group.  Afterwards the random states, the
     number of threads, the default dtype and the gradient mode are what they were.
@@ -35,7 +36,11 @@ def adopted(module: Any, example: Any) -> Iterator[tuple[str, list[str]] | None]
     """
     torch = require("torch")
     if not isinstance(module, torch.nn.Module):
-        raise UsageError("the source is neither a path nor a torch.nn.Module", seen=type(module).__name__, next="give a path, a factory or a module")
+        raise UsageError(
+            "the source is neither a path nor a torch.nn.Module",
+            seen=type(module).__name__,
+            next="give a path, a factory or a module",
+        )
     meta = [n for n, t in [*module.named_parameters(), *module.named_buffers()] if t.is_meta]
     if meta:
         raise RefusedError(
@@ -51,7 +56,11 @@ def adopted(module: Any, example: Any) -> Iterator[tuple[str, list[str]] | None]
             return
         LIVE[key] = (plain, example)
         try:
-            top = {type(m).__module__.partition(".")[0] for m in plain.modules()} - {"torch", "__main__", "builtins"}
+            top = {type(m).__module__.partition(".")[0] for m in plain.modules()} - {
+                "torch",
+                "__main__",
+                "builtins",
+            }
             yield key, sorted(top)
         finally:
             del LIVE[key]
@@ -62,7 +71,11 @@ def _global_state() -> Iterator[None]:
     """Restore what exporting changes in the process."""
     torch = require("torch")
     states = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
-    devices = {i: torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())} if torch.cuda.is_initialized() else {}
+    devices = (
+        {i: torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
+        if torch.cuda.is_initialized()
+        else {}
+    )
     threads, dtype, gradients = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
     try:
         yield
@@ -93,7 +106,9 @@ def plain_copy(module: Any) -> Any:
         for submodule in module.modules():
             for parameter in submodule._parameters.values():
                 if parameter is not None and id(parameter) not in memo:
-                    memo[id(parameter)] = torch.nn.Parameter(_on_cpu(parameter), requires_grad=parameter.requires_grad)
+                    memo[id(parameter)] = torch.nn.Parameter(
+                        _on_cpu(parameter), requires_grad=parameter.requires_grad
+                    )
             for buffer in submodule._buffers.values():
                 if buffer is not None and id(buffer) not in memo:
                     memo[id(buffer)] = _on_cpu(buffer).clone()
@@ -102,7 +117,9 @@ def plain_copy(module: Any) -> Any:
 
 @contextmanager
 def _whole_parameters(module: Any) -> Iterator[None]:
-    """Within, the parameters of FullyShardedDataParallel wrappers are whole (torch.distributed.fsdp, first version)."""
+    """Within, the parameters of FullyShardedDataParallel wrappers are whole (torch.distributed.fsdp, first
+    version).
+    """
     with ExitStack() as stack:
         if grouped():
             from torch.distributed.fsdp import FullyShardedDataParallel
@@ -160,6 +177,8 @@ def _drop_distributed_hooks(hooks: Any, originals: Any) -> None:
     """Take out the hooks by which sharded modules gather themselves."""
     for number, hook in list((originals or {}).items()):
         owner = hook.__self__ if isinstance(hook, types.MethodType) else hook
-        if type(owner).__module__.startswith("torch.distributed") or getattr(owner, "__module__", "").startswith("torch.distributed"):
+        if type(owner).__module__.startswith("torch.distributed") or getattr(
+            owner, "__module__", ""
+        ).startswith("torch.distributed"):
             with suppress(KeyError):
                 del hooks[number]

@@ -60,7 +60,13 @@ def load(source: Source) -> Loaded:
     torch = require("torch")
     torch.set_num_threads(1)
     _make_importable(source)
-    loaders = {"torch-factory": _factory, "torchscript": _script, "exported-program": _program, "torch-module": _pickled, "live": _live}
+    loaders = {
+        "torch-factory": _factory,
+        "torchscript": _script,
+        "exported-program": _program,
+        "torch-module": _pickled,
+        "live": _live,
+    }
     with without_weights() if source.lean else nullcontext():
         loaded = loaders[source.kind](source)
     if source.weights:
@@ -70,9 +76,10 @@ def load(source: Source) -> Loaded:
     meta = [n for n, t in [*loaded.module.named_parameters(), *loaded.module.named_buffers()] if t.is_meta]
     if meta:
         raise RefusedError(
-            "the model has tensors without values (on the meta device)", seen=", ".join(meta[:5]),
+            "the model has tensors without values (on the meta device)",
+            seen=", ".join(meta[:5]),
             next="give the weights with --weights, or build the model on the CPU",
-        )  # fmt: skip
+        )
     if loaded.program is None:
         to_inference(loaded.module)
     return loaded
@@ -86,7 +93,9 @@ def load_factory(source: Source) -> Loaded:
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Within, a parameter goes to the meta device as soon as a module takes it: weights are neither initialized nor kept. Buffers stay real."""
+    """Within, a parameter goes to the meta device as soon as a module takes it: weights are neither
+    initialized nor kept. Buffers stay real.
+    """
     torch = require("torch")
     module = torch.nn.Module
     register = module.register_parameter
@@ -131,13 +140,17 @@ def _factory(source: Source) -> Loaded:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{FACTORY_RAISED} {type(error).__name__}", seen=f"{message(error)} (at {place_of(error)})", next="run it on its own and mend it"
+            f"{FACTORY_RAISED} {type(error).__name__}",
+            seen=f"{message(error)} (at {place_of(error)})",
+            next="run it on its own and mend it",
         ) from error
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(
-            "the factory returned no torch.nn.Module", seen=type(module).__name__, next="return the model, or (model, example_inputs)",
-        )  # fmt: skip
+            "the factory returned no torch.nn.Module",
+            seen=type(module).__name__,
+            next="return the model, or (model, example_inputs)",
+        )
     parameters = forward_parameters(module)
     return Loaded(module, parameters, _arrays(name_examples(example, module) if example is not None else {}))
 
@@ -149,7 +162,11 @@ def _script(source: Source) -> Loaded:
     try:
         module = torch.jit.load(source.path, map_location="cpu")
     except Exception as error:
-        raise RefusedError("torch can't load this TorchScript file", seen=message(error), next="save it again with torch.jit.save") from error
+        raise RefusedError(
+            "torch can't load this TorchScript file",
+            seen=message(error),
+            next="save it again with torch.jit.save",
+        ) from error
     return Loaded(module, forward_parameters(module), {})
 
 
@@ -163,7 +180,8 @@ def _program(source: Source) -> Loaded:
     torch = require("torch")
     if not source.trust:
         require_stateless(Path(source.path), source.kind)
-        # torch reads the example inputs as any pickle where they can't be read as tensors; this it heeds even then (torch/serialization.py)
+        # torch reads the example inputs as any pickle where they can't be read as tensors; this it heeds even
+        # then (torch/serialization.py)
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
         program = torch.export.load(source.path)
@@ -179,16 +197,24 @@ def _program(source: Source) -> Loaded:
     values = [*arguments, *keywords.values()]
     tensors = {n: v for n, v in zip(user, values, strict=False) if isinstance(v, torch.Tensor)}
     shapes = {
-        n.name: n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.name in user and hasattr(n.meta.get("val"), "shape")
+        n.name: n.meta["val"].shape
+        for n in program.graph.nodes
+        if n.op == "placeholder" and n.name in user and hasattr(n.meta.get("val"), "shape")
     }
-    dynamic = {n: tuple(int(s) if isinstance(s, int) or str(s).isdigit() else str(s) for s in shape) for n, shape in shapes.items()}
+    dynamic = {
+        n: tuple(int(s) if isinstance(s, int) or str(s).isdigit() else str(s) for s in shape)
+        for n, shape in shapes.items()
+    }
     if not set(user) <= set(names):
         raise RefusedError(
             "this exported program takes inputs that are no tensors",
             seen=", ".join(map(str, program.graph_signature.user_inputs)),
             next="export it with tensor inputs",
         )
-    dims = tuple(Dim(str(symbol), _bound(limits.lower), _bound(limits.upper)) for symbol, limits in program.range_constraints.items())
+    dims = tuple(
+        Dim(str(symbol), _bound(limits.lower), _bound(limits.upper))
+        for symbol, limits in program.range_constraints.items()
+    )
     return Loaded(_called_by_place(program, user), user, _arrays(tensors), dynamic, dims, program)
 
 
@@ -198,7 +224,9 @@ def _bound(limit: Any) -> int | None:
 
 
 def _called_by_place(program: Any, names: list[str]) -> Any:
-    """The program's module as one whose forward takes *names* in their order, however it was exported to be called."""
+    """The program's module as one whose forward takes *names* in their order, however it was exported to be
+    called.
+    """
     torch = require("torch")
     positional, by_keyword = program.call_spec.in_spec.children()
     count, keywords = positional.num_leaves, by_keyword.context or []
@@ -207,7 +235,9 @@ def _called_by_place(program: Any, names: list[str]) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.program = program.module()
-            for module in self.modules():  # an exported graph has no mode to put it in: what it does, its operators say
+            for module in (
+                self.modules()
+            ):  # an exported graph has no mode to put it in: what it does, its operators say
                 module.training = False
 
         def forward(self, *tensors: Any) -> Any:
@@ -221,7 +251,11 @@ def _called_by_place(program: Any, names: list[str]) -> Any:
 def _pickled(source: Source) -> Loaded:
     torch = require("torch")
     if not source.trust:  # the caller refuses first, with what it would execute
-        raise RefusedError("a pickled module executes code when it is loaded", seen=Path(source.path).name, next="pass --trust if you trust it")
+        raise RefusedError(
+            "a pickled module executes code when it is loaded",
+            seen=Path(source.path).name,
+            next="pass --trust if you trust it",
+        )
     try:
         module = torch.load(source.path, map_location="cpu", weights_only=False)
     except Exception as error:
@@ -231,7 +265,11 @@ def _pickled(source: Source) -> Loaded:
             next="run where its classes can be imported, or give a factory and --weights",
         ) from error
     if not isinstance(module, torch.nn.Module):
-        raise RefusedError("the file holds no torch.nn.Module", seen=type(module).__name__, next="give a factory, and this file with --weights")
+        raise RefusedError(
+            "the file holds no torch.nn.Module",
+            seen=type(module).__name__,
+            next="give a factory, and this file with --weights",
+        )
     return Loaded(module, forward_parameters(module), {})
 
 
@@ -249,7 +287,11 @@ def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
             arrays[name] = tensor.detach().cpu().numpy().copy()
         except TypeError as error:
             dtype = str(tensor.dtype).removeprefix("torch.")
-            raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=dtype, next="use one of " + ", ".join(DTYPES)) from error
+            raise UsageError(
+                f"the example input {name} has a dtype MNN can't be fed",
+                seen=dtype,
+                next="use one of " + ", ".join(DTYPES),
+            ) from error
     return arrays
 
 
@@ -263,21 +305,31 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
     for spec in declared:
         if spec.name not in names and not more:
             raise UsageError(
-                f"--input names {spec.name!r}, which forward does not take", seen=spec.name, next="its parameters: " + (", ".join(names) or "none")
+                f"--input names {spec.name!r}, which forward does not take",
+                seen=spec.name,
+                next="its parameters: " + (", ".join(names) or "none"),
             )
     if declared:
         order = in_order(loaded.module, [s.name for s in declared])
         return tuple(sorted(declared, key=lambda s: order.index(s.name)))
     if not loaded.example:
         raise UsageError(
-            "the inputs of this model are not known", seen=f"forward({', '.join(names)})",
-            next=f"give each with --input, for example --input '{(names or ['x'])[0]}=float32[batch,3,224,224]', "
-            "or let the factory return (model, example_inputs)",
-        )  # fmt: skip
+            "the inputs of this model are not known",
+            seen=f"forward({', '.join(names)})",
+            next=(
+                "give each with --input, for example --input"
+                f" '{(names or ['x'])[0]}=float32[batch,3,224,224]', or let the factory return (model,"
+                " example_inputs)"
+            ),
+        )
     specs = []
     for name in in_order(loaded.module, list(loaded.example)):
         array = loaded.example[name]
         if array.dtype.name not in DTYPES:
-            raise UsageError(f"the example input {name} has a dtype MNN can't be fed", seen=array.dtype.name, next="use one of " + ", ".join(DTYPES))
+            raise UsageError(
+                f"the example input {name} has a dtype MNN can't be fed",
+                seen=array.dtype.name,
+                next="use one of " + ", ".join(DTYPES),
+            )
         specs.append(TensorSpec(name, array.dtype.name, loaded.dynamic.get(name, array.shape)))
     return tuple(specs)

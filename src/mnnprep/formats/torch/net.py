@@ -21,18 +21,37 @@ from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch, raised_at
 
 BATCH_NORM_TYPES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")
-# The position of the flag `train` or `training` among the arguments of the operators that behave otherwise in training.
+# The position of the flag `train` or `training` among the arguments of the operators that behave otherwise in
+# training.
 TRAINING_ARGUMENT = {
-    "dropout": 2, "dropout_": 2, "feature_dropout": 2, "alpha_dropout": 2, "native_dropout": 2, "batch_norm": 5,
-    "_native_batch_norm_legit": 5, "native_batch_norm": 5, "cudnn_batch_norm": 5, "rrelu": 3, "rrelu_with_noise": 4,
-}  # fmt: skip
+    "dropout": 2,
+    "dropout_": 2,
+    "feature_dropout": 2,
+    "alpha_dropout": 2,
+    "native_dropout": 2,
+    "batch_norm": 5,
+    "_native_batch_norm_legit": 5,
+    "native_batch_norm": 5,
+    "cudnn_batch_norm": 5,
+    "rrelu": 3,
+    "rrelu_with_noise": 4,
+}
 
 
 class TorchNet:
-    """See :class:`mnnprep.core.survey.Net`. Inputs go in by parameter name; outputs are flattened. ``precise``: there is room for it in float64."""
+    """See :class:`mnnprep.core.survey.Net`.
+
+    Inputs go in by parameter name; outputs are flattened. ``precise``: there is room for it in float64.
+    """
 
     def __init__(
-        self, module: Any, inputs: tuple[TensorSpec, ...], example: Arrays | None = None, dims: tuple[Dim, ...] = (), *, precise: bool = True
+        self,
+        module: Any,
+        inputs: tuple[TensorSpec, ...],
+        example: Arrays | None = None,
+        dims: tuple[Dim, ...] = (),
+        *,
+        precise: bool = True,
     ) -> None:
         self.precise = precise
         self.module = module
@@ -91,9 +110,15 @@ class TorchNet:
                 self._calling(self.module, tensors)
         except Exception:
             return {}
-        found = {n: watch.tables[t.data_ptr()] for n, t in tensors.items() if t.data_ptr() in watch.tables and not t.is_floating_point()}
+        found = {
+            n: watch.tables[t.data_ptr()]
+            for n, t in tensors.items()
+            if t.data_ptr() in watch.tables and not t.is_floating_point()
+        }
         if not found and isinstance(self.module, torch.jit.ScriptModule):
-            sizes = [p.shape[0] for n, p in self.module.named_parameters() if "embed" in n.lower() and p.dim() == 2]
+            sizes = [
+                p.shape[0] for n, p in self.module.named_parameters() if "embed" in n.lower() and p.dim() == 2
+            ]
             found = {n: min(sizes) for n, t in tensors.items() if sizes and not t.is_floating_point()}
         return {n: (0.0, float(size - 1)) for n, size in found.items()}
 
@@ -104,7 +129,11 @@ class TorchNet:
         """Training that ``eval`` does not reach; call after the runs, which see functional dropout."""
         torch = require("torch")
         left = [f"functional dropout with training=True at {place}" for place in self.watch.dropouts]
-        left += [f"{n or 'the model'} ({type(m).__name__}) is in training mode" for n, m in self.module.named_modules() if m.training]
+        left += [
+            f"{n or 'the model'} ({type(m).__name__}) is in training mode"
+            for n, m in self.module.named_modules()
+            if m.training
+        ]
         left += [
             f"{n} ({type(m).__name__}) has no running statistics, so it normalizes by the batch at hand"
             for n, m in self.module.named_modules()
@@ -116,13 +145,19 @@ class TorchNet:
             left += program_leftovers(graph)
         if left:
             shown = "; ".join(left[:10]) + (f"; and {len(left) - 10} more" if len(left) > 10 else "")
-            return failed("inference_mode", f"{shown}; make it follow eval(), or leave it out of the model", subject=left[0])
+            return failed(
+                "inference_mode",
+                f"{shown}; make it follow eval(), or leave it out of the model",
+                subject=left[0],
+            )
         return passed("inference_mode", numbers={"modules": sum(1 for _ in self.module.modules())})
 
 
 class OtherwiseFirst(TorchNet):
-    """The same net called with other values than it is asked for, if it takes them: what a module keeps of its first call
-    (a mean, a scale) is then not what the reference's process keeps, and the comparison sees an artifact that holds it."""
+    """The same net called with other values than it is asked for, if it takes them: what a module keeps of
+    its first call (a mean, a scale) is then not what the reference's process keeps, and the comparison sees
+    an artifact that holds it.
+    """
 
     _ranks: dict[str, int] | None = None
 
@@ -135,15 +170,22 @@ class OtherwiseFirst(TorchNet):
         return outputs
 
     def output_ranks(self, inputs: Arrays) -> dict[str, int]:
-        """The outputs' names, in order, and their ranks: of the last run, or of one on *inputs* where there was none."""
+        """The outputs' names, in order, and their ranks: of the last run, or of one on *inputs* where there
+        was none.
+        """
         if self._ranks is None:
             self.run(inputs)
         return self._ranks or {}
 
 
 def other_values(inputs: Arrays) -> Arrays:
-    """Floating inputs halfway to their largest value, so that they stay within their range; the others as they are."""
-    return {n: ((a + a.max()) / 2).astype(a.dtype) if a.dtype.kind == "f" and a.size else a for n, a in inputs.items()}
+    """Floating inputs halfway to their largest value, so that they stay within their range; the others as
+    they are.
+    """
+    return {
+        n: ((a + a.max()) / 2).astype(a.dtype) if a.dtype.kind == "f" and a.size else a
+        for n, a in inputs.items()
+    }
 
 
 def _to_numpy(tensor: Any) -> Any:
@@ -173,7 +215,10 @@ def script_leftovers(module: Any) -> list[str]:
         position = TRAINING_ARGUMENT.get(node.kind().removeprefix("aten::"))
         inputs = list(node.inputs())
         if position is not None and position < len(inputs) and inputs[position].toIValue() is True:
-            left.append(f"{node.kind()} in training mode ({(node.sourceRange().strip().splitlines() or ['?'])[0].strip()})")
+            left.append(
+                f"{node.kind()} in training mode"
+                f" ({(node.sourceRange().strip().splitlines() or ['?'])[0].strip()})"
+            )
     return left
 
 
@@ -207,20 +252,26 @@ def materialize(module: Any) -> None:
             for name in list(submodule.parametrizations):
                 parametrize.remove_parametrizations(submodule, name, leave_parametrized=True)
         for hook in list(getattr(submodule, "_forward_pre_hooks", {}).values()):
-            remove = {"WeightNorm": torch.nn.utils.remove_weight_norm, "SpectralNorm": torch.nn.utils.remove_spectral_norm}.get(type(hook).__name__)
+            remove = {
+                "WeightNorm": torch.nn.utils.remove_weight_norm,
+                "SpectralNorm": torch.nn.utils.remove_spectral_norm,
+            }.get(type(hook).__name__)
             if remove is not None:
                 remove(submodule, hook.name)
 
 
 def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list[str]]:
-    """The parameters that reach an output in any of the cases (by autograd's graph), and the statistics of the norms that ran.
+    """The parameters that reach an output in any of the cases (by autograd's graph), and the statistics of
+    the norms that ran.
 
     Returns them by name, and notes.  Where nothing can be followed (a forward under no_grad), all.
     """
     torch = require("torch")
     ran: set[int] = set()
     handles = (
-        [m.register_forward_hook(lambda m, *_: ran.add(id(m))) for m in module.modules()] if not isinstance(module, torch.jit.ScriptModule) else []
+        [m.register_forward_hook(lambda m, *_: ran.add(id(m))) for m in module.modules()]
+        if not isinstance(module, torch.jit.ScriptModule)
+        else []
     )
     call = calling(module, list(cases[0]) if cases else [])
     flags = {id(p): p.requires_grad for p in module.parameters()}
@@ -231,7 +282,9 @@ def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list
         reached = set()
         for inputs in cases:
             with torch.enable_grad():
-                outputs = flatten(call(module, {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}), tuple(inputs))
+                outputs = flatten(
+                    call(module, {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}), tuple(inputs)
+                )
             reached |= _leaves([t.grad_fn for t in outputs.values() if t.grad_fn is not None])
             if len(reached) == len(flags):
                 break

@@ -9,13 +9,19 @@ from mnnprep.deps import require
 
 
 def parameter_count(module: Any) -> int:
-    """The elements of the module's parameters, each counted once; of a module that keeps none (frozen or packed), those of the
-    floating and quantized tensors in its attributes and in its graph's constants, buffers left out."""
+    """The elements of the module's parameters, each counted once; of a module that keeps none (frozen or
+    packed), those of the floating and quantized tensors in its attributes and in its graph's constants,
+    buffers left out.
+    """
     torch = require("torch")
     if total := sum(int(p.numel()) for p in module.parameters()):
         return total
     kept = {id(b) for b in module.buffers()}
-    found = {t.data_ptr() or id(t): int(t.numel()) for t in _tensors(torch, module) if id(t) not in kept and t.dim()}
+    found = {
+        t.data_ptr() or id(t): int(t.numel())
+        for t in _tensors(torch, module)
+        if id(t) not in kept and t.dim()
+    }
     return sum(found.values())
 
 

@@ -1,9 +1,10 @@
 """The JSON of an exported program, judged before torch reads it.
 
-torch's reader trusts what it reads (torch/_export/serde/serialize.py): it follows a node's target by attributes from the module ``torch``
-(``torch.os.system``), evaluates sizes as Python by ``sympy.sympify`` and guards by ``exec``, imports what the structure of the inputs
-names, and writes names into the source of a function that it then compiles. So each of these has to be of a form that is known: targets from the list
-of operators, arithmetic on symbols, plain containers, identifiers.
+torch's reader trusts what it reads (torch/_export/serde/serialize.py): it follows a node's target by
+attributes from the module ``torch`` (``torch.os.system``), evaluates sizes as Python by ``sympy.sympify`` and
+guards by ``exec``, imports what the structure of the inputs names, and writes names into the source of a
+function that it then compiles. So each of these has to be of a form that is known: targets from the list of
+operators, arithmetic on symbols, plain containers, identifiers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from typing import Any
 from mnnprep.formats.torch import operators
 
 _TARGET = re.compile(r"torch\.ops\.(\w+)\.(\w+)(\.\w+)?")
-_HIGHER_ORDER = frozenset({"cond", "while_loop", "scan", "map_impl", "associative_scan", "wrap_with_set_grad_enabled", "wrap_with_autocast"})
+_HIGHER_ORDER = frozenset(
+    {
+        "cond",
+        "while_loop",
+        "scan",
+        "map_impl",
+        "associative_scan",
+        "wrap_with_set_grad_enabled",
+        "wrap_with_autocast",
+    }
+)
 
 
 def _words(text: str, prefix: str = "") -> frozenset[str]:
@@ -26,35 +37,62 @@ def _words(text: str, prefix: str = "") -> frozenset[str]:
 
 _PYTHON = (
     _words(
-        "add sub mul truediv floordiv mod pow neg pos eq ne lt le gt ge and_ or_ xor not_ invert lshift rshift abs getitem index",
+        "add sub mul truediv floordiv mod pow neg pos eq ne lt le gt ge and_ or_ xor not_ invert lshift"
+        " rshift abs getitem index",
         prefix="_operator.",
     )
-    | _words("ceil floor trunc sqrt exp log log2 log10 cos cosh sin sinh tan tanh acos asin atan atan2 pow fabs", prefix="math.")
-    | _words("sym_int sym_float sym_max sym_min sym_not sym_ite sym_sqrt sym_sum sym_fresh_size _sym_sqrt", prefix="torch.")
+    | _words(
+        "ceil floor trunc sqrt exp log log2 log10 cos cosh sin sinh tan tanh acos asin atan atan2 pow fabs",
+        prefix="math.",
+    )
+    | _words(
+        "sym_int sym_float sym_max sym_min sym_not sym_ite sym_sqrt sym_sum sym_fresh_size _sym_sqrt",
+        prefix="torch.",
+    )
 )
 
 # sympy's own nodes, and those that torch adds (torch/utils/_sympy/functions.py).
 _FUNCTIONS = _words(
-    "Symbol Integer Float Rational Mul Add Pow Max Min Mod Abs Not And Or Xor Eq Ne Lt Le Gt Ge Equality Unequality StrictLessThan "
-    "StrictGreaterThan LessThan GreaterThan FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift "
-    "PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt RoundToInt RoundDecimal "
-    "ToFloat Identity floor ceiling sqrt"
+    "Symbol Integer Float Rational Mul Add Pow Max Min Mod Abs Not And Or Xor Eq Ne Lt Le Gt Ge Equality"
+    " Unequality StrictLessThan StrictGreaterThan LessThan GreaterThan FloorDiv ModularIndexing Where"
+    " PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift PowByNatural FloatPow FloatTrueDiv"
+    " IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt RoundToInt RoundDecimal ToFloat"
+    " Identity floor ceiling sqrt"
 )
 _GROWING = frozenset({"Pow", "PowByNatural", "FloatPow", "LShift"})
 _NAMES = frozenset({"true", "false", "oo", "int_oo", "inf"})
 _GUARD_METHODS = frozenset({"size", "shape", "stride", "storage_offset", "dtype", "item", "dim", "ndim"})
 _OPERATORS = (
-    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.USub, ast.UAdd, ast.Not, ast.And, ast.Or, ast.Eq, ast.NotEq, ast.Lt,
-    ast.LtE, ast.Gt, ast.GtE, ast.Load,
-)  # fmt: skip
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.Div,
+    ast.FloorDiv,
+    ast.Mod,
+    ast.USub,
+    ast.UAdd,
+    ast.Not,
+    ast.And,
+    ast.Or,
+    ast.Eq,
+    ast.NotEq,
+    ast.Lt,
+    ast.LtE,
+    ast.Gt,
+    ast.GtE,
+    ast.Load,
+)
 _EXPRESSIONS = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.keyword)
 _LONGEST = 20_000  # characters of one expression
 _LARGEST = 1 << 64
 
-_CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict", "collections.deque"})
+_CONTAINERS = frozenset(
+    {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict", "collections.deque"}
+)
 _KEY = re.compile(r"[\w.\-/: ]*")
 _WORDS = re.compile(r"(?!.*__)[\w.]*|__\w+__|\w*")
-# Fields whose values become part of Python source, or attributes that are set (torch/_export/serde/schema.py).
+# Fields whose values become part of Python source, or attributes that are set
+# (torch/_export/serde/schema.py).
 _IDENTIFIERS = frozenset({"name", "as_name", "user_input_name", "forward_arg_names"})
 _PATHS = frozenset({"parameter_name", "buffer_name", "tensor_constant_name", "fqn"})
 _OBJECTS = frozenset({"as_custom_obj", "as_opaque", "custom_obj", "custom_obj_values"})
@@ -62,7 +100,10 @@ _VALUES = frozenset({"tensor_values", "sym_int_values", "sym_bool_values", "sym_
 
 
 def program_faults(text: bytes) -> Iterator[str]:
-    """What isn't allowed in the JSON *text* of an exported program. Raises ValueError or RecursionError if it is no JSON."""
+    """What isn't allowed in the JSON *text* of an exported program.
+
+    Raises ValueError or RecursionError if it is no JSON.
+    """
     program = json.loads(text)
     if not isinstance(program, dict):
         raise ValueError("it is no object")
@@ -93,7 +134,11 @@ def _faults(key: str, value: Any) -> Iterator[str]:
     elif key in _OBJECTS and value:
         yield "an object of a class of its own"
     elif key == "treespec_namedtuple_fields" and value:
-        yield from (f"the name {name!r:.80}" for name in re.findall(r'"((?:[^"\\]|\\.)*)"', json.dumps(value)) if not _WORDS.fullmatch(name))
+        yield from (
+            f"the name {name!r:.80}"
+            for name in re.findall(r'"((?:[^"\\]|\\.)*)"', json.dumps(value))
+            if not _WORDS.fullmatch(name)
+        )
     elif (key in _IDENTIFIERS and isinstance(value, str) and value and not value.isidentifier()) or (
         key in _PATHS and isinstance(value, str) and not _WORDS.fullmatch(value)
     ):
@@ -112,7 +157,9 @@ def _target_fault(target: str) -> str:
 
 
 def _expression_fault(text: Any, *, guard: bool) -> str:
-    """What is wrong with a size (or with a *guard*, which may also look at the inputs), empty if it is arithmetic."""
+    """What is wrong with a size (or with a *guard*, which may also look at the inputs), empty if it is
+    arithmetic.
+    """
     shown = f"the expression {text!r:.80}"
     if not isinstance(text, str) or len(text) > _LONGEST or not text.isascii() or "\n" in text:
         return shown
@@ -148,7 +195,11 @@ def _small(exponent: ast.expr | None) -> bool:
     if isinstance(exponent, ast.Call) and isinstance(exponent.func, ast.Name):
         if exponent.func.id == "Symbol":
             return True
-        exponent = exponent.args[0] if exponent.func.id in ("Integer", "Rational", "Float") and exponent.args else None
+        exponent = (
+            exponent.args[0]
+            if exponent.func.id in ("Integer", "Rational", "Float") and exponent.args
+            else None
+        )
     if isinstance(exponent, ast.UnaryOp):
         exponent = exponent.operand
     if not isinstance(exponent, ast.Constant):
@@ -159,7 +210,11 @@ def _small(exponent: ast.expr | None) -> bool:
 def _guard_part(node: ast.AST) -> bool:
     """Whether *node* is of what only guards have: ``L['x']['k'].size()[0]``."""
     if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Attribute) and not node.keywords and all(isinstance(a, ast.Constant) for a in node.args)
+        return (
+            isinstance(node.func, ast.Attribute)
+            and not node.keywords
+            and all(isinstance(a, ast.Constant) for a in node.args)
+        )
     if isinstance(node, ast.Attribute):
         return node.attr in _GUARD_METHODS
     if isinstance(node, ast.Name):
@@ -192,7 +247,9 @@ def _structure_faults(text: str, *, called: bool) -> Iterator[str]:
 
 
 def _plain(context: Any, *, identifiers: bool) -> bool:
-    """Whether a container's own description is a list of plain keys (or of *identifiers*), a number or nothing."""
+    """Whether a container's own description is a list of plain keys (or of *identifiers*), a number or
+    nothing.
+    """
     try:
         keys = json.loads(context) if isinstance(context, str) else context
     except (ValueError, RecursionError):

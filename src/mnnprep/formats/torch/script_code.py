@@ -1,13 +1,18 @@
-"""The code inside a TorchScript archive, judged before torch reads it: which operators it names, and whether each is allowed.
+"""The code inside a TorchScript archive, judged before torch reads it: which operators it names, and whether
+each is allowed.
 
-``torch.jit.load`` runs code (every class's ``__setstate__``), and a graph may hold operators that write files or reach other machines.
-TorchScript's text is a subset of Python's (torch/csrc/jit/serialization/python_print.cpp writes it, torch/csrc/jit/frontend reads
-it), so Python's own parser takes it apart. The two read different languages at the edges; therefore what one might read otherwise is
-refused: other characters than printable ASCII and line feeds, prefixes of strings, continued lines, comments with types.
+``torch.jit.load`` runs code (every class's ``__setstate__``), and a graph may hold operators that write files
+or reach other machines. TorchScript's text is a subset of Python's
+(torch/csrc/jit/serialization/python_print.cpp writes it, torch/csrc/jit/frontend reads it), so Python's own
+parser takes it apart. The two read different languages at the edges; therefore what one might read otherwise
+is
+refused: other characters than printable ASCII and line feeds, prefixes of strings, continued lines, comments
+with types.
 
-Judged are names, not calls: a function is a value in TorchScript too (``f = torch.save`` is legal). A name after ``torch.`` is an
-``aten`` operator, one after ``ops.NAMESPACE.`` that of another namespace; any other attribute is a method of the archive's own classes
-or an operator taken as a method (``x.add(y)``), and which of them is only known with types, so that it has to be allowed as both.
+Judged are names, not calls: a function is a value in TorchScript too (``f = torch.save`` is legal). A name
+after ``torch.`` is an ``aten`` operator, one after ``ops.NAMESPACE.`` that of another namespace; any other
+attribute is a method of the archive's own classes or an operator taken as a method (``x.add(y)``), and which
+of them is only known with types, so that it has to be allowed as both.
 """
 
 from __future__ import annotations
@@ -27,16 +32,19 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What TorchScript's own frontend knows beside operators (torch/csrc/jit/frontend/ir_emitter.cpp, its environment of globals).
+# What TorchScript's own frontend knows beside operators (torch/csrc/jit/frontend/ir_emitter.cpp, its
+# environment of globals).
 BUILTINS = _words(
-    "abs all annotate any awaitable bin bool chr complex dict divmod enumerate float fork format getattr hasattr hash hex id int "
-    "isinstance len list map max min oct ord pow print range rangelist reversed round set sorted str sum tuple unchecked_cast "
-    "unchecked_unwrap_optional uninitialized zip"
+    "abs all annotate any awaitable bin bool chr complex dict divmod enumerate float fork format getattr"
+    " hasattr hash hex id int isinstance len list map max min oct ord pow print range rangelist reversed"
+    " round set sorted str sum tuple unchecked_cast unchecked_unwrap_optional uninitialized zip"
 )
-# Properties and methods that are no operators by name: of tensors, of enumerations, of the classes of packed weights.
+# Properties and methods that are no operators by name: of tensors, of enumerations, of the classes of packed
+# weights.
 ATTRIBUTES = _words(
-    "H T mH mT names ndim nbytes shape value name __new__ __init__ __getstate__ __setstate__ __enter__ __exit__ __annotations__ "
-    "bias dilation groups op output_padding padding stride transpose unpack weight bit_rate version"
+    "H T mH mT names ndim nbytes shape value name __new__ __init__ __getstate__ __setstate__ __enter__"
+    " __exit__ __annotations__ bias dilation groups op output_padding padding stride transpose unpack weight"
+    " bit_rate version"
 )
 _ODD = re.compile(rb"[^\x20-\x7e\n]|\\\n")
 _CONSTANT = re.compile(r"c\d+")
@@ -44,7 +52,9 @@ _CONSTANT = re.compile(r"c\d+")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something in a program that is not allowed: ``place`` is the record and its line, ``what`` the operator or the construct."""
+    """Something in a program that is not allowed: ``place`` is the record and its line, ``what`` the operator
+    or the construct.
+    """
 
     place: str
     what: str
@@ -53,7 +63,8 @@ class Fault:
 def script_faults(code: Mapping[str, bytes], known: frozenset[str] = frozenset()) -> Iterator[Fault]:
     """What isn't allowed in an archive's *code* (text by record), in order.
 
-    *known* are names of operators of the PyTorch that is going to load it: a class's own method of such a name must be allowed, too.
+    *known* are names of operators of the PyTorch that is going to load it: a class's own method of such a
+    name must be allowed, too.
     """
     trees: dict[str, ast.Module] = {}
     for record, text in code.items():
@@ -100,7 +111,11 @@ def _field(target: ast.expr) -> Iterator[str]:
     """The field that ``NAME = ...`` or ``__annotations__["NAME"] = ...`` declares."""
     if isinstance(target, ast.Name):
         yield target.id
-    elif isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
+    elif (
+        isinstance(target, ast.Subscript)
+        and isinstance(target.slice, ast.Constant)
+        and isinstance(target.slice.value, str)
+    ):
         yield target.slice.value
 
 
@@ -117,11 +132,18 @@ class _Judge:
             if isinstance(node, ast.Attribute) and id(node) not in inner:
                 chain = _chain(node, inner)
                 what = self._chain_fault(chain) if chain else self._attribute_fault(node.attr)
-            elif isinstance(node, ast.Name) and id(node) not in inner and node.id in ("torch", "ops", "__torch__"):
+            elif (
+                isinstance(node, ast.Name)
+                and id(node) not in inner
+                and node.id in ("torch", "ops", "__torch__")
+            ):
                 what = f"the namespace {node.id} as a value"
             elif isinstance(node, ast.Call):
                 what = self._call_fault(node, bound)
-            elif isinstance(node, ast.Import | ast.ImportFrom | ast.Lambda | ast.Await | ast.AsyncFunctionDef | ast.JoinedStr):
+            elif isinstance(
+                node,
+                ast.Import | ast.ImportFrom | ast.Lambda | ast.Await | ast.AsyncFunctionDef | ast.JoinedStr,
+            ):
                 what = f"a Python {type(node).__name__}"
             if what:
                 yield getattr(node, "lineno", 1), what
@@ -139,7 +161,9 @@ class _Judge:
             return "" if name in operators.CLASSES else f"the class torch.classes.{name}"
         if root == "__torch__" and names == ["torch"]:
             return "the namespace __torch__.torch as a value"
-        if root == "__torch__":  # the archive's own classes and functions: their names are found in its code alone
+        if (
+            root == "__torch__"
+        ):  # the archive's own classes and functions: their names are found in its code alone
             return ""
         if root == "CONSTANTS":
             return "" if len(names) == 1 and _CONSTANT.fullmatch(names[0]) else f"CONSTANTS.{'.'.join(names)}"
@@ -167,7 +191,9 @@ class _Judge:
 
 
 def _chain(node: ast.Attribute, inner: set[int]) -> list[str]:
-    """The names of ``a.b.c``, empty where it doesn't begin with a name; its inner nodes are noted in *inner*."""
+    """The names of ``a.b.c``, empty where it doesn't begin with a name; its inner nodes are noted in
+    *inner*.
+    """
     names = [node.attr]
     value = node.value
     nodes = [id(node)]

@@ -1,4 +1,7 @@
-"""The PyTorch steps: survey a source, export it, run a TorchScript artifact, compare its weights. They run in workers."""
+"""The PyTorch steps: survey a source, export it, run a TorchScript artifact, compare its weights.
+
+They run in workers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from mnnprep.core.messages import (
     SourceLoaded,
     Survey,
     SurveyJob,
-)  # fmt: skip
+)
 from mnnprep.core.replay import replay
 from mnnprep.core.running import case_inputs, run_cases
 from mnnprep.core.survey import base_case, survey
@@ -36,14 +39,26 @@ from mnnprep.formats.torch import export
 from mnnprep.formats.torch.aside import as_array
 from mnnprep.formats.torch.calling import Call, calling, forward_parameters
 from mnnprep.formats.torch.load import input_specs, keep, load
-from mnnprep.formats.torch.net import OtherwiseFirst, TorchNet, all_tensors, materialize, script_leftovers, script_nodes, used_tensors
+from mnnprep.formats.torch.net import (
+    OtherwiseFirst,
+    TorchNet,
+    all_tensors,
+    materialize,
+    script_leftovers,
+    script_nodes,
+    used_tensors,
+)
 from mnnprep.formats.torch.parameters import parameter_count
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.isolate.server import doing
 
 SCRIPT_METHODS = {"trace": export.trace, "script": export.script, "copy": export.recopied}
-ONNX_METHODS = {"onnx-trace": export.onnx_trace, "onnx-script": export.onnx_script, "onnx-export": export.onnx_export}
+ONNX_METHODS = {
+    "onnx-trace": export.onnx_trace,
+    "onnx-script": export.onnx_script,
+    "onnx-export": export.onnx_export,
+}
 
 
 def load_source(job: LoadJob) -> SourceLoaded:
@@ -57,7 +72,13 @@ def survey_module(job: SurveyJob) -> Survey:
     """Survey a PyTorch source, untouched but for its inference mode."""
     doing("loading the source")
     loaded = load(job.source)
-    net = TorchNet(loaded.module, input_specs(loaded, job.wants.inputs), loaded.example, loaded.dims, precise=not job.source.lean)
+    net = TorchNet(
+        loaded.module,
+        input_specs(loaded, job.wants.inputs),
+        loaded.example,
+        loaded.dims,
+        precise=not job.source.lean,
+    )
     doing("running the reference")
     found = survey(net, job.wants, one_sided=net.watch.one_sided, ranks=lambda: net.watch.ranked)
     return Survey(
@@ -89,15 +110,28 @@ def export_module(job: ExportJob) -> Exported:
     if job.method in SCRIPT_METHODS:
         files = SCRIPT_METHODS[job.method](subject, directory, notes)
         return Exported(
-            format="torchscript", opset=0, files=files, checks=[_script_inference(files[0])], notes=notes,
-            operators=script_operators(files[0].path), decided=list(subject.watch.decisions),
-        )  # fmt: skip
-    files, refused = export.search_opset(job.opset, lambda opset: ONNX_METHODS[job.method](subject, directory, notes, opset))
+            format="torchscript",
+            opset=0,
+            files=files,
+            checks=[_script_inference(files[0])],
+            notes=notes,
+            operators=script_operators(files[0].path),
+            decided=list(subject.watch.decisions),
+        )
+    files, refused = export.search_opset(
+        job.opset, lambda opset: ONNX_METHODS[job.method](subject, directory, notes, opset)
+    )
     model = load_nodes(files[0].path)
     return Exported(
-        format="onnx", opset=onnx_graph.opset_of(model), files=files, checks=[onnx_graph.inference_mode(model)], notes=notes,
-        refused_opsets=refused, decided=list(subject.watch.decisions), form=onnx_graph.form(model),
-    )  # fmt: skip
+        format="onnx",
+        opset=onnx_graph.opset_of(model),
+        files=files,
+        checks=[onnx_graph.inference_mode(model)],
+        notes=notes,
+        refused_opsets=refused,
+        decided=list(subject.watch.decisions),
+        form=onnx_graph.form(model),
+    )
 
 
 def _script_inference(file: FileRef) -> Check:
@@ -105,7 +139,11 @@ def _script_inference(file: FileRef) -> Check:
 
     torch = require("torch")
     left = script_leftovers(torch.jit.load(file.path))
-    return failed("inference_mode", "; ".join(left[:10]), subject=left[0]) if left else passed("inference_mode", subject="artifact")
+    return (
+        failed("inference_mode", "; ".join(left[:10]), subject=left[0])
+        if left
+        else passed("inference_mode", subject="artifact")
+    )
 
 
 def script_operators(path: str) -> list[str]:
@@ -126,7 +164,9 @@ def run_script(job: RunJob) -> Ran:
 
     def open_model() -> Any:
         module = torch.jit.load(job.model).eval()
-        own = set(order) <= set(forward_parameters(module))  # a trace has other names where ours are no identifiers
+        own = set(order) <= set(
+            forward_parameters(module)
+        )  # a trace has other names where ours are no identifiers
         call = calling(module, order) if own else Call(tuple(order))
 
         def run(inputs: Arrays) -> Arrays:
@@ -138,7 +178,9 @@ def run_script(job: RunJob) -> Ran:
             except RuntimeError as error:
                 raise Refused(cause(error)) from error
             values = [np.asarray(t.detach().contiguous().numpy()).copy() for t in result.values()]
-            return dict(zip(names, values, strict=False)) | {f"surplus_{i}": v for i, v in enumerate(values[len(names) :])}
+            return dict(zip(names, values, strict=False)) | {
+                f"surplus_{i}": v for i, v in enumerate(values[len(names) :])
+            }
 
         return run
 
@@ -146,7 +188,10 @@ def run_script(job: RunJob) -> Ran:
 
 
 def compare_weights(job: OwnWeightsJob) -> Check:
-    """The ``weights`` check: every parameter of the source that reaches an output is in the artifact. Which do is only asked where one is not."""
+    """The ``weights`` check: every parameter of the source that reaches an output is in the artifact.
+
+    Which do is only asked where one is not.
+    """
     doing("loading the source")
     module = load(job.source).module
     materialize(module)
@@ -161,7 +206,9 @@ def compare_weights(job: OwnWeightsJob) -> Check:
         return check
     doing("following the parameters to the outputs")
     inputs = [case_inputs(case.file.path) for case in job.cases]
-    tensors, notes = used_tensors(module, sorted(inputs, key=lambda arrays: sum(a.size for a in arrays.values())))
+    tensors, notes = used_tensors(
+        module, sorted(inputs, key=lambda arrays: sum(a.size for a in arrays.values()))
+    )
     check = compare(tensors)
     return msgspec.structs.replace(check, numbers=check.numbers | {"notes": notes}) if notes else check
 

@@ -24,20 +24,30 @@ def flatten(value: Any, taken: tuple[str, ...] = ()) -> dict[str, Any]:
     if isinstance(value, torch.Tensor):
         return {"output": value}
     flat: dict[str, Any] = {}
-    for name, tensor in _walk(value, "output" if isinstance(value, (tuple, list)) and not hasattr(value, "_fields") else "", "_"):
+    for name, tensor in _walk(
+        value, "output" if isinstance(value, (tuple, list)) and not hasattr(value, "_fields") else "", "_"
+    ):
         if not isinstance(tensor, torch.Tensor):
             raise RefusedError(
-                f"the model returns something that is no tensor, at {name or 'its top'}", seen=type(tensor).__name__,
-                next="return tensors only: wrap the model in a factory whose forward does (for a transformers decoder, use_cache=False)",
-            )  # fmt: skip
+                f"the model returns something that is no tensor, at {name or 'its top'}",
+                seen=type(tensor).__name__,
+                next=(
+                    "return tensors only: wrap the model in a factory whose forward does (for a transformers"
+                    " decoder, use_cache=False)"
+                ),
+            )
         flat[name if name not in taken else f"{name}_output"] = tensor
     if not flat:
-        raise RefusedError("the model returns no tensor", seen=type(value).__name__, next="return the outputs from forward")
+        raise RefusedError(
+            "the model returns no tensor", seen=type(value).__name__, next="return the outputs from forward"
+        )
     return flat
 
 
 def places(value: Any, at: str) -> Iterator[str]:
-    """Where the tensors of a TorchScript result are, as expressions on *at*, in the order of :func:`flatten`."""
+    """Where the tensors of a TorchScript result are, as expressions on *at*, in the order of
+    :func:`flatten`.
+    """
     if isinstance(value, Mapping):
         for key, child in value.items():
             yield from places(child, f"{at}[{key!r}]")
@@ -68,7 +78,9 @@ def _walk(value: Any, name: str, joint: str) -> Iterator[tuple[str, Any]]:
 
 
 def name_examples(example: Any, module: Any) -> dict[str, Any]:
-    """Example inputs as a factory gives them (a tensor, a tuple or a dict) by the names of *module*'s parameters; None is not given."""
+    """Example inputs as a factory gives them (a tensor, a tuple or a dict) by the names of *module*'s
+    parameters; None is not given.
+    """
     import torch
 
     values = dict(example) if isinstance(example, Mapping) else None
@@ -77,15 +89,20 @@ def name_examples(example: Any, module: Any) -> dict[str, Any]:
         parameters = starred(module, len(items))
         if len(items) > len(parameters):
             raise UsageError(
-                "the factory gives more example inputs than the forward takes", seen=f"{len(items)} for {', '.join(parameters)}",
+                "the factory gives more example inputs than the forward takes",
+                seen=f"{len(items)} for {', '.join(parameters)}",
                 next="return one per parameter, or a dict by name",
-            )  # fmt: skip
+            )
         values = dict(zip(parameters, items, strict=False))
     values = {n: v for n, v in values.items() if v is not None}
     for name, value in values.items():
         if not isinstance(value, torch.Tensor):
             raise UsageError(
-                f"the example input {name} is no tensor", seen=type(value).__name__,
-                next="give tensors; fix every other argument inside the factory (a wrapper module, or functools.partial)",
-            )  # fmt: skip
+                f"the example input {name} is no tensor",
+                seen=type(value).__name__,
+                next=(
+                    "give tensors; fix every other argument inside the factory (a wrapper module, or"
+                    " functools.partial)"
+                ),
+            )
     return values

@@ -36,8 +36,14 @@ def current_place() -> str:
 
 
 def raised_at(error: BaseException) -> str:
-    """The innermost frame of an exception outside torch and mnnprep, as ``package/file.py:line``; empty where there is none."""
-    frames = [(name, line) for frame, line in traceback.walk_tb(error.__traceback__) if (name := _user_file(frame.f_code.co_filename))]
+    """The innermost frame of an exception outside torch and mnnprep, as ``package/file.py:line``; empty where
+    there is none.
+    """
+    frames = [
+        (name, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if (name := _user_file(frame.f_code.co_filename))
+    ]
     return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
 
 
@@ -59,7 +65,8 @@ class Watch:
 
     ``decisions`` maps ``place (method)`` to the set of values seen there; ``dropouts`` lists the
     places of functional dropout with training=True; ``tables`` maps the data pointer of an index
-    tensor to the size of the table it looked up; ``ranked`` says that something was sorted or chosen by value.
+    tensor to the size of the table it looked up; ``ranked`` says that something was sorted or chosen by
+    value.
     """
 
     def __init__(self) -> None:
@@ -77,7 +84,9 @@ class Watch:
         watch = self
 
         class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
-            def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            def __torch_function__(
+                self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
                 kwargs = kwargs or {}
                 if function in dropouts:
                     watch._note_dropout(args, kwargs)
@@ -93,7 +102,9 @@ class Watch:
                     watch.ranked = True
                 result = function(*args, **kwargs)
                 if function in deciding:
-                    watch.decisions[f"{current_place()} ({function.__name__.strip('_')})"].add(repr(result)[:80])
+                    watch.decisions[f"{current_place()} ({function.__name__.strip('_')})"].add(
+                        repr(result)[:80]
+                    )
                 return result
 
         return Mode()

@@ -1,8 +1,10 @@
-"""Exporting a factory's model without its weights: their names go into the graph, no byte of them into memory.
+"""Exporting a factory's model without its weights: their names go into the graph, no byte of them into
+memory.
 
-The factory runs with every parameter on torch's meta device as soon as a module takes it, so nothing is allocated or
-initialized; buffers, which code computes, stay real.  Tracing then needs tensors with storage (the tracer tells tensors apart
-by it), so the parameters get pages that were never written: they read as zero, and the kernel keeps none of them.
+The factory runs with every parameter on torch's meta device as soon as a module takes it, so nothing is
+allocated or initialized; buffers, which code computes, stay real.  Tracing then needs tensors with storage
+(the tracer tells tensors apart by it), so the parameters get pages that were never written: they read as
+zero, and the kernel keeps none of them.
 
 A net that decides by values would decide by these zeros: it is refused.
 """
@@ -25,7 +27,14 @@ from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.streaming import Skeleton
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.aside import passes_replaced
-from mnnprep.formats.torch.load import FACTORY_RAISED, Loaded, input_specs, load_factory, to_inference, without_weights
+from mnnprep.formats.torch.load import (
+    FACTORY_RAISED,
+    Loaded,
+    input_specs,
+    load_factory,
+    to_inference,
+    without_weights,
+)
 from mnnprep.formats.torch.net import TorchNet
 from mnnprep.formats.torch.shapes import shapes_of
 from mnnprep.formats.torch.watch import UNKNOWN_PLACE, current_place
@@ -38,7 +47,10 @@ ADAPTER = "model."  # where the exporter's adapter keeps the model
 
 
 def export_skeleton(job: ExportJob) -> Skeleton:
-    """Trace the factory's model without weights. Raises RefusedError for a net that its weights' values decide the course of."""
+    """Trace the factory's model without weights.
+
+    Raises RefusedError for a net that its weights' values decide the course of.
+    """
     doing("building the model without its weights")
     loaded = _built(job.source)
     module = loaded.module
@@ -56,12 +68,21 @@ def export_skeleton(job: ExportJob) -> Skeleton:
     subject = export.Subject(loaded, net.inputs, arrays, {o.name: len(o.shape) for o in signature.outputs})
     notes: list[str] = []
     doing("exporting the graph")
-    (model, file), refused = export.search_opset(job.opset, lambda opset: _export(subject, Path(job.directory), notes, opset))
+    (model, file), refused = export.search_opset(
+        job.opset, lambda opset: _export(subject, Path(job.directory), notes, opset)
+    )
     names = {v.name: v.name.removeprefix(ADAPTER) for v in model.graph.input[len(subject.specs) :]}
     return Skeleton(
-        file=file, opset=onnx_graph.opset_of(model), signature=signature, weights=names, shapes=shapes, parameters=parameters,
-        checks=[net.inference_mode(), onnx_graph.inference_mode(model)], notes=[*loaded.notes, *notes], refused_opsets=refused,
-    )  # fmt: skip
+        file=file,
+        opset=onnx_graph.opset_of(model),
+        signature=signature,
+        weights=names,
+        shapes=shapes,
+        parameters=parameters,
+        checks=[net.inference_mode(), onnx_graph.inference_mode(model)],
+        notes=[*loaded.notes, *notes],
+        refused_opsets=refused,
+    )
 
 
 def _built(source: Source) -> Loaded:
@@ -71,16 +92,24 @@ def _built(source: Source) -> Loaded:
     except UsageError as error:
         if error.what.startswith(FACTORY_RAISED):
             raise RefusedError(
-                "the factory does not build the model without its weights", seen=f"{error.what}: {error.seen}",
+                "the factory does not build the model without its weights",
+                seen=f"{error.what}: {error.seen}",
                 next="raise --memory so that the weights fit, or leave out of the factory what reads them",
-            ) from error  # fmt: skip
+            ) from error
         raise
 
 
 def hollow(module: Any) -> None:
-    """Give every tensor on the meta device storage that takes no memory until it is written to; tied tensors stay one."""
+    """Give every tensor on the meta device storage that takes no memory until it is written to; tied tensors
+    stay one.
+    """
     torch = require("torch")
-    held = {id(t): t for m in module.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None and t.is_meta}
+    held = {
+        id(t): t
+        for m in module.modules()
+        for t in (*m._parameters.values(), *m._buffers.values())
+        if t is not None and t.is_meta
+    }
     total = sum(_room(t) for t in held.values())
     if not total:
         return
@@ -88,9 +117,17 @@ def hollow(module: Any) -> None:
     made = {}
     at = 0
     for key, tensor in held.items():
-        flat = torch.frombuffer(pages, dtype=tensor.dtype, count=tensor.numel(), offset=at) if tensor.numel() else torch.empty(0, dtype=tensor.dtype)
+        flat = (
+            torch.frombuffer(pages, dtype=tensor.dtype, count=tensor.numel(), offset=at)
+            if tensor.numel()
+            else torch.empty(0, dtype=tensor.dtype)
+        )
         values = flat.reshape(tensor.shape)
-        made[key] = torch.nn.Parameter(values, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else values
+        made[key] = (
+            torch.nn.Parameter(values, requires_grad=False)
+            if isinstance(tensor, torch.nn.Parameter)
+            else values
+        )
         at += _room(tensor)
     for submodule in module.modules():
         for tensors in (submodule._parameters, submodule._buffers):
@@ -105,13 +142,17 @@ def _room(tensor: Any) -> int:
 
 def _refuse_unfilled(module: Any, shapes: ModelShapes) -> None:
     """A buffer that is computed from weights, and that no checkpoint holds, can't be had without them."""
-    lacking = [n for n, b in module.named_buffers(remove_duplicate=False) if b.is_meta and n not in shapes.shapes]
+    lacking = [
+        n for n, b in module.named_buffers(remove_duplicate=False) if b.is_meta and n not in shapes.shapes
+    ]
     lazy = [n for n, shape in shapes.shapes.items() if shape is None]
     if lacking or lazy:
         raise RefusedError(
-            "the model computes tensors from its weights when it is built, so it can't be exported without them",
-            seen=", ".join((lacking or lazy)[:5]), next="raise --memory so that the weights fit, or compute them in forward",
-        )  # fmt: skip
+            "the model computes tensors from its weights when it is built, so it can't be exported without"
+            " them",
+            seen=", ".join((lacking or lazy)[:5]),
+            next="raise --memory so that the weights fit, or compute them in forward",
+        )
 
 
 def _refuse_decisions(net: TorchNet) -> None:
@@ -121,20 +162,25 @@ def _refuse_decisions(net: TorchNet) -> None:
 
 def _decides(places: str) -> RefusedError:
     return RefusedError(
-        "the model decides by values what it computes, and its weights are not loaded", seen=places,
+        "the model decides by values what it computes, and its weights are not loaded",
+        seen=places,
         next="raise --memory so that the weights fit, or take the decision out of forward",
-    )  # fmt: skip
+    )
 
 
 @contextmanager
 def _no_values_out() -> Iterator[None]:
-    """Within, values don't leave torch by the ways that :class:`~mnnprep.formats.torch.watch.Watch` does not see."""
+    """Within, values don't leave torch by the ways that :class:`~mnnprep.formats.torch.watch.Watch` does not
+    see.
+    """
     torch = require("torch")
     leaving = {torch.Tensor.numpy, torch.Tensor.__array__}
 
     class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function in leaving and (place := current_place()) != UNKNOWN_PLACE:  # which is this package's own code
+            if (
+                function in leaving and (place := current_place()) != UNKNOWN_PLACE
+            ):  # which is this package's own code
                 raise _decides(f"{place} ({function.__name__.strip('_')})")
             return function(*args, **(kwargs or {}))
 
@@ -143,10 +189,20 @@ def _no_values_out() -> Iterator[None]:
 
 
 def _export(subject: export.Subject, directory: Path, notes: list[str], opset: int) -> tuple[Any, FileRef]:
-    """The TorchScript-based exporter with the weights as graph inputs; constants of the code are folded, weights never."""
+    """The TorchScript-based exporter with the weights as graph inputs; constants of the code are folded,
+    weights never.
+    """
     raw = export.empty(directory / "raw") / "model.onnx"
     with _weights_unseen() as folded:
-        export.torchscript_exporter(export.adapter(subject), subject, str(raw), notes, opset, export_params=False, keep_initializers_as_inputs=True)
+        export.torchscript_exporter(
+            export.adapter(subject),
+            subject,
+            str(raw),
+            notes,
+            opset,
+            export_params=False,
+            keep_initializers_as_inputs=True,
+        )
     model = require("onnx").load(str(raw))
     shutil.rmtree(raw.parent)
     export.declare_inputs(model, subject)
@@ -159,7 +215,8 @@ def _export(subject: export.Subject, directory: Path, notes: list[str], opset: i
 
 @contextmanager
 def _weights_unseen() -> Iterator[dict[str, Any]]:
-    """Within, the exporter infers shapes and folds constants without the values of the parameters; gives the constants it folded.
+    """Within, the exporter infers shapes and folds constants without the values of the parameters; gives the
+    constants it folded.
 
     Both passes would read, transpose and copy every weight.  The shapes come from the trace, as without this.
     """
@@ -175,7 +232,9 @@ def _weights_unseen() -> Iterator[dict[str, Any]]:
         folded.update(found)
         return {**parameters, **found}
 
-    with passes_replaced(_jit_pass_onnx_graph_shape_type_inference=infer_shapes, _jit_pass_onnx_constant_fold=fold_code):
+    with passes_replaced(
+        _jit_pass_onnx_graph_shape_type_inference=infer_shapes, _jit_pass_onnx_constant_fold=fold_code
+    ):
         yield folded
 
 
@@ -185,7 +244,9 @@ def _keep_constants(model: Any, folded: dict[str, Any]) -> None:
     rest = []
     for value in model.graph.input:
         if value.name in folded:
-            model.graph.initializer.append(helper.from_array(folded[value.name].detach().cpu().contiguous().numpy(), value.name))
+            model.graph.initializer.append(
+                helper.from_array(folded[value.name].detach().cpu().contiguous().numpy(), value.name)
+            )
         else:
             rest.append(value)
     del model.graph.input[:]

@@ -1,1 +1,3 @@
-"""Reading a bundle without believing it: its files, its yardstick, and whether its record agrees with itself."""
+"""Reading a bundle without believing it: its files, its yardstick, and whether its record agrees with
+itself.
+"""

@@ -15,7 +15,11 @@ from mnnprep.core.printable import as_text
 from mnnprep.errors import RefusedError
 
 SHOWN = 5
-UNLISTED = (FILE_NAME, report.FILE_NAME, SIGNATURE_NAME)  # what stands beside the files that the manifest names
+UNLISTED = (
+    FILE_NAME,
+    report.FILE_NAME,
+    SIGNATURE_NAME,
+)  # what stands beside the files that the manifest names
 
 
 def named_files(manifest: Manifest) -> list[BundleFile]:
@@ -27,13 +31,24 @@ def named_files(manifest: Manifest) -> list[BundleFile]:
     files = [*manifest.artifact.files, *([manifest.mnn] if manifest.mnn else []), *cases, *manifest.files]
     for file in files:
         path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts or path.as_posix() != file.path or "\0" in file.path or not path.parts:
-            raise RefusedError("the bundle's manifest names a file outside the bundle", seen=file.path, next="prepare the model again")
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or path.as_posix() != file.path
+            or "\0" in file.path
+            or not path.parts
+        ):
+            raise RefusedError(
+                "the bundle's manifest names a file outside the bundle",
+                seen=file.path,
+                next="prepare the model again",
+            )
     return list(dict.fromkeys(files))
 
 
 def hashes(bundle: Path, manifest: Manifest) -> Check:
-    """The ``hashes`` check: each file named is there, a regular file in its place with its bytes, and there is no other.
+    """The ``hashes`` check: each file named is there, a regular file in its place with its bytes, and there
+    is no other.
 
     Raises RefusedError where the manifest, or a link in place of a file, leads out of the bundle.
     """
@@ -43,7 +58,11 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
     for file in files:
         path = bundle / file.path
         if not path.resolve().is_relative_to(root):
-            raise RefusedError("a file of the bundle leads outside the bundle", seen=file.path, next="take the bundle from where it was made")
+            raise RefusedError(
+                "a file of the bundle leads outside the bundle",
+                seen=file.path,
+                next="take the bundle from where it was made",
+            )
         if not path.exists():
             wrong[file.path] = "is missing"
         elif path.is_symlink() or not path.is_file():
@@ -51,10 +70,18 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
         elif path.stat().st_size != file.size or sha256(path) != file.sha256:
             wrong[file.path] = "has other bytes than the manifest says"
     listed = {f.path for f in files}
-    wrong |= {name: "is not in the manifest" for name in present(bundle) if name not in listed and name not in UNLISTED}
+    wrong |= {
+        name: "is not in the manifest"
+        for name in present(bundle)
+        if name not in listed and name not in UNLISTED
+    }
     if wrong:
         told = "; ".join(f"{name} {what}" for name, what in list(wrong.items())[:SHOWN])
-        return failed("hashes", told + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""), subject=next(iter(wrong)))
+        return failed(
+            "hashes",
+            told + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""),
+            subject=next(iter(wrong)),
+        )
     return passed("hashes", numbers={"files": len(listed)})
 
 
@@ -67,7 +94,9 @@ def present(bundle: Path) -> Iterator[str]:
 
 
 def report_check(bundle: Path, manifest: Manifest) -> Check:
-    """The ``report`` check: the page is the one that the manifest gives; not run where that can't be told, or there is none."""
+    """The ``report`` check: the page is the one that the manifest gives; not run where that can't be told, or
+    there is none.
+    """
     page = bundle / report.FILE_NAME
     again = "`mnnprep report` writes it anew"
     if page.is_symlink() or (page.exists() and not page.is_file()):
@@ -75,10 +104,15 @@ def report_check(bundle: Path, manifest: Manifest) -> Check:
     if not page.exists():
         return not_run("report", f"there is no {report.FILE_NAME}; {again}", required=False)
     if not deps.installed("jinja2"):
-        return not_run("report", f"it takes jinja2 to know the page: {deps.missing('jinja2').next}", required=False)
+        return not_run(
+            "report", f"it takes jinja2 to know the page: {deps.missing('jinja2').next}", required=False
+        )
     made_by = manifest.tools.get("mnnprep", "")
     if made_by != __version__:
-        words = f"the page was made by mnnprep {made_by or 'of an unknown version'}, and {__version__} makes another; {again}"
+        words = (
+            f"the page was made by mnnprep {made_by or 'of an unknown version'}, and {__version__} makes"
+            f" another; {again}"
+        )
         return not_run("report", words, required=False)
     if page.read_bytes() != report.page_bytes(manifest):
         return failed("report", f"{report.FILE_NAME} is not the page that the manifest gives; {again}")

@@ -1,4 +1,6 @@
-"""The tolerance that a bundle must be held to: from the rule and from what was asked for, never from its own figures."""
+"""The tolerance that a bundle must be held to: from the rule and from what was asked for, never from its own
+figures.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +22,48 @@ STRICTER_WHEN_LESS = ("absolute", "relative", "widening", "ceiling", "case_slack
 
 
 def ruled(manifest: Manifest) -> tuple[Tolerance, Tolerance]:
-    """The tolerances that the rule gives: the artifact's and the converted model's, with the noise that the manifest states.
+    """The tolerances that the rule gives: the artifact's and the converted model's, with the noise that the
+    manifest states.
 
     Raises RefusedError for a precision that no call could have asked for.
     """
     artifact, asked = artifact_sqnr(manifest), _precision(manifest.source.options).sqnr_db
-    own = manifest.artifact.sqnr_db if manifest.artifact.sqnr_db is not None and artifact is not None else None
+    own = (
+        manifest.artifact.sqnr_db if manifest.artifact.sqnr_db is not None and artifact is not None else None
+    )
     model = min((db for db in (artifact if own is not None else None, asked) if db is not None), default=None)
     noise = manifest.tolerance.noise
-    return Tolerance(noise=noise, sqnr_db=artifact if own is not None else None), Tolerance(noise=noise, sqnr_db=model)
+    return Tolerance(noise=noise, sqnr_db=artifact if own is not None else None), Tolerance(
+        noise=noise, sqnr_db=model
+    )
 
 
 def artifact_sqnr(manifest: Manifest) -> float | None:
-    """The SQNR at which such an artifact may differ from its source; None where it holds the source's numbers."""
+    """The SQNR at which such an artifact may differ from its source; None where it holds the source's
+    numbers.
+    """
     if manifest.artifact.format == "tflite":
         return ARTIFACT_SQNR.get(str(manifest.source.options.get("tflite_precision", "")))
-    return DEQUANTIZED_SQNR if manifest.source.kind == "tflite" and manifest.artifact.format == "onnx" else None
+    return (
+        DEQUANTIZED_SQNR if manifest.source.kind == "tflite" and manifest.artifact.format == "onnx" else None
+    )
 
 
 def _precision(options: Mapping[str, Any]) -> Precision:
     try:
         precision = msgspec.convert(options.get("precision", {}), Precision)
     except msgspec.ValidationError as error:
-        raise RefusedError("the bundle's manifest states a precision that is none", seen=str(error), next="prepare the model again") from error
+        raise RefusedError(
+            "the bundle's manifest states a precision that is none",
+            seen=str(error),
+            next="prepare the model again",
+        ) from error
     if precision.budget is not None and not 0 < precision.budget < math.inf:
         raise RefusedError(
-            "the bundle's manifest states a budget at which the error may be larger than the signal", seen=f"{precision.budget:g} dB",
+            "the bundle's manifest states a budget at which the error may be larger than the signal",
+            seen=f"{precision.budget:g} dB",
             next="prepare the model again",
-        )  # fmt: skip
+        )
     return precision
 
 
@@ -56,10 +72,14 @@ def laxer(manifest: Manifest) -> list[str]:
     stated, rule = manifest.tolerance, Tolerance()
     words = [
         f"{name} is {getattr(stated, name):g} where the rule has {getattr(rule, name):g}"
-        for name in STRICTER_WHEN_LESS if not getattr(stated, name) <= getattr(rule, name)
-    ]  # fmt: skip
+        for name in STRICTER_WHEN_LESS
+        if not getattr(stated, name) <= getattr(rule, name)
+    ]
     artifact, model = ruled(manifest)
-    pairs = (("the artifact's SQNR", manifest.artifact.sqnr_db, artifact.sqnr_db), ("the SQNR", stated.sqnr_db, model.sqnr_db))
+    pairs = (
+        ("the artifact's SQNR", manifest.artifact.sqnr_db, artifact.sqnr_db),
+        ("the SQNR", stated.sqnr_db, model.sqnr_db),
+    )
     for what, recorded, least in pairs:
         if recorded is not None and (least is None or not recorded >= least):
             wanted = "float32's own tolerance" if least is None else f"{least:g} dB"
@@ -68,7 +88,8 @@ def laxer(manifest: Manifest) -> list[str]:
 
 
 def drowning(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
-    """Where the stated noise would set aside more than the rule lets a proof go without, in words; *cases* are their arrays.
+    """Where the stated noise would set aside more than the rule lets a proof go without, in words; *cases*
+    are their arrays.
 
     A bundle whose noise check failed when it was made is not proven anyway.
     """
@@ -78,7 +99,13 @@ def drowning(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
     found = {
         index: said
         for index, arrays in enumerate(cases)
-        if (said := drowned(rule, index, {n.removeprefix("outputs/"): a for n, a in arrays.items() if n.startswith("outputs/")}))
+        if (
+            said := drowned(
+                rule,
+                index,
+                {n.removeprefix("outputs/"): a for n, a in arrays.items() if n.startswith("outputs/")},
+            )
+        )
     }
     words = [
         f"the stated noise would set aside the real inputs of case {index}: {said}"
@@ -99,7 +126,9 @@ def impossible(noise: Mapping[str, Any], outputs: Iterable[str], cases: int) -> 
         floors = stated if isinstance(stated, list) else [stated]
         if name not in known:
             words.append(f"noise is stated for {name}, which is not an output")
-        elif len(floors) > max(cases, 1) or not all(floor is None or 0 <= floor < math.inf for floor in floors):
+        elif len(floors) > max(cases, 1) or not all(
+            floor is None or 0 <= floor < math.inf for floor in floors
+        ):
             words.append(f"the noise stated for {name} is {stated}")
     return words
 

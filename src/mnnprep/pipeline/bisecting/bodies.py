@@ -15,12 +15,17 @@ DEEPEST = 4  # control flow in control flow
 
 
 def look_inside(lab: Lab, finding: Finding, budget: int, depth: int = 0) -> None:
-    """Where *finding* is one If or Loop, look for the node in its body and note what was found there as ``inner``.
+    """Where *finding* is one If or Loop, look for the node in its body and note what was found there as
+    ``inner``.
 
     Where the body is right when run by itself, there is none: the fault is the control flow's own.
     """
     outline = finding.subject.outline
-    if len(finding.nodes) != 1 or outline.nodes[finding.nodes[0]].op not in ("If", "Loop") or depth == DEEPEST:
+    if (
+        len(finding.nodes) != 1
+        or outline.nodes[finding.nodes[0]].op not in ("If", "Loop")
+        or depth == DEEPEST
+    ):
         return
     number = finding.nodes[0]
     try:
@@ -38,13 +43,17 @@ def _inside(lab: Lab, finding: Finding, number: int, budget: int) -> Finding | N
     lab.tell(f"looking into {node.label}")
     initializers = set(subject.outline.initializers)
     values = lab.reference(subject.model, [n for n in node.inputs if n not in initializers], subject.case)
-    job = BodyJob(model=subject.model, node=number, values=values, directory=str(lab.workers.directory("body")))
+    job = BodyJob(
+        model=subject.model, node=number, values=values, directory=str(lab.workers.directory("body"))
+    )
     body = lab.do(ONNX_PRELOAD, BODY, job, Body)
     if not body.cases or not body.excerpt.outputs or not body.excerpt.inputs:
         return None
     where = f"{body.attribute} of {node.label}" + (f" in {subject.where}" if subject.where else "")
     model = body.excerpt.files[0]
-    cases = [CaseFile(index=i, origin="a run of the body", dims={}, file=ref) for i, ref in enumerate(body.cases)]
+    cases = [
+        CaseFile(index=i, origin="a run of the body", dims={}, file=ref) for i, ref in enumerate(body.cases)
+    ]
     outline = lab.outline(model.path, cases[0])
     piece = lab.convert(model.path, body.excerpt.inputs, body.excerpt.outputs, model.sha256)
     if isinstance(piece, Failure):

@@ -22,7 +22,8 @@ class Growth(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that MNN computes otherwise at ``case``, converted; ``where`` says which body of control flow it is, empty for the whole.
+    """A model that MNN computes otherwise at ``case``, converted; ``where`` says which body of control flow
+    it is, empty for the whole.
 
     ``failing`` is how its run fails, None where it gives wrong numbers: those of the outputs ``wrong``.
     """
@@ -41,11 +42,11 @@ class Subject:
 class Finding:
     """Where MNN leaves the reference.
 
-    ``kind``: ``node`` (one node, wrong when run alone on right inputs), ``fused`` (nodes that MNN made one of: right one by one,
-    wrong together), ``context`` (wrong only among its neighbours), ``gradual`` (no node makes it: rounding adds up),
-    ``stale`` (a conversion made now is right), ``unresolved``.
-    ``trial`` is the smallest piece that shows it, where there is one; ``excess`` are that of the value in the whole model, of what its
-    nodes take there, and of the value when its nodes run alone on the reference's values.
+    ``kind``: ``node`` (one node, wrong when run alone on right inputs), ``fused`` (nodes that MNN made one
+    of: right one by one, wrong together), ``context`` (wrong only among its neighbours), ``gradual`` (no node
+    makes it: rounding adds up), ``stale`` (a conversion made now is right), ``unresolved``. ``trial`` is the
+    smallest piece that shows it, where there is one; ``excess`` are that of the value in the whole model, of
+    what its nodes take there, and of the value when its nodes run alone on the reference's values.
     """
 
     kind: str

@@ -1,4 +1,7 @@
-"""What a bisection does with models: run the reference, cut pieces, convert them, run them in MNN. It counts what that costs."""
+"""What a bisection does with models: run the reference, cut pieces, convert them, run them in MNN.
+
+It counts what that costs.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ FROZEN_ELEMENTS = 64  # a shape that follows from shapes is kept as it was; more
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why something did not convert or run. ``kind`` is ``refused`` (it says so), ``crash``, ``time``, ``memory`` or ``error``."""
+    """Why something did not convert or run.
+
+    ``kind`` is ``refused`` (it says so), ``crash``, ``time``, ``memory`` or ``error``.
+    """
 
     kind: str
     reason: str
@@ -48,7 +54,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Piece:
-    """A converted model: the names in it of the ONNX inputs and outputs, the layouts to feed, the values inside that can be asked for."""
+    """A converted model: the names in it of the ONNX inputs and outputs, the layouts to feed, the values
+    inside that can be asked for.
+    """
 
     onnx: str
     mnn: str
@@ -65,7 +73,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Trial:
-    """A piece of a model, on its own: its files, its case, and how far each output is off, or why it failed."""
+    """A piece of a model, on its own: its files, its case, and how far each output is off, or why it
+    failed.
+    """
 
     files: list[str]
     nodes: tuple[int, ...]
@@ -85,12 +95,21 @@ class OutOfConversions(Exception):
 
 
 class Lab:
-    """``limit`` bounds the conversions; ``conversions``, ``runs`` and ``peak`` (bytes, the largest worker) are what it took so far."""
+    """``limit`` bounds the conversions; ``conversions``, ``runs`` and ``peak`` (bytes, the largest worker)
+    are what it took so far.
+    """
 
     def __init__(
-        self, workers: Workers, *, converter: str, precision: Precision, static: bool, hints: Mapping[str, int], tolerance: Tolerance,
+        self,
+        workers: Workers,
+        *,
+        converter: str,
+        precision: Precision,
+        static: bool,
+        hints: Mapping[str, int],
+        tolerance: Tolerance,
         tell: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.workers = workers
         self.converter = converter
         self.precision = precision
@@ -103,7 +122,10 @@ class Lab:
         self._references: dict[tuple[str, tuple[str, ...], str], str] = {}
 
     def do(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
-        """Run a step in a worker. Raises StepFailed; SystemFault where the system, and not the model, made it fail."""
+        """Run a step in a worker.
+
+        Raises StepFailed; SystemFault where the system, and not the model, made it fail.
+        """
         try:
             done = self.workers.submit(preload, step, job, reply).result()
         except StepFailed as failure:
@@ -122,39 +144,61 @@ class Lab:
         return self.references(model, values, [case])[case.index]
 
     def references(self, model: str, values: Iterable[str], cases: list[CaseFile]) -> dict[int, str]:
-        """:meth:`reference` for several cases at once, by their index; what was computed before is not computed again."""
+        """:meth:`reference` for several cases at once, by their index; what was computed before is not
+        computed again.
+        """
         wanted = tuple(values)
         left = [case for case in cases if (model, wanted, case.file.path) not in self._references]
         if left:
-            job = ProbeJob(model=model, values=list(wanted), cases=left, directory=str(self.workers.directory("probe")))
+            job = ProbeJob(
+                model=model, values=list(wanted), cases=left, directory=str(self.workers.directory("probe"))
+            )
             found = self.do(ONNX_PRELOAD, PROBE, job, Probed).values
-            self._references |= {(model, wanted, case.file.path): found[str(case.index)].path for case in left}
+            self._references |= {
+                (model, wanted, case.file.path): found[str(case.index)].path for case in left
+            }
         return {case.index: self._references[model, wanted, case.file.path] for case in cases}
 
     def excerpt(self, job: ExcerptJob) -> Excerpt:
         return self.do(ONNX_PRELOAD, EXCERPT, job, Excerpt)
 
     def convert(self, model: str, inputs: list[str], outputs: list[str], seed: str) -> Piece | Failure:
-        """Convert *model*, whose inputs and outputs have these names. Raises OutOfConversions at the limit."""
+        """Convert *model*, whose inputs and outputs have these names.
+
+        Raises OutOfConversions at the limit.
+        """
         if self.conversions >= self.limit:
             raise OutOfConversions
         self.conversions += 1
         job = ConvertJob(
-            model=model, frontend=ARTIFACTS["onnx"].frontend, uuid_seed=seed, directory=str(self.workers.directory("convert")),
-            converter=self.converter, timeout=self.workers.limits.timeout, fp16=self.precision.fp16, weight_bits=self.precision.weight_bits,
+            model=model,
+            frontend=ARTIFACTS["onnx"].frontend,
+            uuid_seed=seed,
+            directory=str(self.workers.directory("convert")),
+            converter=self.converter,
+            timeout=self.workers.limits.timeout,
+            fp16=self.precision.fp16,
+            weight_bits=self.precision.weight_bits,
             static=self.static,
-        )  # fmt: skip
+        )
         try:
             done = self.do(worker.CONVERT_PRELOAD, worker.CONVERT, job, Converted)
         except StepFailed as failure:
             return failure_of(failure, "MNN's converter")
         if not done.ok or done.file is None:
             crashed = done.reason.startswith("the converter crashed")
-            return Failure(kind="crash" if crashed else "refused", reason=done.reason, refused_ops=done.refused_ops)
-        taken, given = match_names(inputs, [t.name for t in done.inputs], "input"), match_names(outputs, done.outputs, "output")
+            return Failure(
+                kind="crash" if crashed else "refused", reason=done.reason, refused_ops=done.refused_ops
+            )
+        taken, given = (
+            match_names(inputs, [t.name for t in done.inputs], "input"),
+            match_names(outputs, done.outputs, "output"),
+        )
         if taken.problem or given.problem:
             return Failure(kind="error", reason=taken.problem or given.problem)
-        layouts = {ours: t.layout for ours, theirs in taken.names.items() for t in done.inputs if t.name == theirs}
+        layouts = {
+            ours: t.layout for ours, theirs in taken.names.items() for t in done.inputs if t.name == theirs
+        }
         return Piece(model, done.file.path, taken.names, given.names, layouts, self.hints)
 
     def run(self, piece: Piece, case: CaseFile, values: Iterable[str]) -> str | Failure:
@@ -162,13 +206,22 @@ class Lab:
         done = self.run_all(piece, [case], values)
         return done if isinstance(done, Failure) else done[case.index]
 
-    def run_all(self, piece: Piece, cases: list[CaseFile], values: Iterable[str]) -> dict[int, str | Failure] | Failure:
-        """:meth:`run` on several cases in one load, one after the other, by their index; a Failure where the process itself ended."""
+    def run_all(
+        self, piece: Piece, cases: list[CaseFile], values: Iterable[str]
+    ) -> dict[int, str | Failure] | Failure:
+        """:meth:`run` on several cases in one load, one after the other, by their index; a Failure where the
+        process itself ended.
+        """
         self.runs += len(cases)
         job = MnnRunJob(
-            model=piece.mnn, cases=cases, input_names=piece.inputs, output_names={v: piece.tensors.get(v, v) for v in values},
-            layouts=piece.layouts, directory=str(self.workers.directory("mnn")), hints=dict(piece.hints),
-        )  # fmt: skip
+            model=piece.mnn,
+            cases=cases,
+            input_names=piece.inputs,
+            output_names={v: piece.tensors.get(v, v) for v in values},
+            layouts=piece.layouts,
+            directory=str(self.workers.directory("mnn")),
+            hints=dict(piece.hints),
+        )
         try:
             ran = self.do(worker.PRELOAD, worker.RUN, job, Ran)
         except StepFailed as failure:
@@ -177,11 +230,18 @@ class Lab:
         for case in cases:
             key = str(case.index)
             reason = " ".join(ran.errors.get(key, "no outputs").split())
-            results[case.index] = ran.outputs[key].path if key in ran.outputs else Failure(kind="error", reason=reason)
+            results[case.index] = (
+                ran.outputs[key].path if key in ran.outputs else Failure(kind="error", reason=reason)
+            )
         return results
 
-    def compare(self, reference: str, actual: str, values: Iterable[str], strict: Iterable[str], case: int) -> dict[str, Deviation]:
-        """How far each value is off in a case; the shapes of those in *strict* must be equal. Two arrays are in memory at a time."""
+    def compare(
+        self, reference: str, actual: str, values: Iterable[str], strict: Iterable[str], case: int
+    ) -> dict[str, Deviation]:
+        """How far each value is off in a case; the shapes of those in *strict* must be equal.
+
+        Two arrays are in memory at a time.
+        """
         exact = set(strict)
         found = {}
         with np.load(reference, allow_pickle=False) as ours, np.load(actual, allow_pickle=False) as theirs:
@@ -197,22 +257,41 @@ class Lab:
         return found
 
     def trial(
-        self, model: str, nodes: Iterable[int], boundary: list[str], outputs: list[str], case: CaseFile, *, shapes: Iterable[str] = (),
-        strict: Iterable[str] = (), fixed: bool = False,
-    ) -> Trial:  # fmt: skip
-        """Cut *nodes* out of *model*, feed them the reference's values at their *boundary*, and see what MNN gives.
+        self,
+        model: str,
+        nodes: Iterable[int],
+        boundary: list[str],
+        outputs: list[str],
+        case: CaseFile,
+        *,
+        shapes: Iterable[str] = (),
+        strict: Iterable[str] = (),
+        fixed: bool = False,
+    ) -> Trial:
+        """Cut *nodes* out of *model*, feed them the reference's values at their *boundary*, and see what MNN
+        gives.
 
-        Those of *shapes* among them that are small become constants. Nothing is seen of nodes that take a sequence.
+        Those of *shapes* among them that are small become constants. Nothing is seen of nodes that take a
+        sequence.
         """
         reference = self.reference(model, [*boundary, *outputs], case)
         arrays = load_arrays(reference)
         derived = set(shapes)
-        frozen = [n for n in boundary if n in derived and arrays[n].dtype.kind in "iu" and arrays[n].size <= FROZEN_ELEMENTS]
+        frozen = [
+            n
+            for n in boundary
+            if n in derived and arrays[n].dtype.kind in "iu" and arrays[n].size <= FROZEN_ELEMENTS
+        ]
         numbers = tuple(nodes)
         job = ExcerptJob(
-            model=model, nodes=list(numbers), outputs=outputs, values=[reference], frozen=frozen, directory=str(self.workers.directory("excerpt")),
+            model=model,
+            nodes=list(numbers),
+            outputs=outputs,
+            values=[reference],
+            frozen=frozen,
+            directory=str(self.workers.directory("excerpt")),
             shapes="fixed" if fixed else "declared",
-        )  # fmt: skip
+        )
         cut = self.excerpt(job)
         if not arrays.keys() >= set(cut.inputs):  # a sequence, which no case holds
             return Trial([f.path for f in cut.files], numbers, case, outputs, {})
@@ -225,13 +304,21 @@ class Lab:
         actual = self.run(piece, fed, outputs)
         if isinstance(actual, Failure):
             return Trial(files, numbers, fed, outputs, actual)
-        return Trial(files, numbers, fed, outputs, self.compare(reference, actual, outputs, strict, case.index), actual)
+        return Trial(
+            files, numbers, fed, outputs, self.compare(reference, actual, outputs, strict, case.index), actual
+        )
 
     def case(self, inputs: Arrays, index: int = 0) -> CaseFile:
         """A case of these inputs; int64 beyond 32 bits is cut off there, as MNN's converter does."""
         limits = np.iinfo(np.int32)
         path = self.workers.directory("case") / f"{index}.npz"
-        save_arrays(path, {f"inputs/{n}": np.clip(a, limits.min, limits.max) if a.dtype == np.int64 else a for n, a in inputs.items()})
+        save_arrays(
+            path,
+            {
+                f"inputs/{n}": np.clip(a, limits.min, limits.max) if a.dtype == np.int64 else a
+                for n, a in inputs.items()
+            },
+        )
         return CaseFile(index=index, origin="a value inside the model", dims={}, file=file_ref(path))
 
 

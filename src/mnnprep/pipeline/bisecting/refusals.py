@@ -11,14 +11,20 @@ from mnnprep.pipeline.bisecting.lab import Failure, Lab, OutOfConversions, Piece
 from mnnprep.proof.suspects import Suspects
 
 
-def find_unconvertible(lab: Lab, model: str, outline: Outline, case: CaseFile, failure: Failure, where: str = "") -> Finding:
-    """The node without which *model* converts: by its operator where the converter names one, else by halving over prefixes."""
+def find_unconvertible(
+    lab: Lab, model: str, outline: Outline, case: CaseFile, failure: Failure, where: str = ""
+) -> Finding:
+    """The node without which *model* converts: by its operator where the converter names one, else by halving
+    over prefixes.
+    """
     subject = Subject(model, outline, Piece(model, "", {}, {}, {}, {}), case, where, failure)
     search = _Prefixes(lab, subject, failure)
     try:
         return search.named() or search.halved()
     except OutOfConversions:
-        return Finding("unresolved", subject, failure=failure, reason=f"the bound of {lab.limit} conversions was reached")
+        return Finding(
+            "unresolved", subject, failure=failure, reason=f"the bound of {lab.limit} conversions was reached"
+        )
 
 
 class _Prefixes:
@@ -28,10 +34,14 @@ class _Prefixes:
         self.failure = failure
         self.suspects = Suspects(subject.outline, [o for node in subject.outline.nodes for o in node.outputs])
         constants = self.suspects.constants
-        self.order = [i for i, node in enumerate(subject.outline.nodes) if any(o not in constants for o in node.outputs)]
+        self.order = [
+            i for i, node in enumerate(subject.outline.nodes) if any(o not in constants for o in node.outputs)
+        ]
 
     def named(self) -> Finding | None:
-        """The first node of an operator that the converter names as unsupported, where it is refused alone as well."""
+        """The first node of an operator that the converter names as unsupported, where it is refused alone as
+        well.
+        """
         for node in self.order:
             if self.subject.outline.nodes[node].op in self.failure.refused_ops:
                 trial = self._alone([node])
@@ -61,7 +71,9 @@ class _Prefixes:
             wider = [i for i in self.suspects.grown([node], hops) if i <= node]
             if wider == nodes:
                 found = self._found("unresolved", [node], None)
-                found.reason = "the model converts up to this node and not with it, but no piece of it fails alone"
+                found.reason = (
+                    "the model converts up to this node and not with it, but no piece of it fails alone"
+                )
                 return found
             nodes, hops = wider, hops * 2
             trial = self._alone(nodes) or trial
@@ -73,16 +85,27 @@ class _Prefixes:
 
     def _found(self, kind: str, nodes: list[int], trial: Trial | None) -> Finding:
         failure = trial.result if trial is not None and isinstance(trial.result, Failure) else self.failure
-        return Finding(kind, self.subject, nodes=tuple(nodes), value=self.subject.outline.nodes[nodes[-1]].outputs[0], failure=failure, trial=trial)
+        return Finding(
+            kind,
+            self.subject,
+            nodes=tuple(nodes),
+            value=self.subject.outline.nodes[nodes[-1]].outputs[0],
+            failure=failure,
+            trial=trial,
+        )
 
     def _alone(self, nodes: list[int]) -> Trial | None:
         """The nodes alone; None where onnxruntime has no values to feed them."""
         outputs = [o for o in self.suspects.made_for_others(nodes) if o not in self.suspects.constants]
         try:
             return self.lab.trial(
-                self.subject.model, [*self.suspects.constant_nodes(nodes), *nodes], self.suspects.boundary(nodes), outputs, self.subject.case,
+                self.subject.model,
+                [*self.suspects.constant_nodes(nodes), *nodes],
+                self.suspects.boundary(nodes),
+                outputs,
+                self.subject.case,
                 shapes=self.suspects.shapes,
-            )  # fmt: skip
+            )
         except StepFailed:
             return None
 
@@ -93,8 +116,14 @@ class _Prefixes:
         if not outputs:
             return False
         job = ExcerptJob(
-            model=self.subject.model, nodes=[*self.suspects.constant_nodes(nodes), *nodes], outputs=outputs, linked=True,
-            values=[self.subject.case.file.path], directory=str(self.lab.workers.directory("prefix")),
-        )  # fmt: skip
+            model=self.subject.model,
+            nodes=[*self.suspects.constant_nodes(nodes), *nodes],
+            outputs=outputs,
+            linked=True,
+            values=[self.subject.case.file.path],
+            directory=str(self.lab.workers.directory("prefix")),
+        )
         cut = self.lab.excerpt(job)
-        return isinstance(self.lab.convert(cut.files[0].path, cut.inputs, cut.outputs, cut.files[0].sha256), Failure)
+        return isinstance(
+            self.lab.convert(cut.files[0].path, cut.inputs, cut.outputs, cut.files[0].sha256), Failure
+        )

@@ -26,15 +26,19 @@ SHOWN = 4  # elements of an output in the text
 def check_target(target: Path) -> None:
     """Raises UsageError where something is at *target*: a finding is never written over anything."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError("the target of -o exists", seen=str(target), next="give a directory that does not exist yet")
+        raise UsageError(
+            "the target of -o exists", seen=str(target), next="give a directory that does not exist yet"
+        )
     writer.check_target(target)
 
 
-def write_repro(lab: Lab, finding: Finding, trial: Trial, record: dict[str, object], precision: Precision, target: Path) -> list[str]:
+def write_repro(
+    lab: Lab, finding: Finding, trial: Trial, record: dict[str, object], precision: Precision, target: Path
+) -> list[str]:
     """Write *trial* to *target*, which appears only when whole; the names of its files.
 
-    ``model.onnx`` (and its data), ``inputs.npz``, ``expected.npz`` (onnxruntime's), ``mnn.npz`` (what MNN gave, if anything),
-    ``replay.py``, ``finding.json`` and ``README.md``.
+    ``model.onnx`` (and its data), ``inputs.npz``, ``expected.npz`` (onnxruntime's), ``mnn.npz`` (what MNN
+    gave, if anything), ``replay.py``, ``finding.json`` and ``README.md``.
     """
     expected = _expected(lab, trial)
     inputs = case_inputs(trial.case.file.path)
@@ -63,17 +67,31 @@ def _expected(lab: Lab, trial: Trial) -> Arrays:
 
 def _options(precision: Precision) -> list[str]:
     """What was given to the converter beside the files."""
-    return [*(["--fp16"] if precision.fp16 else []), *(["--weightQuantBits", str(precision.weight_bits)] if precision.weight_bits else [])]
+    return [
+        *(["--fp16"] if precision.fp16 else []),
+        *(["--weightQuantBits", str(precision.weight_bits)] if precision.weight_bits else []),
+    ]
 
 
-def _readme(finding: Finding, inputs: Arrays, expected: Arrays, actual: Arrays, record: dict[str, object], options: list[str]) -> str:
+def _readme(
+    finding: Finding,
+    inputs: Arrays,
+    expected: Arrays,
+    actual: Arrays,
+    record: dict[str, object],
+    options: list[str],
+) -> str:
     tools = record["tools"]
     assert isinstance(tools, dict)
     lines = [f"# {record['headline']}", "", str(record["sentence"]), ""]
     lines += ["Versions: " + ", ".join(f"{n} {v}" for n, v in tools.items() if n != "mnnprep") + ".", ""]
     if options:
         lines += [f"Converter options: `{' '.join(options)}`.", ""]
-    lines += ["| file | holds |", "| --- | --- |", f"| model.onnx | {_counted(len(finding.labels()))} of the model, with the weights needed |"]
+    lines += [
+        "| file | holds |",
+        "| --- | --- |",
+        f"| model.onnx | {_counted(len(finding.labels()))} of the model, with the weights needed |",
+    ]
     lines += [f"| inputs.npz | {_listed(inputs)} |"]
     lines += [f"| expected.npz | onnxruntime's {_listed(expected)} |"] if expected else []
     lines += [f"| mnn.npz | MNN's {_listed(actual)} |"] if actual else ["| | MNN gave nothing |"]
@@ -99,8 +117,12 @@ def _row(name: str, expected: np.ndarray, actual: np.ndarray) -> str:
     a, b = expected.reshape(-1), actual.reshape(-1)
     places = np.arange(min(a.size, b.size, SHOWN))
     if a.size == b.size and a.dtype.kind in "fiub":
-        wrong = np.flatnonzero(~np.isclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-3, atol=1e-30, equal_nan=True))
+        wrong = np.flatnonzero(
+            ~np.isclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-3, atol=1e-30, equal_nan=True)
+        )
         places = wrong[:SHOWN] if wrong.size else places
-    shape = f"{list(expected.shape)}" + ("" if expected.shape == actual.shape else f" (MNN: {list(actual.shape)})")
+    shape = f"{list(expected.shape)}" + (
+        "" if expected.shape == actual.shape else f" (MNN: {list(actual.shape)})"
+    )
     numbers = [" ".join(f"{float(v):.6g}" for v in array[places]) for array in (a, b)]
     return f"| {name} | {shape} | {numbers[0]} | {numbers[1]} |"

@@ -1,7 +1,8 @@
-"""The search in a converted model: which value is wrong first, and do its nodes make that error when they run alone?
+"""The search in a converted model: which value is wrong first, and do its nodes make that error when they run
+alone?
 
-The values inside the converted model are read from it as it is, so that what MNN fused stays fused and no conversion is
-needed to look; a conversion is made for each piece that is run alone.
+The values inside the converted model are read from it as it is, so that what MNN fused stays fused and no
+conversion is needed to look; a conversion is made for each piece that is run alone.
 """
 
 from __future__ import annotations
@@ -45,24 +46,35 @@ class Search:
                 found = self._candidates(suspects, threshold, tried)
                 if found is not None and not self._one_of_many(found, tried):
                     return found
-                if self.subject.failing is not None or (threshold <= 1 and not any(self._upstream(g) > NOTED for g, _ in tried)):
+                if self.subject.failing is not None or (
+                    threshold <= 1 and not any(self._upstream(g) > NOTED for g, _ in tried)
+                ):
                     break
             return self._widened(suspects, tried)
         except OutOfConversions:
             return self._unresolved(tried, f"the bound of {self.lab.limit} conversions was reached")
 
     def _thresholds(self) -> list[float]:
-        """From the outputs' own error down: what MNN rounds more coarsely than the tolerance is not what makes a much larger error."""
+        """From the outputs' own error down: what MNN rounds more coarsely than the tolerance is not what
+        makes a much larger error.
+        """
         worst = max((off.excess for off in self.subject.wrong.values()), default=0.0)
         share = SHARE * min(worst, HUGE)
         return [*([share] if share > THRESHOLDS[0] and self.subject.failing is None else []), *THRESHOLDS]
 
     def _one_of_many(self, found: Finding, tried: list[tuple[Group, Trial]]) -> bool:
-        """Whether a small error that was found is no larger than what later nodes add by themselves: then it is not the one that grew."""
+        """Whether a small error that was found is no larger than what later nodes add by themselves: then it
+        is not the one that grew.
+        """
         small = found.alone is not None and found.alone <= 1
-        return small and any(isinstance(t.result, dict) and t.excess(g.output) > MADE_HERE * (found.alone or 0.0) for g, t in tried)
+        return small and any(
+            isinstance(t.result, dict) and t.excess(g.output) > MADE_HERE * (found.alone or 0.0)
+            for g, t in tried
+        )
 
-    def _candidates(self, suspects: Suspects, threshold: float, tried: list[tuple[Group, Trial]]) -> Finding | None:
+    def _candidates(
+        self, suspects: Suspects, threshold: float, tried: list[tuple[Group, Trial]]
+    ) -> Finding | None:
         """Try the first wrong values, one after the other, until one is wrong alone."""
         asked = {g.output for g, _ in tried}
         for _ in range(CANDIDATES):
@@ -90,14 +102,18 @@ class Search:
             return False
         before = [n for n in group.inputs if n in suspects.visible]
         if self.subject.failing is not None:
-            return isinstance(self._look([value]), Failure) and not (before and isinstance(self._look(before), Failure))
+            return isinstance(self._look([value]), Failure) and not (
+                before and isinstance(self._look(before), Failure)
+            )
         seen = self._look([*before, value])
         return isinstance(seen, dict) and seen[value].excess > 1 and all(seen[n].excess <= 1 for n in before)
 
     # which value is wrong first
 
     def _first_wrong(self, suspects: Suspects, threshold: float) -> Group | None:
-        """The group of the first value that is wrong while what it takes is right; None where every value is right."""
+        """The group of the first value that is wrong while what it takes is right; None where every value is
+        right.
+        """
         if not self.one_by_one:
             size = sum(self.subject.outline.sizes.get(v, UNKNOWN_SIZE) for v in suspects.visible)
             if size <= self.budget:
@@ -119,7 +135,9 @@ class Search:
         return suspects.groups[sources[0]] if sources else None
 
     def _by_halving(self, suspects: Suspects, threshold: float) -> Group | None:
-        """Look at what is live at one place at a time; the first value after which something live is wrong."""
+        """Look at what is live at one place at a time; the first value after which something live is
+        wrong.
+        """
         order = suspects.visible
         right, wrong = -1, len(order) - 1
         if wrong < 0:
@@ -147,53 +165,82 @@ class Search:
         if isinstance(actual, Failure):
             return actual
         reference = self.lab.reference(self.subject.model, values, self.subject.case)
-        seen = self.lab.compare(reference, actual, values, self.subject.outline.outputs, self.subject.case.index)
+        seen = self.lab.compare(
+            reference, actual, values, self.subject.outline.outputs, self.subject.case.index
+        )
         self.excess |= {v: off.excess for v, off in seen.items()}
         self.problems |= {v: off.problem for v, off in seen.items()}
         return seen
 
     # alone
 
-    def _alone(self, suspects: Suspects, nodes: Iterable[int], outputs: list[str], *, fixed: bool = False) -> Trial:
+    def _alone(
+        self, suspects: Suspects, nodes: Iterable[int], outputs: list[str], *, fixed: bool = False
+    ) -> Trial:
         """Run *nodes* alone in MNN, on the reference's values."""
         chosen = sorted(nodes)
         self.lab.tell(f"running {self._named(chosen)} alone on the reference's values")
         return self.lab.trial(
-            self.subject.model, [*suspects.constant_nodes(chosen), *chosen], suspects.boundary(chosen), outputs, self.subject.case,
-            shapes=suspects.shapes, strict=self.subject.outline.outputs, fixed=fixed,
-        )  # fmt: skip
+            self.subject.model,
+            [*suspects.constant_nodes(chosen), *chosen],
+            suspects.boundary(chosen),
+            outputs,
+            self.subject.case,
+            shapes=suspects.shapes,
+            strict=self.subject.outline.outputs,
+            fixed=fixed,
+        )
 
     def _named(self, nodes: list[int]) -> str:
         labels = [self.subject.outline.nodes[i].label for i in nodes]
         return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
     def _confirmed(self, group: Group, trial: Trial) -> bool:
-        """Whether the piece alone has the error that the value of *group* has in the whole model, and not a part of it."""
+        """Whether the piece alone has the error that the value of *group* has in the whole model, and not a
+        part of it.
+        """
         if self.subject.failing is not None:
             return isinstance(trial.result, Failure)
         if isinstance(trial.result, Failure):
             return False  # another trouble than the one that is sought
         alone = trial.excess(group.output)
-        return alone > MADE_HERE * min(self.excess.get(group.output, LARGEST), HUGE) and (alone > 1 or alone > self._upstream(group))
+        return alone > MADE_HERE * min(self.excess.get(group.output, LARGEST), HUGE) and (
+            alone > 1 or alone > self._upstream(group)
+        )
 
     def _upstream(self, group: Group) -> float:
         """The largest error of what a group takes, against that of its output in the whole model."""
         return max((self.excess.get(n, 0.0) for n in group.inputs), default=0.0)
 
-    def _finding(self, kind: str, group: Group, trial: Trial, nodes: Iterable[int], reason: str = "") -> Finding:
+    def _finding(
+        self, kind: str, group: Group, trial: Trial, nodes: Iterable[int], reason: str = ""
+    ) -> Finding:
         failure = trial.result if isinstance(trial.result, Failure) else None
         value = trial.outputs[-1]
         return Finding(
-            kind, self.subject, nodes=tuple(nodes), value=group.output, reason=reason, excess=self.excess.get(group.output),
-            upstream=self._upstream(group), alone=None if failure else trial.excess(value), failure=failure or self.subject.failing, trial=trial,
+            kind,
+            self.subject,
+            nodes=tuple(nodes),
+            value=group.output,
+            reason=reason,
+            excess=self.excess.get(group.output),
+            upstream=self._upstream(group),
+            alone=None if failure else trial.excess(value),
+            failure=failure or self.subject.failing,
+            trial=trial,
             problem=self.problems.get(group.output, ""),
-        )  # fmt: skip
+        )
 
     def _refined(self, suspects: Suspects, group: Group, trial: Trial) -> Finding:
         """The one node of a group that is wrong alone, or the group as MNN's fusion."""
         if len(group.nodes) == 1:
             return self._finding("node", group, trial, group.nodes)
-        inside = [o for i in group.nodes for o in self.subject.outline.nodes[i].outputs if o not in suspects.constants]
+        inside = [
+            o
+            for i in group.nodes
+            for o in self.subject.outline.nodes[i].outputs
+            if o not in suspects.constants
+        ]
         among = Suspects(self.subject.outline, [*inside, *group.inputs])
         here: dict[str, float] = {}
         suspected = list(reversed(group.nodes))
@@ -208,13 +255,21 @@ class Search:
             single = self._alone(suspects, [node], outputs)
             if self._guilty(single, here):
                 return self._finding("node", group, single, [node])
-        return self._finding("fused", group, trial, group.nodes, "these nodes are right one by one, and wrong as MNN computes them together")
+        return self._finding(
+            "fused",
+            group,
+            trial,
+            group.nodes,
+            "these nodes are right one by one, and wrong as MNN computes them together",
+        )
 
     def _guilty(self, trial: Trial, here: dict[str, float]) -> bool:
         """Whether a node alone shows what its values showed among its group."""
         if self.subject.failing is not None or isinstance(trial.result, Failure):
             return self.subject.failing is not None and isinstance(trial.result, Failure)
-        return any(off.excess > MADE_HERE * min(here.get(v, LARGEST), HUGE) for v, off in trial.result.items())
+        return any(
+            off.excess > MADE_HERE * min(here.get(v, LARGEST), HUGE) for v, off in trial.result.items()
+        )
 
     def _taken(self, value: str, group: Group) -> bool:
         """Whether anything takes *value*: an output that nobody wants is not computed."""
@@ -231,7 +286,9 @@ class Search:
             return self._unresolved(tried, "every value inside is right, and the outputs are wrong")
         group = tried[0][0]
         hops, nodes, limit = 1, list(group.nodes), len(self.subject.outline.nodes)
-        grows = self.subject.failing is None and self._upstream(group) > MADE_HERE * self.excess.get(group.output, LARGEST)
+        grows = self.subject.failing is None and self._upstream(group) > MADE_HERE * self.excess.get(
+            group.output, LARGEST
+        )
         while len(nodes) < limit and not grows:
             wider = suspects.grown(group.nodes, hops)
             hops *= 2
@@ -239,14 +296,25 @@ class Search:
                 break
             nodes = wider
             ends = [v for v in suspects.made_for_others(nodes) if v not in suspects.constants]
-            trial = self._alone(suspects, nodes, list(dict.fromkeys([*(v for v in ends if v != group.output), group.output])))
+            trial = self._alone(
+                suspects, nodes, list(dict.fromkeys([*(v for v in ends if v != group.output), group.output]))
+            )
             if self._confirmed(group, trial):
                 reason = "these nodes are right alone, and wrong together with those around them"
                 return self._finding("context", group, trial, group.nodes, reason)
         jumps = suspects.largest_jumps({v: e for v, e in self.excess.items() if e < LARGEST}, SHOWN_JUMPS)
-        growth = [Growth(self.subject.outline.nodes[suspects.producer[v]].label, before, after) for v, before, after in jumps]
+        growth = [
+            Growth(self.subject.outline.nodes[suspects.producer[v]].label, before, after)
+            for v, before, after in jumps
+        ]
         if self.subject.failing is None and all(isinstance(t.result, dict) for _, t in tried):
-            found = self._finding("gradual", group, tried[0][1], group.nodes, "no node makes this error alone: it grows from node to node")
+            found = self._finding(
+                "gradual",
+                group,
+                tried[0][1],
+                group.nodes,
+                "no node makes this error alone: it grows from node to node",
+            )
             found.growth = growth
             return found
         return self._unresolved(tried, "no piece of the model shows the failure alone")
@@ -263,9 +331,13 @@ class Search:
         if wrong_outputs(self.lab, replace(self.subject, piece=piece)):
             return None
         return Finding(
-            "stale", self.subject, reason="the bundle's converted model is wrong, and a conversion made now is right: it is of another artifact, "
-            "or of another converter; prepare the model again",
-        )  # fmt: skip
+            "stale",
+            self.subject,
+            reason=(
+                "the bundle's converted model is wrong, and a conversion made now is right: it is of another"
+                " artifact, or of another converter; prepare the model again"
+            ),
+        )
 
     def _unresolved(self, tried: list[tuple[Group, Trial]], reason: str) -> Finding:
         if not tried:
@@ -284,7 +356,11 @@ def wrong_outputs(lab: Lab, subject: Subject) -> dict[str, Deviation] | Failure:
     if isinstance(actual, Failure):
         return actual
     reference = lab.reference(subject.model, outputs, subject.case)
-    return {name: off for name, off in lab.compare(reference, actual, outputs, outputs, subject.case.index).items() if off.excess > 1}
+    return {
+        name: off
+        for name, off in lab.compare(reference, actual, outputs, outputs, subject.case.index).items()
+        if off.excess > 1
+    }
 
 
 def failing_as(subject: Subject, wrong: dict[str, Deviation] | Failure) -> Subject:

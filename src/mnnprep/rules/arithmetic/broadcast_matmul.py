@@ -1,12 +1,13 @@
 """MatMul whose batch dimensions broadcast.
 
-Measured with MNN 3.6.1, on 300 products in nets of changing shapes: where both operands have at least three dimensions and one has
-four or more, and a batch dimension of one operand is broadcast, the numbers are often garbage (1e30, NaN), mostly
-after a change of shape, with five dimensions also at the first run, and with a constant operand too.
-With equal batch dimensions, with three dimensions each, or with a matrix as one operand, they were always right.
+Measured with MNN 3.6.1, on 300 products in nets of changing shapes: where both operands have at least three
+dimensions and one has four or more, and a batch dimension of one operand is broadcast, the numbers are often
+garbage (1e30, NaN), mostly after a change of shape, with five dimensions also at the first run, and with a
+constant operand too. With equal batch dimensions, with three dimensions each, or with a matrix as one
+operand, they were always right.
 
-Each operand is expanded to the other's batch dimensions first, which leaves nothing to broadcast; then they were always
-right.  The values multiplied are the same ones in the same order.
+Each operand is expanded to the other's batch dimensions first, which leaves nothing to broadcast; then they
+were always right.  The values multiplied are the same ones in the same order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ EXPAND_SINCE = 8
 
 def find(reading: Reading) -> list[Place]:
     found = [(node, opset) for node, opset in reading.nodes("MatMul") if opset >= EXPAND_SINCE]
-    return [Place(node=node, match=opset) for node, opset in found if _may_broadcast(node.inputs[0], node.inputs[1], reading)]
+    return [
+        Place(node=node, match=opset)
+        for node, opset in found
+        if _may_broadcast(node.inputs[0], node.inputs[1], reading)
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -46,7 +51,12 @@ def _may_broadcast(left: Any, right: Any, reading: Reading) -> bool:
     if min(ranks) < 3 or max(ranks) < 4:
         return False
     a, b = reading.dims(left), reading.dims(right)
-    same = a is not None and b is not None and len(a) == len(b) and all(m is not None and m == n for m, n in zip(a[:-2], b[:-2], strict=True))
+    same = (
+        a is not None
+        and b is not None
+        and len(a) == len(b)
+        and all(m is not None and m == n for m, n in zip(a[:-2], b[:-2], strict=True))
+    )
     return not same and not (_is_expanded(left) and _is_expanded(right))
 
 
@@ -62,7 +72,9 @@ def _batch(editor: Editor, node: Any, value: Any, opset: int) -> Any:
     """The shape of *value* with its last two dimensions, those of the matrices, set to 1."""
     shape = editor.add(node, "Shape", value)
     if opset >= SLICE_HAS_INPUTS:
-        batch = editor.add(node, "Slice", shape, *(editor.constant(node, np.array([bound], np.int64)) for bound in (0, -2)))
+        batch = editor.add(
+            node, "Slice", shape, *(editor.constant(node, np.array([bound], np.int64)) for bound in (0, -2))
+        )
     else:
         batch = editor.add(node, "Slice", shape, starts=[0], ends=[-2])
     return editor.add(node, "Concat", batch, editor.constant(node, np.array([1, 1], np.int64)), axis=0)
@@ -70,7 +82,12 @@ def _batch(editor: Editor, node: Any, value: Any, opset: int) -> Any:
 
 RULE = Rule(
     name=NAME,
-    hazard="MNN computes garbage in a MatMul that broadcasts batch dimensions, mostly after a change of shape",
-    severity="wrong", operators=frozenset({"MatMul"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    hazard=(
+        "MNN computes garbage in a MatMul that broadcasts batch dimensions, mostly after a change of shape"
+    ),
+    severity="wrong",
+    operators=frozenset({"MatMul"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     remedy="expand both operands to the same batch dimensions before the product",
-)  # fmt: skip
+)

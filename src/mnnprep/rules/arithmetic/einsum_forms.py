@@ -1,9 +1,11 @@
-"""Einsum with a repeated subscript, with a number as the result of two operands, or of more than two operands.
+"""Einsum with a repeated subscript, with a number as the result of two operands, or of more than two
+operands.
 
-Measured with MNN 3.6.1: ``ii->i`` keeps both axes; ``i,i->`` and three operands are refused. Transposes, sums and batched products are right.
+Measured with MNN 3.6.1: ``ii->i`` keeps both axes; ``i,i->`` and three operands are refused. Transposes, sums
+and batched products are right.
 
-A diagonal is taken by Where and ReduceSum, an inner product by Mul and ReduceSum, and operands are contracted two by two from the left.
-A diagonal has the same bits, a product is numerically equal.
+A diagonal is taken by Where and ReduceSum, an inner product by Mul and ReduceSum, and operands are contracted
+two by two from the left. A diagonal has the same bits, a product is numerically equal.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def find(reading: Reading) -> Iterator[Place]:
         several = len(terms) > 2
         if not repeated and not several and not (len(terms) > 1 and not right):
             continue
-        able = ("->" in equation or "." not in equation) and all(map(_able, equation.partition("->")[0].split(",")))
+        able = ("->" in equation or "." not in equation) and all(
+            map(_able, equation.partition("->")[0].split(","))
+        )
         able = (
             able
             and not (several and "." in equation)
@@ -42,7 +46,11 @@ def find(reading: Reading) -> Iterator[Place]:
         equation = equation if "->" in equation else f"{left}->{right}"
         yield Place(
             node=node,
-            detail="a repeated subscript" if repeated else "several operands" if several else "an inner product",
+            detail="a repeated subscript"
+            if repeated
+            else "several operands"
+            if several
+            else "an inner product",
             match=(opset, equation),
             repairable=able,
         )
@@ -58,10 +66,15 @@ def apply(editor: Editor, place: Place) -> bool:
     node, (opset, equation) = place.node, place.match
     build = Builder(editor, node, opset)
     left, _, right = equation.partition("->")
-    pairs = [_without_diagonals(build, value, term) for value, term in zip(node.inputs, left.split(","), strict=True)]
+    pairs = [
+        _without_diagonals(build, value, term)
+        for value, term in zip(node.inputs, left.split(","), strict=True)
+    ]
     values, terms = [value for value, _ in pairs], [term for _, term in pairs]
     while len(terms) > 2:
-        kept = "".join(letter for letter in dict.fromkeys(terms[0] + terms[1]) if letter in right + "".join(terms[2:]))
+        kept = "".join(
+            letter for letter in dict.fromkeys(terms[0] + terms[1]) if letter in right + "".join(terms[2:])
+        )
         values[:2] = [build.op("Einsum", *values[:2], equation=f"{terms[0]},{terms[1]}->{kept}")]
         terms[:2] = [kept]
     if len(terms) == 2 and terms[0] == terms[1] and not right:
@@ -83,14 +96,23 @@ def _without_diagonals(build: Builder, value: Any, term: str) -> tuple[Any, str]
         first, second = lead + letters.index(letter), lead + letters.rindex(letter)
         eye = np.eye(sizes[first], dtype=bool)
         eye = eye.reshape([size if axis in (first, second) else 1 for axis, size in enumerate(sizes)])
-        value = build.reduce("ReduceSum", build.op("Where", build.constant(eye), value, build.constant(0, dtype)), (second,), keep=False)
+        value = build.reduce(
+            "ReduceSum",
+            build.op("Where", build.constant(eye), value, build.constant(0, dtype)),
+            (second,),
+            keep=False,
+        )
         del sizes[second]
         letters = letters[: second - lead] + letters[second - lead + 1 :]
     return value, term[: len(term) - len(term.removeprefix("..."))] + letters
 
 
 RULE = Rule(
-    name="einsum-forms", severity="wrong", operators=frozenset({"Einsum"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="einsum-forms",
+    severity="wrong",
+    operators=frozenset({"Einsum"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN's Einsum does not take a diagonal, and refuses an inner product",
     remedy="write it with MatMul, Mul and ReduceSum",
-)  # fmt: skip
+)

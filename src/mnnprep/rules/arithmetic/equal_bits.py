@@ -1,7 +1,7 @@
 """Equal on floats.
 
-Measured with MNN 3.6.1: the bits are compared: 0 and -0 are different, and a NaN equals itself. Between integers, and against a constant
-that is neither 0 nor NaN, it is right.
+Measured with MNN 3.6.1: the bits are compared: 0 and -0 are different, and a NaN equals itself. Between
+integers, and against a constant that is neither 0 nor NaN, it is right.
 
 Written as at least and at most it has ONNX's answers.
 """
@@ -20,14 +20,22 @@ FLOATS = ("FLOAT", "FLOAT16", "DOUBLE")
 
 
 def find(reading: Reading) -> list[Place]:
-    found = [(node, opset) for node, opset in reading.nodes("Equal") if reading.dtype(node.inputs[0]) in FLOATS]
-    return [Place(node=node, match=opset, repairable=opset >= AT_LEAST) for node, opset in found if not any(_plain(value) for value in node.inputs)]
+    found = [
+        (node, opset) for node, opset in reading.nodes("Equal") if reading.dtype(node.inputs[0]) in FLOATS
+    ]
+    return [
+        Place(node=node, match=opset, repairable=opset >= AT_LEAST)
+        for node, opset in found
+        if not any(_plain(value) for value in node.inputs)
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
     node = place.node
     build = Builder(editor, node, place.match)
-    build.replace(build.op("And", build.op("GreaterOrEqual", *node.inputs), build.op("LessOrEqual", *node.inputs)))
+    build.replace(
+        build.op("And", build.op("GreaterOrEqual", *node.inputs), build.op("LessOrEqual", *node.inputs))
+    )
     return True
 
 
@@ -37,7 +45,11 @@ def _plain(value: Any) -> bool:
 
 
 RULE = Rule(
-    name="equal-bits", severity="narrowed", operators=frozenset({"Equal"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="equal-bits",
+    severity="narrowed",
+    operators=frozenset({"Equal"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN compares floats bit by bit: 0 and -0 differ, a NaN equals itself",
     remedy="compare with a tolerance, or integers",
-)  # fmt: skip
+)

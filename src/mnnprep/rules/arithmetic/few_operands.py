@@ -2,7 +2,8 @@
 
 Measured with MNN 3.6.1: one operand is a SIGSEGV of the converter; a Mean of two gives no output.
 
-The only operand stands in its place, and a Mean of two is half their sum.  The same bits, but where the sum overflows as it would before.
+The only operand stands in its place, and a Mean of two is half their sum.  The same bits, but where the sum
+overflows as it would before.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ OPS = ("Max", "Min", "Sum", "Mean")
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node, match=opset) for node, opset in reading.nodes(*OPS) if len(node.inputs) < (3 if node.op_type == "Mean" else 2)]
+    return [
+        Place(node=node, match=opset)
+        for node, opset in reading.nodes(*OPS)
+        if len(node.inputs) < (3 if node.op_type == "Mean" else 2)
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -34,7 +39,13 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="few-operands", severity="crash", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
-    hazard="MNN's converter crashes on Max, Min, Sum and Mean of one operand, and a Mean of two gives nothing",
+    name="few-operands",
+    severity="crash",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
+    hazard=(
+        "MNN's converter crashes on Max, Min, Sum and Mean of one operand, and a Mean of two gives nothing"
+    ),
     remedy="leave out what has one operand; write the Mean of two as (a + b) * 0.5",
-)  # fmt: skip
+)

@@ -4,7 +4,8 @@ Measured with MNN 3.6.1: ``x * (1 + erf(x / sqrt 2)) * 0.5`` becomes MNN's own G
 ``(x * 0.5) * (1 + erf(x / sqrt 2))`` is left as it is: 4.8e-7.
 
 Halving a binary floating-point number is exact, so the two orders give the same bits; but where ``x``
-is subnormal the last bit may be lost, and where ``2 x`` overflows the new order is right and the old one is not.
+is subnormal the last bit may be lost, and where ``2 x`` overflows the new order is right and the old one is
+not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ SQRT2_ERROR = 1e-3  # relative: as float16 writes it
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=last, match=match) for last, _ in reading.nodes("Mul", "Div") if (match := _match(last))]
+    return [
+        Place(node=last, match=match) for last, _ in reading.nodes("Mul", "Div") if (match := _match(last))
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -36,7 +39,9 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 def _match(last: Any) -> tuple[Any, Any, Any, Any] | None:
-    """``x``, ``1 + erf(x / sqrt 2)``, the constant that halves, and their product, of the GELU that ends in *last*."""
+    """``x``, ``1 + erf(x / sqrt 2)``, the constant that halves, and their product, of the GELU that ends in
+    *last*.
+    """
     halvings = operands(last) if last.op_type == "Mul" else (tuple(last.inputs),)
     for product, half in halvings:
         outer = producer(product, "Mul")
@@ -58,12 +63,18 @@ def _is_scaled(value: Any, x: Any) -> bool:
         return False
     expected = math.sqrt(2.0) if node.op_type == "Div" else math.sqrt(0.5)
     pairs = (tuple(node.inputs),) if node.op_type == "Div" else operands(node)
-    return any(left is x and (c := scalar(right)) is not None and math.isclose(c, expected, rel_tol=SQRT2_ERROR) for left, right in pairs)
+    return any(
+        left is x and (c := scalar(right)) is not None and math.isclose(c, expected, rel_tol=SQRT2_ERROR)
+        for left, right in pairs
+    )
 
 
 RULE = Rule(
     name=NAME,
     hazard="MNN replaces x * (1 + erf(x / sqrt 2)) * 0.5 by an approximation that is off by up to 4.7e-4",
-    severity="wrong", operators=frozenset({"Erf"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    severity="wrong",
+    operators=frozenset({"Erf"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     remedy="halve x first: (x * 0.5) * (1 + erf(x / sqrt 2))",
-)  # fmt: skip
+)

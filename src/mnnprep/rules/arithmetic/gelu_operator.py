@@ -1,6 +1,7 @@
 """Gelu without ``approximate``.
 
-Measured with MNN 3.6.1: MNN computes it by an approximation that is off by up to 4.7e-4, as it does for the pattern with Erf.
+Measured with MNN 3.6.1: MNN computes it by an approximation that is off by up to 4.7e-4, as it does for the
+pattern with Erf.
 
 It is written out in an order that MNN leaves as it is.  Numerically equal.
 """
@@ -16,7 +17,11 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node, match=opset) for node, opset in reading.nodes("Gelu") if node.attributes.get_string("approximate", "none") != "tanh"]
+    return [
+        Place(node=node, match=opset)
+        for node, opset in reading.nodes("Gelu")
+        if node.attributes.get_string("approximate", "none") != "tanh"
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -30,7 +35,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="gelu-operator", severity="wrong", operators=frozenset({"Gelu"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="gelu-operator",
+    severity="wrong",
+    operators=frozenset({"Gelu"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN computes the exact Gelu by an approximation that is off by up to 4.7e-4",
     remedy="write it out: (x * 0.5) * (1 + erf(x / sqrt 2))",
-)  # fmt: skip
+)

@@ -15,7 +15,11 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 
 def find(reading: Reading) -> list[Place]:
     found = reading.nodes("Gemm")
-    return [Place(node=node) for node, _ in found if node.attributes.get_int("transA", 0) and stored(node.inputs[1]) is not None]
+    return [
+        Place(node=node)
+        for node, _ in found
+        if node.attributes.get_int("transA", 0) and stored(node.inputs[1]) is not None
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -26,7 +30,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="gemm-trans-a", severity="wrong", operators=frozenset({"Gemm"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="gemm-trans-a",
+    severity="wrong",
+    operators=frozenset({"Gemm"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN does not transpose A in a Gemm with transA=1 and a constant B",
     remedy="transpose A before the Gemm",
-)  # fmt: skip
+)

@@ -1,7 +1,7 @@
 """Less on floats, of which both may be negative.
 
-Measured with MNN 3.6.1: on x86 the answer is wrong where both operands are negative. Against a constant that is nowhere
-negative it is right, and so is Greater.
+Measured with MNN 3.6.1: on x86 the answer is wrong where both operands are negative. Against a constant that
+is nowhere negative it is right, and so is Greater.
 
 ``a < b`` is written as ``b > a``: the same answers.
 """
@@ -21,7 +21,8 @@ def find(reading: Reading) -> list[Place]:
     return [
         Place(node=node)
         for node, _ in reading.nodes("Less")
-        if reading.dtype(node.inputs[0]) in FLOATS and not any(_never_negative(value) for value in node.inputs)
+        if reading.dtype(node.inputs[0]) in FLOATS
+        and not any(_never_negative(value) for value in node.inputs)
     ]
 
 
@@ -40,7 +41,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="less-negative", severity="wrong", operators=frozenset({"Less"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="less-negative",
+    severity="wrong",
+    operators=frozenset({"Less"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN answers Less wrongly where both operands are negative",
     remedy="write a < b as b > a",
-)  # fmt: skip
+)

@@ -16,7 +16,11 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 def find(reading: Reading) -> list[Place]:
     vectors = [(node, opset, tensor(node.inputs[1])) for node, opset in reading.nodes("MatMul")]
     return [
-        Place(node=node, match=(opset, vector, reading.rank(node.inputs[0])), repairable=bool(reading.rank(node.inputs[0])))
+        Place(
+            node=node,
+            match=(opset, vector, reading.rank(node.inputs[0])),
+            repairable=bool(reading.rank(node.inputs[0])),
+        )
         for node, opset, vector in vectors
         if vector is not None and len(vector.shape) == 1
     ]
@@ -34,7 +38,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="matmul-vector", severity="wrong", operators=frozenset({"MatMul"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="matmul-vector",
+    severity="wrong",
+    operators=frozenset({"MatMul"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN gives nothing, or crashes, in a MatMul with a constant vector on the right",
     remedy="make the vector a matrix of one column, and squeeze the product",
-)  # fmt: skip
+)

@@ -2,7 +2,8 @@
 
 Measured with MNN 3.6.1: the net gives no output. Two floats or two integers are right.
 
-The exponent is cast to the dtype of the base; an integer base is cast to float32, and the power back: numerically equal below 2^24.
+The exponent is cast to the dtype of the base; an integer base is cast to float32, and the power back:
+numerically equal below 2^24.
 """
 
 from __future__ import annotations
@@ -15,11 +16,21 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 
 def find(reading: Reading) -> list[Place]:
     found = reading.nodes("Pow")
-    return [Place(node=node, match=opset) for node, opset in found if len({_kind(reading.dtype(value)) for value in node.inputs} - {""}) > 1]
+    return [
+        Place(node=node, match=opset)
+        for node, opset in found
+        if len({_kind(reading.dtype(value)) for value in node.inputs} - {""}) > 1
+    ]
 
 
 def _kind(dtype: str) -> str:
-    return "float" if dtype in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16") else "integer" if "INT" in dtype else ""
+    return (
+        "float"
+        if dtype in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
+        else "integer"
+        if "INT" in dtype
+        else ""
+    )
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -29,12 +40,18 @@ def apply(editor: Editor, place: Place) -> bool:
     if _kind(dtype) == "float":
         build.replace(build.op("Pow", base, build.cast(exponent, dtype)))
     else:
-        build.replace(build.cast(build.op("Pow", build.cast(base, "FLOAT"), build.cast(exponent, "FLOAT")), dtype))
+        build.replace(
+            build.cast(build.op("Pow", build.cast(base, "FLOAT"), build.cast(exponent, "FLOAT")), dtype)
+        )
     return True
 
 
 RULE = Rule(
-    name="pow-types", severity="wrong", operators=frozenset({"Pow"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="pow-types",
+    severity="wrong",
+    operators=frozenset({"Pow"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN gives nothing for a Pow whose operands are a float and an integer",
     remedy="cast the exponent to the base's dtype",
-)  # fmt: skip
+)

@@ -16,7 +16,10 @@ def find(reading: Reading) -> list[Place]:
 
 
 RULE = Rule(
-    name="random-values", severity="wrong", operators=frozenset(OPS), find=find,
+    name="random-values",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
     hazard="a random operator gives other numbers at each run, in MNN and elsewhere",
     remedy="make the noise an input of the model",
-)  # fmt: skip
+)

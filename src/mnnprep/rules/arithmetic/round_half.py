@@ -16,7 +16,10 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node, match=(opset, reading.dtype(node.inputs[0]) or "FLOAT")) for node, opset in reading.nodes("Round")]
+    return [
+        Place(node=node, match=(opset, reading.dtype(node.inputs[0]) or "FLOAT"))
+        for node, opset in reading.nodes("Round")
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -26,14 +29,20 @@ def apply(editor: Editor, place: Place) -> bool:
     low = build.op("Floor", x)
     rest = build.op("Sub", x, low)
     halved = build.op("Mul", low, half)
-    odd = build.op("Greater", build.op("Sub", halved, build.op("Floor", halved)), build.constant(np.array(0.25), dtype))
+    odd = build.op(
+        "Greater", build.op("Sub", halved, build.op("Floor", halved)), build.constant(np.array(0.25), dtype)
+    )
     up = build.op("Or", build.op("Greater", rest, half), build.op("And", build.op("Equal", rest, half), odd))
     build.replace(build.op("Where", up, build.op("Add", low, one), low))
     return True
 
 
 RULE = Rule(
-    name="round-half", severity="wrong", operators=frozenset({"Round"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="round-half",
+    severity="wrong",
+    operators=frozenset({"Round"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN rounds a half away from zero, where ONNX rounds it to the even neighbour",
     remedy="accept it where no value is a half, or round by Floor and a comparison",
-)  # fmt: skip
+)

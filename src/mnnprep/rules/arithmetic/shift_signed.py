@@ -1,7 +1,7 @@
 """BitShift of signed integers by a number that is negative, or as wide as they are.
 
-Measured with MNN 3.6.1: a shift by a negative number, or by the width and more, is not what ONNX says (opset 28). By a
-number between, also of int16 and int64, it is right.
+Measured with MNN 3.6.1: a shift by a negative number, or by the width and more, is not what ONNX says (opset
+28). By a number between, also of int16 and int64, it is right.
 
 Such a shift becomes one by 31 to the right, or 0 to the left.  The same integers.
 """
@@ -25,8 +25,19 @@ def find(reading: Reading) -> list[Place]:
     places = []
     for node, opset in reading.nodes("BitShift"):
         dtype, shift = reading.dtype(node.inputs[0]), tensor(node.inputs[1])
-        if (width := WIDTH.get(dtype, 0)) and not _guarded(node) and (dtype == REPAIRED if shift is None else _beyond(shift.numpy(), width)):
-            places.append(Place(node=node, detail="by a computed number" if shift is None else "", match=opset, repairable=dtype == REPAIRED))
+        if (
+            (width := WIDTH.get(dtype, 0))
+            and not _guarded(node)
+            and (dtype == REPAIRED if shift is None else _beyond(shift.numpy(), width))
+        ):
+            places.append(
+                Place(
+                    node=node,
+                    detail="by a computed number" if shift is None else "",
+                    match=opset,
+                    repairable=dtype == REPAIRED,
+                )
+            )
     return places
 
 
@@ -37,7 +48,11 @@ def _beyond(shift: Array, width: int) -> bool:
 def _guarded(node: Any) -> bool:
     """Whether what it shifts by was put within bounds by this rule."""
     by = node.inputs[1].producer()
-    return by is not None and by.op_type == "Where" and (by.inputs[0].producer() is not None and by.inputs[0].producer().op_type == "Or")
+    return (
+        by is not None
+        and by.op_type == "Where"
+        and (by.inputs[0].producer() is not None and by.inputs[0].producer().op_type == "Or")
+    )
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -53,7 +68,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="shift-signed", severity="wrong", operators=frozenset({"BitShift"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="shift-signed",
+    severity="wrong",
+    operators=frozenset({"BitShift"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN's BitShift on signed integers is wrong for shifts that are negative or as wide as the number",
     remedy="shift unsigned integers, or multiply by a power of two",
-)  # fmt: skip
+)

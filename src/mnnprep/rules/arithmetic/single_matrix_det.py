@@ -30,7 +30,9 @@ def apply(editor: Editor, place: Place) -> bool:
     node, (opset, size) = place.node, place.match
     build = Builder(editor, node, opset)
     flat = build.reshape(node.inputs[0], size * size)
-    cells = [build.op("Gather", flat, build.constant(np.array(number)), axis=0) for number in range(size * size)]
+    cells = [
+        build.op("Gather", flat, build.constant(np.array(number)), axis=0) for number in range(size * size)
+    ]
     build.replace(_determinant(build, [cells[row * size : row * size + size] for row in range(size)]))
     return True
 
@@ -48,7 +50,11 @@ def _determinant(build: Builder, rows: list[list[Any]]) -> Any:
 
 
 RULE = Rule(
-    name="det-of-a-matrix", severity="wrong", operators=frozenset({"Det"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="det-of-a-matrix",
+    severity="wrong",
+    operators=frozenset({"Det"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN computes the determinant of a single matrix wrongly",
     remedy="write it out",
-)  # fmt: skip
+)

@@ -1,11 +1,12 @@
 """The guard ``Where(IsNaN(Softmax(x)), other, Softmax(x))`` that exporters put around attention.
 
-A row of ``x`` that is ``-inf`` throughout (everything masked) has NaN as its softmax; the guard puts ``other`` there.
-MNN 3.6.1 refuses IsNaN.  The same is computed from the row's maximum: a row whose maximum is not above ``-inf``
-is replaced by zeros before the softmax and by ``other`` after it.  Measured: off by 6e-8, at rows partly, wholly and not masked.
+A row of ``x`` that is ``-inf`` throughout (everything masked) has NaN as its softmax; the guard puts
+``other`` there. MNN 3.6.1 refuses IsNaN.  The same is computed from the row's maximum: a row whose maximum is
+not above ``-inf`` is replaced by zeros before the softmax and by ``other`` after it.  Measured: off by 6e-8,
+at rows partly, wholly and not masked.
 
-The same bits in onnxruntime for rows of finite numbers and ``-inf``.  A row with ``+inf`` or NaN, which the guard would
-also have hidden, is not recognised.
+The same bits in onnxruntime for rows of finite numbers and ``-inf``.  A row with ``+inf`` or NaN, which the
+guard would also have hidden, is not recognised.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def apply(editor: Editor, place: Place) -> bool:
     opset, softmax, axes, number = place.match
     x = softmax.inputs[0]
     if opset >= AXES_ARE_AN_INPUT:
-        top = editor.add(softmax, "ReduceMax", x, editor.constant(softmax, np.array(axes, np.int64)), keepdims=1)
+        top = editor.add(
+            softmax, "ReduceMax", x, editor.constant(softmax, np.array(axes, np.int64)), keepdims=1
+        )
     else:
         top = editor.add(softmax, "ReduceMax", x, axes=axes, keepdims=1)
     alive = editor.add(softmax, "Greater", top, editor.constant(softmax, np.array(-np.inf, number)))
@@ -62,7 +65,10 @@ def _guarded(test: Any) -> Any:
     softmax = producer(value, "Softmax")
     if softmax is None or nan.is_graph_output() or not nan.uses():
         return None
-    chooses = all(producer(use.node.outputs[0], "Where") and use.idx == 0 and use.node.inputs[2] is value for use in nan.uses())
+    chooses = all(
+        producer(use.node.outputs[0], "Where") and use.idx == 0 and use.node.inputs[2] is value
+        for use in nan.uses()
+    )
     return softmax if chooses and not any(a.is_ref() for a in softmax.attributes.values()) else None
 
 
@@ -78,6 +84,9 @@ def _axes(softmax: Any, opset: int, reading: Reading) -> list[int] | None:
 RULE = Rule(
     name=NAME,
     hazard="MNN refuses IsNaN, which exporters put around the softmax of an attention with masks",
-    severity="refused", operators=frozenset({"IsNaN"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    severity="refused",
+    operators=frozenset({"IsNaN"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     remedy="mask with a large negative number in place of -inf, or guard by the row's maximum",
-)  # fmt: skip
+)

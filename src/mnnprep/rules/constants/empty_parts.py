@@ -1,7 +1,9 @@
 """Parts of size 0 that a Split gives and a Concat takes.
 
-Measured with MNN 3.6.1: a Split with a size of 0 among its sizes gives whatever its memory held (the whole net where the other
-part is all there is: a RotaryEmbedding that rotates every element ends so).  A Concat is right without the part.
+Measured with MNN 3.6.1: a Split with a size of 0 among its sizes gives whatever its memory held (the whole
+net where the other
+part is all there is: a RotaryEmbedding that rotates every element ends so).  A Concat is right without the
+part.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def find(reading: Reading) -> Iterator[Place]:
     for node, opset in reading.nodes("Split"):
         sizes = _sizes(node, opset)
         if sizes is not None and 0 in sizes and len(sizes) == len(node.outputs):
-            unneeded = all(_only_joined(value) for value, size in zip(node.outputs, sizes, strict=True) if size == 0)
+            unneeded = all(
+                _only_joined(value) for value, size in zip(node.outputs, sizes, strict=True) if size == 0
+            )
             yield Place(node=node, detail="a part of size 0", match=sizes, repairable=unneeded and any(sizes))
 
 
@@ -32,7 +36,14 @@ def apply(editor: Editor, place: Place) -> bool:
     if len(kept) == 1:
         parts = [editor.add(node, "Identity", node.inputs[0])]
     else:
-        parts = split_into(editor, node, node.inputs[0], sizes, node.attributes.get_int("axis", 0), 13 if len(node.inputs) > 1 else 1)
+        parts = split_into(
+            editor,
+            node,
+            node.inputs[0],
+            sizes,
+            node.attributes.get_int("axis", 0),
+            13 if len(node.inputs) > 1 else 1,
+        )
     _take_outputs(editor, node, kept, parts)
     return True
 
@@ -48,12 +59,18 @@ def _take_outputs(editor: Editor, node: Any, kept: list[Any], parts: list[Any]) 
 
 def _without(editor: Editor, concat: Any, left: list[Any]) -> None:
     axis = concat.attributes["axis"].value
-    editor.replace(concat, editor.add(concat, "Concat", *left, axis=axis) if len(left) > 1 else editor.add(concat, "Identity", *left))
+    editor.replace(
+        concat,
+        editor.add(concat, "Concat", *left, axis=axis)
+        if len(left) > 1
+        else editor.add(concat, "Identity", *left),
+    )
 
 
 def _only_joined(value: Any) -> bool:
     return not value.is_graph_output() and all(
-        use.node.op_type == "Concat" and any(other is not value for other in use.node.inputs) for use in value.uses()
+        use.node.op_type == "Concat" and any(other is not value for other in use.node.inputs)
+        for use in value.uses()
     )
 
 
@@ -66,7 +83,11 @@ def _sizes(node: Any, opset: int) -> list[int] | None:
 
 
 RULE = Rule(
-    name=NAME, severity="wrong", operators=frozenset({"Split"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name=NAME,
+    severity="wrong",
+    operators=frozenset({"Split"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN gives uninitialised memory for every part of a Split that has a part of size 0",
     remedy="leave the empty part out of the Split",
-)  # fmt: skip
+)

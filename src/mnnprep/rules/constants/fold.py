@@ -1,11 +1,13 @@
 """What a model computes of constants and of sizes that are fixed, computed beforehand.
 
-No hazard by itself: it shows the rules after it the constants that their rewrites need (the sizes of a Split, the pads of a
-Pad, the limits of a Range), and takes away what MNN computes in 32 bits or by operators that it does not read.
+No hazard by itself: it shows the rules after it the constants that their rewrites need (the sizes of a Split,
+the pads of a Pad, the limits of a Range), and takes away what MNN computes in 32 bits or by operators that it
+does not read.
 
-A node is folded where all it reads is constant, and a Shape or Size where the sizes it gives are known for every input; the
-results by ONNX's reference implementation, up to LARGEST elements each and MOST in all, which is known before one is computed
-(:mod:`mnnprep.rules.constants.result_size`): a Range of a few bytes may be as long as an int64.  Initializers stay as they are.
+A node is folded where all it reads is constant, and a Shape or Size where the sizes it gives are known for
+every input; the results by ONNX's reference implementation, up to LARGEST elements each and MOST in all,
+which is known before one is computed (:mod:`mnnprep.rules.constants.result_size`): a Range of a few bytes may
+be as long as an int64.  Initializers stay as they are.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def find(reading: Reading) -> Iterator[Place]:
     left = MOST
     for top, opset in scopes(reading.model):
         for node in top.all_nodes():
-            if node.domain not in STANDARD_DOMAINS or any(a.is_ref() or bodies(a) for a in node.attributes.values()):
+            if node.domain not in STANDARD_DOMAINS or any(
+                a.is_ref() or bodies(a) for a in node.attributes.values()
+            ):
                 continue
             results = _sizes(node, reading) if node.op_type in ("Shape", "Size") else None
             if results is None:
@@ -45,21 +49,32 @@ def find(reading: Reading) -> Iterator[Place]:
                 known.update(zip(node.outputs, results, strict=True))
                 left -= sum(array.size for array in results)
     for node, _ in reading.everything:
-        if all(value in known for value in node.outputs) and any(_is_read(value, known) for value in node.outputs):
-            yield Place(node=node, match={value: known[value] for value in node.outputs if value.uses() or value.is_graph_output()})
+        if all(value in known for value in node.outputs) and any(
+            _is_read(value, known) for value in node.outputs
+        ):
+            yield Place(
+                node=node,
+                match={
+                    value: known[value] for value in node.outputs if value.uses() or value.is_graph_output()
+                },
+            )
 
 
 def apply(editor: Editor, place: Place) -> bool:
     node = place.node
     if node.graph is None:
         return False
-    editor.replace_outputs(node, {value: editor.constant(node, array) for value, array in place.match.items()})
+    editor.replace_outputs(
+        node, {value: editor.constant(node, array) for value, array in place.match.items()}
+    )
     return True
 
 
 def _is_read(value: Any, known: dict[Any, Array]) -> bool:
     """Whether something that is not folded itself needs the value."""
-    return value.is_graph_output() or any(any(out not in known for out in use.node.outputs) for use in value.uses())
+    return value.is_graph_output() or any(
+        any(out not in known for out in use.node.outputs) for use in value.uses()
+    )
 
 
 def _sizes(node: Any, reading: Reading) -> list[Array] | None:
@@ -87,9 +102,14 @@ def _computed(node: Any, opset: int, known: dict[Any, Array], largest: int) -> l
         results = _evaluate(node, opset, [a for a in inputs if a is not None])
     except Exception:  # not in the reference implementation, or an error that the model would meet as well
         return None
-    if node.op_type == "Cast" and any(array is not None and array.dtype == np.int32 and _beyond(array) for array in inputs):
+    if node.op_type == "Cast" and any(
+        array is not None and array.dtype == np.int32 and _beyond(array) for array in inputs
+    ):
         return None  # so it is written where int64 would be clamped
-    plain = all(isinstance(r, (np.ndarray, np.generic)) and r.dtype.kind in PLAIN and r.size <= largest for r in results)
+    plain = all(
+        isinstance(r, (np.ndarray, np.generic)) and r.dtype.kind in PLAIN and r.size <= largest
+        for r in results
+    )
     return [np.asarray(r) for r in results] if plain else None
 
 
@@ -120,16 +140,26 @@ def _evaluate(node: Any, opset: int, inputs: list[Array]) -> list[Any]:
         if value is not None:
             fed[name] = next(left)
     proto.output.extend(f"o{i}" for i in range(len(node.outputs)))
-    infos = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for name, a in fed.items()]
+    infos = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        for name, a in fed.items()
+    ]
     given = [require("onnx").ValueInfoProto(name=name) for name in proto.output]
-    model = helper.make_model(helper.make_graph([proto], "n", infos, given), opset_imports=[helper.make_opsetid("", opset)])
+    model = helper.make_model(
+        helper.make_graph([proto], "n", infos, given), opset_imports=[helper.make_opsetid("", opset)]
+    )
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         return list(require("onnx.reference").ReferenceEvaluator(model).run(None, fed))
 
 
 RULE = Rule(
-    name=NAME, severity="wrong", operators=frozenset(), find=find, rewrite=Rewrite(apply=apply, exact=True), preparation=True,
+    name=NAME,
+    severity="wrong",
+    operators=frozenset(),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
+    preparation=True,
     hazard="what is computed of constants and fixed sizes hides them from the other repairs",
     remedy="fold constants when exporting",
-)  # fmt: skip
+)

@@ -1,4 +1,5 @@
-"""How large the results of a node are, from its inputs' shapes and from those values that are sizes: known before anything is computed.
+"""How large the results of a node are, from its inputs' shapes and from those values that are sizes: known
+before anything is computed.
 
 An operator whose results can't be told from that is not in the table, and is not computed beforehand.
 """
@@ -16,7 +17,8 @@ Count = Callable[[Any, Inputs], int]
 
 
 def result_elements(node: Any, inputs: Inputs) -> int | None:
-    """An upper bound of the elements that *node* gives for *inputs* (None for those that are left out), all outputs together.
+    """An upper bound of the elements that *node* gives for *inputs* (None for those that are left out), all
+    outputs together.
 
     None where none is known: an operator that is not in the table, or sizes that are no sizes.
     """
@@ -40,7 +42,9 @@ def _all(node: Any, inputs: Inputs) -> int:
 
 
 def _broadcast(node: Any, inputs: Inputs) -> int:
-    """The elements of the inputs' common shape: the product of the largest extents, without looking whether they fit."""
+    """The elements of the inputs' common shape: the product of the largest extents, without looking whether
+    they fit.
+    """
     shapes = [array.shape for array in _given(inputs)]
     rank = max((len(shape) for shape in shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
@@ -91,7 +95,9 @@ def _one_hot(_: Any, inputs: Inputs) -> int:
 
 
 def _pad(node: Any, inputs: Inputs) -> int:
-    pads = _numbers(inputs, 1) if len(inputs) > 1 else [int(n) for n in node.attributes.get_ints("pads", None)]
+    pads = (
+        _numbers(inputs, 1) if len(inputs) > 1 else [int(n) for n in node.attributes.get_ints("pads", None)]
+    )
     return _padded(_array(inputs, 0).shape, pads)
 
 
@@ -129,21 +135,119 @@ def _top_k(_: Any, inputs: Inputs) -> int:
 
 
 _BROADCAST = (
-    "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Min", "Max", "Sum", "Mean", "And", "Or", "Xor", "BitShift", "BitwiseAnd", "BitwiseOr",
-    "BitwiseXor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "Clip", "PRelu",
-)  # fmt: skip
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Mod",
+    "Pow",
+    "Min",
+    "Max",
+    "Sum",
+    "Mean",
+    "And",
+    "Or",
+    "Xor",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Where",
+    "Clip",
+    "PRelu",
+)
 _SAME = (
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil", "Celu", "Cos", "Cosh", "CumSum", "Elu",
-    "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "LogSoftmax", "Mish",
-    "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Tan",
-    "Tanh", "ThresholdedRelu", "Trilu", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Split", "DepthToSpace",
-    "SpaceToDepth", "ReverseSequence", "Compress", "ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
-    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitwiseNot",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Celu",
+    "Cos",
+    "Cosh",
+    "CumSum",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "Mish",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Trilu",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Transpose",
+    "Slice",
+    "Split",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "ReverseSequence",
+    "Compress",
+    "ArgMax",
+    "ArgMin",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+)
 _TABLE: dict[str, Count] = {
     **dict.fromkeys(_BROADCAST, _broadcast),
     **dict.fromkeys(_SAME, _first),
     **dict.fromkeys(("Concat", "Unique", "ScatterElements", "ScatterND", "Scatter", "GatherElements"), _all),
-    "Range": _range, "ConstantOfShape": _constant_of_shape, "Expand": _expand, "Tile": _tile, "OneHot": _one_hot, "Pad": _pad,
-    "Gather": _gather, "GatherND": _gather_nd, "NonZero": _non_zero, "TopK": _top_k, "Shape": _few, "Size": _few, "EyeLike": _first,
-}  # fmt: skip
+    "Range": _range,
+    "ConstantOfShape": _constant_of_shape,
+    "Expand": _expand,
+    "Tile": _tile,
+    "OneHot": _one_hot,
+    "Pad": _pad,
+    "Gather": _gather,
+    "GatherND": _gather_nd,
+    "NonZero": _non_zero,
+    "TopK": _top_k,
+    "Shape": _few,
+    "Size": _few,
+    "EyeLike": _first,
+}

@@ -2,8 +2,9 @@
 
 Measured with MNN 3.6.1: the dilations are not read; ConvTranspose gives a size of 0.
 
-A dilated kernel is written out with the zeros between its weights.  A ConvTranspose becomes a Conv of its turned weights over
-the input with the zeros of its strides.  Numerically equal: zeros are added, in another order.
+A dilated kernel is written out with the zeros between its weights.  A ConvTranspose becomes a Conv of its
+turned weights over the input with the zeros of its strides.  Numerically equal: zeros are added, in another
+order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ def find(reading: Reading) -> Iterator[Place]:
         if (reading.rank(node.inputs[1]) or reading.rank(node.inputs[0])) != 5:
             continue
         if node.op_type == "ConvTranspose" or any(d != 1 for d in node.attributes.get_ints("dilations", ())):
-            dims, after = static((reading.dims(node.inputs[0]) or ())[2:]), static((reading.dims(node.outputs[0]) or ())[2:])
+            dims, after = (
+                static((reading.dims(node.inputs[0]) or ())[2:]),
+                static((reading.dims(node.outputs[0]) or ())[2:]),
+            )
             yield Place(node=node, match=(opset, dims, after), repairable=_able(node, dims, after))
 
 
@@ -38,7 +42,12 @@ def _able(node: Any, dims: Any, after: Any) -> bool:
     grown = weight.size * int(np.prod(node.attributes.get_ints("dilations", (1,))))
     if grown > MOST or node.op_type == "Conv" or not (dims and after):
         return bool(grown <= MOST) and node.op_type == "Conv"
-    spread = [(k - 1) * d + 1 for k, d in zip(weight.shape.numpy()[2:], node.attributes.get_ints("dilations", (1, 1, 1)), strict=True)]
+    spread = [
+        (k - 1) * d + 1
+        for k, d in zip(
+            weight.shape.numpy()[2:], node.attributes.get_ints("dilations", (1, 1, 1)), strict=True
+        )
+    ]
     before, behind = _pads(node, dims, after, spread, list(node.attributes.get_ints("strides", (1, 1, 1))))
     return min(*before, *behind) >= 0
 
@@ -50,7 +59,9 @@ def apply(editor: Editor, place: Place) -> bool:
     group, bias = node.attributes.get_int("group", 1), [given(node, 2)] if given(node, 2) is not None else []
     if node.op_type == "Conv":
         kept = {n: a.value for n, a in node.attributes.items() if n not in ("dilations", "kernel_shape")}
-        build.replace(build.op("Conv", x, build.constant(weight), *bias, kernel_shape=list(weight.shape[2:]), **kept))
+        build.replace(
+            build.op("Conv", x, build.constant(weight), *bias, kernel_shape=list(weight.shape[2:]), **kept)
+        )
         return True
     strides = list(node.attributes.get_ints("strides", (1, 1, 1)))
     for axis, (size, stride) in enumerate(zip(dims, strides, strict=True), 2):
@@ -58,8 +69,19 @@ def apply(editor: Editor, place: Place) -> bool:
     before, behind = _pads(node, dims, after, weight.shape[2:], strides)
     if any(before) or any(behind):
         x = build.pad(x, [0, 0, *before], [0, 0, *behind], 0.0)
-    build.replace(build.op("Conv", x, build.constant(_turned(weight, group)), *bias, group=group, kernel_shape=list(weight.shape[2:]),
-                           strides=[1, 1, 1], pads=[0] * 6, dilations=[1, 1, 1]))  # fmt: skip
+    build.replace(
+        build.op(
+            "Conv",
+            x,
+            build.constant(_turned(weight, group)),
+            *bias,
+            group=group,
+            kernel_shape=list(weight.shape[2:]),
+            strides=[1, 1, 1],
+            pads=[0] * 6,
+            dilations=[1, 1, 1],
+        )
+    )
     return True
 
 
@@ -72,9 +94,15 @@ def _spread(weight: Array, dilations: list[int]) -> Array:
 
 
 def _turned(weight: Array, group: int) -> Array:
-    """(C, M/group, ...) of a ConvTranspose as (M, C/group, ...) of the Conv, every axis of the kernel reversed."""
+    """(C, M/group, ...) of a ConvTranspose as (M, C/group, ...) of the Conv, every axis of the kernel
+    reversed.
+    """
     channels, each, *kernel = weight.shape
-    turned = weight.reshape(group, channels // group, each, *kernel).swapaxes(1, 2).reshape(group * each, channels // group, *kernel)
+    turned = (
+        weight.reshape(group, channels // group, each, *kernel)
+        .swapaxes(1, 2)
+        .reshape(group * each, channels // group, *kernel)
+    )
     return np.ascontiguousarray(turned[:, :, ::-1, ::-1, ::-1])
 
 
@@ -88,7 +116,10 @@ def _with_zeros(build: Builder, x: Any, axis: int, size: int, stride: int) -> An
 
 def _pads(node: Any, dims: Any, after: Any, kernel: Any, strides: list[int]) -> tuple[list[int], list[int]]:
     """The padding before and behind the spread input with which a Conv gives the sizes *after*."""
-    pads, auto = list(node.attributes.get_ints("pads", [0] * 6)), node.attributes.get_string("auto_pad", "NOTSET")
+    pads, auto = (
+        list(node.attributes.get_ints("pads", [0] * 6)),
+        node.attributes.get_string("auto_pad", "NOTSET"),
+    )
     outside = list(node.attributes.get_ints("output_padding", [0] * 3))
     before = []
     for axis, (size, stride, k) in enumerate(zip(dims, strides, kernel, strict=True)):
@@ -101,7 +132,11 @@ def _pads(node: Any, dims: Any, after: Any, kernel: Any, strides: list[int]) -> 
 
 
 RULE = Rule(
-    name="conv3d-forms", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="conv3d-forms",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN computes a Conv over three dimensions without its dilations, and no ConvTranspose over three",
     remedy="avoid dilations there, or split the depth into slices",
-)  # fmt: skip
+)

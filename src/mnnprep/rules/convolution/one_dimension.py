@@ -1,7 +1,9 @@
-"""Conv and ConvTranspose over one dimension whose result is an output of the graph, as it is or through an activation.
+"""Conv and ConvTranspose over one dimension whose result is an output of the graph, as it is or through an
+activation.
 
-Measured with MNN 3.6.1: the values are right and the output has a fourth dimension of size 1, through Relu, Clip, LeakyRelu and a PRelu of
-one slope too. Further inside a net it does not show, nor behind a batch norm, a sigmoid or a tanh.
+Measured with MNN 3.6.1: the values are right and the output has a fourth dimension of size 1, through Relu,
+Clip, LeakyRelu and a PRelu of one slope too. Further inside a net it does not show, nor behind a batch norm,
+a sigmoid or a tanh.
 
 A Reshape to the same sizes stands behind it: the same bits.
 """
@@ -25,7 +27,11 @@ def find(reading: Reading) -> Iterator[Place]:
         root = node
         while root is not None and root.op_type in THROUGH:
             root = producer(root.inputs[0], *OPS, *THROUGH)
-        if root is not None and node.outputs[0].is_graph_output() and (reading.rank(root.inputs[1]) or reading.rank(root.inputs[0])) == 3:
+        if (
+            root is not None
+            and node.outputs[0].is_graph_output()
+            and (reading.rank(root.inputs[1]) or reading.rank(root.inputs[0])) == 3
+        ):
             yield Place(node=node, match=opset)
 
 
@@ -38,7 +44,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="conv1d-output", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="conv1d-output",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN gives the result of a Conv over one dimension a dimension too many where it is an output",
     remedy="put it through a Reshape to its own shape",
-)  # fmt: skip
+)

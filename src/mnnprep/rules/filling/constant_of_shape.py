@@ -42,7 +42,13 @@ def find(reading: Reading) -> list[Place]:
         if not (scalar or value is None or narrow):
             continue
         held = scalar or dtype.name not in IN_INT32 or int(filler[0]) <= np.iinfo(np.int32).max
-        detail = "of the shape []" if scalar else "without value" if value is None else f"with a value of the dtype {dtype.name.lower()}"
+        detail = (
+            "of the shape []"
+            if scalar
+            else "without value"
+            if value is None
+            else f"with a value of the dtype {dtype.name.lower()}"
+        )
         places.append(Place(node=node, detail=detail, match=(scalar, filler, dtype), repairable=held))
     return places
 
@@ -71,7 +77,13 @@ def _is_scalar(shape: Any, reading: Reading) -> bool:
 
 RULE = Rule(
     name=NAME,
-    hazard="MNN fills a ConstantOfShape without value, of shape [] or of a narrow dtype from uninitialised memory",
-    severity="wrong", operators=frozenset({"ConstantOfShape"}), find=find, rewrite=Rewrite(apply=apply, exact=True, always=True),
+    hazard=(
+        "MNN fills a ConstantOfShape without value, of shape [] or of a narrow dtype from uninitialised"
+        " memory"
+    ),
+    severity="wrong",
+    operators=frozenset({"ConstantOfShape"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True, always=True),
     remedy="write the value out, in float32 or int32, and cast what was filled",
-)  # fmt: skip
+)

@@ -17,7 +17,9 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 
 def find(reading: Reading) -> Iterator[Place]:
     for node, opset in reading.nodes("EyeLike"):
-        if "dtype" in node.attributes and known(node.attributes.get_int("dtype", 1)) != reading.dtype(node.inputs[0]):
+        if "dtype" in node.attributes and known(node.attributes.get_int("dtype", 1)) != reading.dtype(
+            node.inputs[0]
+        ):
             target = known(node.attributes.get_int("dtype", 1))
             yield Place(node=node, match=opset, repairable=target not in ("", "UINT8"))
 
@@ -31,7 +33,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="eye-like-dtype", severity="wrong", operators=frozenset({"EyeLike"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="eye-like-dtype",
+    severity="wrong",
+    operators=frozenset({"EyeLike"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN gives the dtype of the input for an EyeLike that asks for another",
     remedy="cast its result",
-)  # fmt: skip
+)

@@ -1,8 +1,9 @@
 """Operators that the converter does not read, and that ONNX itself defines by others.
 
-ONNX gives about eighty of its operators a body of simpler ones (Attention, RMSNormalization, RotaryEmbedding, GroupNormalization,
-Mish, Swish, AffineGrid, CenterCropPad ...).  The body of the model's own opset takes the operator's place, and so do the bodies
-of what is in it, as far as the converter at hand does not read that either.
+ONNX gives about eighty of its operators a body of simpler ones (Attention, RMSNormalization, RotaryEmbedding,
+GroupNormalization, Mish, Swish, AffineGrid, CenterCropPad ...).  The body of the model's own opset takes the
+operator's place, and so do the bodies of what is in it, as far as the converter at hand does not read that
+either.
 
 onnxruntime may compute the operator itself by another order of the same sums, so that last bits differ.
 """
@@ -28,7 +29,9 @@ def find(reading: Reading) -> list[Place]:
     return [
         Place(node=node, match=version)
         for node, opset in reading.everything
-        if node.op_type not in reading.supported and (version := _version(node, opset, reading)) and _has_body(node, version)
+        if node.op_type not in reading.supported
+        and (version := _version(node, opset, reading))
+        and _has_body(node, version)
     ]
 
 
@@ -37,8 +40,12 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 def write_body(editor: Editor, node: Any, opset: int) -> bool:
-    """Put ONNX's body of *node* in its place; False, and nothing changed, where there is none for the opset and what is known of the inputs."""
-    body = schema_body(node, opset, editor.reading, (editor.reading.supported or frozenset()) - {node.op_type})
+    """Put ONNX's body of *node* in its place; False, and nothing changed, where there is none for the opset
+    and what is known of the inputs.
+    """
+    body = schema_body(
+        node, opset, editor.reading, (editor.reading.supported or frozenset()) - {node.op_type}
+    )
     if body is None:
         return False
     splice(editor, node, body, [value for value in node.inputs if value is not None])
@@ -62,7 +69,11 @@ def _has_body(node: Any, version: int) -> bool:
 
 
 RULE = Rule(
-    name=NAME, severity="refused", operators=frozenset(), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name=NAME,
+    severity="refused",
+    operators=frozenset(),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN's converter does not read this operator, which ONNX defines by others that it does",
     remedy="write the operator out by what ONNX defines it by",
-)  # fmt: skip
+)

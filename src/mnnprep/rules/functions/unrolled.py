@@ -1,8 +1,9 @@
 """Scan, and the Loop and If whose course is fixed, written out.
 
-Measured with MNN 3.6.1: Scan is refused; a Loop or If that hands on a sequence is refused or gives nothing.  A Scan over a
-length that is the same for every input becomes as many copies of its body; so does a Loop of a constant count whose condition is
-always true, where a sequence is among its values; of an If with a constant condition the branch that is taken stays.
+Measured with MNN 3.6.1: Scan is refused; a Loop or If that hands on a sequence is refused or gives nothing.
+A Scan over a length that is the same for every input becomes as many copies of its body; so does a Loop of a
+constant count whose condition is always true, where a sequence is among its values; of an If with a constant
+condition the branch that is taken stays.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ def find(reading: Reading) -> Iterator[Place]:
     for node, opset in reading.nodes("Loop"):
         if any(_is_sequence(v) for v in (*node.inputs, *node.outputs)) or _has_sequences(node):
             count = _loop_count(node)
-            yield Place(node=node, detail="a sequence", match=(count, opset), repairable=count is not None and _fits(node, count))
+            yield Place(
+                node=node,
+                detail="a sequence",
+                match=(count, opset),
+                repairable=count is not None and _fits(node, count),
+            )
     for node, _ in reading.nodes("If"):
         condition = scalar(node.inputs[0])
         if condition is not None or any(_is_sequence(v) for v in node.outputs) or _has_sequences(node):
@@ -53,14 +59,23 @@ def apply(editor: Editor, place: Place) -> bool:
 def _scan(editor: Editor, node: Any, count: int, opset: int) -> None:
     body = node.attributes["body"].value
     scanned = node.attributes.get_int("num_scan_inputs")
-    states, fed = list(node.inputs[: len(node.inputs) - scanned]), list(node.inputs[len(node.inputs) - scanned :])
+    states, fed = (
+        list(node.inputs[: len(node.inputs) - scanned]),
+        list(node.inputs[len(node.inputs) - scanned :]),
+    )
     axes = node.attributes.get_ints("scan_input_axes", [0] * scanned)
     backwards = node.attributes.get_ints("scan_input_directions", [0] * scanned)
     stacked = len(node.outputs) - len(states)
     steps: list[list[Any]] = [[] for _ in range(stacked)]
     for step in range(count):
         parts = [
-            editor.add(node, "Gather", value, editor.constant(node, np.array(count - 1 - step if back else step, np.int64)), axis=axis)
+            editor.add(
+                node,
+                "Gather",
+                value,
+                editor.constant(node, np.array(count - 1 - step if back else step, np.int64)),
+                axis=axis,
+            )
             for value, axis, back in zip(fed, axes, backwards, strict=True)
         ]
         results = insert(editor, node, _copy(editor, node, body), [*states, *parts])
@@ -70,7 +85,8 @@ def _scan(editor: Editor, node: Any, count: int, opset: int) -> None:
     out_axes = node.attributes.get_ints("scan_output_axes", [0] * stacked)
     out_backwards = node.attributes.get_ints("scan_output_directions", [0] * stacked)
     joined = [
-        _stack(editor, node, parts[::-1] if back else parts, axis, opset) for parts, axis, back in zip(steps, out_axes, out_backwards, strict=True)
+        _stack(editor, node, parts[::-1] if back else parts, axis, opset)
+        for parts, axis, back in zip(steps, out_axes, out_backwards, strict=True)
     ]
     _finish(editor, node, [*states, *joined])
 
@@ -81,7 +97,12 @@ def _loop(editor: Editor, node: Any, count: int, opset: int) -> None:
     collected: list[list[Any]] = [[] for _ in range(len(node.outputs) - len(states))]
     true = editor.constant(node, np.array(True))
     for step in range(count):
-        results = insert(editor, node, _copy(editor, node, body), [editor.constant(node, np.array(step, np.int64)), true, *states])[1:]
+        results = insert(
+            editor,
+            node,
+            _copy(editor, node, body),
+            [editor.constant(node, np.array(step, np.int64)), true, *states],
+        )[1:]
         states = results[: len(states)]
         for parts, result in zip(collected, results[len(states) :], strict=True):
             parts.append(result)
@@ -90,21 +111,29 @@ def _loop(editor: Editor, node: Any, count: int, opset: int) -> None:
 
 def _finish(editor: Editor, node: Any, results: list[Any]) -> None:
     """Let the results be the node's outputs, each by a value of its own."""
-    wanted = [(value, editor.add(node, "Identity", result)) for value, result in zip(node.outputs, results, strict=True) if value.name]
+    wanted = [
+        (value, editor.add(node, "Identity", result))
+        for value, result in zip(node.outputs, results, strict=True)
+        if value.name
+    ]
     for value, copy in wanted:
         copy.type = copy.type or value.type
     editor.replace_outputs(node, dict(wanted))
 
 
 def _stack(editor: Editor, node: Any, parts: list[Any], axis: int, opset: int) -> Any:
-    return editor.add(node, "Concat", *[unsqueezed(editor, node, part, axis, opset) for part in parts], axis=axis)
+    return editor.add(
+        node, "Concat", *[unsqueezed(editor, node, part, axis, opset) for part in parts], axis=axis
+    )
 
 
 def _copy(editor: Editor, node: Any, body: Any) -> Any:
     """A copy of a body whose initializers are constants before *node*."""
     copy = body.clone(allow_outer_scope_values=True)
     for value in list(copy.initializers.values()):
-        value.replace_all_uses_with(editor.constant(node, value.const_value.numpy()), replace_graph_outputs=True)
+        value.replace_all_uses_with(
+            editor.constant(node, value.const_value.numpy()), replace_graph_outputs=True
+        )
     copy.initializers.clear()
     return copy
 
@@ -147,12 +176,18 @@ def _is_sequence(value: Any) -> bool:
 
 def _has_sequences(node: Any) -> bool:
     inner = [n for a in node.attributes.values() if a.type.name == "GRAPH" for n in a.value.all_nodes()]
-    return any(n.op_type.startswith(("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence")) for n in inner)
+    return any(
+        n.op_type.startswith(("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence")) for n in inner
+    )
 
 
 RULE = Rule(
-    name=NAME, severity="refused", operators=frozenset({"Scan", "Loop", "If"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name=NAME,
+    severity="refused",
+    operators=frozenset({"Scan", "Loop", "If"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     preparation=True,
     hazard="MNN refuses Scan, and a Loop or If that hands on a sequence",
     remedy="export for a fixed length, so that the loop is written out",
-)  # fmt: skip
+)

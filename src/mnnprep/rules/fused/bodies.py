@@ -1,7 +1,8 @@
 """What onnxruntime's fused operators compute, in ONNX's notation.
 
-After onnxruntime's operator documents (``docs/ContribOperators.md``).  Each function takes the node and its attributes and gives the
-lines, the names that its inputs have in them, and the numbers they need; None where it has no answer to the node's form.
+After onnxruntime's operator documents (``docs/ContribOperators.md``).  Each function takes the node and its
+attributes and gives the lines, the names that its inputs have in them, and the numbers they need; None where
+it has no answer to the node's form.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ ROOT_HALF, TANH_SCALE, TANH_CUBE = 0.7071067811865476, 0.7978845608028654, 0.044
 
 @dataclass(frozen=True)
 class Body:
-    """``lines`` whose results ``outputs`` are the node's outputs (None: not given), of ``inputs`` by name and ``constants``."""
+    """``lines`` whose results ``outputs`` are the node's outputs (None: not given), of ``inputs`` by name and
+    ``constants``.
+    """
 
     lines: str
     outputs: tuple[str | None, ...]
@@ -39,7 +42,12 @@ def named(node: Any, *names: str) -> dict[str, Any]:
 
 def skip_layer_normalization(node: Any, reading: Reading) -> Body:
     inputs = named(node, "x", "skip", "gamma", "beta", "bias")
-    return Body(_sum(inputs) + _normalize("beta" in inputs), ("y", None, None, "sum"), inputs, {"eps": node.attributes.get_float("epsilon", 1e-12)})
+    return Body(
+        _sum(inputs) + _normalize("beta" in inputs),
+        ("y", None, None, "sum"),
+        inputs,
+        {"eps": node.attributes.get_float("epsilon", 1e-12)},
+    )
 
 
 def skip_simplified(node: Any, reading: Reading) -> Body:
@@ -53,7 +61,12 @@ def simplified(node: Any, reading: Reading) -> Body | None:
     if node.attributes.get_int("axis", -1) not in (-1, (rank or 0) - 1):
         return None
     inputs = named(node, "sum", "gamma")
-    return Body(_root_mean_square(), ("y", "inverse"), inputs, {"eps": node.attributes.get_float("epsilon", 1e-5), "two": 2.0})
+    return Body(
+        _root_mean_square(),
+        ("y", "inverse"),
+        inputs,
+        {"eps": node.attributes.get_float("epsilon", 1e-5), "two": 2.0},
+    )
 
 
 def embed_layer_normalization(node: Any, reading: Reading) -> Body:
@@ -92,7 +105,9 @@ def fused_matmul(node: Any, reading: Reading) -> Body | None:
             return None
         turned = node.attributes.get_int(flag, 0) and rank > 1
         order = [*range(rank - 2), rank - 1, rank - 2] if turned else []
-        lines += f"t{name} = Transpose <perm = {order}> ({name})\n" if turned else f"t{name} = Identity({name})\n"
+        lines += (
+            f"t{name} = Transpose <perm = {order}> ({name})\n" if turned else f"t{name} = Identity({name})\n"
+        )
     lines += "product = MatMul(ta, tb)\ny = Mul(product, alpha)\n"
     return Body(lines, ("y",), inputs, {"alpha": node.attributes.get_float("alpha", 1.0)})
 
@@ -102,7 +117,9 @@ def fused_gemm(node: Any, reading: Reading) -> Body | None:
     numbers = {name: node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")}
     flags = {name: node.attributes.get_int(name, 0) for name in ("transA", "transB")}
     attributes = ", ".join(f"{name} = {value!r}" for name, value in {**numbers, **flags}.items())
-    activation = _activation(node.attributes.get_string("activation", ""), [node.attributes.get_float("activation_alpha", 0.01)])
+    activation = _activation(
+        node.attributes.get_string("activation", ""), [node.attributes.get_float("activation_alpha", 0.01)]
+    )
     if activation is None:
         return None
     return Body(f"linear = Gemm <{attributes}> ({', '.join(inputs)})\ny = {activation}", ("y",), inputs)
@@ -114,7 +131,11 @@ def fused_conv(node: Any, reading: Reading) -> Body | None:
     activation = _activation(node.attributes.get_string("activation", ""), params)
     if activation is None:
         return None
-    kept = {name: attribute.value for name, attribute in node.attributes.items() if not name.startswith("activation")}
+    kept = {
+        name: attribute.value
+        for name, attribute in node.attributes.items()
+        if not name.startswith("activation")
+    }
     attributes = ", ".join(f"{name} = {_written(value)}" for name, value in kept.items())
     fed = ", ".join(name for name in ("x", "w", "b") if name in inputs)
     lines = f"conv = Conv <{attributes}> ({fed})\n" if attributes else f"conv = Conv({fed})\n"
@@ -170,7 +191,9 @@ def quantized_elementwise(op_type: str) -> Callable[[Any, Reading], Body]:
         inputs = named(node, "a", "a_scale", "a_zero", "b", "b_scale", "b_zero", "y_scale", "y_zero")
         lines = _real("a", inputs) + _real("b", inputs)
         zero = ", y_zero" if "y_zero" in inputs else ""
-        return Body(lines + f"r = {op_type}(real_a, real_b)\ny = QuantizeLinear(r, y_scale{zero})", ("y",), inputs)
+        return Body(
+            lines + f"r = {op_type}(real_a, real_b)\ny = QuantizeLinear(r, y_scale{zero})", ("y",), inputs
+        )
 
     return body
 
@@ -235,7 +258,9 @@ def _root_mean_square() -> str:
 
 def _to_float(inputs: Mapping[str, Any]) -> str:
     lines = "number = Cast <to = 1> (whole)\nscale = Mul(a_scale, b_scale)\n"
-    return lines + ("scaled = Mul(number, scale)\ny = Add(scaled, bias)" if "bias" in inputs else "y = Mul(number, scale)")
+    return lines + (
+        "scaled = Mul(number, scale)\ny = Add(scaled, bias)" if "bias" in inputs else "y = Mul(number, scale)"
+    )
 
 
 def _activation(name: str, params: list[float]) -> str | None:

@@ -1,7 +1,7 @@
 """onnxruntime's fused operators (com.microsoft), as its optimizer and its quantizer write them into a model.
 
-Measured with MNN 3.6.1: refused, but for Gelu.  Each is written out in ONNX's own operators; the sums run in another order
-than in onnxruntime's kernels, so that last bits differ.
+Measured with MNN 3.6.1: refused, but for Gelu.  Each is written out in ONNX's own operators; the sums run in
+another order than in onnxruntime's kernels, so that last bits differ.
 """
 
 from __future__ import annotations
@@ -45,8 +45,15 @@ def apply(editor: Editor, place: Place) -> bool:
         constants["last"] = [-1]
         lines = lines.replace("<axes = [-1], keepdims = 1> (sum)", "<keepdims = 1> (sum, last)")
         lines = lines.replace("<axes = [-1], keepdims = 1> (squared)", "<keepdims = 1> (squared, last)")
-    constants = {name: np.array(value, np.int64) if isinstance(value, list) else value for name, value in constants.items()}
-    asked = [name for name, value in zip(body.outputs, node.outputs, strict=False) if name and (value.uses() or value.is_graph_output())]
+    constants = {
+        name: np.array(value, np.int64) if isinstance(value, list) else value
+        for name, value in constants.items()
+    }
+    asked = [
+        name
+        for name, value in zip(body.outputs, node.outputs, strict=False)
+        if name and (value.uses() or value.is_graph_output())
+    ]
     write_out(editor, node, lines, body.inputs, asked, **constants)
     return True
 
@@ -59,12 +66,20 @@ def _is_fused(node: Any) -> bool:
 
 def _gives(node: Any, body: Body) -> bool:
     """Whether the body gives every output of the node that is asked for."""
-    wanted = [number for number, value in enumerate(node.outputs) if value.name and (value.uses() or value.is_graph_output())]
+    wanted = [
+        number
+        for number, value in enumerate(node.outputs)
+        if value.name and (value.uses() or value.is_graph_output())
+    ]
     return all(number < len(body.outputs) and body.outputs[number] for number in wanted)
 
 
 RULE = Rule(
-    name="microsoft-operators", severity="refused", operators=frozenset((*ALL, "MatMulNBits")), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="microsoft-operators",
+    severity="refused",
+    operators=frozenset((*ALL, "MatMulNBits")),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN does not read onnxruntime's fused operators (com.microsoft)",
     remedy="prepare the model as it was before onnxruntime optimized it",
-)  # fmt: skip
+)

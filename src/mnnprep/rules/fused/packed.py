@@ -1,7 +1,8 @@
 """MatMulNBits: a product with a weight of 2, 4 or 8 bits in blocks, each with its scale and zero point.
 
-The weight is given as ``uint8[N, blocks, block_size * bits / 8]``, the first number in the low bits; scales and zero points
-(packed alike) are one a block of a row.  onnxruntime multiplies with ``(q - zero) * scale``, the zero point being 2^(bits - 1) where none is given.
+The weight is given as ``uint8[N, blocks, block_size * bits / 8]``, the first number in the low bits; scales
+and zero points (packed alike) are one a block of a row.  onnxruntime multiplies with ``(q - zero) * scale``,
+the zero point being 2^(bits - 1) where none is given.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ def unpacked(node: Any, reading: Reading) -> Body | None:
     bits, rows, columns, block = get("bits", 4), get("N"), get("K"), get("block_size")
     given = [*node.inputs, *[None] * 6]
     held = [tensor(value) if value is not None else None for value in given[1:4]]
-    if bits not in BITS or held[0] is None or held[1] is None or given[4] is not None or (given[3] is not None and held[2] is None):
+    if (
+        bits not in BITS
+        or held[0] is None
+        or held[1] is None
+        or given[4] is not None
+        or (given[3] is not None and held[2] is None)
+    ):
         return None
     scales = held[1].numpy().astype(np.float32).reshape(rows, -1)
     blocks = scales.shape[1]
@@ -30,10 +37,16 @@ def unpacked(node: Any, reading: Reading) -> Body | None:
     zero: Array = np.full((rows, blocks), 1 << (bits - 1), np.float32)
     if held[2] is not None:
         points = held[2].numpy()
-        zero = points.reshape(rows, blocks).astype(np.float32) if points.dtype.kind == "f" else _numbers(points.reshape(rows, -1), bits)[:, :blocks]
+        zero = (
+            points.reshape(rows, blocks).astype(np.float32)
+            if points.dtype.kind == "f"
+            else _numbers(points.reshape(rows, -1), bits)[:, :blocks]
+        )
     weight = ((numbers - zero[:, :, None]) * scales[:, :, None]).reshape(rows, -1)[:, :columns]
     inputs = named(node, "a", "_b", "_scales", "_zeros", "_index", "bias")
-    lines = "product = MatMul(a, weight)\ny = Add(product, bias)" if "bias" in inputs else "y = MatMul(a, weight)"
+    lines = (
+        "product = MatMul(a, weight)\ny = Add(product, bias)" if "bias" in inputs else "y = MatMul(a, weight)"
+    )
     used = {name: value for name, value in inputs.items() if not name.startswith("_")}
     return Body(lines, ("y",), used, {"weight": np.ascontiguousarray(weight.T)})
 

@@ -20,8 +20,15 @@ OPS = ("GatherElements", "ScatterElements", "Scatter")
 
 def find(reading: Reading) -> list[Place]:
     found = [(node, tensor(node.inputs[1])) for node, _ in reading.nodes(*OPS)]
-    negative = [(node, indices.numpy()) for node, indices in found if indices is not None and bool((indices.numpy() < 0).any())]
-    return [Place(node=node, match=(array, size := _size(node, reading)), repairable=isinstance(size, int)) for node, array in negative]
+    negative = [
+        (node, indices.numpy())
+        for node, indices in found
+        if indices is not None and bool((indices.numpy() < 0).any())
+    ]
+    return [
+        Place(node=node, match=(array, size := _size(node, reading)), repairable=isinstance(size, int))
+        for node, array in negative
+    ]
 
 
 def _size(node: Any, reading: Reading) -> int | str | None:
@@ -36,7 +43,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="negative-indices", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="negative-indices",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN does not count negative indices from the end in GatherElements and ScatterElements",
     remedy="make the indices non-negative",
-)  # fmt: skip
+)

@@ -1,9 +1,10 @@
 """OneHot.
 
-Measured with MNN 3.6.1: a depth that is not an int32 or int64 is read as other bits (a loop without end at run time); without ``axis``
-the new axis is not the last.
+Measured with MNN 3.6.1: a depth that is not an int32 or int64 is read as other bits (a loop without end at
+run time); without ``axis`` the new axis is not the last.
 
-The depth is cast to int64 and the axis written out; where the depth is constant, Equal and Where give the same: the same bits.
+The depth is cast to int64 and the axis written out; where the depth is constant, Equal and Where give the
+same: the same bits.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ def apply(editor: Editor, place: Place) -> bool:
     build, (indices, depth, values) = Builder(editor, node, place.match), node.inputs
     if editor.reading.dtype(depth) not in INTEGERS:
         known = tensor(depth)
-        depth = build.constant(known.numpy().astype(np.int64)) if known is not None else build.cast(depth, "INT64")
+        depth = (
+            build.constant(known.numpy().astype(np.int64))
+            if known is not None
+            else build.cast(depth, "INT64")
+        )
     if editor.reading.dtype(indices) in FLOATS:
         indices = build.cast(indices, "INT64")
     axis, rank, known = node.attributes.get_int("axis", -1), editor.reading.rank(indices), tensor(depth)
@@ -51,7 +56,13 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="one-hot", severity="wrong", operators=frozenset({"OneHot"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
-    hazard="MNN reads a depth of OneHot that is no integer as other bits, and does not apply its default axis",
+    name="one-hot",
+    severity="wrong",
+    operators=frozenset({"OneHot"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
+    hazard=(
+        "MNN reads a depth of OneHot that is no integer as other bits, and does not apply its default axis"
+    ),
     remedy="give the depth as int64 and write the axis out",
-)  # fmt: skip
+)

@@ -2,8 +2,8 @@
 
 Measured with MNN 3.6.1: it is not read: the updates overwrite.
 
-Every place of the output is reduced with the updates that are meant for it, found by comparing indices: numerically equal, and as many
-comparisons as places times updates.  Sizes must be fixed.
+Every place of the output is reduced with the updates that are meant for it, found by comparing indices:
+numerically equal, and as many comparisons as places times updates.  Sizes must be fixed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 OPS = ("ScatterElements", "ScatterND")
 MOST = 1 << 22  # comparisons
 NEUTRAL = {"add": 0.0, "mul": 1.0, "max": -np.inf, "min": np.inf}
-REDUCED = {"add": ("ReduceSum", "Add"), "mul": ("ReduceProd", "Mul"), "max": ("ReduceMax", "Max"), "min": ("ReduceMin", "Min")}
+REDUCED = {
+    "add": ("ReduceSum", "Add"),
+    "mul": ("ReduceProd", "Mul"),
+    "max": ("ReduceMax", "Max"),
+    "min": ("ReduceMin", "Min"),
+}
 
 
 def find(reading: Reading) -> Iterator[Place]:
@@ -32,7 +37,11 @@ def find(reading: Reading) -> Iterator[Place]:
         sizes = [static(reading.dims(value)) for value in node.inputs]
         dtype, indices = reading.dtype(node.inputs[0]), reading.dtype(node.inputs[1])
         able = None not in sizes and dtype in FLOATS and reduction in REDUCED and bool(indices)
-        yield Place(node=node, match=(opset, dtype, indices, sizes), repairable=able and 0 < _comparisons(node, sizes) <= MOST)
+        yield Place(
+            node=node,
+            match=(opset, dtype, indices, sizes),
+            repairable=able and 0 < _comparisons(node, sizes) <= MOST,
+        )
 
 
 def _comparisons(node: Any, sizes: list[Any]) -> int:
@@ -76,7 +85,9 @@ def _slices(build: Builder, dtype: str, kind: str, sizes: list[Any]) -> Any:
         column = _counted(build, build.slice(columns, 1, axis, axis + 1), data[axis], kind)
         part = build.op("Mul", column, build.constant(int(np.prod(data[axis + 1 : depth])), kind))
         flat = part if flat is None else build.op("Add", flat, part)
-    hits = build.op("Equal", build.reshape(flat, 1, count, 1), build.constant(np.arange(places).reshape(-1, 1, 1), kind))
+    hits = build.op(
+        "Equal", build.reshape(flat, 1, count, 1), build.constant(np.arange(places).reshape(-1, 1, 1), kind)
+    )
     met = _met(build, hits, build.reshape(updates, 1, count, rest), 1, dtype)
     combine = REDUCED[build.node.attributes.get_string("reduction", "none")][1]
     return build.reshape(build.op(combine, build.reshape(x, places, rest), met), *data)
@@ -91,7 +102,10 @@ def _elements(build: Builder, dtype: str, kind: str, sizes: list[Any]) -> Any:
     every = np.arange(data[axis]).reshape([-1 if number == axis else 1 for number in range(len(data) + 1)])
     hits = build.op("Equal", wide, build.constant(every, kind))
     met = _met(build, hits, build.unsqueeze(updates, axis), axis + 1, dtype)
-    spare = [size - part if number != axis else 0 for number, (size, part) in enumerate(zip(data, indices, strict=True))]
+    spare = [
+        size - part if number != axis else 0
+        for number, (size, part) in enumerate(zip(data, indices, strict=True))
+    ]
     reduction = build.node.attributes.get_string("reduction", "none")
     if any(spare):
         met = build.pad(met, [0] * len(data), spare, NEUTRAL[reduction], dtype)
@@ -99,7 +113,11 @@ def _elements(build: Builder, dtype: str, kind: str, sizes: list[Any]) -> Any:
 
 
 RULE = Rule(
-    name="scatter-reduction", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="scatter-reduction",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN overwrites where a Scatter has a reduction",
     remedy="scatter into zeros by a product with a one-hot matrix, or leave the reduction to the app",
-)  # fmt: skip
+)

@@ -1,7 +1,7 @@
 """Slice with a negative step, in four dimensions or more.
 
-Measured with MNN 3.6.1: a SIGABRT or SIGSEGV at run time, or other numbers; in up to three dimensions it is right.  A Gather by
-the same indices is right.
+Measured with MNN 3.6.1: a SIGABRT or SIGSEGV at run time, or other numbers; in up to three dimensions it is
+right.  A Gather by the same indices is right.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ STEPS = 4  # the place of the steps among the inputs
 
 def find(reading: Reading) -> Iterator[Place]:
     for node, _ in reading.nodes("Slice"):
-        if len(node.inputs) <= STEPS or node.inputs[STEPS] is None or (reading.rank(node.inputs[0]) or RANK) < RANK:
+        if (
+            len(node.inputs) <= STEPS
+            or node.inputs[STEPS] is None
+            or (reading.rank(node.inputs[0]) or RANK) < RANK
+        ):
             continue
         numbers = [_numbers(value) for value in node.inputs[1:]]
         steps = numbers[-1]
@@ -37,12 +41,16 @@ def apply(editor: Editor, place: Place) -> bool:
         elif cut is None:
             value = backwards(editor, node, value, axis, None)
         else:
-            value = editor.add(node, "Slice", value, *[integers(editor, node, number) for number in (*cut[:2], axis, cut[2])])
+            value = editor.add(
+                node, "Slice", value, *[integers(editor, node, number) for number in (*cut[:2], axis, cut[2])]
+            )
     editor.replace(node, value)
     return True
 
 
-def _plan(reading: Reading, node: Any, numbers: list[list[int] | None]) -> list[tuple[int, list[int] | tuple[int, int, int] | None]] | None:
+def _plan(
+    reading: Reading, node: Any, numbers: list[list[int] | None]
+) -> list[tuple[int, list[int] | tuple[int, int, int] | None]] | None:
     """What to do to each axis: take these indices, reverse it wholly (None), or slice it as before."""
     starts, ends, axes, steps = numbers
     dims = reading.dims(node.inputs[0])
@@ -77,7 +85,11 @@ def _numbers(value: Any) -> list[int] | None:
 
 
 RULE = Rule(
-    name="slice-backwards", severity="crash", operators=frozenset({"Slice"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="slice-backwards",
+    severity="crash",
+    operators=frozenset({"Slice"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN crashes on a Slice with a negative step in four dimensions or more, or gives other numbers",
     remedy="take the elements by their indices (index_select in place of flip)",
-)  # fmt: skip
+)

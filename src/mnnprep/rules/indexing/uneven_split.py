@@ -35,7 +35,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="uneven-split", severity="wrong", operators=frozenset({"Split"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="uneven-split",
+    severity="wrong",
+    operators=frozenset({"Split"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN splits unevenly where num_outputs does not divide the axis",
     remedy="give the sizes of the parts",
-)  # fmt: skip
+)

@@ -11,11 +11,18 @@ from mnnprep.rules.rule import Place, Rule
 
 def find(reading: Reading) -> list[Place]:
     found = reading.nodes("Unique")
-    return [Place(node=node) for node, _ in found if not node.attributes.get_int("sorted", 1) or ("axis" in node.attributes)]
+    return [
+        Place(node=node)
+        for node, _ in found
+        if not node.attributes.get_int("sorted", 1) or ("axis" in node.attributes)
+    ]
 
 
 RULE = Rule(
-    name="unique-forms", severity="wrong", operators=frozenset({"Unique"}), find=find,
+    name="unique-forms",
+    severity="wrong",
+    operators=frozenset({"Unique"}),
+    find=find,
     hazard="MNN's Unique gives the sorted values of the whole tensor, whatever axis and sorted say",
     remedy="leave it to the app",
-)  # fmt: skip
+)

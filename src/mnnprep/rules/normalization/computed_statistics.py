@@ -14,12 +14,19 @@ from mnnprep.rules.rule import Place, Rewrite, Rule
 
 def find(reading: Reading) -> list[Place]:
     found = reading.nodes("BatchNormalization")
-    return [place_of(node, opset, reading) for node, opset in found if any(stored(value) is None for value in node.inputs[1:5])]
+    return [
+        place_of(node, opset, reading)
+        for node, opset in found
+        if any(stored(value) is None for value in node.inputs[1:5])
+    ]
 
 
 RULE = Rule(
-    name="computed-statistics", severity="crash", operators=frozenset({"BatchNormalization"}), find=find,
+    name="computed-statistics",
+    severity="crash",
+    operators=frozenset({"BatchNormalization"}),
+    find=find,
     rewrite=Rewrite(apply=write_out, exact=False),
     hazard="MNN's converter crashes on a BatchNormalization whose parameters are not constants",
     remedy="make the parameters initializers, or write the normalization as Sub, Mul and Add",
-)  # fmt: skip
+)

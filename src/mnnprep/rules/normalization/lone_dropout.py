@@ -1,8 +1,10 @@
 """Dropout between a graph input and a graph output, or with its mask used.
 
-Measured with MNN 3.6.1: MNN removes a Dropout; what is left of such a net gives no output. The mask is never there.
+Measured with MNN 3.6.1: MNN removes a Dropout; what is left of such a net gives no output. The mask is never
+there.
 
-Where it is not training it becomes an Identity, and its mask all ones (all true from opset 10 on): the same bits.
+Where it is not training it becomes an Identity, and its mask all ones (all true from opset 10 on): the same
+bits.
 """
 
 from __future__ import annotations
@@ -26,9 +28,18 @@ MODE_INPUT = 12
 def find(reading: Reading) -> Iterator[Place]:
     for node, opset in reading.nodes("Dropout"):
         masked = len(node.outputs) > 1 and (node.outputs[1].is_graph_output() or bool(node.outputs[1].uses()))
-        if masked or (node.inputs[0] is not None and node.inputs[0].is_graph_input() and node.outputs[0].is_graph_output()):
+        if masked or (
+            node.inputs[0] is not None
+            and node.inputs[0].is_graph_input()
+            and node.outputs[0].is_graph_output()
+        ):
             able = _still(node, opset) and (not masked or opset >= 9)
-            yield Place(node=node, detail="its mask" if masked else "between an input and an output", match=opset, repairable=able)
+            yield Place(
+                node=node,
+                detail="its mask" if masked else "between an input and an output",
+                match=opset,
+                repairable=able,
+            )
 
 
 def _still(node: Any, opset: int) -> bool:
@@ -51,7 +62,14 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="lone-dropout", severity="wrong", operators=frozenset({"Dropout"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
-    hazard="MNN removes Dropout: its mask is not there, and an output that is nothing but a Dropout of an input is lost",
+    name="lone-dropout",
+    severity="wrong",
+    operators=frozenset({"Dropout"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
+    hazard=(
+        "MNN removes Dropout: its mask is not there, and an output that is nothing but a Dropout of an input"
+        " is lost"
+    ),
     remedy="export the model in eval mode, without Dropout",
-)  # fmt: skip
+)

@@ -1,7 +1,7 @@
 """Losses in the graph.
 
-Measured with MNN 3.6.1: with ``ignore_index``, ``reduction=mean`` and no weights, the ignored ones are counted in the mean;
-a SoftmaxCrossEntropyLoss with its second output gives a file that MNN can't open.
+Measured with MNN 3.6.1: with ``ignore_index``, ``reduction=mean`` and no weights, the ignored ones are
+counted in the mean; a SoftmaxCrossEntropyLoss with its second output gives a file that MNN can't open.
 
 They are written out with GatherElements and Where.  Numerically equal: sums are taken in another order.
 """
@@ -44,7 +44,12 @@ def apply(editor: Editor, place: Place) -> bool:
     found = build.squeeze(build.op("GatherElements", scores, build.unsqueeze(target, 1), axis=1), 1)
     weights = build.op("Gather", given(node, 2), target) if given(node, 2) is not None else None
     if ignored is not None:
-        weights = build.op("Where", ignored, build.constant(0, dtype), build.constant(1, dtype) if weights is None else weights)
+        weights = build.op(
+            "Where",
+            ignored,
+            build.constant(0, dtype),
+            build.constant(1, dtype) if weights is None else weights,
+        )
     loss = build.op("Neg", found if weights is None else build.op("Mul", found, weights))
     log_prob = scores if asked(node, 1) else None
     build.replace(_reduced(build, loss, weights, node.attributes.get_string("reduction", "mean")), log_prob)
@@ -55,7 +60,9 @@ def _log_softmax(build: Builder, scores: Any) -> Any:
     if build.opset >= ANY_RANK:
         return build.op("LogSoftmax", scores, axis=1)
     rest = build.op("Sub", scores, build.reduce("ReduceMax", scores, (1,), keep=True))
-    return build.op("Sub", rest, build.op("Log", build.reduce("ReduceSum", build.op("Exp", rest), (1,), keep=True)))
+    return build.op(
+        "Sub", rest, build.op("Log", build.reduce("ReduceSum", build.op("Exp", rest), (1,), keep=True))
+    )
 
 
 def _ignored(build: Builder, target: Any, labels: str) -> Any:
@@ -69,11 +76,21 @@ def _reduced(build: Builder, loss: Any, weights: Any, reduction: str) -> Any:
     if reduction == "mean" and weights is None:
         return build.reduce("ReduceMean", loss, None, keep=False)
     total = build.reduce("ReduceSum", loss, None, keep=False)
-    return total if reduction == "sum" else build.op("Div", total, build.reduce("ReduceSum", weights, None, keep=False))
+    return (
+        total
+        if reduction == "sum"
+        else build.op("Div", total, build.reduce("ReduceSum", weights, None, keep=False))
+    )
 
 
 RULE = Rule(
-    name="loss-forms", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
-    hazard="MNN counts what ignore_index leaves out in the mean of a loss, and can't give the loss's log_prob",
+    name="loss-forms",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
+    hazard=(
+        "MNN counts what ignore_index leaves out in the mean of a loss, and can't give the loss's log_prob"
+    ),
     remedy="leave the loss out of the exported model",
-)  # fmt: skip
+)

@@ -25,7 +25,12 @@ def find(reading: Reading) -> Iterator[Place]:
         wide = [axis for axis, size in enumerate(full) if size != 1]
         if wide not in ([], [1]) and len(sizes) < rank:
             dtype = reading.dtype(node.inputs[0])
-            yield Place(node=node, detail=f"slope of the shape {list(sizes)}", match=(opset, dtype), repairable=dtype in FLOATS)
+            yield Place(
+                node=node,
+                detail=f"slope of the shape {list(sizes)}",
+                match=(opset, dtype),
+                repairable=dtype in FLOATS,
+            )
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -37,7 +42,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="prelu-slope", severity="wrong", operators=frozenset({"PRelu"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="prelu-slope",
+    severity="wrong",
+    operators=frozenset({"PRelu"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN takes the slope of PRelu as one number per channel, whatever axis it is for",
     remedy="write it as Where(x < 0, slope * x, x)",
-)  # fmt: skip
+)

@@ -18,7 +18,13 @@ def place_of(node: Any, opset: int, reading: Reading, detail: str = "") -> Place
     dtype, rank = reading.dtype(node.inputs[0]), reading.rank(node.inputs[0])
     training = bool(node.attributes.get_int("training_mode", 0))
     asks = any(asked(node, index) for index in range(1, len(node.outputs)))
-    able = dtype in FLOATS and rank is not None and rank >= 2 and opset >= 9 and (opset >= TRAINING_SINCE or not (asks or training))
+    able = (
+        dtype in FLOATS
+        and rank is not None
+        and rank >= 2
+        and opset >= 9
+        and (opset >= TRAINING_SINCE or not (asks or training))
+    )
     return Place(node=node, detail=detail, match=(opset, dtype, rank), repairable=able)
 
 
@@ -50,4 +56,6 @@ def _per_channel(build: Builder, value: Any, rank: int) -> Any:
 def _moved(build: Builder, old: Any, now: Any, dtype: str) -> Any:
     momentum = build.node.attributes.get_float("momentum", 0.9)
     kept = build.op("Mul", old, build.constant(np.array(momentum), dtype))
-    return build.op("Add", kept, build.op("Mul", build.reshape(now, -1), build.constant(np.array(1 - momentum), dtype)))
+    return build.op(
+        "Add", kept, build.op("Mul", build.reshape(now, -1), build.constant(np.array(1 - momentum), dtype))
+    )

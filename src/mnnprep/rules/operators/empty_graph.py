@@ -1,6 +1,7 @@
 """A graph without a node.
 
-Measured with MNN 3.6.1: the converter fails. An output that is an input is right where there is a node beside it.
+Measured with MNN 3.6.1: the converter fails. An output that is an input is right where there is a node beside
+it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ def find(reading: Reading) -> list[Place]:
 
 
 RULE = Rule(
-    name="empty-graph", severity="refused", operators=frozenset(), find=find,
+    name="empty-graph",
+    severity="refused",
+    operators=frozenset(),
+    find=find,
     hazard="MNN's converter refuses a graph that computes nothing",
     remedy="leave such a model to the app",
-)  # fmt: skip
+)

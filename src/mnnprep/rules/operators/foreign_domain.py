@@ -1,6 +1,7 @@
 """A node of another domain whose type is also a standard operator's.
 
-Measured with MNN 3.6.1: the domain is not looked at, and the node converts as the standard operator of that name.
+Measured with MNN 3.6.1: the domain is not looked at, and the node converts as the standard operator of that
+name.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ def find(reading: Reading) -> list[Place]:
 
 
 RULE = Rule(
-    name="foreign-domain", severity="wrong", operators=frozenset(), find=find,
+    name="foreign-domain",
+    severity="wrong",
+    operators=frozenset(),
+    find=find,
     hazard="MNN converts an operator of another domain as the standard one of the same name",
     remedy="replace it by standard operators, or check that it computes the same",
-)  # fmt: skip
+)

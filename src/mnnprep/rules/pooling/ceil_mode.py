@@ -2,7 +2,8 @@
 
 ONNX leaves such a window out. Measured with MNN 3.6.1: it is counted.
 
-The windows are written out as strided slices.  A maximum has the same bits; an average or a norm is numerically equal.
+The windows are written out as strided slices.  A maximum has the same bits; an average or a norm is
+numerically equal.
 """
 
 from __future__ import annotations
@@ -24,14 +25,20 @@ def find(reading: Reading) -> Iterator[Place]:
         kernel = node.attributes.get_ints("kernel_shape", ())
         strides = node.attributes.get_ints("strides", [1] * len(kernel))
         pads = node.attributes.get_ints("pads", [0] * (2 * len(kernel)))
-        for size, k, stride, before, after in zip(dims[2:], kernel, strides, pads, pads[len(kernel) :], strict=False):
+        for size, k, stride, before, after in zip(
+            dims[2:], kernel, strides, pads, pads[len(kernel) :], strict=False
+        ):
             if isinstance(size, int) and -((size + before + after - k) // -stride) * stride >= size + before:
                 yield place_of(node, opset, reading)
                 break
 
 
 RULE = Rule(
-    name="pool-ceil", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=write_out, exact=False),
+    name="pool-ceil",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=write_out, exact=False),
     hazard="MNN counts a last window that begins in the padding, which ONNX leaves out",
     remedy="pool with ceil_mode=0 and pads that say the same",
-)  # fmt: skip
+)

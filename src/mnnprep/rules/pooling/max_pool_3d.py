@@ -2,12 +2,14 @@
 
 Measured with MNN 3.6.1:
 
-* ``pads`` missing: the converter crashes (SIGSEGV) where another operator uses the result, the runtime where none does;
-* ``pads`` given: right with a batch of 1, with 2 or more wrong from the second element on (off by as much as the largest value).
+* ``pads`` missing: the converter crashes (SIGSEGV) where another operator uses the result, the runtime where
+  none does;
+* ``pads`` given: right with a batch of 1, with 2 or more wrong from the second element on (off by as much as
+  the largest value).
 
-The largest of a box is the largest along the depth of the largest of each of its slices, so the pool becomes one
-over height and width, the slices taken as channels, and one over depth; both are in two dimensions, which MNN
-computes rightly, and give the same bits.
+The largest of a box is the largest along the depth of the largest of each of its slices, so the pool becomes
+one over height and width, the slices taken as channels, and one over depth; both are in two dimensions, which
+MNN computes rightly, and give the same bits.
 """
 
 from __future__ import annotations
@@ -24,7 +26,11 @@ SINCE = 10  # the opset from which Slice has its bounds as inputs
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node) for node, opset in reading.nodes("MaxPool") if opset >= SINCE and _is_separable(node) and _goes_wrong(node, reading)]
+    return [
+        Place(node=node)
+        for node, opset in reading.nodes("MaxPool")
+        if opset >= SINCE and _is_separable(node) and _goes_wrong(node, reading)
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -41,7 +47,9 @@ def _goes_wrong(node: Any, reading: Reading) -> bool:
 def _is_separable(node: Any) -> bool:
     """Whether *node* pools three dimensions in the plain form: no indices, dilations or ceiling."""
     kernel = node.attributes.get_ints("kernel_shape", ())
-    plain = all(d == 1 for d in node.attributes.get_ints("dilations", ())) and not node.attributes.get_int("ceil_mode", 0)
+    plain = all(d == 1 for d in node.attributes.get_ints("dilations", ())) and not node.attributes.get_int(
+        "ceil_mode", 0
+    )
     return len(kernel) == 3 and plain and len(node.outputs) == 1
 
 
@@ -81,12 +89,20 @@ def _attributes(node: Any, axes: tuple[int, ...], rank: int) -> dict[str, Any]:
     automatic = given.get_string("auto_pad", "NOTSET")
     if automatic != "NOTSET":
         return chosen | {"auto_pad": automatic}
-    return chosen | {"pads": [*(pads[a] for a in axes), *[0] * idle, *(pads[a + 3] for a in axes), *[0] * idle]}
+    return chosen | {
+        "pads": [*(pads[a] for a in axes), *[0] * idle, *(pads[a + 3] for a in axes), *[0] * idle]
+    }
 
 
 RULE = Rule(
     name="max-pool-3d",
-    hazard="MNN's converter crashes on a MaxPool over three dimensions without pads; with them its runtime is wrong from the second of a batch on",
-    severity="crash", operators=frozenset({"MaxPool"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    hazard=(
+        "MNN's converter crashes on a MaxPool over three dimensions without pads; with them its runtime is"
+        " wrong from the second of a batch on"
+    ),
+    severity="crash",
+    operators=frozenset({"MaxPool"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     remedy="pool over height and width first, then over depth, each in two dimensions",
-)  # fmt: skip
+)

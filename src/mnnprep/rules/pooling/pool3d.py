@@ -1,8 +1,10 @@
 """Pooling over three dimensions with a batch of more than one.
 
-Measured with MNN 3.6.1: the first of the batch is right, the others are not; LpPool over three dimensions is refused.
+Measured with MNN 3.6.1: the first of the batch is right, the others are not; LpPool over three dimensions is
+refused.
 
-Pooling treats every channel alone, so the batch is put among the channels: the same bits.  A global pooling becomes a reduction, and an LpPool is
+Pooling treats every channel alone, so the batch is put among the channels: the same bits.  A global pooling
+becomes a reduction, and an LpPool is
 written out as strided slices: numerically equal.
 """
 
@@ -24,7 +26,11 @@ GLOBAL = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 def find(reading: Reading) -> Iterator[Place]:
     for node, opset in reading.nodes(*OPS):
         dims = reading.dims(node.inputs[0])
-        rank = len(node.attributes.get_ints("kernel_shape", ())) + 2 if "kernel_shape" in node.attributes else len(dims or ())
+        rank = (
+            len(node.attributes.get_ints("kernel_shape", ())) + 2
+            if "kernel_shape" in node.attributes
+            else len(dims or ())
+        )
         if rank == 5 and node.op_type == "LpPool":
             yield place_of(node, opset, reading)
         elif rank == 5 and (dims is None or dims[0] != 1):
@@ -47,13 +53,19 @@ def apply(editor: Editor, place: Place) -> bool:
         build.replace(build.reduce(GLOBAL[node.op_type], x, (2, 3, 4), keep=True))
         return True
     inside = build.reshape(x, 1, -1, *before[1:])
-    pooled = build.op(node.op_type, inside, **{name: attribute.value for name, attribute in node.attributes.items()})
+    pooled = build.op(
+        node.op_type, inside, **{name: attribute.value for name, attribute in node.attributes.items()}
+    )
     build.replace(build.reshape(pooled, -1, *after))
     return True
 
 
 RULE = Rule(
-    name="pool-3d", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="pool-3d",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN pools only the first of a batch over three dimensions, and refuses LpPool there",
     remedy="give the batch one by one, or put the batch among the channels",
-)  # fmt: skip
+)

@@ -2,7 +2,8 @@
 
 Measured with MNN 3.6.1: they are not read: another shape, and other windows.
 
-The windows are written out as strided slices, combined axis by axis by Max or Add.  A maximum has the same bits; an average or a norm
+The windows are written out as strided slices, combined axis by axis by Max or Add.  A maximum has the same
+bits; an average or a norm
 is numerically equal: its sum is taken in another order.
 """
 
@@ -24,7 +25,11 @@ def find(reading: Reading) -> Iterator[Place]:
 
 
 RULE = Rule(
-    name="pool-dilations", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=write_out, exact=False),
+    name="pool-dilations",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=write_out, exact=False),
     hazard="MNN does not read the dilations of pooling",
     remedy="gather the windows by strided slices, or pool without dilations",
-)  # fmt: skip
+)

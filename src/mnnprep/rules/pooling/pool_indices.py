@@ -1,10 +1,10 @@
 """MaxPool's indices in column-major order or with padding, MaxUnpool with an output shape.
 
-Measured with MNN 3.6.1: ``storage_order`` is not read, padding gives values and indices that are not there, and the third input
-of MaxUnpool is not read.
+Measured with MNN 3.6.1: ``storage_order`` is not read, padding gives values and indices that are not there,
+and the third input of MaxUnpool is not read.
 
-The windows are written out as strided slices, each with the index that it has in the tensor: the same values and integers, but where a
-window holds a NaN.
+The windows are written out as strided slices, each with the index that it has in the tensor: the same values
+and integers, but where a window holds a NaN.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def find(reading: Reading) -> Iterator[Place]:
 def _reason(node: Any) -> str:
     if node.attributes.get_int("storage_order", 0):
         return "storage_order=1"
-    padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
+    padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string(
+        "auto_pad", "NOTSET"
+    ).startswith("SAME")
     return "indices with padding" if padded else ""
 
 
@@ -51,7 +53,9 @@ def apply(editor: Editor, place: Place) -> bool:
     build, sizes = Builder(editor, node, opset), dims[2:]
     volume = int(np.prod(sizes))
     columns = bool(node.attributes.get_int("storage_order", 0))
-    index = build.constant(np.arange(volume, dtype=np.int32).reshape(sizes, order="F" if columns else "C")[None, None])
+    index = build.constant(
+        np.arange(volume, dtype=np.int32).reshape(sizes, order="F" if columns else "C")[None, None]
+    )
     lowest = float(np.finfo(np.float16 if dtype == "FLOAT16" else np.float32).min)
     values, places = highest(build, axes, node.inputs[0], index, lowest, dtype)
     first = np.arange(dims[0] * dims[1], dtype=np.int32).reshape(dims[0], dims[1], *[1] * len(sizes)) * volume
@@ -60,7 +64,14 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="pool-indices", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
-    hazard="MNN reads neither storage_order nor the padding of MaxPool's indices, nor the output shape of MaxUnpool",
+    name="pool-indices",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
+    hazard=(
+        "MNN reads neither storage_order nor the padding of MaxPool's indices, nor the output shape of"
+        " MaxUnpool"
+    ),
     remedy="export with storage_order=0, without padding and without an output shape",
-)  # fmt: skip
+)

@@ -1,7 +1,8 @@
 """Pooling without ``strides``, or over three dimensions without ``pads``.
 
-Measured with MNN 3.6.1: the default of 1 is not applied: SIGFPE in one and two dimensions, SIGSEGV in three, no output with auto_pad.
-Without pads, three dimensions are a SIGSEGV too.  They are written out: the same bits.
+Measured with MNN 3.6.1: the default of 1 is not applied: SIGFPE in one and two dimensions, SIGSEGV in three,
+no output with auto_pad. Without pads, three dimensions are a SIGSEGV too.  They are written out: the same
+bits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ OPS = ("MaxPool", "AveragePool", "LpPool")
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node, repairable="kernel_shape" in node.attributes) for node, _ in reading.nodes(*OPS) if _missing(node)]
+    return [
+        Place(node=node, repairable="kernel_shape" in node.attributes)
+        for node, _ in reading.nodes(*OPS)
+        if _missing(node)
+    ]
 
 
 def _missing(node: Any) -> list[str]:
@@ -31,12 +36,18 @@ def apply(editor: Editor, place: Place) -> bool:
     attributes = place.node.attributes
     rank = len(attributes.get_ints("kernel_shape", ()))
     for name in _missing(place.node):
-        attributes.add(require("onnx_ir").AttrInt64s(name, [1] * rank if name == "strides" else [0] * 2 * rank))
+        attributes.add(
+            require("onnx_ir").AttrInt64s(name, [1] * rank if name == "strides" else [0] * 2 * rank)
+        )
     return True
 
 
 RULE = Rule(
-    name="pool-strides", severity="crash", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="pool-strides",
+    severity="crash",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN does not apply the default strides (in three dimensions, pads) of pooling, and crashes",
     remedy="write the strides and pads out",
-)  # fmt: skip
+)

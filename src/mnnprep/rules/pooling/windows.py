@@ -1,6 +1,7 @@
 """The windows of a pooling, and pooling written out by strided slices.
 
-Sizes as ONNX's operator documents give them: with ``ceil_mode`` a last window that would begin in the padding behind is left out.
+Sizes as ONNX's operator documents give them: with ``ceil_mode`` a last window that would begin in the padding
+behind is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ MOST = 320  # slices that a pooling may become
 
 @dataclass(frozen=True)
 class Axis:
-    """One pooled axis: ``size`` None where it is not fixed; ``after`` is the padding that the last window needs, ``declared`` the node's own."""
+    """One pooled axis: ``size`` None where it is not fixed; ``after`` is the padding that the last window
+    needs, ``declared`` the node's own.
+    """
 
     size: int | None
     kernel: int
@@ -39,23 +42,36 @@ class Axis:
 
 
 def axes_of(node: Any, dims: Dims | None) -> list[Axis] | None:
-    """The pooled axes of *node*, whose input has *dims*; None where they depend on a size that is not fixed."""
+    """The pooled axes of *node*, whose input has *dims*; None where they depend on a size that is not
+    fixed.
+    """
     kernel = node.attributes.get_ints("kernel_shape", ())
     rank = len(kernel)
     sizes = list(dims[2:]) if dims is not None and len(dims) == rank + 2 else [None] * rank
-    strides, dilations = (list(node.attributes.get_ints(name, [1] * rank)) for name in ("strides", "dilations"))
+    strides, dilations = (
+        list(node.attributes.get_ints(name, [1] * rank)) for name in ("strides", "dilations")
+    )
     pads = list(node.attributes.get_ints("pads", [0] * 2 * rank))
-    auto, ceil = node.attributes.get_string("auto_pad", "NOTSET"), bool(node.attributes.get_int("ceil_mode", 0))
+    auto, ceil = (
+        node.attributes.get_string("auto_pad", "NOTSET"),
+        bool(node.attributes.get_int("ceil_mode", 0)),
+    )
     found = []
-    for size, k, stride, dilation, before, after in zip(sizes, kernel, strides, dilations, pads[:rank], pads[rank:], strict=True):
-        axis = _axis(size if isinstance(size, int) else None, k, stride, dilation, (before, after), auto, ceil=ceil)
+    for size, k, stride, dilation, before, after in zip(
+        sizes, kernel, strides, dilations, pads[:rank], pads[rank:], strict=True
+    ):
+        axis = _axis(
+            size if isinstance(size, int) else None, k, stride, dilation, (before, after), auto, ceil=ceil
+        )
         if axis is None:
             return None
         found.append(axis)
     return found
 
 
-def _axis(size: int | None, kernel: int, stride: int, dilation: int, pads: tuple[int, int], auto: str, *, ceil: bool) -> Axis | None:
+def _axis(
+    size: int | None, kernel: int, stride: int, dilation: int, pads: tuple[int, int], auto: str, *, ceil: bool
+) -> Axis | None:
     before, after = (0, 0) if auto == "VALID" else pads
     reach = (kernel - 1) * dilation + 1
     if size is None:
@@ -79,11 +95,18 @@ def cheap(axes: list[Axis]) -> bool:
 
 
 def pooled(build: Builder, axes: list[Axis], x: Any, op_type: str, fill: float, dtype: str = "FLOAT") -> Any:
-    """*x* padded with *fill*, and *op_type* (Max or Add) over the windows, one axis after the other; needs opset 10."""
+    """*x* padded with *fill*, and *op_type* (Max or Add) over the windows, one axis after the other; needs
+    opset 10.
+    """
     if any(axis.before or axis.after for axis in axes):
-        x = build.pad(x, [0, 0, *(axis.before for axis in axes)], [0, 0, *(axis.after for axis in axes)], fill, dtype)
+        x = build.pad(
+            x, [0, 0, *(axis.before for axis in axes)], [0, 0, *(axis.after for axis in axes)], fill, dtype
+        )
     for number, axis in enumerate(axes, 2):
-        x = reduce(lambda a, b: build.op(op_type, a, b), [_shifted(build, x, number, axis, k) for k in range(axis.kernel)])
+        x = reduce(
+            lambda a, b: build.op(op_type, a, b),
+            [_shifted(build, x, number, axis, k) for k in range(axis.kernel)],
+        )
     return x
 
 
@@ -96,12 +119,17 @@ def _shifted(build: Builder, x: Any, number: int, axis: Axis, k: int) -> Any:
 
 
 def highest(build: Builder, axes: list[Axis], x: Any, index: Any, fill: float, dtype: str) -> tuple[Any, Any]:
-    """The largest of each window of *x*, and of *index* (whose sizes broadcast) what stands there; of equals the first in row-major order."""
+    """The largest of each window of *x*, and of *index* (whose sizes broadcast) what stands there; of equals
+    the first in row-major order.
+    """
     if any(axis.before or axis.after for axis in axes):
         pads = [0, 0, *(axis.before for axis in axes)], [0, 0, *(axis.after for axis in axes)]
         x, index = build.pad(x, *pads, fill, dtype), build.pad(index, *pads, 0, "INT32")
     for number, axis in reversed(list(enumerate(axes, 2))):
-        places = [(_shifted(build, x, number, axis, k), _shifted(build, index, number, axis, k)) for k in range(axis.kernel)]
+        places = [
+            (_shifted(build, x, number, axis, k), _shifted(build, index, number, axis, k))
+            for k in range(axis.kernel)
+        ]
         x, index = places[0]
         for value, place in places[1:]:
             index = build.op("Where", build.op("Greater", value, x), place, index)
@@ -110,8 +138,12 @@ def highest(build: Builder, axes: list[Axis], x: Any, index: Any, fill: float, d
 
 
 def counted(axes: list[Axis], *, padding: bool) -> Any:
-    """How many places each window of an average counts, in a shape that broadcasts; one number where no size matters; None where unknown."""
-    if all(padding or not (axis.before or axis.after) for axis in axes) and all(axis.after <= axis.declared for axis in axes):
+    """How many places each window of an average counts, in a shape that broadcasts; one number where no size
+    matters; None where unknown.
+    """
+    if all(padding or not (axis.before or axis.after) for axis in axes) and all(
+        axis.after <= axis.declared for axis in axes
+    ):
         return np.array(np.prod([axis.kernel for axis in axes]), np.float32)
     if any(axis.size is None for axis in axes):
         return None

@@ -1,4 +1,6 @@
-"""Max-, Average- and LpPool written out by strided slices, which know every form of padding, dilation and rounding."""
+"""Max-, Average- and LpPool written out by strided slices, which know every form of padding, dilation and
+rounding.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from mnnprep.rules.rule import Place
 def place_of(node: Any, opset: int, reading: Reading, detail: str = "") -> Place:
     axes = axes_of(node, reading.dims(node.inputs[0]))
     dtype = reading.dtype(node.inputs[0]) or "FLOAT"
-    able = axes is not None and cheap(axes) and dtype in FLOATS and opset >= SLICE_INPUTS and not asked(node, 1)
+    able = (
+        axes is not None and cheap(axes) and dtype in FLOATS and opset >= SLICE_INPUTS and not asked(node, 1)
+    )
     if able and node.op_type == "AveragePool":
         able = counted(axes or [], padding=bool(node.attributes.get_int("count_include_pad", 0))) is not None
     return Place(node=node, detail=detail, match=(opset, axes, dtype), repairable=able)
@@ -30,7 +34,9 @@ def write_out(editor: Editor, place: Place) -> bool:
         build.replace(pooled(build, axes, x, "Max", float(lowest), dtype))
     elif node.op_type == "AveragePool":
         count = counted(axes, padding=bool(node.attributes.get_int("count_include_pad", 0)))
-        build.replace(build.op("Div", pooled(build, axes, x, "Add", 0.0, dtype), build.constant(count, dtype)))
+        build.replace(
+            build.op("Div", pooled(build, axes, x, "Add", 0.0, dtype), build.constant(count, dtype))
+        )
     else:
         build.replace(_norm(build, axes, x, node.attributes.get_int("p", 2), dtype))
     return True
@@ -42,4 +48,6 @@ def _norm(build: Builder, axes: Any, x: Any, p: int, dtype: str) -> Any:
     if p == 2:
         return build.op("Sqrt", pooled(build, axes, build.op("Mul", x, x), "Add", 0.0, dtype))
     powers = build.op("Pow", build.op("Abs", x), build.constant(np.array(p), dtype))
-    return build.op("Pow", pooled(build, axes, powers, "Add", 0.0, dtype), build.constant(np.array(1 / p), dtype))
+    return build.op(
+        "Pow", pooled(build, axes, powers, "Add", 0.0, dtype), build.constant(np.array(1 / p), dtype)
+    )

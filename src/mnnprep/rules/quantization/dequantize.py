@@ -1,8 +1,9 @@
 """DequantizeLinear.
 
-Measured with MNN 3.6.1: with one scale per axis or block the shape is wrong, with 16-bit integers or a computed scale the numbers are, an
-int8 weight of a MatMul is wrong too, and in several dimensions the first two change places or the numbers are wrong.  A weight becomes the
-float32 numbers that it stands for (four bytes where it had one); anything else is written out.
+Measured with MNN 3.6.1: with one scale per axis or block the shape is wrong, with 16-bit integers or a
+computed scale the numbers are, an int8 weight of a MatMul is wrong too, and in several dimensions the first
+two change places or the numbers are wrong.  A weight becomes the float32 numbers that it stands for (four
+bytes where it had one); anything else is written out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ def find(reading: Reading) -> Iterator[Place]:
     for node, _ in reading.nodes("DequantizeLinear"):
         dtype, detail = reading.dtype(node.inputs[0]), _form(node, reading)
         axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
-        able = dtype in READ and reading.dtype(node.inputs[1]) == "FLOAT" and spreadable(reading, node.inputs[0], node.inputs[1], axis, block)
+        able = (
+            dtype in READ
+            and reading.dtype(node.inputs[1]) == "FLOAT"
+            and spreadable(reading, node.inputs[0], node.inputs[1], axis, block)
+        )
         if detail:
             yield Place(node=node, detail=detail, match=(axis, block), repairable=able)
 
@@ -75,7 +80,11 @@ def _form(node: Any, reading: Reading) -> str:
 
 
 RULE = Rule(
-    name="dequantize-linear", severity="wrong", operators=frozenset({"DequantizeLinear"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="dequantize-linear",
+    severity="wrong",
+    operators=frozenset({"DequantizeLinear"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN's DequantizeLinear is right for one constant scale of an 8-bit input only",
     remedy="leave quantization to MNN: export in float and prepare with --weight-bits 8",
-)  # fmt: skip
+)

@@ -1,6 +1,7 @@
 """DynamicQuantizeLinear.
 
-Measured with MNN 3.6.1: the quantized numbers are wrong.  Written out by the formulas of ONNX's specification.
+Measured with MNN 3.6.1: the quantized numbers are wrong.  Written out by the formulas of ONNX's
+specification.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ LEVELS = 255.0
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node, repairable=opset >= ROUND_IS_KNOWN) for node, opset in reading.nodes("DynamicQuantizeLinear")]
+    return [
+        Place(node=node, repairable=opset >= ROUND_IS_KNOWN)
+        for node, opset in reading.nodes("DynamicQuantizeLinear")
+    ]
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -26,7 +30,9 @@ def apply(editor: Editor, place: Place) -> bool:
     low = editor.add(node, "Min", editor.add(node, "ReduceMin", x, keepdims=0), nothing)
     high = editor.add(node, "Max", editor.add(node, "ReduceMax", x, keepdims=0), nothing)
     scale = editor.add(node, "Div", editor.add(node, "Sub", high, low), levels)
-    zero = quantized(editor, node, editor.add(node, "Div", editor.add(node, "Sub", nothing, low), scale), None, "UINT8")
+    zero = quantized(
+        editor, node, editor.add(node, "Div", editor.add(node, "Sub", nothing, low), scale), None, "UINT8"
+    )
     result = quantized(editor, node, editor.add(node, "Div", x, scale), zero, "UINT8")
     found = dict(zip(node.outputs, (result, scale, zero), strict=False))
     editor.replace_outputs(node, {old: new for old, new in found.items() if old.name})
@@ -34,7 +40,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="dynamic-quantize", severity="wrong", operators=frozenset({"DynamicQuantizeLinear"}), find=find,
-    rewrite=Rewrite(apply=apply, exact=False), hazard="MNN's DynamicQuantizeLinear gives other numbers",
+    name="dynamic-quantize",
+    severity="wrong",
+    operators=frozenset({"DynamicQuantizeLinear"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
+    hazard="MNN's DynamicQuantizeLinear gives other numbers",
     remedy="export in float and prepare with --weight-bits 8",
-)  # fmt: skip
+)

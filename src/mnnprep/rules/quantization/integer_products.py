@@ -1,7 +1,8 @@
 """Convolutions and products of quantized numbers: QLinearConv, QLinearMatMul, ConvInteger, MatMulInteger.
 
-Measured with MNN 3.6.1: refused.  Written out in float32, in which the sums of products are exact as long as they stay
-below 2^24 (about 500 products of the largest 8-bit numbers; beyond, a sum may be off in its eighth digit).
+Measured with MNN 3.6.1: refused.  Written out in float32, in which the sums of products are exact as long as
+they stay below 2^24 (about 500 products of the largest 8-bit numbers; beyond, a sum may be off in its eighth
+digit).
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ def find(reading: Reading) -> Iterator[Place]:
         place = ZERO_OF_RESULT.get(node.op_type)
         dtype = reading.dtype(node.inputs[place]) if place is not None else "INT32"
         ranks = [reading.rank(node.inputs[0]), reading.rank(node.inputs[3 if place else 1])]
-        able = opset >= ROUND_IS_KNOWN - (0 if place else 1) and None not in ranks and (place is None or dtype in RANGES)
+        able = (
+            opset >= ROUND_IS_KNOWN - (0 if place else 1)
+            and None not in ranks
+            and (place is None or dtype in RANGES)
+        )
         yield Place(node=node, match=(dtype, opset), repairable=able)
 
 
@@ -60,7 +65,11 @@ def apply(editor: Editor, place: Place) -> bool:
 def _for_rows(editor: Editor, node: Any, value: Any, opset: int) -> Any:
     """One number for each row of the left operand."""
     sizes = editor.reading.dims(value) if value is not None else None
-    return unsqueezed(editor, node, value, 1, opset) if sizes is not None and len(sizes) == 1 and sizes[0] != 1 else value
+    return (
+        unsqueezed(editor, node, value, 1, opset)
+        if sizes is not None and len(sizes) == 1 and sizes[0] != 1
+        else value
+    )
 
 
 def _for_filters(editor: Editor, node: Any, value: Any, weight: Any) -> Any:
@@ -73,11 +82,19 @@ def _for_channels(editor: Editor, node: Any, value: Any, fed: Any) -> Any:
 
 def _reshaped(editor: Editor, node: Any, value: Any, shape: list[int]) -> Any:
     sizes = editor.reading.dims(value) if value is not None else None
-    return value if not sizes or sizes == (1,) else editor.add(node, "Reshape", value, integers(editor, node, *shape))
+    return (
+        value
+        if not sizes or sizes == (1,)
+        else editor.add(node, "Reshape", value, integers(editor, node, *shape))
+    )
 
 
 RULE = Rule(
-    name="integer-products", severity="refused", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="integer-products",
+    severity="refused",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN does not read convolutions and products of quantized numbers",
     remedy="export in float and prepare with --weight-bits 8",
-)  # fmt: skip
+)

@@ -1,7 +1,8 @@
 """QuantizeLinear.
 
-Measured with MNN 3.6.1: with a computed scale, or an output that is not int8 or uint8, a SIGSEGV; with constants other
-numbers come out where its result is read.  Written out, the numbers are the same: the rounding stays, only the operator goes.
+Measured with MNN 3.6.1: with a computed scale, or an output that is not int8 or uint8, a SIGSEGV; with
+constants other numbers come out where its result is read.  Written out, the numbers are the same: the
+rounding stays, only the operator goes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ def find(reading: Reading) -> Iterator[Place]:
     for node, opset in reading.nodes("QuantizeLinear"):
         dtype = _dtype(node, reading)
         axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
-        able = dtype in RANGES and opset >= ROUND_IS_KNOWN and spreadable(reading, node.inputs[0], node.inputs[1], axis, block)
+        able = (
+            dtype in RANGES
+            and opset >= ROUND_IS_KNOWN
+            and spreadable(reading, node.inputs[0], node.inputs[1], axis, block)
+        )
         yield Place(node=node, detail=f"to {dtype.lower()}", match=(dtype, axis, block), repairable=able)
 
 
@@ -42,7 +47,13 @@ def _dtype(node: Any, reading: Reading) -> str:
 
 
 RULE = Rule(
-    name="quantize-linear", severity="crash", operators=frozenset({"QuantizeLinear"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
-    hazard="MNN crashes on a QuantizeLinear with a computed scale, and gives other numbers with a constant one",
+    name="quantize-linear",
+    severity="crash",
+    operators=frozenset({"QuantizeLinear"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
+    hazard=(
+        "MNN crashes on a QuantizeLinear with a computed scale, and gives other numbers with a constant one"
+    ),
     remedy="leave quantization to MNN: export in float and prepare with --weight-bits 8",
-)  # fmt: skip
+)

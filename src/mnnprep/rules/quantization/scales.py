@@ -1,7 +1,8 @@
 """Quantized numbers as floats: what the quantization rules are made of.
 
-``real = (quantized - zero_point) * scale``, and back ``saturate(round_half_even(real / scale) + zero_point)``, as ONNX's QuantizeLinear and
-DequantizeLinear say.  Integers of up to 16 bits and their products are exact in float32 up to 2^24.
+``real = (quantized - zero_point) * scale``, and back ``saturate(round_half_even(real / scale) +
+zero_point)``, as ONNX's QuantizeLinear and DequantizeLinear say.  Integers of up to 16 bits and their
+products are exact in float32 up to 2^24.
 """
 
 from __future__ import annotations
@@ -33,18 +34,24 @@ def shifted(editor: Editor, before: Any, value: Any, zero: Any) -> Any:
 
 
 def quantized(editor: Editor, before: Any, value: Any, zero: Any, dtype: str) -> Any:
-    """*value*, already divided by its scale, as integers of *dtype* (a name in RANGES), by way of int32, from which MNN casts rightly."""
+    """*value*, already divided by its scale, as integers of *dtype* (a name in RANGES), by way of int32, from
+    which MNN casts rightly.
+    """
     types = require("onnx_ir").DataType
     low, high = (editor.constant(before, np.array(number, np.float32)) for number in RANGES[dtype])
     value = editor.add(before, "Round", value)
     if zero is not None:
         value = editor.add(before, "Add", value, real(editor, before, zero))
     value = editor.add(before, "Min", editor.add(before, "Max", value, low), high)
-    return editor.add(before, "Cast", editor.add(before, "Cast", value, to=int(types.INT32)), to=int(types[dtype]))
+    return editor.add(
+        before, "Cast", editor.add(before, "Cast", value, to=int(types.INT32)), to=int(types[dtype])
+    )
 
 
 def spread(editor: Editor, before: Any, value: Any, axis: int, block: int, dims: tuple[Any, ...]) -> Any:
-    """A scale or zero point so that it broadcasts against a tensor of *dims*: one number, one for each index of *axis*, or one a block of it."""
+    """A scale or zero point so that it broadcasts against a tensor of *dims*: one number, one for each index
+    of *axis*, or one a block of it.
+    """
     sizes = editor.reading.dims(value) if value is not None else None
     if value is None or not sizes or (len(sizes) == 1 and sizes[0] == 1 and not block):
         return value

@@ -28,15 +28,23 @@ def apply(editor: Editor, place: Place) -> bool:
     del node.attributes["layout"]
     for number in (0, 5, 6):
         if number < len(node.inputs) and node.inputs[number] is not None:
-            node.replace_input_with(number, editor.add(node, "Transpose", node.inputs[number], perm=[1, 0, 2]))
-    for number, value in enumerate(node.outputs):  # Y is [steps, directions, batch, hidden] without, [batch, steps, directions, hidden] with
+            node.replace_input_with(
+                number, editor.add(node, "Transpose", node.inputs[number], perm=[1, 0, 2])
+            )
+    for number, value in enumerate(
+        node.outputs
+    ):  # Y is [steps, directions, batch, hidden] without, [batch, steps, directions, hidden] with
         perm = [1, 0, 2] if number else [2, 0, 1, 3]
         editor.after(node, value, functools.partial(_transposed, editor, perm))
     return True
 
 
 RULE = Rule(
-    name="recurrent-layout", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="recurrent-layout",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN does not read layout=1 of a recurrent net",
     remedy="transpose the input and the outputs, with layout=0",
-)  # fmt: skip
+)

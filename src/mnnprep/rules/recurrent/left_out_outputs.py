@@ -1,7 +1,7 @@
 """LSTM, GRU and RNN that don't list their outputs from the first on.
 
-Measured with MNN 3.6.1: an output list ``["", Y_h]`` gives Y in the place of Y_h; an LSTM with fewer than its three outputs is
-mostly a SIGSEGV of the converter.  So all are listed, used or not.
+Measured with MNN 3.6.1: an output list ``["", Y_h]`` gives Y in the place of Y_h; an LSTM with fewer than its
+three outputs is mostly a SIGSEGV of the converter.  So all are listed, used or not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="recurrent-outputs", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="recurrent-outputs",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN pairs the outputs of a recurrent net wrongly where one is left out, or its converter crashes",
     remedy="list every output of the node, used or not",
-)  # fmt: skip
+)

@@ -18,7 +18,11 @@ OPS = ("LSTM", "GRU", "RNN")
 
 def find(reading: Reading) -> list[Place]:
     return [
-        Place(node=node, match=_length(node, reading), repairable=opset >= RANGE_IS_KNOWN and (len(node.inputs) < 5 or node.inputs[4] is None))
+        Place(
+            node=node,
+            match=_length(node, reading),
+            repairable=opset >= RANGE_IS_KNOWN and (len(node.inputs) < 5 or node.inputs[4] is None),
+        )
         for node, opset in reading.nodes(*OPS)
         if node.attributes.get_string("direction", "forward") == "reverse"
     ]
@@ -35,12 +39,18 @@ def apply(editor: Editor, place: Place) -> bool:
     axis = 1 if node.attributes.get_int("layout", 0) else 0
     node.replace_input_with(0, backwards(editor, node, node.inputs[0], axis, place.match))
     node.attributes["direction"] = require("onnx_ir").AttrString("direction", "forward")
-    editor.after(node, node.outputs[0], lambda before, value: backwards(editor, before, value, axis, place.match))
+    editor.after(
+        node, node.outputs[0], lambda before, value: backwards(editor, before, value, axis, place.match)
+    )
     return True
 
 
 RULE = Rule(
-    name="recurrent-reverse", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="recurrent-reverse",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN computes a recurrent net with direction=reverse as forward",
     remedy="reverse the sequence before and after, with direction=forward",
-)  # fmt: skip
+)

@@ -1,8 +1,9 @@
 """LSTM, GRU and RNN with inputs that MNN does not read.
 
-Measured with MNN 3.6.1: peepholes, and weights or biases that are computed, are refused or give nothing; lengths of the sequences are not read.
-Nor does it read clip, input_forget or an activation other than the usual.  Written out step by step, where the sequence has a fixed length;
-lengths that all are the whole one are left out.
+Measured with MNN 3.6.1: peepholes, and weights or biases that are computed, are refused or give nothing;
+lengths of the sequences are not read. Nor does it read clip, input_forget or an activation other than the
+usual.  Written out step by step, where the sequence has a fixed length; lengths that all are the whole one
+are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ def find(reading: Reading) -> Iterator[Place]:
         detail = _unread(node)
         if detail:
             form = written_out.read(node, opset, reading)
-            yield Place(node=node, detail=detail, match=form, repairable=form is not None or (detail == LENGTHS and _whole(node, reading)))
+            yield Place(
+                node=node,
+                detail=detail,
+                match=form,
+                repairable=form is not None or (detail == LENGTHS and _whole(node, reading)),
+            )
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -52,7 +58,14 @@ def _unread(node: Any) -> str:
     names = [name.lower() for name in node.attributes.get_strings("activations", ())]
     if names and names != [name.lower() for name in usual] * (len(names) // len(usual)):
         return "activations"
-    return next((name for name in ("clip", "input_forget") if name in node.attributes and node.attributes[name].value), "")
+    return next(
+        (
+            name
+            for name in ("clip", "input_forget")
+            if name in node.attributes and node.attributes[name].value
+        ),
+        "",
+    )
 
 
 def _whole(node: Any, reading: Reading) -> bool:
@@ -62,7 +75,11 @@ def _whole(node: Any, reading: Reading) -> bool:
 
 
 RULE = Rule(
-    name="recurrent-inputs", severity="refused", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="recurrent-inputs",
+    severity="refused",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN does not read sequence lengths, peepholes or computed weights of a recurrent net",
     remedy="make the weights initializers, and pad the sequences to one length",
-)  # fmt: skip
+)

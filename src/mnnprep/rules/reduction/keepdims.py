@@ -1,6 +1,7 @@
 """Reductions without ``keepdims``, but for Sum, Mean, Max, Min and Prod.
 
-Measured with MNN 3.6.1: the default of 1 is not applied: the dimensions are gone.  It is written out: the same bits.
+Measured with MNN 3.6.1: the default of 1 is not applied: the dimensions are gone.  It is written out: the
+same bits.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="reduce-keepdims", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="reduce-keepdims",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN does not apply the default keepdims=1 of ReduceL1, L2, LogSum, LogSumExp and SumSquare",
     remedy="write keepdims out",
-)  # fmt: skip
+)

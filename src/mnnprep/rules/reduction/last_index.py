@@ -2,7 +2,8 @@
 
 Measured with MNN 3.6.1: the first of equal values is given.
 
-The axis is reversed by a Gather, where its size is fixed, and the index counted from the end.  The same integers.
+The axis is reversed by a Gather, where its size is fixed, and the index counted from the end.  The same
+integers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ OPS = ("ArgMax", "ArgMin")
 
 
 def find(reading: Reading) -> list[Place]:
-    return [_place(node, opset, reading) for node, opset in reading.nodes(*OPS) if node.attributes.get_int("select_last_index", 0)]
+    return [
+        _place(node, opset, reading)
+        for node, opset in reading.nodes(*OPS)
+        if node.attributes.get_int("select_last_index", 0)
+    ]
 
 
 def _place(node: Any, opset: int, reading: Reading) -> Place:
@@ -39,7 +44,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="select-last-index", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="select-last-index",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN gives the first of equal values in ArgMax and ArgMin with select_last_index=1",
     remedy="reverse the axis before, and count the index from its end",
-)  # fmt: skip
+)

@@ -23,7 +23,11 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def find(reading: Reading) -> list[Place]:
-    found = [(node, opset) for node, opset in reading.nodes(*OPS) if len(node.inputs) > 1 and node.inputs[1] is not None]
+    found = [
+        (node, opset)
+        for node, opset in reading.nodes(*OPS)
+        if len(node.inputs) > 1 and node.inputs[1] is not None
+    ]
     return [_place(node, opset, reading) for node, opset in found if reading.dims(node.inputs[1]) != (0,)]
 
 
@@ -45,9 +49,17 @@ def apply(editor: Editor, place: Place) -> bool:
     if kind == "ReduceLogSumExp" and not empty:
         build.replace(_log_sum_exp(build, x, axes, keep, dtype))
         return True
-    inner = {"ReduceL1": lambda: build.op("Abs", x), "ReduceLogSum": lambda: x, "ReduceLogSumExp": lambda: build.op("Exp", x)}
+    inner = {
+        "ReduceL1": lambda: build.op("Abs", x),
+        "ReduceLogSum": lambda: x,
+        "ReduceLogSumExp": lambda: build.op("Exp", x),
+    }
     total = build.op("ReduceSum", inner.get(kind, lambda: build.op("Mul", x, x))(), axes, keepdims=keep)
-    build.replace(build.op("Sqrt" if kind == "ReduceL2" else "Log", total) if kind in ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp") else total)
+    build.replace(
+        build.op("Sqrt" if kind == "ReduceL2" else "Log", total)
+        if kind in ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
+        else total
+    )
     return True
 
 
@@ -55,17 +67,31 @@ def _log_sum_exp(build: Builder, x: Any, axes: Any, keep: int, dtype: str) -> An
     """With the largest, if it is finite, taken out first, as onnxruntime does."""
     largest = FINITE.get(dtype, LARGEST)
     top = build.op("ReduceMax", x, axes, keepdims=1)
-    top = build.op("Min", build.op("Max", top, build.constant(np.array(-largest), dtype)), build.constant(np.array(largest), dtype))
-    total = build.op("Log", build.op("ReduceSum", build.op("Exp", build.op("Sub", x, top)), axes, keepdims=keep))
+    top = build.op(
+        "Min",
+        build.op("Max", top, build.constant(np.array(-largest), dtype)),
+        build.constant(np.array(largest), dtype),
+    )
+    total = build.op(
+        "Log", build.op("ReduceSum", build.op("Exp", build.op("Sub", x, top)), axes, keepdims=keep)
+    )
     if keep:
         return build.op("Add", total, top)
     known = tensor(axes)
-    flat = build.squeeze(top, *numbers(known.numpy())) if known is not None else build.op("Squeeze", top, axes)
+    flat = (
+        build.squeeze(top, *numbers(known.numpy())) if known is not None else build.op("Squeeze", top, axes)
+    )
     return build.op("Add", total, flat)
 
 
 RULE = Rule(
-    name="reduce-axes", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
-    hazard="MNN reduces over all axes where ReduceL1, L2, LogSum, LogSumExp or SumSquare has them as an input",
+    name="reduce-axes",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
+    hazard=(
+        "MNN reduces over all axes where ReduceL1, L2, LogSum, LogSumExp or SumSquare has them as an input"
+    ),
     remedy="export at opset 17, where they are an attribute",
-)  # fmt: skip
+)

@@ -1,7 +1,7 @@
 """Reductions whose axes are an input of size 0.
 
-That stands for all axes (or, with noop_with_empty_axes=1, for none). Measured with MNN 3.6.1: nothing is reduced in the
-first case, all in the second.
+That stands for all axes (or, with noop_with_empty_axes=1, for none). Measured with MNN 3.6.1: nothing is
+reduced in the first case, all in the second.
 
 The input is left out, or the node becomes an Identity.  The same bits.
 """
@@ -17,7 +17,11 @@ OPS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
 
 
 def find(reading: Reading) -> list[Place]:
-    found = [(node, opset) for node, opset in reading.nodes(*OPS) if len(node.inputs) > 1 and node.inputs[1] is not None]
+    found = [
+        (node, opset)
+        for node, opset in reading.nodes(*OPS)
+        if len(node.inputs) > 1 and node.inputs[1] is not None
+    ]
     return [Place(node=node, match=opset) for node, opset in found if reading.dims(node.inputs[1]) == (0,)]
 
 
@@ -32,7 +36,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="reduce-no-axes", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="reduce-no-axes",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN takes an empty list of axes the other way round: nothing is reduced where all must be",
     remedy="leave the input of axes out, or list all of them",
-)  # fmt: skip
+)

@@ -10,11 +10,18 @@ from mnnprep.rules.rule import Place, Rule
 
 
 def find(reading: Reading) -> list[Place]:
-    return [Place(node=node) for node, _ in reading.nodes("Upsample") if len(node.inputs) > 1 and stored(node.inputs[1]) is None]
+    return [
+        Place(node=node)
+        for node, _ in reading.nodes("Upsample")
+        if len(node.inputs) > 1 and stored(node.inputs[1]) is None
+    ]
 
 
 RULE = Rule(
-    name="upsample-scales", severity="wrong", operators=frozenset({"Upsample"}), find=find,
+    name="upsample-scales",
+    severity="wrong",
+    operators=frozenset({"Upsample"}),
+    find=find,
     hazard="MNN gives nothing for an Upsample whose scales are not constant",
     remedy="make the scales an initializer, or use Resize",
-)  # fmt: skip
+)

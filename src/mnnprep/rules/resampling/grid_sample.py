@@ -1,8 +1,10 @@
 """GridSample that is cubic, nearest or reflects.
 
-Measured with MNN 3.6.1: cubic is computed as linear; nearest rounds a half another way; reflection folds at other places.
+Measured with MNN 3.6.1: cubic is computed as linear; nearest rounds a half another way; reflection folds at
+other places.
 
-In two dimensions of fixed size it is written out: the places of the input that each point takes, gathered and weighted.  Numerically equal.
+In two dimensions of fixed size it is written out: the places of the input that each point takes, gathered and
+weighted.  Numerically equal.
 """
 
 from __future__ import annotations
@@ -28,9 +30,21 @@ def find(reading: Reading) -> Iterator[Place]:
         reflects = node.attributes.get_string("padding_mode", "zeros") == "reflection"
         if mode in LINEAR and not reflects:
             continue
-        sizes = static((0, *(reading.dims(node.inputs[0]) or ())[1:])), static((0, *(reading.dims(node.inputs[1]) or ())[1:]))
-        able = None not in sizes and len(sizes[0] or ()) == 4 and all(reading.dtype(value) == "FLOAT" for value in node.inputs)
-        yield Place(node=node, detail=mode if mode not in LINEAR else "reflection", match=(opset, *sizes), repairable=able)
+        sizes = (
+            static((0, *(reading.dims(node.inputs[0]) or ())[1:])),
+            static((0, *(reading.dims(node.inputs[1]) or ())[1:])),
+        )
+        able = (
+            None not in sizes
+            and len(sizes[0] or ()) == 4
+            and all(reading.dtype(value) == "FLOAT" for value in node.inputs)
+        )
+        yield Place(
+            node=node,
+            detail=mode if mode not in LINEAR else "reflection",
+            match=(opset, *sizes),
+            repairable=able,
+        )
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -40,7 +54,9 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 class Sampling:
-    """A GridSample written out; ``image`` is (0, channels, height, width), ``grid`` (0, rows, columns, 2): the batch may be any."""
+    """A GridSample written out; ``image`` is (0, channels, height, width), ``grid`` (0, rows, columns, 2):
+    the batch may be any.
+    """
 
     def __init__(self, build: Builder, image: Any, grid: Any) -> None:
         self.build, self.image, self.grid = build, image, grid
@@ -56,14 +72,24 @@ class Sampling:
         if self.mode == "nearest":
             total = self._taken(build.op("Round", self._inside(y, 0)), build.op("Round", self._inside(x, 1)))
         else:
-            taps = [self._taps(self._inside(value, axis) if self.mode in LINEAR else value) for axis, value in ((0, y), (1, x))]
-            rows = [self._row([(weight_x, self._taken(at_y, at_x)) for at_x, weight_x in taps[1]], weight_y) for at_y, weight_y in taps[0]]
+            taps = [
+                self._taps(self._inside(value, axis) if self.mode in LINEAR else value)
+                for axis, value in ((0, y), (1, x))
+            ]
+            rows = [
+                self._row([(weight_x, self._taken(at_y, at_x)) for at_x, weight_x in taps[1]], weight_y)
+                for at_y, weight_y in taps[0]
+            ]
             total = reduce(lambda a, b: build.op("Add", a, b), rows)
         build.replace(build.reshape(total, 0, self.image[1], self.grid[1], self.grid[2]))
 
     def _row(self, parts: list[tuple[Any, Any]], weight: Any) -> Any:
         build = self.build
-        return build.op("Mul", reduce(lambda a, b: build.op("Add", a, b), [build.op("Mul", value, w) for w, value in parts]), weight)
+        return build.op(
+            "Mul",
+            reduce(lambda a, b: build.op("Add", a, b), [build.op("Mul", value, w) for w, value in parts]),
+            weight,
+        )
 
     def _number(self, value: float) -> Any:
         return self.build.constant(np.array(value, np.float32))
@@ -74,7 +100,9 @@ class Sampling:
         raw = build.reshape(build.slice(build.node.inputs[1], 3, axis, axis + 1), 0, 1, self.points)
         if self.corners:
             return build.op("Mul", build.op("Add", raw, self._number(1)), self._number((size - 1) / 2))
-        moved = build.op("Sub", build.op("Mul", build.op("Add", raw, self._number(1)), self._number(size)), self._number(1))
+        moved = build.op(
+            "Sub", build.op("Mul", build.op("Add", raw, self._number(1)), self._number(size)), self._number(1)
+        )
         return build.op("Mul", moved, self._number(0.5))
 
     def _inside(self, value: Any, axis: int) -> Any:
@@ -96,7 +124,9 @@ class Sampling:
         rest = build.op("Sub", away, build.op("Mul", turns, self._number(span)))
         half = build.op("Mul", turns, self._number(0.5))
         odd = build.op("Greater", build.op("Sub", half, build.op("Floor", half)), self._number(0.25))
-        return build.op("Add", build.op("Where", odd, build.op("Sub", self._number(span), rest), rest), self._number(low))
+        return build.op(
+            "Add", build.op("Where", odd, build.op("Sub", self._number(span), rest), rest), self._number(low)
+        )
 
     def _taps(self, value: Any) -> list[tuple[Any, Any]]:
         """The places around *value*, each with its weight."""
@@ -113,10 +143,16 @@ class Sampling:
         a = CUBIC
         factors = (a + 2, -(a + 3), 0.0, 1.0) if step in (0, 1) else (a, -5 * a, 8 * a, -4 * a)
         build = self.build
-        return reduce(lambda total, factor: build.op("Add", build.op("Mul", total, d), self._number(factor)), factors[1:], self._number(factors[0]))
+        return reduce(
+            lambda total, factor: build.op("Add", build.op("Mul", total, d), self._number(factor)),
+            factors[1:],
+            self._number(factors[0]),
+        )
 
     def _taken(self, y: Any, x: Any) -> Any:
-        """The input's values at whole places, (batch, channels, points): 0 outside where the padding is zeros."""
+        """The input's values at whole places, (batch, channels, points): 0 outside where the padding is
+        zeros.
+        """
         build, (_, channels, _, width) = self.build, self.image
         inside_y, inside_x = (self._whole(value, axis) for axis, value in ((0, y), (1, x)))
         flat = build.cast(build.op("Add", build.op("Mul", inside_y, self._number(width)), inside_x), "INT32")
@@ -124,7 +160,10 @@ class Sampling:
         found = build.op("GatherElements", self.flat, index, axis=2)
         if self.padding != "zeros":
             return found
-        seen = [build.op("Greater", self._number(0.5), build.op("Abs", build.op("Sub", a, b))) for a, b in ((y, inside_y), (x, inside_x))]
+        seen = [
+            build.op("Greater", self._number(0.5), build.op("Abs", build.op("Sub", a, b)))
+            for a, b in ((y, inside_y), (x, inside_x))
+        ]
         return build.op("Mul", found, build.cast(build.op("And", *seen), "FLOAT"))
 
     def _whole(self, value: Any, axis: int) -> Any:
@@ -135,7 +174,11 @@ class Sampling:
 
 
 RULE = Rule(
-    name="grid-sample-forms", severity="wrong", operators=frozenset({"GridSample"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="grid-sample-forms",
+    severity="wrong",
+    operators=frozenset({"GridSample"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN's GridSample is right for linear with zeros or border only",
     remedy="use linear with padding_mode zeros or border",
-)  # fmt: skip
+)

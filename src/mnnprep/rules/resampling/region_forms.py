@@ -1,6 +1,7 @@
 """RoiAlign with mode=max, SpaceToDepth with mode=CRD.
 
-Measured with MNN 3.6.1: the average is given in place of the maximum, and the order of SpaceToDepth is always DCR.
+Measured with MNN 3.6.1: the average is given in place of the maximum, and the order of SpaceToDepth is always
+DCR.
 
 SpaceToDepth is written as Reshape and Transpose: the same bits.
 """
@@ -22,7 +23,9 @@ def find(reading: Reading) -> Iterator[Place]:
         if node.attributes.get_string("mode", "") in ("max", "CRD"):
             dims = static(reading.dims(node.inputs[0]))
             able = node.op_type == "SpaceToDepth" and dims is not None
-            yield Place(node=node, detail=node.attributes.get_string("mode", ""), match=(opset, dims), repairable=able)
+            yield Place(
+                node=node, detail=node.attributes.get_string("mode", ""), match=(opset, dims), repairable=able
+            )
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -30,12 +33,24 @@ def apply(editor: Editor, place: Place) -> bool:
     build, size = Builder(editor, node, opset), node.attributes.get_int("blocksize", 1)
     batch, channels, height, width = dims
     cut = build.reshape(node.inputs[0], batch, channels, height // size, size, width // size, size)
-    build.replace(build.reshape(build.transpose(cut, 0, 1, 3, 5, 2, 4), batch, channels * size * size, height // size, width // size))
+    build.replace(
+        build.reshape(
+            build.transpose(cut, 0, 1, 3, 5, 2, 4),
+            batch,
+            channels * size * size,
+            height // size,
+            width // size,
+        )
+    )
     return True
 
 
 RULE = Rule(
-    name="region-forms", severity="wrong", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="region-forms",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN reads neither mode=max of RoiAlign nor mode=CRD of SpaceToDepth",
     remedy="use the average; write SpaceToDepth as Reshape and Transpose",
-)  # fmt: skip
+)

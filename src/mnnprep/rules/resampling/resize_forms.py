@@ -1,11 +1,12 @@
 """Resize in the forms that torch does not export.
 
-Measured with MNN 3.6.1: right are nearest (floor, round_prefer_floor) and linear in the coordinate modes half_pixel, pytorch_half_pixel,
-asymmetric and align_corners, and cubic but for half_pixel upscaling; antialias, crops, symmetric half pixels, ``axes``, aspect ratio policies,
-other cubic coefficients and ceil roundings are not read. With align_corners and scales that shrink, the size that MNN takes is another.
+Measured with MNN 3.6.1: right are nearest (floor, round_prefer_floor) and linear in the coordinate modes
+half_pixel, pytorch_half_pixel, asymmetric and align_corners, and cubic but for half_pixel upscaling;
+antialias, crops, symmetric half pixels, ``axes``, aspect ratio policies, other cubic coefficients and ceil
+roundings are not read. With align_corners and scales that shrink, the size that MNN takes is another.
 
-Where the sizes are fixed, every resized axis becomes a Gather (nearest) or a product with the constant matrix of its weights.
-Gathers have the same bits, products are numerically equal.
+Where the sizes are fixed, every resized axis becomes a Gather (nearest) or a product with the constant matrix
+of its weights. Gathers have the same bits, products are numerically equal.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def find(reading: Reading) -> list[Place]:
 
 def _place(node: Any, opset: int, why: str, reading: Reading) -> Place:
     dtype, axes = reading.dtype(node.inputs[0]), resized_axes(node, reading) if opset >= SINCE else None
-    return Place(node=node, detail=why, match=(opset, dtype, axes), repairable=axes is not None and dtype in FLOATS)
+    return Place(
+        node=node, detail=why, match=(opset, dtype, axes), repairable=axes is not None and dtype in FLOATS
+    )
 
 
 def apply(editor: Editor, place: Place) -> bool:
@@ -45,7 +48,9 @@ def _resized(build: Builder, x: Any, axis: ResizedAxis, dtype: str) -> Any:
         return build.op("Gather", x, build.constant(axis.matrix.argmax(1)), axis=axis.number)
     rank, number = axis.rank, axis.number
     if rank == 1:
-        return build.reshape(build.op("MatMul", build.constant(axis.matrix, dtype), build.reshape(x, -1, 1)), -1)
+        return build.reshape(
+            build.op("MatMul", build.constant(axis.matrix, dtype), build.reshape(x, -1, 1)), -1
+        )
     order = [*(other for other in range(rank) if other != number), number]
     turned = build.op("MatMul", build.transpose(x, *order), build.constant(axis.matrix.T, dtype))
     turned = turned if axis.outside is None else build.op("Add", turned, build.constant(axis.outside, dtype))
@@ -54,7 +59,10 @@ def _resized(build: Builder, x: Any, axis: ResizedAxis, dtype: str) -> Any:
 
 def _why(node: Any, reading: Reading) -> str:
     attributes = node.attributes
-    mode, coordinates = attributes.get_string("mode", "nearest"), attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    mode, coordinates = (
+        attributes.get_string("mode", "nearest"),
+        attributes.get_string("coordinate_transformation_mode", "half_pixel"),
+    )
     sized = len(node.inputs) > 3 and node.inputs[3] is not None
     axes = list(attributes.get_ints("axes", ()))
     if attributes.get_int("antialias", 0):
@@ -65,14 +73,24 @@ def _why(node: Any, reading: Reading) -> str:
         return "axes"
     if coordinates in ("tf_crop_and_resize", "half_pixel_symmetric", "tf_half_pixel_for_nn"):
         return str(coordinates)
-    if mode == "nearest" and attributes.get_string("nearest_mode", "round_prefer_floor") in ("ceil", "round_prefer_ceil"):
+    if mode == "nearest" and attributes.get_string("nearest_mode", "round_prefer_floor") in (
+        "ceil",
+        "round_prefer_ceil",
+    ):
         return "a nearest_mode that rounds up"
-    if mode == "cubic" and (attributes.get_int("exclude_outside", 0) or abs(attributes.get_float("cubic_coeff_a", -0.75) + 0.75) > 1e-6):
+    if mode == "cubic" and (
+        attributes.get_int("exclude_outside", 0)
+        or abs(attributes.get_float("cubic_coeff_a", -0.75) + 0.75) > 1e-6
+    ):
         return "exclude_outside or cubic_coeff_a"
     grows, shrinks = _change(node, reading)
     if mode == "cubic" and coordinates in ("half_pixel", "pytorch_half_pixel") and grows is not False:
         return "cubic, half_pixel, upwards"
-    return "align_corners with scales below 1" if coordinates == "align_corners" and mode != "nearest" and not sized and shrinks else ""
+    return (
+        "align_corners with scales below 1"
+        if coordinates == "align_corners" and mode != "nearest" and not sized and shrinks
+        else ""
+    )
 
 
 def _change(node: Any, reading: Reading) -> tuple[bool | None, bool | None]:
@@ -88,7 +106,11 @@ def _change(node: Any, reading: Reading) -> tuple[bool | None, bool | None]:
 
 
 RULE = Rule(
-    name="resize-forms", severity="wrong", operators=frozenset({"Resize"}), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="resize-forms",
+    severity="wrong",
+    operators=frozenset({"Resize"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN does not read this form of Resize",
     remedy="use nearest or linear with half_pixel or align_corners, and sizes in place of scales",
-)  # fmt: skip
+)

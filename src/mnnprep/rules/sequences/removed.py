@@ -1,7 +1,8 @@
 """Sequences and optionals within a graph whose length is the same for every input.
 
-Measured with MNN 3.6.1: SequenceAt, ConcatFromSequence and SplitToSequence are right in some forms only; SequenceConstruct, SequenceInsert,
-SequenceErase, SequenceLength and the Optional operators are refused.  What is done with a sequence is done with its tensors.
+Measured with MNN 3.6.1: SequenceAt, ConcatFromSequence and SplitToSequence are right in some forms only;
+SequenceConstruct, SequenceInsert, SequenceErase, SequenceLength and the Optional operators are refused.  What
+is done with a sequence is done with its tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ def find(reading: Reading) -> Iterator[Place]:
     for node, opset in reading.nodes("SequenceAt", "ConcatFromSequence", "SequenceLength"):
         parts = _length(node.inputs[0], reading)
         able = parts is not None and (node.op_type != "SequenceAt" or scalar(node.inputs[1]) is not None)
-        able = able and (node.op_type != "ConcatFromSequence" or opset >= AXES_ARE_INPUTS or not node.attributes.get_int("new_axis", 0))
+        able = able and (
+            node.op_type != "ConcatFromSequence"
+            or opset >= AXES_ARE_INPUTS
+            or not node.attributes.get_int("new_axis", 0)
+        )
         yield Place(node=node, match=opset, repairable=able)
     for node, _ in reading.nodes("OptionalHasElement"):
         there = _has_element(node)
@@ -73,8 +78,14 @@ def _length(value: Any, reading: Reading) -> int | None:
     if node.op_type in ("SequenceInsert", "SequenceErase"):
         before = _length(node.inputs[0], reading)
         position = 2 if node.op_type == "SequenceInsert" else 1
-        known = len(node.inputs) <= position or node.inputs[position] is None or scalar(node.inputs[position]) is not None
-        return None if before is None or not known else before + (1 if node.op_type == "SequenceInsert" else -1)
+        known = (
+            len(node.inputs) <= position
+            or node.inputs[position] is None
+            or scalar(node.inputs[position]) is not None
+        )
+        return (
+            None if before is None or not known else before + (1 if node.op_type == "SequenceInsert" else -1)
+        )
     sizes = _sizes(node, reading) if node.op_type == "SplitToSequence" else None
     return len(sizes) if sizes is not None else None
 
@@ -91,7 +102,11 @@ def _tensors(editor: Editor, before: Any, value: Any, opset: int) -> list[Any]:
         position = 2 if node.op_type == "SequenceInsert" else 1
         given = len(node.inputs) > position and node.inputs[position] is not None
         place = int(scalar(node.inputs[position]) or 0) if given else len(parts) - (position == 1)
-        return [*parts[:place], node.inputs[1], *parts[place:]] if position == 2 else [p for i, p in enumerate(parts) if i != place % len(parts)]
+        return (
+            [*parts[:place], node.inputs[1], *parts[place:]]
+            if position == 2
+            else [p for i, p in enumerate(parts) if i != place % len(parts)]
+        )
     axis = node.attributes.get_int("axis", 0)
     sizes = _sizes(node, editor.reading) or []
     parts = split_into(editor, before, node.inputs[0], sizes, axis, opset)
@@ -141,8 +156,12 @@ def _has_element(node: Any) -> bool | None:
 
 
 RULE = Rule(
-    name=NAME, severity="refused", operators=frozenset(READERS), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name=NAME,
+    severity="refused",
+    operators=frozenset(READERS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     preparation=True,
     hazard="MNN refuses most operators on sequences and optionals, and is right in some forms of the others",
     remedy="work on the tensors themselves: stack, split and index them",
-)  # fmt: skip
+)

@@ -2,8 +2,8 @@
 
 Measured with MNN 3.6.1: a float below 1 becomes false; a Cast to uint8 is a SIGSEGV of the converter.
 
-A comparison with 0 stands for the Cast to bool, and a table of the 8-bit integers for the one to uint8: the same values, but for
-a float outside 0 to 255, which ONNX leaves open.
+A comparison with 0 stands for the Cast to bool, and a table of the 8-bit integers for the one to uint8: the
+same values, but for a float outside 0 to 255, which ONNX leaves open.
 """
 
 from __future__ import annotations
@@ -25,10 +25,24 @@ def find(reading: Reading) -> Iterator[Place]:
         target = known(node.attributes.get_int("to", 1))
         if target == "UINT8":
             dtype = reading.dtype(node.inputs[0])
-            yield Place(node=node, detail="to uint8", match=(opset, dtype), repairable=dtype in REPAIRED and opset >= 10)
-        elif target == "BOOL" and reading.dtype(node.inputs[0]) in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16") and not _whole(node.inputs[0]):
+            yield Place(
+                node=node,
+                detail="to uint8",
+                match=(opset, dtype),
+                repairable=dtype in REPAIRED and opset >= 10,
+            )
+        elif (
+            target == "BOOL"
+            and reading.dtype(node.inputs[0]) in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
+            and not _whole(node.inputs[0])
+        ):
             dtype = reading.dtype(node.inputs[0])
-            yield Place(node=node, detail="of a float to bool", match=(opset, dtype), repairable=dtype in FLOATS[:3] and opset >= 7)
+            yield Place(
+                node=node,
+                detail="of a float to bool",
+                match=(opset, dtype),
+                repairable=dtype in FLOATS[:3] and opset >= 7,
+            )
 
 
 def _whole(value: Any) -> bool:
@@ -49,7 +63,11 @@ def apply(editor: Editor, place: Place) -> bool:
 
 
 RULE = Rule(
-    name="cast-forms", severity="wrong", operators=frozenset({"Cast"}), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="cast-forms",
+    severity="wrong",
+    operators=frozenset({"Cast"}),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN's Cast of a float to bool cuts off the fraction, and a Cast to uint8 crashes the converter",
     remedy="compare with 0 in place of a Cast to bool; cast to int32 in place of uint8",
-)  # fmt: skip
+)

@@ -1,7 +1,8 @@
 """Tensors of less than 32 bits that the file keeps in ``int32_data``.
 
-That is where ``onnx.helper.make_tensor`` puts booleans, and other tools int8 and float16. Measured with MNN 3.6.1: booleans and
-int8 are decoded wrongly, float16 is a SIGSEGV; the same in ``raw_data`` is right.  So they are written there.
+That is where ``onnx.helper.make_tensor`` puts booleans, and other tools int8 and float16. Measured with MNN
+3.6.1: booleans and int8 are decoded wrongly, float16 is a SIGSEGV; the same in ``raw_data`` is right.  So
+they are written there.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def apply(editor: Editor, place: Place) -> bool:
         place.match.const_value = ir.Tensor(held.numpy(), dtype=held.dtype, name=held.name)
         return True
     held = place.node.attributes.get_tensor("value")
-    place.node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(held.numpy(), dtype=held.dtype, name=held.name))
+    place.node.attributes["value"] = ir.AttrTensor(
+        "value", ir.Tensor(held.numpy(), dtype=held.dtype, name=held.name)
+    )
     return True
 
 
@@ -49,7 +52,13 @@ def _apart(held: Any) -> bool:
 
 
 RULE = Rule(
-    name="int32-data", severity="wrong", operators=frozenset(), find=find, rewrite=Rewrite(apply=apply, exact=True),
-    hazard="MNN decodes a tensor of less than 32 bits wrongly where the file keeps it in int32_data, or crashes",
+    name="int32-data",
+    severity="wrong",
+    operators=frozenset(),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
+    hazard=(
+        "MNN decodes a tensor of less than 32 bits wrongly where the file keeps it in int32_data, or crashes"
+    ),
     remedy="save the tensor in raw_data (onnx.numpy_helper.from_array does)",
-)  # fmt: skip
+)

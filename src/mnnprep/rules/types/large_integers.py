@@ -1,10 +1,12 @@
 """int64 constants beyond 2^30, and beyond 2^31.
 
-Measured with MNN 3.6.1: int64 constants are clamped to +-2^30, and int64 is computed in 32 bits; an int32 constant that is cast to int64 keeps
-all its bits. As the bounds of a Slice, where such numbers stand for the end, it makes no difference.
+Measured with MNN 3.6.1: int64 constants are clamped to +-2^30, and int64 is computed in 32 bits; an int32
+constant that is cast to int64 keeps all its bits. As the bounds of a Slice, where such numbers stand for the
+end, it makes no difference.
 
-So constants of 32 bits are written in int32 and cast.  One that is larger has an answer in two places: where the smaller or larger of it and
-another is taken (Min, Max, Clip), the end of int32 says the same; and what is added before a Mod by a constant may be reduced by it.
+So constants of 32 bits are written in int32 and cast.  One that is larger has an answer in two places: where
+the smaller or larger of it and another is taken (Min, Max, Clip), the end of int32 says the same; and what is
+added before a Mod by a constant may be reduced by it.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def apply(editor: Editor, place: Place) -> bool:
             narrow = _answer(use, array)
             assert narrow is not None  # else the place is not repairable
             constant = editor.constant(use.node, narrow)
-            use.node.replace_input_with(use.idx, editor.add(use.node, "Cast", constant, to=int(require("onnx_ir").DataType.INT64)))
+            use.node.replace_input_with(
+                use.idx, editor.add(use.node, "Cast", constant, to=int(require("onnx_ir").DataType.INT64))
+            )
     return True
 
 
@@ -59,7 +63,11 @@ def _large(value: Any, held: Any) -> bool:
 def _place(value: Any, held: Any) -> Place:
     array = held.numpy()
     uses = [use for use in value.uses() if use.node.op_type not in BOUNDS]
-    able = held.dtype.name == "INT64" and not value.is_graph_output() and all(_answer(use, array) is not None for use in uses)
+    able = (
+        held.dtype.name == "INT64"
+        and not value.is_graph_output()
+        and all(_answer(use, array) is not None for use in uses)
+    )
     return Place(name=str(value.name), match=(value, array), repairable=able)
 
 
@@ -74,14 +82,20 @@ def _answer(use: Any, array: Array) -> Array | None:
 
 
 def _later_divisor(node: Any) -> int | None:
-    """The constant by which alone the sum *node* is reduced, sums after it included (ONNX's Mod, whose result has the sign of the divisor)."""
+    """The constant by which alone the sum *node* is reduced, sums after it included (ONNX's Mod, whose result
+    has the sign of the divisor).
+    """
     for _ in range(SUMS):
         uses = list(node.outputs[0].uses())
         if len(uses) != 1 or node.outputs[0].is_graph_output():
             return None
         node = uses[0].node
         if node.op_type == "Mod":
-            divisor = scalar(node.inputs[1]) if uses[0].idx == 0 and not node.attributes.get_int("fmod", 0) else None
+            divisor = (
+                scalar(node.inputs[1])
+                if uses[0].idx == 0 and not node.attributes.get_int("fmod", 0)
+                else None
+            )
             return int(divisor) if divisor and 0 < abs(divisor) <= LIMIT else None
         if node.op_type != "Add":
             return None
@@ -93,7 +107,11 @@ def _matters(value: Any) -> bool:
 
 
 RULE = Rule(
-    name="large-integers", severity="wrong", operators=frozenset(), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="large-integers",
+    severity="wrong",
+    operators=frozenset(),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN clamps int64 constants to +-2^30 and computes int64 in 32 bits",
     remedy="keep integers below 2^30, or split them in two",
-)  # fmt: skip
+)

@@ -1,9 +1,10 @@
 """Arithmetic, comparisons and pooling on 8-bit integers.
 
-Measured with MNN 3.6.1: Add, Sub, Mul, Max, Min and Mod on int8 or uint8 are a SIGSEGV at run time, comparisons and
-BitShift on them give no output; a Cast to uint8 is a SIGSEGV of the converter.
+Measured with MNN 3.6.1: Add, Sub, Mul, Max, Min and Mod on int8 or uint8 are a SIGSEGV at run time,
+comparisons and BitShift on them give no output; a Cast to uint8 is a SIGSEGV of the converter.
 
-They are computed in int32, and the low 8 bits looked up in a table of the 8-bit integers, which MNN's Gather gives back.  The same integers.
+They are computed in int32, and the low 8 bits looked up in a table of the 8-bit integers, which MNN's Gather
+gives back.  The same integers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,21 @@ from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rewrite, Rule
 
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-BINARY = ("Clip", "Add", "Sub", "Mul", "Div", "Max", "Min", "Mod", "Pow", "BitShift", "Sum", "Mean", *COMPARISONS)
+BINARY = (
+    "Clip",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Max",
+    "Min",
+    "Mod",
+    "Pow",
+    "BitShift",
+    "Sum",
+    "Mean",
+    *COMPARISONS,
+)
 REPAIRED = ("Clip", "Add", "Sub", "Mul", "Div", "Max", "Min", "Mod", "BitShift", *COMPARISONS)
 NARROW = ("INT8", "UINT8")
 MOD_SINCE = 10
@@ -28,9 +43,15 @@ WHOLE = {"INT8": np.int8, "UINT8": np.uint8}
 
 def find(reading: Reading) -> list[Place]:
     return [
-        Place(node=node, detail=dtype.lower(), match=(opset, dtype), repairable=node.op_type in REPAIRED and _since(node.op_type) <= opset)
+        Place(
+            node=node,
+            detail=dtype.lower(),
+            match=(opset, dtype),
+            repairable=node.op_type in REPAIRED and _since(node.op_type) <= opset,
+        )
         for node, opset in reading.nodes(*BINARY)
-        if sum(value is not None for value in node.inputs) > 1 and (dtype := reading.dtype(node.inputs[0])) in NARROW
+        if sum(value is not None for value in node.inputs) > 1
+        and (dtype := reading.dtype(node.inputs[0])) in NARROW
     ]
 
 
@@ -43,10 +64,16 @@ def apply(editor: Editor, place: Place) -> bool:
     build = Builder(editor, node, opset)
     wide = [None if value is None else build.cast(value, "INT32") for value in node.inputs]
     if node.op_type in COMPARISONS:
-        build.replace(build.op("Greater", wide[1], wide[0]) if node.op_type == "Less" else build.op(node.op_type, *wide))
+        build.replace(
+            build.op("Greater", wide[1], wide[0]) if node.op_type == "Less" else build.op(node.op_type, *wide)
+        )
         return True
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    found = _shifted(build, wide[0], wide[1], attributes) if node.op_type == "BitShift" else build.op(node.op_type, *wide, **attributes)
+    found = (
+        _shifted(build, wide[0], wide[1], attributes)
+        if node.op_type == "BitShift"
+        else build.op(node.op_type, *wide, **attributes)
+    )
     build.replace(narrowed(build, found, dtype))
     return True
 
@@ -58,7 +85,9 @@ def narrowed(build: Builder, value: Any, dtype: str) -> Any:
 
 
 def _shifted(build: Builder, value: Any, by: Any, attributes: dict[str, Any]) -> Any:
-    """8 bits in an int32, shifted by a product or a quotient with a power of two; by 8 and more as by 8, and so by less than 0."""
+    """8 bits in an int32, shifted by a product or a quotient with a power of two; by 8 and more as by 8, and
+    so by less than 0.
+    """
     nothing, most = build.constant(0, "INT32"), build.constant(8, "INT32")
     by = build.op("Where", build.op("Greater", nothing, by), most, build.op("Min", by, most))
     power = build.op("Gather", build.constant(2 ** np.arange(9, dtype=np.int32)), by, axis=0)
@@ -68,7 +97,11 @@ def _shifted(build: Builder, value: Any, by: Any, attributes: dict[str, Any]) ->
 
 
 RULE = Rule(
-    name="narrow-integer-arithmetic", severity="crash", operators=frozenset(BINARY), find=find, rewrite=Rewrite(apply=apply, exact=True),
+    name="narrow-integer-arithmetic",
+    severity="crash",
+    operators=frozenset(BINARY),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=True),
     hazard="MNN crashes, or gives nothing, in arithmetic and comparisons on 8-bit integers",
     remedy="cast to int32 before, and back after",
-)  # fmt: skip
+)

@@ -1,8 +1,8 @@
 """Dtypes that MNN does not have.
 
-Measured with MNN 3.6.1: strings, complex numbers, bfloat16, float8, float4 and the integers of 4 and 2 bits have no place
-in it; a graph that computes them converts (or not), then gives nothing, other numbers, or crashes. Fed to it in float32,
-or only moved about, the numbers come out as they went in.
+Measured with MNN 3.6.1: strings, complex numbers, bfloat16, float8, float4 and the integers of 4 and 2 bits
+have no place in it; a graph that computes them converts (or not), then gives nothing, other numbers, or
+crashes. Fed to it in float32, or only moved about, the numbers come out as they went in.
 """
 
 from __future__ import annotations
@@ -24,10 +24,28 @@ def unknown(dtype: str) -> bool:
 
 
 # What only moves values about gives them back as they were fed, in float32.
-MOVING = frozenset({
-    "Compress", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "ReverseSequence", "Slice", "Split",
-    "Squeeze", "Tile", "Transpose", "Unique", "Unsqueeze", "Where",
-})  # fmt: skip
+MOVING = frozenset(
+    {
+        "Compress",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "Reshape",
+        "ReverseSequence",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unique",
+        "Unsqueeze",
+        "Where",
+    }
+)
 
 
 def _moves(node: Any) -> bool:
@@ -55,7 +73,10 @@ def find(reading: Reading) -> Iterator[Place]:
 
 
 RULE = Rule(
-    name="unknown-dtype", severity="wrong", operators=frozenset(), find=find,
+    name="unknown-dtype",
+    severity="wrong",
+    operators=frozenset(),
+    find=find,
     hazard="MNN has no such dtype: the values are lost, or the net gives nothing",
     remedy="export in float32 (or quantize with mnnprep --weight-bits, which MNN reads)",
-)  # fmt: skip
+)

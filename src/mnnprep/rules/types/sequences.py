@@ -19,7 +19,10 @@ def find(reading: Reading) -> list[Place]:
 
 
 RULE = Rule(
-    name="sequences-outside", severity="refused", operators=frozenset(), find=find,
+    name="sequences-outside",
+    severity="refused",
+    operators=frozenset(),
+    find=find,
     hazard="MNN can neither be fed nor give a sequence or an optional",
     remedy="give and take plain tensors",
-)  # fmt: skip
+)

@@ -1,7 +1,7 @@
 """Hardmax, CumProd and CenterCropPad, which MNN's converter does not read.
 
-Measured with MNN 3.6.1: refused.  Hardmax becomes OneHot of ArgMax, CenterCropPad Slice and Pad: the same bits.  CumProd becomes a product
-with itself moved on by 1, 2, 4 ...: numerically equal.
+Measured with MNN 3.6.1: refused.  Hardmax becomes OneHot of ArgMax, CenterCropPad Slice and Pad: the same
+bits.  CumProd becomes a product with itself moved on by 1, 2, 4 ...: numerically equal.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def _hardmax(build: Builder, x: Any, sizes: Any, dtype: str) -> Any:
     else:
         size = sizes[axis]
     index = build.op("ArgMax", x, axis=axis, keepdims=0)
-    found = build.op("OneHot", index, build.constant(np.array(size)), build.constant(np.array([0, 1]), dtype), axis=axis)
+    found = build.op(
+        "OneHot", index, build.constant(np.array(size)), build.constant(np.array([0, 1]), dtype), axis=axis
+    )
     return build.reshape(found, *sizes) if whole else found
 
 
@@ -91,7 +93,11 @@ def _centred(build: Builder, x: Any, sizes: Any, dtype: str) -> Any:
 
 
 RULE = Rule(
-    name="axis-operators-written-out", severity="refused", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="axis-operators-written-out",
+    severity="refused",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN's converter does not read Hardmax, CumProd and CenterCropPad",
     remedy="write it with other operators, as prepare does where the sizes are fixed",
-)  # fmt: skip
+)

@@ -1,7 +1,8 @@
 """Mish, Swish, IsNaN, IsInf and the bitwise operators, which MNN's converter does not read.
 
-Measured with MNN 3.6.1: refused.  They are written with operators that it does read: numerically equal, the tests and the integers the same.
-The integers of a bitwise operator are taken to fit in 32 bits, as all that MNN has.
+Measured with MNN 3.6.1: refused.  They are written with operators that it does read: numerically equal, the
+tests and the integers the same. The integers of a bitwise operator are taken to fit in 32 bits, as all that
+MNN has.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ BITS = 31  # and the sign
 
 def find(reading: Reading) -> list[Place]:
     found = [(node, opset, reading.dtype(node.inputs[0])) for node, opset in lacking(reading, *OPS)]
-    return [Place(node=node, match=(opset, dtype), repairable=_able(node, opset, dtype)) for node, opset, dtype in found]
+    return [
+        Place(node=node, match=(opset, dtype), repairable=_able(node, opset, dtype))
+        for node, opset, dtype in found
+    ]
 
 
 def _able(node: Any, opset: int, dtype: str) -> bool:
@@ -44,7 +48,16 @@ def apply(editor: Editor, place: Place) -> bool:
         build.replace(build.op("Mul", x, build.op("Tanh", build.op("Softplus", x))))
     elif node.op_type == "Swish":
         alpha = node.attributes.get_float("alpha", 1.0)
-        build.replace(build.op("Mul", x, build.op("Sigmoid", x if alpha == 1.0 else build.op("Mul", x, build.constant(np.array(alpha), dtype)))))
+        build.replace(
+            build.op(
+                "Mul",
+                x,
+                build.op(
+                    "Sigmoid",
+                    x if alpha == 1.0 else build.op("Mul", x, build.constant(np.array(alpha), dtype)),
+                ),
+            )
+        )
     elif node.op_type == "IsNaN":
         build.replace(_is_nan(build, x, dtype))
     else:
@@ -55,11 +68,17 @@ def apply(editor: Editor, place: Place) -> bool:
 def _is_nan(build: Builder, x: Any, dtype: str) -> Any:
     """Neither at least 0 nor at most 0; in MNN NaN is equal to NaN, and greater than a number."""
     zero = build.constant(0, dtype)
-    return build.op("Not", build.op("Or", build.op("GreaterOrEqual", x, zero), build.op("LessOrEqual", x, zero)))
+    return build.op(
+        "Not", build.op("Or", build.op("GreaterOrEqual", x, zero), build.op("LessOrEqual", x, zero))
+    )
 
 
 def _is_infinite(build: Builder, x: Any, dtype: str) -> Any:
-    signs: list[float] = [sign for sign, name in ((1, "detect_positive"), (-1, "detect_negative")) if build.node.attributes.get_int(name, 1)]
+    signs: list[float] = [
+        sign
+        for sign, name in ((1, "detect_positive"), (-1, "detect_negative"))
+        if build.node.attributes.get_int(name, 1)
+    ]
     if len(signs) == 2:
         return build.op("Equal", build.op("Abs", x), build.constant(np.array(np.inf), dtype))
     return build.op("Equal", x, build.constant(np.array((signs or [np.nan])[0] * np.inf), dtype))
@@ -73,7 +92,13 @@ def _bitwise(build: Builder, dtype: str) -> Any:
         found = build.op("Sub", build.constant(top, within), values[0])
     else:
         found = _combined(build, values, within)
-    return narrowed(build, found, dtype) if dtype in NARROW else found if dtype == within else build.cast(found, dtype)
+    return (
+        narrowed(build, found, dtype)
+        if dtype in NARROW
+        else found
+        if dtype == within
+        else build.cast(found, dtype)
+    )
 
 
 def _combined(build: Builder, values: list[Any], within: str) -> Any:
@@ -83,7 +108,12 @@ def _combined(build: Builder, values: list[Any], within: str) -> Any:
     for value in values:
         wide = build.unsqueeze(value, -1)
         whole = build.op("Div", build.op("Sub", wide, build.op("Mod", wide, powers)), powers)
-        pairs.append((build.op("Mod", whole, two), build.cast(build.op("Greater", build.constant(0, within), value), within)))
+        pairs.append(
+            (
+                build.op("Mod", whole, two),
+                build.cast(build.op("Greater", build.constant(0, within), value), within),
+            )
+        )
     (left, left_sign), (right, right_sign) = pairs
     bits, signs = _meet(build, left, right, two), _meet(build, left_sign, right_sign, two)
     total = build.reduce("ReduceSum", build.op("Mul", bits, powers), (-1,), keep=False)
@@ -94,11 +124,19 @@ def _meet(build: Builder, a: Any, b: Any, two: Any) -> Any:
     both = build.op("Mul", a, b)
     if build.node.op_type == "BitwiseAnd":
         return both
-    return build.op("Sub", build.op("Add", a, b), both if build.node.op_type == "BitwiseOr" else build.op("Mul", both, two))
+    return build.op(
+        "Sub",
+        build.op("Add", a, b),
+        both if build.node.op_type == "BitwiseOr" else build.op("Mul", both, two),
+    )
 
 
 RULE = Rule(
-    name="elementwise-written-out", severity="refused", operators=frozenset(OPS), find=find, rewrite=Rewrite(apply=apply, exact=False),
+    name="elementwise-written-out",
+    severity="refused",
+    operators=frozenset(OPS),
+    find=find,
+    rewrite=Rewrite(apply=apply, exact=False),
     hazard="MNN's converter does not read Mish, Swish, IsNaN, IsInf and the bitwise operators",
     remedy="write it with other operators, as prepare does",
-)  # fmt: skip
+)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 
-from mnnprep.formats.caffe.geometry import axis_of, concat_axis, flatten_axes, permutation, reshape_target, slice_sizes
+from mnnprep.formats.caffe.geometry import (
+    axis_of,
+    concat_axis,
+    flatten_axes,
+    permutation,
+    reshape_target,
+    slice_sizes,
+)
 from mnnprep.formats.caffe.lower.builder import Lowering, Value
 
 
 def inner_product(low: Lowering) -> list[Value]:
     param = low.layer.param("inner_product_param")
     axis = axis_of(param.integer("axis", 1), len(low.shape))
-    value = low.bottom if len(low.shape) == 2 and axis == 1 else low.add.node("Flatten", low.bottom, axis=axis)
+    value = (
+        low.bottom if len(low.shape) == 2 and axis == 1 else low.add.node("Flatten", low.bottom, axis=axis)
+    )
     inputs = [value, low.blob(0), *([low.blob(1)] if len(low.blobs) > 1 else [])]
     value = low.add.node("Gemm", *inputs, transB=int(not param.flag("transpose", False)))
     return [value if axis == 1 else low.add.node("Reshape", value, low.add.integers(-1, *low.tops[0][1:]))]
@@ -28,7 +37,13 @@ def cut(low: Lowering) -> list[Value]:
 
 def reshape(low: Lowering) -> list[Value]:
     """Sizes of 0 and -1 mean in ONNX what they mean in Caffe."""
-    return [low.add.node("Reshape", low.bottom, low.add.integers(*_kept(reshape_target(low.layer, low.shape), len(low.shape), low)))]
+    return [
+        low.add.node(
+            "Reshape",
+            low.bottom,
+            low.add.integers(*_kept(reshape_target(low.layer, low.shape), len(low.shape), low)),
+        )
+    ]
 
 
 def _kept(target: list[int], rank: int, low: Lowering) -> list[int]:
@@ -51,7 +66,9 @@ def permute(low: Lowering) -> list[Value]:
 def reduction(low: Lowering) -> list[Value]:
     """Sum, sum of magnitudes, sum of squares or mean over every axis from `axis` on, times `coeff`."""
     param = low.layer.param("reduction_param")
-    operation = {"1": "SUM", "2": "ASUM", "3": "SUMSQ", "4": "MEAN"}.get(param.text("operation"), param.text("operation", "SUM"))
+    operation = {"1": "SUM", "2": "ASUM", "3": "SUMSQ", "4": "MEAN"}.get(
+        param.text("operation"), param.text("operation", "SUM")
+    )
     axes = list(range(axis_of(param.integer("axis"), len(low.shape)), len(low.shape)))
     value = low.bottom
     if operation == "ASUM":

@@ -17,7 +17,9 @@ Array = npt.NDArray[Any]
 
 
 class Builder:
-    """Collects nodes and initializers; names are the layer's, numbered, so that the same net gives the same bytes."""
+    """Collects nodes and initializers; names are the layer's, numbered, so that the same net gives the same
+    bytes.
+    """
 
     def __init__(self) -> None:
         self._ir = require("onnx_ir")
@@ -34,11 +36,15 @@ class Builder:
         self._count += 1
         return f"{self._layer}:{self._count}"
 
-    def nodes_of(self, operator: str, inputs: Sequence[Value | None], outputs: int, **attributes: Any) -> list[Value]:
+    def nodes_of(
+        self, operator: str, inputs: Sequence[Value | None], outputs: int, **attributes: Any
+    ) -> list[Value]:
         """Add a node; its output values."""
         name = self._name()
         values = [self._ir.Value(name=name if outputs == 1 else f"{name}.{i}") for i in range(outputs)]
-        self.nodes.append(self._ir.node(operator, list(inputs), attributes or None, outputs=values, name=name))
+        self.nodes.append(
+            self._ir.node(operator, list(inputs), attributes or None, outputs=values, name=name)
+        )
         return values
 
     def node(self, operator: str, *inputs: Value | None, **attributes: Any) -> Value:
@@ -49,7 +55,9 @@ class Builder:
         """An initializer; *name* is that of a layer's blob, else it is numbered."""
         name = name or self._name()
         tensor = self._ir.Tensor(np.ascontiguousarray(array), name=name)
-        value = self._ir.Value(name=name, type=self._ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        value = self._ir.Value(
+            name=name, type=self._ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+        )
         self.initializers[name] = value
         return value
 
@@ -63,12 +71,20 @@ class Builder:
 class Lowering:
     """What a rule is given: the layer, its bottoms with their shapes, its blobs, and where to add nodes.
 
-    ``dynamic`` says that height or width is not fixed, so that no size but the batch's and the channels' may become a constant
-    where ONNX can compute it.
+    ``dynamic`` says that height or width is not fixed, so that no size but the batch's and the channels' may
+    become a constant where ONNX can compute it.
     """
 
     def __init__(
-        self, builder: Builder, layer: Layer, bottoms: list[Value], shapes: list[Shape], tops: list[Shape], blobs: list[Floats], *, dynamic: bool
+        self,
+        builder: Builder,
+        layer: Layer,
+        bottoms: list[Value],
+        shapes: list[Shape],
+        tops: list[Shape],
+        blobs: list[Floats],
+        *,
+        dynamic: bool,
     ) -> None:
         self.add = builder
         self.layer = layer
@@ -89,7 +105,9 @@ class Lowering:
     def blob(self, index: int, shape: Sequence[int] | None = None) -> Value:
         """The layer's blob *index* as an initializer, in another shape if given."""
         array = self.blobs[index]
-        return self.add.constant(array if shape is None else array.reshape(shape), f"{self.layer.name}.{index}")
+        return self.add.constant(
+            array if shape is None else array.reshape(shape), f"{self.layer.name}.{index}"
+        )
 
     def affine(self, value: Value, scale: float, shift: float) -> Value:
         """value * scale + shift, without what changes nothing."""

@@ -1,4 +1,5 @@
-"""Layers that compute each element from those at its place: activations, arithmetic, normalization by statistics.
+"""Layers that compute each element from those at its place: activations, arithmetic, normalization by
+statistics.
 
 Format facts: caffe.proto (defaults), and the formula at the head of each layer's .hpp file.
 """
@@ -44,7 +45,11 @@ def unary(operator: str) -> Callable[[Lowering], list[Value]]:
 
 def clip(low: Lowering) -> list[Value]:
     param = low.layer.param("clip_param")
-    return [low.add.node("Clip", low.bottom, low.add.scalar(param.number("min")), low.add.scalar(param.number("max")))]
+    return [
+        low.add.node(
+            "Clip", low.bottom, low.add.scalar(param.number("min")), low.add.scalar(param.number("max"))
+        )
+    ]
 
 
 def power(low: Lowering) -> list[Value]:
@@ -62,7 +67,11 @@ def exp(low: Lowering) -> list[Value]:
     param = low.layer.param("exp_param")
     base = param.number("base", -1.0)
     factor = 1.0 if base == -1.0 else math.log(base)
-    return [low.add.node("Exp", low.affine(low.bottom, param.number("scale", 1.0) * factor, param.number("shift") * factor))]
+    return [
+        low.add.node(
+            "Exp", low.affine(low.bottom, param.number("scale", 1.0) * factor, param.number("shift") * factor)
+        )
+    ]
 
 
 def log(low: Lowering) -> list[Value]:
@@ -80,7 +89,9 @@ def eltwise(low: Lowering) -> list[Value]:
     param = low.layer.param("eltwise_param")
     operator = _ELTWISE[param.text("operation", "SUM")]
     factors = param.numbers("coeff") or [1.0] * len(low.bottoms)
-    values = [low.affine(v, f, 0.0) if operator == "Add" else v for v, f in zip(low.bottoms, factors, strict=True)]
+    values = [
+        low.affine(v, f, 0.0) if operator == "Add" else v for v, f in zip(low.bottoms, factors, strict=True)
+    ]
     total = values[0]
     for value in values[1:]:
         total = low.add.node(operator, total, value)
@@ -99,7 +110,11 @@ def scale(low: Lowering) -> list[Value]:
     if len(low.bottoms) > 1:
         factor = low.add.node("Reshape", low.bottoms[1], low.add.integers(*_other(low)))
         value = low.add.node("Mul", low.bottom, factor)
-        return [low.add.node("Add", value, low.blob(0, _broadcast(low, low.blobs[0].shape))) if param.flag("bias_term", False) else value]
+        return [
+            low.add.node("Add", value, low.blob(0, _broadcast(low, low.blobs[0].shape)))
+            if param.flag("bias_term", False)
+            else value
+        ]
     shape = _broadcast(low, bottom_of_scale(low.layer, low.shape))
     value = low.add.node("Mul", low.bottom, low.blob(0, shape))
     return [low.add.node("Add", value, low.blob(1, shape)) if param.flag("bias_term", False) else value]
@@ -107,8 +122,14 @@ def scale(low: Lowering) -> list[Value]:
 
 def bias(low: Lowering) -> list[Value]:
     if len(low.bottoms) > 1:
-        return [low.add.node("Add", low.bottom, low.add.node("Reshape", low.bottoms[1], low.add.integers(*_other(low))))]
-    return [low.add.node("Add", low.bottom, low.blob(0, _broadcast(low, bottom_of_scale(low.layer, low.shape))))]
+        return [
+            low.add.node(
+                "Add", low.bottom, low.add.node("Reshape", low.bottoms[1], low.add.integers(*_other(low)))
+            )
+        ]
+    return [
+        low.add.node("Add", low.bottom, low.blob(0, _broadcast(low, bottom_of_scale(low.layer, low.shape))))
+    ]
 
 
 def _other(low: Lowering) -> list[int]:
@@ -131,23 +152,44 @@ def normalize(low: Lowering) -> list[Value]:
     """x / sqrt(sum of x^2 + eps), over the channels or over channels and places, times the stored scale."""
     param = low.layer.param("norm_param")
     axes = [1, 2, 3] if param.flag("across_spatial", True) else [1]
-    total = low.add.node("ReduceSum", low.add.node("Mul", low.bottom, low.bottom), low.add.integers(*axes), keepdims=1)
+    total = low.add.node(
+        "ReduceSum", low.add.node("Mul", low.bottom, low.bottom), low.add.integers(*axes), keepdims=1
+    )
     length = low.add.node("Sqrt", low.affine(total, 1.0, param.number("eps", 1e-10)))
     scaled = low.blob(0, (1,) if param.flag("channel_shared", True) else (low.shape[1], 1, 1))
     return [low.add.node("Mul", low.add.node("Div", low.bottom, length), scaled)]
 
 
 def softmax(low: Lowering) -> list[Value]:
-    return [low.add.node("Softmax", low.bottom, axis=axis_of(low.layer.param("softmax_param").integer("axis", 1), len(low.shape)))]
+    return [
+        low.add.node(
+            "Softmax",
+            low.bottom,
+            axis=axis_of(low.layer.param("softmax_param").integer("axis", 1), len(low.shape)),
+        )
+    ]
 
 
 def lrn(low: Lowering) -> list[Value]:
-    """x / (k + alpha / n * sum of squares) ^ beta, over neighbouring channels, or over a square of places (where k is 1)."""
+    """x / (k + alpha / n * sum of squares) ^ beta, over neighbouring channels, or over a square of places
+    (where k is 1).
+    """
     param = low.layer.param("lrn_param")
-    size, alpha, beta, k = param.integer("local_size", 5), param.number("alpha", 1.0), param.number("beta", 0.75), param.number("k", 1.0)
+    size, alpha, beta, k = (
+        param.integer("local_size", 5),
+        param.number("alpha", 1.0),
+        param.number("beta", 0.75),
+        param.number("k", 1.0),
+    )
     if param.text("norm_region", "ACROSS_CHANNELS") in ("ACROSS_CHANNELS", "0"):
         return [low.add.node("LRN", low.bottom, size=size, alpha=alpha, beta=beta, bias=k)]
     pads = [(size - 1) // 2] * 4
     squares = low.add.node("Mul", low.bottom, low.bottom)
-    mean = low.add.node("AveragePool", squares, kernel_shape=[size, size], strides=[1, 1], pads=pads, count_include_pad=1)
-    return [low.add.node("Div", low.bottom, low.add.node("Pow", low.affine(mean, alpha, 1.0), low.add.scalar(beta)))]
+    mean = low.add.node(
+        "AveragePool", squares, kernel_shape=[size, size], strides=[1, 1], pads=pads, count_include_pad=1
+    )
+    return [
+        low.add.node(
+            "Div", low.bottom, low.add.node("Pow", low.affine(mean, alpha, 1.0), low.add.scalar(beta))
+        )
+    ]

@@ -1,6 +1,7 @@
 """Layers over height and width: convolutions, pooling, crops and resizing.
 
-Format facts: pooling_layer.cpp (an average divides by the window inside the padded image, cut off at its far edge).
+Format facts: pooling_layer.cpp (an average divides by the window inside the padded image, cut off at its far
+edge).
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ def convolution(low: Lowering) -> list[Value]:
     group = param.integer("group", 1) if low.layer.type in ("Convolution", "Deconvolution") else low.shape[1]
     inputs = [low.bottom, low.blob(0), *([low.blob(1)] if len(low.blobs) > 1 else [])]
     operator = "ConvTranspose" if low.layer.type == "Deconvolution" else "Conv"
-    attributes = {"kernel_shape": list(w.kernel), "strides": list(w.stride), "pads": [*w.pad, *w.pad], "dilations": list(w.dilation), "group": group}
+    attributes = {
+        "kernel_shape": list(w.kernel),
+        "strides": list(w.stride),
+        "pads": [*w.pad, *w.pad],
+        "dilations": list(w.dilation),
+        "group": group,
+    }
     return [low.add.node(operator, *inputs, **attributes)]
 
 
@@ -27,10 +34,18 @@ def pooling(low: Lowering) -> list[Value]:
         return [low.add.node("GlobalAveragePool" if average else "GlobalMaxPool", low.bottom)]
     w = window(low.layer, "pooling_param")
     sizes, made = low.shape[2:], low.tops[0][2:]
-    over = [(n - 1) * s + k - (x + 2 * p) for x, n, k, s, p in zip(sizes, made, w.kernel, w.stride, w.pad, strict=True)]
+    over = [
+        (n - 1) * s + k - (x + 2 * p)
+        for x, n, k, s, p in zip(sizes, made, w.kernel, w.stride, w.pad, strict=True)
+    ]
     floor = param.text("round_mode") in ("FLOOR", "1") or param.flag("ceil_mode", True) is False
     rounds_up = not floor and (low.dynamic or any(o > 0 for o in over))
-    attributes = {"kernel_shape": list(w.kernel), "strides": list(w.stride), "pads": [*w.pad, *w.pad], "ceil_mode": int(rounds_up)}
+    attributes = {
+        "kernel_shape": list(w.kernel),
+        "strides": list(w.stride),
+        "pads": [*w.pad, *w.pad],
+        "ceil_mode": int(rounds_up),
+    }
     if not average:
         return [low.add.node("MaxPool", low.bottom, **attributes)]
     if rounds_up and not low.dynamic:
@@ -39,17 +54,23 @@ def pooling(low: Lowering) -> list[Value]:
 
 
 def _average_cut_off(low: Lowering, w: Window, over: list[int]) -> Value:
-    """An average whose last windows reach past the padded image: zeros there, and the sum divided by the part inside."""
+    """An average whose last windows reach past the padded image: zeros there, and the sum divided by the part
+    inside.
+    """
     pads = [0, 0, *w.pad, 0, 0, *(p + max(o, 0) for p, o in zip(w.pad, over, strict=True))]
     padded = low.add.node("Pad", low.bottom, low.add.integers(*pads), low.add.scalar(0))
-    mean = low.add.node("AveragePool", padded, kernel_shape=list(w.kernel), strides=list(w.stride), pads=[0, 0, 0, 0])
+    mean = low.add.node(
+        "AveragePool", padded, kernel_shape=list(w.kernel), strides=list(w.stride), pads=[0, 0, 0, 0]
+    )
     return low.add.node("Mul", mean, low.add.constant(_share(low, w)))
 
 
 def _share(low: Lowering, w: Window) -> Array:
     """How much larger a full window is than its part inside the padded image, at every place."""
     factors = []
-    for size, made, kernel, stride, pad in zip(low.shape[2:], low.tops[0][2:], w.kernel, w.stride, w.pad, strict=True):
+    for size, made, kernel, stride, pad in zip(
+        low.shape[2:], low.tops[0][2:], w.kernel, w.stride, w.pad, strict=True
+    ):
         starts = np.arange(made) * stride - pad
         factors.append(kernel / (np.minimum(starts + kernel, size + pad) - starts))
     return np.asarray(np.outer(factors[0], factors[1]), np.float32)
@@ -60,7 +81,13 @@ def crop(low: Lowering) -> list[Value]:
     axis, offsets = crop_offsets(low.layer, rank)
     axes = low.add.integers(*range(axis, rank))
     if low.dynamic:
-        sizes = low.add.node("Slice", low.add.node("Shape", low.bottoms[1]), low.add.integers(axis), low.add.integers(rank), low.add.integers(0))
+        sizes = low.add.node(
+            "Slice",
+            low.add.node("Shape", low.bottoms[1]),
+            low.add.integers(axis),
+            low.add.integers(rank),
+            low.add.integers(0),
+        )
         ends = low.add.node("Add", sizes, low.add.integers(*offsets))
     else:
         ends = low.add.integers(*(o + size for o, size in zip(offsets, low.tops[0][axis:], strict=True)))
@@ -72,7 +99,17 @@ def resize(low: Lowering) -> list[Value]:
     height, width = interpolated(low.layer, low.shape)
     if low.layer.type == "Upsample":
         scales = low.add.constant(np.array([1, 1, height / low.shape[2], width / low.shape[3]], np.float32))
-        return [low.add.node("Resize", low.bottom, None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")]
+        return [
+            low.add.node(
+                "Resize",
+                low.bottom,
+                None,
+                scales,
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+        ]
     param = low.layer.param("interp_param")
     value = low.bottom
     before, after = -param.integer("pad_beg"), -param.integer("pad_end")
@@ -80,4 +117,8 @@ def resize(low: Lowering) -> list[Value]:
         ends = low.add.integers(low.shape[2] - after, low.shape[3] - after)
         value = low.add.node("Slice", value, low.add.integers(before, before), ends, low.add.integers(2, 3))
     sizes = low.add.integers(*low.shape[:2], height, width)
-    return [low.add.node("Resize", value, None, None, sizes, mode="linear", coordinate_transformation_mode="align_corners")]
+    return [
+        low.add.node(
+            "Resize", value, None, None, sizes, mode="linear", coordinate_transformation_mode="align_corners"
+        )
+    ]

@@ -1,8 +1,10 @@
-"""The ends of single-shot detectors: prior boxes as a constant, and detections as ONNX's TopK and NonMaxSuppression.
+"""The ends of single-shot detectors: prior boxes as a constant, and detections as ONNX's TopK and
+NonMaxSuppression.
 
-Format facts: the SSD branch's prior_box_layer.cpp, detection_output_layer.cpp and bbox_util.cpp (decoding by centre and
-size, candidates per class in order of score; rows are image, label, score, corners).  Measured with OpenCV 4.14: what is kept
-stands in order of score, whatever its class, and rows of zeros fill up to keep_top_k.
+Format facts: the SSD branch's prior_box_layer.cpp, detection_output_layer.cpp and bbox_util.cpp (decoding by
+centre and size, candidates per class in order of score; rows are image, label, score, corners).  Measured
+with OpenCV 4.14: what is kept stands in order of score, whatever its class, and rows of zeros fill up to
+keep_top_k.
 """
 
 from __future__ import annotations
@@ -36,9 +38,13 @@ def priors(layer: Layer, feature: Shape, image: Shape) -> Array:
             sizes.append((np.sqrt(least * largest[index]),) * 2)
         sizes += [(least * np.sqrt(r), least / np.sqrt(r)) for r in aspect_ratios(layer)[1:]]
     half = np.array(sizes, np.float32) / 2
-    centre_y, centre_x = np.meshgrid((np.arange(height) + offset) * step_h, (np.arange(width) + offset) * step_w, indexing="ij")
+    centre_y, centre_x = np.meshgrid(
+        (np.arange(height) + offset) * step_h, (np.arange(width) + offset) * step_w, indexing="ij"
+    )
     centres = np.stack([centre_x, centre_y], -1)[:, :, None, :].astype(np.float32)
-    boxes = np.concatenate([centres - half, centres + half], -1) / np.array([image_w, image_h] * 2, np.float32)
+    boxes = np.concatenate([centres - half, centres + half], -1) / np.array(
+        [image_w, image_h] * 2, np.float32
+    )
     if param.flag("clip", False):
         boxes = np.clip(boxes, 0, 1)
     variance = param.numbers("variance") or [0.1]
@@ -47,28 +53,54 @@ def priors(layer: Layer, feature: Shape, image: Shape) -> Array:
 
 
 def detection_output(low: Lowering) -> list[Value]:
-    """Detections of one image: [1, 1, keep_top_k, 7]. Raises RefusedError for settings that this lowering does not have."""
-    param, nms = low.layer.param("detection_output_param"), low.layer.param("detection_output_param").message("nms_param")
+    """Detections of one image: [1, 1, keep_top_k, 7].
+
+    Raises RefusedError for settings that this lowering does not have.
+    """
+    param, nms = (
+        low.layer.param("detection_output_param"),
+        low.layer.param("detection_output_param").message("nms_param"),
+    )
     _refuse_others(low)
     classes, background = param.integer("num_classes"), param.integer("background_label_id")
     count = low.shapes[2][2] // 4
     boxes = _decoded(low, count)
-    scores = low.add.node("Transpose", low.add.node("Reshape", low.bottoms[1], low.add.integers(1, count, classes)), perm=[0, 2, 1])
+    scores = low.add.node(
+        "Transpose",
+        low.add.node("Reshape", low.bottoms[1], low.add.integers(1, count, classes)),
+        perm=[0, 2, 1],
+    )
     keep = param.integer("keep_top_k", -1)
     candidates = min(nms.integer("top_k", count) if nms.integer("top_k", -1) > 0 else count, count)
     rows = [
-        _of_class(low, boxes, scores, label, candidates, nms.number("nms_threshold", 0.3), param.number("confidence_threshold", -3e38))
-        for label in range(classes) if label != background
-    ]  # fmt: skip
+        _of_class(
+            low,
+            boxes,
+            scores,
+            label,
+            candidates,
+            nms.number("nms_threshold", 0.3),
+            param.number("confidence_threshold", -3e38),
+        )
+        for label in range(classes)
+        if label != background
+    ]
     found = low.add.node("Concat", *rows, axis=0) if len(rows) > 1 else rows[0]
     if keep > 0:
         found = _best(low, found, keep, several=len(rows) > 1)
-    # As OpenCV gives it: always keep_top_k rows, zeros behind those found; without that limit at least one row.
+    # As OpenCV gives it: always keep_top_k rows, zeros behind those found; without that limit at least one
+    # row.
     zeros = low.add.constant(np.zeros((max(keep, 1), 7), np.float32))
     padded = low.add.node("Concat", found, zeros, axis=0)
     end = low.add.integers(keep)
     if keep <= 0:
-        total = low.add.node("Slice", low.add.node("Shape", found), low.add.integers(0), low.add.integers(1), low.add.integers(0))
+        total = low.add.node(
+            "Slice",
+            low.add.node("Shape", found),
+            low.add.integers(0),
+            low.add.integers(1),
+            low.add.integers(0),
+        )
         end = low.add.node("Max", total, low.add.integers(1))
     kept = low.add.node("Slice", padded, low.add.integers(0), end, low.add.integers(0))
     return [low.add.node("Reshape", kept, low.add.integers(1, 1, keep if keep > 0 else -1, 7))]
@@ -76,7 +108,9 @@ def detection_output(low: Lowering) -> list[Value]:
 
 def _refuse_others(low: Lowering) -> None:
     param = low.layer.param("detection_output_param")
-    code = {"1": "CORNER", "2": "CENTER_SIZE", "3": "CORNER_SIZE"}.get(param.text("code_type"), param.text("code_type", "CORNER"))
+    code = {"1": "CORNER", "2": "CENTER_SIZE", "3": "CORNER_SIZE"}.get(
+        param.text("code_type"), param.text("code_type", "CORNER")
+    )
     seen = ""
     if not param.flag("share_location", True):
         seen = "share_location: false"
@@ -86,7 +120,9 @@ def _refuse_others(low: Lowering) -> None:
         seen = f"a batch of {low.shapes[0][0]}"
     if seen:
         raise RefusedError(
-            f"{low.layer.name} (DetectionOutput) can't be written in ONNX by this version", seen=seen, next="prepare it with --to caffe"
+            f"{low.layer.name} (DetectionOutput) can't be written in ONNX by this version",
+            seen=seen,
+            next="prepare it with --to caffe",
         )
 
 
@@ -106,21 +142,37 @@ def _decoded(low: Lowering, count: int) -> Value:
     moved, grown = add.nodes_of("Split", [offsets, add.integers(2, 2)], 2, axis=1)
     new_centre = add.node("Add", add.node("Mul", moved, size), centre)
     half_size = add.node("Mul", add.node("Mul", add.node("Exp", grown), size), add.scalar(0.5))
-    boxes = add.node("Concat", add.node("Sub", new_centre, half_size), add.node("Add", new_centre, half_size), axis=1)
+    boxes = add.node(
+        "Concat", add.node("Sub", new_centre, half_size), add.node("Add", new_centre, half_size), axis=1
+    )
     return add.node("Clip", boxes, add.scalar(0), add.scalar(1)) if param.flag("clip", False) else boxes
 
 
-def _of_class(low: Lowering, boxes: Value, scores: Value, label: int, candidates: int, overlap: float, least: float) -> Value:
+def _of_class(
+    low: Lowering, boxes: Value, scores: Value, label: int, candidates: int, overlap: float, least: float
+) -> Value:
     """The detections of one class, best first: [found, 7]."""
     add = low.add
-    own = add.node("Reshape", add.node("Slice", scores, add.integers(label), add.integers(label + 1), add.integers(1)), add.integers(-1))
+    own = add.node(
+        "Reshape",
+        add.node("Slice", scores, add.integers(label), add.integers(label + 1), add.integers(1)),
+        add.integers(-1),
+    )
     best, order = add.nodes_of("TopK", [own, add.integers(candidates)], 2, axis=0, largest=1, sorted=1)
     near = add.node("Gather", boxes, order, axis=0)
     chosen = add.node(
-        "NonMaxSuppression", add.node("Reshape", near, add.integers(1, candidates, 4)), add.node("Reshape", best, add.integers(1, 1, candidates)),
-        add.integers(candidates), add.constant(np.array([overlap], np.float32)), add.constant(np.array([least], np.float32)),
-    )  # fmt: skip
-    index = add.node("Reshape", add.node("Slice", chosen, add.integers(2), add.integers(3), add.integers(1)), add.integers(-1))
+        "NonMaxSuppression",
+        add.node("Reshape", near, add.integers(1, candidates, 4)),
+        add.node("Reshape", best, add.integers(1, 1, candidates)),
+        add.integers(candidates),
+        add.constant(np.array([overlap], np.float32)),
+        add.constant(np.array([least], np.float32)),
+    )
+    index = add.node(
+        "Reshape",
+        add.node("Slice", chosen, add.integers(2), add.integers(3), add.integers(1)),
+        add.integers(-1),
+    )
     score = add.node("Reshape", add.node("Gather", best, index, axis=0), add.integers(-1, 1))
     corners = add.node("Gather", near, index, axis=0)
     zero = add.node("Mul", score, add.scalar(0))
@@ -134,6 +186,10 @@ def _best(low: Lowering, rows: Value, keep: int, *, several: bool) -> Value:
         return add.node("Slice", rows, add.integers(0), add.integers(keep), add.integers(0))
     total = add.node("Slice", add.node("Shape", rows), add.integers(0), add.integers(1), add.integers(0))
     count = add.node("Min", total, add.integers(keep))
-    score = add.node("Reshape", add.node("Slice", rows, add.integers(2), add.integers(3), add.integers(1)), add.integers(-1))
+    score = add.node(
+        "Reshape",
+        add.node("Slice", rows, add.integers(2), add.integers(3), add.integers(1)),
+        add.integers(-1),
+    )
     _, order = add.nodes_of("TopK", [score, count], 2, axis=0, largest=1, sorted=1)
     return add.node("Gather", rows, order, axis=0)
