@@ -20,8 +20,13 @@ def scripted(canary: Canary, body: str, extra: str = "") -> Path:
 
     source = canary.root / "source.py"
     source.write_text("import torch\nfrom torch import Tensor, nn\n" + HEAD + body)
-    namespace: dict[str, Any] = {"__name__": "source", "__file__": str(source)}
     import linecache
+    import sys
+    import types
+
+    module = sys.modules["source"] = types.ModuleType("source")  # where torch looks for the text of a class
+    module.__file__ = str(source)
+    namespace = vars(module)
 
     linecache.getlines(str(source))
     exec(compile(source.read_text(), str(source), "exec"), namespace)
@@ -104,6 +109,52 @@ SCRIPTS: dict[str, tuple[str, str, Callable[[Canary], str]]] = {
         lambda c: forward(
             "return x + 1",
             members=restored("i = 0", "while i >= 0:", "    i = (i + 1) % 7"),
+        ),
+    ),
+    "setstate-range": (
+        "a __setstate__ that counts to 2^62",
+        "",
+        lambda c: forward(
+            "return x + 1",
+            members=restored("n = 0", "for i in range(1 << 62):", "    n = n + i % 7", "assert n != 1"),
+        ),
+    ),
+    "setstate-method": (
+        "a __setstate__ that calls a method that never ends",
+        "",
+        lambda c: forward(
+            "return x + 1",
+            members=method("turn(self, i: int) -> int", "while i >= 0:", "    i = (i + 1) % 7", "return i")
+            + restored("assert self.turn(0) != 1"),
+        ),
+    ),
+    "setstate-other": (
+        "a __setstate__ that calls a method of another class that never ends",
+        "",
+        lambda c: (
+            "@torch.jit.script\nclass Other:\n    def __init__(self, i: int):\n        self.i = i\n    def turn(self) -> int:\n"
+            "        while self.i >= 0:\n            self.i = (self.i + 1) % 7\n        return self.i\n"
+            + forward("return x + 1", members=restored("assert Other(0).turn() != 1"))
+        ),
+    ),
+    "setstate-function": (
+        "a __setstate__ that calls a function that never ends",
+        "",
+        lambda c: (
+            "def turn(i: int) -> int:\n    while i >= 0:\n        i = (i + 1) % 7\n    return i\n"
+            + forward("return x + 1", members=restored("assert turn(0) != 1"))
+        ),
+    ),
+    "setstate-doubling": (
+        "a __setstate__ whose 40 functions call each other twice each",
+        "",
+        lambda c: (
+            "def f40(i: int) -> int:\n    return i + 1\n"
+            + "".join(
+                f"def f{n}(i: int) -> int:\n    return f{n + 1}(i) + f{n + 1}(i)\n"
+                for n in reversed(range(40))
+            )
+            + forward("return x + 1", members=restored("assert f0(0) != 1"))
         ),
     ),
     "endless": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,3 +93,22 @@ def case(
     }
     save_arrays(path, arrays)
     return CaseFile(index=index, origin="test", dims={}, file=file_ref(path))
+
+
+def small_net(path: Path) -> None:
+    """y = sigmoid(x), with a dynamic batch and names that hold / and :"""
+    from onnx import TensorProto, helper, save
+
+    x = helper.make_tensor_value_info("net/x:0", TensorProto.FLOAT, ["batch", 3])
+    y = helper.make_tensor_value_info("net/y:0", TensorProto.FLOAT, ["batch", 3])
+    graph = helper.make_graph([helper.make_node("Sigmoid", ["net/x:0"], ["net/y:0"])], "net", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+
+
+def convert(directory: Path, *arguments: str) -> str:
+    """What the MNN package's converter prints, in a process of its own."""
+    code = "import sys, _tools; _tools.mnnconvert(['MNNConvert', '-f', 'ONNX', *sys.argv[1:]])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=directory, capture_output=True, text=True, timeout=120
+    )
+    return done.stdout + done.stderr

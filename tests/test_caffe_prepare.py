@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from caffe_nets import NETS, Small, conv, layer, write
+from caffe_twins import twins
 from command import call, checks_of, environment, prepared, program
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.bundle.usage import python_snippet
 from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.files import load_arrays
 from real_models import fetch
-from test_caffe_pair import twins
 
 pytest.importorskip("cv2")
 

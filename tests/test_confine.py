@@ -10,6 +10,7 @@ import os
 import pkgutil
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -40,7 +41,7 @@ from mnnprep.core.signature import Signature, TensorSpec
 from mnnprep.errors import InternalError, RefusedError
 from mnnprep.formats.plans import ARTIFACTS, plan_of
 from mnnprep.isolate import confine as walls
-from mnnprep.isolate import landlock, reach, seccomp
+from mnnprep.isolate import host, landlock, reach, seccomp
 from mnnprep.isolate.confine import Confinement, supported
 from mnnprep.isolate.host import StepFailed
 from mnnprep.isolate.reach import confinement_of
@@ -651,8 +652,9 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
         job = RunJob(
             model=str(script), cases=[case], signature=signature, directory=str(workers.directory("run"))
         )
-        ran = workers.run(kind.preload, kind.run, job, Ran)
-        assert "Permission denied" in ran.errors["0"]
+        with pytest.raises(StepFailed, match="which its confinement refuses") as raised:
+            workers.run(kind.preload, kind.run, job, Ran)
+        assert raised.value.unable  # the check of the artifact is not run: nothing was learnt of it
         assert not target.exists()
         job = RunJob(
             model=str(script), cases=[case], signature=signature, directory=str(workers.directory("run"))
@@ -711,3 +713,57 @@ def test_the_command_refuses_such_a_script_and_says_why(tmp_path: Path) -> None:
     assert "--trust" in result.err
     assert not target.exists()
     assert not (tmp_path / "out").exists()
+
+
+@confined
+@pytest.mark.parametrize("deed", ["refused", "abort", "killed"])
+def test_a_step_that_the_wall_stops_says_nothing_of_the_artifact(deed: str, tmp_path: Path) -> None:
+    """Its check is not run, however the wall shows: as an error, as a case refused, as a crash with its
+    words, as SIGSYS.
+    """
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "scratch").mkdir()
+    job = msgspec.structs.replace(run_job(tmp_path), model=deed, directory=str(tmp_path / "scratch"))
+    confinement = reached(job, tmp_path / "scratch")
+    program = f"""
+import os, signal
+from mnnprep.core.faults import refuse_fault
+from mnnprep.core.net import Refused
+from mnnprep.errors import ConfinedError
+from mnnprep.isolate.confine import Confinement, confine, explained
+confine(Confinement(write=({str(tmp_path / "scratch")!r},)))
+try:
+    open({str(tmp_path / "secret")!r})
+except OSError as error:
+    assert isinstance(explained(error), ConfinedError)
+    refused = Refused(str(error))
+    refused.__cause__ = error
+    try:
+        refuse_fault(refused, {str(tmp_path / "scratch")!r})
+    except ConfinedError:
+        print("stopped")
+"""
+    if deed == "refused":
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program],
+            env=environment(),
+            capture_output=True,
+            timeout=LONG,
+            text=True,
+        )
+        assert done.stdout == "stopped\n", done.stderr
+        return
+    log = f"terminate called: {tmp_path / 'secret'}: Permission denied" if deed == "abort" else ""
+    (tmp_path / "scratch/step").mkdir()
+    (tmp_path / "scratch/step/log.txt").write_text(log)
+    pending = host._Pending("a:b", tmp_path / "scratch/step", Ran, 1.0, 0, confinement=confinement)
+    fate = {
+        "exit": 0,
+        "signal": signal.SIGABRT if deed == "abort" else signal.SIGSYS,
+        "limit": "",
+        "seconds": 0.0,
+        "peak": 0,
+    }
+    with pytest.raises(StepFailed) as raised:
+        host._judge(pending, fate)
+    assert raised.value.unable

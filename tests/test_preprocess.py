@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command import answer
+from manifests import golden
 from mnnprep.bundle.usage import preprocess_words
 from mnnprep.core.preprocess import (
     CHANNELS,
@@ -25,7 +26,6 @@ from mnnprep.core.preprocess import (
 )
 from mnnprep.core.request import make_wants
 from mnnprep.errors import UsageError
-from test_report import golden
 
 IMAGENET = (
     "size=256,crop=224,filter=bicubic,channels=bgr,scale=255"

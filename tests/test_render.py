@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from manifests import GOLDEN, HOSTILE, golden, hostile
 from mnnprep import deps
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.cli import render
@@ -19,7 +20,6 @@ from mnnprep.core.evidence import Verdict
 from mnnprep.doctor import Converter, Doctor, diagnose
 from mnnprep.isolate.confine import supported
 from mnnprep.mnn.frontends import operator_count
-from test_report import GOLDEN, HOSTILE, golden, hostile
 
 ESCAPE = "\x1b"
 

@@ -21,7 +21,7 @@ from mnnprep.core.files import load_arrays
 from mnnprep.isolate.host import Host
 from mnnprep.rules.steps import RepairJob, repair
 from mnnprep.rules.table import RULES
-from test_rules import build, close, reference, repaired, same_bits, through_mnn
+from rewriting import build, close, reference, repaired, same_bits, through_mnn
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 

@@ -6,13 +6,13 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from command import answer
+from manifests import DATA, GOLDEN, golden, hostile
 from mnnprep import deps
 from mnnprep.bundle import digest, report, usage
 from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
@@ -21,14 +21,6 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import OutputError, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.printable import plain
 from mnnprep.errors import RefusedError
-
-DATA = Path(__file__).parent / "data"
-GOLDEN = ("proven", "unproven", "differs", "refused")
-HOSTILE = '"><script>alert(1)</script>{{ 7*7 }}\x1b[31m\u202e</td>'
-
-
-def golden(name: str) -> Manifest:
-    return msgspec.json.decode((DATA / f"manifest-{name}.json").read_bytes(), type=Manifest)
 
 
 class Page(HTMLParser):
@@ -60,16 +52,6 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._open or self._open[-1] != "style":
             self.words.append(data)
-
-
-def hostile(value: Any) -> Any:
-    """*value* with every free text in it replaced by one that tries to break out."""
-    if isinstance(value, dict):
-        fixed = ("schema", "verdict", "check", "status", "sha256", "mnn_dtype", "layout")
-        return {key: item if key in fixed else hostile(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [hostile(item) for item in value]
-    return HOSTILE if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -272,7 +254,7 @@ def test_the_python_of_a_hostile_signature_compiles() -> None:
 def test_the_python_runs_in_mnn(tmp_path: Path) -> None:
     """Names with / and : and an int32 input, in MNN, from the text of the report."""
     pytest.importorskip("onnx")
-    from test_writer import convert, small_net
+    from mnn_models import convert, small_net
 
     small_net(tmp_path / "model.onnx")
     convert(tmp_path, "--modelFile", "model.onnx", "--MNNModel", "model.mnn")

@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mnnprep.conformance.table import load_table
 from mnnprep.isolate.host import Host
-from mnnprep.rules.steps import Repaired, RepairJob, repair
-from mnnprep.rules.table import all_rules
-from test_rules import reference, through_mnn
+from rewriting import reference, through_mnn, written_out
 
 Arrays = dict[str, Any]
 RANDOM = np.random.default_rng(3)
@@ -86,23 +82,6 @@ def typed(model: Any) -> Any:
     del model.graph.output[:]
     model.graph.output.extend(found)
     return model
-
-
-def written_out(model: Any, directory: Path, supported: bool = True) -> tuple[Any, Repaired]:
-    directory.mkdir(parents=True)
-    (directory / "out").mkdir()
-    onnx.save(model, directory / "in.onnx")
-    table = load_table()
-    listed = list(table.frontends["ONNX"]) if supported and table is not None else None
-    done = repair(
-        RepairJob(
-            model=str(directory / "in.onnx"),
-            directory=str(directory / "out"),
-            rules=all_rules(),
-            supported=listed,
-        )
-    )
-    return (onnx.load(done.files[0].path) if done.files else model), done
 
 
 def norm(

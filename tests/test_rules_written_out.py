@@ -14,8 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mnn_models import node
 from mnnprep.isolate.host import Host
 from mnnprep.rules.table import all_rules
-from test_rules import close, reference, through_mnn
-from test_rules_fused import written_out
+from rewriting import close, reference, through_mnn, written_out
 
 Arrays = dict[str, Any]
 RANDOM = np.random.default_rng(5)

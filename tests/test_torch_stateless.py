@@ -31,6 +31,12 @@ from mnnprep.pipeline.resolve import resolve  # noqa: E402
 Change = Callable[[str, bytes], bytes]
 
 
+OTHER = "class Other(Module):\n  def {}(self: __torch__.Other) -> int:\n    while True:\n      pass\n"
+DOUBLING = "".join(
+    f"def f{i}() -> int:\n  return __torch__.f{i + 1}() + __torch__.f{i + 1}()\n" for i in range(40)
+)
+
+
 class _Identity(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 1
@@ -225,6 +231,75 @@ class TestTorchScript:
         assert not canary.exists()
         load(Source(kind="torchscript", path=str(bad), trust=True))
         assert canary.exists()
+
+    @pytest.mark.parametrize(
+        ("state", "more", "said"),
+        [
+            ("while True:\n      pass", "", "a loop"),
+            ("for i in range(9223372036854775807):\n      pass", "", "a loop"),
+            ("_0 = [i for i in range(9223372036854775807)]", "", "a loop"),
+            (
+                "_0 = self.goes_round()",
+                "  def goes_round(self: __torch__.M) -> int:\n    while True:\n      pass\n",
+                "a loop",
+            ),
+            (
+                "_0 = self.again()",
+                "  def again(self: __torch__.M) -> int:\n    return self.again()\n",
+                "again, which calls itself",
+            ),
+            (
+                '_0 = getattr(self, "again")',
+                "  def again(self: __torch__.M) -> int:\n    return self.again()\n",
+                "again, which",
+            ),
+            ("_0 = self.other.goes_round()", OTHER.format("goes_round"), "a loop"),
+            ("_0 = __torch__.Other.__new__(__torch__.Other)", OTHER.format("__init__"), "a loop"),
+            ("_0 = self.other[0]", OTHER.format("__getitem__"), "a loop"),
+            ("_0 = self.other + 1", OTHER.format("__add__"), "a loop"),
+            ("_0 = __torch__.goes_round()", "def goes_round() -> int:\n  while True:\n    pass\n", "a loop"),
+            (
+                "f = __torch__.first\n    _0 = fork(f)",
+                "def first() -> int:\n  return __torch__.first()\n",
+                "first, which calls itself",
+            ),
+            ("_0 = __torch__.f0()", DOUBLING, "more than 10000 calls"),
+        ],
+    )
+    def test_what_may_never_end_while_the_file_is_loaded_is_refused(
+        self, state: str, more: str, said: str
+    ) -> None:
+        head = (
+            "class M(Module):\n  def __setstate__(self: __torch__.M, state: Tuple[Tensor, bool]) ->"
+            " NoneType:\n"
+        )
+        text = f"{head}    {state}\n    self.training = (state)[1]\n    return None\n{more}"
+        found = [fault for fault in script_faults({"m.py": text.encode()}) if fault.endless]
+        assert said in found[0].what
+        unread = text.replace("__setstate__", "forward")  # the limits of a run hold for what is called later
+        assert not any(fault.endless for fault in script_faults({"m.py": unread.encode()}))
+
+    def test_an_endless_setstate_of_a_real_file_is_refused_before_torch_opens_it(
+        self, tmp_path: Path
+    ) -> None:
+        class Endless(torch.nn.Module):
+            @torch.jit.export
+            def __getstate__(self) -> tuple[torch.Tensor, bool]:
+                return (torch.ones(1), self.training)
+
+            @torch.jit.export
+            def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+                i = 0
+                while i >= 0:
+                    i = (i + 1) % 7
+                self.training = state[1]
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x + 1
+
+        torch.jit.script(Endless().eval()).save(str(tmp_path / "m.pt"))
+        with pytest.raises(RefusedError, match="may never end"):
+            resolve(Request(source=str(tmp_path / "m.pt")))
 
     def test_an_own_method_can_not_hide_an_operator(self, tmp_path: Path, script: Path) -> None:
         def change(name: str, data: bytes) -> bytes:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from mnn_models import convert, small_net
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord, read_manifest
 from mnnprep.core import renames
@@ -371,25 +372,6 @@ def test_names_that_can_not_be_files_write_nothing(tmp_path: Path, names: tuple[
     arrays: Arrays = {"inputs/x": np.zeros(1, np.float32), "outputs/y": np.ones(1, np.float32)}
     assert writer.write_mnn_test(tmp_path / "test", arrays, signature)
     assert listing(tmp_path) == []
-
-
-def small_net(path: Path) -> None:
-    """y = sigmoid(x), with a dynamic batch and names that hold / and :"""
-    from onnx import TensorProto, helper, save
-
-    x = helper.make_tensor_value_info("net/x:0", TensorProto.FLOAT, ["batch", 3])
-    y = helper.make_tensor_value_info("net/y:0", TensorProto.FLOAT, ["batch", 3])
-    graph = helper.make_graph([helper.make_node("Sigmoid", ["net/x:0"], ["net/y:0"])], "net", [x], [y])
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
-
-
-def convert(directory: Path, *arguments: str) -> str:
-    """What the MNN package's converter prints, in a process of its own."""
-    code = "import sys, _tools; _tools.mnnconvert(['MNNConvert', '-f', 'ONNX', *sys.argv[1:]])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=directory, capture_output=True, text=True, timeout=120
-    )
-    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("offset", "word"), [(0.0, "TEST_SUCCESS"), (0.1, "TESTERROR")])

@@ -79,6 +79,14 @@ class SystemFault(RefusedError):
     kind = "system"
 
 
+class ConfinedError(RefusedError):
+    """A confined step ran into its confinement: it says what was tried, and nothing of whether the model
+    is right.
+    """
+
+    kind = "confined"
+
+
 class InternalError(MnnprepError):
     """A defect of mnnprep itself."""
 
@@ -91,7 +99,7 @@ class Interrupted(MnnprepError):
 
 
 ERROR_KINDS: dict[str, type[MnnprepError]] = {
-    c.kind: c for c in (UsageError, RefusedError, SystemFault, InternalError)
+    c.kind: c for c in (UsageError, RefusedError, SystemFault, ConfinedError, InternalError)
 }
 
 

@@ -11,7 +11,7 @@ import errno
 import os
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mnnprep.errors import MnnprepError, SystemFault
@@ -25,6 +25,8 @@ _BROKEN = frozenset({errno.EIO, errno.ESTALE})
 PLAIN = FULL | _DESCRIPTORS | _BROKEN | {errno.EFBIG, errno.EROFS}
 ALL = PLAIN | _DENIED | _SPENT
 _QUOTED = {os.strerror(number): number for number in sorted(PLAIN)} | {"can't start new thread": errno.EAGAIN}
+# In a confined process: what tells whether an error is of its confinement.
+stopped: Callable[[BaseException], MnnprepError | None] = lambda error: None  # noqa: E731
 ROOM = 1 << 16  # bytes
 SPARE_DESCRIPTORS = 4  # what a library may have had open and closed again as it failed
 
@@ -109,7 +111,11 @@ def fault_behind(error: BaseException, directory: str) -> SystemFault | None:
 def refuse_fault(error: BaseException, directory: str) -> None:
     """Raises SystemFault where *error*, of a step that writes to *directory*, comes from one: it says nothing
     of the model then.
+
+    Likewise ConfinedError, where the step's confinement was in the way.
     """
+    if (wall := stopped(error)) is not None:
+        raise wall from error
     if (found := fault_behind(error, directory)) is not None:
         raise found from error
 

@@ -18,7 +18,8 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mnnprep.errors import MnnprepError, RefusedError, UsageError
+from mnnprep.core import faults
+from mnnprep.errors import ConfinedError, MnnprepError, UsageError
 from mnnprep.isolate import landlock, seccomp
 from mnnprep.isolate.libc import prctl
 
@@ -138,6 +139,7 @@ def confine(confinement: Confinement) -> Walls:
         seccomp.refuse(network=confinement.network, execute=confinement.execute)
     if walls.landlock or walls.seccomp:
         _confinement = confinement
+        faults.stopped = explained
     return walls
 
 
@@ -185,7 +187,7 @@ _NO_CALL = re.compile(r"Operation not permitted")
 _PATH = re.compile(r"(?<![\w.])/[^\s'\";:,()\[\]<>]+")
 
 
-def explained(error: BaseException) -> MnnprepError | None:
+def explained(error: BaseException) -> ConfinedError | None:
     """*error*, or what it was raised from, as the refusal of a confined process that ran into the wall; None
     where it is another's.
 
@@ -202,7 +204,19 @@ def explained(error: BaseException) -> MnnprepError | None:
     if not found:
         return None
     tried, text = max(found, key=lambda pair: "/" in pair[0])  # the one that names a file, where one does
-    return RefusedError(
+    return _stopped(tried, text)
+
+
+def crashed(log: str, confinement: Confinement) -> ConfinedError | None:
+    """The same for a process under *confinement* that died and left *log*; None where that tells of no
+    wall.
+    """
+    tried = _tried(RuntimeError(log), log, confinement)
+    return _stopped(tried, log) if tried else None
+
+
+def _stopped(tried: str, text: str) -> ConfinedError:
+    return ConfinedError(
         f"running the model tried to {tried}, which its confinement refuses",
         seen=" ".join(text.split())[:500],
         next=(

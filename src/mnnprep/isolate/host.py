@@ -28,7 +28,8 @@ import psutil
 from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
 from mnnprep.core.prose import said
-from mnnprep.errors import InternalError, MnnprepError, SystemFault, from_dict
+from mnnprep.errors import ConfinedError, InternalError, MnnprepError, SystemFault, from_dict
+from mnnprep.isolate.confine import Confinement, crashed
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.reach import confinement_of
 from mnnprep.isolate.server import READY, decode, encode, resolve
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 _LAST_LINES = 12
 UNABLE_FATES = ("time", "memory")
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ)
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ, signal.SIGSYS)
 WATCH_SECONDS = 0.05
 FREE_SHARE = 0.75  # of the memory that is free now: the limit of a step that was given none
 # Bytes. A larger file is not hashed again here; a bundle's files are hashed when the bundle is completed.
@@ -68,9 +69,14 @@ class StepFailed(Exception):
         """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was
         asked of.
 
-        A process kills itself by no SIGKILL: the system does when memory runs out.
+        A process kills itself by no SIGKILL: the system does when memory runs out.  SIGSYS is a filter of
+        system calls.
         """
-        return self.fate in UNABLE_FATES or self.signal in FROM_OUTSIDE or isinstance(self.error, SystemFault)
+        return (
+            self.fate in UNABLE_FATES
+            or self.signal in FROM_OUTSIDE
+            or isinstance(self.error, SystemFault | ConfinedError)
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class _Pending:
     timeout: float
     memory: int
     limit: str = ""
+    confinement: Confinement | None = None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -171,10 +178,10 @@ class Host:
             refused: Future[Reply[T]] = Future()
             refused.set_exception(_failure_of(error, self._scratch) or error)
             return refused
-        pending = _Pending(step, directory, reply, timeout, memory)
         confinement = confinement_of(
             job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here
         )
+        pending = _Pending(step, directory, reply, timeout, memory, confinement=confinement)
         line = {
             "id": directory.name,
             "step": step,
@@ -345,6 +352,12 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
     ):
         error = fault(number, str(pending.directory.parent))
         raise StepFailed("error", error.what, log=log, error=error)
+    if (
+        (fate["signal"] or fate["exit"])
+        and pending.confinement
+        and (stopped := crashed(log, pending.confinement))
+    ):
+        raise StepFailed("error", stopped.what, log=log, error=stopped)
     if fate["signal"]:
         raise StepFailed(
             "crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log, signal=fate["signal"]

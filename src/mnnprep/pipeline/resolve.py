@@ -222,7 +222,7 @@ def _completed(function: str, path: Path, kind: str, job: FileJob) -> Source:
     module, _, name = function.partition(":")
     complete = getattr(importlib.import_module(module), name)
     kind, first, second = complete(str(path), kind, job.weights, job.wants)
-    return Source(kind=kind, path=first, weights=second)
+    return Source(kind=kind, path=first, weights=second, trust=job.trust)
 
 
 def _shown_imports(names: list[str]) -> str:

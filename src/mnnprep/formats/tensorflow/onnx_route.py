@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mnnprep.core.files import FileRef
 from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+from mnnprep.formats.tensorflow import onnx_names
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
 EXTERNAL_THRESHOLD = (
@@ -26,8 +27,9 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     v1 = require("tensorflow").compat.v1
     tfonnx = require("tf2onnx.tfonnx")
     graph = v1.Graph()
+    definition = expressible(skeleton.graph)
     with graph.as_default():
-        v1.import_graph_def(expressible(skeleton.graph), name="")
+        v1.import_graph_def(definition, name="")
 
     def convert() -> Any:
         names = [*skeleton.inputs, *skeleton.outputs]
@@ -40,7 +42,13 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
             tensors_to_rename={f"{n}:0": n for n in names},
         )
 
-    return write(run(convert), directory, external=skeleton.nbytes() > EXTERNAL_THRESHOLD)
+    return write(run(convert), directory, _names(definition), external=skeleton.nbytes() > EXTERNAL_THRESHOLD)
+
+
+def _names(graph: Any) -> set[str]:
+    """The names of a GraphDef's nodes, those in its functions included."""
+    inner = (node for function in graph.library.function for node in function.node_def)
+    return {node.name for node in (*graph.node, *inner)}
 
 
 def expressible(graph: Any) -> Any:
@@ -67,6 +75,7 @@ def expressible(graph: Any) -> Any:
 def run(convert: Callable[[], Any]) -> Any:
     """Call tf2onnx, its log kept; what it can't express is a RefusedError."""
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    onnx_names.steady()
     try:
         return convert()
     except Exception as error:  # tf2onnx raises ValueError, RuntimeError, KeyError, AssertionError and more
@@ -75,8 +84,8 @@ def run(convert: Callable[[], Any]) -> Any:
         ) from error
 
 
-def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:
-    """Optimize tf2onnx's graph and save it.
+def write(graph: Any, directory: Path, names: Collection[str], *, external: bool) -> list[FileRef]:
+    """Optimize tf2onnx's graph and save it; *names* are those in the source, of nodes or tensors.
 
     Its fusion of Conv and BatchNormalization is left out, so that the file holds the source's parameters (MNN
     fuses them itself).
@@ -91,6 +100,7 @@ def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:
     functions.clear()
     functions.update(kept)
     model = run(lambda: optimizer.optimize_graph(graph, catch_errors=False).make_model("mnnprep"))
+    onnx_names.settle(model, names)
     model.producer_name, model.producer_version, model.doc_string = (
         "tf2onnx",
         require("tf2onnx").__version__,

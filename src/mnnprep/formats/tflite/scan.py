@@ -127,6 +127,14 @@ def _read(model: Table) -> TfliteSummary:
     )
 
 
+def tensor_names(path: Path) -> frozenset[str]:
+    """The names of all tensors of the model at *path*."""
+    with mapped(path) as data:
+        return frozenset(
+            _tensor(t).info.name for graph in Table.root(data).tables(2) for t in graph.tables(0)
+        )
+
+
 def operators_of(path: Path) -> list[tuple[str, str]]:
     """Every operator of the model at *path* in the order they run, with the name of the first tensor it
     gives.

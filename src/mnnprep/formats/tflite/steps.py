@@ -37,7 +37,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
-from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of
+from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of, tensor_names
 from mnnprep.isolate.server import doing
 
 MODEL = "model.tflite"
@@ -144,7 +144,7 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
             custom_op_handlers=handlers,
         )
     )
-    files = write(made, Path(job.directory), external=False)
+    files = write(made, Path(job.directory), tensor_names(Path(path)), external=False)
     model = onnx_graph.load_graph(files[0].path)
     if quantized:
         notes = [

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mnnprep.formats.torch import operators
+from mnnprep.formats.torch.script_ending import endless
 
 
 def _words(text: str) -> frozenset[str]:
@@ -54,10 +55,13 @@ _CONSTANT = re.compile(r"c\d+")
 class Fault:
     """Something in a program that is not allowed: ``place`` is the record and its line, ``what`` the operator
     or the construct.
+
+    ``endless``: it is not what the code touches, but that it may never end.
     """
 
     place: str
     what: str
+    endless: bool = False
 
 
 def script_faults(code: Mapping[str, bytes], known: frozenset[str] = frozenset()) -> Iterator[Fault]:
@@ -78,6 +82,8 @@ def script_faults(code: Mapping[str, bytes], known: frozenset[str] = frozenset()
     for record, tree in trees.items():
         for line, what in judge.faults(tree):
             yield Fault(f"{record}:{line}", what)
+    for record, line, what in endless(trees):
+        yield Fault(f"{record}:{line}", what, endless=True)
 
 
 def _parsed(text: bytes) -> ast.Module:

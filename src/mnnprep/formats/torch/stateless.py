@@ -55,6 +55,12 @@ def require_stateless(path: Path, kind: str, known: frozenset[str] = frozenset()
     archive.
     """
     first = next(_script(path, known) if kind == "torchscript" else _program(path), None)
+    if first is not None and first.endless:
+        raise RefusedError(
+            "loading this program may never end, as far as its file says",
+            seen=f"{first.place}: {first.what}",
+            next="pass --trust if you trust where it comes from, or give a factory and a state dict",
+        )
     if first is not None:
         raise RefusedError(
             "this program does more than compute, as far as its file says: loading or running it could touch"
