@@ -18,8 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mnnprep.core.messages import Exported, ExportJob, Source, Wants
-from mnnprep.formats.plans import plan_of
+from mnnprep.core.messages import ExportJob, Source, Wants
+from mnnprep.formats import steps_of
 from mnnprep.isolate.host import Host
 
 LIMIT = 2.5
@@ -66,8 +66,8 @@ def build(width: int, layers: int, target: Path) -> Path:
 
 def peak(model: Path, method: str, scratch: Path) -> int:
     """The peak resident bytes of the worker that freezes *model*."""
-    plan = plan_of("savedmodel")
-    with Host(plan.preload, scratch=scratch) as host:
+    steps = steps_of("savedmodel")
+    with Host(steps.worker, scratch=scratch) as host:
         directory = Path(tempfile.mkdtemp(dir=scratch))
         job = ExportJob(
             source=Source(kind="savedmodel", path=str(model)),
@@ -76,7 +76,7 @@ def peak(model: Path, method: str, scratch: Path) -> int:
             opset=13,
             directory=str(directory),
         )
-        return host.run(plan.export, job, Exported, timeout=TIMEOUT).peak
+        return host.run(steps.export, job, timeout=TIMEOUT).peak
 
 
 def main() -> int:

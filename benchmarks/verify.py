@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -94,35 +95,29 @@ def ours(model: Path) -> bool:
     """A: whether MNN computes what onnxruntime computes."""
     from mnnprep.core.compare import Tolerance
     from mnnprep.core.files import file_ref, save_arrays
-    from mnnprep.core.messages import CaseFile, Ran, RunJob
+    from mnnprep.core.messages import CaseFile, RunJob
     from mnnprep.core.request import Limits
     from mnnprep.core.signature import Signature
-    from mnnprep.formats.plans import ARTIFACTS
-    from mnnprep.mnn import worker
-    from mnnprep.mnn.convert import Converted, ConvertJob
-    from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
+    from mnnprep.formats import ARTIFACTS
+    from mnnprep.mnn.convert import CONVERT, ConvertJob
+    from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
     from mnnprep.pipeline.workers import Workers
     from mnnprep.proof.judge import compare_run
 
     kind = ARTIFACTS["onnx"]
     with Workers(Limits()) as workers:
-        workers.warm(kind.preload), workers.warm(worker.PRELOAD)
+        workers.warm(kind.run.worker), workers.warm(RUN.worker)
         path = workers.directory("case") / "0.npz"
         save_arrays(path, {"inputs/x": np.load(model.with_suffix(".npy"))})
         case = CaseFile(index=0, origin="given", dims={}, file=file_ref(path))
         job = RunJob(
             model=str(model), cases=[case], signature=Signature(()), directory=str(workers.directory("run"))
         )
-        running = workers.submit(kind.preload, kind.run, job, Ran)
-        converting = workers.submit(
-            worker.PRELOAD,
-            worker.CONVERT,
-            ConvertJob(
-                model=str(model), frontend="ONNX", uuid_seed="0" * 64, directory=str(workers.directory("c"))
-            ),
-            Converted,
+        running = workers.submit(kind.run, job)
+        convert = ConvertJob(
+            model=str(model), frontend="ONNX", uuid_seed="0" * 64, directory=str(workers.directory("c"))
         )
-        converted = converting.result().value
+        converted = workers.run(replace(CONVERT, worker=RUN.worker), convert)
         assert converted.file is not None
         mnn_job = MnnRunJob(
             model=converted.file.path,
@@ -132,7 +127,7 @@ def ours(model: Path) -> bool:
             layouts={"x": "NCHW"},
             directory=str(workers.directory("mnn")),
         )
-        ran = workers.run(worker.PRELOAD, worker.RUN, mnn_job, Ran)
+        ran = workers.run(RUN, mnn_job)
         reference = running.result().value
         return (
             compare_run(

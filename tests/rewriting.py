@@ -14,10 +14,9 @@ from onnx import helper, numpy_helper
 from mnn_models import SEED, Value, case
 from mnnprep.conformance.table import load_table
 from mnnprep.core.files import load_arrays
-from mnnprep.core.messages import Ran
 from mnnprep.isolate.host import Host, StepFailed
-from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.mnn.run import MnnRunJob
+from mnnprep.mnn.convert import CONVERT, ConvertJob
+from mnnprep.mnn.run import RUN, MnnRunJob
 from mnnprep.rules.steps import Repaired, RepairJob, repair
 from mnnprep.rules.table import all_rules
 
@@ -78,7 +77,7 @@ def through_mnn(host: Host, model: Any, feeds: Sequence[Arrays], directory: Path
         job = ConvertJob(
             model=str(directory / "m.onnx"), frontend="ONNX", uuid_seed=SEED, directory=str(directory)
         )
-        made = host.run("mnnprep.mnn.convert:convert", job, Converted, timeout=60).value
+        made = host.run(CONVERT, job, timeout=60).value
         if made.file is None:
             return made.reason
         cases = [case(directory, i, feed) for i, feed in enumerate(feeds)]
@@ -90,7 +89,7 @@ def through_mnn(host: Host, model: Any, feeds: Sequence[Arrays], directory: Path
             layouts={},
             directory=str(directory),
         )
-        ran = host.run("mnnprep.mnn.run:run", run, Ran, timeout=60).value
+        ran = host.run(RUN, run, timeout=60).value
     except StepFailed as failure:
         return failure.reason
     return (

@@ -15,7 +15,7 @@ from caffe_nets import NETS, write
 from mnn_models import SEED
 from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import CaseFile, Ran, Wants
+from mnnprep.core.messages import CaseFile, Wants
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.lower import RULES, lower
 from mnnprep.formats.caffe.opencv import CaffeNet
@@ -23,9 +23,10 @@ from mnnprep.formats.caffe.pair import Pair, input_specs, load
 from mnnprep.formats.caffe.steps import write_pair
 from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.isolate.host import Host, StepFailed
-from mnnprep.mnn.convert import Converted, ConvertJob
+from mnnprep.isolate.step import Worker
+from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.names import match_names
-from mnnprep.mnn.run import MnnRunJob
+from mnnprep.mnn.run import RUN, MnnRunJob
 
 pytest.importorskip("cv2")
 
@@ -67,7 +68,8 @@ class Case(NamedTuple):
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     with Host(
-        ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr"), scratch=tmp_path_factory.getbasetemp()
+        Worker("test", ("numpy", "_tools", "MNN", "MNN.nn", "MNN.expr")),
+        scratch=tmp_path_factory.getbasetemp(),
     ) as host:
         yield host
 
@@ -109,7 +111,7 @@ def in_mnn(host: Host, case: Case, reference: Arrays, route: str) -> Arrays | st
         | {f"outputs/{n}": a for n, a in reference.items()},
     )
     try:
-        converted = host.run("mnnprep.mnn.convert:convert", job, Converted, timeout=60).value
+        converted = host.run(CONVERT, job, timeout=60).value
         if not converted.ok:
             return converted.reason
         inputs = match_names(list(case.inputs), [t.name for t in converted.inputs], "input")
@@ -123,7 +125,7 @@ def in_mnn(host: Host, case: Case, reference: Arrays, route: str) -> Arrays | st
             layouts={t.name: t.layout for t in converted.inputs},
             directory=str(directory),
         )
-        ran = host.run("mnnprep.mnn.run:run", run, Ran, timeout=60).value
+        ran = host.run(RUN, run, timeout=60).value
     except StepFailed as failure:
         return failure.reason
     return ran.errors["0"] if ran.errors else load_arrays(ran.outputs["0"].path)

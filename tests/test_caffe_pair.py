@@ -36,7 +36,8 @@ from mnnprep.formats.caffe.prototext import write as text_of
 from mnnprep.formats.caffe.steps import write_pair
 from mnnprep.formats.caffe.upgrade import upgraded, version_of
 from mnnprep.isolate import host, launch
-from mnnprep.pipeline import reading, resolve
+from mnnprep.isolate.step import Worker
+from mnnprep.pipeline import resolve
 
 TWO = Net(
     conv("first", 4, "kernel_size: 3 pad: 1")
@@ -60,9 +61,9 @@ def refusal(path: Path) -> str:
     one that reads it.
     """
 
-    def started(preload: tuple[str, ...], environment: Any) -> Any:
-        assert preload == reading.preload_of(resolve.READ), "a framework's worker was started"
-        return launch.launch(preload, environment)
+    def started(worker: Worker) -> Any:
+        assert worker == resolve.READ.worker, "a framework's worker was started"
+        return launch.launch(worker)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host, "launch", started)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from command import TESTS, Result, call, checks_of, environment, prepared, progr
 from mnn_models import floats, matmul, node, save
 from mnnprep import deps
 from mnnprep.isolate import host, launch
+from mnnprep.isolate.step import Worker
 
 torch = pytest.importorskip("torch")
 
@@ -534,9 +535,9 @@ def make(made: Mistake, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_before_anything_runs(made: Mistake, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker reads the file, within limits; none that has a framework is asked for."""
 
-    def started(preload: tuple[str, ...], environment: Mapping[str, str]) -> Any:
-        assert all(module.startswith("mnnprep.") for module in preload), "a framework's worker was asked for"
-        return launch.launch(preload, environment)
+    def started(worker: Worker) -> Any:
+        assert not worker.packages, "a framework's worker was asked for"
+        return launch.launch(worker)
 
     monkeypatch.setattr(host, "launch", started)
     make(made, place, monkeypatch)

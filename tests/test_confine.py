@@ -30,7 +30,6 @@ from mnnprep.core.messages import (
     Ran,
     RunJob,
     Source,
-    SourceLoaded,
     Survey,
     SurveyJob,
     WeightsJob,
@@ -39,7 +38,7 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request, make_wants
 from mnnprep.core.signature import Signature, TensorSpec
 from mnnprep.errors import InternalError, RefusedError
-from mnnprep.formats.plans import ARTIFACTS, plan_of
+from mnnprep.formats import ARTIFACTS, steps_of
 from mnnprep.isolate import confine as walls
 from mnnprep.isolate import host, landlock, reach, seccomp
 from mnnprep.isolate.confine import Confinement, supported
@@ -602,13 +601,13 @@ def test_a_graph_that_writes_or_reads_a_file_is_stopped_by_the_wall(
         capture_output=True,
         timeout=LONG * 3,
     )
-    plan = plan_of("savedmodel")
+    steps = steps_of("savedmodel")
     with past_the_lists() as workers:
 
         def survey(name: str, trust: bool) -> Survey:
             source = Source(kind="savedmodel", path=str(tmp_path / name), trust=trust)
             job = SurveyJob(source=source, wants=make_wants(), directory=str(workers.directory("survey")))
-            return workers.run(plan.preload, plan.survey, job, Survey)
+            return workers.run(steps.survey, job)
 
         for name, path in (("write", target), ("read", secret)):
             with pytest.raises(StepFailed) as caught:
@@ -653,7 +652,7 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
             model=str(script), cases=[case], signature=signature, directory=str(workers.directory("run"))
         )
         with pytest.raises(StepFailed, match="which its confinement refuses") as raised:
-            workers.run(kind.preload, kind.run, job, Ran)
+            workers.run(kind.run, job)
         assert raised.value.unable  # the check of the artifact is not run: nothing was learnt of it
         assert not target.exists()
         job = RunJob(
@@ -661,7 +660,7 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mnnprep.isolate.host.confinement_of", lambda *_, **__: None)
-            assert workers.run(kind.preload, kind.run, job, Ran).outputs
+            assert workers.run(kind.run, job).outputs
         assert target.exists()
 
 
@@ -669,15 +668,13 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
 def test_workers_that_serve_several_sources_load_each_of_them(tmp_path: Path) -> None:
     import torch
 
-    plan = plan_of("torchscript")
+    steps = steps_of("torchscript")
     with Workers(Limits(timeout=LONG * 3)) as workers:
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
             torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / name / "net.pt"))
             job = LoadJob(source=Source(kind="torchscript", path=str(tmp_path / name / "net.pt")))
-            assert (
-                workers.submit(plan.preload, plan.load, job, SourceLoaded, here=True).result().value.threads
-            )
+            assert workers.submit(steps.load, job, here=True).result().value.threads
 
 
 @confined

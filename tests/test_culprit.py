@@ -17,8 +17,8 @@ from mnnprep.core.evidence import Verdict
 from mnnprep.core.messages import Cut, CutJob
 from mnnprep.core.request import Limits, Request
 from mnnprep.errors import RefusedError
+from mnnprep.formats import ARTIFACTS
 from mnnprep.formats.onnx.cut import cut
-from mnnprep.formats.plans import ARTIFACTS
 from mnnprep.pipeline import culprit
 from mnnprep.pipeline.prepare import prepare
 from mnnprep.pipeline.workers import Workers
@@ -45,7 +45,7 @@ class TestTheSearch:
     ) -> Callable[[Path, Callable[[list[str]], bool]], list[str]]:
         numbers = itertools.count()
 
-        def run(_workers: Any, _preload: Any, _step: str, job: CutJob, _reply: Any) -> Cut:
+        def run(_workers: Any, _step: Any, job: CutJob) -> Cut:
             return cut(job)
 
         def directory(_workers: Any, name: str) -> Path:

@@ -11,9 +11,11 @@ import pytest
 
 from mnnprep.core.messages import Source
 from mnnprep.core.request import Limits, Request
+from mnnprep.isolate.step import Step, Worker
 from mnnprep.pipeline import streamed
 from mnnprep.pipeline.workers import Workers
 
+STEP = Step("module", "step", Limits, Limits, Worker("test"))
 GB = 1 << 30
 
 
@@ -40,9 +42,9 @@ def test_a_step_gets_what_was_given_else_three_quarters_of_what_is_free(
 
     with Workers(Limits(memory=given)) as workers:
         monkeypatch.setattr(workers, "warm", lambda _: Recorder())
-        workers.submit((), "step", Limits(), Limits)
+        workers.submit(STEP, Limits())
         workers.limits = Limits(memory=GB // 2)  # as the proof of streamed weights has its own
-        workers.submit((), "step", Limits(), Limits)
+        workers.submit(STEP, Limits())
     assert asked == [allowed, GB // 2]
 
 

@@ -27,6 +27,7 @@ from mnnprep.core.request import Limits
 from mnnprep.errors import InternalError, RefusedError, SystemFault, UsageError, from_dict
 from mnnprep.isolate.host import StepFailed
 from mnnprep.isolate.server import run_step
+from mnnprep.isolate.step import Step, Worker
 from mnnprep.pipeline.workers import Workers
 
 REFUSED = 3
@@ -231,12 +232,13 @@ def test_a_worker_without_room_for_its_reply_says_so(tmp_path: Path, monkeypatch
 
 def test_a_step_that_can_not_be_given_its_job_fails_and_hangs_nobody() -> None:
     with Workers(Limits()) as workers:
-        host = workers.warm(("json",))
+        step = Step("mnnprep.isolate.server", "doing", Limits, Limits, Worker("test", ("json",)))
+        host = workers.warm(step.worker)
         host.ready.result(timeout=60)  # type: ignore[union-attr]
         shutil.rmtree(workers.scratch)
-        step: Future[Any] = workers.submit(("json",), "mnnprep.isolate.server:doing", Limits(), Limits)
+        future = workers.submit(step, Limits())
         with pytest.raises(OSError, match="No such file"):
-            step.result(timeout=60)
+            future.result(timeout=60)
         workers.scratch.mkdir()
         blocked = StepFailed("error", "full", error=SystemFault("the disk is full"))
         done: Future[Any] = Future()

@@ -20,10 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 from mnn_models import floats, node
 from mnnprep.checking import check_file, supported_operators
 from mnnprep.cli.main import cli
-from mnnprep.conformance.messages import Collected, CollectJob
+from mnnprep.conformance.messages import CollectJob
+from mnnprep.conformance.runner import COLLECT
 from mnnprep.conformance.table import load_table
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.isolate.host import Host
+from mnnprep.isolate.step import Worker
 from mnnprep.rules.steps import CheckJob, Findings, check
 from mnnprep.rules.table import RULES
 
@@ -159,12 +161,12 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The model files of the cases, by variant and name."""
     root = tmp_path_factory.mktemp("suite")
     found = {}
-    with Host(("numpy", "onnx"), scratch=root) as host:
+    with Host(Worker("test", ("numpy", "onnx")), scratch=root) as host:
         for variant in ("fed", "frozen"):
             directory = root / variant
             directory.mkdir()
             job = CollectJob(directory=str(directory), variant=variant)  # type: ignore[arg-type]
-            cases = host.run("mnnprep.conformance.collect:collect", job, Collected, timeout=120).value.cases
+            cases = host.run(COLLECT, job, timeout=120).value.cases
             found |= {f"{variant} {case.name.removeprefix('test_')}": case.model for case in cases}
     return found
 

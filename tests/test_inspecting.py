@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 import mnnprep
 from mnnprep import inspecting
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.table import format_of
+from mnnprep.formats import kind_of
 from mnnprep.inspecting import Inspection, read_file
 
 
@@ -212,9 +212,8 @@ def test_the_same_tensors_as_torch_loads(torch_files: Path) -> None:
 
 
 def test_recognised_but_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        inspecting, "format_of", lambda kind: dataclasses.replace(format_of(kind), module="")
-    )  # this version prepares them all
+    # This version prepares them all.
+    monkeypatch.setattr(inspecting, "kind_of", lambda name: dataclasses.replace(kind_of(name), steps=None))
     (tmp_path / "m.prototxt").write_text("layer { name: 'x' }\n")
     found = read_file(tmp_path / "m.prototxt")
     assert (found.kind, found.size, found.prepared, found.parameters) == ("caffe-prototxt", 20, False, None)

@@ -22,15 +22,18 @@ import mnnprep
 from boundary_steps import Answer, Job
 from mnnprep.core.request import Limits
 from mnnprep.errors import InternalError, RefusedError, UsageError
-from mnnprep.formats.plans import likely_preload
+from mnnprep.formats.factory import likely_worker
 from mnnprep.isolate import launch as launching
 from mnnprep.isolate.host import Host, InProcess, StepFailed, internal
 from mnnprep.isolate.launch import WORKER_ENVIRONMENT, ahead
 from mnnprep.isolate.server import job_type, resolve, run_step
+from mnnprep.isolate.step import Step, Worker
 from mnnprep.pipeline.attempt import after
 from mnnprep.pipeline.workers import Workers
 
-STEPS = "mnnprep.boundary_steps:"
+MODULE = "mnnprep.boundary_steps"
+ANY = Worker("test")
+JSON, CSV, UUID, COLORSYS = (Worker("test", (name,)) for name in ("json", "csv", "uuid", "colorsys"))
 LONG = 30.0  # seconds: no test should take as long
 SHORT = 3.0  # seconds: enough for a loaded machine to start a step, too little for one that hangs
 MIB = 1 << 20
@@ -53,10 +56,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(package: Path) -> Callable[..., Host]:
     """Start a host whose worker has those steps."""
 
-    def make(*preload: str, scratch: Path) -> Host:
+    def make(*imports: str, scratch: Path) -> Host:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mnnprep, "__file__", str(package))
-            return Host(preload, scratch=scratch)
+            return Host(Worker("test", imports), scratch=scratch)
 
     return make
 
@@ -74,8 +77,19 @@ def host(shared: Host) -> Iterator[Host]:
     assert ask(shared, "echo", Job("still here")).text == "still here"
 
 
+def boundary(name: str) -> Step[Job, Answer]:
+    """The step *name* of `boundary_steps`."""
+    return named(f"{MODULE}:{name}")
+
+
+def named(name: str) -> Step[Job, Answer]:
+    """The step of this full name."""
+    module, _, function = name.partition(":")
+    return Step(module, function, Job, Answer, ANY)
+
+
 def ask(host: Host, step: str, job: Job | None = None, *, timeout: float = LONG, memory: int = 0) -> Answer:
-    return host.run(STEPS + step, job or Job(), Answer, timeout=timeout, memory=memory).value
+    return host.run(boundary(step), job or Job(), timeout=timeout, memory=memory).value
 
 
 def fails(
@@ -108,7 +122,7 @@ def written(path: Path) -> int:
 
 
 def test_a_step_answers(host: Host) -> None:
-    reply = host.run(STEPS + "echo", Job("ü \x00 \n"), Answer, timeout=LONG)
+    reply = host.run(boundary("echo"), Job("ü \x00 \n"), timeout=LONG)
     assert reply.value == Answer("ü \x00 \n")
     assert 0 < reply.seconds < LONG
     assert 5 * MIB < reply.peak < 2000 * MIB
@@ -165,7 +179,7 @@ def test_memory_beyond_the_limit_ends_the_step(host: Host) -> None:
 
 
 def ask_peak(host: Host) -> int:
-    return host.run(STEPS + "echo", Job(), Answer, timeout=LONG).peak
+    return host.run(boundary("echo"), Job(), timeout=LONG).peak
 
 
 def test_no_memory_to_be_had_is_a_refusal(host: Host) -> None:
@@ -243,16 +257,16 @@ def test_a_step_that_removes_its_directory_does_not_stop_the_next(host: Host) ->
 )
 def test_a_step_outside_mnnprep_is_refused(host: Host, step: str) -> None:
     with pytest.raises(StepFailed) as caught:
-        host.run(step, Job(), Answer, timeout=LONG)
+        host.run(named(step), Job(), timeout=LONG)
     assert (caught.value.fate, caught.value.reason) == ("error", "a step outside mnnprep was asked for")
     with pytest.raises(InternalError):
         resolve(step)
 
 
-@pytest.mark.parametrize("step", ["mnnprep.no_such_module:run", STEPS + "no_such_step"])
+@pytest.mark.parametrize("step", ["mnnprep.no_such_module:run", f"{MODULE}:no_such_step"])
 def test_an_unknown_step_is_a_defect_of_ours(host: Host, step: str) -> None:
     with pytest.raises(StepFailed) as caught:
-        host.run(step, Job(), Answer, timeout=LONG)
+        host.run(named(step), Job(), timeout=LONG)
     assert isinstance(caught.value.error, InternalError)
 
 
@@ -269,7 +283,7 @@ def test_no_grandchild_outlives_its_step(host: Host, tmp_path: Path, number: int
 def test_jobs_run_side_by_side_and_keep_their_own_fates(host: Host) -> None:
     started = time.monotonic()
     futures = [
-        host.submit(STEPS + step, Job(step), Answer, timeout=SHORT)
+        host.submit(boundary(step), Job(step), timeout=SHORT)
         for step in ("hang", "echo", "crash", "hang", "echo")
     ]
     assert futures[1].result().value.text == futures[4].result().value.text == "echo"
@@ -336,9 +350,9 @@ def test_noise_and_failure_while_preloading_do_not_matter(start: Callable[..., H
 
 def test_closing_ends_what_is_running_and_says_so(start: Callable[..., Host], tmp_path: Path) -> None:
     host = start(scratch=tmp_path)
-    running = host.submit(STEPS + "hang", Job(str(tmp_path / "pid")), Answer, timeout=LONG)
+    running = host.submit(boundary("hang"), Job(str(tmp_path / "pid")), timeout=LONG)
     child = written(tmp_path / "pid")
-    spawned = host.submit(STEPS + "spawn", Job(str(tmp_path / "grandchild"), 2), Answer, timeout=LONG)
+    spawned = host.submit(boundary("spawn"), Job(str(tmp_path / "grandchild"), 2), timeout=LONG)
     grandchild = written(tmp_path / "grandchild")
     started = time.monotonic()
     host.close()
@@ -349,13 +363,13 @@ def test_closing_ends_what_is_running_and_says_so(start: Callable[..., Host], tm
         with pytest.raises(StepFailed) as caught:
             future.result(timeout=1)
         assert caught.value.fate == "crash"
-    assert fails(host, "echo").reason == f"the worker for {STEPS}echo ended before it answered"
+    assert fails(host, "echo").reason == f"the worker for {MODULE}:echo ended before it answered"
     host.close()  # again: harmless
 
 
 def test_an_interrupt_in_the_middle_ends_everything(start: Callable[..., Host], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), start(scratch=tmp_path) as host:
-        host.submit(STEPS + "hang", Job(str(tmp_path / "pid")), Answer, timeout=LONG)
+        host.submit(boundary("hang"), Job(str(tmp_path / "pid")), timeout=LONG)
         child = written(tmp_path / "pid")
         raise KeyboardInterrupt
     assert gone(child)
@@ -365,7 +379,7 @@ def test_a_worker_that_is_killed_fails_its_jobs_and_its_children_follow(
     start: Callable[..., Host], tmp_path: Path
 ) -> None:
     with start(scratch=tmp_path) as host:
-        future = host.submit(STEPS + "hang", Job(str(tmp_path / "pid")), Answer, timeout=LONG)
+        future = host.submit(boundary("hang"), Job(str(tmp_path / "pid")), timeout=LONG)
         child = written(tmp_path / "pid")
         worker = psutil.Process(child).ppid()
         assert worker != os.getpid()
@@ -380,7 +394,7 @@ def in_the_worker(
     host: Host, step: str, job: Job | None = None, *, timeout: float = LONG, memory: int = 0
 ) -> Answer:
     return (
-        host.submit(STEPS + step, job or Job(), Answer, timeout=timeout, memory=memory, here=True)
+        host.submit(boundary(step), job or Job(), timeout=timeout, memory=memory, here=True)
         .result(timeout=LONG)
         .value
     )
@@ -407,7 +421,7 @@ def test_what_a_step_loads_in_the_worker_itself_is_there_for_the_next(
         ("crash", "crash", "crashed with SIGSEGV while counting sheep"),
         ("hang", "time", f"took longer than {SHORT:g} s while waiting for Godot"),
         ("eat_memory", "memory", "used more than 200 MiB while eating"),
-        ("no_reply", "crash", f"the worker for {STEPS}no_reply ended before it answered"),
+        ("no_reply", "crash", f"the worker for {MODULE}:no_reply ended before it answered"),
     ],
 )
 def test_a_step_that_takes_the_worker_with_it_is_told_alike(
@@ -452,16 +466,18 @@ mnnprep.__file__ = sys.argv[1]
 from boundary_steps import Answer, Job
 from mnnprep.isolate.host import Host
 from mnnprep.isolate.launch import ahead
+from mnnprep.isolate.step import Step, Worker
 scratch, step, here = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "here"
 if step == "ahead":
-    ahead(["mnnprep.tells_and_sleeps"])
+    ahead(Worker("test", ("mnnprep.tells_and_sleeps",)))
     threading.Event().wait()
 hosts = []
-thread = threading.Thread(target=lambda: hosts.append(Host(scratch=scratch)))
+thread = threading.Thread(target=lambda: hosts.append(Host(Worker("test"), scratch=scratch)))
 thread.start()  # what ends with the thread that started a process must not be the process
 thread.join()
 job = Job(str(scratch / "pid"), 2)
-hosts[0].submit("mnnprep.boundary_steps:" + step, job, Answer, timeout=60, here=here).result()
+step = Step("mnnprep.boundary_steps", step, Job, Answer, Worker("test"))
+hosts[0].submit(step, job, timeout=60, here=here).result()
 """
 MARK = "STARTED_BY_THIS_TEST"
 
@@ -521,7 +537,7 @@ def test_a_worker_that_is_killed_leaves_nothing_that_it_started(
     start: Callable[..., Host], tmp_path: Path
 ) -> None:
     with start(scratch=tmp_path) as host:
-        host.submit(STEPS + "daemon", Job(str(tmp_path / "pid"), 2), Answer, timeout=LONG, here=True)
+        host.submit(boundary("daemon"), Job(str(tmp_path / "pid"), 2), timeout=LONG, here=True)
         daemon = written(tmp_path / "pid")
         os.kill(host._worker, signal.SIGKILL)
         assert gone(daemon)
@@ -535,12 +551,12 @@ def test_a_step_names_its_job_by_its_annotation() -> None:
 def test_in_process_steps_answer_and_fail_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mnnprep.boundary_steps", boundary_steps)
     here = InProcess(scratch=tmp_path)
-    assert here.submit(STEPS + "echo", Job("a"), Answer, timeout=1).result().value == Answer("a")
+    assert here.submit(boundary("echo"), Job("a"), timeout=1).result().value == Answer("a")
     for step, kind in (("usage_error", UsageError), ("defect", InternalError)):
-        failure = here.submit(STEPS + step, Job(), Answer, timeout=1).exception()
+        failure = here.submit(boundary(step), Job(), timeout=1).exception()
         assert isinstance(failure, StepFailed)
         assert (failure.fate, type(failure.error)) == ("error", kind)
-    refused = here.submit("os:getcwd", Job(), Answer, timeout=1).exception()
+    refused = here.submit(named("os:getcwd"), Job(), timeout=1).exception()
     assert isinstance(refused, StepFailed)
     assert refused.reason == "a step outside mnnprep was asked for"
     here.close()
@@ -549,15 +565,15 @@ def test_in_process_steps_answer_and_fail_alike(tmp_path: Path, monkeypatch: pyt
 def test_a_worker_started_ahead_is_the_one_that_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ahead(("json",))
-    ahead(("json",))  # it is there already
-    pid = launching._ahead[("json",)][1].pid
-    with Host(("json",), scratch=tmp_path) as host:
+    ahead(JSON)
+    ahead(JSON)  # it is there already
+    pid = launching._ahead[JSON][1].pid
+    with Host(JSON, scratch=tmp_path) as host:
         assert host._process.pid == pid
-    ahead(("json",))
-    pid = launching._ahead[("json",)][1].pid
+    ahead(JSON)
+    pid = launching._ahead[JSON][1].pid
     monkeypatch.setenv("A_VARIABLE_OF_THE_USER", "changed since")
-    with Host(("json",), scratch=tmp_path) as host:
+    with Host(JSON, scratch=tmp_path) as host:
         assert host._process.pid != pid
     launching._end()
     assert not psutil.pid_exists(pid)
@@ -565,25 +581,25 @@ def test_a_worker_started_ahead_is_the_one_that_serves(
 
 def test_workers_start_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     with Workers(Limits()) as workers:
-        workers.warm_in_turn([("json",), ("csv",), ("uuid",)])
-        first = workers._hosts[("json",)]
+        workers.warm_in_turn([JSON, CSV, UUID])
+        first = workers._hosts[JSON]
         assert isinstance(first, Host)
         first.ready.result(timeout=LONG)
-        late = workers.warm(("uuid",))  # asked for before its turn: at once
+        late = workers.warm(UUID)  # asked for before its turn: at once
         deadline = time.monotonic() + LONG
-        while ("csv",) not in workers._hosts and time.monotonic() < deadline:
+        while CSV not in workers._hosts and time.monotonic() < deadline:
             time.sleep(0.01)
-        for preload in (("csv",), ("uuid",)):
-            host = workers._hosts[preload]
+        for worker in (CSV, UUID):
+            host = workers._hosts[worker]
             assert isinstance(host, Host)
             host.ready.result(timeout=LONG)
-        assert workers._hosts[("uuid",)] is late
-    workers.warm_in_turn([("colorsys",)])  # over: none is started
-    assert ("colorsys",) not in workers._hosts
+        assert workers._hosts[UUID] is late
+    workers.warm_in_turn([COLORSYS])  # over: none is started
+    assert COLORSYS not in workers._hosts
 
 
 def test_a_worker_that_is_gone_is_ready_for_nothing(tmp_path: Path) -> None:
-    host = Host(("json",), scratch=tmp_path)
+    host = Host(JSON, scratch=tmp_path)
     host._process.kill()
     host.ready.result(timeout=LONG)
     host.close()
@@ -591,7 +607,7 @@ def test_a_worker_that_is_gone_is_ready_for_nothing(tmp_path: Path) -> None:
 
 def test_who_is_dismissed_ends_unless_something_runs(start: Callable[..., Host], tmp_path: Path) -> None:
     with start(scratch=tmp_path) as host:
-        running = host.submit(STEPS + "echo", Job("a"), Answer, timeout=LONG)
+        running = host.submit(boundary("echo"), Job("a"), timeout=LONG)
         host.dismiss()
         assert running.result(timeout=LONG).value == Answer("a")
         host.dismiss()
@@ -601,7 +617,8 @@ def test_who_is_dismissed_ends_unless_something_runs(start: Callable[..., Host],
 
 def test_a_worker_started_ahead_for_nothing_ends_with_the_process() -> None:
     code = (
-        "from mnnprep.isolate import launch; launch.ahead(['json']); print(launch._ahead[('json',)][1].pid)"
+        "from mnnprep.isolate import launch, step; worker = step.Worker('test', ('json',));"
+        " launch.ahead(worker); print(launch._ahead[worker][1].pid)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG
@@ -622,16 +639,17 @@ def test_what_a_source_will_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, framework: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert likely_preload(name) == (), "it is not there yet"
+    assert likely_worker(name) is None, "it is not there yet"
     (tmp_path / name.partition(":")[0]).write_text(text)
-    assert framework in likely_preload(name) if framework else likely_preload(name) == ()
+    worker = likely_worker(name)
+    assert framework in worker.imports if worker else framework is None
 
 
 def test_what_waits_for_a_step_may_submit_another_when_the_worker_is_gone(tmp_path: Path) -> None:
-    host = Host(scratch=tmp_path)
-    job = Job("x")
-    first = host.submit("mnnprep.isolate.server:doing", job, Answer, timeout=LONG)
-    chained = after(first, lambda: host.submit("mnnprep.isolate.server:doing", job, Answer, timeout=LONG))
+    host = Host(ANY, scratch=tmp_path)
+    job, doing = Job("x"), named("mnnprep.isolate.server:doing")
+    first = host.submit(doing, job, timeout=LONG)
+    chained = after(first, lambda: host.submit(doing, job, timeout=LONG))
     host._process.kill()
     with pytest.raises(StepFailed):
         chained.result(timeout=LONG)

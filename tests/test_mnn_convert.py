@@ -17,19 +17,18 @@ from command import answer
 from mnn_models import DATA, SEED, crashing_lstm, floats, matmul, node, save
 from mnnprep.errors import RefusedError
 from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.step import Worker
 from mnnprep.mnn.boundary import EXTRA_INFO, read_boundary
 from mnnprep.mnn.capture import without_place_and_time
-from mnnprep.mnn.convert import Converted, ConvertJob, has_frontend, judge, refused_ops
+from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob, has_frontend, judge, refused_ops
 from mnnprep.mnn.flatbuffer import root
 from mnnprep.mnn.info import MnnInfo, MnnTensor, parse_info
 from mnnprep.mnn.names import match_names
 
-STEP = "mnnprep.mnn.convert:convert"
-
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(("numpy", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
+    with Host(Worker("test", ("numpy", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 
@@ -51,7 +50,7 @@ def run_convert(
         converter=converter,
         timeout=limit,
     )
-    return host.run(STEP, job, Converted, timeout=120).value
+    return host.run(CONVERT, job, timeout=120).value
 
 
 def wrapper(path: Path, body: str) -> str:

@@ -20,9 +20,10 @@ from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.files import file_ref, load_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.step import Worker
 from mnnprep.mnn import run as module
-from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.mnn.run import ACCURATE_HINTS, MnnRan, MnnRunJob
+from mnnprep.mnn.convert import CONVERT, ConvertJob
+from mnnprep.mnn.run import ACCURATE_HINTS, RUN, MnnRan, MnnRunJob
 
 NAMES = {"x": "x"}
 
@@ -30,7 +31,7 @@ NAMES = {"x": "x"}
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """One worker for both: the engine and the converter are imported before it forks."""
-    with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
+    with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 
@@ -38,7 +39,7 @@ def converted(host: Host, model: Path) -> str:
     directory = model.with_suffix("")
     directory.mkdir()
     job = ConvertJob(model=str(model), frontend="ONNX", uuid_seed=SEED, directory=str(directory))
-    done = host.run("mnnprep.mnn.convert:convert", job, Converted, timeout=60).value
+    done = host.run(CONVERT, job, timeout=60).value
     assert done.file is not None, done
     return done.file.path
 
@@ -65,7 +66,7 @@ def run_model(
         fresh=fresh,
         session=session,
     )
-    return host.run("mnnprep.mnn.run:run", job, Ran, timeout=60).value
+    return host.run(RUN, job, timeout=60).value
 
 
 @pytest.mark.parametrize(("fresh", "session"), [(False, False), (True, False), (False, True)])
@@ -265,7 +266,7 @@ def test_a_model_without_its_file_of_weights_is_an_error(host: Host, tmp_path: P
     job = ConvertJob(
         model=str(net), frontend="ONNX", uuid_seed=SEED, directory=str(tmp_path), converter=str(converter)
     )
-    done = host.run("mnnprep.mnn.convert:convert", job, Converted, timeout=60).value
+    done = host.run(CONVERT, job, timeout=60).value
     assert done.weights is not None, done
     assert done.weights.path == str(tmp_path / "model.mnn.weight")
     x = np.ones((2, 64), np.float32)
@@ -335,7 +336,7 @@ def test_what_the_torch_frontend_wrote(host: Host, tmp_path: Path, name: str) ->
         layouts={},
         directory=str(tmp_path),
     )
-    ran = host.run("mnnprep.mnn.run:run", job, Ran, timeout=60).value
+    ran = host.run(RUN, job, timeout=60).value
     if name in RIGHT:
         assert not ran.errors
         compared = compare_outputs(
@@ -375,7 +376,7 @@ def test_numbers_that_only_lack_precision_are_computed_with_the_accurate_setting
     )
 
     def run(job: MnnRunJob) -> tuple[MnnRan, float]:
-        ran = host.run("mnnprep.mnn.run:run", job, MnnRan, timeout=60).value
+        ran = host.run(RUN, job, timeout=60).value
         return ran, float(np.abs(load_arrays(ran.outputs["0"].path)["y"] - want).max() / np.abs(want).max())
 
     (_, rough), (_, accurate) = (

@@ -287,7 +287,7 @@ class Replaying:
     def directory(self, name: str) -> Path:
         return self.scratch
 
-    def run(self, preload: Any, step: str, job: ReplayJob, reply: Any) -> Replayed:
+    def run(self, step: str, job: ReplayJob) -> Replayed:
         self.asked.append([c.index for c in job.cases])
         return replay(self.net, job)
 
@@ -314,15 +314,15 @@ def test_the_noise_of_a_case_is_measured_once_a_comparison_finds_it_wrong(tmp_pa
         return found
 
     workers: Any = Replaying(net, tmp_path)
-    plan: Any = type("Plan", (), {"replay": "step", "preload": ()})
+    steps: Any = type("Steps", (), {"replay": "step"})
     for index, status in ((3, Status.PASSED), (1, Status.FAILED)):
         failed = compare_run("mnn_compare", cases, actual(index), Tolerance(noise=survey_.noise), {})
         assert failed.status is Status.FAILED
-        assert learn_noise(workers, plan, Source(kind="onnx", path=""), Wants(), survey_, failed)
+        assert learn_noise(workers, steps, Source(kind="onnx", path=""), Wants(), survey_, failed)
         again = compare_run("mnn_compare", cases, actual(index), Tolerance(noise=survey_.noise), {})
         assert again.status is status
         assert not learn_noise(
-            workers, plan, Source(kind="onnx", path=""), Wants(), survey_, failed
+            workers, steps, Source(kind="onnx", path=""), Wants(), survey_, failed
         )  # it is known now
     assert workers.asked == [[3], [1]]
     assert set_aside(cases, Tolerance(noise=survey_.noise)).keys() == {3}

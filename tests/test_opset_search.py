@@ -20,8 +20,9 @@ from mnn_models import floats
 from mnnprep.bundle.manifest import read_manifest
 from mnnprep.core.evidence import Verdict
 from mnnprep.errors import RefusedError
+from mnnprep.formats import steps_of
+from mnnprep.formats.backend import OPSETS
 from mnnprep.formats.onnx.reopset import at_opset
-from mnnprep.formats.plans import OPSETS, PLANS
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((8, 3, 3, 3)).astype(np.float32)  # not shown to the version converter
@@ -238,11 +239,11 @@ def test_one_opset_can_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_order_of_the_search() -> None:
-    attempts = PLANS["torch-module"].attempts("onnx", "auto", 14)
+    attempts = steps_of("torch-module").attempts("onnx", "auto", 14)
     assert [(a.method, a.opset) for a in attempts if a.searches] == [("onnx-trace", o) for o in (14, *OPSETS)]
     assert (attempts[0].method, attempts[0].opset, attempts[0].searches) == ("onnx-trace", 14, False)
-    only = PLANS["onnx"].attempts("", "opset", 9)
-    assert only == [replace(PLANS["onnx"].methods[1], opset=9, searches=False)]
+    only = steps_of("onnx").attempts("", "opset", 9)
+    assert only == [replace(steps_of("onnx").recipes[1], opset=9, searches=False)]
 
 
 def test_weights_over_two_gigabytes_are_never_touched() -> None:

@@ -19,6 +19,7 @@ from mnnprep.conformance.messages import ConformanceCase
 from mnnprep.conformance.runner import Runner
 from mnnprep.core.files import load_arrays
 from mnnprep.isolate.host import Host
+from mnnprep.isolate.step import Worker
 from mnnprep.rules.steps import RepairJob, repair
 from mnnprep.rules.table import RULES
 from rewriting import build, close, reference, repaired, same_bits, through_mnn
@@ -356,7 +357,7 @@ MODELS: dict[str, tuple[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
+    with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 

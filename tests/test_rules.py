@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from mnn_models import Value, floats, node
 from mnnprep.errors import UsageError
 from mnnprep.isolate.host import Host
+from mnnprep.isolate.step import Worker
 from mnnprep.rules.steps import Repaired
 from mnnprep.rules.table import RULES, all_rules, always_rules
 from rewriting import Arrays, build, close, reference, repaired, same_bits, through_mnn
@@ -31,7 +32,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in POISON.items():
             patch.setenv(name, value)
-        with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
+        with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
             yield host
 
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mnnprep.isolate.host import Host
+from mnnprep.isolate.step import Worker
 from rewriting import reference, through_mnn, written_out
 
 Arrays = dict[str, Any]
@@ -21,7 +22,7 @@ RANDOM = np.random.default_rng(3)
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
+    with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 

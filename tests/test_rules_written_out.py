@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mnn_models import node
 from mnnprep.isolate.host import Host
+from mnnprep.isolate.step import Worker
 from mnnprep.rules.table import all_rules
 from rewriting import close, reference, through_mnn, written_out
 
@@ -23,7 +24,7 @@ INT64, FLOAT, UINT8 = TensorProto.INT64, TensorProto.FLOAT, TensorProto.UINT8
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(("numpy", "MNN", "_tools"), scratch=tmp_path_factory.getbasetemp()) as host:
+    with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 

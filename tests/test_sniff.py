@@ -24,9 +24,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from mnnprep.errors import InternalError, RefusedError, UsageError
+from mnnprep.formats import BACKENDS, backend_of, kind_of
+from mnnprep.formats.backend import Role
 from mnnprep.formats.pickles import stored_tensors
-from mnnprep.formats.sniff import identify, pickle_globals
-from mnnprep.formats.table import FORMATS, WEIGHTS_ONLY, format_of
+from mnnprep.formats.sniff import identify
+from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.weights.files import LocalFile
 from mnnprep.weights.opcodes import PickleError, scan_pickle
 from mnnprep.weights.safetensors import read_header
@@ -86,15 +88,16 @@ def message(number: int, content: bytes) -> bytes:
 
 class TestTable:
     def test_every_row_can_be_asked_for(self) -> None:
-        assert len({row.kind for row in FORMATS}) == len(FORMATS)
-        for row in FORMATS:
-            assert format_of(row.kind) is row
-            assert all(suffix.startswith(".") for suffix in row.suffixes)
-            assert bool(row.targets) == (row.kind not in WEIGHTS_ONLY)
+        for backend in BACKENDS:
+            for kind in backend.kinds:
+                assert kind_of(kind.name) is kind
+                assert backend_of(kind.name) is backend
+                assert all(suffix.startswith(".") for suffix in kind.suffixes)
+                assert kind.prepared == (kind.role is not Role.WEIGHTS)
 
     def test_an_unknown_kind_is_our_error(self) -> None:
         with pytest.raises(InternalError):
-            format_of("word-document")
+            kind_of("word-document")
 
 
 class TestKnown:

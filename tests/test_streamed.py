@@ -20,10 +20,12 @@ from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.messages import ExportJob, Source, Wants
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.signature import parse_input
+from mnnprep.formats import steps_of
 from mnnprep.formats.onnx import attach as attaching
 from mnnprep.formats.onnx.moved import take_out
-from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling, Skeleton
+from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling
 from mnnprep.isolate.host import Host
+from mnnprep.isolate.step import Worker
 from mnnprep.pipeline.streamed import why_streamed
 from mnnprep.weights.plan import Made
 
@@ -331,7 +333,7 @@ def test_weights_that_do_not_fit_the_model(nets: Nets, tmp_path: Path) -> None:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Any:
-    with Host(("numpy", "torch"), scratch=tmp_path) as host:
+    with Host(Worker("test", ("numpy", "torch")), scratch=tmp_path) as host:
         yield host
 
 
@@ -345,9 +347,9 @@ def skeleton_of(host: Host, factory: str, directory: Path, memory: int, **argume
         opset=13,
         directory=str(directory),
     )
-    return host.submit(
-        "mnnprep.formats.torch.weightless:export_skeleton", job, Skeleton, timeout=300, memory=memory
-    ).result()
+    streaming = steps_of("torch-factory").streaming
+    assert streaming is not None
+    return host.submit(streaming.export, job, timeout=300, memory=memory).result()
 
 
 def test_no_weight_comes_into_memory(nets: Nets, host: Host, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ list that MNN's frontend prints.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -21,21 +21,17 @@ from mnnprep.core.leftovers import Scratch
 from mnnprep.core.printable import textual
 from mnnprep.core.request import Limits
 from mnnprep.errors import UsageError
-from mnnprep.formats.onnx.scan import scan_model
-from mnnprep.formats.onnx.summary import require_loadable
+from mnnprep.formats import kind_of
+from mnnprep.formats.backend import SourceKind
 from mnnprep.formats.sniff import identify, require_there
-from mnnprep.formats.table import format_of
 from mnnprep.isolate.host import Host, StepFailed
-from mnnprep.mnn import worker
-from mnnprep.mnn.frontends import Frontends, FrontendsJob
+from mnnprep.isolate.step import Step, reader
+from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 from mnnprep.pipeline.reading import SECONDS, PathJob, require_text, run_bounded
 from mnnprep.rules.rule import Severity
-from mnnprep.rules.steps import CheckJob, Findings
+from mnnprep.rules.steps import CHECK, CHECKER, CheckJob, Findings
 from mnnprep.rules.table import RULES
 
-CHECK_STEP = "mnnprep.rules.steps:check"
-PRELOAD = ("numpy", "onnx_ir")
-COUNT_STEP = "mnnprep.checking:count"
 ASKING_SECONDS = 600.0  # for MNN's own lists
 LEFT_OUT = frozenset({"Input", "Const", "Placeholder"})  # what no frontend needs a name for
 HAZARDOUS: tuple[Severity, ...] = ("wrong", "crash", "refused")
@@ -116,17 +112,14 @@ def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | N
     require_there(path)
     absolute = Path(os.path.abspath(path))
     limits = limits or Limits(timeout=SECONDS)
-    with Scratch() as scratch, Host(preload(str(path)), scratch=scratch) as host:
-        counted = run_bounded(host, COUNT_STEP, PathJob.of(absolute), Counted, absolute, limits)
-        if counted.kind == "onnx":
+    likely = CHECKER if absolute.suffix.lower() == ".onnx" else COUNT.worker
+    with Scratch() as scratch, Host(likely, scratch=scratch) as host:
+        counted = run_bounded(host, COUNT, PathJob.of(absolute), absolute, limits)
+        kind = kind_of(counted.kind)
+        if kind.by_rules:
             require_text(absolute)
-            return _check_onnx(host, path, absolute, rules_only, limits)
-    return _check_operators(str(path), counted)
-
-
-def preload(path: str) -> tuple[str, ...]:
-    """What the worker that checks the file *path* imports."""
-    return ("mnnprep.checking", *(PRELOAD if path.lower().endswith(".onnx") else ()))
+            return _check_by_rules(host, kind, path, absolute, rules_only, limits)
+    return _check_operators(str(path), kind, counted.operators)
 
 
 def count(job: PathJob) -> Counted:
@@ -135,53 +128,51 @@ def count(job: PathJob) -> Counted:
     Raises as that.
     """
     path = Path(job.path)
-    kind = identify(path)
-    with reading(path, format_of(kind).title):
-        if kind == "onnx":
-            require_loadable(scan_model(path), path.stat().st_size)
-        return Counted(kind, textual(READERS[kind][1](path)) if kind in READERS else {})
+    kind = kind_of(identify(path))
+    with reading(path, kind.title):
+        if kind.require_loadable:
+            kind.require_loadable(path)
+        return Counted(kind.name, textual(kind.operators(path)) if kind.operators else {})
 
 
-def _check_operators(path: str, counted: Counted) -> CheckReport:
-    kind = counted.kind
-    if kind not in READERS:
+COUNT = Step.of(count, reader(__name__))
+
+
+def _check_operators(path: str, kind: SourceKind, operators: dict[str, int]) -> CheckReport:
+    if not kind.operators:
         raise UsageError(
-            "check reads ONNX, TFLite, TensorFlow graphs and Caffe networks, and this is a"
-            f" {format_of(kind).title}",
+            f"check reads ONNX, TFLite, TensorFlow graphs and Caffe networks, and this is a {kind.title}",
             seen=path,
             next="prepare it, and check the artifact in the bundle",
         )
-    frontend = READERS[kind][0]
-    supported = supported_operators().get(frontend)
+    supported = supported_operators().get(kind.frontend)
     hazards = [
         Hazard(
             rule=UNREAD,
             severity="refused",
-            hazard=f"MNN's {frontend} frontend does not list this operator",
+            hazard=f"MNN's {kind.frontend} frontend does not list this operator",
             node=name,
             operator=name,
             detail=f"{count} times" if count > 1 else "",
             remedy="prepare it with --to onnx, or express it by other operators",
         )
-        for name, count in counted.operators.items()
+        for name, count in operators.items()
         if supported is not None and name not in supported and name not in LEFT_OUT
     ]
-    if kind == "frozen-graph":
-        hazards = _effects(counted.operators) + hazards
+    if kind.side_effects:
+        hazards = _effects(kind.side_effects(operators), operators) + hazards
     return CheckReport(
         path=path,
-        kind=kind,
+        kind=kind.name,
         opset=None,
         mnn=_version(supported),
-        operators=counted.operators,
+        operators=operators,
         hazards=hazards,
     )
 
 
-def _effects(counts: Mapping[str, int]) -> list[Hazard]:
-    """The operators of a TensorFlow graph that are not known to compute alone."""
-    from mnnprep.formats.tensorflow.operators import ALLOWED
-
+def _effects(names: list[str], counts: Mapping[str, int]) -> list[Hazard]:
+    """The operators that are not known to compute alone."""
     return [
         Hazard(
             rule=EFFECT,
@@ -189,20 +180,19 @@ def _effects(counts: Mapping[str, int]) -> list[Hazard]:
             hazard="this operator may do more than compute",
             node=name,
             operator=name,
-            detail=f"{count} times" if count > 1 else "",
+            detail=f"{counts[name]} times" if counts[name] > 1 else "",
             remedy="prepare it with --trust if you trust where it comes from",
         )
-        for name, count in counts.items()
-        if name not in ALLOWED
+        for name in names
     ]
 
 
-def _check_onnx(
-    host: Host, path: str | Path, absolute: Path, rules_only: bool, limits: Limits
+def _check_by_rules(
+    host: Host, kind: SourceKind, path: str | Path, absolute: Path, rules_only: bool, limits: Limits
 ) -> CheckReport:
     supported = supported_operators().get("ONNX")
     job = CheckJob(model=str(absolute), supported=sorted(supported) if supported is not None else None)
-    found = run_bounded(host, CHECK_STEP, job, Findings, absolute, limits)
+    found = run_bounded(host, CHECK, job, absolute, limits)
     rules = {rule.name: rule for rule in RULES}
     hazards = [
         Hazard(
@@ -220,7 +210,7 @@ def _check_onnx(
     ]
     return CheckReport(
         path=str(path),
-        kind="onnx",
+        kind=kind.name,
         opset=found.opset,
         mnn=_version(supported),
         operators=found.operators,
@@ -258,36 +248,9 @@ def supported_operators() -> Mapping[str, frozenset[str]]:
         return {name: frozenset(operators) for name, operators in table.frontends.items()}
     if not deps.installed("_tools"):
         return {}
-    with Scratch() as scratch, Host(scratch=scratch) as host:
+    with Scratch() as scratch, Host(FRONTENDS.worker, scratch=scratch) as host:
         try:
-            answer = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=ASKING_SECONDS).value
+            answer = host.run(FRONTENDS, FrontendsJob(), timeout=ASKING_SECONDS).value
         except StepFailed:
             return {}
     return {name: frozenset(operators) for name, operators in answer.names.items()}
-
-
-def _tflite_operators(path: Path) -> dict[str, int]:
-    from mnnprep.formats.tflite.scan import scan_model
-
-    return dict(scan_model(path).ops)
-
-
-def _graph_operators(path: Path) -> dict[str, int]:
-    from mnnprep.formats.tensorflow.graphdef import operators_in
-
-    return operators_in(path)
-
-
-def _caffe_operators(path: Path) -> dict[str, int]:
-    from mnnprep.formats.caffe.summary import read_prototxt
-    from mnnprep.formats.caffe.versions import DATA_TYPES, LOSSES, MEASURES, TRANSPARENT
-
-    removed = {*DATA_TYPES, *LOSSES, *MEASURES, *TRANSPARENT}  # prepare leaves them out
-    return {name: count for name, count in read_prototxt(path).layers.items() if name not in removed}
-
-
-READERS: dict[str, tuple[str, Callable[[Path], dict[str, int]]]] = {
-    "tflite": ("TFLITE", _tflite_operators),
-    "frozen-graph": ("TF", _graph_operators),
-    "caffe-prototxt": ("CAFFE", _caffe_operators),
-}

@@ -15,12 +15,14 @@ from mnnprep.core.leftovers import Scratch
 from mnnprep.core.messages import Source
 from mnnprep.core.request import DEFAULT_TIMEOUT, Request
 from mnnprep.errors import UsageError
+from mnnprep.formats import kind_of
+from mnnprep.formats.backend import Option
+from mnnprep.formats.torch.backend import SHAPES
 from mnnprep.isolate.host import Host, StepFailed, internal
 from mnnprep.weights import filters, ranks, writer
 from mnnprep.weights.dtypes import TARGETS
 from mnnprep.weights.files import File, Files
 from mnnprep.weights.layouts import Reading
-from mnnprep.weights.messages import ModelShapes
 from mnnprep.weights.read import Chosen, plan_state, require_fit
 from mnnprep.weights.select import AVERAGED, Expected, words_of
 from mnnprep.weights.shards import same_values
@@ -159,7 +161,7 @@ def model_shapes(options: Options) -> Expected:
     from mnnprep.pipeline.resolve import resolve
 
     source = resolve(Request(source=options.factory, factory_args=options.factory_args))
-    if source.kind != "torch-factory":
+    if Option.STATE_DICT not in kind_of(source.kind).options:
         raise UsageError(
             "--factory names no factory",
             seen=options.factory,
@@ -169,11 +171,9 @@ def model_shapes(options: Options) -> Expected:
 
 
 def _ask(source: Source) -> Expected:
-    with Scratch() as scratch, Host(("torch",), scratch=scratch) as host:
+    with Scratch() as scratch, Host(SHAPES.worker, scratch=scratch) as host:
         try:
-            found = host.run(
-                "mnnprep.formats.torch.shapes:model_shapes", source, ModelShapes, timeout=DEFAULT_TIMEOUT
-            ).value
+            found = host.run(SHAPES, source, timeout=DEFAULT_TIMEOUT).value
         except StepFailed as failure:
             raise failure.error or internal(
                 failure, "the factory's model could not be looked at"

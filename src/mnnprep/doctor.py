@@ -14,11 +14,11 @@ import msgspec
 
 from mnnprep import __version__, deps
 from mnnprep.core.leftovers import Scratch
-from mnnprep.formats.table import FORMATS, WEIGHTS_ONLY, Format
+from mnnprep.formats import BACKENDS
+from mnnprep.formats.backend import Backend, Role, SourceKind
 from mnnprep.isolate.confine import supported
 from mnnprep.isolate.host import Host, StepFailed
-from mnnprep.mnn import worker
-from mnnprep.mnn.frontends import Frontends, FrontendsJob
+from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 
 CONVERTER_VARIABLE = "MNNPREP_MNNCONVERT"
 TIMEOUT_SECONDS = 120.0
@@ -87,10 +87,15 @@ def diagnose(mnnconvert: str = "") -> Doctor:
 
     Nothing that is wrong raises: it is in the result.
     """
-    packages = [_package(module) for module in deps.KNOWN]
+    packages = [_package(module, extra) for module, extra in _modules().items()]
     converters = _converters(mnnconvert or os.environ.get(CONVERTER_VARIABLE, ""))
     missing = {p.module for p in packages if p.version is None}
-    formats = [_state(row, missing) for row in FORMATS]
+    formats = [
+        _state(backend, kind, missing)
+        for backend in BACKENDS
+        for kind in backend.kinds
+        if kind.role is not Role.LIVE
+    ]
     return Doctor(
         mnnprep=__version__,
         python=f"{platform.python_implementation()} {platform.python_version()}",
@@ -113,28 +118,35 @@ def _confinement() -> ConfinementState:
     )
 
 
-def _package(module: str) -> Package:
-    distribution, extra = deps.KNOWN[module]
+def _modules() -> dict[str, str]:
+    """Every module that mnnprep may use, with the extra that brings it: of the core, frameworks, tools."""
+    frameworks = {module: backend.extra for backend in BACKENDS for module in backend.packages}
+    return dict.fromkeys(deps.CORE, "") | frameworks | deps.TOOLS
+
+
+def _package(module: str, extra: str) -> Package:
+    distribution = deps.distribution_of(module)
     version = deps.version(module) or (UNKNOWN_VERSION if deps.installed(module) else None)
     return Package(module=module, distribution=distribution, extra=extra, version=version)
 
 
-def _state(row: Format, missing: set[str]) -> FormatState:
-    """A format works when this version prepares it and its extra and the core are there."""
-    absent = [m for m in deps.KNOWN if m in missing and deps.KNOWN[m][1] in ("", row.extra)]
-    if row.kind in WEIGHTS_ONLY:
+def _state(backend: Backend, kind: SourceKind, missing: set[str]) -> FormatState:
+    """A format works when this version prepares it and its packages and the core are there."""
+    absent = [m for m in (*deps.CORE, *backend.packages) if m in missing]
+    if kind.role is Role.WEIGHTS:
         needs = "a factory, with these as --weights"
-    elif not row.prepared:
+    elif not kind.prepared:
         needs = "recognised only, in this version"
     elif absent:
-        needs = _install(deps.KNOWN[absent[0]][1], deps.KNOWN[absent[0]][0])
+        extra = "" if absent[0] in deps.CORE else backend.extra
+        needs = _install(extra, deps.distribution_of(absent[0]))
     else:
         needs = ""
     return FormatState(
-        kind=row.kind,
-        title=row.title,
-        framework=row.framework,
-        targets=list(row.targets),
+        kind=kind.name,
+        title=kind.title,
+        framework=backend.framework,
+        targets=list(kind.steps.targets()) if kind.steps else [],
         works=not needs,
         needs=needs,
     )
@@ -146,7 +158,7 @@ def _install(extra: str, distribution: str) -> str:
 
 def _converters(custom: str) -> list[Converter]:
     found = []
-    with Scratch() as scratch, Host(scratch=scratch) as host:
+    with Scratch() as scratch, Host(FRONTENDS.worker, scratch=scratch) as host:
         if deps.installed("_tools"):
             found.append(_ask(host, "the MNN package", ""))
         else:
@@ -166,9 +178,7 @@ def _custom(host: Host, path: str) -> Converter:
 
 def _ask(host: Host, name: str, executable: str) -> Converter:
     try:
-        answer = host.run(
-            worker.FRONTENDS, FrontendsJob(converter=executable), Frontends, timeout=TIMEOUT_SECONDS
-        ).value
+        answer = host.run(FRONTENDS, FrontendsJob(converter=executable), timeout=TIMEOUT_SECONDS).value
     except StepFailed as failure:
         return Converter(name=name, works=False, reason=failure.reason)
     return Converter(name=name, works=not answer.reason, frontends=answer.operators, reason=answer.reason)
@@ -180,10 +190,8 @@ def _advice(packages: list[Package], converters: list[Converter]) -> list[str]:
         for p in packages
         if p.version is None and not p.extra
     ]
-    purposes = {row.extra: f"to prepare {row.framework} models" for row in FORMATS if row.prepared}
+    purposes = {backend.extra: f"to prepare {backend.framework} models" for backend in BACKENDS}
     purposes["report"] = "to write report.html"
-    if deps.installed("mnnprep.batch"):
-        purposes["ray"] = "for batches on Ray"
     for extra in dict.fromkeys(p.extra for p in packages if p.version is None and p.extra):
         if extra in purposes:
             lines.append(f"{_install(extra, '')}, {purposes[extra]}")

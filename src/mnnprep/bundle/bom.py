@@ -136,5 +136,5 @@ def _hashes(sha256: str) -> list[dict[str, str]]:
 
 def _tool(name: str, version: str) -> dict[str, str]:
     tool = {"type": "application", "name": name, "version": version}
-    distribution = deps.KNOWN.get(name, (name, ""))[0].lower()
+    distribution = deps.distribution_of(name).lower()
     return tool if name in NOT_FROM_PIP else tool | {"purl": f"pkg:pypi/{distribution}@{version}"}

@@ -16,8 +16,9 @@ from mnnprep.cli.options import reading_memory, reading_timeout
 def command(file: str, timeout: float, memory: str, as_json: bool) -> int:
     """Say what FILE is, from its bytes: nothing of it is loaded or executed."""
     from mnnprep.isolate.launch import ahead
+    from mnnprep.isolate.step import reader
 
-    ahead(("mnnprep.inspecting",))  # its own imports take as long as those below
+    ahead(reader("mnnprep.inspecting"))  # its own imports take as long as those below
 
     from mnnprep.core.request import Limits, parse_size
     from mnnprep.inspecting import inspect_file

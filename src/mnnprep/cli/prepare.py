@@ -268,13 +268,15 @@ def command(
     mnnprep prepare net.py:build --weights net.safetensors --input 'x=float32[batch,3,224,224]' --dim
     batch=1:8 -o out
     """
-    from mnnprep.formats.plans import likely_preload
     from mnnprep.isolate.launch import ahead
+    from mnnprep.isolate.step import reader
 
-    ahead(
-        ("mnnprep.pipeline.resolve",)
-    )  # before the imports below, which take half a second: the worker that reads the source,
-    ahead(likely_preload(source))  # and the one that runs it
+    # Both workers, the one that reads the source and the one that runs it, import beside this process.
+    ahead(reader("mnnprep.pipeline.resolve"))
+    from mnnprep.formats.factory import likely_worker
+
+    if (worker := likely_worker(source)) is not None:
+        ahead(worker)
 
     from pathlib import Path
 

@@ -16,8 +16,7 @@ from mnnprep.conformance.runner import Runner, measure, resumed
 from mnnprep.conformance.table import OperatorTable, cache_directory, machine, rows_of, save_table
 from mnnprep.core.leftovers import Scratch
 from mnnprep.isolate.host import Host
-from mnnprep.mnn import worker
-from mnnprep.mnn.frontends import Frontends, FrontendsJob
+from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 from mnnprep.rules.table import all_rules
 
 VARIANTS: tuple[Variant, ...] = ("fed", "frozen")
@@ -37,8 +36,8 @@ def measure_table(*, jobs: int, tell: Tell, keep: Path | None = None) -> Operato
     keep.parent.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
     with Scratch() as scratch, keep.open("ab") as file:
-        with Host(scratch=scratch) as host:
-            frontends = host.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=120).value.names
+        with Host(FRONTENDS.worker, scratch=scratch) as host:
+            frontends = host.run(FRONTENDS, FrontendsJob(), timeout=120).value.names
 
         def note(outcome: Outcome, number: int, total: int) -> None:
             outcomes.append(outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -26,19 +27,22 @@ from mnnprep.conformance.messages import (
 from mnnprep.core.files import sha256
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.isolate.host import Host, StepFailed
-from mnnprep.isolate.launch import DIRTY_MEMORY
-from mnnprep.mnn import worker
-from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.mnn.frontends import Frontends, FrontendsJob
-from mnnprep.pipeline.making import REPAIR
-from mnnprep.rules.steps import Repaired, RepairJob
+from mnnprep.isolate.step import Step, Worker
+from mnnprep.mnn.convert import CONVERT, ConvertJob
+from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
+from mnnprep.mnn.worker import CONVERTER, DIRTY_MEMORY, RUNTIME
+from mnnprep.rules.steps import REPAIR, Repaired, RepairJob
 from mnnprep.rules.table import applicable
 
-COLLECT = "mnnprep.conformance.collect:collect"
-ORACLE = "mnnprep.conformance.oracle:judge"
-CHECK = "mnnprep.conformance.collect:check_all"
-MNN_PRELOAD = (*worker.CONVERT_PRELOAD, *worker.PRELOAD, "mnnprep.conformance.oracle")
-ONNX_PRELOAD = ("numpy", "onnx", "onnx_ir", "mnnprep.rules.steps", "onnx_ir.passes.common.shape_inference")
+ONNX = Worker(
+    "the cases of ONNX",
+    ("numpy", "onnx", "onnx_ir", "mnnprep.rules.steps", "onnx_ir.passes.common.shape_inference"),
+)
+CLEAN = Worker("MNN", (*CONVERTER.imports, *RUNTIME.imports, "mnnprep.conformance.oracle"))
+DIRTY = replace(CLEAN, environment=DIRTY_MEMORY)
+COLLECT = Step("mnnprep.conformance.collect", "collect", CollectJob, Collected, ONNX)
+CHECK = Step("mnnprep.conformance.collect", "check_all", ChecksJob, Checked, ONNX)
+ORACLE = Step("mnnprep.conformance.oracle", "judge", OracleJob, Judged, CLEAN)
 SECONDS = 15.0
 COLLECT_SECONDS = 600.0
 
@@ -51,9 +55,9 @@ class Runner:
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
-        self._clean = Host(MNN_PRELOAD, scratch=scratch)
-        self._dirty = Host(MNN_PRELOAD, scratch=scratch, environment=DIRTY_MEMORY)
-        self._onnx = Host(ONNX_PRELOAD, scratch=scratch)
+        self._clean = Host(CLEAN, scratch=scratch)
+        self._dirty = Host(DIRTY, scratch=scratch)
+        self._onnx = Host(ONNX, scratch=scratch)
 
     def __enter__(self) -> Runner:
         return self
@@ -68,14 +72,12 @@ class Runner:
         """Write the cases of *variant* to *directory*."""
         directory.mkdir(parents=True, exist_ok=True)
         job = CollectJob(directory=str(directory), variant=variant)
-        return self._onnx.run(COLLECT, job, Collected, timeout=COLLECT_SECONDS).value.cases
+        return self._onnx.run(COLLECT, job, timeout=COLLECT_SECONDS).value.cases
 
     @cached_property
     def supported(self) -> list[str]:
         """The operators that the converter's ONNX frontend lists."""
-        return self._clean.run(worker.FRONTENDS, FrontendsJob(), Frontends, timeout=SECONDS).value.names[
-            "ONNX"
-        ]
+        return self._clean.run(FRONTENDS, FrontendsJob(), timeout=SECONDS).value.names["ONNX"]
 
     def convert(self, case: ConformanceCase, rules: list[str]) -> Outcome:
         """Convert the case, repaired by *rules* where they find something, and ask the oracle, twice where it
@@ -113,7 +115,7 @@ class Runner:
         the converter lists.
         """
         job = ChecksJob(models=[case.model for case in cases], supported=supported)
-        return self._onnx.run(CHECK, job, Checked, timeout=COLLECT_SECONDS).value.rules
+        return self._onnx.run(CHECK, job, timeout=COLLECT_SECONDS).value.rules
 
     def oracle(self, case: ConformanceCase, model: str, names: dict[str, str]) -> tuple[Status, str]:
         """What the oracle says of a converted model, in clean and in dirty memory."""
@@ -127,14 +129,14 @@ class Runner:
         target = directory / "repaired"
         target.mkdir()
         job = RepairJob(model=case.model, directory=str(target), rules=rules, supported=self.supported)
-        return self._onnx.run(REPAIR, job, Repaired, timeout=SECONDS).value
+        return self._onnx.run(REPAIR, job, timeout=SECONDS).value
 
     def _once(
         self, case: ConformanceCase, model: str, host: Host, directory: Path
     ) -> tuple[Status, str, str]:
         job = ConvertJob(model=model, frontend="ONNX", uuid_seed=sha256(model), directory=str(directory))
         try:
-            converted = host.run(worker.CONVERT, job, Converted, timeout=SECONDS).value
+            converted = host.run(CONVERT, job, timeout=SECONDS).value
         except StepFailed as failure:
             return fate(failure), "convert", described(failure)
         if converted.file is None:
@@ -151,7 +153,7 @@ class Runner:
             model=model, data=case.data, inputs=list(case.inputs), outputs=list(case.outputs), names=names
         )
         try:
-            judged = host.run(ORACLE, job, Judged, timeout=SECONDS).value
+            judged = host.run(ORACLE, job, timeout=SECONDS).value
         except StepFailed as failure:
             return fate(failure), described(failure)
         return judged.status, judged.detail

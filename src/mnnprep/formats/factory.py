@@ -13,6 +13,10 @@ from typing import Any
 
 from mnnprep.core.texts import cause
 from mnnprep.errors import UsageError
+from mnnprep.formats import BACKENDS, SOURCE_KINDS, steps_of
+from mnnprep.isolate.step import Worker
+
+FACTORIES = tuple(backend for backend in BACKENDS if backend.factory)
 
 
 def looks_like_factory(text: str) -> bool:
@@ -27,8 +31,9 @@ def looks_like_factory(text: str) -> bool:
 
 
 def factory_kind(place: str, search: list[str]) -> str:
-    """The kind of a factory by what its file imports, read and not run: TensorFlow or Keras, and no torch, or
-    else PyTorch.
+    """The kind of a factory: of the first framework that its file imports, which is read and not run.
+
+    The first framework with factories (PyTorch) where the file imports none of them, or can't be read.
     """
     if place.endswith(".py"):
         path = Path(place)
@@ -44,17 +49,13 @@ def factory_kind(place: str, search: list[str]) -> str:
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return "torch-factory"
+        return FACTORIES[0].factory
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {
         node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
     }
     tops = {name.partition(".")[0] for name in names}
-    return (
-        "tf-factory"
-        if tops & {"tensorflow", "keras", "tf_keras"} and "torch" not in tops
-        else "torch-factory"
-    )
+    return next((b.factory for b in FACTORIES if tops & b.factory_imports), FACTORIES[0].factory)
 
 
 def find_factory(target: str) -> Any:
@@ -140,3 +141,18 @@ def place_of(error: BaseException) -> str:
             place = f"{Path(filename).name}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
+
+
+def likely_worker(source: str) -> Worker | None:
+    """The worker that will run *source*, to judge by its name alone (a factory: by its file's imports).
+
+    None where that says nothing.
+    """
+    if looks_like_factory(source):
+        place = source.rpartition(":")[0]
+        there = os.path.isfile(place) or not place.endswith(".py")
+        return steps_of(factory_kind(place, [os.getcwd()])).worker if there else None
+    if not os.path.isfile(source):
+        return None
+    kinds = (kind for kind in SOURCE_KINDS.values() if kind.suffixes and source.endswith(kind.suffixes))
+    return next((kind.steps.worker for kind in kinds if kind.steps), None)

@@ -16,11 +16,11 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import msgspec
 import psutil
@@ -33,8 +33,7 @@ from mnnprep.isolate.confine import Confinement, crashed
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.reach import confinement_of
 from mnnprep.isolate.server import READY, decode, encode, resolve
-
-T = TypeVar("T")
+from mnnprep.isolate.step import J, R, Step, Worker
 
 _LAST_LINES = 12
 UNABLE_FATES = ("time", "memory")
@@ -80,19 +79,18 @@ class StepFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Reply(Generic[T]):
+class Reply(Generic[R]):
     """A step's value, with what it cost: wall seconds and peak resident bytes."""
 
-    value: T
+    value: R
     seconds: float
     peak: int
 
 
 @dataclass
 class _Pending:
-    step: str
+    step: Step[Any, Any]
     directory: Path
-    type: Any
     timeout: float
     memory: int
     limit: str = ""
@@ -101,19 +99,18 @@ class _Pending:
 
 
 class Host:
-    """A worker process with *preload* imported, forking a child for every job.
+    """A process of the kind *worker*, forking a child for every job.
 
     Use as a context manager; leaving it ends every child.  ``scratch`` is where jobs get their
-    directories; ``environment`` adds variables to the worker's; ``reads`` are paths that every job may read.
-    A job is confined to what it says (`isolate.reach`).
+    directories; ``reads`` are paths that every job may read.  A job is confined to what it says
+    (`isolate.reach`).
     """
 
     def __init__(
         self,
-        preload: Sequence[str] = (),
+        worker: Worker,
         *,
         scratch: Path,
-        environment: Mapping[str, str] | None = None,
         reads: Sequence[str] = (),
     ) -> None:
         self._scratch = scratch
@@ -122,7 +119,7 @@ class Host:
         self._pending: dict[str, _Pending] = {}
         self.ready: Future[None] = Future()  # done when the worker has imported, or is gone
         self._worker = 0  # its pid, once it is ready
-        self._process = launch(preload, environment or {})  # its guardian
+        self._process = launch(worker)  # its guardian
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -155,14 +152,13 @@ class Host:
 
     def submit(
         self,
-        step: str,
-        job: msgspec.Struct,
-        reply: type[T],
+        step: Step[J, R],
+        job: J,
         *,
         timeout: float,
         memory: int = 0,
         here: bool = False,
-    ) -> Future[Reply[T]]:
+    ) -> Future[Reply[R]]:
         """Start *step* on *job*; the future gives a :class:`Reply`, or raises :class:`StepFailed`.
 
         ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).  With *here* the
@@ -170,21 +166,21 @@ class Host:
         processes.  A crash then ends this host.
         """
         try:
-            directory = Path(tempfile.mkdtemp(prefix=step.rpartition(":")[2] + "-", dir=self._scratch))
+            directory = Path(tempfile.mkdtemp(prefix=f"{step.function}-", dir=self._scratch))
             (directory / "job.json").write_bytes(encode(job))
         except (
             OSError
         ) as error:  # told as a failure of the step: who submits may be a thread that nobody waits for
-            refused: Future[Reply[T]] = Future()
+            refused: Future[Reply[R]] = Future()
             refused.set_exception(_failure_of(error, self._scratch) or error)
             return refused
         confinement = confinement_of(
             job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here
         )
-        pending = _Pending(step, directory, reply, timeout, memory, confinement=confinement)
+        pending = _Pending(step, directory, timeout, memory, confinement=confinement)
         line = {
             "id": directory.name,
-            "step": step,
+            "step": step.name,
             "directory": str(directory),
             "timeout": timeout,
             "memory": memory,
@@ -226,11 +222,9 @@ class Host:
                     return
             time.sleep(WATCH_SECONDS)
 
-    def run(
-        self, step: str, job: msgspec.Struct, reply: type[T], *, timeout: float, memory: int = 0
-    ) -> Reply[T]:
+    def run(self, step: Step[J, R], job: J, *, timeout: float, memory: int = 0) -> Reply[R]:
         """:meth:`submit` and wait."""
-        return self.submit(step, job, reply, timeout=timeout, memory=memory).result()
+        return self.submit(step, job, timeout=timeout, memory=memory).result()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -262,7 +256,7 @@ class Host:
                 _settle(pending, {"exit": 1, "signal": max(-code, 0), "limit": pending.limit})
             elif not pending.future.done():
                 pending.future.set_exception(
-                    StepFailed("crash", f"the worker for {pending.step} ended before it answered")
+                    StepFailed("crash", f"the worker for {pending.step.name} ended before it answered")
                 )
 
 
@@ -283,19 +277,18 @@ class InProcess:
 
     def submit(
         self,
-        step: str,
-        job: msgspec.Struct,
-        reply: type[T],
+        step: Step[J, R],
+        job: J,
         *,
         timeout: float,
         memory: int = 0,
         here: bool = True,
-    ) -> Future[Reply[T]]:
+    ) -> Future[Reply[R]]:
         """Run *step* on *job* now; the future is done."""
-        future: Future[Reply[T]] = Future()
+        future: Future[Reply[R]] = Future()
         started = time.monotonic()
         try:
-            value = resolve(step)(job)
+            value = resolve(step.name)(job)
         except MnnprepError as error:
             future.set_exception(
                 _failure_of(error, self._scratch) or StepFailed("error", error.what, error=error)
@@ -304,7 +297,7 @@ class InProcess:
             if (failure := _failure_of(error, self._scratch)) is not None:
                 future.set_exception(failure)
                 return future
-            internal_error = InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
+            internal_error = InternalError(f"{type(error).__name__}: {said(error)}", seen=step.name)
             future.set_exception(
                 StepFailed("error", internal_error.what, log=traceback.format_exc(), error=internal_error)
             )
@@ -374,7 +367,9 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
         raise StepFailed("error", error.what, log=log, error=error) from error
     for ref in msgspec.convert(reply["files"], list[FileRef]):
         _verify(ref)
-    return Reply(msgspec.convert(reply["value"], pending.type, str_keys=True), fate["seconds"], fate["peak"])
+    return Reply(
+        msgspec.convert(reply["value"], pending.step.reply, str_keys=True), fate["seconds"], fate["peak"]
+    )
 
 
 def _behind(number: int, log: str, scratch: Path) -> int:

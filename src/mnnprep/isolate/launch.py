@@ -11,10 +11,10 @@ import atexit
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mnnprep
+from mnnprep.isolate.step import Worker
 
 # The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHON* variable but
 # ours (which is why it is not isolated mode: that would not see those of WORKER_ENVIRONMENT either).
@@ -47,49 +47,41 @@ WORKER_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
-# glibc fills what it gives with 0x3f and what it takes back with 0xc0, so that memory nobody set is 0.75 or
-# -6.0 in float32 and large in int32: a result that depends on it is seen, whatever the memory would have held
-# by chance.
-DIRTY_MEMORY = {
-    "MALLOC_PERTURB_": "192",
-    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
-}  # small blocks would come from a cache as they are
-
-_ahead: dict[tuple[str, ...], tuple[dict[str, str], subprocess.Popen[bytes]]] = {}
+_ahead: dict[Worker, tuple[dict[str, str], subprocess.Popen[bytes]]] = {}
 
 
-def ahead(preload: Sequence[str]) -> None:
-    """Start a worker with *preload* (none: not) now, for the first :func:`launch` that asks for one; it ends
-    with this process.
+def ahead(worker: Worker) -> None:
+    """Start a process of the kind *worker* now, for the first :func:`launch` that asks for one.
+
+    It ends with this process. Nothing is started for a worker without imports.
     """
-    if preload and tuple(preload) not in _ahead:
-        variables = _variables({})
-        _ahead[tuple(preload)] = variables, _start(preload, variables)
+    if worker.imports and worker not in _ahead:
+        variables = _variables(worker)
+        _ahead[worker] = variables, _start(worker, variables)
 
 
-def launch(preload: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A worker that imports *preload*, under its guardian, which ends all of it on SIGTERM; ``environment``
-    adds variables to its own.
+def launch(worker: Worker) -> subprocess.Popen[bytes]:
+    """A process of the kind *worker*, under its guardian, which ends all of it on SIGTERM.
 
     Its end of the protocol: :mod:`mnnprep.isolate.server`.  The process returned is the guardian:
     :mod:`mnnprep.isolate.guardian`.
     """
-    variables = _variables(environment)
-    if tuple(preload) in _ahead and _ahead[tuple(preload)][0] == variables:
-        return _ahead.pop(tuple(preload))[1]
-    return _start(preload, variables)
+    variables = _variables(worker)
+    if worker in _ahead and _ahead[worker][0] == variables:
+        return _ahead.pop(worker)[1]
+    return _start(worker, variables)
 
 
-def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+def _variables(worker: Worker) -> dict[str, str]:
     own = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     if "KERAS_HOME" not in own and not os.path.exists(os.path.expanduser("~/.keras")):
         own["KERAS_HOME"] = (
             "/dev/null/keras"  # Keras makes a directory of its own at home when it is imported; here it can't
         )
-    return own | WORKER_ENVIRONMENT | dict(environment)
+    return own | WORKER_ENVIRONMENT | dict(worker.environment)
 
 
-def _start(preload: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start(worker: Worker, variables: dict[str, str]) -> subprocess.Popen[bytes]:
     root = str(Path(mnnprep.__file__).parent.parent)
     return subprocess.Popen(
         [
@@ -100,7 +92,7 @@ def _start(preload: Sequence[str], variables: dict[str, str]) -> subprocess.Pope
             _BOOT,
             root,
             str(os.getpid()),
-            *preload,
+            *worker.imports,
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -27,9 +27,11 @@ from mnnprep.core.files import FileRef, file_ref
 from mnnprep.core.reach import ProgramPath, ReadPath, WritePath
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.isolate.server import doing
+from mnnprep.isolate.step import Step
 from mnnprep.mnn.boundary import read_boundary
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.info import MnnInfo, MnnTensor, package_converter, read_info
+from mnnprep.mnn.worker import CONVERTER
 
 FRONTENDS = ("ONNX", "TORCH", "TF", "TFLITE", "CAFFE", "MNN")
 BIZ_CODE = "mnnprep"  # written into the file
@@ -258,3 +260,6 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> tuple[st
     if done.returncode < 0:
         return f"the converter crashed with {signal.Signals(-done.returncode).name}", False
     return f"the converter ended with exit status {done.returncode}" if done.returncode else "", False
+
+
+CONVERT = Step.of(convert, CONVERTER)

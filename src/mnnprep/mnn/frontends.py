@@ -11,8 +11,10 @@ import msgspec
 from mnnprep import deps
 from mnnprep.core.reach import ProgramPath
 from mnnprep.isolate.server import doing
+from mnnprep.isolate.step import Step
 from mnnprep.mnn import convert
 from mnnprep.mnn.capture import captured
+from mnnprep.mnn.worker import CONVERTER
 
 OPERATOR_LINE = re.compile(r"\w+$")
 
@@ -118,3 +120,7 @@ def operator_names(printed: str) -> list[str]:
         if starts and ends
         else []
     )
+
+
+FRONTENDS = Step.of(frontends, CONVERTER)
+OPERATORS = Step.of(operators, CONVERTER)

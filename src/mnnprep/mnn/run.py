@@ -29,8 +29,10 @@ from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.prose import said
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.isolate.server import doing
+from mnnprep.isolate.step import Step
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.session import Session, SessionFailed
+from mnnprep.mnn.worker import RUNTIME
 
 # What MNN computes with in place of a dtype: at the inputs, where we convert ...
 NARROWED_INPUTS = {
@@ -324,3 +326,6 @@ class Runner:
             types = {expr.float: np.float32, expr.int: np.int32, expr.uint8: np.uint8, expr.int8: np.int8}
             return np.zeros(shape, types.get(variable.dtype, np.float32))
         return np.array(variable.read())  # a copy, made while the Var lives
+
+
+RUN = Step.of(run, RUNTIME)

@@ -11,11 +11,12 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.messages import CoverageJob, OwnWeightsJob, Ran, RunJob, Source, Survey, Wants, WeightsJob
 from mnnprep.core.metrics import Metric
+from mnnprep.formats import kind_of
+from mnnprep.formats.backend import ArtifactFormat, SourceSteps
+from mnnprep.formats.onnx.backend import COVERAGE
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
 from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
-from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Plan
-from mnnprep.formats.torch.stateless import JUDGED
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.torch_frontend import registered_check
@@ -26,7 +27,6 @@ from mnnprep.pipeline.noise import learn_noise
 from mnnprep.pipeline.tried import Tried, asked, describe, least_sqnr, why_not
 from mnnprep.proof.judge import compared, dimension_checks, repeated
 
-COVERAGE = "mnnprep.formats.onnx.coverage:coverage"
 T = TypeVar("T")
 
 
@@ -39,7 +39,7 @@ class Judge:
         source: Source,
         maker: Maker,
         *,
-        plan: Plan,
+        steps: SourceSteps,
         private: list[str],
         wants: Wants,
         metrics: tuple[Metric, ...] = (),
@@ -48,7 +48,7 @@ class Judge:
         self.survey = survey
         self.source = source
         self.maker = maker
-        self.plan = plan
+        self.steps = steps
         self.private = private
         self.metrics = metrics
         self.wants = wants
@@ -59,7 +59,7 @@ class Judge:
         judge them by.
         """
         failed_ = check.status is Status.FAILED
-        return failed_ and learn_noise(self.workers, self.plan, self.source, self.wants, self.survey, check)
+        return failed_ and learn_noise(self.workers, self.steps, self.source, self.wants, self.survey, check)
 
     def judge(self, tried: Tried) -> Tried:
         """Run, convert and compare what was made, if anything was."""
@@ -131,7 +131,7 @@ class Judge:
         if before is not None:
             checks.append(self._repairs_check(tried, before, running))
         checks.append(weigh(weighing))
-        if kind is ARTIFACTS["onnx"] and operators_in(Path(model)) & CONTROL_FLOW:
+        if kind.by_rules and operators_in(Path(model)) & CONTROL_FLOW:
             checks.append(self._coverage(model))
         tried.checks[place:place] = checks
         if mnn is not None and mnn.status is Status.PASSED and self.survey.signature.dims:
@@ -148,18 +148,19 @@ class Judge:
             signature=self.survey.signature,
             directory=str(self.workers.directory("run")),
             forbid=self.private,
-            trust=self.source.trust or self.source.kind not in JUDGED,
+            trust=self.source.trust or kind_of(self.source.kind).judge is None,
         )
-        return self.workers.submit(kind.preload, kind.run, job, Ran)
+        return self.workers.submit(kind.run, job)
 
     def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
-        if self.plan.weights:
+        if self.steps.weights:
             own = OwnWeightsJob(model=model, format=kind.name, source=self.source, cases=self.survey.cases)
-            return self.workers.submit(self.plan.preload, self.plan.weights, own, Check)
+            return self.workers.submit(self.steps.weights, own)
         source = self.survey.weights.path if self.survey.weights else ""
-        source_model = self.source.path if self.plan.weights_in_file else ""
+        source_model = self.source.path if self.steps.weights_in_file else ""
         job = WeightsJob(model=model, source=source, source_model=source_model, beside=self.source.beside)
-        return self.workers.submit(kind.preload, kind.weights, job, Check)
+        assert kind.weights is not None, f"nothing compares the weights of {kind.name}"
+        return self.workers.submit(kind.weights, job)
 
     def _repairs_check(self, tried: Tried, before: Future[Reply[Ran]], after: Future[Reply[Ran]]) -> Check:
         """Whether the repaired artifact computes what it computed before."""
@@ -209,7 +210,7 @@ class Judge:
             fixed=fixed,
         )
         try:
-            return self.workers.run(ARTIFACTS["onnx"].preload, COVERAGE, job, Check)
+            return self.workers.run(COVERAGE, job)
         except StepFailed as failure:
             return not_run("coverage", describe(failure))
 

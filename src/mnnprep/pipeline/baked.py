@@ -7,19 +7,19 @@ from __future__ import annotations
 import msgspec
 
 from mnnprep.core.evidence import Check, Status
-from mnnprep.core.messages import Diff, DiffJob, Exported, ExportJob, Source, Survey, Wants
+from mnnprep.core.messages import DiffJob, Exported, ExportJob, Source, Survey, Wants
 from mnnprep.core.signature import Dim
-from mnnprep.formats.plans import ARTIFACTS, Plan
+from mnnprep.formats.backend import SourceSteps
+from mnnprep.formats.onnx.backend import DIFF
 from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
 
-DIFF = "mnnprep.formats.onnx.diff:diff"
 SHOWN = 3
 
 
 def name_baked(
-    workers: Workers, plan: Plan, source: Source, wants: Wants, survey: Survey, tried: Tried
+    workers: Workers, steps: SourceSteps, source: Source, wants: Wants, survey: Survey, tried: Tried
 ) -> None:
     """Say in each failed ``dimension:NAME`` of an ONNX artifact which node has the size of the export in it,
     if one has.
@@ -42,7 +42,7 @@ def name_baked(
         ]
         if not sizes:
             continue
-        nodes = _differing(workers, plan, source, wants, tried, tried.original or tried.exported, sizes[-1])
+        nodes = _differing(workers, steps, source, wants, tried, tried.original or tried.exported, sizes[-1])
         if nodes:
             tried.checks[index] = _naming(check, nodes, base[check.subject])
     tried.reason = why_not(tried.checks)
@@ -50,7 +50,7 @@ def name_baked(
 
 def _differing(
     workers: Workers,
-    plan: Plan,
+    steps: SourceSteps,
     source: Source,
     wants: Wants,
     tried: Tried,
@@ -70,13 +70,9 @@ def _differing(
         places=True,
     )
     try:
-        other = workers.run(plan.preload, plan.export, job, Exported)
-        return workers.run(
-            ARTIFACTS["onnx"].preload,
-            DIFF,
-            DiffJob(first=made.files[0].path, second=other.files[0].path),
-            Diff,
-        ).nodes
+        other = workers.run(steps.export, job)
+        files = DiffJob(first=made.files[0].path, second=other.files[0].path)
+        return workers.run(DIFF, files).nodes
     except StepFailed:
         return []
 

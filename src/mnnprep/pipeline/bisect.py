@@ -21,12 +21,13 @@ from mnnprep.core.messages import CaseFile
 from mnnprep.core.request import Limits, Precision
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.onnx.backend import RUNTIME as ONNXRUNTIME
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.isolate.host import StepFailed
-from mnnprep.mnn import worker
+from mnnprep.mnn.worker import CONVERTER, RUNTIME
 from mnnprep.pipeline.bisecting.bodies import look_inside
 from mnnprep.pipeline.bisecting.finding import Finding, Growth, Subject
-from mnnprep.pipeline.bisecting.lab import ONNX_PRELOAD, Failure, Lab, Piece
+from mnnprep.pipeline.bisecting.lab import Failure, Lab, Piece
 from mnnprep.pipeline.bisecting.refusals import find_unconvertible
 from mnnprep.pipeline.bisecting.repro import check_target, write_repro
 from mnnprep.pipeline.bisecting.search import Search, failing_as, wrong_outputs
@@ -125,8 +126,8 @@ def bisect(
         if output is not None:
             stack.enter_context(writer.claim(output))
         workers = stack.enter_context(Workers(limits or Limits(), reads=[str(bundle.resolve())]))
-        for preload in (ONNX_PRELOAD, worker.CONVERT_PRELOAD, worker.PRELOAD):
-            workers.warm(preload)
+        for worker in (ONNXRUNTIME, CONVERTER, RUNTIME):
+            workers.warm(worker)
         return _Bisector(workers, bundle, manifest, case, mnnconvert, tell).run(output)
 
 

@@ -11,7 +11,8 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.preprocess import preprocess_text
 from mnnprep.core.printable import as_text
 from mnnprep.core.request import Request
-from mnnprep.formats.table import FACTORIES
+from mnnprep.formats import kind_of
+from mnnprep.formats.backend import Role
 
 _DEFAULT = Request(source="")
 
@@ -20,10 +21,10 @@ def source_name(source: Source) -> str:
     """What a reader knows the source by: a file's or directory's base name, ``file.py:callable`` or
     ``package.module:callable``.
     """
-    if source.kind == "live":
+    if kind_of(source.kind).role is Role.LIVE:
         return ""
     place, _, name = source.path.rpartition(":")
-    if source.kind not in FACTORIES:
+    if kind_of(source.kind).role is not Role.FACTORY:
         return as_text(Path(source.path).name)
     return f"{as_text(Path(place).name) if place.endswith('.py') else place}:{name}"
 
@@ -34,7 +35,7 @@ def command_line(request: Request, source: Source) -> list[str]:
 
     Limits of time are left out: they decide whether there is a result, not which.
     """
-    if source.kind == "live":
+    if kind_of(source.kind).role is Role.LIVE:
         return []
     wants = request.wants
     named = {
@@ -69,7 +70,11 @@ def command_line(request: Request, source: Source) -> list[str]:
         "--fp16": request.precision.fp16,
         "--trust": request.trust,
     }
-    own = as_text(Path(request.source).name) if source.kind not in FACTORIES else source_name(source)
+    own = (
+        as_text(Path(request.source).name)
+        if kind_of(source.kind).role is not Role.FACTORY
+        else source_name(source)
+    )
     words = ["prepare", own]
     words += [word for option, value in named.items() if value for word in (option, value)]
     words += [word for option, values in repeated.items() for value in values for word in (option, value)]

@@ -19,10 +19,11 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError
+from mnnprep.formats import kind_of, steps_of
+from mnnprep.formats.backend import Option, Role, SourceSteps
 from mnnprep.formats.factory import looks_like_factory
-from mnnprep.formats.plans import Plan, plan_of
-from mnnprep.formats.table import FACTORIES
 from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.step import Step
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.noise import learn_noise
 from mnnprep.pipeline.prepare import refusal
@@ -73,21 +74,21 @@ def compare(
     """
     wants = wants or Wants()
     sources = [_source(text, trust, signature, outputs) for text in (first, second)]
-    plans = [plan_of(source.kind) for source in sources]
-    if not plans[1].replay:
+    steps = [steps_of(source.kind) for source in sources]
+    if steps[1].replay is None:
         raise RefusedError(
             "the second model can't be run on given inputs",
             seen=sources[1].kind,
             next="give it first, and the other second",
         )
     with Workers(limits or Limits()) as workers:
-        for plan in plans:
-            workers.warm(plan.preload)
+        for one in steps:
+            workers.warm(one.worker)
         tell("running the first model")
-        survey = _survey(workers, plans[0], sources[0], wants)
+        survey = _survey(workers, steps[0], sources[0], wants)
         tell("running the second model on the same cases")
-        replayed = _replay(workers, plans[1], sources[1], wants, survey)
-        learn = partial(learn_noise, workers, plans[0], sources[0], wants, survey)
+        replayed = _replay(workers, steps[1].replay, sources[1], wants, survey)
+        learn = partial(learn_noise, workers, steps[0], sources[0], wants, survey)
         found = _judge(workers, survey, replayed, (sources[0].kind, sources[1].kind), metrics, learn)
         if found.verdict is not Verdict.PROVEN:
             workers.require_sound()
@@ -101,29 +102,24 @@ def _source(text: str, trust: bool, signature: str, outputs: tuple[str, ...]) ->
         if plus and looks_like_factory(factory):
             return resolve(Request(source=factory, weights=weights, trust=trust))
     plain = resolve(Request(source=text, trust=trust))
-    if signature and plain.kind == "savedmodel":
+    options = kind_of(plain.kind).options
+    if signature and Option.SIGNATURE in options:
         return msgspec.structs.replace(plain, signature=signature)
-    return (
-        msgspec.structs.replace(plain, outputs=outputs)
-        if outputs and plain.kind in ("frozen-graph", "tf-checkpoint")
-        else plain
-    )
+    return msgspec.structs.replace(plain, outputs=outputs) if outputs and Option.OUTPUTS in options else plain
 
 
-def _survey(workers: Workers, plan: Plan, source: Source, wants: Wants) -> Survey:
+def _survey(workers: Workers, steps: SourceSteps, source: Source, wants: Wants) -> Survey:
     try:
-        return workers.run(
-            plan.preload,
-            plan.survey,
-            SurveyJob(source=source, wants=wants, directory=str(workers.directory("survey"))),
-            Survey,
-        )
+        job = SurveyJob(source=source, wants=wants, directory=str(workers.directory("survey")))
+        return workers.run(steps.survey, job)
     except StepFailed as failure:
         raise refusal(failure) from failure
 
 
-def _replay(workers: Workers, plan: Plan, source: Source, wants: Wants, survey: Survey) -> Replayed:
-    own = wants if source.kind in FACTORIES else Wants()
+def _replay(
+    workers: Workers, replay: Step[ReplayJob, Replayed], source: Source, wants: Wants, survey: Survey
+) -> Replayed:
+    own = wants if kind_of(source.kind).role is Role.FACTORY else Wants()
     job = ReplayJob(
         source=source,
         wants=own,
@@ -132,7 +128,7 @@ def _replay(workers: Workers, plan: Plan, source: Source, wants: Wants, survey: 
         directory=str(workers.directory("replay")),
     )
     try:
-        return workers.run(plan.preload, plan.replay, job, Replayed)
+        return workers.run(replay, job)
     except StepFailed as failure:
         if failure.error is not None:
             raise failure.error from failure

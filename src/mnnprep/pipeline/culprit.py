@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mnnprep.core.messages import Cut, CutJob, Located, LocateJob
-from mnnprep.formats.plans import ArtifactFormat
+from mnnprep.core.messages import Cut, CutJob, LocateJob
+from mnnprep.formats.backend import ArtifactFormat
 from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.step import Step
 from mnnprep.mnn.convert import Converted
-from mnnprep.mnn.frontends import Operators, OperatorsJob
+from mnnprep.mnn.frontends import OPERATORS, OperatorsJob
 from mnnprep.pipeline.workers import Workers
 
 LIMIT = 60  # conversions: enough for two bisections of a graph of 100000 nodes, and some nodes to leave out
 SHOWN = 5
-LIST = "mnnprep.mnn.frontends:operators"
 Fails = Callable[[str], bool]
 
 
@@ -30,7 +30,6 @@ def named(
     model: str,
     converted: Converted,
     converter: str,
-    preload: tuple[str, ...],
 ) -> list[str]:
     """The artifact's nodes of the operators that MNN refused; at most SHOWN of them, and how many there are
     more.
@@ -38,13 +37,11 @@ def named(
     known: list[str] = []
     try:
         if not converted.refused_ops and kind.silent:
-            known = workers.run(
-                preload, LIST, OperatorsJob(frontend=kind.frontend, converter=converter), Operators
-            ).names
+            known = workers.run(OPERATORS, OperatorsJob(frontend=kind.frontend, converter=converter)).names
         if not (kind.locate and (converted.refused_ops or known)):
             return []
         job = LocateJob(model=model, operators=converted.refused_ops, known=known)
-        return shown(workers.run(kind.preload, kind.locate, job, Located).nodes)
+        return shown(workers.run(kind.locate, job).nodes)
     except StepFailed:
         return []
 
@@ -57,17 +54,17 @@ def smallest_part(workers: Workers, kind: ArtifactFormat, model: str, fails: Fai
     """The nodes of the smallest part that *fails* (given the part's file) was found for; empty where none
     was.
     """
-    if not kind.cut:
+    if kind.cut is None:
         return []
     try:
-        return _Search(workers, kind, model, fails).run()
+        return _Search(workers, kind.cut, model, fails).run()
     except StepFailed:
         return []
 
 
 class _Search:
-    def __init__(self, workers: Workers, kind: ArtifactFormat, model: str, fails: Fails) -> None:
-        self._workers, self._kind, self._model, self._fails = workers, kind, model, fails
+    def __init__(self, workers: Workers, cut: Step[CutJob, Cut], model: str, fails: Fails) -> None:
+        self._workers, self._step, self._model, self._fails = workers, cut, model, fails
         self._left = LIMIT
 
     def run(self) -> list[str]:
@@ -87,7 +84,7 @@ class _Search:
 
     def _cut(self, nodes: list[int]) -> Cut:
         job = CutJob(model=self._model, directory=str(self._workers.directory("part")), nodes=nodes)
-        return self._workers.run(self._kind.preload, self._kind.cut, job, Cut)
+        return self._workers.run(self._step, job)
 
     def _try(self, nodes: list[int]) -> bool:
         """Whether the part fails as the whole does; beyond the limit nothing does."""

@@ -17,30 +17,27 @@ import msgspec
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, ExportJob, Source, Wants
 from mnnprep.core.request import Precision
+from mnnprep.formats.backend import ExportRecipe, SourceSteps
 from mnnprep.formats.onnx.scan import operators_in
-from mnnprep.formats.plans import Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
-from mnnprep.mnn import worker
-from mnnprep.mnn.convert import Converted, ConvertJob
+from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob
 from mnnprep.pipeline.tried import Tried, asked, describe, why_not
 from mnnprep.pipeline.workers import Workers, listed_operators
-from mnnprep.rules.steps import Repaired, RepairJob
+from mnnprep.rules.steps import REPAIR, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
 
-REPAIR = "mnnprep.rules.steps:repair"
-RULES_PRELOAD = (
-    "numpy",
-    "onnx_ir",
-    "onnx_ir.passes.common.shape_inference",
-    "onnx.reference.ops._op_list",
-    "mnnprep.rules.steps",
-)
 Tell = Callable[[str], None]
 
 
 def start_export(
-    workers: Workers, plan: Plan, source: Source, wants: Wants, attempt: Attempt, tflite_precision: str = ""
+    workers: Workers,
+    steps: SourceSteps,
+    source: Source,
+    wants: Wants,
+    attempt: ExportRecipe,
+    tflite_precision: str = "",
 ) -> Future[Reply[Exported]]:
+    """Start the export of *source* by one recipe, beside whatever else runs."""
     directory = str(workers.directory("export"))
     job = ExportJob(
         source=source,
@@ -50,7 +47,7 @@ def start_export(
         directory=directory,
         tflite_precision=tflite_precision,
     )
-    return workers.submit(plan.preload, plan.export, job, Exported)
+    return workers.submit(steps.export, job)
 
 
 class Maker:
@@ -78,7 +75,7 @@ class Maker:
         self._count = 0
         self._forms: dict[str, int] = {}  # the opset at which each graph was made
 
-    def make(self, attempt: Attempt, export: Future[Reply[Exported]]) -> Tried:
+    def make(self, attempt: ExportRecipe, export: Future[Reply[Exported]]) -> Tried:
         """Wait for the export, repair what always is, start the conversion.
 
         Where that ends before, ``directory`` is None and ``reason`` says why.
@@ -116,7 +113,7 @@ class Maker:
 
     def _made(self, tried: Tried, made: Exported, rules: list[str]) -> Tried:
         tried.original, tried.exported, tried.checks = made, made, [*made.checks]
-        rules = applicable(rules, operators_in(Path(made.files[0].path))) if made.format == "onnx" else []
+        rules = applicable(rules, operators_in(Path(made.files[0].path))) if tried.kind.by_rules else []
         if rules and not self._apply(tried, made, rules):
             return tried
         tried.directory = self.stage(tried.exported)
@@ -136,7 +133,7 @@ class Maker:
             supported=supported,
         )
         try:
-            repaired = self.workers.run(RULES_PRELOAD, REPAIR, job, Repaired)
+            repaired = self.workers.run(REPAIR, job)
         except StepFailed as failure:
             tried.checks.append(
                 asked(failure)("repairs", f"the rules could not be applied: {describe(failure)}")
@@ -173,7 +170,7 @@ class Maker:
             weight_bits=self.precision.weight_bits,
             static=self.static,
         )
-        return self.workers.submit(worker.CONVERT_PRELOAD, worker.CONVERT, job, Converted)
+        return self.workers.submit(CONVERT, job)
 
 
 def _seed(files: list[FileRef]) -> str:

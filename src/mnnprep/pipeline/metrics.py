@@ -5,18 +5,18 @@ most its own check.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from mnnprep.core.evidence import Check, Status, failed, not_run, passed
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.metrics import Metric
 from mnnprep.core.samples import ORIGIN
 from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.step import Worker
 from mnnprep.pipeline.workers import Workers
-from mnnprep.proof.metrics import Measured, MetricJob
+from mnnprep.proof.metrics import MEASURE, Measured, MetricJob
 
-MEASURE = "mnnprep.proof.metrics:measure"
-PRELOAD = ("numpy",)
-HERE = ("mnnprep.proof.metrics",)  # the host of functions that live in this process
+HERE = replace(MEASURE, worker=Worker("functions of this process"))
 
 
 def metric_checks(
@@ -66,12 +66,12 @@ def metric_checks(
 
 
 def _measured(workers: Workers, job: MetricJob) -> Measured:
-    preload = PRELOAD
+    step = MEASURE
     if job.metric.function.startswith("live:"):
-        preload = HERE
-        workers.keep_here(preload)
+        step = HERE
+        workers.keep_here(step.worker)
     try:
-        return workers.run(preload, MEASURE, job, Measured)
+        return workers.run(step, job)
     except StepFailed as failure:
         return Measured(
             problem=f"measuring it {failure.reason}" if failure.fate != "error" else failure.reason

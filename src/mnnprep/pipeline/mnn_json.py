@@ -10,13 +10,11 @@ from mnnprep.core.leftovers import claimed
 from mnnprep.core.messages import TextJob, TextWritten
 from mnnprep.core.request import Limits
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.plans import plan_of
+from mnnprep.formats.mnn_file.backend import TO_TEXT
 from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 from mnnprep.pipeline.reading import kind_aside
 from mnnprep.pipeline.workers import Workers
-
-STEP = "mnnprep.formats.mnn_file.steps:convert_text"
 
 
 def convert_json(
@@ -65,7 +63,7 @@ def convert_json(
         text = str(workers.directory("text") / target.name)
         job = TextJob(source=place, target=text, from_json=from_json, beside=[place + WEIGHTS_SUFFIX])
         try:
-            written = workers.run(plan_of("mnn").preload, STEP, job, TextWritten)
+            written = workers.run(TO_TEXT, job)
         except StepFailed as failure:
             if failure.error is not None:
                 raise failure.error from failure

@@ -13,10 +13,9 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, failed, not_run, passed
 from mnnprep.core.messages import CaseFile, Survey
 from mnnprep.isolate.host import Reply, StepFailed
-from mnnprep.mnn import worker
 from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.names import match_names
-from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
+from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRan, MnnRunJob
 from mnnprep.pipeline.culprit import named, shown, smallest_part
 from mnnprep.pipeline.making import Maker
 from mnnprep.pipeline.tried import Tried, asked, describe, why_not
@@ -152,7 +151,7 @@ class MnnSide:
             within=within,
             session=session,
         )
-        return self.workers.submit(worker.PRELOAD, worker.RUN, job, MnnRan)
+        return self.workers.submit(RUN, job)
 
     def _conversion(self, tried: Tried, converting: Future[Reply[Converted]]) -> Converted | None:
         try:
@@ -172,14 +171,7 @@ class MnnSide:
             tried.checks.append(not_run("mnn_convert", converted.reason))
             return None
         if not converted.ok:
-            nodes = named(
-                self.workers,
-                tried.kind,
-                tried.model,
-                converted,
-                self.maker.mnnconvert,
-                worker.CONVERT_PRELOAD,
-            )
+            nodes = named(self.workers, tried.kind, tried.model, converted, self.maker.mnnconvert)
             tried.stumble = "" if nodes or converted.refused_ops else converted.reason
             where = f" (nodes: {', '.join(nodes)})" if nodes else ""
             tried.checks.append(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import load_arrays
-from mnnprep.core.messages import Replayed, ReplayJob, Source, Survey, Wants
-from mnnprep.formats.plans import Plan
+from mnnprep.core.messages import ReplayJob, Source, Survey, Wants
+from mnnprep.formats.backend import SourceSteps
 from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.workers import Workers
 
 
 def learn_noise(
-    workers: Workers, plan: Plan, source: Source, wants: Wants, survey: Survey, check: Check
+    workers: Workers, steps: SourceSteps, source: Source, wants: Wants, survey: Survey, check: Check
 ) -> bool:
     """Measure what the source's rounding does in the cases whose numbers *check* found wrong, into the
     survey; False where nothing is new.
@@ -25,7 +25,7 @@ def learn_noise(
         for c in survey.cases
         if c.index in wrong and not any(_known(survey, name, c.index) for name in survey.noise)
     ]
-    if not unknown or not plan.replay or not survey.noise:
+    if not unknown or steps.replay is None or not survey.noise:
         return False
     job = ReplayJob(
         source=source,
@@ -36,7 +36,7 @@ def learn_noise(
         noise=True,
     )
     try:
-        found = workers.run(plan.preload, plan.replay, job, Replayed).ran.outputs
+        found = workers.run(steps.replay, job).ran.outputs
     except StepFailed:
         return False
     for key, file in found.items():

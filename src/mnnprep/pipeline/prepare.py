@@ -13,15 +13,16 @@ from typing import Any
 from mnnprep.bundle import report, writer
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.evidence import Status, Verdict
-from mnnprep.core.messages import LoadJob, Source, SourceLoaded, Survey, SurveyJob
+from mnnprep.core.messages import LoadJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.plans import ARTIFACTS, LIVE_MODULE, Attempt, Plan, plan_of
+from mnnprep.formats import ARTIFACTS, kind_of, live_backend, steps_of
+from mnnprep.formats.backend import ExportRecipe, Role, SourceSteps
 from mnnprep.isolate.host import StepFailed, internal
-from mnnprep.mnn import worker
+from mnnprep.mnn.worker import CONVERTER, RUNTIME
 from mnnprep.pipeline.attempt import Judge
 from mnnprep.pipeline.baked import name_baked
-from mnnprep.pipeline.making import RULES_PRELOAD, Maker, start_export
+from mnnprep.pipeline.making import Maker, start_export
 from mnnprep.pipeline.naming import name_wrong
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
@@ -29,6 +30,7 @@ from mnnprep.pipeline.streamed import prepare_streamed, why_streamed
 from mnnprep.pipeline.tried import Tried
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import broken_promise
+from mnnprep.rules.steps import REPAIR
 from mnnprep.rules.table import RULES
 
 Tell = Callable[[str], None]
@@ -76,14 +78,15 @@ def prepare_live(
             seen=type(module).__name__,
             next="load the weights into the module first",
         )
-    adopted = importlib.import_module(LIVE_MODULE).adopted
+    backend, kind = live_backend(module)
+    adopted = importlib.import_module(backend.live).adopted
     with adopted(module, example) as taken:
         if taken is None:
             return None
         key, private = taken
         with writer.claim(target, force=force):
             return prepare_source(
-                request, Source(kind="live", path=key), target, private=private, force=force, tell=tell
+                request, Source(kind=kind.name, path=key), target, private=private, force=force, tell=tell
             )
 
 
@@ -118,30 +121,27 @@ def prepare_source(
     """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must
     do without.
     """
-    plan = plan_of(source.kind)
+    steps = steps_of(source.kind)
+    live = kind_of(source.kind).role is Role.LIVE
     if reason := why_streamed(request, source):
         return prepare_streamed(
-            request, source, plan, reason, target, private=private, force=force, tell=tell
+            request, source, steps, reason, target, private=private, force=force, tell=tell
         )
-    attempts = plan.attempts(request.to, request.method, request.opset, request.tflite_precision)
+    attempts = steps.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with contextlib.ExitStack() as stack:
         given, workers = workers, workers or stack.enter_context(Workers(request.limits))
-        if source.kind == "live":
-            workers.keep_here(plan.preload)
-        workers.warm(plan.preload)
-        repairing = [RULES_PRELOAD] if attempts[0].target == "onnx" and request.repairs != () else []
-        workers.warm_in_turn(
-            [ARTIFACTS[attempts[0].target].preload, worker.CONVERT_PRELOAD, worker.PRELOAD, *repairing]
-        )
+        if live:
+            workers.keep_here(steps.worker)
+        workers.warm(steps.worker)
+        artifact = ARTIFACTS[attempts[0].target]
+        repairing = [REPAIR.worker] if artifact.by_rules and request.repairs != () else []
+        workers.warm_in_turn([artifact.run.worker, CONVERTER, RUNTIME, *repairing])
         report.compile_early()
-        _load_once(workers, plan, source, request.wants.samples, tell)
+        if not live:
+            _load_once(workers, steps, source, request.wants.samples, tell)
         tell("running the reference on the source, exporting beside it")
-        surveying = workers.submit(
-            plan.preload,
-            plan.survey,
-            SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey"))),
-            Survey,
-        )
+        job = SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey")))
+        surveying = workers.submit(steps.survey, job)
         maker = Maker(
             workers,
             mnnconvert=request.mnnconvert,
@@ -150,7 +150,7 @@ def prepare_source(
             static=request.static,
             repairs=request.repairs,
         )
-        export = start_export(workers, plan, source, request.wants, attempts[0], request.tflite_precision)
+        export = start_export(workers, steps, source, request.wants, attempts[0], request.tflite_precision)
         either: list[Future[Any]] = [surveying, export]
         wait(either, return_when=FIRST_COMPLETED)
         made = (
@@ -162,7 +162,7 @@ def prepare_source(
             raise refusal(failure) from failure
         _require_one_size(request, survey)
         judge = Judge(
-            survey, source, maker, plan=plan, private=private, wants=request.wants, metrics=request.metrics
+            survey, source, maker, steps=steps, private=private, wants=request.wants, metrics=request.metrics
         )
         history: list[Tried] = []
         for attempt in attempts:
@@ -170,11 +170,11 @@ def prepare_source(
                 continue
             if history:
                 export, made = (
-                    start_export(workers, plan, source, request.wants, attempt, request.tflite_precision),
+                    start_export(workers, steps, source, request.wants, attempt, request.tflite_precision),
                     None,
                 )
             history.append(judge.judge(made or maker.make(attempt, export)))
-            name_baked(workers, plan, source, request.wants, survey, history[-1])
+            name_baked(workers, steps, source, request.wants, survey, history[-1])
             tell(outcome(history[-1]))
             if history[-1].repairable() and not hopeless(survey):
                 repaired = judge.repair(history[-1])
@@ -198,26 +198,21 @@ def prepare_source(
         tell("writing the bundle")
         if given is None:
             workers.dismiss()
-        return write_bundle(request, source, plan, survey, history, best, target, force=force)
+        return write_bundle(request, source, steps, survey, history, best, target, force=force)
 
 
-def _load_once(workers: Workers, plan: Plan, source: Source, samples: str, tell: Tell) -> None:
+def _load_once(workers: Workers, steps: SourceSteps, source: Source, samples: str, tell: Tell) -> None:
     """Load the source in the worker that the survey and the exports are forked from, where that is safe."""
-    if not plan.load or source.kind == "live":
+    if steps.load is None:
         return
     tell("loading the source")
     try:
-        loaded = (
-            workers.submit(
-                plan.preload, plan.load, LoadJob(source=source, samples=samples), SourceLoaded, here=True
-            )
-            .result()
-            .value
-        )
+        job = LoadJob(source=source, samples=samples)
+        loaded = workers.submit(steps.load, job, here=True).result().value
     except StepFailed as failure:
         raise refusal(failure) from failure
     if loaded.threads > 1:  # a process with threads must not be forked: every step loads for itself
-        workers.renew(plan.preload)
+        workers.renew(steps.worker)
 
 
 def _require_one_size(request: Request, survey: Survey) -> None:
@@ -239,7 +234,7 @@ def outcome(tried: Tried) -> str:
     )
 
 
-def skip(attempt: Attempt, request: Request, survey: Survey, history: list[Tried]) -> bool:
+def skip(attempt: ExportRecipe, request: Request, survey: Survey, history: list[Tried]) -> bool:
     """Whether an attempt would say nothing new.
 
     Other opsets are tried only where MNN alone stood in the way of the earlier one; scripting only for a

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -17,8 +16,7 @@ from mnnprep.core.request import DEFAULT_TIMEOUT, Limits
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.sniff import identify
 from mnnprep.isolate.host import Host, StepFailed, internal, memory_limit
-
-T = TypeVar("T")
+from mnnprep.isolate.step import J, R, Step, reader
 
 SECONDS = 60.0
 
@@ -44,15 +42,14 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 def kind(job: PathJob) -> Kind:
+    """The step of :func:`kind_aside`."""
     return Kind(identify(Path(job.path)))
 
 
-def preload_of(step: str) -> tuple[str]:
-    """What a worker for *step* imports; the worker may be started with it before it is asked for."""
-    return (step.partition(":")[0],)
+KIND = Step.of(kind, reader(__name__))
 
 
-def read_aside(step: str, job: msgspec.Struct, reply: type[T], path: Path, limits: Limits) -> T:
+def read_aside(step: Step[J, R], job: J, path: Path, limits: Limits) -> R:
     """The reply of *step*, which reads *path* and does nothing else.
 
     Raises:
@@ -61,15 +58,15 @@ def read_aside(step: str, job: msgspec.Struct, reply: type[T], path: Path, limit
             or ended the worker; and as the step raises it.
         UsageError: as the step raises it.
     """
-    with Scratch() as scratch, Host(preload_of(step), scratch=scratch) as host:
-        return run_bounded(host, step, job, reply, path, limits)
+    with Scratch() as scratch, Host(step.worker, scratch=scratch) as host:
+        return run_bounded(host, step, job, path, limits)
 
 
-def run_bounded(host: Host, step: str, job: msgspec.Struct, reply: type[T], path: Path, limits: Limits) -> T:
+def run_bounded(host: Host, step: Step[J, R], job: J, path: Path, limits: Limits) -> R:
     """:func:`read_aside` in a worker that is there."""
     memory = memory_limit(limits.memory)
     try:
-        return host.run(step, job, reply, timeout=limits.timeout, memory=memory).value
+        return host.run(step, job, timeout=limits.timeout, memory=memory).value
     except StepFailed as failure:
         if isinstance(failure.error, RefusedError | UsageError):
             raise failure.error from failure
@@ -97,9 +94,7 @@ def kind_aside(path: Path, limits: Limits) -> str:
     Raises as that, and as :func:`read_aside`.
     """
     absolute = Path(os.path.abspath(path))
-    return read_aside(
-        "mnnprep.pipeline.reading:kind", PathJob.of(absolute), Kind, absolute, for_reading(limits)
-    ).kind
+    return read_aside(KIND, PathJob.of(absolute), absolute, for_reading(limits)).kind
 
 
 def for_reading(limits: Limits) -> Limits:

@@ -33,8 +33,8 @@ from mnnprep.core.preprocess import ImageRecipe, Recipe
 from mnnprep.core.request import Request
 from mnnprep.core.samples import sample_files
 from mnnprep.core.signature import TensorSpec
-from mnnprep.formats.plans import Plan
-from mnnprep.formats.table import FACTORIES
+from mnnprep.formats import ARTIFACTS, backend_of, kind_of
+from mnnprep.formats.backend import Backend, Role, SourceSteps
 from mnnprep.pipeline.command import command_line, source_name
 from mnnprep.pipeline.resolve import source_files
 from mnnprep.pipeline.tried import Tried, least_sqnr
@@ -43,7 +43,7 @@ from mnnprep.pipeline.tried import Tried, least_sqnr
 def write_bundle(
     request: Request,
     source: Source,
-    plan: Plan,
+    steps: SourceSteps,
     survey: Survey,
     history: list[Tried],
     best: Tried,
@@ -78,7 +78,7 @@ def write_bundle(
             source=SourceRecord(
                 kind=source.kind,
                 name=source_name(source),
-                framework=plan.framework,
+                framework=backend_of(source.kind).framework,
                 command=command_line(request, source),
                 files=source_files(source),
                 options=_options(request, source, survey),
@@ -101,7 +101,7 @@ def write_bundle(
             cases=cases,
             tolerance=Tolerance(noise=survey.noise, sqnr_db=least_sqnr(best.exported, request.precision)),
             evidence=best.checks,
-            tools=_tools(plan, request, best),
+            tools=_tools(steps, backend_of(source.kind), request, best),
             runtime=RuntimeRecord(hints=best.hints),
             metrics=recorded(request.metrics),
         )
@@ -198,7 +198,7 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
         "tflite_precision": request.tflite_precision,
     }
     options |= {name: value for name, value in given.items() if value}
-    if source.kind in FACTORIES:
+    if kind_of(source.kind).role is Role.FACTORY:
         options["factory"] = source_name(source)
     return options
 
@@ -222,14 +222,10 @@ def _recipe(recipe: Recipe, name: str) -> dict[str, Any]:
     return plain
 
 
-def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
+def _tools(steps: SourceSteps, backend: Backend, request: Request, best: Tried) -> dict[str, str]:
     assert best.exported is not None
-    names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *(m for m in plan.preload if "." not in m)}
-    names |= {"torch": {"onnxscript"}, "tensorflow": {"keras"}, "caffe": {"cv2"}}.get(plan.framework, set())
-    if best.attempt.method == "onnx" and plan.framework in ("tensorflow", "tflite"):
-        names |= {"tf2onnx", "tensorflow"}
-    if best.exported.format == "tflite":
-        names |= {"ai_edge_litert"}
+    names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *steps.worker.packages}
+    names |= {*backend.recorded, *best.attempt.packages, *ARTIFACTS[best.exported.format].packages}
     if any(isinstance(recipe, ImageRecipe) for recipe in request.wants.preprocess):
         names |= {"PIL"}
     versions = {name: deps.version(name) for name in sorted(names)}
@@ -240,8 +236,3 @@ def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
     if request.mnnconvert and best.converter_version:
         tools["mnnconvert"] = best.converter_version
     return tools
-
-
-def manifest_json(manifest: Manifest) -> Any:
-    """The manifest as plain data, for ``--json``."""
-    return msgspec.to_builtins(manifest)

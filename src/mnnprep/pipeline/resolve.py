@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.machinery
 import importlib.util
 import os
@@ -21,18 +20,13 @@ from mnnprep.core.printable import as_text
 from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import Limits, Request
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats import plans, sniff
+from mnnprep.formats import kind_of, sniff, steps_of
+from mnnprep.formats.backend import Option, Role, SourceKind
 from mnnprep.formats.factory import factory_kind, looks_like_factory
-from mnnprep.formats.onnx.scan import scan_model
-from mnnprep.formats.onnx.summary import require_loadable
 from mnnprep.formats.sniff import require_there
-from mnnprep.formats.table import FACTORIES, WEIGHTS_ONLY, format_of
-from mnnprep.formats.torch.stateless import JUDGED, require_stateless
 from mnnprep.formats.torch_files import pickle_globals
-from mnnprep.mnn.convert import WEIGHTS_SUFFIX
+from mnnprep.isolate.step import Step, reader
 from mnnprep.pipeline.reading import for_reading, kind_aside, read_aside, require_text
-
-READ = "mnnprep.pipeline.resolve:read_source"
 
 
 def resolve(request: Request) -> Source:
@@ -43,26 +37,24 @@ def resolve(request: Request) -> Source:
         RefusedError: a file that can't be taken, code that would need ``--trust``, a missing extra.
     """
     source = _factory(request) if looks_like_factory(request.source) else _file(request)
-    row = format_of(source.kind)
-    for module in dict.fromkeys(
-        name.partition(".")[0] for name in plans.plan_of(source.kind).preload
-    ):  # to look for a.b would import a
+    kind = kind_of(source.kind)
+    for module in steps_of(source.kind).worker.packages:
         if not deps.installed(module):
             raise deps.missing(module)
-    if request.signature and source.kind != "savedmodel":
-        raise UsageError("--signature goes with a SavedModel", seen=row.title, next="leave it out")
-    if request.outputs and source.kind not in ("frozen-graph", "tf-checkpoint"):
+    if request.signature and Option.SIGNATURE not in kind.options:
+        raise UsageError("--signature goes with a SavedModel", seen=kind.title, next="leave it out")
+    if request.outputs and Option.OUTPUTS not in kind.options:
         raise UsageError(
             "--outputs goes with a graph or a TF1 checkpoint",
-            seen=row.title,
+            seen=kind.title,
             next="leave it out: this source says its outputs",
         )
-    if source.weights and source.kind == "torch-factory":
+    if source.weights and Option.STATE_DICT in kind.options:
         _check_weights(Path(source.weights), request.limits)
-    elif request.factory_args and source.kind not in FACTORIES:
+    elif request.factory_args and kind.role is not Role.FACTORY:
         raise UsageError(
             "--factory-arg goes with a factory",
-            seen=row.title,
+            seen=kind.title,
             next="leave it out, or give file.py:callable as the source",
         )
     return source
@@ -130,9 +122,9 @@ def _file(request: Request) -> Source:
         signature=request.signature,
         outputs=request.outputs,
     )
-    source = read_aside(READ, job, Source, path, for_reading(request.limits))
+    source = read_aside(READ, job, path, for_reading(request.limits))
     require_text(path)
-    search = [os.getcwd(), *(p for p in sys.path if p)] if source.kind == "torch-module" else []
+    search = [os.getcwd(), *(p for p in sys.path if p)] if kind_of(source.kind).runs_code else []
     return msgspec.structs.replace(source, search_path=search)
 
 
@@ -154,75 +146,60 @@ def read_source(job: FileJob) -> Source:
     Raises as :func:`resolve`.
     """
     path = Path(job.path)
-    kind = sniff.identify(path)
-    if kind in WEIGHTS_ONLY:
+    kind = kind_of(sniff.identify(path))
+    if kind.role is Role.WEIGHTS:
         raise UsageError(
             "this file holds weights alone, no model",
-            seen=f"{path.name}: {format_of(kind).title}",
+            seen=f"{path.name}: {kind.title}",
             next=(
                 "give the code that builds the model, and this file as its weights: mnnprep prepare"
                 f" file.py:callable --weights {path.name} -o DIR"
             ),
         )
-    row = format_of(kind)
-    with reading(path, row.title):
+    with reading(path, kind.title):
         return _taken(path, kind, job)
 
 
-def _taken(path: Path, kind: str, job: FileJob) -> Source:
-    if kind == "onnx":
-        require_loadable(scan_model(path), path.stat().st_size)
-    row = format_of(kind)
-    if not row.prepared or kind not in plans.PLANS:
+READ = Step.of(read_source, reader(__name__))
+
+
+def _taken(path: Path, kind: SourceKind, job: FileJob) -> Source:
+    if kind.require_loadable:
+        kind.require_loadable(path)
+    if not kind.prepared:
         raise RefusedError(
-            f"this version does not prepare a {row.title}",
+            f"this version does not prepare a {kind.title}",
             seen=path.name,
             next="export the model to ONNX and prepare that",
         )
-    if plans.plan_of(kind).complete:
-        return _completed(plans.plan_of(kind).complete, path, kind, job)
+    if kind.complete:
+        name, first, second = kind.complete(str(path), kind.name, job.weights, job.wants)
+        return Source(kind=name, path=first, weights=second, trust=job.trust)
     if job.weights:
         raise UsageError(
             "--weights goes with a factory",
-            seen=f"{path.name}: {row.title}",
+            seen=f"{path.name}: {kind.title}",
             next="leave --weights out: this file has its own",
         )
-    if kind == "torch-module" and not job.trust:
+    if kind.runs_code and not job.trust:
         imports = _shown_imports(pickle_globals(path))
         raise RefusedError(
             "this file is a pickled module: loading it executes code that it names",
             seen=f"it would import and call {imports}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )
-    if kind in JUDGED and not job.trust:
-        require_stateless(path, kind)
-    beside = _beside(path, kind)
+    if kind.judge and not job.trust:
+        kind.judge(path, kind.name)
+    beside = kind.refers_to(path) if kind.refers_to else []
     require_beside(path, map(Path, beside))
     return Source(
-        kind=kind,
+        kind=kind.name,
         path=str(path),
         trust=job.trust,
         signature=job.signature,
         outputs=job.outputs,
         beside=beside,
     )
-
-
-def _beside(path: Path, kind: str) -> list[str]:
-    """The files that the one at *path* refers to."""
-    if kind == "onnx":
-        return [str(path.parent / file.location) for file in scan_model(path).external]
-    if kind == "tf-checkpoint":  # model.ckpt.meta, .index, .data-00000-of-00001
-        return [str(file) for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.")]
-    return [f"{path}{WEIGHTS_SUFFIX}"] if kind == "mnn" else []
-
-
-def _completed(function: str, path: Path, kind: str, job: FileJob) -> Source:
-    """A source of two files, both found and read as far as is needed to know that they belong together."""
-    module, _, name = function.partition(":")
-    complete = getattr(importlib.import_module(module), name)
-    kind, first, second = complete(str(path), kind, job.weights, job.wants)
-    return Source(kind=kind, path=first, weights=second, trust=job.trust)
 
 
 def _shown_imports(names: list[str]) -> str:
@@ -236,38 +213,47 @@ def _check_weights(path: Path, limits: Limits) -> None:
     if path.is_dir() or path.name.endswith(".index.json"):
         return
     require_there(path)
-    kind = kind_aside(path, limits)
-    if kind not in (*WEIGHTS_ONLY, "torch-module"):
+    kind = kind_of(kind_aside(path, limits))
+    if kind.role is not Role.WEIGHTS and not kind.runs_code:
         raise UsageError(
             "--weights is no checkpoint",
-            seen=f"{path.name}: {format_of(kind).title}",
+            seen=f"{path.name}: {kind.title}",
             next="give a state dict, a checkpoint or a safetensors file",
         )
 
 
 def source_files(source: Source) -> list[NamedFile]:
     """The source's files by role, each with its own name and hash."""
-    place = source.path.rpartition(":")[0] if source.kind in FACTORIES else source.path
-    roles = [
-        ("factory" if source.kind in FACTORIES else "source", Path(place)),
-        ("weights", Path(source.weights) if source.weights else None),
+    role = kind_of(source.kind).role
+    if role is Role.LIVE:
+        return []
+    if role is Role.FACTORY:
+        files = _named("factory", Path(source.path.rpartition(":")[0]))
+    else:
+        files = _named("source", Path(source.path))
+    return files + (_named("weights", Path(source.weights)) if source.weights else [])
+
+
+def _named(role: str, path: Path) -> list[NamedFile]:
+    """The file at *path*, or all files of the directory, as those of *role*; none where nothing is there."""
+    if not path.exists():
+        return []
+    whole = path.is_dir()
+    members = sorted(p for p in path.rglob("*") if p.is_file()) if whole else [path]
+    return [
+        NamedFile(
+            as_text(f"{role}/{member.relative_to(path).as_posix()}" if whole else role),
+            sha256(member),
+            member.stat().st_size,
+            as_text(member.name),
+        )
+        for member in members
     ]
-    files: list[NamedFile] = []
-    for role, path in roles:
-        if path is None or not path.exists() or source.kind == "live":
-            continue
-        members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for member in members:
-            name = role if not path.is_dir() else f"{role}/{member.relative_to(path).as_posix()}"
-            files.append(
-                NamedFile(as_text(name), sha256(member), member.stat().st_size, as_text(member.name))
-            )
-    return files
 
 
 def private_modules(source: Source) -> list[str]:
     """The top-level modules of the user's that an artifact must do without."""
-    if source.kind in FACTORIES:
+    if kind_of(source.kind).role is Role.FACTORY:
         place = source.path.rpartition(":")[0]
         return [Path(place).stem if place.endswith(".py") else place.partition(".")[0]]
     return []

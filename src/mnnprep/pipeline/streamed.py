@@ -10,7 +10,6 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -19,30 +18,29 @@ from mnnprep.core.evidence import REQUIRED, Check, Verdict, not_run, verdict
 from mnnprep.core.messages import Exported, ExportJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
-from mnnprep.formats.plans import (
-    STREAM_ATTACH,
-    STREAM_COMPARE,
-    STREAM_EXPORT,
-    STREAM_PRELOAD,
-    STREAMED,
-    ArtifactFormat,
-    Attempt,
-    Plan,
-)
-from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling, Skeleton
+from mnnprep.formats import BACKENDS, steps_of
+from mnnprep.formats.backend import ArtifactFormat, ExportRecipe, SourceSteps, Streaming
+from mnnprep.formats.streaming import AttachJob, CompareJob, Filling, Skeleton
 from mnnprep.isolate.host import Reply, StepFailed, internal
+from mnnprep.isolate.step import J, R, Step
 from mnnprep.pipeline.attempt import Judge, weigh
-from mnnprep.pipeline.making import REPAIR, RULES_PRELOAD, Maker, Tell
+from mnnprep.pipeline.making import Maker, Tell
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
-from mnnprep.rules.steps import Fired, Repaired, RepairJob
+from mnnprep.rules.steps import REPAIR, Fired, RepairJob
 from mnnprep.rules.table import always_rules
 from mnnprep.weights.files import Files
 from mnnprep.weights.read import plan_state
 
-T = TypeVar("T")
 BASE = 512 << 20  # bytes of a framework and a graph, without weights
+# The targets of the methods that stream weights.
+METHODS = {
+    kind.steps.streaming.recipe.method: kind.steps.streaming.recipe.target
+    for backend in BACKENDS
+    for kind in backend.kinds
+    if kind.steps and kind.steps.streaming
+}
 COPIES = 2  # of the weights while a source is loaded: the model's own, and the checkpoint's pages
 
 
@@ -51,16 +49,17 @@ def why_streamed(request: Request, source: Source) -> str:
 
     Raises UsageError for a call that asks for it and can't have it.
     """
-    asked = request.method == STREAMED.method
+    streaming = steps_of(source.kind).streaming
+    asked = request.method in METHODS
     fitting = (
-        source.kind == "torch-factory"
+        streaming is not None
         and bool(source.weights)
-        and request.to in ("", STREAMED.target)
+        and request.to in ("", streaming.recipe.target)
         and not request.tflite_precision
     )
     if asked and not fitting:
         raise UsageError(
-            f"--method {STREAMED.method} takes a PyTorch factory with --weights, to {STREAMED.target}",
+            f"--method {request.method} takes a PyTorch factory with --weights, to {METHODS[request.method]}",
             seen=source.kind
             + ("" if source.weights else " without --weights")
             + (f", --to {request.to}" if request.to else ""),
@@ -75,7 +74,7 @@ def why_streamed(request: Request, source: Source) -> str:
                 " proof too"
             ),
         )
-    if not fitting or request.method not in ("auto", STREAMED.method):
+    if not fitting or request.method not in ("auto", *METHODS):
         return ""
     if asked:
         return "asked for by --method"
@@ -112,7 +111,7 @@ def shown(size: int) -> str:
 def prepare_streamed(
     request: Request,
     source: Source,
-    plan: Plan,
+    steps: SourceSteps,
     reason: str,
     target: Path,
     *,
@@ -121,10 +120,12 @@ def prepare_streamed(
     tell: Tell,
 ) -> Manifest:
     """:func:`mnnprep.pipeline.prepare.prepare` by the streamed method; *reason* is why."""
-    attempt = replace(STREAMED, opset=request.opset)
+    streaming = steps.streaming
+    assert streaming is not None
+    attempt = replace(streaming.recipe, opset=request.opset)
     with Workers(request.limits) as workers:
         tell(f"exporting without the weights: {reason}")
-        skeleton, fired = _graph(workers, request, source, attempt, plan)
+        skeleton, fired = _graph(workers, request, source, attempt, streaming)
         filling = Filling(
             skeleton=skeleton.file.path,
             checkpoint=source.weights,
@@ -133,7 +134,7 @@ def prepare_streamed(
         )
         tell("streaming the weights from the checkpoint")
         job = AttachJob(filling=filling, directory=str(workers.directory("artifact")))
-        attached = _step(workers, STREAM_PRELOAD, STREAM_ATTACH, job, Attached, "streaming the weights")
+        attached = _step(workers, streaming.attach, job, "streaming the weights")
         exported = Exported(
             format=attempt.target,
             opset=skeleton.opset,
@@ -143,7 +144,7 @@ def prepare_streamed(
             notes=[f"weights streamed from the checkpoint: {reason}", *skeleton.notes, *attached.notes],
         )
         survey, tried = _proven(
-            workers, request, source, plan, attempt, exported, skeleton, filling, private, tell
+            workers, request, source, steps, attempt, exported, skeleton, filling, private, tell
         )
         tried.repairs = [*fired, *tried.repairs]
         if fired:
@@ -157,11 +158,11 @@ def prepare_streamed(
         if tried.verdict is not Verdict.PROVEN:
             workers.require_sound()
         tell("writing the bundle")
-        return write_bundle(request, source, plan, survey, [tried], tried, target, force=force)
+        return write_bundle(request, source, steps, survey, [tried], tried, target, force=force)
 
 
 def _graph(
-    workers: Workers, request: Request, source: Source, attempt: Attempt, plan: Plan
+    workers: Workers, request: Request, source: Source, attempt: ExportRecipe, streaming: Streaming
 ) -> tuple[Skeleton, list[Fired]]:
     """The graph without weights, repaired where MNN's result would be undefined; and the repairs."""
     job = ExportJob(
@@ -171,27 +172,25 @@ def _graph(
         opset=attempt.opset,
         directory=str(workers.directory("export")),
     )
-    skeleton = _step(workers, plan.preload, STREAM_EXPORT, job, Skeleton, "the export without weights")
+    skeleton = _step(workers, streaming.export, job, "the export without weights")
     repair = RepairJob(
         model=skeleton.file.path,
         directory=str(workers.directory("repair")),
         rules=always_rules() if request.repairs is None else list(request.repairs),
     )
-    repaired = _step(workers, RULES_PRELOAD, REPAIR, repair, Repaired, "the repair of the graph")
+    repaired = _step(workers, REPAIR, repair, "the repair of the graph")
     if repaired.files:
         skeleton = msgspec.structs.replace(skeleton, file=repaired.files[0])
     return skeleton, repaired.fired
 
 
-def _step(
-    workers: Workers, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], what: str
-) -> T:
+def _step(workers: Workers, step: Step[J, R], job: J, what: str) -> R:
     """Run a step that must succeed.
 
     Raises the user's error, or a RefusedError for a limit that it went over.
     """
     try:
-        return workers.run(preload, step, job, reply)
+        return workers.run(step, job)
     except StepFailed as failure:
         if failure.error is not None:
             raise failure.error from failure
@@ -206,8 +205,8 @@ def _proven(
     workers: Workers,
     request: Request,
     source: Source,
-    plan: Plan,
-    attempt: Attempt,
+    steps: SourceSteps,
+    attempt: ExportRecipe,
     exported: Exported,
     skeleton: Skeleton,
     filling: Filling,
@@ -231,9 +230,7 @@ def _proven(
             directory=str(workers.directory("survey")),
         )
         try:
-            survey = msgspec.structs.replace(
-                workers.run(plan.preload, plan.survey, job, Survey), parameters=skeleton.parameters
-            )
+            survey = msgspec.structs.replace(workers.run(steps.survey, job), parameters=skeleton.parameters)
         except StepFailed as failure:
             if failure.error is not None:
                 raise failure.error from failure
@@ -251,7 +248,7 @@ def _proven(
                 survey,
                 job.source,
                 maker,
-                plan=plan,
+                steps=steps,
                 private=private,
                 wants=request.wants,
                 metrics=request.metrics,
@@ -264,11 +261,9 @@ def _proven(
         signature=skeleton.signature, cases=[], checks=[], noise={}, parameters=skeleton.parameters
     )
     tell("comparing the artifact's weights with the checkpoint's")
-    weights = weigh(
-        workers.submit(
-            STREAM_PRELOAD, STREAM_COMPARE, CompareJob(filling=filling, model=exported.files[0].path), Check
-        )
-    )
+    assert steps.streaming is not None
+    compare = CompareJob(filling=filling, model=exported.files[0].path)
+    weights = weigh(workers.submit(steps.streaming.compare, compare))
     tried = Tried(attempt, exported=exported, original=exported, refused_opsets=exported.refused_opsets)
     made = [*exported.checks, weights]
     dims = [d.name for d in survey.signature.dims]
@@ -299,6 +294,7 @@ class StreamedJudge(Judge):
     filling: Filling
 
     def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
+        assert self.steps.streaming is not None
         return self.workers.submit(
-            STREAM_PRELOAD, STREAM_COMPARE, CompareJob(filling=self.filling, model=model), Check
+            self.steps.streaming.compare, CompareJob(filling=self.filling, model=model)
         )

@@ -14,7 +14,8 @@ from mnnprep.core.messages import Exported, OpsetRefused, Ran
 from mnnprep.core.prose import without_paths
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
-from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt
+from mnnprep.formats import ARTIFACTS
+from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted
 from mnnprep.rules.steps import Fired
@@ -24,7 +25,7 @@ from mnnprep.rules.steps import Fired
 class Tried:
     """An attempt and what became of it. Without ``exported`` nothing was made, and ``reason`` says why."""
 
-    attempt: Attempt
+    attempt: ExportRecipe
     exported: Exported | None = None
     original: Exported | None = None  # what was exported, before repairs
     directory: Path | None = None
@@ -60,7 +61,7 @@ class Tried:
         """
         right = (
             self.exported is not None
-            and self.exported.format == "onnx"
+            and self.kind.by_rules
             and self.status("artifact_compare") is Status.PASSED
         )
         return right and Status.FAILED in (self.status("mnn_convert"), self.status("mnn_compare"))

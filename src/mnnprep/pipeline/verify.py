@@ -17,10 +17,9 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits
 from mnnprep.core.signature import Signature, TensorSpec
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.plans import ARTIFACTS
+from mnnprep.formats import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
-from mnnprep.mnn import worker
-from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
+from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
 from mnnprep.pipeline.auditing.files import hashes, report_check
 from mnnprep.pipeline.auditing.record import cases_check, record_check, require_known, stored_cases
 from mnnprep.pipeline.auditing.yardstick import ruled, tolerance_check
@@ -172,7 +171,7 @@ def _artifact(
         directory=str(workers.directory("run")),
     )
     try:
-        ran = workers.run(kind.preload, kind.run, job, Ran)
+        ran = workers.run(kind.run, job)
     except StepFailed as failure:
         ask = not_run if isinstance(failure.error, RefusedError) else asked(failure)
         return ask("artifact_compare", describe(failure)), None
@@ -190,8 +189,7 @@ def _mnn(
     signature = manifest.signature
     runs = [
         workers.submit(
-            worker.PRELOAD,
-            worker.RUN,
+            RUN,
             MnnRunJob(
                 model=str(bundle.resolve() / manifest.mnn.path),
                 cases=_cases(bundle, manifest),
@@ -202,7 +200,6 @@ def _mnn(
                 layouts={t.name: t.layout for t in signature.inputs},
                 hints=manifest.runtime.hints,
             ),
-            Ran,
         )
         for fresh in (False, True)
     ]

@@ -1,6 +1,4 @@
-"""The workers of one run: a host per group of modules to preload, started when first needed, and a scratch
-directory.
-"""
+"""The workers of one run, each started when it is first needed, and their scratch directory."""
 
 from __future__ import annotations
 
@@ -12,19 +10,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from mnnprep.core.leftovers import Scratch
 from mnnprep.core.request import Limits
 from mnnprep.errors import SystemFault
 from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed, memory_limit
-from mnnprep.isolate.launch import DIRTY_MEMORY
-from mnnprep.mnn import worker
-from mnnprep.mnn.frontends import Frontends, FrontendsJob
-
-T = TypeVar("T")
+from mnnprep.isolate.step import J, R, Step, Worker
+from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 
 
 class Workers:
@@ -39,9 +32,9 @@ class Workers:
         self._free = memory_limit(0)  # at the start
         self._scratch = Scratch()
         self.scratch = self._scratch.path
-        self._hosts: dict[tuple[str, ...], Host | InProcess] = {}
+        self._hosts: dict[Worker, Host | InProcess] = {}
         self._steps: list[Future[Any]] = []
-        self._loaded: set[tuple[str, ...]] = set()
+        self._loaded: set[Worker] = set()
         self._lock = threading.RLock()
         self._ended = False
 
@@ -65,57 +58,58 @@ class Workers:
         for host in self._hosts.values():
             host.dismiss()
 
-    def keep_here(self, preload: tuple[str, ...]) -> None:
-        """Run the steps of the host with *preload* in this process: a live object can't leave it."""
-        self._hosts[preload] = InProcess(scratch=self.scratch)
+    def keep_here(self, worker: Worker) -> None:
+        """Run the steps of *worker* in this process: a live object can't leave it."""
+        self._hosts[worker] = InProcess(scratch=self.scratch)
 
-    def warm(self, preload: tuple[str, ...]) -> Host | InProcess:
-        """The host with *preload* imported; started if it is not there yet."""
+    def warm(self, worker: Worker) -> Host | InProcess:
+        """The host of *worker*; started if it is not there yet."""
         with self._lock:
-            if preload not in self._hosts:
-                dirty = DIRTY_MEMORY if "MNN" in preload else None
-                self._hosts[preload] = Host(
-                    preload, scratch=self.scratch, environment=dirty, reads=self.reads
-                )
-            return self._hosts[preload]
+            if worker not in self._hosts:
+                self._hosts[worker] = Host(worker, scratch=self.scratch, reads=self.reads)
+            return self._hosts[worker]
 
-    def warm_in_turn(self, preloads: Sequence[tuple[str, ...]]) -> None:
-        """Start the hosts with these *preloads* that are not there, each when the one before has imported:
-        what has to be quick now has but one of them beside it.
+    def warm_in_turn(self, workers: Sequence[Worker]) -> None:
+        """Start the *workers* that are not there, each when the one before has imported.
+
+        So a worker that is needed at once has only one of them beside it.
         """
         with self._lock:
-            cold = [preload for preload in preloads if preload not in self._hosts]
+            cold = [worker for worker in workers if worker not in self._hosts]
             if not cold or self._ended:
                 return
             host = self.warm(cold[0])
         assert isinstance(host, Host)
         host.ready.add_done_callback(lambda _: self._warm_next(cold[1:]))
 
-    def _warm_next(self, preloads: Sequence[tuple[str, ...]]) -> None:
+    def _warm_next(self, workers: Sequence[Worker]) -> None:
         with contextlib.suppress(OSError):  # no process to be had: whoever needs the worker is told
-            self.warm_in_turn(preloads)
+            self.warm_in_turn(workers)
 
-    def renew(self, preload: tuple[str, ...]) -> None:
-        """End the host with *preload* and start it anew."""
-        self._hosts.pop(preload).close()
-        self.warm(preload)
+    def renew(self, worker: Worker) -> None:
+        """End the process of *worker* and start it anew."""
+        self._hosts.pop(worker).close()
+        self.warm(worker)
 
-    def submit(
-        self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T], *, here: bool = False
-    ) -> Future[Reply[T]]:
+    def submit(self, step: Step[J, R], job: J, *, here: bool = False) -> Future[Reply[R]]:
+        """Start *step* on *job* in its worker, within the run's limits.
+
+        With *here* it runs in the worker itself, so that later steps find what it loaded.
+        """
         if here:  # a worker that has loaded one source is confined to it
-            if preload in self._loaded:
-                self.renew(preload)
-            self._loaded.add(preload)
-        future = self.warm(preload).submit(
-            step, job, reply, timeout=self.limits.timeout, memory=self.limits.memory or self._free, here=here
+            if step.worker in self._loaded:
+                self.renew(step.worker)
+            self._loaded.add(step.worker)
+        memory = self.limits.memory or self._free
+        future = self.warm(step.worker).submit(
+            step, job, timeout=self.limits.timeout, memory=memory, here=here
         )
         self._steps.append(future)
         return future
 
-    def run(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
-        value: Any = self.submit(preload, step, job, reply).result().value
-        return value  # type: ignore[no-any-return]
+    def run(self, step: Step[J, R], job: J) -> R:
+        """:meth:`submit`, and wait for the value. Raises StepFailed."""
+        return self.submit(step, job).result().value
 
     def require_sound(self) -> None:
         """Raises SystemFault where a step ended in one: what was concluded without it says nothing of the
@@ -144,8 +138,6 @@ def listed_operators(workers: Workers, converter: str) -> list[str] | None:
     it can't be asked.
     """
     try:
-        return workers.run(
-            worker.CONVERT_PRELOAD, worker.FRONTENDS, FrontendsJob(converter=converter), Frontends
-        ).names.get("ONNX")
+        return workers.run(FRONTENDS, FrontendsJob(converter=converter)).names.get("ONNX")
     except StepFailed:
         return None

@@ -44,6 +44,7 @@ from mnnprep.core.prose import said
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import MnnprepError
 from mnnprep.formats.factory import find_factory, place_of
+from mnnprep.isolate.step import Step, Worker
 
 Array = npt.NDArray[Any]
 Part = dict[str, Any]  # what one case adds, by the name of a sum
@@ -315,3 +316,6 @@ FORMULAS: dict[str, Formula] = {
     ),
     "iou": Formula(_overlap, _mean_overlap, "boolean masks, integer label maps and floating maps of 4 axes"),
 }
+
+
+MEASURE = Step.of(measure, Worker("task metrics", ("numpy",)))

@@ -16,6 +16,7 @@ from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.formats.onnx.sound import not_allowed, require_sound
 from mnnprep.formats.onnx.steps import save
 from mnnprep.isolate.server import doing
+from mnnprep.isolate.step import Step, Worker
 from mnnprep.rules.editor import Editor
 from mnnprep.rules.reading import Reading, label, scopes, source_line
 from mnnprep.rules.rule import Place, Rule, Severity
@@ -207,3 +208,18 @@ def _has_external_data(model: Any) -> bool:
         for graph in model.graphs()
         for value in graph.initializers.values()
     )
+
+
+REPAIRER = Worker(
+    "rules",
+    (
+        "numpy",
+        "onnx_ir",
+        "onnx_ir.passes.common.shape_inference",
+        "onnx.reference.ops._op_list",
+        "mnnprep.rules.steps",
+    ),
+)
+CHECKER = Worker("hazards", ("mnnprep.checking", "numpy", "onnx_ir"))
+REPAIR = Step.of(repair, REPAIRER)
+CHECK = Step.of(check, CHECKER)

@@ -17,11 +17,13 @@ import numpy as np
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.deps import require
+from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.excerpt import Excerpt, empty_like, input_info, write_piece
 from mnnprep.formats.onnx.net import open_session
 from mnnprep.formats.onnx.outline import captured, taken
 from mnnprep.formats.onnx.skeleton import fetch, skeleton
 from mnnprep.isolate.server import doing
+from mnnprep.isolate.step import Step
 
 ITERATIONS = 8  # of a Loop that are looked at
 
@@ -143,3 +145,6 @@ def _iterations(
             **{n: v for n, v in carried if v is not None},
         }
     return runs
+
+
+BODY = Step.of(body, RUNTIME)

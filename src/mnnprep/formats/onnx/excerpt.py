@@ -15,10 +15,12 @@ from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.graph import subgraphs
 from mnnprep.formats.onnx.outline import inferred, taken
 from mnnprep.formats.onnx.skeleton import fetch, is_inline, skeleton
 from mnnprep.isolate.server import doing
+from mnnprep.isolate.step import Step
 
 FILE_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -202,3 +204,6 @@ def _move(tensor: Any, path: str, data: Any) -> None:
     del tensor.external_data[:]
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
+
+
+EXCERPT = Step.of(excerpt, RUNTIME)

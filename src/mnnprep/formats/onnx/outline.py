@@ -13,8 +13,10 @@ from mnnprep.core.reach import ReadPath
 from mnnprep.core.running import case_inputs
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph, propagation
+from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.isolate.server import doing
+from mnnprep.isolate.step import Step
 
 
 class OutlineJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,3 +137,6 @@ def sizes_at(model: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
                 continue
             sizes[value.name] = math.prod(dims) * width
     return sizes
+
+
+OUTLINE = Step.of(outline, RUNTIME)

@@ -15,9 +15,11 @@ from mnnprep.core.running import case_inputs
 from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.net import open_session
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.isolate.server import doing
+from mnnprep.isolate.step import Step
 
 
 class ProbeJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,3 +81,6 @@ def probe(job: ProbeJob) -> Probed:
         files[str(case.index)] = file_ref(target)
     path.unlink()
     return Probed(values=files)
+
+
+PROBE = Step.of(probe, RUNTIME)

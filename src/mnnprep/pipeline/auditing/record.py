@@ -15,13 +15,11 @@ from mnnprep.core.evidence import Check, Status, failed, known_check, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.signature import DTYPES
 from mnnprep.errors import RefusedError
-from mnnprep.formats.plans import ARTIFACTS
-from mnnprep.formats.table import FORMATS
+from mnnprep.formats import ARTIFACTS, SOURCE_KINDS
 from mnnprep.mnn.boundary import LAYOUTS
 from mnnprep.mnn.run import HINTS
 
 NEWER = "verify it with the version of mnnprep that made it, or prepare the model again"
-KINDS = frozenset({*(row.kind for row in FORMATS), "live"})
 SHOWN = 5
 ROUNDED = 0.01  # dB: figures are kept to two digits
 
@@ -33,7 +31,7 @@ def require_known(manifest: Manifest) -> None:
     tensors = [*manifest.signature.inputs, *manifest.signature.outputs]
     runtime = manifest.runtime
     unknown = [
-        *(f"source.kind {manifest.source.kind}" for _ in [0] if manifest.source.kind not in KINDS),
+        *(f"source.kind {manifest.source.kind}" for _ in [0] if manifest.source.kind not in SOURCE_KINDS),
         *(
             f"artifact.format {manifest.artifact.format}"
             for _ in [0]

@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.compare import ARTIFACT_SQNR, DEQUANTIZED_SQNR, Tolerance
+from mnnprep.core.compare import ARTIFACT_SQNR, Tolerance
 from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.request import Precision
 from mnnprep.errors import RefusedError
+from mnnprep.formats import steps_of
 
 STRICTER_WHEN_LESS = ("absolute", "relative", "widening", "ceiling", "case_slack_db")
 
@@ -44,9 +45,9 @@ def artifact_sqnr(manifest: Manifest) -> float | None:
     """
     if manifest.artifact.format == "tflite":
         return ARTIFACT_SQNR.get(str(manifest.source.options.get("tflite_precision", "")))
-    return (
-        DEQUANTIZED_SQNR if manifest.source.kind == "tflite" and manifest.artifact.format == "onnx" else None
-    )
+    made = (manifest.artifact.method, manifest.artifact.format)
+    recipes = steps_of(manifest.source.kind).recipes
+    return next((r.sqnr_db for r in recipes if (r.method, r.target) == made), None)
 
 
 def _precision(options: Mapping[str, Any]) -> Precision:

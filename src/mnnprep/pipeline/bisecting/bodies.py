@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from mnnprep.core.messages import CaseFile
-from mnnprep.formats.onnx.body import Body, BodyJob
+from mnnprep.formats.onnx.body import BODY, BodyJob
 from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.bisecting.finding import Finding, Subject
-from mnnprep.pipeline.bisecting.lab import ONNX_PRELOAD, Failure, Lab, OutOfConversions
+from mnnprep.pipeline.bisecting.lab import Failure, Lab, OutOfConversions
 from mnnprep.pipeline.bisecting.refusals import find_unconvertible
 from mnnprep.pipeline.bisecting.search import Search, failing_as, wrong_outputs
 
-BODY = "mnnprep.formats.onnx.body:body"
 DEEPEST = 4  # control flow in control flow
 
 
@@ -46,7 +45,7 @@ def _inside(lab: Lab, finding: Finding, number: int, budget: int) -> Finding | N
     job = BodyJob(
         model=subject.model, node=number, values=values, directory=str(lab.workers.directory("body"))
     )
-    body = lab.do(ONNX_PRELOAD, BODY, job, Body)
+    body = lab.do(BODY, job)
     if not body.cases or not body.excerpt.outputs or not body.excerpt.inputs:
         return None
     where = f"{body.attribute} of {node.label}" + (f" in {subject.where}" if subject.where else "")

@@ -9,35 +9,29 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from mnnprep.core.compare import LARGEST, Tolerance
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import CaseFile, Ran
+from mnnprep.core.messages import CaseFile
 from mnnprep.core.request import Precision
 from mnnprep.errors import SystemFault
 from mnnprep.formats.mnn_file.tensors import made_tensors
-from mnnprep.formats.onnx.excerpt import Excerpt, ExcerptJob
-from mnnprep.formats.onnx.outline import Outline, OutlineJob
-from mnnprep.formats.onnx.probe import Probed, ProbeJob
-from mnnprep.formats.plans import ARTIFACTS
+from mnnprep.formats.onnx.backend import ARTIFACT
+from mnnprep.formats.onnx.excerpt import EXCERPT, Excerpt, ExcerptJob
+from mnnprep.formats.onnx.outline import OUTLINE, Outline, OutlineJob
+from mnnprep.formats.onnx.probe import PROBE, ProbeJob
 from mnnprep.isolate.host import StepFailed
-from mnnprep.mnn import worker
-from mnnprep.mnn.convert import Converted, ConvertJob
+from mnnprep.isolate.step import J, R, Step
+from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.names import match_names
-from mnnprep.mnn.run import MnnRunJob
+from mnnprep.mnn.run import RUN, MnnRunJob
 from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.deviation import Deviation, deviation
 
-T = TypeVar("T")
-ONNX_PRELOAD = ARTIFACTS["onnx"].preload
-OUTLINE = "mnnprep.formats.onnx.outline:outline"
-PROBE = "mnnprep.formats.onnx.probe:probe"
-EXCERPT = "mnnprep.formats.onnx.excerpt:excerpt"
 FROZEN_ELEMENTS = 64  # a shape that follows from shapes is kept as it was; more numbers are data
 
 
@@ -121,13 +115,13 @@ class Lab:
         self.conversions = self.runs = self.peak = 0
         self._references: dict[tuple[str, tuple[str, ...], str], str] = {}
 
-    def do(self, preload: tuple[str, ...], step: str, job: msgspec.Struct, reply: type[T]) -> T:
+    def do(self, step: Step[J, R], job: J) -> R:
         """Run a step in a worker.
 
         Raises StepFailed; SystemFault where the system, and not the model, made it fail.
         """
         try:
-            done = self.workers.submit(preload, step, job, reply).result()
+            done = self.workers.submit(step, job).result()
         except StepFailed as failure:
             if isinstance(failure.error, SystemFault):
                 raise failure.error from failure
@@ -137,7 +131,7 @@ class Lab:
 
     def outline(self, model: str, case: CaseFile) -> Outline:
         """How *model* hangs together, with the sizes that its values have at *case*."""
-        return self.do(ONNX_PRELOAD, OUTLINE, OutlineJob(model=model, case=case.file.path), Outline)
+        return self.do(OUTLINE, OutlineJob(model=model, case=case.file.path))
 
     def reference(self, model: str, values: Iterable[str], case: CaseFile) -> str:
         """The npz of *values* as onnxruntime computes them. Raises StepFailed where it does not."""
@@ -153,14 +147,14 @@ class Lab:
             job = ProbeJob(
                 model=model, values=list(wanted), cases=left, directory=str(self.workers.directory("probe"))
             )
-            found = self.do(ONNX_PRELOAD, PROBE, job, Probed).values
+            found = self.do(PROBE, job).values
             self._references |= {
                 (model, wanted, case.file.path): found[str(case.index)].path for case in left
             }
         return {case.index: self._references[model, wanted, case.file.path] for case in cases}
 
     def excerpt(self, job: ExcerptJob) -> Excerpt:
-        return self.do(ONNX_PRELOAD, EXCERPT, job, Excerpt)
+        return self.do(EXCERPT, job)
 
     def convert(self, model: str, inputs: list[str], outputs: list[str], seed: str) -> Piece | Failure:
         """Convert *model*, whose inputs and outputs have these names.
@@ -172,7 +166,7 @@ class Lab:
         self.conversions += 1
         job = ConvertJob(
             model=model,
-            frontend=ARTIFACTS["onnx"].frontend,
+            frontend=ARTIFACT.frontend,
             uuid_seed=seed,
             directory=str(self.workers.directory("convert")),
             converter=self.converter,
@@ -182,7 +176,7 @@ class Lab:
             static=self.static,
         )
         try:
-            done = self.do(worker.CONVERT_PRELOAD, worker.CONVERT, job, Converted)
+            done = self.do(CONVERT, job)
         except StepFailed as failure:
             return failure_of(failure, "MNN's converter")
         if not done.ok or done.file is None:
@@ -223,7 +217,7 @@ class Lab:
             hints=dict(piece.hints),
         )
         try:
-            ran = self.do(worker.PRELOAD, worker.RUN, job, Ran)
+            ran = self.do(RUN, job)
         except StepFailed as failure:
             return failure_of(failure, "MNN's runtime")
         results: dict[int, str | Failure] = {}
