@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from mnnprep import __version__
+from mnnprep._version import __version__
 from mnnprep.core.leftovers import Scratch
 from mnnprep.core.messages import Source
 from mnnprep.core.request import DEFAULT_TIMEOUT, Request

@@ -12,7 +12,8 @@ import shutil
 
 import msgspec
 
-from mnnprep import __version__, deps
+from mnnprep import deps
+from mnnprep._version import __version__
 from mnnprep.core.leftovers import Scratch
 from mnnprep.formats.table import FORMATS, WEIGHTS_ONLY, Format
 from mnnprep.isolate.confine import supported

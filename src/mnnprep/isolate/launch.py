@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import mnnprep
+PACKAGE = Path(__file__).parent.parent
 
 # The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHON* variable but
 # ours (which is why it is not isolated mode: that would not see those of WORKER_ENVIRONMENT either).
@@ -90,7 +90,7 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _start(preload: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    root = str(Path(mnnprep.__file__).parent.parent)
+    root = str(PACKAGE.parent)
     return subprocess.Popen(
         [
             sys.executable,
