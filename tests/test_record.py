@@ -133,7 +133,7 @@ def test_an_operator_that_mnn_lacks_leaves_no_directory(tmp_path: Path) -> None:
 
 def test_what_tensorflow_says_of_a_call_leaves_no_directory(tmp_path: Path) -> None:
     from mnnprep.core.net import Refused
-    from mnnprep.formats.tensorflow.load import guarded
+    from mnnprep.formats.tensorflow.loaded import guarded
 
     file = tmp_path / "layers.py"
     file.write_text("")

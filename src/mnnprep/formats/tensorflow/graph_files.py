@@ -20,7 +20,7 @@ from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects, graphs
-from mnnprep.formats.tensorflow.load import Loaded, guarded, refuse_texts, specs_of
+from mnnprep.formats.tensorflow.loaded import Loaded, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
 
 

@@ -20,7 +20,7 @@ from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
 from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
-from mnnprep.formats.tensorflow.load import Loaded, from_function, specs_of
+from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
 
 SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
@@ -168,13 +168,7 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
 
     loaded = from_function(flat, names, outputs, tuple(described), call, keep=model)
     loaded.parameters = int(model.count_params())
-    if example is not None:
-        values = (
-            example
-            if isinstance(example, dict)
-            else dict(zip(names, example if isinstance(example, (tuple, list)) else [example], strict=False))
-        )
-        loaded.example = {n: np.asarray(v) for n, v in values.items()}
+    loaded.example = example_by_name(example, names)
     return loaded
 
 

@@ -34,7 +34,8 @@ from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.derived import count, derived, parameters, scalars
 from mnnprep.formats.tensorflow.graph_files import read_graph
-from mnnprep.formats.tensorflow.load import Loaded, load
+from mnnprep.formats.tensorflow.load import load
+from mnnprep.formats.tensorflow.loaded import Loaded
 from mnnprep.formats.tensorflow.net import TensorFlowNet, open_frozen
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 from mnnprep.isolate.server import doing
