@@ -20,9 +20,9 @@ from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn.boundary import EXTRA_INFO, read_boundary
 from mnnprep.mnn.capture import without_place_and_time
 from mnnprep.mnn.convert import Converted, ConvertJob, has_frontend, judge, refused_ops
-from mnnprep.mnn.flatbuffer import root
 from mnnprep.mnn.info import MnnInfo, MnnTensor, parse_info
 from mnnprep.mnn.names import match_names
+from mnnprep.wire.flatbuffer import root
 
 STEP = "mnnprep.mnn.convert:convert"
 

@@ -8,7 +8,6 @@ Format facts: each container's own page, cited where it is read; here TFLite's `
 from __future__ import annotations
 
 import re
-import struct
 from pathlib import Path
 
 from mnnprep.core.beside import require_beside
@@ -17,11 +16,13 @@ from mnnprep.core.damage import reading
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import foreign, torch_files
 from mnnprep.formats.caffe.versions import V0_TYPES
-from mnnprep.formats.onnx.wire import LENGTH, VARINT, Buffer, WireError, fields, mapped
 from mnnprep.formats.table import FORMATS
 from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.weights.files import LocalFile
 from mnnprep.weights.safetensors import looks_like_it, read_header
+from mnnprep.wire.buffer import Buffer, mapped
+from mnnprep.wire.flatbuffer import FlatbufferError, Table, follow, root, unpack, vector_length
+from mnnprep.wire.protobuf import LENGTH, VARINT, WireError, fields
 
 __all__ = ["identify", "pickle_globals"]
 
@@ -255,23 +256,19 @@ def _is_mnn(path: Path, data: Buffer) -> bool:
     truncated.
     """
     try:
-        (root,) = struct.unpack_from("<I", data, 0)
-        (back,) = struct.unpack_from("<i", data, root)
-        vtable = root - back
-        extent, table = struct.unpack_from("<HH", data, vtable)
-        slots = (extent - 4) // 2
-        if extent % 2 or not _OPLISTS < slots <= 32 or vtable < 4 or not 4 < table <= 4 + 8 * slots:
-            return False
-        offsets = struct.unpack_from(f"<{slots}H", data, vtable + 4)
-        if not offsets[_OPLISTS] or any(offset >= table for offset in offsets):
-            return False
-    except struct.error:
+        net = root(data)
+    except FlatbufferError:
+        return False
+    count = len(net.slots)
+    if not _OPLISTS < count <= 32 or not net.slots[_OPLISTS] or not 4 < net.size <= 4 + 8 * count:
+        return False
+    if any(slot >= net.size for slot in net.slots):
         return False
     try:
-        for slot in (_OPLISTS, _TENSOR_NAMES):
-            if slot < slots and offsets[slot]:
-                _require_vector(data, root + offsets[slot])
-    except struct.error as error:
+        for field in (_OPLISTS, _TENSOR_NAMES):
+            if net.place(field):
+                _require_vector(net, field)
+    except FlatbufferError as error:
         if path.suffix.lower() == ".mnn":
             raise RefusedError(
                 "the MNN model is truncated", seen=f"{path.name}, {len(data)} bytes: {error}", next=_AGAIN
@@ -280,14 +277,11 @@ def _is_mnn(path: Path, data: Buffer) -> bool:
     return True
 
 
-def _require_vector(data: Buffer, at: int) -> None:
-    """Raise struct.error unless a vector of offsets, and each thing it points to, lies in the data."""
-    (relative,) = struct.unpack_from("<I", data, at)
-    start = at + relative
-    (count,) = struct.unpack_from("<I", data, start)
-    if not 0 < count <= len(data) // 4:
-        raise struct.error(f"a list of {count} entries")
+def _require_vector(net: Table, field: int) -> None:
+    """Raise FlatbufferError unless a vector of offsets, and its first and last target, lie in the data."""
+    start = follow(net.data, net.place(field))
+    count = vector_length(net.data, start, 4)
+    if not count:
+        raise FlatbufferError("a list of 0 entries")
     for index in (0, count - 1):
-        place = start + 4 + 4 * index
-        (offset,) = struct.unpack_from("<I", data, place)
-        struct.unpack_from("<I", data, place + offset)
+        unpack("I", net.data, follow(net.data, start + 4 + 4 * index))

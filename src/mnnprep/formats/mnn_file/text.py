@@ -22,9 +22,10 @@ import numpy as np
 
 from mnnprep.core.damage import reading
 from mnnprep.errors import InternalError, RefusedError
+from mnnprep.mnn.boundary import net_in
 from mnnprep.mnn.capture import captured, last_lines
-from mnnprep.mnn.flatbuffer import Table, elements, follow, root, table_at, vector_length
 from mnnprep.mnn.info import package_converter
+from mnnprep.wire.flatbuffer import Table, elements, follow, table_at, vector_length
 
 NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 AGREEMENT = 1e-6  # half of the sixth decimal, and the rounding of the print itself
@@ -44,10 +45,11 @@ def to_json(model: Path, target: Path, scratch: Path) -> None:
     """
     tree = _printed(model, scratch)
     data = model.read_bytes()
-    for place, node, key, _ in _floats(tree, root(data), tree):
-        printed = node[key]
-        exact = _exact(data, place, printed if isinstance(printed, list) else [printed])
-        node[key] = exact if isinstance(printed, list) else exact[0]
+    with net_in(data) as net:
+        for place, node, key, _ in _floats(tree, net, tree):
+            printed = node[key]
+            exact = _exact(data, place, printed if isinstance(printed, list) else [printed])
+            node[key] = exact if isinstance(printed, list) else exact[0]
     text = json.dumps(tree, ensure_ascii=False, allow_nan=False)
     target.write_bytes(text.encode("utf-8", "surrogateescape") + b"\n")
 
@@ -99,12 +101,15 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
     printed = _printed(made, scratch)
     _require_same(tree, printed, "")
     data = bytearray(made.read_bytes())
-    for place, _, key, given in _floats(printed, root(data), tree):
-        if key not in given:
-            continue
-        values = given[key] if isinstance(given[key], list) else [given[key]]
-        raw = np.array([NOT_FINITE.get(v, 0.0) if isinstance(v, str) else v for v in values], "<f4").tobytes()
-        data[place : place + len(raw)] = raw
+    with net_in(data) as net:
+        for place, _, key, given in _floats(printed, net, tree):
+            if key not in given:
+                continue
+            values = given[key] if isinstance(given[key], list) else [given[key]]
+            raw = np.array(
+                [NOT_FINITE.get(v, 0.0) if isinstance(v, str) else v for v in values], "<f4"
+            ).tobytes()
+            data[place : place + len(raw)] = raw
     target.write_bytes(data)
 
 

@@ -23,7 +23,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx import graph as graphs
 from mnnprep.formats.onnx.moved import Turned, take_out, used_names
-from mnnprep.formats.onnx.scan import DTYPES
+from mnnprep.formats.onnx.scan_tensors import DTYPES
 from mnnprep.formats.onnx.steps import ALIGNMENT, EXTERNAL, EXTERNAL_FROM, MODEL
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling
 from mnnprep.isolate.server import doing

@@ -1,8 +1,5 @@
 """An ONNX file as its graph and the bytes of its weights, which are neither parsed nor copied when only the
 graph is read or changed.
-
-Field numbers: onnx/onnx.proto (ModelProto.graph, GraphProto.initializer, TensorProto.doc_string and
-metadata_props).
 """
 
 from __future__ import annotations
@@ -17,28 +14,11 @@ import numpy as np
 
 from mnnprep.core.files import FileRef
 from mnnprep.deps import require
-from mnnprep.formats.onnx.wire import (
-    LENGTH,
-    Buffer,
-    Field,
-    delimited,
-    encoded,
-    fields,
-    mapped,
-    packed,
-    text,
-    verbatim,
-)
+from mnnprep.formats.onnx.fields import Graph, Model, Tensor
+from mnnprep.wire.buffer import Buffer, mapped
+from mnnprep.wire.protobuf import LENGTH, Field, delimited, encoded, fields, packed, text, verbatim
 
-GRAPH = 7  # in a ModelProto
-INITIALIZER = 5  # in a GraphProto
-DIMS, DATA_TYPE, NAME, RAW_DATA, NOTES = (
-    1,
-    2,
-    8,
-    9,
-    (12, 16),
-)  # in a TensorProto; the last are doc_string and metadata_props
+NOTES = (Tensor.DOC_STRING, Tensor.METADATA_PROPS)
 PLAIN = {
     1: "<f4",
     2: "u1",
@@ -69,15 +49,15 @@ def apart(data: Buffer) -> tuple[Any, list[Extent]]:
     initializers: list[Extent] = []
 
     def bare(number: int, kind: int, first: int, last: int) -> bytes:
-        if (number, kind) != (GRAPH, LENGTH):
+        if (number, kind) != (Model.GRAPH, LENGTH):
             return verbatim(data, (number, kind, first, last))
         rest = []
         for field in fields(data, first, last):
-            if field[:2] == (INITIALIZER, LENGTH):
+            if field[:2] == (Graph.INITIALIZER, LENGTH):
                 initializers.append(field[2:])
             else:
                 rest.append(verbatim(data, field))
-        return delimited(GRAPH, b"".join(rest))
+        return delimited(Model.GRAPH, b"".join(rest))
 
     model = require("onnx").ModelProto()
     model.ParseFromString(b"".join(bare(*field) for field in fields(data, 0, len(data))))
@@ -102,11 +82,11 @@ def array_at(data: Buffer, extent: Extent) -> Any | None:
     dtype, raw = "", None
     for field in fields(data, *extent):
         number, _, first, last = field
-        if number == DIMS:
+        if number == Tensor.DIMS:
             dims += packed(data, field)
-        elif number == DATA_TYPE:
+        elif number == Tensor.DATA_TYPE:
             dtype = PLAIN.get(first, "")
-        elif number == RAW_DATA:
+        elif number == Tensor.RAW_DATA:
             raw = first, last
     if not dtype or raw is None or raw[1] - raw[0] != math.prod(dims) * np.dtype(dtype).itemsize:
         return None
@@ -132,14 +112,19 @@ def filled(data: bytes, extent: Extent, array: Any) -> list[Part]:
         tensor.ClearField(name)
     return [
         tensor.SerializeToString(deterministic=True),
-        *_field(RAW_DATA, [memoryview(array.reshape(-1).view(np.uint8))]),
+        *_field(Tensor.RAW_DATA, [memoryview(array.reshape(-1).view(np.uint8))]),
     ]
 
 
 def name_of(data: Buffer, extent: Extent) -> str:
     """The name of the TensorProto at *extent* of *data*."""
     return next(
-        (text(data, first, last) for number, _, first, last in fields(data, *extent) if number == NAME), ""
+        (
+            text(data, first, last)
+            for number, _, first, last in fields(data, *extent)
+            if number == Tensor.NAME
+        ),
+        "",
     )
 
 
@@ -151,21 +136,25 @@ def write(path: Path, model: Any, initializers: Iterable[list[Part]]) -> FileRef
     outer = list(fields(data, 0, len(data)))
     inner = [
         field
-        for _, _, first, last in (f for f in outer if f[0] == GRAPH)
+        for _, _, first, last in (f for f in outer if f[0] == Model.GRAPH)
         for field in fields(data, first, last)
     ]
 
     def chosen(found: Sequence[Field], numbers: range) -> bytes:
         return b"".join(verbatim(data, field) for field in found if field[0] in numbers)
 
-    tensors = [part for tensor in initializers for part in _field(INITIALIZER, tensor)]
-    graph = [chosen(inner, range(INITIALIZER)), *tensors, chosen(inner, range(INITIALIZER + 1, LAST))]
+    tensors = [part for tensor in initializers for part in _field(Graph.INITIALIZER, tensor)]
+    graph = [
+        chosen(inner, range(Graph.INITIALIZER)),
+        *tensors,
+        chosen(inner, range(Graph.INITIALIZER + 1, LAST)),
+    ]
     state, size = hashlib.sha256(), 0
     with path.open("wb") as file:
         for part in [
-            chosen(outer, range(GRAPH)),
-            *_field(GRAPH, graph),
-            chosen(outer, range(GRAPH + 1, LAST)),
+            chosen(outer, range(Model.GRAPH)),
+            *_field(Model.GRAPH, graph),
+            chosen(outer, range(Model.GRAPH + 1, LAST)),
         ]:
             state.update(part)
             size += file.write(part)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.wire import LENGTH, WireError, fields, text
 from mnnprep.formats.tensorflow import keras_table as table
 from mnnprep.formats.tensorflow.operators import STATELESS
 from mnnprep.formats.tensorflow.symbols import is_pure
+from mnnprep.wire.protobuf import LENGTH, WireError, fields, text
 
 COMPILED = "compile_config"  # optimizers, losses and metrics, which are never made
 DEEPEST = 500  # levels of nesting; Keras' loaders walk a configuration by recursion

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from mnnprep.core.files import Arrays
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.wire import delimited, encoded
 from mnnprep.formats.tensorflow import functional, graphs
+from mnnprep.wire.protobuf import delimited, encoded
 
 Value = Callable[[], npt.NDArray[Any]]
 GRAPH_LIMIT = (1 << 31) - (1 << 24)  # bytes: protobuf reads no message of 2 GiB
