@@ -21,6 +21,7 @@ from mnnprep.formats.sniff import identify, require_there
 from mnnprep.formats.table import WEIGHTS_ONLY, format_of
 from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.pipeline.reading import SECONDS, PathJob, read_aside
+from mnnprep.text import listed
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -124,7 +125,9 @@ def _read_onnx(path: Path) -> dict[str, Any]:
     except RefusedError as error:
         warnings.append(f"{error.what} ({error.seen}): {error.next}")
     if summary.int32_data:
-        warnings.append(f"values of less than 32 bits are kept in int32_data: {_listed(summary.int32_data)}")
+        warnings.append(
+            f"values of less than 32 bits are kept in int32_data: {listed(summary.int32_data, 8)}"
+        )
     return {
         "signature": Ports(summary.inputs, summary.outputs),
         "ops": {f"{op.domain}::{op.op_type}" if op.domain else op.op_type: op.count for op in summary.ops},
@@ -156,10 +159,10 @@ def _read_tflite(path: Path) -> dict[str, Any]:
     warnings = []
     if summary.state:
         warnings.append(
-            f"it keeps state or looks things up in tables ({_listed(summary.state)}), which MNN does not"
+            f"it keeps state or looks things up in tables ({listed(summary.state, 8)}), which MNN does not"
         )
     if summary.custom:
-        warnings.append(f"operators that TFLite does not define: {_listed(summary.custom)}")
+        warnings.append(f"operators that TFLite does not define: {listed(summary.custom, 8)}")
     return {
         "signature": Ports(summary.inputs, summary.outputs),
         "ops": summary.ops,
@@ -189,14 +192,15 @@ def _read_graph(path: Path) -> dict[str, Any]:
     default = "serving_default" if "serving_default" in found.signatures else next(iter(found.signatures), "")
     warnings = []
     if kind == "frozen-graph" and found.variables:
-        warnings.append(f"it is not frozen: {_listed(found.variables)}")
+        warnings.append(f"it is not frozen: {listed(found.variables, 8)}")
     if kind == "savedmodel" and not found.signatures:
         warnings.append("it has no signature: save it with one")
     if found.tables:
-        warnings.append(f"it looks things up in tables ({_listed(found.tables)}), which MNN does not")
+        warnings.append(f"it looks things up in tables ({listed(found.tables, 8)}), which MNN does not")
     if found.effects:
         warnings.append(
-            f"operators that may do more than compute ({_listed(found.effects)}): they run with --trust alone"
+            f"operators that may do more than compute ({listed(found.effects, 8)}): they run with --trust"
+            " alone"
         )
     return {
         "signature": Ports(*found.signatures.get(default, ((), ()))),
@@ -211,7 +215,7 @@ def _read_graph(path: Path) -> dict[str, Any]:
 
 
 def _names(tensors: tuple[TensorInfo, ...]) -> str:
-    return _listed([t.name for t in tensors])
+    return listed([t.name for t in tensors], 8)
 
 
 def _read_keras(path: Path) -> dict[str, Any]:
@@ -219,7 +223,7 @@ def _read_keras(path: Path) -> dict[str, Any]:
 
     found = scan_keras(path, identify(path))
     foreign = (
-        f"loading it would call code ({_listed(found.foreign)}): prepare it with --trust, or give a factory"
+        f"loading it would call code ({listed(found.foreign, 8)}): prepare it with --trust, or give a factory"
         " and weights"
     )
     return {
@@ -251,7 +255,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 def _read_module(path: Path) -> dict[str, Any]:
     found = _read_pickle(path)
-    imports = _listed(found["details"]["globals"])
+    imports = listed(found["details"]["globals"], 8)
     found["warnings"] = [
         f"loading it imports and calls what it names ({imports}): prepare it with --trust, or save a state"
         " dict and give a factory"
@@ -495,14 +499,9 @@ def _in_training(modules: tuple[str, ...]) -> tuple[str, ...]:
     return (
         (
             f"{len(modules)} modules were saved in training mode:"
-            f" {_listed([name or '(the whole model)' for name in modules])}"
+            f" {listed([name or '(the whole model)' for name in modules], 8)}"
         ),
     )
-
-
-def _listed(names: tuple[str, ...] | list[str], limit: int = 8) -> str:
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.foldmatch import Derived, account
+from mnnprep.text import listed
 
 Array = npt.NDArray[Any]
 SHOWN = 10
@@ -152,13 +153,10 @@ def match_weights(
         "not_parameters": len(artifact) - len(taken),
     }
     if missing:
-        shown = ", ".join(missing[:SHOWN]) + (
-            f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        )
         return failed(
             "weights",
             f"{len(missing)} of the source's {len(source)} parameters are not in the artifact by value:"
-            f" {shown}",
+            f" {listed(missing, SHOWN)}",
             subject=missing[0],
             numbers=numbers,
         )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mnnprep.core.texts import cause
+from mnnprep.core.error_text import cause
 from mnnprep.errors import UsageError
 
 

@@ -18,6 +18,7 @@ from mnnprep.formats import foreign, torch_files
 from mnnprep.formats.caffe.versions import V0_TYPES
 from mnnprep.formats.table import FORMATS
 from mnnprep.formats.torch_files import pickle_globals
+from mnnprep.text import listed
 from mnnprep.weights.files import LocalFile
 from mnnprep.weights.safetensors import looks_like_it, read_header
 from mnnprep.wire.buffer import Buffer, mapped
@@ -71,10 +72,9 @@ def _directory_kind(path: Path) -> str:
     if "saved_model.pb" in names or "saved_model.pbtxt" in names:
         require_beside(path / "saved_model.pb", path.rglob("*"))
         return "savedmodel"
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     raise RefusedError(
         "the directory is no model that mnnprep knows",
-        seen=f"{path.name}: {listed or 'empty'}",
+        seen=f"{path.name}: {listed(names, 8) or 'empty'}",
         next="give the model file itself, or a SavedModel directory (with saved_model.pb)",
     )
 

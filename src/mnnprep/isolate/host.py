@@ -25,9 +25,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import psutil
 
+from mnnprep.core.error_text import said
 from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
-from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, from_dict
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.reach import confinement_of

@@ -23,10 +23,10 @@ import numpy as np
 
 from mnnprep import deps
 from mnnprep.core.compare import Array, Tolerance, compare_outputs
+from mnnprep.core.error_text import said
 from mnnprep.core.faults import refuse_fault
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran
-from mnnprep.core.prose import said
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.isolate.server import doing
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnnprep import deps
 from mnnprep.errors import UsageError
+from mnnprep.text import listed
 from mnnprep.weights.read import State, read_state
 from mnnprep.weights.select import Expected
 
@@ -230,7 +231,7 @@ def _error(misfit: _Misfit, wanted: Mapping[str, torch.Tensor], state: State) ->
         ("one tensor in the model, different values in the checkpoint", misfit.untied),
     ):
         if names:
-            lines.append(f"{title} ({len(names)}): {_listed(names)}")
+            lines.append(f"{title} ({len(names)}): {listed(names, _SHOWN)}")
     if state.origin:
         lines.append(f"the checkpoint: {'; '.join(state.origin)}")
     return UsageError(
@@ -252,11 +253,6 @@ def _advice(misfit: _Misfit, wanted: Mapping[str, torch.Tensor]) -> str:
     return f"{advice}; {'; '.join(near)}" if near else advice
 
 
-def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _tolerated(
     expected: Expected,
     wanted: Mapping[str, torch.Tensor],
@@ -272,7 +268,8 @@ def _tolerated(
         )
     if superfluous:
         notes.append(
-            f"ignored {len(superfluous)} entries that the model does not persist: {_listed(superfluous)}"
+            f"ignored {len(superfluous)} entries that the model does not persist:"
+            f" {listed(superfluous, _SHOWN)}"
         )
     aliases = sorted(
         name
@@ -281,7 +278,7 @@ def _tolerated(
         for name in group - tensors.keys() - expected.dispensable
     )
     if aliases:
-        notes.append(f"tied weights, given under another name: {_listed(aliases)}")
+        notes.append(f"tied weights, given under another name: {listed(aliases, _SHOWN)}")
     conversions: dict[tuple[str, str], int] = defaultdict(int)
     for name, tensor in tensors.items():
         if name in wanted and tensor.dtype != wanted[name].dtype:
@@ -317,6 +314,6 @@ def _refuse_remaining_meta(module: torch.nn.Module, tensors: Mapping[str, torch.
     if remaining:
         raise UsageError(
             "the model has buffers on the meta device that no checkpoint holds",
-            seen=_listed(remaining),
+            seen=listed(remaining, _SHOWN),
             next="build these buffers on the CPU: they are computed by the model, not saved with its weights",
         )

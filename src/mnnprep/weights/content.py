@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnnprep.core.texts import cause, message
+from mnnprep.core.error_text import cause, message
 from mnnprep.errors import RefusedError
 
 
@@ -43,8 +43,3 @@ def damaged(name: str, size: int, error: Exception | str) -> RefusedError:
             " be written by torch.save or safetensors"
         ),
     )
-
-
-def listed(names: list[str], shown: int = 10) -> str:
-    """Some of many names."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mnnprep.errors import RefusedError
-from mnnprep.weights.content import Content, listed, text
+from mnnprep.text import listed
+from mnnprep.weights.content import Content, text
 from mnnprep.weights.files import Place
 from mnnprep.weights.inert import Foreign
 from mnnprep.weights.plan import Piece, Shape, Tensor, check_tiling

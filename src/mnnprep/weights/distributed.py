@@ -16,8 +16,9 @@ import zipfile
 from typing import Any
 
 from mnnprep.errors import MnnprepError, RefusedError
+from mnnprep.text import listed
 from mnnprep.weights import inert, safetensors
-from mnnprep.weights.content import Content, damaged, listed
+from mnnprep.weights.content import Content, damaged
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File, Place, Window
 from mnnprep.weights.plan import Piece, Shape, Tensor, check_tiling

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
+from mnnprep.text import listed
 from mnnprep.weights import (
     deepspeed,
     distributed,
@@ -23,7 +24,7 @@ from mnnprep.weights import (
     tensorflow,
     torchfile,
 )
-from mnnprep.weights.content import Content, damaged, listed
+from mnnprep.weights.content import Content, damaged
 from mnnprep.weights.files import Place
 from mnnprep.weights.plan import Tensor
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.weights.content import listed
+from mnnprep.text import listed
 from mnnprep.weights.dtypes import FLOATING, numpy_dtype
 from mnnprep.weights.files import File, Place
 from mnnprep.weights.plan import BLOCK_BYTES, Run, Tensor

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.weights.content import Content, listed, text
+from mnnprep.text import listed
+from mnnprep.weights.content import Content, text
 from mnnprep.weights.files import Place
 from mnnprep.weights.inert import Foreign
 from mnnprep.weights.plan import Piece, Tensor

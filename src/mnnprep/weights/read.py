@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mnnprep import deps
 from mnnprep.core import damage
 from mnnprep.errors import UsageError
+from mnnprep.text import listed
 from mnnprep.weights import layouts, lora
-from mnnprep.weights.content import Content, listed
+from mnnprep.weights.content import Content
 from mnnprep.weights.files import Files, LocalFile, Place
 from mnnprep.weights.layouts import Join, Reading
 from mnnprep.weights.plan import Tensor

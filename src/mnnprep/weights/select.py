@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.text import listed
 from mnnprep.weights.inert import Foreign
 from mnnprep.weights.names import Written
 from mnnprep.weights.plan import Tensor
@@ -265,11 +266,10 @@ def _with_rest(choice: Choice, entries: Iterable[Entry], ema: bool, reason: str)
 def _nothing_to_take(tree: Any, foreign: frozenset[str], modules: list[str]) -> RefusedError:
     if modules or isinstance(tree, Foreign):
         imported = sorted(foreign)
-        listed = ", ".join(imported[:10]) + (f" and {len(imported) - 10} more" if len(imported) > 10 else "")
         whole = modules[0] if modules else tree.qualified
         return RefusedError(
             f"the checkpoint holds a whole pickled object of class {whole}, not a state dict",
-            seen=f"loading it would import and run {listed}",
+            seen=f"loading it would import and run {listed(imported)}",
             next=(
                 "save its weights with torch.save(model.state_dict(), FILE); or give it as the source itself"
                 " with --trust"

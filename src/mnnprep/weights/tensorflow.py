@@ -14,7 +14,8 @@ import struct
 from collections.abc import Iterator
 
 from mnnprep.errors import RefusedError
-from mnnprep.weights.content import Content, damaged, listed
+from mnnprep.text import listed
+from mnnprep.weights.content import Content, damaged
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File, Place
 from mnnprep.weights.plan import Tensor, stored

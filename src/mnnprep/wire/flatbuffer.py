@@ -56,7 +56,7 @@ class Table:
         return table_at(self.data, follow(self.data, at)) if at else None
 
     def extent(self, field: int) -> tuple[int, int]:
-        """Where the elements of the vector or string *field* begin, and their stated number; 0, 0 if absent."""
+        """Where the elements of the vector or string *field* begin, and how many; (0, 0) if it is absent."""
         at = self.place(field)
         if not at:
             return 0, 0

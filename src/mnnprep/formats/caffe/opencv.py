@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.error_text import said
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
-from mnnprep.core.prose import said
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError

@@ -18,6 +18,7 @@ from mnnprep.core.net import Refused
 from mnnprep.core.running import case_inputs
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.net import OnnxNet, open_session
+from mnnprep.text import listed
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 SHOWN = 5
@@ -61,16 +62,15 @@ def coverage(job: CoverageJob) -> Check:
     open_ = [b for b in idle if b.deciders - set(job.fixed)]
     if not open_:
         return passed("coverage", numbers=numbers)
-    told = "; ".join(
+    told = [
         f"{_words(b)}, which {' and '.join(sorted(b.deciders))} decide{'s' * (len(b.deciders) == 1)}"
-        for b in open_[:SHOWN]
-    )
-    more = f"; and {len(open_) - SHOWN} more" if len(open_) > SHOWN else ""
+        for b in open_
+    ]
     wanted = ", ".join(sorted(frozenset().union(*(b.deciders for b in open_))))
     return failed(
         "coverage",
-        f"no case runs {told}{more}; give values of {wanted} that do with --samples, or fix it with --range"
-        " NAME=VALUE:VALUE",
+        f"no case runs {listed(told, SHOWN, '; ')}; give values of {wanted} that do with --samples, or fix it"
+        " with --range NAME=VALUE:VALUE",
         subject=open_[0].owner,
         numbers=numbers,
     )

@@ -13,6 +13,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.deps import require
 from mnnprep.formats.onnx import splice
+from mnnprep.text import listed
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 # Operators whose first output depends on the shape of their input alone.
@@ -92,10 +93,9 @@ def inference_mode(model: Any) -> Check:
         ):
             left.append(f"{label(node)} in training mode")
     if left:
-        shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
         return failed(
             "inference_mode",
-            f"training is left in the graph: {shown}; export the model in eval mode",
+            f"training is left in the graph: {listed(left)}; export the model in eval mode",
             subject=left[0],
         )
     return passed("inference_mode", numbers={"nodes": len(nodes)})

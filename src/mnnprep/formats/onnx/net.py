@@ -6,15 +6,15 @@ import re
 from functools import cached_property
 from typing import Any
 
+from mnnprep.core.error_text import message, said, shortened
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
-from mnnprep.core.prose import said
 from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
-from mnnprep.core.texts import message, shortened
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph
+from mnnprep.text import first_line
 
 # onnxruntime's names of element types that differ from NumPy's
 NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dtype"
@@ -58,7 +58,7 @@ def open_session(path: str, *, optimize: bool, data_directory: str = "", profile
 
 def _complaint(error: BaseException) -> str:
     """What onnxruntime says of a failed run, without the places in its own source."""
-    line = said(error).splitlines()[0]
+    line = first_line(said(error))
     node = re.search(r"running (\S+) node\. Name:'([^']*)' Status Message: (.*)", line)
     if node is None:
         return shortened(line)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mnnprep.core.prose import said
+from mnnprep.core.error_text import said
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS, all_nodes, label, opset_of, subgraphs
+from mnnprep.text import listed
 
 # bytes: tensors up to this size are shown to the converter, which makes attributes of axes and bounds
 SEEN = 1024
@@ -72,8 +73,7 @@ def _refuse_unlike_bodies(onnx: Any, model: Any, opset: int) -> None:
     if unlike:
         raise _refused(
             opset,
-            seen=f"in the bodies of control flow: {', '.join(unlike[:5])}"
-            + (f" and {len(unlike) - 5} more" if unlike[5:] else ""),
+            seen=f"in the bodies of control flow: {listed(unlike, 5)}",
         )
 
 

@@ -14,6 +14,7 @@ from mnnprep.core.damage import AGAIN
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.text import listed
 
 SHOWN = 5  # places in one message
 
@@ -32,7 +33,7 @@ def require_sound(model: Any, name: str) -> None:
             circle = _circle(graph)
             if circle:
                 problems.append(
-                    "the nodes wait for each other: " + _listed([_label(node) for node in circle])
+                    "the nodes wait for each other: " + listed([_label(node) for node in circle], SHOWN, "; ")
                 )
             problems += [
                 f"the name {name!r} is no text"
@@ -42,17 +43,13 @@ def require_sound(model: Any, name: str) -> None:
             ]
             problems += [f"{_label(node)} {problem}" for node in graph for problem in _misfits(node, opset)]
     if problems:
-        raise not_allowed(f"{name}: {_listed(problems)}")
+        raise not_allowed(f"{name}: {listed(problems, SHOWN, '; ')}")
 
 
 def not_allowed(seen: str) -> RefusedError:
     return RefusedError(
         "the ONNX model is damaged: its graph is not one that ONNX allows", seen=seen, next=AGAIN
     )
-
-
-def _listed(texts: list[str]) -> str:
-    return "; ".join(texts[:SHOWN]) + (f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
 
 
 def _label(node: Any) -> str:

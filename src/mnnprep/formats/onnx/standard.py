@@ -22,6 +22,7 @@ from mnnprep.core.files import load_arrays
 from mnnprep.core.messages import CaseFile
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.probe import ProbeJob, probe
+from mnnprep.text import listed
 
 WHOLE = 1e-4  # of a size: what the rounding of a float32 scale may make of a whole one
 
@@ -49,7 +50,7 @@ def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -
         ]
     if not apart:
         return [passed("standard", numbers={"nodes": len(top)})]
-    told = ", ".join(apart[:5]) + (f" and {len(apart) - 5} more" if apart[5:] else "")
+    told = listed(apart, 5)
     reason = (
         f"onnxruntime computes {told} otherwise than the ONNX standard, so it is not agreed what is right;"
         " export the node with sizes that agree"

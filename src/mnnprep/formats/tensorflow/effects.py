@@ -18,6 +18,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.operators import ALLOWED, EAGER
+from mnnprep.text import listed
 
 # what loading a SavedModel of TensorFlow 1 runs: its own initializing operation, else those of tables and
 # local variables
@@ -31,7 +32,7 @@ def refuse(effects: Iterable[str]) -> None:
     if found:
         raise RefusedError(
             "the graph has operators that may do more than compute (read or write files, run other code)",
-            seen=", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
+            seen=listed(found, 5),
             next="pass --trust if you trust where it comes from, or save the model without them",
         )
 

@@ -6,9 +6,9 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
 from mnnprep.core.signature import TensorSpec
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects, graphs
 from mnnprep.formats.tensorflow.loaded import Loaded, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
+from mnnprep.text import listed
 
 
 def read_graph(path: str) -> Any:
@@ -197,10 +198,9 @@ def refuse_unfrozen(graph: Any, fetches: dict[str, str]) -> None:
     found = [(place, node) for place, node in graphs.reached(graph, roots, control=False)]
     variables = [f"{node.op} {place}" for place, node in found if node.op in graphs.VARIABLE_OPS]
     if variables:
-        more = f" and {len(variables) - 3} more" if len(variables) > 3 else ""
         raise RefusedError(
             "the graph is not frozen: its variables have no values in this file",
-            seen=", ".join(variables[:3]) + more,
+            seen=listed(variables, 3),
             next=(
                 "give the checkpoint's .meta file with --outputs, or the SavedModel directory, or freeze the"
                 " graph where the variables are"
@@ -258,8 +258,7 @@ def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
     if flags:
         notes.append(f"set to inference: {', '.join(flags)}")
     if removed:
-        more = f" and {len(removed) - 10} more" if len(removed) > 10 else ""
-        notes.append(f"removed as training or data pipeline: {', '.join(removed[:10])}{more}")
+        notes.append(f"removed as training or data pipeline: {listed(removed)}")
     pipeline = [f"{n.op} {n.name}" for n in cut.node if n.name in kept and graphs.PIPELINE.search(n.op)]
     if pipeline:
         free = sorted(graphs.before_pipeline(cut, roots))

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
 from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
+from mnnprep.text import listed
 
 SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
@@ -84,10 +85,9 @@ def _called(model: Any, wants: Wants) -> Loaded:
 def refuse_foreign(foreign: list[Foreign]) -> None:
     """Refuse what is in none of the lists, by its name, and say how to go on."""
     if foreign:
-        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
         raise RefusedError(
             "loading this model would call code that is not known to compute alone",
-            seen="; ".join(map(str, foreign[:5])) + more,
+            seen=listed(list(map(str, foreign)), 5, "; "),
             next=(
                 "pass --trust if you trust where it comes from, or give a factory that builds the model, with"
                 " this file as --weights"

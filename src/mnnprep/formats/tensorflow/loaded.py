@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.error_text import cause
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Wants
 from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
-from mnnprep.core.texts import cause
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.skeleton import Skeleton, of_function

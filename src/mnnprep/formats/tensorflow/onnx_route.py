@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mnnprep.core.error_text import cause
 from mnnprep.core.files import FileRef
-from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.skeleton import Skeleton

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects

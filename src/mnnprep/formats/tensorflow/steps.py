@@ -39,6 +39,7 @@ from mnnprep.formats.tensorflow.loaded import Loaded
 from mnnprep.formats.tensorflow.net import TensorFlowNet, open_frozen
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 from mnnprep.isolate.server import doing
+from mnnprep.text import listed
 
 MODEL = "model.pb"
 
@@ -73,10 +74,10 @@ def survey_source(job: SurveyJob) -> Survey:
 
 def _inference(left: list[str], subject: str) -> Check:
     if left:
-        shown = "; ".join(left[:5]) + (f"; and {len(left) - 5} more" if len(left) > 5 else "")
         return failed(
             "inference_mode",
-            f"training is left in the graph: {shown}; save the model called with training=False",
+            f"training is left in the graph: {listed(left, 5, '; ')}; save the model called with"
+            " training=False",
             subject=left[0],
         )
     return passed("inference_mode", subject=subject)

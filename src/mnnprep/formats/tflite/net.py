@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec, dynamic_specs
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.scan import TfliteSummary, scan_model

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mnnprep.core.error_text import cause, message, said, without_paths
 from mnnprep.core.files import Arrays, FileRef, file_ref
 from mnnprep.core.messages import OpsetRefused
-from mnnprep.core.prose import said, without_paths
 from mnnprep.core.signature import TensorSpec, dim_names
-from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.archive import save_script

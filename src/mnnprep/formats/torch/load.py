@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.error_text import cause, message
 from mnnprep.core.messages import Source
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec
-from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of

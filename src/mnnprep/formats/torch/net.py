@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from mnnprep.core.error_text import cause
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import PROGRAMMING, Refused
 from mnnprep.core.signature import Dim, TensorSpec
-from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch, raised_at
+from mnnprep.text import listed
 
 BATCH_NORM_TYPES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")
 # The position of the flag `train` or `training` among the arguments of the operators that behave otherwise in
@@ -144,10 +145,9 @@ class TorchNet:
         for graph in (m for m in self.module.modules() if isinstance(m, torch.fx.GraphModule)):
             left += program_leftovers(graph)
         if left:
-            shown = "; ".join(left[:10]) + (f"; and {len(left) - 10} more" if len(left) > 10 else "")
             return failed(
                 "inference_mode",
-                f"{shown}; make it follow eval(), or leave it out of the model",
+                f"{listed(left, separator='; ')}; make it follow eval(), or leave it out of the model",
                 subject=left[0],
             )
         return passed("inference_mode", numbers={"modules": sum(1 for _ in self.module.modules())})

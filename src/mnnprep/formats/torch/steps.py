@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from mnnprep.core.error_text import cause
 from mnnprep.core.evidence import Check, Status, passed
 from mnnprep.core.files import Arrays, FileRef
 from mnnprep.core.messages import (
@@ -30,7 +31,6 @@ from mnnprep.core.messages import (
 from mnnprep.core.replay import replay
 from mnnprep.core.running import case_inputs, run_cases
 from mnnprep.core.survey import base_case, survey
-from mnnprep.core.texts import cause
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
