@@ -65,7 +65,7 @@ def excerpt(job: ExcerptJob) -> Excerpt:
     needed = [n for n in dict.fromkeys(n for node in nodes for n in taken(node)) if n and n not in made]
     initializers = {t.name: t for t in model.graph.initializer}
     inputs = [n for n in needed if n not in initializers and n not in job.frozen]
-    stated = _stated(model) if job.shapes == "declared" else {v.name: v for v in model.graph.input}
+    stated = stated_types(model) if job.shapes == "declared" else {v.name: v for v in model.graph.input}
     piece = empty_like(model)
     piece.graph.node.extend(nodes)
     for name in needed:
@@ -111,7 +111,7 @@ def empty_like(model: Any) -> Any:
     return piece
 
 
-def _stated(model: Any) -> dict[str, Any]:
+def stated_types(model: Any) -> dict[str, Any]:
     """The ValueInfoProto of every value whose type ONNX infers or the file states."""
     top = inferred(model).graph
     return {v.name: v for v in [*top.value_info, *top.output, *top.input]}

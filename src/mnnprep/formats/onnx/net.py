@@ -14,6 +14,7 @@ from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph
+from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.text import first_line
 
 # onnxruntime's names of element types that differ from NumPy's
@@ -101,7 +102,7 @@ class OnnxNet:
 
     @cached_property
     def model(self) -> Any:
-        return graph.load_graph(self.path)
+        return skeleton(self.path)
 
     def run(self, inputs: Arrays) -> Arrays:
         return dict(zip(self._outputs, self.compute(self._session, inputs, self._outputs), strict=True))

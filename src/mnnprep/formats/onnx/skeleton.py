@@ -20,8 +20,9 @@ from mnnprep.wire.protobuf import LENGTH, VARINT, Field, delimited, encoded, fie
 INLINE = "\0inline"  # no file has this name
 KEPT = 1024  # bytes: smaller tensors (shapes, axes) are read with the graph
 
+Nested = dict[type, dict[int, type]]
 # The messages that may hold a tensor: field number -> message
-NESTED: dict[type, dict[int, type]] = {
+NESTED: Nested = {
     Model: {Model.GRAPH: Graph, Model.FUNCTIONS: Function},
     Graph: {Graph.NODE: Node, Graph.INITIALIZER: Tensor},
     Node: {Node.ATTRIBUTE: Attribute},
@@ -34,13 +35,22 @@ NESTED: dict[type, dict[int, type]] = {
     },
     Tensor: {},
 }
+INITIALIZERS: Nested = {
+    Model: {Model.GRAPH: Graph},
+    Graph: {Graph.INITIALIZER: Tensor},
+    Tensor: {},
+}
 
 
-def skeleton(path: str | Path) -> Any:
-    """The ModelProto at *path* without its large tensors' data; only the pages of the rest are read."""
+def skeleton(path: str | Path, *, whole_nodes: bool = False) -> Any:
+    """The ModelProto at *path* without its large tensors' data; only the pages of the rest are read.
+
+    With *whole_nodes*, only initializers of the main graph lose theirs: nodes are as the file has them.
+    """
     model = require("onnx").ModelProto()
     with mapped(Path(path)) as data:
-        model.ParseFromString(_stripped(data, 0, len(data), Model))
+        nested = INITIALIZERS if whole_nodes else NESTED
+        model.ParseFromString(_stripped(data, 0, len(data), Model, nested))
     return model
 
 
@@ -62,7 +72,7 @@ def is_inline(tensor: Any) -> bool:
     return any(e.key == "location" and e.value == INLINE for e in tensor.external_data)
 
 
-def _stripped(data: Buffer, start: int, end: int, kind: type) -> bytes:
+def _stripped(data: Buffer, start: int, end: int, kind: type, nested: Nested) -> bytes:
     """The message in ``data[start:end]`` with its large tensors' data taken out."""
     found = list(fields(data, start, end))
     if kind is Tensor and _large(found):
@@ -70,10 +80,11 @@ def _stripped(data: Buffer, start: int, end: int, kind: type) -> bytes:
     out = []
     for field in found:
         number, wire, first, last = field
-        inner = NESTED[kind].get(number) if wire == LENGTH else None
-        out.append(
-            verbatim(data, field) if inner is None else delimited(number, _stripped(data, first, last, inner))
-        )
+        inner = nested[kind].get(number) if wire == LENGTH else None
+        if inner is None:
+            out.append(verbatim(data, field))
+        else:
+            out.append(delimited(number, _stripped(data, first, last, inner, nested)))
     return b"".join(out)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from mnnprep.core.files import FileRef
 from mnnprep.deps import require
 from mnnprep.formats.onnx.fields import Graph, Model, Tensor
-from mnnprep.wire.buffer import Buffer, mapped
+from mnnprep.wire.buffer import Buffer
 from mnnprep.wire.protobuf import LENGTH, Field, delimited, encoded, fields, packed, text, verbatim
 
 NOTES = (Tensor.DOC_STRING, Tensor.METADATA_PROPS)
@@ -33,7 +33,6 @@ PLAIN = {
     12: "<u4",
     13: "<u8",
 }  # DataType
-SMALL = 1024  # bytes
 
 LAST = 1 << 29  # protobuf's field numbers are below
 
@@ -62,16 +61,6 @@ def apart(data: Buffer) -> tuple[Any, list[Extent]]:
     model = require("onnx").ModelProto()
     model.ParseFromString(b"".join(bare(*field) for field in fields(data, 0, len(data))))
     return model, initializers
-
-
-def load_nodes(path: str | Path) -> Any:
-    """The ModelProto at *path* without the initializers that take more than a kibibyte."""
-    with mapped(Path(path)) as data:
-        model, initializers = apart(data)
-        for first, last in initializers:
-            if last - first <= SMALL:
-                model.graph.initializer.add().ParseFromString(data[first:last])
-    return model
 
 
 def array_at(data: Buffer, extent: Extent) -> Any | None:

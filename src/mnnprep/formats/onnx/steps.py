@@ -35,6 +35,7 @@ from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.formats.onnx.parameters import parameters
 from mnnprep.formats.onnx.reopset import at_opset
+from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.onnx.standard import standard
 from mnnprep.isolate.server import doing
 
@@ -156,7 +157,7 @@ def run_model(job: RunJob) -> Ran:
 
 def locate(job: LocateJob) -> Located:
     """The nodes of the operators, those of subgraphs and functions included."""
-    model = graph.load_graph(job.model)
+    model = skeleton(job.model)
     nodes = [*graph.all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
     return Located(nodes=[graph.label(node) for node in nodes if node.op_type in job.operators])
 

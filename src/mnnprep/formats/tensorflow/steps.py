@@ -31,6 +31,7 @@ from mnnprep.core.samples import read_samples
 from mnnprep.core.survey import declare, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.formats.onnx import graph as onnx_graph
+from mnnprep.formats.onnx.skeleton import skeleton as without_weights
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.derived import count, derived, parameters, scalars
 from mnnprep.formats.tensorflow.graph_files import read_graph
@@ -95,7 +96,7 @@ def export_source(job: ExportJob) -> Exported:
         from mnnprep.formats.tensorflow.onnx_route import to_onnx
 
         files = to_onnx(skeleton, directory, job.opset)
-        model = onnx_graph.load_graph(files[0].path)
+        model = without_weights(files[0].path)
         return Exported(
             format="onnx",
             opset=onnx_graph.opset_of(model),

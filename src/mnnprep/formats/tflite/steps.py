@@ -111,6 +111,7 @@ def _dense_file(path: str, summary: TfliteSummary, directory: Path) -> str:
 
 def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]) -> Exported:
     from mnnprep.formats.onnx import graph as onnx_graph
+    from mnnprep.formats.onnx.skeleton import skeleton
     from mnnprep.formats.tensorflow.onnx_route import run, write
 
     require("tensorflow")
@@ -145,7 +146,7 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
         )
     )
     files = write(made, Path(job.directory), external=False)
-    model = onnx_graph.load_graph(files[0].path)
+    model = skeleton(files[0].path)
     if quantized:
         notes = [
             (

@@ -34,7 +34,7 @@ from mnnprep.core.survey import base_case, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
-from mnnprep.formats.onnx.splice import load_nodes
+from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.aside import as_array
 from mnnprep.formats.torch.calling import Call, calling, forward_parameters
@@ -121,7 +121,7 @@ def export_module(job: ExportJob) -> Exported:
     files, refused = export.search_opset(
         job.opset, lambda opset: ONNX_METHODS[job.method](subject, directory, notes, opset)
     )
-    model = load_nodes(files[0].path)
+    model = skeleton(files[0].path, whole_nodes=True)
     return Exported(
         format="onnx",
         opset=onnx_graph.opset_of(model),
