@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ def factory_kind(place: str, search: list[str]) -> str:
     )
 
 
-def find_factory(target: str) -> Any:
+Factory = Callable[..., object]
+
+
+def find_factory(target: str) -> Factory:
     """The callable that ``file.py:name`` or ``package.module:name`` stands for. Raises UsageError."""
     place, _, name = target.rpartition(":")
     try:
@@ -77,7 +81,7 @@ def find_factory(target: str) -> Any:
             seen=cause(error),
             next=f"check that `python -c 'import {Path(place).stem}'` works here",
         ) from error
-    function: Any = module
+    function: object = module
     for part in name.split("."):
         function = getattr(function, part, None)
     if not callable(function):
@@ -94,7 +98,7 @@ def find_factory(target: str) -> Any:
     return function
 
 
-def arguments_for(function: Any, given: dict[str, str]) -> dict[str, Any]:
+def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, Any]:
     """``--factory-arg`` values as Python values: literals where they are, else text."""
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

@@ -153,7 +153,7 @@ def _function(metric: Metric) -> Callable[..., Any]:
     if metric.function.startswith("live:"):
         return LIVE[metric.function]
     try:
-        return find_factory(metric.function)  # type: ignore[no-any-return]
+        return find_factory(metric.function)
     except MnnprepError as error:
         what = error.what.replace("the factory's", "its")
         raise _Unmeasurable(f"the function can't be had: {what} ({error.seen})") from error

@@ -211,7 +211,7 @@ def _fits_after_hooks(
     return not expected.missing(name for name in wanted if name not in absent) and not result.unexpected_keys
 
 
-def _on_meta(value: torch.Tensor) -> Any:
+def _on_meta(value: torch.Tensor) -> torch.Tensor:
     torch = deps.require("torch")
     empty = value.detach().to("meta")
     return (

@@ -20,7 +20,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.text import listed
 from mnnprep.weights.content import Content, text
 from mnnprep.weights.files import Place
-from mnnprep.weights.inert import Foreign
+from mnnprep.weights.inert import Foreign, Unpickled
 from mnnprep.weights.plan import Piece, Shape, Tensor, check_tiling
 
 OPTIMIZER_FILE = re.compile(r"^(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt$")
@@ -220,28 +220,28 @@ def _joined(name: str, shape: Shape, pieces: list[Piece], dtype: str) -> Tensor:
     return Tensor(dtype, shape, tuple(pieces), grid)
 
 
-def _flat(value: Any) -> list[Tensor]:
+def _flat(value: Unpickled) -> list[Tensor]:
     return [item for item in _list(value) if isinstance(item, Tensor)]
 
 
-def _list(value: Any) -> list[Any]:
+def _list(value: Unpickled) -> list[Unpickled]:
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
-def _texts(value: Any) -> dict[str, Any]:
+def _texts(value: Unpickled) -> dict[str, Unpickled]:
     return {text(key): item for key, item in value.items()} if isinstance(value, dict) else {}
 
 
-def _extents(value: Any) -> Shape:
+def _extents(value: Unpickled) -> Shape:
     return tuple(int(n) for n in value)
 
 
-def _number(value: Any) -> Any:
+def _number(value: Unpickled) -> Unpickled:
     """A number, or that of a member of an enumeration that was read past."""
     return value.arguments[0] if isinstance(value, Foreign) and len(value.arguments) == 1 else value
 
 
-def _world(value: Any) -> int:
+def _world(value: Unpickled) -> int:
     """``partition_count``: a number, or one for every group."""
     counts = [int(n) for n in _list(value)]
     return max(counts, default=0)

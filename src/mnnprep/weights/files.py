@@ -16,10 +16,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep import deps
 from mnnprep.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from fsspec import AbstractFileSystem
 
 BLOCK = 1 << 12  # remote bytes that a small read brings along
 CACHED_BLOCKS = 64
@@ -148,7 +152,7 @@ def _local_identity(name: str, state: os.stat_result) -> str:
 class RemoteFile(File):
     """An object behind an fsspec filesystem, read by ranges; small reads go through a few cached blocks."""
 
-    def __init__(self, filesystem: Any, path: str, name: str) -> None:
+    def __init__(self, filesystem: AbstractFileSystem, path: str, name: str) -> None:
         self._filesystem = filesystem
         self._path = path
         self.name = name
@@ -262,10 +266,11 @@ class _Stream(io.RawIOBase):
         self._position = max(0, offset + (0, self._position, self._file.size)[whence])
         return self._position
 
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._file.size - self._position))
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        count = max(0, min(len(view), self._file.size - self._position))
         if count:
-            self._file.read_into(self._position, memoryview(buffer)[:count])
+            self._file.read_into(self._position, view[:count])
             self._position += count
         return count
 
@@ -275,7 +280,7 @@ class Files:
 
     def __init__(self) -> None:
         self._opened: dict[str, File] = {}
-        self._systems: dict[str, Any] = {}
+        self._systems: dict[str, AbstractFileSystem] = {}
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard) if soft < hard else (soft, hard))
@@ -325,7 +330,7 @@ class Files:
 class Place:
     """A path, local (``system`` is None) or in an fsspec filesystem."""
 
-    def __init__(self, files: Files, system: Any, path: str, shown: str = "") -> None:
+    def __init__(self, files: Files, system: AbstractFileSystem, path: str, shown: str = "") -> None:
         self.files = files
         self.system = system
         self.path = path
@@ -404,5 +409,5 @@ class Place:
         return file.read(0, file.size)
 
 
-def _protocols(system: Any) -> tuple[str, ...]:
+def _protocols(system: AbstractFileSystem) -> tuple[str, ...]:
     return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
@@ -207,7 +207,7 @@ def _merged(
     ), rank
 
 
-def _by_pattern(patterns: Any, name: str, default: float) -> float:
+def _by_pattern(patterns: Mapping[str, SupportsFloat] | None, name: str, default: float) -> float:
     """peft's ``get_pattern_key``: a key matches the whole name, or its end after a dot."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):

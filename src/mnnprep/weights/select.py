@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.text import listed
-from mnnprep.weights.inert import Foreign
+from mnnprep.weights.inert import Foreign, Unpickled
 from mnnprep.weights.names import Written
 from mnnprep.weights.plan import Tensor
 from mnnprep.weights.shards import same_values
@@ -52,6 +52,14 @@ _OPTIMIZER = frozenset(
 )
 
 
+class Shaped(Protocol):
+    """A tensor, ours or torch's."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its extents."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """The names and shapes of a model's state dict; a shape of None is not known yet (a lazy module).
@@ -64,7 +72,7 @@ class Expected:
     dispensable: frozenset[str] = frozenset()
     tied: tuple[frozenset[str], ...] = ()
 
-    def fits(self, name: str, tensor: Any) -> bool:
+    def fits(self, name: str, tensor: Shaped) -> bool:
         """Whether *tensor* has the shape of *name*; torch up to 0.3 saved a scalar with shape [1]."""
         shape = self.shapes[name]
         found = tuple(tensor.shape)
@@ -145,7 +153,7 @@ class _Place:
         )
 
 
-def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
+def entries_of(tree: Unpickled) -> tuple[list[Entry], list[str]]:
     """Every tensor in *tree*, in order, and the classes of the pickled modules in it (full names).
 
     A dictionary that stands in several places is taken at the first.  Raises PickleError for names without
@@ -174,7 +182,7 @@ def entries_of(tree: Any) -> tuple[list[Entry], list[str]]:
     return entries, modules
 
 
-def _items(value: Any) -> Iterator[tuple[str, Any]]:
+def _items(value: Unpickled) -> Iterator[tuple[str, Unpickled]]:
     """The items of a dictionary, of what was a subclass of one, or of a list, with keys as text."""
     if isinstance(value, Foreign):
         value = value.mapping
@@ -197,7 +205,7 @@ def _is_module(value: Foreign) -> bool:
 
 
 def choose(
-    tree: Any, foreign: frozenset[str], expected: Expected | None, *, ema: bool = False, at: str = ""
+    tree: Unpickled, foreign: frozenset[str], expected: Expected | None, *, ema: bool = False, at: str = ""
 ) -> Choice:
     """The state dict in *tree* that fits *expected* best or, without a model to fit, the one that stands out.
 
@@ -233,7 +241,7 @@ def _inside(entries: list[Entry], at: Path) -> tuple[list[Entry], list[Entry]]:
 
 
 def _choose(
-    tree: Any,
+    tree: Unpickled,
     foreign: frozenset[str],
     expected: Expected | None,
     entries: list[Entry],
@@ -263,7 +271,7 @@ def _with_rest(choice: Choice, entries: Iterable[Entry], ema: bool, reason: str)
     return Choice(choice.tensors, choice.notes, choice.rivals, (*choice.left_out, *rest), choice.unexpected)
 
 
-def _nothing_to_take(tree: Any, foreign: frozenset[str], modules: list[str]) -> RefusedError:
+def _nothing_to_take(tree: Unpickled, foreign: frozenset[str], modules: list[str]) -> RefusedError:
     if modules or isinstance(tree, Foreign):
         imported = sorted(foreign)
         whole = modules[0] if modules else tree.qualified

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mnnprep.core.damage import reading
+from mnnprep.core.json_value import Json
 from mnnprep.errors import InternalError, RefusedError
 from mnnprep.mnn.boundary import net_in
 from mnnprep.mnn.capture import captured, last_lines
@@ -113,7 +114,7 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
     target.write_bytes(data)
 
 
-def _printed(model: Path, scratch: Path) -> Any:
+def _printed(model: Path, scratch: Path) -> Json:
     """MNN's JSON of *model*, read."""
     raw = scratch / f"{model.stem}.raw.json"
     log = _convert(["-f", "MNN", "--modelFile", str(model), "--JsonFile", str(raw)])
@@ -124,7 +125,7 @@ def _printed(model: Path, scratch: Path) -> Any:
     return _parse(raw.read_text(encoding="utf-8", errors="surrogateescape"))
 
 
-def _require_same(given: Any, printed: Any, path: str) -> None:
+def _require_same(given: Json, printed: Json, path: str) -> None:
     """Raise RefusedError unless *printed* has all that is *given*, but for the values of floats (those are
     put in exactly).
     """
@@ -162,13 +163,14 @@ def _convert(argv: list[str]) -> str:
     return last_lines(printed.text)
 
 
-def _parse(raw: str) -> Any:
+def _parse(raw: str) -> Json:
     """MNN's JSON, its bare words as strings, its floats told from whole numbers."""
     quoted = _BARE.sub(lambda m: m[0] if m[0][0] == '"' else f'"{m[0]}"', raw)
-    return json.loads(quoted, parse_float=Float, strict=False)
+    tree: Json = json.loads(quoted, parse_float=Float, strict=False)
+    return tree
 
 
-def _without_words(value: Any) -> Any:
+def _without_words(value: Json) -> Json:
     """The tree with 0 where a float is not finite; a name that happens to be "nan" is no float and stays."""
     if isinstance(value, dict):
         return {
@@ -207,7 +209,7 @@ _FLOAT_KEYS = frozenset(
 )
 
 
-def _floats(tree: Any, table: Table, other: Any) -> Iterator[tuple[int, Any, Any, Any]]:
+def _floats(tree: Json, table: Table, other: Json) -> Iterator[tuple[int, Any, Any, Any]]:
     """Every float, and every list of floats, of *tree*, as MNN printed it: (place in the file, container,
     key, the container in *other*).
     """

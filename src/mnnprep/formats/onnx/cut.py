@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.messages import Cut, CutJob
 from mnnprep.deps import require
@@ -11,6 +11,9 @@ from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.excerpt import empty_like, stated_types, write_piece
 from mnnprep.formats.onnx.outline import taken
 from mnnprep.formats.onnx.skeleton import skeleton
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 
 def cut(job: CutJob) -> Cut:
@@ -41,13 +44,13 @@ def cut(job: CutJob) -> Cut:
 class _Node:
     """A node with the names it takes (those that its bodies take from outside included) and gives."""
 
-    def __init__(self, proto: Any) -> None:
+    def __init__(self, proto: NodeProto) -> None:
         self.proto = proto
         self.gives = {name for name in proto.output if name}
         self.takes = {name for name in taken(proto) if name}
 
 
-def _part(model: Any, nodes: list[_Node], chosen: list[_Node], reached: set[str]) -> Any:
+def _part(model: ModelProto, nodes: list[_Node], chosen: list[_Node], reached: set[str]) -> ModelProto:
     """The model that *chosen* make; what no input has *reached* comes along."""
     kept = {id(node) for node in chosen}
     wanted = set().union(*(node.takes for node in chosen))

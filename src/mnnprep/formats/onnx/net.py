@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.error_text import message, said, shortened
 from mnnprep.core.files import Arrays
@@ -17,12 +17,20 @@ from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.text import first_line
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession, NodeArg
+
 # onnxruntime's names of element types that differ from NumPy's
 NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dtype"
 ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
-def open_session(path: str, *, optimize: bool, data_directory: str = "", profile: str = "") -> Any:
+def open_session(
+    path: str, *, optimize: bool, data_directory: str = "", profile: str = ""
+) -> InferenceSession:
     """An onnxruntime session on the CPU, one thread; unoptimized, it computes the graph as written.
 
     ``data_directory`` is where external data is, if not beside the model; ``profile`` where the files of a
@@ -67,7 +75,7 @@ def _complaint(error: BaseException) -> str:
     return shortened(f"onnxruntime at {node[1]} {node[2]}: {reason}")
 
 
-def dtype_of(argument: Any) -> str:
+def dtype_of(argument: NodeArg) -> str:
     """The dtype of a session's input or output. Raises RefusedError for one that is no tensor of numbers."""
     kind = argument.type.removeprefix("tensor(").removesuffix(")")
     dtype: str = ORT_DTYPES.get(kind, kind)
@@ -101,17 +109,19 @@ class OnnxNet:
             )
 
     @cached_property
-    def model(self) -> Any:
+    def model(self) -> ModelProto:
         return skeleton(self.path)
 
     def run(self, inputs: Arrays) -> Arrays:
         return dict(zip(self._outputs, self.compute(self._session, inputs, self._outputs), strict=True))
 
     @staticmethod
-    def compute(session: Any, inputs: Arrays, outputs: list[str] | None = None) -> list[Any]:
+    def compute(
+        session: InferenceSession, inputs: Arrays, outputs: list[str] | None = None
+    ) -> list[npt.NDArray[np.generic]]:
         """The *outputs* (all, if not given) of one run.  Raises Refused."""
         try:
-            values: list[Any] = session.run(outputs, inputs)
+            values: list[npt.NDArray[np.generic]] = session.run(outputs, inputs)
         except Exception as error:  # onnxruntime raises classes of its own C++ module
             raise Refused(_complaint(error)) from error
         return values

@@ -9,13 +9,16 @@ Format facts: protobuf.dev/programming-guides/encoding.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
 from mnnprep.formats.onnx.fields import Attribute, Entry, Function, Graph, Model, Node, Tensor
 from mnnprep.formats.onnx.graph import with_data
 from mnnprep.wire.buffer import Buffer, mapped
 from mnnprep.wire.protobuf import LENGTH, VARINT, Field, delimited, encoded, fields, verbatim
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
 
 INLINE = "\0inline"  # no file has this name
 KEPT = 1024  # bytes: smaller tensors (shapes, axes) are read with the graph
@@ -42,19 +45,19 @@ INITIALIZERS: Nested = {
 }
 
 
-def skeleton(path: str | Path, *, whole_nodes: bool = False) -> Any:
+def skeleton(path: str | Path, *, whole_nodes: bool = False) -> ModelProto:
     """The ModelProto at *path* without its large tensors' data; only the pages of the rest are read.
 
     With *whole_nodes*, only initializers of the main graph lose theirs: nodes are as the file has them.
     """
-    model = require("onnx").ModelProto()
+    model: ModelProto = require("onnx").ModelProto()
     with mapped(Path(path)) as data:
         nested = INITIALIZERS if whole_nodes else NESTED
         model.ParseFromString(_stripped(data, 0, len(data), Model, nested))
     return model
 
 
-def fetch(tensor: Any, path: str | Path) -> Any:
+def fetch(tensor: TensorProto, path: str | Path) -> TensorProto:
     """A copy of *tensor*, of a skeleton of the model at *path*, with its data in it."""
     proto = type(tensor)()
     entries = {e.key: e.value for e in tensor.external_data}
@@ -67,7 +70,7 @@ def fetch(tensor: Any, path: str | Path) -> Any:
     return proto
 
 
-def is_inline(tensor: Any) -> bool:
+def is_inline(tensor: TensorProto) -> bool:
     """Whether *tensor*, of a skeleton, was left in the model's own file."""
     return any(e.key == "location" and e.value == INLINE for e in tensor.external_data)
 

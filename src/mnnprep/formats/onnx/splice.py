@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from mnnprep.deps import require
 from mnnprep.formats.onnx.fields import Graph, Model, Tensor
 from mnnprep.wire.buffer import Buffer
 from mnnprep.wire.protobuf import LENGTH, Field, delimited, encoded, fields, packed, text, verbatim
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from onnx import ModelProto
 
 NOTES = (Tensor.DOC_STRING, Tensor.METADATA_PROPS)
 PLAIN = {
@@ -40,7 +44,7 @@ Extent = tuple[int, int]
 Part = bytes | memoryview
 
 
-def apart(data: Buffer) -> tuple[Any, list[Extent]]:
+def apart(data: Buffer) -> tuple[ModelProto, list[Extent]]:
     """The ModelProto in *data* without its graph's initializers, and where the bytes of each are.
 
     Raises WireError.
@@ -63,7 +67,7 @@ def apart(data: Buffer) -> tuple[Any, list[Extent]]:
     return model, initializers
 
 
-def array_at(data: Buffer, extent: Extent) -> Any | None:
+def array_at(data: Buffer, extent: Extent) -> npt.NDArray[np.generic] | None:
     """The numbers of the TensorProto at *extent* of *data*, not copied; None where they are not there as
     NumPy has them.
     """
@@ -90,7 +94,7 @@ def without_notes(data: bytes, extent: Extent) -> list[Part]:
     return [memoryview(data)[slice(*extent)]]
 
 
-def filled(data: bytes, extent: Extent, array: Any) -> list[Part]:
+def filled(data: bytes, extent: Extent, array: npt.NDArray[np.generic]) -> list[Part]:
     """The TensorProto at *extent* of *data*, which holds no numbers, with the shape and the numbers of
     *array*, in parts.
     """
@@ -101,7 +105,7 @@ def filled(data: bytes, extent: Extent, array: Any) -> list[Part]:
         tensor.ClearField(name)
     return [
         tensor.SerializeToString(deterministic=True),
-        *_field(Tensor.RAW_DATA, [memoryview(array.reshape(-1).view(np.uint8))]),
+        *_field(Tensor.RAW_DATA, [array.reshape(-1).view(np.uint8).data]),
     ]
 
 
@@ -117,7 +121,7 @@ def name_of(data: Buffer, extent: Extent) -> str:
     )
 
 
-def write(path: Path, model: Any, initializers: Iterable[list[Part]]) -> FileRef:
+def write(path: Path, model: ModelProto, initializers: Iterable[list[Part]]) -> FileRef:
     """Write *model*, whose graph has none, with these *initializers*, each in parts: the bytes that the whole
     serialized deterministically has.
     """

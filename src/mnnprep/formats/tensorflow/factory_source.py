@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
@@ -15,6 +15,9 @@ from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.tensorflow.keras_config import refuse_foreign_weights
 from mnnprep.formats.tensorflow.keras_files import from_model, is_model
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import Model, StructuredValue, TensorSpec
 
 
 def load_factory(source: Source, wants: Wants) -> Loaded:
@@ -51,7 +54,7 @@ def load_factory(source: Source, wants: Wants) -> Loaded:
     )
 
 
-def load_weights(model: Any, path: str) -> None:
+def load_weights(model: Model, path: str) -> None:
     """Put a weights file (``.weights.h5``, a legacy ``.h5``, a checkpoint) into a Keras model.
 
     Raises UsageError where it doesn't fit, RefusedError where it takes data from elsewhere.
@@ -75,7 +78,7 @@ def load_weights(model: Any, path: str) -> None:
         ) from error
 
 
-def _from_callable(model: Any, wants: Wants, example: Any) -> Loaded:
+def _from_callable(model: Model, wants: Wants, example: StructuredValue) -> Loaded:
     tf = require("tensorflow")
     target = model if hasattr(model, "get_concrete_function") else model.__call__
     if hasattr(target, "graph") and hasattr(target, "captured_inputs"):
@@ -105,7 +108,7 @@ def _from_callable(model: Any, wants: Wants, example: Any) -> Loaded:
     return loaded
 
 
-def _output_names(structure: Any) -> list[str]:
+def _output_names(structure: StructuredValue) -> list[str]:
     """A name for every output: a dict's keys, else ``output_0`` and so on (as tf.saved_model.save names
     them).
     """
@@ -119,7 +122,7 @@ def _output_names(structure: Any) -> list[str]:
     return [f"output_{i}" for i in range(len(tf.nest.flatten(structure)))]
 
 
-def _tensor_spec(name: str, wants: Wants, example: Arrays) -> Any:
+def _tensor_spec(name: str, wants: Wants, example: Arrays) -> TensorSpec:
     tf = require("tensorflow")
     spec = next((s for s in wants.inputs if s.name == name), None)
     if spec is not None:

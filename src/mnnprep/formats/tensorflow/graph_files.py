@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +24,11 @@ from mnnprep.formats.tensorflow.loaded import Loaded, guarded, refuse_texts, spe
 from mnnprep.formats.tensorflow.skeleton import of_graph
 from mnnprep.text import listed
 
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import GraphDef, MetaGraphDef, Session, Tensor, TensorSpec
 
-def read_graph(path: str) -> Any:
+
+def read_graph(path: str) -> GraphDef:
     """The GraphDef in a file. Raises RefusedError for one that protobuf can't read."""
     graph = require("tensorflow.core.framework.graph_pb2").GraphDef()
     try:
@@ -37,7 +40,7 @@ def read_graph(path: str) -> Any:
     return graph
 
 
-def read_artifact(path: str) -> Any:
+def read_artifact(path: str) -> GraphDef:
     """The GraphDef in a file that nobody needs to trust.
 
     Raises RefusedError, also for operators that may do more than compute.
@@ -114,7 +117,7 @@ def load_checkpoint(source: Source, wants: Wants) -> Loaded:
     return from_session(session, in_inference(frozen, fetches), fetches, wants)
 
 
-def _read_meta(path: str) -> Any:
+def _read_meta(path: str) -> MetaGraphDef:
     meta = require("tensorflow.core.protobuf.meta_graph_pb2").MetaGraphDef()
     try:
         meta.ParseFromString(Path(path).read_bytes())
@@ -125,14 +128,14 @@ def _read_meta(path: str) -> Any:
     return meta
 
 
-def _session(graph: Any) -> Any:
+def _session(graph: GraphDef) -> Session:
     v1 = require("tensorflow").compat.v1
     return v1.Session(
         graph=graph, config=v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
     )
 
 
-def open_session(graph: Any, *, trust: bool) -> Any:
+def open_session(graph: GraphDef, *, trust: bool) -> Session:
     """A session on *graph*, one thread.
 
     Raises RefusedError naming an operator that TensorFlow does not have, or without *trust* may do more than
@@ -154,7 +157,7 @@ def open_session(graph: Any, *, trust: bool) -> Any:
     return _session(made)
 
 
-def sinks(graph: Any) -> list[str]:
+def sinks(graph: GraphDef) -> list[str]:
     """The nodes that an input reaches and whose result nothing uses, in the graph's order."""
     used = {graphs.producer(i) for node in graph.node for i in node.input}
     reached = {node.name for node in graph.node if node.op in graphs.INPUT_OPS and not graphs.is_flag(node)}
@@ -169,7 +172,7 @@ def sinks(graph: Any) -> list[str]:
     ]
 
 
-def find_outputs(graph: Any, asked: tuple[str, ...]) -> dict[str, str]:
+def find_outputs(graph: GraphDef, asked: tuple[str, ...]) -> dict[str, str]:
     """Names of outputs to tensors.
 
     Raises UsageError for one that is not there, RefusedError where there is none.
@@ -192,7 +195,7 @@ def find_outputs(graph: Any, asked: tuple[str, ...]) -> dict[str, str]:
     return {name.removesuffix(":0").replace(":", "_"): graphs.tensor(name) for name in names}
 
 
-def refuse_unfrozen(graph: Any, fetches: dict[str, str]) -> None:
+def refuse_unfrozen(graph: GraphDef, fetches: dict[str, str]) -> None:
     """Refuse a graph whose outputs need variables or tables: their values are not in the file."""
     roots = [graphs.producer(t) for t in fetches.values()]
     found = [(place, node) for place, node in graphs.reached(graph, roots, control=False)]
@@ -221,13 +224,13 @@ class Inference:
     (they are fed False).
     """
 
-    graph: Any
+    graph: GraphDef
     feeds: list[str]
     flags: list[str]
     notes: list[str]
 
 
-def fed(graph: Any) -> Any:
+def fed(graph: GraphDef) -> GraphDef:
     """*graph* with a Placeholder for every PlaceholderWithDefault: what fed it (a data pipeline) goes."""
     made = type(graph)()
     made.CopyFrom(graph)
@@ -238,7 +241,7 @@ def fed(graph: Any) -> Any:
     return made
 
 
-def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
+def in_inference(graph: GraphDef, fetches: dict[str, str]) -> Inference:
     """*graph* with constants for the inputs that switch training on.
 
     Raises RefusedError where an output reads from a pipeline.
@@ -276,14 +279,14 @@ def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
     return Inference(cut, feeds, flags, notes)
 
 
-def from_session(session: Any, inference: Inference, fetches: dict[str, str], wants: Wants) -> Loaded:
+def from_session(session: Session, inference: Inference, fetches: dict[str, str], wants: Wants) -> Loaded:
     """A source that is a session and the frozen GraphDef that it stands for."""
     cut = inference.graph
     roots = [graphs.producer(t) for t in fetches.values()]
     present = {node.name for node in session.graph.as_graph_def().node}
     live = [n for n in inference.flags if n in present]
 
-    def tensor(name: str) -> Any:
+    def tensor(name: str) -> Tensor:
         return session.graph.get_tensor_by_name(graphs.tensor(name))
 
     refuse_texts(((n, tensor(n)) for n in inference.feeds), cut, "input")

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import GraphDef, NodeDef
 
 VARIABLE_OPS = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
 ASSIGN_OPS = frozenset(
@@ -55,11 +58,11 @@ def tensor(name: str) -> str:
     return name if ":" in name else f"{name}:0"
 
 
-def nodes_of(graph: Any) -> dict[str, Any]:
+def nodes_of(graph: GraphDef) -> dict[str, NodeDef]:
     return {node.name: node for node in graph.node}
 
 
-def ancestors(graph: Any, roots: Iterable[str], *, control: bool) -> set[str]:
+def ancestors(graph: GraphDef, roots: Iterable[str], *, control: bool) -> set[str]:
     """The names of the nodes that *roots* (node names) need, themselves included."""
     nodes = nodes_of(graph)
     found: set[str] = set()
@@ -75,7 +78,7 @@ def ancestors(graph: Any, roots: Iterable[str], *, control: bool) -> set[str]:
     return found
 
 
-def called(node: Any, library: Container[str]) -> Iterator[str]:
+def called(node: NodeDef, library: Container[str]) -> Iterator[str]:
     """The functions of the *library* that a node's attributes name, or its operator (a function hides an
     operator of its name).
     """
@@ -87,7 +90,7 @@ def called(node: Any, library: Container[str]) -> Iterator[str]:
     return (name for name in names if name in library)
 
 
-def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterator[tuple[str, Any]]:
+def reached(graph: GraphDef, roots: Iterable[str], *, control: bool = True) -> Iterator[tuple[str, NodeDef]]:
     """Every node that *roots* need, with its place: those of function bodies as ``FUNCTION/NODE``."""
     library = {f.signature.name: f for f in graph.library.function}
     seen: set[str] = set()
@@ -102,14 +105,14 @@ def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterat
                 waiting += [(inner.name, inner) for inner in library[name].node_def]
 
 
-def in_training(node: Any) -> bool:
+def in_training(node: NodeDef) -> bool:
     """Whether a fused batch norm takes the batch's own statistics: also where the attribute was left out, for
     its default is true.
     """
     return "is_training" not in node.attr or bool(node.attr["is_training"].b)
 
 
-def leftovers(graph: Any, roots: Iterable[str]) -> list[str]:
+def leftovers(graph: GraphDef, roots: Iterable[str]) -> list[str]:
     """What behaves as in training on the way to *roots*, each with its operator, node and reason."""
     found = []
     for place, node in reached(graph, roots):
@@ -122,7 +125,7 @@ def leftovers(graph: Any, roots: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def before_pipeline(graph: Any, roots: Iterable[str]) -> set[str]:
+def before_pipeline(graph: GraphDef, roots: Iterable[str]) -> set[str]:
     """The last nodes on the way to *roots* that an input of the graph reaches and no data pipeline does."""
     reads: dict[str, tuple[bool, bool]] = {}  # (an input, a pipeline)
     for node in in_order(graph):
@@ -137,7 +140,7 @@ def before_pipeline(graph: Any, roots: Iterable[str]) -> set[str]:
     return {node.name for node in graph.node if node.name in last and node.op not in INPUT_OPS}
 
 
-def prune(graph: Any, roots: Iterable[str], *, control: bool = False) -> Any:
+def prune(graph: GraphDef, roots: Iterable[str], *, control: bool = False) -> GraphDef:
     """A GraphDef with what *roots* need, and the functions that it calls.
 
     Without *control* the control inputs go: in inference nothing waits for a side effect.
@@ -167,7 +170,7 @@ def prune(graph: Any, roots: Iterable[str], *, control: bool = False) -> Any:
     return pruned
 
 
-def state_defaults(graph: Any) -> None:
+def state_defaults(graph: GraphDef) -> None:
     """Write the attributes that nodes leave out because they are at their default: MNN's converter knows no
     defaults.
     """
@@ -179,7 +182,7 @@ def state_defaults(graph: Any) -> None:
                 node.attr[attribute.name].CopyFrom(attribute.default_value)
 
 
-def is_flag(node: Any) -> bool:
+def is_flag(node: NodeDef) -> bool:
     """Whether a node is an input that switches training on: boolean, and called so."""
     types_pb2 = require("tensorflow.core.framework.types_pb2")
     return (
@@ -187,7 +190,7 @@ def is_flag(node: Any) -> bool:
     )
 
 
-def resolve_flags(graph: Any, flags: Iterable[str]) -> None:
+def resolve_flags(graph: GraphDef, flags: Iterable[str]) -> None:
     """Set the inputs *flags* to False for good: the branches of Switch and Merge that training takes go."""
     known: dict[str, bool] = {f"{name}:0": False for name in flags}
     alias: dict[str, str] = {}
@@ -224,7 +227,7 @@ def resolve_flags(graph: Any, flags: Iterable[str]) -> None:
                 node.input[index] = _short(_follow(alias, tensor(name)))
 
 
-def _set_false(node: Any) -> None:
+def _set_false(node: NodeDef) -> None:
     types_pb2 = require("tensorflow.core.framework.types_pb2")
     node.op = "Const"
     del node.input[:]
@@ -245,7 +248,7 @@ def _short(name: str) -> str:
     return name.removesuffix(":0")
 
 
-def in_order(graph: Any) -> list[Any]:
+def in_order(graph: GraphDef) -> list[NodeDef]:
     """The nodes, each after what it needs (a NextIteration closes a loop and comes where it stands)."""
     nodes = nodes_of(graph)
     done: set[str] = set()
@@ -265,7 +268,7 @@ def in_order(graph: Any) -> list[Any]:
     return order
 
 
-def rename(graph: Any, names: Mapping[str, str]) -> None:
+def rename(graph: GraphDef, names: Mapping[str, str]) -> None:
     """Rename nodes, and what names them among the inputs of the top level."""
     for node in graph.node:
         node.name = names.get(node.name, node.name)

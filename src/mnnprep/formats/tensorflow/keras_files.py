@@ -7,8 +7,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_w
 from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
 from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import Model, StructuredValue, Tensor
 
 SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
@@ -69,7 +73,7 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
     )
 
 
-def _called(model: Any, wants: Wants) -> Loaded:
+def _called(model: Model, wants: Wants) -> Loaded:
     try:
         return from_model(model, wants, None)
     except MnnprepError:
@@ -119,7 +123,7 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return link
 
 
-def is_model(value: Any) -> bool:
+def is_model(value: object) -> bool:
     """Whether *value* is a model of Keras 3 or of tf_keras, without importing the one it is not of."""
     return any(
         c.__name__ == "Model" and c.__module__.split(".")[0] in ("keras", "tf_keras")
@@ -127,7 +131,7 @@ def is_model(value: Any) -> bool:
     )
 
 
-def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
+def from_model(model: Model, wants: Wants, example: StructuredValue) -> Loaded:
     """A Keras model as a source: called with ``training=False``, its inputs by name, its outputs by key or
     layer name.
     """
@@ -153,7 +157,7 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
         for s in described
     ]
 
-    def forward(*values: Any) -> Any:
+    def forward(*values: Tensor) -> StructuredValue:
         return model(pack(list(values)), training=False)
 
     function = tf.function(forward, autograph=False).get_concrete_function(*specs)
@@ -175,13 +179,13 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
 class _described:
     """A KerasTensor as `specs_of` reads tensors."""
 
-    def __init__(self, tensor: Any) -> None:
+    def __init__(self, tensor: Tensor) -> None:
         tf = require("tensorflow")
         self.dtype = tf.as_dtype(tensor.dtype)
         self.shape = tf.TensorShape(tensor.shape)
 
 
-def _packer(model: Any, names: list[str]) -> Any:
+def _packer(model: Model, names: list[str]) -> Callable[[list[Tensor]], StructuredValue]:
     """How a flat list of tensors becomes the structure that the model was built with."""
     structure = getattr(model, "_inputs_struct", None)
     if structure is not None:
@@ -194,7 +198,9 @@ def _packer(model: Any, names: list[str]) -> Any:
     return lambda values: values[0] if len(values) == 1 else dict(zip(names, values, strict=True))
 
 
-def _outputs(model: Any, structure: Any) -> tuple[list[str], Any]:
+def _outputs(
+    model: Model, structure: StructuredValue
+) -> tuple[list[str], Callable[[StructuredValue], list[Tensor]]]:
     """The outputs' names, and how to flatten a result in their order."""
     if isinstance(structure, dict):
         keys = list(structure)

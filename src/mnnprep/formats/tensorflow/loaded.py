@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,15 @@ from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.skeleton import Skeleton, of_function
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import (
+        ConcreteFunction,
+        GraphDef,
+        StructuredValue,
+        Tensor,
+        TensorSpec,
+    )
 
 
 @dataclass
@@ -33,18 +42,18 @@ class Loaded:
     parameters: int = 0
     example: Arrays = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    keep: Any = None
-    function: Any = None  # the ConcreteFunction that the source is, if it is one
+    keep: object = None
+    function: ConcreteFunction | None = None  # the ConcreteFunction that the source is, if it is one
 
 
 def from_function(
-    function: Any,
+    function: ConcreteFunction,
     inputs: list[str],
     outputs: list[str],
     specs: tuple[TensorSpec, ...],
     call: Callable[[Arrays], Arrays],
     *,
-    keep: Any,
+    keep: object,
 ) -> Loaded:
     """A source that is a ConcreteFunction; refuses what is no tensor of numbers."""
     refuse_texts(zip(inputs, function.inputs, strict=False), function.graph.as_graph_def(), "input")
@@ -76,7 +85,7 @@ def guarded(call: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def refuse_texts(tensors: Iterable[tuple[str, Any]], graph: Any, role: str) -> None:
+def refuse_texts(tensors: Iterable[tuple[str, Tensor]], graph: GraphDef | None, role: str) -> None:
     """Refuse a signature with text, naming the input or output and the operator that takes it."""
     for name, tensor in tensors:
         if tensor.dtype.name in DTYPES:
@@ -100,7 +109,7 @@ def refuse_texts(tensors: Iterable[tuple[str, Any]], graph: Any, role: str) -> N
 
 
 def specs_of(
-    tensors: Iterable[tuple[str, Any]], wants: Wants, *, batched: bool = False
+    tensors: Iterable[tuple[str, Tensor]], wants: Wants, *, batched: bool = False
 ) -> tuple[TensorSpec, ...]:
     """The inputs by the users' names; an unknown dimension is named after its place, or ``batch`` where it is
     the only first one.
@@ -133,7 +142,7 @@ def specs_of(
     return dynamic_specs(stated, batch="batch")
 
 
-def example_by_name(example: Any, names: list[str]) -> Arrays:
+def example_by_name(example: StructuredValue, names: list[str]) -> Arrays:
     """A factory's example inputs by name; it gives them by name, in order or as one array, or not at all."""
     if example is None:
         return {}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.error_text import cause
 from mnnprep.core.files import FileRef
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import Graph, GraphDef
 
 EXTERNAL_THRESHOLD = (
     1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
@@ -29,7 +32,7 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     with graph.as_default():
         v1.import_graph_def(expressible(skeleton.graph), name="")
 
-    def convert() -> Any:
+    def convert() -> Graph:
         names = [*skeleton.inputs, *skeleton.outputs]
         return tfonnx.process_tf_graph(
             graph,
@@ -43,7 +46,7 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     return write(run(convert), directory, external=skeleton.nbytes() > EXTERNAL_THRESHOLD)
 
 
-def expressible(graph: Any) -> Any:
+def expressible(graph: GraphDef) -> GraphDef:
     """*graph* without Erfc, for which ONNX has no operator and tf2onnx leaves a node that no runtime knows:
     it is 1 - Erf.
     """
@@ -64,7 +67,7 @@ def expressible(graph: Any) -> Any:
     return made
 
 
-def run(convert: Callable[[], Any]) -> Any:
+def run(convert: Callable[[], Graph]) -> Graph:
     """Call tf2onnx, its log kept; what it can't express is a RefusedError."""
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     try:
@@ -75,7 +78,7 @@ def run(convert: Callable[[], Any]) -> Any:
         ) from error
 
 
-def write(graph: Any, directory: Path, *, external: bool) -> list[FileRef]:
+def write(graph: Graph, directory: Path, *, external: bool) -> list[FileRef]:
     """Optimize tf2onnx's graph and save it.
 
     Its fusion of Conv and BatchNormalization is left out, so that the file holds the source's parameters (MNN

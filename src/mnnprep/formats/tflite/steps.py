@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,10 @@ from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
 from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of
 from mnnprep.isolate.server import doing
+
+if TYPE_CHECKING:
+    from tf2onnx.graph import Graph as TensorGraph
+    from tf2onnx.graph import Node as TensorNode
 
 MODEL = "model.tflite"
 
@@ -165,7 +169,7 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
     )
 
 
-def _gelu(graph: Any, node: Any, _name: str, _arguments: list[Any]) -> None:
+def _gelu(graph: TensorGraph, node: TensorNode, _name: str, _arguments: list[Any]) -> None:
     """TFLite's GELU, which tf2onnx leaves as it is: x (1 + erf(x / √2)) / 2, or with ``approximate`` 1 +
     tanh(√(2/π) (x + 0.044715 x³)) (tensorflow/lite/kernels/internal/reference/gelu.h).
     """

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mnnprep.core.error_text import cause, message, said, without_paths
 from mnnprep.core.files import Arrays, FileRef, file_ref
@@ -27,6 +27,13 @@ from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.load import Loaded
 from mnnprep.formats.torch.structure import flatten, places
 from mnnprep.formats.torch.watch import Watch, current_place
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from google.protobuf.message import Message
+    from onnx import ModelProto
+    from torch import Tensor, nn
+    from torch.jit import ScriptModule
 
 T = TypeVar("T")
 
@@ -49,7 +56,7 @@ class Subject:
     places: bool = False  # keep in each node where in the user's code it came from
 
     @property
-    def module(self) -> Any:
+    def module(self) -> nn.Module:
         return self.loaded.module
 
     @property
@@ -71,18 +78,18 @@ class UnsupportedAtOpset(Exception):
         self.needed = needed
 
 
-def adapter(subject: Subject) -> Any:
+def adapter(subject: Subject) -> nn.Module:
     """An nn.Module around the model: positional inputs in the signature's order, a tuple of tensors out."""
     torch = require("torch")
     names = subject.names
     call = calling(subject.module, names)
 
     class Adapter(torch.nn.Module):  # type: ignore[misc,name-defined]
-        def __init__(self, model: Any) -> None:
+        def __init__(self, model: nn.Module) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, *tensors: Any) -> Any:
+        def forward(self, *tensors: Tensor) -> object:
             outputs = tuple(
                 flatten(call(self.model, dict(zip(names, tensors, strict=True))), tuple(names)).values()
             )
@@ -98,7 +105,7 @@ def tracer_notes(notes: list[str]) -> Iterator[None]:
     """Collect the tracer's warnings as notes, each with the place in the source, instead of printing them."""
     torch = require("torch")
 
-    def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
         if issubclass(category, torch.jit.TracerWarning):
             text = re.split(r"[.:] (?:We|This|Please)", without_paths(str(message)))[0].strip()
             place = current_place()
@@ -135,7 +142,7 @@ def trace(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
     return _save(_with_names(traced, subject), directory)
 
 
-def _with_names(traced: Any, subject: Subject) -> Any:
+def _with_names(traced: ScriptModule, subject: Subject) -> ScriptModule:
     """Name the trace's inputs after the signature's."""
     for value, spec in zip(list(traced.graph.inputs())[1:], subject.specs, strict=True):
         if re.fullmatch(r"[A-Za-z_]\w*", spec.name):
@@ -148,23 +155,24 @@ def script(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]
     return _save(scripted(subject), directory)
 
 
-def scripted(subject: Subject) -> Any:
+def scripted(subject: Subject) -> ScriptModule:
     """The model as a ScriptModule. Raises RefusedError with the place that scripting can't take."""
     torch = require("torch")
     from mnnprep.formats.torch.attention import attention_written_out
 
     module = subject.module
     if isinstance(module, torch.jit.ScriptModule):
-        return module
+        return cast("ScriptModule", module)
     try:
         with attention_written_out():
-            return torch.jit.script(module).eval()
+            compiled: ScriptModule = torch.jit.script(module).eval()
     except Exception as error:  # the compiler raises RuntimeError, NotSupportedError, FrontendError and more
         raise RefusedError(
             "torch.jit.script can't compile the model",
             seen=script_complaint(said(error)),
             next="use --method trace, or mend the place named",
         ) from error
+    return compiled
 
 
 def script_complaint(text: str) -> str:
@@ -180,7 +188,7 @@ def recopied(subject: Subject, directory: Path, notes: list[str]) -> list[FileRe
     return _save(subject.module, directory)
 
 
-def _save(module: Any, directory: Path) -> list[FileRef]:
+def _save(module: nn.Module, directory: Path) -> list[FileRef]:
     target = directory / "model.pt"
     save_script(module, target)
     return [file_ref(target)]
@@ -210,7 +218,7 @@ def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int)
     )
 
 
-def without_dictionaries(module: Any, subject: Subject) -> Any:
+def without_dictionaries(module: nn.Module, subject: Subject) -> nn.Module:
     """A ScriptModule of the subject's inputs that gives what *module* does: as a tuple where a dictionary is
     in it, since the exporter has no form for one, and with the inputs by keyword that the module does not
     take by place.
@@ -235,11 +243,12 @@ def without_dictionaries(module: Any, subject: Subject) -> Any:
         f"def forward(self, {', '.join(names.values())}):\n    outputs = self.model({', '.join(arguments)})\n"
         f"    return {given}\n"
     )
-    return wrapper.eval()
+    unwrapping: nn.Module = wrapper.eval()
+    return unwrapping
 
 
 def _torchscript_exporter(
-    module: Any, subject: Subject, directory: Path, notes: list[str], opset: int
+    module: nn.Module, subject: Subject, directory: Path, notes: list[str], opset: int
 ) -> list[FileRef]:
     size = sum(t.nbytes for t in [*module.parameters(), *module.buffers()])
     if size <= EXTERNAL_THRESHOLD:
@@ -259,7 +268,7 @@ def _torchscript_exporter(
 
 
 def torchscript_exporter(
-    module: Any,
+    module: nn.Module,
     subject: Subject,
     raw: str | Written,
     notes: list[str],
@@ -404,7 +413,7 @@ def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int)
     return _tidy(exported.model, directory, subject)
 
 
-def _fold(model: Any) -> None:
+def _fold(model: ir.Model) -> None:
     """Inline functions and fold constants, in place; unlike the exporter's own clean-up no batch norm is
     folded into a weight, so that the file holds the source's parameters.
     """
@@ -431,7 +440,7 @@ def _export_complaint(error: BaseException) -> str:
     return f"{cause(error)}{where}"
 
 
-def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
+def _name_values(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
     for value, name in [
         *zip(model.graph.inputs, inputs, strict=True),
         *zip(model.graph.outputs, outputs, strict=True),
@@ -458,7 +467,7 @@ def _tidy_proto(raw: Written, directory: Path, subject: Subject) -> FileRef:
     return splice.write(directory / "model.onnx", model, map(parts, initializers))
 
 
-def declare_inputs(model: Any, subject: Subject) -> None:
+def declare_inputs(model: ModelProto, subject: Subject) -> None:
     """Give the first graph inputs, which are the subject's, its sizes and names of dimensions."""
     for value, spec in zip(model.graph.input, subject.specs, strict=False):
         for dim, extent in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
@@ -466,7 +475,7 @@ def declare_inputs(model: Any, subject: Subject) -> None:
             setattr(dim, "dim_value" if isinstance(extent, int) else "dim_param", extent)
 
 
-def forget(message: Any) -> None:
+def forget(message: Message) -> None:
     """Clear every ``doc_string`` and ``metadata_props`` of a model's messages."""
     fields = message.DESCRIPTOR.fields_by_name
     for name in ("doc_string", "metadata_props"):
@@ -490,7 +499,7 @@ def forget(message: Any) -> None:
                     forget(item)
 
 
-def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:
+def _tidy(model: ir.Model, directory: Path, subject: Subject) -> list[FileRef]:
     """Save the exporter's onnx-ir model as ours: no stack traces and paths, dimensions by their names,
     weights in one place.
     """
@@ -505,7 +514,7 @@ def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:
     return save(model, directory, external=size > EXTERNAL_THRESHOLD)
 
 
-def _strip(model: Any) -> None:
+def _strip(model: ir.Model) -> None:
     """Remove what names the machine or the code: documentation strings and metadata."""
     model.doc_string = model.graph.doc_string = None
     model.metadata_props.clear()

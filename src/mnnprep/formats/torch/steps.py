@@ -5,6 +5,7 @@ They run in workers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def run_script(job: RunJob) -> Ran:
     names = [o.name for o in job.signature.outputs]
     order = [s.name for s in job.signature.inputs]
 
-    def open_model() -> Any:
+    def open_model() -> Callable[[Arrays], Arrays]:
         module = torch.jit.load(job.model).eval()
         own = set(order) <= set(
             forward_parameters(module)
