@@ -18,11 +18,12 @@ from mnnprep.errors import UsageError
 from mnnprep.isolate.host import Host, StepFailed, internal
 from mnnprep.weights import filters, ranks, writer
 from mnnprep.weights.dtypes import TARGETS
-from mnnprep.weights.files import File, Files
+from mnnprep.weights.entries import AVERAGED, Expected, words_of
+from mnnprep.weights.files import File
 from mnnprep.weights.layouts import Reading
 from mnnprep.weights.messages import ModelShapes
+from mnnprep.weights.places import Files
 from mnnprep.weights.read import Chosen, plan_state, require_fit
-from mnnprep.weights.select import AVERAGED, Expected, words_of
 from mnnprep.weights.shards import same_values
 from mnnprep.weights.writer import Consolidated, InputFile, OutputPlan, Written
 

@@ -139,11 +139,7 @@ def match_weights(
             counts["regrouped"] += 1
         else:
             missing.append(name)
-    folded = (
-        account({n: rest[n] for n in missing}, dict(source), dict(artifact), derived)
-        if derived and missing
-        else set()
-    )
+    folded = account({n: rest[n] for n in missing}, dict(artifact), derived) if derived and missing else set()
     missing = [n for n in missing if n not in folded]
     counts |= {"folded": len(folded)} if folded else {}
     numbers = {

@@ -241,8 +241,3 @@ def _tools(plan: Plan, request: Request, best: Tried) -> dict[str, str]:
     if request.mnnconvert and best.converter_version:
         tools["mnnconvert"] = best.converter_version
     return tools
-
-
-def manifest_json(manifest: Manifest) -> Any:
-    """The manifest as plain data, for ``--json``."""
-    return msgspec.to_builtins(manifest)

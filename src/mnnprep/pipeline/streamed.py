@@ -38,7 +38,7 @@ from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
 from mnnprep.rules.steps import Fired, Repaired, RepairJob
 from mnnprep.rules.table import always_rules
-from mnnprep.weights.files import Files
+from mnnprep.weights.places import Files
 from mnnprep.weights.read import plan_state
 
 T = TypeVar("T")

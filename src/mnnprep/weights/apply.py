@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mnnprep import deps
 from mnnprep.errors import UsageError
 from mnnprep.text import listed
+from mnnprep.weights.entries import Expected
 from mnnprep.weights.read import State, read_state
-from mnnprep.weights.select import Expected
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
     misfit = _compare(expected, wanted, tensors)
     if misfit:
         if misfit.mistyped or misfit.untied or not _fits_after_hooks(module, expected, wanted, tensors):
-            raise _error(misfit, wanted, state)
+            raise _error(misfit, state)
         notes.append("keys renamed by the model's own loading hooks")
     if state.rivals:
         raise UsageError(
@@ -221,7 +221,7 @@ def _on_meta(value: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _error(misfit: _Misfit, wanted: Mapping[str, torch.Tensor], state: State) -> UsageError:
+def _error(misfit: _Misfit, state: State) -> UsageError:
     lines = []
     for title, names in (
         ("missing from the checkpoint", misfit.missing),
@@ -234,12 +234,10 @@ def _error(misfit: _Misfit, wanted: Mapping[str, torch.Tensor], state: State) ->
             lines.append(f"{title} ({len(names)}): {listed(names, _SHOWN)}")
     if state.origin:
         lines.append(f"the checkpoint: {'; '.join(state.origin)}")
-    return UsageError(
-        "the weights don't fit the model", seen="\n        ".join(lines), next=_advice(misfit, wanted)
-    )
+    return UsageError("the weights don't fit the model", seen="\n        ".join(lines), next=_advice(misfit))
 
 
-def _advice(misfit: _Misfit, wanted: Mapping[str, torch.Tensor]) -> str:
+def _advice(misfit: _Misfit) -> str:
     near = []
     for name in misfit.missing[:200]:
         match = difflib.get_close_matches(name, misfit.unexpected[:200], n=1, cutoff=0.6)

@@ -15,8 +15,8 @@ import msgspec
 
 from mnnprep.errors import UsageError
 from mnnprep.text import listed
+from mnnprep.weights.entries import AVERAGED, WRAPPERS, words_of
 from mnnprep.weights.plan import Tensor
-from mnnprep.weights.select import AVERAGED, WRAPPERS, words_of
 from mnnprep.weights.shards import same_values
 
 # Components of flat names that only training needs: torch.optim's and Megatron's names, Keras' and

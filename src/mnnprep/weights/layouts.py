@@ -25,7 +25,7 @@ from mnnprep.weights import (
     torchfile,
 )
 from mnnprep.weights.content import Content, damaged
-from mnnprep.weights.files import Place
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Tensor
 
 # The names that transformers and diffusers give a model's weights, in the order in which they are looked for.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,7 @@ from mnnprep.weights.plan import RAW, Made
 if TYPE_CHECKING:
     from torch import nn
 
-LiveTensor = (
-    Any  # a torch.Tensor, a DTensor or a ShardedTensor: the last two have no common class in all versions
-)
+LiveTensor: TypeAlias = Any  # a torch.Tensor, a DTensor or a ShardedTensor: they share no class
 END = -1
 
 

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.text import listed
 from mnnprep.weights.dtypes import FLOATING, numpy_dtype
-from mnnprep.weights.files import File, Place
+from mnnprep.weights.files import File
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import BLOCK_BYTES, Run, Tensor
 
 CONFIG = "adapter_config.json"

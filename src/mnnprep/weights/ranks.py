@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.text import listed
 from mnnprep.weights.content import Content, text
-from mnnprep.weights.files import Place
 from mnnprep.weights.inert import Foreign, Unpickled
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Piece, Tensor
 from mnnprep.weights.shards import same_values
 

@@ -31,8 +31,8 @@ from mnnprep.weights import segments as seg
 from mnnprep.weights.convert import Changed, Rounding
 from mnnprep.weights.copying import Sink, copy_all, write_all
 from mnnprep.weights.dtypes import FLOATING
-from mnnprep.weights.files import Files
 from mnnprep.weights.part import disk_full, translated
+from mnnprep.weights.places import Files
 from mnnprep.weights.plan import RAW, Tensor, bytes_of, stored, zeros
 from mnnprep.weights.read import Chosen, plan_state, require_fit
 

@@ -43,7 +43,7 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
     except (RuntimeError, ValueError, TypeError) as error:
         raise _refused(opset, seen=_reason(said(error), model)) from error
     _restore(made, model, kept)
-    _read_back(onnx, model, made, opset)
+    _read_back(onnx, made, opset)
     return made
 
 
@@ -160,7 +160,7 @@ def _named(tensor: TensorProto, name: str) -> TensorProto:
     return copy
 
 
-def _read_back(onnx: ModuleType, model: ModelProto, made: ModelProto, opset: int) -> None:
+def _read_back(onnx: ModuleType, made: ModelProto, opset: int) -> None:
     """Hold what was made against what was asked: the opset, every name that a node takes, every operator in a
     form the opset has.
     """

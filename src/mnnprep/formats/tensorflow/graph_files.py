@@ -16,7 +16,6 @@ import numpy as np
 from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
-from mnnprep.core.signature import TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects, graphs
@@ -25,7 +24,7 @@ from mnnprep.formats.tensorflow.skeleton import of_graph
 from mnnprep.text import listed
 
 if TYPE_CHECKING:
-    from mnnprep.formats.tensorflow.types import GraphDef, MetaGraphDef, Session, Tensor, TensorSpec
+    from mnnprep.formats.tensorflow.types import GraphDef, MetaGraphDef, Session, Tensor
 
 
 def read_graph(path: str) -> GraphDef:
@@ -279,6 +278,13 @@ def in_inference(graph: GraphDef, fetches: dict[str, str]) -> Inference:
     return Inference(cut, feeds, flags, notes)
 
 
+def _stored(graph: GraphDef, roots: list[str]) -> int:
+    """The elements of the constants that *roots* need."""
+    kept = graphs.ancestors(graph, roots, control=False)
+    shapes = [n.attr["value"].tensor.tensor_shape for n in graph.node if n.name in kept and n.op == "Const"]
+    return sum(int(np.prod([d.size for d in shape.dim], dtype=np.int64)) for shape in shapes)
+
+
 def from_session(session: Session, inference: Inference, fetches: dict[str, str], wants: Wants) -> Loaded:
     """A source that is a session and the frozen GraphDef that it stands for."""
     cut = inference.graph
@@ -299,15 +305,12 @@ def from_session(session: Session, inference: Inference, fetches: dict[str, str]
         )
         return {n: np.asarray(values[n]) for n in fetches}
 
-    specs: tuple[TensorSpec, ...] = specs_of([(n, tensor(n)) for n in inference.feeds], wants)
-    kept = graphs.ancestors(cut, roots, control=False)
-    stored = [n.attr["value"].tensor.tensor_shape for n in cut.node if n.name in kept and n.op == "Const"]
     return Loaded(
-        specs,
+        specs_of([(n, tensor(n)) for n in inference.feeds], wants),
         guarded(call),
         lambda: of_graph(cut, {n: n for n in inference.feeds}, fetches),
         graphs.leftovers(graphs.prune(cut, roots), roots),
-        parameters=sum(int(np.prod([d.size for d in s.dim], dtype=np.int64)) for s in stored),
+        parameters=_stored(cut, roots),
         notes=inference.notes,
         keep=session,
     )

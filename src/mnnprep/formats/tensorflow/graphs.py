@@ -192,39 +192,70 @@ def is_flag(node: NodeDef) -> bool:
 
 def resolve_flags(graph: GraphDef, flags: Iterable[str]) -> None:
     """Set the inputs *flags* to False for good: the branches of Switch and Merge that training takes go."""
-    known: dict[str, bool] = {f"{name}:0": False for name in flags}
-    alias: dict[str, str] = {}
-    dead: set[str] = set()
+    found = _Resolved(flags)
     for node in in_order(graph):
-        data = [alias.get(tensor(i), tensor(i)) for i in node.input if not i.startswith("^")]
-        if node.op != "Merge" and (
-            any(d in dead for d in data)
-            or any(f"^{producer(i)}" in dead for i in node.input if i.startswith("^"))
-        ):
-            dead |= {f"^{node.name}", *(f"{node.name}:{port}" for port in range(16))}
-            continue
-        if f"{node.name}:0" in known:
-            _set_false(node)
-        elif node.op == "Identity" and data[0] in known:
-            known[f"{node.name}:0"] = known[data[0]]
-        elif node.op == "LogicalNot" and data[0] in known:
-            known[f"{node.name}:0"] = not known[data[0]]
-        elif node.op == "Switch" and data[1] in known:
-            taken = int(known[data[1]])
-            alias[f"{node.name}:{taken}"] = data[0]
-            dead.add(f"{node.name}:{1 - taken}")
-            if data[0] in known:
-                known[f"{node.name}:{taken}"] = known[data[0]]
-        elif node.op == "Merge" and any(d in dead for d in data):
-            alive = [d for d in data if d not in dead]
-            if len(alive) == 1:
-                alias[f"{node.name}:0"] = alive[0]
-        elif node.op == "Select" and data[0] in known:
-            alias[f"{node.name}:0"] = data[1 if known[data[0]] else 2]
+        found.follow(node)
     for node in graph.node:
         for index, name in enumerate(node.input):
-            if not name.startswith("^") and tensor(name) in alias:
-                node.input[index] = _short(_follow(alias, tensor(name)))
+            if not name.startswith("^") and tensor(name) in found.alias:
+                node.input[index] = _short(_follow(found.alias, tensor(name)))
+
+
+class _Resolved:
+    """What follows from flags that are False: the values known, the tensors that stand for others, and those
+    that nothing computes any more (with a caret, nodes).
+    """
+
+    def __init__(self, flags: Iterable[str]) -> None:
+        self.known: dict[str, bool] = {f"{name}:0": False for name in flags}
+        self.alias: dict[str, str] = {}
+        self.dead: set[str] = set()
+
+    def follow(self, node: NodeDef) -> None:
+        """Note what *node* gives, whose inputs were followed before it."""
+        data = [self.alias.get(tensor(i), tensor(i)) for i in node.input if not i.startswith("^")]
+        awaited = [f"^{producer(i)}" for i in node.input if i.startswith("^")]
+        if node.op != "Merge" and self.dead & {*data, *awaited}:
+            self.dead |= {f"^{node.name}", *(f"{node.name}:{port}" for port in range(16))}
+        elif f"{node.name}:0" in self.known:
+            _set_false(node)
+        elif node.op in _RESOLVERS:
+            _RESOLVERS[node.op](self, node.name, data)
+
+    def _identity(self, name: str, data: list[str]) -> None:
+        if data[0] in self.known:
+            self.known[f"{name}:0"] = self.known[data[0]]
+
+    def _not(self, name: str, data: list[str]) -> None:
+        if data[0] in self.known:
+            self.known[f"{name}:0"] = not self.known[data[0]]
+
+    def _switch(self, name: str, data: list[str]) -> None:
+        if data[1] not in self.known:
+            return
+        taken = int(self.known[data[1]])
+        self.alias[f"{name}:{taken}"] = data[0]
+        self.dead.add(f"{name}:{1 - taken}")
+        if data[0] in self.known:
+            self.known[f"{name}:{taken}"] = self.known[data[0]]
+
+    def _merge(self, name: str, data: list[str]) -> None:
+        alive = [d for d in data if d not in self.dead]
+        if len(alive) == 1 < len(data):
+            self.alias[f"{name}:0"] = alive[0]
+
+    def _select(self, name: str, data: list[str]) -> None:
+        if data[0] in self.known:
+            self.alias[f"{name}:0"] = data[1 if self.known[data[0]] else 2]
+
+
+_RESOLVERS = {
+    "Identity": _Resolved._identity,
+    "LogicalNot": _Resolved._not,
+    "Switch": _Resolved._switch,
+    "Merge": _Resolved._merge,
+    "Select": _Resolved._select,
+}
 
 
 def _set_false(node: NodeDef) -> None:

@@ -23,7 +23,7 @@ from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.formats.tensorflow.graphs import ASSIGN_OPS, INPUT_OPS, RANDOM, TABLE_OPS, VARIABLE_OPS
 from mnnprep.formats.tensorflow.operators import ALLOWED
 from mnnprep.weights import tensorflow as checkpoints
-from mnnprep.weights.files import Files
+from mnnprep.weights.places import Files
 from mnnprep.wire.buffer import Buffer, mapped
 from mnnprep.wire.protobuf import LENGTH, VARINT, WireError, fields, signed, text
 

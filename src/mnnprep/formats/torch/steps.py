@@ -52,6 +52,7 @@ from mnnprep.formats.torch.net import (
 from mnnprep.formats.torch.parameters import parameter_count
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import flatten
+from mnnprep.formats.torch.subject import Subject
 from mnnprep.isolate.server import doing
 
 SCRIPT_METHODS = {"trace": export.trace, "script": export.script, "copy": export.recopied}
@@ -104,7 +105,7 @@ def export_module(job: ExportJob) -> Exported:
     net = OtherwiseFirst(loaded.module, specs, loaded.example, loaded.dims)
     arrays = base_case(net, job.wants)
     materialize(loaded.module)
-    subject = export.Subject(loaded, specs, arrays, net.output_ranks(arrays), places=job.places)
+    subject = Subject(loaded, specs, arrays, net.output_ranks(arrays), places=job.places)
     directory = Path(job.directory)
     notes: list[str] = []
     doing(f"exporting by {job.method}")

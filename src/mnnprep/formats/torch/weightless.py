@@ -25,7 +25,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.streaming import Skeleton
-from mnnprep.formats.torch import export
+from mnnprep.formats.torch import export, onnx_cleanup
 from mnnprep.formats.torch.aside import passes_replaced
 from mnnprep.formats.torch.load import (
     FACTORY_RAISED,
@@ -37,6 +37,7 @@ from mnnprep.formats.torch.load import (
 )
 from mnnprep.formats.torch.net import TorchNet
 from mnnprep.formats.torch.shapes import shapes_of
+from mnnprep.formats.torch.subject import Subject, adapter
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 from mnnprep.formats.torch.watch import UNKNOWN_PLACE, current_place
 from mnnprep.isolate.server import doing
@@ -71,7 +72,7 @@ def export_skeleton(job: ExportJob) -> Skeleton:
     with _no_values_out():
         signature = outline(net, job.wants)
     _refuse_decisions(net)
-    subject = export.Subject(loaded, net.inputs, arrays, {o.name: len(o.shape) for o in signature.outputs})
+    subject = Subject(loaded, net.inputs, arrays, {o.name: len(o.shape) for o in signature.outputs})
     notes: list[str] = []
     doing("exporting the graph")
     (model, file), refused = export.search_opset(
@@ -196,14 +197,14 @@ def _no_values_out() -> Iterator[None]:
         yield
 
 
-def _export(subject: export.Subject, directory: Path, notes: list[str], opset: int) -> tuple[Any, FileRef]:
+def _export(subject: Subject, directory: Path, notes: list[str], opset: int) -> tuple[Any, FileRef]:
     """The TorchScript-based exporter with the weights as graph inputs; constants of the code are folded,
     weights never.
     """
     raw = export.empty(directory / "raw") / "model.onnx"
     with _weights_unseen() as folded:
         export.torchscript_exporter(
-            export.adapter(subject),
+            adapter(subject),
             subject,
             str(raw),
             notes,
@@ -213,9 +214,9 @@ def _export(subject: export.Subject, directory: Path, notes: list[str], opset: i
         )
     model = require("onnx").load(str(raw))
     shutil.rmtree(raw.parent)
-    export.declare_inputs(model, subject)
+    onnx_cleanup.declare_inputs(model, subject.specs)
     _keep_constants(model, folded)
-    export.forget(model)
+    onnx_cleanup.forget(model)
     target = directory / "skeleton.onnx"
     target.write_bytes(model.SerializeToString(deterministic=True))
     return model, file_ref(target)
