@@ -193,7 +193,7 @@ def _constant(values: Array) -> bool:
     return bool(values.size) and bool(values[0] == values[-1]) and bool(np.all(values == values[0]))
 
 
-def _constant_is_in(value: Any, dtype: str, artifact: Mapping[str, Array]) -> bool:
+def _constant_is_in(value: object, dtype: str, artifact: Mapping[str, Array]) -> bool:
     """Whether a tensor of the artifact is *value* throughout."""
     return any(
         _constant(bits) and bits[0] == value

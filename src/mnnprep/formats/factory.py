@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mnnprep.core.error_text import cause
 from mnnprep.errors import UsageError
@@ -98,7 +97,7 @@ def find_factory(target: str) -> Factory:
     return function
 
 
-def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, Any]:
+def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, object]:
     """``--factory-arg`` values as Python values: literals where they are, else text."""
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -123,7 +122,7 @@ def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, Any]:
             next="give each with --factory-arg name=value",
         )
 
-    def value(name: str, text: str) -> Any:
+    def value(name: str, text: str) -> object:
         if name in parameters and parameters[name].annotation in (str, "str"):
             return text
         try:

@@ -58,7 +58,7 @@ def _depthwise(
     padding: str | int | tuple[int, ...] = 0,
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
-) -> Any:
+) -> torch.Tensor | None:
     """The convolution where it is depthwise, of a batch, and padded by numbers; else None."""
     if groups == 1 or weight.shape[:2] != (groups, 1) or input.dim() != 4 or isinstance(padding, str):
         return None
