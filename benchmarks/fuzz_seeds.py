@@ -156,7 +156,7 @@ def _ids(numpy_helper: Any) -> Any:
 
 
 def caffe_models() -> dict[str, Files]:
-    from mnnprep.formats.onnx.wire import delimited, encoded
+    from mnnprep.wire.protobuf import delimited, encoded
 
     prototxt = """name: "net"
 input: "data"
@@ -187,7 +187,7 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" include { phase: T
 
 
 def graph_models() -> dict[str, Files]:
-    from mnnprep.formats.onnx.wire import delimited
+    from mnnprep.wire.protobuf import delimited
 
     def attribute(key: bytes, value: bytes) -> bytes:
         return delimited(5, delimited(1, key) + delimited(2, value))

@@ -40,7 +40,7 @@ from mnnprep.core.signature import Signature, TensorSpec
 from mnnprep.errors import InternalError, RefusedError
 from mnnprep.formats import ARTIFACTS, steps_of
 from mnnprep.isolate import confine as walls
-from mnnprep.isolate import host, landlock, reach, seccomp
+from mnnprep.isolate import host, landlock, launch, reach, seccomp
 from mnnprep.isolate.confine import Confinement, supported
 from mnnprep.isolate.host import StepFailed
 from mnnprep.isolate.reach import confinement_of
@@ -561,7 +561,7 @@ def past_the_lists(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
         (root / name).unlink()
         (root / name).write_text(module.replace(text, other))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mnnprep, "__file__", str(root / "__init__.py"))
+        patch.setattr(launch, "PACKAGE", root)
         yield lambda: Workers(Limits(timeout=LONG * 3))
 
 

@@ -27,7 +27,6 @@ from mnnprep.errors import InternalError, RefusedError, SystemFault, UsageError
 from mnnprep.formats.onnx.expansion import MAIN, MOST_NODES, Endless, expanded_nodes
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.sound import require_sound
-from mnnprep.formats.onnx.wire import delimited, encoded
 from mnnprep.formats.tensor_info import MAX_ELEMENTS, element_count
 from mnnprep.inspecting import inspect_file, read_file
 from mnnprep.isolate.host import StepFailed
@@ -37,6 +36,7 @@ from mnnprep.rules import steps
 from mnnprep.rules.table import RULES
 from mnnprep.weights.plan import Tensor
 from mnnprep.weights.read import read_state
+from mnnprep.wire.protobuf import delimited, encoded
 
 LAYERS = 60_000
 DATA = Path(__file__).parent / "data"

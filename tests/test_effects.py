@@ -16,12 +16,12 @@ import pytest
 
 from mnnprep.checking import check_file
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.wire import delimited
 from mnnprep.formats.tensorflow import operators
 from mnnprep.formats.tflite import scan
 from mnnprep.formats.tflite.net import refuse_unsupported
 from mnnprep.formats.tflite.scan import scan_model
 from mnnprep.inspecting import inspect_file
+from mnnprep.wire.protobuf import delimited
 from tf_models import QUIET, needs_tensorflow
 
 FILES = frozenset(

@@ -23,10 +23,10 @@ from mnnprep.formats.sniff import identify
 from mnnprep.inspecting import read
 from mnnprep.pipeline.reading import PathJob
 from mnnprep.pipeline.resolve import FileJob, read_source
+from mnnprep.weights.entries import entries_of
 from mnnprep.weights.files import LocalFile
 from mnnprep.weights.inert import load
 from mnnprep.weights.opcodes import PickleError
-from mnnprep.weights.select import entries_of
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 pytest.importorskip("h5py")

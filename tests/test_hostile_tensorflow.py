@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mnnprep.formats.onnx.wire import delimited
+from mnnprep.wire.protobuf import delimited
 from tf_models import QUIET, needs_tensorflow
 
 h5py = pytest.importorskip("h5py")

@@ -41,7 +41,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of mnnprep made of links, with the misbehaving steps in it; its ``__init__.py``."""
+    """A copy of mnnprep made of links, with the misbehaving steps in it; its directory."""
     root = tmp_path_factory.mktemp("package") / "mnnprep"
     root.mkdir()
     assert mnnprep.__file__ is not None
@@ -49,7 +49,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / entry.name).symlink_to(entry)
     shutil.copy(boundary_steps.__file__, root / "boundary_steps.py")
     (root / "slow_to_import.py").write_text(f"import time; time.sleep({SHORT})")
-    return root / "__init__.py"
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def start(package: Path) -> Callable[..., Host]:
 
     def make(*imports: str, scratch: Path) -> Host:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(mnnprep, "__file__", str(package))
+            patch.setattr(launching, "PACKAGE", package)
             return Host(Worker("test", imports), scratch=scratch)
 
     return make
@@ -461,8 +461,9 @@ def test_a_worker_that_still_imports_costs_a_step_nothing_of_its_limit(
 
 
 PARENT = """
-import sys, pathlib, threading, mnnprep
-mnnprep.__file__ = sys.argv[1]
+import sys, pathlib, threading
+from mnnprep.isolate import launch
+launch.PACKAGE = pathlib.Path(sys.argv[1])
 from boundary_steps import Answer, Job
 from mnnprep.isolate.host import Host
 from mnnprep.isolate.launch import ahead
@@ -513,7 +514,7 @@ def test_when_the_parent_is_killed_nothing_is_left(
     assert mnnprep.__file__ is not None
     roots = os.pathsep.join((str(Path(mnnprep.__file__).parent.parent), str(Path(__file__).parent)))
     told = tmp_path / "pid"
-    (package.parent / "tells_and_sleeps.py").write_text(
+    (package / "tells_and_sleeps.py").write_text(
         "import os, pathlib,"
         " time\npathlib.Path(os.environ['TOLD']).write_text(str(os.getpid()))\ntime.sleep(60)\n"
     )

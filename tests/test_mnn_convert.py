@@ -21,9 +21,9 @@ from mnnprep.isolate.step import Worker
 from mnnprep.mnn.boundary import EXTRA_INFO, read_boundary
 from mnnprep.mnn.capture import without_place_and_time
 from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob, has_frontend, judge, refused_ops
-from mnnprep.mnn.flatbuffer import root
 from mnnprep.mnn.info import MnnInfo, MnnTensor, parse_info
 from mnnprep.mnn.names import match_names
+from mnnprep.wire.flatbuffer import root
 
 
 @pytest.fixture(scope="module")

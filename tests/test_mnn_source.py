@@ -21,7 +21,7 @@ from mnnprep.core.files import load_arrays, sha256
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.mnn_file.summary import read_summary
 from mnnprep.mnn.boundary import OPLISTS, TYPE
-from mnnprep.mnn.flatbuffer import root
+from mnnprep.wire.flatbuffer import root
 
 
 def convolution(directory: Path) -> Path:

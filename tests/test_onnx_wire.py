@@ -22,9 +22,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import mnnprep
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.scan import DTYPES, scan_model
+from mnnprep.formats.onnx.scan import scan_model
+from mnnprep.formats.onnx.scan_tensors import DTYPES
 from mnnprep.formats.onnx.summary import PROTOBUF_LIMIT, OnnxSummary, require_loadable
-from mnnprep.formats.onnx.wire import WireError, fields, varint
+from mnnprep.wire.protobuf import WireError, fields, varint
 
 FLOAT = TensorProto.FLOAT
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mnnprep.core.prose import said, without_paths
-from mnnprep.core.texts import message
+from mnnprep.core.error_text import message, said, without_paths
 
 
 def test_a_file_that_is_there_keeps_its_name_alone(tmp_path: Path) -> None:

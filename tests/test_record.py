@@ -85,7 +85,8 @@ def test_a_module_that_fails_while_it_is_traced_leaves_no_directory(tmp_path: Pa
     pytest.importorskip("torch")
     from mnnprep.errors import RefusedError
     from mnnprep.formats.torch import export, load
-    from mnnprep.formats.torch.export import Subject, torchscript_exporter
+    from mnnprep.formats.torch.export import torchscript_exporter
+    from mnnprep.formats.torch.subject import Subject
 
     (tmp_path / "net.py").write_text(FAILING)
     loaded = load.load(Source(kind="torch-factory", path=f"{tmp_path / 'net.py'}:build"))
@@ -133,7 +134,7 @@ def test_an_operator_that_mnn_lacks_leaves_no_directory(tmp_path: Path) -> None:
 
 def test_what_tensorflow_says_of_a_call_leaves_no_directory(tmp_path: Path) -> None:
     from mnnprep.core.net import Refused
-    from mnnprep.formats.tensorflow.load import guarded
+    from mnnprep.formats.tensorflow.loaded import guarded
 
     file = tmp_path / "layers.py"
     file.write_text("")

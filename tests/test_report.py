@@ -21,6 +21,7 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import OutputError, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.printable import plain
 from mnnprep.errors import RefusedError
+from mnnprep.text import decimal_size
 
 
 class Page(HTMLParser):
@@ -231,7 +232,7 @@ def test_small_texts() -> None:
         "100 %",
         "15.2× too far",
     ]
-    assert [digest.size_text(x) for x in (0, 812, 3_412_345, 2_500_000_000)] == [
+    assert [decimal_size(x) for x in (0, 812, 3_412_345, 2_500_000_000)] == [
         "0 B",
         "812 B",
         "3.41 MB",

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from mnnprep import __version__
+from mnnprep._version import __version__
 from mnnprep.core.leftovers import Scratch
 from mnnprep.core.messages import Source
 from mnnprep.core.request import DEFAULT_TIMEOUT, Request
@@ -21,10 +21,11 @@ from mnnprep.formats.torch.backend import SHAPES
 from mnnprep.isolate.host import Host, StepFailed, internal
 from mnnprep.weights import filters, ranks, writer
 from mnnprep.weights.dtypes import TARGETS
-from mnnprep.weights.files import File, Files
+from mnnprep.weights.entries import AVERAGED, Expected, words_of
+from mnnprep.weights.files import File
 from mnnprep.weights.layouts import Reading
+from mnnprep.weights.places import Files
 from mnnprep.weights.read import Chosen, plan_state, require_fit
-from mnnprep.weights.select import AVERAGED, Expected, words_of
 from mnnprep.weights.shards import same_values
 from mnnprep.weights.writer import Consolidated, InputFile, OutputPlan, Written
 

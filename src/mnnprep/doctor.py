@@ -12,7 +12,8 @@ import shutil
 
 import msgspec
 
-from mnnprep import __version__, deps
+from mnnprep import deps
+from mnnprep._version import __version__
 from mnnprep.core.leftovers import Scratch
 from mnnprep.formats import BACKENDS
 from mnnprep.formats.backend import Backend, Role, SourceKind

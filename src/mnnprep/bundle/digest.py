@@ -334,16 +334,6 @@ def share(excess: float | None) -> str:
     return "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 
 
-def size_text(size: int) -> str:
-    """Bytes in decimal units: ``812 B``, ``3.41 MB``."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5 or unit == "GB":
-            return f"{size} B" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable")
-
-
 def shape_text(shape: Sequence[int | str]) -> str:
     """``[batch, 3, 224, 224]``; a scalar is ``[]``."""
     return "[" + ", ".join(map(str, shape)) + "]"

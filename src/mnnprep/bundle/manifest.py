@@ -2,7 +2,7 @@
 
 It holds no time, host, user or directory: the same source under the same name, options, tools and CPU type
 give the same bytes.  Every text in it is data as it was given, or prose whose paths were shortened where it
-arose (:mod:`mnnprep.core.prose`); nothing is rewritten afterwards.
+arose (:mod:`mnnprep.core.error_text`); nothing is rewritten afterwards.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from mnnprep.bundle.questions import question
 from mnnprep.bundle.usage import cpp_snippet, python_snippet
 from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.printable import plain
+from mnnprep.text import decimal_size
 
 FILE_NAME = "report.html"
 TEMPLATE = "report.html.j2"
@@ -77,7 +78,7 @@ def _template() -> Any:
         number=digest.number,
         cosine=digest.cosine_text,
         share=digest.share,
-        size=digest.size_text,
+        size=decimal_size,
         shape=digest.shape_text,
         figure=figure,
         bar=bar_percent,

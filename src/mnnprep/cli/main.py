@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from mnnprep import __version__, errors
+from mnnprep import errors
+from mnnprep._version import __version__
 from mnnprep.cli import streams
 from mnnprep.core import faults
 

@@ -14,6 +14,7 @@ from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.evidence import Check, OutputError, Status, Verdict
 from mnnprep.core.printable import one_line, plain
+from mnnprep.text import decimal_size, first_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -48,7 +49,7 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _samples(console, manifest.evidence)
     _precision(console, manifest.evidence)
     _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims)))
-    rows = [(f.path, digest.size_text(f.size)) for f in _headliners(manifest)]
+    rows = [(f.path, decimal_size(f.size)) for f in _headliners(manifest)]
     _section(console, f"files in {target}", _table(["", ">"], rows))
 
 
@@ -179,7 +180,7 @@ def _attempts(console: Console, manifest: Manifest) -> None:
     for attempt in manifest.artifact.attempts:
         result = attempt.verdict or ("made" if attempt.ok else "failed")
         style = "cyan" if result in ("proven", "made") else "yellow" if result == "unproven" else "magenta"
-        first_line = attempt.reason.splitlines()[0] if attempt.reason else ""
+        reason = first_line(attempt.reason)
         repaired = f"repaired: {', '.join(attempt.repairs)}" if attempt.repairs else ""
         opset = f"opset {attempt.opset}" if attempt.opset else ""
         rows.append(
@@ -188,7 +189,7 @@ def _attempts(console: Console, manifest: Manifest) -> None:
                 opset,
                 _text(result, style),
                 _text("kept" if attempt.kept else ""),
-                _text(first_line or repaired),
+                _text(reason or repaired),
             )
         )
     _section(console, "tried", _table([""] * 5, rows))
@@ -274,7 +275,7 @@ def _precision(console: Console, evidence: Sequence[Check]) -> None:
         figures = {
             name: digest.number(value) for name, value in check.numbers.items() if isinstance(value, float)
         }
-        facts = {"weights": check.subject, "size": digest.size_text(int(str(check.numbers["bytes"])))}
+        facts = {"weights": check.subject, "size": decimal_size(int(str(check.numbers["bytes"])))}
         facts["SQNR"] = (
             f"{figures['sqnr_db']} dB, at least {figures['least_sqnr_db']} dB"
             if "sqnr_db" in figures
@@ -339,7 +340,7 @@ def _tensor(tensor: Mapping[str, Any]) -> tuple[str, str, str]:
 def _value(name: str, value: Any) -> str:
     """One value in one line or so: sizes in bytes for reading, containers as short text."""
     if name == "size" and isinstance(value, int):
-        return digest.size_text(value)
+        return decimal_size(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

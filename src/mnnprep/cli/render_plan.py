@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.bundle import digest
 from mnnprep.cli.render import _section, _table, _text
+from mnnprep.text import decimal_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,14 +22,14 @@ def show_consolidated(console: Console, made: Consolidated, output: str) -> None
     verb = "written to" if made.written else "would be"
     target = Path(output).name if output else "one safetensors file"
     console.print(
-        _text(f"{len(made.tensors)} tensors, {digest.size_text(made.size)}, {verb} {target} ({made.layout})"),
+        _text(f"{len(made.tensors)} tensors, {decimal_size(made.size)}, {verb} {target} ({made.layout})"),
         soft_wrap=True,
     )
     for note in made.notes:
         console.print(_text(f"  {note}"), soft_wrap=True)
     if not made.written:
         rows = [
-            (t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", digest.size_text(t.size))
+            (t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", decimal_size(t.size))
             for t in made.tensors
         ]
         _section(console, "tensors", _table(["", "", "", ">"], rows))
@@ -42,9 +42,9 @@ def show_consolidated(console: Console, made: Consolidated, output: str) -> None
             "worst rounding errors (absolute, over the tensor's maximum)",
             _table(["", "", ">", ">"], rows),
         )
-    files = [(f.name, digest.size_text(f.size), f.sha256 or "") for f in made.inputs[:SHOWN]]
+    files = [(f.name, decimal_size(f.size), f.sha256 or "") for f in made.inputs[:SHOWN]]
     if made.written:
-        files.append((target, digest.size_text(made.size), made.sha256 or ""))
+        files.append((target, decimal_size(made.size), made.sha256 or ""))
     _section(console, "files, with sha256", _table(["", ">", ""], files))
 
 
@@ -55,9 +55,9 @@ def _left_out(console: Console, made: Consolidated) -> None:
         counts = Counter(entry.reason for entry in made.left_out)
         sizes = {reason: sum(e.size for e in made.left_out if e.reason == reason) for reason in counts}
         rows = [
-            (f"{count} entries", digest.size_text(sizes[reason]), reason)
+            (f"{count} entries", decimal_size(sizes[reason]), reason)
             for reason, count in counts.most_common(SHOWN)
         ]
     else:
-        rows = [(e.name, digest.size_text(e.size), e.reason) for e in made.left_out]
+        rows = [(e.name, decimal_size(e.size), e.reason) for e in made.left_out]
     _section(console, "left out", _table(["", ">", ""], rows))

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mnnprep import __version__
+from mnnprep._version import __version__
 from mnnprep.checking import CheckReport, Hazard
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"

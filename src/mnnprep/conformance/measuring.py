@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep import __version__, deps
+from mnnprep import deps
+from mnnprep._version import __version__
 from mnnprep.conformance.messages import ConformanceCase, Outcome, Variant
 from mnnprep.conformance.runner import Runner, measure, resumed
 from mnnprep.conformance.table import OperatorTable, cache_directory, machine, rows_of, save_table

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep import __version__, deps
+from mnnprep import deps
+from mnnprep._version import __version__
 from mnnprep.conformance.messages import Outcome
 from mnnprep.core.files import atomic_write, canonical_json
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from mnnprep.core.faults import PLAIN, fault
 from mnnprep.core.printable import plain
 from mnnprep.errors import MnnprepError, RefusedError
+from mnnprep.text import first_line
 
 AGAIN = "download or save it again, and compare its size or checksum with the original's"
 SHOWN = 200  # characters of a cause: a name from the file in it can be of any length
@@ -58,7 +59,7 @@ def damaged(name: str, title: str, error: BaseException) -> RefusedError:
 
 def cause(error: BaseException) -> str:
     """What went wrong and in which of our modules, in one line."""
-    text = plain(error).split("\n", 1)[0]
+    text = first_line(plain(error))
     text = text if len(text) <= SHOWN else text[:SHOWN] + " …"
     ours = [
         frame

@@ -42,7 +42,7 @@ def file_ref(path: str | os.PathLike[str]) -> FileRef:
     return FileRef(str(path), sha256(path), os.path.getsize(path))
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: object) -> bytes:
     """JSON with sorted keys and a final newline; the same value always gives the same bytes.
 
     Raises ValueError for NaN or an infinity, which JSON does not have.

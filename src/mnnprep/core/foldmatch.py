@@ -28,9 +28,7 @@ CLOSE = 2e-5  # of the value, and of a tenth of the largest: a few roundings in 
 CORNER = 4  # entries of each axis that are looked at first
 
 
-def account(
-    missing: dict[str, Array], source: dict[str, Array], artifact: dict[str, Array], derived: Derived
-) -> set[str]:
+def account(missing: dict[str, Array], artifact: dict[str, Array], derived: Derived) -> set[str]:
     """The names of *missing* that are in the artifact in a folded form."""
     pool = [a.astype(np.float64) for a in artifact.values() if a.dtype.kind == "f" and a.size]
     vectors = _by_size(a.reshape(-1) for a in pool if a.size == max(a.shape, default=1))

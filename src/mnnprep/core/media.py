@@ -16,6 +16,7 @@ from mnnprep.core.preprocess import EXAMPLE, ImageRecipe, Recipe, SoundRecipe
 from mnnprep.core.signature import TensorSpec, named
 from mnnprep.core.sounds import read_sound
 from mnnprep.errors import UsageError
+from mnnprep.text import listed
 
 IMAGES, SOUNDS = (".jpg", ".jpeg", ".png"), (".wav",)
 DEFAULT_SOUND_LAYOUTS = {1: "t", 2: "nt", 3: "nct"}
@@ -64,9 +65,7 @@ class Media:
         self, spec: TensorSpec, files: list[tuple[str, npt.NDArray[Any]]], index: int, *, batched: bool
     ) -> tuple[str, Arrays]:
         names = list(dict.fromkeys(name for name, _ in files))
-        label = ", ".join(names[:SHOWN_NAMES]) + (
-            f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-        )
+        label = listed(names, SHOWN_NAMES)
         shapes = {values.shape for _, values in files}
         if len(shapes) > 1:
             raise UsageError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,11 @@ import numpy.typing as npt
 from mnnprep.core.preprocess import ImageRecipe
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from PIL import Image
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 LARGEST = 2**26  # pixels, decoded or resized
@@ -55,22 +60,25 @@ def read_picture(file: Path, name: str, recipe: ImageRecipe, dtype: str) -> npt.
     return _arranged(np.asarray(image), recipe, dtype)
 
 
-def _admit(image: Any, file: Path, name: str) -> None:
+def _admit(image: Image.Image, file: Path, name: str) -> None:
     """Refuse, before a pixel is decoded, what is too large or ambiguous."""
     kind = (
         "JPEG" if image.format == "MPO" else image.format
     )  # a camera's JPEG with previews behind the first image
     if kind != FORMATS[file.suffix.lower()]:
         raise RefusedError(
-            "an image is not what its name says", seen=f"{name} holds {kind}", next=f"name it .{kind.lower()}"
+            "an image is not what its name says",
+            seen=f"{name} holds {kind}",
+            next=f"name it .{str(kind).lower()}",
         )
     if image.width * image.height > LARGEST:
         raise _too_large(name, f"{image.width}x{image.height}")
     if kind == "PNG":
-        if getattr(image, "n_frames", 1) > 1:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
             raise RefusedError(
                 "an image has several frames",
-                seen=f"{name}: {image.n_frames}",
+                seen=f"{name}: {frames}",
                 next="write one PNG per frame",
             )
         with file.open("rb") as head:
@@ -97,7 +105,7 @@ def _too_large(name: str, size: str) -> RefusedError:
     )
 
 
-def _opaque(image: Any, name: str, recipe: ImageRecipe, pillow: Any) -> Any:
+def _opaque(image: Image.Image, name: str, recipe: ImageRecipe, pillow: ModuleType) -> Image.Image:
     """The image without transparency, as the recipe says where it has any."""
     if not image.has_transparency_data:
         return image
@@ -110,10 +118,11 @@ def _opaque(image: Any, name: str, recipe: ImageRecipe, pillow: Any) -> Any:
             seen=name,
             next="say what becomes of them with alpha=black, alpha=white or alpha=drop in --preprocess",
         )
-    return pillow.alpha_composite(pillow.new("RGBA", image.size, recipe.alpha), image)
+    laid: Image.Image = pillow.alpha_composite(pillow.new("RGBA", image.size, recipe.alpha), image)
+    return laid
 
 
-def _resized(image: Any, name: str, recipe: ImageRecipe, pillow: Any) -> Any:
+def _resized(image: Image.Image, name: str, recipe: ImageRecipe, pillow: ModuleType) -> Image.Image:
     if not recipe.size:
         return image
     if len(recipe.size) == 2:
@@ -128,7 +137,7 @@ def _resized(image: Any, name: str, recipe: ImageRecipe, pillow: Any) -> Any:
     return image.resize((width, height), resample=pillow.Resampling[recipe.filter.upper()])
 
 
-def _cropped(image: Any, name: str, recipe: ImageRecipe) -> Any:
+def _cropped(image: Image.Image, name: str, recipe: ImageRecipe) -> Image.Image:
     if not recipe.crop:
         return image
     height, width = recipe.crop

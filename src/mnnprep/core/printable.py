@@ -39,7 +39,7 @@ def as_text(text: str) -> str:
     return _SURROGATE.sub(lambda match: _escaped(match[0]), text)
 
 
-def json_text(document: Any, *, ascii_only: bool = False) -> str:
+def json_text(document: object, *, ascii_only: bool = False) -> str:
     """*document* (anything `msgspec.to_builtins` takes) as indented JSON that is valid UTF-8 and safe to
     print.
 

@@ -18,6 +18,7 @@ from mnnprep.core.messages import CaseFile, Sweep
 from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.noise import LEAST_CASES, by_output, drowned, real
 from mnnprep.core.signature import Signature
+from mnnprep.text import listed
 
 VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
 
@@ -108,7 +109,7 @@ def noise_checks(out: Surveyed) -> list[Check]:
         "set_aside": [t for number, t in zip(found, told, strict=True) if number not in real_ones]
     }
     if not real_ones and left >= min(LEAST_CASES, len(out.cases)):
-        shown = "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
+        shown = listed(told, 3, "; ")
         return [
             passed(
                 "noise",

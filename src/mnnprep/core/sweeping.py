@@ -8,12 +8,12 @@ import itertools
 from collections.abc import Callable
 
 from mnnprep.core.constraints import Constraint, Takes, discover, fitting
+from mnnprep.core.error_text import message
 from mnnprep.core.inputs import Range, synthesize
 from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.core.sizes import batch_dims, runs, sweep_sizes
 from mnnprep.core.soundness import Surveyed
-from mnnprep.core.texts import message
 
 MOST_PAIRS = 6  # pairs of dimensions that are moved together
 

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.foldmatch import Derived, account
+from mnnprep.text import listed
 
 Array = npt.NDArray[Any]
 SHOWN = 10
@@ -138,11 +139,7 @@ def match_weights(
             counts["regrouped"] += 1
         else:
             missing.append(name)
-    folded = (
-        account({n: rest[n] for n in missing}, dict(source), dict(artifact), derived)
-        if derived and missing
-        else set()
-    )
+    folded = account({n: rest[n] for n in missing}, dict(artifact), derived) if derived and missing else set()
     missing = [n for n in missing if n not in folded]
     counts |= {"folded": len(folded)} if folded else {}
     numbers = {
@@ -152,13 +149,10 @@ def match_weights(
         "not_parameters": len(artifact) - len(taken),
     }
     if missing:
-        shown = ", ".join(missing[:SHOWN]) + (
-            f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        )
         return failed(
             "weights",
             f"{len(missing)} of the source's {len(source)} parameters are not in the artifact by value:"
-            f" {shown}",
+            f" {listed(missing, SHOWN)}",
             subject=missing[0],
             numbers=numbers,
         )
@@ -199,7 +193,7 @@ def _constant(values: Array) -> bool:
     return bool(values.size) and bool(values[0] == values[-1]) and bool(np.all(values == values[0]))
 
 
-def _constant_is_in(value: Any, dtype: str, artifact: Mapping[str, Array]) -> bool:
+def _constant_is_in(value: object, dtype: str, artifact: Mapping[str, Array]) -> bool:
     """Whether a tensor of the artifact is *value* throughout."""
     return any(
         _constant(bits) and bits[0] == value

@@ -10,9 +10,10 @@ from pathlib import Path
 from mnnprep.core.damage import AGAIN
 from mnnprep.errors import RefusedError
 from mnnprep.formats import foreign
-from mnnprep.formats.onnx.wire import Buffer, WireError, fields, mapped
 from mnnprep.formats.torch_files import is_legacy
 from mnnprep.weights.safetensors import looks_like_it
+from mnnprep.wire.buffer import Buffer, mapped
+from mnnprep.wire.protobuf import WireError, fields
 
 HEAD = 4096
 HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -8,10 +8,10 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from mnnprep.core.texts import cause
+from mnnprep.core.error_text import cause
 from mnnprep.errors import UsageError
 from mnnprep.formats import BACKENDS, SOURCE_KINDS, steps_of
 from mnnprep.isolate.step import Worker
@@ -58,7 +58,10 @@ def factory_kind(place: str, search: list[str]) -> str:
     return next((b.factory for b in FACTORIES if tops & b.factory_imports), FACTORIES[0].factory)
 
 
-def find_factory(target: str) -> Any:
+Factory = Callable[..., object]
+
+
+def find_factory(target: str) -> Factory:
     """The callable that ``file.py:name`` or ``package.module:name`` stands for. Raises UsageError."""
     place, _, name = target.rpartition(":")
     try:
@@ -78,7 +81,7 @@ def find_factory(target: str) -> Any:
             seen=cause(error),
             next=f"check that `python -c 'import {Path(place).stem}'` works here",
         ) from error
-    function: Any = module
+    function: object = module
     for part in name.split("."):
         function = getattr(function, part, None)
     if not callable(function):
@@ -95,7 +98,7 @@ def find_factory(target: str) -> Any:
     return function
 
 
-def arguments_for(function: Any, given: dict[str, str]) -> dict[str, Any]:
+def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, object]:
     """``--factory-arg`` values as Python values: literals where they are, else text."""
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -120,7 +123,7 @@ def arguments_for(function: Any, given: dict[str, str]) -> dict[str, Any]:
             next="give each with --factory-arg name=value",
         )
 
-    def value(name: str, text: str) -> Any:
+    def value(name: str, text: str) -> object:
         if name in parameters and parameters[name].annotation in (str, "str"):
             return text
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from mnnprep.errors import RefusedError
+from mnnprep.text import first_line
 
 # (offset, bytes, what it is): the signatures of `file`'s magic database
 SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -90,7 +91,7 @@ def describe(head: bytes, text: str | None) -> str:
             return "a Python pickle that torch.save did not write"
         return f"data of no known format, beginning with {head[:8].hex(' ')}"
     stripped = text.lstrip()
-    first = stripped.split("\n", 1)[0].strip()[:60]
+    first = first_line(stripped)[:60]
     if '"weight_map"' in text:
         return "the index of sharded weights; it goes with a factory, by --weights"
     if stripped.startswith(("{", "[")):

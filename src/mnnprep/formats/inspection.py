@@ -32,9 +32,3 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     leftovers: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-def listed(names: tuple[str, ...] | list[str], limit: int = 8) -> str:
-    """The first *limit* of *names*, and how many there are more."""
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -15,6 +15,7 @@ from mnnprep.weights import inert
 from mnnprep.weights.content import text
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File
+from mnnprep.weights.inert import Unpickled
 from mnnprep.weights.names import Written
 from mnnprep.weights.opcodes import DAMAGE, PickleError
 from mnnprep.weights.plan import Tensor
@@ -94,7 +95,7 @@ def stored_tensors(file: BinaryIO) -> PickledState:
     )
 
 
-def _tensor(value: Any) -> tuple[str, tuple[int, ...], object] | None:
+def _tensor(value: Unpickled) -> tuple[str, tuple[int, ...], object] | None:
     """A tensor's dtype, shape and what is the same for tied ones; a quantized one has its integers'."""
     if isinstance(value, Tensor):
         return value.dtype, value.shape, value.key()
@@ -109,7 +110,7 @@ def _tensor(value: Any) -> tuple[str, tuple[int, ...], object] | None:
     return None
 
 
-def _members(value: Any) -> dict[str, Any]:
+def _members(value: Unpickled) -> dict[str, Unpickled]:
     if isinstance(value, inert.Foreign):
         state = value.state if isinstance(value.state, dict) else {}
         value = {**state, **value.mapping, **dict(enumerate(value.elements))}

@@ -9,6 +9,7 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import BACKENDS, SOURCE_KINDS, foreign
 from mnnprep.formats.content import Content
 from mnnprep.formats.torch_files import record_names
+from mnnprep.text import listed
 
 _SHARED_SUFFIXES = (".pt", ".pth")  # whatever torch.save or torch.jit.save wrote
 _SUFFIX_TITLES = {
@@ -50,10 +51,9 @@ def _directory_kind(path: Path) -> str:
     for backend in BACKENDS:
         if backend.sniff_directory and (kind := backend.sniff_directory(path, names)):
             return kind
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     raise RefusedError(
         "the directory is no model that mnnprep knows",
-        seen=f"{path.name}: {listed or 'empty'}",
+        seen=f"{path.name}: {listed(names, 8) or 'empty'}",
         next="give the model file itself, or a SavedModel directory (with saved_model.pb)",
     )
 

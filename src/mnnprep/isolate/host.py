@@ -25,9 +25,9 @@ from typing import Any, Generic
 import msgspec
 import psutil
 
+from mnnprep.core.error_text import said
 from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
-from mnnprep.core.prose import said
 from mnnprep.errors import ConfinedError, InternalError, MnnprepError, SystemFault, from_dict
 from mnnprep.isolate.confine import Confinement, crashed
 from mnnprep.isolate.launch import launch

@@ -13,8 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mnnprep
 from mnnprep.isolate.step import Worker
+
+PACKAGE = Path(__file__).parent.parent
 
 # The worker sees this very mnnprep, and nothing of the user's: no current directory, no PYTHON* variable but
 # ours (which is why it is not isolated mode: that would not see those of WORKER_ENVIRONMENT either).
@@ -82,7 +83,7 @@ def _variables(worker: Worker) -> dict[str, str]:
 
 
 def _start(worker: Worker, variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    root = str(Path(mnnprep.__file__).parent.parent)
+    root = str(PACKAGE.parent)
     return subprocess.Popen(
         [
             sys.executable,

@@ -28,9 +28,9 @@ from typing import Any, NoReturn
 import msgspec
 import psutil
 
+from mnnprep.core.error_text import said
 from mnnprep.core.faults import FULL, as_large_as_allowed, fault, fault_behind, fault_in, no_room
 from mnnprep.core.files import FileRef
-from mnnprep.core.prose import said
 from mnnprep.errors import InternalError, MnnprepError, SystemFault, UsageError
 from mnnprep.isolate.confine import Confinement, confine, explained, installation, supported
 from mnnprep.isolate.guardian import die_with_parent

@@ -7,10 +7,14 @@ numbers).
 
 from __future__ import annotations
 
-import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from mnnprep.mnn.flatbuffer import Table, root
+from mnnprep.errors import RefusedError
 from mnnprep.mnn.info import MnnInfo, MnnTensor
+from mnnprep.wire.buffer import Buffer, mapped
+from mnnprep.wire.flatbuffer import FlatbufferError, Table, root
 
 # Fields of Net, ExtraInfo, Op and Input
 EXTRA_INFO, OPLISTS, OUTPUT_NAMES, TENSOR_NAMES = 2, 3, 4, 7
@@ -33,13 +37,25 @@ DTYPES = {
 }
 
 
+@contextmanager
+def net_in(data: Buffer) -> Iterator[Table]:
+    """The Net table of the ``.mnn`` file in *data*; while it is read, damage raises RefusedError."""
+    try:
+        yield root(data)
+    except FlatbufferError as error:
+        raise RefusedError(
+            "the MNN model is damaged",
+            seen=str(error),
+            next="convert or download it again, and compare its size with the original's",
+        ) from error
+
+
 def read_boundary(path: str) -> MnnInfo:
     """As :func:`mnnprep.mnn.info.read_info`, but a dynamic dimension is -1 or 0, the first one too.
 
     Raises RefusedError for a damaged file.
     """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        net = root(data)
+    with mapped(Path(path)) as data, net_in(data) as net:
         inputs = [op for op in net.tables(OPLISTS) if op.integer(TYPE) == INPUT]
         return MnnInfo(inputs=list(map(input_of, inputs)), outputs=output_names(net), version=version_of(net))
 
@@ -55,11 +71,11 @@ def input_of(op: Table) -> MnnTensor:
     main = op.table(MAIN)
     if main is None:
         return MnnTensor(op.text(NAME), "", [], "")
-    layout, dtype = main.integer(INPUT_FORMAT, "<b"), main.integer(INPUT_DTYPE, default=1)
+    layout, dtype = main.integer(INPUT_FORMAT, "b"), main.integer(INPUT_DTYPE, default=1)
     return MnnTensor(
         op.text(NAME),
         LAYOUTS[layout] if 0 <= layout < len(LAYOUTS) else str(layout),
-        main.integers(INPUT_DIMS),
+        list(main.integers(INPUT_DIMS)),
         DTYPES.get(dtype, ""),
     )
 

@@ -16,23 +16,29 @@ Measured with MNN 3.6.1:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from mnnprep import deps
 from mnnprep.core.compare import Array, Tolerance, compare_outputs
+from mnnprep.core.error_text import said
 from mnnprep.core.faults import refuse_fault
 from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import CaseFile, Ran
-from mnnprep.core.prose import said
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.isolate.server import doing
 from mnnprep.isolate.step import Step
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.session import Session, SessionFailed
 from mnnprep.mnn.worker import RUNTIME
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from MNN.expr import Var
+    from MNN.nn import _Module as LoadedModule
 
 # What MNN computes with in place of a dtype: at the inputs, where we convert ...
 NARROWED_INPUTS = {
@@ -263,11 +269,11 @@ class Runner:
 
     def __init__(self, job: MnnRunJob, hints: dict[str, int] | None = None) -> None:
         deps.require("MNN")
-        self._nn: Any = deps.require("MNN.nn")
-        self._expr: Any = deps.require("MNN.expr")
+        self._nn: ModuleType = deps.require("MNN.nn")
+        self._expr: ModuleType = deps.require("MNN.expr")
         self._job = job
         self._hints = job.hints if hints is None else hints
-        self._module: Any = None
+        self._module: LoadedModule | None = None
         # The layout that a packed output is unpacked to: that of the source's format.
         self._dense = self._expr.NHWC if "NHWC" in job.layouts.values() else self._expr.NCHW
 
@@ -286,7 +292,7 @@ class Runner:
             )
         return {name: self._array(variable) for name, variable in zip(names, variables, strict=True)}
 
-    def _load(self) -> Any:
+    def _load(self) -> LoadedModule:
         self._manager = self._nn.create_runtime_manager(
             ({"backend": "CPU", "precision": "high", "numThread": 1},)
         )
@@ -302,7 +308,7 @@ class Runner:
         except SystemError as error:
             raise CaseFailed("MNN could not load the model with these inputs and outputs") from error
 
-    def _variable(self, array: Array, layout: str) -> Any:
+    def _variable(self, array: Array, layout: str) -> Var:
         expr = self._expr
         dense = expr.NHWC if layout == "NHWC" else expr.NCHW
         types = {"float32": expr.float, "int32": expr.int, "uint8": expr.uint8}
@@ -316,7 +322,7 @@ class Runner:
             variable = expr.cast(variable, expr.int8)
         return expr.convert(variable, expr.NC4HW4) if layout == "NC4HW4" else variable
 
-    def _array(self, variable: Any) -> Array:
+    def _array(self, variable: Var) -> Array:
         """A copy of the numbers of *variable*, in the dense layout, with MNN's shape and dtype."""
         expr = self._expr
         if variable.data_format == expr.NC4HW4:

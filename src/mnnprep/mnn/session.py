@@ -6,13 +6,18 @@ takes the shape in the layout of the source's format, and host tensors of that l
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnnprep import deps
 from mnnprep.core.compare import Array
 from mnnprep.core.files import Arrays
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from MNN import Tensor
 
 OK = 0  # MNN's ErrorCode NO_ERROR
 
@@ -27,7 +32,7 @@ class Session:
     """
 
     def __init__(self, model: str, layouts: dict[str, str], hints: list[tuple[int, int]]) -> None:
-        self._mnn: Any = deps.require("MNN")
+        self._mnn: ModuleType = deps.require("MNN")
         self._layouts = layouts
         self._interpreter = self._mnn.Interpreter(model)
         for mode, value in hints:
@@ -55,14 +60,12 @@ class Session:
             for name, theirs in outputs.items()
         }
 
-    def _dense(self, layout: str) -> Any:
-        return (
-            self._mnn.Tensor_DimensionType_Tensorflow
-            if layout == "NHWC"
-            else self._mnn.Tensor_DimensionType_Caffe
-        )
+    def _dense(self, layout: str) -> int:
+        suffix = "Tensorflow" if layout == "NHWC" else "Caffe"
+        dense: int = getattr(self._mnn, f"Tensor_DimensionType_{suffix}")
+        return dense
 
-    def _host(self, array: Array, layout: Any) -> Any:
+    def _host(self, array: Array, layout: int) -> Tensor:
         types = {
             "float32": self._mnn.Halide_Type_Float,
             "int32": self._mnn.Halide_Type_Int,
@@ -74,7 +77,7 @@ class Session:
             tuple(array.shape), types[str(array.dtype)], np.ascontiguousarray(array), layout
         )
 
-    def _array(self, tensor: Any, layout: Any) -> Array:
+    def _array(self, tensor: Tensor, layout: int) -> Array:
         host = self._mnn.Tensor(tensor, layout)
         if not tensor.copyToHostTensor(host):
             raise SessionFailed("an output can't be read from the session")

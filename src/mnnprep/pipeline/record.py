@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from mnnprep import __version__, deps
+from mnnprep import deps
+from mnnprep._version import __version__
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import (
     SCHEMA,

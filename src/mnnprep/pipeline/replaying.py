@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep import __version__, deps
+from mnnprep import deps
+from mnnprep._version import __version__
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.files import sha256
 from mnnprep.core.leftovers import Scratch

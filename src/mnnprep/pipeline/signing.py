@@ -20,10 +20,10 @@ import msgspec
 
 from mnnprep import deps
 from mnnprep.bundle.manifest import SIGNATURE_NAME, read_manifest
+from mnnprep.core.error_text import message
 from mnnprep.core.evidence import Check, Status, not_run, passed
 from mnnprep.core.files import atomic_write
 from mnnprep.core.leftovers import Scratch
-from mnnprep.core.texts import message
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.pipeline.auditing.files import present
 from mnnprep.pipeline.verify import Verification, audited, verify

@@ -30,7 +30,7 @@ from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
 from mnnprep.rules.steps import REPAIR, Fired, RepairJob
 from mnnprep.rules.table import always_rules
-from mnnprep.weights.files import Files
+from mnnprep.weights.places import Files
 from mnnprep.weights.read import plan_state
 
 BASE = 512 << 20  # bytes of a framework and a graph, without weights

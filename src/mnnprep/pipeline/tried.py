@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnnprep.core.compare import Tolerance
+from mnnprep.core.error_text import without_paths
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, OpsetRefused, Ran
-from mnnprep.core.prose import without_paths
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
 from mnnprep.formats import ARTIFACTS

@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 
 from mnnprep.core.compare import Tolerance, compare_outputs
+from mnnprep.core.error_text import message
 from mnnprep.core.evidence import Check, OutputError, Status, failed, not_run, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.messages import CaseFile, Ran, Survey
 from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.running import case_outputs
 from mnnprep.core.signature import Dim
-from mnnprep.core.texts import message
+from mnnprep.text import listed
 
 SHOWN = 2
 SILENT = "no reason was given"
@@ -96,8 +97,7 @@ def compare_run(
     if ran.narrowed:
         numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(ran.narrowed.items())]
     if problems:
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        return failed(check, "; ".join(problems[:SHOWN]) + more, numbers=numbers, outputs=errors)
+        return failed(check, listed(problems, SHOWN, "; "), numbers=numbers, outputs=errors)
     if not errors:
         return not_run(check, "there was no output to compare")
     if unclear or (aside and alone):

@@ -37,10 +37,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mnnprep.core.error_text import said
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.metrics import Metric
-from mnnprep.core.prose import said
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import MnnprepError
 from mnnprep.formats.factory import find_factory, place_of
@@ -154,7 +154,7 @@ def _function(metric: Metric) -> Callable[..., Any]:
     if metric.function.startswith("live:"):
         return LIVE[metric.function]
     try:
-        return find_factory(metric.function)  # type: ignore[no-any-return]
+        return find_factory(metric.function)
     except MnnprepError as error:
         what = error.what.replace("the factory's", "its")
         raise _Unmeasurable(f"the function can't be had: {what} ({error.seen})") from error

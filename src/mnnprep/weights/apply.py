@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from mnnprep import deps
 from mnnprep.errors import UsageError
+from mnnprep.text import listed
+from mnnprep.weights.entries import Expected
 from mnnprep.weights.read import State, read_state
-from mnnprep.weights.select import Expected
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
     misfit = _compare(expected, wanted, tensors)
     if misfit:
         if misfit.mistyped or misfit.untied or not _fits_after_hooks(module, expected, wanted, tensors):
-            raise _error(misfit, wanted, state)
+            raise _error(misfit, state)
         notes.append("keys renamed by the model's own loading hooks")
     if state.rivals:
         raise UsageError(
@@ -210,7 +211,7 @@ def _fits_after_hooks(
     return not expected.missing(name for name in wanted if name not in absent) and not result.unexpected_keys
 
 
-def _on_meta(value: torch.Tensor) -> Any:
+def _on_meta(value: torch.Tensor) -> torch.Tensor:
     torch = deps.require("torch")
     empty = value.detach().to("meta")
     return (
@@ -220,7 +221,7 @@ def _on_meta(value: torch.Tensor) -> Any:
     )
 
 
-def _error(misfit: _Misfit, wanted: Mapping[str, torch.Tensor], state: State) -> UsageError:
+def _error(misfit: _Misfit, state: State) -> UsageError:
     lines = []
     for title, names in (
         ("missing from the checkpoint", misfit.missing),
@@ -230,15 +231,13 @@ def _error(misfit: _Misfit, wanted: Mapping[str, torch.Tensor], state: State) ->
         ("one tensor in the model, different values in the checkpoint", misfit.untied),
     ):
         if names:
-            lines.append(f"{title} ({len(names)}): {_listed(names)}")
+            lines.append(f"{title} ({len(names)}): {listed(names, _SHOWN)}")
     if state.origin:
         lines.append(f"the checkpoint: {'; '.join(state.origin)}")
-    return UsageError(
-        "the weights don't fit the model", seen="\n        ".join(lines), next=_advice(misfit, wanted)
-    )
+    return UsageError("the weights don't fit the model", seen="\n        ".join(lines), next=_advice(misfit))
 
 
-def _advice(misfit: _Misfit, wanted: Mapping[str, torch.Tensor]) -> str:
+def _advice(misfit: _Misfit) -> str:
     near = []
     for name in misfit.missing[:200]:
         match = difflib.get_close_matches(name, misfit.unexpected[:200], n=1, cutoff=0.6)
@@ -250,11 +249,6 @@ def _advice(misfit: _Misfit, wanted: Mapping[str, torch.Tensor]) -> str:
         return "give the weights as they were trained, before any quantization"
     advice = "make the factory build the model with the options it was trained with, or rename the keys"
     return f"{advice}; {'; '.join(near)}" if near else advice
-
-
-def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _tolerated(
@@ -272,7 +266,8 @@ def _tolerated(
         )
     if superfluous:
         notes.append(
-            f"ignored {len(superfluous)} entries that the model does not persist: {_listed(superfluous)}"
+            f"ignored {len(superfluous)} entries that the model does not persist:"
+            f" {listed(superfluous, _SHOWN)}"
         )
     aliases = sorted(
         name
@@ -281,7 +276,7 @@ def _tolerated(
         for name in group - tensors.keys() - expected.dispensable
     )
     if aliases:
-        notes.append(f"tied weights, given under another name: {_listed(aliases)}")
+        notes.append(f"tied weights, given under another name: {listed(aliases, _SHOWN)}")
     conversions: dict[tuple[str, str], int] = defaultdict(int)
     for name, tensor in tensors.items():
         if name in wanted and tensor.dtype != wanted[name].dtype:
@@ -317,6 +312,6 @@ def _refuse_remaining_meta(module: torch.nn.Module, tensors: Mapping[str, torch.
     if remaining:
         raise UsageError(
             "the model has buffers on the meta device that no checkpoint holds",
-            seen=_listed(remaining),
+            seen=listed(remaining, _SHOWN),
             next="build these buffers on the CPU: they are computed by the model, not saved with its weights",
         )

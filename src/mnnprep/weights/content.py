@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnnprep.core.texts import cause, message
+from mnnprep.core.error_text import cause, message
 from mnnprep.errors import RefusedError
+from mnnprep.weights.inert import Unpickled
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Content:
     ``left_out`` what the layout itself holds beside tensors, with the reason.
     """
 
-    tree: Any
+    tree: Unpickled
     layout: str
     foreign: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
@@ -27,7 +28,7 @@ class Content:
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-def text(key: Any) -> Any:
+def text(key: object) -> Any:
     """Byte strings of Python 2 as text; any other key as it is."""
     return key.decode("utf-8", "replace") if isinstance(key, bytes) else key
 
@@ -43,8 +44,3 @@ def damaged(name: str, size: int, error: Exception | str) -> RefusedError:
             " be written by torch.save or safetensors"
         ),
     )
-
-
-def listed(names: list[str], shown: int = 10) -> str:
-    """Some of many names."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mnnprep.errors import RefusedError
-from mnnprep.weights.content import Content, listed, text
-from mnnprep.weights.files import Place
-from mnnprep.weights.inert import Foreign
+from mnnprep.text import listed
+from mnnprep.weights.content import Content, text
+from mnnprep.weights.inert import Foreign, Unpickled
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Piece, Shape, Tensor, check_tiling
 
 OPTIMIZER_FILE = re.compile(r"^(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt$")
@@ -54,16 +55,7 @@ def _names(place: Place) -> list[str]:
 def read(directory: Place, load: Read) -> Content:
     """The parameters in float32 and the buffers. Raises RefusedError where the ranks don't add up."""
     names = directory.list()
-    ranks: dict[int, str] = {}
-    for name in names:
-        if found := OPTIMIZER_FILE.match(name):
-            if int(found[2]):
-                raise RefusedError(
-                    "this DeepSpeed checkpoint is cut by tensor parallelism too",
-                    seen=name,
-                    next="convert it with DeepSpeed's universal checkpointing (ds_to_universal.py) first",
-                )
-            ranks[int(found[1])] = name
+    ranks = _rank_files(names)
     models = [name for name in names if MODEL_FILE.match(name)]
     if not models:
         raise RefusedError(
@@ -72,26 +64,11 @@ def read(directory: Place, load: Read) -> Content:
             next="put *_model_states.pt beside the others",
         )
     model = _texts(load(directory.join(models[0])).tree)
-    states = [
-        _texts(load(directory.join(ranks[rank])).tree.get("optimizer_state_dict") or {})
-        for rank in sorted(ranks)
-    ]
-    stage = {_number(state.get("zero_stage")) for state in states}
-    counts = {_world(state.get("partition_count")) for state in states}
-    if len(stage) != 1 or counts != {len(states)} or sorted(ranks) != list(range(len(states))):
-        raise RefusedError(
-            "the ranks of a DeepSpeed checkpoint don't add up",
-            seen=(
-                f"ranks {listed([str(r) for r in sorted(ranks)])} of {sorted(map(str, counts))}, ZeRO stage"
-                f" {sorted(map(str, stage))}"
-            ),
-            next=AGAIN,
-        )
+    states, zero = _optimizer_states(directory, load, ranks)
     groups = [
         {text(name): _extents(shape) for name, shape in group.items()}
         for group in _list(model.get("param_shapes"))
     ]
-    zero = int(next(iter(stage)) or 0)
     if zero <= 2:
         tensors = _even(groups, [_list(state.get("single_partition_of_fp32_groups")) for state in states])
     else:
@@ -116,6 +93,46 @@ def read(directory: Place, load: Read) -> Content:
         aliases=aliases,
         left_out=(("optimizer_state_dict", "optimizer state"),),
     )
+
+
+def _rank_files(names: list[str]) -> dict[int, str]:
+    """The optimizer's file of each rank. Raises RefusedError where they are cut another way, too."""
+    ranks: dict[int, str] = {}
+    for name in names:
+        if found := OPTIMIZER_FILE.match(name):
+            if int(found[2]):
+                raise RefusedError(
+                    "this DeepSpeed checkpoint is cut by tensor parallelism too",
+                    seen=name,
+                    next="convert it with DeepSpeed's universal checkpointing (ds_to_universal.py) first",
+                )
+            ranks[int(found[1])] = name
+    return ranks
+
+
+def _optimizer_states(
+    directory: Place, load: Read, ranks: dict[int, str]
+) -> tuple[list[dict[str, Unpickled]], int]:
+    """What each rank's optimizer holds, in order, and the ZeRO stage.
+
+    Raises RefusedError where the ranks don't add up.
+    """
+    states = [
+        _texts(load(directory.join(ranks[rank])).tree.get("optimizer_state_dict") or {})
+        for rank in sorted(ranks)
+    ]
+    stage = {_number(state.get("zero_stage")) for state in states}
+    counts = {_world(state.get("partition_count")) for state in states}
+    if len(stage) != 1 or counts != {len(states)} or sorted(ranks) != list(range(len(states))):
+        raise RefusedError(
+            "the ranks of a DeepSpeed checkpoint don't add up",
+            seen=(
+                f"ranks {listed([str(r) for r in sorted(ranks)])} of {sorted(map(str, counts))}, ZeRO stage"
+                f" {sorted(map(str, stage))}"
+            ),
+            next=AGAIN,
+        )
+    return states, int(next(iter(stage)) or 0)
 
 
 def _even(groups: list[dict[str, Shape]], partitions: list[list[Any]]) -> dict[str, Tensor]:
@@ -219,28 +236,28 @@ def _joined(name: str, shape: Shape, pieces: list[Piece], dtype: str) -> Tensor:
     return Tensor(dtype, shape, tuple(pieces), grid)
 
 
-def _flat(value: Any) -> list[Tensor]:
+def _flat(value: Unpickled) -> list[Tensor]:
     return [item for item in _list(value) if isinstance(item, Tensor)]
 
 
-def _list(value: Any) -> list[Any]:
+def _list(value: Unpickled) -> list[Unpickled]:
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
-def _texts(value: Any) -> dict[str, Any]:
+def _texts(value: Unpickled) -> dict[str, Unpickled]:
     return {text(key): item for key, item in value.items()} if isinstance(value, dict) else {}
 
 
-def _extents(value: Any) -> Shape:
+def _extents(value: Unpickled) -> Shape:
     return tuple(int(n) for n in value)
 
 
-def _number(value: Any) -> Any:
+def _number(value: Unpickled) -> Unpickled:
     """A number, or that of a member of an enumeration that was read past."""
     return value.arguments[0] if isinstance(value, Foreign) and len(value.arguments) == 1 else value
 
 
-def _world(value: Any) -> int:
+def _world(value: Unpickled) -> int:
     """``partition_count``: a number, or one for every group."""
     counts = [int(n) for n in _list(value)]
     return max(counts, default=0)

@@ -13,13 +13,17 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 from mnnprep.errors import MnnprepError, RefusedError
+from mnnprep.text import listed
 from mnnprep.weights import inert, safetensors
-from mnnprep.weights.content import Content, damaged, listed
+from mnnprep.weights.content import Content, damaged
 from mnnprep.weights.dtypes import byte_size
-from mnnprep.weights.files import File, Place, Window
+from mnnprep.weights.files import File, Window
+from mnnprep.weights.inert import Unpickled
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Piece, Shape, Tensor, check_tiling
 from mnnprep.weights.shards import inside
 from mnnprep.weights.torchfile import Archive, read_legacy
@@ -123,7 +127,7 @@ def read(directory: Place) -> Content:
         described = {_text(name): _state(value) for name, value in state["state_dict_metadata"].items()}
         planned = state.get("planner_data")
         paths = {_text(name): path for name, path in planned.items()} if isinstance(planned, dict) else {}
-        tree: dict[Any, Any] = {}
+        tree: dict[Unpickled, Unpickled] = {}
         missing: dict[str, None] = {}
         for name, about in described.items():
             if "chunks" in about:
@@ -187,21 +191,21 @@ def _tensor(
     return Tensor(dtype, shape, tuple(pieces))
 
 
-def _state(value: Any) -> dict[str, Any]:
+def _state(value: Unpickled) -> dict[str, Unpickled]:
     """The attributes of an object that was read past."""
     state = value.state if isinstance(value, inert.Foreign) else None
     return {str(_text(key)): item for key, item in state.items()} if isinstance(state, dict) else {}
 
 
-def _extents(value: Any) -> Shape:
+def _extents(value: Unpickled) -> Shape:
     return tuple(int(n) for n in value)
 
 
-def _text(value: Any) -> Any:
+def _text(value: Unpickled) -> Unpickled:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _put(tree: dict[Any, Any], path: Any, tensor: Tensor) -> None:
+def _put(tree: dict[Unpickled, Unpickled], path: Sequence[Unpickled], tensor: Tensor) -> None:
     for key in path[:-1]:
         below = tree.setdefault(key, {})
         if not isinstance(below, dict):

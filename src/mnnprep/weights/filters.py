@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mnnprep.errors import UsageError
-from mnnprep.weights.content import listed
+from mnnprep.text import listed
+from mnnprep.weights.entries import AVERAGED, WRAPPERS, words_of
 from mnnprep.weights.plan import Tensor
-from mnnprep.weights.select import AVERAGED, WRAPPERS, words_of
 from mnnprep.weights.shards import same_values
 
 # Components of flat names that only training needs: torch.optim's and Megatron's names, Keras' and

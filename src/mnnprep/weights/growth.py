@@ -32,7 +32,7 @@ class Growth:
         self._memo: dict[int, int] = {}
         self._opcodes = self._long = self._unfolded = 0
 
-    def step(self, op: str, argument: Any) -> str:
+    def step(self, op: str, argument: object) -> str:
         """Follow one opcode; why it is too much, empty if it isn't.
 
         Raises IndexError or KeyError where the stack or memo has no such value.
@@ -56,13 +56,13 @@ class Growth:
     def _mark(self, _: None) -> None:
         self._marks.append(len(self._stack))
 
-    def _put(self, argument: Any) -> None:
+    def _put(self, argument: int | str) -> None:
         self._memo[int(argument)] = self._stack[-1]
 
     def _memoize(self, _: None) -> None:
         self._memo[len(self._memo)] = self._stack[-1]
 
-    def _get(self, argument: Any) -> None:
+    def _get(self, argument: int | str) -> None:
         self._stack.append(self._memo[int(argument)])
 
     def _pop(self, _: None) -> None:
@@ -109,7 +109,7 @@ class Growth:
 
 
 def _of_empty(add: Callable[[Growth, list[int]], None]) -> Follow:
-    def follow(growth: Growth, _: Any) -> None:
+    def follow(growth: Growth, _: object) -> None:
         items = growth._marked()
         growth._stack.append(1)
         add(growth, items)
@@ -125,7 +125,7 @@ def _of_marked(add: Callable[[Growth, list[int]], None]) -> Follow:
     return lambda growth, _: add(growth, growth._marked())
 
 
-def _nothing(growth: Growth, _: Any) -> None:
+def _nothing(growth: Growth, _: object) -> None:
     return None
 
 

@@ -99,6 +99,85 @@ class _InputHashes:
         return digests
 
 
+class _Aside(threading.Thread):
+    """Hashes *files* from front to back beside the copy; ``digests`` has theirs by ``id(file)``."""
+
+    def __init__(self, files: Sequence[File], stop: threading.Event, failures: list[BaseException]) -> None:
+        super().__init__(daemon=True)
+        self.digests: dict[int, str] = {}
+        self._files, self._stop_event, self._failures = files, stop, failures
+        self.start()
+
+    def run(self) -> None:
+        view = memoryview(bytearray(BUFFER))
+        try:
+            for file in self._files:
+                state = hashlib.sha256()
+                at = 0
+                while at < file.size and not self._stop_event.is_set():
+                    size = min(BUFFER, file.size - at)
+                    file.read_into(at, view[:size])
+                    state.update(view[:size])
+                    at += size
+                self.digests[id(file)] = state.hexdigest()
+        except BaseException as error:
+            self._failures.append(error)
+
+
+class _Buffers:
+    """The buffers that chunks lie in; one whose last user is done with it is free again."""
+
+    def __init__(self) -> None:
+        self.free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        for _ in range(BUFFERS):
+            self.free.put(bytearray(BUFFER))
+        self._lock = threading.Lock()
+
+    def used(self, chunk: _Chunk) -> None:
+        with self._lock:
+            chunk.users -= 1
+            last = chunk.users == 0
+        if last and isinstance(chunk.view.obj, bytearray):
+            buffer = chunk.view.obj
+            chunk.view.release()
+            self.free.put(buffer)
+
+
+class _Output:
+    """The part as it is written: its hash, how far it is, and how far it is on the disk."""
+
+    def __init__(self, part: Part, start: int, failures: list[BaseException]) -> None:
+        self.state = hashlib.sha256()
+        self.written = start
+        self._part, self._synced, self._failures = part, start, failures
+        self._flusher: threading.Thread | None = None
+
+    def write(self, chunk: _Chunk) -> None:
+        if not chunk.written:
+            write_all(self._part.descriptor, chunk.view, chunk.at)
+            self.written = chunk.at + len(chunk.view)
+
+    def hash(self, chunk: _Chunk) -> None:
+        self.state.update(chunk.view)
+
+    def flush(self, done: int) -> None:
+        """Have the first *done* bytes put on the disk, if that is a step further and nothing else is."""
+        if done - self._synced >= self._part.step and (self._flusher is None or not self._flusher.is_alive()):
+            self._flusher = threading.Thread(target=self._sync, args=(done,), daemon=True)
+            self._flusher.start()
+            self._synced = done
+
+    def _sync(self, done: int) -> None:
+        try:
+            self._part.sync(done)
+        except BaseException as error:
+            self._failures.append(error)
+
+    def join(self) -> None:
+        if self._flusher is not None:
+            self._flusher.join()
+
+
 def copy_and_hash(
     segments: Sequence[Segment],
     header: int,
@@ -112,58 +191,25 @@ def copy_and_hash(
     Gives the output's sha256 and the inputs', by ``id(file)``; a remote input of which only parts are read
     has none.
     """
-    aside = [file for file in inputs if file.fileno() is not None and not _in_order(file, segments, start)]
-    hashes = _InputHashes([file for file in inputs if file not in aside])
-    aside_hashes: dict[int, str] = {}
+    apart = [file for file in inputs if file.fileno() is not None and not _in_order(file, segments, start)]
+    hashes = _InputHashes([file for file in inputs if file not in apart])
     failures: list[BaseException] = []
     stop = threading.Event()
-    background = threading.Thread(target=_hash_aside, args=(aside, aside_hashes, failures, stop), daemon=True)
-    background.start()
-
-    output_state = hashlib.sha256()
-    free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-    for _ in range(BUFFERS):
-        free.put(bytearray(BUFFER))
-    lock = threading.Lock()
-
-    def used(chunk: _Chunk) -> None:
-        with lock:
-            chunk.users -= 1
-            last = chunk.users == 0
-        if last and isinstance(chunk.view.obj, bytearray):
-            buffer = chunk.view.obj
-            chunk.view.release()
-            free.put(buffer)
-
-    written = [start]
+    aside = _Aside(apart, stop, failures)
+    buffers = _Buffers()
+    output = _Output(part, start, failures)
     progress(start)
-
-    def write(chunk: _Chunk) -> None:
-        if not chunk.written:
-            write_all(part.descriptor, chunk.view, chunk.at)
-            written[0] = chunk.at + len(chunk.view)
-
-    writer, hasher, feeder = (
-        _Stage(write, used),
-        _Stage(lambda c: output_state.update(c.view), used),
-        _Stage(hashes.feed, used),
-    )
-    stages = (writer, hasher, feeder)
-    flusher: threading.Thread | None = None
-    synced = start
+    stages = [_Stage(work, buffers.used) for work in (output.write, output.hash, hashes.feed)]
     try:
-        for chunk in _chunks(segments, header, part.descriptor, start, free):
-            chunk.users = 3
+        for chunk in _chunks(segments, header, part.descriptor, start, buffers.free):
+            chunk.users = len(stages)
             for stage in stages:
                 stage.inbox.put(chunk)
             if any(stage.error for stage in stages) or failures:
                 break
-            done = written[0]
+            done = output.written
             progress(done)
-            if done - synced >= part.step and (flusher is None or not flusher.is_alive()):
-                flusher = threading.Thread(target=_sync, args=(part, done, failures), daemon=True)
-                flusher.start()
-                synced = done
+            output.flush(done)
     except BaseException:
         stop.set()
         raise
@@ -172,45 +218,18 @@ def copy_and_hash(
             stage.close()
         if any(stage.error for stage in stages) or failures:
             stop.set()
-        if flusher is not None:
-            flusher.join()
+        output.join()
         if stop.is_set():
-            background.join()
+            aside.join()
     for error in [*(stage.error for stage in stages), *failures]:
         if error is not None:
             raise error
-    progress(written[0])
+    progress(output.written)
     digests = hashes.finish()
-    background.join()
+    aside.join()
     if failures:
         raise failures[0]
-    return output_state.hexdigest(), digests | aside_hashes
-
-
-def _sync(part: Part, done: int, failures: list[BaseException]) -> None:
-    try:
-        part.sync(done)
-    except BaseException as error:
-        failures.append(error)
-
-
-def _hash_aside(
-    files: Sequence[File], digests: dict[int, str], failures: list[BaseException], stop: threading.Event
-) -> None:
-    buffer = bytearray(BUFFER)
-    view = memoryview(buffer)
-    try:
-        for file in files:
-            state = hashlib.sha256()
-            at = 0
-            while at < file.size and not stop.is_set():
-                size = min(BUFFER, file.size - at)
-                file.read_into(at, view[:size])
-                state.update(view[:size])
-                at += size
-            digests[id(file)] = state.hexdigest()
-    except BaseException as error:
-        failures.append(error)
+    return output.state.hexdigest(), digests | aside.digests
 
 
 def _in_order(file: File, segments: Sequence[Segment], start: int) -> bool:

@@ -7,7 +7,7 @@ contiguous dataset lies at one offset (H5Dget_offset); others are read through h
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep import deps
 from mnnprep.weights import dtypes
@@ -15,6 +15,9 @@ from mnnprep.weights.content import Content, damaged
 from mnnprep.weights.files import File, Lazy
 from mnnprep.weights.hdf5_guard import refuse_outside
 from mnnprep.weights.plan import Tensor, stored
+
+if TYPE_CHECKING:
+    from h5py import Dataset, Group
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -34,7 +37,7 @@ def read(file: File) -> Content:
         book = h5py.File(file.stream(), "r")
         refuse_outside(book, file.name, file.size)
 
-        def visit(path: str, node: Any) -> None:
+        def visit(path: str, node: Dataset | Group) -> None:
             if isinstance(node, h5py.Dataset):
                 tensor = _tensor(file, path, node)
                 if tensor is None:
@@ -49,7 +52,7 @@ def read(file: File) -> Content:
     return Content(tree, "Keras HDF5", left_out=tuple(left))
 
 
-def _tensor(file: File, path: str, node: Any) -> Tensor | None:
+def _tensor(file: File, path: str, node: Dataset | Group) -> Tensor | None:
     dtype = node.dtype.newbyteorder("=").name if node.dtype.kind in "fiubc" else ""
     if not dtypes.known(dtype) or node.shape is None:
         return None

@@ -12,11 +12,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mnnprep.core.archives import unfolded_limit
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+
+if TYPE_CHECKING:
+    import h5py
 
 MOST_OBJECTS = 1_000_000
 
@@ -43,7 +46,7 @@ def hdf5_file(source: Path | BinaryIO, name: str, size: int) -> Iterator[Any]:
         ) from error
 
 
-def refuse_outside(book: Any, name: str, size: int) -> None:
+def refuse_outside(book: h5py.File, name: str, size: int) -> None:
     """Refuse a file with a link that is not hard, a dataset that is virtual or stored in other files, or more
     than it can hold.
 
@@ -68,7 +71,7 @@ def refuse_outside(book: Any, name: str, size: int) -> None:
             )
 
 
-def _objects(book: Any) -> Iterator[tuple[str, str, Any]]:
+def _objects(book: h5py.File) -> Iterator[tuple[str, str, h5py.Dataset | h5py.Group]]:
     """Every link by its path: what kind it is unless it is hard, and the dataset behind it, if it is one.
 
     Groups come once.
@@ -107,7 +110,7 @@ def _objects(book: Any) -> Iterator[tuple[str, str, Any]]:
             yield path, "", node if isinstance(node, h5py.Dataset) else None
 
 
-def _address(node: Any) -> int:
+def _address(node: h5py.Dataset | h5py.Group) -> int:
     return int(require("h5py").h5o.get_info(node.id).addr)
 
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, SupportsInt
 
 from mnnprep.weights import dtypes
 from mnnprep.weights.files import File
@@ -53,6 +53,9 @@ class Storage:
         return dtypes.byte_size(self.dtype or "uint8", self.count)
 
 
+Unpickled = Any  # what a pickle holds: a plain value or container, a Tensor, a Storage, a Foreign
+Extents = Iterable[SupportsInt]
+
 # (key, element type or empty, elements, view of a larger storage as (key, offset, elements) or None) -> its
 # bytes
 Locate = Callable[[str, str, int, tuple[str, int, int] | None], File]
@@ -61,7 +64,7 @@ Locate = Callable[[str, str, int, tuple[str, int, int] | None], File]
 class _Sealed(type):
     """A class whose attributes a pickle can't change."""
 
-    def __setattr__(cls, name: str, value: Any) -> None:
+    def __setattr__(cls, name: str, value: object) -> None:
         return None
 
 
@@ -74,12 +77,12 @@ class Foreign(metaclass=_Sealed):
 
     qualified: ClassVar[str] = ""
     __slots__ = ("arguments", "elements", "mapping", "state")
-    arguments: tuple[Any, ...]
-    elements: list[Any]
-    mapping: dict[Any, Any]
-    state: Any
+    arguments: tuple[Unpickled, ...]
+    elements: list[Unpickled]
+    mapping: dict[Unpickled, Unpickled]
+    state: Unpickled
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Foreign:
+    def __new__(cls, *args: object, **kwargs: object) -> Foreign:
         self = object.__new__(cls)
         self.arguments = args
         self.state = None
@@ -87,28 +90,28 @@ class Foreign(metaclass=_Sealed):
         self.elements = []
         return self
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         return None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Foreign:
+    def __call__(self, *args: object, **kwargs: object) -> Foreign:
         return type(self)(*args)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         self.mapping[key] = value
 
-    def append(self, element: Any) -> None:
+    def append(self, element: object) -> None:
         self.elements.append(element)
 
-    def extend(self, elements: Any) -> None:
+    def extend(self, elements: Iterable[Unpickled]) -> None:
         self.elements.extend(elements)
 
     add = append
 
 
-def load(stream: BinaryIO, locate: Locate | None = None, foreign: set[str] | None = None) -> Any:
+def load(stream: BinaryIO, locate: Locate | None = None, foreign: set[str] | None = None) -> Unpickled:
     """The object that the pickle at the stream's position describes; the stream is left behind it.
 
     *locate* gives the bytes of a storage.  The full names of the globals that were not resolved are
@@ -127,15 +130,15 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(stream, encoding=ENCODING)
         self._locate = locate
         self._foreign = foreign
-        self._resolved: dict[str, Any] = {}
+        self._resolved: dict[str, type] = {}
 
-    def find_class(self, module: str, name: str, /) -> Any:
+    def find_class(self, module: str, name: str, /) -> type:
         qualified = f"{module}.{name}"
         if qualified not in self._resolved:
             self._resolved[qualified] = self._resolve(module, name, qualified)
         return self._resolved[qualified]
 
-    def _resolve(self, module: str, name: str, qualified: str) -> Any:
+    def _resolve(self, module: str, name: str, qualified: str) -> type:
         if qualified in BUILDERS:
             return _wrapped(name, BUILDERS[qualified])
         if module in ("torch", "torch.cuda", "torch.storage") and (
@@ -148,7 +151,7 @@ class _Unpickler(pickle.Unpickler):
             self._foreign.add(qualified)
         return _Sealed(name, (Foreign,), {"__slots__": (), "qualified": qualified})
 
-    def persistent_load(self, identity: Any) -> Any:
+    def persistent_load(self, identity: object) -> Unpickled:
         """A storage, or the class of a pickled module (whose source stands beside it, and is not looked
         at).
         """
@@ -170,16 +173,16 @@ class _Unpickler(pickle.Unpickler):
         return Storage(element, count, self._locate(_text(key), element, count, view))
 
 
-def _text(key: Any) -> str:
+def _text(key: object) -> str:
     return key.decode("latin1") if isinstance(key, bytes) else str(key)
 
 
-def _wrapped(name: str, build: Callable[..., Any]) -> type:
+def _wrapped(name: str, build: Callable[..., Unpickled]) -> type:
     """A sealed class whose call, or creation by ``NEWOBJ``, is ``build(*arguments)``."""
     return _Sealed(name, (), {"__slots__": (), "__new__": lambda cls, *args: build(*args)})
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: str = "") -> Tensor:
+def _tensor(storage: object, offset: SupportsInt, size: Extents, stride: Extents, dtype: str = "") -> Tensor:
     """A tensor in *storage*; raises unless it lies inside."""
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
@@ -208,45 +211,54 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: str = "") 
     )
 
 
-def _tensor_v2(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+def _tensor_v2(storage: object, offset: SupportsInt, size: Extents, stride: Extents, *_: object) -> Tensor:
     return _tensor(storage, offset, size, stride)
 
 
 def _tensor_v3(
-    storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, *_: Any
+    storage: object,
+    offset: SupportsInt,
+    size: Extents,
+    stride: Extents,
+    gradient: object,
+    hooks: object,
+    dtype: object,
+    *_: object,
 ) -> Tensor:
     return _tensor(storage, offset, size, stride, getattr(dtype, "element", ""))
 
 
-def _first(data: Any = None, *_: Any) -> Any:
+def _first(data: Unpickled = None, *_: object) -> Unpickled:
     return data
 
 
-def _from_type(function: Callable[..., Any], new_type: Any, args: Any, state: Any = None) -> Any:
+def _from_type(
+    function: Callable[..., Unpickled], new_type: object, args: Iterable[Unpickled], state: object = None
+) -> Unpickled:
     return function(*args)
 
 
-def _encode(text: str, encoding: Any = "latin1", *_: Any) -> bytes:
+def _encode(text: str, encoding: object = "latin1", *_: object) -> bytes:
     """How protocol 2 writes bytes."""
     if encoding not in ("latin1", "latin-1", b"latin1"):
         raise pickle.UnpicklingError(f"bytes in an unexpected encoding: {encoding!r:.80}")
     return text.encode("latin1")
 
 
-def _mapping(*args: Any) -> dict[Any, Any]:
+def _mapping(*args: object) -> dict[Unpickled, Unpickled]:
     return dict(*(a for a in args[-1:] if isinstance(a, (dict, list, tuple))))
 
 
-def _ordered(*args: Any) -> OrderedDict[Any, Any]:
+def _ordered(*args: Unpickled) -> OrderedDict[Unpickled, Unpickled]:
     return OrderedDict(*args)
 
 
-def _size(extents: Any = ()) -> tuple[int, ...]:
+def _size(extents: Extents = ()) -> tuple[int, ...]:
     return tuple(int(n) for n in extents)
 
 
 # What the allowed globals do, by full name. Parameters become plain tensors; gradients and hooks are dropped.
-BUILDERS: dict[str, Callable[..., Any]] = {
+BUILDERS: dict[str, Callable[..., Unpickled]] = {
     "_codecs.encode": _encode,
     "builtins.dict": _mapping,
     "__builtin__.dict": _mapping,

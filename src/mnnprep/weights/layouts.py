@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
+from mnnprep.text import listed
 from mnnprep.weights import (
     deepspeed,
     distributed,
@@ -23,8 +24,8 @@ from mnnprep.weights import (
     tensorflow,
     torchfile,
 )
-from mnnprep.weights.content import Content, damaged, listed
-from mnnprep.weights.files import Place
+from mnnprep.weights.content import Content, damaged
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Tensor
 
 # The names that transformers and diffusers give a model's weights, in the order in which they are looked for.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,10 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.weights import dtypes
 from mnnprep.weights.plan import RAW, Made
 
+if TYPE_CHECKING:
+    from torch import nn
+
+LiveTensor: TypeAlias = Any  # a torch.Tensor, a DTensor or a ShardedTensor: they share no class
 END = -1
 
 
@@ -26,7 +30,7 @@ def process_rank() -> int:
     return int(deps.require("torch").distributed.get_rank()) if grouped() else 0
 
 
-def state_of(module: Any) -> dict[str, Any]:
+def state_of(module: nn.Module) -> dict[str, LiveTensor]:
     """The state dict with shards as they are. Every rank must call this. Raises UsageError, RefusedError."""
     torch = deps.require("torch")
     if not isinstance(module, torch.nn.Module):
@@ -38,7 +42,7 @@ def state_of(module: Any) -> dict[str, Any]:
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
     state = get_model_state_dict(module) if grouped() else module.state_dict()
-    tensors = {name: value for name, value in state.items() if _is_tensor(value)}
+    tensors: dict[str, LiveTensor] = {name: value for name, value in state.items() if _is_tensor(value)}
     meta = [name for name, value in tensors.items() if getattr(value, "is_meta", False)]
     if meta:
         raise RefusedError(
@@ -55,12 +59,12 @@ def grouped() -> bool:
     return bool(distributed.is_available() and distributed.is_initialized())
 
 
-def _is_tensor(value: Any) -> bool:
+def _is_tensor(value: object) -> bool:
     return isinstance(value, deps.require("torch").Tensor) or type(value).__name__ == "ShardedTensor"
 
 
 @contextmanager
-def conducted(state: dict[str, Any]) -> Iterator[dict[str, Made]]:
+def conducted(state: dict[str, LiveTensor]) -> Iterator[dict[str, Made]]:
     """On rank 0: the tensors as plans, for as long as the other ranks are in :func:`take_part`."""
     torch = deps.require("torch")
     names = list(state)
@@ -92,7 +96,7 @@ def conducted(state: dict[str, Any]) -> Iterator[dict[str, Made]]:
             _say(END)
 
 
-def take_part(state: dict[str, Any]) -> None:
+def take_part(state: dict[str, LiveTensor]) -> None:
     """On every other rank: gather what rank 0 asks for, until it is done."""
     values = list(state.values())
     while (index := _hear()) != END:
@@ -110,11 +114,11 @@ def _hear() -> int:
     return message[0]
 
 
-def _is_shard(value: Any) -> bool:
+def _is_shard(value: object) -> bool:
     return type(value).__name__ in ("DTensor", "ShardedTensor")
 
 
-def whole(value: Any) -> Any:
+def whole(value: LiveTensor) -> LiveTensor:
     """The whole tensor on the CPU, on rank 0; the others take part and get nothing that counts."""
     torch = deps.require("torch")
     if type(value).__name__ == "ShardedTensor":
@@ -126,16 +130,16 @@ def whole(value: Any) -> Any:
     return value.detach().cpu()
 
 
-def _raw(value: Any) -> npt.NDArray[Any]:
+def _raw(value: LiveTensor) -> npt.NDArray[Any]:
     torch = deps.require("torch")
     flat = value.resolve_conj().resolve_neg().contiguous().reshape(-1)
     array: npt.NDArray[Any] = flat.view(torch.uint8).numpy().view(np.dtype(RAW[value.element_size()]))
     return array
 
 
-def _memory(value: Any) -> object:
+def _memory(value: LiveTensor) -> object:
     """The same for tied tensors."""
-    local = getattr(value, "_local_tensor", value)
+    local: LiveTensor = getattr(value, "_local_tensor", value)
     if type(value).__name__ == "ShardedTensor" or not local.numel():
         return id(value)
     return (local.untyped_storage().data_ptr(), local.storage_offset(), tuple(local.stride()))

@@ -14,15 +14,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
 
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.weights.content import listed
+from mnnprep.text import listed
 from mnnprep.weights.dtypes import FLOATING, numpy_dtype
-from mnnprep.weights.files import File, Place
+from mnnprep.weights.files import File
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import BLOCK_BYTES, Run, Tensor
 
 CONFIG = "adapter_config.json"
@@ -207,7 +208,7 @@ def _merged(
     ), rank
 
 
-def _by_pattern(patterns: Any, name: str, default: float) -> float:
+def _by_pattern(patterns: Mapping[str, SupportsFloat] | None, name: str, default: float) -> float:
     """peft's ``get_pattern_key``: a key matches the whole name, or its end after a dot."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):

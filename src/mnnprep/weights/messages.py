@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mnnprep.weights.select import Expected
+from mnnprep.weights.entries import Expected
 
 
 class ModelShapes(msgspec.Struct, kw_only=True):

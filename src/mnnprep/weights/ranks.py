@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.weights.content import Content, listed, text
-from mnnprep.weights.files import Place
-from mnnprep.weights.inert import Foreign
+from mnnprep.text import listed
+from mnnprep.weights.content import Content, text
+from mnnprep.weights.inert import Foreign, Unpickled
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Piece, Tensor
 from mnnprep.weights.shards import same_values
 
@@ -169,7 +169,7 @@ def _file_of(place: Place) -> Place:
     return place.join(found[0])
 
 
-def _pair(one: Any, others: list[Any], siblings: dict[int, list[Tensor | None]]) -> None:
+def _pair(one: Unpickled, others: list[Unpickled], siblings: dict[int, list[Tensor | None]]) -> None:
     """Note for every tensor of the first tree those at the same path in the others."""
     for key, value in _items(one):
         matching = [dict(_items(other)).get(key) for other in others]
@@ -179,7 +179,7 @@ def _pair(one: Any, others: list[Any], siblings: dict[int, list[Tensor | None]])
             _pair(value, matching, siblings)
 
 
-def _items(value: Any) -> list[tuple[Any, Any]]:
+def _items(value: Unpickled) -> list[tuple[Unpickled, Unpickled]]:
     if isinstance(value, Foreign):
         value = value.mapping
     if isinstance(value, (list, tuple)):

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from mnnprep import deps
 from mnnprep.core import damage
 from mnnprep.errors import UsageError
+from mnnprep.text import listed
 from mnnprep.weights import layouts, lora
-from mnnprep.weights.content import Content, listed
-from mnnprep.weights.files import Files, LocalFile, Place
+from mnnprep.weights.content import Content
+from mnnprep.weights.entries import Choice, Expected
+from mnnprep.weights.files import LocalFile
 from mnnprep.weights.layouts import Join, Reading
+from mnnprep.weights.places import Files, Place
 from mnnprep.weights.plan import Tensor
-from mnnprep.weights.select import Choice, Expected, choose
+from mnnprep.weights.select import choose
 
 if TYPE_CHECKING:
     import torch

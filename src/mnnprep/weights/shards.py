@@ -15,8 +15,9 @@ import numpy as np
 
 from mnnprep.core.beside import require_beside
 from mnnprep.errors import RefusedError
-from mnnprep.weights.content import Content, listed, text
-from mnnprep.weights.files import Place
+from mnnprep.text import listed
+from mnnprep.weights.content import Content, text
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Tensor
 
 INDEX_LIMIT = 256 << 20

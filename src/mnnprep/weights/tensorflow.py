@@ -14,9 +14,11 @@ import struct
 from collections.abc import Iterator
 
 from mnnprep.errors import RefusedError
-from mnnprep.weights.content import Content, damaged, listed
+from mnnprep.text import listed
+from mnnprep.weights.content import Content, damaged
 from mnnprep.weights.dtypes import byte_size
-from mnnprep.weights.files import File, Place
+from mnnprep.weights.files import File
+from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Tensor, stored
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
@@ -90,30 +92,34 @@ def read(index: Place) -> Content:
         if dtype is None:
             left.append((name, "not numeric"))
             continue
-        try:
-            shape = tuple(
-                _number(_fields(_bytes(dim)), 1)
-                for dim in _fields(_bytes(fields.get(2, [b""])[0])).get(2, [])
-            )
-            shard, offset, size = (_number(fields, number) for number in (3, 4, 5))
-            data = index.beside(parts[shard]).open()
-        except (ValueError, IndexError) as error:
-            raise damaged(file.name, file.size, error) from error
-        tensor = stored(dtype, shape, data, offset)
-        if (
-            min(shape, default=0) < 0
-            or size != byte_size(dtype, tensor.elements)
-            or offset < 0
-            or offset + size > data.size
-        ):
-            raise damaged(
-                file.name,
-                file.size,
-                f"{name}, {dtype} {list(shape)}, is said to be {size} bytes at {offset} of {data.name}"
-                f" ({data.size})",
-            )
-        tree[name.removesuffix(SUFFIX)] = tensor
+        tree[name.removesuffix(SUFFIX)] = _variable(name, dtype, fields, index, parts, file)
     return Content(tree, "TensorFlow checkpoint", left_out=tuple(left))
+
+
+def _variable(name: str, dtype: str, fields: Fields, index: Place, parts: list[str], file: File) -> Tensor:
+    """The variable that an entry of the index (BundleEntryProto) describes. Raises RefusedError."""
+    try:
+        shape = tuple(
+            _number(_fields(_bytes(dim)), 1) for dim in _fields(_bytes(fields.get(2, [b""])[0])).get(2, [])
+        )
+        shard, offset, size = (_number(fields, number) for number in (3, 4, 5))
+        data = index.beside(parts[shard]).open()
+    except (ValueError, IndexError) as error:
+        raise damaged(file.name, file.size, error) from error
+    tensor = stored(dtype, shape, data, offset)
+    if (
+        min(shape, default=0) < 0
+        or size != byte_size(dtype, tensor.elements)
+        or offset < 0
+        or offset + size > data.size
+    ):
+        raise damaged(
+            file.name,
+            file.size,
+            f"{name}, {dtype} {list(shape)}, is said to be {size} bytes at {offset} of {data.name}"
+            f" ({data.size})",
+        )
+    return tensor
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:

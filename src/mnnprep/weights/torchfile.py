@@ -15,7 +15,6 @@ import pickle
 import re
 import struct
 import zipfile
-from typing import Any
 
 from mnnprep.core.archives import check_directory, read_member
 from mnnprep.errors import RefusedError
@@ -23,6 +22,7 @@ from mnnprep.weights import inert
 from mnnprep.weights.content import Content
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File, Lazy, Window
+from mnnprep.weights.inert import Unpickled
 from mnnprep.weights.plan import Tensor
 
 PICKLE_LIMIT = 1 << 28  # bytes of a pickle without its tensors
@@ -107,7 +107,7 @@ class Archive:
             lambda: read_member(self._zip, entry.filename, entry.file_size),
         )
 
-    def load(self, foreign: set[str]) -> Any:
+    def load(self, foreign: set[str]) -> Unpickled:
         """The object of ``data.pkl``."""
         if "byteorder" in self.records and self.read("byteorder") != b"little":
             raise RefusedError(
@@ -117,7 +117,7 @@ class Archive:
             )
         storages: dict[str, File] = {}
 
-        def locate(key: str, element: str, count: int, view: Any) -> File:
+        def locate(key: str, element: str, count: int, view: tuple[str, int, int] | None) -> File:
             name = next((n for n in (f"data/{key}", key) if n in self.records), "")
             size = byte_size(element or "uint8", count)
             found = self.records[name].file_size if name else None
@@ -164,7 +164,7 @@ def _declared(archive: Archive) -> dict[str, frozenset[str]]:
     return declared
 
 
-def _members(module: Any, prefix: str, declared: dict[str, frozenset[str]]) -> dict[str, Tensor]:
+def _members(module: Unpickled, prefix: str, declared: dict[str, frozenset[str]]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     state = module.state if isinstance(module, inert.Foreign) and isinstance(module.state, dict) else {}
     own = declared.get(module.qualified, frozenset()) if state else frozenset()

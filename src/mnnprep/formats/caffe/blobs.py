@@ -17,6 +17,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.caffemodel import Floats, WeightLayer, Weights, merged
 from mnnprep.formats.caffe.geometry import axis_of, layer_shapes, window
 from mnnprep.formats.caffe.net import Layer, Net, Shape
+from mnnprep.text import listed
 
 SHOWN = 12
 
@@ -117,10 +118,9 @@ def match_layers(net: Net, weights: Weights) -> dict[str, list[Floats]]:
     if problems:
         unused = [layer.name for layer in holders if layer.name not in {la.name for la in net.layers}]
         hint = f"; in the caffemodel without a layer: {', '.join(unused[:SHOWN])}" if unused else ""
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise RefusedError(
             "the caffemodel does not belong to the prototxt",
-            seen="; ".join(problems[:SHOWN]) + more + hint,
+            seen=listed(problems, SHOWN, "; ") + hint,
             next="give the weights that were trained with this definition, or correct the definition",
         )
     return found

@@ -18,12 +18,14 @@ import numpy.typing as npt
 
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.versions import V0_TYPES, V1_TYPES
-from mnnprep.formats.onnx.wire import (
+from mnnprep.formats.tensor_info import MAX_ELEMENTS, element_count
+from mnnprep.weights.dtypes import MOST_DIMENSIONS
+from mnnprep.wire.buffer import Buffer
+from mnnprep.wire.protobuf import (
     FIXED32,
     FIXED64,
     LENGTH,
     VARINT,
-    Buffer,
     WireError,
     delimited,
     encoded,
@@ -32,8 +34,6 @@ from mnnprep.formats.onnx.wire import (
     signed,
     text,
 )
-from mnnprep.formats.tensor_info import MAX_ELEMENTS, element_count
-from mnnprep.weights.dtypes import MOST_DIMENSIONS
 
 Floats = npt.NDArray[np.float32]
 _AGAIN = "download it again, and compare its size or checksum with the original's"

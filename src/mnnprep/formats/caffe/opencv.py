@@ -7,18 +7,21 @@ InnerProduct's transpose and the parameters of Log.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mnnprep.core.error_text import said
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
-from mnnprep.core.prose import said
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.net import Net
+
+if TYPE_CHECKING:
+    from cv2.dnn import Net as OpenCvNet
 
 
 class CaffeNet:
@@ -36,7 +39,7 @@ class CaffeNet:
         cv2.setNumThreads(1)
         self._error: type[Exception] = cv2.error
         try:
-            self._net: Any = cv2.dnn.readNetFromCaffe(prototxt, caffemodel)
+            self._net: OpenCvNet = cv2.dnn.readNetFromCaffe(prototxt, caffemodel)
             self._net.enableWinograd(False)
             self.run(
                 {n: np.zeros(shape, np.float32) for n, shape in net.inputs.items()}

@@ -10,7 +10,7 @@ import re
 
 from mnnprep.formats.caffe.versions import V0_TYPES
 from mnnprep.formats.content import Content, Extent, Message
-from mnnprep.formats.onnx.wire import LENGTH, VARINT, WireError, fields
+from mnnprep.wire.protobuf import LENGTH, VARINT, WireError, fields
 
 WEIGHTS_TITLE = "Caffe weights file"
 _PROTOTXT = re.compile(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-
 from mnnprep.core.damage import AGAIN
 from mnnprep.errors import RefusedError
 from mnnprep.formats.content import Content
-from mnnprep.formats.onnx.wire import Buffer
+from mnnprep.wire.flatbuffer import FlatbufferError, Table, follow, root, unpack, vector_length
 
 
 def sniff(content: Content) -> str:
@@ -24,25 +22,20 @@ def _is_net(content: Content) -> bool:
     A flatbuffer has no signature of MNN's; a .mnn file whose vectors lie behind its end is refused as
     truncated.
     """
-    data = content.data
     try:
-        (root,) = struct.unpack_from("<I", data, 0)
-        (back,) = struct.unpack_from("<i", data, root)
-        vtable = root - back
-        extent, table = struct.unpack_from("<HH", data, vtable)
-        slots = (extent - 4) // 2
-        if extent % 2 or not _OPLISTS < slots <= 32 or vtable < 4 or not 4 < table <= 4 + 8 * slots:
-            return False
-        offsets = struct.unpack_from(f"<{slots}H", data, vtable + 4)
-        if not offsets[_OPLISTS] or any(offset >= table for offset in offsets):
-            return False
-    except struct.error:
+        net = root(content.data)
+    except FlatbufferError:
+        return False
+    count = len(net.slots)
+    if not _OPLISTS < count <= 32 or not net.slots[_OPLISTS] or not 4 < net.size <= 4 + 8 * count:
+        return False
+    if any(slot >= net.size for slot in net.slots):
         return False
     try:
-        for slot in (_OPLISTS, _TENSOR_NAMES):
-            if slot < slots and offsets[slot]:
-                _require_vector(data, root + offsets[slot])
-    except struct.error as error:
+        for field in (_OPLISTS, _TENSOR_NAMES):
+            if net.place(field):
+                _require_vector(net, field)
+    except FlatbufferError as error:
         if content.suffix == ".mnn":
             raise RefusedError(
                 "the MNN model is truncated",
@@ -53,14 +46,11 @@ def _is_net(content: Content) -> bool:
     return True
 
 
-def _require_vector(data: Buffer, at: int) -> None:
-    """Raise struct.error unless a vector of offsets, and each thing it points to, lies in the data."""
-    (relative,) = struct.unpack_from("<I", data, at)
-    start = at + relative
-    (count,) = struct.unpack_from("<I", data, start)
-    if not 0 < count <= len(data) // 4:
-        raise struct.error(f"a list of {count} entries")
+def _require_vector(net: Table, field: int) -> None:
+    """Raise FlatbufferError unless a vector of offsets, and its first and last target, lie in the data."""
+    start = follow(net.data, net.place(field))
+    count = vector_length(net.data, start, 4)
+    if not count:
+        raise FlatbufferError("a list of 0 entries")
     for index in (0, count - 1):
-        place = start + 4 + 4 * index
-        (offset,) = struct.unpack_from("<I", data, place)
-        struct.unpack_from("<I", data, place + offset)
+        unpack("I", net.data, follow(net.data, start + 4 + 4 * index))

@@ -13,9 +13,9 @@ import msgspec
 
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensor_info import TensorInfo
-from mnnprep.mnn.boundary import INPUT, MAIN, OPLISTS, TYPE, input_of, output_names, version_of
-from mnnprep.mnn.flatbuffer import Table, root
+from mnnprep.mnn.boundary import INPUT, MAIN, OPLISTS, TYPE, input_of, net_in, output_names, version_of
 from mnnprep.mnn.info import MnnTensor
+from mnnprep.wire.flatbuffer import Table
 
 # Fields of Net, Op, SubGraphProto, Convolution2D and IDSTQuan beside those of mnnprep.mnn.boundary
 SOURCE, USAGE, SUBGRAPHS, UUID = 6, 9, 10, 11
@@ -220,17 +220,21 @@ class MnnSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_summary(path: Path) -> MnnSummary:
     """Read the file at *path*. Raises RefusedError where it is damaged or holds no operator."""
-    net = root(path.read_bytes())
+    with net_in(path.read_bytes()) as net:
+        return _summary(net, path.name)
+
+
+def _summary(net: Table, name: str) -> MnnSummary:
     oplists = net.tables(OPLISTS)
     subgraphs = net.tables(SUBGRAPHS)
     if not oplists:
-        raise RefusedError("the MNN model holds no operator", seen=path.name, next="convert it again")
+        raise RefusedError("the MNN model holds no operator", seen=name, next="convert it again")
     every = [*oplists, *(op for graph in subgraphs for op in graph.tables(NODES))]
     inputs = [input_of(op) for op in oplists if op.integer(TYPE) == INPUT]
     return MnnSummary(
         version=version_of(net),
-        source=_named(SOURCES, net.integer(SOURCE, "<b")),
-        usage=_named(USAGES, net.integer(USAGE, "<b")),
+        source=_named(SOURCES, net.integer(SOURCE, "b")),
+        usage=_named(USAGES, net.integer(USAGE, "b")),
         uuid=net.text(UUID),
         inputs=tuple(map(_tensor, inputs)),
         outputs=tuple(map(TensorInfo, output_names(net))),
@@ -259,7 +263,7 @@ def _tensor(given: MnnTensor) -> TensorInfo:
 
 def _kept(op: Table) -> str:
     """How a convolution or fully connected layer keeps its weights; empty for an operator without."""
-    main = op.table(MAIN) if op.integer(MAIN_TYPE, "<B") == CONVOLUTION2D else None
+    main = op.table(MAIN) if op.integer(MAIN_TYPE, "B") == CONVOLUTION2D else None
     if main is None:
         return ""
     quantized = main.table(QUANTIZED)
@@ -269,11 +273,11 @@ def _kept(op: Table) -> str:
 
 
 def _numbers(op: Table) -> int:
-    blob = op.table(MAIN) if op.integer(MAIN_TYPE, "<B") == BLOB else None
+    blob = op.table(MAIN) if op.integer(MAIN_TYPE, "B") == BLOB else None
     if blob is not None:
         count = blob.length(FLOATS)
         return count if count > 1 else 0
-    main = op.table(MAIN) if op.integer(MAIN_TYPE, "<B") == CONVOLUTION2D else None
+    main = op.table(MAIN) if op.integer(MAIN_TYPE, "B") == CONVOLUTION2D else None
     if main is None:
         return 0
     quantized = main.table(QUANTIZED)

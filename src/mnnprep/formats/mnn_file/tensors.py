@@ -15,9 +15,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mnnprep.formats.mnn_file.summary import OPERATORS
-from mnnprep.formats.onnx.wire import mapped
-from mnnprep.mnn.boundary import NAME, OPLISTS, OUTPUTS, TENSOR_NAMES, TYPE
-from mnnprep.mnn.flatbuffer import root
+from mnnprep.mnn.boundary import NAME, OPLISTS, OUTPUTS, TENSOR_NAMES, TYPE, net_in
+from mnnprep.wire.buffer import mapped
 
 NOT_COMPUTED = frozenset({"Input", "Const"})
 MOVED = frozenset(
@@ -33,8 +32,7 @@ def made_tensors(path: Path) -> dict[str, str]:
     Raises RefusedError where the file is damaged.
     """
     found: dict[str, str] = {}
-    with mapped(path) as data:
-        net = root(data)
+    with mapped(path) as data, net_in(data) as net:
         names = net.texts(TENSOR_NAMES)
         ops = net.tables(OPLISTS)
         named = {op.text(NAME) for op in ops}

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from mnnprep.core.damage import reading
+from mnnprep.core.json_value import Json
 from mnnprep.errors import InternalError, RefusedError
+from mnnprep.mnn.boundary import net_in
 from mnnprep.mnn.capture import captured, last_lines
-from mnnprep.mnn.flatbuffer import Table, elements, follow, root, table_at, vector_length
 from mnnprep.mnn.info import package_converter
+from mnnprep.wire.flatbuffer import Table, elements, follow, table_at, vector_length
 
 NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 AGREEMENT = 1e-6  # half of the sixth decimal, and the rounding of the print itself
@@ -44,10 +46,11 @@ def to_json(model: Path, target: Path, scratch: Path) -> None:
     """
     tree = _printed(model, scratch)
     data = model.read_bytes()
-    for place, node, key, _ in _floats(tree, root(data), tree):
-        printed = node[key]
-        exact = _exact(data, place, printed if isinstance(printed, list) else [printed])
-        node[key] = exact if isinstance(printed, list) else exact[0]
+    with net_in(data) as net:
+        for place, node, key, _ in _floats(tree, net, tree):
+            printed = node[key]
+            exact = _exact(data, place, printed if isinstance(printed, list) else [printed])
+            node[key] = exact if isinstance(printed, list) else exact[0]
     text = json.dumps(tree, ensure_ascii=False, allow_nan=False)
     target.write_bytes(text.encode("utf-8", "surrogateescape") + b"\n")
 
@@ -99,16 +102,19 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
     printed = _printed(made, scratch)
     _require_same(tree, printed, "")
     data = bytearray(made.read_bytes())
-    for place, _, key, given in _floats(printed, root(data), tree):
-        if key not in given:
-            continue
-        values = given[key] if isinstance(given[key], list) else [given[key]]
-        raw = np.array([NOT_FINITE.get(v, 0.0) if isinstance(v, str) else v for v in values], "<f4").tobytes()
-        data[place : place + len(raw)] = raw
+    with net_in(data) as net:
+        for place, _, key, given in _floats(printed, net, tree):
+            if key not in given:
+                continue
+            values = given[key] if isinstance(given[key], list) else [given[key]]
+            raw = np.array(
+                [NOT_FINITE.get(v, 0.0) if isinstance(v, str) else v for v in values], "<f4"
+            ).tobytes()
+            data[place : place + len(raw)] = raw
     target.write_bytes(data)
 
 
-def _printed(model: Path, scratch: Path) -> Any:
+def _printed(model: Path, scratch: Path) -> Json:
     """MNN's JSON of *model*, read."""
     raw = scratch / f"{model.stem}.raw.json"
     log = _convert(["-f", "MNN", "--modelFile", str(model), "--JsonFile", str(raw)])
@@ -119,7 +125,7 @@ def _printed(model: Path, scratch: Path) -> Any:
     return _parse(raw.read_text(encoding="utf-8", errors="surrogateescape"))
 
 
-def _require_same(given: Any, printed: Any, path: str) -> None:
+def _require_same(given: Json, printed: Json, path: str) -> None:
     """Raise RefusedError unless *printed* has all that is *given*, but for the values of floats (those are
     put in exactly).
     """
@@ -157,13 +163,14 @@ def _convert(argv: list[str]) -> str:
     return last_lines(printed.text)
 
 
-def _parse(raw: str) -> Any:
+def _parse(raw: str) -> Json:
     """MNN's JSON, its bare words as strings, its floats told from whole numbers."""
     quoted = _BARE.sub(lambda m: m[0] if m[0][0] == '"' else f'"{m[0]}"', raw)
-    return json.loads(quoted, parse_float=Float, strict=False)
+    tree: Json = json.loads(quoted, parse_float=Float, strict=False)
+    return tree
 
 
-def _without_words(value: Any) -> Any:
+def _without_words(value: Json) -> Json:
     """The tree with 0 where a float is not finite; a name that happens to be "nan" is no float and stays."""
     if isinstance(value, dict):
         return {
@@ -202,7 +209,7 @@ _FLOAT_KEYS = frozenset(
 )
 
 
-def _floats(tree: Any, table: Table, other: Any) -> Iterator[tuple[int, Any, Any, Any]]:
+def _floats(tree: Json, table: Table, other: Json) -> Iterator[tuple[int, Any, Any, Any]]:
     """Every float, and every list of floats, of *tree*, as MNN printed it: (place in the file, container,
     key, the container in *other*).
     """

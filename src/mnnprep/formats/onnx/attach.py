@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx import graph as graphs
 from mnnprep.formats.onnx.moved import Turned, take_out, used_names
-from mnnprep.formats.onnx.scan import DTYPES
+from mnnprep.formats.onnx.scan_tensors import DTYPES
 from mnnprep.formats.onnx.steps import ALIGNMENT, EXTERNAL, EXTERNAL_FROM, MODEL
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling
 from mnnprep.isolate.server import doing
@@ -31,10 +31,13 @@ from mnnprep.weights import segments as seg
 from mnnprep.weights.convert import Changed, Rounding
 from mnnprep.weights.copying import Sink, copy_all, write_all
 from mnnprep.weights.dtypes import FLOATING
-from mnnprep.weights.files import Files
 from mnnprep.weights.part import disk_full, translated
+from mnnprep.weights.places import Files
 from mnnprep.weights.plan import RAW, Tensor, bytes_of, stored, zeros
 from mnnprep.weights.read import Chosen, plan_state, require_fit
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
 
 Array = npt.NDArray[Any]
 CODES = {name: code for code, name in DTYPES.items()}
@@ -78,7 +81,7 @@ def attach(job: AttachJob) -> Attached:
     return Attached(files=[file_ref(target), *([file_ref(data)] if places else [])], notes=notes)
 
 
-def _planned(filling: Filling, model: Any, files: Files) -> tuple[dict[str, Tensor], list[str]]:
+def _planned(filling: Filling, model: ModelProto, files: Files) -> tuple[dict[str, Tensor], list[str]]:
     """The weights by the names of the graph's inputs, in the model's shapes and dtypes, and notes; nothing is
     read of them.
     """
@@ -127,15 +130,17 @@ def _as(name: str, tensor: Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor
     )
 
 
-def _drop_inputs(model: Any, tensors: Mapping[str, Tensor]) -> None:
+def _drop_inputs(model: ModelProto, tensors: Mapping[str, Tensor]) -> None:
     rest = [value for value in model.graph.input if value.name not in tensors]
     del model.graph.input[:]
     model.graph.input.extend(rest)
 
 
-def _initializer(name: str, tensor: Tensor, place: int | None) -> Any:
+def _initializer(name: str, tensor: Tensor, place: int | None) -> TensorProto:
     """The TensorProto: its values inside where *place* is None, else at that byte of the data file."""
-    proto = require("onnx").TensorProto(name=name, dims=tensor.shape, data_type=CODES[tensor.dtype])
+    proto: TensorProto = require("onnx").TensorProto(
+        name=name, dims=tensor.shape, data_type=CODES[tensor.dtype]
+    )
     if place is None:
         proto.raw_data = tensor.array().tobytes()
         return proto
@@ -231,7 +236,7 @@ def _reader(tensor: Tensor) -> Callable[[], Array]:
     return lambda: _typed(tensor.array(), tensor.dtype)
 
 
-def _stored_reader(proto: Any, directory: Path) -> Callable[[], Array]:
+def _stored_reader(proto: TensorProto, directory: Path) -> Callable[[], Array]:
     def read() -> Array:
         copy = type(proto)()
         copy.CopyFrom(proto)

@@ -9,7 +9,7 @@ condition, what is carried and what is collected).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -24,6 +24,10 @@ from mnnprep.formats.onnx.outline import captured, taken
 from mnnprep.formats.onnx.skeleton import fetch, skeleton
 from mnnprep.isolate.server import doing
 from mnnprep.isolate.step import Step
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from onnx import GraphProto, NodeProto, TensorProto
 
 ITERATIONS = 8  # of a Loop that are looked at
 
@@ -107,11 +111,12 @@ def body(job: BodyJob) -> Body:
     )
 
 
-def _array(tensor: Any, path: str) -> Any:
-    return require("onnx.numpy_helper").to_array(fetch(tensor, path))
+def _array(tensor: TensorProto, path: str) -> npt.NDArray[np.generic]:
+    array: npt.NDArray[np.generic] = require("onnx.numpy_helper").to_array(fetch(tensor, path))
+    return array
 
 
-def _first(node: Any, graph: Any, values: Arrays) -> Arrays:
+def _first(node: NodeProto, graph: GraphProto, values: Arrays) -> Arrays:
     """What a Loop's body takes in its first iteration."""
     names = [i.name for i in graph.input]
     carried = {name: values[outside] for name, outside in zip(names[2:], list(node.input)[2:], strict=True)}
@@ -119,7 +124,7 @@ def _first(node: Any, graph: Any, values: Arrays) -> Arrays:
 
 
 def _iterations(
-    path: str, node: Any, graph: Any, values: Arrays, first: Arrays, outputs: list[str]
+    path: str, node: NodeProto, graph: GraphProto, values: Arrays, first: Arrays, outputs: list[str]
 ) -> list[Arrays]:
     """What the body takes in each of the first iterations, by running it in onnxruntime."""
     names = [i.name for i in graph.input]

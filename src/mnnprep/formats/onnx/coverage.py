@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.messages import CoverageJob
@@ -18,6 +18,10 @@ from mnnprep.core.net import Refused
 from mnnprep.core.running import case_inputs
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.net import OnnxNet, open_session
+from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 SHOWN = 5
@@ -61,16 +65,15 @@ def coverage(job: CoverageJob) -> Check:
     open_ = [b for b in idle if b.deciders - set(job.fixed)]
     if not open_:
         return passed("coverage", numbers=numbers)
-    told = "; ".join(
+    told = [
         f"{_words(b)}, which {' and '.join(sorted(b.deciders))} decide{'s' * (len(b.deciders) == 1)}"
-        for b in open_[:SHOWN]
-    )
-    more = f"; and {len(open_) - SHOWN} more" if len(open_) > SHOWN else ""
+        for b in open_
+    ]
     wanted = ", ".join(sorted(frozenset().union(*(b.deciders for b in open_))))
     return failed(
         "coverage",
-        f"no case runs {told}{more}; give values of {wanted} that do with --samples, or fix it with --range"
-        " NAME=VALUE:VALUE",
+        f"no case runs {listed(told, SHOWN, '; ')}; give values of {wanted} that do with --samples, or fix it"
+        " with --range NAME=VALUE:VALUE",
         subject=open_[0].owner,
         numbers=numbers,
     )
@@ -80,7 +83,7 @@ def _words(body: Body) -> str:
     return f"the {body.name} of {body.owner}"
 
 
-def _named(model: Any) -> tuple[list[Body], set[str]]:
+def _named(model: ModelProto) -> tuple[list[Body], set[str]]:
     """Give every node of *model* a name of its own; its bodies, and the names of the nodes that compute
     (constants don't).
     """
@@ -90,7 +93,7 @@ def _named(model: Any) -> tuple[list[Body], set[str]]:
     fixed = {t.name for t in model.graph.initializer}
     sources.update({i.name: frozenset({i.name}) for i in model.graph.input if i.name not in fixed})
 
-    def visit(graph_proto: Any, outer: Body | None) -> tuple[str, ...]:
+    def visit(graph_proto: GraphProto, outer: Body | None) -> tuple[str, ...]:
         own = []
         for node in graph_proto.node:
             label, node.name = graph.label(node), f"n{len(names)}_{node.op_type}"
@@ -124,7 +127,7 @@ def _named(model: Any) -> tuple[list[Body], set[str]]:
     return bodies, names
 
 
-def _entering(node: Any) -> Iterator[str]:
+def _entering(node: NodeProto) -> Iterator[str]:
     """What the inputs of a node's body are given, in order: a Loop's body first gets the iteration and the
     condition.
     """
@@ -133,7 +136,7 @@ def _entering(node: Any) -> Iterator[str]:
     yield from node.input[1:] if node.op_type == "Loop" else node.input
 
 
-def _ran(model: Any, directory: Path, job: CoverageJob) -> set[str]:
+def _ran(model: ModelProto, directory: Path, job: CoverageJob) -> set[str]:
     """The names of the nodes that ran in any case."""
     named = Path(job.directory) / "named.onnx"
     named.write_bytes(model.SerializeToString())
@@ -155,7 +158,7 @@ def _ran(model: Any, directory: Path, job: CoverageJob) -> set[str]:
     }
 
 
-def decisive_values(model: Any) -> list[tuple[str, float]]:
+def decisive_values(model: ModelProto) -> list[tuple[str, float]]:
     """Values of graph inputs that may send an If the other way: the constants that they are compared with,
     and those next to them.
 

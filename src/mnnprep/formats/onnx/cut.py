@@ -1,19 +1,19 @@
-"""The step that writes a part of an ONNX graph as a model of its own, to find what a converter stumbles
-over.
-"""
+"""The step that writes a part of an ONNX graph as a model of its own, to find what a converter fails on."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mnnprep.core.files import file_ref
 from mnnprep.core.messages import Cut, CutJob
 from mnnprep.deps import require
-from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph as onnx_graph
+from mnnprep.formats.onnx.excerpt import empty_like, stated_types, write_piece
+from mnnprep.formats.onnx.outline import taken
+from mnnprep.formats.onnx.skeleton import skeleton
 
-PART = "part.onnx"
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 
 def cut(job: CutJob) -> Cut:
@@ -21,13 +21,8 @@ def cut(job: CutJob) -> Cut:
 
     The part's inputs are what its nodes take from others, with the types and shapes that ONNX infers; its
     outputs what they give to others or to nobody.
-
-    Raises:
-        RefusedError: the weights lie outside the file.
     """
-    model = onnx_graph.load_graph(job.model)
-    if any(t.external_data for t in model.graph.initializer):
-        raise RefusedError("a part of a model with external data is not cut out", seen=Path(job.model).name)
+    model = skeleton(job.model)
     nodes = [_Node(proto) for proto in model.graph.node]
     initialized = {t.name for t in model.graph.initializer}
     reached = {i.name for i in model.graph.input} - initialized
@@ -41,25 +36,21 @@ def cut(job: CutJob) -> Cut:
     labels = [onnx_graph.label(node.proto) for node in live]
     if not job.nodes:
         return Cut(file=None, labels=labels, needs=needs)
-    path = Path(job.directory) / PART
-    path.write_bytes(
-        _part(model, nodes, [live[i] for i in job.nodes], reached).SerializeToString(deterministic=True)
-    )
-    return Cut(file=file_ref(path), labels=labels, needs=needs)
+    part = _part(model, nodes, [live[i] for i in job.nodes], reached)
+    files = write_piece(part, job.model, Path(job.directory), linked=False)
+    return Cut(file=files[0], labels=labels, needs=needs)
 
 
 class _Node:
-    """A node with the names it takes (those of its bodies included) and gives."""
+    """A node with the names it takes (those that its bodies take from outside included) and gives."""
 
-    def __init__(self, proto: Any) -> None:
+    def __init__(self, proto: NodeProto) -> None:
         self.proto = proto
         self.gives = {name for name in proto.output if name}
-        self.takes = {name for name in proto.input if name}
-        for body in onnx_graph.subgraphs(proto):
-            self.takes |= {name for inner in onnx_graph.all_nodes(body) for name in inner.input if name}
+        self.takes = {name for name in taken(proto) if name}
 
 
-def _part(model: Any, nodes: list[_Node], chosen: list[_Node], reached: set[str]) -> Any:
+def _part(model: ModelProto, nodes: list[_Node], chosen: list[_Node], reached: set[str]) -> ModelProto:
     """The model that *chosen* make; what no input has *reached* comes along."""
     kept = {id(node) for node in chosen}
     wanted = set().union(*(node.takes for node in chosen))
@@ -73,12 +64,9 @@ def _part(model: Any, nodes: list[_Node], chosen: list[_Node], reached: set[str]
     outside = {name for node in nodes if id(node) not in kept for name in node.takes} | {
         o.name for o in model.graph.output
     }
-    types = _types(model)
-    result = type(model)()
-    result.CopyFrom(model)
+    types = stated_types(model)
+    result = empty_like(model)
     graph = result.graph
-    for field in ("node", "input", "output", "initializer", "value_info", "sparse_initializer"):
-        graph.ClearField(field)
     graph.node.extend(node.proto for node in part)
     graph.initializer.extend(t for t in model.graph.initializer if t.name in wanted)
     inputs = sorted(used & reached - given)
@@ -94,14 +82,3 @@ def _part(model: Any, nodes: list[_Node], chosen: list[_Node], reached: set[str]
                 types[name] if name in types else require("onnx.helper").make_tensor_value_info(name, 1, None)
             )
     return result
-
-
-def _types(model: Any) -> dict[str, Any]:
-    """What is known of the types of a graph's values."""
-    try:
-        model = require("onnx.shape_inference").infer_shapes(model)
-    except (
-        Exception
-    ):  # an operator that ONNX does not know, a contradiction in the file: what the file states must do
-        return {v.name: v for v in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
-    return {v.name: v for v in (*model.graph.value_info, *model.graph.input, *model.graph.output)}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.core.messages import Diff, DiffJob
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto, TensorProto
 
 SMALL = 16  # elements of a constant that is shown
 LIBRARIES = ("torch", "onnxscript", "mnnprep")
@@ -40,12 +43,12 @@ def diff(job: DiffJob) -> Diff:
     return Diff(nodes=nodes)
 
 
-def _constants(graph_proto: Any) -> dict[str, Any]:
+def _constants(graph_proto: GraphProto) -> dict[str, object]:
     """The small constants of a graph and its bodies as lists, the large ones as their shapes, by name."""
     helper = require("onnx.numpy_helper")
     found: dict[str, Any] = {}
 
-    def note(name: str, tensor: Any) -> None:
+    def note(name: str, tensor: TensorProto) -> None:
         size = 1
         for extent in tensor.dims:
             size *= extent
@@ -55,7 +58,7 @@ def _constants(graph_proto: Any) -> dict[str, Any]:
             else f"shape {list(tensor.dims)}"
         )
 
-    def visit(graph_proto: Any) -> None:
+    def visit(graph_proto: GraphProto) -> None:
         for tensor in graph_proto.initializer:
             note(tensor.name, tensor)
         for node in graph_proto.node:
@@ -69,7 +72,7 @@ def _constants(graph_proto: Any) -> dict[str, Any]:
     return found
 
 
-def _changed(one: Any, other: Any, constants: list[dict[str, Any]]) -> str:
+def _changed(one: NodeProto, other: NodeProto, constants: list[dict[str, object]]) -> str:
     """What differs between two nodes of the same operator, as ``[2, 64] became [3, 64]``; empty when nothing
     does.
     """
@@ -88,12 +91,12 @@ def _changed(one: Any, other: Any, constants: list[dict[str, Any]]) -> str:
     return ""
 
 
-def _described(node: Any, placed: Any, change: str) -> str:
+def _described(node: NodeProto, placed: NodeProto | None, change: str) -> str:
     place = _place(placed) if placed is not None else ""
     return f"{graph.label(node)}: {change}" + (f" (at {place})" if place else "")
 
 
-def _place(node: Any) -> str:
+def _place(node: NodeProto) -> str:
     """The user's own line that made the node, as ``file.py:12``; empty when the exporter did not say."""
     texts = [
         node.doc_string,

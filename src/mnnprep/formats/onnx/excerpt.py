@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -21,6 +21,12 @@ from mnnprep.formats.onnx.outline import inferred, taken
 from mnnprep.formats.onnx.skeleton import fetch, is_inline, skeleton
 from mnnprep.isolate.server import doing
 from mnnprep.isolate.step import Step
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    import numpy.typing as npt
+    from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 FILE_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -67,7 +73,7 @@ def excerpt(job: ExcerptJob) -> Excerpt:
     needed = [n for n in dict.fromkeys(n for node in nodes for n in taken(node)) if n and n not in made]
     initializers = {t.name: t for t in model.graph.initializer}
     inputs = [n for n in needed if n not in initializers and n not in job.frozen]
-    stated = _stated(model) if job.shapes == "declared" else {v.name: v for v in model.graph.input}
+    stated = stated_types(model) if job.shapes == "declared" else {v.name: v for v in model.graph.input}
     piece = empty_like(model)
     piece.graph.node.extend(nodes)
     for name in needed:
@@ -94,7 +100,7 @@ def _given(paths: Iterable[str]) -> Arrays:
     return given
 
 
-def _value(given: Arrays, name: str) -> Any:
+def _value(given: Arrays, name: str) -> npt.NDArray[np.generic]:
     if name not in given:
         raise RefusedError(
             "a piece of the model takes a value that could not be had",
@@ -104,45 +110,47 @@ def _value(given: Arrays, name: str) -> Any:
     return given[name]
 
 
-def empty_like(model: Any) -> Any:
+def empty_like(model: ModelProto) -> ModelProto:
     """A model of the same version, operator sets and functions, without a word of where it was made."""
-    piece = require("onnx").ModelProto(ir_version=model.ir_version)
+    piece: ModelProto = require("onnx").ModelProto(ir_version=model.ir_version)
     piece.opset_import.extend(model.opset_import)
     piece.functions.extend(model.functions)
     piece.graph.name = "piece"
     return piece
 
 
-def _stated(model: Any) -> dict[str, Any]:
+def stated_types(model: ModelProto) -> dict[str, ValueInfoProto]:
     """The ValueInfoProto of every value whose type ONNX infers or the file states."""
     top = inferred(model).graph
     return {v.name: v for v in [*top.value_info, *top.output, *top.input]}
 
 
-def input_info(name: str, given: Arrays, stated: dict[str, Any], declared: bool) -> Any:
+def input_info(name: str, given: Arrays, stated: dict[str, ValueInfoProto], declared: bool) -> ValueInfoProto:
     """The ValueInfoProto of an input: the model's own where that has the rank, else the case's."""
     helper = require("onnx.helper")
     own = stated.get(name)
-    if name not in given:
-        if own is None:
-            _value(given, name)
+    if name not in given and own is not None:
         return own
-    array = given[name]
+    array = _value(given, name)
     shape: list[int | str] = list(array.shape)
     if declared and own is not None and len(own.type.tensor_type.shape.dim) == array.ndim:
         for axis, dim in enumerate(own.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value"):
                 shape[axis] = dim.dim_param or f"{name}_{axis}"
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape)
+    made: ValueInfoProto = helper.make_tensor_value_info(
+        name, helper.np_dtype_to_tensor_dtype(array.dtype), shape
+    )
+    return made
 
 
-def _output(name: str, given: Arrays, stated: dict[str, Any], declared: bool) -> Any:
+def _output(name: str, given: Arrays, stated: dict[str, ValueInfoProto], declared: bool) -> ValueInfoProto:
     if name in given:
         return input_info(name, given, stated, declared)
-    return stated[name] if name in stated else require("onnx").ValueInfoProto(name=name)
+    untyped: ValueInfoProto = require("onnx").ValueInfoProto(name=name)
+    return stated.get(name, untyped)
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """Every tensor that a graph holds, in Constants and bodies too."""
     yield from graph.initializer
     for node in graph.node:
@@ -154,7 +162,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from _tensors(inner)
 
 
-def write_piece(piece: Any, path: str, directory: Path, *, linked: bool) -> list[FileRef]:
+def write_piece(piece: ModelProto, path: str, directory: Path, *, linked: bool) -> list[FileRef]:
     """Write *piece*, cut from a skeleton of the model at *path*, with its weights; what its nodes tell of
     their making goes.
     """
@@ -182,11 +190,11 @@ def write_piece(piece: Any, path: str, directory: Path, *, linked: bool) -> list
     return [file_ref(p) for p in files]
 
 
-def _location(tensor: Any) -> str:
+def _location(tensor: TensorProto) -> str:
     return str(next(e.value for e in tensor.external_data if e.key == "location"))
 
 
-def _length(tensor: Any) -> int:
+def _length(tensor: TensorProto) -> int:
     stated = next((int(e.value) for e in tensor.external_data if e.key == "length"), 0)
     return (
         stated
@@ -195,7 +203,7 @@ def _length(tensor: Any) -> int:
     )
 
 
-def _move(tensor: Any, path: str, data: Any) -> None:
+def _move(tensor: TensorProto, path: str, data: BinaryIO) -> None:
     """Write the data of *tensor* to the open file *data*, one tensor at a time in memory."""
     raw = require("onnx.numpy_helper").to_array(fetch(tensor, path)).tobytes()
     data.write(bytes(-data.tell() % ALIGNMENT))

@@ -6,14 +6,19 @@ import hashlib
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.deps import require
 from mnnprep.formats.onnx import splice
+from mnnprep.text import listed
 
+if TYPE_CHECKING:
+    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+Scalar = bool | int | float | complex | str | bytes
 STANDARD_DOMAINS = ("", "ai.onnx")
 # Operators whose first output depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "Size"})
@@ -27,12 +32,13 @@ INDEX_PRESERVING = frozenset(
 READ_BY_OPSET = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 
 
-def load_graph(path: str | Path) -> Any:
+def load_graph(path: str | Path) -> ModelProto:
     """The ModelProto at *path* without its external data."""
-    return require("onnx").load(str(path), load_external_data=False)
+    model: ModelProto = require("onnx").load(str(path), load_external_data=False)
+    return model
 
 
-def subgraphs(node: Any) -> Iterator[Any]:
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs among a node's attributes (the bodies of If, Loop and Scan)."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -40,7 +46,7 @@ def subgraphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
-def all_nodes(graph: Any) -> Iterator[Any]:
+def all_nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
     """Every node of a graph, the bodies of control flow included."""
     for node in graph.node:
         yield node
@@ -48,17 +54,17 @@ def all_nodes(graph: Any) -> Iterator[Any]:
             yield from all_nodes(body)
 
 
-def label(node: Any) -> str:
+def label(node: NodeProto) -> str:
     """A node as an engineer looks for it: its operator and its name (or first output)."""
     return f"{node.op_type} {node.name or next(iter(node.output), '')}"
 
 
-def opset_of(model: Any) -> int:
+def opset_of(model: ModelProto) -> int:
     """The version of the default operator set, as the file says."""
     return next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
 
 
-def form(model: Any) -> str:
+def form(model: ModelProto) -> str:
     """A digest of what the nodes say, names of values and all: equal for two exports of one source where the
     opset makes no difference.
     """
@@ -70,7 +76,7 @@ def form(model: Any) -> str:
     return state.hexdigest()
 
 
-def inference_mode(model: Any) -> Check:
+def inference_mode(model: ModelProto) -> Check:
     """Whether nothing of training is left in the graph: a Dropout or BatchNormalization in training mode."""
     opset = opset_of(model)
     constants = scalar_constants(model.graph)
@@ -92,27 +98,26 @@ def inference_mode(model: Any) -> Check:
         ):
             left.append(f"{label(node)} in training mode")
     if left:
-        shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
         return failed(
             "inference_mode",
-            f"training is left in the graph: {shown}; export the model in eval mode",
+            f"training is left in the graph: {listed(left)}; export the model in eval mode",
             subject=left[0],
         )
     return passed("inference_mode", numbers={"nodes": len(nodes)})
 
 
-def scalar_constants(graph: Any) -> dict[str, Any]:
+def scalar_constants(graph: GraphProto) -> dict[str, Scalar]:
     """The scalar initializers and Constant nodes of a graph and its bodies, as Python numbers."""
     numpy_helper = require("onnx.numpy_helper")
-    values: dict[str, Any] = {}
+    values: dict[str, Scalar] = {}
 
-    def note(name: str, tensor: Any) -> None:
+    def note(name: str, tensor: TensorProto) -> None:
         if not tensor.external_data and all(d == 1 for d in tensor.dims):
             array = numpy_helper.to_array(tensor)
             if array.size == 1:
                 values[name] = array.reshape(()).item()
 
-    def visit(graph: Any) -> None:
+    def visit(graph: GraphProto) -> None:
         for tensor in graph.initializer:
             note(tensor.name, tensor)
         for node in graph.node:
@@ -127,7 +132,7 @@ def scalar_constants(graph: Any) -> dict[str, Any]:
     return values
 
 
-def index_bounds(model: Any) -> dict[str, Range]:
+def index_bounds(model: ModelProto) -> dict[str, Range]:
     """For every integer graph input that indexes a constant table through Gather: its valid range."""
     graph = model.graph
     tables = {t.name: tuple(t.dims) for t in graph.initializer}
@@ -147,13 +152,13 @@ def index_bounds(model: Any) -> dict[str, Range]:
     return bounds
 
 
-def insensitive_outputs(model: Any) -> dict[str, str]:
+def insensitive_outputs(model: ModelProto) -> dict[str, str]:
     """The graph outputs that depend on no value of any graph input, only on shapes or on constants."""
     graph = model.graph
     initialized = {t.name for t in graph.initializer}
     reached = {i.name for i in graph.input if i.name not in initialized}
 
-    def outer_names(node: Any) -> set[str]:
+    def outer_names(node: NodeProto) -> set[str]:
         names = set(node.input)
         for body in subgraphs(node):
             for inner in all_nodes(body):
@@ -171,7 +176,7 @@ def insensitive_outputs(model: Any) -> dict[str, str]:
     return {o.name: reasons[o.name in shaped] for o in graph.output if o.name not in reached}
 
 
-def with_data(tensor: Any, directory: Path) -> Any:
+def with_data(tensor: TensorProto, directory: Path) -> TensorProto:
     """*tensor* with its data in it; onnx.load would refuse data files that are links, which they often are
     (docs/ExternalData.md).
     """
@@ -205,7 +210,7 @@ def tensors_of(path: str | Path) -> Arrays:
         else:
             tensors[splice.name_of(data, extent)] = array
 
-    def visit(graph: Any, prefix: str) -> None:
+    def visit(graph: GraphProto, prefix: str) -> None:
         for tensor in graph.initializer:
             tensors[prefix + tensor.name] = numpy_helper.to_array(with_data(tensor, directory))
         for node in graph.node:

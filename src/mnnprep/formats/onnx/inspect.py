@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mnnprep.errors import RefusedError
-from mnnprep.formats.inspection import Findings, Ports, listed
+from mnnprep.formats.inspection import Findings, Ports
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.summary import require_loadable
+from mnnprep.text import listed
 
 
 def inspect(path: Path, _kind: str) -> Findings:
@@ -19,7 +20,9 @@ def inspect(path: Path, _kind: str) -> Findings:
     except RefusedError as error:
         warnings.append(f"{error.what} ({error.seen}): {error.next}")
     if summary.int32_data:
-        warnings.append(f"values of less than 32 bits are kept in int32_data: {listed(summary.int32_data)}")
+        warnings.append(
+            f"values of less than 32 bits are kept in int32_data: {listed(summary.int32_data, 8)}"
+        )
     return Findings(
         signature=Ports(summary.inputs, summary.outputs),
         ops={f"{op.domain}::{op.op_type}" if op.domain else op.op_type: op.count for op in summary.ops},

@@ -7,10 +7,10 @@ moved weight is a :class:`~mnnprep.weights.plan.Made` tensor.  Operator facts: o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ import numpy.typing as npt
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as graphs
 from mnnprep.weights.plan import Made, Shape, Tensor
+
+if TYPE_CHECKING:
+    from onnx import AttributeProto, ModelProto, NodeProto
 
 Array = npt.NDArray[Any]
 MOVING = frozenset({"Transpose", "Unsqueeze", "Squeeze", "Reshape", "Slice", "Concat", "Identity"})
@@ -30,7 +33,7 @@ class Turned(Made):
     base: Tensor | None = None
 
 
-def take_out(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def take_out(model: ModelProto, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Remove from *model* the nodes that only move *tensors* (values by name); the tensors with the moved
     ones.
     """
@@ -69,7 +72,7 @@ def take_out(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return known
 
 
-def used_names(model: Any) -> set[str]:
+def used_names(model: ModelProto) -> set[str]:
     """Every name that a node, also of a body, or the graph's outputs ask for."""
     return (
         {name for node in graphs.all_nodes(model.graph) for name in node.input}
@@ -83,15 +86,19 @@ def used_names(model: Any) -> set[str]:
     )
 
 
-def _move(node: Any, known: dict[str, Tensor], constant: Any) -> Tensor | None:
+def _move(
+    node: NodeProto, known: dict[str, Tensor], constant: Callable[[str], list[int] | None]
+) -> Tensor | None:
     """What *node* makes of known weights; None where it takes anything else."""
     count = len(node.input) if node.op_type == "Concat" else 1
     inputs = [known.get(name) for name in node.input[:count]]
-    settings = [constant(name) if name else [] for name in node.input[count:]]
+    found = [constant(name) if name else [] for name in node.input[count:]]
     parts = [t for t in inputs if t is not None]
-    if len(parts) < len(inputs) or any(s is None for s in settings) or len({t.dtype for t in parts}) != 1:
+    settings = [s for s in found if s is not None]
+    known_all = len(parts) == len(inputs) and len(settings) == len(found)
+    if not known_all or len({t.dtype for t in parts}) != 1:
         return None
-    attributes = {a.name: _value(a) for a in node.attribute}
+    attributes: dict[str, Any] = {a.name: _value(a) for a in node.attribute}
     step = _step(node.op_type, attributes, settings, [t.shape for t in parts])
     if step is None:
         return None
@@ -103,11 +110,11 @@ def _move(node: Any, known: dict[str, Tensor], constant: Any) -> Tensor | None:
     return Made(parts[0].dtype, shape, (), make=partial(_made, apply, parts))
 
 
-def _made(apply: Any, parts: list[Tensor]) -> Array:
+def _made(apply: Callable[..., Array], parts: list[Tensor]) -> Array:
     return np.ascontiguousarray(apply([t.array() for t in parts]))
 
 
-def _value(attribute: Any) -> Any:
+def _value(attribute: AttributeProto) -> int | list[int]:
     return list(attribute.ints) if attribute.ints else attribute.i
 
 

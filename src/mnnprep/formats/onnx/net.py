@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
+from mnnprep.core.error_text import message, said, shortened
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
-from mnnprep.core.prose import said
 from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
-from mnnprep.core.texts import message, shortened
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx import graph
+from mnnprep.formats.onnx.skeleton import skeleton
+from mnnprep.text import first_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession, NodeArg
 
 # onnxruntime's names of element types that differ from NumPy's
 NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dtype"
 ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
-def open_session(path: str, *, optimize: bool, data_directory: str = "", profile: str = "") -> Any:
+def open_session(
+    path: str, *, optimize: bool, data_directory: str = "", profile: str = ""
+) -> InferenceSession:
     """An onnxruntime session on the CPU, one thread; unoptimized, it computes the graph as written.
 
     ``data_directory`` is where external data is, if not beside the model; ``profile`` where the files of a
@@ -58,7 +67,7 @@ def open_session(path: str, *, optimize: bool, data_directory: str = "", profile
 
 def _complaint(error: BaseException) -> str:
     """What onnxruntime says of a failed run, without the places in its own source."""
-    line = said(error).splitlines()[0]
+    line = first_line(said(error))
     node = re.search(r"running (\S+) node\. Name:'([^']*)' Status Message: (.*)", line)
     if node is None:
         return shortened(line)
@@ -66,7 +75,7 @@ def _complaint(error: BaseException) -> str:
     return shortened(f"onnxruntime at {node[1]} {node[2]}: {reason}")
 
 
-def dtype_of(argument: Any) -> str:
+def dtype_of(argument: NodeArg) -> str:
     """The dtype of a session's input or output. Raises RefusedError for one that is no tensor of numbers."""
     kind = argument.type.removeprefix("tensor(").removesuffix(")")
     dtype: str = ORT_DTYPES.get(kind, kind)
@@ -100,17 +109,19 @@ class OnnxNet:
             )
 
     @cached_property
-    def model(self) -> Any:
-        return graph.load_graph(self.path)
+    def model(self) -> ModelProto:
+        return skeleton(self.path)
 
     def run(self, inputs: Arrays) -> Arrays:
         return dict(zip(self._outputs, self.compute(self._session, inputs, self._outputs), strict=True))
 
     @staticmethod
-    def compute(session: Any, inputs: Arrays, outputs: list[str] | None = None) -> list[Any]:
+    def compute(
+        session: InferenceSession, inputs: Arrays, outputs: list[str] | None = None
+    ) -> list[npt.NDArray[np.generic]]:
         """The *outputs* (all, if not given) of one run.  Raises Refused."""
         try:
-            values: list[Any] = session.run(outputs, inputs)
+            values: list[npt.NDArray[np.generic]] = session.run(outputs, inputs)
         except Exception as error:  # onnxruntime raises classes of its own C++ module
             raise Refused(_complaint(error)) from error
         return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -17,6 +17,9 @@ from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.isolate.server import doing
 from mnnprep.isolate.step import Step
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
 
 
 class OutlineJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,14 +78,14 @@ def outline(job: OutlineJob) -> Outline:
     )
 
 
-def taken(node: Any) -> Iterator[str]:
+def taken(node: NodeProto) -> Iterator[str]:
     """The values that a node takes, those that its bodies take from outside included."""
     yield from node.input
     for body in graph.subgraphs(node):
         yield from captured(body)
 
 
-def captured(body: Any) -> list[str]:
+def captured(body: GraphProto) -> list[str]:
     """What a body takes from outside it, in order."""
     own = (
         {i.name for i in body.input}
@@ -93,16 +96,19 @@ def captured(body: Any) -> list[str]:
     return list(dict.fromkeys(name for name in names if name and name not in own))
 
 
-def inferred(model: Any) -> Any:
+def inferred(model: ModelProto) -> ModelProto:
     """*model* with the shapes that ONNX infers, or as it is where the inference fails."""
     try:
         infer = require("onnx.shape_inference").infer_shapes
-        return infer(model, check_type=False, strict_mode=False, data_prop=_lists_stay_small(model))
+        found: ModelProto = infer(
+            model, check_type=False, strict_mode=False, data_prop=_lists_stay_small(model)
+        )
     except Exception:  # an operator that ONNX does not know, a contradiction in the file
         return model
+    return found
 
 
-def _lists_stay_small(model: Any) -> bool:
+def _lists_stay_small(model: ModelProto) -> bool:
     """Whether ONNX can follow the lists of sizes of *model* number by number."""
     nodes = list(graph.all_nodes(model.graph))
     constants = {t.name: math.prod(t.dims) for t in model.graph.initializer}
@@ -117,7 +123,7 @@ def _lists_stay_small(model: Any) -> bool:
     return propagation.stays_small(((n.op_type, n.input, n.output) for n in nodes), constants, functions)
 
 
-def sizes_at(model: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+def sizes_at(model: ModelProto, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     """The bytes of every value whose shape follows from these input shapes. *model*'s inputs are changed."""
     helper = require("onnx.helper")
     for value in model.graph.input:

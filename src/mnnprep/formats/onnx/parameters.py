@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
 
 _STRUCTURE = (
     "INT32",
@@ -19,7 +22,7 @@ _STRUCTURE = (
 )  # shapes, indices, axes, biases' zero points, texts
 
 
-def parameters(model: Any) -> int:
+def parameters(model: ModelProto) -> int:
     """The elements of the numbers in *model* that are weights: initializers, and Constant nodes of one
     dimension or more.
 
@@ -31,7 +34,7 @@ def parameters(model: Any) -> int:
     return sum(math.prod(dims) for dtype, dims in _tensors(model) if dtype not in structure)
 
 
-def _tensors(model: Any) -> Iterator[tuple[int, list[int]]]:
+def _tensors(model: ModelProto) -> Iterator[tuple[int, list[int]]]:
     nodes: list[Any] = []
     for owner in _graphs(model.graph):
         yield from ((t.data_type, list(t.dims)) for t in owner.initializer)
@@ -44,14 +47,14 @@ def _tensors(model: Any) -> Iterator[tuple[int, list[int]]]:
             yield from _constant(node)
 
 
-def _graphs(owner: Any) -> Iterator[Any]:
+def _graphs(owner: GraphProto) -> Iterator[GraphProto]:
     yield owner
     for node in owner.node:
         for body in graph.subgraphs(node):
             yield from _graphs(body)
 
 
-def _constant(node: Any) -> Iterator[tuple[int, list[int]]]:
+def _constant(node: NodeProto) -> Iterator[tuple[int, list[int]]]:
     for attribute in node.attribute:
         if attribute.HasField("t") and attribute.t.dims:
             yield attribute.t.data_type, list(attribute.t.dims)

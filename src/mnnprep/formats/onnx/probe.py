@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import FileRef, file_ref, save_arrays
 from mnnprep.core.messages import CaseFile
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.core.running import case_inputs
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.backend import RUNTIME

@@ -6,7 +6,7 @@ Format facts: onnx/onnx.proto (ModelProto).
 from __future__ import annotations
 
 from mnnprep.formats.content import Content
-from mnnprep.formats.onnx.wire import LENGTH, VARINT, WireError
+from mnnprep.wire.protobuf import LENGTH, VARINT, WireError
 
 TITLE = "ONNX model"
 _FIELDS = frozenset(

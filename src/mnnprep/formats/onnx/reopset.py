@@ -8,18 +8,26 @@ come back byte for byte, and a body that another opset would read differently is
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mnnprep.core.prose import said
+from mnnprep.core.error_text import said
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS, all_nodes, label, opset_of, subgraphs
+from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from google.protobuf.descriptor import FieldDescriptor
+    from google.protobuf.message import Message
+    from onnx import ModelProto, NodeProto, TensorProto
 
 # bytes: tensors up to this size are shown to the converter, which makes attributes of axes and bounds
 SEEN = 1024
 
 
-def at_opset(model: Any, opset: int) -> Any:
+def at_opset(model: ModelProto, opset: int) -> ModelProto:
     """*model* (a ModelProto, with or without its external data, left as it is) with the same inputs, outputs
     and weights at *opset*.
 
@@ -31,11 +39,11 @@ def at_opset(model: Any, opset: int) -> Any:
     _refuse_unlike_bodies(onnx, model, opset)
     bare, kept = _without_weights(onnx, model)
     try:
-        made = require("onnx.version_converter").convert_version(bare, opset)
+        made: ModelProto = require("onnx.version_converter").convert_version(bare, opset)
     except (RuntimeError, ValueError, TypeError) as error:
         raise _refused(opset, seen=_reason(said(error), model)) from error
     _restore(made, model, kept)
-    _read_back(onnx, model, made, opset)
+    _read_back(onnx, made, opset)
     return made
 
 
@@ -44,7 +52,7 @@ def _refused(opset: int, *, seen: str) -> RefusedError:
     return RefusedError(f"the model has no form at opset {opset}", seen=seen, next=remedy)
 
 
-def _reason(text: str, model: Any) -> str:
+def _reason(text: str, model: ModelProto) -> str:
     """The nodes the converter could not bring over; else the end of what it says, before which stands a place
     in its own source.
     """
@@ -59,7 +67,7 @@ def _reason(text: str, model: Any) -> str:
     )
 
 
-def _refuse_unlike_bodies(onnx: Any, model: Any, opset: int) -> None:
+def _refuse_unlike_bodies(onnx: ModuleType, model: ModelProto, opset: int) -> None:
     """The converter changes no node of a body: all of them must be the same operators at both opsets."""
     have = opset_of(model)
     bodies = [body for node in model.graph.node for body in subgraphs(node)]
@@ -72,12 +80,11 @@ def _refuse_unlike_bodies(onnx: Any, model: Any, opset: int) -> None:
     if unlike:
         raise _refused(
             opset,
-            seen=f"in the bodies of control flow: {', '.join(unlike[:5])}"
-            + (f" and {len(unlike) - 5} more" if unlike[5:] else ""),
+            seen=f"in the bodies of control flow: {listed(unlike, 5)}",
         )
 
 
-def _since(onnx: Any, node: Any, opset: int) -> int:
+def _since(onnx: ModuleType, node: NodeProto, opset: int) -> int:
     """The opset that brought the node's operator in the form *opset* has; 0 where it has none."""
     try:
         return int(onnx.defs.get_schema(node.op_type, opset, "").since_version)
@@ -85,7 +92,7 @@ def _since(onnx: Any, node: Any, opset: int) -> int:
         return 0
 
 
-def _without_weights(onnx: Any, model: Any) -> tuple[Any, dict[str, Any]]:
+def _without_weights(onnx: ModuleType, model: ModelProto) -> tuple[ModelProto, dict[str, TensorProto]]:
     """A copy whose larger initializers, which may be gigabytes, are inputs; and all initializers by name."""
     bare = onnx.ModelProto()
     for field, value in model.ListFields():
@@ -106,7 +113,7 @@ def _without_weights(onnx: Any, model: Any) -> tuple[Any, dict[str, Any]]:
     return bare, kept
 
 
-def _set(message: Any, field: Any, value: Any) -> None:
+def _set(message: Message, field: FieldDescriptor, value: object) -> None:
     if field.is_repeated:
         getattr(message, field.name).extend(value)
     elif field.message_type is not None:
@@ -115,7 +122,7 @@ def _set(message: Any, field: Any, value: Any) -> None:
         setattr(message, field.name, value)
 
 
-def _restore(made: Any, model: Any, kept: dict[str, Any]) -> None:
+def _restore(made: ModelProto, model: ModelProto, kept: dict[str, TensorProto]) -> None:
     """Give *made* the boundary of *model*, its remarks, and every constant as it was, those too that are
     attributes now: the file still holds all that the source does.
     """
@@ -146,14 +153,14 @@ def _restore(made: Any, model: Any, kept: dict[str, Any]) -> None:
     made.metadata_props.extend(model.metadata_props)
 
 
-def _named(tensor: Any, name: str) -> Any:
+def _named(tensor: TensorProto, name: str) -> TensorProto:
     copy = type(tensor)()
     copy.CopyFrom(tensor)
     copy.name = name
     return copy
 
 
-def _read_back(onnx: Any, model: Any, made: Any, opset: int) -> None:
+def _read_back(onnx: ModuleType, made: ModelProto, opset: int) -> None:
     """Hold what was made against what was asked: the opset, every name that a node takes, every operator in a
     form the opset has.
     """

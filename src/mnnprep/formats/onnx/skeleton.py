@@ -3,57 +3,61 @@
 A tensor whose data is large is left in the file: in the ModelProto read here it stands as external data whose
 location is :data:`INLINE` and whose offset and length are those of the whole TensorProto in the file.
 
-Format facts: onnx/onnx.proto (field numbers); protobuf.dev/programming-guides/encoding.
+Format facts: protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
+from mnnprep.formats.onnx.fields import Attribute, Entry, Function, Graph, Model, Node, Tensor
 from mnnprep.formats.onnx.graph import with_data
-from mnnprep.formats.onnx.wire import (
-    LENGTH,
-    VARINT,
-    Buffer,
-    Field,
-    delimited,
-    encoded,
-    fields,
-    mapped,
-    verbatim,
-)
+from mnnprep.wire.buffer import Buffer, mapped
+from mnnprep.wire.protobuf import LENGTH, VARINT, Field, delimited, encoded, fields, verbatim
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
 
 INLINE = "\0inline"  # no file has this name
 KEPT = 1024  # bytes: smaller tensors (shapes, axes) are read with the graph
 
-MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, FUNCTION = "model", "graph", "node", "attribute", "tensor", "function"
+Nested = dict[type, dict[int, type]]
 # The messages that may hold a tensor: field number -> message
-NESTED = {
-    MODEL: {7: GRAPH, 25: FUNCTION},
-    GRAPH: {1: NODE, 5: TENSOR},
-    NODE: {5: ATTRIBUTE},
-    FUNCTION: {7: NODE},
-    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH},
-    TENSOR: {},
+NESTED: Nested = {
+    Model: {Model.GRAPH: Graph, Model.FUNCTIONS: Function},
+    Graph: {Graph.NODE: Node, Graph.INITIALIZER: Tensor},
+    Node: {Node.ATTRIBUTE: Attribute},
+    Function: {Function.NODE: Node},
+    Attribute: {
+        Attribute.TENSOR: Tensor,
+        Attribute.GRAPH: Graph,
+        Attribute.TENSORS: Tensor,
+        Attribute.GRAPHS: Graph,
+    },
+    Tensor: {},
 }
-DATA = frozenset(
-    {4, 5, 6, 7, 9, 10, 11}
-)  # float_data, int32_data, string_data, int64_data, raw_data, double_data, uint64_data
-STRINGS = 6
-EXTERNAL_DATA, DATA_LOCATION = 13, 14
+INITIALIZERS: Nested = {
+    Model: {Model.GRAPH: Graph},
+    Graph: {Graph.INITIALIZER: Tensor},
+    Tensor: {},
+}
 
 
-def skeleton(path: str | Path) -> Any:
-    """The ModelProto at *path* without its large tensors' data; only the pages of the rest are read."""
-    model = require("onnx").ModelProto()
+def skeleton(path: str | Path, *, whole_nodes: bool = False) -> ModelProto:
+    """The ModelProto at *path* without its large tensors' data; only the pages of the rest are read.
+
+    With *whole_nodes*, only initializers of the main graph lose theirs: nodes are as the file has them.
+    """
+    model: ModelProto = require("onnx").ModelProto()
     with mapped(Path(path)) as data:
-        model.ParseFromString(_stripped(data, 0, len(data), MODEL))
+        nested = INITIALIZERS if whole_nodes else NESTED
+        model.ParseFromString(_stripped(data, 0, len(data), Model, nested))
     return model
 
 
-def fetch(tensor: Any, path: str | Path) -> Any:
+def fetch(tensor: TensorProto, path: str | Path) -> TensorProto:
     """A copy of *tensor*, of a skeleton of the model at *path*, with its data in it."""
     proto = type(tensor)()
     entries = {e.key: e.value for e in tensor.external_data}
@@ -66,23 +70,24 @@ def fetch(tensor: Any, path: str | Path) -> Any:
     return proto
 
 
-def is_inline(tensor: Any) -> bool:
+def is_inline(tensor: TensorProto) -> bool:
     """Whether *tensor*, of a skeleton, was left in the model's own file."""
     return any(e.key == "location" and e.value == INLINE for e in tensor.external_data)
 
 
-def _stripped(data: Buffer, start: int, end: int, kind: str) -> bytes:
+def _stripped(data: Buffer, start: int, end: int, kind: type, nested: Nested) -> bytes:
     """The message in ``data[start:end]`` with its large tensors' data taken out."""
     found = list(fields(data, start, end))
-    if kind == TENSOR and _large(found):
+    if kind is Tensor and _large(found):
         return _placeholder(data, found, start, end)
     out = []
     for field in found:
         number, wire, first, last = field
-        inner = NESTED[kind].get(number) if wire == LENGTH else None
-        out.append(
-            verbatim(data, field) if inner is None else delimited(number, _stripped(data, first, last, inner))
-        )
+        inner = nested[kind].get(number) if wire == LENGTH else None
+        if inner is None:
+            out.append(verbatim(data, field))
+        else:
+            out.append(delimited(number, _stripped(data, first, last, inner, nested)))
     return b"".join(out)
 
 
@@ -90,16 +95,16 @@ def _large(found: list[Field]) -> bool:
     sizes = [
         last - first
         for number, wire, first, last in found
-        if number in DATA and wire == LENGTH and number != STRINGS
+        if number in Tensor.DATA and wire == LENGTH and number != Tensor.STRING_DATA
     ]
     return sum(sizes) > KEPT
 
 
 def _placeholder(data: Buffer, found: list[Field], start: int, end: int) -> bytes:
-    kept = [verbatim(data, field) for field in found if field[0] not in DATA]
+    kept = [verbatim(data, field) for field in found if field[0] not in Tensor.DATA]
     entries = {"location": INLINE, "offset": str(start), "length": str(end - start)}
     kept += [
-        delimited(EXTERNAL_DATA, delimited(1, k.encode()) + delimited(2, v.encode()))
+        delimited(Tensor.EXTERNAL_DATA, delimited(Entry.KEY, k.encode()) + delimited(Entry.VALUE, v.encode()))
         for k, v in entries.items()
     ]
-    return b"".join([*kept, encoded(DATA_LOCATION << 3 | VARINT), encoded(1)])
+    return b"".join([*kept, encoded(Tensor.DATA_LOCATION << 3 | VARINT), encoded(Tensor.EXTERNAL)])

@@ -8,31 +8,36 @@ The rules that look for hazards read operands by their place, as an operator's d
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.damage import AGAIN
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 SHOWN = 5  # places in one message
 
 
-def require_sound(model: Any, name: str) -> None:
+def require_sound(model: ir.Model, name: str) -> None:
     """Refuse the onnx-ir *model*, read from the file *name*, where a graph of it is not sound.
 
     Raises:
         RefusedError: naming the nodes.
     """
     problems: list[str] = []
-    for top in (model.graph, *model.functions.values()):
+    tops: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for top in tops:
         imports = top.opset_imports
         opset = next((imports[domain] for domain in STANDARD_DOMAINS if domain in imports), 0)
         for graph in _graphs(top):
             circle = _circle(graph)
             if circle:
                 problems.append(
-                    "the nodes wait for each other: " + _listed([_label(node) for node in circle])
+                    "the nodes wait for each other: " + listed([_label(node) for node in circle], SHOWN, "; ")
                 )
             problems += [
                 f"the name {name!r} is no text"
@@ -42,7 +47,7 @@ def require_sound(model: Any, name: str) -> None:
             ]
             problems += [f"{_label(node)} {problem}" for node in graph for problem in _misfits(node, opset)]
     if problems:
-        raise not_allowed(f"{name}: {_listed(problems)}")
+        raise not_allowed(f"{name}: {listed(problems, SHOWN, '; ')}")
 
 
 def not_allowed(seen: str) -> RefusedError:
@@ -51,16 +56,12 @@ def not_allowed(seen: str) -> RefusedError:
     )
 
 
-def _listed(texts: list[str]) -> str:
-    return "; ".join(texts[:SHOWN]) + (f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
-
-
-def _label(node: Any) -> str:
+def _label(node: ir.Node) -> str:
     name = node.name or next((value.name for value in node.outputs if value.name), "")
     return f"{node.op_type} {name}".strip()
 
 
-def _bodies(node: Any) -> Iterator[Any]:
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
     types = require("onnx_ir").AttributeType
     for attribute in node.attributes.values():
         if attribute.is_ref():
@@ -71,22 +72,22 @@ def _bodies(node: Any) -> Iterator[Any]:
             yield from attribute.value
 
 
-def _graphs(top: Any) -> Iterator[Any]:
+def _graphs(top: ir.Graph | ir.Function) -> Iterator[ir.Graph | ir.Function]:
     """A graph and all graphs below it."""
-    waiting = [top]
+    waiting: list[ir.Graph | ir.Function] = [top]
     while waiting:
         graph = waiting.pop()
         yield graph
         waiting += [body for node in graph for body in _bodies(node)]
 
 
-def _names(node: Any) -> Iterator[Any]:
+def _names(node: ir.Node) -> Iterator[str | bytes | None]:
     """Every name in a node; protobuf gives one that is not UTF-8 as bytes."""
     yield from (node.op_type, node.domain, node.name, *node.attributes)
     yield from (value.name for value in (*node.inputs, *node.outputs) if value is not None)
 
 
-def _reads(node: Any) -> Iterator[Any]:
+def _reads(node: ir.Node) -> Iterator[ir.Value | None]:
     """The values that a node reads, those of the nodes in its bodies included."""
     yield from node.inputs
     for body in _bodies(node):
@@ -96,7 +97,7 @@ def _reads(node: Any) -> Iterator[Any]:
                 yield from inner.inputs
 
 
-def _circle(graph: Any) -> list[Any]:
+def _circle(graph: ir.Graph | ir.Function) -> list[ir.Node]:
     """The nodes of *graph* that can't be put in order, in the order of the file; those that only read of them
     included.
     """
@@ -118,7 +119,7 @@ def _circle(graph: Any) -> list[Any]:
     return [node for node, count in zip(nodes, missing, strict=True) if count]
 
 
-def _misfits(node: Any, opset: int) -> Iterable[str]:
+def _misfits(node: ir.Node, opset: int) -> Iterable[str]:
     """How a node of ONNX's own domain differs from its operator's definition; none for an operator that ONNX
     does not know.
     """

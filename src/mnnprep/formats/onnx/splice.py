@@ -1,8 +1,5 @@
 """An ONNX file as its graph and the bytes of its weights, which are neither parsed nor copied when only the
 graph is read or changed.
-
-Field numbers: onnx/onnx.proto (ModelProto.graph, GraphProto.initializer, TensorProto.doc_string and
-metadata_props).
 """
 
 from __future__ import annotations
@@ -11,34 +8,21 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnnprep.core.files import FileRef
 from mnnprep.deps import require
-from mnnprep.formats.onnx.wire import (
-    LENGTH,
-    Buffer,
-    Field,
-    delimited,
-    encoded,
-    fields,
-    mapped,
-    packed,
-    text,
-    verbatim,
-)
+from mnnprep.formats.onnx.fields import Graph, Model, Tensor
+from mnnprep.wire.buffer import Buffer
+from mnnprep.wire.protobuf import LENGTH, Field, delimited, encoded, fields, packed, text, verbatim
 
-GRAPH = 7  # in a ModelProto
-INITIALIZER = 5  # in a GraphProto
-DIMS, DATA_TYPE, NAME, RAW_DATA, NOTES = (
-    1,
-    2,
-    8,
-    9,
-    (12, 16),
-)  # in a TensorProto; the last are doc_string and metadata_props
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from onnx import ModelProto
+
+NOTES = (Tensor.DOC_STRING, Tensor.METADATA_PROPS)
 PLAIN = {
     1: "<f4",
     2: "u1",
@@ -53,7 +37,6 @@ PLAIN = {
     12: "<u4",
     13: "<u8",
 }  # DataType
-SMALL = 1024  # bytes
 
 LAST = 1 << 29  # protobuf's field numbers are below
 
@@ -61,7 +44,7 @@ Extent = tuple[int, int]
 Part = bytes | memoryview
 
 
-def apart(data: Buffer) -> tuple[Any, list[Extent]]:
+def apart(data: Buffer) -> tuple[ModelProto, list[Extent]]:
     """The ModelProto in *data* without its graph's initializers, and where the bytes of each are.
 
     Raises WireError.
@@ -69,32 +52,22 @@ def apart(data: Buffer) -> tuple[Any, list[Extent]]:
     initializers: list[Extent] = []
 
     def bare(number: int, kind: int, first: int, last: int) -> bytes:
-        if (number, kind) != (GRAPH, LENGTH):
+        if (number, kind) != (Model.GRAPH, LENGTH):
             return verbatim(data, (number, kind, first, last))
         rest = []
         for field in fields(data, first, last):
-            if field[:2] == (INITIALIZER, LENGTH):
+            if field[:2] == (Graph.INITIALIZER, LENGTH):
                 initializers.append(field[2:])
             else:
                 rest.append(verbatim(data, field))
-        return delimited(GRAPH, b"".join(rest))
+        return delimited(Model.GRAPH, b"".join(rest))
 
     model = require("onnx").ModelProto()
     model.ParseFromString(b"".join(bare(*field) for field in fields(data, 0, len(data))))
     return model, initializers
 
 
-def load_nodes(path: str | Path) -> Any:
-    """The ModelProto at *path* without the initializers that take more than a kibibyte."""
-    with mapped(Path(path)) as data:
-        model, initializers = apart(data)
-        for first, last in initializers:
-            if last - first <= SMALL:
-                model.graph.initializer.add().ParseFromString(data[first:last])
-    return model
-
-
-def array_at(data: Buffer, extent: Extent) -> Any | None:
+def array_at(data: Buffer, extent: Extent) -> npt.NDArray[np.generic] | None:
     """The numbers of the TensorProto at *extent* of *data*, not copied; None where they are not there as
     NumPy has them.
     """
@@ -102,11 +75,11 @@ def array_at(data: Buffer, extent: Extent) -> Any | None:
     dtype, raw = "", None
     for field in fields(data, *extent):
         number, _, first, last = field
-        if number == DIMS:
+        if number == Tensor.DIMS:
             dims += packed(data, field)
-        elif number == DATA_TYPE:
+        elif number == Tensor.DATA_TYPE:
             dtype = PLAIN.get(first, "")
-        elif number == RAW_DATA:
+        elif number == Tensor.RAW_DATA:
             raw = first, last
     if not dtype or raw is None or raw[1] - raw[0] != math.prod(dims) * np.dtype(dtype).itemsize:
         return None
@@ -121,7 +94,7 @@ def without_notes(data: bytes, extent: Extent) -> list[Part]:
     return [memoryview(data)[slice(*extent)]]
 
 
-def filled(data: bytes, extent: Extent, array: Any) -> list[Part]:
+def filled(data: bytes, extent: Extent, array: npt.NDArray[np.generic]) -> list[Part]:
     """The TensorProto at *extent* of *data*, which holds no numbers, with the shape and the numbers of
     *array*, in parts.
     """
@@ -132,18 +105,23 @@ def filled(data: bytes, extent: Extent, array: Any) -> list[Part]:
         tensor.ClearField(name)
     return [
         tensor.SerializeToString(deterministic=True),
-        *_field(RAW_DATA, [memoryview(array.reshape(-1).view(np.uint8))]),
+        *_field(Tensor.RAW_DATA, [array.reshape(-1).view(np.uint8).data]),
     ]
 
 
 def name_of(data: Buffer, extent: Extent) -> str:
     """The name of the TensorProto at *extent* of *data*."""
     return next(
-        (text(data, first, last) for number, _, first, last in fields(data, *extent) if number == NAME), ""
+        (
+            text(data, first, last)
+            for number, _, first, last in fields(data, *extent)
+            if number == Tensor.NAME
+        ),
+        "",
     )
 
 
-def write(path: Path, model: Any, initializers: Iterable[list[Part]]) -> FileRef:
+def write(path: Path, model: ModelProto, initializers: Iterable[list[Part]]) -> FileRef:
     """Write *model*, whose graph has none, with these *initializers*, each in parts: the bytes that the whole
     serialized deterministically has.
     """
@@ -151,21 +129,25 @@ def write(path: Path, model: Any, initializers: Iterable[list[Part]]) -> FileRef
     outer = list(fields(data, 0, len(data)))
     inner = [
         field
-        for _, _, first, last in (f for f in outer if f[0] == GRAPH)
+        for _, _, first, last in (f for f in outer if f[0] == Model.GRAPH)
         for field in fields(data, first, last)
     ]
 
     def chosen(found: Sequence[Field], numbers: range) -> bytes:
         return b"".join(verbatim(data, field) for field in found if field[0] in numbers)
 
-    tensors = [part for tensor in initializers for part in _field(INITIALIZER, tensor)]
-    graph = [chosen(inner, range(INITIALIZER)), *tensors, chosen(inner, range(INITIALIZER + 1, LAST))]
+    tensors = [part for tensor in initializers for part in _field(Graph.INITIALIZER, tensor)]
+    graph = [
+        chosen(inner, range(Graph.INITIALIZER)),
+        *tensors,
+        chosen(inner, range(Graph.INITIALIZER + 1, LAST)),
+    ]
     state, size = hashlib.sha256(), 0
     with path.open("wb") as file:
         for part in [
-            chosen(outer, range(GRAPH)),
-            *_field(GRAPH, graph),
-            chosen(outer, range(GRAPH + 1, LAST)),
+            chosen(outer, range(Model.GRAPH)),
+            *_field(Model.GRAPH, graph),
+            chosen(outer, range(Model.GRAPH + 1, LAST)),
         ]:
             state.update(part)
             size += file.write(part)

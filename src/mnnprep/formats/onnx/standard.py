@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,11 +22,16 @@ from mnnprep.core.files import load_arrays
 from mnnprep.core.messages import CaseFile
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.probe import ProbeJob, probe
+from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from onnx import ModelProto, NodeProto
 
 WHOLE = 1e-4  # of a size: what the rounding of a float32 scale may make of a whole one
 
 
-def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -> list[Check]:
+def standard(model: ModelProto, source: Path, cases: list[CaseFile], directory: Path) -> list[Check]:
     """The ``standard`` check of the model at *source* for the forms above; empty where it has none of them.
 
     Nodes in the bodies of control flow are judged by their form alone.
@@ -49,7 +54,7 @@ def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -
         ]
     if not apart:
         return [passed("standard", numbers={"nodes": len(top)})]
-    told = ", ".join(apart[:5]) + (f" and {len(apart) - 5} more" if apart[5:] else "")
+    told = listed(apart, 5)
     reason = (
         f"onnxruntime computes {told} otherwise than the ONNX standard, so it is not agreed what is right;"
         " export the node with sizes that agree"
@@ -57,7 +62,7 @@ def standard(model: Any, source: Path, cases: list[CaseFile], directory: Path) -
     return [not_run("standard", reason, subject=apart[0])]
 
 
-def _suspect(node: Any) -> bool:
+def _suspect(node: NodeProto) -> bool:
     if node.domain not in graph.STANDARD_DOMAINS:
         return False
     if node.op_type == "Resize":
@@ -66,12 +71,12 @@ def _suspect(node: Any) -> bool:
     return bool(node.op_type == "MaxUnpool" and len(node.input) > 2 and node.input[2])
 
 
-def _needed(node: Any) -> tuple[str, str]:
+def _needed(node: NodeProto) -> tuple[str, str]:
     """The names of what is resized, and of what says how."""
     return node.input[0], node.input[2]
 
 
-def _fraction(node: Any, image: Any, scales: Any) -> bool:
+def _fraction(node: NodeProto, image: npt.NDArray[np.generic], scales: npt.NDArray[np.float32]) -> bool:
     """Whether a scale gives no whole size."""
     axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), range(image.ndim))
     sizes = (
@@ -80,7 +85,7 @@ def _fraction(node: Any, image: Any, scales: Any) -> bool:
     return bool((np.abs(sizes - np.round(sizes)) > WHOLE * np.maximum(sizes, 1)).any())
 
 
-def _other_shape(node: Any, pooled: Any, asked: Any) -> bool:
+def _other_shape(node: NodeProto, pooled: npt.NDArray[np.generic], asked: npt.NDArray[np.generic]) -> bool:
     """Whether MaxUnpool is asked for another shape than ``(size - 1) * stride - pads + kernel``."""
     given = {a.name: np.array(a.ints) for a in node.attribute}
     kernel = given["kernel_shape"]
@@ -94,4 +99,8 @@ def _other_shape(node: Any, pooled: Any, asked: Any) -> bool:
     return bool(asked[2:].tolist() != window.tolist())
 
 
-FORMS: dict[str, Callable[[Any, Any, Any], bool]] = {"Resize": _fraction, "MaxUnpool": _other_shape}
+Form = Callable[["NodeProto", "npt.NDArray[np.generic]", "npt.NDArray[Any]"], bool]
+FORMS: dict[str, Form] = {
+    "Resize": _fraction,
+    "MaxUnpool": _other_shape,
+}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef, file_ref, load_arrays
@@ -35,8 +35,15 @@ from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.formats.onnx.parameters import parameters
 from mnnprep.formats.onnx.reopset import at_opset
+from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.onnx.standard import standard
 from mnnprep.isolate.server import doing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+    from onnx import GraphProto, ModelProto, TensorProto
 
 MODEL = "model.onnx"
 EXTERNAL = "model.onnx.data"
@@ -103,7 +110,7 @@ def export_file(job: ExportJob) -> Exported:
     )
 
 
-def _consolidated(model: Any, directory: Path, target: Path) -> list[FileRef]:
+def _consolidated(model: ModelProto, directory: Path, target: Path) -> list[FileRef]:
     """Write *model* to *target*, its data files in *directory* (which may be links, as in a download cache)
     as one beside it.
     """
@@ -129,14 +136,14 @@ def _consolidated(model: Any, directory: Path, target: Path) -> list[FileRef]:
     return [file_ref(target), file_ref(data)]
 
 
-def _initializers(graph_proto: Any) -> Any:
+def _initializers(graph_proto: GraphProto) -> Iterator[TensorProto]:
     yield from graph_proto.initializer
     for node in graph_proto.node:
         for body in graph.subgraphs(node):
             yield from _initializers(body)
 
 
-def save(model: Any, directory: Path, *, external: bool) -> list[FileRef]:
+def save(model: ir.Model, directory: Path, *, external: bool) -> list[FileRef]:
     """Save an onnx-ir model as ``model.onnx``, its weights in ``model.onnx.data`` if *external*."""
     ir = require("onnx_ir")
     target = directory / MODEL
@@ -156,7 +163,7 @@ def run_model(job: RunJob) -> Ran:
 
 def locate(job: LocateJob) -> Located:
     """The nodes of the operators, those of subgraphs and functions included."""
-    model = graph.load_graph(job.model)
+    model = skeleton(job.model)
     nodes = [*graph.all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
     return Located(nodes=[graph.label(node) for node in nodes if node.op_type in job.operators])
 

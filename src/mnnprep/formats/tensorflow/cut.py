@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.files import file_ref
 from mnnprep.core.messages import Cut, CutJob, Located, LocateJob
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.graph_files import read_artifact
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import GraphDef, NodeDef, Tensor
 
 PART = "part.pb"
 
@@ -30,7 +33,7 @@ def cut(job: CutJob) -> Cut:
     graph = read_artifact(job.model)
     nodes = graphs.nodes_of(graph)
     reached = {node.name for node in graph.node if node.op in graphs.INPUT_OPS}
-    live: list[Any] = []
+    live: list[NodeDef] = []
     for node in graphs.in_order(graph):
         if node.name not in reached and any(graphs.producer(i) in reached for i in node.input):
             reached.add(node.name)
@@ -49,7 +52,7 @@ def cut(job: CutJob) -> Cut:
     return Cut(file=file_ref(path), labels=labels, needs=needs)
 
 
-def _part(graph: Any, nodes: dict[str, Any], chosen: list[Any], reached: set[str]) -> Any:
+def _part(graph: GraphDef, nodes: dict[str, NodeDef], chosen: list[NodeDef], reached: set[str]) -> GraphDef:
     kept = {node.name for node in chosen}
     fed = {i: graphs.tensor(i) for node in chosen for i in node.input if graphs.producer(i) in reached - kept}
     constants = graphs.ancestors(
@@ -70,7 +73,7 @@ def _part(graph: Any, nodes: dict[str, Any], chosen: list[Any], reached: set[str
     return part
 
 
-def _shapes(graph: Any, tensors: set[str]) -> dict[str, Any]:
+def _shapes(graph: GraphDef, tensors: set[str]) -> dict[str, Tensor]:
     v1 = require("tensorflow").compat.v1
     made = v1.Graph()
     with made.as_default():

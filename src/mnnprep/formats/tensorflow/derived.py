@@ -99,7 +99,7 @@ def derived(skeleton: Skeleton, weights: Arrays) -> dict[str, tuple[Any, list[st
             behind[node.name] = set().union(*(behind[d] for d in data))
             if node.op in ARITHMETIC and behind[node.name]:
                 wanted.append(node.name)
-    values = _evaluate(skeleton, wanted, weights)
+    values = _evaluate(skeleton, wanted)
     found = {name: (values[name], sorted(behind[name])) for name in wanted}
     for node in skeleton.graph.node:
         if node.op in FUSED and not graphs.in_training(node):
@@ -124,8 +124,8 @@ def _constant(nodes: dict[str, Any], text: str, skeleton: Skeleton) -> tuple[str
     )
 
 
-def _evaluate(skeleton: Skeleton, wanted: list[str], weights: Arrays) -> Arrays:
-    """The values of the nodes *wanted*, the weights fed."""
+def _evaluate(skeleton: Skeleton, wanted: list[str]) -> Arrays:
+    """The values of the nodes *wanted*, the skeleton's values fed."""
     if not wanted:
         return {}
     from mnnprep.formats.tensorflow.graph_files import open_session

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.operators import ALLOWED, EAGER
+from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import ConcreteFunction, GraphDef, MetaGraphDef, SavedObjectGraph
 
 # what loading a SavedModel of TensorFlow 1 runs: its own initializing operation, else those of tables and
 # local variables
@@ -31,12 +35,12 @@ def refuse(effects: Iterable[str]) -> None:
     if found:
         raise RefusedError(
             "the graph has operators that may do more than compute (read or write files, run other code)",
-            seen=", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
+            seen=listed(found, 5),
             next="pass --trust if you trust where it comes from, or save the model without them",
         )
 
 
-def of_graph(graph: Any, roots: Iterable[str] | None = None) -> Iterator[str]:
+def of_graph(graph: GraphDef, roots: Iterable[str] | None = None) -> Iterator[str]:
     """The effects of what the nodes *roots* of a GraphDef need; without them, of all its nodes and
     functions.
     """
@@ -47,7 +51,7 @@ def of_graph(graph: Any, roots: Iterable[str] | None = None) -> Iterator[str]:
     return _not_allowed(itertools.chain(((node.name, node) for node in graph.node), inner), library)
 
 
-def of_function(function: Any) -> Iterator[str]:
+def of_function(function: ConcreteFunction) -> Iterator[str]:
     """The effects of what a ConcreteFunction runs: what its outputs need, and what runs besides."""
     roots = [t.op.name for t in function.outputs] + [o.name for o in function.graph.control_outputs]
     return of_graph(function.graph.as_graph_def(), roots)
@@ -61,7 +65,7 @@ def of_saved_model(directory: str) -> list[str]:
     return [effect for meta in parse(directory).meta_graphs for effect in of_meta_graph(meta)]
 
 
-def of_meta_graph(meta: Any) -> Iterator[str]:
+def of_meta_graph(meta: MetaGraphDef) -> Iterator[str]:
     """The effects of a MetaGraphDef of a SavedModel."""
     graph, saver = meta.graph_def, meta.saver_def
     yield from of_graph(graph, _roots(meta))
@@ -80,7 +84,7 @@ def of_meta_graph(meta: Any) -> Iterator[str]:
             yield from _not_allowed(((node.name, node) for node in function.node_def), library)
 
 
-def _roots(meta: Any) -> set[str]:
+def _roots(meta: MetaGraphDef) -> set[str]:
     """The nodes that running a signature or loading the model asks for, restoring aside."""
     variable_pb2 = require("tensorflow.core.framework.variable_pb2")
     collections = dict(meta.collection_def.items())
@@ -92,7 +96,7 @@ def _roots(meta: Any) -> set[str]:
     return set(map(graphs.producer, roots))
 
 
-def _named_by_objects(objects: Any) -> set[str]:
+def _named_by_objects(objects: SavedObjectGraph) -> set[str]:
     """The functions that the objects of a SavedModel name, which loading it may call."""
     named = set(objects.concrete_functions)
     for node in objects.nodes:
@@ -100,7 +104,7 @@ def _named_by_objects(objects: Any) -> set[str]:
     return named
 
 
-def restoring(graph: Any, root: str, filename: str) -> Iterator[str]:
+def restoring(graph: GraphDef, root: str, filename: str) -> Iterator[str]:
     """The effects of the operation *root*, which may read variables from the file that the tensor *filename*
     names.
     """
@@ -124,13 +128,13 @@ def restoring(graph: Any, root: str, filename: str) -> Iterator[str]:
                     waiting.append((f"{name}/", list(library[name].node_def), given.__contains__))
 
 
-def _savers(graph: Any, roots: list[str]) -> set[str]:
+def _savers(graph: GraphDef, roots: list[str]) -> set[str]:
     """The functions that the nodes *roots* need and nothing else of the graph does."""
     mine = graphs.ancestors(graph, roots, control=True)
     return _called_by(graph, mine) - _called_by(graph, {n.name for n in graph.node} - mine)
 
 
-def _called_by(graph: Any, names: set[str]) -> set[str]:
+def _called_by(graph: GraphDef, names: set[str]) -> set[str]:
     """The functions that the nodes *names* call, and what those call."""
     library = {f.signature.name: f for f in graph.library.function}
     waiting = [name for node in graph.node if node.name in names for name in graphs.called(node, library)]

@@ -7,11 +7,15 @@ the placeholder then stands for the value (tensorflow/core/ops/resource_variable
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import graphs
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import FunctionDef, GraphDef, NodeDef
 
 Kind = tuple[int, list[int]]  # (DataType, shape)
 TYPE_LISTS = {
@@ -32,7 +36,7 @@ SKIPPED_INPUTS = {
 }  # the condition precedes the arguments
 
 
-def dereference(graph: Any, kinds: dict[str, Kind]) -> None:
+def dereference(graph: GraphDef, kinds: dict[str, Kind]) -> None:
     """Rewrite *graph* so that the placeholders *kinds* (by node) are values of that dtype and shape.
 
     Raises RefusedError for an operator that uses a variable in another way, named.
@@ -49,7 +53,7 @@ def dereference(graph: Any, kinds: dict[str, Kind]) -> None:
     graph.node.extend(extra)
 
 
-def name_functions(graph: Any) -> None:
+def name_functions(graph: GraphDef) -> None:
     """Name the library's functions by their order, not by the counters of the process that traced them.
 
     So the same source gives the same bytes, and a rewritten body never meets its original in one process.
@@ -70,7 +74,12 @@ def name_functions(graph: Any) -> None:
 
 
 def _rewrite(
-    nodes: Any, known: dict[str, Kind], library: dict[str, Any], done: set[str], *, body: bool = False
+    nodes: Iterable[NodeDef],
+    known: dict[str, Kind],
+    library: dict[str, FunctionDef],
+    done: set[str],
+    *,
+    body: bool = False,
 ) -> list[Any]:
     """Rewrite *nodes* (of the graph or of a body), *known* mapping resource tensors to what they hold; gives
     nodes to add.
@@ -105,13 +114,13 @@ def _rewrite(
     return extra
 
 
-def _to_identity(node: Any, dtype: int) -> None:
+def _to_identity(node: NodeDef, dtype: int) -> None:
     node.op = "Identity"
     node.attr.clear()
     node.attr["T"].type = dtype
 
 
-def _to_gather(node: Any) -> Any:
+def _to_gather(node: NodeDef) -> NodeDef:
     """ResourceGather as GatherV2 along axis 0; gives the node of the axis."""
     types_pb2 = require("tensorflow.core.framework.types_pb2")
     if node.attr["batch_dims"].i:
@@ -138,7 +147,7 @@ def _to_gather(node: Any) -> Any:
 
 
 def _pass_on(
-    node: Any, held: dict[int, Kind], library: dict[str, Any], done: set[str], resource: int
+    node: NodeDef, held: dict[int, Kind], library: dict[str, FunctionDef], done: set[str], resource: int
 ) -> bool:
     """Give a functional node's bodies values in place of variables; whether something was left to do."""
     offset = SKIPPED_INPUTS.get(node.op, 0)
@@ -174,7 +183,7 @@ def _pass_on(
     return True
 
 
-def _fix_body(function: Any, known: dict[str, Kind]) -> None:
+def _fix_body(function: FunctionDef, known: dict[str, Kind]) -> None:
     """In a body, an operator's output is named by its argument: ReadVariableOp's ``value`` is Identity's
     ``output``.
     """
@@ -196,7 +205,7 @@ def _fix_body(function: Any, known: dict[str, Kind]) -> None:
                 output.ClearField("handle_data")
 
 
-def _require_plain(nodes: Any, known: dict[str, Kind], body: bool) -> None:
+def _require_plain(nodes: Iterable[NodeDef], known: dict[str, Kind], body: bool) -> None:
     plain = {"Identity", "GatherV2", *TYPE_LISTS}
     for node in nodes:
         if (

@@ -9,22 +9,25 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
-from mnnprep.core.signature import TensorSpec
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects, graphs
-from mnnprep.formats.tensorflow.load import Loaded, guarded, refuse_texts, specs_of
+from mnnprep.formats.tensorflow.loaded import Loaded, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
+from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import GraphDef, MetaGraphDef, Session, Tensor
 
 
-def read_graph(path: str) -> Any:
+def read_graph(path: str) -> GraphDef:
     """The GraphDef in a file. Raises RefusedError for one that protobuf can't read."""
     graph = require("tensorflow.core.framework.graph_pb2").GraphDef()
     try:
@@ -36,7 +39,7 @@ def read_graph(path: str) -> Any:
     return graph
 
 
-def read_artifact(path: str) -> Any:
+def read_artifact(path: str) -> GraphDef:
     """The GraphDef in a file that nobody needs to trust.
 
     Raises RefusedError, also for operators that may do more than compute.
@@ -113,7 +116,7 @@ def load_checkpoint(source: Source, wants: Wants) -> Loaded:
     return from_session(session, in_inference(frozen, fetches), fetches, wants)
 
 
-def _read_meta(path: str) -> Any:
+def _read_meta(path: str) -> MetaGraphDef:
     meta = require("tensorflow.core.protobuf.meta_graph_pb2").MetaGraphDef()
     try:
         meta.ParseFromString(Path(path).read_bytes())
@@ -124,14 +127,14 @@ def _read_meta(path: str) -> Any:
     return meta
 
 
-def _session(graph: Any) -> Any:
+def _session(graph: GraphDef) -> Session:
     v1 = require("tensorflow").compat.v1
     return v1.Session(
         graph=graph, config=v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
     )
 
 
-def open_session(graph: Any, *, trust: bool) -> Any:
+def open_session(graph: GraphDef, *, trust: bool) -> Session:
     """A session on *graph*, one thread.
 
     Raises RefusedError naming an operator that TensorFlow does not have, or without *trust* may do more than
@@ -153,7 +156,7 @@ def open_session(graph: Any, *, trust: bool) -> Any:
     return _session(made)
 
 
-def sinks(graph: Any) -> list[str]:
+def sinks(graph: GraphDef) -> list[str]:
     """The nodes that an input reaches and whose result nothing uses, in the graph's order."""
     used = {graphs.producer(i) for node in graph.node for i in node.input}
     reached = {node.name for node in graph.node if node.op in graphs.INPUT_OPS and not graphs.is_flag(node)}
@@ -168,7 +171,7 @@ def sinks(graph: Any) -> list[str]:
     ]
 
 
-def find_outputs(graph: Any, asked: tuple[str, ...]) -> dict[str, str]:
+def find_outputs(graph: GraphDef, asked: tuple[str, ...]) -> dict[str, str]:
     """Names of outputs to tensors.
 
     Raises UsageError for one that is not there, RefusedError where there is none.
@@ -191,16 +194,15 @@ def find_outputs(graph: Any, asked: tuple[str, ...]) -> dict[str, str]:
     return {name.removesuffix(":0").replace(":", "_"): graphs.tensor(name) for name in names}
 
 
-def refuse_unfrozen(graph: Any, fetches: dict[str, str]) -> None:
+def refuse_unfrozen(graph: GraphDef, fetches: dict[str, str]) -> None:
     """Refuse a graph whose outputs need variables or tables: their values are not in the file."""
     roots = [graphs.producer(t) for t in fetches.values()]
     found = [(place, node) for place, node in graphs.reached(graph, roots, control=False)]
     variables = [f"{node.op} {place}" for place, node in found if node.op in graphs.VARIABLE_OPS]
     if variables:
-        more = f" and {len(variables) - 3} more" if len(variables) > 3 else ""
         raise RefusedError(
             "the graph is not frozen: its variables have no values in this file",
-            seen=", ".join(variables[:3]) + more,
+            seen=listed(variables, 3),
             next=(
                 "give the checkpoint's .meta file with --outputs, or the SavedModel directory, or freeze the"
                 " graph where the variables are"
@@ -221,13 +223,13 @@ class Inference:
     (they are fed False).
     """
 
-    graph: Any
+    graph: GraphDef
     feeds: list[str]
     flags: list[str]
     notes: list[str]
 
 
-def fed(graph: Any) -> Any:
+def fed(graph: GraphDef) -> GraphDef:
     """*graph* with a Placeholder for every PlaceholderWithDefault: what fed it (a data pipeline) goes."""
     made = type(graph)()
     made.CopyFrom(graph)
@@ -238,7 +240,7 @@ def fed(graph: Any) -> Any:
     return made
 
 
-def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
+def in_inference(graph: GraphDef, fetches: dict[str, str]) -> Inference:
     """*graph* with constants for the inputs that switch training on.
 
     Raises RefusedError where an output reads from a pipeline.
@@ -258,8 +260,7 @@ def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
     if flags:
         notes.append(f"set to inference: {', '.join(flags)}")
     if removed:
-        more = f" and {len(removed) - 10} more" if len(removed) > 10 else ""
-        notes.append(f"removed as training or data pipeline: {', '.join(removed[:10])}{more}")
+        notes.append(f"removed as training or data pipeline: {listed(removed)}")
     pipeline = [f"{n.op} {n.name}" for n in cut.node if n.name in kept and graphs.PIPELINE.search(n.op)]
     if pipeline:
         free = sorted(graphs.before_pipeline(cut, roots))
@@ -277,14 +278,21 @@ def in_inference(graph: Any, fetches: dict[str, str]) -> Inference:
     return Inference(cut, feeds, flags, notes)
 
 
-def from_session(session: Any, inference: Inference, fetches: dict[str, str], wants: Wants) -> Loaded:
+def _stored(graph: GraphDef, roots: list[str]) -> int:
+    """The elements of the constants that *roots* need."""
+    kept = graphs.ancestors(graph, roots, control=False)
+    shapes = [n.attr["value"].tensor.tensor_shape for n in graph.node if n.name in kept and n.op == "Const"]
+    return sum(int(np.prod([d.size for d in shape.dim], dtype=np.int64)) for shape in shapes)
+
+
+def from_session(session: Session, inference: Inference, fetches: dict[str, str], wants: Wants) -> Loaded:
     """A source that is a session and the frozen GraphDef that it stands for."""
     cut = inference.graph
     roots = [graphs.producer(t) for t in fetches.values()]
     present = {node.name for node in session.graph.as_graph_def().node}
     live = [n for n in inference.flags if n in present]
 
-    def tensor(name: str) -> Any:
+    def tensor(name: str) -> Tensor:
         return session.graph.get_tensor_by_name(graphs.tensor(name))
 
     refuse_texts(((n, tensor(n)) for n in inference.feeds), cut, "input")
@@ -297,15 +305,12 @@ def from_session(session: Any, inference: Inference, fetches: dict[str, str], wa
         )
         return {n: np.asarray(values[n]) for n in fetches}
 
-    specs: tuple[TensorSpec, ...] = specs_of([(n, tensor(n)) for n in inference.feeds], wants)
-    kept = graphs.ancestors(cut, roots, control=False)
-    stored = [n.attr["value"].tensor.tensor_shape for n in cut.node if n.name in kept and n.op == "Const"]
     return Loaded(
-        specs,
+        specs_of([(n, tensor(n)) for n in inference.feeds], wants),
         guarded(call),
         lambda: of_graph(cut, {n: n for n in inference.feeds}, fetches),
         graphs.leftovers(graphs.prune(cut, roots), roots),
-        parameters=sum(int(np.prod([d.size for d in s.dim], dtype=np.int64)) for s in stored),
+        parameters=_stored(cut, roots),
         notes=inference.notes,
         keep=session,
     )

@@ -10,7 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.wire import LENGTH, Buffer, WireError, fields, mapped, text
+from mnnprep.wire.buffer import Buffer, mapped
+from mnnprep.wire.protobuf import LENGTH, WireError, fields, text
 
 NODE, LIBRARY, FUNCTION, FUNCTION_NODE, OP = 1, 2, 1, 3, 2
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import GraphDef, NodeDef
 
 VARIABLE_OPS = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
 ASSIGN_OPS = frozenset(
@@ -55,11 +58,11 @@ def tensor(name: str) -> str:
     return name if ":" in name else f"{name}:0"
 
 
-def nodes_of(graph: Any) -> dict[str, Any]:
+def nodes_of(graph: GraphDef) -> dict[str, NodeDef]:
     return {node.name: node for node in graph.node}
 
 
-def ancestors(graph: Any, roots: Iterable[str], *, control: bool) -> set[str]:
+def ancestors(graph: GraphDef, roots: Iterable[str], *, control: bool) -> set[str]:
     """The names of the nodes that *roots* (node names) need, themselves included."""
     nodes = nodes_of(graph)
     found: set[str] = set()
@@ -75,7 +78,7 @@ def ancestors(graph: Any, roots: Iterable[str], *, control: bool) -> set[str]:
     return found
 
 
-def called(node: Any, library: Container[str]) -> Iterator[str]:
+def called(node: NodeDef, library: Container[str]) -> Iterator[str]:
     """The functions of the *library* that a node's attributes name, or its operator (a function hides an
     operator of its name).
     """
@@ -87,7 +90,7 @@ def called(node: Any, library: Container[str]) -> Iterator[str]:
     return (name for name in names if name in library)
 
 
-def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterator[tuple[str, Any]]:
+def reached(graph: GraphDef, roots: Iterable[str], *, control: bool = True) -> Iterator[tuple[str, NodeDef]]:
     """Every node that *roots* need, with its place: those of function bodies as ``FUNCTION/NODE``."""
     library = {f.signature.name: f for f in graph.library.function}
     seen: set[str] = set()
@@ -102,14 +105,14 @@ def reached(graph: Any, roots: Iterable[str], *, control: bool = True) -> Iterat
                 waiting += [(inner.name, inner) for inner in library[name].node_def]
 
 
-def in_training(node: Any) -> bool:
+def in_training(node: NodeDef) -> bool:
     """Whether a fused batch norm takes the batch's own statistics: also where the attribute was left out, for
     its default is true.
     """
     return "is_training" not in node.attr or bool(node.attr["is_training"].b)
 
 
-def leftovers(graph: Any, roots: Iterable[str]) -> list[str]:
+def leftovers(graph: GraphDef, roots: Iterable[str]) -> list[str]:
     """What behaves as in training on the way to *roots*, each with its operator, node and reason."""
     found = []
     for place, node in reached(graph, roots):
@@ -122,7 +125,7 @@ def leftovers(graph: Any, roots: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def before_pipeline(graph: Any, roots: Iterable[str]) -> set[str]:
+def before_pipeline(graph: GraphDef, roots: Iterable[str]) -> set[str]:
     """The last nodes on the way to *roots* that an input of the graph reaches and no data pipeline does."""
     reads: dict[str, tuple[bool, bool]] = {}  # (an input, a pipeline)
     for node in in_order(graph):
@@ -137,7 +140,7 @@ def before_pipeline(graph: Any, roots: Iterable[str]) -> set[str]:
     return {node.name for node in graph.node if node.name in last and node.op not in INPUT_OPS}
 
 
-def prune(graph: Any, roots: Iterable[str], *, control: bool = False) -> Any:
+def prune(graph: GraphDef, roots: Iterable[str], *, control: bool = False) -> GraphDef:
     """A GraphDef with what *roots* need, and the functions that it calls.
 
     Without *control* the control inputs go: in inference nothing waits for a side effect.
@@ -167,7 +170,7 @@ def prune(graph: Any, roots: Iterable[str], *, control: bool = False) -> Any:
     return pruned
 
 
-def state_defaults(graph: Any) -> None:
+def state_defaults(graph: GraphDef) -> None:
     """Write the attributes that nodes leave out because they are at their default: MNN's converter knows no
     defaults.
     """
@@ -179,7 +182,7 @@ def state_defaults(graph: Any) -> None:
                 node.attr[attribute.name].CopyFrom(attribute.default_value)
 
 
-def is_flag(node: Any) -> bool:
+def is_flag(node: NodeDef) -> bool:
     """Whether a node is an input that switches training on: boolean, and called so."""
     types_pb2 = require("tensorflow.core.framework.types_pb2")
     return (
@@ -187,44 +190,75 @@ def is_flag(node: Any) -> bool:
     )
 
 
-def resolve_flags(graph: Any, flags: Iterable[str]) -> None:
+def resolve_flags(graph: GraphDef, flags: Iterable[str]) -> None:
     """Set the inputs *flags* to False for good: the branches of Switch and Merge that training takes go."""
-    known: dict[str, bool] = {f"{name}:0": False for name in flags}
-    alias: dict[str, str] = {}
-    dead: set[str] = set()
+    found = _Resolved(flags)
     for node in in_order(graph):
-        data = [alias.get(tensor(i), tensor(i)) for i in node.input if not i.startswith("^")]
-        if node.op != "Merge" and (
-            any(d in dead for d in data)
-            or any(f"^{producer(i)}" in dead for i in node.input if i.startswith("^"))
-        ):
-            dead |= {f"^{node.name}", *(f"{node.name}:{port}" for port in range(16))}
-            continue
-        if f"{node.name}:0" in known:
-            _set_false(node)
-        elif node.op == "Identity" and data[0] in known:
-            known[f"{node.name}:0"] = known[data[0]]
-        elif node.op == "LogicalNot" and data[0] in known:
-            known[f"{node.name}:0"] = not known[data[0]]
-        elif node.op == "Switch" and data[1] in known:
-            taken = int(known[data[1]])
-            alias[f"{node.name}:{taken}"] = data[0]
-            dead.add(f"{node.name}:{1 - taken}")
-            if data[0] in known:
-                known[f"{node.name}:{taken}"] = known[data[0]]
-        elif node.op == "Merge" and any(d in dead for d in data):
-            alive = [d for d in data if d not in dead]
-            if len(alive) == 1:
-                alias[f"{node.name}:0"] = alive[0]
-        elif node.op == "Select" and data[0] in known:
-            alias[f"{node.name}:0"] = data[1 if known[data[0]] else 2]
+        found.follow(node)
     for node in graph.node:
         for index, name in enumerate(node.input):
-            if not name.startswith("^") and tensor(name) in alias:
-                node.input[index] = _short(_follow(alias, tensor(name)))
+            if not name.startswith("^") and tensor(name) in found.alias:
+                node.input[index] = _short(_follow(found.alias, tensor(name)))
 
 
-def _set_false(node: Any) -> None:
+class _Resolved:
+    """What follows from flags that are False: the values known, the tensors that stand for others, and those
+    that nothing computes any more (with a caret, nodes).
+    """
+
+    def __init__(self, flags: Iterable[str]) -> None:
+        self.known: dict[str, bool] = {f"{name}:0": False for name in flags}
+        self.alias: dict[str, str] = {}
+        self.dead: set[str] = set()
+
+    def follow(self, node: NodeDef) -> None:
+        """Note what *node* gives, whose inputs were followed before it."""
+        data = [self.alias.get(tensor(i), tensor(i)) for i in node.input if not i.startswith("^")]
+        awaited = [f"^{producer(i)}" for i in node.input if i.startswith("^")]
+        if node.op != "Merge" and self.dead & {*data, *awaited}:
+            self.dead |= {f"^{node.name}", *(f"{node.name}:{port}" for port in range(16))}
+        elif f"{node.name}:0" in self.known:
+            _set_false(node)
+        elif node.op in _RESOLVERS:
+            _RESOLVERS[node.op](self, node.name, data)
+
+    def _identity(self, name: str, data: list[str]) -> None:
+        if data[0] in self.known:
+            self.known[f"{name}:0"] = self.known[data[0]]
+
+    def _not(self, name: str, data: list[str]) -> None:
+        if data[0] in self.known:
+            self.known[f"{name}:0"] = not self.known[data[0]]
+
+    def _switch(self, name: str, data: list[str]) -> None:
+        if data[1] not in self.known:
+            return
+        taken = int(self.known[data[1]])
+        self.alias[f"{name}:{taken}"] = data[0]
+        self.dead.add(f"{name}:{1 - taken}")
+        if data[0] in self.known:
+            self.known[f"{name}:{taken}"] = self.known[data[0]]
+
+    def _merge(self, name: str, data: list[str]) -> None:
+        alive = [d for d in data if d not in self.dead]
+        if len(alive) == 1 < len(data):
+            self.alias[f"{name}:0"] = alive[0]
+
+    def _select(self, name: str, data: list[str]) -> None:
+        if data[0] in self.known:
+            self.alias[f"{name}:0"] = data[1 if self.known[data[0]] else 2]
+
+
+_RESOLVERS = {
+    "Identity": _Resolved._identity,
+    "LogicalNot": _Resolved._not,
+    "Switch": _Resolved._switch,
+    "Merge": _Resolved._merge,
+    "Select": _Resolved._select,
+}
+
+
+def _set_false(node: NodeDef) -> None:
     types_pb2 = require("tensorflow.core.framework.types_pb2")
     node.op = "Const"
     del node.input[:]
@@ -245,7 +279,7 @@ def _short(name: str) -> str:
     return name.removesuffix(":0")
 
 
-def in_order(graph: Any) -> list[Any]:
+def in_order(graph: GraphDef) -> list[NodeDef]:
     """The nodes, each after what it needs (a NextIteration closes a loop and comes where it stands)."""
     nodes = nodes_of(graph)
     done: set[str] = set()
@@ -265,7 +299,7 @@ def in_order(graph: Any) -> list[Any]:
     return order
 
 
-def rename(graph: Any, names: Mapping[str, str]) -> None:
+def rename(graph: GraphDef, names: Mapping[str, str]) -> None:
     """Rename nodes, and what names them among the inputs of the top level."""
     for node in graph.node:
         node.name = names.get(node.name, node.name)

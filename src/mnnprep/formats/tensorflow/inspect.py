@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mnnprep.formats.inspection import Findings, Ports, listed
+from mnnprep.formats.inspection import Findings, Ports
 from mnnprep.formats.tensor_info import TensorInfo
 from mnnprep.formats.tensorflow import scan
 from mnnprep.formats.tensorflow.graphdef import operators_in
 from mnnprep.formats.tensorflow.keras_scan import scan_keras
 from mnnprep.formats.tensorflow.operators import ALLOWED
+from mnnprep.text import listed
 
 
 def inspect_graph(path: Path, kind: str) -> Findings:
@@ -21,14 +22,14 @@ def inspect_graph(path: Path, kind: str) -> Findings:
     default = "serving_default" if "serving_default" in found.signatures else next(iter(found.signatures), "")
     warnings = []
     if kind == "frozen-graph" and found.variables:
-        warnings.append(f"it is not frozen: {listed(found.variables)}")
+        warnings.append(f"it is not frozen: {listed(found.variables, 8)}")
     if kind == "savedmodel" and not found.signatures:
         warnings.append("it has no signature: save it with one")
     if found.tables:
-        warnings.append(f"it looks things up in tables ({listed(found.tables)}), which MNN does not")
+        warnings.append(f"it looks things up in tables ({listed(found.tables, 8)}), which MNN does not")
     if found.effects:
         warnings.append(
-            f"operators that may do more than compute ({listed(found.effects)}): they run with --trust alone"
+            f"operators that may do more than compute ({listed(found.effects, 8)}): they run with --trust alone"
         )
     return Findings(
         signature=Ports(*found.signatures.get(default, ((), ()))),
@@ -43,14 +44,14 @@ def inspect_graph(path: Path, kind: str) -> Findings:
 
 
 def _names(tensors: tuple[TensorInfo, ...]) -> str:
-    return listed([t.name for t in tensors])
+    return listed([t.name for t in tensors], 8)
 
 
 def inspect_keras(path: Path, kind: str) -> Findings:
     """Read a Keras file of either version. Raises RefusedError for a damaged one."""
     found = scan_keras(path, kind)
     foreign = (
-        f"loading it would call code ({listed(found.foreign)}): prepare it with --trust, or give a factory"
+        f"loading it would call code ({listed(found.foreign, 8)}): prepare it with --trust, or give a factory"
         " and weights"
     )
     return Findings(

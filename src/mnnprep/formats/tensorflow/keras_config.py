@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mnnprep.core.archives import open_archive, read_member
 from mnnprep.deps import require
 from mnnprep.errors import UsageError
 from mnnprep.formats.tensorflow.keras_judge import damaged
 from mnnprep.weights.hdf5_guard import hdf5_file
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LIMIT = 64 << 20  # bytes of JSON; that of the largest networks takes less than one
@@ -155,10 +158,11 @@ class _Window(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         self._file.seek(self._start + self._at)
-        data = self._file.read(max(0, min(len(buffer), self._size - self._at)))
-        buffer[: len(data)] = data
+        view = memoryview(buffer)
+        data = self._file.read(max(0, min(len(view), self._size - self._at)))
+        view[: len(data)] = data
         self._at += len(data)
         return len(data)
 

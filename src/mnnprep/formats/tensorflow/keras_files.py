@@ -7,20 +7,25 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.messages import Source, Wants
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
 from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
-from mnnprep.formats.tensorflow.load import Loaded, from_function, specs_of
+from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
+from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import Model, StructuredValue, Tensor
 
 SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
@@ -68,7 +73,7 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
     )
 
 
-def _called(model: Any, wants: Wants) -> Loaded:
+def _called(model: Model, wants: Wants) -> Loaded:
     try:
         return from_model(model, wants, None)
     except MnnprepError:
@@ -84,10 +89,9 @@ def _called(model: Any, wants: Wants) -> Loaded:
 def refuse_foreign(foreign: list[Foreign]) -> None:
     """Refuse what is in none of the lists, by its name, and say how to go on."""
     if foreign:
-        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
         raise RefusedError(
             "loading this model would call code that is not known to compute alone",
-            seen="; ".join(map(str, foreign[:5])) + more,
+            seen=listed(list(map(str, foreign)), 5, "; "),
             next=(
                 "pass --trust if you trust where it comes from, or give a factory that builds the model, with"
                 " this file as --weights"
@@ -119,7 +123,7 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return link
 
 
-def is_model(value: Any) -> bool:
+def is_model(value: object) -> bool:
     """Whether *value* is a model of Keras 3 or of tf_keras, without importing the one it is not of."""
     return any(
         c.__name__ == "Model" and c.__module__.split(".")[0] in ("keras", "tf_keras")
@@ -127,7 +131,7 @@ def is_model(value: Any) -> bool:
     )
 
 
-def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
+def from_model(model: Model, wants: Wants, example: StructuredValue) -> Loaded:
     """A Keras model as a source: called with ``training=False``, its inputs by name, its outputs by key or
     layer name.
     """
@@ -153,7 +157,7 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
         for s in described
     ]
 
-    def forward(*values: Any) -> Any:
+    def forward(*values: Tensor) -> StructuredValue:
         return model(pack(list(values)), training=False)
 
     function = tf.function(forward, autograph=False).get_concrete_function(*specs)
@@ -168,26 +172,20 @@ def from_model(model: Any, wants: Wants, example: Any) -> Loaded:
 
     loaded = from_function(flat, names, outputs, tuple(described), call, keep=model)
     loaded.parameters = int(model.count_params())
-    if example is not None:
-        values = (
-            example
-            if isinstance(example, dict)
-            else dict(zip(names, example if isinstance(example, (tuple, list)) else [example], strict=False))
-        )
-        loaded.example = {n: np.asarray(v) for n, v in values.items()}
+    loaded.example = example_by_name(example, names)
     return loaded
 
 
 class _described:
     """A KerasTensor as `specs_of` reads tensors."""
 
-    def __init__(self, tensor: Any) -> None:
+    def __init__(self, tensor: Tensor) -> None:
         tf = require("tensorflow")
         self.dtype = tf.as_dtype(tensor.dtype)
         self.shape = tf.TensorShape(tensor.shape)
 
 
-def _packer(model: Any, names: list[str]) -> Any:
+def _packer(model: Model, names: list[str]) -> Callable[[list[Tensor]], StructuredValue]:
     """How a flat list of tensors becomes the structure that the model was built with."""
     structure = getattr(model, "_inputs_struct", None)
     if structure is not None:
@@ -200,7 +198,9 @@ def _packer(model: Any, names: list[str]) -> Any:
     return lambda values: values[0] if len(values) == 1 else dict(zip(names, values, strict=True))
 
 
-def _outputs(model: Any, structure: Any) -> tuple[list[str], Any]:
+def _outputs(
+    model: Model, structure: StructuredValue
+) -> tuple[list[str], Callable[[StructuredValue], list[Tensor]]]:
     """The outputs' names, and how to flatten a result in their order."""
     if isinstance(structure, dict):
         keys = list(structure)

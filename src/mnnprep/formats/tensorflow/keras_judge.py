@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mnnprep.core.json_value import Json
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.wire import LENGTH, WireError, fields, text
 from mnnprep.formats.tensorflow import keras_table as table
 from mnnprep.formats.tensorflow.operators import STATELESS
 from mnnprep.formats.tensorflow.symbols import is_pure
+from mnnprep.wire.protobuf import LENGTH, WireError, fields, text
 
 COMPILED = "compile_config"  # optimizers, losses and metrics, which are never made
 DEEPEST = 500  # levels of nesting; Keras' loaders walk a configuration by recursion
@@ -71,7 +72,7 @@ def without_compiled(config: dict[str, Any]) -> dict[str, Any]:
     return {key: _stripped(value) for key, value in config.items() if key != COMPILED} if inner else config
 
 
-def _stripped(value: Any) -> Any:
+def _stripped(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: _stripped(inner) for key, inner in value.items() if key != COMPILED}
     return [_stripped(inner) for inner in value] if isinstance(value, list) else value

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +16,9 @@ from mnnprep.formats.tensor_info import TensorInfo
 from mnnprep.formats.tensorflow.keras_config import read_keras, weights_in
 from mnnprep.formats.tensorflow.keras_judge import dictionaries, foreign_objects
 from mnnprep.weights.hdf5_guard import hdf5_file
+
+if TYPE_CHECKING:
+    import h5py
 
 NO_LAYERS = ("Functional", "Sequential", "Model", "DTypePolicy", "Policy")
 STATE = ("optimizer", "seed_generator")  # groups of variables that are no weights of the model
@@ -54,7 +57,7 @@ def scan_keras(path: Path, kind: str) -> KerasSummary:
     )
 
 
-def _classes(config: Any) -> Iterator[str]:
+def _classes(config: object) -> Iterator[str]:
     """The class of every object in a configuration that is a layer by its form: its own configuration names
     it.
     """
@@ -64,7 +67,7 @@ def _classes(config: Any) -> Iterator[str]:
             yield kind
 
 
-def _dictionary(value: Any) -> dict[str, Any]:
+def _dictionary(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
@@ -87,21 +90,21 @@ def _inputs(config: dict[str, Any]) -> Iterator[TensorInfo]:
         yield TensorInfo("", "", built)
 
 
-def _shape(stated: Any) -> tuple[int | None, ...] | None:
+def _shape(stated: object) -> tuple[int | None, ...] | None:
     """A shape, None where none is stated; what is no size in it is left open."""
     if not isinstance(stated, list) or not stated:
         return None
     return tuple(size if isinstance(size, int) else None for size in stated)
 
 
-def _dtype(stated: Any) -> str:
+def _dtype(stated: object) -> str:
     """A dtype, or the policy in its place."""
     if isinstance(stated, dict):
         stated = _dictionary(stated.get("config")).get("name")
     return stated if isinstance(stated, str) else ""
 
 
-def _ends(stated: Any) -> list[str]:
+def _ends(stated: object) -> list[str]:
     """The names in Keras' lists of outputs: ``[name, node, tensor]``, one of them or a list or dictionary of
     them.
     """
@@ -124,11 +127,11 @@ def _parameters(path: Path, kind: str) -> int | None:
         return _elements(book if kind == "keras" else book.get("model_weights", book))
 
 
-def _elements(group: Any) -> int:
+def _elements(group: h5py.Group) -> int:
     dataset = require("h5py").Dataset
     sizes: list[int] = []
 
-    def visit(name: str, item: Any) -> None:
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if (
             isinstance(item, dataset)
             and item.dtype.kind in "fiub"

@@ -11,7 +11,7 @@ from mnnprep.core.net import Refused
 from mnnprep.core.signature import Dim
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
-from mnnprep.formats.tensorflow.load import Loaded, guarded
+from mnnprep.formats.tensorflow.loaded import Loaded, guarded
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 
 LOOKUPS = {

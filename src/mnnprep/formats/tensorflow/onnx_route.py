@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from mnnprep.core.error_text import cause
 from mnnprep.core.files import FileRef
-from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import onnx_names
 from mnnprep.formats.tensorflow.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import Graph, GraphDef
 
 EXTERNAL_THRESHOLD = (
     1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
@@ -31,7 +34,7 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     with graph.as_default():
         v1.import_graph_def(definition, name="")
 
-    def convert() -> Any:
+    def convert() -> Graph:
         names = [*skeleton.inputs, *skeleton.outputs]
         return tfonnx.process_tf_graph(
             graph,
@@ -45,13 +48,13 @@ def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     return write(run(convert), directory, _names(definition), external=skeleton.nbytes() > EXTERNAL_THRESHOLD)
 
 
-def _names(graph: Any) -> set[str]:
+def _names(graph: GraphDef) -> set[str]:
     """The names of a GraphDef's nodes, those in its functions included."""
     inner = (node for function in graph.library.function for node in function.node_def)
     return {node.name for node in (*graph.node, *inner)}
 
 
-def expressible(graph: Any) -> Any:
+def expressible(graph: GraphDef) -> GraphDef:
     """*graph* without Erfc, for which ONNX has no operator and tf2onnx leaves a node that no runtime knows:
     it is 1 - Erf.
     """
@@ -72,7 +75,7 @@ def expressible(graph: Any) -> Any:
     return made
 
 
-def run(convert: Callable[[], Any]) -> Any:
+def run(convert: Callable[[], Graph]) -> Graph:
     """Call tf2onnx, its log kept; what it can't express is a RefusedError."""
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     onnx_names.steady()
@@ -84,7 +87,7 @@ def run(convert: Callable[[], Any]) -> Any:
         ) from error
 
 
-def write(graph: Any, directory: Path, names: Collection[str], *, external: bool) -> list[FileRef]:
+def write(graph: Graph, directory: Path, names: Collection[str], *, external: bool) -> list[FileRef]:
     """Optimize tf2onnx's graph and save it; *names* are those in the source, of nodes or tensors.
 
     Its fusion of Conv and BatchNormalization is left out, so that the file holds the source's parameters (MNN

@@ -12,8 +12,8 @@ from pathlib import Path
 from mnnprep.core.beside import require_beside
 from mnnprep.errors import RefusedError
 from mnnprep.formats.content import HDF5, Content, Message
-from mnnprep.formats.onnx.wire import LENGTH, VARINT
 from mnnprep.formats.torch_files import record_names
+from mnnprep.wire.protobuf import LENGTH, VARINT
 
 TITLES = {"frozen-graph": "TensorFlow graph (GraphDef)", "tf-checkpoint": "TensorFlow 1 checkpoint"}
 

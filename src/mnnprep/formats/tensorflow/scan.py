@@ -19,12 +19,13 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.wire import LENGTH, VARINT, Buffer, WireError, fields, mapped, signed, text
 from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.formats.tensorflow.graphs import ASSIGN_OPS, INPUT_OPS, RANDOM, TABLE_OPS, VARIABLE_OPS
 from mnnprep.formats.tensorflow.operators import ALLOWED
 from mnnprep.weights import tensorflow as checkpoints
-from mnnprep.weights.files import Files
+from mnnprep.weights.places import Files
+from mnnprep.wire.buffer import Buffer, mapped
+from mnnprep.wire.protobuf import LENGTH, VARINT, WireError, fields, signed, text
 
 DTYPES = checkpoints.DTYPES | {7: "string", 20: "resource", 21: "variant"}
 Extent = tuple[int, int]

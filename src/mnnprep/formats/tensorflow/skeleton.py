@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ import numpy.typing as npt
 from mnnprep.core.files import Arrays
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.wire import delimited, encoded
 from mnnprep.formats.tensorflow import functional, graphs
+from mnnprep.wire.protobuf import delimited, encoded
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import ConcreteFunction, GraphDef, NodeDef, OpDef, TensorProto
 
 Value = Callable[[], npt.NDArray[Any]]
 GRAPH_LIMIT = (1 << 31) - (1 << 24)  # bytes: protobuf reads no message of 2 GiB
@@ -43,7 +46,7 @@ class Skeleton:
     inputs, ``outputs`` the names of the outputs: all as the user knows them, in order.
     """
 
-    graph: Any
+    graph: GraphDef
     inputs: list[str]
     outputs: list[str]
     values: dict[str, Value] = field(default_factory=dict)
@@ -111,21 +114,21 @@ class Skeleton:
         return found
 
 
-def _tensor_bytes(proto: Any) -> int:
+def _tensor_bytes(proto: TensorProto) -> int:
     dtypes = require("tensorflow").dtypes
     return int(np.prod([d.size for d in proto.tensor_shape.dim], dtype=np.int64)) * int(
         dtypes.as_dtype(proto.dtype).size
     )
 
 
-def _write_node(file: BinaryIO, node: Any, value: Value | None) -> None:
+def _write_node(file: BinaryIO, node: NodeDef, value: Value | None) -> None:
     """GraphDef.node = 1; with a value, its attribute ``value`` comes last and its bytes straight from the
     array (NodeDef.attr = 5, its entry's value = 2, AttrValue.tensor = 8, TensorProto.tensor_content = 4).
     """
     if value is None:
         file.write(delimited(1, node.SerializeToString(deterministic=True)))
         return
-    content: Any = np.ascontiguousarray(value()).reshape(-1).view(np.uint8).data
+    content: memoryview = np.ascontiguousarray(value()).reshape(-1).view(np.uint8).data
     head = type(node)()
     head.CopyFrom(node)
     tensor = head.attr["value"].tensor.SerializeToString(deterministic=True)
@@ -139,7 +142,7 @@ def _write_node(file: BinaryIO, node: Any, value: Value | None) -> None:
     file.write(content)
 
 
-def of_function(function: Any, inputs: list[str], outputs: list[str]) -> Skeleton:
+def of_function(function: ConcreteFunction, inputs: list[str], outputs: list[str]) -> Skeleton:
     """The skeleton of a ConcreteFunction whose flat inputs and outputs are called so.
 
     Raises RefusedError for a captured resource that is no variable (a table, an iterator), named by its
@@ -192,7 +195,7 @@ def of_function(function: Any, inputs: list[str], outputs: list[str]) -> Skeleto
     )
 
 
-def of_graph(graph: Any, inputs: dict[str, str], outputs: dict[str, str]) -> Skeleton:
+def of_graph(graph: GraphDef, inputs: dict[str, str], outputs: dict[str, str]) -> Skeleton:
     """The skeleton of a frozen GraphDef: names of inputs to nodes, of outputs to tensors.
 
     Nothing of it is folded.
@@ -208,7 +211,7 @@ def of_graph(graph: Any, inputs: dict[str, str], outputs: dict[str, str]) -> Ske
     )
 
 
-def _clean(graph: Any) -> None:
+def _clean(graph: GraphDef) -> None:
     """Remove what says where and how the graph was made, and would run: devices, colocation, debug traces."""
     for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
         for node in nodes:
@@ -219,7 +222,7 @@ def _clean(graph: Any) -> None:
                     del node.attr[key]
 
 
-def optimize(graph: Any, keep: Iterable[str], optimizers: tuple[str, ...]) -> Any:
+def optimize(graph: GraphDef, keep: Iterable[str], optimizers: tuple[str, ...]) -> GraphDef:
     """*graph* after Grappler's *optimizers* alone; the nodes *keep* stay.
 
     ``function`` inlines calls, also those marked stateful; control flow stays functional
@@ -240,7 +243,7 @@ def optimize(graph: Any, keep: Iterable[str], optimizers: tuple[str, ...]) -> An
     return tf_optimizer.OptimizeGraph(config, meta)
 
 
-def _empty_constant(node: Any, dtype: int, shape: list[int]) -> None:
+def _empty_constant(node: NodeDef, dtype: int, shape: list[int]) -> None:
     node.op = "Const"
     del node.input[:]
     node.attr.clear()
@@ -310,7 +313,7 @@ def _origin(nodes: dict[str, Any], text: str) -> str:
     return text
 
 
-def _rename_all(graph: Any, owners: dict[str, str], names: dict[str, str]) -> dict[str, str]:
+def _rename_all(graph: GraphDef, owners: dict[str, str], names: dict[str, str]) -> dict[str, str]:
     """Rename nodes to *names*; others that have such a name get a number. Gives old names to new."""
     taken = {node.name for node in graph.node} | set(owners)
     moved = dict(names)
@@ -326,11 +329,11 @@ def _rename_all(graph: Any, owners: dict[str, str], names: dict[str, str]) -> di
     return moved
 
 
-def _op_def(node: Any) -> Any:
+def _op_def(node: NodeDef) -> OpDef:
     return require("tensorflow.python.framework.op_def_registry").get(node.op)
 
 
-def _ports(node: Any) -> int:
+def _ports(node: NodeDef) -> int:
     """How many tensors a node gives; 0 when its operator is not known."""
     definition = _op_def(node)
     if definition is None:
@@ -345,7 +348,7 @@ def _ports(node: Any) -> int:
     )
 
 
-def _output_type(node: Any, port: int) -> int:
+def _output_type(node: NodeDef, port: int) -> int:
     types: list[int] = []
     for o in _op_def(node).output_arg:
         if o.type_list_attr:

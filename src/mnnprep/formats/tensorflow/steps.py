@@ -31,13 +31,16 @@ from mnnprep.core.samples import read_samples
 from mnnprep.core.survey import declare, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.formats.onnx import graph as onnx_graph
+from mnnprep.formats.onnx.skeleton import skeleton as without_weights
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.derived import count, derived, parameters, scalars
 from mnnprep.formats.tensorflow.graph_files import read_graph
-from mnnprep.formats.tensorflow.load import Loaded, load
+from mnnprep.formats.tensorflow.load import load
+from mnnprep.formats.tensorflow.loaded import Loaded
 from mnnprep.formats.tensorflow.net import TensorFlowNet, open_frozen
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 from mnnprep.isolate.server import doing
+from mnnprep.text import listed
 
 MODEL = "model.pb"
 
@@ -72,10 +75,10 @@ def survey_source(job: SurveyJob) -> Survey:
 
 def _inference(left: list[str], subject: str) -> Check:
     if left:
-        shown = "; ".join(left[:5]) + (f"; and {len(left) - 5} more" if len(left) > 5 else "")
         return failed(
             "inference_mode",
-            f"training is left in the graph: {shown}; save the model called with training=False",
+            f"training is left in the graph: {listed(left, 5, '; ')}; save the model called with"
+            " training=False",
             subject=left[0],
         )
     return passed("inference_mode", subject=subject)
@@ -93,7 +96,7 @@ def export_source(job: ExportJob) -> Exported:
         from mnnprep.formats.tensorflow.onnx_route import to_onnx
 
         files = to_onnx(skeleton, directory, job.opset)
-        model = onnx_graph.load_graph(files[0].path)
+        model = without_weights(files[0].path)
         return Exported(
             format="onnx",
             opset=onnx_graph.opset_of(model),

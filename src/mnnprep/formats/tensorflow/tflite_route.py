@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mnnprep.core.error_text import message, said
 from mnnprep.core.files import Arrays, FileRef, file_ref
-from mnnprep.core.prose import said
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow.skeleton import Skeleton

@@ -10,7 +10,7 @@ sparse tensor are its dimensions and those of its blocks, in ``traversal_order``
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,11 @@ from mnnprep.core.archives import unfolded_limit
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.operators import TYPES
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ai_edge_litert.schema_py_generated import DimensionMetadataT, ModelT, SparsityParametersT, TensorT
 
 Array = npt.NDArray[Any]
 DENSE = 0  # DimensionType
@@ -51,7 +56,7 @@ def made_dense(content: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def _fill(model: Any, tensor: Any, schema: Any) -> None:
+def _fill(model: ModelT, tensor: TensorT, schema: ModuleType) -> None:
     name = tensor.name.decode(errors="replace")
     try:
         stored = np.frombuffer(bytes(model.buffers[tensor.buffer].data), TYPES[tensor.type])
@@ -69,7 +74,7 @@ def _fill(model: Any, tensor: Any, schema: Any) -> None:
     tensor.sparsity = None
 
 
-def _expanded(stored: Array, shape: list[int], sparsity: Any) -> Array:
+def _expanded(stored: Array, shape: list[int], sparsity: SparsityParametersT) -> Array:
     """The dense array of *shape* whose entries are *stored*, in the order of the levels."""
     order = [int(d) for d in sparsity.traversalOrder]
     blocks = [int(d) for d in (sparsity.blockMap if sparsity.blockMap is not None else [])]
@@ -97,7 +102,9 @@ def _expanded(stored: Array, shape: list[int], sparsity: Any) -> Array:
     return dense
 
 
-def _level(place: Array, metadata: Any, extent: int, most: int) -> tuple[Array, Array, Array, int]:
+def _level(
+    place: Array, metadata: DimensionMetadataT, extent: int, most: int
+) -> tuple[Array, Array, Array, int]:
     """One level below the entries at *place*: for each entry of it that of its parent, its own place, its
     index; and the level's size.
 

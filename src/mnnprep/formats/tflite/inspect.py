@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep.formats.inspection import Findings, Ports, listed
+from mnnprep.formats.inspection import Findings, Ports
 from mnnprep.formats.tflite.scan import scan_model
+from mnnprep.text import listed
 
 
 def inspect(path: Path, _kind: str) -> Findings:
@@ -16,10 +17,10 @@ def inspect(path: Path, _kind: str) -> Findings:
     warnings = []
     if summary.state:
         warnings.append(
-            f"it keeps state or looks things up in tables ({listed(summary.state)}), which MNN does not"
+            f"it keeps state or looks things up in tables ({listed(summary.state, 8)}), which MNN does not"
         )
     if summary.custom:
-        warnings.append(f"operators that TFLite does not define: {listed(summary.custom)}")
+        warnings.append(f"operators that TFLite does not define: {listed(summary.custom, 8)}")
     return Findings(
         signature=Ports(summary.inputs, summary.outputs),
         ops=summary.ops,

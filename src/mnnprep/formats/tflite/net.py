@@ -5,18 +5,21 @@ else with its optimized ones.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnnprep.core.error_text import message
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec, dynamic_specs
-from mnnprep.core.texts import message
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.scan import TfliteSummary, scan_model
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 
 def refuse_unsupported(path: Path) -> TfliteSummary:
@@ -50,7 +53,7 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
     return summary
 
 
-def _interpreter(path: str, reference: bool) -> Any:
+def _interpreter(path: str, reference: bool) -> Interpreter:
     """LiteRT with the model, its reference kernels for the reference; where one of them is missing (ELU),
     those an app gets.
     """

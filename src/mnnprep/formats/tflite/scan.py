@@ -6,7 +6,6 @@ Format facts: tensorflow/lite/schema/schema.fbs; slots are the positions of the 
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import numpy as np
 
 from mnnprep.core.files import Arrays
 from mnnprep.errors import RefusedError
-from mnnprep.formats.onnx.wire import mapped
 from mnnprep.formats.tensor_info import TensorInfo, element_count
-from mnnprep.formats.tflite.flatbuffer import Table
 from mnnprep.formats.tflite.operators import OPERATORS, TYPES
+from mnnprep.wire.buffer import mapped
+from mnnprep.wire.flatbuffer import FlatbufferError, Table, root
 
 STATE = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"})
 TABLES = frozenset({"HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_IMPORT", "HASHTABLE_SIZE"})
@@ -77,8 +76,8 @@ def scan_model(path: Path) -> TfliteSummary:
     """Read the model at *path*. Raises RefusedError for a damaged one."""
     try:
         with mapped(path) as data:
-            return _read(Table.root(data))
-    except (struct.error, IndexError) as error:
+            return _read(root(data))
+    except (FlatbufferError, IndexError) as error:
         raise RefusedError(
             "the TFLite model is truncated or damaged",
             seen=f"{path.name}: {error}",
@@ -103,20 +102,18 @@ def _parameters(tensor: TfliteTensor) -> int:
 
 def _read(model: Table) -> TfliteSummary:
     codes = [_operator(code) for code in model.tables(1)]
-    graphs = list(model.tables(2))
+    graphs = model.tables(2)
     tensors = [[_tensor(t) for t in graph.tables(0)] for graph in graphs]
-    used = [[codes[o.number(0, "I")] for o in graph.tables(3)] for graph in graphs]
+    used = [[codes[o.integer(0, "I")] for o in graph.tables(3)] for graph in graphs]
     ops = Counter(name for names in used for name in names)
-    constant = {
-        i for i, b in enumerate(model.tables(4)) if (b.extent(0) or (0, 0))[1] or b.number(1, "Q") > 1
-    }
+    constant = {i for i, b in enumerate(model.tables(4)) if b.length(0) or b.integer(1, "Q") > 1}
     main = tensors[0]
     stored = {(t.buffer, t.info.shape): t for graph in tensors for t in graph if t.buffer in constant}
     return TfliteSummary(
         description=model.text(3),
         subgraphs=len(graphs),
-        inputs=tuple(main[i].info for i in graphs[0].numbers(1, "i")),
-        outputs=tuple(main[i].info for i in graphs[0].numbers(2, "i")),
+        inputs=tuple(main[i].info for i in graphs[0].integers(1, "i")),
+        outputs=tuple(main[i].info for i in graphs[0].integers(2, "i")),
         ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
         parameters=sum(map(_parameters, stored.values())),
         quantized=tuple(t.quantization for graph in tensors for t in graph if t.quantization is not None),
@@ -130,9 +127,7 @@ def _read(model: Table) -> TfliteSummary:
 def tensor_names(path: Path) -> frozenset[str]:
     """The names of all tensors of the model at *path*."""
     with mapped(path) as data:
-        return frozenset(
-            _tensor(t).info.name for graph in Table.root(data).tables(2) for t in graph.tables(0)
-        )
+        return frozenset(_tensor(t).info.name for graph in root(data).tables(2) for t in graph.tables(0))
 
 
 def operators_of(path: Path) -> list[tuple[str, str]]:
@@ -140,49 +135,49 @@ def operators_of(path: Path) -> list[tuple[str, str]]:
     gives.
     """
     with mapped(path) as data:
-        model = Table.root(data)
+        model = root(data)
         codes = [_operator(code) for code in model.tables(1)]
         found = []
         for graph in model.tables(2):
             tensors = [table.text(3) for table in graph.tables(0)]
             for operator in graph.tables(3):
-                gives = operator.numbers(2, "i")
-                found.append((codes[operator.number(0, "I")], tensors[gives[0]] if gives else ""))
+                gives = operator.integers(2, "i")
+                found.append((codes[operator.integer(0, "I")], tensors[gives[0]] if gives else ""))
         return found
 
 
 def _operator(code: Table) -> str:
     """An operator's name: the newer field where the older, of one byte, is full."""
-    number = max(code.number(0, "b"), code.number(3, "i"))
+    number = max(code.integer(0, "b"), code.integer(3, "i"))
     name = OPERATORS[number] if 0 <= number < len(OPERATORS) else f"BUILTIN_{number}"
     return f"CUSTOM:{code.text(1)}" if name == "CUSTOM" else name
 
 
 def _tensor(table: Table) -> TfliteTensor:
-    number = table.number(1, "b")
+    number = table.integer(1, "b")
     dtype = TYPES[number] if 0 <= number < len(TYPES) else f"type {number}"
-    fixed, signature = table.numbers(0, "i"), table.numbers(7, "i")
+    fixed, signature = table.integers(0, "i"), table.integers(7, "i")
     shape = tuple(None if e < 0 else int(e) for e in signature or fixed)
     info = TensorInfo(table.text(3), dtype, shape)
     return TfliteTensor(
         info,
-        table.number(2, "I"),
+        table.integer(2, "I"),
         _quantization(table.table(4), info),
         table.table(6) is not None,
-        bool(table.number(5, "?")),
+        bool(table.integer(5, "?")),
     )
 
 
 def _quantization(table: Table | None, info: TensorInfo) -> Quantization | None:
-    scale = table.numbers(2, "f") if table else ()
+    scale = table.floats(2) if table else ()
     if table is None or not scale:
         return None
     return Quantization(
         info.name,
         info.dtype,
         tuple(float(s) for s in scale),
-        tuple(int(z) for z in table.numbers(3, "q")),
-        table.number(6, "i"),
+        tuple(int(z) for z in table.integers(3, "q")),
+        table.integer(6, "i"),
     )
 
 
@@ -193,12 +188,12 @@ def constants(path: Path) -> Arrays:
     """
     found: Arrays = {}
     with mapped(path) as data:
-        model = Table.root(data)
-        buffers = list(model.tables(4))
+        model = root(data)
+        buffers = model.tables(4)
         for number, graph in enumerate(model.tables(2)):
             for index, table in enumerate(graph.tables(0)):
                 tensor = _tensor(table)
-                content = _content(data, buffers[tensor.buffer])
+                content = _content(buffers[tensor.buffer])
                 if not content or tensor.sparse:
                     continue
                 name = (
@@ -210,12 +205,12 @@ def constants(path: Path) -> Arrays:
     return found
 
 
-def _content(data: object, buffer: Table) -> bytes:
+def _content(buffer: Table) -> bytes:
     """A buffer's bytes: inside, or behind the flatbuffer where the model is larger than 2 GB."""
-    inside = buffer.extent(0)
-    if inside and inside[1]:
-        return bytes(buffer.data[inside[0] : inside[0] + inside[1]])
-    start, size = buffer.number(1, "Q"), buffer.number(2, "Q")
+    first, count = buffer.extent(0)
+    if count:
+        return bytes(buffer.data[first : first + count])
+    start, size = buffer.integer(1, "Q"), buffer.integer(2, "Q")
     return bytes(buffer.data[start : start + size]) if start > 1 else b""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,10 @@ from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
 from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of, tensor_names
 from mnnprep.isolate.server import doing
+
+if TYPE_CHECKING:
+    from tf2onnx.graph import Graph as TensorGraph
+    from tf2onnx.graph import Node as TensorNode
 
 MODEL = "model.tflite"
 
@@ -111,6 +115,7 @@ def _dense_file(path: str, summary: TfliteSummary, directory: Path) -> str:
 
 def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]) -> Exported:
     from mnnprep.formats.onnx import graph as onnx_graph
+    from mnnprep.formats.onnx.skeleton import skeleton
     from mnnprep.formats.tensorflow.onnx_route import run, write
 
     require("tensorflow")
@@ -145,7 +150,7 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
         )
     )
     files = write(made, Path(job.directory), tensor_names(Path(path)), external=False)
-    model = onnx_graph.load_graph(files[0].path)
+    model = skeleton(files[0].path)
     if quantized:
         notes = [
             (
@@ -164,7 +169,7 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
     )
 
 
-def _gelu(graph: Any, node: Any, _name: str, _arguments: list[Any]) -> None:
+def _gelu(graph: TensorGraph, node: TensorNode, _name: str, _arguments: list[Any]) -> None:
     """TFLite's GELU, which tf2onnx leaves as it is: x (1 + erf(x / √2)) / 2, or with ``approximate`` 1 +
     tanh(√(2/π) (x + 0.044715 x³)) (tensorflow/lite/kernels/internal/reference/gelu.h).
     """

@@ -10,9 +10,12 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ROOT = "model"
 ALIGNMENT = 64
@@ -21,8 +24,8 @@ ZIP64_EXTRA = 20  # bytes that zipfile adds to the header of a record near 2 GiB
 LOCAL_HEADER = 30  # bytes of a zip local file header before the name
 
 
-def save_script(module: Any, path: Path) -> None:
-    """Save a ScriptModule: the same module always gives the same bytes, wherever it is written."""
+def save_script(module: nn.Module, path: Path) -> None:
+    """Save a torch.jit.ScriptModule: the same module always gives the same bytes, wherever it is written."""
     torch = require("torch")
     buffer = io.BytesIO()
     torch.jit.save(module, buffer)

@@ -6,9 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Graph, Tensor
 
 SMALL = 1024  # elements: what may be a shape
 
@@ -20,7 +25,7 @@ class Written:
 
     def __init__(self, data: bytes = b"") -> None:
         self.data = data
-        self.weights: dict[str, Any] = {}
+        self.weights: dict[str, Tensor] = {}
 
     def write(self, data: bytes) -> int:
         self.data = data
@@ -31,7 +36,7 @@ class Written:
 
 
 @contextmanager
-def large_weights_aside(kept: dict[str, Any] | None) -> Iterator[None]:
+def large_weights_aside(kept: dict[str, Tensor] | None) -> Iterator[None]:
     """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in
     the graph.
 
@@ -54,14 +59,14 @@ def large_weights_aside(kept: dict[str, Any] | None) -> Iterator[None]:
         torch.uint8,
     )
 
-    def infer_shapes(graph: Any, parameters: dict[str, Any], opset: int) -> None:
+    def infer_shapes(graph: Graph, parameters: dict[str, Tensor], opset: int) -> None:
         infer(
             graph,
             {n: t for n, t in parameters.items() if not isinstance(t, torch.Tensor) or t.numel() <= SMALL},
             opset,
         )
 
-    def keep_large(graph: Any, parameters: dict[str, Any], training: bool) -> dict[str, Any]:
+    def keep_large(graph: Graph, parameters: dict[str, Tensor], training: bool) -> dict[str, Tensor]:
         found = deduplicate(graph, parameters, training)
         if kept is None:
             return dict(found)
@@ -93,7 +98,7 @@ def passes_replaced(**functions: Callable[..., Any]) -> Iterator[None]:
             setattr(passes, name, original)
 
 
-def as_array(tensor: Any) -> Any:
+def as_array(tensor: Tensor) -> npt.NDArray[np.generic]:
     """A tensor's numbers as NumPy has them; bfloat16, which it has not, as int16."""
     torch = require("torch")
     tensor = tensor.detach().cpu().contiguous()

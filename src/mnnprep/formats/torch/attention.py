@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 
 
 def written_out(
@@ -49,7 +50,9 @@ def attention_written_out() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
 
     class Mode(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, function: Function, types: Types, args: Arguments = (), kwargs: Keywords | None = None
+        ) -> object:
             return (written_out if function is original else function)(*args, **(kwargs or {}))
 
     functional.scaled_dot_product_attention = written_out

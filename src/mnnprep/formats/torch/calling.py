@@ -9,7 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 Parameter = inspect.Parameter
 BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -33,7 +37,7 @@ WRAPPERS = {
 class Default:
     """The default of a parameter that nobody gave a tensor."""
 
-    value: Any
+    value: object
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,20 @@ class Call:
     places: tuple[str | Default, ...]
     keywords: tuple[str, ...] = ()
 
-    def __call__(self, module: Any, tensors: Mapping[str, Any]) -> Any:
+    def __call__(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> object:
         """What *module* gives for *tensors*, by input name."""
         arguments = [place.value if isinstance(place, Default) else tensors[place] for place in self.places]
         return module(*arguments, **{name: tensors[name] for name in self.keywords})
 
 
-def unwrapped(module: Any) -> Any:
+def unwrapped(module: nn.Module) -> nn.Module:
     """The module inside the wrappers of distributed training and compilation."""
     while type(module).__name__ in WRAPPERS and type(module).__module__.startswith("torch."):
         module = getattr(module, WRAPPERS[type(module).__name__])
     return module
 
 
-def parameters_of(module: Any) -> list[Parameter]:
+def parameters_of(module: nn.Module) -> list[Parameter]:
     """What a module's forward takes, in order, without ``self``."""
     import torch
 
@@ -72,25 +76,25 @@ def parameters_of(module: Any) -> list[Parameter]:
         return [Parameter(name, kind) for name, kind in OPEN.items()]
 
 
-def _scripted(argument: Any) -> Parameter:
+def _scripted(argument: torch.Argument) -> Parameter:
     kind = Parameter.KEYWORD_ONLY if argument.kwarg_only else Parameter.POSITIONAL_OR_KEYWORD
     default = argument.default_value if argument.has_default_value() else Parameter.empty
     return Parameter(argument.name, kind, default=default)
 
 
-def forward_parameters(module: Any) -> list[str]:
+def forward_parameters(module: nn.Module) -> list[str]:
     """The names a module's forward takes, in order, without ``self`` and without ``*args`` and
     ``**kwargs``.
     """
     return [p.name for p in parameters_of(module) if p.kind in NAMED]
 
 
-def takes_more(module: Any) -> bool:
+def takes_more(module: nn.Module) -> bool:
     """Whether a module's forward takes inputs beyond those it names."""
     return any(p.kind not in NAMED for p in parameters_of(module))
 
 
-def in_order(module: Any, names: Sequence[str]) -> list[str]:
+def in_order(module: nn.Module, names: Sequence[str]) -> list[str]:
     """*names* as the forward has them; those of ``*args`` by their number, others it does not name last, as
     they are given.
     """
@@ -109,7 +113,7 @@ def in_order(module: Any, names: Sequence[str]) -> list[str]:
     return sorted(names, key=place)
 
 
-def calling(module: Any, names: Sequence[str]) -> Call:
+def calling(module: nn.Module, names: Sequence[str]) -> Call:
     """The call of *module* with inputs of these *names*.
 
     The leading run of given parameters goes by place, what comes after a gap by keyword.  Where something
@@ -153,7 +157,7 @@ def _number(name: str, star: str | None) -> int | None:
     return int(number) if number != name and number.isdecimal() else None
 
 
-def starred(module: Any, count: int) -> list[str]:
+def starred(module: nn.Module, count: int) -> list[str]:
     """Names for *count* values given by place: the forward's own, and ``args_0``... for those that its
     ``*args`` takes.
     """

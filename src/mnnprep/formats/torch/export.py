@@ -11,55 +11,30 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from mnnprep.core.files import Arrays, FileRef, file_ref
+from mnnprep.core.error_text import cause, message, said, without_paths
+from mnnprep.core.files import FileRef, file_ref
 from mnnprep.core.messages import OpsetRefused
-from mnnprep.core.prose import said, without_paths
-from mnnprep.core.signature import TensorSpec, dim_names
-from mnnprep.core.texts import cause, message
+from mnnprep.core.signature import dim_names
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+from mnnprep.formats.torch import onnx_cleanup
 from mnnprep.formats.torch.archive import save_script
-from mnnprep.formats.torch.aside import Written, as_array, large_weights_aside
+from mnnprep.formats.torch.aside import Written, large_weights_aside
 from mnnprep.formats.torch.calling import calling
-from mnnprep.formats.torch.load import Loaded
-from mnnprep.formats.torch.structure import flatten, places
-from mnnprep.formats.torch.watch import Watch, current_place
+from mnnprep.formats.torch.structure import places
+from mnnprep.formats.torch.subject import Subject, adapter
+from mnnprep.formats.torch.watch import current_place
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.jit import ScriptModule
 
 T = TypeVar("T")
 
-EXTERNAL_THRESHOLD = (
-    1_800_000_000  # bytes of weights past which an ONNX file gets its data outside (protobuf holds 2 GiB)
-)
-FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or write
 EXPORT_OPSET = 18  # the lowest the torch.export-based exporter writes itself
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is exported: the loaded source, its inputs, and example arrays."""
-
-    loaded: Loaded
-    specs: tuple[TensorSpec, ...]
-    arrays: Arrays
-    output_ranks: dict[str, int]  # the outputs' names, in order, and their ranks
-    watch: Watch = field(default_factory=Watch)  # what a trace decides on values
-    places: bool = False  # keep in each node where in the user's code it came from
-
-    @property
-    def module(self) -> Any:
-        return self.loaded.module
-
-    @property
-    def names(self) -> list[str]:
-        return [s.name for s in self.specs]
-
-    def tensors(self) -> tuple[Any, ...]:
-        torch = require("torch")
-        return tuple(torch.from_numpy(self.arrays[s.name].copy()) for s in self.specs)
 
 
 class UnsupportedAtOpset(Exception):
@@ -72,34 +47,12 @@ class UnsupportedAtOpset(Exception):
         self.needed = needed
 
 
-def adapter(subject: Subject) -> Any:
-    """An nn.Module around the model: positional inputs in the signature's order, a tuple of tensors out."""
-    torch = require("torch")
-    names = subject.names
-    call = calling(subject.module, names)
-
-    class Adapter(torch.nn.Module):  # type: ignore[misc,name-defined]
-        def __init__(self, model: Any) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *tensors: Any) -> Any:
-            outputs = tuple(
-                flatten(call(self.model, dict(zip(names, tensors, strict=True))), tuple(names)).values()
-            )
-            return outputs[0] if len(outputs) == 1 else outputs
-
-    made = Adapter(subject.module)
-    made.training = False
-    return made
-
-
 @contextmanager
 def tracer_notes(notes: list[str]) -> Iterator[None]:
     """Collect the tracer's warnings as notes, each with the place in the source, instead of printing them."""
     torch = require("torch")
 
-    def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
         if issubclass(category, torch.jit.TracerWarning):
             text = re.split(r"[.:] (?:We|This|Please)", without_paths(str(message)))[0].strip()
             place = current_place()
@@ -136,7 +89,7 @@ def trace(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
     return _save(_with_names(traced, subject), directory)
 
 
-def _with_names(traced: Any, subject: Subject) -> Any:
+def _with_names(traced: ScriptModule, subject: Subject) -> ScriptModule:
     """Name the trace's inputs after the signature's."""
     for value, spec in zip(list(traced.graph.inputs())[1:], subject.specs, strict=True):
         if re.fullmatch(r"[A-Za-z_]\w*", spec.name):
@@ -149,23 +102,24 @@ def script(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]
     return _save(scripted(subject), directory)
 
 
-def scripted(subject: Subject) -> Any:
+def scripted(subject: Subject) -> ScriptModule:
     """The model as a ScriptModule. Raises RefusedError with the place that scripting can't take."""
     torch = require("torch")
     from mnnprep.formats.torch.attention import attention_written_out
 
     module = subject.module
     if isinstance(module, torch.jit.ScriptModule):
-        return module
+        return cast("ScriptModule", module)
     try:
         with attention_written_out():
-            return torch.jit.script(module).eval()
+            compiled: ScriptModule = torch.jit.script(module).eval()
     except Exception as error:  # the compiler raises RuntimeError, NotSupportedError, FrontendError and more
         raise RefusedError(
             "torch.jit.script can't compile the model",
             seen=script_complaint(said(error)),
             next="use --method trace, or mend the place named",
         ) from error
+    return compiled
 
 
 def script_complaint(text: str) -> str:
@@ -181,7 +135,7 @@ def recopied(subject: Subject, directory: Path, notes: list[str]) -> list[FileRe
     return _save(subject.module, directory)
 
 
-def _save(module: Any, directory: Path) -> list[FileRef]:
+def _save(module: nn.Module, directory: Path) -> list[FileRef]:
     target = directory / "model.pt"
     save_script(module, target)
     return [file_ref(target)]
@@ -211,7 +165,7 @@ def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int)
     )
 
 
-def without_dictionaries(module: Any, subject: Subject) -> Any:
+def without_dictionaries(module: nn.Module, subject: Subject) -> nn.Module:
     """A ScriptModule of the subject's inputs that gives what *module* does: as a tuple where a dictionary is
     in it, since the exporter has no form for one, and with the inputs by keyword that the module does not
     take by place.
@@ -236,31 +190,32 @@ def without_dictionaries(module: Any, subject: Subject) -> Any:
         f"def forward(self, {', '.join(names.values())}):\n    outputs = self.model({', '.join(arguments)})\n"
         f"    return {given}\n"
     )
-    return wrapper.eval()
+    unwrapping: nn.Module = wrapper.eval()
+    return unwrapping
 
 
 def _torchscript_exporter(
-    module: Any, subject: Subject, directory: Path, notes: list[str], opset: int
+    module: nn.Module, subject: Subject, directory: Path, notes: list[str], opset: int
 ) -> list[FileRef]:
     size = sum(t.nbytes for t in [*module.parameters(), *module.buffers()])
-    if size <= EXTERNAL_THRESHOLD:
+    if size <= onnx_cleanup.EXTERNAL_THRESHOLD:
         written = Written()
         torchscript_exporter(module, subject, written, notes, opset)
-        return [_tidy_proto(written, directory, subject)]
+        return [onnx_cleanup.tidy_proto(written, directory, subject.specs, places=subject.places)]
     raw = empty(directory / "raw") / "model.onnx"
     torchscript_exporter(module, subject, str(raw), notes, opset)
     external = len(list(raw.parent.iterdir())) > 1  # past 2 GiB the exporter writes a file for every tensor
-    files = (
-        _tidy(require("onnx_ir").load(str(raw)), directory, subject)
-        if external
-        else [_tidy_proto(Written(raw.read_bytes()), directory, subject)]
-    )
+    specs, keep = subject.specs, subject.places
+    if external:
+        files = onnx_cleanup.tidy(require("onnx_ir").load(str(raw)), directory, specs, places=keep)
+    else:
+        files = [onnx_cleanup.tidy_proto(Written(raw.read_bytes()), directory, specs, places=keep)]
     shutil.rmtree(raw.parent)
     return files
 
 
 def torchscript_exporter(
-    module: Any,
+    module: nn.Module,
     subject: Subject,
     raw: str | Written,
     notes: list[str],
@@ -276,13 +231,7 @@ def torchscript_exporter(
     """
     torch = require("torch")
     aside = raw.weights if isinstance(raw, Written) else None
-    axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
     outputs = list(subject.output_ranks)[:kept]
-    varying = (
-        {n: {i: f"{n}_{i}" for i in range(rank)} for n, rank in subject.output_ranks.items() if n in outputs}
-        if dim_names(subject.specs)
-        else {}
-    )
     try:
         with (
             torch.no_grad(),
@@ -299,7 +248,7 @@ def torchscript_exporter(
                 opset_version=opset,
                 input_names=subject.names,
                 output_names=outputs,
-                dynamic_axes={n: a for n, a in {**axes, **varying}.items() if a},
+                dynamic_axes=_dynamic_axes(subject, outputs),
                 training=torch.onnx.TrainingMode.PRESERVE,
                 do_constant_folding=True,
                 verbose=subject.places,
@@ -323,6 +272,14 @@ def torchscript_exporter(
         raise RefusedError(
             "the TorchScript-based exporter failed", seen=cause(error), next="try --method onnx-export"
         ) from error
+
+
+def _dynamic_axes(subject: Subject, outputs: list[str]) -> dict[str, dict[int, str]]:
+    """The dimensions that vary: the inputs' by name, and all of the outputs where any of the inputs does."""
+    axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
+    if dim_names(subject.specs):
+        axes |= {n: {i: f"{n}_{i}" for i in range(subject.output_ranks[n])} for n in outputs}
+    return {name: found for name, found in axes.items() if found}
 
 
 def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
@@ -400,28 +357,9 @@ def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int)
             seen=_export_complaint(root),
             next="try --method onnx-trace",
         ) from error
-    _name_values(exported.model, subject.names, list(subject.output_ranks))
-    _fold(exported.model)
-    return _tidy(exported.model, directory, subject)
-
-
-def _fold(model: Any) -> None:
-    """Inline functions and fold constants, in place; unlike the exporter's own clean-up no batch norm is
-    folded into a weight, so that the file holds the source's parameters.
-    """
-    optimizer, passes = require("onnxscript.optimizer"), require("onnx_ir.passes.common")
-    passes.InlinePass()(model)
-    optimizer.fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
-    for tidy in (
-        passes.RemoveUnusedNodesPass(),
-        passes.RemoveUnusedFunctionsPass(),
-        passes.RemoveUnusedOpsetsPass(),
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.DeduplicateInitializersPass(),
-        passes.OutputFixPass(),
-        passes.NameFixPass(),
-    ):
-        tidy(model)
+    onnx_cleanup.name_values(exported.model, subject.names, list(subject.output_ranks))
+    onnx_cleanup.fold(exported.model)
+    return onnx_cleanup.tidy(exported.model, directory, subject.specs, places=subject.places)
 
 
 def _export_complaint(error: BaseException) -> str:
@@ -430,95 +368,3 @@ def _export_complaint(error: BaseException) -> str:
     outside = [(f, n) for f, n in place if "/torch/" not in f and "mnnprep" not in f]
     where = f" (at {Path(outside[-1][0]).name}:{outside[-1][1]})" if outside else ""
     return f"{cause(error)}{where}"
-
-
-def _name_values(model: Any, inputs: list[str], outputs: list[str]) -> None:
-    for value, name in [
-        *zip(model.graph.inputs, inputs, strict=True),
-        *zip(model.graph.outputs, outputs, strict=True),
-    ]:
-        value.name = name
-
-
-def _tidy_proto(raw: Written, directory: Path, subject: Subject) -> FileRef:
-    """:func:`_tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to
-    import.
-    """
-    from mnnprep.formats.onnx import splice
-
-    def parts(extent: splice.Extent) -> list[splice.Part]:
-        weight = raw.weights.get(splice.name_of(raw.data, extent))
-        if weight is None:
-            return splice.without_notes(raw.data, extent)
-        return splice.filled(raw.data, extent, as_array(weight))
-
-    model, initializers = splice.apart(raw.data)
-    declare_inputs(model, subject)
-    if not subject.places:
-        forget(model)
-    return splice.write(directory / "model.onnx", model, map(parts, initializers))
-
-
-def declare_inputs(model: Any, subject: Subject) -> None:
-    """Give the first graph inputs, which are the subject's, its sizes and names of dimensions."""
-    for value, spec in zip(model.graph.input, subject.specs, strict=False):
-        for dim, extent in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
-            dim.ClearField("dim_param" if isinstance(extent, int) else "dim_value")
-            setattr(dim, "dim_value" if isinstance(extent, int) else "dim_param", extent)
-
-
-def forget(message: Any) -> None:
-    """Clear every ``doc_string`` and ``metadata_props`` of a model's messages."""
-    fields = message.DESCRIPTOR.fields_by_name
-    for name in ("doc_string", "metadata_props"):
-        if name in fields:
-            message.ClearField(name)
-    for field_, value in message.ListFields():
-        if field_.name in (
-            "graph",
-            "node",
-            "attribute",
-            "g",
-            "graphs",
-            "functions",
-            "input",
-            "output",
-            "value_info",
-            "initializer",
-        ):
-            for item in (value,) if hasattr(value, "DESCRIPTOR") else value:
-                if hasattr(item, "DESCRIPTOR"):
-                    forget(item)
-
-
-def _tidy(model: Any, directory: Path, subject: Subject) -> list[FileRef]:
-    """Save the exporter's onnx-ir model as ours: no stack traces and paths, dimensions by their names,
-    weights in one place.
-    """
-    ir = require("onnx_ir")
-    from mnnprep.formats.onnx.steps import save
-
-    for value, spec in zip(model.graph.inputs, subject.specs, strict=True):
-        value.shape = ir.Shape(spec.shape)
-    if not subject.places:
-        _strip(model)
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    return save(model, directory, external=size > EXTERNAL_THRESHOLD)
-
-
-def _strip(model: Any) -> None:
-    """Remove what names the machine or the code: documentation strings and metadata."""
-    model.doc_string = model.graph.doc_string = None
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    graphs = [model.graph, *model.functions.values()]
-    for graph in graphs:
-        for node in graph.all_nodes() if hasattr(graph, "all_nodes") else graph:
-            node.doc_string = None
-            node.metadata_props.clear()
-            for value in node.outputs:
-                value.metadata_props.clear()
-                value.doc_string = None
-    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
-        value.metadata_props.clear()
-        value.doc_string = None

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
+from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
-def in_float64(module: Any) -> Any:
+def in_float64(module: nn.Module) -> nn.Module:
     """A copy of *module* in float64; no floating tensor of it is copied as it is first."""
     torch = require("torch")
     memo: dict[int, Any] = {}
     if isinstance(module, torch.jit.ScriptModule):  # gives other objects for its tensors each time
-        return copy.deepcopy(module).double()
+        doubled: nn.Module = copy.deepcopy(module).double()
+        return doubled
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():
             wide = tensor.detach().double()
@@ -25,7 +32,7 @@ def in_float64(module: Any) -> Any:
     return copy.deepcopy(module, memo).double()
 
 
-def quick_depthwise() -> Any:
+def quick_depthwise() -> AbstractContextManager[object]:
     """Within, depthwise convolutions are computed tap by tap: PyTorch has no kernel for them in float64 and
     convolves one channel at a time.
     """
@@ -33,7 +40,9 @@ def quick_depthwise() -> Any:
     functional = torch.nn.functional
 
     class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, function: Function, types: Types, args: Arguments = (), kwargs: Keywords | None = None
+        ) -> object:
             if function is functional.conv2d and (made := _depthwise(*args, **(kwargs or {}))) is not None:
                 return made
             return function(*args, **(kwargs or {}))
@@ -42,14 +51,14 @@ def quick_depthwise() -> Any:
 
 
 def _depthwise(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
-) -> Any:
+) -> torch.Tensor | None:
     """The convolution where it is depthwise, of a batch, and padded by numbers; else None."""
     if groups == 1 or weight.shape[:2] != (groups, 1) or input.dim() != 4 or isinstance(padding, str):
         return None
@@ -71,11 +80,6 @@ def _depthwise(
     return made if bias is None else made + bias[:, None, None]
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (
-        (value, value)
-        if isinstance(value, int)
-        else tuple(value)
-        if len(value) == 2
-        else (value[0], value[0])
-    )
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    first, *rest = (value,) if isinstance(value, int) else value
+    return first, (rest or [first])[0]

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from mnnprep.errors import RefusedError
-from mnnprep.formats.inspection import Findings, Ports, listed
+from mnnprep.formats.inspection import Findings, Ports
 from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch_files import model_record, model_scan, model_state, read_record, record_names
+from mnnprep.text import listed
 from mnnprep.weights.files import LocalFile
 from mnnprep.weights.safetensors import read_header
 
@@ -32,7 +33,7 @@ def inspect_pickle(path: Path, kind: str) -> Findings:
     state = model_state(path)
     names = list(model_scan(path).globals)
     warning = (
-        f"loading it imports and calls what it names ({listed(names)}): prepare it with --trust, or save a"
+        f"loading it imports and calls what it names ({listed(names, 8)}): prepare it with --trust, or save a"
         " state dict and give a factory"
     )
     return Findings(
@@ -115,6 +116,6 @@ def _in_training(modules: tuple[str, ...]) -> tuple[str, ...]:
     return (
         (
             f"{len(modules)} modules were saved in training mode:"
-            f" {listed([name or '(the whole model)' for name in modules])}"
+            f" {listed([name or '(the whole model)' for name in modules], 8)}"
         ),
     )

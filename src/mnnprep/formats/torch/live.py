@@ -13,7 +13,7 @@ import random
 import types
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -23,9 +23,13 @@ from mnnprep.formats.torch.calling import unwrapped
 from mnnprep.formats.torch.load import LIVE
 from mnnprep.weights.live import grouped, process_rank, whole
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
 
 @contextmanager
-def adopted(module: Any, example: Any) -> Iterator[tuple[str, list[str]] | None]:
+def adopted(module: nn.Module, example: object) -> Iterator[tuple[str, list[str]] | None]:
     """Take *module* for the block: gives the key it is loaded by and the user's top-level modules it comes
     from.
 
@@ -90,7 +94,7 @@ def _global_state() -> Iterator[None]:
             torch.cuda.set_rng_state(state, index)
 
 
-def plain_copy(module: Any) -> Any:
+def plain_copy(module: nn.Module) -> nn.Module:
     """*module*'s structure with whole tensors on the CPU; the original is only read.
 
     Where its parameters are shards in a process group this is a collective call: every rank must make it.
@@ -100,23 +104,24 @@ def plain_copy(module: Any) -> Any:
         buffer = io.BytesIO()
         torch.jit.save(module, buffer)
         buffer.seek(0)
-        return torch.jit.load(buffer, map_location="cpu")
+        copied: nn.Module = torch.jit.load(buffer, map_location="cpu")
+        return copied
     with _whole_parameters(module), torch.no_grad():
-        memo: dict[int, Any] = {}
+        memo: dict[int, object] = {}
         for submodule in module.modules():
             for parameter in submodule._parameters.values():
                 if parameter is not None and id(parameter) not in memo:
                     memo[id(parameter)] = torch.nn.Parameter(
                         _on_cpu(parameter), requires_grad=parameter.requires_grad
                     )
-            for buffer in submodule._buffers.values():
-                if buffer is not None and id(buffer) not in memo:
-                    memo[id(buffer)] = _on_cpu(buffer).clone()
+            for tensor in submodule._buffers.values():
+                if tensor is not None and id(tensor) not in memo:
+                    memo[id(tensor)] = _on_cpu(tensor).clone()
         return _copy_structure(module, memo)
 
 
 @contextmanager
-def _whole_parameters(module: Any) -> Iterator[None]:
+def _whole_parameters(module: nn.Module) -> Iterator[None]:
     """Within, the parameters of FullyShardedDataParallel wrappers are whole (torch.distributed.fsdp, first
     version).
     """
@@ -131,13 +136,13 @@ def _whole_parameters(module: Any) -> Iterator[None]:
         yield
 
 
-def _on_cpu(tensor: Any) -> Any:
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """The whole tensor on the CPU, out of autograd: a DTensor's shards are gathered (a collective call)."""
-    gathered = whole(tensor.detach())
+    gathered: torch.Tensor = whole(tensor.detach())
     return gathered.clone() if grouped() and not hasattr(tensor, "full_tensor") else gathered
 
 
-def _copy_structure(module: Any, memo: dict[int, Any]) -> Any:
+def _copy_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
     """Copy every submodule by its attributes, tensors taken from *memo*; what can't be copied is shared."""
     torch = require("torch")
     submodules = [m for m in module.modules() if not isinstance(m, torch.fx.GraphModule)]
@@ -154,17 +159,18 @@ def _copy_structure(module: Any, memo: dict[int, Any]) -> Any:
             for name in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
                 _drop_distributed_hooks(attributes.get(name), vars(submodule).get(name))
             memo[id(submodule)].__dict__ = attributes
-    return memo[id(module)] if id(module) in memo else copy.deepcopy(module, memo)
+    found = memo.get(id(module))
+    return cast("nn.Module", found) if found is not None else copy.deepcopy(module, memo)
 
 
-def _own_class(module: Any) -> type:
+def _own_class(module: nn.Module) -> type:
     """The module's class without what fully_shard mixed into it (torch.distributed.fsdp, second version)."""
     cls = type(module)
     mixed = [base for base in cls.__mro__ if base.__module__.startswith("torch.distributed")]
     return next((base for base in cls.__bases__ if base not in mixed), cls) if mixed else cls
 
 
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
+def _copied(value: object, memo: dict[int, object]) -> object:
     try:
         return copy.deepcopy(value, memo)
     except Exception:  # - locks, process groups, handles: the copy may share them

@@ -9,19 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnnprep.core.error_text import cause, message
 from mnnprep.core.messages import Source
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec
-from mnnprep.core.texts import cause, message
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import name_examples
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import SupportsInt
+
+    import torch
+    from torch import Tensor, nn
 
 FACTORY_RAISED = "the factory raised"
 NO_BOUND = 2**31  # sizes from here on are no sizes: torch writes infinity as such
@@ -33,12 +40,12 @@ class Loaded:
     """A source in memory, in inference mode. ``example`` maps input names to arrays, if it gave any;
     ``dynamic`` gives the shapes that the source itself says are dynamic, by input, ``dims`` their ranges."""
 
-    module: Any
+    module: nn.Module
     parameters: list[str]
     example: dict[str, np.ndarray[Any, Any]]
     dynamic: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     dims: tuple[Dim, ...] = ()
-    program: Any = None
+    program: torch.export.ExportedProgram | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -100,7 +107,7 @@ def without_weights() -> Iterator[None]:
     module = torch.nn.Module
     register = module.register_parameter
 
-    def register_empty(self: Any, name: str, parameter: Any) -> None:
+    def register_empty(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         register(self, name, parameter)
         if parameter is not None and not parameter.is_meta and not torch.nn.parameter.is_lazy(parameter):
             empty = torch.nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
@@ -120,7 +127,7 @@ def _make_importable(source: Source) -> None:
             sys.path.insert(0, entry)
 
 
-def to_inference(module: Any) -> None:
+def to_inference(module: nn.Module) -> None:
     """Every submodule in eval, also those that override ``train`` or ``eval``."""
     module.eval()
     for submodule in module.modules():
@@ -170,7 +177,7 @@ def _script(source: Source) -> Loaded:
     return Loaded(module, forward_parameters(module), {})
 
 
-def _registered(torch: Any) -> frozenset[str]:
+def _registered(torch: ModuleType) -> frozenset[str]:
     """The names of all operators that TorchScript takes as methods in this PyTorch."""
     names = (schema.name.partition("::") for schema in torch._C._jit_get_all_schemas())
     return frozenset(name for namespace, _, name in names if namespace in ("aten", "prim"))
@@ -218,12 +225,12 @@ def _program(source: Source) -> Loaded:
     return Loaded(_called_by_place(program, user), user, _arrays(tensors), dynamic, dims, program)
 
 
-def _bound(limit: Any) -> int | None:
+def _bound(limit: SupportsInt) -> int | None:
     """A bound of a program's dimension; None for what stands for no bound."""
     return int(limit) if str(limit).isdigit() and int(limit) < NO_BOUND else None
 
 
-def _called_by_place(program: Any, names: list[str]) -> Any:
+def _called_by_place(program: torch.export.ExportedProgram, names: list[str]) -> nn.Module:
     """The program's module as one whose forward takes *names* in their order, however it was exported to be
     called.
     """
@@ -240,7 +247,7 @@ def _called_by_place(program: Any, names: list[str]) -> Any:
             ):  # an exported graph has no mode to put it in: what it does, its operators say
                 module.training = False
 
-        def forward(self, *tensors: Any) -> Any:
+        def forward(self, *tensors: Tensor) -> object:
             return self.program(*tensors[:count], **dict(zip(keywords, tensors[count:], strict=True)))
 
     taken = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]

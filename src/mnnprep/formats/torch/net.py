@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mnnprep.core.error_text import cause
 from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import PROGRAMMING, Refused
 from mnnprep.core.signature import Dim, TensorSpec
-from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch, raised_at
+from mnnprep.text import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+    import torch
+    from torch import nn
 
 BATCH_NORM_TYPES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")
 # The position of the flag `train` or `training` among the arguments of the operators that behave otherwise in
@@ -46,7 +54,7 @@ class TorchNet:
 
     def __init__(
         self,
-        module: Any,
+        module: nn.Module,
         inputs: tuple[TensorSpec, ...],
         example: Arrays | None = None,
         dims: tuple[Dim, ...] = (),
@@ -60,9 +68,9 @@ class TorchNet:
         self.example = example or {}
         self.watch = Watch()
         self._calling = calling(module, [s.name for s in inputs])
-        self._precise: Any = None
+        self._precise: nn.Module | None = None
 
-    def _call(self, module: Any, inputs: Arrays, *, double: bool = False) -> Arrays:
+    def _call(self, module: nn.Module, inputs: Arrays, *, double: bool = False) -> Arrays:
         torch = require("torch")
         tensors = {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}
         if double:
@@ -144,10 +152,9 @@ class TorchNet:
         for graph in (m for m in self.module.modules() if isinstance(m, torch.fx.GraphModule)):
             left += program_leftovers(graph)
         if left:
-            shown = "; ".join(left[:10]) + (f"; and {len(left) - 10} more" if len(left) > 10 else "")
             return failed(
                 "inference_mode",
-                f"{shown}; make it follow eval(), or leave it out of the model",
+                f"{listed(left, separator='; ')}; make it follow eval(), or leave it out of the model",
                 subject=left[0],
             )
         return passed("inference_mode", numbers={"modules": sum(1 for _ in self.module.modules())})
@@ -188,7 +195,7 @@ def other_values(inputs: Arrays) -> Arrays:
     }
 
 
-def _to_numpy(tensor: Any) -> Any:
+def _to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
     torch = require("torch")
     tensor = tensor.detach().cpu()
     if tensor.is_sparse:
@@ -198,7 +205,7 @@ def _to_numpy(tensor: Any) -> Any:
     return tensor.contiguous().numpy().copy()
 
 
-def script_leftovers(module: Any) -> list[str]:
+def script_leftovers(module: nn.Module) -> list[str]:
     """Operators of a TorchScript module's graph that are told to behave as in training."""
     import io
 
@@ -222,15 +229,15 @@ def script_leftovers(module: Any) -> list[str]:
     return left
 
 
-def script_nodes(graph: Any) -> Any:
-    """Every node of a TorchScript graph or block, those of nested blocks included."""
+def script_nodes(graph: torch.Graph | torch.Block) -> Iterator[Any]:
+    """Every node of a graph or block and its nested blocks: a torch.Node, which torch's stubs misdescribe."""
     for node in graph.nodes():
         yield node
         for block in node.blocks():
             yield from script_nodes(block)
 
 
-def program_leftovers(module: Any) -> list[str]:
+def program_leftovers(module: torch.fx.GraphModule) -> list[str]:
     """The same for the graph of an exported program."""
     left = []
     for node in module.graph.nodes:
@@ -243,13 +250,13 @@ def program_leftovers(module: Any) -> list[str]:
     return left
 
 
-def materialize(module: Any) -> None:
+def materialize(module: nn.Module) -> None:
     """Replace parametrized weights (weight norm, spectral norm and the like) by the values they compute."""
     torch = require("torch")
     parametrize = torch.nn.utils.parametrize
     for submodule in list(module.modules()):
         if parametrize.is_parametrized(submodule):
-            for name in list(submodule.parametrizations):
+            for name in list(cast("nn.ModuleDict", submodule.parametrizations)):
                 parametrize.remove_parametrizations(submodule, name, leave_parametrized=True)
         for hook in list(getattr(submodule, "_forward_pre_hooks", {}).values()):
             remove = {
@@ -260,7 +267,7 @@ def materialize(module: Any) -> None:
                 remove(submodule, hook.name)
 
 
-def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list[str]]:
+def used_tensors(module: nn.Module, cases: list[Arrays]) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The parameters that reach an output in any of the cases (by autograd's graph), and the statistics of
     the norms that ran.
 
@@ -300,14 +307,14 @@ def used_tensors(module: Any, cases: list[Arrays]) -> tuple[dict[str, Any], list
     return used | _statistics(module, lambda submodule: id(submodule) in ran), notes
 
 
-def all_tensors(module: Any) -> dict[str, Any]:
+def all_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """What :func:`used_tensors` gives where every parameter is in use and every norm runs."""
     return {n: p.detach() for n, p in module.named_parameters()} | _statistics(module, lambda submodule: True)
 
 
-def _statistics(module: Any, of: Callable[[Any], bool]) -> dict[str, Any]:
+def _statistics(module: nn.Module, of: Callable[[nn.Module], bool]) -> dict[str, torch.Tensor]:
     """The running statistics, by name, of the norms that are asked for."""
-    found: dict[str, Any] = {}
+    found: dict[str, torch.Tensor] = {}
     if isinstance(module, require("torch").jit.ScriptModule):
         return found
     for prefix, submodule in module.named_modules():

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
 
+if TYPE_CHECKING:
+    from types import ModuleType
 
-def parameter_count(module: Any) -> int:
+    import torch
+    from torch import nn
+
+
+def parameter_count(module: nn.Module) -> int:
     """The elements of the module's parameters, each counted once; of a module that keeps none (frozen or
     packed), those of the floating and quantized tensors in its attributes and in its graph's constants,
     buffers left out.
@@ -25,7 +31,7 @@ def parameter_count(module: Any) -> int:
     return sum(found.values())
 
 
-def _tensors(torch: Any, module: Any) -> Iterator[Any]:
+def _tensors(torch: ModuleType, module: nn.Module) -> Iterator[torch.Tensor]:
     if isinstance(module, torch.jit.ScriptModule):
         from mnnprep.formats.torch.net import script_nodes
 

@@ -122,7 +122,7 @@ def program_faults(text: bytes) -> Iterator[str]:
             stack += [(key, member) for member in value]
 
 
-def _faults(key: str, value: Any) -> Iterator[str]:
+def _faults(key: str, value: object) -> Iterator[str]:
     if key in ("target", "as_operator") and isinstance(value, str):
         yield _target_fault(value)
     elif key == "expr_str":
@@ -156,7 +156,7 @@ def _target_fault(target: str) -> str:
     return "" if known else f"the operator {target:.80}"
 
 
-def _expression_fault(text: Any, *, guard: bool) -> str:
+def _expression_fault(text: object, *, guard: bool) -> str:
     """What is wrong with a size (or with a *guard*, which may also look at the inputs), empty if it is
     arithmetic.
     """
@@ -246,7 +246,7 @@ def _structure_faults(text: str, *, called: bool) -> Iterator[str]:
         stack += node["children_spec"]
 
 
-def _plain(context: Any, *, identifiers: bool) -> bool:
+def _plain(context: object, *, identifiers: bool) -> bool:
     """Whether a container's own description is a list of plain keys (or of *identifiers*), a number or
     nothing.
     """

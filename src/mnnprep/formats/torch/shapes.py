@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.core.messages import Source
 from mnnprep.formats.torch.load import load_factory
 from mnnprep.weights.apply import expected_of
 from mnnprep.weights.messages import ModelShapes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def model_shapes(source: Source) -> ModelShapes:
@@ -15,7 +18,7 @@ def model_shapes(source: Source) -> ModelShapes:
     return shapes_of(load_factory(source).module)
 
 
-def shapes_of(module: Any) -> ModelShapes:
+def shapes_of(module: nn.Module) -> ModelShapes:
     """What a checkpoint must hold for *module*."""
     expected, _ = expected_of(module)
     return ModelShapes(

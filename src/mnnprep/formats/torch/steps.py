@@ -5,6 +5,7 @@ They run in workers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from mnnprep.core.error_text import cause
 from mnnprep.core.evidence import Check, Status, passed
 from mnnprep.core.files import Arrays, FileRef
 from mnnprep.core.messages import (
@@ -30,11 +32,10 @@ from mnnprep.core.messages import (
 from mnnprep.core.replay import replay
 from mnnprep.core.running import case_inputs, run_cases
 from mnnprep.core.survey import base_case, survey
-from mnnprep.core.texts import cause
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
-from mnnprep.formats.onnx.splice import load_nodes
+from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.aside import as_array
 from mnnprep.formats.torch.calling import Call, calling, forward_parameters
@@ -51,6 +52,7 @@ from mnnprep.formats.torch.net import (
 from mnnprep.formats.torch.parameters import parameter_count
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import flatten
+from mnnprep.formats.torch.subject import Subject
 from mnnprep.isolate.server import doing
 
 SCRIPT_METHODS = {"trace": export.trace, "script": export.script, "copy": export.recopied}
@@ -103,7 +105,7 @@ def export_module(job: ExportJob) -> Exported:
     net = OtherwiseFirst(loaded.module, specs, loaded.example, loaded.dims)
     arrays = base_case(net, job.wants)
     materialize(loaded.module)
-    subject = export.Subject(loaded, specs, arrays, net.output_ranks(arrays), places=job.places)
+    subject = Subject(loaded, specs, arrays, net.output_ranks(arrays), places=job.places)
     directory = Path(job.directory)
     notes: list[str] = []
     doing(f"exporting by {job.method}")
@@ -121,7 +123,7 @@ def export_module(job: ExportJob) -> Exported:
     files, refused = export.search_opset(
         job.opset, lambda opset: ONNX_METHODS[job.method](subject, directory, notes, opset)
     )
-    model = load_nodes(files[0].path)
+    model = skeleton(files[0].path, whole_nodes=True)
     return Exported(
         format="onnx",
         opset=onnx_graph.opset_of(model),
@@ -162,7 +164,7 @@ def run_script(job: RunJob) -> Ran:
     names = [o.name for o in job.signature.outputs]
     order = [s.name for s in job.signature.inputs]
 
-    def open_model() -> Any:
+    def open_model() -> Callable[[Arrays], Arrays]:
         module = torch.jit.load(job.model).eval()
         own = set(order) <= set(
             forward_parameters(module)

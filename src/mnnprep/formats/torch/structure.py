@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.torch.calling import starred
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-def flatten(value: Any, taken: tuple[str, ...] = ()) -> dict[str, Any]:
+    Example = torch.Tensor | Sequence[object] | Mapping[str, object]
+
+
+def flatten(value: object, taken: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
     """The tensors of a forward's result by name, in order.
 
     A lone tensor is ``output``; a tuple or list ``output_0``, ``output_1``...; a mapping, dataclass or
@@ -23,7 +29,7 @@ def flatten(value: Any, taken: tuple[str, ...] = ()) -> dict[str, Any]:
 
     if isinstance(value, torch.Tensor):
         return {"output": value}
-    flat: dict[str, Any] = {}
+    flat: dict[str, torch.Tensor] = {}
     for name, tensor in _walk(
         value, "output" if isinstance(value, (tuple, list)) and not hasattr(value, "_fields") else "", "_"
     ):
@@ -44,7 +50,7 @@ def flatten(value: Any, taken: tuple[str, ...] = ()) -> dict[str, Any]:
     return flat
 
 
-def places(value: Any, at: str) -> Iterator[str]:
+def places(value: object, at: str) -> Iterator[str]:
     """Where the tensors of a TorchScript result are, as expressions on *at*, in the order of
     :func:`flatten`.
     """
@@ -58,10 +64,10 @@ def places(value: Any, at: str) -> Iterator[str]:
         yield at
 
 
-def _walk(value: Any, name: str, joint: str) -> Iterator[tuple[str, Any]]:
+def _walk(value: object, name: str, joint: str) -> Iterator[tuple[str, object]]:
     if value is None:
         return
-    children: Any
+    children: Iterable[tuple[object, object]]
     if isinstance(value, Mapping):
         children = value.items()
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -77,14 +83,15 @@ def _walk(value: Any, name: str, joint: str) -> Iterator[tuple[str, Any]]:
         yield from _walk(child, f"{name}{joint}{key}" if name else str(key), ".")
 
 
-def name_examples(example: Any, module: Any) -> dict[str, Any]:
+def name_examples(example: Example, module: nn.Module) -> dict[str, torch.Tensor]:
     """Example inputs as a factory gives them (a tensor, a tuple or a dict) by the names of *module*'s
     parameters; None is not given.
     """
     import torch
 
-    values = dict(example) if isinstance(example, Mapping) else None
-    if values is None:
+    if isinstance(example, Mapping):
+        values = dict(example)
+    else:
         items = [example] if isinstance(example, torch.Tensor) else list(example)
         parameters = starred(module, len(items))
         if len(items) > len(parameters):
@@ -94,8 +101,10 @@ def name_examples(example: Any, module: Any) -> dict[str, Any]:
                 next="return one per parameter, or a dict by name",
             )
         values = dict(zip(parameters, items, strict=False))
-    values = {n: v for n, v in values.items() if v is not None}
+    named: dict[str, torch.Tensor] = {}
     for name, value in values.items():
+        if value is None:
+            continue
         if not isinstance(value, torch.Tensor):
             raise UsageError(
                 f"the example input {name} is no tensor",
@@ -105,4 +114,5 @@ def name_examples(example: Any, module: Any) -> dict[str, Any]:
                     " functools.partial)"
                 ),
             )
-    return values
+        named[name] = value
+    return named

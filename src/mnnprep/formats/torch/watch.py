@@ -10,12 +10,13 @@ import sys
 import sysconfig
 import traceback
 from collections import defaultdict
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from mnnprep.core.net import any_ranks
 from mnnprep.deps import require
+from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 
 # Tensor methods that turn data into a Python value, which a trace then keeps as a constant.
 DECIDING = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
@@ -75,7 +76,7 @@ class Watch:
         self.tables: dict[int, int] = {}
         self.ranked = False
 
-    def mode(self) -> Any:
+    def mode(self) -> AbstractContextManager[object]:
         """A context manager that watches."""
         torch = require("torch")
         deciding = {getattr(torch.Tensor, n) for n in DECIDING if hasattr(torch.Tensor, n)}
@@ -85,8 +86,8 @@ class Watch:
 
         class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
             def __torch_function__(
-                self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-            ) -> Any:
+                self, function: Function, types: Types, args: Arguments = (), kwargs: Keywords | None = None
+            ) -> object:
                 kwargs = kwargs or {}
                 if function in dropouts:
                     watch._note_dropout(args, kwargs)
@@ -109,7 +110,7 @@ class Watch:
 
         return Mode()
 
-    def _note_dropout(self, args: Any, kwargs: Any) -> None:
+    def _note_dropout(self, args: Arguments, kwargs: Keywords) -> None:
         probability = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
         training = args[2] if len(args) > 2 else kwargs.get("training", True)
         if training and probability > 0:

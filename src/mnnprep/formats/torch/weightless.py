@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnnprep.core.files import FileRef, file_ref
 from mnnprep.core.messages import ExportJob, Source
@@ -25,7 +25,7 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.streaming import Skeleton
-from mnnprep.formats.torch import export
+from mnnprep.formats.torch import export, onnx_cleanup
 from mnnprep.formats.torch.aside import passes_replaced
 from mnnprep.formats.torch.load import (
     FACTORY_RAISED,
@@ -37,9 +37,16 @@ from mnnprep.formats.torch.load import (
 )
 from mnnprep.formats.torch.net import TorchNet
 from mnnprep.formats.torch.shapes import shapes_of
+from mnnprep.formats.torch.subject import Subject, adapter
+from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 from mnnprep.formats.torch.watch import UNKNOWN_PLACE, current_place
 from mnnprep.isolate.server import doing
 from mnnprep.weights.messages import ModelShapes
+
+if TYPE_CHECKING:
+    import torch
+    from onnx import ModelProto
+    from torch import nn
 
 ALIGNMENT = 64
 MAP_NORESERVE = 0x4000  # <asm-generic/mman-common.h>; the mmap module names it from Python 3.13 on
@@ -65,7 +72,7 @@ def export_skeleton(job: ExportJob) -> Skeleton:
     with _no_values_out():
         signature = outline(net, job.wants)
     _refuse_decisions(net)
-    subject = export.Subject(loaded, net.inputs, arrays, {o.name: len(o.shape) for o in signature.outputs})
+    subject = Subject(loaded, net.inputs, arrays, {o.name: len(o.shape) for o in signature.outputs})
     notes: list[str] = []
     doing("exporting the graph")
     (model, file), refused = export.search_opset(
@@ -99,7 +106,7 @@ def _built(source: Source) -> Loaded:
         raise
 
 
-def hollow(module: Any) -> None:
+def hollow(module: nn.Module) -> None:
     """Give every tensor on the meta device storage that takes no memory until it is written to; tied tensors
     stay one.
     """
@@ -131,16 +138,16 @@ def hollow(module: Any) -> None:
         at += _room(tensor)
     for submodule in module.modules():
         for tensors in (submodule._parameters, submodule._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and tensor.is_meta:
-                    tensors[name] = made[id(tensor)]
+            for name, empty in tensors.items():
+                if empty is not None and empty.is_meta:
+                    tensors[name] = made[id(empty)]
 
 
-def _room(tensor: Any) -> int:
+def _room(tensor: torch.Tensor) -> int:
     return -(-int(tensor.numel()) * int(tensor.element_size()) // ALIGNMENT) * ALIGNMENT
 
 
-def _refuse_unfilled(module: Any, shapes: ModelShapes) -> None:
+def _refuse_unfilled(module: nn.Module, shapes: ModelShapes) -> None:
     """A buffer that is computed from weights, and that no checkpoint holds, can't be had without them."""
     lacking = [
         n for n, b in module.named_buffers(remove_duplicate=False) if b.is_meta and n not in shapes.shapes
@@ -177,7 +184,9 @@ def _no_values_out() -> Iterator[None]:
     leaving = {torch.Tensor.numpy, torch.Tensor.__array__}
 
     class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, function: Function, types: Types, args: Arguments = (), kwargs: Keywords | None = None
+        ) -> object:
             if (
                 function in leaving and (place := current_place()) != UNKNOWN_PLACE
             ):  # which is this package's own code
@@ -188,14 +197,14 @@ def _no_values_out() -> Iterator[None]:
         yield
 
 
-def _export(subject: export.Subject, directory: Path, notes: list[str], opset: int) -> tuple[Any, FileRef]:
+def _export(subject: Subject, directory: Path, notes: list[str], opset: int) -> tuple[Any, FileRef]:
     """The TorchScript-based exporter with the weights as graph inputs; constants of the code are folded,
     weights never.
     """
     raw = export.empty(directory / "raw") / "model.onnx"
     with _weights_unseen() as folded:
         export.torchscript_exporter(
-            export.adapter(subject),
+            adapter(subject),
             subject,
             str(raw),
             notes,
@@ -205,9 +214,9 @@ def _export(subject: export.Subject, directory: Path, notes: list[str], opset: i
         )
     model = require("onnx").load(str(raw))
     shutil.rmtree(raw.parent)
-    export.declare_inputs(model, subject)
+    onnx_cleanup.declare_inputs(model, subject.specs)
     _keep_constants(model, folded)
-    export.forget(model)
+    onnx_cleanup.forget(model)
     target = directory / "skeleton.onnx"
     target.write_bytes(model.SerializeToString(deterministic=True))
     return model, file_ref(target)
@@ -224,10 +233,10 @@ def _weights_unseen() -> Iterator[dict[str, Any]]:
     infer, fold = passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_constant_fold
     folded: dict[str, Any] = {}
 
-    def infer_shapes(graph: Any, parameters: dict[str, Any], opset: int) -> None:
+    def infer_shapes(graph: torch.Graph, parameters: dict[str, Any], opset: int) -> None:
         infer(graph, {}, opset)
 
-    def fold_code(graph: Any, parameters: dict[str, Any], opset: int) -> dict[str, Any]:
+    def fold_code(graph: torch.Graph, parameters: dict[str, Any], opset: int) -> dict[str, Any]:
         found = fold(graph, {}, opset)
         folded.update(found)
         return {**parameters, **found}
@@ -238,7 +247,7 @@ def _weights_unseen() -> Iterator[dict[str, Any]]:
         yield folded
 
 
-def _keep_constants(model: Any, folded: dict[str, Any]) -> None:
+def _keep_constants(model: ModelProto, folded: dict[str, Any]) -> None:
     """Make initializers of the graph inputs that are folded constants."""
     helper = require("onnx.numpy_helper")
     rest = []

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from mnnprep import __version__, deps
+from mnnprep import deps
+from mnnprep._version import __version__
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import FILE_NAME, SIGNATURE_NAME, BundleFile, Manifest
 from mnnprep.core.evidence import Check, failed, not_run, passed

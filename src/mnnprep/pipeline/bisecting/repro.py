@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import mnnprep.mnn as mnn_package
-from mnnprep import __version__
+from mnnprep._version import __version__
 from mnnprep.bundle import writer
 from mnnprep.core.files import Arrays, atomic_write, canonical_json, load_arrays, save_arrays
 from mnnprep.core.request import Precision

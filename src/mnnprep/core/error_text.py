@@ -1,4 +1,4 @@
-"""What a framework, a converter or the user's own code says, made the same on every machine.
+"""What an exception, a converter or the user's own code says, in one line that is the same on every machine.
 
 An exception's text may name files of this machine.  Here, where it becomes a reason, their directories go;
 nothing else of the manifest is ever rewritten, since a name such as ``/model/x`` is data.
@@ -10,7 +10,23 @@ import os
 import re
 from itertools import islice
 
-LONGEST = 1024  # characters looked at for one path
+LIMIT = 400  # characters of a line; of a longer one the beginning and the end
+CHAINED = 3  # exceptions of a chain that are told
+
+# First lines that say only that something below failed: TorchScript's interpreter, TensorFlow's executor,
+# AutoGraph, Keras.
+_OPENERS = re.compile(
+    r"The following operation failed in the TorchScript interpreter|Graph execution error:|in user"
+    r" code:|Exception encountered when calling|Traceback"
+)
+_RAISED = re.compile(r"\s*(?:builtins\.)?(?P<said>[A-Za-z_][\w.]*(?:Error|Exception): \S.*)")
+_AROUND = re.compile(
+    r"\s*(?:File \"|Detected at |<stack |\[\[|\{\{function_node|Arguments received|Call"
+    r" arguments|•|Traceback|Original stack|~|\^|$)"
+)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+LONGEST_PATH = 1024  # characters looked at for one path
 MOST_ENDS = 32  # places where it may end, a directory's name may hold blanks
 _START = re.compile(r"(?<![\w.~/<\-\\])/(?=[^\s/])")
 _END = re.compile(r"""[\s'"`<>|,;:()\[\]{}]|$""")
@@ -40,9 +56,43 @@ def without_paths(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
+def message(error: BaseException | str) -> str:
+    """The first line of an exception or of its text, without its type and without directories; the cause, if
+    that line only says that one follows.
+    """
+    lines = [line for line in _COLOURS.sub("", without_paths(str(error))).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__ if isinstance(error, BaseException) else ""
+    if not _OPENERS.match(lines[0].strip()):
+        return shortened(lines[0])
+    raised = [match["said"] for line in lines[1:] if (match := _RAISED.fullmatch(line))]
+    plain = [line for line in lines[1:] if not _AROUND.match(line)]
+    return shortened((raised[-1:] or plain[:1] or lines[:1])[0])
+
+
+def cause(error: BaseException) -> str:
+    """An exception in one line: its type, what it says, and the exception that it was raised from."""
+    told: list[str] = []
+    link: BaseException | None = error
+    while link is not None and len(told) < CHAINED:
+        said, name = message(link), type(link).__name__
+        told.append(said if said == name or _RAISED.fullmatch(said) else f"{name}: {said}")
+        link = link.__cause__
+    return shortened(", from ".join(dict.fromkeys(told)))
+
+
+def shortened(line: str, limit: int = LIMIT) -> str:
+    """*line*, of which the middle is left out where it is longer than *limit*."""
+    line = line.strip()
+    if len(line) <= limit:
+        return line
+    half = (limit - 3) // 2
+    return f"{line[:half].rstrip()} … {line[-half:].lstrip()}"
+
+
 def _path_end(text: str, start: int) -> int:
     """Where the path that begins at *start* ends; 0 where none does."""
-    line = text[start : start + LONGEST].partition("\n")[0]
+    line = text[start : start + LONGEST_PATH].partition("\n")[0]
     ends = [m.start() for m in islice(_END.finditer(line, 2), MOST_ENDS)]
     word = line[: ends[0]]
     if _SOURCE.search(word):

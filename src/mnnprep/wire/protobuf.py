@@ -7,14 +7,11 @@ seven bits a byte, least significant first, at most ten bytes).
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+
+from mnnprep.wire.buffer import Buffer
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-
-Buffer = bytes | mmap.mmap
 
 # (number, wire type, first, last): a varint is (value, offset); anything else is the extent [first, last) of
 # its bytes.
@@ -36,15 +33,6 @@ class WireError(ValueError):
         self.reason = reason
         self.cut = cut
         self.field = field
-
-
-@contextmanager
-def mapped(path: Path) -> Iterator[mmap.mmap]:
-    """The bytes of a non-empty file, mapped: only the pages that are looked at are read."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if hasattr(mmap, "MADV_RANDOM"):
-            data.madvise(mmap.MADV_RANDOM)  # no read-ahead into tensor bytes
-        yield data
 
 
 def varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
