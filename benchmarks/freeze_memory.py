@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from mnnprep.core.messages import ExportJob, Source, Wants
-from mnnprep.formats import steps_of
+from mnnprep.formats.registry import steps_of
 from mnnprep.isolate.host import Host
 
 LIMIT = 2.5

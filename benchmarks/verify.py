@@ -98,7 +98,7 @@ def ours(model: Path) -> bool:
     from mnnprep.core.messages import CaseFile, RunJob
     from mnnprep.core.request import Limits
     from mnnprep.core.signature import Signature
-    from mnnprep.formats import ARTIFACTS
+    from mnnprep.formats.registry import ARTIFACTS
     from mnnprep.mnn.convert import CONVERT, ConvertJob
     from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
     from mnnprep.pipeline.workers import Workers

@@ -18,8 +18,8 @@ import pytest
 
 import mnnprep
 from mnnprep.deps import extra_of
-from mnnprep.formats import BACKENDS
 from mnnprep.formats.backend import Backend, Deferred, Role
+from mnnprep.formats.registry import BACKENDS
 from mnnprep.isolate.step import Step, message_types
 
 HERE = Path(__file__).parent
@@ -85,7 +85,7 @@ class TestBackend:
 
 
 def test_importing_them_imports_no_framework() -> None:
-    code = "import sys, mnnprep.formats; print([m for m in sys.modules if '.' not in m])"
+    code = "import sys, mnnprep.formats.registry; print([m for m in sys.modules if '.' not in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"torch", "tensorflow", "keras", "onnx", "onnxruntime", "MNN", "cv2", "ai_edge_litert", "onnx_ir"}
     assert not heavy & set(json.loads(done.stdout.replace("'", '"')))
@@ -93,20 +93,21 @@ def test_importing_them_imports_no_framework() -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package made of links, with the toy in it and its row in ``formats/__init__.py``."""
+    """A copy of the package made of links, with the toy in it and its row in ``formats/registry.py``."""
     root = tmp_path_factory.mktemp("with toy")
     package, formats = root / "mnnprep", root / "mnnprep/formats"
     formats.mkdir(parents=True)
     for original, copy in ((PACKAGE, package), (PACKAGE / "formats", formats)):
         for entry in original.iterdir():
-            if entry.name not in ("formats", "__init__.py", "__pycache__"):
+            if entry.name not in ("formats", "registry.py", "__init__.py", "__pycache__"):
                 (copy / entry.name).symlink_to(entry)
-    shutil.copy(PACKAGE / "__init__.py", package)
+    for copy in (package, formats):
+        shutil.copy(PACKAGE / copy.relative_to(package) / "__init__.py", copy)
     shutil.copytree(HERE / "toy", formats / "toy")
-    text = (PACKAGE / "formats/__init__.py").read_text()
+    text = (PACKAGE / "formats/registry.py").read_text()
     assert ROW in text
     row = f"from mnnprep.formats.toy.backend import BACKEND as TOY\n\n{ROW}TOY, "
-    (formats / "__init__.py").write_text(text.replace(ROW, row))
+    (formats / "registry.py").write_text(text.replace(ROW, row))
     return root
 
 

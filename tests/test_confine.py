@@ -38,7 +38,7 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request, make_wants
 from mnnprep.core.signature import Signature, TensorSpec
 from mnnprep.errors import InternalError, RefusedError
-from mnnprep.formats import ARTIFACTS, steps_of
+from mnnprep.formats.registry import ARTIFACTS, steps_of
 from mnnprep.isolate import confine as walls
 from mnnprep.isolate import host, landlock, launch, reach, seccomp
 from mnnprep.isolate.confine import Confinement, supported

@@ -17,8 +17,8 @@ from mnnprep.core.evidence import Verdict
 from mnnprep.core.messages import Cut, CutJob
 from mnnprep.core.request import Limits, Request
 from mnnprep.errors import RefusedError
-from mnnprep.formats import ARTIFACTS
 from mnnprep.formats.onnx.cut import cut
+from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.pipeline import culprit
 from mnnprep.pipeline.prepare import prepare
 from mnnprep.pipeline.workers import Workers

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 import mnnprep
 from mnnprep import inspecting
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats import kind_of
+from mnnprep.formats.registry import kind_of
 from mnnprep.inspecting import Inspection, read_file
 
 

@@ -20,9 +20,9 @@ from mnn_models import floats
 from mnnprep.bundle.manifest import read_manifest
 from mnnprep.core.evidence import Verdict
 from mnnprep.errors import RefusedError
-from mnnprep.formats import steps_of
 from mnnprep.formats.backend import OPSETS
 from mnnprep.formats.onnx.reopset import at_opset
+from mnnprep.formats.registry import steps_of
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((8, 3, 3, 3)).astype(np.float32)  # not shown to the version converter

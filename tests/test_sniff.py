@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from mnnprep.errors import InternalError, RefusedError, UsageError
-from mnnprep.formats import BACKENDS, backend_of, kind_of
 from mnnprep.formats.backend import Role
 from mnnprep.formats.pickles import stored_tensors
+from mnnprep.formats.registry import BACKENDS, backend_of, kind_of
 from mnnprep.formats.sniff import identify
 from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.weights.files import LocalFile

@@ -20,9 +20,9 @@ from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.messages import ExportJob, Source, Wants
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.signature import parse_input
-from mnnprep.formats import steps_of
 from mnnprep.formats.onnx import attach as attaching
 from mnnprep.formats.onnx.moved import take_out
+from mnnprep.formats.registry import steps_of
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling
 from mnnprep.isolate.host import Host
 from mnnprep.isolate.step import Worker

@@ -21,8 +21,8 @@ from mnnprep.core.leftovers import Scratch
 from mnnprep.core.printable import textual
 from mnnprep.core.request import Limits
 from mnnprep.errors import UsageError
-from mnnprep.formats import kind_of
 from mnnprep.formats.backend import SourceKind
+from mnnprep.formats.registry import kind_of
 from mnnprep.formats.sniff import identify, require_there
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.isolate.step import Step, reader

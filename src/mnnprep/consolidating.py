@@ -15,8 +15,8 @@ from mnnprep.core.leftovers import Scratch
 from mnnprep.core.messages import Source
 from mnnprep.core.request import DEFAULT_TIMEOUT, Request
 from mnnprep.errors import UsageError
-from mnnprep.formats import kind_of
 from mnnprep.formats.backend import Option
+from mnnprep.formats.registry import kind_of
 from mnnprep.formats.torch.backend import SHAPES
 from mnnprep.isolate.host import Host, StepFailed, internal
 from mnnprep.weights import filters, ranks, writer

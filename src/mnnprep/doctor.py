@@ -15,8 +15,8 @@ import msgspec
 from mnnprep import deps
 from mnnprep._version import __version__
 from mnnprep.core.leftovers import Scratch
-from mnnprep.formats import BACKENDS
 from mnnprep.formats.backend import Backend, Role, SourceKind
+from mnnprep.formats.registry import BACKENDS
 from mnnprep.isolate.confine import supported
 from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob

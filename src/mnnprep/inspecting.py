@@ -10,9 +10,9 @@ import msgspec
 from mnnprep.core.damage import reading
 from mnnprep.core.printable import textual
 from mnnprep.core.request import Limits
-from mnnprep.formats import backend_of, kind_of
 from mnnprep.formats.backend import Role
 from mnnprep.formats.inspection import Findings
+from mnnprep.formats.registry import backend_of, kind_of
 from mnnprep.formats.sniff import identify, require_there
 from mnnprep.isolate.step import Step, reader
 from mnnprep.pipeline.reading import SECONDS, PathJob, read_aside

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mnnprep.core.error_text import cause
 from mnnprep.errors import UsageError
-from mnnprep.formats import BACKENDS, SOURCE_KINDS, steps_of
+from mnnprep.formats.registry import BACKENDS, SOURCE_KINDS, steps_of
 from mnnprep.isolate.step import Worker
 
 FACTORIES = tuple(backend for backend in BACKENDS if backend.factory)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mnnprep.core.damage import AGAIN, reading
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats import BACKENDS, SOURCE_KINDS, foreign
+from mnnprep.formats import foreign
 from mnnprep.formats.content import Content
+from mnnprep.formats.registry import BACKENDS, SOURCE_KINDS
 from mnnprep.formats.torch_files import record_names
 from mnnprep.text import listed
 
@@ -18,7 +19,7 @@ _SUFFIX_TITLES = {
 
 
 def identify(path: Path) -> str:
-    """The name of the source kind (`formats.SOURCE_KINDS`) of the file or directory at *path*.
+    """The name of the source kind (`formats.registry.SOURCE_KINDS`) of the file or directory at *path*.
 
     Raises:
         UsageError: there is nothing at *path*.

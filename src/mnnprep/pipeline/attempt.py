@@ -11,12 +11,12 @@ from mnnprep.core.compare import Tolerance
 from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.messages import CoverageJob, OwnWeightsJob, Ran, RunJob, Source, Survey, Wants, WeightsJob
 from mnnprep.core.metrics import Metric
-from mnnprep.formats import kind_of
 from mnnprep.formats.backend import ArtifactFormat, SourceSteps
 from mnnprep.formats.onnx.backend import COVERAGE
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
 from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
+from mnnprep.formats.registry import kind_of
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.torch_frontend import registered_check

@@ -11,8 +11,8 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.preprocess import preprocess_text
 from mnnprep.core.printable import as_text
 from mnnprep.core.request import Request
-from mnnprep.formats import kind_of
 from mnnprep.formats.backend import Role
+from mnnprep.formats.registry import kind_of
 
 _DEFAULT = Request(source="")
 

@@ -19,9 +19,9 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError
-from mnnprep.formats import kind_of, steps_of
 from mnnprep.formats.backend import Option, Role, SourceSteps
 from mnnprep.formats.factory import looks_like_factory
+from mnnprep.formats.registry import kind_of, steps_of
 from mnnprep.isolate.host import StepFailed
 from mnnprep.isolate.step import Step
 from mnnprep.pipeline.metrics import metric_checks

@@ -16,8 +16,8 @@ from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.messages import LoadJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats import ARTIFACTS, kind_of, live_backend, steps_of
 from mnnprep.formats.backend import ExportRecipe, Role, SourceSteps
+from mnnprep.formats.registry import ARTIFACTS, kind_of, live_backend, steps_of
 from mnnprep.isolate.host import StepFailed, internal
 from mnnprep.mnn.worker import CONVERTER, RUNTIME
 from mnnprep.pipeline.attempt import Judge

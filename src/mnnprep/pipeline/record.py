@@ -34,8 +34,8 @@ from mnnprep.core.preprocess import ImageRecipe, Recipe
 from mnnprep.core.request import Request
 from mnnprep.core.samples import sample_files
 from mnnprep.core.signature import TensorSpec
-from mnnprep.formats import ARTIFACTS, backend_of, kind_of
 from mnnprep.formats.backend import Backend, Role, SourceSteps
+from mnnprep.formats.registry import ARTIFACTS, backend_of, kind_of
 from mnnprep.pipeline.command import command_line, source_name
 from mnnprep.pipeline.resolve import source_files
 from mnnprep.pipeline.tried import Tried, least_sqnr

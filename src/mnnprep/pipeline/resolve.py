@@ -20,9 +20,10 @@ from mnnprep.core.printable import as_text
 from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import Limits, Request
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats import kind_of, sniff, steps_of
+from mnnprep.formats import sniff
 from mnnprep.formats.backend import Option, Role, SourceKind
 from mnnprep.formats.factory import factory_kind, looks_like_factory
+from mnnprep.formats.registry import kind_of, steps_of
 from mnnprep.formats.sniff import require_there
 from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.isolate.step import Step, reader

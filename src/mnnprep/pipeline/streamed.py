@@ -18,8 +18,8 @@ from mnnprep.core.evidence import REQUIRED, Check, Verdict, not_run, verdict
 from mnnprep.core.messages import Exported, ExportJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
-from mnnprep.formats import BACKENDS, steps_of
 from mnnprep.formats.backend import ArtifactFormat, ExportRecipe, SourceSteps, Streaming
+from mnnprep.formats.registry import BACKENDS, steps_of
 from mnnprep.formats.streaming import AttachJob, CompareJob, Filling, Skeleton
 from mnnprep.isolate.host import Reply, StepFailed, internal
 from mnnprep.isolate.step import J, R, Step

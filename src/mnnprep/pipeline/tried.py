@@ -14,8 +14,8 @@ from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, OpsetRefused, Ran
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
-from mnnprep.formats import ARTIFACTS
 from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
+from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted
 from mnnprep.rules.steps import Fired

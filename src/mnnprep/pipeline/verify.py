@@ -17,7 +17,7 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits
 from mnnprep.core.signature import Signature, TensorSpec
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats import ARTIFACTS
+from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
 from mnnprep.pipeline.auditing.files import hashes, report_check

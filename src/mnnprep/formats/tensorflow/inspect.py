@@ -29,7 +29,8 @@ def inspect_graph(path: Path, kind: str) -> Findings:
         warnings.append(f"it looks things up in tables ({listed(found.tables, 8)}), which MNN does not")
     if found.effects:
         warnings.append(
-            f"operators that may do more than compute ({listed(found.effects, 8)}): they run with --trust alone"
+            f"operators that may do more than compute ({listed(found.effects, 8)}): they run with"
+            " --trust alone"
         )
     return Findings(
         signature=Ports(*found.signatures.get(default, ((), ()))),

@@ -15,7 +15,7 @@ from mnnprep.core.evidence import Check, Status, failed, known_check, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.signature import DTYPES
 from mnnprep.errors import RefusedError
-from mnnprep.formats import ARTIFACTS, SOURCE_KINDS
+from mnnprep.formats.registry import ARTIFACTS, SOURCE_KINDS
 from mnnprep.mnn.boundary import LAYOUTS
 from mnnprep.mnn.run import HINTS
 

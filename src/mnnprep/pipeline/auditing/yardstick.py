@@ -17,7 +17,7 @@ from mnnprep.core.files import Arrays
 from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.request import Precision
 from mnnprep.errors import RefusedError
-from mnnprep.formats import steps_of
+from mnnprep.formats.registry import steps_of
 
 STRICTER_WHEN_LESS = ("absolute", "relative", "widening", "ceiling", "case_slack_db")
 
