@@ -15,8 +15,8 @@ from rich.console import Console
 from mnnprep import deps
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.cli import render
-from mnnprep.core.evidence import Verdict
 from mnnprep.doctor import Converter, Doctor, diagnose
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.isolate.confine import supported
 from mnnprep.mnn.frontends import operator_count
 from test_report import GOLDEN, HOSTILE, golden, hostile

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from mnnprep.core import faults
-from mnnprep.core.evidence import Check, Status, Verdict, verdict
 from mnnprep.errors import InternalError, RefusedError, SystemFault
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob, convert
 from mnnprep.pipeline import verify as verifying
@@ -137,7 +138,7 @@ def test_a_check_whose_step_could_not_be_made_is_not_run(
         expected["verify the artifact"] = Status.NOT_RUN
     assert found == expected
     check = stages(failure, tmp_path)["run in MNN"]()
-    assert (verdict([check]) is Verdict.DIFFERS) is (status is Status.FAILED)
+    assert (verdict([check], PREPARE) is Verdict.DIFFERS) is (status is Status.FAILED)
 
 
 @pytest.mark.parametrize("failure", UNABLE.values(), ids=list(UNABLE))

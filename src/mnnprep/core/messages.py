@@ -9,11 +9,11 @@ from __future__ import annotations
 import msgspec
 
 from mnnprep.core.constraints import Constraint
-from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef
 from mnnprep.core.preprocess import Recipe
 from mnnprep.core.reach import LinkedPath, ReadPath, WritePath
 from mnnprep.core.signature import Dim, Signature, TensorSpec
+from mnnprep.evidence.check import Check
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.foldmatch import Derived, account
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 
 Array = npt.NDArray[Any]
 SHOWN = 10
@@ -155,14 +156,13 @@ def match_weights(
         shown = ", ".join(missing[:SHOWN]) + (
             f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         )
-        return failed(
-            "weights",
+        return catalog.WEIGHTS.failed(
             f"{len(missing)} of the source's {len(source)} parameters are not in the artifact by value:"
             f" {shown}",
             subject=missing[0],
             numbers=numbers,
         )
-    return passed("weights", numbers=numbers)
+    return catalog.WEIGHTS.passed(numbers=numbers)
 
 
 class _Pool:

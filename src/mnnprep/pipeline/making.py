@@ -17,12 +17,13 @@ import msgspec
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, ExportJob, Source, Wants
 from mnnprep.core.request import Precision
+from mnnprep.evidence import catalog
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.plans import Attempt, Plan
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn import worker
 from mnnprep.mnn.convert import Converted, ConvertJob
-from mnnprep.pipeline.tried import Tried, asked, describe, why_not
+from mnnprep.pipeline.tried import Tried, describe, unanswered, why_not
 from mnnprep.pipeline.workers import Workers, listed_operators
 from mnnprep.rules.steps import Repaired, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
@@ -139,7 +140,7 @@ class Maker:
             repaired = self.workers.run(RULES_PRELOAD, REPAIR, job, Repaired)
         except StepFailed as failure:
             tried.checks.append(
-                asked(failure)("repairs", f"the rules could not be applied: {describe(failure)}")
+                unanswered(catalog.REPAIRS, failure, f"the rules could not be applied: {describe(failure)}")
             )
             tried.reason = why_not(tried.checks)
             return False

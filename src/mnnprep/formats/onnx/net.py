@@ -13,11 +13,10 @@ from mnnprep.core.prose import said
 from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
 from mnnprep.core.texts import message, shortened
 from mnnprep.deps import require
-from mnnprep.errors import RefusedError
+from mnnprep.errors import Code, RefusedError
 from mnnprep.formats.onnx import graph
 
 # onnxruntime's names of element types that differ from NumPy's
-NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dtype"
 ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
@@ -47,7 +46,10 @@ def open_session(path: str, *, optimize: bool, data_directory: str = "", profile
     except Exception as error:  # onnxruntime raises classes of its own C++ module
         if "NOT_IMPLEMENTED" in str(error):
             raise RefusedError(
-                NO_KERNEL, seen=message(error), next="convert the model to float32 before it is prepared"
+                "onnxruntime has no kernel for an operator of this model at this dtype",
+                seen=message(error),
+                next="convert the model to float32 before it is prepared",
+                code=Code.NO_KERNEL,
             ) from error
         raise RefusedError(
             "onnxruntime can't load this model, so there is no reference to prove it against",

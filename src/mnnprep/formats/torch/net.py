@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import PROGRAMMING, Refused
@@ -15,6 +14,8 @@ from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.core.texts import cause
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
@@ -145,12 +146,11 @@ class TorchNet:
             left += program_leftovers(graph)
         if left:
             shown = "; ".join(left[:10]) + (f"; and {len(left) - 10} more" if len(left) > 10 else "")
-            return failed(
-                "inference_mode",
+            return catalog.INFERENCE_MODE.failed(
                 f"{shown}; make it follow eval(), or leave it out of the model",
                 subject=left[0],
             )
-        return passed("inference_mode", numbers={"modules": sum(1 for _ in self.module.modules())})
+        return catalog.INFERENCE_MODE.passed(numbers={"modules": sum(1 for _ in self.module.modules())})
 
 
 class OtherwiseFirst(TorchNet):

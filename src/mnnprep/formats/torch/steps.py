@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import psutil
 
-from mnnprep.core.evidence import Check, Status, passed
 from mnnprep.core.files import Arrays, FileRef
 from mnnprep.core.messages import (
     Exported,
@@ -33,6 +32,8 @@ from mnnprep.core.survey import base_case, survey
 from mnnprep.core.texts import cause
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.splice import load_nodes
 from mnnprep.formats.torch import export
@@ -135,14 +136,13 @@ def export_module(job: ExportJob) -> Exported:
 
 
 def _script_inference(file: FileRef) -> Check:
-    from mnnprep.core.evidence import failed
 
     torch = require("torch")
     left = script_leftovers(torch.jit.load(file.path))
     return (
-        failed("inference_mode", "; ".join(left[:10]), subject=left[0])
+        catalog.INFERENCE_MODE.failed("; ".join(left[:10]), subject=left[0])
         if left
-        else passed("inference_mode", subject="artifact")
+        else catalog.INFERENCE_MODE.passed(subject="artifact")
     )
 
 
