@@ -14,7 +14,7 @@ import pytest
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.constraints import Constraint
 from mnnprep.core.files import canonical_json, file_ref, save_arrays
-from mnnprep.core.messages import CaseFile, Ran, Survey, Sweep
+from mnnprep.core.messages import CaseFile, Ran, RefusedPair, Survey, Sweep
 from mnnprep.core.signature import Dim, Signature, TensorSpec
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
@@ -411,7 +411,9 @@ def test_declared_sizes_that_the_source_refuses_together_break_the_promise(
     good = judged(cases, run())
     for declared, status in ((True, Status.NOT_RUN), (False, Status.PASSED)):
         dims = (Dim("batch", 1, 2), Dim("length", 5, 8) if declared else Dim("length"))
-        survey = surveyed(cases, refused_pairs=["batch=2, length=8: too large"], dims=dims)
+        survey = surveyed(
+            cases, refused_pairs=[RefusedPair({"batch": 2, "length": 8}, "too large")], dims=dims
+        )
         for name in ("batch", "length"):
             check, _ = dimension(name, survey, artifact=good, MNN=good)
             assert check.status is status

@@ -58,14 +58,17 @@ class MnnprepError(Exception):
 
     def to_dict(self) -> dict[str, str | int]:
         """The error as the ``error`` object of a ``--json`` document."""
-        told: dict[str, str | int] = {
+        return {
             "kind": self.kind,
             "what": self.what,
             "seen": self.seen,
             "next": self.next,
             "exit_code": self.exit_code,
         }
-        return told | ({"code": self.code.value} if self.code else {})
+
+    def to_message(self) -> dict[str, str | int]:
+        """The error as it crosses the process boundary, its ``code`` included."""
+        return self.to_dict() | ({"code": self.code.value} if self.code else {})
 
 
 class UsageError(MnnprepError):
@@ -110,7 +113,7 @@ ERROR_KINDS: dict[str, type[MnnprepError]] = {
 
 
 def from_dict(data: dict[str, str]) -> MnnprepError:
-    """The error that :meth:`MnnprepError.to_dict` described (an error crossing the process boundary)."""
+    """The error that :meth:`MnnprepError.to_message` described."""
     cls = ERROR_KINDS.get(data.get("kind", ""), InternalError)
     code = Code(data["code"]) if "code" in data else None
     return cls(data["what"], seen=data.get("seen", ""), next=data.get("next", ""), code=code)

@@ -98,6 +98,16 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: WritePath
 
 
+class RefusedPair(msgspec.Struct, frozen=True):
+    """The ``sizes`` of two dimensions, by name, that the source refuses together, with its words."""
+
+    sizes: dict[str, int]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{', '.join(f'{name}={size}' for name, size in self.sizes.items())}: {self.reason}"
+
+
 class Sweep(msgspec.Struct, kw_only=True):
     """The dynamic dimensions, by name: the ``sizes`` for which a case exists, those that the source itself
     ``refused``, with its words, and the constraint that explains it; where that leaves out part of a declared
@@ -108,7 +118,7 @@ class Sweep(msgspec.Struct, kw_only=True):
     refused: dict[str, dict[int, str]] = msgspec.field(default_factory=dict)
     constraints: dict[str, Constraint] = msgspec.field(default_factory=dict)
     fits: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
-    refused_pairs: list[str] = msgspec.field(default_factory=list)
+    refused_pairs: list[RefusedPair] = msgspec.field(default_factory=list)
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):

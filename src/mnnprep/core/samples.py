@@ -23,7 +23,7 @@ from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure
 
-ORIGIN = "samples "
+ORIGIN = "samples "  # what the origin of a case from a sample begins with, in the manifest too
 ARRAYS = (".npz", ".npy")
 SUFFIXES = (*ARRAYS, *IMAGES, *SOUNDS)
 

@@ -241,7 +241,7 @@ def _samples(net: Net, wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tupl
     example = net.example
     own = [("the source's example", example)] if example and _fits(example, specs, wants.dims) else []
     return own + [
-        (f"samples {name}", arrays) for name, arrays in (read_samples(wants, specs) if wants.samples else [])
+        (ORIGIN + name, arrays) for name, arrays in (read_samples(wants, specs) if wants.samples else [])
     ]
 
 
@@ -262,9 +262,7 @@ def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, .
     """The interval of each floating input's values in the real inputs, where they have one."""
     ranges: dict[str, Range] = {}
     for spec in specs:
-        arrays = [
-            a[spec.name] for origin, a in samples if origin != "the source's example" and a[spec.name].size
-        ]
+        arrays = [a[spec.name] for origin, a in samples if real(origin) and a[spec.name].size]
         if arrays and np.dtype(spec.dtype).kind in "fiu" and not is_mask(spec):
             low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
             if math.isfinite(low) and math.isfinite(high) and low < high:

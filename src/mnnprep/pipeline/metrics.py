@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.metrics import Metric
-from mnnprep.core.samples import ORIGIN
+from mnnprep.core.noise import real
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, Status
 from mnnprep.isolate.host import StepFailed
@@ -36,7 +36,7 @@ def metric_checks(
     """
     random = any(c.check == catalog.DETERMINISM.name and c.status is Status.FAILED for c in checks)
     idle = [where for where, ran in runs.items() if ran is None]
-    real = [case for case in cases if case.origin.startswith(ORIGIN)]
+    samples = [case for case in cases if real(case.origin)]
     found = []
     for metric in metrics:
         if random or idle or not runs:
@@ -57,11 +57,11 @@ def metric_checks(
             continue
         job = MetricJob(
             metric=metric,
-            cases=real or cases,
+            cases=samples or cases,
             runs={where: ran for where, ran in runs.items() if ran is not None},
         )
         found.append(
-            _judged(metric, _measured(workers, job), len(job.cases), "real" if real else "synthesized")
+            _judged(metric, _measured(workers, job), len(job.cases), "real" if samples else "synthesized")
         )
     return found
 

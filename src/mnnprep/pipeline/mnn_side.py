@@ -20,7 +20,7 @@ from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRan, MnnRunJob
 from mnnprep.pipeline.culprit import named, shown, smallest_part
 from mnnprep.pipeline.making import Maker
-from mnnprep.pipeline.tried import Tried, describe, unanswered, why_not
+from mnnprep.pipeline.tried import Stumble, Tried, describe, unanswered, why_not
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compared, confirmed, standing
 
@@ -165,7 +165,7 @@ class MnnSide:
         try:
             converted = converting.result().value
         except StepFailed as failure:
-            tried.stumble = failure.reason if failure.fate == "crash" and not failure.unable else ""
+            tried.stumble = failure.death if failure.fate == "crash" and not failure.unable else None
             tried.checks.append(
                 unanswered(catalog.MNN_CONVERT, failure, f"MNN's converter {describe(failure)}")
             )
@@ -189,7 +189,7 @@ class MnnSide:
                 self.maker.mnnconvert,
                 worker.CONVERT_PRELOAD,
             )
-            tried.stumble = "" if nodes or converted.refused_ops else converted.reason
+            tried.stumble = None if nodes or converted.refused_ops else converted.mishap
             where = f" (nodes: {', '.join(nodes)})" if nodes else ""
             tried.checks.append(
                 catalog.MNN_CONVERT.failed(
@@ -207,7 +207,7 @@ class MnnSide:
         """Where MNN's converter crashed or failed without naming a node: find the smallest part of the
         artifact that makes it do so.
         """
-        if not tried.stumble:
+        if tried.stumble is None:
             return
         self.maker.tell(f"looking for what MNN's converter stumbles over ({tried.attempt.method})")
         found = smallest_part(
@@ -226,9 +226,9 @@ class MnnSide:
             ]
             tried.reason = why_not(tried.checks)
 
-    def _stumble(self, tried: Tried, model: str) -> str:
-        """Why MNN does not convert *model*, empty if it does."""
+    def _stumble(self, tried: Tried, model: str) -> Stumble | None:
+        """How MNN fails to convert *model*, None if it converts it."""
         try:
-            return self.maker.convert(tried, model).result().value.reason
+            return self.maker.convert(tried, model).result().value.mishap
         except StepFailed as failure:
-            return failure.reason
+            return failure.death

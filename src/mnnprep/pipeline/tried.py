@@ -17,9 +17,11 @@ from mnnprep.evidence.check import Check, Figures, Status
 from mnnprep.evidence.row import Row
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt
-from mnnprep.isolate.host import Reply, StepFailed
-from mnnprep.mnn.convert import Converted
+from mnnprep.isolate.host import Death, Reply, StepFailed
+from mnnprep.mnn.convert import Converted, Mishap
 from mnnprep.rules.steps import Fired
+
+Stumble = Mishap | Death  # of the converter's own, or of its process
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Tried:
     repairs: list[Fired] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
     ran: Ran | None = None  # in MNN
-    stumble: str = ""  # why the conversion failed, where that names no node
+    stumble: Stumble | None = None  # how the conversion failed, where that names no node
     artifact_ran: Ran | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)  # of the artifact against the source
     mnn_tolerance: Tolerance = field(default_factory=Tolerance)

@@ -8,6 +8,7 @@ import numpy as np
 
 from mnnprep.core.files import load_arrays
 from mnnprep.core.messages import CaseFile, Ran
+from mnnprep.core.noise import real
 from mnnprep.core.request import Precision
 from mnnprep.core.running import case_outputs
 from mnnprep.evidence import catalog
@@ -24,8 +25,8 @@ def precision_cost(
     """
     kept = f"{precision.weight_bits}-bit integers" if precision.weight_bits else "float16"
     rows = same = 0
-    real = [case for case in cases if case.origin.startswith("samples ")]
-    for case in real or cases:
+    samples = [case for case in cases if real(case.origin)]
+    for case in samples or cases:
         result = ran.outputs.get(str(case.index))
         actual = load_arrays(result.path) if result else {}
         for name, reference in case_outputs(case.file.path).items():

@@ -383,7 +383,7 @@ def dimension_checks(
             numbers["constraint"] = constraint.words(dim.name)
         if lost and not idle:
             numbers["set_aside"] = lost
-        pairs = [pair for pair in survey.sweep.refused_pairs if f"{dim.name}=" in pair.partition(":")[0]]
+        pairs = [str(pair) for pair in survey.sweep.refused_pairs if dim.name in pair.sizes]
         if pairs:
             numbers["pairs_refused_by_source"] = pairs
         if reason := broken_promise(dim, survey):
@@ -431,8 +431,7 @@ def broken_promise(dim: Dim, survey: Survey) -> str:
         return f"declared {dim.min}:{dim.max}, but {told}{advice}"
     declared = {d.name for d in survey.signature.dims if d.declared}
     for pair in sweep.refused_pairs:
-        names = {part.partition("=")[0] for part in pair.partition(":")[0].split(", ")}
-        if dim.name in names <= declared:
+        if dim.name in pair.sizes and declared.issuperset(pair.sizes):
             return (
                 f"declared {dim.min}:{dim.max}, but the source itself refuses {pair}; declare ranges of which"
                 " it takes every pair"

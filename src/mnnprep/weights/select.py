@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -102,7 +102,7 @@ class Choice:
     well.
 
     ``left_out`` are the other tensors of the checkpoint, each with the reason; ``unexpected`` the names that
-    no model asked for.
+    no model asked for; ``averaged`` says that the place is one of averaged weights (EMA).
     """
 
     tensors: dict[str, Tensor]
@@ -110,6 +110,7 @@ class Choice:
     rivals: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str, Tensor], ...] = ()
     unexpected: frozenset[str] = frozenset()
+    averaged: bool = False
 
 
 @dataclass
@@ -259,7 +260,7 @@ def _with_rest(choice: Choice, entries: Iterable[Entry], ema: bool, reason: str)
         (".".join((*e.dictionary, e.key)), kinds.get(_rank(e.dictionary, ema), reason), e.tensor)
         for e in entries
     )
-    return Choice(choice.tensors, choice.notes, choice.rivals, (*choice.left_out, *rest), choice.unexpected)
+    return replace(choice, left_out=(*choice.left_out, *rest))
 
 
 def _nothing_to_take(tree: Any, foreign: frozenset[str], modules: list[str]) -> RefusedError:
@@ -368,6 +369,11 @@ def _rank(path: Path, ema: bool = False) -> int:
     return 2 if words & _OPTIMIZER else int(bool(words & AVERAGED) != ema)
 
 
+def _is_averaged(path: Path) -> bool:
+    """Whether a dictionary is called one of averaged weights."""
+    return bool(words_of(path) & AVERAGED)
+
+
 def words_of(path: Iterable[str]) -> set[str]:
     """The words in the parts of a name, in lower case."""
     return {word for part in path for word in re.split(r"[^a-z]+", part.lower())}
@@ -392,14 +398,19 @@ def _choice(
     passed_over = [other.shown() for other in equals if _rank(other.path, ema) == 1 > rank]
     if passed_over and not ema:
         notes.append(f"raw weights taken; averaged ones that fit as well left out: {', '.join(passed_over)}")
-    if _rank(place.path) == 1:
+    averaged = _rank(place.path) == 1
+    if averaged:
         notes.append("these are averaged weights (EMA)")
     left_out = len(entries) - len(place.found) - len(unexpected)
     if left_out:
         notes.append(f"{left_out} other tensors of the checkpoint left out")
     taken = {id(entry) for entry in (*place.found.values(), *unexpected.values())}
     choice = Choice(
-        tensors, tuple(notes), (place.shown(), *rivals) if rivals else (), unexpected=frozenset(unexpected)
+        tensors,
+        tuple(notes),
+        (place.shown(), *rivals) if rivals else (),
+        unexpected=frozenset(unexpected),
+        averaged=averaged or _is_averaged(place.dictionary),
     )
     return _with_rest(
         choice, (entry for entry in entries if id(entry) not in taken), ema, "not what the model asks for"
@@ -453,9 +464,8 @@ def _standing_out(entries: list[Entry], *, ask: bool = True, ema: bool = False) 
     if left_out:
         notes.append(f"{left_out} other tensors of the checkpoint left out")
     rest = (entry for entry in entries if entry.dictionary != path)
-    return _with_rest(
-        Choice(dict(dictionaries[path]), tuple(notes)), rest, ema, "not in the state dict that was taken"
-    )
+    choice = Choice(dict(dictionaries[path]), tuple(notes), averaged=_is_averaged(path))
+    return _with_rest(choice, rest, ema, "not in the state dict that was taken")
 
 
 def _shown(path: Path) -> str:

@@ -26,7 +26,7 @@ from mnnprep.formats.onnx.probe import Probed, ProbeJob
 from mnnprep.formats.plans import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn import worker
-from mnnprep.mnn.convert import Converted, ConvertJob
+from mnnprep.mnn.convert import Converted, ConvertJob, Fault
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import MnnRunJob
 from mnnprep.pipeline.tried import describe
@@ -186,7 +186,7 @@ class Lab:
         except StepFailed as failure:
             return failure_of(failure, "MNN's converter")
         if not done.ok or done.file is None:
-            crashed = done.reason.startswith("the converter crashed")
+            crashed = done.mishap is not None and done.mishap.fault is Fault.CRASHED
             return Failure(
                 kind="crash" if crashed else "refused", reason=done.reason, refused_ops=done.refused_ops
             )
