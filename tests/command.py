@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import mnnprep
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.cli.main import main
-from mnnprep.core.evidence import Check
+from mnnprep.evidence.check import Check
 
 ROOT = Path(mnnprep.__file__).parent.parent
 TESTS = Path(__file__).parent

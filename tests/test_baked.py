@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from command import TESTS, checks_of, prepared
-from mnnprep.core.evidence import Status, Verdict
+from mnnprep.evidence.check import Status
+from mnnprep.evidence.verdict import Verdict
 
 pytest.importorskip("torch")
 

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 import mnnprep
 from command import call, prepared
 from mnn_models import Value, floats, node, save
-from mnnprep.core.evidence import Verdict
 from mnnprep.core.files import file_ref, load_arrays
+from mnnprep.evidence.verdict import Verdict
 
 RNG = np.random.default_rng(0)
 W = (RNG.standard_normal((8, 8)) / 3).astype(np.float32)

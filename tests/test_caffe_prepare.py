@@ -16,8 +16,9 @@ from caffe_twins import twins
 from command import call, checks_of, environment, prepared, program
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.bundle.usage import python_snippet
-from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.files import load_arrays
+from mnnprep.evidence.check import Status
+from mnnprep.evidence.verdict import Verdict
 from real_models import fetch
 
 pytest.importorskip("cv2")

@@ -14,10 +14,10 @@ from caffe_nets import write as write_pair
 from command import prepared
 from mnn_models import floats, matmul, node, save
 from mnnprep.cli.compare import command
-from mnnprep.core.evidence import Verdict
 from mnnprep.core.replay import match_specs
 from mnnprep.core.signature import parse_input
 from mnnprep.errors import RefusedError
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.pipeline.compare import compare, match_outputs
 from real_models import fetch, fetch_directory
 from tf_models import built, needs_tensorflow

@@ -24,6 +24,9 @@ from mnnprep import consolidate  # noqa: E402
 from mnnprep.cli.consolidate import command  # noqa: E402
 from mnnprep.errors import MnnprepError, RefusedError, UsageError  # noqa: E402
 from mnnprep.weights.apply import load_into  # noqa: E402
+from mnnprep.weights.files import Files  # noqa: E402
+from mnnprep.weights.read import plan_state  # noqa: E402
+from mnnprep.weights.select import Expected  # noqa: E402
 from real_models import fetch  # noqa: E402
 
 DATA = Path(__file__).with_name("data") / "tensorflow"
@@ -339,6 +342,17 @@ def test_averages_beside_the_weights(tmp_path: Path, trained: dict[str, Any]) ->
         assert_equal(tmp_path / "out.safetensors", averaged)
     with pytest.raises(UsageError, match="no averaged weights"):
         consolidate(saved(tmp_path / "c.pt", raw), None, ema=True)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize(("key", "averaged"), [("state_dict", False), ("ema_state_dict", True)])
+def test_a_plan_says_whether_it_is_of_averages(
+    tmp_path: Path, trained: dict[str, Any], key: str, averaged: bool, fitted: bool
+) -> None:
+    path = saved(tmp_path / "c.pt", {key: trained, "epoch": 3})
+    expected = Expected({name: tuple(value.shape) for name, value in trained.items()}) if fitted else None
+    with Files() as files:
+        assert plan_state(files.at(path), expected).averaged is averaged
 
 
 def test_filters_and_names(tmp_path: Path, trained: dict[str, Any]) -> None:

@@ -167,4 +167,4 @@ def test_two_dimensions_are_moved_together() -> None:
         Fake("x=float32[a,b]", lambda x: refuse_unless(x.size <= 90) or x),
         make_wants(dims=("a=9:20", "b=4:10")),
     )
-    assert area.sweep.refused_pairs == [] or "a=" in area.sweep.refused_pairs[0]
+    assert area.sweep.refused_pairs == [] or "a" in area.sweep.refused_pairs[0].sizes

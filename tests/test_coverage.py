@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 
 from command import checks_of, prepared
 from mnn_models import case
-from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.messages import CoverageJob
+from mnnprep.evidence.check import Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.coverage import coverage, decisive_values
 
 

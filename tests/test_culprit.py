@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 
 from mnn_models import floats, node, save
-from mnnprep.core.evidence import Verdict
 from mnnprep.core.messages import Cut, CutJob
 from mnnprep.core.request import Limits, Request
 from mnnprep.errors import RefusedError
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.cut import cut
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.pipeline import culprit

@@ -24,7 +24,7 @@ from mnnprep.core import faults
 from mnnprep.core.faults import fault_behind, fault_in
 from mnnprep.core.files import atomic_write, save_arrays
 from mnnprep.core.request import Limits
-from mnnprep.errors import InternalError, RefusedError, SystemFault, UsageError, from_dict
+from mnnprep.errors import Code, InternalError, RefusedError, SystemFault, UsageError, from_dict
 from mnnprep.isolate.host import StepFailed
 from mnnprep.isolate.server import run_step
 from mnnprep.isolate.step import Step, Worker
@@ -294,3 +294,11 @@ def test_a_reader_that_has_gone_changes_no_exit_code(tmp_path: Path) -> None:
     assert shell('MNNPREP --help | true; exit "${PIPESTATUS[0]}"').returncode == 0
     done = shell('MNNPREP verify "$1" --json | true; exit "${PIPESTATUS[0]}"', tmp_path / "no")
     assert done.returncode == 2
+
+
+def test_the_code_of_an_error_crosses_the_boundary_and_is_not_shown() -> None:
+    told = UsageError("the factory raised ValueError", code=Code.FACTORY_RAISED)
+    crossed = from_dict(told.to_message())  # type: ignore[arg-type]
+    assert (crossed.code, crossed.what) == (Code.FACTORY_RAISED, told.what)
+    assert "code" not in told.to_dict()
+    assert from_dict(UsageError("another").to_message()).code is None  # type: ignore[arg-type]

@@ -13,10 +13,11 @@ import pytest
 
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.constraints import Constraint
-from mnnprep.core.evidence import Check, Status, failed, not_run, passed
 from mnnprep.core.files import canonical_json, file_ref, save_arrays
-from mnnprep.core.messages import CaseFile, Ran, Survey, Sweep
+from mnnprep.core.messages import CaseFile, Ran, RefusedPair, Survey, Sweep
 from mnnprep.core.signature import Dim, Signature, TensorSpec
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.proof.judge import compare_run, confirmed, dimension_checks, repeated
 
 Arrays = dict[str, Any]
@@ -67,7 +68,7 @@ def run(tmp_path: Path) -> Callable[..., Ran]:
 
 
 def judged(cases: list[CaseFile], ran: Ran, tolerance: Tolerance | None = None) -> Check:
-    check = compare_run("mnn_compare", cases, ran, tolerance or Tolerance(), NARROWING)
+    check = compare_run(catalog.MNN_COMPARE, cases, ran, tolerance or Tolerance(), NARROWING)
     assert check.check == "mnn_compare"
     assert check.required
     canonical_json(check)  # it can stand in a manifest
@@ -307,7 +308,7 @@ def test_a_second_run_that_is_another_fails(
 
 
 def test_what_failed_already_stays_as_it_was(run: Callable[..., Ran]) -> None:
-    for check in (failed("mnn_compare", "so"), not_run("mnn_compare", "so")):
+    for check in (catalog.MNN_COMPARE.failed("so"), catalog.MNN_COMPARE.not_run("so")):
         assert repeated(check, run(), run(lambda _, a: a | {"y": off(a["y"])}), Tolerance()) is check
         assert confirmed(check, run(), run(lambda _, a: a | {"y": off(a["y"])}), [], Tolerance(), {}) is check
 
@@ -358,7 +359,7 @@ def test_a_size_that_is_wrong_anywhere_fails(
 
 
 @pytest.mark.parametrize(
-    "idle", [None, not_run("mnn_compare", "no converter"), failed("mnn_compare", "crashed")]
+    "idle", [None, catalog.MNN_COMPARE.not_run("no converter"), catalog.MNN_COMPARE.failed("crashed")]
 )
 def test_what_did_not_run_proves_no_size(
     cases: list[CaseFile], run: Callable[..., Ran], idle: Check | None
@@ -410,7 +411,9 @@ def test_declared_sizes_that_the_source_refuses_together_break_the_promise(
     good = judged(cases, run())
     for declared, status in ((True, Status.NOT_RUN), (False, Status.PASSED)):
         dims = (Dim("batch", 1, 2), Dim("length", 5, 8) if declared else Dim("length"))
-        survey = surveyed(cases, refused_pairs=["batch=2, length=8: too large"], dims=dims)
+        survey = surveyed(
+            cases, refused_pairs=[RefusedPair({"batch": 2, "length": 8}, "too large")], dims=dims
+        )
         for name in ("batch", "length"):
             check, _ = dimension(name, survey, artifact=good, MNN=good)
             assert check.status is status
@@ -442,7 +445,7 @@ def test_checks_cross_as_json(cases: list[CaseFile], run: Callable[..., Ran]) ->
     for check in (
         judged(cases, run()),
         judged(cases, run(WRONG["a number"][0])),
-        passed("x"),
-        not_run("y", "z"),
+        catalog.WEIGHTS.passed(),
+        catalog.NOISE.not_run("z"),
     ):
         assert msgspec.json.decode(msgspec.json.encode(check), type=Check) == check

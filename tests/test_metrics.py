@@ -21,12 +21,13 @@ import mnnprep
 from command import call, checks_of, prepared
 from mnn_models import WEIGHT, case, floats, matmul, node, save
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import Check, Status, passed
 from mnnprep.core.files import file_ref, save_arrays
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.metrics import NAMES, Metric, make_metrics, parse_metric, recorded
 from mnnprep.core.request import Limits
 from mnnprep.errors import UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.verify import known_metrics
 from mnnprep.pipeline.workers import Workers
@@ -356,7 +357,9 @@ class TestChecks:
 
     def test_a_random_source_has_no_metric(self, made: Any) -> None:
         cases, ran = made(({"a": np.ones(2)}, {"a": np.ones(2)}))
-        random = msgspec.structs.replace(passed("determinism"), status=Status.FAILED, reason="it is random")
+        random = msgspec.structs.replace(
+            catalog.DETERMINISM.passed(), status=Status.FAILED, reason="it is random"
+        )
         with Workers(Limits()) as workers:
             (check,) = metric_checks(workers, make_metrics(["cosine=0"]), cases, {"MNN": ran}, [random])
         assert (check.status, check.required) == (Status.NOT_RUN, True)
@@ -369,7 +372,7 @@ class TestChecks:
             (check,) = metric_checks(workers, make_metrics(["mse=0"]), cases, {"MNN": ran})
         assert (check.status, check.numbers["cases"], check.numbers["inputs"]) == (Status.PASSED, 1, "real")
         assert (
-            compare_run("mnn_compare", cases, ran, Tolerance(), {}).status is Status.FAILED
+            compare_run(catalog.MNN_COMPARE, cases, ran, Tolerance(), {}).status is Status.FAILED
         )  # the tolerance stays the judge
 
 

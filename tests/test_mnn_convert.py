@@ -20,7 +20,16 @@ from mnnprep.isolate.host import Host, StepFailed
 from mnnprep.isolate.step import Worker
 from mnnprep.mnn.boundary import EXTRA_INFO, read_boundary
 from mnnprep.mnn.capture import without_place_and_time
-from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob, has_frontend, judge, refused_ops
+from mnnprep.mnn.convert import (
+    CONVERT,
+    Converted,
+    ConvertJob,
+    Fault,
+    Mishap,
+    has_frontend,
+    judge,
+    refused_ops,
+)
 from mnnprep.mnn.info import MnnInfo, MnnTensor, parse_info
 from mnnprep.mnn.names import match_names
 from mnnprep.wire.flatbuffer import root
@@ -311,16 +320,10 @@ def test_what_is_no_converter_is_a_wrong_call(host: Host, tmp_path: Path, execut
 
 def test_the_judgement_of_a_log(tmp_path: Path) -> None:
     assert not judge("...\nConverted Success!\n", wrote=True, success_line=True)
-    assert (
-        judge("...", wrote=True, success_line=True)
-        == "the converter wrote a file without saying that it succeeded"
-    )
+    assert judge("...", wrote=True, success_line=True) == Mishap(Fault.SILENT)
     assert not judge("...", wrote=True, success_line=False)
-    assert "Convert error" in judge(
-        "[ERROR] Convert error, please check your file format.\nConverted Success!",
-        wrote=True,
-        success_line=True,
-    )
+    told = "[ERROR] Convert error, please check your file format."
+    assert judge(f"{told}\nConverted Success!", wrote=True, success_line=True) == Mishap(Fault.TOLD, told)
     assert (
         without_place_and_time(f"[14:27:18] :220: These Op\n[ x ]: 3\n{tmp_path}/c.onnx")
         == "These Op\n[ x ]: 3\nc.onnx"

@@ -16,9 +16,10 @@ import mnnprep
 from command import call, checks_of, prepared, program
 from mnn_models import floats, matmul, node, save
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.files import load_arrays, sha256
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence.check import Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.mnn_file.summary import read_summary
 from mnnprep.mnn.boundary import OPLISTS, TYPE
 from mnnprep.wire.flatbuffer import root

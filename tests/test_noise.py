@@ -14,7 +14,6 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import Check, Status, Verdict, verdict
 from mnnprep.core.files import Arrays, canonical_json, file_ref, save_arrays
 from mnnprep.core.inputs import fitted
 from mnnprep.core.messages import CaseFile, Ran, Replayed, ReplayJob, Source, Survey, Sweep, Wants
@@ -24,6 +23,9 @@ from mnnprep.core.request import Request, make_wants
 from mnnprep.core.signature import Dim, Signature, TensorSpec, parse_input
 from mnnprep.core.soundness import Surveyed
 from mnnprep.core.survey import survey
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.pipeline.noise import learn_noise
 from mnnprep.pipeline.prepare import prepare
 from mnnprep.pipeline.verify import verify
@@ -181,14 +183,14 @@ def noise(*drowning: int, count: int = len(SIZES)) -> dict[str, Any]:
 
 def test_what_drowns_never_decides_and_is_named(cases: list[CaseFile], tmp_path: Path) -> None:
     tolerance = Tolerance(noise=noise(3))
-    right = compare_run("mnn_compare", cases, ran(cases, tmp_path / "run", off(3, 50)), tolerance, {})
+    right = compare_run(catalog.MNN_COMPARE, cases, ran(cases, tmp_path / "run", off(3, 50)), tolerance, {})
     assert right.status is Status.PASSED
     assert right.numbers["set_aside"] == ["case 3 (seed 3): noise of 0.075 of the largest value in y"]
     assert {e.case for e in right.outputs} == {0, 1, 2, 4}
-    wrong = compare_run("mnn_compare", cases, ran(cases, tmp_path / "run", off(2, 50)), tolerance, {})
+    wrong = compare_run(catalog.MNN_COMPARE, cases, ran(cases, tmp_path / "run", off(2, 50)), tolerance, {})
     assert wrong.status is Status.FAILED
     shapes = compare_run(
-        "mnn_compare",
+        catalog.MNN_COMPARE,
         cases,
         ran(cases, tmp_path / "run", lambda i, a: a | {"y": a["y"][:1]} if i == 3 else a),
         tolerance,
@@ -201,8 +203,12 @@ def test_what_drowns_never_decides_and_is_named(cases: list[CaseFile], tmp_path:
 def test_a_lone_floor_holds_for_every_case(cases: list[CaseFile], tmp_path: Path) -> None:
     """As in a bundle that was made before each case had its own."""
     run = ran(cases, tmp_path / "run", off(3, 1e-2))
-    assert compare_run("mnn_compare", cases, run, Tolerance(noise={"y": 2e-3}), {}).status is Status.PASSED
-    assert compare_run("mnn_compare", cases, run, Tolerance(noise={"y": 2e-7}), {}).status is Status.FAILED
+    assert (
+        compare_run(catalog.MNN_COMPARE, cases, run, Tolerance(noise={"y": 2e-3}), {}).status is Status.PASSED
+    )
+    assert (
+        compare_run(catalog.MNN_COMPARE, cases, run, Tolerance(noise={"y": 2e-7}), {}).status is Status.FAILED
+    )
     read = msgspec.json.decode(b'{"noise": {"y": 0.5, "z": [0.5, null]}}', type=Tolerance)
     assert [read.noise_of(*at) for at in (("y", 7), ("z", 0), ("z", 1), ("z", 2), ("w", 0))] == [
         0.5,
@@ -235,9 +241,9 @@ def test_nothing_differs_that_may_be_noise(
     status: Status,
 ) -> None:
     for tolerance in (Tolerance(noise=noise(*drowning)), Tolerance(noise=noise(*drowning), sqnr_db=50.0)):
-        found = compare_run("mnn_compare", cases, ran(cases, tmp_path / "run", change), tolerance, {})
+        found = compare_run(catalog.MNN_COMPARE, cases, ran(cases, tmp_path / "run", change), tolerance, {})
         assert found.status is status, found.reason
-        assert verdict([found]) is not (Verdict.DIFFERS if status is Status.NOT_RUN else None)
+        assert verdict([found], PREPARE) is not (Verdict.DIFFERS if status is Status.NOT_RUN else None)
 
 
 def surveyed(cases: list[CaseFile], **fields: Any) -> Survey:
@@ -270,7 +276,11 @@ def test_a_size_whose_cases_drown_is_not_proven(
     proven: list[int],
 ) -> None:
     good = compare_run(
-        "mnn_compare", cases, ran(cases, tmp_path / "run", off(0, 0.0)), Tolerance(noise=noise(*drowning)), {}
+        catalog.MNN_COMPARE,
+        cases,
+        ran(cases, tmp_path / "run", off(0, 0.0)),
+        Tolerance(noise=noise(*drowning)),
+        {},
     )
     (found,), sizes = dimension_checks(surveyed(cases, dim=dim), {"MNN": good})
     assert (found.status, sizes["n"]) == (status, proven)
@@ -316,10 +326,10 @@ def test_the_noise_of_a_case_is_measured_once_a_comparison_finds_it_wrong(tmp_pa
     workers: Any = Replaying(net, tmp_path)
     steps: Any = type("Steps", (), {"replay": "step"})
     for index, status in ((3, Status.PASSED), (1, Status.FAILED)):
-        failed = compare_run("mnn_compare", cases, actual(index), Tolerance(noise=survey_.noise), {})
+        failed = compare_run(catalog.MNN_COMPARE, cases, actual(index), Tolerance(noise=survey_.noise), {})
         assert failed.status is Status.FAILED
         assert learn_noise(workers, steps, Source(kind="onnx", path=""), Wants(), survey_, failed)
-        again = compare_run("mnn_compare", cases, actual(index), Tolerance(noise=survey_.noise), {})
+        again = compare_run(catalog.MNN_COMPARE, cases, actual(index), Tolerance(noise=survey_.noise), {})
         assert again.status is status
         assert not learn_noise(
             workers, steps, Source(kind="onnx", path=""), Wants(), survey_, failed

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from command import call, prepared
 from mnn_models import floats
 from mnnprep.bundle.manifest import read_manifest
-from mnnprep.core.evidence import Verdict
 from mnnprep.errors import RefusedError
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import OPSETS
 from mnnprep.formats.onnx.reopset import at_opset
 from mnnprep.formats.registry import steps_of

@@ -16,8 +16,8 @@ from manifests import GOLDEN, HOSTILE, golden, hostile
 from mnnprep import deps
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.cli import render
-from mnnprep.core.evidence import Verdict
 from mnnprep.doctor import Converter, Doctor, diagnose
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.isolate.confine import supported
 from mnnprep.mnn.frontends import operator_count
 

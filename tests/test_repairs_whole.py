@@ -17,8 +17,9 @@ from onnx import numpy_helper
 from command import call, checks_of, prepared
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.checking import supported_operators
-from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.running import case_inputs, case_outputs
+from mnnprep.evidence.check import Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.rules.steps import RepairJob, repair
 from mnnprep.rules.table import all_rules

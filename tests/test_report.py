@@ -18,9 +18,11 @@ from mnnprep.bundle import digest, report, usage
 from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
 from mnnprep.bundle.report import render
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import OutputError, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.printable import plain
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import OutputError, Status
+from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.text import decimal_size
 
 
@@ -60,7 +62,7 @@ def test_golden_manifests_are_canonical_and_their_verdict_follows(name: str) -> 
     manifest = golden(name)
     assert manifest.to_bytes() == (DATA / f"manifest-{name}.json").read_bytes()
     assert manifest.schema == SCHEMA
-    assert verdict(manifest.evidence, manifest.signature.dims) is manifest.verdict
+    assert verdict(manifest.evidence, PREPARE.with_dims(manifest.signature.dims)) is manifest.verdict
     assert manifest.verdict.value == name
 
 
@@ -159,9 +161,7 @@ def test_worst_errors_take_each_figure_at_its_worst() -> None:
         OutputError("y", 1, max_abs=0.5, max_rel=0.2, cosine=0.8, sqnr_db=None, excess=0.7),
         OutputError("z", 0, problem="shape [2] where the reference has [3]"),
     ]
-    y, z = digest.worst_errors(
-        [passed("mnn_compare", outputs=msgspec.to_builtins(outputs)), failed("vacuity", "no")]
-    )
+    y, z = digest.worst_errors([catalog.MNN_COMPARE.passed(outputs=outputs), catalog.VACUITY.failed("no")])
     assert (y.output, y.stage, y.case, y.max_abs, y.max_rel, y.cosine, y.sqnr_db, y.excess) == (
         "y",
         "MNN",
@@ -198,9 +198,9 @@ def test_obstacles_put_what_failed_first() -> None:
 def test_obstacles_of_another_question_than_the_first_proof() -> None:
     """What `verify` asks: only its own checks count, and one that is not required stands in nobody's way."""
     evidence = [
-        passed("hashes"),
-        not_run("artifact_compare", "not installed", required=False),
-        failed("mnn_compare", "off"),
+        catalog.HASHES.passed(),
+        catalog.ARTIFACT_COMPARE.not_run("not installed", required=False),
+        catalog.MNN_COMPARE.failed("off"),
     ]
     assert [o.check for o in digest.obstacles(evidence)] == ["mnn_compare"]
 

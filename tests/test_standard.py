@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from command import checks_of, prepared
-from mnnprep.core.evidence import Status, Verdict
+from mnnprep.evidence.check import Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.net import OnnxNet
 
 

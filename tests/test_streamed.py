@@ -16,10 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from command import call, checks_of, prepared, tree
-from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.messages import ExportJob, Source, Wants
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.signature import parse_input
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx import attach as attaching
 from mnnprep.formats.onnx.moved import take_out
 from mnnprep.formats.registry import steps_of

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from fakes import Arrays, Fake, refuse_unless
 from mnnprep.core import sizes as module
-from mnnprep.core.evidence import Check, Status
 from mnnprep.core.files import save_arrays
 from mnnprep.core.inputs import synthesize
 from mnnprep.core.messages import Wants
@@ -27,6 +26,7 @@ from mnnprep.core.sizes import batch_dims, sweep_sizes
 from mnnprep.core.soundness import Surveyed
 from mnnprep.core.survey import base_case, survey
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence.check import Check, Status
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.request import Request, make_wants
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence.check import Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.pipeline.prepare import prepare
 from real_models import fetch, fetch_directory
 from tf_models import QUIET, built, needs_tensorflow

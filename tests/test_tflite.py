@@ -9,10 +9,10 @@ import flatbuffers
 import numpy as np
 import pytest
 
-from mnnprep.core.evidence import Verdict
 from mnnprep.core.foldmatch import account
 from mnnprep.core.request import Request, make_precision
 from mnnprep.errors import RefusedError
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.scan import constants, scan_model
 from mnnprep.inspecting import read_file

@@ -18,7 +18,8 @@ import mnnprep
 import sources
 from command import ROOT, TESTS, call, checks_of, prepared
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.evidence import Check, Status, Verdict
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import Verdict
 from real_models import fetch
 
 torch = pytest.importorskip("torch")

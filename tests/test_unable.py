@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from mnnprep.core import faults
-from mnnprep.core.evidence import Check, Status, Verdict, verdict
 from mnnprep.errors import InternalError, RefusedError, SystemFault
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.isolate.host import StepFailed
-from mnnprep.mnn.convert import Converted, ConvertJob, convert
+from mnnprep.mnn.convert import Converted, ConvertJob, Fault, Mishap, convert
 from mnnprep.pipeline import verify as verifying
 from mnnprep.pipeline.attempt import Judge
 from mnnprep.pipeline.making import Maker
@@ -69,7 +70,7 @@ def workers(failure: StepFailed, tmp_path: Path) -> Any:
 def tried(**fields: Any) -> Any:
     return Bag(
         checks=[],
-        stumble="",
+        stumble=None,
         input_names={},
         output_names={},
         layouts={},
@@ -137,7 +138,7 @@ def test_a_check_whose_step_could_not_be_made_is_not_run(
         expected["verify the artifact"] = Status.NOT_RUN
     assert found == expected
     check = stages(failure, tmp_path)["run in MNN"]()
-    assert (verdict([check]) is Verdict.DIFFERS) is (status is Status.FAILED)
+    assert (verdict([check], PREPARE) is Verdict.DIFFERS) is (status is Status.FAILED)
 
 
 @pytest.mark.parametrize("failure", UNABLE.values(), ids=list(UNABLE))
@@ -188,8 +189,8 @@ def test_a_converter_on_a_full_disk_says_nothing_of_the_model(
 def test_what_the_converter_could_not_do_is_not_run(tmp_path: Path) -> None:
     side = make(MnnSide)
     attempt, done = tried(), Future[Any]()
-    done.set_result(Bag(value=Converted(ok=False, reason="the disk is full", unable=True)))
+    done.set_result(Bag(value=Converted(ok=False, mishap=Mishap(Fault.LATE, "3"), unable=True)))
     assert side._conversion(attempt, done) is None
     assert [(c.check, c.status, c.reason) for c in attempt.checks] == [
-        ("mnn_convert", Status.NOT_RUN, "the disk is full")
+        ("mnn_convert", Status.NOT_RUN, "the converter took longer than 3 s")
     ]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mnnprep.core.evidence import Check, Status
 from mnnprep.core.weightmatch import match_weights
+from mnnprep.evidence.check import Check, Status
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")

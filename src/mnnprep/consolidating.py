@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mnnprep.formats.torch.backend import SHAPES
 from mnnprep.isolate.host import Host, StepFailed, internal
 from mnnprep.weights import filters, ranks, writer
 from mnnprep.weights.dtypes import TARGETS
-from mnnprep.weights.entries import AVERAGED, Expected, words_of
+from mnnprep.weights.entries import Expected
 from mnnprep.weights.files import File
 from mnnprep.weights.layouts import Reading
 from mnnprep.weights.places import Files
@@ -190,9 +189,6 @@ def _kept(chosen: Chosen, expected: Expected | None, rules: filters.Rules) -> fi
             seen=", ".join(chosen.rivals[:10]),
             next="name the one you mean with --at",
         )
-    averaged = any("averaged weights (EMA)" in note for note in chosen.notes) or bool(
-        words_of(_place(chosen)) & AVERAGED
-    )
     tensors = dict(chosen.tensors)
     strangers = []
     if expected is not None:
@@ -202,21 +198,13 @@ def _kept(chosen: Chosen, expected: Expected | None, rules: filters.Rules) -> fi
             for name in list(tensors)
             if name not in expected.shapes
         ]
-    kept = filters.apply(tensors, chosen.aliases, rules, averaged=averaged, fitted=expected is not None)
+    kept = filters.apply(
+        tensors, chosen.aliases, rules, averaged=chosen.averaged, fitted=expected is not None
+    )
     if expected is not None:
         _tie(kept, expected)
     kept.left_out = [*(filters.LeftOut(*entry) for entry in chosen.left_out), *strangers, *kept.left_out]
     return kept
-
-
-def _place(chosen: Chosen) -> list[str]:
-    """The dictionary that was taken, as its note shows it."""
-    return [
-        part
-        for note in chosen.notes
-        if note.startswith("taken from ")
-        for part in re.findall(r"'([^']*)'", note)
-    ]
 
 
 def _tie(kept: filters.Kept, expected: Expected) -> None:

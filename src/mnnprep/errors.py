@@ -15,6 +15,8 @@ message (or as one JSON document) and exits with its ``exit_code``; the table of
 
 from __future__ import annotations
 
+from enum import Enum
+
 EXIT_PROVEN = 0
 EXIT_NOT_PROVEN = 1
 EXIT_USAGE = 2
@@ -23,17 +25,28 @@ EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
 
+class Code(Enum):
+    """Which error it is, where something is decided by that: texts are for people."""
+
+    NO_KERNEL = "no_kernel"  # onnxruntime has no kernel for an operator at this dtype
+    FACTORY_RAISED = "factory_raised"  # the user's factory ended in an exception of its own
+
+
 class MnnprepError(Exception):
-    """An error with a place to go from: ``what`` failed, the value ``seen``, the ``next`` step."""
+    """An error with a place to go from: ``what`` failed, the value ``seen``, the ``next`` step.
+
+    ``code`` names the few errors that something is decided by.
+    """
 
     exit_code: int = EXIT_INTERNAL
     kind: str = "internal"
 
-    def __init__(self, what: str, *, seen: str = "", next: str = "") -> None:
+    def __init__(self, what: str, *, seen: str = "", next: str = "", code: Code | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.seen = seen
         self.next = next
+        self.code = code
 
     def __str__(self) -> str:
         parts = [self.what]
@@ -52,6 +65,10 @@ class MnnprepError(Exception):
             "next": self.next,
             "exit_code": self.exit_code,
         }
+
+    def to_message(self) -> dict[str, str | int]:
+        """The error as it crosses the process boundary, its ``code`` included."""
+        return self.to_dict() | ({"code": self.code.value} if self.code else {})
 
 
 class UsageError(MnnprepError):
@@ -104,6 +121,7 @@ ERROR_KINDS: dict[str, type[MnnprepError]] = {
 
 
 def from_dict(data: dict[str, str]) -> MnnprepError:
-    """The error that :meth:`MnnprepError.to_dict` described (an error crossing the process boundary)."""
+    """The error that :meth:`MnnprepError.to_message` described."""
     cls = ERROR_KINDS.get(data.get("kind", ""), InternalError)
-    return cls(data["what"], seen=data.get("seen", ""), next=data.get("next", ""))
+    code = Code(data["code"]) if "code" in data else None
+    return cls(data["what"], seen=data.get("seen", ""), next=data.get("next", ""), code=code)

@@ -8,11 +8,11 @@ import onnx
 from mnnprep.formats.toy.net import ToyNet, read
 from onnx import TensorProto, helper, numpy_helper
 
-from mnnprep.core.evidence import passed
 from mnnprep.core.files import file_ref, save_arrays
 from mnnprep.core.messages import Exported, ExportJob, Replayed, ReplayJob, Survey, SurveyJob
 from mnnprep.core.replay import replay
 from mnnprep.core.survey import survey
+from mnnprep.evidence import catalog
 
 
 def survey_file(job: SurveyJob) -> Survey:
@@ -25,7 +25,7 @@ def survey_file(job: SurveyJob) -> Survey:
     return Survey(
         signature=found.signature,
         cases=found.write(Path(job.directory)),
-        checks=[passed("inference_mode"), *found.checks],
+        checks=[catalog.INFERENCE_MODE.passed(), *found.checks],
         noise=found.noise,
         exempt=found.exempt,
         weights=file_ref(weights),
@@ -62,7 +62,7 @@ def export_file(job: ExportJob) -> Exported:
         format="onnx",
         opset=job.opset,
         files=[file_ref(target)],
-        checks=[passed("inference_mode", subject="artifact")],
+        checks=[catalog.INFERENCE_MODE.passed(subject="artifact")],
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from mnnprep import deps
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import FILE_NAME, BundleFile, Manifest, TensorRecord
-from mnnprep.core.evidence import Status
-from mnnprep.core.metrics import CHECK as METRIC
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Status
 
 MODEL, ARTIFACT, SOURCE = "model", "artifact", "source"
 NOT_FROM_PIP = ("python", "mnnconvert")
@@ -84,9 +84,9 @@ def _model(manifest: Manifest) -> dict[str, Any]:
 
 def _card(manifest: Manifest) -> dict[str, Any]:
     metrics = [
-        {"type": check.check.removeprefix(METRIC), "value": str(value), "slice": where}
+        {"type": catalog.METRIC.member(check.check), "value": str(value), "slice": where}
         for check in manifest.evidence
-        if check.check.startswith(METRIC)
+        if catalog.METRIC.has(check.check)
         for where, value in sorted(check.numbers.items())
         if where in digest.MEASURED_IN
     ]

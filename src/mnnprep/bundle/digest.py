@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mnnprep.bundle.manifest import BundleFile, Manifest
-from mnnprep.bundle.questions import DIMENSION, question
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import REQUIRED, USABILITY, Check, OutputError, Status, Verdict, verdict
-from mnnprep.core.metrics import CHECK as METRIC
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, OutputError, Status
+from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 
 ARTIFACT, MNN = "artifact", "MNN"
-STAGES: Mapping[str, str] = {"artifact_compare": ARTIFACT, "mnn_compare": MNN}
+STAGES: Mapping[str, str] = {catalog.ARTIFACT_COMPARE.name: ARTIFACT, catalog.MNN_COMPARE.name: MNN}
 MEASURED_IN = (ARTIFACT, MNN, "second")  # where a task metric is measured
 
 
@@ -31,12 +31,12 @@ class Obstacle:
 
 def concluded(manifest: Manifest) -> Verdict:
     """The verdict that the manifest's own evidence gives; it should be ``manifest.verdict``."""
-    return verdict(manifest.evidence, manifest.signature.dims)
+    return verdict(manifest.evidence, PREPARE.with_dims(manifest.signature.dims))
 
 
 def required_names(dims: Iterable[str]) -> tuple[str, ...]:
     """Every check that a proof with the dynamic dimensions *dims* needs, in the order they are asked."""
-    return (*REQUIRED, *(DIMENSION + name for name in dims))
+    return PREPARE.with_dims(dims).required
 
 
 def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obstacle]:
@@ -52,19 +52,21 @@ def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obst
             c.status,
             c.subject,
             c.reason,
-            question(c.check).failed if c.status is Status.FAILED else question(c.check).not_run,
+            catalog.row(c.check).remedy(c.status),
         )
         for c in evidence
         if c.status is not Status.PASSED
-        and (c.required or c.check in wanted or (c.check in USABILITY and c.status is Status.FAILED))
+        and (c.required or c.check in wanted or (c.check in catalog.USABILITY and c.status is Status.FAILED))
     ]
     present = {c.check for c in evidence}
     absent = [name for name in wanted if name not in present]
     found += [
-        Obstacle(name, Status.NOT_RUN, "", "the evidence does not hold this check", question(name).not_run)
+        Obstacle(
+            name, Status.NOT_RUN, "", "the evidence does not hold this check", catalog.row(name).if_not_run
+        )
         for name in absent
     ]
-    return sorted(found, key=lambda o: (o.status is not Status.FAILED, o.check not in USABILITY))
+    return sorted(found, key=lambda o: (o.status is not Status.FAILED, o.check not in catalog.USABILITY))
 
 
 def meaning(manifest: Manifest) -> str:
@@ -100,7 +102,11 @@ def settings(manifest: Manifest) -> str:
     if not hints:
         return ""
     excess = next(
-        (c.numbers.get("excess_at_default_settings") for c in manifest.evidence if c.check == "mnn_compare"),
+        (
+            c.numbers.get("excess_at_default_settings")
+            for c in manifest.evidence
+            if c.check == catalog.MNN_COMPARE.name
+        ),
         None,
     )
     otherwise = (
@@ -206,7 +212,7 @@ class Measure:
 def measures(evidence: Iterable[Check]) -> list[Measure]:
     """The task metrics in *evidence*, in order."""
     found = []
-    for check in (c for c in evidence if c.check.startswith(METRIC)):
+    for check in (c for c in evidence if catalog.METRIC.has(c.check)):
         values = {
             where: _metric_figure(value) for where, value in check.numbers.items() if where in MEASURED_IN
         }
@@ -217,7 +223,7 @@ def measures(evidence: Iterable[Check]) -> list[Measure]:
         )
         found.append(
             Measure(
-                check.check.removeprefix(METRIC), check.status, values, check.subject, inputs, check.reason
+                catalog.METRIC.member(check.check), check.status, values, check.subject, inputs, check.reason
             )
         )
     return found

@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import Check, Verdict
 from mnnprep.core.files import canonical_json
 from mnnprep.core.leftovers import left_beside
 from mnnprep.core.metrics import Metric
 from mnnprep.core.signature import Extent
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence.check import Check
+from mnnprep.evidence.verdict import Verdict
 
 SCHEMA = "mnnprep.bundle/1"
 FILE_NAME = "manifest.json"

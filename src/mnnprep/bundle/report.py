@@ -19,10 +19,11 @@ import msgspec
 from mnnprep import deps
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.bundle.questions import question
 from mnnprep.bundle.usage import cpp_snippet, python_snippet
-from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.printable import plain
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.text import decimal_size
 
 FILE_NAME = "report.html"
@@ -107,7 +108,7 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "status_marks": STATUS_MARKS,
         "status_words": STATUS_WORDS,
         "tally": tally(manifest.evidence),
-        "question": question,
+        "question": lambda check: catalog.row(check).question,
         "required": digest.required_names(dims),
         "errors": digest.worst_errors(manifest.evidence),
         "measures": digest.measures(manifest.evidence),

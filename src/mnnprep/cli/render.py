@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle import digest
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.evidence import Check, OutputError, Status, Verdict
 from mnnprep.core.printable import one_line, plain
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, OutputError, Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.text import decimal_size, first_line
 
 if TYPE_CHECKING:
@@ -252,7 +254,7 @@ def _metrics(console: Console, evidence: Sequence[Check]) -> None:
 
 def _samples(console: Console, evidence: Sequence[Check]) -> None:
     """Which real inputs were taken, and the values in them."""
-    for check in (c for c in evidence if c.check == "samples"):
+    for check in (c for c in evidence if c.check == catalog.SAMPLES.name):
         facts = {
             "cases": (
                 f"{check.numbers.get('cases', 0)} from {check.numbers.get('taken', 0)} of"
@@ -271,7 +273,7 @@ def _samples(console: Console, evidence: Sequence[Check]) -> None:
 
 def _precision(console: Console, evidence: Sequence[Check]) -> None:
     """What a lower precision of the weights costs."""
-    for check in (c for c in evidence if c.check == "precision"):
+    for check in (c for c in evidence if c.check == catalog.PRECISION.name):
         figures = {
             name: digest.number(value) for name, value in check.numbers.items() if isinstance(value, float)
         }

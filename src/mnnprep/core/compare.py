@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.evidence import OutputError
+from mnnprep.evidence.check import OutputError
 
 Array = npt.NDArray[Any]
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mnnprep.core.compare import Tolerance, compare_outputs
-from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.samples import ORIGIN
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 
 
 def given_outputs(path: str, names: list[str]) -> dict[str, Arrays]:
@@ -55,4 +56,4 @@ def compare_given(path: str, computed: list[tuple[str, Arrays]]) -> list[Check]:
                 seen=f"{name}: {problems[0]}",
                 next="give the weights that the sample was computed with, or leave the sample's outputs out",
             )
-    return [passed("given_outputs", required=False, numbers={"samples": len(given)})] if given else []
+    return [catalog.GIVEN_OUTPUTS.passed(numbers={"samples": len(given)})] if given else []

@@ -9,15 +9,17 @@ from __future__ import annotations
 import msgspec
 
 from mnnprep.core.constraints import Constraint
-from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef
 from mnnprep.core.preprocess import Recipe
 from mnnprep.core.reach import LinkedPath, ReadPath, WritePath
 from mnnprep.core.signature import Dim, Signature, TensorSpec
+from mnnprep.evidence.check import Check
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user has. ``kind`` is a row of `formats.table`; ``path`` a file, a directory or a factory;
+    """What the user has.
+
+    ``kind`` is a name in `formats.registry.SOURCE_KINDS`; ``path`` a file, a directory or a factory;
     ``weights`` a checkpoint for a factory, or the second file of a format that has two.
 
     ``search_path`` is where the user's own modules are found (never given to a step that runs an artifact).
@@ -98,6 +100,16 @@ class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: WritePath
 
 
+class RefusedPair(msgspec.Struct, frozen=True):
+    """The ``sizes`` of two dimensions, by name, that the source refuses together, with its words."""
+
+    sizes: dict[str, int]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{', '.join(f'{name}={size}' for name, size in self.sizes.items())}: {self.reason}"
+
+
 class Sweep(msgspec.Struct, kw_only=True):
     """The dynamic dimensions, by name: the ``sizes`` for which a case exists, those that the source itself
     ``refused``, with its words, and the constraint that explains it; where that leaves out part of a declared
@@ -108,7 +120,7 @@ class Sweep(msgspec.Struct, kw_only=True):
     refused: dict[str, dict[int, str]] = msgspec.field(default_factory=dict)
     constraints: dict[str, Constraint] = msgspec.field(default_factory=dict)
     fits: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
-    refused_pairs: list[str] = msgspec.field(default_factory=list)
+    refused_pairs: list[RefusedPair] = msgspec.field(default_factory=list)
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,10 +20,11 @@ import msgspec
 
 from mnnprep.core.files import sha256
 from mnnprep.errors import UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.row import Row
 
 NAMES = ("top1", "top5", "cosine", "sqnr", "mse", "iou")
 SMALLER_IS_BETTER = ("mse",)
-CHECK = "metric:"
 _TEXT = re.compile(r"(?P<name>.+?)\s*(?:(?P<sign><=|>=|=)\s*(?P<value>[^<>=]*))?$")
 
 
@@ -43,8 +44,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     function: str = ""
 
     @property
-    def check(self) -> str:
-        return CHECK + self.name
+    def row(self) -> Row:
+        """The row of its check."""
+        return catalog.METRIC.of(self.name)
 
     @property
     def own(self) -> bool:

@@ -14,15 +14,16 @@ import msgspec
 import numpy as np
 
 from mnnprep.core.damage import DEFECTS
-from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, load_arrays, read_array
 from mnnprep.core.media import IMAGES, SOUNDS, Media, input_of, recipe_of
 from mnnprep.core.messages import Wants
 from mnnprep.core.preprocess import ImageRecipe
 from mnnprep.core.signature import TensorSpec
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figure
 
-ORIGIN = "samples "
+ORIGIN = "samples "  # what the origin of a case from a sample begins with, in the manifest too
 ARRAYS = (".npz", ".npy")
 SUFFIXES = (*ARRAYS, *IMAGES, *SOUNDS)
 
@@ -148,7 +149,7 @@ def sample_checks(
         return []
     files = sample_files(wants.samples, wants.sample_limit)
     real = [arrays for origin, arrays in samples if origin.startswith(ORIGIN)]
-    numbers: dict[str, object] = {"files": files.found, "taken": len(files.taken), "cases": len(real)}
+    numbers: dict[str, Figure] = {"files": files.found, "taken": len(files.taken), "cases": len(real)}
     if files.ignored:
         numbers["other_files"] = files.ignored
     for spec in real_inputs(wants, specs):
@@ -162,7 +163,7 @@ def sample_checks(
         f"{len(files.taken)} of {files.found} files were taken, evenly spaced in the order of their names;"
         " --sample-limit takes more"
     )
-    return [passed("samples", required=False, numbers=numbers, reason=reason if some else "")]
+    return [catalog.SAMPLES.passed(numbers=numbers, reason=reason if some else "")]
 
 
 def _read_arrays(file: Path, name: str, specs: tuple[TensorSpec, ...]) -> Arrays:

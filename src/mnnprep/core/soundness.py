@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import file_ref, save_arrays
 from mnnprep.core.messages import CaseFile, Sweep
 from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.noise import LEAST_CASES, by_output, drowned, real
 from mnnprep.core.signature import Signature
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figure
 from mnnprep.text import listed
 
 VACUITY_FACTOR = 3.0  # two cases must differ by this many tolerances somewhere
@@ -74,14 +75,13 @@ def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
 def vacuity(out: Surveyed) -> Check:
     dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
     if dull:
-        return failed(
-            "vacuity",
+        return catalog.VACUITY.failed(
             f"no two inputs tried move {', '.join(dull)} by {VACUITY_FACTOR:g} tolerances, so a constant"
             " would pass; give inputs that do with --samples or --range",
             subject=", ".join(dull),
         )
     numbers = {"exempt": [f"{n}: {why}" for n, why in out.exempt.items()]} if out.exempt else {}
-    return passed("vacuity", numbers=numbers)
+    return catalog.VACUITY.passed(numbers=numbers)
 
 
 def noise_checks(out: Surveyed) -> list[Check]:
@@ -105,14 +105,13 @@ def noise_checks(out: Surveyed) -> list[Check]:
         for n, a in out.cases[k].outputs.items()
         if a.dtype.kind == "f" and tolerance.drowned(n, a, k)
     )
-    numbers: dict[str, object] = {
+    numbers: dict[str, Figure] = {
         "set_aside": [t for number, t in zip(found, told, strict=True) if number not in real_ones]
     }
     if not real_ones and left >= min(LEAST_CASES, len(out.cases)):
         shown = listed(told, 3, "; ")
         return [
-            passed(
-                "noise",
+            catalog.NOISE.passed(
                 numbers=numbers,
                 reason=f"set aside, since the source's own noise is too large there: {shown}",
             )
@@ -123,8 +122,7 @@ def noise_checks(out: Surveyed) -> list[Check]:
         else f"in {len(found)} of {len(out.cases)} cases"
     )
     return [
-        failed(
-            "noise",
+        catalog.NOISE.failed(
             f"the source's own noise floor in {', '.join(names)} is above a tenth of {tolerance.ceiling:g} of"
             f" its largest value {where}: the net can't be told from its noise there; give inputs like those"
             " it was trained on with --samples or --range",
@@ -139,8 +137,7 @@ def determinism(net: Net, cases: list[Case]) -> Check:
         try:
             again = net.run(case.inputs)
         except Refused as error:
-            return failed(
-                "determinism",
+            return catalog.DETERMINISM.failed(
                 f"an input that was taken at first was refused the second time: {error}; make the model keep"
                 " no state",
             )
@@ -152,13 +149,12 @@ def determinism(net: Net, cases: list[Case]) -> Check:
             or not np.array_equal(a, again[n], equal_nan=a.dtype.kind == "f")
         ]
         if moved:
-            return failed(
-                "determinism",
+            return catalog.DETERMINISM.failed(
                 f"the same input gave another {', '.join(moved)} the second time: a random operator reaches"
                 " it, or the model keeps state; make the noise or the state an input of the model",
                 subject=", ".join(moved),
             )
-    return passed("determinism", numbers={"runs": 2})
+    return catalog.DETERMINISM.passed(numbers={"runs": 2})
 
 
 def write_case(directory: Path, index: int, case: Case) -> CaseFile:

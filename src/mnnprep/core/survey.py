@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from mnnprep.core.compare import WIDENING, Tolerance
-from mnnprep.core.evidence import Status, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.given import compare_given
 from mnnprep.core.inputs import Range, check_range, fitted, is_mask, sizes_of, synthesize
@@ -35,6 +34,8 @@ from mnnprep.core.sizes import base_sizes, broken
 from mnnprep.core.soundness import Surveyed, determinism, noise_checks, sensitive, vacuity
 from mnnprep.core.sweeping import sweep, synthesized
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Status
 
 WIDE = 16.0  # standard deviations of the inputs of one case
 MOST_DECISIVE = 6  # values tried because a branch may depend on them
@@ -169,7 +170,7 @@ def survey(
     measure_all(source, out.cases, wants.seed)
     _replace_drowned(source, specs, wants.seed, out)
     _search_sensitivity(source, net, specs, base, ranges, wants, out)
-    out.checks += [passed("reference", numbers={"cases": len(out.cases)}), *given]
+    out.checks += [catalog.REFERENCE.passed(numbers={"cases": len(out.cases)}), *given]
     steady = determinism(source, out.cases)
     out.checks.append(steady)
     out.checks.append(vacuity(out))
@@ -240,7 +241,7 @@ def _samples(net: Net, wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tupl
     example = net.example
     own = [("the source's example", example)] if example and _fits(example, specs, wants.dims) else []
     return own + [
-        (f"samples {name}", arrays) for name, arrays in (read_samples(wants, specs) if wants.samples else [])
+        (ORIGIN + name, arrays) for name, arrays in (read_samples(wants, specs) if wants.samples else [])
     ]
 
 
@@ -261,9 +262,7 @@ def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, .
     """The interval of each floating input's values in the real inputs, where they have one."""
     ranges: dict[str, Range] = {}
     for spec in specs:
-        arrays = [
-            a[spec.name] for origin, a in samples if origin != "the source's example" and a[spec.name].size
-        ]
+        arrays = [a[spec.name] for origin, a in samples if real(origin) and a[spec.name].size]
         if arrays and np.dtype(spec.dtype).kind in "fiu" and not is_mask(spec):
             low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
             if math.isfinite(low) and math.isfinite(high) and low < high:

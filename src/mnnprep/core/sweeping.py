@@ -10,6 +10,7 @@ from collections.abc import Callable
 from mnnprep.core.constraints import Constraint, Takes, discover, fitting
 from mnnprep.core.error_text import message
 from mnnprep.core.inputs import Range, synthesize
+from mnnprep.core.messages import RefusedPair
 from mnnprep.core.net import Case, Net, Refused
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.core.sizes import batch_dims, runs, sweep_sizes
@@ -73,9 +74,7 @@ def sweep(
             try:
                 add(sizes_)
             except Refused as error:
-                out.sweep.refused_pairs.append(
-                    f"{', '.join(f'{n}={s}' for n, s in sizes_.items())}: {message(error)}"
-                )
+                out.sweep.refused_pairs.append(RefusedPair(sizes_, message(error)))
 
 
 def _explain(

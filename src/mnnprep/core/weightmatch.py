@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.foldmatch import Derived, account
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.text import listed
 
 Array = npt.NDArray[Any]
@@ -149,14 +150,13 @@ def match_weights(
         "not_parameters": len(artifact) - len(taken),
     }
     if missing:
-        return failed(
-            "weights",
+        return catalog.WEIGHTS.failed(
             f"{len(missing)} of the source's {len(source)} parameters are not in the artifact by value:"
             f" {listed(missing, SHOWN)}",
             subject=missing[0],
             numbers=numbers,
         )
-    return passed("weights", numbers=numbers)
+    return catalog.WEIGHTS.passed(numbers=numbers)
 
 
 class _Pool:

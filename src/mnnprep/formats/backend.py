@@ -13,7 +13,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.messages import (
     Cut,
     CutJob,
@@ -34,6 +33,7 @@ from mnnprep.core.messages import (
     WeightsJob,
 )
 from mnnprep.errors import UsageError
+from mnnprep.evidence.check import Check
 from mnnprep.formats.inspection import Findings
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Skeleton
 from mnnprep.isolate.step import Step, Worker

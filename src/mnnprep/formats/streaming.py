@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import msgspec
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import OpsetRefused
 from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.core.signature import Signature
+from mnnprep.evidence.check import Check
 from mnnprep.weights.messages import ModelShapes
 
 

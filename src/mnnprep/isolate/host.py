@@ -44,6 +44,19 @@ FREE_SHARE = 0.75  # of the memory that is free now: the limit of a step that wa
 HASHED = 1 << 24
 
 
+@dataclass(frozen=True)
+class Death:
+    """How a step's process ended: by which ``signal`` or exit ``status``, in which ``stage`` of its work.
+
+    Two steps that have equal ones died in the same way.
+    """
+
+    fate: str
+    signal: int = 0
+    status: int = 0
+    stage: str = ""
+
+
 class StepFailed(Exception):
     """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
 
@@ -54,7 +67,15 @@ class StepFailed(Exception):
     """
 
     def __init__(
-        self, fate: str, reason: str, *, log: str = "", error: MnnprepError | None = None, signal: int = 0
+        self,
+        fate: str,
+        reason: str,
+        *,
+        log: str = "",
+        error: MnnprepError | None = None,
+        signal: int = 0,
+        status: int = 0,
+        stage: str = "",
     ) -> None:
         super().__init__(reason)
         self.fate = fate
@@ -62,6 +83,7 @@ class StepFailed(Exception):
         self.log = log
         self.error = self.__cause__ = error
         self.signal = signal
+        self.death = Death(fate, signal, status, stage)
 
     @property
     def unable(self) -> bool:
@@ -332,7 +354,8 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
     """The reply of a step that ended, or StepFailed."""
     log = _tail(pending.directory / "log.txt")
     doing_path = pending.directory / "doing.txt"
-    doing = f" while {doing_path.read_text()}" if doing_path.exists() else ""
+    stage = doing_path.read_text() if doing_path.exists() else ""
+    doing = f" while {stage}" if stage else ""
     if fate.get("error"):
         error = from_dict(fate["error"])
         raise StepFailed("error", error.what, log=log, error=error)
@@ -353,10 +376,20 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
         raise StepFailed("error", stopped.what, log=log, error=stopped)
     if fate["signal"]:
         raise StepFailed(
-            "crash", f"crashed with {_signal_name(fate['signal'])}{doing}", log=log, signal=fate["signal"]
+            "crash",
+            f"crashed with {_signal_name(fate['signal'])}{doing}",
+            log=log,
+            signal=fate["signal"],
+            stage=stage,
         )
     if fate["exit"]:
-        raise StepFailed("crash", f"ended with exit status {fate['exit']}{doing}", log=log)
+        raise StepFailed(
+            "crash",
+            f"ended with exit status {fate['exit']}{doing}",
+            log=log,
+            status=fate["exit"],
+            stage=stage,
+        )
     reply_path = pending.directory / "reply.json"
     if not reply_path.exists():
         raise StepFailed("reply", f"ended without a reply{doing}", log=log)

@@ -153,7 +153,9 @@ def _undone(job: dict[str, Any], error: Exception) -> dict[str, Any]:
 
 
 def _told(error: BaseException, place: str) -> dict[str, str | int]:
-    return (fault_in(error, place) or InternalError(f"{type(error).__name__}: {error}", seen=place)).to_dict()
+    return (
+        fault_in(error, place) or InternalError(f"{type(error).__name__}: {error}", seen=place)
+    ).to_message()
 
 
 def _last_words() -> int:
@@ -266,7 +268,7 @@ def run_step(step: str, job: bytes) -> bytes:
         _require_whole(files)
         reply: dict[str, Any] = {"value": value, "files": files}
     except MnnprepError as error:
-        reply = {"error": (explained(error) or _system_fault(error) or error).to_dict()}
+        reply = {"error": (explained(error) or _system_fault(error) or error).to_message()}
     except Exception as error:
         traceback.print_exc()
         told = (
@@ -274,7 +276,7 @@ def run_step(step: str, job: bytes) -> bytes:
             or _system_fault(error)
             or InternalError(f"{type(error).__name__}: {said(error)}", seen=step)
         )
-        reply = {"error": told.to_dict(), "traceback": traceback.format_exc()}
+        reply = {"error": told.to_message(), "traceback": traceback.format_exc()}
     return encode(reply)
 
 

@@ -18,6 +18,7 @@ import re
 import signal
 import subprocess
 import uuid
+from enum import Enum
 from pathlib import Path
 
 import msgspec
@@ -70,8 +71,39 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
     static: bool = False
 
 
+class Fault(Enum):
+    """What went wrong in a conversion that made no model; each with the words for people."""
+
+    NO_FRONTEND = "this converter was built without the frontend for this format"
+    OPERATORS = "MNN does not support these operators: {}"
+    TOLD = "the converter failed: {}"
+    NOTHING = "the converter wrote no file"
+    BOASTED = "the converter wrote no file, though it printed success"
+    SILENT = "the converter wrote a file without saying that it succeeded"
+    UNREADABLE = "the converter wrote a file that MNN can't open"
+    LATE = "the converter took longer than {} s"
+    CRASHED = "the converter crashed with {}"
+    STATUS = "the converter ended with exit status {}"
+
+
+class Mishap(msgspec.Struct, frozen=True):
+    """Why a conversion made no model: ``detail`` is the operators, the line that the converter printed, the
+    signal, the exit status or the seconds.
+
+    Two conversions that have equal ones failed in the same way.
+    """
+
+    fault: Fault
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        """It in words, one line."""
+        return self.fault.value.format(self.detail)
+
+
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
-    """``ok`` with the file, its inputs and the names of its outputs; else ``reason``, one line.
+    """``ok`` with the file, its inputs and the names of its outputs; else the ``mishap``.
 
     ``weights`` is the file ``model.mnn.weight`` that MNN writes beside a model larger than 2 GB, else
     None.  MNN looks for it by the model's own path with ``.weight`` added, and without it computes
@@ -83,7 +115,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ok: bool
-    reason: str = ""
+    mishap: Mishap | None = None
     file: FileRef | None = None
     weights: FileRef | None = None
     inputs: list[MnnTensor] = msgspec.field(default_factory=list)
@@ -93,6 +125,11 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     frontend_missing: bool = False
     unable: bool = False
     log: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, one line; empty where it did not."""
+        return self.mishap.reason if self.mishap else ""
 
 
 def convert(job: ConvertJob) -> Converted:
@@ -113,17 +150,15 @@ def convert(job: ConvertJob) -> Converted:
     parameters.write_bytes(fixed_id_parameters(job.uuid_seed))
     argv = _arguments(job, output, parameters)
     with contextlib.chdir(directory), captured() as printed:
-        fate, late = (
-            _run_executable(job.converter, argv, job.timeout)
-            if job.converter
-            else (_run_package(argv), False)
-        )
+        mishap = _run_executable(job.converter, argv, job.timeout) if job.converter else None
+        if not job.converter:
+            package_converter()(["MNNConvert", *argv])
     _remove(parameters)
     log = without_place_and_time(printed.text)
-    reason = fate or judge(
+    mishap = mishap or judge(
         log, wrote=output.is_file() and output.stat().st_size > 0, success_line=not job.converter
     )
-    if not reason:
+    if mishap is None:
         doing("reading the converted model")
         info = _said(str(output))
         if info.version:
@@ -136,17 +171,17 @@ def convert(job: ConvertJob) -> Converted:
                 version=info.version,
                 log=last_lines(log),
             )
-        reason = "the converter wrote a file that MNN can't open"
+        mishap = Mishap(Fault.UNREADABLE)
     refuse_fault(
         RuntimeError(log), job.directory
     )  # before what was written is removed: a converter tells nobody that the disk is full
     _remove(output, weights)
     return Converted(
         ok=False,
-        reason=reason,
+        mishap=mishap,
         refused_ops=refused_ops(log),
         frontend_missing=not has_frontend(log),
-        unable=late,
+        unable=mishap.fault is Fault.LATE,
         log=last_lines(log),
     )
 
@@ -177,23 +212,23 @@ def refused_ops(log: str) -> list[str]:
     return sorted(found - {""})
 
 
-def judge(log: str, *, wrote: bool, success_line: bool) -> str:
-    """Why a conversion that printed *log* failed, in one line; empty when nothing speaks against it.
+def judge(log: str, *, wrote: bool, success_line: bool) -> Mishap | None:
+    """Why a conversion that printed *log* failed; None when nothing speaks against it.
 
     ``wrote``: a new, non-empty file is there.  ``success_line``: this converter is known to print one.
     """
     if not has_frontend(log):
-        return "this converter was built without the frontend for this format"
+        return Mishap(Fault.NO_FRONTEND)
     if refused := refused_ops(log):
-        return "MNN does not support these operators: " + ", ".join(refused)
+        return Mishap(Fault.OPERATORS, ", ".join(refused))
     for line in log.splitlines():
         if any(text in line for text in FAILURE_LINES):
-            return "the converter failed: " + line.strip()
+            return Mishap(Fault.TOLD, line.strip())
     if not wrote:
-        return "the converter wrote no file" + (", though it printed success" if SUCCESS_LINE in log else "")
+        return Mishap(Fault.BOASTED if SUCCESS_LINE in log else Fault.NOTHING)
     if success_line and SUCCESS_LINE not in log:
-        return "the converter wrote a file without saying that it succeeded"
-    return ""
+        return Mishap(Fault.SILENT)
+    return None
 
 
 def fixed_id_parameters(seed: str) -> bytes:
@@ -234,13 +269,8 @@ def _remove(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _run_package(argv: list[str]) -> str:
-    package_converter()(["MNNConvert", *argv])
-    return ""
-
-
-def _run_executable(converter: str, argv: list[str], timeout: float) -> tuple[str, bool]:
-    """Run *converter*; what speaks against it, or empty, and whether that is the time alone.
+def _run_executable(converter: str, argv: list[str], timeout: float) -> Mishap | None:
+    """Run *converter*; what speaks against it, by how it ended.
 
     It stays in the worker's process group, which ends with the worker: whatever it started goes with it.
     """
@@ -248,7 +278,7 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> tuple[st
     try:
         done = subprocess.run([program, *argv], stdin=subprocess.DEVNULL, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
-        return f"the converter took longer than {timeout:g} s", True
+        return Mishap(Fault.LATE, f"{timeout:g}")
     except OSError as error:
         raise UsageError(
             "the converter could not be started",
@@ -258,8 +288,8 @@ def _run_executable(converter: str, argv: list[str], timeout: float) -> tuple[st
     if done.returncode == -signal.SIGXFSZ:
         raise fault(errno.EFBIG, os.getcwd())
     if done.returncode < 0:
-        return f"the converter crashed with {signal.Signals(-done.returncode).name}", False
-    return f"the converter ended with exit status {done.returncode}" if done.returncode else "", False
+        return Mishap(Fault.CRASHED, signal.Signals(-done.returncode).name)
+    return Mishap(Fault.STATUS, str(done.returncode)) if done.returncode else None
 
 
 CONVERT = Step.of(convert, CONVERTER)

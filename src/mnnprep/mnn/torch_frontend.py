@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mnnprep.core.evidence import Check, failed, passed
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figure
 
 REGISTERED = (
     "Bool",
@@ -277,13 +278,11 @@ def registered_check(operators: list[str]) -> Check:
     fail on others.
     """
     foreign = unregistered(operators)
-    numbers: dict[str, object] = {"operators": len(operators)}
+    numbers: dict[str, Figure] = {"operators": len(operators)}
     if foreign:
-        return failed(
-            "frontend_operators",
+        return catalog.FRONTEND_OPERATORS.failed(
             f"MNN's Torch frontend does not read {', '.join(foreign)}; prepare --to onnx",
-            required=False,
             subject=", ".join(foreign),
             numbers=numbers,
         )
-    return passed("frontend_operators", required=False, numbers=numbers)
+    return catalog.FRONTEND_OPERATORS.passed(numbers=numbers)

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run, passed, verdict
 from mnnprep.core.messages import CoverageJob, OwnWeightsJob, Ran, RunJob, Source, Survey, Wants, WeightsJob
 from mnnprep.core.metrics import Metric
+from mnnprep.errors import Code
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.formats.backend import ArtifactFormat, SourceSteps
 from mnnprep.formats.onnx.backend import COVERAGE
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
-from mnnprep.formats.onnx.net import NO_KERNEL
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.registry import kind_of
 from mnnprep.isolate.host import Reply, StepFailed
@@ -24,7 +26,7 @@ from mnnprep.pipeline.making import Maker
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.mnn_side import MnnSide
 from mnnprep.pipeline.noise import learn_noise
-from mnnprep.pipeline.tried import Tried, asked, describe, least_sqnr, why_not
+from mnnprep.pipeline.tried import Tried, describe, least_sqnr, unanswered, why_not
 from mnnprep.proof.judge import compared, dimension_checks, repeated
 
 T = TypeVar("T")
@@ -79,7 +81,7 @@ class Judge:
             tried.checks.append(registered_check(made.operators))
         self._prove(tried, tried.converting)
         dims = [d.name for d in self.survey.signature.dims]
-        tried.verdict = verdict(tried.checks, dims)
+        tried.verdict = verdict(tried.checks, PREPARE.with_dims(dims))
         if tried.verdict is not Verdict.PROVEN:
             tried.reason = why_not(tried.checks)
         return tried
@@ -100,8 +102,7 @@ class Judge:
         if not places:
             return []
         return [
-            failed(
-                "branches",
+            catalog.BRANCHES.failed(
                 f"a traced artifact keeps what a value decided at {'; '.join(places[:5])}, and every input"
                 " tried decided alike; give inputs that decide otherwise with --samples, or use --method"
                 " onnx-script or script",
@@ -166,7 +167,7 @@ class Judge:
         """Whether the repaired artifact computes what it computed before."""
         rules = [f"{f.rule}: {len(f.nodes)} nodes" for f in tried.repairs]
         try:
-            check = passed("repairs", numbers={"rules": rules})
+            check = catalog.REPAIRS.passed(numbers={"rules": rules})
             return repeated(
                 check,
                 before.result().value,
@@ -176,7 +177,7 @@ class Judge:
             )
         except StepFailed as failure:
             reason = f"the artifact before or after the repair does not run: {describe(failure)}"
-            return asked(failure)("repairs", reason, numbers={"rules": rules})
+            return unanswered(catalog.REPAIRS, failure, reason, numbers={"rules": rules})
 
     def _artifact_checks(
         self, tried: Tried, running: Future[Reply[Ran]], runtime: str
@@ -185,18 +186,21 @@ class Judge:
         try:
             ran = running.result().value
         except StepFailed as failure:
-            unable = failure.unable or (failure.error is not None and failure.error.what == NO_KERNEL)
-            verb, ask = ("can't be run", not_run) if unable else ("does not run", failed)
+            no_kernel = failure.error is not None and failure.error.code is Code.NO_KERNEL
+            verb = "can't be run" if failure.unable or no_kernel else "does not run"
+            reason = f"the artifact {verb} on its own in {runtime}: {describe(failure)}"
             return None, [
-                ask("self_contained", f"the artifact {verb} on its own in {runtime}: {describe(failure)}"),
-                not_run("artifact_compare", "the artifact did not run"),
+                unanswered(catalog.SELF_CONTAINED, failure, reason, unable=no_kernel),
+                catalog.ARTIFACT_COMPARE.not_run("the artifact did not run"),
             ]
         tried.artifact_ran = ran
-        check = compared(self.survey, "artifact_compare", ran, {}, tried.tolerance)
+        check = compared(self.survey, catalog.ARTIFACT_COMPARE, ran, {}, tried.tolerance)
         if self._learn(check):
-            check = compared(self.survey, "artifact_compare", ran, {}, tried.tolerance)
+            check = compared(self.survey, catalog.ARTIFACT_COMPARE, ran, {}, tried.tolerance)
         return check, [
-            passed("self_contained", numbers={"files": len(tried.exported.files) if tried.exported else 0}),
+            catalog.SELF_CONTAINED.passed(
+                numbers={"files": len(tried.exported.files) if tried.exported else 0}
+            ),
             check,
         ]
 
@@ -212,7 +216,7 @@ class Judge:
         try:
             return self.workers.run(COVERAGE, job)
         except StepFailed as failure:
-            return not_run("coverage", describe(failure))
+            return catalog.COVERAGE.not_run(describe(failure))
 
 
 def weigh(weighing: Future[Reply[Check]]) -> Check:
@@ -220,7 +224,7 @@ def weigh(weighing: Future[Reply[Check]]) -> Check:
     try:
         return weighing.result().value
     except StepFailed as failure:
-        return not_run("weights", describe(failure))
+        return catalog.WEIGHTS.not_run(describe(failure))
 
 
 def after(step: Future[Any], start: Callable[[], Future[T]]) -> Future[T]:

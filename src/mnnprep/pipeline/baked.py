@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import msgspec
 
-from mnnprep.core.evidence import Check, Status
 from mnnprep.core.messages import DiffJob, Exported, ExportJob, Source, Survey, Wants
 from mnnprep.core.signature import Dim
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.formats.backend import SourceSteps
 from mnnprep.formats.onnx.backend import DIFF
 from mnnprep.isolate.host import StepFailed
@@ -29,13 +30,19 @@ def name_baked(
     if (
         tried.exported is None
         or tried.exported.format != "onnx"
-        or tried.status("artifact_compare") is not Status.FAILED
+        or tried.status(catalog.ARTIFACT_COMPARE) is not Status.FAILED
     ):
         return
-    bad = {e.case for c in tried.checks if c.check == "artifact_compare" for e in c.outputs if e.problem}
+    bad = {
+        e.case
+        for c in tried.checks
+        if c.check == catalog.ARTIFACT_COMPARE.name
+        for e in c.outputs
+        if e.problem
+    }
     base = survey.cases[0].dims
     for index, check in enumerate(tried.checks):
-        if not check.check.startswith("dimension:") or check.status is not Status.FAILED:
+        if not catalog.DIMENSION.has(check.check) or check.status is not Status.FAILED:
             continue
         sizes = [
             c.dims for c in survey.cases if c.index in bad and c.dims[check.subject] != base[check.subject]

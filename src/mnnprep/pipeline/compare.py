@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 
 from mnnprep.core.compare import Array, Tolerance
-from mnnprep.core.evidence import Check, Status, Verdict
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import Ran, Replayed, ReplayJob, Source, Survey, SurveyJob, Wants
-from mnnprep.core.metrics import CHECK as METRIC
 from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits, Request
 from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import COMPARE, Verdict, verdict
 from mnnprep.formats.backend import Option, Role, SourceSteps
 from mnnprep.formats.factory import looks_like_factory
 from mnnprep.formats.registry import kind_of, steps_of
@@ -33,7 +34,6 @@ from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run
 
 Tell = Callable[[str], None]
-CHECK = "compare"
 MOST_ALIKE = 6  # outputs of one dtype and shape that are told apart by their values
 
 
@@ -154,27 +154,20 @@ def _judge(
             case_outputs(case.file.path), load_arrays(replayed.ran.outputs[str(case.index)].path)
         )
     ran = _renamed(replayed.ran, names, workers.directory("renamed"))
-    check = compare_run(CHECK, survey.cases, ran, tolerance, {})
+    check = compare_run(catalog.COMPARE, survey.cases, ran, tolerance, {})
     if check.status is Status.FAILED and learn(check):
-        check = compare_run(CHECK, survey.cases, ran, tolerance, {})
-    evidence = [*(c for c in survey.checks if c.check in ("determinism", "vacuity", "noise")), check]
+        check = compare_run(catalog.COMPARE, survey.cases, ran, tolerance, {})
+    evidence = [*(c for c in survey.checks if COMPARE.fits(c.check)), check]
     evidence += metric_checks(workers, metrics, survey.cases, {"second": ran}, survey.checks)
     return Comparison(
         first=kinds[0],
         second=kinds[1],
-        verdict=_verdict(evidence),
+        verdict=verdict(evidence, COMPARE),
         inputs=replayed.inputs,
         outputs=names,
         matched=matched,
         evidence=evidence,
     )
-
-
-def _verdict(evidence: list[Check]) -> Verdict:
-    required = [c for c in evidence if c.required]
-    if any(c.status is Status.FAILED and (c.check == CHECK or c.check.startswith(METRIC)) for c in required):
-        return Verdict.DIFFERS
-    return Verdict.PROVEN if all(c.status is Status.PASSED for c in required) else Verdict.UNPROVEN
 
 
 def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[str, str]]:

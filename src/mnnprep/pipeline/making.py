@@ -17,11 +17,12 @@ import msgspec
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, ExportJob, Source, Wants
 from mnnprep.core.request import Precision
+from mnnprep.evidence import catalog
 from mnnprep.formats.backend import ExportRecipe, SourceSteps
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob
-from mnnprep.pipeline.tried import Tried, asked, describe, why_not
+from mnnprep.pipeline.tried import Tried, describe, unanswered, why_not
 from mnnprep.pipeline.workers import Workers, listed_operators
 from mnnprep.rules.steps import REPAIR, RepairJob
 from mnnprep.rules.table import all_rules, always_rules, applicable
@@ -136,7 +137,7 @@ class Maker:
             repaired = self.workers.run(REPAIR, job)
         except StepFailed as failure:
             tried.checks.append(
-                asked(failure)("repairs", f"the rules could not be applied: {describe(failure)}")
+                unanswered(catalog.REPAIRS, failure, f"the rules could not be applied: {describe(failure)}")
             )
             tried.reason = why_not(tried.checks)
             return False

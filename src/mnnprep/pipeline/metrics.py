@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from mnnprep.core.evidence import Check, Status, failed, not_run, passed
 from mnnprep.core.messages import CaseFile, Ran
 from mnnprep.core.metrics import Metric
-from mnnprep.core.samples import ORIGIN
+from mnnprep.core.noise import real
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figure, Status
 from mnnprep.isolate.host import StepFailed
 from mnnprep.isolate.step import Worker
 from mnnprep.pipeline.workers import Workers
@@ -33,9 +34,9 @@ def metric_checks(
     *checks* are the source's, of which a failed ``determinism`` leaves nothing to measure. A check is
     required where its metric has a threshold.
     """
-    random = any(c.check == "determinism" and c.status is Status.FAILED for c in checks)
+    random = any(c.check == catalog.DETERMINISM.name and c.status is Status.FAILED for c in checks)
     idle = [where for where, ran in runs.items() if ran is None]
-    real = [case for case in cases if case.origin.startswith(ORIGIN)]
+    samples = [case for case in cases if real(case.origin)]
     found = []
     for metric in metrics:
         if random or idle or not runs:
@@ -45,22 +46,22 @@ def metric_checks(
                 else f"{' and '.join(idle) or 'the net'} did not run"
             )
             found.append(
-                not_run(metric.check, why, required=metric.threshold is not None, subject=metric.wanted())
+                metric.row.not_run(why, required=metric.threshold is not None, subject=metric.wanted())
             )
             continue
         if metric.own and not metric.function:
             why = f"its code is not here; give it with --metric (sha256 {metric.sha256 or 'unknown'})"
             found.append(
-                not_run(metric.check, why, required=metric.threshold is not None, subject=metric.wanted())
+                metric.row.not_run(why, required=metric.threshold is not None, subject=metric.wanted())
             )
             continue
         job = MetricJob(
             metric=metric,
-            cases=real or cases,
+            cases=samples or cases,
             runs={where: ran for where, ran in runs.items() if ran is not None},
         )
         found.append(
-            _judged(metric, _measured(workers, job), len(job.cases), "real" if real else "synthesized")
+            _judged(metric, _measured(workers, job), len(job.cases), "real" if samples else "synthesized")
         )
     return found
 
@@ -81,8 +82,8 @@ def _measured(workers: Workers, job: MetricJob) -> Measured:
 def _judged(metric: Metric, measured: Measured, cases: int, inputs: str) -> Check:
     required = metric.threshold is not None
     if measured.problem:
-        return not_run(metric.check, measured.problem, required=required, subject=metric.wanted())
-    numbers: dict[str, object] = {"cases": cases, "inputs": inputs}
+        return metric.row.not_run(measured.problem, required=required, subject=metric.wanted())
+    numbers: dict[str, Figure] = {"cases": cases, "inputs": inputs}
     if metric.threshold is not None:
         numbers["at_most" if metric.at_most else "at_least"] = metric.threshold
     short = []
@@ -97,8 +98,8 @@ def _judged(metric: Metric, measured: Measured, cases: int, inputs: str) -> Chec
             short.append(f"{_figure(worst)} in {where}")
     if short:
         reason = f"{metric.name} is {' and '.join(short)}, where it must be {metric.wanted()}"
-        return failed(metric.check, reason, required=required, subject=metric.wanted(), numbers=numbers)
-    return passed(metric.check, required=required, subject=metric.wanted(), numbers=numbers)
+        return metric.row.failed(reason, required=required, subject=metric.wanted(), numbers=numbers)
+    return metric.row.passed(required=required, subject=metric.wanted(), numbers=numbers)
 
 
 def _figure(value: float | str) -> str:

@@ -10,15 +10,16 @@ from concurrent.futures import Future
 import msgspec
 
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import Check, Status, failed, not_run, passed
 from mnnprep.core.messages import CaseFile, Survey
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRan, MnnRunJob
 from mnnprep.pipeline.culprit import named, shown, smallest_part
 from mnnprep.pipeline.making import Maker
-from mnnprep.pipeline.tried import Tried, asked, describe, why_not
+from mnnprep.pipeline.tried import Stumble, Tried, describe, unanswered, why_not
 from mnnprep.proof.cost import precision_cost
 from mnnprep.proof.judge import compared, confirmed, standing
 
@@ -38,7 +39,7 @@ class MnnSide:
     def checks(self, tried: Tried, converting: Future[Reply[Converted]]) -> Check | None:
         converted = self._conversion(tried, converting)
         if converted is None or converted.file is None:
-            tried.checks.append(not_run("mnn_compare", "there is no converted model"))
+            tried.checks.append(catalog.MNN_COMPARE.not_run("there is no converted model"))
             return None
         signature = self.survey.signature
         inputs = match_names([s.name for s in signature.inputs], [t.name for t in converted.inputs], "input")
@@ -51,7 +52,7 @@ class MnnSide:
         }
         tried.input_names, tried.output_names = inputs.names, outputs.names
         if inputs.problem or outputs.problem:
-            tried.checks.append(failed("mnn_compare", inputs.problem or outputs.problem))
+            tried.checks.append(catalog.MNN_COMPARE.failed(inputs.problem or outputs.problem))
             return None
         self.maker.tell("running it in MNN, twice")
         check = self._run_mnn(tried, converted.file.path)
@@ -91,7 +92,9 @@ class MnnSide:
                 )
                 first = msgspec.structs.replace(repeated, default_excess=second.default_excess)
         except StepFailed as failure:
-            tried.checks.append(asked(failure)("mnn_compare", f"MNN's runtime {describe(failure)}"))
+            tried.checks.append(
+                unanswered(catalog.MNN_COMPARE, failure, f"MNN's runtime {describe(failure)}")
+            )
             return None
         tried.ran, tried.narrowed, tried.narrowed_inputs, tried.hints = (
             first,
@@ -99,9 +102,9 @@ class MnnSide:
             first.narrowed_inputs,
             first.hints,
         )
-        check = compared(self.survey, "mnn_compare", first, NARROWED_OUTPUTS, tried.mnn_tolerance)
+        check = compared(self.survey, catalog.MNN_COMPARE, first, NARROWED_OUTPUTS, tried.mnn_tolerance)
         if self._learn(check):
-            check = compared(self.survey, "mnn_compare", first, NARROWED_OUTPUTS, tried.mnn_tolerance)
+            check = compared(self.survey, catalog.MNN_COMPARE, first, NARROWED_OUTPUTS, tried.mnn_tolerance)
         if first.default_excess is not None:
             check = msgspec.structs.replace(
                 check, numbers={**check.numbers, "excess_at_default_settings": first.default_excess}
@@ -119,14 +122,18 @@ class MnnSide:
         remedy = "use MNN's Module API, which is what was proven"
         try:
             check = compared(
-                self.survey, "mnn_session", running.result().value, NARROWED_OUTPUTS, tried.mnn_tolerance
+                self.survey,
+                catalog.MNN_SESSION,
+                running.result().value,
+                NARROWED_OUTPUTS,
+                tried.mnn_tolerance,
             )
         except StepFailed as failure:
-            return asked(failure)(
-                "mnn_session", f"a Session that is resized {describe(failure)}; {remedy}", required=False
+            return unanswered(
+                catalog.MNN_SESSION, failure, f"a Session that is resized {describe(failure)}; {remedy}"
             )
         reason = f"a Session that is resized: {check.reason}; {remedy}" if check.reason else ""
-        return msgspec.structs.replace(check, required=False, reason=reason)
+        return msgspec.structs.replace(check, reason=reason)
 
     def _start_mnn(
         self,
@@ -157,26 +164,27 @@ class MnnSide:
         try:
             converted = converting.result().value
         except StepFailed as failure:
-            tried.stumble = failure.reason if failure.fate == "crash" and not failure.unable else ""
-            tried.checks.append(asked(failure)("mnn_convert", f"MNN's converter {describe(failure)}"))
+            tried.stumble = failure.death if failure.fate == "crash" and not failure.unable else None
+            tried.checks.append(
+                unanswered(catalog.MNN_CONVERT, failure, f"MNN's converter {describe(failure)}")
+            )
             return None
         if converted.frontend_missing:
             reason = (
                 "the converter at hand has no frontend for this format; give one that has with --mnnconvert,"
                 " or prepare --to onnx"
             )
-            tried.checks.append(not_run("mnn_convert", reason))
+            tried.checks.append(catalog.MNN_CONVERT.not_run(reason))
             return None
         if converted.unable:
-            tried.checks.append(not_run("mnn_convert", converted.reason))
+            tried.checks.append(catalog.MNN_CONVERT.not_run(converted.reason))
             return None
         if not converted.ok:
             nodes = named(self.workers, tried.kind, tried.model, converted, self.maker.mnnconvert)
-            tried.stumble = "" if nodes or converted.refused_ops else converted.reason
+            tried.stumble = None if nodes or converted.refused_ops else converted.mishap
             where = f" (nodes: {', '.join(nodes)})" if nodes else ""
             tried.checks.append(
-                failed(
-                    "mnn_convert",
+                catalog.MNN_CONVERT.failed(
                     converted.reason + where,
                     subject=nodes[0] if nodes else ", ".join(converted.refused_ops),
                 )
@@ -184,14 +192,14 @@ class MnnSide:
             return None
         tried.mnn, tried.mnn_weights = converted.file, converted.weights
         tried.converter_version = converted.version
-        tried.checks.append(passed("mnn_convert"))
+        tried.checks.append(catalog.MNN_CONVERT.passed())
         return converted
 
     def blame(self, tried: Tried) -> None:
         """Where MNN's converter crashed or failed without naming a node: find the smallest part of the
         artifact that makes it do so.
         """
-        if not tried.stumble:
+        if tried.stumble is None:
             return
         self.maker.tell(f"looking for what MNN's converter stumbles over ({tried.attempt.method})")
         found = smallest_part(
@@ -203,16 +211,16 @@ class MnnSide:
                     msgspec.structs.replace(
                         c, reason=f"{c.reason}; the smallest part that makes it do so: {part}", subject=part
                     )
-                    if c.check == "mnn_convert"
+                    if c.check == catalog.MNN_CONVERT.name
                     else c
                 )
                 for c in tried.checks
             ]
             tried.reason = why_not(tried.checks)
 
-    def _stumble(self, tried: Tried, model: str) -> str:
-        """Why MNN does not convert *model*, empty if it does."""
+    def _stumble(self, tried: Tried, model: str) -> Stumble | None:
+        """How MNN fails to convert *model*, None if it converts it."""
         try:
-            return self.maker.convert(tried, model).result().value.reason
+            return self.maker.convert(tried, model).result().value.mishap
         except StepFailed as failure:
-            return failure.reason
+            return failure.death

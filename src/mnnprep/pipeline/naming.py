@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from mnnprep.core.evidence import Check, Status
 from mnnprep.core.messages import Survey
 from mnnprep.core.request import Request
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.isolate.host import StepFailed
 from mnnprep.pipeline.bisect import SHARE_FOR_VALUES, sentence
 from mnnprep.pipeline.bisecting.finding import Finding, Subject
@@ -23,11 +24,11 @@ def name_wrong(workers: Workers, request: Request, survey: Survey, tried: Tried,
     """Say in a failed ``mnn_compare`` of an ONNX artifact that is itself right which node MNN computes wrong
     first, if that is found.
     """
-    check = next((c for c in tried.checks if c.check == "mnn_compare"), None)
+    check = next((c for c in tried.checks if c.check == catalog.MNN_COMPARE.name), None)
     right = (
         tried.exported is not None
         and tried.exported.format == "onnx"
-        and tried.status("artifact_compare") is Status.PASSED
+        and tried.status(catalog.ARTIFACT_COMPARE) is Status.PASSED
     )
     if (
         not right

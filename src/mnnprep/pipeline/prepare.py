@@ -12,10 +12,12 @@ from typing import Any
 
 from mnnprep.bundle import report, writer
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.evidence import Status, Verdict
 from mnnprep.core.messages import LoadJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Status
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import ExportRecipe, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, kind_of, live_backend, steps_of
 from mnnprep.isolate.host import StepFailed, internal
@@ -252,7 +254,8 @@ def skip(attempt: ExportRecipe, request: Request, survey: Survey, history: list[
         hopeful = [
             t
             for t in there
-            if t.repairable() and (t.status("mnn_convert") is Status.FAILED or not request.precision.reduced)
+            if t.repairable()
+            and (t.status(catalog.MNN_CONVERT) is Status.FAILED or not request.precision.reduced)
         ]
         if not hopeful or attempt.opset in {t.opset for t in there}:
             return True

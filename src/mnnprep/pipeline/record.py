@@ -25,7 +25,6 @@ from mnnprep.bundle.manifest import (
     TensorRecord,
 )
 from mnnprep.core.compare import Tolerance
-from mnnprep.core.evidence import Verdict
 from mnnprep.core.files import load_arrays, sha256
 from mnnprep.core.media import input_of
 from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT, Source, Survey, Wants
@@ -34,6 +33,7 @@ from mnnprep.core.preprocess import ImageRecipe, Recipe
 from mnnprep.core.request import Request
 from mnnprep.core.samples import sample_files
 from mnnprep.core.signature import TensorSpec
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import Backend, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, backend_of, kind_of
 from mnnprep.pipeline.command import command_line, source_name

@@ -21,10 +21,11 @@ import msgspec
 from mnnprep import deps
 from mnnprep.bundle.manifest import SIGNATURE_NAME, read_manifest
 from mnnprep.core.error_text import message
-from mnnprep.core.evidence import Check, Status, not_run, passed
 from mnnprep.core.files import atomic_write
 from mnnprep.core.leftovers import Scratch
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.pipeline.auditing.files import present
 from mnnprep.pipeline.verify import Verification, audited, verify
 
@@ -79,7 +80,7 @@ def signature_check(bundle: Path, key: Path | None) -> list[Check]:
     path = bundle / SIGNATURE_NAME
     if key is None:
         unread = "there is a signature, and it was not checked: give the signer's public key with --key"
-        return [not_run("signature", unread, required=False)] if os.path.lexists(path) else []
+        return [catalog.SIGNATURE.not_run(unread, required=False)] if os.path.lexists(path) else []
     name = _key(key)
     if path.is_symlink() or not path.is_file():
         raise RefusedError(
@@ -111,7 +112,7 @@ def signature_check(bundle: Path, key: Path | None) -> list[Check]:
             seen=", ".join(unsigned[:5]),
             next="have the bundle signed anew with `mnnprep sign`",
         )
-    return [passed("signature", subject=key.name)]
+    return [catalog.SIGNATURE.passed(subject=key.name)]
 
 
 def verify_signed(bundle: Path, key: Path | None, **how: Any) -> Verification:

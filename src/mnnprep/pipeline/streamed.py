@@ -14,10 +14,12 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.evidence import REQUIRED, Check, Verdict, not_run, verdict
 from mnnprep.core.messages import Exported, ExportJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
+from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.formats.backend import ArtifactFormat, ExportRecipe, SourceSteps, Streaming
 from mnnprep.formats.registry import BACKENDS, steps_of
 from mnnprep.formats.streaming import AttachJob, CompareJob, Filling, Skeleton
@@ -149,8 +151,7 @@ def prepare_streamed(
         tried.repairs = [*fired, *tried.repairs]
         if fired:
             tried.checks.append(
-                not_run(
-                    "repairs",
+                catalog.REPAIRS.not_run(
                     "the artifact had no weights yet when it was repaired, so it did not run before",
                     required=False,
                 )
@@ -266,10 +267,13 @@ def _proven(
     weights = weigh(workers.submit(steps.streaming.compare, compare))
     tried = Tried(attempt, exported=exported, original=exported, refused_opsets=exported.refused_opsets)
     made = [*exported.checks, weights]
-    dims = [d.name for d in survey.signature.dims]
-    lacking = [n for n in (*REQUIRED, *(f"dimension:{n}" for n in dims)) if n not in {c.check for c in made}]
-    tried.checks = [*made, *(not_run(n, f"{unfit}; raise --proof-memory or --timeout") for n in lacking)]
-    tried.verdict, tried.reason = verdict(tried.checks, dims), why_not(tried.checks)
+    profile = PREPARE.with_dims(d.name for d in survey.signature.dims)
+    lacking = [n for n in profile.required if n not in {c.check for c in made}]
+    tried.checks = [
+        *made,
+        *(catalog.row(n).not_run(f"{unfit}; raise --proof-memory or --timeout") for n in lacking),
+    ]
+    tried.verdict, tried.reason = verdict(tried.checks, profile), why_not(tried.checks)
     return survey, tried
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnnprep.core.compare import Tolerance
 from mnnprep.core.error_text import without_paths
-from mnnprep.core.evidence import Check, Status, Verdict, failed, not_run
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import Exported, OpsetRefused, Ran
 from mnnprep.core.request import Precision
 from mnnprep.errors import InternalError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figures, Status
+from mnnprep.evidence.row import Row
+from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
 from mnnprep.formats.registry import ARTIFACTS
-from mnnprep.isolate.host import Reply, StepFailed
-from mnnprep.mnn.convert import Converted
+from mnnprep.isolate.host import Death, Reply, StepFailed
+from mnnprep.mnn.convert import Converted, Mishap
 from mnnprep.rules.steps import Fired
+
+Stumble = Mishap | Death  # of the converter's own, or of its process
 
 
 @dataclass
@@ -46,14 +50,14 @@ class Tried:
     repairs: list[Fired] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
     ran: Ran | None = None  # in MNN
-    stumble: str = ""  # why the conversion failed, where that names no node
+    stumble: Stumble | None = None  # how the conversion failed, where that names no node
     artifact_ran: Ran | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)  # of the artifact against the source
     mnn_tolerance: Tolerance = field(default_factory=Tolerance)
 
-    def status(self, name: str) -> Status | None:
+    def status(self, row: Row) -> Status | None:
         """The status of a check, None where it was not asked."""
-        return next((c.status for c in self.checks if c.check == name), None)
+        return next((c.status for c in self.checks if c.check == row.name), None)
 
     def repairable(self) -> bool:
         """Whether the artifact is right, of the format that rules rewrite, and MNN refuses it or computes
@@ -62,9 +66,12 @@ class Tried:
         right = (
             self.exported is not None
             and self.kind.by_rules
-            and self.status("artifact_compare") is Status.PASSED
+            and self.status(catalog.ARTIFACT_COMPARE) is Status.PASSED
         )
-        return right and Status.FAILED in (self.status("mnn_convert"), self.status("mnn_compare"))
+        return right and Status.FAILED in (
+            self.status(catalog.MNN_CONVERT),
+            self.status(catalog.MNN_COMPARE),
+        )
 
     @property
     def opset(self) -> int:
@@ -89,9 +96,19 @@ class Tried:
         return str(self.directory / Path(self.exported.files[1].path).name) if self.kind.second_file else ""
 
 
-def asked(failure: StepFailed) -> Callable[..., Check]:
-    """The outcome of a check whose step failed: not run where that says nothing of what was asked."""
-    return not_run if failure.unable else failed
+def unanswered(
+    row: Row,
+    failure: StepFailed,
+    reason: str,
+    *,
+    numbers: Figures | None = None,
+    unable: bool = False,
+) -> Check:
+    """The check whose step failed, for *reason*: not run where the failure says nothing of what was asked, or
+    the caller knows that it could not be (*unable*).
+    """
+    answer = row.not_run if failure.unable or unable else row.failed
+    return answer(reason, numbers=numbers)
 
 
 def describe(failure: StepFailed) -> str:

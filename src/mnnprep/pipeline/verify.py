@@ -10,13 +10,15 @@ import msgspec
 from mnnprep import deps
 from mnnprep.bundle.digest import concluded
 from mnnprep.bundle.manifest import Manifest, TensorRecord, read_manifest
-from mnnprep.core.evidence import Check, Status, Verdict, not_run
 from mnnprep.core.files import FileRef
 from mnnprep.core.messages import CaseFile, Ran, RunJob
 from mnnprep.core.metrics import Metric
 from mnnprep.core.request import Limits
 from mnnprep.core.signature import Signature, TensorSpec
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import VERIFY, Verdict, verdict
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.isolate.host import StepFailed
 from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
@@ -24,7 +26,7 @@ from mnnprep.pipeline.auditing.files import hashes, report_check
 from mnnprep.pipeline.auditing.record import cases_check, record_check, require_known, stored_cases
 from mnnprep.pipeline.auditing.yardstick import ruled, tolerance_check
 from mnnprep.pipeline.metrics import metric_checks
-from mnnprep.pipeline.tried import asked, describe
+from mnnprep.pipeline.tried import describe, unanswered
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run, confirmed
 
@@ -80,11 +82,12 @@ def verify(
             mnn,
             *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence),
         ]
-        if _verdict(checks, concluded(manifest)) is not Verdict.PROVEN:
+        outcome = verdict(checks, VERIFY.at_most(concluded(manifest)))
+        if outcome is not Verdict.PROVEN:
             workers.require_sound()
     return Verification(
         bundle=str(bundle),
-        verdict=_verdict(checks, concluded(manifest)),
+        verdict=outcome,
         recorded=manifest.verdict,
         evidence=checks,
     )
@@ -101,16 +104,6 @@ def audited(bundle: Path, manifest: Manifest) -> list[Check]:
     if checks[0].status is Status.PASSED:
         checks += [cases_check(bundle, manifest), tolerance_check(manifest, stored_cases(bundle, manifest))]
     return [*checks, report_check(bundle, manifest)]
-
-
-def _verdict(checks: list[Check], recorded: Verdict) -> Verdict:
-    """What the bundle proves now: never more than its own evidence says of when it was made."""
-    required = [c for c in checks if c.required]
-    if any(c.status is Status.FAILED for c in required):
-        return Verdict.DIFFERS
-    if any(c.status is not Status.PASSED for c in required):
-        return Verdict.UNPROVEN if recorded is Verdict.PROVEN else recorded
-    return recorded
 
 
 def _cases(bundle: Path, manifest: Manifest) -> list[CaseFile]:
@@ -156,13 +149,13 @@ def _artifact(
 ) -> tuple[Check, Ran | None]:
     kind = ARTIFACTS[manifest.artifact.format]
     if not deps.installed(kind.runtime):
-        return not_run("artifact_compare", f"{kind.runtime} is not installed", required=False), None
+        return catalog.ARTIFACT_COMPARE.not_run(f"{kind.runtime} is not installed", required=False), None
     if not intact:
-        return not_run(
-            "artifact_compare", "the bundle's files are not those that were proven", required=False
+        return catalog.ARTIFACT_COMPARE.not_run(
+            "the bundle's files are not those that were proven", required=False
         ), None
     if not manifest.cases:
-        return not_run("artifact_compare", "the bundle holds no cases", required=False), None
+        return catalog.ARTIFACT_COMPARE.not_run("the bundle holds no cases", required=False), None
     tell(f"running the artifact in {kind.runtime}")
     job = RunJob(
         model=str(bundle.resolve() / manifest.artifact.files[0].path),
@@ -173,18 +166,18 @@ def _artifact(
     try:
         ran = workers.run(kind.run, job)
     except StepFailed as failure:
-        ask = not_run if isinstance(failure.error, RefusedError) else asked(failure)
-        return ask("artifact_compare", describe(failure)), None
-    return compare_run("artifact_compare", job.cases, ran, ruled(manifest)[0], {}), ran
+        refused = isinstance(failure.error, RefusedError)
+        return unanswered(catalog.ARTIFACT_COMPARE, failure, describe(failure), unable=refused), None
+    return compare_run(catalog.ARTIFACT_COMPARE, job.cases, ran, ruled(manifest)[0], {}), ran
 
 
 def _mnn(
     workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell
 ) -> tuple[Check, Ran | None]:
     if manifest.mnn is None:
-        return not_run("mnn_compare", "the bundle holds no converted model"), None
+        return catalog.MNN_COMPARE.not_run("the bundle holds no converted model"), None
     if not intact:
-        return not_run("mnn_compare", "the bundle's files are not those that were proven"), None
+        return catalog.MNN_COMPARE.not_run("the bundle's files are not those that were proven"), None
     tell("running it in MNN, twice")
     signature = manifest.signature
     runs = [
@@ -206,7 +199,7 @@ def _mnn(
     try:
         first, second = (run.result().value for run in runs)
     except StepFailed as failure:
-        return asked(failure)("mnn_compare", f"MNN's runtime {describe(failure)}"), None
+        return unanswered(catalog.MNN_COMPARE, failure, f"MNN's runtime {describe(failure)}"), None
     tolerance = ruled(manifest)[1]
-    check = compare_run("mnn_compare", _cases(bundle, manifest), first, tolerance, NARROWED_OUTPUTS)
+    check = compare_run(catalog.MNN_COMPARE, _cases(bundle, manifest), first, tolerance, NARROWED_OUTPUTS)
     return confirmed(check, first, second, _cases(bundle, manifest), tolerance, NARROWED_OUTPUTS), first

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import load_arrays
 from mnnprep.core.messages import CaseFile, Ran
+from mnnprep.core.noise import real
 from mnnprep.core.request import Precision
 from mnnprep.core.running import case_outputs
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figure, Status
 
 
 def precision_cost(
@@ -23,8 +25,8 @@ def precision_cost(
     """
     kept = f"{precision.weight_bits}-bit integers" if precision.weight_bits else "float16"
     rows = same = 0
-    real = [case for case in cases if case.origin.startswith("samples ")]
-    for case in real or cases:
+    samples = [case for case in cases if real(case.origin)]
+    for case in samples or cases:
         result = ran.outputs.get(str(case.index))
         actual = load_arrays(result.path) if result else {}
         for name, reference in case_outputs(case.file.path).items():
@@ -33,7 +35,7 @@ def precision_cost(
             if scores and other is not None and other.shape == reference.shape:
                 rows += reference.shape[0]
                 same += int(np.count_nonzero(reference.argmax(-1) == other.argmax(-1)))
-    numbers: dict[str, object] = {"weights": kept, "bytes": size, "least_sqnr_db": precision.sqnr_db or 0.0}
+    numbers: dict[str, Figure] = {"weights": kept, "bytes": size, "least_sqnr_db": precision.sqnr_db or 0.0}
     numbers |= {
         name: compared.numbers[name]
         for name in ("sqnr_db", "max_abs", "max_rel", "cosine")
@@ -49,9 +51,9 @@ def precision_cost(
     if rows:
         numbers |= {"rows": rows, "same_top1": same, "same_top1_share": same / rows}
     if compared.status is Status.PASSED:
-        return passed("precision", required=False, subject=kept, numbers=numbers)
+        return catalog.PRECISION.passed(subject=kept, numbers=numbers)
     reason = (
         f"with weights as {kept} the outputs are below {precision.sqnr_db or 0:g} dB; accept less with"
         " --budget, or keep more bits"
     )
-    return failed("precision", reason, required=False, subject=kept, numbers=numbers)
+    return catalog.PRECISION.failed(reason, subject=kept, numbers=numbers)

@@ -11,12 +11,14 @@ import numpy as np
 
 from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.error_text import message
-from mnnprep.core.evidence import Check, OutputError, Status, failed, not_run, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.messages import CaseFile, Ran, Survey
 from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.running import case_outputs
 from mnnprep.core.signature import Dim
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figure, OutputError, Status
+from mnnprep.evidence.row import Row
 from mnnprep.text import listed
 
 SHOWN = 2
@@ -24,7 +26,7 @@ SILENT = "no reason was given"
 
 
 def compare_run(
-    check: str,
+    row: Row,
     cases: list[CaseFile],
     ran: Ran,
     tolerance: Tolerance,
@@ -97,20 +99,20 @@ def compare_run(
     if ran.narrowed:
         numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(ran.narrowed.items())]
     if problems:
-        return failed(check, listed(problems, SHOWN, "; "), numbers=numbers, outputs=errors)
+        return row.failed(listed(problems, SHOWN, "; "), numbers=numbers, outputs=errors)
     if not errors:
-        return not_run(check, "there was no output to compare")
+        return row.not_run("there was no output to compare")
     if unclear or (aside and alone):
         words = unclear or list(aside.values())
         reason = (
             "the source's own noise is as large as the error, or leaves too few cases:"
             f" {'; '.join(words[:SHOWN])}"
         )
-        return not_run(check, reason, numbers=numbers, outputs=errors)
-    return passed(check, numbers=numbers, outputs=errors)
+        return row.not_run(reason, numbers=numbers, outputs=errors)
+    return row.passed(numbers=numbers, outputs=errors)
 
 
-def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, object]) -> list[str]:
+def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, Figure]) -> list[str]:
     """The outputs with less than the *wanted* SQNR over all cases, in dB; what each has goes into
     *numbers*.
     """
@@ -171,15 +173,13 @@ def _zeros_in_noise(tolerance: Tolerance, case: int, reference: Arrays) -> str:
     return ", ".join(f"noise alone moves the zeros of {name}" for name in zeros)
 
 
-def compared(
-    survey: Survey, check: str, ran: Ran, narrowing: Mapping[str, str], tolerance: Tolerance
-) -> Check:
+def compared(survey: Survey, row: Row, ran: Ran, narrowing: Mapping[str, str], tolerance: Tolerance) -> Check:
     """:func:`compare_run` with the cases of *survey*; not run where the source gives other numbers each
     time.
     """
-    if any(c.check == "determinism" and c.status is Status.FAILED for c in survey.checks):
-        return not_run(check, "the source gives other numbers each time, so there is nothing to compare with")
-    return compare_run(check, survey.cases, ran, tolerance, narrowing)
+    if any(c.check == catalog.DETERMINISM.name and c.status is Status.FAILED for c in survey.checks):
+        return row.not_run("the source gives other numbers each time, so there is nothing to compare with")
+    return compare_run(row, survey.cases, ran, tolerance, narrowing)
 
 
 def _add_power(
@@ -217,8 +217,8 @@ def _dims(case: CaseFile) -> str:
     return ", ".join(f"{n}={s}" for n, s in case.dims.items()) or case.origin
 
 
-def _worst(errors: list[OutputError]) -> dict[str, object]:
-    numbers: dict[str, object] = {
+def _worst(errors: list[OutputError]) -> dict[str, Figure]:
+    numbers: dict[str, Figure] = {
         "cases": len({e.case for e in errors}),
         "outputs": len({e.output for e in errors if e.output}),
     }
@@ -256,13 +256,13 @@ def confirmed(
         if first.outputs.get(key := str(c.index))
         and (key not in second.outputs or second.outputs[key].sha256 != first.outputs[key].sha256)
     ]
-    again = compare_run(check.check, others, second, tolerance, narrowing) if others else check
+    again = compare_run(catalog.row(check.check), others, second, tolerance, narrowing) if others else check
     if again.status is not Status.FAILED:
         return check
-    return failed(
-        check.check,
-        f"a second run, in another process, is not right where the first was: {again.reason}",
-        numbers=check.numbers,
+    return msgspec.structs.replace(
+        check,
+        status=Status.FAILED,
+        reason=f"a second run, in another process, is not right where the first was: {again.reason}",
         outputs=[*check.outputs, *(e for e in again.outputs if e.problem)],
     )
 
@@ -281,7 +281,7 @@ def repeated(
 
     *cases* are those the second run was asked for (all, if not given).
     """
-    if check.status.value != "passed":
+    if check.status is not Status.PASSED:
         return check
     asked = (
         first.outputs.keys() & {str(c.index) for c in cases} if cases is not None else first.outputs.keys()
@@ -291,10 +291,10 @@ def repeated(
             continue
         if key not in second.outputs:
             reason = message(second.errors.get(key, "no outputs")) or SILENT
-            return failed(
-                check.check,
-                f"the second run of case {key} failed where the first did not: {reason}",
-                numbers=check.numbers,
+            return msgspec.structs.replace(
+                check,
+                status=Status.FAILED,
+                reason=f"the second run of case {key} failed where the first did not: {reason}",
                 outputs=[*check.outputs, OutputError("", int(key), problem=reason)],
             )
         if second.outputs[key].sha256 == ref.sha256:
@@ -304,11 +304,11 @@ def repeated(
         )
         bad = next((e for e in compared if e.problem), None)
         if bad is not None:
-            return failed(
-                check.check,
-                f"{between} of case {key} gave different numbers, so one of them is wrong: {bad.output}"
-                f" {bad.problem}",
-                numbers=check.numbers,
+            return msgspec.structs.replace(
+                check,
+                status=Status.FAILED,
+                reason=f"{between} of case {key} gave different numbers, so one of them is wrong:"
+                f" {bad.output} {bad.problem}",
                 outputs=[*check.outputs, bad],
             )
     return check
@@ -321,13 +321,11 @@ def standing(opinion: list[CaseFile], mnn: Ran, survey_checks: list[Check], tole
     The verdict does not depend on it: where the reference stands alone, the check says that it is itself
     disputed.
     """
-    third = next((c for c in survey_checks if c.check == "third_opinion"), None)
+    third = next((c for c in survey_checks if c.check == catalog.THIRD_OPINION.name), None)
     with_reference = third is not None and third.status is Status.PASSED
-    with_mnn = compare_run("standing", opinion, mnn, tolerance, {}).status is Status.PASSED
+    with_mnn = compare_run(catalog.STANDING, opinion, mnn, tolerance, {}).status is Status.PASSED
     if with_reference and not with_mnn:
-        return passed(
-            "standing",
-            required=False,
+        return catalog.STANDING.passed(
             subject="MNN",
             reason="MNN stands alone: the third opinion agrees with the reference",
         )
@@ -336,13 +334,13 @@ def standing(opinion: list[CaseFile], mnn: Ran, survey_checks: list[Check], tole
             "the reference stands alone: the third opinion agrees with MNN, so the reference itself is"
             " disputed"
         )
-        return failed("standing", reason, required=False, subject="reference")
+        return catalog.STANDING.failed(reason, subject="reference")
     reason = (
         "the reference, MNN and the third opinion all differ"
         if not with_mnn
         else "the third opinion agrees with both within its tolerance"
     )
-    return failed("standing", reason, required=False, subject="each")
+    return catalog.STANDING.failed(reason, subject="each")
 
 
 def dimension_checks(
@@ -376,42 +374,40 @@ def dimension_checks(
             else []
         )
         proven[dim.name] = good
-        name = f"dimension:{dim.name}"
+        row = catalog.DIMENSION.of(dim.name)
         refused, constraint = survey.sweep.refused.get(dim.name, {}), survey.sweep.constraints.get(dim.name)
-        numbers: dict[str, object] = {"swept": sizes, "proven": good}
+        numbers: dict[str, Figure] = {"swept": sizes, "proven": good}
         if refused and (constraint is not None or not dim.declared):
             numbers["refused_by_source"] = [f"{s}: {why}" for s, why in refused.items()]
         if constraint is not None:
             numbers["constraint"] = constraint.words(dim.name)
         if lost and not idle:
             numbers["set_aside"] = lost
-        pairs = [pair for pair in survey.sweep.refused_pairs if f"{dim.name}=" in pair.partition(":")[0]]
+        pairs = [str(pair) for pair in survey.sweep.refused_pairs if dim.name in pair.sizes]
         if pairs:
             numbers["pairs_refused_by_source"] = pairs
         if reason := broken_promise(dim, survey):
-            checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))
+            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
         elif any(wrong.values()):
             where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
             right = f"right at {', '.join(map(str, good))}, " if good else ""
-            checks.append(failed(name, right + where, subject=dim.name, numbers=numbers))
+            checks.append(row.failed(right + where, subject=dim.name, numbers=numbers))
         elif idle:
-            checks.append(
-                not_run(name, f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers)
-            )
+            checks.append(row.not_run(f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers))
         elif lost and (len(good) < 2 or {dim.min, dim.max} & set(lost)):
             reason = (
                 f"the source drowns in its own noise at {', '.join(map(str, lost))}; give inputs of these"
                 " sizes with --samples"
             )
-            checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))
+            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
         elif len(sizes) < (1 if dim.declared and dim.min == dim.max else 2):
             reason = (
                 f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it"
                 " with --dim"
             )
-            checks.append(not_run(name, reason, subject=dim.name, numbers=numbers))
+            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
         else:
-            checks.append(passed(name, subject=dim.name, numbers=numbers))
+            checks.append(row.passed(subject=dim.name, numbers=numbers))
     return checks, proven
 
 
@@ -435,8 +431,7 @@ def broken_promise(dim: Dim, survey: Survey) -> str:
         return f"declared {dim.min}:{dim.max}, but {told}{advice}"
     declared = {d.name for d in survey.signature.dims if d.declared}
     for pair in sweep.refused_pairs:
-        names = {part.partition("=")[0] for part in pair.partition(":")[0].split(", ")}
-        if dim.name in names <= declared:
+        if dim.name in pair.sizes and declared.issuperset(pair.sizes):
             return (
                 f"declared {dim.min}:{dim.max}, but the source itself refuses {pair}; declare ranges of which"
                 " it takes every pair"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -89,7 +89,7 @@ class Choice:
     well.
 
     ``left_out`` are the other tensors of the checkpoint, each with the reason; ``unexpected`` the names that
-    no model asked for.
+    no model asked for; ``averaged`` says that the place is one of averaged weights (EMA).
     """
 
     tensors: dict[str, Tensor]
@@ -97,6 +97,7 @@ class Choice:
     rivals: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str, Tensor], ...] = ()
     unexpected: frozenset[str] = frozenset()
+    averaged: bool = False
 
 
 def entries_of(tree: Unpickled) -> tuple[list[Entry], list[str]]:
@@ -158,6 +159,11 @@ def rank_of(path: Path, ema: bool = False) -> int:
     return 2 if words & _OPTIMIZER else int(bool(words & AVERAGED) != ema)
 
 
+def is_averaged(path: Path) -> bool:
+    """Whether a dictionary is called one of averaged weights."""
+    return bool(words_of(path) & AVERAGED)
+
+
 def words_of(path: Iterable[str]) -> set[str]:
     """The words in the parts of a name, in lower case."""
     return {word for part in path for word in re.split(r"[^a-z]+", part.lower())}
@@ -173,7 +179,7 @@ def with_rest(choice: Choice, entries: Iterable[Entry], ema: bool, reason: str) 
         (".".join((*e.dictionary, e.key)), kinds.get(rank_of(e.dictionary, ema), reason), e.tensor)
         for e in entries
     )
-    return Choice(choice.tensors, choice.notes, choice.rivals, (*choice.left_out, *rest), choice.unexpected)
+    return replace(choice, left_out=(*choice.left_out, *rest))
 
 
 def nothing_to_take(tree: Unpickled, foreign: frozenset[str], modules: list[str]) -> RefusedError:

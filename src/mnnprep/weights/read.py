@@ -36,6 +36,7 @@ class Chosen:
     aliases: dict[str, str] = field(default_factory=dict)
     left_out: tuple[tuple[str, str, int], ...] = ()
     unexpected: frozenset[str] = frozenset()
+    averaged: bool = False  # taken from a place of averaged weights (EMA)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,14 @@ def _chosen(content: Content, join: Join | None, choice: Choice) -> Chosen:
         name: kept for name, kept in content.aliases.items() if kept in tensors and name not in tensors
     }
     return Chosen(
-        tensors, content.layout, tuple(notes), choice.rivals, aliases, tuple(left), choice.unexpected
+        tensors,
+        content.layout,
+        tuple(notes),
+        choice.rivals,
+        aliases,
+        tuple(left),
+        choice.unexpected,
+        choice.averaged,
     )
 
 
@@ -130,6 +138,7 @@ def _with_adapter(
         below.aliases,
         below.left_out,
         below.unexpected,
+        below.averaged,
     )
 
 

@@ -22,6 +22,7 @@ from mnnprep.weights.entries import (
     Expected,
     Path,
     entries_of,
+    is_averaged,
     nothing_to_take,
     rank_of,
     shown_path,
@@ -226,14 +227,19 @@ def _choice(
     passed_over = [other.shown() for other in equals if rank_of(other.path, ema) == 1 > rank]
     if passed_over and not ema:
         notes.append(f"raw weights taken; averaged ones that fit as well left out: {', '.join(passed_over)}")
-    if rank_of(place.path) == 1:
+    averaged = rank_of(place.path) == 1
+    if averaged:
         notes.append("these are averaged weights (EMA)")
     left_out = len(entries) - len(place.found) - len(unexpected)
     if left_out:
         notes.append(f"{left_out} other tensors of the checkpoint left out")
     taken = {id(entry) for entry in (*place.found.values(), *unexpected.values())}
     choice = Choice(
-        tensors, tuple(notes), (place.shown(), *rivals) if rivals else (), unexpected=frozenset(unexpected)
+        tensors,
+        tuple(notes),
+        (place.shown(), *rivals) if rivals else (),
+        unexpected=frozenset(unexpected),
+        averaged=averaged or is_averaged(place.dictionary),
     )
     return with_rest(
         choice, (entry for entry in entries if id(entry) not in taken), ema, "not what the model asks for"
@@ -289,6 +295,5 @@ def _standing_out(entries: list[Entry], *, ask: bool = True, ema: bool = False) 
     if left_out:
         notes.append(f"{left_out} other tensors of the checkpoint left out")
     rest = (entry for entry in entries if entry.dictionary != path)
-    return with_rest(
-        Choice(dict(dictionaries[path]), tuple(notes)), rest, ema, "not in the state dict that was taken"
-    )
+    choice = Choice(dict(dictionaries[path]), tuple(notes), averaged=is_averaged(path))
+    return with_rest(choice, rest, ema, "not in the state dict that was taken")

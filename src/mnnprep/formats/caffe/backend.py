@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.messages import (
     Exported,
     ExportJob,
@@ -15,6 +14,7 @@ from mnnprep.core.messages import (
     Wants,
     WeightsJob,
 )
+from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
 from mnnprep.formats.caffe.recognise import WEIGHTS_TITLE, sniff
 from mnnprep.isolate.step import Step, Worker

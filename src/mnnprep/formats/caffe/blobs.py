@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.caffe.caffemodel import Floats, WeightLayer, Weights, merged
 from mnnprep.formats.caffe.geometry import axis_of, layer_shapes, window
 from mnnprep.formats.caffe.net import Layer, Net, Shape
@@ -164,10 +165,8 @@ def unused_weights(net: Net, weights: Weights) -> Check:
             "the caffemodel holds weights of layers that the network does not have:"
             f" {', '.join(unused[:SHOWN])}"
         )
-        return failed(
-            "unused_weights", reason, required=False, subject=unused[0], numbers={"layers": len(unused)}
-        )
-    return passed("unused_weights", required=False)
+        return catalog.UNUSED_WEIGHTS.failed(reason, subject=unused[0], numbers={"layers": len(unused)})
+    return catalog.UNUSED_WEIGHTS.passed()
 
 
 def effective(net: Net, blobs: dict[str, list[Floats]]) -> dict[str, Floats]:

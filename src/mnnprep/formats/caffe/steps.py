@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from mnnprep.core.compare import Tolerance, compare_outputs
-from mnnprep.core.evidence import Check, failed, not_run, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import (
     CaseFile,
@@ -36,6 +35,8 @@ from mnnprep.core.survey import survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import installed
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.caffe import opencv
 from mnnprep.formats.caffe.blobs import effective, unused_weights
 from mnnprep.formats.caffe.caffemodel import WeightLayer, write_weights
@@ -73,7 +74,9 @@ def survey_pair(job: SurveyJob) -> Survey:
     found = survey(net, job.wants, ranks=lambda: any_ranks(la.type for la in pair.net.layers))
     checks = [_inference_mode(pair), unused_weights(pair.net, pair.weights), *found.checks]
     if reference is None:
-        checks = [c for c in checks if c.check != "reference"] + [not_run("reference", why_no_reference)]
+        checks = [c for c in checks if c.check != catalog.REFERENCE.name] + [
+            catalog.REFERENCE.not_run(why_no_reference)
+        ]
     opinion: list[CaseFile] = []
     if reference is not None:
         doing("asking the third opinion")
@@ -83,7 +86,7 @@ def survey_pair(job: SurveyJob) -> Survey:
             if third
             else ([], None)
         )
-        checks.append(agrees or not_run("third_opinion", why_no_third, required=False))
+        checks.append(agrees or catalog.THIRD_OPINION.not_run(why_no_third))
     weights = directory / "weights.npz"
     tensors = effective(pair.net, pair.blobs)
     save_arrays(weights, {f"used/{n}": a for n, a in tensors.items()})
@@ -158,17 +161,17 @@ def _third_opinion(
         try:
             outputs = third.run(case.inputs)
         except Refused as error:
-            return [], not_run("third_opinion", f"{THIRD}, did not run case {index}: {error}", required=False)
+            return [], catalog.THIRD_OPINION.not_run(f"{THIRD}, did not run case {index}: {error}")
         errors += compare_outputs(index, case.outputs, outputs, tolerance)
         files.append(write_case(where, index, Case(case.origin, case.dims, case.inputs, outputs)))
     problems = [f"{e.output} in case {e.case}: {e.problem}" for e in errors if e.problem]
     worst = max((e.max_abs for e in errors if e.max_abs is not None), default=0.0)
     numbers = {"max_abs": worst, "cases": len(cases)}
     if problems:
-        return files, failed(
-            "third_opinion", f"{THIRD}, disagrees with OpenCV: {problems[0]}", required=False, numbers=numbers
+        return files, catalog.THIRD_OPINION.failed(
+            f"{THIRD}, disagrees with OpenCV: {problems[0]}", numbers=numbers
         )
-    return files, passed("third_opinion", required=False, numbers=numbers, subject=THIRD)
+    return files, catalog.THIRD_OPINION.passed(numbers=numbers, subject=THIRD)
 
 
 def _inference_mode(pair: Pair) -> Check:
@@ -176,13 +179,13 @@ def _inference_mode(pair: Pair) -> Check:
     left = [f"{la.name} (BatchNorm) has use_global_stats: false" for la in pair.net.layers if _uses_batch(la)]
     if left:
         reason = f"training is left in the definition: {', '.join(left[:10])}; remove the setting"
-        return failed("inference_mode", reason, subject=left[0])
+        return catalog.INFERENCE_MODE.failed(reason, subject=left[0])
     numbers = {
         "layers": len(pair.net.layers),
         "training_removed": len(pair.net.removed),
         "gradient_bytes": pair.weights.gradient_bytes,
     }
-    return passed("inference_mode", numbers=numbers)
+    return catalog.INFERENCE_MODE.passed(numbers=numbers)
 
 
 def _uses_batch(layer: Layer) -> bool:

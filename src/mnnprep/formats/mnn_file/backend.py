@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.messages import (
     Exported,
     ExportJob,
@@ -16,6 +15,7 @@ from mnnprep.core.messages import (
     TextWritten,
     WeightsJob,
 )
+from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
 from mnnprep.formats.mnn_file.recognise import sniff
 from mnnprep.isolate.step import Step

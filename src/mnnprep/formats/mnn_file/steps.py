@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import file_ref, sha256
 from mnnprep.core.messages import (
     Exported,
@@ -28,6 +27,8 @@ from mnnprep.core.net import any_ranks
 from mnnprep.core.replay import replay
 from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.mnn_file.net import MnnNet, input_specs, open_info
 from mnnprep.formats.mnn_file.summary import read_summary
 from mnnprep.formats.mnn_file.text import from_json, to_json
@@ -62,12 +63,11 @@ def inference_mode(path: str) -> Check:
     summary = read_summary(Path(path))
     left = [f"{name} ({count})" for name, count in summary.ops.items() if name == "Dropout"]
     if summary.usage == "TRAIN" or left:
-        return failed(
-            "inference_mode",
+        return catalog.INFERENCE_MODE.failed(
             f"the file was made for training: {', '.join(left) or 'usage TRAIN'}; convert it without"
             " --forTraining",
         )
-    return passed("inference_mode", numbers={"operators": sum(summary.ops.values())})
+    return catalog.INFERENCE_MODE.passed(numbers={"operators": sum(summary.ops.values())})
 
 
 def copy(job: ExportJob) -> Exported:
@@ -109,5 +109,5 @@ def compare_weights(job: WeightsJob) -> Check:
     ``mnn_compare`` sees.
     """
     if sha256(job.model) != sha256(job.source_model):
-        return failed("weights", "the artifact's bytes are not the source's")
-    return passed("weights", numbers={"bytes": Path(job.model).stat().st_size})
+        return catalog.WEIGHTS.failed("the artifact's bytes are not the source's")
+    return catalog.WEIGHTS.passed(numbers={"bytes": Path(job.model).stat().st_size})

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.files import file_ref
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph as graphs
 from mnnprep.formats.onnx.moved import Turned, take_out, used_names
 from mnnprep.formats.onnx.scan_tensors import DTYPES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.messages import (
     CoverageJob,
     Cut,
@@ -21,6 +20,7 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
+from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
 from mnnprep.formats.onnx.recognise import TITLE, sniff
 from mnnprep.isolate.step import Step, Worker

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.messages import CoverageJob
 from mnnprep.core.net import Refused
 from mnnprep.core.running import case_inputs
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figure
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.net import OnnxNet, open_session
 from mnnprep.text import listed
@@ -56,7 +57,7 @@ def coverage(job: CoverageJob) -> Check:
         for b in bodies
         if b.nodes and not ran & set(b.nodes) and (b.outer is None or ran & set(b.outer.nodes))
     ]
-    numbers: dict[str, object] = {
+    numbers: dict[str, Figure] = {
         "nodes": len(names),
         "ran": len(ran & names),
         "bodies": len(bodies),
@@ -64,14 +65,13 @@ def coverage(job: CoverageJob) -> Check:
     }
     open_ = [b for b in idle if b.deciders - set(job.fixed)]
     if not open_:
-        return passed("coverage", numbers=numbers)
+        return catalog.COVERAGE.passed(numbers=numbers)
     told = [
         f"{_words(b)}, which {' and '.join(sorted(b.deciders))} decide{'s' * (len(b.deciders) == 1)}"
         for b in open_
     ]
     wanted = ", ".join(sorted(frozenset().union(*(b.deciders for b in open_))))
-    return failed(
-        "coverage",
+    return catalog.COVERAGE.failed(
         f"no case runs {listed(told, SHOWN, '; ')}; give values of {wanted} that do with --samples, or fix it"
         " with --range NAME=VALUE:VALUE",
         subject=open_[0].owner,

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.deps import require
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import splice
 from mnnprep.text import listed
 
@@ -98,12 +99,11 @@ def inference_mode(model: ModelProto) -> Check:
         ):
             left.append(f"{label(node)} in training mode")
     if left:
-        return failed(
-            "inference_mode",
+        return catalog.INFERENCE_MODE.failed(
             f"training is left in the graph: {listed(left)}; export the model in eval mode",
             subject=left[0],
         )
-    return passed("inference_mode", numbers={"nodes": len(nodes)})
+    return catalog.INFERENCE_MODE.passed(numbers={"nodes": len(nodes)})
 
 
 def scalar_constants(graph: GraphProto) -> dict[str, Scalar]:

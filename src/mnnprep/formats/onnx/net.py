@@ -12,7 +12,7 @@ from mnnprep.core.inputs import Range
 from mnnprep.core.net import Refused
 from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
 from mnnprep.deps import require
-from mnnprep.errors import RefusedError
+from mnnprep.errors import Code, RefusedError
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.text import first_line
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg
 
 # onnxruntime's names of element types that differ from NumPy's
-NO_KERNEL = "onnxruntime has no kernel for an operator of this model at this dtype"
 ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
@@ -56,7 +55,10 @@ def open_session(
     except Exception as error:  # onnxruntime raises classes of its own C++ module
         if "NOT_IMPLEMENTED" in str(error):
             raise RefusedError(
-                NO_KERNEL, seen=message(error), next="convert the model to float32 before it is prepared"
+                "onnxruntime has no kernel for an operator of this model at this dtype",
+                seen=message(error),
+                next="convert the model to float32 before it is prepared",
+                code=Code.NO_KERNEL,
             ) from error
         raise RefusedError(
             "onnxruntime can't load this model, so there is no reference to prove it against",

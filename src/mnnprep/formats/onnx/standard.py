@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnnprep.core.evidence import Check, not_run, passed
 from mnnprep.core.files import load_arrays
 from mnnprep.core.messages import CaseFile
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.probe import ProbeJob, probe
 from mnnprep.text import listed
@@ -53,13 +54,13 @@ def standard(model: ModelProto, source: Path, cases: list[CaseFile], directory: 
             if any(FORMS[node.op_type](node, *(arrays[n] for n in _needed(node))) for arrays in values)
         ]
     if not apart:
-        return [passed("standard", numbers={"nodes": len(top)})]
+        return [catalog.STANDARD.passed(numbers={"nodes": len(top)})]
     told = listed(apart, 5)
     reason = (
         f"onnxruntime computes {told} otherwise than the ONNX standard, so it is not agreed what is right;"
         " export the node with sizes that agree"
     )
-    return [not_run("standard", reason, subject=apart[0])]
+    return [catalog.STANDARD.not_run(reason, subject=apart[0])]
 
 
 def _suspect(node: NodeProto) -> bool:

@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.files import FileRef, file_ref, load_arrays
 from mnnprep.core.messages import (
     Exported,
@@ -30,6 +29,7 @@ from mnnprep.core.running import run_cases
 from mnnprep.core.survey import survey
 from mnnprep.core.weightmatch import match_folded, match_weights
 from mnnprep.deps import require
+from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.messages import (
     Cut,
     CutJob,
@@ -18,6 +17,7 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
+from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import (
     ArtifactFormat,
     Backend,

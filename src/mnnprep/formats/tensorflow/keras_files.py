@@ -20,7 +20,7 @@ from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
-from mnnprep.formats.tensorflow.keras_judge import OWN_CODE, Foreign, foreign_objects, without_compiled
+from mnnprep.formats.tensorflow.keras_judge import Foreign, foreign_objects, without_compiled
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
 from mnnprep.text import listed
 
@@ -61,7 +61,7 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
             effects.refuse(effects.of_function(loaded.function))
         loaded.notes += notes
         return loaded
-    custom = sorted({f.kind for f in foreign if f.reason == OWN_CODE})
+    custom = sorted({f.kind for f in foreign if f.own})
     own = (
         f"its layers {', '.join(custom)} are your own code: give a factory that builds the model, with this"
         " file as --weights"

@@ -30,18 +30,18 @@ _PACKAGES = (
 _MODULE = re.compile(
     rf"(tf_)?keras(\.src)?(\.({_PACKAGES}|quantizers|random|applications|legacy)(\.[a-z0-9_]+)*)?"
 )
-OWN_CODE = "is no class of Keras: it is code of the model's author"
 
 
 @dataclass(frozen=True)
 class Foreign:
     """An object that is not in the lists: its class or function, the name of its layer (empty for others),
-    the reason.
+    the reason, and whether it is a class that its author wrote.
     """
 
     kind: str
     name: str
     reason: str
+    own: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}".strip() + f" {self.reason}"
@@ -118,7 +118,7 @@ def _judged_object(holder: dict[str, Any]) -> Iterator[Foreign]:
     elif kind in table.REFUSED_OPERATIONS:
         yield Foreign(kind, name, "calls a function that the file holds")
     elif kind not in table.CLASSES and not _is_application_layer(kind):
-        yield Foreign(kind, name, OWN_CODE)
+        yield Foreign(kind, name, "is no class of Keras: it is code of the model's author", own=True)
     elif (place := _elsewhere(holder, kind)) is not None:
         yield Foreign(kind, name, place)
     elif isinstance(inner, dict):

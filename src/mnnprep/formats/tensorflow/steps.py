@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from mnnprep.core.compare import ARTIFACT_SQNR
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import (
     Exported,
@@ -30,6 +29,8 @@ from mnnprep.core.running import run_cases
 from mnnprep.core.samples import read_samples
 from mnnprep.core.survey import declare, survey
 from mnnprep.core.weightmatch import match_weights
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.skeleton import skeleton as without_weights
 from mnnprep.formats.tensorflow import graphs
@@ -75,13 +76,12 @@ def survey_source(job: SurveyJob) -> Survey:
 
 def _inference(left: list[str], subject: str) -> Check:
     if left:
-        return failed(
-            "inference_mode",
+        return catalog.INFERENCE_MODE.failed(
             f"training is left in the graph: {listed(left, 5, '; ')}; save the model called with"
             " training=False",
             subject=left[0],
         )
-    return passed("inference_mode", subject=subject)
+    return catalog.INFERENCE_MODE.passed(subject=subject)
 
 
 def export_source(job: ExportJob) -> Exported:

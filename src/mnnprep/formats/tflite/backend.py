@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mnnprep.core.compare import DEQUANTIZED_SQNR
-from mnnprep.core.evidence import Check
 from mnnprep.core.messages import (
     Exported,
     ExportJob,
@@ -17,6 +16,7 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
+from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
 from mnnprep.formats.tflite.recognise import sniff
 from mnnprep.isolate.step import Step, Worker

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mnnprep.core.compare import DEQUANTIZED_SQNR
-from mnnprep.core.evidence import Check, passed
 from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.core.messages import (
     Exported,
@@ -35,6 +34,8 @@ from mnnprep.core.survey import survey
 from mnnprep.core.weightmatch import match_folded
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
 from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of, tensor_names
@@ -64,7 +65,7 @@ def survey_file(job: SurveyJob) -> Survey:
     return Survey(
         signature=found.signature,
         cases=found.write(Path(job.directory)),
-        checks=[passed("inference_mode"), *found.checks],
+        checks=[catalog.INFERENCE_MODE.passed(), *found.checks],
         noise=found.noise,
         exempt=found.exempt,
         weights=file_ref(weights),
@@ -98,7 +99,7 @@ def export_file(job: ExportJob) -> Exported:
             format="tflite",
             opset=0,
             files=[file_ref(target)],
-            checks=[passed("inference_mode", subject="artifact")],
+            checks=[catalog.INFERENCE_MODE.passed(subject="artifact")],
             notes=notes,
         )
     return _to_onnx(job, path, summary, notes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mnnprep.core.evidence import Check
 from mnnprep.core.messages import (
     Exported,
     ExportJob,
@@ -19,6 +18,7 @@ from mnnprep.core.messages import (
     Survey,
     SurveyJob,
 )
+from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import (
     ArtifactFormat,
     Backend,

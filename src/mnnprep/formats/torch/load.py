@@ -17,7 +17,7 @@ from mnnprep.core.error_text import cause, message
 from mnnprep.core.messages import Source
 from mnnprep.core.signature import DTYPES, Dim, TensorSpec
 from mnnprep.deps import require
-from mnnprep.errors import MnnprepError, RefusedError, UsageError
+from mnnprep.errors import Code, MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more
 from mnnprep.formats.torch.stateless import require_stateless
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-FACTORY_RAISED = "the factory raised"
 NO_BOUND = 2**31  # sizes from here on are no sizes: torch writes infinity as such
 LIVE: dict[str, tuple[Any, Any]] = {}  # live modules by name: the one exception to the process boundary
 
@@ -147,9 +146,10 @@ def _factory(source: Source) -> Loaded:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{FACTORY_RAISED} {type(error).__name__}",
+            f"the factory raised {type(error).__name__}",
             seen=f"{message(error)} (at {place_of(error)})",
             next="run it on its own and mend it",
+            code=Code.FACTORY_RAISED,
         ) from error
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):

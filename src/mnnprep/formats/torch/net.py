@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from mnnprep.core.error_text import cause
-from mnnprep.core.evidence import Check, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.inputs import Range
 from mnnprep.core.net import PROGRAMMING, Refused
 from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
@@ -152,12 +153,11 @@ class TorchNet:
         for graph in (m for m in self.module.modules() if isinstance(m, torch.fx.GraphModule)):
             left += program_leftovers(graph)
         if left:
-            return failed(
-                "inference_mode",
+            return catalog.INFERENCE_MODE.failed(
                 f"{listed(left, separator='; ')}; make it follow eval(), or leave it out of the model",
                 subject=left[0],
             )
-        return passed("inference_mode", numbers={"modules": sum(1 for _ in self.module.modules())})
+        return catalog.INFERENCE_MODE.passed(numbers={"modules": sum(1 for _ in self.module.modules())})
 
 
 class OtherwiseFirst(TorchNet):

@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 
 from mnnprep.core.error_text import cause
-from mnnprep.core.evidence import Check, Status, passed
 from mnnprep.core.files import Arrays, FileRef
 from mnnprep.core.messages import (
     Exported,
@@ -34,6 +33,8 @@ from mnnprep.core.running import case_inputs, run_cases
 from mnnprep.core.survey import base_case, survey
 from mnnprep.core.weightmatch import match_weights
 from mnnprep.deps import require
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.torch import export
@@ -137,14 +138,13 @@ def export_module(job: ExportJob) -> Exported:
 
 
 def _script_inference(file: FileRef) -> Check:
-    from mnnprep.core.evidence import failed
 
     torch = require("torch")
     left = script_leftovers(torch.jit.load(file.path))
     return (
-        failed("inference_mode", "; ".join(left[:10]), subject=left[0])
+        catalog.INFERENCE_MODE.failed("; ".join(left[:10]), subject=left[0])
         if left
-        else passed("inference_mode", subject="artifact")
+        else catalog.INFERENCE_MODE.passed(subject="artifact")
     )
 
 

@@ -22,13 +22,12 @@ from mnnprep.core.files import FileRef, file_ref
 from mnnprep.core.messages import ExportJob, Source
 from mnnprep.core.survey import base_case, outline
 from mnnprep.deps import require
-from mnnprep.errors import RefusedError, UsageError
+from mnnprep.errors import Code, RefusedError, UsageError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.streaming import Skeleton
 from mnnprep.formats.torch import export, onnx_cleanup
 from mnnprep.formats.torch.aside import passes_replaced
 from mnnprep.formats.torch.load import (
-    FACTORY_RAISED,
     Loaded,
     input_specs,
     load_factory,
@@ -97,7 +96,7 @@ def _built(source: Source) -> Loaded:
         with without_weights():
             return load_factory(source)
     except UsageError as error:
-        if error.what.startswith(FACTORY_RAISED):
+        if error.code is Code.FACTORY_RAISED:
             raise RefusedError(
                 "the factory does not build the model without its weights",
                 seen=f"{error.what}: {error.seen}",

@@ -10,10 +10,11 @@ from mnnprep import deps
 from mnnprep._version import __version__
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import FILE_NAME, SIGNATURE_NAME, BundleFile, Manifest
-from mnnprep.core.evidence import Check, failed, not_run, passed
 from mnnprep.core.files import sha256
 from mnnprep.core.printable import as_text
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
 
 SHOWN = 5
 UNLISTED = (
@@ -78,12 +79,11 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
     }
     if wrong:
         told = "; ".join(f"{name} {what}" for name, what in list(wrong.items())[:SHOWN])
-        return failed(
-            "hashes",
+        return catalog.HASHES.failed(
             told + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""),
             subject=next(iter(wrong)),
         )
-    return passed("hashes", numbers={"files": len(listed)})
+    return catalog.HASHES.passed(numbers={"files": len(listed)})
 
 
 def present(bundle: Path) -> Iterator[str]:
@@ -101,12 +101,12 @@ def report_check(bundle: Path, manifest: Manifest) -> Check:
     page = bundle / report.FILE_NAME
     again = "`mnnprep report` writes it anew"
     if page.is_symlink() or (page.exists() and not page.is_file()):
-        return failed("report", f"{report.FILE_NAME} is no regular file; {again}")
+        return catalog.REPORT.failed(f"{report.FILE_NAME} is no regular file; {again}")
     if not page.exists():
-        return not_run("report", f"there is no {report.FILE_NAME}; {again}", required=False)
+        return catalog.REPORT.not_run(f"there is no {report.FILE_NAME}; {again}", required=False)
     if not deps.installed("jinja2"):
-        return not_run(
-            "report", f"it takes jinja2 to know the page: {deps.missing('jinja2').next}", required=False
+        return catalog.REPORT.not_run(
+            f"it takes jinja2 to know the page: {deps.missing('jinja2').next}", required=False
         )
     made_by = manifest.tools.get("mnnprep", "")
     if made_by != __version__:
@@ -114,7 +114,7 @@ def report_check(bundle: Path, manifest: Manifest) -> Check:
             f"the page was made by mnnprep {made_by or 'of an unknown version'}, and {__version__} makes"
             f" another; {again}"
         )
-        return not_run("report", words, required=False)
+        return catalog.REPORT.not_run(words, required=False)
     if page.read_bytes() != report.page_bytes(manifest):
-        return failed("report", f"{report.FILE_NAME} is not the page that the manifest gives; {again}")
-    return passed("report")
+        return catalog.REPORT.failed(f"{report.FILE_NAME} is not the page that the manifest gives; {again}")
+    return catalog.REPORT.passed()

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from mnnprep.bundle.digest import STAGES, concluded
 from mnnprep.bundle.manifest import Manifest, TensorRecord
-from mnnprep.bundle.questions import DIMENSION
-from mnnprep.core.evidence import Check, Status, failed, known_check, passed
 from mnnprep.core.files import Arrays, load_arrays
 from mnnprep.core.signature import DTYPES
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import PREPARE
 from mnnprep.formats.registry import ARTIFACTS, SOURCE_KINDS
 from mnnprep.mnn.boundary import LAYOUTS
 from mnnprep.mnn.run import HINTS
@@ -39,7 +40,7 @@ def require_known(manifest: Manifest) -> None:
         ),
         *(f"dtype {d} of {t.name}" for t in tensors for d in (t.dtype, t.mnn_dtype) if d not in DTYPES),
         *(f"layout {t.layout} of {t.name}" for t in tensors if t.layout not in LAYOUTS),
-        *(f"check {c.check}" for c in manifest.evidence if not known_check(c.check)),
+        *(f"check {c.check}" for c in manifest.evidence if not PREPARE.fits(c.check)),
         *(f"hint {name}" for name in runtime.hints if name not in HINTS),
         *(
             f"runtime {runtime.backend} {runtime.precision} {runtime.threads}"
@@ -64,7 +65,7 @@ def require_known(manifest: Manifest) -> None:
 def record_check(manifest: Manifest) -> Check:
     """The ``record`` check: the verdict, the statuses and the sizes follow from the figures beside them."""
     words = [*_verdicts(manifest), *_comparisons(manifest), *_sizes(manifest)]
-    return failed("record", "; ".join(words[:SHOWN])) if words else passed("record")
+    return catalog.RECORD.failed("; ".join(words[:SHOWN])) if words else catalog.RECORD.passed()
 
 
 def _verdicts(manifest: Manifest) -> list[str]:
@@ -74,7 +75,7 @@ def _verdicts(manifest: Manifest) -> list[str]:
         if found is manifest.verdict
         else [f"it claims {manifest.verdict.value}, and its evidence gives {found.value}"]
     )
-    names = [c.check for c in manifest.evidence if c.check in STAGES or c.check.startswith(DIMENSION)]
+    names = [c.check for c in manifest.evidence if c.check in STAGES or catalog.DIMENSION.has(c.check)]
     words += [
         f"{name} stands in the evidence twice" for name in dict.fromkeys(names) if names.count(name) > 1
     ]
@@ -82,14 +83,14 @@ def _verdicts(manifest: Manifest) -> list[str]:
         (
             c.numbers.get("cases")
             for c in manifest.evidence
-            if c.check == "reference" and c.status is Status.PASSED
+            if c.check == catalog.REFERENCE.name and c.status is Status.PASSED
         ),
         None,
     )
     if counted is not None and counted != len(manifest.cases):
         words.append(f"the reference ran on {counted} cases, and there are {len(manifest.cases)}")
     if manifest.mnn is None and any(
-        c.status is Status.PASSED for c in manifest.evidence if c.check == "mnn_compare"
+        c.status is Status.PASSED for c in manifest.evidence if c.check == catalog.MNN_COMPARE.name
     ):
         words.append("mnn_compare passed without a converted model")
     return words
@@ -113,7 +114,11 @@ def _comparisons(manifest: Manifest) -> list[str]:
                 f"{check.check} passed with {'no' if (name, case) in wanted else 'an unknown'} figure of"
                 f" {name} in case {case}"
             )
-        least = manifest.artifact.sqnr_db if check.check == "artifact_compare" else manifest.tolerance.sqnr_db
+        least = (
+            manifest.artifact.sqnr_db
+            if check.check == catalog.ARTIFACT_COMPARE.name
+            else manifest.tolerance.sqnr_db
+        )
         figures = {
             n.partition(":")[2]: v
             for n, v in check.numbers.items()
@@ -152,7 +157,12 @@ def _sizes(manifest: Manifest) -> list[str]:
             if not _within(size, dim.min, dim.max)
         ][:1]
         check = next(
-            (c for c in manifest.evidence if c.check == DIMENSION + name and c.status is Status.PASSED), None
+            (
+                c
+                for c in manifest.evidence
+                if c.check == catalog.DIMENSION.of(name).name and c.status is Status.PASSED
+            ),
+            None,
         )
         if check is not None and (
             wrong or len(dim.proven) < (1 if dim.min == dim.max and dim.min is not None else 2)
@@ -183,9 +193,9 @@ def cases_check(bundle: Path, manifest: Manifest) -> Check:
                 if (told := _misfit(t, arrays[f"{role}/{t.name}"], sizes))
             ]
     return (
-        failed("cases", "; ".join(words[:SHOWN]))
+        catalog.CASES.failed("; ".join(words[:SHOWN]))
         if words
-        else passed("cases", numbers={"cases": len(manifest.cases)})
+        else catalog.CASES.passed(numbers={"cases": len(manifest.cases)})
     )
 
 

@@ -12,11 +12,12 @@ import msgspec
 
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.core.compare import ARTIFACT_SQNR, Tolerance
-from mnnprep.core.evidence import Check, Status, failed, passed
 from mnnprep.core.files import Arrays
 from mnnprep.core.noise import LEAST_CASES, drowned, real
 from mnnprep.core.request import Precision
 from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
 from mnnprep.formats.registry import steps_of
 
 STRICTER_WHEN_LESS = ("absolute", "relative", "widening", "ceiling", "case_slack_db")
@@ -94,7 +95,7 @@ def drowning(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
 
     A bundle whose noise check failed when it was made is not proven anyway.
     """
-    if any(c.check == "noise" and c.status is Status.FAILED for c in manifest.evidence):
+    if any(c.check == catalog.NOISE.name and c.status is Status.FAILED for c in manifest.evidence):
         return []
     rule = Tolerance(noise=manifest.tolerance.noise)
     found = {
@@ -139,4 +140,4 @@ def tolerance_check(manifest: Manifest, cases: Iterable[Arrays]) -> Check:
     outputs = [t.name for t in manifest.signature.outputs]
     words = [*laxer(manifest), *impossible(manifest.tolerance.noise, outputs, len(manifest.cases))]
     words = words or drowning(manifest, cases)
-    return failed("tolerance", "; ".join(words[:5])) if words else passed("tolerance")
+    return catalog.TOLERANCE.failed("; ".join(words[:5])) if words else catalog.TOLERANCE.passed()

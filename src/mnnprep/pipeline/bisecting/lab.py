@@ -25,7 +25,7 @@ from mnnprep.formats.onnx.outline import OUTLINE, Outline, OutlineJob
 from mnnprep.formats.onnx.probe import PROBE, ProbeJob
 from mnnprep.isolate.host import StepFailed
 from mnnprep.isolate.step import J, R, Step
-from mnnprep.mnn.convert import CONVERT, ConvertJob
+from mnnprep.mnn.convert import CONVERT, ConvertJob, Fault
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import RUN, MnnRunJob
 from mnnprep.pipeline.tried import describe
@@ -180,7 +180,7 @@ class Lab:
         except StepFailed as failure:
             return failure_of(failure, "MNN's converter")
         if not done.ok or done.file is None:
-            crashed = done.reason.startswith("the converter crashed")
+            crashed = done.mishap is not None and done.mishap.fault is Fault.CRASHED
             return Failure(
                 kind="crash" if crashed else "refused", reason=done.reason, refused_ops=done.refused_ops
             )

@@ -27,10 +27,10 @@ def find(reading: Reading) -> Iterator[Place]:
         elif node.attributes.get_string("mode", "constant") == "wrap":
             yield _place(node, opset, "wrap", reading)
         elif opset < 11 and node.attributes.get_float("value", 0.0):
-            yield _place(node, opset, "a value as an attribute", reading)
+            yield _place(node, opset, "a value as an attribute", reading, valued=True)
 
 
-def _place(node: Any, opset: int, detail: str, reading: Reading) -> Place:
+def _place(node: Any, opset: int, detail: str, reading: Reading, *, valued: bool = False) -> Place:
     dims, pads = (
         static(reading.dims(node.inputs[0])),
         tensor(given(node, 1)) if given(node, 1) is not None else None,
@@ -38,7 +38,7 @@ def _place(node: Any, opset: int, detail: str, reading: Reading) -> Place:
     axes = given(node, 3)
     known = tensor(axes) if axes is not None else None
     able = dims is not None and pads is not None and (axes is None or known is not None)
-    if detail == "a value as an attribute":
+    if valued:
         pads = list(node.attributes.get_ints("pads", ()))
         able = (
             dims is not None
@@ -46,12 +46,12 @@ def _place(node: Any, opset: int, detail: str, reading: Reading) -> Place:
             and min(pads) >= 0
             and reading.dtype(node.inputs[0]) == "FLOAT"
         )
-    return Place(node=node, detail=detail, match=(opset, dims, pads, known), repairable=able)
+    return Place(node=node, detail=detail, match=(opset, dims, pads, known, valued), repairable=able)
 
 
 def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dims, pads, known) = place.node, place.match
-    if place.detail == "a value as an attribute":
+    node, (opset, dims, pads, known, valued) = place.node, place.match
+    if valued:
         return _filled(Builder(editor, node, opset), dims, pads)
     build, x, rank = Builder(editor, node, opset), node.inputs[0], len(dims)
     axes = [axis % rank for axis in (numbers(known.numpy()) if known is not None else range(rank))]

@@ -28,7 +28,7 @@ def find(reading: Reading) -> Iterator[Place]:
             yield Place(
                 node=node,
                 detail="to uint8",
-                match=(opset, dtype),
+                match=(opset, dtype, True),
                 repairable=dtype in REPAIRED and opset >= 10,
             )
         elif (
@@ -40,7 +40,7 @@ def find(reading: Reading) -> Iterator[Place]:
             yield Place(
                 node=node,
                 detail="of a float to bool",
-                match=(opset, dtype),
+                match=(opset, dtype, False),
                 repairable=dtype in FLOATS[:3] and opset >= 7,
             )
 
@@ -53,9 +53,9 @@ def _whole(value: Any) -> bool:
 
 
 def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype) = place.node, place.match
+    node, (opset, dtype, narrow) = place.node, place.match
     build, x = Builder(editor, node, opset), node.inputs[0]
-    if place.detail == "to uint8":
+    if narrow:
         build.replace(narrowed(build, x if dtype == "INT32" else build.cast(x, "INT32"), "UINT8"))
     else:
         build.replace(build.op("Greater", build.op("Abs", x), build.constant(0, dtype)))

@@ -5,16 +5,18 @@ Measured with MNN 3.6.1: they can be neither fed nor read.
 
 from __future__ import annotations
 
+from mnnprep.deps import require
 from mnnprep.rules.reading import Reading
 from mnnprep.rules.rule import Place, Rule
 
 
 def find(reading: Reading) -> list[Place]:
+    ir = require("onnx_ir")
     graph = reading.model.graph
     return [
         Place(name=str(value.name))
         for value in (*graph.inputs, *graph.outputs)
-        if value.type is not None and "Tensor" not in type(value.type).__name__
+        if value.type is not None and not isinstance(value.type, (ir.TensorType, ir.SparseTensorType))
     ]
 
 

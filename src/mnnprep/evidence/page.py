@@ -1,0 +1,39 @@
+"""The catalogue as the table of the documentation."""
+
+from __future__ import annotations
+
+import sys
+
+from mnnprep.evidence import catalog
+from mnnprep.evidence.row import Family, Need, Role, Row
+
+WEIGHT = {Need.ALWAYS: "yes", Need.ASKED: "where asked", Need.NEVER: "no"}
+OUTCOME = {
+    Role.COMPARISON: "`differs`",
+    Role.PROVABILITY: "`unproven`",
+    Role.USABILITY: "`refused`",
+    Role.INFORMATIVE: "",
+}
+
+
+def table() -> str:
+    """Every row of the catalogue, in its order, as a table in Markdown with an anchor a check."""
+    rows = [_line(entry.row if isinstance(entry, Family) else entry) for entry in catalog.ALL]
+    head = ["| check | it asks | what it catches | required | failed |", "| --- | --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _line(row: Row) -> str:
+    anchor = row.anchor.partition("#")[2]
+    cells = (
+        f'<a id="{anchor}"></a>`{row.name}`',
+        row.question,
+        row.catches,
+        WEIGHT[row.need],
+        OUTCOME[row.role],
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())
