@@ -36,7 +36,7 @@ from mnnprep.pipeline.making import REPAIR, RULES_PRELOAD, Maker, Tell
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
-from mnnprep.rules.steps import Fired, Repaired, RepairJob
+from mnnprep.rules.steps import AppliedRule, Repaired, RepairJob
 from mnnprep.rules.table import always_rules
 from mnnprep.weights.files import Files
 from mnnprep.weights.read import plan_state
@@ -162,7 +162,7 @@ def prepare_streamed(
 
 def _graph(
     workers: Workers, request: Request, source: Source, attempt: Attempt, plan: Plan
-) -> tuple[Skeleton, list[Fired]]:
+) -> tuple[Skeleton, list[AppliedRule]]:
     """The graph without weights, repaired where MNN's result would be undefined; and the repairs."""
     job = ExportJob(
         source=source,

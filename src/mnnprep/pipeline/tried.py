@@ -17,7 +17,7 @@ from mnnprep.errors import InternalError
 from mnnprep.formats.plans import ARTIFACTS, ArtifactFormat, Attempt
 from mnnprep.isolate.host import Reply, StepFailed
 from mnnprep.mnn.convert import Converted
-from mnnprep.rules.steps import Fired
+from mnnprep.rules.steps import AppliedRule
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Tried:
     proven_sizes: dict[str, list[int]] = field(default_factory=dict)
     refused_opsets: list[OpsetRefused] = field(default_factory=list)
     converter_version: str = ""
-    repairs: list[Fired] = field(default_factory=list)
+    repairs: list[AppliedRule] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
     ran: Ran | None = None  # in MNN
     stumble: str = ""  # why the conversion failed, where that names no node
