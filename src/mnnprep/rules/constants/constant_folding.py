@@ -22,6 +22,7 @@ import numpy as np
 from mnnprep.deps import require
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import static
 from mnnprep.rules.support.editor import Editor
 from mnnprep.rules.support.reading import Array, ModelView, bodies, scopes, tensor
 from mnnprep.rules.support.result_size import result_elements
@@ -85,9 +86,9 @@ def _sizes(node: ir.Node, view: ModelView) -> list[Array] | None:
         return None
     if node.op_type == "Shape":
         dims = dims[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(dims))]
-    if not all(isinstance(d, int) for d in dims):
+    numbers = static(dims)
+    if numbers is None:
         return None
-    numbers = [int(d) for d in dims]  # type: ignore[arg-type]
     return [np.array(numbers if node.op_type == "Shape" else math.prod(numbers), np.int64)]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mnnprep.rules.rule import Match, Rewrite, Rule
-from mnnprep.rules.support.building import FLOATS, Builder
+from mnnprep.rules.support.building import FLOATS, Builder, static
 from mnnprep.rules.support.editor import Editor
 from mnnprep.rules.support.opsets import RESIZE_COORDINATES
 from mnnprep.rules.support.reading import ModelView, tensor
@@ -108,10 +108,11 @@ def _change(node: ir.Node, view: ModelView) -> tuple[bool | None, bool | None]:
     if scales is not None and scales.size:
         return bool((scales.numpy() > 1).any()), bool((scales.numpy() < 1).any())
     before, after = view.dims(node.inputs[0]), view.dims(node.outputs[0])
-    pairs = list(zip(before or (), after or (), strict=False))
-    if not pairs or not all(isinstance(a, int) and isinstance(b, int) for a, b in pairs[2:]):
+    old, new = static((before or ())[2:]), static((after or ())[2:])
+    if not before or not after or old is None or new is None:
         return None, None
-    return any(a < b for a, b in pairs[2:]), any(a > b for a, b in pairs[2:])  # type: ignore[operator]
+    pairs = list(zip(old, new, strict=False))
+    return any(a < b for a, b in pairs), any(a > b for a, b in pairs)
 
 
 RULE = Rule(
