@@ -13,10 +13,10 @@ from onnx import TensorProto, helper
 
 from mnnprep.formats.onnx import outline
 from mnnprep.formats.onnx.propagation import stays_small
-from mnnprep.rules.constants import fold
-from mnnprep.rules.constants.result_size import result_elements
-from mnnprep.rules.reading import Reading
+from mnnprep.rules.constants import constant_folding
 from mnnprep.rules.steps import CheckJob, check
+from mnnprep.rules.support.reading import ModelView
+from mnnprep.rules.support.result_size import result_elements
 
 HUGE = 1 << 40
 
@@ -28,15 +28,15 @@ class _Evaluated(BaseException):
 @pytest.fixture
 def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the evaluator take nothing that comes out large."""
-    evaluate = fold._evaluate
+    evaluate = constant_folding._evaluate
 
     def watched(node: Any, opset: int, inputs: list[Any]) -> list[Any]:
         bound = result_elements(node, inputs)
-        if bound is None or bound > fold.LARGEST:
+        if bound is None or bound > constant_folding.LARGEST:
             raise _Evaluated(node.op_type)
         return evaluate(node, opset, inputs)
 
-    monkeypatch.setattr(fold, "_evaluate", watched)
+    monkeypatch.setattr(constant_folding, "_evaluate", watched)
 
 
 def _constant(name: str, values: Any, dtype: int = TensorProto.INT64) -> onnx.NodeProto:
@@ -131,9 +131,11 @@ BOMBS = (
 
 @pytest.mark.parametrize("operator", BOMBS)
 def test_a_constant_node_that_gives_far_too_much_is_not_computed(no_evaluation: None, operator: str) -> None:
-    reading = Reading(ir.from_proto(_model(_bomb(operator))))
+    reading = ModelView(ir.from_proto(_model(_bomb(operator))))
     assert [
-        place.node.op_type for place in fold.find(reading) if any(v.name == "y" for v in place.match)
+        match.node.op_type
+        for match in constant_folding.RULE.find(reading)
+        if any(v.name == "y" for v in match.plan)
     ] == []
 
 
@@ -146,7 +148,7 @@ def test_a_body_is_held_to_the_same(no_evaluation: None, operator: str) -> None:
         _constant("c", True, TensorProto.BOOL),
         helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch),
     ]
-    assert not list(fold.find(Reading(ir.from_proto(_model(nodes, "z")))))
+    assert not list(constant_folding.RULE.find(ModelView(ir.from_proto(_model(nodes, "z")))))
 
 
 def test_a_chain_that_doubles_ends_at_the_limit(no_evaluation: None) -> None:
@@ -156,19 +158,19 @@ def test_a_chain_that_doubles_ends_at_the_limit(no_evaluation: None) -> None:
     nodes.append(helper.make_node("Identity", ["s40"], ["y"]))
     folded = [
         array.size
-        for place in fold.find(Reading(ir.from_proto(_model(nodes))))
-        for array in place.match.values()
+        for match in constant_folding.RULE.find(ModelView(ir.from_proto(_model(nodes))))
+        for array in match.plan.values()
     ]
-    assert max(folded) == fold.LARGEST
+    assert max(folded) == constant_folding.LARGEST
 
 
 def test_many_large_results_end_at_the_limit_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "MOST", 1000)
+    monkeypatch.setattr(constant_folding, "MOST", 1000)
     nodes = [_constant("n", [300])]
     nodes += [helper.make_node("ConstantOfShape", ["n"], [f"c{i}"]) for i in range(10)]
     nodes.append(helper.make_node("Concat", ["x0", *(f"c{i}" for i in range(10))], ["y"], axis=0))
     nodes.insert(0, helper.make_node("Flatten", ["x"], ["x0"]))
-    assert len(list(fold.find(Reading(ir.from_proto(_model(nodes)))))) == 3
+    assert len(list(constant_folding.RULE.find(ModelView(ir.from_proto(_model(nodes)))))) == 3
 
 
 def test_what_is_small_is_still_computed() -> None:
@@ -184,8 +186,8 @@ def test_what_is_small_is_still_computed() -> None:
         _constant("t", [2]),
         helper.make_node("Tile", ["q", "t"], ["y"]),
     ]
-    (place,) = fold.find(Reading(ir.from_proto(_model(nodes))))
-    assert [a.tolist() for a in place.match.values()] == [[0, 0, 2, 4, 0] * 2]
+    (match,) = constant_folding.RULE.find(ModelView(ir.from_proto(_model(nodes))))
+    assert [a.tolist() for a in match.plan.values()] == [[0, 0, 2, 4, 0] * 2]
 
 
 def test_the_bound_is_no_smaller_than_what_comes_out() -> None:
@@ -211,7 +213,7 @@ def test_the_bound_is_no_smaller_than_what_comes_out() -> None:
         node = ir.from_proto(
             _model([helper.make_node(operator, [f"i{i}" for i in range(len(inputs))], outputs, **attributes)])
         ).graph.node(0)
-        made = sum(np.asarray(array).size for array in fold._evaluate(node, 13, inputs))
+        made = sum(np.asarray(array).size for array in constant_folding._evaluate(node, 13, inputs))
         bound = result_elements(node, inputs)
         assert made <= (bound or 0), operator
 
@@ -226,7 +228,7 @@ def test_lists_of_sizes_that_double_are_not_followed(tmp_path: Path, monkeypatch
         "infer_shapes",
         lambda model, *a, data_prop=False, **k: (asked.append(data_prop), model)[1],
     )
-    assert Reading(ir.from_proto(_model(nodes))).shapes
+    assert ModelView(ir.from_proto(_model(nodes))).shapes
     outline.inferred(_model(nodes))
     outline.inferred(_model([*nodes[:5], helper.make_node("Identity", ["s4"], ["y"])]))
     assert asked == [False, False, True]

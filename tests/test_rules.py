@@ -24,7 +24,10 @@ from mnnprep.rules.table import RULES, all_rules, always_rules
 from rewriting import Arrays, build, close, reference, repaired, same_bits, through_mnn
 
 X: Value = floats("x", "a", "b")
-POISON = {"MALLOC_PERTURB_": "153"}  # glibc fills what it gives: uninitialised memory is never zero by chance
+POISON = {  # glibc fills all that it gives: uninitialised memory is never zero by chance
+    "MALLOC_PERTURB_": "153",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+}
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +189,6 @@ TALL = ["p", "h", "i", 4, 5], ["q", "g", "j", 5, 6]
 HAZARDS = [
     rule.name for rule in RULES if rule.rewrite is not None and not rule.preparation
 ]  # constants may be folded in any model
-TRIES = 4  # what the memory holds may be right, now and then
-RIGHT_BY_CHANCE = {"value missing"}  # most often wrong
 
 # rule, model, cases, tolerance: what MNN gets wrong, refuses or crashes on, and gets right when repaired
 BROKEN: dict[str, tuple[str, Callable[[], Any], list[Arrays], float]] = {
@@ -239,11 +240,7 @@ def test_mnn_is_right_with_the_rule_only(host: Host, tmp_path: Path, name: str) 
     rule, make, feeds, tolerance = BROKEN[name]
     model = make()
     expected = reference(model, feeds)
-    tries = (
-        close(through_mnn(host, model, feeds, tmp_path / f"before-{i}"), expected, tolerance)
-        for i in range(TRIES)
-    )
-    assert name in RIGHT_BY_CHANCE or not all(tries)
+    assert not close(through_mnn(host, model, feeds, tmp_path / "before"), expected, tolerance)
     result, done = repaired(model, tmp_path / "repair", rule)
     assert [f.rule for f in done.fired] == [rule]
     assert len(done.fired[0].nodes) == 1

@@ -30,7 +30,7 @@ from mnnprep.pipeline.making import Maker, Tell
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.tried import Tried, why_not
 from mnnprep.pipeline.workers import Workers
-from mnnprep.rules.steps import REPAIR, Fired, RepairJob
+from mnnprep.rules.steps import REPAIR, AppliedRule, RepairJob
 from mnnprep.rules.table import always_rules
 from mnnprep.weights.places import Files
 from mnnprep.weights.read import plan_state
@@ -164,7 +164,7 @@ def prepare_streamed(
 
 def _graph(
     workers: Workers, request: Request, source: Source, attempt: ExportRecipe, streaming: Streaming
-) -> tuple[Skeleton, list[Fired]]:
+) -> tuple[Skeleton, list[AppliedRule]]:
     """The graph without weights, repaired where MNN's result would be undefined; and the repairs."""
     job = ExportJob(
         source=source,

@@ -20,7 +20,7 @@ from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.isolate.host import Death, Reply, StepFailed
 from mnnprep.mnn.convert import Converted, Mishap
-from mnnprep.rules.steps import Fired
+from mnnprep.rules.steps import AppliedRule
 
 Stumble = Mishap | Death  # of the converter's own, or of its process
 
@@ -47,7 +47,7 @@ class Tried:
     proven_sizes: dict[str, list[int]] = field(default_factory=dict)
     refused_opsets: list[OpsetRefused] = field(default_factory=list)
     converter_version: str = ""
-    repairs: list[Fired] = field(default_factory=list)
+    repairs: list[AppliedRule] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
     ran: Ran | None = None  # in MNN
     stumble: Stumble | None = None  # how the conversion failed, where that names no node

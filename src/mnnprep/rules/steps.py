@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,12 +17,15 @@ from mnnprep.formats.onnx.sound import not_allowed, require_sound
 from mnnprep.formats.onnx.steps import save
 from mnnprep.isolate.server import doing
 from mnnprep.isolate.step import Step, Worker
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, label, scopes, source_line
-from mnnprep.rules.rule import Place, Rule, Severity
+from mnnprep.rules.rule import Match, Rule, Severity
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView, label, scopes, source_line
 from mnnprep.rules.table import RULES, all_rules, always_rules
 
-__all__ = ["Fired", "RepairJob", "Repaired", "all_rules", "always_rules", "repair"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["AppliedRule", "RepairJob", "Repaired", "all_rules", "always_rules", "repair"]
 
 
 class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +42,7 @@ class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
     supported: list[str] | None = None
 
 
-class Fired(msgspec.Struct, frozen=True, kw_only=True):
+class AppliedRule(msgspec.Struct, frozen=True, kw_only=True):
     """A rule that rewrote something: the hazard it answers, whether the rewrite is exact, and the nodes, each
     as operator and name.
     """
@@ -56,7 +59,7 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     files: list[FileRef] = msgspec.field(default_factory=list)
-    fired: list[Fired] = msgspec.field(default_factory=list)
+    fired: list[AppliedRule] = msgspec.field(default_factory=list)
 
 
 class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,21 +108,21 @@ def check(job: CheckJob) -> Findings:
     with damage.reading(path, "ONNX model"):
         model = require("onnx_ir").load(job.model)
         require_sound(model, path.name)
-    reading = Reading(model, frozenset(job.supported) if job.supported is not None else None)
+    view = ModelView(model, frozenset(job.supported) if job.supported is not None else None)
     findings = []
     for rule in RULES:
         if rule.preparation:
             continue
         doing(f"looking for {rule.name}")
         try:
-            findings += [_finding(rule, place) for place in rule.find(reading)]
+            findings += [_finding(rule, match) for match in rule.find(view)]
         except (MnnprepError, MemoryError, *damage.DEFECTS):
             raise
         except Exception as error:
             _require_valid(path, error)
             raise
     counts: dict[str, int] = {}
-    for node, _ in reading.everything:
+    for node, _ in view.everything:
         name = node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
         counts[name] = counts.get(name, 0) + 1
     return Findings(
@@ -144,16 +147,16 @@ def _require_valid(path: Path, met: Exception) -> None:
         raise not_allowed(f"{path.name}: {first}") from met
 
 
-def _finding(rule: Rule, place: Place) -> Finding:
-    node = place.node
+def _finding(rule: Rule[Any], match: Match[Any]) -> Finding:
+    node = None if isinstance(match.at, str) else match.at
     return Finding(
         rule=rule.name,
         severity=rule.severity,
-        node=place.name if node is None else label(node),
+        node=label(node) if node is not None else str(match.at),
         operator="" if node is None else node.op_type,
-        detail=place.detail,
+        detail=match.detail,
         source="" if node is None else source_line(node),
-        repaired=rule.rewrite is not None and place.repairable,
+        repaired=rule.rewrite is not None and match.repairable,
     )
 
 
@@ -176,32 +179,34 @@ def repair(job: RepairJob) -> Repaired:
     model = require("onnx_ir").load(job.model)
     fired = []
     supported = frozenset(job.supported) if job.supported is not None else None
-    reading = Reading(model, supported)
+    view = ModelView(model, supported)
     for rule in RULES:
         if rule.rewrite is None or rule.name not in job.rules:
             continue
         doing(f"applying the repair {rule.name}")
-        rewrote = rewrite(rule, reading)
+        rewrote = rewrite(rule, view)
         if rewrote:
-            fired.append(Fired(rule=rule.name, hazard=rule.hazard, exact=rule.rewrite.exact, nodes=rewrote))
-            reading = Reading(model, supported)
+            fired.append(
+                AppliedRule(rule=rule.name, hazard=rule.hazard, exact=rule.rewrite.exact, nodes=rewrote)
+            )
+            view = ModelView(model, supported)
     if not fired:
         return Repaired()
     doing("saving the repaired model")
     return Repaired(files=save(model, Path(job.directory), external=_has_external_data(model)), fired=fired)
 
 
-def rewrite(rule: Rule, reading: Reading) -> list[str]:
-    """Apply *rule* to every place it finds; what it rewrote, each as operator and name."""
-    places = [place for place in rule.find(reading) if place.repairable]
-    if not places or rule.rewrite is None:
+def rewrite(rule: Rule[Any], view: ModelView) -> list[str]:
+    """Apply *rule* wherever it matches; what it rewrote, each as operator and name."""
+    matches = [match for match in rule.find(view) if match.repairable]
+    if not matches or rule.rewrite is None:
         return []
-    editor = Editor(reading, rule.name)
-    names = [(place, label(place.node) if place.node is not None else place.name) for place in places]
-    return [name for place, name in names if rule.rewrite.apply(editor, place)]
+    editor = Editor(view, rule.name)
+    names = [(match, match.at if isinstance(match.at, str) else label(match.at)) for match in matches]
+    return [name for match, name in names if rule.rewrite.apply(editor, match)]
 
 
-def _has_external_data(model: Any) -> bool:
+def _has_external_data(model: ir.Model) -> bool:
     external = require("onnx_ir").ExternalTensor
     return any(
         isinstance(value.const_value, external)

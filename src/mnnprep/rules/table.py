@@ -1,179 +1,114 @@
-"""The rules, in the order in which they are applied.
+"""The rules, in the order in which they are applied: one row a rule.
 
-Nothing heavy is imported: onnx-ir is, by the functions that find and rewrite, when they are called.
+A row is the module that holds the rule, within this package; its file is named as the rule is.  Nothing heavy
+is imported: onnx-ir is, by the functions that find and rewrite, when they are called.
 """
 
 from __future__ import annotations
 
-from mnnprep.rules.arithmetic import (
-    broadcast_matmul,
-    clip_bounds,
-    einsum_forms,
-    equal_bits,
-    few_operands,
-    gelu_erf,
-    gelu_operator,
-    gemm_transposed,
-    legacy_broadcast,
-    less_negative,
-    matmul_vector,
-    mod_float,
-    pow_types,
-    random_values,
-    round_half,
-    shift_signed,
-    shrink,
-    single_matrix_det,
-)
-from mnnprep.rules.attention import softmax_isnan_guard
-from mnnprep.rules.constants import empty_parts, fold
-from mnnprep.rules.convolution import conv3d, one_dimension
-from mnnprep.rules.filling import constant_of_shape, eye_like
-from mnnprep.rules.functions import function_bodies, unrolled
-from mnnprep.rules.fused import microsoft
-from mnnprep.rules.indexing import (
-    negative_indices,
-    one_hot,
-    pad_forms,
-    scatter_reduction,
-    slice_backwards,
-    uneven_split,
-    unique_forms,
-)
-from mnnprep.rules.normalization import (
-    computed_statistics,
-    logsoftmax_axis,
-    lone_dropout,
-    loss_forms,
-    lp_zero,
-    prelu_slope,
-    softmax_axis,
-    training_mode,
-)
-from mnnprep.rules.operators import empty_graph, foreign_domain, unsupported
-from mnnprep.rules.pooling import (
-    auto_pad,
-    ceil_mode,
-    max_pool_3d,
-    pool3d,
-    pool_dilations,
-    pool_indices,
-    pool_strides,
-)
-from mnnprep.rules.quantization import dequantize, dynamic_quantize, integer_products, quantize
-from mnnprep.rules.recurrent import batch_first, left_out_outputs, linear_before_reset, reverse, unread_inputs
-from mnnprep.rules.reduction import empty_tensor, keepdims, last_index, reduce_axes, reduce_no_axes
-from mnnprep.rules.resampling import computed_upsample, grid_sample, region_forms, resize_forms
-from mnnprep.rules.rule import Rule
-from mnnprep.rules.sequences import removed
-from mnnprep.rules.types import (
-    cast_forms,
-    int32_data,
-    large_integers,
-    narrow_integers,
-    narrowed,
-    odd_types,
-    sequences,
-)
-from mnnprep.rules.written import axis_operators, elementwise, products
+from importlib import import_module
+from typing import Any
 
-RULES: tuple[Rule, ...] = (
+from mnnprep.rules.rule import Rule
+
+ROWS = (
     # functions: what they leave is for the rules below
-    microsoft.RULE,
-    function_bodies.RULE,
-    fold.RULE,
-    unrolled.RULE,
-    removed.RULE,
-    empty_parts.RULE,
-    constant_of_shape.RULE,
-    gelu_erf.RULE,
-    softmax_isnan_guard.RULE,
-    broadcast_matmul.RULE,
-    unsupported.RULE,
-    foreign_domain.RULE,
-    empty_graph.RULE,
-    odd_types.RULE,
+    "operators.microsoft_operators",
+    "operators.function_bodies",
+    "constants.constant_folding",
+    "control.unrolled",
+    "control.sequences",
+    "indexing.empty_parts",
+    "constants.constant_of_shape",
+    "arithmetic.gelu_erf",
+    "normalization.softmax_isnan_guard",
+    "arithmetic.broadcast_matmul",
+    "operators.unsupported_operator",
+    "operators.foreign_domain",
+    "operators.empty_graph",
+    "types.unknown_dtype",
     # operators that the converter does not read
-    elementwise.RULE,
-    axis_operators.RULE,
-    products.RULE,
-    narrow_integers.RULE,
+    "operators.elementwise_written_out",
+    "operators.axis_operators_written_out",
+    "operators.products_written_out",
+    "types.narrow_integer_arithmetic",
     # quantization: what rounds is for the rules below
-    integer_products.RULE,
-    dynamic_quantize.RULE,
-    quantize.RULE,
-    dequantize.RULE,
+    "quantization.integer_products",
+    "quantization.dynamic_quantize",
+    "quantization.quantize_linear",
+    "quantization.dequantize_linear",
     # normalization
-    logsoftmax_axis.RULE,
-    softmax_axis.RULE,
-    training_mode.RULE,
-    computed_statistics.RULE,
-    prelu_slope.RULE,
-    lone_dropout.RULE,
-    loss_forms.RULE,
-    lp_zero.RULE,
+    "normalization.logsoftmax_axis",
+    "normalization.softmax_axis",
+    "normalization.training_mode",
+    "normalization.computed_statistics",
+    "normalization.prelu_slope",
+    "normalization.lone_dropout",
+    "normalization.loss_forms",
+    "normalization.lp_of_zeros",
     # resampling
-    resize_forms.RULE,
-    computed_upsample.RULE,
-    grid_sample.RULE,
-    region_forms.RULE,
+    "resampling.resize_forms",
+    "resampling.upsample_scales",
+    "resampling.grid_sample_forms",
+    "resampling.region_forms",
     # arithmetic
-    less_negative.RULE,
-    gemm_transposed.RULE,
-    pow_types.RULE,
-    round_half.RULE,
-    mod_float.RULE,
-    few_operands.RULE,
-    shift_signed.RULE,
-    legacy_broadcast.RULE,
-    clip_bounds.RULE,
-    single_matrix_det.RULE,
-    shrink.RULE,
-    gelu_operator.RULE,
-    einsum_forms.RULE,
-    equal_bits.RULE,
-    matmul_vector.RULE,
-    random_values.RULE,
+    "arithmetic.less_negative",
+    "arithmetic.gemm_trans_a",
+    "arithmetic.pow_types",
+    "arithmetic.round_half",
+    "arithmetic.mod_float",
+    "arithmetic.few_operands",
+    "arithmetic.shift_signed",
+    "arithmetic.legacy_broadcast",
+    "arithmetic.clip_bounds",
+    "arithmetic.det_of_a_matrix",
+    "arithmetic.shrink",
+    "arithmetic.gelu_operator",
+    "arithmetic.einsum_forms",
+    "arithmetic.equal_bits",
+    "arithmetic.matmul_vector",
+    "arithmetic.random_values",
     # recurrent
-    batch_first.RULE,
-    linear_before_reset.RULE,
-    unread_inputs.RULE,
-    reverse.RULE,
-    left_out_outputs.RULE,
+    "recurrent.recurrent_layout",
+    "recurrent.gru_linear_before_reset",
+    "recurrent.recurrent_inputs",
+    "recurrent.recurrent_reverse",
+    "recurrent.recurrent_outputs",
     # pooling
-    max_pool_3d.RULE,
-    pool_strides.RULE,
-    pool_indices.RULE,
-    pool_dilations.RULE,
-    ceil_mode.RULE,
-    auto_pad.RULE,
-    pool3d.RULE,
+    "pooling.max_pool_3d",
+    "pooling.pool_strides",
+    "pooling.pool_indices",
+    "pooling.pool_dilations",
+    "pooling.pool_ceil",
+    "pooling.pool_auto_pad",
+    "pooling.pool_3d",
     # convolution
-    one_dimension.RULE,
-    conv3d.RULE,
+    "convolution.conv1d_output",
+    "convolution.conv3d_forms",
     # reduction
-    reduce_axes.RULE,
-    reduce_no_axes.RULE,
-    keepdims.RULE,
-    empty_tensor.RULE,
-    last_index.RULE,
+    "reduction.reduce_axes",
+    "reduction.reduce_no_axes",
+    "reduction.reduce_keepdims",
+    "reduction.reduce_nothing",
+    "reduction.select_last_index",
     # indexing
-    negative_indices.RULE,
-    scatter_reduction.RULE,
-    slice_backwards.RULE,
-    one_hot.RULE,
-    unique_forms.RULE,
-    uneven_split.RULE,
-    pad_forms.RULE,
+    "indexing.negative_indices",
+    "indexing.scatter_reduction",
+    "indexing.slice_backwards",
+    "indexing.one_hot",
+    "indexing.unique_forms",
+    "indexing.uneven_split",
+    "indexing.pad_forms",
     # filling
-    eye_like.RULE,
+    "constants.eye_like_dtype",
     # types
-    cast_forms.RULE,
-    int32_data.RULE,
-    large_integers.RULE,
-    sequences.RULE,
-    narrowed.RULE,
+    "types.cast_forms",
+    "types.int32_data",
+    "types.large_integers",
+    "control.sequences_outside",
+    "types.narrowed",
 )
+RULES: tuple[Rule[Any], ...] = tuple(import_module(f"mnnprep.rules.{row}").RULE for row in ROWS)
 
 
 def all_rules() -> list[str]:

@@ -12,30 +12,34 @@ were always right.  The values multiplied are the same ones in the same order.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, producer, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import INPUTS_SINCE, SINCE
+from mnnprep.rules.support.reading import ModelView, producer, tensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Operand
 
 NAME = "broadcast-matmul"
-SLICE_HAS_INPUTS = 10  # the opset from which Slice has its bounds as inputs
-EXPAND_SINCE = 8
 
 
-def find(reading: Reading) -> list[Place]:
-    found = [(node, opset) for node, opset in reading.nodes("MatMul") if opset >= EXPAND_SINCE]
+def _find(view: ModelView) -> list[Match[None]]:
+    found = [(node, opset) for node, opset in view.nodes("MatMul") if opset >= SINCE["Expand"]]
     return [
-        Place(node=node, match=opset)
+        Match(at=node, opset=opset)
         for node, opset in found
-        if _may_broadcast(node.inputs[0], node.inputs[1], reading)
+        if _may_broadcast(node.inputs[0], node.inputs[1], view)
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, opset = place.node, place.match
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node, opset = match.node, match.opset
     left, right = node.inputs
     targets = [_batch(editor, node, other, opset) for other in (right, left)]
     for index, (value, target) in enumerate(zip((left, right), targets, strict=True)):
@@ -43,14 +47,14 @@ def apply(editor: Editor, place: Place) -> bool:
     return True
 
 
-def _may_broadcast(left: Any, right: Any, reading: Reading) -> bool:
+def _may_broadcast(left: Operand, right: Operand, view: ModelView) -> bool:
     """Whether the batch dimensions are not known to be equal, in the ranks at which MNN goes wrong."""
     if tensor(left) is not None and tensor(right) is not None:
         return False  # computed once, by the converter
-    ranks = reading.shapes.rank_at_least(left), reading.shapes.rank_at_least(right)
+    ranks = view.shapes.rank_at_least(left), view.shapes.rank_at_least(right)
     if min(ranks) < 3 or max(ranks) < 4:
         return False
-    a, b = reading.dims(left), reading.dims(right)
+    a, b = view.dims(left), view.dims(right)
     same = (
         a is not None
         and b is not None
@@ -60,7 +64,7 @@ def _may_broadcast(left: Any, right: Any, reading: Reading) -> bool:
     return not same and not (_is_expanded(left) and _is_expanded(right))
 
 
-def _is_expanded(value: Any) -> bool:
+def _is_expanded(value: Operand) -> bool:
     """Whether *value* was expanded to another's batch dimensions, as this rule does."""
     expand = producer(value, "Expand")
     concat = producer(expand.inputs[1], "Concat") if expand is not None else None
@@ -68,10 +72,10 @@ def _is_expanded(value: Any) -> bool:
     return part is not None and producer(part.inputs[0], "Shape") is not None
 
 
-def _batch(editor: Editor, node: Any, value: Any, opset: int) -> Any:
+def _batch(editor: Editor, node: ir.Node, value: Operand, opset: int) -> ir.Value:
     """The shape of *value* with its last two dimensions, those of the matrices, set to 1."""
     shape = editor.add(node, "Shape", value)
-    if opset >= SLICE_HAS_INPUTS:
+    if opset >= INPUTS_SINCE["Slice"]:
         batch = editor.add(
             node, "Slice", shape, *(editor.constant(node, np.array([bound], np.int64)) for bound in (0, -2))
         )
@@ -87,7 +91,7 @@ RULE = Rule(
     ),
     severity="wrong",
     operators=frozenset({"MatMul"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     remedy="expand both operands to the same batch dimensions before the product",
 )

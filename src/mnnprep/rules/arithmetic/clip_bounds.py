@@ -6,35 +6,25 @@ and Min: the same bits.
 
 from __future__ import annotations
 
-from mnnprep.rules.building import Builder, given
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, scalar
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from collections.abc import Iterator
 
-INTEGERS_SINCE = 12
-
-
-def find(reading: Reading) -> list[Place]:
-    found = [(node, opset) for node, opset in reading.nodes("Clip") if len(node.inputs) > 2]
-    bounds = [
-        (
-            node,
-            opset,
-            *(scalar(given(node, index)) if given(node, index) is not None else None for index in (1, 2)),
-        )
-        for node, opset in found
-    ]
-    crossed = [
-        (node, opset)
-        for node, opset, low, high in bounds
-        if low is not None and high is not None and low > high
-    ]
-    return [Place(node=node, match=opset, repairable=opset >= INTEGERS_SINCE) for node, opset in crossed]
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder, given
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import INTEGER_BOUNDS
+from mnnprep.rules.support.reading import ModelView, scalar
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    x, low, high = place.node.inputs
-    build = Builder(editor, place.node, place.match)
+def _find(view: ModelView) -> Iterator[Match[None]]:
+    for node, opset in view.nodes("Clip"):
+        low, high = scalar(given(node, 1)), scalar(given(node, 2))
+        if low is not None and high is not None and low > high:
+            yield Match(at=node, opset=opset, repairable=opset >= INTEGER_BOUNDS)
+
+
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    x, low, high = match.node.inputs
+    build = Builder(editor, match.node, match.opset)
     build.replace(build.op("Min", build.op("Max", x, low), high))
     return True
 
@@ -43,8 +33,8 @@ RULE = Rule(
     name="clip-bounds",
     severity="wrong",
     operators=frozenset({"Clip"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN gives the lower bound where that of a Clip is above the upper one",
     remedy="write it as Min(Max(x, low), high)",
 )

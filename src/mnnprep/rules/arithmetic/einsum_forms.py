@@ -11,20 +11,22 @@ two by two from the left. A diagonal has the same bits, a product is numerically
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnnprep.rules.building import FLOATS, Builder, static
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder, static
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import SINCE
+from mnnprep.rules.support.reading import ModelView
 
-WHERE_SINCE = 9
+if TYPE_CHECKING:
+    from mnnprep.rules.support.reading import Operand
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes("Einsum"):
+def _find(view: ModelView) -> Iterator[Match[str]]:
+    for node, opset in view.nodes("Einsum"):
         equation = node.attributes.get_string("equation", "").replace(" ", "")
         left, _, right = equation.replace("...", "").partition("->")
         terms = left.split(",")
@@ -40,18 +42,19 @@ def find(reading: Reading) -> Iterator[Place]:
         able = (
             able
             and not (several and "." in equation)
-            and opset >= WHERE_SINCE
-            and all(reading.dtype(value) in FLOATS and static(reading.dims(value)) for value in node.inputs)
+            and opset >= SINCE["Where"]
+            and all(view.dtype(value) in FLOATS and static(view.dims(value)) for value in node.inputs)
         )
         equation = equation if "->" in equation else f"{left}->{right}"
-        yield Place(
-            node=node,
+        yield Match(
+            at=node,
             detail="a repeated subscript"
             if repeated
             else "several operands"
             if several
             else "an inner product",
-            match=(opset, equation),
+            opset=opset,
+            found=equation,
             repairable=able,
         )
 
@@ -62,8 +65,8 @@ def _able(term: str) -> bool:
     return "." not in letters and all(letters.count(letter) < 3 for letter in letters)
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, equation) = place.node, place.match
+def _apply(editor: Editor, match: Match[str]) -> bool:
+    node, opset, equation = match.node, match.opset, match.plan
     build = Builder(editor, node, opset)
     left, _, right = equation.partition("->")
     pairs = [
@@ -86,10 +89,10 @@ def apply(editor: Editor, place: Place) -> bool:
     return True
 
 
-def _without_diagonals(build: Builder, value: Any, term: str) -> tuple[Any, str]:
+def _without_diagonals(build: Builder, value: Operand, term: str) -> tuple[Any, str]:
     """*value* and its subscripts with the diagonal of each pair of axes of the same letter."""
-    reading = build.editor.reading
-    sizes, dtype = list(static(reading.dims(value)) or ()), reading.dtype(value)
+    view = build.editor.view
+    sizes, dtype = list(static(view.dims(value)) or ()), view.dtype(value)
     letters = term.removeprefix("...")
     for letter in sorted({letter for letter in letters if letters.count(letter) == 2}):
         lead = len(sizes) - len(letters)
@@ -111,8 +114,8 @@ RULE = Rule(
     name="einsum-forms",
     severity="wrong",
     operators=frozenset({"Einsum"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN's Einsum does not take a diagonal, and refuses an inner product",
     remedy="write it with MatMul, Mul and ReduceSum",
 )

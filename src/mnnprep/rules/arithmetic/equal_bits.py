@@ -8,38 +8,39 @@ Written as at least and at most it has ONNX's answers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import SINCE
+from mnnprep.rules.support.reading import ModelView, tensor
 
-AT_LEAST = 12  # the opset that brought GreaterOrEqual
+if TYPE_CHECKING:
+    from mnnprep.rules.support.reading import Operand
+
 FLOATS = ("FLOAT", "FLOAT16", "DOUBLE")
 
 
-def find(reading: Reading) -> list[Place]:
-    found = [
-        (node, opset) for node, opset in reading.nodes("Equal") if reading.dtype(node.inputs[0]) in FLOATS
-    ]
+def _find(view: ModelView) -> list[Match[None]]:
+    found = [(node, opset) for node, opset in view.nodes("Equal") if view.dtype(node.inputs[0]) in FLOATS]
     return [
-        Place(node=node, match=opset, repairable=opset >= AT_LEAST)
+        Match(at=node, opset=opset, repairable=opset >= SINCE["GreaterOrEqual"])
         for node, opset in found
         if not any(_plain(value) for value in node.inputs)
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    build = Builder(editor, node, place.match)
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build = Builder(editor, node, match.opset)
     build.replace(
         build.op("And", build.op("GreaterOrEqual", *node.inputs), build.op("LessOrEqual", *node.inputs))
     )
     return True
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: Operand) -> bool:
     held = tensor(value)
     return held is not None and bool(((held.numpy() != 0) & (held.numpy() == held.numpy())).all())
 
@@ -48,8 +49,8 @@ RULE = Rule(
     name="equal-bits",
     severity="narrowed",
     operators=frozenset({"Equal"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN compares floats bit by bit: 0 and -0 differ, a NaN equals itself",
     remedy="compare with a tolerance, or integers",
 )

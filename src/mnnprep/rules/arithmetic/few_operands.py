@@ -10,30 +10,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
 
 OPS = ("Max", "Min", "Sum", "Mean")
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     return [
-        Place(node=node, match=opset)
-        for node, opset in reading.nodes(*OPS)
+        Match(at=node, opset=opset)
+        for node, opset in view.nodes(*OPS)
         if len(node.inputs) < (3 if node.op_type == "Mean" else 2)
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    build = Builder(editor, node, place.match)
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build = Builder(editor, node, match.opset)
     if len(node.inputs) == 1:
         build.replace(build.op("Identity", node.inputs[0]))
         return True
     total = build.op("Add", *node.inputs)
-    half = build.constant(np.array(0.5), editor.reading.dtype(node.inputs[0]) or "FLOAT")
+    half = build.constant(np.array(0.5), editor.view.dtype(node.inputs[0]) or "FLOAT")
     build.replace(build.op("Mul", total, half))
     return True
 
@@ -42,8 +42,8 @@ RULE = Rule(
     name="few-operands",
     severity="crash",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard=(
         "MNN's converter crashes on Max, Min, Sum and Mean of one operand, and a Mean of two gives nothing"
     ),

@@ -11,25 +11,37 @@ not.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, operands, producer, scalar
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView, operands, producer, scalar
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Operand
 
 NAME = "gelu-erf"
 SQRT2_ERROR = 1e-3  # relative: as float16 writes it
 
 
-def find(reading: Reading) -> list[Place]:
-    return [
-        Place(node=last, match=match) for last, _ in reading.nodes("Mul", "Div") if (match := _match(last))
-    ]
+class Gelu(NamedTuple):
+    """``x``, ``1 + erf(x / sqrt 2)``, the constant that halves, and the product of the first two."""
+
+    x: Operand
+    raised: Operand
+    half: Operand
+    product: Operand
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    last = place.node
-    x, raised, half, product = place.match
+def _find(view: ModelView) -> list[Match[Gelu]]:
+    return [Match(at=last, found=gelu) for last, _ in view.nodes("Mul", "Div") if (gelu := _gelu(last))]
+
+
+def _apply(editor: Editor, match: Match[Gelu]) -> bool:
+    last = match.node
+    x, raised, half, product = match.plan
     first = editor.add(last, last.op_type, x, half)
     last.op_type = "Mul"
     last.replace_input_with(0, first)
@@ -38,11 +50,9 @@ def apply(editor: Editor, place: Place) -> bool:
     return True
 
 
-def _match(last: Any) -> tuple[Any, Any, Any, Any] | None:
-    """``x``, ``1 + erf(x / sqrt 2)``, the constant that halves, and their product, of the GELU that ends in
-    *last*.
-    """
-    halvings = operands(last) if last.op_type == "Mul" else (tuple(last.inputs),)
+def _gelu(last: ir.Node) -> Gelu | None:
+    """The GELU that ends in *last*."""
+    halvings = operands(last) if last.op_type == "Mul" else operands(last)[:1]
     for product, half in halvings:
         outer = producer(product, "Mul")
         if outer is None or scalar(half) != (0.5 if last.op_type == "Mul" else 2.0):
@@ -52,17 +62,17 @@ def _match(last: Any) -> tuple[Any, Any, Any, Any] | None:
             for erf, one in operands(add) if add is not None else ():
                 inner = producer(erf, "Erf")
                 if inner is not None and scalar(one) == 1.0 and _is_scaled(inner.inputs[0], x):
-                    return x, raised, half, product
+                    return Gelu(x, raised, half, product)
     return None
 
 
-def _is_scaled(value: Any, x: Any) -> bool:
+def _is_scaled(value: Operand, x: Operand) -> bool:
     """Whether *value* is ``x / sqrt 2``."""
     node = producer(value, "Div", "Mul")
     if node is None:
         return False
     expected = math.sqrt(2.0) if node.op_type == "Div" else math.sqrt(0.5)
-    pairs = (tuple(node.inputs),) if node.op_type == "Div" else operands(node)
+    pairs = operands(node)[:1] if node.op_type == "Div" else operands(node)
     return any(
         left is x and (c := scalar(right)) is not None and math.isclose(c, expected, rel_tol=SQRT2_ERROR)
         for left, right in pairs
@@ -74,7 +84,7 @@ RULE = Rule(
     hazard="MNN replaces x * (1 + erf(x / sqrt 2)) * 0.5 by an approximation that is off by up to 4.7e-4",
     severity="wrong",
     operators=frozenset({"Erf"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     remedy="halve x first: (x * 0.5) * (1 + erf(x / sqrt 2))",
 )

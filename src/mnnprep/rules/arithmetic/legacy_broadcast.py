@@ -6,23 +6,23 @@ wrongly.
 
 from __future__ import annotations
 
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Match, Rule
+from mnnprep.rules.support.opsets import BROADCASTING
+from mnnprep.rules.support.reading import ModelView
 
 OPS = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less", "PRelu", "Gemm")
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     found = [
         node
-        for node, opset in reading.nodes(*OPS)
-        if opset < 7 and node.attributes.get_int("broadcast", 0) and node.op_type != "Gemm"
+        for node, opset in view.nodes(*OPS)
+        if opset < BROADCASTING and node.attributes.get_int("broadcast", 0) != 0 and node.op_type != "Gemm"
     ]
     return [
-        Place(node=node)
+        Match(at=node)
         for node in found
-        if reading.dims(node.inputs[1]) is None
-        or any(size != 1 for size in reading.dims(node.inputs[1]) or ())
+        if view.dims(node.inputs[1]) is None or any(size != 1 for size in view.dims(node.inputs[1]) or ())
     ]
 
 
@@ -30,7 +30,7 @@ RULE = Rule(
     name="legacy-broadcast",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
+    find=_find,
     hazard="MNN does not read the attributes broadcast and axis that operators had before opset 7",
     remedy="convert the model to opset 13 first",
 )

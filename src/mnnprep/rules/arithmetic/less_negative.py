@@ -8,32 +8,34 @@ is nowhere negative it is right, and so is Greater.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, producer, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView, producer, tensor
+
+if TYPE_CHECKING:
+    from mnnprep.rules.support.reading import Operand
 
 FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16", "")
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     return [
-        Place(node=node)
-        for node, _ in reading.nodes("Less")
-        if reading.dtype(node.inputs[0]) in FLOATS
-        and not any(_never_negative(value) for value in node.inputs)
+        Match(at=node)
+        for node, _ in view.nodes("Less")
+        if view.dtype(node.inputs[0]) in FLOATS and not any(_never_negative(value) for value in node.inputs)
     ]
 
 
-def _never_negative(value: Any) -> bool:
+def _never_negative(value: Operand) -> bool:
     cast = producer(value, "Cast", "CastLike")
     found = tensor(cast.inputs[0] if cast is not None else value)
     return found is not None and found.numpy().dtype.kind in "fiub" and bool((found.numpy() >= 0).all())
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
     left, right = node.inputs
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     editor.replace(node, editor.add(node, "Greater", right, left, **attributes))
@@ -44,8 +46,8 @@ RULE = Rule(
     name="less-negative",
     severity="wrong",
     operators=frozenset({"Less"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN answers Less wrongly where both operands are negative",
     remedy="write a < b as b > a",
 )

@@ -7,29 +7,30 @@ The vector becomes a matrix of one column, whose axis is taken out of the produc
 
 from __future__ import annotations
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import Array, ModelView, tensor
 
 
-def find(reading: Reading) -> list[Place]:
-    vectors = [(node, opset, tensor(node.inputs[1])) for node, opset in reading.nodes("MatMul")]
+def _find(view: ModelView) -> list[Match[tuple[Array, int]]]:
+    vectors = [(node, opset, tensor(node.inputs[1])) for node, opset in view.nodes("MatMul")]
     return [
-        Place(
-            node=node,
-            match=(opset, vector, reading.rank(node.inputs[0])),
-            repairable=bool(reading.rank(node.inputs[0])),
+        Match(
+            at=node,
+            opset=opset,
+            found=(vector.numpy(), rank) if (rank := view.rank(node.inputs[0])) else None,
+            repairable=bool(rank),
         )
         for node, opset, vector in vectors
         if vector is not None and len(vector.shape) == 1
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, vector, rank) = place.node, place.match
+def _apply(editor: Editor, match: Match[tuple[Array, int]]) -> bool:
+    node, opset, (vector, rank) = match.node, match.opset, match.plan
     build, left = Builder(editor, node, opset), node.inputs[0]
-    column = build.constant(vector.numpy().reshape(-1, 1))
+    column = build.constant(vector.reshape(-1, 1))
     if rank == 1:
         build.replace(build.squeeze(build.op("MatMul", build.unsqueeze(left, 0), column), 0, 1))
     else:
@@ -41,8 +42,8 @@ RULE = Rule(
     name="matmul-vector",
     severity="wrong",
     operators=frozenset({"MatMul"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN gives nothing, or crashes, in a MatMul with a constant vector on the right",
     remedy="make the vector a matrix of one column, and squeeze the product",
 )

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnnprep.rules.building import FLOATS, Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
 
 
-def find(reading: Reading) -> list[Place]:
-    found = [(node, opset, reading.dtype(node.inputs[0])) for node, opset in reading.nodes("Mod")]
-    return [Place(node=node, match=(opset, dtype)) for node, opset, dtype in found if dtype in FLOATS]
+def _find(view: ModelView) -> list[Match[str]]:
+    found = [(node, opset, view.dtype(node.inputs[0])) for node, opset in view.nodes("Mod")]
+    return [Match(at=node, opset=opset, found=dtype) for node, opset, dtype in found if dtype in FLOATS]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype) = place.node, place.match
+def _apply(editor: Editor, match: Match[str]) -> bool:
+    node, opset, dtype = match.node, match.opset, match.plan
     build, (x, y) = Builder(editor, node, opset), node.inputs
     zero, half = build.constant(0, dtype), build.constant(np.array(0.5), dtype)
     times = build.op("Div", x, y)
@@ -47,8 +47,8 @@ RULE = Rule(
     name="mod-float",
     severity="wrong",
     operators=frozenset({"Mod"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN's Mod on floats has the wrong sign where the operands' signs differ",
     remedy="write it as x - y * Floor(x / y), or with fmod=1 as x - y * Trunc(x / y)",
 )

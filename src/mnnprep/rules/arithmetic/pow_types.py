@@ -8,18 +8,18 @@ numerically equal below 2^24.
 
 from __future__ import annotations
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
 
 
-def find(reading: Reading) -> list[Place]:
-    found = reading.nodes("Pow")
+def _find(view: ModelView) -> list[Match[None]]:
+    found = view.nodes("Pow")
     return [
-        Place(node=node, match=opset)
+        Match(at=node, opset=opset)
         for node, opset in found
-        if len({_kind(reading.dtype(value)) for value in node.inputs} - {""}) > 1
+        if len({_kind(view.dtype(value)) for value in node.inputs} - {""}) > 1
     ]
 
 
@@ -33,10 +33,10 @@ def _kind(dtype: str) -> str:
     )
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    build, (base, exponent) = Builder(editor, node, place.match), node.inputs
-    dtype = editor.reading.dtype(base)
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build, (base, exponent) = Builder(editor, node, match.opset), node.inputs
+    dtype = editor.view.dtype(base)
     if _kind(dtype) == "float":
         build.replace(build.op("Pow", base, build.cast(exponent, dtype)))
     else:
@@ -50,8 +50,8 @@ RULE = Rule(
     name="pow-types",
     severity="wrong",
     operators=frozenset({"Pow"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN gives nothing for a Pow whose operands are a float and an integer",
     remedy="cast the exponent to the base's dtype",
 )

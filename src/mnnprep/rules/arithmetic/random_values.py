@@ -5,21 +5,21 @@ They are other ones at each run, in any runtime, so nothing can be proven of wha
 
 from __future__ import annotations
 
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Match, Rule
+from mnnprep.rules.support.reading import ModelView
 
 OPS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
-def find(reading: Reading) -> list[Place]:
-    return [Place(node=node) for node, _ in reading.nodes(*OPS)]
+def _find(view: ModelView) -> list[Match[None]]:
+    return [Match(at=node) for node, _ in view.nodes(*OPS)]
 
 
 RULE = Rule(
     name="random-values",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
+    find=_find,
     hazard="a random operator gives other numbers at each run, in MNN and elsewhere",
     remedy="make the noise an input of the model",
 )

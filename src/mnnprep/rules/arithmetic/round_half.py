@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[str]]:
     return [
-        Place(node=node, match=(opset, reading.dtype(node.inputs[0]) or "FLOAT"))
-        for node, opset in reading.nodes("Round")
+        Match(at=node, opset=opset, found=view.dtype(node.inputs[0]) or "FLOAT")
+        for node, opset in view.nodes("Round")
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype) = place.node, place.match
+def _apply(editor: Editor, match: Match[str]) -> bool:
+    node, opset, dtype = match.node, match.opset, match.plan
     build, x = Builder(editor, node, opset), node.inputs[0]
     half, one = build.constant(np.array(0.5), dtype), build.constant(1, dtype)
     low = build.op("Floor", x)
@@ -41,8 +41,8 @@ RULE = Rule(
     name="round-half",
     severity="wrong",
     operators=frozenset({"Round"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN rounds a half away from zero, where ONNX rounds it to the even neighbour",
     remedy="accept it where no value is a half, or round by Floor and a comparison",
 )

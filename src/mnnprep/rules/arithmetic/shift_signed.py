@@ -8,56 +8,48 @@ Such a shift becomes one by 31 to the right, or 0 to the left.  The same integer
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Array, Reading, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import Array, ModelView, producer, tensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 WIDTH = {"INT8": 8, "INT16": 16, "INT32": 32, "INT64": 32}  # in MNN
 REPAIRED = "INT32"
 
 
-def find(reading: Reading) -> list[Place]:
-    places = []
-    for node, opset in reading.nodes("BitShift"):
-        dtype, shift = reading.dtype(node.inputs[0]), tensor(node.inputs[1])
+def _find(view: ModelView) -> Iterator[Match[None]]:
+    for node, opset in view.nodes("BitShift"):
+        dtype, shift = view.dtype(node.inputs[0]), tensor(node.inputs[1])
         if (
             (width := WIDTH.get(dtype, 0))
             and not _guarded(node)
             and (dtype == REPAIRED if shift is None else _beyond(shift.numpy(), width))
         ):
-            places.append(
-                Place(
-                    node=node,
-                    detail="by a computed number" if shift is None else "",
-                    match=opset,
-                    repairable=dtype == REPAIRED,
-                )
-            )
-    return places
+            detail = "by a computed number" if shift is None else ""
+            yield Match(at=node, detail=detail, opset=opset, repairable=dtype == REPAIRED)
 
 
 def _beyond(shift: Array, width: int) -> bool:
     return bool(((shift < 0) | (shift >= width)).any())
 
 
-def _guarded(node: Any) -> bool:
+def _guarded(node: ir.Node) -> bool:
     """Whether what it shifts by was put within bounds by this rule."""
-    by = node.inputs[1].producer()
-    return (
-        by is not None
-        and by.op_type == "Where"
-        and (by.inputs[0].producer() is not None and by.inputs[0].producer().op_type == "Or")
-    )
+    by = producer(node.inputs[1], "Where")
+    return by is not None and producer(by.inputs[0], "Or") is not None
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    build, (value, by) = Builder(editor, node, place.match), node.inputs
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build, (value, by) = Builder(editor, node, match.opset), node.inputs
     left = node.attributes.get_string("direction", "LEFT") == "LEFT"
     nothing, most = build.constant(np.array(0, np.int32)), build.constant(np.array(31, np.int32))
     beyond = build.op("Or", build.op("Greater", nothing, by), build.op("Greater", by, most))
@@ -71,8 +63,8 @@ RULE = Rule(
     name="shift-signed",
     severity="wrong",
     operators=frozenset({"BitShift"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN's BitShift on signed integers is wrong for shifts that are negative or as wide as the number",
     remedy="shift unsigned integers, or multiply by a power of two",
 )

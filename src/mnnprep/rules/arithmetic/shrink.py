@@ -7,21 +7,21 @@ It is written with Where and Greater: the same bits in float32.
 
 from __future__ import annotations
 
-from mnnprep.rules.building import FLOATS, Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[str]]:
     return [
-        Place(node=node, match=(opset, dtype := reading.dtype(node.inputs[0])), repairable=dtype in FLOATS)
-        for node, opset in reading.nodes("Shrink")
+        Match(at=node, opset=opset, found=(dtype := view.dtype(node.inputs[0])), repairable=dtype in FLOATS)
+        for node, opset in view.nodes("Shrink")
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype) = place.node, place.match
+def _apply(editor: Editor, match: Match[str]) -> bool:
+    node, opset, dtype = match.node, match.opset, match.plan
     build, x = Builder(editor, node, opset), node.inputs[0]
     limit, bias = node.attributes.get_float("lambd", 0.5), node.attributes.get_float("bias", 0.0)
     less = build.op("Sub", x, build.constant(bias, dtype))
@@ -37,8 +37,8 @@ RULE = Rule(
     name="shrink",
     severity="wrong",
     operators=frozenset({"Shrink"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN's Shrink leaves negative values wrong",
     remedy="write it with Where and comparisons",
 )

@@ -7,37 +7,43 @@ They are counted from the start: the same bits.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import Array, ModelView, tensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 OPS = ("GatherElements", "ScatterElements", "Scatter")
 
 
-def find(reading: Reading) -> list[Place]:
-    found = [(node, tensor(node.inputs[1])) for node, _ in reading.nodes(*OPS)]
+def _find(view: ModelView) -> list[Match[tuple[Array, int]]]:
+    found = [(node, tensor(node.inputs[1])) for node, _ in view.nodes(*OPS)]
     negative = [
         (node, indices.numpy())
         for node, indices in found
         if indices is not None and bool((indices.numpy() < 0).any())
     ]
+    sized = [(node, array, _size(node, view)) for node, array in negative]
     return [
-        Place(node=node, match=(array, size := _size(node, reading)), repairable=isinstance(size, int))
-        for node, array in negative
+        Match(at=node, found=None if size is None else (array, size), repairable=size is not None)
+        for node, array, size in sized
     ]
 
 
-def _size(node: Any, reading: Reading) -> int | str | None:
-    dims = reading.dims(node.inputs[0])
-    return dims[node.attributes.get_int("axis", 0)] if dims is not None else None
+def _size(node: ir.Node, view: ModelView) -> int | None:
+    """The size of the axis, where it is fixed."""
+    dims = view.dims(node.inputs[0])
+    size = dims[node.attributes.get_int("axis", 0)] if dims is not None else None
+    return size if isinstance(size, int) else None
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (indices, size) = place.node, place.match
+def _apply(editor: Editor, match: Match[tuple[Array, int]]) -> bool:
+    node, (indices, size) = match.node, match.plan
     node.replace_input_with(1, editor.constant(node, np.where(indices < 0, indices + size, indices)))
     return True
 
@@ -46,8 +52,8 @@ RULE = Rule(
     name="negative-indices",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN does not count negative indices from the end in GatherElements and ScatterElements",
     remedy="make the indices non-negative",
 )

@@ -13,42 +13,42 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mnnprep.rules.building import FLOATS, Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView, tensor
 
 INTEGERS = ("INT32", "INT64", "")
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes("OneHot"):
-        if reading.dtype(node.inputs[1]) not in INTEGERS:
-            yield Place(node=node, detail="the depth is no integer", match=opset)
+def _find(view: ModelView) -> Iterator[Match[None]]:
+    for node, opset in view.nodes("OneHot"):
+        if view.dtype(node.inputs[1]) not in INTEGERS:
+            yield Match(at=node, detail="the depth is no integer", opset=opset)
         elif "axis" not in node.attributes:
-            yield Place(node=node, detail="without axis", match=opset)
+            yield Match(at=node, detail="without axis", opset=opset)
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    build, (indices, depth, values) = Builder(editor, node, place.match), node.inputs
-    if editor.reading.dtype(depth) not in INTEGERS:
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build, (indices, depth, values) = Builder(editor, node, match.opset), node.inputs
+    if editor.view.dtype(depth) not in INTEGERS:
         known = tensor(depth)
         depth = (
             build.constant(known.numpy().astype(np.int64))
             if known is not None
             else build.cast(depth, "INT64")
         )
-    if editor.reading.dtype(indices) in FLOATS:
+    if editor.view.dtype(indices) in FLOATS:
         indices = build.cast(indices, "INT64")
-    axis, rank, known = node.attributes.get_int("axis", -1), editor.reading.rank(indices), tensor(depth)
-    if known is None or rank is None or editor.reading.dtype(values) not in (*FLOATS[:3], "INT32", "INT64"):
+    axis, rank, known = node.attributes.get_int("axis", -1), editor.view.rank(indices), tensor(depth)
+    if known is None or rank is None or editor.view.dtype(values) not in (*FLOATS[:3], "INT32", "INT64"):
         build.replace(build.op("OneHot", indices, depth, values, axis=axis))
         return True
     size, new = int(known.numpy().reshape(-1)[0]), axis % (rank + 1)
     wide = build.unsqueeze(indices, new)
     every = np.arange(size).reshape([-1 if number == new else 1 for number in range(rank + 1)])
-    kind = editor.reading.dtype(indices) if editor.reading.dtype(indices) == "INT32" else "INT64"
+    kind = editor.view.dtype(indices) if editor.view.dtype(indices) == "INT32" else "INT64"
     hits = [build.op("Equal", wide, build.constant(every - back, kind)) for back in (0, size)]
     off, on = (build.op("Gather", values, build.constant(np.array(number)), axis=0) for number in (0, 1))
     build.replace(build.op("Where", build.op("Or", *hits), on, off))
@@ -59,8 +59,8 @@ RULE = Rule(
     name="one-hot",
     severity="wrong",
     operators=frozenset({"OneHot"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard=(
         "MNN reads a depth of OneHot that is no integer as other bits, and does not apply its default axis"
     ),

@@ -9,14 +9,19 @@ numerically equal, and as many comparisons as places times updates.  Sizes must 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mnnprep.rules.building import FLOATS, Builder, static
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder, static
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Operand
 
 OPS = ("ScatterElements", "ScatterND")
 MOST = 1 << 22  # comparisons
@@ -29,58 +34,70 @@ REDUCED = {
 }
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes(*OPS):
+class Scattered(NamedTuple):
+    """The dtypes of the data and of the indices, and the sizes of all three."""
+
+    dtype: str
+    kind: str
+    data: tuple[int, ...]
+    indices: tuple[int, ...]
+    updates: tuple[int, ...]
+
+
+def _find(view: ModelView) -> Iterator[Match[Scattered]]:
+    for node, opset in view.nodes(*OPS):
         reduction = node.attributes.get_string("reduction", "none")
         if reduction == "none":
             continue
-        sizes = [static(reading.dims(value)) for value in node.inputs]
-        dtype, indices = reading.dtype(node.inputs[0]), reading.dtype(node.inputs[1])
-        able = None not in sizes and dtype in FLOATS and reduction in REDUCED and bool(indices)
-        yield Place(
-            node=node,
-            match=(opset, dtype, indices, sizes),
-            repairable=able and 0 < _comparisons(node, sizes) <= MOST,
-        )
+        found = _scattered(node, view) if reduction in REDUCED else None
+        able = found is not None and 0 < _comparisons(node, found) <= MOST
+        yield Match(at=node, opset=opset, found=found, repairable=able)
 
 
-def _comparisons(node: Any, sizes: list[Any]) -> int:
-    data, indices, updates = sizes
+def _scattered(node: ir.Node, view: ModelView) -> Scattered | None:
+    data, indices, updates = (static(view.dims(node.inputs[index])) for index in range(3))
+    dtype, kind = view.dtype(node.inputs[0]), view.dtype(node.inputs[1])
+    if data is None or indices is None or updates is None or dtype not in FLOATS or not kind:
+        return None
+    return Scattered(dtype, kind, data, indices, updates)
+
+
+def _comparisons(node: ir.Node, found: Scattered) -> int:
+    data, indices, updates = found[2:]
     if node.op_type == "ScatterElements":
         return int(np.prod(updates)) * int(data[node.attributes.get_int("axis", 0)])
     depth = indices[-1]
     return int(np.prod(data[:depth]) * np.prod(indices[:-1]) * np.prod(data[depth:]))
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype, kind, sizes) = place.node, place.match
-    build = Builder(editor, node, opset)
-    written = _elements if node.op_type == "ScatterElements" else _slices
-    build.replace(written(build, dtype, kind, sizes))
+def _apply(editor: Editor, match: Match[Scattered]) -> bool:
+    build = Builder(editor, match.node, match.opset)
+    written = _elements if match.node.op_type == "ScatterElements" else _slices
+    build.replace(written(build, match.plan))
     return True
 
 
-def _counted(build: Builder, indices: Any, size: int, kind: str) -> Any:
+def _counted(build: Builder, indices: Operand, size: int, kind: str) -> ir.Value:
     """Indices from the start, where they are from the end."""
     below = build.op("Greater", build.constant(0, kind), indices)
     return build.op("Where", below, build.op("Add", indices, build.constant(size, kind)), indices)
 
 
-def _met(build: Builder, hits: Any, updates: Any, axis: int, dtype: str) -> Any:
+def _met(build: Builder, hits: Operand, updates: Operand, axis: int, dtype: str) -> ir.Value:
     """The updates that meet each place, reduced over *axis*."""
     reduction = build.node.attributes.get_string("reduction", "none")
     met = build.op("Where", hits, updates, build.constant(np.array(NEUTRAL[reduction]), dtype))
     return build.reduce(REDUCED[reduction][0], met, (axis,), keep=False)
 
 
-def _slices(build: Builder, dtype: str, kind: str, sizes: list[Any]) -> Any:
+def _slices(build: Builder, found: Scattered) -> ir.Value:
     """ScatterND: (places, updates, the rest of each slice)."""
-    data, indices, _ = sizes
+    dtype, kind, data, indices, _ = found
     depth, count = indices[-1], int(np.prod(indices[:-1]))
     places, rest = int(np.prod(data[:depth])), int(np.prod(data[depth:]))
     x, raw, updates = build.node.inputs
     columns = build.reshape(raw, count, depth)
-    flat = None
+    flat: Operand = None
     for axis in range(depth):
         column = _counted(build, build.slice(columns, 1, axis, axis + 1), data[axis], kind)
         part = build.op("Mul", column, build.constant(int(np.prod(data[axis + 1 : depth])), kind))
@@ -93,9 +110,9 @@ def _slices(build: Builder, dtype: str, kind: str, sizes: list[Any]) -> Any:
     return build.reshape(build.op(combine, build.reshape(x, places, rest), met), *data)
 
 
-def _elements(build: Builder, dtype: str, kind: str, sizes: list[Any]) -> Any:
+def _elements(build: Builder, found: Scattered) -> ir.Value:
     """ScatterElements: the axis becomes (places, updates)."""
-    data, indices, _ = sizes
+    dtype, kind, data, indices, _ = found
     axis = build.node.attributes.get_int("axis", 0) % len(data)
     x, raw, updates = build.node.inputs
     wide = build.unsqueeze(_counted(build, raw, data[axis], kind), axis)
@@ -116,8 +133,8 @@ RULE = Rule(
     name="scatter-reduction",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN overwrites where a Scatter has a reduction",
     remedy="scatter into zeros by a product with a one-hot matrix, or leave the reduction to the app",
 )

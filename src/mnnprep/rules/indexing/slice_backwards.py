@@ -7,57 +7,61 @@ right.  A Gather by the same indices is right.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.forms import backwards, integers
-from mnnprep.rules.reading import Reading, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder, fed
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView, tensor
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Operand
+
+# What to do to each axis: take these indices, reverse it wholly (None), or slice it as before.
+Plan = list[tuple[int, list[int] | tuple[int, int, int] | None]]
 RANK = 4
 STEPS = 4  # the place of the steps among the inputs
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, _ in reading.nodes("Slice"):
+def _find(view: ModelView) -> Iterator[Match[Plan | None]]:
+    for node, opset in view.nodes("Slice"):
         if (
             len(node.inputs) <= STEPS
             or node.inputs[STEPS] is None
-            or (reading.rank(node.inputs[0]) or RANK) < RANK
+            or (view.rank(node.inputs[0]) or RANK) < RANK
         ):
             continue
         numbers = [_numbers(value) for value in node.inputs[1:]]
         steps = numbers[-1]
         if steps is not None and min(steps, default=0) < 0:
-            plan = _plan(reading, node, numbers)
-            yield Place(node=node, match=plan, repairable=plan is not None)
+            plan = _plan(view, node, numbers)
+            yield Match(at=node, opset=opset, found=plan, repairable=plan is not None)
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, value = place.node, place.node.inputs[0]
-    for axis, cut in place.match:
+def _apply(editor: Editor, match: Match[Plan | None]) -> bool:
+    node, value = match.node, fed(match.node, 0)
+    build = Builder(editor, node, match.opset)
+    for axis, cut in match.plan or ():
         if isinstance(cut, list):
-            value = editor.add(node, "Gather", value, integers(editor, node, *cut), axis=axis)
+            value = build.op("Gather", value, build.ints(*cut), axis=axis)
         elif cut is None:
-            value = backwards(editor, node, value, axis, None)
+            value = build.backwards(value, axis, None)
         else:
-            value = editor.add(
-                node, "Slice", value, *[integers(editor, node, number) for number in (*cut[:2], axis, cut[2])]
-            )
-    editor.replace(node, value)
+            start, end, step = cut
+            value = build.op("Slice", value, *[build.ints(number) for number in (start, end, axis, step)])
+    build.replace_only(value)
     return True
 
 
-def _plan(
-    reading: Reading, node: Any, numbers: list[list[int] | None]
-) -> list[tuple[int, list[int] | tuple[int, int, int] | None]] | None:
-    """What to do to each axis: take these indices, reverse it wholly (None), or slice it as before."""
+def _plan(view: ModelView, node: ir.Node, numbers: list[list[int] | None]) -> Plan | None:
     starts, ends, axes, steps = numbers
-    dims = reading.dims(node.inputs[0])
+    dims = view.dims(node.inputs[0])
     axes = list(range(len(starts or []))) if node.inputs[3] is None else axes
     if starts is None or ends is None or axes is None or steps is None or dims is None:
         return None
-    plan: list[tuple[int, list[int] | tuple[int, int, int] | None]] = []
+    plan: Plan = []
     for start, end, counted, step in zip(starts, ends, axes, steps, strict=True):
         axis = counted % len(dims)
         size = dims[axis]
@@ -79,7 +83,7 @@ def _taken(size: int, start: int, end: int, step: int) -> list[int]:
     return list(range(first, last, step))
 
 
-def _numbers(value: Any) -> list[int] | None:
+def _numbers(value: Operand) -> list[int] | None:
     held = tensor(value)
     return [int(n) for n in held.numpy().reshape(-1)] if held is not None else None
 
@@ -88,8 +92,8 @@ RULE = Rule(
     name="slice-backwards",
     severity="crash",
     operators=frozenset({"Slice"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN crashes on a Slice with a negative step in four dimensions or more, or gives other numbers",
     remedy="take the elements by their indices (index_select in place of flip)",
 )

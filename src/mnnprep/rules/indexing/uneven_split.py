@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes("Split"):
-        parts, dims = node.attributes.get_int("num_outputs", 0), reading.dims(node.inputs[0])
+def _find(view: ModelView) -> Iterator[Match[tuple[int, int]]]:
+    for node, opset in view.nodes("Split"):
+        parts, dims = node.attributes.get_int("num_outputs", 0), view.dims(node.inputs[0])
         if not parts or (len(node.inputs) > 1 and node.inputs[1] is not None) or dims is None:
             continue
         size = dims[node.attributes.get_int("axis", 0)]
         if isinstance(size, int) and size % parts:
-            yield Place(node=node, detail=f"{size} in {parts} parts", match=(opset, size, parts))
+            yield Match(at=node, detail=f"{size} in {parts} parts", opset=opset, found=(size, parts))
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, size, parts) = place.node, place.match
+def _apply(editor: Editor, match: Match[tuple[int, int]]) -> bool:
+    node, opset, (size, parts) = match.node, match.opset, match.plan
     build, axis = Builder(editor, node, opset), node.attributes.get_int("axis", 0)
     each = -(-size // parts)
     bounds = [(number * each, min((number + 1) * each, size)) for number in range(parts)]
@@ -38,8 +38,8 @@ RULE = Rule(
     name="uneven-split",
     severity="wrong",
     operators=frozenset({"Split"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN splits unevenly where num_outputs does not divide the axis",
     remedy="give the sizes of the parts",
 )

@@ -5,14 +5,14 @@ Measured with MNN 3.6.1: neither attribute is read: the sorted values of the who
 
 from __future__ import annotations
 
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Match, Rule
+from mnnprep.rules.support.reading import ModelView
 
 
-def find(reading: Reading) -> list[Place]:
-    found = reading.nodes("Unique")
+def _find(view: ModelView) -> list[Match[None]]:
+    found = view.nodes("Unique")
     return [
-        Place(node=node)
+        Match(at=node)
         for node, _ in found
         if not node.attributes.get_int("sorted", 1) or ("axis" in node.attributes)
     ]
@@ -22,7 +22,7 @@ RULE = Rule(
     name="unique-forms",
     severity="wrong",
     operators=frozenset({"Unique"}),
-    find=find,
+    find=_find,
     hazard="MNN's Unique gives the sorted values of the whole tensor, whatever axis and sorted say",
     remedy="leave it to the app",
 )

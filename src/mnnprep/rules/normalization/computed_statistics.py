@@ -7,15 +7,15 @@ It is written out with Sub, Div, Mul and Add: numerically equal.
 
 from __future__ import annotations
 
-from mnnprep.rules.normalization.statistics import place_of, write_out
-from mnnprep.rules.reading import Reading, stored
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.reading import ModelView, stored
+from mnnprep.rules.support.statistics import match_of, write_out
 
 
-def find(reading: Reading) -> list[Place]:
-    found = reading.nodes("BatchNormalization")
+def _find(view: ModelView) -> list[Match[tuple[str, int]]]:
+    found = view.nodes("BatchNormalization")
     return [
-        place_of(node, opset, reading)
+        match_of(node, opset, view)
         for node, opset in found
         if any(stored(value) is None for value in node.inputs[1:5])
     ]
@@ -25,7 +25,7 @@ RULE = Rule(
     name="computed-statistics",
     severity="crash",
     operators=frozenset({"BatchNormalization"}),
-    find=find,
+    find=_find,
     rewrite=Rewrite(apply=write_out, exact=False),
     hazard="MNN's converter crashes on a BatchNormalization whose parameters are not constants",
     remedy="make the parameters initializers, or write the normalization as Sub, Mul and Add",

@@ -9,23 +9,22 @@ dimensions is the same.  The same bits.
 from __future__ import annotations
 
 from mnnprep.deps import require
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import ONE_AXIS
+from mnnprep.rules.support.reading import ModelView
 
-ONE_AXIS = 13
 
-
-def find(reading: Reading) -> list[Place]:
-    found = [(node, opset) for node, opset in reading.nodes("LogSoftmax") if "axis" not in node.attributes]
+def _find(view: ModelView) -> list[Match[None]]:
+    found = [(node, opset) for node, opset in view.nodes("LogSoftmax") if "axis" not in node.attributes]
     return [
-        Place(node=node, match=opset, repairable=opset >= ONE_AXIS or reading.rank(node.inputs[0]) == 2)
+        Match(at=node, opset=opset, repairable=opset >= ONE_AXIS or view.rank(node.inputs[0]) == 2)
         for node, opset in found
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    place.node.attributes.add(require("onnx_ir").AttrInt64("axis", -1 if place.match >= ONE_AXIS else 1))
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    match.node.attributes.add(require("onnx_ir").AttrInt64("axis", -1 if match.opset >= ONE_AXIS else 1))
     return True
 
 
@@ -33,8 +32,8 @@ RULE = Rule(
     name="logsoftmax-axis",
     severity="crash",
     operators=frozenset({"LogSoftmax"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN does not apply the default axis of LogSoftmax: another axis, or a crash of the converter",
     remedy="write the axis out",
 )

@@ -9,32 +9,39 @@ They are written out with GatherElements and Where.  Numerically equal: sums are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.rules.building import FLOATS, Builder, asked, given
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder, asked, given
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import ONE_AXIS
+from mnnprep.rules.support.reading import ModelView
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Operand
 
 OPS = ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
-ANY_RANK = 13  # the opset from which LogSoftmax takes one axis alone
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes(*OPS):
-        dtype, labels = reading.dtype(node.inputs[0]), reading.dtype(node.inputs[1])
-        match, able = (opset, dtype, labels), dtype in FLOATS and labels in ("INT32", "INT64")
+def _find(view: ModelView) -> Iterator[Match[tuple[str, str]]]:
+    for node, opset in view.nodes(*OPS):
+        dtype, labels = view.dtype(node.inputs[0]), view.dtype(node.inputs[1])
+        labelled, able = (dtype, labels), dtype in FLOATS and labels in ("INT32", "INT64")
         mean = node.attributes.get_string("reduction", "mean") == "mean"
         if len(node.outputs) > 1 and node.outputs[1].name:
-            yield Place(node=node, detail="log_prob is asked for", match=match, repairable=able)
+            yield Match(at=node, detail="log_prob is asked for", opset=opset, found=labelled, repairable=able)
         elif "ignore_index" in node.attributes and mean and given(node, 2) is None:
-            yield Place(node=node, detail="ignore_index without weights", match=match, repairable=able)
+            yield Match(
+                at=node, detail="ignore_index without weights", opset=opset, found=labelled, repairable=able
+            )
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype, labels) = place.node, place.match
+def _apply(editor: Editor, match: Match[tuple[str, str]]) -> bool:
+    node, opset, (dtype, labels) = match.node, match.opset, match.plan
     build, scores, target = Builder(editor, node, opset), node.inputs[0], node.inputs[1]
     if node.op_type == "SoftmaxCrossEntropyLoss":
         scores = _log_softmax(build, scores)
@@ -56,8 +63,8 @@ def apply(editor: Editor, place: Place) -> bool:
     return True
 
 
-def _log_softmax(build: Builder, scores: Any) -> Any:
-    if build.opset >= ANY_RANK:
+def _log_softmax(build: Builder, scores: Operand) -> ir.Value:
+    if build.opset >= ONE_AXIS:
         return build.op("LogSoftmax", scores, axis=1)
     rest = build.op("Sub", scores, build.reduce("ReduceMax", scores, (1,), keep=True))
     return build.op(
@@ -65,12 +72,12 @@ def _log_softmax(build: Builder, scores: Any) -> Any:
     )
 
 
-def _ignored(build: Builder, target: Any, labels: str) -> Any:
+def _ignored(build: Builder, target: Operand, labels: str) -> ir.Value | None:
     index = build.node.attributes.get_int("ignore_index", None)
     return None if index is None else build.op("Equal", target, build.constant(np.array(index), labels))
 
 
-def _reduced(build: Builder, loss: Any, weights: Any, reduction: str) -> Any:
+def _reduced(build: Builder, loss: ir.Value, weights: Operand, reduction: str) -> ir.Value:
     if reduction == "none":
         return loss
     if reduction == "mean" and weights is None:
@@ -87,8 +94,8 @@ RULE = Rule(
     name="loss-forms",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard=(
         "MNN counts what ignore_index leaves out in the mean of a loss, and can't give the loss's log_prob"
     ),

@@ -9,32 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnnprep.rules.building import FLOATS, Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, stored
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import BROADCASTING
+from mnnprep.rules.support.reading import ModelView, stored
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes("PRelu"):
-        slope, rank = stored(node.inputs[1]), reading.rank(node.inputs[0])
-        if slope is None or rank is None or opset < 7:  # before, a vector was one number per channel
+def _find(view: ModelView) -> Iterator[Match[str]]:
+    for node, opset in view.nodes("PRelu"):
+        slope, rank = stored(node.inputs[1]), view.rank(node.inputs[0])
+        if (
+            slope is None or rank is None or opset < BROADCASTING
+        ):  # before, a vector was one number per channel
             continue
         sizes = tuple(slope.shape.numpy())
         full = (1,) * (rank - len(sizes)) + sizes
         wide = [axis for axis, size in enumerate(full) if size != 1]
         if wide not in ([], [1]) and len(sizes) < rank:
-            dtype = reading.dtype(node.inputs[0])
-            yield Place(
-                node=node,
+            dtype = view.dtype(node.inputs[0])
+            yield Match(
+                at=node,
                 detail=f"slope of the shape {list(sizes)}",
-                match=(opset, dtype),
+                opset=opset,
+                found=dtype,
                 repairable=dtype in FLOATS,
             )
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype) = place.node, place.match
+def _apply(editor: Editor, match: Match[str]) -> bool:
+    node, opset, dtype = match.node, match.opset, match.plan
     build, (x, slope) = Builder(editor, node, opset), node.inputs
     zero = build.constant(0, dtype)
     build.replace(build.op("Add", build.op("Max", x, zero), build.op("Mul", build.op("Min", x, zero), slope)))
@@ -45,8 +49,8 @@ RULE = Rule(
     name="prelu-slope",
     severity="wrong",
     operators=frozenset({"PRelu"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN takes the slope of PRelu as one number per channel, whatever axis it is for",
     remedy="write it as Where(x < 0, slope * x, x)",
 )

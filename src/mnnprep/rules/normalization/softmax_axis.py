@@ -8,28 +8,29 @@ The Softmax is over what is reshaped to two dimensions, as those opsets mean it.
 
 from __future__ import annotations
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import INPUTS_SINCE, ONE_AXIS
+from mnnprep.rules.support.reading import ModelView
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     found = [
         (node, opset)
-        for node, opset in reading.nodes("Softmax")
-        if opset < 13 and "axis" not in node.attributes
+        for node, opset in view.nodes("Softmax")
+        if opset < ONE_AXIS and "axis" not in node.attributes
     ]
     return [
-        Place(node=node, match=opset, repairable=opset >= 5)
+        Match(at=node, opset=opset, repairable=opset >= INPUTS_SINCE["Reshape"])
         for node, opset in found
-        if reading.rank(node.inputs[0]) != 2
+        if view.rank(node.inputs[0]) != 2
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    build, x = Builder(editor, node, place.match), node.inputs[0]
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build, x = Builder(editor, node, match.opset), node.inputs[0]
     flat = build.op("Softmax", build.op("Flatten", x, axis=1), axis=1)
     build.replace(build.op("Reshape", flat, build.op("Shape", x)))
     return True
@@ -39,8 +40,8 @@ RULE = Rule(
     name="softmax-axis",
     severity="wrong",
     operators=frozenset({"Softmax"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN does not apply the default axis=1 of a Softmax before opset 13",
     remedy="write the axis out, or export at opset 13",
 )

@@ -11,39 +11,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnnprep.rules.building import given
-from mnnprep.rules.editor import Editor
 from mnnprep.rules.normalization import lone_dropout
-from mnnprep.rules.normalization.statistics import place_of, write_out
-from mnnprep.rules.reading import Reading, scalar
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import given
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import TRAINING_MODE
+from mnnprep.rules.support.reading import ModelView, scalar
+from mnnprep.rules.support.statistics import match_of, write_out
 
 OPS = ("BatchNormalization", "Dropout")
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes("BatchNormalization"):
+def _find(view: ModelView) -> Iterator[Match[tuple[str, int]]]:
+    for node, opset in view.nodes("BatchNormalization"):
         if node.attributes.get_int("training_mode", 0) or (
-            opset < 14 and len([o for o in node.outputs if o.name]) > 1
+            opset < TRAINING_MODE and len([o for o in node.outputs if o.name]) > 1
         ):
-            yield place_of(node, opset, reading)
-    for node, opset in reading.nodes("Dropout"):
+            yield match_of(node, opset, view)
+    for node, opset in view.nodes("Dropout"):
         mode, ratio = given(node, 2), given(node, 1)
         if mode is not None and scalar(mode) != 0.0:
             still = ratio is not None and scalar(ratio) == 0.0
-            yield Place(
-                node=node,
+            yield Match(
+                at=node,
                 detail="" if scalar(mode) else "training_mode is computed",
-                match=opset,
+                opset=opset,
                 repairable=still,
             )
 
 
-def apply(editor: Editor, place: Place) -> bool:
+def _apply(editor: Editor, match: Match[tuple[str, int]]) -> bool:
     return (
-        write_out(editor, place)
-        if place.node.op_type == "BatchNormalization"
-        else lone_dropout.apply(editor, place)
+        write_out(editor, match)
+        if match.node.op_type == "BatchNormalization"
+        else lone_dropout.leave_out(editor, match.node, match.opset)
     )
 
 
@@ -51,8 +52,8 @@ RULE = Rule(
     name="training-mode",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard=(
         "MNN does not compute a node in training mode: the stored statistics are used, or the net gives"
         " nothing"

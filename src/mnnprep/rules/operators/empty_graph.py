@@ -6,20 +6,20 @@ it.
 
 from __future__ import annotations
 
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Match, Rule
+from mnnprep.rules.support.reading import ModelView
 
 
-def find(reading: Reading) -> list[Place]:
-    graph = reading.model.graph
-    return [] if len(graph) else [Place(name=str(graph.name or "the graph"))]
+def _find(view: ModelView) -> list[Match[None]]:
+    graph = view.model.graph
+    return [] if len(graph) else [Match(at=str(graph.name or "the graph"))]
 
 
 RULE = Rule(
     name="empty-graph",
     severity="refused",
     operators=frozenset(),
-    find=find,
+    find=_find,
     hazard="MNN's converter refuses a graph that computes nothing",
     remedy="leave such a model to the app",
 )

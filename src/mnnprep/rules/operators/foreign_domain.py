@@ -7,19 +7,19 @@ name.
 from __future__ import annotations
 
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Match, Rule
+from mnnprep.rules.support.reading import ModelView
 
 # Of these domains the operators that share a name with a standard one compute the same.
 SAME_MEANING = frozenset({("com.microsoft", "Gelu")})
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     return [
-        Place(node=node, detail=node.domain)
-        for node, _ in reading.everything
+        Match(at=node, detail=node.domain)
+        for node, _ in view.everything
         if node.domain not in STANDARD_DOMAINS
-        and (reading.supported is None or node.op_type in reading.supported)
+        and (view.supported is None or node.op_type in view.supported)
         and (node.domain, node.op_type) not in SAME_MEANING
     ]
 
@@ -28,7 +28,7 @@ RULE = Rule(
     name="foreign-domain",
     severity="wrong",
     operators=frozenset(),
-    find=find,
+    find=_find,
     hazard="MNN converts an operator of another domain as the standard one of the same name",
     remedy="replace it by standard operators, or check that it computes the same",
 )

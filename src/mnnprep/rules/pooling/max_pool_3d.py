@@ -14,37 +14,43 @@ MNN computes rightly, and give the same bits.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import INPUTS_SINCE
+from mnnprep.rules.support.reading import ModelView
 
-SINCE = 10  # the opset from which Slice has its bounds as inputs
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import AttributeValue, Operand
+
+    Part: TypeAlias = int | tuple[Operand, int, int]
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     return [
-        Place(node=node)
-        for node, opset in reading.nodes("MaxPool")
-        if opset >= SINCE and _is_separable(node) and _goes_wrong(node, reading)
+        Match(at=node)
+        for node, opset in view.nodes("MaxPool")
+        if opset >= INPUTS_SINCE["Slice"] and _is_separable(node) and _goes_wrong(node, view)
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    editor.replace(place.node, _split(editor, place.node))
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    editor.replace(match.node, _split(editor, match.node))
     return True
 
 
-def _goes_wrong(node: Any, reading: Reading) -> bool:
+def _goes_wrong(node: ir.Node, view: ModelView) -> bool:
     """Whether the pads are missing, or the batch may be more than one."""
-    dims = reading.dims(node.inputs[0])
+    dims = view.dims(node.inputs[0])
     return "pads" not in node.attributes or dims is None or dims[0] != 1
 
 
-def _is_separable(node: Any) -> bool:
+def _is_separable(node: ir.Node) -> bool:
     """Whether *node* pools three dimensions in the plain form: no indices, dilations or ceiling."""
     kernel = node.attributes.get_ints("kernel_shape", ())
     plain = all(d == 1 for d in node.attributes.get_ints("dilations", ())) and not node.attributes.get_int(
@@ -53,7 +59,7 @@ def _is_separable(node: Any) -> bool:
     return len(kernel) == 3 and plain and len(node.outputs) == 1
 
 
-def _split(editor: Editor, node: Any) -> Any:
+def _split(editor: Editor, node: ir.Node) -> ir.Value:
     """The pool of *node* as one over height and width and one over depth; gives what takes its place."""
     value = node.inputs[0]
     slices = editor.add(node, "Reshape", value, _sizes(editor, node, (value, 0, 1), -1, (value, 3, 5)))
@@ -63,7 +69,7 @@ def _split(editor: Editor, node: Any) -> Any:
     return editor.add(node, "Reshape", deep, _sizes(editor, node, (value, 0, 2), -1, (flat, 2, 4)))
 
 
-def _sizes(editor: Editor, node: Any, *parts: Any) -> Any:
+def _sizes(editor: Editor, node: ir.Node, *parts: Part) -> ir.Value:
     """A shape of *parts*: -1, or a value and the first and last (exclusive) of its dimensions."""
     pieces = []
     for part in parts:
@@ -76,13 +82,13 @@ def _sizes(editor: Editor, node: Any, *parts: Any) -> Any:
     return editor.add(node, "Concat", *pieces, axis=0)
 
 
-def _attributes(node: Any, axes: tuple[int, ...], rank: int) -> dict[str, Any]:
+def _attributes(node: ir.Node, axes: tuple[int, ...], rank: int) -> dict[str, AttributeValue]:
     """The attributes of *node* for some of its *axes*, made up to *rank* axes by ones that pool nothing."""
     given = node.attributes
     idle = rank - len(axes)
     kernel = given.get_ints("kernel_shape")
     strides, pads = given.get_ints("strides", (1, 1, 1)), given.get_ints("pads", (0,) * 6)
-    chosen: dict[str, Any] = {
+    chosen: dict[str, AttributeValue] = {
         "kernel_shape": [*(kernel[a] for a in axes), *[1] * idle],
         "strides": [*(strides[a] for a in axes), *[1] * idle],
     }
@@ -102,7 +108,7 @@ RULE = Rule(
     ),
     severity="crash",
     operators=frozenset({"MaxPool"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     remedy="pool over height and width first, then over depth, each in two dimensions",
 )

@@ -11,24 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnnprep.rules.pooling.written_out import place_of, write_out
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.pool_written_out import Windows, match_of, write_out
+from mnnprep.rules.support.reading import ModelView
 
 OPS = ("MaxPool", "AveragePool", "LpPool")
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes(*OPS):
+def _find(view: ModelView) -> Iterator[Match[Windows]]:
+    for node, opset in view.nodes(*OPS):
         if any(d != 1 for d in node.attributes.get_ints("dilations", ())):
-            yield place_of(node, opset, reading)
+            yield match_of(node, opset, view)
 
 
 RULE = Rule(
     name="pool-dilations",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
+    find=_find,
     rewrite=Rewrite(apply=write_out, exact=False),
     hazard="MNN does not read the dilations of pooling",
     remedy="gather the windows by strided slices, or pool without dilations",

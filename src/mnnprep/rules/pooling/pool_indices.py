@@ -10,29 +10,41 @@ and integers, but where a window holds a NaN.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mnnprep.rules.building import FLOATS, PAD_INPUTS, Builder, asked, static
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.pooling.windows import axes_of, cheap, highest
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder, asked, fed, static
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import INPUTS_SINCE
+from mnnprep.rules.support.pool_windows import Axis, axes_of, cheap, highest
+from mnnprep.rules.support.reading import ModelView
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 OPS = ("MaxPool", "MaxUnpool")
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes("MaxPool"):
+class Indexed(NamedTuple):
+    """The sizes of the input, its pooled axes, and its dtype."""
+
+    dims: tuple[int, ...]
+    axes: list[Axis]
+    dtype: str
+
+
+def _find(view: ModelView) -> Iterator[Match[Indexed]]:
+    for node, opset in view.nodes("MaxPool"):
         if asked(node, 1) and (reason := _reason(node)):
-            yield _place(node, opset, reading, reason)
-    for node, _ in reading.nodes("MaxUnpool"):
+            yield _match_of(node, opset, view, reason)
+    for node, _ in view.nodes("MaxUnpool"):
         if len(node.inputs) > 2 and node.inputs[2] is not None:
-            yield Place(node=node, detail="an output shape", repairable=False)
+            yield Match(at=node, detail="an output shape", repairable=False)
 
 
-def _reason(node: Any) -> str:
+def _reason(node: ir.Node) -> str:
     if node.attributes.get_int("storage_order", 0):
         return "storage_order=1"
     padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string(
@@ -41,15 +53,16 @@ def _reason(node: Any) -> str:
     return "indices with padding" if padded else ""
 
 
-def _place(node: Any, opset: int, reading: Reading, reason: str) -> Place:
-    dims, dtype = static(reading.dims(node.inputs[0])), reading.dtype(node.inputs[0])
+def _match_of(node: ir.Node, opset: int, view: ModelView, reason: str) -> Match[Indexed]:
+    dims, dtype = static(view.dims(node.inputs[0])), view.dtype(node.inputs[0])
     axes = axes_of(node, dims)
-    able = dims is not None and axes is not None and cheap(axes) and dtype in FLOATS and opset >= PAD_INPUTS
-    return Place(node=node, detail=reason, match=(opset, dims, axes, dtype), repairable=able)
+    if dims is None or axes is None or not cheap(axes) or dtype not in FLOATS or opset < INPUTS_SINCE["Pad"]:
+        return Match(at=node, detail=reason, repairable=False)
+    return Match(at=node, detail=reason, opset=opset, found=Indexed(dims, axes, dtype))
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dims, axes, dtype) = place.node, place.match
+def _apply(editor: Editor, match: Match[Indexed]) -> bool:
+    node, opset, (dims, axes, dtype) = match.node, match.opset, match.plan
     build, sizes = Builder(editor, node, opset), dims[2:]
     volume = int(np.prod(sizes))
     columns = bool(node.attributes.get_int("storage_order", 0))
@@ -57,7 +70,7 @@ def apply(editor: Editor, place: Place) -> bool:
         np.arange(volume, dtype=np.int32).reshape(sizes, order="F" if columns else "C")[None, None]
     )
     lowest = float(np.finfo(np.float16 if dtype == "FLOAT16" else np.float32).min)
-    values, places = highest(build, axes, node.inputs[0], index, lowest, dtype)
+    values, places = highest(build, axes, fed(node, 0), index, lowest, dtype)
     first = np.arange(dims[0] * dims[1], dtype=np.int32).reshape(dims[0], dims[1], *[1] * len(sizes)) * volume
     build.replace(values, build.cast(build.op("Add", places, build.constant(first)), "INT64"))
     return True
@@ -67,8 +80,8 @@ RULE = Rule(
     name="pool-indices",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard=(
         "MNN reads neither storage_order nor the padding of MaxPool's indices, nor the output shape of"
         " MaxUnpool"

@@ -7,35 +7,38 @@ bits.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 OPS = ("MaxPool", "AveragePool", "LpPool")
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     return [
-        Place(node=node, repairable="kernel_shape" in node.attributes)
-        for node, _ in reading.nodes(*OPS)
+        Match(at=node, repairable="kernel_shape" in node.attributes)
+        for node, _ in view.nodes(*OPS)
         if _missing(node)
     ]
 
 
-def _missing(node: Any) -> list[str]:
+def _missing(node: ir.Node) -> list[str]:
     attributes = node.attributes
     missing = [] if "strides" in attributes else ["strides"]
     unpadded = "pads" not in attributes and attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "")
     return [*missing, "pads"] if unpadded and len(attributes.get_ints("kernel_shape", ())) == 3 else missing
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    attributes = place.node.attributes
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    attributes = match.node.attributes
     rank = len(attributes.get_ints("kernel_shape", ()))
-    for name in _missing(place.node):
+    for name in _missing(match.node):
         attributes.add(
             require("onnx_ir").AttrInt64s(name, [1] * rank if name == "strides" else [0] * 2 * rank)
         )
@@ -46,8 +49,8 @@ RULE = Rule(
     name="pool-strides",
     severity="crash",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN does not apply the default strides (in three dimensions, pads) of pooling, and crashes",
     remedy="write the strides and pads out",
 )

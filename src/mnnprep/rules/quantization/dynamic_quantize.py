@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.quantization.scales import ROUND_IS_KNOWN, quantized
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import SINCE
+from mnnprep.rules.support.reading import ModelView
+from mnnprep.rules.support.scales import quantized
 
 LEVELS = 255.0
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     return [
-        Place(node=node, repairable=opset >= ROUND_IS_KNOWN)
-        for node, opset in reading.nodes("DynamicQuantizeLinear")
+        Match(at=node, opset=opset, repairable=opset >= SINCE["Round"])
+        for node, opset in view.nodes("DynamicQuantizeLinear")
     ]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    x = node.inputs[0]
-    nothing, levels = (editor.constant(node, np.array(number, np.float32)) for number in (0.0, LEVELS))
-    low = editor.add(node, "Min", editor.add(node, "ReduceMin", x, keepdims=0), nothing)
-    high = editor.add(node, "Max", editor.add(node, "ReduceMax", x, keepdims=0), nothing)
-    scale = editor.add(node, "Div", editor.add(node, "Sub", high, low), levels)
-    zero = quantized(
-        editor, node, editor.add(node, "Div", editor.add(node, "Sub", nothing, low), scale), None, "UINT8"
-    )
-    result = quantized(editor, node, editor.add(node, "Div", x, scale), zero, "UINT8")
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build, x = Builder(editor, node, match.opset), node.inputs[0]
+    nothing, levels = (build.constant(np.array(number, np.float32)) for number in (0.0, LEVELS))
+    low = build.op("Min", build.op("ReduceMin", x, keepdims=0), nothing)
+    high = build.op("Max", build.op("ReduceMax", x, keepdims=0), nothing)
+    scale = build.op("Div", build.op("Sub", high, low), levels)
+    zero = quantized(build, build.op("Div", build.op("Sub", nothing, low), scale), None, "UINT8")
+    result = quantized(build, build.op("Div", x, scale), zero, "UINT8")
     found = dict(zip(node.outputs, (result, scale, zero), strict=False))
     editor.replace_outputs(node, {old: new for old, new in found.items() if old.name})
     return True
@@ -43,8 +43,8 @@ RULE = Rule(
     name="dynamic-quantize",
     severity="wrong",
     operators=frozenset({"DynamicQuantizeLinear"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN's DynamicQuantizeLinear gives other numbers",
     remedy="export in float and prepare with --weight-bits 8",
 )

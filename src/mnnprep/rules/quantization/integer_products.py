@@ -8,93 +8,99 @@ digit).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mnnprep.deps import require
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.forms import integers, unsqueezed
-from mnnprep.rules.quantization.scales import RANGES, ROUND_IS_KNOWN, quantized, real, shifted
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder, attributes_of, fed, given
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import SINCE
+from mnnprep.rules.support.reading import ModelView
+from mnnprep.rules.support.scales import RANGES, quantized, real, shifted
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Operand
 
 OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 ZERO_OF_RESULT = {"QLinearConv": 7, "QLinearMatMul": 7}
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes(*OPS):
+def _find(view: ModelView) -> Iterator[Match[str]]:
+    for node, opset in view.nodes(*OPS):
         place = ZERO_OF_RESULT.get(node.op_type)
-        dtype = reading.dtype(node.inputs[place]) if place is not None else "INT32"
-        ranks = [reading.rank(node.inputs[0]), reading.rank(node.inputs[3 if place else 1])]
+        dtype = view.dtype(node.inputs[place]) if place is not None else "INT32"
+        ranks = [view.rank(node.inputs[0]), view.rank(node.inputs[3 if place else 1])]
         able = (
-            opset >= ROUND_IS_KNOWN - (0 if place else 1)
+            opset >= SINCE["Round" if place else "ConvInteger"]
             and None not in ranks
             and (place is None or dtype in RANGES)
         )
-        yield Place(node=node, match=(dtype, opset), repairable=able)
+        yield Match(at=node, opset=opset, found=dtype, repairable=able)
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    dtype, opset = place.match
-    conv = "Conv" in node.op_type
-    given = [*node.inputs, *[None] * 9]
+def _apply(editor: Editor, match: Match[str]) -> bool:
+    node, dtype = match.node, match.plan
+    build = Builder(editor, node, match.opset)
     if node.op_type.startswith("QLinear"):
-        a, of_a, a_zero, b, of_b, b_zero, of_y, y_zero = given[:8]
-    else:
-        a, b, a_zero, b_zero = given[:4]
-    left = shifted(editor, node, a, _for_rows(editor, node, a_zero, opset) if not conv else a_zero)
-    right = shifted(editor, node, b, _for_filters(editor, node, b_zero, b) if conv else b_zero)
-    if conv:
-        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        bias = [real(editor, node, given[8])] if given[8] is not None else []
-        result = editor.add(node, "Conv", left, right, *bias, **attributes)
-    else:
-        result = editor.add(node, "MatMul", left, right)
-    if node.op_type.startswith("QLinear"):
-        of_b = _for_channels(editor, node, of_b, a) if conv else of_b
-        of_a = of_a if conv else _for_rows(editor, node, of_a, opset)
-        scale = editor.add(node, "Mul", real(editor, node, of_a), real(editor, node, of_b))
-        result = editor.add(node, "Mul", result, editor.add(node, "Div", scale, real(editor, node, of_y)))
-        editor.replace(node, quantized(editor, node, result, y_zero, dtype))
-    else:
-        editor.replace(node, editor.add(node, "Cast", result, to=int(require("onnx_ir").DataType.INT32)))
+        _quantized_product(build, dtype)
+        return True
+    a_zero, b_zero = given(node, 2), given(node, 3)
+    build.replace_only(build.cast(_product(build, fed(node, 0), a_zero, fed(node, 1), b_zero), "INT32"))
     return True
 
 
-def _for_rows(editor: Editor, node: Any, value: Any, opset: int) -> Any:
+def _quantized_product(build: Builder, dtype: str) -> None:
+    node, conv = build.node, "Conv" in build.node.op_type
+    a, of_a, b, of_b, of_y = (fed(node, index) for index in (0, 1, 3, 4, 6))
+    a_zero, b_zero, y_zero = (given(node, index) for index in (2, 5, 7))
+    result = _product(build, a, a_zero, b, b_zero)
+    if conv:
+        of_b = _per_channel(build, of_b, a)
+    else:
+        of_a = _per_row(build, of_a)
+    scale = build.op("Mul", real(build, of_a), real(build, of_b))
+    result = build.op("Mul", result, build.op("Div", scale, real(build, of_y)))
+    build.replace_only(quantized(build, result, y_zero, dtype))
+
+
+def _product(build: Builder, a: ir.Value, a_zero: Operand, b: ir.Value, b_zero: Operand) -> ir.Value:
+    """The product of the two operands in float32, without their zero points."""
+    if "Conv" not in build.node.op_type:
+        left = shifted(build, a, None if a_zero is None else _per_row(build, a_zero))
+        return build.op("MatMul", left, shifted(build, b, b_zero))
+    left = shifted(build, a, a_zero)
+    right = shifted(build, b, None if b_zero is None else _per_filter(build, b_zero, b))
+    bias = given(build.node, 8)
+    more = [real(build, bias)] if bias is not None else []
+    return build.op("Conv", left, right, *more, **attributes_of(build.node))
+
+
+def _per_row(build: Builder, value: ir.Value) -> ir.Value:
     """One number for each row of the left operand."""
-    sizes = editor.reading.dims(value) if value is not None else None
-    return (
-        unsqueezed(editor, node, value, 1, opset)
-        if sizes is not None and len(sizes) == 1 and sizes[0] != 1
-        else value
-    )
+    sizes = build.editor.view.dims(value)
+    return build.unsqueeze(value, 1) if sizes is not None and len(sizes) == 1 and sizes[0] != 1 else value
 
 
-def _for_filters(editor: Editor, node: Any, value: Any, weight: Any) -> Any:
-    return _reshaped(editor, node, value, [-1, *[1] * ((editor.reading.rank(weight) or 4) - 1)])
+def _per_filter(build: Builder, value: ir.Value, weight: ir.Value) -> ir.Value:
+    return _reshaped(build, value, [-1, *[1] * ((build.editor.view.rank(weight) or 4) - 1)])
 
 
-def _for_channels(editor: Editor, node: Any, value: Any, fed: Any) -> Any:
-    return _reshaped(editor, node, value, [1, -1, *[1] * ((editor.reading.rank(fed) or 4) - 2)])
+def _per_channel(build: Builder, value: ir.Value, x: ir.Value) -> ir.Value:
+    return _reshaped(build, value, [1, -1, *[1] * ((build.editor.view.rank(x) or 4) - 2)])
 
 
-def _reshaped(editor: Editor, node: Any, value: Any, shape: list[int]) -> Any:
-    sizes = editor.reading.dims(value) if value is not None else None
-    return (
-        value
-        if not sizes or sizes == (1,)
-        else editor.add(node, "Reshape", value, integers(editor, node, *shape))
-    )
+def _reshaped(build: Builder, value: ir.Value, shape: list[int]) -> ir.Value:
+    sizes = build.editor.view.dims(value)
+    return value if not sizes or sizes == (1,) else build.reshape(value, *shape)
 
 
 RULE = Rule(
     name="integer-products",
     severity="refused",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN does not read convolutions and products of quantized numbers",
     remedy="export in float and prepare with --weight-bits 8",
 )

@@ -8,40 +8,45 @@ Numerically equal: a sum in another order, or in float32, may differ in the last
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.rules.building import FLOATS, Builder, given, numbers
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, tensor
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder, given, numbers
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView, tensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Operand
 
 OPS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
 FINITE = {"FLOAT16": float(np.finfo(np.float16).max), "DOUBLE": float(np.finfo(np.float64).max)}
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[tuple[str, bool]]]:
     found = [
         (node, opset)
-        for node, opset in reading.nodes(*OPS)
+        for node, opset in view.nodes(*OPS)
         if len(node.inputs) > 1 and node.inputs[1] is not None
     ]
-    return [_place(node, opset, reading) for node, opset in found if reading.dims(node.inputs[1]) != (0,)]
+    return [_match_of(node, opset, view) for node, opset in found if view.dims(node.inputs[1]) != (0,)]
 
 
-def _place(node: Any, opset: int, reading: Reading) -> Place:
-    dtype = reading.dtype(node.inputs[0])
-    axes, dims = tensor(node.inputs[1]), reading.dims(node.inputs[0])
+def _match_of(node: ir.Node, opset: int, view: ModelView) -> Match[tuple[str, bool]]:
+    dtype = view.dtype(node.inputs[0])
+    axes, dims = tensor(node.inputs[1]), view.dims(node.inputs[0])
     empty = dims is not None and 0 in dims
     able = dtype in FLOATS or node.op_type in ("ReduceL1", "ReduceSumSquare")
     able = able and (axes is not None or not node.attributes.get_int("noop_with_empty_axes", 0))
-    return Place(node=node, match=(opset, dtype, empty), repairable=able)
+    return Match(at=node, opset=opset, found=(dtype, empty), repairable=able)
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype, empty) = place.node, place.match
+def _apply(editor: Editor, match: Match[tuple[str, bool]]) -> bool:
+    node, opset, (dtype, empty) = match.node, match.opset, match.plan
     build = Builder(editor, node, opset)
     x, axes = node.inputs[0], given(node, 1)
     keep = node.attributes.get_int("keepdims", 1)
@@ -49,12 +54,7 @@ def apply(editor: Editor, place: Place) -> bool:
     if kind == "ReduceLogSumExp" and not empty:
         build.replace(_log_sum_exp(build, x, axes, keep, dtype))
         return True
-    inner = {
-        "ReduceL1": lambda: build.op("Abs", x),
-        "ReduceLogSum": lambda: x,
-        "ReduceLogSumExp": lambda: build.op("Exp", x),
-    }
-    total = build.op("ReduceSum", inner.get(kind, lambda: build.op("Mul", x, x))(), axes, keepdims=keep)
+    total = build.op("ReduceSum", _summand(build, x), axes, keepdims=keep)
     build.replace(
         build.op("Sqrt" if kind == "ReduceL2" else "Log", total)
         if kind in ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
@@ -63,7 +63,17 @@ def apply(editor: Editor, place: Place) -> bool:
     return True
 
 
-def _log_sum_exp(build: Builder, x: Any, axes: Any, keep: int, dtype: str) -> Any:
+def _summand(build: Builder, x: Operand) -> Operand:
+    """What the reduction sums."""
+    kind = build.node.op_type
+    if kind == "ReduceLogSum":
+        return x
+    if kind in ("ReduceL2", "ReduceSumSquare"):
+        return build.op("Mul", x, x)
+    return build.op("Abs" if kind == "ReduceL1" else "Exp", x)
+
+
+def _log_sum_exp(build: Builder, x: Operand, axes: Operand, keep: int, dtype: str) -> ir.Value:
     """With the largest, if it is finite, taken out first, as onnxruntime does."""
     largest = FINITE.get(dtype, LARGEST)
     top = build.op("ReduceMax", x, axes, keepdims=1)
@@ -88,8 +98,8 @@ RULE = Rule(
     name="reduce-axes",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard=(
         "MNN reduces over all axes where ReduceL1, L2, LogSum, LogSumExp or SumSquare has them as an input"
     ),

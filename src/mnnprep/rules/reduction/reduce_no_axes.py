@@ -8,26 +8,26 @@ The input is left out, or the node becomes an Identity.  The same bits.
 
 from __future__ import annotations
 
-from mnnprep.rules.building import Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
 
 OPS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
 
 
-def find(reading: Reading) -> list[Place]:
+def _find(view: ModelView) -> list[Match[None]]:
     found = [
         (node, opset)
-        for node, opset in reading.nodes(*OPS)
+        for node, opset in view.nodes(*OPS)
         if len(node.inputs) > 1 and node.inputs[1] is not None
     ]
-    return [Place(node=node, match=opset) for node, opset in found if reading.dims(node.inputs[1]) == (0,)]
+    return [Match(at=node, opset=opset) for node, opset in found if view.dims(node.inputs[1]) == (0,)]
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node = place.node
-    build = Builder(editor, node, place.match)
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build = Builder(editor, node, match.opset)
     if node.attributes.get_int("noop_with_empty_axes", 0):
         build.replace(build.op("Identity", node.inputs[0]))
     else:
@@ -39,8 +39,8 @@ RULE = Rule(
     name="reduce-no-axes",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN takes an empty list of axes the other way round: nothing is reduced where all must be",
     remedy="leave the input of axes out, or list all of them",
 )

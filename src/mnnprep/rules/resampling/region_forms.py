@@ -10,26 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnnprep.rules.building import Builder, static
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import Builder, static
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
 
 OPS = ("RoiAlign", "SpaceToDepth")
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes(*OPS):
+def _find(view: ModelView) -> Iterator[Match[tuple[int, ...]]]:
+    for node, opset in view.nodes(*OPS):
         if node.attributes.get_string("mode", "") in ("max", "CRD"):
-            dims = static(reading.dims(node.inputs[0]))
+            dims = static(view.dims(node.inputs[0]))
             able = node.op_type == "SpaceToDepth" and dims is not None
-            yield Place(
-                node=node, detail=node.attributes.get_string("mode", ""), match=(opset, dims), repairable=able
+            yield Match(
+                at=node,
+                detail=node.attributes.get_string("mode", ""),
+                opset=opset,
+                found=dims,
+                repairable=able,
             )
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dims) = place.node, place.match
+def _apply(editor: Editor, match: Match[tuple[int, ...]]) -> bool:
+    node, opset, dims = match.node, match.opset, match.plan
     build, size = Builder(editor, node, opset), node.attributes.get_int("blocksize", 1)
     batch, channels, height, width = dims
     cut = build.reshape(node.inputs[0], batch, channels, height // size, size, width // size, size)
@@ -49,8 +53,8 @@ RULE = Rule(
     name="region-forms",
     severity="wrong",
     operators=frozenset(OPS),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN reads neither mode=max of RoiAlign nor mode=CRD of SpaceToDepth",
     remedy="use the average; write SpaceToDepth as Reshape and Transpose",
 )

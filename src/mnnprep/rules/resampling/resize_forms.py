@@ -11,31 +11,40 @@ of its weights. Gathers have the same bits, products are numerically equal.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mnnprep.rules.building import FLOATS, Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, tensor
-from mnnprep.rules.resampling.weights import ResizedAxis, resized_axes
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder, static
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import RESIZE_COORDINATES
+from mnnprep.rules.support.reading import ModelView, tensor
+from mnnprep.rules.support.resize_weights import ResizedAxis, resized_axes
 
-SINCE = 11  # the opset from which Resize has its coordinate modes
-
-
-def find(reading: Reading) -> list[Place]:
-    found = [(node, opset, _why(node, reading)) for node, opset in reading.nodes("Resize")]
-    return [_place(node, opset, why, reading) for node, opset, why in found if why]
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
-def _place(node: Any, opset: int, why: str, reading: Reading) -> Place:
-    dtype, axes = reading.dtype(node.inputs[0]), resized_axes(node, reading) if opset >= SINCE else None
-    return Place(
-        node=node, detail=why, match=(opset, dtype, axes), repairable=axes is not None and dtype in FLOATS
+def _find(view: ModelView) -> list[Match[tuple[str, list[ResizedAxis]]]]:
+    found = [(node, opset, _why(node, view)) for node, opset in view.nodes("Resize")]
+    return [_match_of(node, opset, why, view) for node, opset, why in found if why]
+
+
+def _match_of(node: ir.Node, opset: int, why: str, view: ModelView) -> Match[tuple[str, list[ResizedAxis]]]:
+    dtype, axes = (
+        view.dtype(node.inputs[0]),
+        resized_axes(node, view) if opset >= RESIZE_COORDINATES else None,
+    )
+    return Match(
+        at=node,
+        detail=why,
+        opset=opset,
+        found=None if axes is None else (dtype, axes),
+        repairable=axes is not None and dtype in FLOATS,
     )
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype, axes) = place.node, place.match
+def _apply(editor: Editor, match: Match[tuple[str, list[ResizedAxis]]]) -> bool:
+    node, opset, (dtype, axes) = match.node, match.opset, match.plan
     build, x = Builder(editor, node, opset), editor.add(node, "Identity", node.inputs[0])
     for axis in axes:
         x = _resized(build, x, axis, dtype)
@@ -43,7 +52,7 @@ def apply(editor: Editor, place: Place) -> bool:
     return True
 
 
-def _resized(build: Builder, x: Any, axis: ResizedAxis, dtype: str) -> Any:
+def _resized(build: Builder, x: ir.Value, axis: ResizedAxis, dtype: str) -> ir.Value:
     if axis.nearest:
         return build.op("Gather", x, build.constant(axis.matrix.argmax(1)), axis=axis.number)
     rank, number = axis.rank, axis.number
@@ -57,7 +66,7 @@ def _resized(build: Builder, x: Any, axis: ResizedAxis, dtype: str) -> Any:
     return build.transpose(turned, *(order.index(other) for other in range(rank)))
 
 
-def _why(node: Any, reading: Reading) -> str:
+def _why(node: ir.Node, view: ModelView) -> str:
     attributes = node.attributes
     mode, coordinates = (
         attributes.get_string("mode", "nearest"),
@@ -79,11 +88,11 @@ def _why(node: Any, reading: Reading) -> str:
     ):
         return "a nearest_mode that rounds up"
     if mode == "cubic" and (
-        attributes.get_int("exclude_outside", 0)
+        attributes.get_int("exclude_outside", 0) != 0
         or abs(attributes.get_float("cubic_coeff_a", -0.75) + 0.75) > 1e-6
     ):
         return "exclude_outside or cubic_coeff_a"
-    grows, shrinks = _change(node, reading)
+    grows, shrinks = _change(node, view)
     if mode == "cubic" and coordinates in ("half_pixel", "pytorch_half_pixel") and grows is not False:
         return "cubic, half_pixel, upwards"
     return (
@@ -93,24 +102,25 @@ def _why(node: Any, reading: Reading) -> str:
     )
 
 
-def _change(node: Any, reading: Reading) -> tuple[bool | None, bool | None]:
+def _change(node: ir.Node, view: ModelView) -> tuple[bool | None, bool | None]:
     """Whether a size grows and whether one shrinks; None where it is not known."""
     scales = tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
     if scales is not None and scales.size:
         return bool((scales.numpy() > 1).any()), bool((scales.numpy() < 1).any())
-    before, after = reading.dims(node.inputs[0]), reading.dims(node.outputs[0])
-    pairs = list(zip(before or (), after or (), strict=False))
-    if not pairs or not all(isinstance(a, int) and isinstance(b, int) for a, b in pairs[2:]):
+    before, after = view.dims(node.inputs[0]), view.dims(node.outputs[0])
+    old, new = static((before or ())[2:]), static((after or ())[2:])
+    if not before or not after or old is None or new is None:
         return None, None
-    return any(a < b for a, b in pairs[2:]), any(a > b for a, b in pairs[2:])  # type: ignore[operator]
+    pairs = list(zip(old, new, strict=False))
+    return any(a < b for a, b in pairs), any(a > b for a, b in pairs)
 
 
 RULE = Rule(
     name="resize-forms",
     severity="wrong",
     operators=frozenset({"Resize"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=False),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN does not read this form of Resize",
     remedy="use nearest or linear with half_pixel or align_corners, and sizes in place of scales",
 )

@@ -9,51 +9,64 @@ same values, but for a float outside 0 to 255, which ONNX leaves open.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from mnnprep.rules.building import FLOATS, Builder
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading, known, producer
-from mnnprep.rules.rule import Place, Rewrite, Rule
-from mnnprep.rules.types.narrow_integers import narrowed
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.building import FLOATS, Builder
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.opsets import BROADCASTING, SINCE
+from mnnprep.rules.support.reading import ModelView, known, producer
+from mnnprep.rules.types.narrow_integer_arithmetic import narrowed
+
+if TYPE_CHECKING:
+    from mnnprep.rules.support.reading import Operand
 
 REPAIRED = ("FLOAT", "FLOAT16", "DOUBLE", "INT8", "INT16", "INT32", "INT64", "BOOL", "UINT16", "UINT32")
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for node, opset in reading.nodes("Cast"):
+class Cast(NamedTuple):
+    """The dtype that is cast, and whether it is cast to uint8 (else to bool)."""
+
+    dtype: str
+    narrow: bool
+
+
+def _find(view: ModelView) -> Iterator[Match[Cast]]:
+    for node, opset in view.nodes("Cast"):
         target = known(node.attributes.get_int("to", 1))
         if target == "UINT8":
-            dtype = reading.dtype(node.inputs[0])
-            yield Place(
-                node=node,
+            dtype = view.dtype(node.inputs[0])
+            yield Match(
+                at=node,
                 detail="to uint8",
-                match=(opset, dtype, True),
-                repairable=dtype in REPAIRED and opset >= 10,
+                opset=opset,
+                found=Cast(dtype, True),
+                repairable=dtype in REPAIRED and opset >= SINCE["Mod"],
             )
         elif (
             target == "BOOL"
-            and reading.dtype(node.inputs[0]) in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
+            and view.dtype(node.inputs[0]) in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
             and not _whole(node.inputs[0])
         ):
-            dtype = reading.dtype(node.inputs[0])
-            yield Place(
-                node=node,
+            dtype = view.dtype(node.inputs[0])
+            yield Match(
+                at=node,
                 detail="of a float to bool",
-                match=(opset, dtype, False),
-                repairable=dtype in FLOATS[:3] and opset >= 7,
+                opset=opset,
+                found=Cast(dtype, False),
+                repairable=dtype in FLOATS[:3] and opset >= BROADCASTING,
             )
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Operand) -> bool:
     """Whether *value* has no fraction: it was rounded, and at most changed its sign since."""
     while (node := producer(value, "Relu", "Abs", "Neg", "Identity", "Reshape")) is not None:
         value = node.inputs[0]
     return producer(value, "Ceil", "Floor", "Round", "Sign") is not None
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    node, (opset, dtype, narrow) = place.node, place.match
+def _apply(editor: Editor, match: Match[Cast]) -> bool:
+    node, opset, (dtype, narrow) = match.node, match.opset, match.plan
     build, x = Builder(editor, node, opset), node.inputs[0]
     if narrow:
         build.replace(narrowed(build, x if dtype == "INT32" else build.cast(x, "INT32"), "UINT8"))
@@ -66,8 +79,8 @@ RULE = Rule(
     name="cast-forms",
     severity="wrong",
     operators=frozenset({"Cast"}),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN's Cast of a float to bool cuts off the fraction, and a Cast to uint8 crashes the converter",
     remedy="compare with 0 in place of a Cast to bool; cast to int32 in place of uint8",
 )

@@ -8,44 +8,53 @@ they are written there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import ModelView
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Stored
 
 NARROW = ("BOOL", "INT8", "UINT8", "INT16", "UINT16", "FLOAT16")
 EMPTY_TOO = ("FLOAT16",)  # a SIGSEGV where there is no data at all
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for graph in reading.model.graphs():
+def _find(view: ModelView) -> Iterator[Match[ir.Value]]:
+    for graph in view.model.graphs():
         for value in graph.initializers.values():
-            if value.uses() and _apart(value.const_value):
-                yield Place(name=str(value.name), detail=value.const_value.dtype.name.lower(), match=value)
-    for node, _ in reading.nodes("Constant"):
-        held = node.attributes.get_tensor("value")
-        if held is not None and _apart(held):
-            yield Place(node=node, detail=held.dtype.name.lower())
+            held = value.const_value
+            if held is not None and value.uses() and _apart(held):
+                yield Match(at=str(value.name), detail=held.dtype.name.lower(), found=value)
+    for node, _ in view.nodes("Constant"):
+        kept = node.attributes.get_tensor("value", None)
+        if kept is not None and _apart(kept):
+            yield Match(at=node, detail=kept.dtype.name.lower())
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    ir = require("onnx_ir")
-    if place.node is None:
-        held = place.match.const_value
-        place.match.const_value = ir.Tensor(held.numpy(), dtype=held.dtype, name=held.name)
+def _apply(editor: Editor, match: Match[ir.Value]) -> bool:
+    if match.found is not None:
+        if (held := match.found.const_value) is not None:
+            match.found.const_value = _together(held)
         return True
-    held = place.node.attributes.get_tensor("value")
-    place.node.attributes["value"] = ir.AttrTensor(
-        "value", ir.Tensor(held.numpy(), dtype=held.dtype, name=held.name)
-    )
+    kept = match.node.attributes["value"].as_tensor()
+    match.node.attributes["value"] = require("onnx_ir").AttrTensor("value", _together(kept))
     return True
 
 
-def _apart(held: Any) -> bool:
+def _together(held: Stored) -> Stored:
+    """The same tensor with its values in raw_data."""
+    made: Stored = require("onnx_ir").Tensor(held.numpy(), dtype=held.dtype, name=held.name)
+    return made
+
+
+def _apart(held: Stored) -> bool:
     """Whether the file keeps the values of a narrow tensor elsewhere than in raw_data."""
-    proto, dtype = getattr(held, "_proto", None), held.dtype.name if held is not None else ""
+    proto, dtype = getattr(held, "_proto", None), held.dtype.name
     if proto is None or dtype not in NARROW:
         return False
     return len(proto.int32_data) > 0 or (dtype in EMPTY_TOO and not proto.raw_data)
@@ -55,8 +64,8 @@ RULE = Rule(
     name="int32-data",
     severity="wrong",
     operators=frozenset(),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard=(
         "MNN decodes a tensor of less than 32 bits wrongly where the file keeps it in int32_data, or crashes"
     ),

@@ -12,14 +12,19 @@ added before a Mod by a constant may be reduced by it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnnprep.deps import require
-from mnnprep.rules.editor import Editor
-from mnnprep.rules.reading import Array, Reading, scalar
-from mnnprep.rules.rule import Place, Rewrite, Rule
+from mnnprep.rules.rule import Match, Rewrite, Rule
+from mnnprep.rules.support.editor import Editor
+from mnnprep.rules.support.reading import Array, ModelView, scalar
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mnnprep.rules.support.reading import Stored
 
 LIMIT = 1 << 30
 SUMS = 8  # between a constant and the Mod
@@ -29,23 +34,24 @@ BOUNDS = ("Slice",)  # where a large number stands for the end
 CHOOSING = ("Min", "Max", "Clip")  # which compute the same with the end of int32, of numbers of 32 bits
 
 
-def find(reading: Reading) -> Iterator[Place]:
-    for graph in reading.model.graphs():
+def _find(view: ModelView) -> Iterator[Match[tuple[ir.Value, Array]]]:
+    for graph in view.model.graphs():
         for value in graph.initializers.values():
-            if not value.is_graph_input() and _large(value, value.const_value):
-                yield _place(value, value.const_value)
-    for node, _ in reading.nodes("Constant"):
-        held = node.attributes.get_tensor("value")
-        if held is not None and _large(node.outputs[0], held):
-            yield _place(node.outputs[0], held)
+            held = value.const_value
+            if held is not None and not value.is_graph_input() and _large(value, held):
+                yield _match_of(value, held)
+    for node, _ in view.nodes("Constant"):
+        kept = node.attributes.get_tensor("value", None)
+        if kept is not None and _large(node.outputs[0], kept):
+            yield _match_of(node.outputs[0], kept)
 
 
-def apply(editor: Editor, place: Place) -> bool:
-    value, array = place.match
+def _apply(editor: Editor, match: Match[tuple[ir.Value, Array]]) -> bool:
+    value, array = match.plan
     for use in list(value.uses()):
         if use.node.op_type not in BOUNDS:
-            narrow = _answer(use, array)
-            assert narrow is not None  # else the place is not repairable
+            narrow = _answer(use.node, array)
+            assert narrow is not None  # else the match is not repairable
             constant = editor.constant(use.node, narrow)
             use.node.replace_input_with(
                 use.idx, editor.add(use.node, "Cast", constant, to=int(require("onnx_ir").DataType.INT64))
@@ -53,35 +59,35 @@ def apply(editor: Editor, place: Place) -> bool:
     return True
 
 
-def _large(value: Any, held: Any) -> bool:
-    if held is None or held.dtype.name not in WIDE or not held.size or not _matters(value):
+def _large(value: ir.Value, held: Stored) -> bool:
+    if held.dtype.name not in WIDE or not held.size or not _matters(value):
         return False
     array = held.numpy()
     return bool(array.max() > LIMIT or array.min() < -LIMIT)
 
 
-def _place(value: Any, held: Any) -> Place:
+def _match_of(value: ir.Value, held: Stored) -> Match[tuple[ir.Value, Array]]:
     array = held.numpy()
     uses = [use for use in value.uses() if use.node.op_type not in BOUNDS]
     able = (
         held.dtype.name == "INT64"
         and not value.is_graph_output()
-        and all(_answer(use, array) is not None for use in uses)
+        and all(_answer(use.node, array) is not None for use in uses)
     )
-    return Place(name=str(value.name), match=(value, array), repairable=able)
+    return Match(at=str(value.name), found=(value, array), repairable=able)
 
 
-def _answer(use: Any, array: Array) -> Array | None:
-    """The int32 numbers that serve as well in this use; None where none do."""
+def _answer(user: ir.Node, array: Array) -> Array | None:
+    """The int32 numbers that serve as well in this node; None where none do."""
     if array.max() <= ENDS.max and array.min() >= ENDS.min:
         return array.astype(np.int32)
-    if use.node.op_type in CHOOSING:
+    if user.op_type in CHOOSING:
         return np.clip(array, ENDS.min, ENDS.max).astype(np.int32)
-    divisor = _later_divisor(use.node) if use.node.op_type == "Add" else None
+    divisor = _later_divisor(user) if user.op_type == "Add" else None
     return np.asarray(np.mod(array, divisor)).astype(np.int32) if divisor else None
 
 
-def _later_divisor(node: Any) -> int | None:
+def _later_divisor(node: ir.Node) -> int | None:
     """The constant by which alone the sum *node* is reduced, sums after it included (ONNX's Mod, whose result
     has the sign of the divisor).
     """
@@ -102,7 +108,7 @@ def _later_divisor(node: Any) -> int | None:
     return None
 
 
-def _matters(value: Any) -> bool:
+def _matters(value: ir.Value) -> bool:
     return value.is_graph_output() or any(use.node.op_type not in BOUNDS for use in value.uses())
 
 
@@ -110,8 +116,8 @@ RULE = Rule(
     name="large-integers",
     severity="wrong",
     operators=frozenset(),
-    find=find,
-    rewrite=Rewrite(apply=apply, exact=True),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN clamps int64 constants to +-2^30 and computes int64 in 32 bits",
     remedy="keep integers below 2^30, or split them in two",
 )

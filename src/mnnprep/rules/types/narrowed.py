@@ -5,18 +5,18 @@ Measured with MNN 3.6.1: int64 and bool become int32, float64 and float16 float3
 
 from __future__ import annotations
 
-from mnnprep.rules.reading import Reading
-from mnnprep.rules.rule import Place, Rule
+from mnnprep.rules.rule import Match, Rule
+from mnnprep.rules.support.reading import ModelView
 
 WIDE = ("INT64", "UINT64", "UINT32", "DOUBLE")
 
 
-def find(reading: Reading) -> list[Place]:
-    graph = reading.model.graph
+def _find(view: ModelView) -> list[Match[None]]:
+    graph = view.model.graph
     return [
-        Place(name=str(v.name), detail=reading.dtype(v).lower())
+        Match(at=str(v.name), detail=view.dtype(v).lower())
         for v in (*graph.inputs, *graph.outputs)
-        if reading.dtype(v) in WIDE
+        if view.dtype(v) in WIDE
     ]
 
 
@@ -24,7 +24,7 @@ RULE = Rule(
     name="narrowed",
     severity="narrowed",
     operators=frozenset(),
-    find=find,
+    find=_find,
     hazard="MNN computes in 32 bits: int64 as int32, float64 as float32",
     remedy="check that every value fits",
 )

@@ -1,1 +1,0 @@
-"""Attention and what exporters put around it."""

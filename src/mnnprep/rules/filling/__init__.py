@@ -1,1 +1,0 @@
-"""Tensors filled or built from nothing but a shape."""

@@ -1,1 +1,0 @@
-"""onnxruntime's own operators (domain com.microsoft), written out."""

@@ -1,1 +1,0 @@
-"""Sequences and optionals that can be told beforehand."""

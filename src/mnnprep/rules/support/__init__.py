@@ -1,0 +1,1 @@
+"""What the rules are made of: reading a graph, writing new nodes, and the parts that several rules share."""
