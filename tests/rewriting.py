@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 from mnn_models import SEED, Value, case
 from mnnprep.conformance.table import load_table
 from mnnprep.core.files import load_arrays
-from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.failure import StepFailed
+from mnnprep.isolate.host import Host
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.run import RUN, MnnRunJob
 from mnnprep.rules.steps import Repaired, RepairJob, repair

@@ -22,7 +22,8 @@ from mnnprep.formats.caffe.opencv import CaffeNet
 from mnnprep.formats.caffe.pair import Pair, input_specs, load
 from mnnprep.formats.caffe.steps import write_pair
 from mnnprep.formats.onnx.net import OnnxNet
-from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.failure import StepFailed
+from mnnprep.isolate.host import Host
 from mnnprep.isolate.step import Worker
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.names import match_names

@@ -42,7 +42,7 @@ from mnnprep.formats.registry import ARTIFACTS, steps_of
 from mnnprep.isolate import confine as walls
 from mnnprep.isolate import host, landlock, launch, reach, seccomp
 from mnnprep.isolate.confine import Confinement, supported
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.isolate.reach import confinement_of
 from mnnprep.mnn.convert import ConvertJob
 from mnnprep.mnn.frontends import FrontendsJob

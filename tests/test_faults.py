@@ -25,7 +25,7 @@ from mnnprep.core.faults import fault_behind, fault_in
 from mnnprep.core.files import atomic_write, save_arrays
 from mnnprep.core.request import Limits
 from mnnprep.errors import Code, InternalError, RefusedError, SystemFault, UsageError, from_dict
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.isolate.server import run_step
 from mnnprep.isolate.step import Step, Worker
 from mnnprep.pipeline.workers import Workers

@@ -24,11 +24,12 @@ from mnnprep.core.request import Limits
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.formats.factory import likely_worker
 from mnnprep.isolate import launch as launching
-from mnnprep.isolate.host import Host, InProcess, StepFailed, internal
+from mnnprep.isolate.failure import StepFailed, internal
+from mnnprep.isolate.host import Host, InProcess
 from mnnprep.isolate.launch import WORKER_ENVIRONMENT, ahead
 from mnnprep.isolate.server import job_type, resolve, run_step
 from mnnprep.isolate.step import Step, Worker
-from mnnprep.pipeline.attempt import after
+from mnnprep.pipeline.verifier import after
 from mnnprep.pipeline.workers import Workers
 
 MODULE = "mnnprep.boundary_steps"

@@ -16,7 +16,8 @@ import pytest
 from command import answer
 from mnn_models import DATA, SEED, crashing_lstm, floats, matmul, node, save
 from mnnprep.errors import RefusedError
-from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.failure import StepFailed
+from mnnprep.isolate.host import Host
 from mnnprep.isolate.step import Worker
 from mnnprep.mnn.boundary import EXTRA_INFO, read_boundary
 from mnnprep.mnn.capture import without_place_and_time

@@ -19,7 +19,8 @@ from mnn_models import DATA, SEED, WEIGHT, Value, case, floats, matmul, node, po
 from mnnprep.core.compare import Tolerance, compare_outputs
 from mnnprep.core.files import file_ref, load_arrays
 from mnnprep.core.messages import CaseFile, Ran
-from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.failure import StepFailed
+from mnnprep.isolate.host import Host
 from mnnprep.isolate.step import Worker
 from mnnprep.mnn import run as module
 from mnnprep.mnn.convert import CONVERT, ConvertJob

@@ -17,13 +17,15 @@ from mnnprep.core import faults
 from mnnprep.errors import InternalError, RefusedError, SystemFault
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob, Fault, Mishap, convert
+from mnnprep.pipeline import verifier
 from mnnprep.pipeline import verify as verifying
-from mnnprep.pipeline.attempt import Judge
-from mnnprep.pipeline.making import Maker
-from mnnprep.pipeline.mnn_side import MnnSide
+from mnnprep.pipeline.builder import ArtifactBuilder
+from mnnprep.pipeline.mnn_verifier import MnnVerifier
 from mnnprep.pipeline.prepare import refusal
+from mnnprep.pipeline.results import NotMade
+from mnnprep.pipeline.verifier import Verifier
 
 UNABLE = {
     "time": StepFailed("time", "took longer than 3 s"),
@@ -67,19 +69,14 @@ def workers(failure: StepFailed, tmp_path: Path) -> Any:
     )
 
 
-def tried(**fields: Any) -> Any:
-    return Bag(
-        checks=[],
-        stumble=None,
-        input_names={},
-        output_names={},
-        layouts={},
-        mnn_tolerance=None,
-        hints={},
-        mnn=Bag(path=""),
-        repairs=[],
-        **fields,
-    )
+def artifact() -> Any:
+    """A made artifact, and at once its conversion."""
+    kind = Bag(runtime="onnxruntime", frontend="ONNX", locate=None, silent=False)
+    return Bag(format=kind, model="", exported=Bag(files=[]), repairs=())
+
+
+def conversion() -> Any:
+    return Bag(check=None, model=Bag(path=""), mismatch="", input_names={}, output_names={}, layouts={})
 
 
 def make(kind: type, **fields: Any) -> Any:
@@ -92,9 +89,17 @@ def stages(failure: StepFailed, tmp_path: Path) -> dict[str, Callable[[], Check]
     """Each stage of an attempt and of a verification, its step ending as *failure*."""
     there = workers(failure, tmp_path)
     survey = Bag(cases=[], signature=Bag(dims=[], inputs=[], outputs=[]), checks=[])
-    side = make(MnnSide, workers=there, survey=survey, precision=Bag(reduced=""), _learn=lambda _: False)
-    judge = make(Judge, workers=there, survey=survey)
-    maker = make(Maker, workers=there)
+    builder = make(ArtifactBuilder, workers=there, tell=lambda _: None, mnnconvert="", precision=None)
+    side = make(
+        MnnVerifier,
+        _workers=there,
+        _survey=survey,
+        _builder=builder,
+        _precision=Bag(reduced=""),
+        _learn=lambda _: False,
+    )
+    judge = make(Verifier, _workers=there, _survey=survey)
+    exported: Any = Bag(format="onnx", files=[Bag(path="")], checks=[])
     manifest: Any = Bag(
         artifact=Bag(format="onnx", files=[Bag(path="x")]),
         cases=[Bag(path="c", origin="", dims={}, sha256="", size=0)],
@@ -103,22 +108,27 @@ def stages(failure: StepFailed, tmp_path: Path) -> dict[str, Callable[[], Check]
         runtime=Bag(hints={}),
     )
 
-    def added(call: Callable[[Any], Any]) -> Callable[[], Check]:
-        def run() -> Check:
-            attempt = tried()
-            call(attempt)
-            (check,) = attempt.checks
-            return check  # type: ignore[no-any-return]
+    def run_in_mnn() -> Check:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(side, "_conversion", lambda *_: conversion())
+            made = Bag(artifact=artifact(), converting=None)
+            return side.verify(made, None, None).checks[-1]  # type: ignore[no-any-return]
 
-        return run
+    def rules() -> Check:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mnnprep.pipeline.builder.applicable", lambda rules, _: rules)
+            patch.setattr("mnnprep.pipeline.builder.operators_in", lambda _: [])
+            made = builder._made(None, exported, ["a rule"], ())
+        assert isinstance(made, NotMade)
+        return made.checks[-1]
 
     return {
-        "convert": added(lambda a: side._conversion(a, gone(failure))),
-        "run in MNN": added(lambda a: side._run_mnn(a, "")),
-        "session": lambda: side.session(tried()),
-        "run": lambda: judge._artifact_checks(tried(), gone(failure), "onnxruntime")[1][0],
-        "repairs": lambda: judge._repairs_check(tried(), gone(failure), gone(failure)),
-        "rules": added(lambda a: maker._apply(a, Bag(files=[Bag(path="")]), [])),
+        "convert": lambda: side._conversion(artifact(), gone(failure)).check,
+        "run in MNN": run_in_mnn,
+        "session": lambda: side.session(Bag(ran=Bag(hints={}), conversion=conversion()), None),
+        "run": lambda: judge._artifact_checks(Bag(artifact=artifact()), gone(failure), None)[2][0],
+        "repairs": lambda: verifier._repairs_check((), gone(failure), gone(failure), None),  # type: ignore[arg-type]
+        "rules": rules,
         "verify the artifact": lambda: verifying._artifact(there, tmp_path, manifest, True, lambda _: None)[
             0
         ],
@@ -187,10 +197,11 @@ def test_a_converter_on_a_full_disk_says_nothing_of_the_model(
 
 
 def test_what_the_converter_could_not_do_is_not_run(tmp_path: Path) -> None:
-    side = make(MnnSide)
-    attempt, done = tried(), Future[Any]()
+    side, done = make(MnnVerifier), Future[Any]()
     done.set_result(Bag(value=Converted(ok=False, mishap=Mishap(Fault.LATE, "3"), unable=True)))
-    assert side._conversion(attempt, done) is None
-    assert [(c.check, c.status, c.reason) for c in attempt.checks] == [
-        ("mnn_convert", Status.NOT_RUN, "the converter took longer than 3 s")
-    ]
+    check = side._conversion(artifact(), done).check
+    assert (check.check, check.status, check.reason) == (
+        "mnn_convert",
+        Status.NOT_RUN,
+        "the converter took longer than 3 s",
+    )

@@ -24,7 +24,8 @@ from mnnprep.errors import UsageError
 from mnnprep.formats.backend import SourceKind
 from mnnprep.formats.registry import kind_of
 from mnnprep.formats.sniff import identify, require_there
-from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.failure import StepFailed
+from mnnprep.isolate.host import Host
 from mnnprep.isolate.step import Step, reader
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 from mnnprep.pipeline.reading import SECONDS, PathJob, require_text, run_bounded

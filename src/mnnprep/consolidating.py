@@ -17,7 +17,8 @@ from mnnprep.errors import UsageError
 from mnnprep.formats.backend import Option
 from mnnprep.formats.registry import kind_of
 from mnnprep.formats.torch.backend import SHAPES
-from mnnprep.isolate.host import Host, StepFailed, internal
+from mnnprep.isolate.failure import StepFailed, internal
+from mnnprep.isolate.host import Host
 from mnnprep.weights import filters, ranks, writer
 from mnnprep.weights.dtypes import TARGETS
 from mnnprep.weights.entries import Expected

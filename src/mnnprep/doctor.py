@@ -18,7 +18,8 @@ from mnnprep.core.leftovers import Scratch
 from mnnprep.formats.backend import Backend, Role, SourceKind
 from mnnprep.formats.registry import BACKENDS
 from mnnprep.isolate.confine import supported
-from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.failure import StepFailed
+from mnnprep.isolate.host import Host
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 
 CONVERTER_VARIABLE = "MNNPREP_MNNCONVERT"

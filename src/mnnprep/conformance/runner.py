@@ -26,7 +26,8 @@ from mnnprep.conformance.messages import (
 )
 from mnnprep.core.files import sha256
 from mnnprep.formats.onnx.scan import operators_in
-from mnnprep.isolate.host import Host, StepFailed
+from mnnprep.isolate.failure import StepFailed
+from mnnprep.isolate.host import Host
 from mnnprep.isolate.step import Step, Worker
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob

@@ -28,76 +28,19 @@ import psutil
 from mnnprep.core.error_text import said
 from mnnprep.core.faults import exhausted, fault, fault_in, quoted
 from mnnprep.core.files import FileRef, sha256
-from mnnprep.errors import ConfinedError, InternalError, MnnprepError, SystemFault, from_dict
+from mnnprep.errors import InternalError, MnnprepError, from_dict
 from mnnprep.isolate.confine import Confinement, crashed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.isolate.launch import launch
 from mnnprep.isolate.reach import confinement_of
 from mnnprep.isolate.server import READY, decode, encode, resolve
 from mnnprep.isolate.step import J, R, Step, Worker
 
 _LAST_LINES = 12
-UNABLE_FATES = ("time", "memory")
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ, signal.SIGSYS)
 WATCH_SECONDS = 0.05
 FREE_SHARE = 0.75  # of the memory that is free now: the limit of a step that was given none
 # Bytes. A larger file is not hashed again here; a bundle's files are hashed when the bundle is completed.
 HASHED = 1 << 24
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a step's process ended: by which ``signal`` or exit ``status``, in which ``stage`` of its work.
-
-    Two steps that have equal ones died in the same way.
-    """
-
-    fate: str
-    signal: int = 0
-    status: int = 0
-    stage: str = ""
-
-
-class StepFailed(Exception):
-    """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
-
-    ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was
-    one), ``time``, ``memory`` and ``reply`` (it exited with 0 but its reply or its files don't hold).  Where
-    the system is at fault (a full disk, no descriptor left), ``fate`` is ``error`` and ``error`` a
-    :class:`SystemFault`.
-    """
-
-    def __init__(
-        self,
-        fate: str,
-        reason: str,
-        *,
-        log: str = "",
-        error: MnnprepError | None = None,
-        signal: int = 0,
-        status: int = 0,
-        stage: str = "",
-    ) -> None:
-        super().__init__(reason)
-        self.fate = fate
-        self.reason = reason
-        self.log = log
-        self.error = self.__cause__ = error
-        self.signal = signal
-        self.death = Death(fate, signal, status, stage)
-
-    @property
-    def unable(self) -> bool:
-        """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was
-        asked of.
-
-        A process kills itself by no SIGKILL: the system does when memory runs out.  SIGSYS is a filter of
-        system calls.
-        """
-        return (
-            self.fate in UNABLE_FATES
-            or self.signal in FROM_OUTSIDE
-            or isinstance(self.error, SystemFault | ConfinedError)
-        )
 
 
 @dataclass(frozen=True)
@@ -447,8 +390,3 @@ def _tail(path: Path) -> str:
 def memory_limit(given: int) -> int:
     """The memory limit in bytes: the *given* one, or three quarters of what is free if that is 0."""
     return given or int(psutil.virtual_memory().available * FREE_SHARE)
-
-
-def internal(failure: StepFailed, doing: str) -> InternalError:
-    """A failure that nothing a user does explains."""
-    return InternalError(f"{doing}: {failure.reason}", seen=failure.log)

@@ -23,7 +23,7 @@ from mnnprep.core.running import case_outputs
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx.backend import RUNTIME as ONNXRUNTIME
 from mnnprep.formats.onnx.outline import Outline
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed, describe
 from mnnprep.mnn.worker import CONVERTER, RUNTIME
 from mnnprep.pipeline.bisecting.bodies import look_inside
 from mnnprep.pipeline.bisecting.finding import Finding, Growth, Subject
@@ -31,7 +31,6 @@ from mnnprep.pipeline.bisecting.lab import Failure, Lab, Piece
 from mnnprep.pipeline.bisecting.refusals import find_unconvertible
 from mnnprep.pipeline.bisecting.repro import check_target, write_repro
 from mnnprep.pipeline.bisecting.search import Search, failing_as, wrong_outputs
-from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.deviation import deviation
 from mnnprep.proof.judge import set_aside

@@ -23,13 +23,12 @@ from mnnprep.evidence.verdict import COMPARE, Verdict, verdict
 from mnnprep.formats.backend import Option, Role, SourceSteps
 from mnnprep.formats.factory import looks_like_factory
 from mnnprep.formats.registry import kind_of, steps_of
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed, describe
 from mnnprep.isolate.step import Step
 from mnnprep.pipeline.metrics import metric_checks
 from mnnprep.pipeline.noise import learn_noise
 from mnnprep.pipeline.prepare import refusal
 from mnnprep.pipeline.resolve import resolve
-from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run
 

@@ -12,7 +12,7 @@ from mnnprep.core.metrics import Metric
 from mnnprep.core.noise import real
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, Status
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.isolate.step import Worker
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.metrics import MEASURE, Measured, MetricJob

@@ -11,7 +11,7 @@ from mnnprep.core.messages import TextJob, TextWritten
 from mnnprep.core.request import Limits
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.mnn_file.backend import TO_TEXT
-from mnnprep.isolate.host import StepFailed, internal
+from mnnprep.isolate.failure import StepFailed, internal
 from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 from mnnprep.pipeline.reading import kind_aside
 from mnnprep.pipeline.workers import Workers

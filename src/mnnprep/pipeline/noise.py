@@ -6,7 +6,7 @@ from mnnprep.core.files import load_arrays
 from mnnprep.core.messages import ReplayJob, Source, Survey, Wants
 from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import SourceSteps
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.pipeline.workers import Workers
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
 from mnnprep.bundle import report, writer
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.messages import LoadJob, Source, Survey, SurveyJob
+from mnnprep.core.messages import Exported, LoadJob, Source, Survey, SurveyJob
 from mnnprep.core.request import Request
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
@@ -20,22 +19,23 @@ from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import ExportRecipe, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, kind_of, live_backend, steps_of
-from mnnprep.isolate.host import StepFailed, internal
+from mnnprep.isolate.failure import StepFailed, internal
+from mnnprep.isolate.host import Reply
 from mnnprep.mnn.worker import CONVERTER, RUNTIME
-from mnnprep.pipeline.attempt import Judge
-from mnnprep.pipeline.baked import name_baked
-from mnnprep.pipeline.making import Maker, start_export
-from mnnprep.pipeline.naming import name_wrong
+from mnnprep.pipeline.builder import ArtifactBuilder, Progress, start_export
+from mnnprep.pipeline.diagnose.conversion_failure import diagnose_conversion
+from mnnprep.pipeline.diagnose.first_wrong_node import diagnose_comparison
+from mnnprep.pipeline.diagnose.frozen_dimension import diagnose_dimensions
 from mnnprep.pipeline.record import write_bundle
 from mnnprep.pipeline.resolve import private_modules, resolve
+from mnnprep.pipeline.results import AttemptResult, Diagnosis, Made, NotMade
 from mnnprep.pipeline.streamed import prepare_streamed, why_streamed
-from mnnprep.pipeline.tried import Tried
+from mnnprep.pipeline.verifier import Verifier
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import broken_promise
 from mnnprep.rules.steps import REPAIR
 from mnnprep.rules.table import RULES
 
-Tell = Callable[[str], None]
 RANK = {Verdict.PROVEN: 0, Verdict.UNPROVEN: 1, Verdict.DIFFERS: 2, Verdict.REFUSED: 3}
 
 
@@ -44,7 +44,7 @@ def prepare(
     target: Path,
     *,
     force: bool = False,
-    tell: Tell = lambda _: None,
+    tell: Progress = lambda _: None,
     workers: Workers | None = None,
 ) -> Manifest:
     """Prepare ``request.source`` and write the bundle to *target*.
@@ -68,7 +68,7 @@ def prepare(
 
 
 def prepare_live(
-    request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Tell
+    request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Progress
 ) -> Manifest | None:
     """:func:`prepare` for a live object, surveyed and exported in this process; None where another rank does
     it.
@@ -117,34 +117,45 @@ def prepare_source(
     *,
     private: list[str],
     force: bool,
-    tell: Tell,
+    tell: Progress,
     workers: Workers | None = None,
 ) -> Manifest:
-    """:func:`prepare` for a source that is resolved; *private* are the user's modules that the artifact must
-    do without.
+    """:func:`prepare` for a source that is resolved.
+
+    *private* are the user's modules that the artifact must do without.
     """
     steps = steps_of(source.kind)
-    live = kind_of(source.kind).role is Role.LIVE
     if reason := why_streamed(request, source):
         return prepare_streamed(
             request, source, steps, reason, target, private=private, force=force, tell=tell
         )
-    attempts = steps.attempts(request.to, request.method, request.opset, request.tflite_precision)
+    recipes = steps.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with contextlib.ExitStack() as stack:
-        given, workers = workers, workers or stack.enter_context(Workers(request.limits))
-        if live:
-            workers.keep_here(steps.worker)
-        workers.warm(steps.worker)
-        artifact = ARTIFACTS[attempts[0].target]
-        repairing = [REPAIR.worker] if artifact.by_rules and request.repairs != () else []
-        workers.warm_in_turn([artifact.run.worker, CONVERTER, RUNTIME, *repairing])
-        report.compile_early()
-        if not live:
-            _load_once(workers, steps, source, request.wants.samples, tell)
-        tell("running the reference on the source, exporting beside it")
-        job = SurveyJob(source=source, wants=request.wants, directory=str(workers.directory("survey")))
-        surveying = workers.submit(steps.survey, job)
-        maker = Maker(
+        shared = workers is not None
+        workers = workers or stack.enter_context(Workers(request.limits))
+        run = _Run(request, source, steps, workers, tell)
+        run.warm(recipes[0])
+        survey, first = run.survey_and_first(recipes[0])
+        results = run.attempts(recipes, survey, first, private)
+        if all(result.verdict is not Verdict.PROVEN for result in results):
+            workers.require_sound()
+        best = choose(results)
+        results, best = run.diagnosed(survey, results, best)
+        tell("writing the bundle")
+        if not shared:
+            workers.dismiss()
+        return write_bundle(request, source, steps, survey, results, best, target, force=force)
+
+
+class _Run:
+    """The stages of one `prepare`, which share its workers."""
+
+    def __init__(
+        self, request: Request, source: Source, steps: SourceSteps, workers: Workers, tell: Progress
+    ) -> None:
+        self.request, self.source, self.steps = request, source, steps
+        self.workers, self.tell = workers, tell
+        self.builder = ArtifactBuilder(
             workers,
             mnnconvert=request.mnnconvert,
             tell=tell,
@@ -152,58 +163,97 @@ def prepare_source(
             static=request.static,
             repairs=request.repairs,
         )
-        export = start_export(workers, steps, source, request.wants, attempts[0], request.tflite_precision)
+
+    def warm(self, first: ExportRecipe) -> None:
+        """Start the workers in the order in which they are needed, and load the source once."""
+        live = kind_of(self.source.kind).role is Role.LIVE
+        if live:
+            self.workers.keep_here(self.steps.worker)
+        self.workers.warm(self.steps.worker)
+        artifact = ARTIFACTS[first.target]
+        repairing = [REPAIR.worker] if artifact.by_rules and self.request.repairs != () else []
+        self.workers.warm_in_turn([artifact.run.worker, CONVERTER, RUNTIME, *repairing])
+        report.compile_early()
+        if not live:
+            _load_once(self.workers, self.steps, self.source, self.request.wants.samples, self.tell)
+
+    def export(self, recipe: ExportRecipe) -> Future[Reply[Exported]]:
+        request = self.request
+        return start_export(
+            self.workers, self.steps, self.source, request.wants, recipe, request.tflite_precision
+        )
+
+    def survey_and_first(self, recipe: ExportRecipe) -> tuple[Survey, Made | NotMade]:
+        """The survey, and beside it what the first recipe makes: its conversion need not wait."""
+        self.tell("running the reference on the source, exporting beside it")
+        directory = str(self.workers.directory("survey"))
+        job = SurveyJob(source=self.source, wants=self.request.wants, directory=directory)
+        surveying, export = self.workers.submit(self.steps.survey, job), self.export(recipe)
         either: list[Future[Any]] = [surveying, export]
         wait(either, return_when=FIRST_COMPLETED)
-        made = (
-            None if surveying.done() else maker.make(attempts[0], export)
-        )  # its conversion need not wait for the survey
+        made = None if surveying.done() else self.builder.build(recipe, export)
         try:
             survey = surveying.result().value
         except StepFailed as failure:
             raise refusal(failure) from failure
-        _require_one_size(request, survey)
-        judge = Judge(
-            survey, source, maker, steps=steps, private=private, wants=request.wants, metrics=request.metrics
+        _require_one_size(self.request, survey)
+        return survey, made or self.builder.build(recipe, export)
+
+    def attempts(
+        self, recipes: list[ExportRecipe], survey: Survey, first: Made | NotMade, private: list[str]
+    ) -> list[AttemptResult]:
+        """The results of the recipes that are tried, in order, up to the first that is proven."""
+        verifier = Verifier(
+            survey,
+            self.source,
+            self.builder,
+            steps=self.steps,
+            private=private,
+            wants=self.request.wants,
+            metrics=self.request.metrics,
         )
-        history: list[Tried] = []
-        for attempt in attempts:
-            if skip(attempt, request, survey, history):
+        results: list[AttemptResult] = []
+        for recipe in recipes:
+            if skip(recipe, self.request, survey, results):
                 continue
-            if history:
-                export, made = (
-                    start_export(workers, steps, source, request.wants, attempt, request.tflite_precision),
-                    None,
-                )
-            history.append(judge.judge(made or maker.make(attempt, export)))
-            name_baked(workers, steps, source, request.wants, survey, history[-1])
-            tell(outcome(history[-1]))
-            if history[-1].repairable() and not hopeless(survey):
-                repaired = judge.repair(history[-1])
+            made = self.builder.build(recipe, self.export(recipe)) if results else first
+            results.append(self._verified(verifier, survey, made))
+            if results[-1].repairable and not hopeless(survey):
+                repaired = verifier.repair(results[-1])
                 if repaired is not None:
-                    history.append(repaired)
-                    tell(outcome(repaired))
-            lost = hopeless(survey) or any(broken_promise(dim, survey) for dim in survey.signature.dims)
-            if history[-1].verdict is Verdict.PROVEN or (
-                history[-1].exported and lost and not improvable(survey, history[-1])
-            ):
+                    results.append(repaired)
+                    self.tell(outcome(repaired))
+            if finished(survey, results[-1]):
                 break
-        if all(tried.verdict is not Verdict.PROVEN for tried in history):
-            workers.require_sound()
-        best = choose(history)
-        if best.verdict is not Verdict.PROVEN:
-            for tried in history:
-                judge.mnn.blame(tried)
-        for tried in history:
-            if tried is best or (tried.attempt.searches and best.verdict is not Verdict.PROVEN):
-                name_wrong(workers, request, survey, tried, tell)
-        tell("writing the bundle")
-        if given is None:
-            workers.dismiss()
-        return write_bundle(request, source, steps, survey, history, best, target, force=force)
+        return results
+
+    def _verified(self, verifier: Verifier, survey: Survey, made: Made | NotMade) -> AttemptResult:
+        result = verifier.verify(made)
+        frozen = diagnose_dimensions(
+            self.workers, self.steps, self.source, self.request.wants, survey, result
+        )
+        result = result.explained(frozen)
+        self.tell(outcome(result))
+        return result
+
+    def diagnosed(
+        self, survey: Survey, results: list[AttemptResult], best: AttemptResult
+    ) -> tuple[list[AttemptResult], AttemptResult]:
+        """*results* and the *best* of them with what stands behind their failed checks."""
+        proven = best.verdict is Verdict.PROVEN
+        found: dict[int, list[Diagnosis]] = {}
+        if not proven:
+            found = {n: diagnose_conversion(self.builder, result) for n, result in enumerate(results)}
+        for number, result in enumerate(results):
+            if result is best or (result.recipe.searches and not proven):
+                found[number] = found.get(number, []) + diagnose_comparison(
+                    self.workers, self.request, survey, result, self.tell
+                )
+        explained = [result.explained(found.get(n, [])) for n, result in enumerate(results)]
+        return explained, explained[results.index(best)]
 
 
-def _load_once(workers: Workers, steps: SourceSteps, source: Source, samples: str, tell: Tell) -> None:
+def _load_once(workers: Workers, steps: SourceSteps, source: Source, samples: str, tell: Progress) -> None:
     """Load the source in the worker that the survey and the exports are forked from, where that is safe."""
     if steps.load is None:
         return
@@ -228,46 +278,44 @@ def _require_one_size(request: Request, survey: Survey) -> None:
         )
 
 
-def outcome(tried: Tried) -> str:
+def outcome(result: AttemptResult) -> str:
     """One line for the progress."""
-    repaired = f" with {', '.join(f.rule for f in tried.repairs)}" if tried.repairs else ""
-    return f"{tried.attempt.method}{repaired}: {tried.verdict.value}" + (
-        f" ({tried.reason})" if tried.reason else ""
-    )
+    rules = ", ".join(repair.rule for repair in result.repairs)
+    told = f"{result.recipe.method}{f' with {rules}' if rules else ''}: {result.verdict.value}"
+    return told + (f" ({result.reason})" if result.reason else "")
 
 
-def skip(attempt: ExportRecipe, request: Request, survey: Survey, history: list[Tried]) -> bool:
+def skip(recipe: ExportRecipe, request: Request, survey: Survey, results: list[AttemptResult]) -> bool:
     """Whether an attempt would say nothing new.
 
     Other opsets are tried only where MNN alone stood in the way of the earlier one; scripting only for a
     source that decides on data; another format is not tried where the first gave an artifact and no converter
     for the other is at hand.
     """
-    if attempt.searches:
+    if recipe.searches:
         there = [
-            t
-            for t in history
-            if t.exported
-            and t.attempt.method in (attempt.method, "copy")
-            and t.attempt.target == attempt.target
+            r
+            for r in results
+            if r.exported and r.recipe.method in (recipe.method, "copy") and r.recipe.target == recipe.target
         ]
-        hopeful = [
-            t
-            for t in there
-            if t.repairable()
-            and (t.status(catalog.MNN_CONVERT) is Status.FAILED or not request.precision.reduced)
-        ]
-        if not hopeful or attempt.opset in {t.opset for t in there}:
+        refused = request.precision.reduced  # a smaller precision may be all that MNN gets wrong
+        hopeful = any(
+            r.repairable and (not refused or r.status(catalog.MNN_CONVERT) is Status.FAILED) for r in there
+        )
+        if not hopeful or recipe.opset in {r.opset for r in there}:
             return True
-    if attempt.for_decisions and not survey.decides:
+    if recipe.for_decisions and not survey.decides:
         return True
-    other = bool(history) and attempt.target != history[0].attempt.target
-    return (
-        other
-        and not ARTIFACTS[attempt.target].packaged
-        and not request.mnnconvert
-        and any(t.exported for t in history)
-    )
+    other = bool(results) and recipe.target != results[0].recipe.target
+    convertible = ARTIFACTS[recipe.target].packaged or bool(request.mnnconvert)
+    return other and not convertible and any(r.exported for r in results)
+
+
+def finished(survey: Survey, result: AttemptResult) -> bool:
+    """Whether no further attempt can say more than *result* does."""
+    lost = hopeless(survey) or any(broken_promise(dim, survey) for dim in survey.signature.dims)
+    proven = result.verdict is Verdict.PROVEN
+    return proven or (result.exported is not None and lost and not improvable(survey, result))
 
 
 def hopeless(survey: Survey) -> bool:
@@ -275,27 +323,28 @@ def hopeless(survey: Survey) -> bool:
     return any(c.required and c.status is not Status.PASSED for c in survey.checks)
 
 
-def improvable(survey: Survey, tried: Tried) -> bool:
-    """Whether another attempt may still be unproven where *tried* differs: the source lacks a check, and
-    fails none.
+def improvable(survey: Survey, result: AttemptResult) -> bool:
+    """Whether another attempt may still be unproven where *result* differs.
+
+    That is so where the source lacks a check, and fails none.
     """
     lacking = all(c.status is not Status.FAILED for c in survey.checks if c.required)
-    return lacking and tried.verdict is not Verdict.UNPROVEN
+    return lacking and result.verdict is not Verdict.UNPROVEN
 
 
-def choose(history: list[Tried]) -> Tried:
+def choose(results: list[AttemptResult]) -> AttemptResult:
     """The best attempt: the strongest verdict, then the earliest.
 
     Raises RefusedError when none made an artifact.
     """
-    made = [t for t in history if t.exported is not None]
+    made = [r for r in results if r.exported is not None]
     if not made:
         raise RefusedError(
             "no method made an artifact of this source",
-            seen="; ".join(f"{t.attempt.method}: {t.reason}" for t in history),
+            seen="; ".join(f"{r.recipe.method}: {r.reason}" for r in results),
             next="mend the model where the messages point, or choose a method with --method",
         )
-    return min(made, key=lambda t: RANK[t.verdict])
+    return min(made, key=lambda r: RANK[r.verdict])
 
 
 def refusal(failure: StepFailed) -> Exception:

@@ -15,7 +15,8 @@ from mnnprep.core.reach import ReadPath
 from mnnprep.core.request import DEFAULT_TIMEOUT, Limits
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.sniff import identify
-from mnnprep.isolate.host import Host, StepFailed, internal, memory_limit
+from mnnprep.isolate.failure import StepFailed, internal
+from mnnprep.isolate.host import Host, memory_limit
 from mnnprep.isolate.step import J, R, Step, reader
 
 SECONDS = 60.0

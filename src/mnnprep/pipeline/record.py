@@ -38,7 +38,7 @@ from mnnprep.formats.backend import Backend, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, backend_of, kind_of
 from mnnprep.pipeline.command import command_line, source_name
 from mnnprep.pipeline.resolve import source_files
-from mnnprep.pipeline.tried import Tried, least_sqnr
+from mnnprep.pipeline.results import AttemptResult, least_sqnr
 
 
 def write_bundle(
@@ -46,8 +46,8 @@ def write_bundle(
     source: Source,
     steps: SourceSteps,
     survey: Survey,
-    history: list[Tried],
-    best: Tried,
+    results: list[AttemptResult],
+    best: AttemptResult,
     target: Path,
     *,
     force: bool,
@@ -57,9 +57,12 @@ def write_bundle(
     with writer.stage(target, force=force) as directory:
         artifact_files = [writer.add_file(directory, Path(ref.path).name, ref) for ref in best.exported.files]
         model_name = "model.mnn" if best.verdict is Verdict.PROVEN else "unproven.mnn"
-        mnn = writer.add_file(directory, model_name, best.mnn) if best.mnn else None
-        if best.mnn_weights:  # MNN looks for it by the model's own name
-            writer.add_file(directory, f"{model_name}.weight", best.mnn_weights)
+        converted = best.conversion.converted if best.conversion else None
+        mnn = None
+        if converted and converted.file:
+            mnn = writer.add_file(directory, model_name, converted.file)
+        if converted and converted.weights:  # MNN looks for it by the model's own name
+            writer.add_file(directory, f"{model_name}.weight", converted.weights)
         cases = []
         for case in survey.cases:
             file = writer.add_file(directory, f"cases/{case.index}.npz", case.file)
@@ -87,11 +90,11 @@ def write_bundle(
             ),
             artifact=ArtifactRecord(
                 format=best.exported.format,
-                method=best.attempt.method,
+                method=best.recipe.method,
                 opset=best.opset,
                 sqnr_db=best.exported.sqnr_db,
                 files=artifact_files,
-                attempts=_attempts(history, best),
+                attempts=_attempts(results, best),
                 repairs=[
                     RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes)
                     for f in best.repairs
@@ -101,22 +104,32 @@ def write_bundle(
             signature=signature,
             cases=cases,
             tolerance=Tolerance(noise=survey.noise, sqnr_db=least_sqnr(best.exported, request.precision)),
-            evidence=best.checks,
+            evidence=list(best.checks),
             tools=_tools(steps, backend_of(source.kind), request, best),
-            runtime=RuntimeRecord(hints=best.hints),
+            runtime=RuntimeRecord(hints=best.runs.mnn.hints if best.runs.mnn else {}),
             metrics=recorded(request.metrics),
         )
         return writer.finish(directory, manifest)
 
 
-def _signature(survey: Survey, best: Tried) -> SignatureRecord:
+def _signature(survey: Survey, best: AttemptResult) -> SignatureRecord:
     signature = survey.signature
+    conversion, ran = best.conversion, best.runs.mnn
+    layouts = conversion.layouts if conversion else {}
     inputs = [
-        _tensor(s, best.input_names, best.layouts.get(s.name, "NCHW"), best.narrowed_inputs)
-        for s in signature.inputs
+        _tensor(
+            spec,
+            conversion.input_names if conversion else {},
+            layouts.get(spec.name, "NCHW"),
+            ran.narrowed_inputs if ran else {},
+        )
+        for spec in signature.inputs
     ]
-    layout = next(iter(best.layouts.values()), "NCHW")
-    outputs = [_tensor(s, best.output_names, layout, best.narrowed) for s in signature.outputs]
+    layout = next(iter(layouts.values()), "NCHW")
+    outputs = [
+        _tensor(spec, conversion.output_names if conversion else {}, layout, ran.narrowed if ran else {})
+        for spec in signature.outputs
+    ]
     constraints = {name: c.words(name) for name, c in survey.sweep.constraints.items()}
     dims = {
         d.name: DimRecord(
@@ -143,23 +156,23 @@ def _tensor(spec: TensorSpec, names: dict[str, str], layout: str, narrowed: dict
     )
 
 
-def _attempts(history: list[Tried], best: Tried) -> list[AttemptRecord]:
+def _attempts(results: list[AttemptResult], best: AttemptResult) -> list[AttemptRecord]:
     records = []
-    for tried in history:
+    for result in results:
         records += [
-            AttemptRecord(method=tried.attempt.method, opset=refused.opset, ok=False, reason=refused.reason)
-            for refused in tried.refused_opsets
+            AttemptRecord(method=result.recipe.method, opset=refused.opset, ok=False, reason=refused.reason)
+            for refused in result.refused_opsets
         ]
         records.append(
             AttemptRecord(
-                method=tried.attempt.method,
-                opset=tried.opset,
-                ok=tried.verdict is Verdict.PROVEN,
-                verdict=tried.verdict.value if tried.exported else "",
-                reason=tried.reason,
-                repairs=[f.rule for f in tried.repairs],
-                kept=tried is best,
-                notes=tried.exported.notes if tried.exported else [],
+                method=result.recipe.method,
+                opset=result.opset,
+                ok=result.verdict is Verdict.PROVEN,
+                verdict=result.verdict.value if result.exported else "",
+                reason=result.reason,
+                repairs=[repair.rule for repair in result.repairs],
+                kept=result is best,
+                notes=result.exported.notes if result.exported else [],
             )
         )
     return records
@@ -223,10 +236,10 @@ def _recipe(recipe: Recipe, name: str) -> dict[str, Any]:
     return plain
 
 
-def _tools(steps: SourceSteps, backend: Backend, request: Request, best: Tried) -> dict[str, str]:
+def _tools(steps: SourceSteps, backend: Backend, request: Request, best: AttemptResult) -> dict[str, str]:
     assert best.exported is not None
     names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *steps.worker.packages}
-    names |= {*backend.recorded, *best.attempt.packages, *ARTIFACTS[best.exported.format].packages}
+    names |= {*backend.recorded, *best.recipe.packages, *ARTIFACTS[best.exported.format].packages}
     if any(isinstance(recipe, ImageRecipe) for recipe in request.wants.preprocess):
         names |= {"PIL"}
     versions = {name: deps.version(name) for name in sorted(names)}
@@ -234,6 +247,7 @@ def _tools(steps: SourceSteps, backend: Backend, request: Request, best: Tried) 
         "mnnprep": __version__,
         "python": platform.python_version(),
     }
-    if request.mnnconvert and best.converter_version:
-        tools["mnnconvert"] = best.converter_version
+    converted = best.conversion.converted if best.conversion else None
+    if request.mnnconvert and converted and converted.version:
+        tools["mnnconvert"] = converted.version
     return tools

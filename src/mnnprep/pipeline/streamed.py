@@ -21,17 +21,19 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.formats.backend import ArtifactFormat, ExportRecipe, SourceSteps, Streaming
-from mnnprep.formats.registry import BACKENDS, steps_of
+from mnnprep.formats.registry import ARTIFACTS, BACKENDS, steps_of
 from mnnprep.formats.streaming import AttachJob, CompareJob, Filling, Skeleton
-from mnnprep.isolate.host import Reply, StepFailed, internal
+from mnnprep.isolate.failure import StepFailed, internal
+from mnnprep.isolate.host import Reply
 from mnnprep.isolate.step import J, R, Step
-from mnnprep.pipeline.attempt import Judge, weigh
-from mnnprep.pipeline.making import Maker, Tell
+from mnnprep.pipeline.builder import ArtifactBuilder, Progress
 from mnnprep.pipeline.record import write_bundle
-from mnnprep.pipeline.tried import Tried, why_not
+from mnnprep.pipeline.results import AttemptResult
+from mnnprep.pipeline.verifier import Verifier, not_compared, weigh
 from mnnprep.pipeline.workers import Workers
 from mnnprep.rules.steps import REPAIR, AppliedRule, RepairJob
 from mnnprep.rules.table import always_rules
+from mnnprep.text import binary_size
 from mnnprep.weights.places import Files
 from mnnprep.weights.read import plan_state
 
@@ -70,7 +72,7 @@ def why_streamed(request: Request, source: Source) -> str:
     if request.limits.proof_memory and not (fitting and (asked or request.limits.memory)):
         raise UsageError(
             "--proof-memory is for weights that are streamed",
-            seen=shown(request.limits.proof_memory),
+            seen=binary_size(request.limits.proof_memory),
             next=(
                 "give a PyTorch factory with --weights, and --memory; or leave it out: --memory holds for the"
                 " proof too"
@@ -86,8 +88,8 @@ def why_streamed(request: Request, source: Source) -> str:
     if COPIES * size + BASE <= request.limits.memory:
         return ""
     return (
-        f"loading {shown(size)} of weights takes them twice and {shown(BASE)}, and --memory is"
-        f" {shown(request.limits.memory)}"
+        f"loading {binary_size(size)} of weights takes them twice and {binary_size(BASE)}, and --memory is"
+        f" {binary_size(request.limits.memory)}"
     )
 
 
@@ -105,11 +107,6 @@ def checkpoint_size(path: str) -> int:
             )
 
 
-def shown(size: int) -> str:
-    """A size as people say it."""
-    return f"{size / 2**30:.2f} GiB" if size >= 1 << 30 else f"{size / 2**20:.0f} MiB"
-
-
 def prepare_streamed(
     request: Request,
     source: Source,
@@ -119,15 +116,14 @@ def prepare_streamed(
     *,
     private: list[str],
     force: bool,
-    tell: Tell,
+    tell: Progress,
 ) -> Manifest:
     """:func:`mnnprep.pipeline.prepare.prepare` by the streamed method; *reason* is why."""
     streaming = steps.streaming
     assert streaming is not None
-    attempt = replace(streaming.recipe, opset=request.opset)
     with Workers(request.limits) as workers:
         tell(f"exporting without the weights: {reason}")
-        skeleton, fired = _graph(workers, request, source, attempt, streaming)
+        skeleton, applied = _graph(workers, request, source, streaming)
         filling = Filling(
             skeleton=skeleton.file.path,
             checkpoint=source.weights,
@@ -138,39 +134,31 @@ def prepare_streamed(
         job = AttachJob(filling=filling, directory=str(workers.directory("artifact")))
         attached = _step(workers, streaming.attach, job, "streaming the weights")
         exported = Exported(
-            format=attempt.target,
+            format=streaming.recipe.target,
             opset=skeleton.opset,
             files=attached.files,
             checks=skeleton.checks,
             refused_opsets=skeleton.refused_opsets,
             notes=[f"weights streamed from the checkpoint: {reason}", *skeleton.notes, *attached.notes],
         )
-        survey, tried = _proven(
-            workers, request, source, steps, attempt, exported, skeleton, filling, private, tell
+        survey, result = _proven(
+            workers, request, source, steps, streaming, exported, skeleton, filling, private, tell, applied
         )
-        tried.repairs = [*fired, *tried.repairs]
-        if fired:
-            tried.checks.append(
-                catalog.REPAIRS.not_run(
-                    "the artifact had no weights yet when it was repaired, so it did not run before",
-                    required=False,
-                )
-            )
-        if tried.verdict is not Verdict.PROVEN:
+        if result.verdict is not Verdict.PROVEN:
             workers.require_sound()
         tell("writing the bundle")
-        return write_bundle(request, source, steps, survey, [tried], tried, target, force=force)
+        return write_bundle(request, source, steps, survey, [result], result, target, force=force)
 
 
 def _graph(
-    workers: Workers, request: Request, source: Source, attempt: ExportRecipe, streaming: Streaming
-) -> tuple[Skeleton, list[AppliedRule]]:
+    workers: Workers, request: Request, source: Source, streaming: Streaming
+) -> tuple[Skeleton, tuple[AppliedRule, ...]]:
     """The graph without weights, repaired where MNN's result would be undefined; and the repairs."""
     job = ExportJob(
         source=source,
         wants=request.wants,
-        method=attempt.method,
-        opset=attempt.opset,
+        method=streaming.recipe.method,
+        opset=request.opset,
         directory=str(workers.directory("export")),
     )
     skeleton = _step(workers, streaming.export, job, "the export without weights")
@@ -182,7 +170,7 @@ def _graph(
     repaired = _step(workers, REPAIR, repair, "the repair of the graph")
     if repaired.files:
         skeleton = msgspec.structs.replace(skeleton, file=repaired.files[0])
-    return skeleton, repaired.fired
+    return skeleton, tuple(repaired.fired)
 
 
 def _step(workers: Workers, step: Step[J, R], job: J, what: str) -> R:
@@ -207,29 +195,33 @@ def _proven(
     request: Request,
     source: Source,
     steps: SourceSteps,
-    attempt: ExportRecipe,
+    streaming: Streaming,
     exported: Exported,
     skeleton: Skeleton,
     filling: Filling,
     private: list[str],
-    tell: Tell,
-) -> tuple[Survey, Tried]:
-    """The survey and the judged attempt; what the proof's limit has no room for was not run, and says so."""
+    tell: Progress,
+    applied: tuple[AppliedRule, ...],
+) -> tuple[Survey, AttemptResult]:
+    """The survey and the verified attempt.
+
+    What the proof's limit has no room for was not run, and says so.
+    """
+    recipe = replace(streaming.recipe, opset=request.opset)
+
+    def weigh_streamed(_: ArtifactFormat, model: str) -> Future[Reply[Check]]:
+        return workers.submit(streaming.compare, CompareJob(filling=filling, model=model))
+
     limits = request.limits.for_proof()
-    size = sum(f.size for f in exported.files)
-    unfit = (
-        f"the net has {shown(size)} and the proof may use {shown(limits.memory)}"
-        if 0 < limits.memory < size
-        else ""
-    )
+    size = sum(file.size for file in exported.files)
+    unfit = ""
+    if 0 < limits.memory < size:
+        unfit = f"the net has {binary_size(size)} and the proof may use {binary_size(limits.memory)}"
     if not unfit:
         tell("running the reference on the source")
         workers.limits = limits
-        job = SurveyJob(
-            source=msgspec.structs.replace(source, lean=True),
-            wants=request.wants,
-            directory=str(workers.directory("survey")),
-        )
+        lean = msgspec.structs.replace(source, lean=True)
+        job = SurveyJob(source=lean, wants=request.wants, directory=str(workers.directory("survey")))
         try:
             survey = msgspec.structs.replace(workers.run(steps.survey, job), parameters=skeleton.parameters)
         except StepFailed as failure:
@@ -237,68 +229,63 @@ def _proven(
                 raise failure.error from failure
             unfit = f"the reference run {failure.reason}"
         else:
-            maker = StreamedMaker(
+            builder = ArtifactBuilder(
                 workers,
                 mnnconvert=request.mnnconvert,
                 tell=tell,
                 precision=request.precision,
                 static=request.static,
                 repairs=request.repairs,
+                copies=False,
             )
-            judge = StreamedJudge(
+            verifier = Verifier(
                 survey,
-                job.source,
-                maker,
+                lean,
+                builder,
                 steps=steps,
                 private=private,
                 wants=request.wants,
                 metrics=request.metrics,
+                weigh=weigh_streamed,
+                applied=applied,
             )
-            judge.filling = filling
-            tried = judge.judge(maker.make(attempt, _done(exported)))
-            return survey, (judge.repair(tried) or tried) if tried.repairable() else tried
+            result = verifier.verify(builder.build(recipe, _done(exported)))
+            return survey, (verifier.repair(result) or result) if result.repairable else result
     workers.limits = request.limits
+    tell("comparing the artifact's weights with the checkpoint's")
+    weights = weigh(weigh_streamed(ARTIFACTS[exported.format], exported.files[0].path))
+    return _unproven(recipe, exported, skeleton, [*exported.checks, weights], unfit, applied)
+
+
+def _unproven(
+    recipe: ExportRecipe,
+    exported: Exported,
+    skeleton: Skeleton,
+    made: list[Check],
+    unfit: str,
+    applied: tuple[AppliedRule, ...],
+) -> tuple[Survey, AttemptResult]:
+    """The result of an artifact that could not be run, for *unfit*; *made* are the checks that it has."""
     survey = Survey(
         signature=skeleton.signature, cases=[], checks=[], noise={}, parameters=skeleton.parameters
     )
-    tell("comparing the artifact's weights with the checkpoint's")
-    assert steps.streaming is not None
-    compare = CompareJob(filling=filling, model=exported.files[0].path)
-    weights = weigh(workers.submit(steps.streaming.compare, compare))
-    tried = Tried(attempt, exported=exported, original=exported, refused_opsets=exported.refused_opsets)
-    made = [*exported.checks, weights]
     profile = PREPARE.with_dims(d.name for d in survey.signature.dims)
-    lacking = [n for n in profile.required if n not in {c.check for c in made}]
-    tried.checks = [
-        *made,
-        *(catalog.row(n).not_run(f"{unfit}; raise --proof-memory or --timeout") for n in lacking),
-    ]
-    tried.verdict, tried.reason = verdict(tried.checks, profile), why_not(tried.checks)
-    return survey, tried
+    lacking = [name for name in profile.required if name not in {check.check for check in made}]
+    why = f"{unfit}; raise --proof-memory or --timeout"
+    checks = [*made, *(catalog.row(name).not_run(why) for name in lacking)]
+    concluded = verdict(checks, profile)
+    result = AttemptResult(
+        recipe,
+        exported,
+        checks=(*checks, *not_compared(applied)),
+        verdict=concluded,
+        refused_opsets=tuple(exported.refused_opsets),
+        repairs=applied,
+    )
+    return survey, result
 
 
 def _done(exported: Exported) -> Future[Reply[Exported]]:
     future: Future[Reply[Exported]] = Future()
     future.set_result(Reply(exported, 0.0, 0))
     return future
-
-
-class StreamedMaker(Maker):
-    """Makes no second copy of an artifact that already lies in a directory of its own."""
-
-    def stage(self, exported: Exported) -> Path:
-        directory = Path(exported.files[0].path).parent
-        names = {Path(f.path).name for f in exported.files}
-        return directory if {p.name for p in directory.iterdir()} == names else super().stage(exported)
-
-
-class StreamedJudge(Judge):
-    """Compares the artifact's weights with the checkpoint's."""
-
-    filling: Filling
-
-    def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
-        assert self.steps.streaming is not None
-        return self.workers.submit(
-            self.steps.streaming.compare, CompareJob(filling=self.filling, model=model)
-        )

@@ -20,13 +20,13 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import VERIFY, Verdict, verdict
 from mnnprep.formats.registry import ARTIFACTS
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed, describe
 from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
 from mnnprep.pipeline.auditing.files import hashes, report_check
 from mnnprep.pipeline.auditing.record import cases_check, record_check, require_known, stored_cases
 from mnnprep.pipeline.auditing.yardstick import ruled, tolerance_check
 from mnnprep.pipeline.metrics import metric_checks
-from mnnprep.pipeline.tried import describe, unanswered
+from mnnprep.pipeline.results import unanswered
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.judge import compare_run, confirmed
 

@@ -15,7 +15,8 @@ from typing import Any
 from mnnprep.core.leftovers import Scratch
 from mnnprep.core.request import Limits
 from mnnprep.errors import SystemFault
-from mnnprep.isolate.host import Host, InProcess, Reply, StepFailed, memory_limit
+from mnnprep.isolate.failure import StepFailed
+from mnnprep.isolate.host import Host, InProcess, Reply, memory_limit
 from mnnprep.isolate.step import J, R, Step, Worker
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 

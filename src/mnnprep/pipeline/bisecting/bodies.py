@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mnnprep.core.messages import CaseFile
 from mnnprep.formats.onnx.body import BODY, BodyJob
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.pipeline.bisecting.finding import Finding, Subject
 from mnnprep.pipeline.bisecting.lab import Failure, Lab, OutOfConversions
 from mnnprep.pipeline.bisecting.refusals import find_unconvertible

@@ -23,12 +23,11 @@ from mnnprep.formats.onnx.backend import ARTIFACT
 from mnnprep.formats.onnx.excerpt import EXCERPT, Excerpt, ExcerptJob
 from mnnprep.formats.onnx.outline import OUTLINE, Outline, OutlineJob
 from mnnprep.formats.onnx.probe import PROBE, ProbeJob
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed, describe
 from mnnprep.isolate.step import J, R, Step
 from mnnprep.mnn.convert import CONVERT, ConvertJob, Fault
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import RUN, MnnRunJob
-from mnnprep.pipeline.tried import describe
 from mnnprep.pipeline.workers import Workers
 from mnnprep.proof.deviation import Deviation, deviation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mnnprep.core.messages import CaseFile
 from mnnprep.formats.onnx.excerpt import ExcerptJob
 from mnnprep.formats.onnx.outline import Outline
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.pipeline.bisecting.finding import Finding, Subject
 from mnnprep.pipeline.bisecting.lab import Failure, Lab, OutOfConversions, Piece, Trial
 from mnnprep.proof.suspects import Suspects

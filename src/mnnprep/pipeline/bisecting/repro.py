@@ -14,7 +14,7 @@ from mnnprep.core.files import Arrays, atomic_write, canonical_json, load_arrays
 from mnnprep.core.request import Precision
 from mnnprep.core.running import case_inputs
 from mnnprep.errors import UsageError
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.pipeline.bisecting.finding import Finding
 from mnnprep.pipeline.bisecting.lab import Lab, Trial
 

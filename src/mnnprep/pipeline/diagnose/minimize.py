@@ -1,53 +1,21 @@
-"""Which nodes of an artifact MNN's converter does not take, also where it does not say so.
+"""The smallest part of a graph that still fails, by delta debugging.
 
-An operator that it names, or that its list lacks, is looked up in the artifact.  Where it crashes or fails
-without naming any,
-parts of the graph are converted, each in a process of its own, until no smaller part fails in the same way:
-first the shortest beginning of the graph, then the shortest end of that, then without each node that is left.
-The search is bounded by LIMIT conversions.
+Parts are tried until no smaller one fails: first the shortest beginning of the graph, then the shortest end
+of that, then without each node that is left. The search is bounded by LIMIT conversions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from mnnprep.core.messages import Cut, CutJob, LocateJob
+from mnnprep.core.messages import Cut, CutJob
 from mnnprep.formats.backend import ArtifactFormat
-from mnnprep.isolate.host import StepFailed
+from mnnprep.isolate.failure import StepFailed
 from mnnprep.isolate.step import Step
-from mnnprep.mnn.convert import Converted
-from mnnprep.mnn.frontends import OPERATORS, OperatorsJob
 from mnnprep.pipeline.workers import Workers
 
 LIMIT = 60  # conversions: enough for two bisections of a graph of 100000 nodes, and some nodes to leave out
-SHOWN = 5
 Fails = Callable[[str], bool]
-
-
-def named(
-    workers: Workers,
-    kind: ArtifactFormat,
-    model: str,
-    converted: Converted,
-    converter: str,
-) -> list[str]:
-    """The artifact's nodes of the operators that MNN refused; at most SHOWN of them, and how many there are
-    more.
-    """
-    known: list[str] = []
-    try:
-        if not converted.refused_ops and kind.silent:
-            known = workers.run(OPERATORS, OperatorsJob(frontend=kind.frontend, converter=converter)).names
-        if not (kind.locate and (converted.refused_ops or known)):
-            return []
-        job = LocateJob(model=model, operators=converted.refused_ops, known=known)
-        return shown(workers.run(kind.locate, job).nodes)
-    except StepFailed:
-        return []
-
-
-def shown(nodes: list[str]) -> list[str]:
-    return nodes[:SHOWN] + ([f"and {len(nodes) - SHOWN} more"] if len(nodes) > SHOWN else [])
 
 
 def smallest_part(workers: Workers, kind: ArtifactFormat, model: str, fails: Fails) -> list[str]:

@@ -19,7 +19,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.cut import cut
 from mnnprep.formats.registry import ARTIFACTS
-from mnnprep.pipeline import culprit
+from mnnprep.pipeline.diagnose import minimize
 from mnnprep.pipeline.prepare import prepare
 from mnnprep.pipeline.workers import Workers
 from real_models import fetch
@@ -61,7 +61,7 @@ class TestTheSearch:
                 onnxruntime.InferenceSession(path)
                 return bad([n.op_type for n in onnx.load(path).graph.node])
 
-            return culprit.smallest_part(Workers(Limits()), ARTIFACTS["onnx"], str(model), fails)
+            return minimize.smallest_part(Workers(Limits()), ARTIFACTS["onnx"], str(model), fails)
 
         return search
 
@@ -81,7 +81,7 @@ class TestTheSearch:
         assert search(chain(tmp_path / "m.onnx", ["Abs", "Exp"]), lambda found: False) == []
 
     def test_it_ends(self, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(culprit, "LIMIT", 4)
+        monkeypatch.setattr(minimize, "LIMIT", 4)
         tried: list[int] = []
         search(chain(tmp_path / "m.onnx", ["Abs"] * 40), lambda found: tried.append(len(found)) or True)
         assert len(tried) == 4
