@@ -272,7 +272,7 @@ class TestBlame:
 
     @pytest.fixture
     def failing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def find(reading: Any) -> list[Any]:
+        def find(view: Any) -> list[Any]:
             raise IndexError("tuple index out of range")
 
         monkeypatch.setattr(steps, "RULES", (dataclasses.replace(RULES[0], find=find, preparation=False),))
