@@ -40,8 +40,9 @@ _SCRIPT_GLOBALS = re.compile(
 _PROGRAM = re.compile(r"models/[^/]+\.json")
 _TENSORS = re.compile(r"data/(weights|constants|sample_inputs)/[^/]+\.pt")
 _PLAIN = re.compile(
-    r"archive_format|archive_version|archive_type|byteorder|version|\.data/\w+|\.format_version|\.storage_alignment|extra/.*|"
-    r"data/weights/(weight_\d+|[^/]+_weights_config\.json)|data/constants/(tensor_\d+|[^/]+_constants_config\.json)"
+    r"archive_format|archive_version|archive_type|byteorder|version|\.data/\w+|\.format_version"
+    r"|\.storage_alignment|extra/.*|data/weights/(weight_\d+|[^/]+_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|[^/]+_constants_config\.json)"
 )
 _OLD_PROGRAM = re.compile(r"serialized_exported_program\.json")
 _OLD_TENSORS = re.compile(r"serialized_(state_dict|constants|example_inputs)\.(pt|json)")
