@@ -44,7 +44,7 @@ import bisect_nets  # noqa: E402
 import planting  # noqa: E402
 
 import mnnprep  # noqa: E402
-from mnnprep.core.files import file_ref, load_arrays  # noqa: E402
+from mnnprep.model.files import file_ref, load_arrays  # noqa: E402
 
 GOAL, MOST_MEMORY = 0.95, 2.0
 TRIES = 30  # faults tried for each one that counts

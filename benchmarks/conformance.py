@@ -23,11 +23,11 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep.checking import supported_operators
+from mnnprep.commands.check import supported_operators
+from mnnprep.commands.ops.proving import Prover
+from mnnprep.commands.ops.runner import Runner, measure, resumed
 from mnnprep.conformance.messages import STATUSES, ConformanceCase, Outcome
-from mnnprep.conformance.proving import Prover
-from mnnprep.conformance.runner import Runner, measure, resumed
-from mnnprep.rules.table import all_rules
+from mnnprep.repair.table import all_rules
 
 EVERY = 200  # cases between two lines of progress
 

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import psutil
 
-from mnnprep.core.request import parse_size
+from mnnprep.model.request import parse_size
 
 MEMORY_LIMIT = 300 << 20
 LIMITS = {"no hash": 1.3, "hash": 1.3, "dcp": 2.0}

@@ -18,9 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mnnprep.core.messages import ExportJob, Source, Wants
 from mnnprep.formats.registry import steps_of
-from mnnprep.isolate.host import Host
+from mnnprep.model.messages import ExportJob, Source, Wants
+from mnnprep.workers.host import Host
 
 LIMIT = 2.5
 WIDTH = 1024  # of a layer: 4 MB of weights each

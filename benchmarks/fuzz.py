@@ -76,15 +76,15 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
     """What is called with a source of that *kind* at *path*, by name."""
     from mnnprep.bundle.manifest import read_manifest
     from mnnprep.bundle.report import render
-    from mnnprep.checking import count
-    from mnnprep.consolidating import Options, consolidate
-    from mnnprep.core.messages import Wants
-    from mnnprep.core.samples import read_samples
-    from mnnprep.core.signature import TensorSpec
-    from mnnprep.inspecting import read
-    from mnnprep.pipeline.reading import PathJob
-    from mnnprep.pipeline.resolve import FileJob, read_source
-    from mnnprep.rules.steps import CheckJob, check
+    from mnnprep.commands.check import count
+    from mnnprep.commands.consolidate import Options, consolidate
+    from mnnprep.commands.inspect import read
+    from mnnprep.commands.reading import PathJob
+    from mnnprep.commands.resolve import FileJob, read_source
+    from mnnprep.model.messages import Wants
+    from mnnprep.model.signature import TensorSpec
+    from mnnprep.reference.samples import read_samples
+    from mnnprep.repair.steps import CheckJob, check
 
     if kind == "bundle":
         yield "report", lambda: render(read_manifest(path))
@@ -374,7 +374,7 @@ def main() -> int:
         "onnx_ir",
         "onnx.checker",
         "h5py",
-        "mnnprep.rules.steps",
+        "mnnprep.repair.steps",
         "mnnprep.bundle.report",
     ):
         with contextlib.suppress(ImportError):  # before the batches fork

@@ -48,7 +48,7 @@ COMMIT = """
 import fcntl, os, shutil, signal, sys
 from pathlib import Path
 from mnnprep.bundle import writer
-from mnnprep.core import renames
+from mnnprep.safety import renames
 
 target, new, number = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 late, exchanging = sys.argv[4] == "1", sys.argv[5] == "1"

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import psutil
 
-from mnnprep.core.request import parse_size
+from mnnprep.model.request import parse_size
 
 WIDTH = 2048
 LAYER = 12 * WIDTH * WIDTH * 4  # bytes of a layer's matrices

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mnnprep.conformance.measuring import measure_table
+from mnnprep.commands.ops.measuring import measure_table
 from mnnprep.conformance.page import page
 from mnnprep.conformance.table import SHIPPED, load_table, save_table
 

@@ -43,7 +43,7 @@ DEVICES = (
 LINE = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
 QUOTED = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<at>[^>]*)>, )?"(?P<path>(?:[^"\\]|\\.)*)"')
 UNCONFINED = (
-    "import mnnprep.isolate.host as host; host.confinement_of = lambda *_, **__: None; from mnnprep.cli.main"
+    "import mnnprep.workers.host as host; host.confinement_of = lambda *_, **__: None; from mnnprep.cli.main"
     " import main; main()"
 )
 

@@ -93,16 +93,16 @@ def models(elements: int, directory: Path) -> dict[str, Path]:
 
 def ours(model: Path) -> bool:
     """A: whether MNN computes what onnxruntime computes."""
-    from mnnprep.core.compare import Tolerance
-    from mnnprep.core.files import file_ref, save_arrays
-    from mnnprep.core.messages import CaseFile, RunJob
-    from mnnprep.core.request import Limits
-    from mnnprep.core.signature import Signature
+    from mnnprep.compare.outputs import compare_run
+    from mnnprep.compare.tolerance import Tolerance
     from mnnprep.formats.registry import ARTIFACTS
     from mnnprep.mnn.convert import CONVERT, ConvertJob
     from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
-    from mnnprep.pipeline.workers import Workers
-    from mnnprep.proof.judge import compare_run
+    from mnnprep.model.files import file_ref, save_arrays
+    from mnnprep.model.messages import CaseFile, RunJob
+    from mnnprep.model.request import Limits
+    from mnnprep.model.signature import Signature
+    from mnnprep.workers.pool import Workers
 
     kind = ARTIFACTS["onnx"]
     with Workers(Limits()) as workers:

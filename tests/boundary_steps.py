@@ -17,9 +17,9 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep.core.files import FileRef, file_ref
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.isolate.server import doing
+from mnnprep.model.files import FileRef, file_ref
+from mnnprep.workers.server import doing
 
 MIB = 1 << 20
 

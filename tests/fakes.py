@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import Dim, parse_input
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import Dim, parse_input
 
 Arrays = dict[str, Any]
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mnnprep.core.files import file_ref, save_arrays
-from mnnprep.core.messages import CaseFile
+from mnnprep.model.files import file_ref, save_arrays
+from mnnprep.model.messages import CaseFile
 
 DATA = Path(__file__).parent / "data" / "torch-fixtures"
 SEED = "0123456789abcdef" * 4  # a sha256

@@ -13,13 +13,13 @@ from onnx import helper, numpy_helper
 
 from mnn_models import SEED, Value, case
 from mnnprep.conformance.table import load_table
-from mnnprep.core.files import load_arrays
-from mnnprep.isolate.failure import StepFailed
-from mnnprep.isolate.host import Host
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.run import RUN, MnnRunJob
-from mnnprep.rules.steps import Repaired, RepairJob, repair
-from mnnprep.rules.table import all_rules
+from mnnprep.model.files import load_arrays
+from mnnprep.repair.steps import Repaired, RepairJob, repair
+from mnnprep.repair.table import all_rules
+from mnnprep.workers.failure import StepFailed
+from mnnprep.workers.host import Host
 
 Arrays = dict[str, Any]
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnnprep.core import archives
-from mnnprep.core.archives import open_archive, read_member
-from mnnprep.core.files import load_arrays, read_array, save_arrays
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite import dense
+from mnnprep.model.files import load_arrays, read_array, save_arrays
+from mnnprep.safety import archives
+from mnnprep.safety.archives import open_archive, read_member
 
 
 def _archive(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:

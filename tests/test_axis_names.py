@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from mnnprep.core.messages import Wants
-from mnnprep.core.request import make_wants
-from mnnprep.core.signature import dim_names, dynamic_specs, is_named, parse_dim, parse_input
-from mnnprep.core.survey import survey
 from mnnprep.formats.onnx.net import OnnxNet
+from mnnprep.model.messages import Wants
+from mnnprep.model.request import make_wants
+from mnnprep.model.signature import dim_names, dynamic_specs, is_named, parse_dim, parse_input
+from mnnprep.reference.survey import survey
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import mnnprep
 from mnnprep.deps import extra_of
 from mnnprep.formats.backend import Backend, Deferred, Role
 from mnnprep.formats.registry import BACKENDS
-from mnnprep.isolate.step import Step, message_types
+from mnnprep.workers.step import Step, message_types
 
 HERE = Path(__file__).parent
 PACKAGE = Path(mnnprep.__file__ or "").parent

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 import mnnprep
 from command import call, prepared
 from mnn_models import Value, floats, node, save
-from mnnprep.core.files import file_ref, load_arrays
 from mnnprep.evidence.verdict import Verdict
+from mnnprep.model.files import file_ref, load_arrays
 
 RNG = np.random.default_rng(0)
 W = (RNG.standard_normal((8, 8)) / 3).astype(np.float32)
@@ -251,7 +251,7 @@ class TestPlanted:
     def test_it_is_halved_where_the_values_are_too_many(
         self, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("mnnprep.pipeline.bisect.SHARE_FOR_VALUES", 0.0)
+        monkeypatch.setattr("mnnprep.commands.bisect.SHARE_FOR_VALUES", 0.0)
         faulty = converter(tmp_path / "faulty", replaced("f", "Relu"))
         remade(clean, tmp_path / "out", faulty)
         said: list[str] = []
@@ -433,7 +433,7 @@ class TestNothingFound:
         shutil.copytree(clean, tmp_path / "out")
         record = json.loads((tmp_path / "out" / "manifest.json").read_text())
         path = tmp_path / "out" / record["cases"][0]["path"]
-        from mnnprep.core.files import save_arrays
+        from mnnprep.model.files import save_arrays
 
         save_arrays(path, {n: a + 1 if n.startswith("outputs/") else a for n, a in load_arrays(path).items()})
         ref = file_ref(path)

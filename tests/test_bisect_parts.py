@@ -10,16 +10,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mnn_models import floats, node, save
-from mnnprep.core.compare import LARGEST, Tolerance
-from mnnprep.core.files import load_arrays, save_arrays
-from mnnprep.core.messages import CaseFile
+from mnnprep.compare.deviation import CHUNK, deviation
+from mnnprep.compare.tolerance import LARGEST, Tolerance
+from mnnprep.diagnose.bisecting.suspects import Suspects
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.excerpt import ExcerptJob, excerpt
 from mnnprep.formats.onnx.outline import NodeOutline, Outline, OutlineJob, captured, outline
 from mnnprep.formats.onnx.probe import ProbeJob, probe
 from mnnprep.formats.onnx.skeleton import fetch, is_inline, skeleton
-from mnnprep.proof.deviation import CHUNK, deviation
-from mnnprep.proof.suspects import Suspects
+from mnnprep.model.files import load_arrays, save_arrays
+from mnnprep.model.messages import CaseFile
 
 
 def net(*rows: tuple[str, str, str], outputs: str = "y", initializers: str = "") -> Outline:
@@ -188,7 +188,7 @@ class TestSkeleton:
 
 
 def case(directory: Path, **arrays: np.ndarray) -> CaseFile:
-    from mnnprep.core.files import file_ref
+    from mnnprep.model.files import file_ref
 
     save_arrays(directory / "case.npz", {f"inputs/{n}": a for n, a in arrays.items()})
     return CaseFile(index=0, origin="test", dims={}, file=file_ref(directory / "case.npz"))

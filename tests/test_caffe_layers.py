@@ -13,21 +13,21 @@ import pytest
 
 from caffe_nets import NETS, write
 from mnn_models import SEED
-from mnnprep.core.compare import Tolerance, compare_outputs
-from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import CaseFile, Wants
+from mnnprep.compare.tolerance import Tolerance, compare_outputs
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.lower import RULES, lower
 from mnnprep.formats.caffe.opencv import CaffeNet
 from mnnprep.formats.caffe.pair import Pair, input_specs, load
 from mnnprep.formats.caffe.steps import write_pair
 from mnnprep.formats.onnx.net import OnnxNet
-from mnnprep.isolate.failure import StepFailed
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import RUN, MnnRunJob
+from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
+from mnnprep.model.messages import CaseFile, Wants
+from mnnprep.workers.failure import StepFailed
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 
 pytest.importorskip("cv2")
 

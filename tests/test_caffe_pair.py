@@ -26,7 +26,7 @@ from caffe_nets import (
 )
 from caffe_twins import TRAIN_VAL, TWIN, twins
 from command import call, program
-from mnnprep.core.request import Request, make_wants
+from mnnprep.commands import resolve
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.caffe.caffemodel import read_weights
 from mnnprep.formats.caffe.net import definition
@@ -35,9 +35,9 @@ from mnnprep.formats.caffe.prototext import parse
 from mnnprep.formats.caffe.prototext import write as text_of
 from mnnprep.formats.caffe.steps import write_pair
 from mnnprep.formats.caffe.upgrade import upgraded, version_of
-from mnnprep.isolate import host, launch
-from mnnprep.isolate.step import Worker
-from mnnprep.pipeline import resolve
+from mnnprep.model.request import Request, make_wants
+from mnnprep.workers import host, launch
+from mnnprep.workers.step import Worker
 
 TWO = Net(
     conv("first", 4, "kernel_size: 3 pad: 1")

@@ -16,9 +16,9 @@ from caffe_twins import twins
 from command import call, checks_of, environment, prepared, program
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.bundle.usage import python_snippet
-from mnnprep.core.files import load_arrays
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
+from mnnprep.model.files import load_arrays
 from real_models import fetch
 
 pytest.importorskip("cv2")
@@ -175,7 +175,7 @@ def test_without_opencv_there_is_no_proof(tmp_path: Path) -> None:
         "import importlib.util, sys\n"
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'cv2' else find(name, *a)\n"
-        "from mnnprep.core.messages import Source, SurveyJob, Wants\n"
+        "from mnnprep.model.messages import Source, SurveyJob, Wants\n"
         "from mnnprep.formats.caffe.steps import survey_pair\n"
         "source = Source(kind='caffe-prototxt', path='net.prototxt', weights='net.caffemodel')\n"
         "s = survey_pair(SurveyJob(source=source, wants=Wants(), directory='.'))\n"

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnnprep.core.messages import ExportJob, Source, Wants
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import parse_input
 from mnnprep.errors import UsageError
 from mnnprep.formats.torch.calling import Call, Default, calling
 from mnnprep.formats.torch.load import LIVE, Loaded, _live, input_specs
 from mnnprep.formats.torch.net import TorchNet, used_tensors
 from mnnprep.formats.torch.steps import export_module
+from mnnprep.model.messages import ExportJob, Source, Wants
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import parse_input
 
 
 def live(module: nn.Module, example: Any = None) -> Loaded:

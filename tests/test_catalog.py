@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mnnprep.bundle.digest import obstacles, required_names
+from mnnprep.bundle.manifest_view import obstacles, required_names
 from mnnprep.evidence import catalog, page
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.row import Family, Need, Role, Row

@@ -23,8 +23,8 @@ from onnx import TensorProto, helper
 from command import TESTS, Result, call, checks_of, environment, prepared, program, tree
 from mnn_models import floats, matmul, node, save
 from mnnprep import deps
-from mnnprep.isolate import host, launch
-from mnnprep.isolate.step import Worker
+from mnnprep.workers import host, launch
+from mnnprep.workers.step import Worker
 
 torch = pytest.importorskip("torch")
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mnnprep.core.compare import (
+from mnnprep.compare.tolerance import (
     ABSOLUTE,
     CASE_SLACK_DB,
     CEILING,

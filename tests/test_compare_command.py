@@ -14,11 +14,11 @@ from caffe_nets import write as write_pair
 from command import prepared
 from mnn_models import floats, matmul, node, save
 from mnnprep.cli.compare import command
-from mnnprep.core.replay import match_specs
-from mnnprep.core.signature import parse_input
+from mnnprep.commands.compare import compare, match_outputs
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
-from mnnprep.pipeline.compare import compare, match_outputs
+from mnnprep.model.signature import parse_input
+from mnnprep.reference.replay import match_specs
 from real_models import fetch, fetch_directory
 from tf_models import built, needs_tensorflow
 

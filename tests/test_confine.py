@@ -23,8 +23,14 @@ import pytest
 
 import mnnprep
 from command import environment
-from mnnprep.core.files import FileRef
-from mnnprep.core.messages import (
+from mnnprep.attempt.task_metrics import MetricJob
+from mnnprep.commands.resolve import resolve
+from mnnprep.errors import InternalError, RefusedError
+from mnnprep.formats.registry import ARTIFACTS, steps_of
+from mnnprep.mnn.convert import ConvertJob
+from mnnprep.mnn.frontends import FrontendsJob
+from mnnprep.model.files import FileRef
+from mnnprep.model.messages import (
     CaseFile,
     LoadJob,
     Ran,
@@ -34,21 +40,15 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
-from mnnprep.core.metrics import Metric
-from mnnprep.core.request import Limits, Request, make_wants
-from mnnprep.core.signature import Signature, TensorSpec
-from mnnprep.errors import InternalError, RefusedError
-from mnnprep.formats.registry import ARTIFACTS, steps_of
-from mnnprep.isolate import confine as walls
-from mnnprep.isolate import host, landlock, launch, reach, seccomp
-from mnnprep.isolate.confine import Confinement, supported
-from mnnprep.isolate.failure import StepFailed
-from mnnprep.isolate.reach import confinement_of
-from mnnprep.mnn.convert import ConvertJob
-from mnnprep.mnn.frontends import FrontendsJob
-from mnnprep.pipeline.resolve import resolve
-from mnnprep.pipeline.workers import Workers
-from mnnprep.proof.metrics import MetricJob
+from mnnprep.model.metrics import Metric
+from mnnprep.model.request import Limits, Request, make_wants
+from mnnprep.model.signature import Signature, TensorSpec
+from mnnprep.workers import confine as walls
+from mnnprep.workers import host, landlock, launch, reach, seccomp
+from mnnprep.workers.confine import Confinement, supported
+from mnnprep.workers.failure import StepFailed
+from mnnprep.workers.pool import Workers
+from mnnprep.workers.reach import confinement_of
 
 ALLOWED, REFUSED = 0, 13
 LONG = 60.0
@@ -60,7 +60,7 @@ confined = pytest.mark.skipif(
 PROGRAM = """
 import os, socket, subprocess, sys
 from pathlib import Path
-from mnnprep.isolate.confine import Confinement, confine
+from mnnprep.workers.confine import Confinement, confine
 LOADER = str(next(Path("/lib64").glob("ld-linux-*"), "/lib/ld-linux-aarch64.so.1"))
 scratch, source, home = map(Path, sys.argv[1:4])
 {before}
@@ -285,7 +285,7 @@ def test_an_older_landlock_says_what_it_does_not_keep(
 @pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 def test_every_older_version_keeps_a_secret(version: int, places: tuple[Path, Path, Path]) -> None:
     """The rights and structures of an older ABI are taken by this kernel as well."""
-    older = f"from mnnprep.isolate import landlock; landlock.abi = lambda: {version}"
+    older = f"from mnnprep.workers import landlock; landlock.abi = lambda: {version}"
     assert run(places, DEEDS["read a secret"], before=older) == REFUSED
     assert run(places, DEEDS["write a new file"], before=older) == REFUSED
     assert (
@@ -372,7 +372,7 @@ NAMES |= {"input_names", "output_names"}
 
 
 def test_every_path_in_a_job_says_how_it_is_reached() -> None:
-    """A new field of a job must be a path of one of the kinds in core/reach.py, or stand in the lists
+    """A new field of a job must be a path of one of the kinds in model/reach.py, or stand in the lists
     above.
     """
     types = list(job_types())
@@ -628,7 +628,7 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
     import numpy as np
     import torch
 
-    from mnnprep.core.files import file_ref, save_arrays
+    from mnnprep.model.files import file_ref, save_arrays
 
     target = tmp_path / "home/mapped"
     target.parent.mkdir()
@@ -659,7 +659,7 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
             model=str(script), cases=[case], signature=signature, directory=str(workers.directory("run"))
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mnnprep.isolate.host.confinement_of", lambda *_, **__: None)
+            patch.setattr("mnnprep.workers.host.confinement_of", lambda *_, **__: None)
             assert workers.run(kind.run, job).outputs
         assert target.exists()
 
@@ -724,10 +724,10 @@ def test_a_step_that_the_wall_stops_says_nothing_of_the_artifact(deed: str, tmp_
     confinement = reached(job, tmp_path / "scratch")
     program = f"""
 import os, signal
-from mnnprep.core.faults import refuse_fault
-from mnnprep.core.net import Refused
+from mnnprep.safety.faults import refuse_fault
+from mnnprep.model.net import Refused
 from mnnprep.errors import ConfinedError
-from mnnprep.isolate.confine import Confinement, confine, explained
+from mnnprep.workers.confine import Confinement, confine, explained
 confine(Confinement(write=({str(tmp_path / "scratch")!r},)))
 try:
     open({str(tmp_path / "secret")!r})

@@ -18,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 from mnn_models import node
 from mnnprep import __version__
 from mnnprep.cli.main import cli
-from mnnprep.conformance import oracle
+from mnnprep.commands.ops import oracle
+from mnnprep.commands.ops.proving import Prover
+from mnnprep.commands.ops.runner import Runner, resumed
 from mnnprep.conformance.messages import ConformanceCase, Outcome
 from mnnprep.conformance.page import page, scores
-from mnnprep.conformance.proving import Prover
-from mnnprep.conformance.runner import Runner, resumed
 from mnnprep.conformance.table import (
     SHIPPED,
     OperatorTable,
@@ -32,9 +32,9 @@ from mnnprep.conformance.table import (
     rows_of,
     save_table,
 )
-from mnnprep.core.files import save_arrays
 from mnnprep.errors import UsageError
-from mnnprep.rules.table import all_rules
+from mnnprep.model.files import save_arrays
+from mnnprep.repair.table import all_rules
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 VALUES = np.array([[-2.0, -1.0, 3.0], [-0.5, 2.0, -4.0]], np.float32)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import Fake, refuse_unless
-from mnnprep.core.constraints import Constraint, discover
-from mnnprep.core.request import make_wants
-from mnnprep.core.signature import Dim
-from mnnprep.core.survey import survey
+from mnnprep.model.constraints import Constraint, discover
+from mnnprep.model.request import make_wants
+from mnnprep.model.signature import Dim
+from mnnprep.reference.survey import survey
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")

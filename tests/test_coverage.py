@@ -12,10 +12,10 @@ from onnx import TensorProto, helper
 
 from command import checks_of, prepared
 from mnn_models import case
-from mnnprep.core.messages import CoverageJob
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.coverage import coverage, decisive_values
+from mnnprep.model.messages import CoverageJob
 
 
 def value(name: str, dtype: int, *shape: int | str) -> Any:

@@ -20,23 +20,23 @@ from onnx import TensorProto, helper
 from command import call
 from mnn_models import floats, matmul, node, save
 from mnnprep.bundle.manifest import read_manifest
-from mnnprep.checking import check_file
-from mnnprep.core.damage import reading
-from mnnprep.core.request import Limits, Request
+from mnnprep.commands import reading as reading_aside
+from mnnprep.commands.check import check_file
+from mnnprep.commands.inspect import inspect_file, read_file
+from mnnprep.commands.resolve import resolve
 from mnnprep.errors import InternalError, RefusedError, SystemFault, UsageError
 from mnnprep.formats.onnx.expansion import MAIN, MOST_NODES, Endless, expanded_nodes
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.sound import require_sound
 from mnnprep.formats.tensor_info import MAX_ELEMENTS, element_count
-from mnnprep.inspecting import inspect_file, read_file
-from mnnprep.isolate.host import StepFailed
-from mnnprep.pipeline import reading as reading_aside
-from mnnprep.pipeline.resolve import resolve
-from mnnprep.rules import steps
-from mnnprep.rules.table import RULES
+from mnnprep.model.request import Limits, Request
+from mnnprep.repair import steps
+from mnnprep.repair.table import RULES
+from mnnprep.safety.damage import reading
 from mnnprep.weights.plan import Tensor
 from mnnprep.weights.read import read_state
 from mnnprep.wire.protobuf import delimited, encoded
+from mnnprep.workers.host import StepFailed
 
 LAYERS = 60_000
 DATA = Path(__file__).parent / "data"

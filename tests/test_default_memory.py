@@ -9,11 +9,11 @@ from typing import Any
 import psutil
 import pytest
 
-from mnnprep.core.messages import Source
-from mnnprep.core.request import Limits, Request
-from mnnprep.isolate.step import Step, Worker
-from mnnprep.pipeline import streamed
-from mnnprep.pipeline.workers import Workers
+from mnnprep.commands import streamed
+from mnnprep.model.messages import Source
+from mnnprep.model.request import Limits, Request
+from mnnprep.workers.pool import Workers
+from mnnprep.workers.step import Step, Worker
 
 STEP = Step("module", "step", Limits, Limits, Worker("test"))
 GB = 1 << 30

@@ -14,13 +14,13 @@ from typing import Any
 import flatbuffers
 import pytest
 
-from mnnprep.checking import check_file
+from mnnprep.commands.check import check_file
+from mnnprep.commands.inspect import inspect_file
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import operators
 from mnnprep.formats.tflite import scan
 from mnnprep.formats.tflite.net import refuse_unsupported
 from mnnprep.formats.tflite.scan import scan_model
-from mnnprep.inspecting import inspect_file
 from mnnprep.wire.protobuf import delimited
 from tf_models import QUIET, needs_tensorflow
 

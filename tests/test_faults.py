@@ -20,15 +20,15 @@ import pytest
 
 from command import Result, call, environment, prepared, program
 from mnn_models import matmul
-from mnnprep.core import faults
-from mnnprep.core.faults import fault_behind, fault_in
-from mnnprep.core.files import atomic_write, save_arrays
-from mnnprep.core.request import Limits
 from mnnprep.errors import Code, InternalError, RefusedError, SystemFault, UsageError, from_dict
-from mnnprep.isolate.failure import StepFailed
-from mnnprep.isolate.server import run_step
-from mnnprep.isolate.step import Step, Worker
-from mnnprep.pipeline.workers import Workers
+from mnnprep.model.files import atomic_write, save_arrays
+from mnnprep.model.request import Limits
+from mnnprep.safety import faults
+from mnnprep.safety.faults import fault_behind, fault_in
+from mnnprep.workers.failure import StepFailed
+from mnnprep.workers.pool import Workers
+from mnnprep.workers.server import run_step
+from mnnprep.workers.step import Step, Worker
 
 REFUSED = 3
 NUMBERS = ("ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS", "EIO", "EFBIG", "EACCES")
@@ -219,7 +219,7 @@ def test_a_file_as_large_as_is_allowed_may_lack_its_end(
 
 
 def test_a_worker_without_room_for_its_reply_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mnnprep.isolate import server
+    from mnnprep.workers import server
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "reply.json"))
@@ -232,7 +232,7 @@ def test_a_worker_without_room_for_its_reply_says_so(tmp_path: Path, monkeypatch
 
 def test_a_step_that_can_not_be_given_its_job_fails_and_hangs_nobody() -> None:
     with Workers(Limits()) as workers:
-        step = Step("mnnprep.isolate.server", "doing", Limits, Limits, Worker("test", ("json",)))
+        step = Step("mnnprep.workers.server", "doing", Limits, Limits, Worker("test", ("json",)))
         host = workers.warm(step.worker)
         host.ready.result(timeout=60)  # type: ignore[union-attr]
         shutil.rmtree(workers.scratch)

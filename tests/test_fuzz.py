@@ -41,7 +41,7 @@ def test_a_fault_is_counted_kept_and_made_again(tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text(
         f"import sys; sys.path[:0] = [{str(FUZZ.parent)!r}, {str(ROOT)!r}]\n"
-        "import fuzz, mnnprep.core.samples as samples\n"
+        "import fuzz, mnnprep.reference.samples as samples\n"
         "def fails(*_): raise KeyError('absent')\n"
         "samples.read_samples = fails\n"
         "sys.exit(fuzz.main())\n"

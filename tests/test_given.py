@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnnprep.core.files import save_arrays
-from mnnprep.core.given import compare_given
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.check import Status
+from mnnprep.model.files import save_arrays
+from mnnprep.reference.expected_outputs import compare_given
 
 X, Y = np.ones((2, 3), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -18,16 +18,16 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from mnn_models import floats, node
-from mnnprep.checking import check_file, supported_operators
 from mnnprep.cli.main import cli
+from mnnprep.commands.check import check_file, supported_operators
+from mnnprep.commands.ops.runner import COLLECT
 from mnnprep.conformance.messages import CollectJob
-from mnnprep.conformance.runner import COLLECT
 from mnnprep.conformance.table import load_table
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
-from mnnprep.rules.steps import CheckJob, Findings, check
-from mnnprep.rules.table import RULES
+from mnnprep.repair.steps import CheckJob, Findings, check
+from mnnprep.repair.table import RULES
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 
 X = floats("x", 2, 3)
 
@@ -374,7 +374,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
 
 def test_the_command_line_process_imports_no_framework(tmp_path: Path) -> None:
     code = (
-        "import sys; from mnnprep.checking import check_file; check_file(sys.argv[1]); "
+        "import sys; from mnnprep.commands.check import check_file; check_file(sys.argv[1]); "
         "print(sorted({'onnx', 'onnx_ir', 'onnxruntime', 'MNN', '_tools', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run(

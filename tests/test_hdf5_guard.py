@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnnprep.consolidating import Options, consolidate
+from mnnprep.commands.consolidate import Options, consolidate
+from mnnprep.commands.inspect import inspect_file
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.keras_config import refuse_foreign_weights, weights_in
-from mnnprep.inspecting import inspect_file
 from mnnprep.weights.hdf5_guard import hdf5_file
 
 h5py = pytest.importorskip("h5py")

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from mnnprep.checking import count
-from mnnprep.consolidating import Options, consolidate
-from mnnprep.core.beside import require_beside
-from mnnprep.core.messages import Wants
+from mnnprep.commands.check import count
+from mnnprep.commands.consolidate import Options, consolidate
+from mnnprep.commands.inspect import read
+from mnnprep.commands.reading import PathJob
+from mnnprep.commands.resolve import FileJob, read_source
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.pickles import stored_tensors
 from mnnprep.formats.sniff import identify
-from mnnprep.inspecting import read
-from mnnprep.pipeline.reading import PathJob
-from mnnprep.pipeline.resolve import FileJob, read_source
+from mnnprep.model.messages import Wants
+from mnnprep.safety.beside import require_beside
 from mnnprep.weights.entries import entries_of
 from mnnprep.weights.files import LocalFile
 from mnnprep.weights.inert import load

@@ -25,7 +25,7 @@ h5py = pytest.importorskip("h5py")
 LOAD = """
 import json, sys
 import numpy
-from mnnprep.core.messages import Source, Wants
+from mnnprep.model.messages import Source, Wants
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.load import load
 answers = {}

@@ -16,10 +16,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import mnnprep
-from mnnprep import inspecting
+from mnnprep.commands import inspect as inspecting
+from mnnprep.commands.inspect import Inspection, read_file
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.registry import kind_of
-from mnnprep.inspecting import Inspection, read_file
 
 
 def document(path: Path) -> dict[str, object]:
@@ -244,9 +244,8 @@ def test_nothing_heavy_is_imported(torch_files: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(
         helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString()
     )
-    inspect_all = (
-        "import sys; from mnnprep.inspecting import read_file\nfor path in sys.argv[1:]: read_file(path)\n"
-    )
+    imports = "import sys; from mnnprep.commands.inspect import read_file"
+    inspect_all = f"{imports}\nfor path in sys.argv[1:]: read_file(path)\n"
     code = inspect_all + f"print(sorted({heavy} & set(sys.modules)))"
     files = [str(path) for path in torch_files.iterdir()] + [str(tmp_path / "m.onnx")]
     environment = os.environ | {"PYTHONPATH": str(Path(mnnprep.__file__).parent.parent)}

@@ -20,17 +20,17 @@ import pytest
 import boundary_steps
 import mnnprep
 from boundary_steps import Answer, Job
-from mnnprep.core.request import Limits
+from mnnprep.attempt.verifier import after
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.formats.factory import likely_worker
-from mnnprep.isolate import launch as launching
-from mnnprep.isolate.failure import StepFailed, internal
-from mnnprep.isolate.host import Host, InProcess
-from mnnprep.isolate.launch import WORKER_ENVIRONMENT, ahead
-from mnnprep.isolate.server import job_type, resolve, run_step
-from mnnprep.isolate.step import Step, Worker
-from mnnprep.pipeline.verifier import after
-from mnnprep.pipeline.workers import Workers
+from mnnprep.model.request import Limits
+from mnnprep.workers import launch as launching
+from mnnprep.workers.failure import StepFailed, internal
+from mnnprep.workers.host import Host, InProcess
+from mnnprep.workers.launch import WORKER_ENVIRONMENT, ahead
+from mnnprep.workers.pool import Workers
+from mnnprep.workers.server import job_type, resolve, run_step
+from mnnprep.workers.step import Step, Worker
 
 MODULE = "mnnprep.boundary_steps"
 ANY = Worker("test")
@@ -211,7 +211,7 @@ def test_a_lie_about_a_file_is_caught(host: Host, how: str, why: str) -> None:
 
 def test_a_large_file_is_not_read_once_more(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its size is looked at; its hash when it goes into a bundle."""
-    monkeypatch.setattr("mnnprep.isolate.host.HASHED", 1)
+    monkeypatch.setattr("mnnprep.workers.host.HASHED", 1)
     assert ask(host, "lie", Job("changed")).more["nested"]
     assert "bytes are not those" in fails(host, "lie", Job("short")).reason
 
@@ -463,12 +463,12 @@ def test_a_worker_that_still_imports_costs_a_step_nothing_of_its_limit(
 
 PARENT = """
 import sys, pathlib, threading
-from mnnprep.isolate import launch
+from mnnprep.workers import launch
 launch.PACKAGE = pathlib.Path(sys.argv[1])
 from boundary_steps import Answer, Job
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.launch import ahead
-from mnnprep.isolate.step import Step, Worker
+from mnnprep.workers.host import Host
+from mnnprep.workers.launch import ahead
+from mnnprep.workers.step import Step, Worker
 scratch, step, here = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "here"
 if step == "ahead":
     ahead(Worker("test", ("mnnprep.tells_and_sleeps",)))
@@ -619,7 +619,7 @@ def test_who_is_dismissed_ends_unless_something_runs(start: Callable[..., Host],
 
 def test_a_worker_started_ahead_for_nothing_ends_with_the_process() -> None:
     code = (
-        "from mnnprep.isolate import launch, step; worker = step.Worker('test', ('json',));"
+        "from mnnprep.workers import launch, step; worker = step.Worker('test', ('json',));"
         " launch.ahead(worker); print(launch._ahead[worker][1].pid)"
     )
     done = subprocess.run(
@@ -649,7 +649,7 @@ def test_what_a_source_will_import(
 
 def test_what_waits_for_a_step_may_submit_another_when_the_worker_is_gone(tmp_path: Path) -> None:
     host = Host(ANY, scratch=tmp_path)
-    job, doing = Job("x"), named("mnnprep.isolate.server:doing")
+    job, doing = Job("x"), named("mnnprep.workers.server:doing")
     first = host.submit(doing, job, timeout=LONG)
     chained = after(first, lambda: host.submit(doing, job, timeout=LONG))
     host._process.kill()

@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from mnnprep.core.compare import Tolerance
-from mnnprep.core.constraints import Constraint
-from mnnprep.core.files import canonical_json, file_ref, save_arrays
-from mnnprep.core.messages import CaseFile, Ran, RefusedPair, Survey, Sweep
-from mnnprep.core.signature import Dim, Signature, TensorSpec
+from mnnprep.compare.outputs import compare_run, confirmed, dimension_checks, repeated
+from mnnprep.compare.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
-from mnnprep.proof.judge import compare_run, confirmed, dimension_checks, repeated
+from mnnprep.model.constraints import Constraint
+from mnnprep.model.files import canonical_json, file_ref, save_arrays
+from mnnprep.model.messages import CaseFile, Ran, RefusedPair, Survey, Sweep
+from mnnprep.model.signature import Dim, Signature, TensorSpec
 
 Arrays = dict[str, Any]
 NARROWING = {"int64": "int32", "float64": "float32"}

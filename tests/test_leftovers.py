@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from mnnprep.core import leftovers
-from mnnprep.core.files import atomic_write
-from mnnprep.core.leftovers import Scratch
 from mnnprep.errors import SystemFault
+from mnnprep.model.files import atomic_write
+from mnnprep.safety import leftovers
+from mnnprep.safety.leftovers import Scratch
 
 HOLDS = (
-    "import sys, time; from pathlib import Path; from mnnprep.core.files import atomic_write; from"
-    " mnnprep.core.leftovers import Scratch\n"
+    "import sys, time; from pathlib import Path; from mnnprep.model.files import atomic_write; from"
+    " mnnprep.safety.leftovers import Scratch\n"
 )
 
 

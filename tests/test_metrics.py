@@ -20,19 +20,19 @@ from hypothesis.extra import numpy as hnp
 import mnnprep
 from command import call, checks_of, prepared
 from mnn_models import WEIGHT, case, floats, matmul, node, save
-from mnnprep.core.compare import Tolerance
-from mnnprep.core.files import file_ref, save_arrays
-from mnnprep.core.messages import CaseFile, Ran
-from mnnprep.core.metrics import NAMES, Metric, make_metrics, parse_metric, recorded
-from mnnprep.core.request import Limits
+from mnnprep.attempt.metrics import metric_checks
+from mnnprep.attempt.task_metrics import FORMULAS, MetricJob, class_axis, measure
+from mnnprep.commands.verify import known_metrics
+from mnnprep.compare.outputs import compare_run
+from mnnprep.compare.tolerance import Tolerance
 from mnnprep.errors import UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
-from mnnprep.pipeline.metrics import metric_checks
-from mnnprep.pipeline.verify import known_metrics
-from mnnprep.pipeline.workers import Workers
-from mnnprep.proof.judge import compare_run
-from mnnprep.proof.metrics import FORMULAS, MetricJob, class_axis, measure
+from mnnprep.model.files import file_ref, save_arrays
+from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.model.metrics import NAMES, Metric, make_metrics, parse_metric, recorded
+from mnnprep.model.request import Limits
+from mnnprep.workers.pool import Workers
 
 Case = tuple[dict[str, Any], dict[str, Any]]
 SCORES = hnp.arrays(

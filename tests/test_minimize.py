@@ -13,15 +13,15 @@ import onnxruntime
 import pytest
 
 from mnn_models import floats, node, save
-from mnnprep.core.messages import Cut, CutJob
-from mnnprep.core.request import Limits, Request
+from mnnprep.commands.prepare import prepare
+from mnnprep.diagnose import minimize
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.cut import cut
 from mnnprep.formats.registry import ARTIFACTS
-from mnnprep.pipeline.diagnose import minimize
-from mnnprep.pipeline.prepare import prepare
-from mnnprep.pipeline.workers import Workers
+from mnnprep.model.messages import Cut, CutJob
+from mnnprep.model.request import Limits, Request
+from mnnprep.workers.pool import Workers
 from real_models import fetch
 from tf_models import built, needs_tensorflow
 

@@ -16,9 +16,6 @@ import pytest
 from command import answer
 from mnn_models import DATA, SEED, crashing_lstm, floats, matmul, node, save
 from mnnprep.errors import RefusedError
-from mnnprep.isolate.failure import StepFailed
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
 from mnnprep.mnn.boundary import EXTRA_INFO, read_boundary
 from mnnprep.mnn.capture import without_place_and_time
 from mnnprep.mnn.convert import (
@@ -34,6 +31,9 @@ from mnnprep.mnn.convert import (
 from mnnprep.mnn.info import MnnInfo, MnnTensor, parse_info
 from mnnprep.mnn.names import match_names
 from mnnprep.wire.flatbuffer import root
+from mnnprep.workers.failure import StepFailed
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 
 
 @pytest.fixture(scope="module")

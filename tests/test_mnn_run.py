@@ -16,15 +16,15 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from mnn_models import DATA, SEED, WEIGHT, Value, case, floats, matmul, node, pool_without_strides, save
-from mnnprep.core.compare import Tolerance, compare_outputs
-from mnnprep.core.files import file_ref, load_arrays
-from mnnprep.core.messages import CaseFile, Ran
-from mnnprep.isolate.failure import StepFailed
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
+from mnnprep.compare.tolerance import Tolerance, compare_outputs
 from mnnprep.mnn import run as module
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.run import ACCURATE_HINTS, RUN, MnnRan, MnnRunJob
+from mnnprep.model.files import file_ref, load_arrays
+from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.workers.failure import StepFailed
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 
 NAMES = {"x": "x"}
 

@@ -16,12 +16,12 @@ import mnnprep
 from command import call, checks_of, prepared, program
 from mnn_models import floats, matmul, node, save
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.files import load_arrays, sha256
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.mnn_file.summary import read_summary
 from mnnprep.mnn.boundary import OPLISTS, TYPE
+from mnnprep.model.files import load_arrays, sha256
 from mnnprep.wire.flatbuffer import root
 
 
@@ -323,8 +323,8 @@ def test_another_rank_or_dtype_is_a_wrong_call(model: Path, tmp_path: Path) -> N
 
 
 def test_a_changed_artifact_is_seen_by_its_weights(model: Path, tmp_path: Path) -> None:
-    from mnnprep.core.messages import WeightsJob
     from mnnprep.formats.mnn_file.steps import compare_weights
+    from mnnprep.model.messages import WeightsJob
 
     other = tmp_path / "other.mnn"
     data = bytearray(model.read_bytes())

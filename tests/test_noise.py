@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from mnnprep.core.compare import Tolerance
-from mnnprep.core.files import Arrays, canonical_json, file_ref, save_arrays
-from mnnprep.core.inputs import fitted
-from mnnprep.core.messages import CaseFile, Ran, Replayed, ReplayJob, Source, Survey, Sweep, Wants
-from mnnprep.core.net import Case, Refused
-from mnnprep.core.replay import replay
-from mnnprep.core.request import Request, make_wants
-from mnnprep.core.signature import Dim, Signature, TensorSpec, parse_input
-from mnnprep.core.soundness import Surveyed
-from mnnprep.core.survey import survey
+from mnnprep.attempt.noise import learn_noise
+from mnnprep.commands.prepare import prepare
+from mnnprep.commands.verify import verify
+from mnnprep.compare.outputs import compare_run, dimension_checks, set_aside
+from mnnprep.compare.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
-from mnnprep.pipeline.noise import learn_noise
-from mnnprep.pipeline.prepare import prepare
-from mnnprep.pipeline.verify import verify
-from mnnprep.proof.judge import compare_run, dimension_checks, set_aside
+from mnnprep.model.files import Arrays, canonical_json, file_ref, save_arrays
+from mnnprep.model.messages import CaseFile, Ran, Replayed, ReplayJob, Source, Survey, Sweep, Wants
+from mnnprep.model.net import Case, Refused
+from mnnprep.model.request import Request, make_wants
+from mnnprep.model.signature import Dim, Signature, TensorSpec, parse_input
+from mnnprep.reference.checks import Surveyed
+from mnnprep.reference.inputs import fitted
+from mnnprep.reference.replay import replay
+from mnnprep.reference.survey import survey
 from real_models import fetch
 
 REAL = "samples a.npz"
@@ -345,7 +345,7 @@ def test_a_source_that_refuses_a_moved_input_has_no_noise_there() -> None:
             raise Refused("whole numbers alone")
         return x
 
-    from mnnprep.core.noise import measure_noise
+    from mnnprep.reference.noise import measure_noise
 
     net = Net("x=float32[2]", strict)
     assert measure_noise(net, Case("seed 0", {}, {"x": np.ones(2, "f4")}, {"y": np.ones(2, "f4")}), 0) == {}

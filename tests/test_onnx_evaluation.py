@@ -13,10 +13,10 @@ from onnx import TensorProto, helper
 
 from mnnprep.formats.onnx import outline
 from mnnprep.formats.onnx.propagation import stays_small
-from mnnprep.rules.constants import constant_folding
-from mnnprep.rules.steps import CheckJob, check
-from mnnprep.rules.support.reading import ModelView
-from mnnprep.rules.support.result_size import result_elements
+from mnnprep.repair.constants import constant_folding
+from mnnprep.repair.steps import CheckJob, check
+from mnnprep.repair.support.reading import ModelView
+from mnnprep.repair.support.result_size import result_elements
 
 HUGE = 1 << 40
 

@@ -16,8 +16,8 @@ from tf_models import QUIET, needs_tensorflow
 ROUTE = """
 import sys
 from pathlib import Path
-from mnnprep.core.messages import Source
-from mnnprep.core.request import make_wants
+from mnnprep.model.messages import Source
+from mnnprep.model.request import make_wants
 from mnnprep.formats.tensorflow.load import load
 from mnnprep.formats.tensorflow.onnx_route import to_onnx
 to_onnx(load(Source(kind="keras", path=sys.argv[1]), make_wants()).skeleton(), Path(sys.argv[2]), 13)

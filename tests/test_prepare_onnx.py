@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from command import call, environment, prepared, program
 from mnn_models import floats, node, save
-from mnnprep.core.files import sha256
 from mnnprep.evidence.verdict import Verdict
+from mnnprep.model.files import sha256
 from real_models import fetch
 
 REFUSED, NOT_PROVEN = 3, 1

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from command import answer
 from manifests import golden
 from mnnprep.bundle.usage import preprocess_words
-from mnnprep.core.preprocess import (
+from mnnprep.errors import UsageError
+from mnnprep.model.preprocess import (
     CHANNELS,
     FILTERS,
     IMAGE_LAYOUTS,
@@ -24,8 +25,7 @@ from mnnprep.core.preprocess import (
     SoundRecipe,
     parse_preprocess,
 )
-from mnnprep.core.request import make_wants
-from mnnprep.errors import UsageError
+from mnnprep.model.request import make_wants
 
 IMAGENET = (
     "size=256,crop=224,filter=bicubic,channels=bgr,scale=255"
@@ -183,7 +183,7 @@ answer = np.array(tensor.getNumpyData(), copy=True).ravel().tolist()
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
 def test_mnn_computes_the_same_from_its_mean_and_normal(channels: str) -> None:
     pytest.importorskip("MNN")
-    from mnnprep.core.pictures import _arranged
+    from mnnprep.reference.pictures import _arranged
 
     recipe = parse_preprocess(f"channels={channels},scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
     assert isinstance(recipe, ImageRecipe)

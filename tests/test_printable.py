@@ -20,7 +20,7 @@ from command import Result, call, program
 from mnnprep import errors
 from mnnprep.cli import main
 from mnnprep.cli.main import _tell, say
-from mnnprep.core.printable import as_text, json_text, one_line, plain
+from mnnprep.safety.printable import as_text, json_text, one_line, plain
 
 TITLE, CLEAR, TURNED, ISOLATED, C1, LINK = (
     "\x1b]0;owned\x07",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mnnprep.core.error_text import message, said, without_paths
+from mnnprep.safety.error_text import message, said, without_paths
 
 
 def test_a_file_that_is_there_keeps_its_name_alone(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ import pytest
 from command import call, environment, prepared, program
 from mnn_models import WEIGHT, floats, node, save
 from mnnprep.bundle.manifest import Manifest, read_manifest
-from mnnprep.core.messages import Source
-from mnnprep.core.metrics import parse_metric
-from mnnprep.core.preprocess import parse_preprocess, preprocess_text
-from mnnprep.core.request import Limits, Precision, Request, make_wants
-from mnnprep.core.signature import TensorSpec
-from mnnprep.pipeline.command import command_line, source_name
+from mnnprep.commands.command_line import command_line, source_name
+from mnnprep.model.messages import Source
+from mnnprep.model.metrics import parse_metric
+from mnnprep.model.precision import Precision
+from mnnprep.model.preprocess import parse_preprocess, preprocess_text
+from mnnprep.model.request import Limits, Request, make_wants
+from mnnprep.model.signature import TensorSpec
 
 ABSOLUTE = re.compile(
     r"(?<![\w.~/<\-\\:])/(?:tmp|root|home|usr|opt|var|work|onnxruntime_src|pytorch)/[^\s'\"]*"
@@ -133,8 +134,8 @@ def test_an_operator_that_mnn_lacks_leaves_no_directory(tmp_path: Path) -> None:
 
 
 def test_what_tensorflow_says_of_a_call_leaves_no_directory(tmp_path: Path) -> None:
-    from mnnprep.core.net import Refused
     from mnnprep.formats.tensorflow.loaded import guarded
+    from mnnprep.model.net import Refused
 
     file = tmp_path / "layers.py"
     file.write_text("")

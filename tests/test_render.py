@@ -16,10 +16,10 @@ from manifests import GOLDEN, HOSTILE, golden, hostile
 from mnnprep import deps
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.cli import render
-from mnnprep.doctor import Converter, Doctor, diagnose
+from mnnprep.commands.doctor import Converter, Doctor, diagnose
 from mnnprep.evidence.verdict import Verdict
-from mnnprep.isolate.confine import supported
 from mnnprep.mnn.frontends import operator_count
+from mnnprep.workers.confine import supported
 
 ESCAPE = "\x1b"
 
@@ -213,7 +213,7 @@ def test_operator_counts() -> None:
 
 
 def test_importing_the_views_brings_neither_rich_nor_jinja2() -> None:
-    modules = "mnnprep.cli.render, mnnprep.bundle.report, mnnprep.bundle.writer, mnnprep.doctor"
+    modules = "mnnprep.cli.render, mnnprep.bundle.report, mnnprep.bundle.writer, mnnprep.commands.doctor"
     code = (
         f"import sys, {modules}; print(sorted({{'rich', 'jinja2', 'MNN', 'torch', '_tools'}} &"
         " set(sys.modules)))"

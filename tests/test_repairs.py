@@ -15,13 +15,13 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from mnn_models import floats, node
+from mnnprep.commands.ops.runner import Runner
 from mnnprep.conformance.messages import ConformanceCase
-from mnnprep.conformance.runner import Runner
-from mnnprep.core.files import load_arrays
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
-from mnnprep.rules.steps import RepairJob, repair
-from mnnprep.rules.table import RULES
+from mnnprep.model.files import load_arrays
+from mnnprep.repair.steps import RepairJob, repair
+from mnnprep.repair.table import RULES
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 from rewriting import build, close, reference, repaired, same_bits, through_mnn
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL

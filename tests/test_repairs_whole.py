@@ -16,13 +16,13 @@ from onnx import numpy_helper
 
 from command import call, checks_of, prepared
 from mnnprep.bundle.manifest import Manifest, read_manifest
-from mnnprep.checking import supported_operators
-from mnnprep.core.running import case_inputs, case_outputs
+from mnnprep.commands.check import supported_operators
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.net import OnnxNet
-from mnnprep.rules.steps import RepairJob, repair
-from mnnprep.rules.table import all_rules
+from mnnprep.model.running import case_inputs, case_outputs
+from mnnprep.repair.steps import RepairJob, repair
+from mnnprep.repair.table import all_rules
 from real_models import fetch
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))

@@ -14,11 +14,11 @@ from command import call, prepared
 from mnn_models import WEIGHT, floats, matmul, node, save
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.cli.replay import recorded_request
-from mnnprep.core.messages import Source
-from mnnprep.core.request import Request, make_wants
+from mnnprep.commands import replay as replaying
+from mnnprep.commands.command_line import command_line
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.pipeline import replaying
-from mnnprep.pipeline.command import command_line
+from mnnprep.model.messages import Source
+from mnnprep.model.request import Request, make_wants
 
 NOTHING: dict[str, Any] = {
     "source": "net.onnx",

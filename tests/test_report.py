@@ -14,15 +14,16 @@ import pytest
 from command import answer
 from manifests import DATA, GOLDEN, golden, hostile
 from mnnprep import deps
-from mnnprep.bundle import digest, report, usage
+from mnnprep.bundle import manifest_view as digest
+from mnnprep.bundle import report, usage
 from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
 from mnnprep.bundle.report import render
-from mnnprep.core.compare import Tolerance
-from mnnprep.core.printable import plain
+from mnnprep.compare.tolerance import Tolerance
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import OutputError, Status
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
+from mnnprep.safety.printable import plain
 from mnnprep.text import decimal_size
 
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnnprep.core.request import Request, make_wants, parse_factory_args, parse_size
-from mnnprep.core.signature import (
+from mnnprep.errors import EXIT_USAGE, UsageError
+from mnnprep.model.request import Request, make_wants, parse_factory_args, parse_size
+from mnnprep.model.signature import (
     DTYPES,
     Dim,
     Signature,
@@ -25,7 +26,6 @@ from mnnprep.core.signature import (
     parse_input,
     parse_range,
 )
-from mnnprep.errors import EXIT_USAGE, UsageError
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")

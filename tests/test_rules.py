@@ -17,10 +17,10 @@ from onnx.reference import ReferenceEvaluator
 
 from mnn_models import Value, floats, node
 from mnnprep.errors import UsageError
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
-from mnnprep.rules.steps import Repaired
-from mnnprep.rules.table import RULES, all_rules, always_rules
+from mnnprep.repair.steps import Repaired
+from mnnprep.repair.table import RULES, all_rules, always_rules
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 from rewriting import Arrays, build, close, reference, repaired, same_bits, through_mnn
 
 X: Value = floats("x", "a", "b")

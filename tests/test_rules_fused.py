@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 from rewriting import reference, through_mnn, written_out
 
 Arrays = dict[str, Any]

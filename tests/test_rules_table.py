@@ -9,15 +9,15 @@ from typing import get_args
 import pytest
 
 import mnnprep
-from mnnprep.rules.rule import Severity
-from mnnprep.rules.table import ROWS, RULES
+from mnnprep.repair.rule import Severity
+from mnnprep.repair.table import ROWS, RULES
 
 PACKAGE = Path(mnnprep.__file__).parent
 RULES_DIR = PACKAGE / "rules"
 TESTS = Path(__file__).parent
 SHARED = {"support"}  # what the rules are made of
 # The finding of the same name in files of the other formats.
-NAMED_TOO = {("unsupported_operator", "checking.py")}
+NAMED_TOO = {("unsupported_operator", "commands/check.py")}
 
 
 @cache
@@ -61,5 +61,5 @@ def test_a_rule_is_known_to_its_file_its_row_and_its_tests_alone(path: Path) -> 
         if file != path and any(word in text for word in words)
     }
     others = {file: count for file, count in naming.items() if (path.stem, file) not in NAMED_TOO}
-    assert others == {"rules/table.py": 1}
+    assert others == {"repair/table.py": 1}
     assert any(f'"{name}"' in text for _, text in texts(TESTS))

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mnn_models import node
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
-from mnnprep.rules.table import all_rules
+from mnnprep.repair.table import all_rules
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 from rewriting import close, reference, through_mnn, written_out
 
 Arrays = dict[str, Any]

@@ -19,13 +19,20 @@ from hypothesis import strategies as st
 
 from command import call, checks_of, prepared
 from mnn_models import floats, matmul, node, save
-from mnnprep.core.files import Arrays, load_arrays
-from mnnprep.core.preprocess import SoundRecipe
-from mnnprep.core.request import make_wants
-from mnnprep.core.samples import first_alone, read_samples, real_inputs, sample_checks, sample_files, spread
-from mnnprep.core.signature import parse_input
-from mnnprep.core.sounds import _decoded, read_sound
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
+from mnnprep.model.files import Arrays, load_arrays
+from mnnprep.model.preprocess import SoundRecipe
+from mnnprep.model.request import make_wants
+from mnnprep.model.signature import parse_input
+from mnnprep.reference.samples import (
+    first_alone,
+    read_samples,
+    real_inputs,
+    sample_checks,
+    sample_files,
+    spread,
+)
+from mnnprep.reference.sounds import _decoded, read_sound
 
 Image = pytest.importorskip("PIL.Image")
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

@@ -78,7 +78,7 @@ def test_the_standard_tool_reads_the_signature(signed: Path, keys: Path) -> None
 
 def check(bundle: Path, key: Path) -> Any:
     """The signature check alone, which runs before anything else of `verify`."""
-    from mnnprep.pipeline.signing import signature_check
+    from mnnprep.commands.sign import signature_check
 
     return signature_check(bundle, key)
 

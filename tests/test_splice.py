@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from mnnprep.core.files import sha256
 from mnnprep.deps import require
 from mnnprep.formats.onnx import splice
 from mnnprep.formats.onnx.graph import load_graph, tensors_of
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.torch.float64 import quick_depthwise
+from mnnprep.model.files import sha256
 
 DTYPES = (
     "float32",

@@ -16,19 +16,19 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from command import call, checks_of, prepared, tree
-from mnnprep.core.messages import ExportJob, Source, Wants
-from mnnprep.core.request import Limits, Request
-from mnnprep.core.signature import parse_input
+from mnnprep.commands.streamed import why_streamed
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx import attach as attaching
 from mnnprep.formats.onnx.moved import take_out
 from mnnprep.formats.registry import steps_of
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling
-from mnnprep.isolate.host import Host
-from mnnprep.isolate.step import Worker
-from mnnprep.pipeline.streamed import why_streamed
+from mnnprep.model.messages import ExportJob, Source, Wants
+from mnnprep.model.request import Limits, Request
+from mnnprep.model.signature import parse_input
 from mnnprep.weights.plan import Made
+from mnnprep.workers.host import Host
+from mnnprep.workers.step import Worker
 
 torch = pytest.importorskip("torch")
 

@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import Arrays, Fake, refuse_unless
-from mnnprep.core import sizes as module
-from mnnprep.core.files import save_arrays
-from mnnprep.core.inputs import synthesize
-from mnnprep.core.messages import Wants
-from mnnprep.core.net import Refused, any_ranks
-from mnnprep.core.request import make_wants
-from mnnprep.core.signature import Dim, TensorSpec, parse_input
-from mnnprep.core.sizes import batch_dims, sweep_sizes
-from mnnprep.core.soundness import Surveyed
-from mnnprep.core.survey import base_case, survey
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Check, Status
+from mnnprep.model.files import save_arrays
+from mnnprep.model.messages import Wants
+from mnnprep.model.net import Refused, any_ranks
+from mnnprep.model.request import make_wants
+from mnnprep.model.signature import Dim, TensorSpec, parse_input
+from mnnprep.reference import sizes as module
+from mnnprep.reference.checks import Surveyed
+from mnnprep.reference.inputs import synthesize
+from mnnprep.reference.sizes import batch_dims, sweep_sizes
+from mnnprep.reference.survey import base_case, survey
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")

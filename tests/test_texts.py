@@ -7,7 +7,7 @@ import itertools
 import pytest
 from torch import Tensor, jit, ones
 
-from mnnprep.core.error_text import LIMIT, cause, message
+from mnnprep.safety.error_text import LIMIT, cause, message
 
 GRAPH = (
     'Graph execution error:\n\nDetected at node add defined at (most recent call last):\n  File "f.py", line'

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mnnprep.commands.inspect import read_file
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensor_info import TensorInfo
-from mnnprep.inspecting import read_file
 from tf_models import built, needs_tensorflow
 
 pytestmark = needs_tensorflow
@@ -100,7 +100,7 @@ def test_damage_is_an_error(models: Path, tmp_path: Path) -> None:
 
 
 def test_tensorflow_is_not_imported(models: Path) -> None:
-    code = "import sys; from mnnprep.inspecting import read_file as i\n"
+    code = "import sys; from mnnprep.commands.inspect import read_file as i\n"
     code += (
         "for n in ('dict-outputs', 'plain.pb', 'net.keras', 'net.h5', 'checkpoint/model.ckpt.meta'):"
         f" i({str(models)!r} + '/' + n)\n"

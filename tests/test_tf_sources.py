@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.request import Request, make_wants
+from mnnprep.commands.prepare import prepare
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
-from mnnprep.pipeline.prepare import prepare
+from mnnprep.model.request import Request, make_wants
 from real_models import fetch, fetch_directory
 from tf_models import QUIET, built, needs_tensorflow
 

@@ -9,15 +9,16 @@ import flatbuffers
 import numpy as np
 import pytest
 
-from mnnprep.core.foldmatch import account
-from mnnprep.core.request import Request, make_precision
+from mnnprep.commands.inspect import read_file
+from mnnprep.commands.prepare import prepare
+from mnnprep.commands.verify import verify
+from mnnprep.compare.folded_weights import account
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.scan import constants, scan_model
-from mnnprep.inspecting import read_file
-from mnnprep.pipeline.prepare import prepare
-from mnnprep.pipeline.verify import verify
+from mnnprep.model.precision import make_precision
+from mnnprep.model.request import Request
 from mnnprep.wire.flatbuffer import FlatbufferError, root, table_at
 from real_models import fetch
 from tf_models import built, needs_tensorflow

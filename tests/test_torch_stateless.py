@@ -17,16 +17,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from command import answer  # noqa: E402
-from mnnprep.core.messages import Source  # noqa: E402
-from mnnprep.core.request import Request  # noqa: E402
+from mnnprep.commands.inspect import inspect_file  # noqa: E402
+from mnnprep.commands.resolve import resolve  # noqa: E402
 from mnnprep.errors import RefusedError  # noqa: E402
 from mnnprep.formats.torch import operators  # noqa: E402
 from mnnprep.formats.torch.load import load  # noqa: E402
 from mnnprep.formats.torch.program_json import program_faults  # noqa: E402
 from mnnprep.formats.torch.script_code import script_faults  # noqa: E402
 from mnnprep.formats.torch.stateless import require_stateless  # noqa: E402
-from mnnprep.inspecting import inspect_file  # noqa: E402
-from mnnprep.pipeline.resolve import resolve  # noqa: E402
+from mnnprep.model.messages import Source  # noqa: E402
+from mnnprep.model.request import Request  # noqa: E402
 
 Change = Callable[[str, bytes], bytes]
 

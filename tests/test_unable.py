@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from mnnprep.core import faults
+from mnnprep.attempt import verifier
+from mnnprep.attempt.builder import ArtifactBuilder
+from mnnprep.attempt.mnn_verifier import MnnVerifier
+from mnnprep.attempt.results import NotMade
+from mnnprep.attempt.verifier import Verifier
+from mnnprep.commands import verify as verifying
+from mnnprep.commands.prepare import refusal
 from mnnprep.errors import InternalError, RefusedError, SystemFault
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
-from mnnprep.isolate.failure import StepFailed
 from mnnprep.mnn.convert import Converted, ConvertJob, Fault, Mishap, convert
-from mnnprep.pipeline import verifier
-from mnnprep.pipeline import verify as verifying
-from mnnprep.pipeline.builder import ArtifactBuilder
-from mnnprep.pipeline.mnn_verifier import MnnVerifier
-from mnnprep.pipeline.prepare import refusal
-from mnnprep.pipeline.results import NotMade
-from mnnprep.pipeline.verifier import Verifier
+from mnnprep.safety import faults
+from mnnprep.workers.failure import StepFailed
 
 UNABLE = {
     "time": StepFailed("time", "took longer than 3 s"),
@@ -116,8 +116,8 @@ def stages(failure: StepFailed, tmp_path: Path) -> dict[str, Callable[[], Check]
 
     def rules() -> Check:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mnnprep.pipeline.builder.applicable", lambda rules, _: rules)
-            patch.setattr("mnnprep.pipeline.builder.operators_in", lambda _: [])
+            patch.setattr("mnnprep.attempt.builder.applicable", lambda rules, _: rules)
+            patch.setattr("mnnprep.attempt.builder.operators_in", lambda _: [])
             made = builder._made(None, exported, ["a rule"], ())
         assert isinstance(made, NotMade)
         return made.checks[-1]

@@ -18,13 +18,13 @@ from command import call, prepared
 from mnn_models import WEIGHT, floats, node, save
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import Manifest, read_manifest
-from mnnprep.core.compare import ARTIFACT_SQNR, DEQUANTIZED_SQNR, Tolerance
-from mnnprep.core.files import load_arrays, save_arrays, sha256
+from mnnprep.commands.auditing.record import require_known
+from mnnprep.commands.auditing.yardstick import artifact_sqnr, laxer, ruled
+from mnnprep.commands.verify import audited
+from mnnprep.compare.tolerance import ARTIFACT_SQNR, DEQUANTIZED_SQNR, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Status
-from mnnprep.pipeline.auditing.record import require_known
-from mnnprep.pipeline.auditing.yardstick import artifact_sqnr, laxer, ruled
-from mnnprep.pipeline.verify import audited
+from mnnprep.model.files import load_arrays, save_arrays, sha256
 
 DATA = Path(__file__).parent / "data"
 Edit = Callable[[dict[str, Any]], None]
@@ -422,7 +422,7 @@ class TestTheRule:
 
     @pytest.mark.parametrize("budget", [-1.0, 0.0, float("inf"), float("nan")])
     def test_no_call_can_ask_for_it(self, budget: float) -> None:
-        from mnnprep.core.request import make_precision
+        from mnnprep.model.precision import make_precision
 
         with pytest.raises(UsageError, match="above 0 dB"):
             make_precision(fp16=True, budget=budget)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mnnprep.core.weightmatch import match_weights
+from mnnprep.compare.weight_equivalence import match_weights
 from mnnprep.evidence.check import Check, Status
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)

@@ -17,9 +17,9 @@ import pytest
 from mnn_models import convert, small_net
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord, read_manifest
-from mnnprep.core import renames
-from mnnprep.core.files import Arrays, atomic_write, file_ref
 from mnnprep.errors import InternalError, SystemFault, UsageError
+from mnnprep.model.files import Arrays, atomic_write, file_ref
+from mnnprep.safety import renames
 
 DATA = Path(__file__).parent / "data"
 

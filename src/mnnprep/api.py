@@ -13,23 +13,24 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnnprep.attempt.task_metrics import at_hand
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.checking import CheckReport, check_file
-from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT
-from mnnprep.core.metrics import Metric, make_metrics
-from mnnprep.core.request import DEFAULT_TIMEOUT, Limits, Request, make_precision, make_wants
-from mnnprep.doctor import Doctor, diagnose
+from mnnprep.commands.bisect import Bisection
+from mnnprep.commands.bisect import bisect as _bisect
+from mnnprep.commands.check import CheckReport, check_file
+from mnnprep.commands.compare import Comparison
+from mnnprep.commands.compare import compare as _compare
+from mnnprep.commands.doctor import Doctor, diagnose
+from mnnprep.commands.inspect import Inspection, inspect_file
+from mnnprep.commands.reading import SECONDS as READING_SECONDS
+from mnnprep.commands.sign import sign as _sign
+from mnnprep.commands.sign import verify_signed as _verify
+from mnnprep.commands.verify import Verification
 from mnnprep.errors import UsageError
-from mnnprep.inspecting import Inspection, inspect_file
-from mnnprep.pipeline.bisect import Bisection
-from mnnprep.pipeline.bisect import bisect as _bisect
-from mnnprep.pipeline.compare import Comparison
-from mnnprep.pipeline.compare import compare as _compare
-from mnnprep.pipeline.reading import SECONDS as READING_SECONDS
-from mnnprep.pipeline.signing import sign as _sign
-from mnnprep.pipeline.signing import verify_signed as _verify
-from mnnprep.pipeline.verify import Verification
-from mnnprep.proof.metrics import at_hand
+from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT
+from mnnprep.model.metrics import Metric, make_metrics
+from mnnprep.model.precision import make_precision
+from mnnprep.model.request import DEFAULT_TIMEOUT, Limits, Request, make_wants
 
 if TYPE_CHECKING:
     from mnnprep.weights.writer import Consolidated
@@ -109,7 +110,7 @@ def prepare(
     of float32's tolerance.
     *metrics* are task metrics (``"top1"``, ``"cosine=0.999"``, ``"file.py:function"``) or functions of this
     process, which are called in it with ``(reference, outputs)`` of a case and return a number; see
-    :mod:`mnnprep.proof.metrics`.
+    :mod:`mnnprep.attempt.task_metrics`.
     *repairs* names the repair rules to apply wherever their pattern is, and no other (empty: none; None:
     those that the artifact needs).
     *signature* is a SavedModel's, *outputs* the end nodes of a TensorFlow graph or checkpoint,
@@ -121,8 +122,8 @@ def prepare(
         UsageError: the call is wrong.
         RefusedError: the source can't be taken, or nothing could be made of it.
     """
-    from mnnprep.pipeline.prepare import prepare as run
-    from mnnprep.pipeline.prepare import prepare_live
+    from mnnprep.commands.prepare import prepare as run
+    from mnnprep.commands.prepare import prepare_live
 
     wants = make_wants(
         tuple(inputs),
@@ -186,7 +187,7 @@ def check(
     """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed.
     *timeout*, *memory*: as for :func:`inspect`.
 
-    Raises as :func:`mnnprep.checking.check_file`.
+    Raises as :func:`mnnprep.commands.check.check_file`.
     """
     return check_file(os.fspath(model), rules_only=rules_only, limits=Limits(timeout=timeout, memory=memory))
 
@@ -202,7 +203,7 @@ def verify(
     """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`, *key* the public key that
     it must be signed with.
 
-    Raises as :func:`mnnprep.pipeline.signing.verify_signed`.
+    Raises as :func:`mnnprep.commands.sign.verify_signed`.
     """
     functions: dict[str, Asked] = {}
     wanted = _metrics(metrics, functions)
@@ -219,7 +220,7 @@ def verify(
 def sign(bundle: str | os.PathLike[str], key: str | os.PathLike[str]) -> Path:
     """Sign a bundle with a private key; the path of the signature.
 
-    Raises as :func:`mnnprep.pipeline.signing.sign`.
+    Raises as :func:`mnnprep.commands.sign.sign`.
     """
     return _sign(Path(bundle), Path(key))
 
@@ -257,8 +258,8 @@ def consolidate(
     Raises UsageError when the call is wrong, RefusedError when the checkpoint can't be taken or the disk is
     too small.
     """
-    from mnnprep.consolidating import Options, consolidate_live
-    from mnnprep.consolidating import consolidate as run
+    from mnnprep.commands.consolidate import Options, consolidate_live
+    from mnnprep.commands.consolidate import consolidate as run
 
     options = Options(
         ema=ema,
@@ -296,7 +297,7 @@ def compare(
 ) -> Comparison:
     """Run two models of any two formats on the same cases and compare every output.
 
-    Raises as :func:`mnnprep.pipeline.compare.compare`.
+    Raises as :func:`mnnprep.commands.compare.compare`.
     """
     intervals = tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items())
     wants = make_wants(
@@ -330,7 +331,7 @@ def bisect(
     *case* of them.
 
     *output* is a new directory for a piece of the model that shows it. Raises as
-    :func:`mnnprep.pipeline.bisect.bisect`.
+    :func:`mnnprep.commands.bisect.bisect`.
     """
     target = None if output is None else Path(output)
     limits = Limits(timeout=timeout, memory=memory)

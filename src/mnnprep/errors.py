@@ -89,7 +89,7 @@ class SystemFault(RefusedError):
     """The system could not do its part: a full disk, no descriptor left, a directory that can't be written
     to.
 
-    It says nothing of the model: a check that ends in one was not run.  :mod:`mnnprep.core.faults` makes
+    It says nothing of the model: a check that ends in one was not run.  :mod:`mnnprep.safety.faults` makes
     them.
     """
 

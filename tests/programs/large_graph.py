@@ -7,10 +7,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mnnprep.core.messages import ExportJob, Source, Wants
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import onnx_route, skeleton
 from mnnprep.formats.tensorflow.steps import export_source
+from mnnprep.model.messages import ExportJob, Source, Wants
 
 skeleton.GRAPH_LIMIT = 1000
 onnx_route.EXTERNAL_THRESHOLD = 500

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mnnprep.formats.toy.recognise import sniff
 
-from mnnprep.core.messages import Exported, ExportJob, Replayed, ReplayJob, Survey, SurveyJob
 from mnnprep.formats.backend import Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
-from mnnprep.isolate.step import Step, Worker
+from mnnprep.model.messages import Exported, ExportJob, Replayed, ReplayJob, Survey, SurveyJob
+from mnnprep.workers.step import Step, Worker
 
 _STEPS = "mnnprep.formats.toy.steps"
 _INSPECT = "mnnprep.formats.toy.inspect"

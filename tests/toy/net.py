@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.files import Arrays
-from mnnprep.core.inputs import Range
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.errors import RefusedError
+from mnnprep.model.files import Arrays
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import Dim, Range, TensorSpec
 
 Matrix = npt.NDArray[np.float32]
 
@@ -45,7 +44,7 @@ def read(path: Path) -> list[Layer]:
 
 
 class ToyNet:
-    """A :class:`mnnprep.core.net.Net`."""
+    """A :class:`mnnprep.model.net.Net`."""
 
     def __init__(self, path: str) -> None:
         self.layers = read(Path(path))

@@ -8,11 +8,11 @@ import onnx
 from mnnprep.formats.toy.net import ToyNet, read
 from onnx import TensorProto, helper, numpy_helper
 
-from mnnprep.core.files import file_ref, save_arrays
-from mnnprep.core.messages import Exported, ExportJob, Replayed, ReplayJob, Survey, SurveyJob
-from mnnprep.core.replay import replay
-from mnnprep.core.survey import survey
 from mnnprep.evidence import catalog
+from mnnprep.model.files import file_ref, save_arrays
+from mnnprep.model.messages import Exported, ExportJob, Replayed, ReplayJob, Survey, SurveyJob
+from mnnprep.reference.replay import replay
+from mnnprep.reference.survey import survey
 
 
 def survey_file(job: SurveyJob) -> Survey:

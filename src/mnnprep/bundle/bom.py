@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mnnprep import deps
-from mnnprep.bundle import digest
+from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import FILE_NAME, BundleFile, Manifest, TensorRecord
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Status

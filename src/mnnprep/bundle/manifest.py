@@ -2,7 +2,7 @@
 
 It holds no time, host, user or directory: the same source under the same name, options, tools and CPU type
 give the same bytes.  Every text in it is data as it was given, or prose whose paths were shortened where it
-arose (:mod:`mnnprep.core.error_text`); nothing is rewritten afterwards.
+arose (:mod:`mnnprep.safety.error_text`); nothing is rewritten afterwards.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
-from mnnprep.core.compare import Tolerance
-from mnnprep.core.files import canonical_json
-from mnnprep.core.leftovers import left_beside
-from mnnprep.core.metrics import Metric
-from mnnprep.core.signature import Extent
+from mnnprep.compare.tolerance import Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Check
 from mnnprep.evidence.verdict import Verdict
+from mnnprep.model.files import canonical_json
+from mnnprep.model.metrics import Metric
+from mnnprep.model.signature import Extent
+from mnnprep.safety.leftovers import left_beside
 
 SCHEMA = "mnnprep.bundle/1"
 FILE_NAME = "manifest.json"

@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from mnnprep import deps
-from mnnprep.bundle import digest
+from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.bundle.usage import cpp_snippet, python_snippet
-from mnnprep.core.printable import plain
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import Verdict
+from mnnprep.safety.printable import plain
 from mnnprep.text import decimal_size
 
 FILE_NAME = "report.html"

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mnnprep.bundle import digest
+from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import Manifest, RuntimeRecord, TensorRecord
-from mnnprep.core.preprocess import ImageRecipe, Recipe
-from mnnprep.core.printable import plain
-from mnnprep.core.signature import DTYPES
 from mnnprep.mnn.run import HINTS
+from mnnprep.model.preprocess import ImageRecipe, Recipe
+from mnnprep.model.signature import DTYPES
+from mnnprep.safety.printable import plain
 
 _NUMPY = {name: f"np.{name}" for name in DTYPES} | {"bool": "np.bool_"}
 _PRECISIONS = {"high": "High", "normal": "Normal", "low": "Low"}

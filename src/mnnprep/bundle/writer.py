@@ -23,11 +23,11 @@ from mnnprep import deps
 from mnnprep.bundle import manifest as manifests
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord
-from mnnprep.core.faults import naming
-from mnnprep.core.files import Arrays, FileRef, atomic_write, sha256
-from mnnprep.core.leftovers import beside, claimed, put_right
-from mnnprep.core.renames import exchange, rename_to_new
 from mnnprep.errors import InternalError, SystemFault, UsageError
+from mnnprep.model.files import Arrays, FileRef, atomic_write, sha256
+from mnnprep.safety.faults import naming
+from mnnprep.safety.leftovers import beside, claimed, put_right
+from mnnprep.safety.renames import exchange, rename_to_new
 
 TEST_DIRECTORY = "mnn-test"
 SCHEMA_FAMILY = "mnnprep.bundle/"

@@ -49,8 +49,8 @@ def command(
     """
     from pathlib import Path
 
-    from mnnprep.core.request import Limits
-    from mnnprep.pipeline.bisect import bisect
+    from mnnprep.commands.bisect import bisect
+    from mnnprep.model.request import Limits
 
     started = time.monotonic()
     found = bisect(

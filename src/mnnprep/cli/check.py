@@ -10,7 +10,7 @@ from mnnprep.cli.main import echo_json
 from mnnprep.cli.options import reading_memory, reading_timeout
 
 if TYPE_CHECKING:
-    from mnnprep.checking import CheckReport
+    from mnnprep.commands.check import CheckReport
 
 
 @click.command("check")
@@ -35,8 +35,8 @@ def command(model: str, sarif: str, rules_only: bool, timeout: float, memory: st
     Exit code 1 when something was found that is wrong, a crash or a refusal; 0 when at most values are
     narrowed.
     """
-    from mnnprep.checking import check_file
-    from mnnprep.core.request import Limits, parse_size
+    from mnnprep.commands.check import check_file
+    from mnnprep.model.request import Limits, parse_size
 
     report = check_file(
         model, rules_only=rules_only, limits=Limits(timeout=timeout, memory=parse_size(memory or "0"))
@@ -56,8 +56,8 @@ def command(model: str, sarif: str, rules_only: bool, timeout: float, memory: st
 
 def _write(target: str, report: CheckReport) -> None:
     from mnnprep.cli.sarif import document
-    from mnnprep.core.files import atomic_write, canonical_json
     from mnnprep.errors import UsageError
+    from mnnprep.model.files import atomic_write, canonical_json
 
     try:
         with atomic_write(target) as file:

@@ -100,9 +100,9 @@ def command(
     \b
     mnnprep compare saved_model_dir model.tflite
     """
-    from mnnprep.core.metrics import make_metrics
-    from mnnprep.core.request import Limits, make_wants
-    from mnnprep.pipeline.compare import compare
+    from mnnprep.commands.compare import compare
+    from mnnprep.model.metrics import make_metrics
+    from mnnprep.model.request import Limits, make_wants
 
     started = time.monotonic()
     found = compare(

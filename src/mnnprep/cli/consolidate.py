@@ -89,9 +89,9 @@ def command(
     """
     from pathlib import Path
 
-    from mnnprep.consolidating import Options, consolidate
-    from mnnprep.core.request import parse_factory_args
+    from mnnprep.commands.consolidate import Options, consolidate
     from mnnprep.errors import UsageError
+    from mnnprep.model.request import parse_factory_args
 
     if bool(output) == dry_run:
         raise UsageError(

@@ -18,7 +18,7 @@ from mnnprep.cli.main import echo_json
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(mnnconvert: str, as_json: bool) -> int:
     """Say what is installed, which formats work, and what to install for the others."""
-    from mnnprep.doctor import diagnose
+    from mnnprep.commands.doctor import diagnose
 
     found = diagnose(mnnconvert)
     if as_json:

@@ -15,13 +15,13 @@ from mnnprep.cli.options import reading_memory, reading_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(file: str, timeout: float, memory: str, as_json: bool) -> int:
     """Say what FILE is, from its bytes: nothing of it is loaded or executed."""
-    from mnnprep.isolate.launch import ahead
-    from mnnprep.isolate.step import reader
+    from mnnprep.workers.launch import ahead
+    from mnnprep.workers.step import reader
 
-    ahead(reader("mnnprep.inspecting"))  # its own imports take as long as those below
+    ahead(reader("mnnprep.commands.inspect"))  # its own imports take as long as those below
 
-    from mnnprep.core.request import Limits, parse_size
-    from mnnprep.inspecting import inspect_file
+    from mnnprep.commands.inspect import inspect_file
+    from mnnprep.model.request import Limits, parse_size
 
     found = inspect_file(file, limits=Limits(timeout=timeout, memory=parse_size(memory or "0")))
     if as_json:

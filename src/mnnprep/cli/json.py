@@ -32,9 +32,9 @@ def command(source: str, output: str, force: bool, timeout: float, as_json: bool
     """
     from pathlib import Path
 
-    from mnnprep.core.printable import one_line
-    from mnnprep.core.request import Limits
-    from mnnprep.pipeline.mnn_json import convert_json
+    from mnnprep.commands.mnn_json import convert_json
+    from mnnprep.model.request import Limits
+    from mnnprep.safety.printable import one_line
 
     written = convert_json(Path(source), Path(output), force=force, limits=Limits(timeout=timeout))
     if as_json:

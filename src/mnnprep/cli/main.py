@@ -12,7 +12,7 @@ import click
 from mnnprep import errors
 from mnnprep._version import __version__
 from mnnprep.cli import streams
-from mnnprep.core import faults
+from mnnprep.safety import faults
 
 # name -> (module, what it does); a command's module is imported when it is called, not for --help
 COMMANDS = {
@@ -136,7 +136,7 @@ def _message(error: errors.MnnprepError) -> str:
     """The error as a person sees it: text that a file brought in can neither steer the terminal nor pass for
     a line of ours.
     """
-    from mnnprep.core.printable import plain
+    from mnnprep.safety.printable import plain
 
     what, seen, next_ = (plain(part).replace("\n", "\n    ") for part in (error.what, error.seen, error.next))
     return str(errors.MnnprepError(what, seen=seen, next=next_))
@@ -144,14 +144,14 @@ def _message(error: errors.MnnprepError) -> str:
 
 def say(text: object) -> None:
     """Tell a person on stderr how it goes, in one line."""
-    from mnnprep.core.printable import one_line
+    from mnnprep.safety.printable import one_line
 
     click.echo(one_line(text), err=True)
 
 
 def echo_json(document: Any) -> None:
     """Print the one document of a ``--json`` run, in UTF-8 where stdout is, else in ASCII."""
-    from mnnprep.core.printable import json_text
+    from mnnprep.safety.printable import json_text
 
     click.echo(
         json_text(document, ascii_only=(sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8")

@@ -22,7 +22,7 @@ def command(operator: str, measure: bool, jobs: int, as_json: bool) -> int:
 
     With OPERATOR, that one alone, by opset and dtype. A measurement that is interrupted goes on where it was.
     """
-    from mnnprep.conformance.measuring import measure_and_keep
+    from mnnprep.commands.ops.measuring import measure_and_keep
     from mnnprep.conformance.table import load_table
     from mnnprep.errors import RefusedError, UsageError
 

@@ -12,7 +12,7 @@ from mnnprep.cli.main import echo_json, say
 from mnnprep.cli.options import factory_arg, json_manifest
 
 if TYPE_CHECKING:
-    from mnnprep.core.request import Request
+    from mnnprep.model.request import Request
 
 
 def request_of(
@@ -47,16 +47,10 @@ def request_of(
     trust: bool,
 ) -> Request:
     """The options of ``prepare`` as a request. Raises UsageError."""
-    from mnnprep.core.metrics import make_metrics
-    from mnnprep.core.request import (
-        Limits,
-        Request,
-        make_precision,
-        make_wants,
-        parse_factory_args,
-        parse_size,
-    )
     from mnnprep.errors import UsageError
+    from mnnprep.model.metrics import make_metrics
+    from mnnprep.model.precision import make_precision
+    from mnnprep.model.request import Limits, Request, make_wants, parse_factory_args, parse_size
 
     if no_repair and repairs:
         raise UsageError(
@@ -268,11 +262,11 @@ def command(
     mnnprep prepare net.py:build --weights net.safetensors --input 'x=float32[batch,3,224,224]' --dim
     batch=1:8 -o out
     """
-    from mnnprep.isolate.launch import ahead
-    from mnnprep.isolate.step import reader
+    from mnnprep.workers.launch import ahead
+    from mnnprep.workers.step import reader
 
     # Both workers, the one that reads the source and the one that runs it, import beside this process.
-    ahead(reader("mnnprep.pipeline.resolve"))
+    ahead(reader("mnnprep.commands.resolve"))
     from mnnprep.formats.factory import likely_worker
 
     if (worker := likely_worker(source)) is not None:
@@ -280,7 +274,7 @@ def command(
 
     from pathlib import Path
 
-    from mnnprep.pipeline.prepare import prepare
+    from mnnprep.commands.prepare import prepare
 
     request = request_of(
         source=source,

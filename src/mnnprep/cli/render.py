@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnnprep.bundle import digest
+from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.core.printable import one_line, plain
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.verdict import Verdict
+from mnnprep.safety.printable import one_line, plain
 from mnnprep.text import decimal_size, first_line
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from mnnprep.doctor import Doctor
-    from mnnprep.pipeline.compare import Comparison
+    from mnnprep.commands.compare import Comparison
+    from mnnprep.commands.doctor import Doctor
 
 VERDICT_STYLES = {
     Verdict.PROVEN: "bold cyan",

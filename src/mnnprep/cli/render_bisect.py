@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mnnprep.bundle.digest import number
-from mnnprep.core.printable import plain
+from mnnprep.bundle.manifest_view import number
+from mnnprep.safety.printable import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mnnprep.pipeline.bisect import Bisection
+    from mnnprep.commands.bisect import Bisection
 
 HEADS = {
     "agrees": "nothing found",

@@ -6,13 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mnnprep.cli.render import _section, _table, _text
-from mnnprep.core.printable import one_line
+from mnnprep.safety.printable import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mnnprep.checking import CheckReport, Hazard
-    from mnnprep.rules.rule import Severity
+    from mnnprep.commands.check import CheckReport, Hazard
+    from mnnprep.repair.rule import Severity
 
 SHOWN = 8
 ORDER: tuple[Severity, ...] = ("wrong", "crash", "refused", "narrowed")

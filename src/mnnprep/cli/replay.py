@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mnnprep.cli.main import echo_json, say
-from mnnprep.core.printable import one_line
+from mnnprep.safety.printable import one_line
 
 if TYPE_CHECKING:
     from mnnprep.bundle.manifest import Manifest
-    from mnnprep.core.request import Request
-    from mnnprep.pipeline.replaying import Replay
+    from mnnprep.commands.replay import Replay
+    from mnnprep.model.request import Request
 
 
 @click.command("replay")
@@ -79,8 +79,8 @@ def command(
     from pathlib import Path
 
     from mnnprep.bundle.manifest import read_manifest
-    from mnnprep.pipeline.auditing.record import require_known
-    from mnnprep.pipeline.replaying import replay
+    from mnnprep.commands.auditing.record import require_known
+    from mnnprep.commands.replay import replay
 
     manifest = read_manifest(Path(bundle))
     require_known(manifest)

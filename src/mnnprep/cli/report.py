@@ -20,9 +20,9 @@ def command(bundle: str, bom: str, as_json: bool) -> int:
     from mnnprep.bundle.bom import bill
     from mnnprep.bundle.manifest import read_manifest
     from mnnprep.bundle.report import FILE_NAME, page_bytes
-    from mnnprep.core.files import atomic_write, canonical_json
-    from mnnprep.core.printable import one_line
     from mnnprep.errors import UsageError
+    from mnnprep.model.files import atomic_write, canonical_json
+    from mnnprep.safety.printable import one_line
 
     directory = Path(bundle)
     manifest = read_manifest(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mnnprep.cli.main import echo_json
-from mnnprep.core.printable import one_line
+from mnnprep.safety.printable import one_line
 
 
 @click.command("sign")
@@ -26,7 +26,7 @@ def command(bundle: str, key: str, as_json: bool) -> int:
     """
     from pathlib import Path
 
-    from mnnprep.pipeline.signing import sign
+    from mnnprep.commands.sign import sign
 
     written = sign(Path(bundle), Path(key))
     if as_json:

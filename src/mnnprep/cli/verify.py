@@ -31,9 +31,9 @@ def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_
     """
     from pathlib import Path
 
-    from mnnprep.core.metrics import make_metrics
-    from mnnprep.core.request import Limits
-    from mnnprep.pipeline.signing import verify_signed
+    from mnnprep.commands.sign import verify_signed
+    from mnnprep.model.metrics import make_metrics
+    from mnnprep.model.request import Limits
 
     limits = Limits(timeout=timeout)
     found = verify_signed(

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from mnnprep.core.reach import ReadPath, WritePath
+from mnnprep.model.reach import ReadPath, WritePath
 
 Variant = Literal["fed", "frozen"]
 Status = Literal["right", "wrong", "shape", "refused", "crash", "run error", "timeout", "unfed"]

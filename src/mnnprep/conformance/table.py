@@ -18,7 +18,7 @@ import msgspec
 from mnnprep import deps
 from mnnprep._version import __version__
 from mnnprep.conformance.messages import Outcome
-from mnnprep.core.files import atomic_write, canonical_json
+from mnnprep.model.files import atomic_write, canonical_json
 
 SHIPPED = Path(__file__).parent / "data"
 CACHE_VARIABLE = "XDG_CACHE_HOME"

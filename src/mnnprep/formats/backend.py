@@ -1,6 +1,6 @@
 """What the rest of mnnprep may know of a framework: one frozen descriptor a package, light to import.
 
-A descriptor names functions instead of importing them (:class:`Deferred`, `isolate.step.Step`); what it holds
+A descriptor names functions instead of importing them (:class:`Deferred`, `workers.step.Step`); what it holds
 itself is data, and the function that recognises its files.
 """
 
@@ -13,7 +13,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
-from mnnprep.core.messages import (
+from mnnprep.errors import UsageError
+from mnnprep.evidence.check import Check
+from mnnprep.formats.inspection import Findings
+from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Skeleton
+from mnnprep.model.messages import (
     Cut,
     CutJob,
     Exported,
@@ -32,11 +36,7 @@ from mnnprep.core.messages import (
     Wants,
     WeightsJob,
 )
-from mnnprep.errors import UsageError
-from mnnprep.evidence.check import Check
-from mnnprep.formats.inspection import Findings
-from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Skeleton
-from mnnprep.isolate.step import Step, Worker
+from mnnprep.workers.step import Step, Worker
 
 if TYPE_CHECKING:
     from mnnprep.formats.content import Content

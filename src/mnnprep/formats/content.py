@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mnnprep.core.damage import AGAIN
 from mnnprep.errors import RefusedError
 from mnnprep.formats import foreign
 from mnnprep.formats.torch_files import is_legacy
+from mnnprep.safety.damage import AGAIN
 from mnnprep.weights.safetensors import looks_like_it
 from mnnprep.wire.buffer import Buffer, mapped
 from mnnprep.wire.protobuf import WireError, fields

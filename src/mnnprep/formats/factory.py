@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mnnprep.core.error_text import cause
 from mnnprep.errors import UsageError
 from mnnprep.formats.registry import BACKENDS, SOURCE_KINDS, steps_of
-from mnnprep.isolate.step import Worker
+from mnnprep.safety.error_text import cause
+from mnnprep.workers.step import Worker
 
 FACTORIES = tuple(backend for backend in BACKENDS if backend.factory)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnnprep.core.damage import AGAIN, reading
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import foreign
 from mnnprep.formats.content import Content
 from mnnprep.formats.registry import BACKENDS, SOURCE_KINDS
 from mnnprep.formats.torch_files import record_names
+from mnnprep.safety.damage import AGAIN, reading
 from mnnprep.text import listed
 
 _SHARED_SUFFIXES = (".pt", ".pth")  # whatever torch.save or torch.jit.save wrote

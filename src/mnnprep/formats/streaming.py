@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import msgspec
 
-from mnnprep.core.files import FileRef
-from mnnprep.core.messages import OpsetRefused
-from mnnprep.core.reach import ReadPath, WritePath
-from mnnprep.core.signature import Signature
 from mnnprep.evidence.check import Check
+from mnnprep.model.files import FileRef
+from mnnprep.model.messages import OpsetRefused
+from mnnprep.model.reach import ReadPath, WritePath
+from mnnprep.model.signature import Signature
 from mnnprep.weights.messages import ModelShapes
 
 

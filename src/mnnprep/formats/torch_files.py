@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from mnnprep.core.archives import open_archive, read_member
 from mnnprep.errors import RefusedError
 from mnnprep.formats.pickles import PickledState, stored_tensors
+from mnnprep.safety.archives import open_archive, read_member
 from mnnprep.weights.opcodes import PickleError, PickleScan, scan_pickle
 
 # 0x1950a86a20f9469cfc6c as a pickle's LONG1: torch.serialization.MAGIC_NUMBER

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from mnnprep.core.error_text import without_paths
+from mnnprep.safety.error_text import without_paths
 
 LAST_LINES = 12
 _CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\] (:\d+: )?", re.MULTILINE)  # "[14:27:18] :220: "

@@ -23,16 +23,16 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep.core.faults import fault, refuse_fault
-from mnnprep.core.files import FileRef, file_ref
-from mnnprep.core.reach import ProgramPath, ReadPath, WritePath
 from mnnprep.errors import InternalError, RefusedError, UsageError
-from mnnprep.isolate.server import doing
-from mnnprep.isolate.step import Step
 from mnnprep.mnn.boundary import read_boundary
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.info import MnnInfo, MnnTensor, package_converter, read_info
 from mnnprep.mnn.worker import CONVERTER
+from mnnprep.model.files import FileRef, file_ref
+from mnnprep.model.reach import ProgramPath, ReadPath, WritePath
+from mnnprep.safety.faults import fault, refuse_fault
+from mnnprep.workers.server import doing
+from mnnprep.workers.step import Step
 
 FRONTENDS = ("ONNX", "TORCH", "TF", "TFLITE", "CAFFE", "MNN")
 BIZ_CODE = "mnnprep"  # written into the file

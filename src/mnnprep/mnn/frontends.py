@@ -9,12 +9,14 @@ import subprocess
 import msgspec
 
 from mnnprep import deps
-from mnnprep.core.reach import ProgramPath
-from mnnprep.isolate.server import doing
-from mnnprep.isolate.step import Step
 from mnnprep.mnn import convert
 from mnnprep.mnn.capture import captured
 from mnnprep.mnn.worker import CONVERTER
+from mnnprep.model.reach import ProgramPath
+from mnnprep.workers.failure import StepFailed
+from mnnprep.workers.pool import Workers
+from mnnprep.workers.server import doing
+from mnnprep.workers.step import Step
 
 OPERATOR_LINE = re.compile(r"\w+$")
 
@@ -124,3 +126,14 @@ def operator_names(printed: str) -> list[str]:
 
 FRONTENDS = Step.of(frontends, CONVERTER)
 OPERATORS = Step.of(operators, CONVERTER)
+
+
+def listed_operators(workers: Workers, converter: str) -> list[str] | None:
+    """The operators that the *converter* (a path; empty: the MNN package's) lists for ONNX.
+
+    None where it can't be asked.
+    """
+    try:
+        return workers.run(FRONTENDS, FrontendsJob(converter=converter)).names.get("ONNX")
+    except StepFailed:
+        return None

@@ -22,17 +22,17 @@ import msgspec
 import numpy as np
 
 from mnnprep import deps
-from mnnprep.core.compare import Array, Tolerance, compare_outputs
-from mnnprep.core.error_text import said
-from mnnprep.core.faults import refuse_fault
-from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import CaseFile, Ran
-from mnnprep.core.reach import ReadPath, WritePath
-from mnnprep.isolate.server import doing
-from mnnprep.isolate.step import Step
+from mnnprep.compare.tolerance import Array, Tolerance, compare_outputs
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.session import Session, SessionFailed
 from mnnprep.mnn.worker import RUNTIME
+from mnnprep.model.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
+from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.model.reach import ReadPath, WritePath
+from mnnprep.safety.error_text import said
+from mnnprep.safety.faults import refuse_fault
+from mnnprep.workers.server import doing
+from mnnprep.workers.step import Step
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnnprep import deps
-from mnnprep.core.compare import Array
-from mnnprep.core.files import Arrays
+from mnnprep.compare.tolerance import Array
+from mnnprep.model.files import Arrays
 
 if TYPE_CHECKING:
     from types import ModuleType

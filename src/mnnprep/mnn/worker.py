@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnnprep.isolate.step import Worker
+from mnnprep.workers.step import Worker
 
 # glibc fills memory that it gives with 0x3f and memory that it takes back with 0xc0: floats that nobody set
 # are 0.75 or -6.0, integers are large. A result that depends on them shows, whatever was there by chance.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnnprep.core.error_text import cause, message
 from mnnprep.errors import RefusedError
+from mnnprep.safety.error_text import cause, message
 from mnnprep.weights.inert import Unpickled
 
 

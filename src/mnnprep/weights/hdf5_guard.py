@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mnnprep.core.archives import unfolded_limit
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
+from mnnprep.safety.archives import unfolded_limit
 
 if TYPE_CHECKING:
     import h5py

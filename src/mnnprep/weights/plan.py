@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mnnprep.core.damage import AGAIN
 from mnnprep.errors import RefusedError
+from mnnprep.safety.damage import AGAIN
 from mnnprep.weights.dtypes import MOST_DIMENSIONS, bits_of, byte_size
 from mnnprep.weights.files import File
 

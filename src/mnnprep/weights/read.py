@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnnprep import deps
-from mnnprep.core import damage
 from mnnprep.errors import UsageError
+from mnnprep.safety import damage
 from mnnprep.text import listed
 from mnnprep.weights import layouts, lora
 from mnnprep.weights.content import Content

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mnnprep.core.beside import require_beside
 from mnnprep.errors import RefusedError
+from mnnprep.safety.beside import require_beside
 from mnnprep.text import listed
 from mnnprep.weights.content import Content, text
 from mnnprep.weights.places import Place

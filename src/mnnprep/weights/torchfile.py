@@ -16,8 +16,8 @@ import re
 import struct
 import zipfile
 
-from mnnprep.core.archives import check_directory, read_member
 from mnnprep.errors import RefusedError
+from mnnprep.safety.archives import check_directory, read_member
 from mnnprep.weights import inert
 from mnnprep.weights.content import Content
 from mnnprep.weights.dtypes import byte_size

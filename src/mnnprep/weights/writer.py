@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import numpy.typing as npt
 
-from mnnprep.core.files import canonical_json
 from mnnprep.errors import RefusedError, SystemFault, UsageError
+from mnnprep.model.files import canonical_json
 from mnnprep.weights import segments as seg
 from mnnprep.weights.convert import Rounding, converted
 from mnnprep.weights.copying import Progress, advise, copy_all, write_all

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mnnprep.core.messages import (
+from mnnprep.evidence.check import Check
+from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
+from mnnprep.formats.caffe.recognise import WEIGHTS_TITLE, sniff
+from mnnprep.model.messages import (
     Exported,
     ExportJob,
     Ran,
@@ -14,10 +17,7 @@ from mnnprep.core.messages import (
     Wants,
     WeightsJob,
 )
-from mnnprep.evidence.check import Check
-from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
-from mnnprep.formats.caffe.recognise import WEIGHTS_TITLE, sniff
-from mnnprep.isolate.step import Step, Worker
+from mnnprep.workers.step import Step, Worker
 
 _STEPS = "mnnprep.formats.caffe.steps"
 _INSPECT = "mnnprep.formats.caffe.inspect"

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.core.error_text import said
-from mnnprep.core.files import Arrays
-from mnnprep.core.inputs import Range
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.net import Net
+from mnnprep.model.files import Arrays
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import Dim, Range, TensorSpec
+from mnnprep.safety.error_text import said
 
 if TYPE_CHECKING:
     from cv2.dnn import Net as OpenCvNet
 
 
 class CaffeNet:
-    """See :class:`mnnprep.core.survey.Net`; one thread, no Winograd, so that its rounding is that of plain
+    """A :class:`mnnprep.model.net.Net`; one thread, no Winograd, so that its rounding is that of plain
     sums.
     """
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnnprep.core.messages import Wants
-from mnnprep.core.signature import TensorSpec, dim_names, named
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats import sniff
 from mnnprep.formats.caffe.blobs import match_layers
@@ -16,6 +14,8 @@ from mnnprep.formats.caffe.caffemodel import Floats, Weights, read_weights
 from mnnprep.formats.caffe.net import Net, Shape, deployed, is_deployed
 from mnnprep.formats.caffe.prototext import Message, parse
 from mnnprep.formats.caffe.upgrade import upgraded, version_of
+from mnnprep.model.messages import Wants
+from mnnprep.model.signature import TensorSpec, dim_names, named
 
 DEFINITION, WEIGHTS = "caffe-prototxt", "caffemodel"
 _SUFFIX = {DEFINITION: ".caffemodel", WEIGHTS: ".prototxt"}

@@ -10,9 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from mnnprep.core.compare import Tolerance, compare_outputs
-from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import (
+from mnnprep.compare.tolerance import Tolerance, compare_outputs
+from mnnprep.compare.weight_equivalence import match_weights
+from mnnprep.deps import installed
+from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
+from mnnprep.formats.caffe import opencv
+from mnnprep.formats.caffe.blobs import effective, unused_weights
+from mnnprep.formats.caffe.caffemodel import WeightLayer, write_weights
+from mnnprep.formats.caffe.lower import OPSET, lower
+from mnnprep.formats.caffe.net import Layer, definition
+from mnnprep.formats.caffe.pair import Pair, input_specs, load
+from mnnprep.formats.caffe.prototext import write
+from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
+from mnnprep.model.messages import (
     CaseFile,
     Exported,
     ExportJob,
@@ -26,25 +38,13 @@ from mnnprep.core.messages import (
     Wants,
     WeightsJob,
 )
-from mnnprep.core.net import Case, Net, Refused, any_ranks
-from mnnprep.core.replay import replay
-from mnnprep.core.running import run_cases
-from mnnprep.core.signature import TensorSpec
-from mnnprep.core.soundness import write_case
-from mnnprep.core.survey import survey
-from mnnprep.core.weightmatch import match_weights
-from mnnprep.deps import installed
-from mnnprep.errors import RefusedError
-from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Check
-from mnnprep.formats.caffe import opencv
-from mnnprep.formats.caffe.blobs import effective, unused_weights
-from mnnprep.formats.caffe.caffemodel import WeightLayer, write_weights
-from mnnprep.formats.caffe.lower import OPSET, lower
-from mnnprep.formats.caffe.net import Layer, definition
-from mnnprep.formats.caffe.pair import Pair, input_specs, load
-from mnnprep.formats.caffe.prototext import write
-from mnnprep.isolate.server import doing
+from mnnprep.model.net import Case, Net, Refused, any_ranks
+from mnnprep.model.running import run_cases
+from mnnprep.model.signature import TensorSpec
+from mnnprep.reference.checks import write_case
+from mnnprep.reference.replay import replay
+from mnnprep.reference.survey import survey
+from mnnprep.workers.server import doing
 
 DEFINITION, WEIGHTS = "model.prototxt", "model.caffemodel"
 THIRD = "onnxruntime, on the ONNX form that mnnprep writes"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from mnnprep.core.messages import (
+from mnnprep.evidence.check import Check
+from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
+from mnnprep.formats.mnn_file.recognise import sniff
+from mnnprep.mnn.worker import RUNTIME
+from mnnprep.model.messages import (
     Exported,
     ExportJob,
     Ran,
@@ -15,11 +19,7 @@ from mnnprep.core.messages import (
     TextWritten,
     WeightsJob,
 )
-from mnnprep.evidence.check import Check
-from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
-from mnnprep.formats.mnn_file.recognise import sniff
-from mnnprep.isolate.step import Step
-from mnnprep.mnn.worker import RUNTIME
+from mnnprep.workers.step import Step
 
 _STEPS = "mnnprep.formats.mnn_file.steps"
 TO_TEXT = Step(_STEPS, "convert_text", TextJob, TextWritten, RUNTIME)

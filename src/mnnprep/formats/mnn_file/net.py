@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnnprep.core.files import Arrays
-from mnnprep.core.inputs import Range
-from mnnprep.core.messages import Wants
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import Dim, TensorSpec, dynamic_specs
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.info import MnnInfo, MnnTensor, read_info
 from mnnprep.mnn.run import CaseFailed, MnnRunJob, Runner
+from mnnprep.model.files import Arrays
+from mnnprep.model.messages import Wants
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import Dim, Range, TensorSpec, dynamic_specs
 
 
 def open_info(path: str) -> MnnInfo:
@@ -60,7 +59,7 @@ def input_specs(inputs: list[MnnTensor], wants: Wants) -> tuple[TensorSpec, ...]
 
 
 class MnnNet:
-    """See :class:`mnnprep.core.survey.Net`."""
+    """See :class:`mnnprep.reference.survey.Net`."""
 
     def __init__(self, path: str, inputs: tuple[TensorSpec, ...], info: MnnInfo) -> None:
         self.inputs = inputs

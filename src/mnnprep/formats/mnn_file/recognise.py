@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mnnprep.core.damage import AGAIN
 from mnnprep.errors import RefusedError
 from mnnprep.formats.content import Content
+from mnnprep.safety.damage import AGAIN
 from mnnprep.wire.flatbuffer import FlatbufferError, Table, follow, root, unpack, vector_length
 
 

@@ -8,8 +8,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mnnprep.core.files import file_ref, sha256
-from mnnprep.core.messages import (
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
+from mnnprep.formats.mnn_file.net import MnnNet, input_specs, open_info
+from mnnprep.formats.mnn_file.summary import read_summary
+from mnnprep.formats.mnn_file.text import from_json, to_json
+from mnnprep.mnn.convert import WEIGHTS_SUFFIX
+from mnnprep.model.files import file_ref, sha256
+from mnnprep.model.messages import (
     Exported,
     ExportJob,
     Ran,
@@ -23,17 +29,11 @@ from mnnprep.core.messages import (
     Wants,
     WeightsJob,
 )
-from mnnprep.core.net import any_ranks
-from mnnprep.core.replay import replay
-from mnnprep.core.running import run_cases
-from mnnprep.core.survey import survey
-from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Check
-from mnnprep.formats.mnn_file.net import MnnNet, input_specs, open_info
-from mnnprep.formats.mnn_file.summary import read_summary
-from mnnprep.formats.mnn_file.text import from_json, to_json
-from mnnprep.isolate.server import doing
-from mnnprep.mnn.convert import WEIGHTS_SUFFIX
+from mnnprep.model.net import any_ranks
+from mnnprep.model.running import run_cases
+from mnnprep.reference.replay import replay
+from mnnprep.reference.survey import survey
+from mnnprep.workers.server import doing
 
 ARTIFACT = "source.mnn"
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.core.damage import reading
-from mnnprep.core.json_value import Json
 from mnnprep.errors import InternalError, RefusedError
 from mnnprep.mnn.boundary import net_in
 from mnnprep.mnn.capture import captured, last_lines
 from mnnprep.mnn.info import package_converter
+from mnnprep.model.json_value import Json
+from mnnprep.safety.damage import reading
 from mnnprep.wire.flatbuffer import Table, elements, follow, table_at, vector_length
 
 NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.files import file_ref
-from mnnprep.core.weightmatch import match_weights
+from mnnprep.compare.weight_equivalence import match_weights
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Check
@@ -26,7 +25,7 @@ from mnnprep.formats.onnx.moved import Turned, take_out, used_names
 from mnnprep.formats.onnx.scan_tensors import DTYPES
 from mnnprep.formats.onnx.steps import ALIGNMENT, EXTERNAL, EXTERNAL_FROM, MODEL
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling
-from mnnprep.isolate.server import doing
+from mnnprep.model.files import file_ref
 from mnnprep.weights import segments as seg
 from mnnprep.weights.convert import Changed, Rounding
 from mnnprep.weights.copying import Sink, copy_all, write_all
@@ -35,6 +34,7 @@ from mnnprep.weights.part import disk_full, translated
 from mnnprep.weights.places import Files
 from mnnprep.weights.plan import RAW, Tensor, bytes_of, stored, zeros
 from mnnprep.weights.read import Chosen, plan_state, require_fit
+from mnnprep.workers.server import doing
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mnnprep.core.messages import (
+from mnnprep.evidence.check import Check
+from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
+from mnnprep.formats.onnx.recognise import TITLE, sniff
+from mnnprep.model.messages import (
     CoverageJob,
     Cut,
     CutJob,
@@ -20,10 +23,7 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
-from mnnprep.evidence.check import Check
-from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
-from mnnprep.formats.onnx.recognise import TITLE, sniff
-from mnnprep.isolate.step import Step, Worker
+from mnnprep.workers.step import Step, Worker
 
 _STEPS = "mnnprep.formats.onnx.steps"
 RUNTIME = Worker("onnxruntime", ("numpy", "onnx", "onnxruntime"))

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
-from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.deps import require
 from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.excerpt import Excerpt, empty_like, input_info, write_piece
 from mnnprep.formats.onnx.net import open_session
 from mnnprep.formats.onnx.outline import captured, taken
 from mnnprep.formats.onnx.skeleton import fetch, skeleton
-from mnnprep.isolate.server import doing
-from mnnprep.isolate.step import Step
+from mnnprep.model.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
+from mnnprep.model.reach import ReadPath, WritePath
+from mnnprep.workers.server import doing
+from mnnprep.workers.step import Step
 
 if TYPE_CHECKING:
     import numpy.typing as npt

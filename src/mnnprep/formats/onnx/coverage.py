@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.messages import CoverageJob
-from mnnprep.core.net import Refused
-from mnnprep.core.running import case_inputs
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.net import OnnxNet, open_session
+from mnnprep.model.messages import CoverageJob
+from mnnprep.model.net import Refused
+from mnnprep.model.running import case_inputs
 from mnnprep.text import listed
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.messages import Cut, CutJob
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.excerpt import empty_like, stated_types, write_piece
 from mnnprep.formats.onnx.outline import taken
 from mnnprep.formats.onnx.skeleton import skeleton
+from mnnprep.model.messages import Cut, CutJob
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -7,9 +7,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnnprep.core.messages import Diff, DiffJob
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph
+from mnnprep.model.messages import Diff, DiffJob
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto, TensorProto

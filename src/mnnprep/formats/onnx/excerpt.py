@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from mnnprep.core.files import Arrays, FileRef, file_ref, load_arrays
-from mnnprep.core.reach import ReadPath, WritePath
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.graph import subgraphs
 from mnnprep.formats.onnx.outline import inferred, taken
 from mnnprep.formats.onnx.skeleton import fetch, is_inline, skeleton
-from mnnprep.isolate.server import doing
-from mnnprep.isolate.step import Step
+from mnnprep.model.files import Arrays, FileRef, file_ref, load_arrays
+from mnnprep.model.reach import ReadPath, WritePath
+from mnnprep.workers.server import doing
+from mnnprep.workers.step import Step
 
 if TYPE_CHECKING:
     from typing import BinaryIO

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.files import Arrays
-from mnnprep.core.inputs import Range
 from mnnprep.deps import require
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import splice
+from mnnprep.model.files import Arrays
+from mnnprep.model.signature import Range
 from mnnprep.text import listed
 
 if TYPE_CHECKING:

@@ -6,15 +6,14 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mnnprep.core.error_text import message, said, shortened
-from mnnprep.core.files import Arrays
-from mnnprep.core.inputs import Range
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import DTYPES, Dim, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import Code, RefusedError
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.skeleton import skeleton
+from mnnprep.model.files import Arrays
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import DTYPES, Dim, Range, dynamic_specs
+from mnnprep.safety.error_text import message, said, shortened
 from mnnprep.text import first_line
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def dtype_of(argument: NodeArg) -> str:
 
 
 class OnnxNet:
-    """See :class:`mnnprep.core.survey.Net`; the reference of an ONNX file is its unoptimized graph."""
+    """See :class:`mnnprep.reference.survey.Net`; the reference of an ONNX file is its unoptimized graph."""
 
     def __init__(self, path: str, *, optimize: bool = False) -> None:
         self.path = path

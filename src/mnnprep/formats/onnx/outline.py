@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from mnnprep.core.reach import ReadPath
-from mnnprep.core.running import case_inputs
 from mnnprep.deps import require
 from mnnprep.formats.onnx import graph, propagation
 from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.skeleton import skeleton
-from mnnprep.isolate.server import doing
-from mnnprep.isolate.step import Step
+from mnnprep.model.reach import ReadPath
+from mnnprep.model.running import case_inputs
+from mnnprep.workers.server import doing
+from mnnprep.workers.step import Step
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

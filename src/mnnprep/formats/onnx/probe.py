@@ -8,18 +8,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mnnprep.core.error_text import message
-from mnnprep.core.files import FileRef, file_ref, save_arrays
-from mnnprep.core.messages import CaseFile
-from mnnprep.core.reach import ReadPath, WritePath
-from mnnprep.core.running import case_inputs
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.backend import RUNTIME
 from mnnprep.formats.onnx.net import open_session
 from mnnprep.formats.onnx.skeleton import skeleton
-from mnnprep.isolate.server import doing
-from mnnprep.isolate.step import Step
+from mnnprep.model.files import FileRef, file_ref, save_arrays
+from mnnprep.model.messages import CaseFile
+from mnnprep.model.reach import ReadPath, WritePath
+from mnnprep.model.running import case_inputs
+from mnnprep.safety.error_text import message
+from mnnprep.workers.server import doing
+from mnnprep.workers.step import Step
 
 
 class ProbeJob(msgspec.Struct, frozen=True, kw_only=True):

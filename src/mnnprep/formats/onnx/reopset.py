@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mnnprep.core.error_text import said
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS, all_nodes, label, opset_of, subgraphs
+from mnnprep.safety.error_text import said
 from mnnprep.text import listed
 
 if TYPE_CHECKING:

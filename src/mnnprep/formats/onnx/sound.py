@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mnnprep.core.damage import AGAIN
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.safety.damage import AGAIN
 from mnnprep.text import listed
 
 if TYPE_CHECKING:

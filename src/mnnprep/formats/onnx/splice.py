@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.core.files import FileRef
 from mnnprep.deps import require
 from mnnprep.formats.onnx.fields import Graph, Model, Tensor
+from mnnprep.model.files import FileRef
 from mnnprep.wire.buffer import Buffer
 from mnnprep.wire.protobuf import LENGTH, Field, delimited, encoded, fields, packed, text, verbatim
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnnprep.core.files import load_arrays
-from mnnprep.core.messages import CaseFile
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.probe import ProbeJob, probe
+from mnnprep.model.files import load_arrays
+from mnnprep.model.messages import CaseFile
 from mnnprep.text import listed
 
 if TYPE_CHECKING:

@@ -9,8 +9,18 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.files import FileRef, file_ref, load_arrays
-from mnnprep.core.messages import (
+from mnnprep.compare.weight_equivalence import match_folded, match_weights
+from mnnprep.deps import require
+from mnnprep.evidence.check import Check
+from mnnprep.formats.onnx import graph
+from mnnprep.formats.onnx.coverage import decisive_values
+from mnnprep.formats.onnx.net import OnnxNet
+from mnnprep.formats.onnx.parameters import parameters
+from mnnprep.formats.onnx.reopset import at_opset
+from mnnprep.formats.onnx.skeleton import skeleton
+from mnnprep.formats.onnx.standard import standard
+from mnnprep.model.files import FileRef, file_ref, load_arrays
+from mnnprep.model.messages import (
     Exported,
     ExportJob,
     Located,
@@ -23,21 +33,11 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
-from mnnprep.core.net import any_ranks
-from mnnprep.core.replay import replay
-from mnnprep.core.running import run_cases
-from mnnprep.core.survey import survey
-from mnnprep.core.weightmatch import match_folded, match_weights
-from mnnprep.deps import require
-from mnnprep.evidence.check import Check
-from mnnprep.formats.onnx import graph
-from mnnprep.formats.onnx.coverage import decisive_values
-from mnnprep.formats.onnx.net import OnnxNet
-from mnnprep.formats.onnx.parameters import parameters
-from mnnprep.formats.onnx.reopset import at_opset
-from mnnprep.formats.onnx.skeleton import skeleton
-from mnnprep.formats.onnx.standard import standard
-from mnnprep.isolate.server import doing
+from mnnprep.model.net import any_ranks
+from mnnprep.model.running import run_cases
+from mnnprep.reference.replay import replay
+from mnnprep.reference.survey import survey
+from mnnprep.workers.server import doing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from mnnprep.core.messages import (
+from mnnprep.evidence.check import Check
+from mnnprep.formats.backend import (
+    ArtifactFormat,
+    Backend,
+    Deferred,
+    ExportRecipe,
+    Option,
+    Role,
+    SourceKind,
+    SourceSteps,
+)
+from mnnprep.formats.tensorflow.recognise import TITLES, sniff, sniff_directory
+from mnnprep.model.messages import (
     Cut,
     CutJob,
     Exported,
@@ -17,19 +29,7 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
-from mnnprep.evidence.check import Check
-from mnnprep.formats.backend import (
-    ArtifactFormat,
-    Backend,
-    Deferred,
-    ExportRecipe,
-    Option,
-    Role,
-    SourceKind,
-    SourceSteps,
-)
-from mnnprep.formats.tensorflow.recognise import TITLES, sniff, sniff_directory
-from mnnprep.isolate.step import Step, Worker
+from mnnprep.workers.step import Step, Worker
 
 _STEPS = "mnnprep.formats.tensorflow.steps"
 _CUT = "mnnprep.formats.tensorflow.cut"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.files import file_ref
-from mnnprep.core.messages import Cut, CutJob, Located, LocateJob
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.graph_files import read_artifact
+from mnnprep.model.files import file_ref
+from mnnprep.model.messages import Cut, CutJob, Located, LocateJob
 
 if TYPE_CHECKING:
     from mnnprep.formats.tensorflow.types import GraphDef, NodeDef, Tensor

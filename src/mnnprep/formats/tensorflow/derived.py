@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mnnprep.core.files import Arrays
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.skeleton import Skeleton
+from mnnprep.model.files import Arrays
 
 ARITHMETIC = frozenset(
     {

@@ -6,15 +6,15 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.error_text import message
-from mnnprep.core.files import Arrays
-from mnnprep.core.messages import Source, Wants
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.tensorflow.keras_config import refuse_foreign_weights
 from mnnprep.formats.tensorflow.keras_files import from_model, is_model
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
+from mnnprep.model.files import Arrays
+from mnnprep.model.messages import Source, Wants
+from mnnprep.safety.error_text import message
 
 if TYPE_CHECKING:
     from mnnprep.formats.tensorflow.types import Model, StructuredValue, TensorSpec

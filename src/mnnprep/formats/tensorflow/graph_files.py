@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.core.error_text import message
-from mnnprep.core.files import Arrays
-from mnnprep.core.messages import Source, Wants
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects, graphs
 from mnnprep.formats.tensorflow.loaded import Loaded, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
+from mnnprep.model.files import Arrays
+from mnnprep.model.messages import Source, Wants
+from mnnprep.safety.error_text import message
 from mnnprep.text import listed
 
 if TYPE_CHECKING:

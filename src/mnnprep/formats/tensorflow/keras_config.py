@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mnnprep.core.archives import open_archive, read_member
 from mnnprep.deps import require
 from mnnprep.errors import UsageError
 from mnnprep.formats.tensorflow.keras_judge import damaged
+from mnnprep.safety.archives import open_archive, read_member
 from mnnprep.weights.hdf5_guard import hdf5_file
 
 if TYPE_CHECKING:

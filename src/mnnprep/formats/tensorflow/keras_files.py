@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnnprep.core.error_text import message
-from mnnprep.core.files import Arrays
-from mnnprep.core.messages import Source, Wants
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_weights, write_with_config
 from mnnprep.formats.tensorflow.keras_judge import Foreign, foreign_objects, without_compiled
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
+from mnnprep.model.files import Arrays
+from mnnprep.model.messages import Source, Wants
+from mnnprep.safety.error_text import message
 from mnnprep.text import listed
 
 if TYPE_CHECKING:

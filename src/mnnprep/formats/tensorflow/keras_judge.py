@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mnnprep.core.json_value import Json
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import keras_table as table
 from mnnprep.formats.tensorflow.operators import STATELESS
 from mnnprep.formats.tensorflow.symbols import is_pure
+from mnnprep.model.json_value import Json
 from mnnprep.wire.protobuf import LENGTH, WireError, fields, text
 
 COMPILED = "compile_config"  # optimizers, losses and metrics, which are never made

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from mnnprep.core.messages import Source, Wants
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow.factory_source import load_factory
 from mnnprep.formats.tensorflow.graph_files import load_checkpoint, load_graph
 from mnnprep.formats.tensorflow.keras_files import load_keras
 from mnnprep.formats.tensorflow.loaded import Loaded
 from mnnprep.formats.tensorflow.saved_model import load_savedmodel
+from mnnprep.model.messages import Source, Wants
 
 
 def load(source: Source, wants: Wants) -> Loaded:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnnprep.core.error_text import cause
-from mnnprep.core.files import Arrays
-from mnnprep.core.messages import Wants
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import DTYPES, TensorSpec, dynamic_specs
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.skeleton import Skeleton, of_function
+from mnnprep.model.files import Arrays
+from mnnprep.model.messages import Wants
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import DTYPES, TensorSpec, dynamic_specs
+from mnnprep.safety.error_text import cause
 
 if TYPE_CHECKING:
     from mnnprep.formats.tensorflow.types import (

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
-from mnnprep.core.files import Arrays
-from mnnprep.core.inputs import Range
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import Dim
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.loaded import Loaded, guarded
 from mnnprep.formats.tensorflow.skeleton import Skeleton
+from mnnprep.model.files import Arrays
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import Dim, Range
 
 LOOKUPS = {
     "GatherV2": 0,
@@ -26,7 +25,7 @@ SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLik
 
 
 class TensorFlowNet:
-    """See :class:`mnnprep.core.survey.Net`."""
+    """See :class:`mnnprep.reference.survey.Net`."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.error_text import cause
-from mnnprep.core.files import FileRef
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import onnx_names
 from mnnprep.formats.tensorflow.skeleton import Skeleton
+from mnnprep.model.files import FileRef
+from mnnprep.safety.error_text import cause
 
 if TYPE_CHECKING:
     from mnnprep.formats.tensorflow.types import Graph, GraphDef

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnnprep.core.beside import require_beside
 from mnnprep.errors import RefusedError
 from mnnprep.formats.content import HDF5, Content, Message
 from mnnprep.formats.torch_files import record_names
+from mnnprep.safety.beside import require_beside
 from mnnprep.wire.protobuf import LENGTH, VARINT
 
 TITLES = {"frozen-graph": "TensorFlow graph (GraphDef)", "tf-checkpoint": "TensorFlow 1 checkpoint"}

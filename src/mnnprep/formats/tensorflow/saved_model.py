@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnnprep.core.error_text import message
-from mnnprep.core.files import Arrays
-from mnnprep.core.messages import Source, Wants
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.loaded import Loaded, from_function, specs_of
+from mnnprep.model.files import Arrays
+from mnnprep.model.messages import Source, Wants
+from mnnprep.safety.error_text import message
 
 
 def load_savedmodel(source: Source, wants: Wants) -> Loaded:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.files import Arrays
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import functional, graphs
+from mnnprep.model.files import Arrays
 from mnnprep.wire.protobuf import delimited, encoded
 
 if TYPE_CHECKING:

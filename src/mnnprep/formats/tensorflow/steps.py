@@ -10,25 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mnnprep.core.compare import ARTIFACT_SQNR
-from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import (
-    Exported,
-    ExportJob,
-    Ran,
-    Replayed,
-    ReplayJob,
-    RunJob,
-    Survey,
-    SurveyJob,
-    WeightsJob,
-)
-from mnnprep.core.net import any_ranks
-from mnnprep.core.replay import replay
-from mnnprep.core.running import run_cases
-from mnnprep.core.samples import read_samples
-from mnnprep.core.survey import declare, survey
-from mnnprep.core.weightmatch import match_weights
+from mnnprep.compare.tolerance import ARTIFACT_SQNR
+from mnnprep.compare.weight_equivalence import match_weights
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph as onnx_graph
@@ -40,8 +23,25 @@ from mnnprep.formats.tensorflow.load import load
 from mnnprep.formats.tensorflow.loaded import Loaded
 from mnnprep.formats.tensorflow.net import TensorFlowNet, open_frozen
 from mnnprep.formats.tensorflow.skeleton import Skeleton
-from mnnprep.isolate.server import doing
+from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
+from mnnprep.model.messages import (
+    Exported,
+    ExportJob,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    Survey,
+    SurveyJob,
+    WeightsJob,
+)
+from mnnprep.model.net import any_ranks
+from mnnprep.model.running import run_cases
+from mnnprep.reference.replay import replay
+from mnnprep.reference.samples import read_samples
+from mnnprep.reference.survey import declare, survey
 from mnnprep.text import listed
+from mnnprep.workers.server import doing
 
 MODEL = "model.pb"
 

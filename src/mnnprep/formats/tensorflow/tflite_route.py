@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mnnprep.core.error_text import message, said
-from mnnprep.core.files import Arrays, FileRef, file_ref
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensorflow.skeleton import Skeleton
+from mnnprep.model.files import Arrays, FileRef, file_ref
+from mnnprep.safety.error_text import message, said
 
 MODEL = "model.tflite"
 

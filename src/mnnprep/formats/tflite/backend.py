@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from mnnprep.core.compare import DEQUANTIZED_SQNR
-from mnnprep.core.messages import (
+from mnnprep.compare.tolerance import DEQUANTIZED_SQNR
+from mnnprep.evidence.check import Check
+from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
+from mnnprep.formats.tflite.recognise import sniff
+from mnnprep.model.messages import (
     Exported,
     ExportJob,
     Located,
@@ -16,10 +19,7 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
-from mnnprep.evidence.check import Check
-from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
-from mnnprep.formats.tflite.recognise import sniff
-from mnnprep.isolate.step import Step, Worker
+from mnnprep.workers.step import Step, Worker
 
 _STEPS = "mnnprep.formats.tflite.steps"
 _INSPECT = "mnnprep.formats.tflite.inspect"

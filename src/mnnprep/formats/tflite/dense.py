@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.core.archives import unfolded_limit
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.operators import TYPES
+from mnnprep.safety.archives import unfolded_limit
 
 if TYPE_CHECKING:
     from types import ModuleType

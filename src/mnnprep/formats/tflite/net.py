@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnnprep.core.error_text import message
-from mnnprep.core.files import Arrays
-from mnnprep.core.inputs import Range
-from mnnprep.core.net import Refused
-from mnnprep.core.signature import DTYPES, Dim, TensorSpec, dynamic_specs
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tflite.scan import TfliteSummary, scan_model
+from mnnprep.model.files import Arrays
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import DTYPES, Dim, Range, TensorSpec, dynamic_specs
+from mnnprep.safety.error_text import message
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -75,7 +74,7 @@ def _interpreter(path: str, reference: bool) -> Interpreter:
 
 
 class TfliteNet:
-    """See :class:`mnnprep.core.survey.Net`.
+    """See :class:`mnnprep.reference.survey.Net`.
 
     Inputs and outputs have their tensors' names, in the file's order.
     """

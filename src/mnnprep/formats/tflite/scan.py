@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mnnprep.core.files import Arrays
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.formats.tflite.operators import OPERATORS, TYPES
+from mnnprep.model.files import Arrays
 from mnnprep.wire.buffer import mapped
 from mnnprep.wire.flatbuffer import FlatbufferError, Table, root
 

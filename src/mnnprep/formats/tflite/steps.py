@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnnprep.core.compare import DEQUANTIZED_SQNR
-from mnnprep.core.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.core.messages import (
+from mnnprep.compare.tolerance import DEQUANTIZED_SQNR
+from mnnprep.compare.weight_equivalence import match_folded
+from mnnprep.deps import require
+from mnnprep.errors import RefusedError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check
+from mnnprep.formats.tflite.dense import made_dense
+from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
+from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of, tensor_names
+from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
+from mnnprep.model.messages import (
     Exported,
     ExportJob,
     Located,
@@ -27,19 +35,11 @@ from mnnprep.core.messages import (
     SurveyJob,
     WeightsJob,
 )
-from mnnprep.core.net import any_ranks
-from mnnprep.core.replay import replay
-from mnnprep.core.running import run_cases
-from mnnprep.core.survey import survey
-from mnnprep.core.weightmatch import match_folded
-from mnnprep.deps import require
-from mnnprep.errors import RefusedError
-from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Check
-from mnnprep.formats.tflite.dense import made_dense
-from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
-from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of, tensor_names
-from mnnprep.isolate.server import doing
+from mnnprep.model.net import any_ranks
+from mnnprep.model.running import run_cases
+from mnnprep.reference.replay import replay
+from mnnprep.reference.survey import survey
+from mnnprep.workers.server import doing
 
 if TYPE_CHECKING:
     from tf2onnx.graph import Graph as TensorGraph

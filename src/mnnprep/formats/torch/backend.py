@@ -4,20 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mnnprep.core.messages import (
-    Exported,
-    ExportJob,
-    LoadJob,
-    OwnWeightsJob,
-    Ran,
-    Replayed,
-    ReplayJob,
-    RunJob,
-    Source,
-    SourceLoaded,
-    Survey,
-    SurveyJob,
-)
 from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import (
     ArtifactFormat,
@@ -32,8 +18,22 @@ from mnnprep.formats.backend import (
 )
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Skeleton
 from mnnprep.formats.torch.recognise import sniff
-from mnnprep.isolate.step import Step, Worker
+from mnnprep.model.messages import (
+    Exported,
+    ExportJob,
+    LoadJob,
+    OwnWeightsJob,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    Source,
+    SourceLoaded,
+    Survey,
+    SurveyJob,
+)
 from mnnprep.weights.messages import ModelShapes
+from mnnprep.workers.step import Step, Worker
 
 _STEPS = "mnnprep.formats.torch.steps"
 _ATTACH = "mnnprep.formats.onnx.attach"

@@ -14,10 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from mnnprep.core.error_text import cause, message, said, without_paths
-from mnnprep.core.files import FileRef, file_ref
-from mnnprep.core.messages import OpsetRefused
-from mnnprep.core.signature import dim_names
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch import onnx_cleanup
@@ -27,6 +23,10 @@ from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.structure import places
 from mnnprep.formats.torch.subject import Subject, adapter
 from mnnprep.formats.torch.watch import current_place
+from mnnprep.model.files import FileRef, file_ref
+from mnnprep.model.messages import OpsetRefused
+from mnnprep.model.signature import dim_names
+from mnnprep.safety.error_text import cause, message, said, without_paths
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnnprep.core.error_text import cause, message
-from mnnprep.core.messages import Source
-from mnnprep.core.signature import DTYPES, Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import Code, MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import name_examples
+from mnnprep.model.messages import Source
+from mnnprep.model.signature import DTYPES, Dim, TensorSpec
+from mnnprep.safety.error_text import cause, message
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -7,11 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mnnprep.core.error_text import cause
-from mnnprep.core.files import Arrays
-from mnnprep.core.inputs import Range
-from mnnprep.core.net import PROGRAMMING, Refused
-from mnnprep.core.signature import Dim, TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError
 from mnnprep.evidence import catalog
@@ -20,6 +15,10 @@ from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch, raised_at
+from mnnprep.model.files import Arrays
+from mnnprep.model.net import PROGRAMMING, Refused
+from mnnprep.model.signature import Dim, Range, TensorSpec
+from mnnprep.safety.error_text import cause
 from mnnprep.text import listed
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ TRAINING_ARGUMENT = {
 
 
 class TorchNet:
-    """See :class:`mnnprep.core.survey.Net`.
+    """See :class:`mnnprep.reference.survey.Net`.
 
     Inputs go in by parameter name; outputs are flattened. ``precise``: there is room for it in float64.
     """

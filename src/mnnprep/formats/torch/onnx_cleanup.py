@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.core.files import FileRef
-from mnnprep.core.signature import TensorSpec
 from mnnprep.deps import require
 from mnnprep.formats.onnx import splice
 from mnnprep.formats.onnx.steps import save
 from mnnprep.formats.torch.aside import Written, as_array
+from mnnprep.model.files import FileRef
+from mnnprep.model.signature import TensorSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir

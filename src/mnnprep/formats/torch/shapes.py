@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mnnprep.core.messages import Source
 from mnnprep.formats.torch.load import load_factory
+from mnnprep.model.messages import Source
 from mnnprep.weights.apply import expected_of
 from mnnprep.weights.messages import ModelShapes
 

@@ -15,11 +15,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mnnprep.core.archives import ZIP_DAMAGE, check_archive, open_archive, read_member
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch.operators import CLASSES
 from mnnprep.formats.torch.program_json import program_faults
 from mnnprep.formats.torch.script_code import Fault, script_faults
+from mnnprep.safety.archives import ZIP_DAMAGE, check_archive, open_archive, read_member
 from mnnprep.weights import dtypes
 from mnnprep.weights.inert import BUILDERS
 from mnnprep.weights.opcodes import PickleError, scan_pickle

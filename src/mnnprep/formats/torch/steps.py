@@ -13,25 +13,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from mnnprep.core.error_text import cause
-from mnnprep.core.files import Arrays, FileRef
-from mnnprep.core.messages import (
-    Exported,
-    ExportJob,
-    LoadJob,
-    OwnWeightsJob,
-    Ran,
-    Replayed,
-    ReplayJob,
-    RunJob,
-    SourceLoaded,
-    Survey,
-    SurveyJob,
-)
-from mnnprep.core.replay import replay
-from mnnprep.core.running import case_inputs, run_cases
-from mnnprep.core.survey import base_case, survey
-from mnnprep.core.weightmatch import match_weights
+from mnnprep.compare.weight_equivalence import match_weights
 from mnnprep.deps import require
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
@@ -54,7 +36,25 @@ from mnnprep.formats.torch.parameters import parameter_count
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.subject import Subject
-from mnnprep.isolate.server import doing
+from mnnprep.model.files import Arrays, FileRef
+from mnnprep.model.messages import (
+    Exported,
+    ExportJob,
+    LoadJob,
+    OwnWeightsJob,
+    Ran,
+    Replayed,
+    ReplayJob,
+    RunJob,
+    SourceLoaded,
+    Survey,
+    SurveyJob,
+)
+from mnnprep.model.running import case_inputs, run_cases
+from mnnprep.reference.replay import replay
+from mnnprep.reference.survey import base_case, survey
+from mnnprep.safety.error_text import cause
+from mnnprep.workers.server import doing
 
 SCRIPT_METHODS = {"trace": export.trace, "script": export.script, "copy": export.recopied}
 ONNX_METHODS = {
@@ -172,7 +172,7 @@ def run_script(job: RunJob) -> Ran:
         call = calling(module, order) if own else Call(tuple(order))
 
         def run(inputs: Arrays) -> Arrays:
-            from mnnprep.core.net import Refused
+            from mnnprep.model.net import Refused
 
             try:
                 with torch.no_grad():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mnnprep.core.files import Arrays
-from mnnprep.core.signature import TensorSpec
 from mnnprep.deps import require
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.load import Loaded
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch
+from mnnprep.model.files import Arrays
+from mnnprep.model.signature import TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

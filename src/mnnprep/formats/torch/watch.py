@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
-from mnnprep.core.net import any_ranks
 from mnnprep.deps import require
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
+from mnnprep.model.net import any_ranks
 
 # Tensor methods that turn data into a Python value, which a trace then keeps as a constant.
 DECIDING = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")

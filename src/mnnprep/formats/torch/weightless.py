@@ -18,9 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnnprep.core.files import FileRef, file_ref
-from mnnprep.core.messages import ExportJob, Source
-from mnnprep.core.survey import base_case, outline
 from mnnprep.deps import require
 from mnnprep.errors import Code, RefusedError, UsageError
 from mnnprep.formats.onnx import graph as onnx_graph
@@ -39,8 +36,11 @@ from mnnprep.formats.torch.shapes import shapes_of
 from mnnprep.formats.torch.subject import Subject, adapter
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 from mnnprep.formats.torch.watch import UNKNOWN_PLACE, current_place
-from mnnprep.isolate.server import doing
+from mnnprep.model.files import FileRef, file_ref
+from mnnprep.model.messages import ExportJob, Source
+from mnnprep.reference.survey import base_case, outline
 from mnnprep.weights.messages import ModelShapes
+from mnnprep.workers.server import doing
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mnnprep.core.signature import TensorSpec
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.caffemodel import Floats
@@ -13,6 +12,7 @@ from mnnprep.formats.caffe.geometry import layer_shapes
 from mnnprep.formats.caffe.lower import arrange, pointwise, spatial, ssd
 from mnnprep.formats.caffe.lower.builder import Builder, Lowering, Value
 from mnnprep.formats.caffe.net import Net
+from mnnprep.model.signature import TensorSpec
 
 OPSET = 13
 IR_VERSION = 8

@@ -1,0 +1,1 @@
+"""One attempt: the artifact of a recipe, its verification, the result."""

@@ -1,0 +1,181 @@
+"""Making an artifact by a recipe: export it, repair it, start its conversion.
+
+Nothing here needs the survey, which runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import msgspec
+
+from mnnprep.attempt.results import Artifact, Made, NotMade, unanswered, why_not
+from mnnprep.evidence import catalog
+from mnnprep.formats.backend import ExportRecipe, SourceSteps
+from mnnprep.formats.onnx.scan import operators_in
+from mnnprep.formats.registry import ARTIFACTS
+from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob
+from mnnprep.mnn.frontends import listed_operators
+from mnnprep.model.files import FileRef
+from mnnprep.model.messages import Exported, ExportJob, OpsetRefused, Source, Wants
+from mnnprep.model.precision import Precision
+from mnnprep.repair.steps import REPAIR, AppliedRule, Repaired, RepairJob
+from mnnprep.repair.table import all_rules, always_rules, applicable
+from mnnprep.workers.failure import StepFailed, describe
+from mnnprep.workers.host import Reply
+from mnnprep.workers.pool import Workers
+
+Progress = Callable[[str], None]  # takes one line of news
+
+
+def start_export(
+    workers: Workers,
+    steps: SourceSteps,
+    source: Source,
+    wants: Wants,
+    recipe: ExportRecipe,
+    tflite_precision: str = "",
+) -> Future[Reply[Exported]]:
+    """Start the export of *source* by one recipe, beside whatever else runs."""
+    directory = str(workers.directory("export"))
+    job = ExportJob(
+        source=source,
+        wants=wants,
+        method=recipe.method,
+        opset=recipe.opset,
+        directory=directory,
+        tflite_precision=tflite_precision,
+    )
+    return workers.submit(steps.export, job)
+
+
+class ArtifactBuilder:
+    """Makes the artifacts of one run: exports, repairs, lays them out, starts their conversion.
+
+    ``repairs`` are the rules asked for; None: those that the artifact calls for. ``copies``: an artifact gets
+    a directory of its own even where it lies alone in one.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        mnnconvert: str,
+        tell: Progress,
+        precision: Precision,
+        static: bool = False,
+        repairs: tuple[str, ...] | None = None,
+        copies: bool = True,
+    ) -> None:
+        self.workers = workers
+        self.mnnconvert = mnnconvert
+        self.tell = tell
+        self.precision = precision
+        self.static = static
+        self.repairs = repairs
+        self.copies = copies
+        self._count = 0
+        self._forms: dict[str, int] = {}  # the opset at which each graph was made
+
+    def build(self, recipe: ExportRecipe, export: Future[Reply[Exported]]) -> Made | NotMade:
+        """Wait for the export, repair what always is, start the conversion."""
+        self._count += 1
+        self.tell(f"attempt {self._count}: {recipe.method}{_at_opset(recipe)}")
+        try:
+            exported = export.result().value
+        except StepFailed as failure:
+            return NotMade(recipe, describe(failure))
+        if recipe.searches and exported.form in self._forms:
+            reason = f"the same nodes as at opset {self._forms[exported.form]}"
+            return NotMade(recipe, reason, refused_opsets=tuple(exported.refused_opsets))
+        if exported.form:
+            self._forms.setdefault(exported.form, exported.opset)
+        rules = always_rules() if self.repairs is None else list(self.repairs)
+        return self._made(recipe, exported, rules, tuple(exported.refused_opsets))
+
+    def rebuild(self, recipe: ExportRecipe, original: Exported) -> Made | NotMade | None:
+        """*original* with every rule that answers what it has; None where the user chose the rules."""
+        if self.repairs is not None:
+            return None
+        self.tell("repairing what MNN does not take")
+        return self._made(recipe, original, all_rules(), ())
+
+    def _made(
+        self, recipe: ExportRecipe, original: Exported, rules: list[str], refused: tuple[OpsetRefused, ...]
+    ) -> Made | NotMade:
+        by_rules = ARTIFACTS[original.format].by_rules
+        rules = applicable(rules, operators_in(Path(original.files[0].path))) if by_rules else []
+        exported = original
+        applied: tuple[AppliedRule, ...] = ()
+        if rules:
+            try:
+                repaired = self._repaired(original, rules)
+            except StepFailed as failure:
+                reason = f"the rules could not be applied: {describe(failure)}"
+                checks = (*original.checks, unanswered(catalog.REPAIRS, failure, reason))
+                return NotMade(recipe, why_not(checks), original, checks, refused)
+            applied = tuple(repaired.fired)
+            if repaired.files:
+                exported = msgspec.structs.replace(original, files=repaired.files)
+        artifact = Artifact(exported, original, self.stage(exported), applied)
+        self.tell(f"running the artifact in {artifact.format.runtime}, converting it to MNN")
+        return Made(recipe, artifact, self.convert(artifact), refused)
+
+    def _repaired(self, original: Exported, rules: list[str]) -> Repaired:
+        """*original* with *rules* applied. Raises StepFailed."""
+        more = set(rules) - set(always_rules())
+        job = RepairJob(
+            model=original.files[0].path,
+            directory=str(self.workers.directory("repair")),
+            rules=rules,
+            supported=listed_operators(self.workers, self.mnnconvert) if more else None,
+        )
+        return self.workers.run(REPAIR, job)
+
+    def stage(self, exported: Exported) -> Path:
+        """A directory that holds the artifact's files and nothing else."""
+        if not self.copies:
+            directory = Path(exported.files[0].path).parent
+            names = {Path(file.path).name for file in exported.files}
+            if {path.name for path in directory.iterdir()} == names:
+                return directory
+        directory = self.workers.directory("artifact")
+        # onnx and onnx-ir refuse data files that have two names.
+        place = shutil.copyfile if len(exported.files) > 1 else os.link
+        for file in exported.files:
+            place(file.path, directory / Path(file.path).name)
+        return directory
+
+    def convert(self, artifact: Artifact, part: str = "") -> Future[Reply[Converted]]:
+        """Convert *artifact*, or the *part* of it in the file of that path."""
+        job = ConvertJob(
+            model=part or artifact.model,
+            frontend=artifact.format.frontend,
+            uuid_seed=_seed(artifact.exported.files),
+            directory=str(self.workers.directory("convert")),
+            extra_model="" if part else artifact.second_file,
+            converter=self.mnnconvert,
+            timeout=self.workers.limits.timeout,
+            fp16=self.precision.fp16,
+            weight_bits=self.precision.weight_bits,
+            static=self.static,
+        )
+        return self.workers.submit(CONVERT, job)
+
+
+def _at_opset(recipe: ExportRecipe) -> str:
+    if not recipe.opset:
+        return ""
+    return f" at opset {recipe.opset}" if recipe.searches else f" from opset {recipe.opset}"
+
+
+def _seed(files: list[FileRef]) -> str:
+    """What the converted model's id is made from: the artifact's hash, or that of all its files' hashes."""
+    if len(files) == 1:
+        return files[0].sha256
+    return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()

@@ -1,0 +1,184 @@
+"""The half of a verification that is MNN's: how the conversion went, run what came of it, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import msgspec
+
+from mnnprep.attempt.builder import ArtifactBuilder
+from mnnprep.attempt.refused_nodes import refused_nodes
+from mnnprep.attempt.results import Artifact, Conversion, Made, unanswered
+from mnnprep.compare.outputs import compared, confirmed, standing
+from mnnprep.compare.precision_cost import precision_cost
+from mnnprep.compare.tolerance import Tolerance
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.mnn.convert import Converted
+from mnnprep.mnn.names import match_names
+from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRan, MnnRunJob
+from mnnprep.model.messages import CaseFile, Survey
+from mnnprep.workers.failure import StepFailed, describe
+from mnnprep.workers.host import Reply
+
+
+@dataclass(frozen=True)
+class MnnOutcome:
+    """MNN's half: the ``conversion``, the run and all ``checks`` of both, ``compare`` among them.
+
+    ``ran`` and ``compare`` are None where the converted model could not be run.
+    """
+
+    conversion: Conversion
+    checks: tuple[Check, ...]
+    ran: MnnRan | None = None
+    compare: Check | None = None
+
+
+class MnnVerifier:
+    """Runs converted artifacts on one survey's cases."""
+
+    def __init__(self, survey: Survey, builder: ArtifactBuilder, learn: Callable[[Check], bool]) -> None:
+        self._learn = learn  # the noise of what a check found wrong
+        self._workers = builder.workers
+        self._survey = survey
+        self._builder = builder
+        self._precision = builder.precision
+
+    def verify(self, made: Made, artifact_tolerance: Tolerance, tolerance: Tolerance) -> MnnOutcome:
+        """Wait for the conversion of *made*, run the model, compare within *tolerance*."""
+        conversion = self._conversion(made.artifact, made.converting)
+        if conversion.model is None:
+            not_run = catalog.MNN_COMPARE.not_run("there is no converted model")
+            return MnnOutcome(conversion, (conversion.check, not_run))
+        if conversion.mismatch:
+            failed = catalog.MNN_COMPARE.failed(conversion.mismatch)
+            return MnnOutcome(conversion, (conversion.check, failed))
+        self._builder.tell("running it in MNN, twice")
+        try:
+            ran, check = self._run_twice(conversion, tolerance)
+        except StepFailed as failure:
+            crashed = unanswered(catalog.MNN_COMPARE, failure, f"MNN's runtime {describe(failure)}")
+            return MnnOutcome(conversion, (conversion.check, crashed))
+        checks = [conversion.check, check]
+        if self._precision.reduced:
+            size = conversion.model.size
+            checks.append(precision_cost(self._survey.cases, ran, check, self._precision, size))
+        if check.status is Status.FAILED and self._survey.opinion:
+            checks.append(standing(self._survey.opinion, ran, self._survey.checks, artifact_tolerance))
+        return MnnOutcome(conversion, tuple(checks), ran, check)
+
+    def session(self, outcome: MnnOutcome, tolerance: Tolerance) -> Check:
+        """Whether a Session that is resized from case to case gives the same as the Module API did.
+
+        The check is not required, for an app has the choice.
+        """
+        assert outcome.ran is not None
+        running = self._start(
+            outcome.conversion, self._survey.cases, fresh=False, hints=outcome.ran.hints, session=True
+        )
+        remedy = "use MNN's Module API, which is what was proven"
+        try:
+            ran = running.result().value
+        except StepFailed as failure:
+            reason = f"a Session that is resized {describe(failure)}; {remedy}"
+            return unanswered(catalog.MNN_SESSION, failure, reason)
+        check = compared(self._survey, catalog.MNN_SESSION, ran, NARROWED_OUTPUTS, tolerance)
+        reason = f"a Session that is resized: {check.reason}; {remedy}" if check.reason else ""
+        return msgspec.structs.replace(check, reason=reason)
+
+    def _run_twice(self, conversion: Conversion, tolerance: Tolerance) -> tuple[MnnRan, Check]:
+        """Run the converted model in two processes, and compare. Raises StepFailed where one crashed."""
+        # What one load keeps of a small shape must not spoil a larger one.
+        cases = sorted(self._survey.cases, key=lambda c: c.file.size)
+        again = cases if self._survey.signature.dims else cases[:1]
+        within = None if self._precision.reduced else tolerance
+        runs = [
+            self._start(conversion, chosen, fresh=fresh, within=within)
+            for chosen, fresh in ((cases, False), (again, True))
+        ]
+        first, second = (run.result().value for run in runs)
+        # Where one of them met a case for which the defaults are too rough, both run as that case asks.
+        if first.hints and not second.hints:
+            second = self._start(conversion, again, fresh=True, hints=first.hints).result().value
+        elif second.hints and not first.hints:
+            repeated = self._start(conversion, cases, fresh=False, hints=second.hints).result().value
+            first = msgspec.structs.replace(repeated, default_excess=second.default_excess)
+        check = compared(self._survey, catalog.MNN_COMPARE, first, NARROWED_OUTPUTS, tolerance)
+        if self._learn(check):
+            check = compared(self._survey, catalog.MNN_COMPARE, first, NARROWED_OUTPUTS, tolerance)
+        if first.default_excess is not None:
+            numbers = {**check.numbers, "excess_at_default_settings": first.default_excess}
+            check = msgspec.structs.replace(check, numbers=numbers)
+        return first, confirmed(check, first, second, again, tolerance, NARROWED_OUTPUTS)
+
+    def _start(
+        self,
+        conversion: Conversion,
+        cases: list[CaseFile],
+        *,
+        fresh: bool,
+        within: Tolerance | None = None,
+        hints: dict[str, int] | None = None,
+        session: bool = False,
+    ) -> Future[Reply[MnnRan]]:
+        assert conversion.model is not None
+        job = MnnRunJob(
+            model=conversion.model.path,
+            cases=cases,
+            input_names=conversion.input_names,
+            output_names=conversion.output_names,
+            layouts=conversion.layouts,
+            directory=str(self._workers.directory("mnn")),
+            fresh=fresh,
+            hints=hints or {},
+            within=within,
+            session=session,
+        )
+        return self._workers.submit(RUN, job)
+
+    def _conversion(self, artifact: Artifact, converting: Future[Reply[Converted]]) -> Conversion:
+        try:
+            converted = converting.result().value
+        except StepFailed as failure:
+            return Conversion(
+                unanswered(catalog.MNN_CONVERT, failure, f"MNN's converter {describe(failure)}"),
+                death=failure.death if failure.fate == "crash" and not failure.unable else None,
+            )
+        if converted.frontend_missing:
+            reason = (
+                "the converter at hand has no frontend for this format; give one that has with --mnnconvert,"
+                " or prepare --to onnx"
+            )
+            return Conversion(catalog.MNN_CONVERT.not_run(reason))
+        if converted.unable:
+            return Conversion(catalog.MNN_CONVERT.not_run(converted.reason))
+        if not converted.ok:
+            return self._refused(artifact, converted)
+        return self._named(converted)
+
+    def _refused(self, artifact: Artifact, converted: Converted) -> Conversion:
+        nodes = refused_nodes(self._workers, artifact, converted, self._builder.mnnconvert)
+        where = f" (nodes: {', '.join(nodes)})" if nodes else ""
+        subject = nodes[0] if nodes else ", ".join(converted.refused_ops)
+        return Conversion(
+            catalog.MNN_CONVERT.failed(converted.reason + where, subject=subject),
+            death=None if nodes or converted.refused_ops else converted.mishap,
+        )
+
+    def _named(self, converted: Converted) -> Conversion:
+        """The conversion that went well, its inputs and outputs matched to the signature's."""
+        signature = self._survey.signature
+        inputs = match_names([s.name for s in signature.inputs], [t.name for t in converted.inputs], "input")
+        outputs = match_names([s.name for s in signature.outputs], converted.outputs, "output")
+        layouts = {t.name: t.layout for t in converted.inputs}
+        return Conversion(
+            catalog.MNN_CONVERT.passed(),
+            converted,
+            inputs.names,
+            outputs.names,
+            {ours: layouts[theirs] for ours, theirs in inputs.names.items() if theirs in layouts},
+            inputs.problem or outputs.problem,
+        )

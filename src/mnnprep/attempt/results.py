@@ -1,0 +1,231 @@
+"""What the stages of an attempt give, each made once: a made artifact, its conversion, the runs, the result.
+
+ExportRecipe -> Made | NotMade -> Conversion -> Runs -> AttemptResult -> (with diagnoses) the bundle
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figures, Status
+from mnnprep.evidence.row import Row
+from mnnprep.evidence.verdict import Verdict
+from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
+from mnnprep.formats.registry import ARTIFACTS
+from mnnprep.mnn.convert import Converted, Mishap
+from mnnprep.mnn.run import MnnRan
+from mnnprep.model.files import FileRef
+from mnnprep.model.messages import Exported, OpsetRefused, Ran
+from mnnprep.model.precision import Precision
+from mnnprep.repair.steps import AppliedRule
+from mnnprep.workers.failure import Death, StepFailed
+from mnnprep.workers.host import Reply
+
+ConversionDeath = Mishap | Death  # of the converter's own, or of its process
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact's files alone in a directory, where they are run from.
+
+    ``exported`` is what the repairs left, ``original`` what the export gave; the same where no rule applied.
+    """
+
+    exported: Exported
+    original: Exported
+    directory: Path
+    repairs: tuple[AppliedRule, ...] = ()
+
+    @property
+    def format(self) -> ArtifactFormat:
+        return ARTIFACTS[self.exported.format]
+
+    @property
+    def model(self) -> str:
+        """The path of the first file."""
+        return str(self.directory / Path(self.exported.files[0].path).name)
+
+    @property
+    def second_file(self) -> str:
+        """The path of the file that the converter takes beside the first; empty where the format has none."""
+        return str(self.directory / Path(self.exported.files[1].path).name) if self.format.second_file else ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact that is ready to be verified; its conversion is under way."""
+
+    recipe: ExportRecipe
+    artifact: Artifact
+    converting: Future[Reply[Converted]]
+    refused_opsets: tuple[OpsetRefused, ...] = ()
+
+
+@dataclass(frozen=True)
+class NotMade:
+    """A recipe that gave no artifact, and why.
+
+    ``exported`` is what was exported before its repair failed; ``checks`` say so.
+    """
+
+    recipe: ExportRecipe
+    reason: str
+    exported: Exported | None = None
+    checks: tuple[Check, ...] = ()
+    refused_opsets: tuple[OpsetRefused, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What MNN's converter made of an artifact.
+
+    ``check`` is ``mnn_convert``. Of a converted model there are the ``files``, and the names and layouts of
+    its inputs and outputs by the signature's names; ``mismatch`` says where those don't fit. ``death`` is how
+    the conversion failed, where that names no node.
+    """
+
+    check: Check
+    converted: Converted | None = None
+    input_names: dict[str, str] = field(default_factory=dict)
+    output_names: dict[str, str] = field(default_factory=dict)
+    layouts: dict[str, str] = field(default_factory=dict)
+    mismatch: str = ""
+    death: ConversionDeath | None = None
+
+    @property
+    def model(self) -> FileRef | None:
+        return self.converted.file if self.converted else None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The artifact and the converted model on the same cases; None for one that did not run."""
+
+    artifact: Ran | None = None
+    mnn: MnnRan | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What stands behind a failed check: words for its reason, the subject, and figures.
+
+    ``before``: the words come before the reason that is there, not after it. An empty ``subject`` leaves
+    the check's own.
+    """
+
+    check: str
+    of: str
+    words: str
+    subject: str = ""
+    numbers: Figures = field(default_factory=dict)
+    before: bool = False
+
+    def explains(self, check: Check) -> bool:
+        return check.check == self.check and check.subject == self.of
+
+    def applied(self, check: Check) -> Check:
+        """*check* with the diagnosis in it."""
+        parts = (self.words, check.reason) if self.before else (check.reason, self.words)
+        return msgspec.structs.replace(
+            check,
+            reason="; ".join(parts),
+            subject=self.subject or check.subject,
+            numbers={**check.numbers, **self.numbers},
+        )
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """What became of one recipe. Without an ``artifact`` none could be verified, and ``unmade`` says why.
+
+    ``exported`` is there where something was exported at all.
+    """
+
+    recipe: ExportRecipe
+    exported: Exported | None = None
+    artifact: Artifact | None = None
+    conversion: Conversion | None = None
+    runs: Runs = Runs()
+    checks: tuple[Check, ...] = ()
+    verdict: Verdict = Verdict.REFUSED
+    unmade: str = ""
+    proven_sizes: dict[str, list[int]] = field(default_factory=dict)
+    refused_opsets: tuple[OpsetRefused, ...] = ()
+    repairs: tuple[AppliedRule, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """Why it is not proven; empty where it is."""
+        return "" if self.verdict is Verdict.PROVEN else self.unmade or why_not(self.checks)
+
+    @property
+    def opset(self) -> int:
+        return self.exported.opset if self.exported else self.recipe.opset
+
+    def check(self, row: Row) -> Check | None:
+        """The check of *row*, None where it was not asked."""
+        return next((c for c in self.checks if c.check == row.name), None)
+
+    def status(self, row: Row) -> Status | None:
+        """The status of a check, None where it was not asked."""
+        check = self.check(row)
+        return check.status if check else None
+
+    @property
+    def right(self) -> bool:
+        """Whether the artifact, of the format that rules rewrite, computes what the source does."""
+        passed = self.status(catalog.ARTIFACT_COMPARE) is Status.PASSED
+        return passed and self.exported is not None and ARTIFACTS[self.exported.format].by_rules
+
+    @property
+    def repairable(self) -> bool:
+        """Whether the artifact is right, and MNN refuses it or computes something else."""
+        sides = (self.status(catalog.MNN_CONVERT), self.status(catalog.MNN_COMPARE))
+        return self.right and Status.FAILED in sides
+
+    def explained(self, diagnoses: Sequence[Diagnosis]) -> AttemptResult:
+        """The same with *diagnoses* in the checks that they explain."""
+        if not diagnoses:
+            return self
+        checks = list(self.checks)
+        for diagnosis in diagnoses:
+            for index, check in enumerate(self.checks):
+                if diagnosis.explains(check):
+                    checks[index] = diagnosis.applied(checks[index])
+        return replace(self, checks=tuple(checks))
+
+
+def unanswered(
+    row: Row, failure: StepFailed, reason: str, *, numbers: Figures | None = None, unable: bool = False
+) -> Check:
+    """The check whose step failed, for *reason*.
+
+    It was not run where the failure says nothing of what was asked, or the caller knows that it could not be
+    (*unable*).
+    """
+    answer = row.not_run if failure.unable or unable else row.failed
+    return answer(reason, numbers=numbers)
+
+
+def least_sqnr(exported: Exported, precision: Precision) -> float | None:
+    """The SQNR that the converted model must reach, in dB.
+
+    The lower of the artifact's and the asked precision's; None where neither has one.
+    """
+    return min((db for db in (exported.sqnr_db, precision.sqnr_db) if db is not None), default=None)
+
+
+def why_not(checks: Iterable[Check]) -> str:
+    """Why the evidence is not a proof: the required checks that failed, else those that did not run."""
+    checks = list(checks)
+    for status in (Status.FAILED, Status.NOT_RUN):
+        found = [c for c in checks if c.required and c.status is status]
+        if found:
+            return "; ".join(f"{c.check}: {c.reason}" for c in found)
+    return ""

@@ -1,0 +1,294 @@
+"""Verifying what a recipe made: run it, run what MNN made of it, compare, conclude."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mnnprep.attempt.builder import ArtifactBuilder
+from mnnprep.attempt.metrics import metric_checks
+from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
+from mnnprep.attempt.noise import learn_noise
+from mnnprep.attempt.results import AttemptResult, Made, NotMade, Runs, least_sqnr, unanswered
+from mnnprep.compare.outputs import compared, dimension_checks, repeated
+from mnnprep.compare.tolerance import Tolerance
+from mnnprep.errors import Code
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import PREPARE, verdict
+from mnnprep.formats.backend import ArtifactFormat, SourceSteps
+from mnnprep.formats.onnx.backend import COVERAGE
+from mnnprep.formats.onnx.coverage import CONTROL_FLOW
+from mnnprep.formats.onnx.scan import operators_in
+from mnnprep.formats.registry import kind_of
+from mnnprep.mnn.torch_frontend import registered_check
+from mnnprep.model.messages import (
+    CoverageJob,
+    Exported,
+    OwnWeightsJob,
+    Ran,
+    RunJob,
+    Source,
+    Survey,
+    Wants,
+    WeightsJob,
+)
+from mnnprep.model.metrics import Metric
+from mnnprep.repair.steps import AppliedRule
+from mnnprep.workers.failure import StepFailed, describe
+from mnnprep.workers.host import Reply
+
+T = TypeVar("T")
+Weigh = Callable[[ArtifactFormat, str], Future[Reply[Check]]]  # of an artifact's format and path
+
+
+class Verifier:
+    """Verifies what an :class:`ArtifactBuilder` made against one survey.
+
+    *weigh* starts the comparison of an artifact's weights with the source's; by default the step for it of
+    the source, or else of the artifact. *applied* are repairs of the graph from when it had no weights:
+    nothing compares them.
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        source: Source,
+        builder: ArtifactBuilder,
+        *,
+        steps: SourceSteps,
+        private: list[str],
+        wants: Wants,
+        metrics: tuple[Metric, ...] = (),
+        weigh: Weigh | None = None,
+        applied: tuple[AppliedRule, ...] = (),
+    ) -> None:
+        self._workers = builder.workers
+        self._survey = survey
+        self._source = source
+        self._builder = builder
+        self._steps = steps
+        self._private = private
+        self._metrics = metrics
+        self._wants = wants
+        self._weigh = weigh or self._start_weighing
+        self._applied = applied
+        self._mnn = MnnVerifier(survey, builder, self._learn)
+
+    def verify(self, made: Made | NotMade) -> AttemptResult:
+        """Run, convert and compare what was made, if anything was."""
+        if isinstance(made, NotMade):
+            return self._unverified(made)
+        original = made.artifact.original
+        evidence = [*self._survey.checks, *original.checks]
+        if made.recipe.traces:
+            evidence += self._branches(original)
+        if original.operators:
+            evidence.append(registered_check(original.operators))
+        noise = self._survey.noise
+        tolerance = Tolerance(noise=noise, sqnr_db=original.sqnr_db)
+        mnn_tolerance = Tolerance(noise=noise, sqnr_db=least_sqnr(original, self._builder.precision))
+        checks, sizes, ran, outcome = self._proof(made, tolerance, mnn_tolerance)
+        evidence += checks
+        dims = [d.name for d in self._survey.signature.dims]
+        concluded = verdict(evidence, PREPARE.with_dims(dims))
+        return AttemptResult(
+            made.recipe,
+            made.artifact.exported,
+            made.artifact,
+            outcome.conversion,
+            Runs(ran, outcome.ran),
+            (*evidence, *not_compared(self._applied)),
+            concluded,
+            proven_sizes=sizes,
+            refused_opsets=made.refused_opsets,
+            repairs=(*self._applied, *made.artifact.repairs),
+        )
+
+    def repair(self, result: AttemptResult) -> AttemptResult | None:
+        """*result* once more with every rule that answers what it has; None where there is nothing more."""
+        assert result.artifact is not None
+        made = self._builder.rebuild(result.recipe, result.artifact.original)
+        if made is None:
+            return None
+        again = self.verify(made)
+        return again if [r.rule for r in again.repairs] != [r.rule for r in result.repairs] else None
+
+    def _unverified(self, made: NotMade) -> AttemptResult:
+        checks = (*self._survey.checks, *made.checks) if made.exported else ()
+        return AttemptResult(
+            made.recipe,
+            made.exported,
+            checks=checks,
+            unmade=made.reason,
+            refused_opsets=made.refused_opsets,
+        )
+
+    def _learn(self, check: Check) -> bool:
+        """Measure the noise of the cases that a failed *check* found wrong.
+
+        Returns whether there is something new to judge them by.
+        """
+        return check.status is Status.FAILED and learn_noise(
+            self._workers, self._steps, self._source, self._wants, self._survey, check
+        )
+
+    def _branches(self, original: Exported) -> list[Check]:
+        """A decision on data that the trace froze, and that no input tried took the other way."""
+        places = [place for place in self._survey.one_sided if place in original.decided]
+        if not places:
+            return []
+        return [
+            catalog.BRANCHES.failed(
+                f"a traced artifact keeps what a value decided at {'; '.join(places[:5])}, and every input"
+                " tried decided alike; give inputs that decide otherwise with --samples, or use --method"
+                " onnx-script or script",
+                subject=places[0],
+            )
+        ]
+
+    def _proof(
+        self, made: Made, tolerance: Tolerance, mnn_tolerance: Tolerance
+    ) -> tuple[list[Check], dict[str, list[int]], Ran | None, MnnOutcome]:
+        """Both sides of the proof beside each other: their checks, the sizes proven, the runs.
+
+        One step of the artifact's runs at a time, MNN's as soon as it is converted.
+        """
+        artifact = made.artifact
+        kind, model, original = artifact.format, artifact.model, artifact.original
+        running = self._start_run(kind, model)
+        before: Future[Reply[Ran]] | None = None
+        weigh_after: Future[Reply[Ran]] = running
+        if artifact.repairs:
+            name = Path(original.files[0].path).name
+            before = weigh_after = after(
+                running, lambda: self._start_run(kind, str(self._builder.stage(original) / name))
+            )
+        weighing = after(weigh_after, lambda: self._weigh(kind, model))
+        outcome = self._mnn.verify(made, tolerance, mnn_tolerance)
+        ran, compare, checks = self._artifact_checks(made, running, tolerance)
+        if before is not None:
+            checks.append(_repairs_check(artifact.repairs, before, running, tolerance))
+        checks.append(weigh(weighing))
+        if kind.by_rules and operators_in(Path(model)) & CONTROL_FLOW:
+            checks.append(self._coverage(model))
+        checks += outcome.checks
+        mnn = outcome.compare
+        if mnn is not None and mnn.status is Status.PASSED and self._survey.signature.dims:
+            checks.append(self._mnn.session(outcome, mnn_tolerance))
+        runs = {"artifact": ran, "MNN": outcome.ran}
+        checks += metric_checks(self._workers, self._metrics, self._survey.cases, runs, self._survey.checks)
+        sizes, proven = dimension_checks(self._survey, {"the artifact": compare, "MNN": mnn})
+        return [*checks, *sizes], proven, ran, outcome
+
+    def _start_run(self, kind: ArtifactFormat, model: str) -> Future[Reply[Ran]]:
+        job = RunJob(
+            model=model,
+            cases=self._survey.cases,
+            signature=self._survey.signature,
+            directory=str(self._workers.directory("run")),
+            forbid=self._private,
+            trust=self._source.trust or kind_of(self._source.kind).judge is None,
+        )
+        return self._workers.submit(kind.run, job)
+
+    def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
+        if self._steps.weights:
+            own = OwnWeightsJob(model=model, format=kind.name, source=self._source, cases=self._survey.cases)
+            return self._workers.submit(self._steps.weights, own)
+        source = self._survey.weights.path if self._survey.weights else ""
+        source_model = self._source.path if self._steps.weights_in_file else ""
+        job = WeightsJob(model=model, source=source, source_model=source_model, beside=self._source.beside)
+        assert kind.weights is not None, f"nothing compares the weights of {kind.name}"
+        return self._workers.submit(kind.weights, job)
+
+    def _artifact_checks(
+        self, made: Made, running: Future[Reply[Ran]], tolerance: Tolerance
+    ) -> tuple[Ran | None, Check | None, list[Check]]:
+        """The artifact's run and its comparison, None where it does not run; and all that the run says."""
+        runtime = made.artifact.format.runtime
+        try:
+            ran = running.result().value
+        except StepFailed as failure:
+            no_kernel = failure.error is not None and failure.error.code is Code.NO_KERNEL
+            verb = "can't be run" if failure.unable or no_kernel else "does not run"
+            reason = f"the artifact {verb} on its own in {runtime}: {describe(failure)}"
+            checks = [
+                unanswered(catalog.SELF_CONTAINED, failure, reason, unable=no_kernel),
+                catalog.ARTIFACT_COMPARE.not_run("the artifact did not run"),
+            ]
+            return None, None, checks
+        check = compared(self._survey, catalog.ARTIFACT_COMPARE, ran, {}, tolerance)
+        if self._learn(check):
+            check = compared(self._survey, catalog.ARTIFACT_COMPARE, ran, {}, tolerance)
+        files = len(made.artifact.exported.files)
+        return ran, check, [catalog.SELF_CONTAINED.passed(numbers={"files": files}), check]
+
+    def _coverage(self, model: str) -> Check:
+        """Whether the cases run every branch that the inputs' values decide."""
+        fixed = [s.name for s in self._survey.signature.inputs if s.range and s.range[0] == s.range[1]]
+        job = CoverageJob(
+            model=model,
+            cases=self._survey.cases,
+            directory=str(self._workers.directory("coverage")),
+            fixed=fixed,
+        )
+        try:
+            return self._workers.run(COVERAGE, job)
+        except StepFailed as failure:
+            return catalog.COVERAGE.not_run(describe(failure))
+
+
+def not_compared(applied: tuple[AppliedRule, ...]) -> list[Check]:
+    """That nothing compared the repairs *applied* to a graph without weights, where there are any."""
+    why = "the artifact had no weights yet when it was repaired, so it did not run before"
+    return [catalog.REPAIRS.not_run(why, required=False)] if applied else []
+
+
+def _repairs_check(
+    repairs: tuple[AppliedRule, ...],
+    before: Future[Reply[Ran]],
+    after: Future[Reply[Ran]],
+    tolerance: Tolerance,
+) -> Check:
+    """Whether the repaired artifact computes what it computed before."""
+    rules = [f"{repair.rule}: {len(repair.nodes)} nodes" for repair in repairs]
+    try:
+        return repeated(
+            catalog.REPAIRS.passed(numbers={"rules": rules}),
+            before.result().value,
+            after.result().value,
+            tolerance,
+            between="the artifact before and after the repair, in runs",
+        )
+    except StepFailed as failure:
+        reason = f"the artifact before or after the repair does not run: {describe(failure)}"
+        return unanswered(catalog.REPAIRS, failure, reason, numbers={"rules": rules})
+
+
+def weigh(weighing: Future[Reply[Check]]) -> Check:
+    """The ``weights`` check, not run where its step did not end well."""
+    try:
+        return weighing.result().value
+    except StepFailed as failure:
+        return catalog.WEIGHTS.not_run(describe(failure))
+
+
+def after(step: Future[Any], start: Callable[[], Future[T]]) -> Future[T]:
+    """What *start* gives, called once *step* has ended, well or not."""
+    chained: Future[T] = Future()
+
+    def copy(started: Future[T]) -> None:
+        error = started.exception()
+        chained.set_result(started.result()) if error is None else chained.set_exception(error)
+
+    def begin(_: Future[Any]) -> None:
+        try:
+            start().add_done_callback(copy)
+        except Exception as error:
+            chained.set_exception(error)
+
+    step.add_done_callback(begin)
+    return chained

@@ -1,0 +1,1 @@
+"""One implementation a command, named as the command."""

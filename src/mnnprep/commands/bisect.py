@@ -1,0 +1,434 @@
+"""`bisect`: the first node where MNN leaves the reference, from a bundle alone, with a piece that shows
+it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from mnnprep.bundle import writer
+from mnnprep.bundle.manifest import Manifest, read_manifest
+from mnnprep.compare.deviation import deviation
+from mnnprep.compare.outputs import set_aside
+from mnnprep.compare.tolerance import Tolerance
+from mnnprep.diagnose.bisecting.bodies import look_inside
+from mnnprep.diagnose.bisecting.finding import Finding, Growth, Subject, finite, sentence
+from mnnprep.diagnose.bisecting.lab import Failure, Lab, Piece
+from mnnprep.diagnose.bisecting.refusals import find_unconvertible
+from mnnprep.diagnose.bisecting.repro import check_target, write_repro
+from mnnprep.diagnose.bisecting.search import SHARE_FOR_VALUES, Search, failing_as, wrong_outputs
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.formats.onnx.backend import RUNTIME as ONNXRUNTIME
+from mnnprep.formats.onnx.outline import Outline
+from mnnprep.mnn.worker import CONVERTER, RUNTIME
+from mnnprep.model.files import FileRef, load_arrays, sha256
+from mnnprep.model.messages import CaseFile
+from mnnprep.model.precision import Precision
+from mnnprep.model.request import Limits
+from mnnprep.model.running import case_outputs
+from mnnprep.workers.failure import StepFailed, describe
+from mnnprep.workers.pool import Workers
+
+Tell = Callable[[str], None]
+CASES_EXPLAINED = 5  # failing cases that are looked at beside the one that is bisected
+
+
+class Bisection(msgspec.Struct, frozen=True, kw_only=True):
+    """What `bisect` found; ``outcome`` is one of
+
+    - ``agrees``: MNN computes what the artifact computes, in every case that was run;
+    - ``node``: one node, wrong when it runs alone on the reference's values;
+    - ``fused``: nodes that MNN made one of, right one by one;
+    - ``context``: nodes that are wrong only together with those around them (the repro holds all of them);
+    - ``gradual``: no node makes the error alone, it grows (``growth``);
+    - ``stale``: the bundle's converted model is wrong, one converted now is right;
+    - ``unresolved``: see ``reason``.
+
+    ``failure`` says how MNN fails: ``differs``, ``refused``, ``crash``, ``time``, ``memory`` or ``error``;
+    empty where it agrees. ``nodes`` are operator and name, ``where`` the body of control flow they are in.
+    ``excess`` is how many times the tolerance the value ``value`` is off in the whole model, ``upstream``
+    what the node takes, ``alone`` the value when its node gets the reference's values; None where there is no
+    number.  ``made_here``: the error is made by these nodes and did not come from upstream.
+    ``artifact_differs`` lists the cases where the artifact itself, in onnxruntime, is not what the source
+    computed: no fault of MNN's. ``explained`` and ``unexplained`` are the other failing cases that the same
+    nodes do and do not account for.
+    """
+
+    bundle: str
+    outcome: str
+    failure: str = ""
+    nodes: list[str] = msgspec.field(default_factory=list)
+    where: str = ""
+    value: str = ""
+    case: int | None = None
+    reason: str = ""
+    message: str = ""
+    made_here: bool = False
+    excess: float | None = None
+    upstream: float | None = None
+    alone: float | None = None
+    growth: list[Growth] = msgspec.field(default_factory=list)
+    artifact_differs: list[int] = msgspec.field(default_factory=list)
+    explained: list[int] = msgspec.field(default_factory=list)
+    unexplained: list[int] = msgspec.field(default_factory=list)
+    model_nodes: int = 0
+    conversions: int = 0
+    runs: int = 0
+    memory_ratio: float | None = None
+    repro: list[str] = msgspec.field(default_factory=list)
+
+
+def bisect(
+    bundle: Path,
+    *,
+    case: int | None = None,
+    output: Path | None = None,
+    mnnconvert: str = "",
+    limits: Limits | None = None,
+    tell: Tell = lambda _: None,
+) -> Bisection:
+    """Find the first node of *bundle*'s artifact where MNN leaves onnxruntime, over its stored cases (or one
+    of them).
+
+    *output* is the directory to write a piece to that shows it.  *mnnconvert* is the converter that the
+    bundle was made with, where that is not the MNN package's.
+
+    Raises:
+        UsageError: there is no bundle, no such case, *output* exists, or *mnnconvert* is no program.
+        RefusedError: the artifact is no ONNX file, is not what the manifest says, or does not run in
+        onnxruntime.
+    """
+    manifest = read_manifest(bundle)
+    if output is not None:
+        check_target(output)
+    if mnnconvert and not (os.path.isfile(mnnconvert) and os.access(mnnconvert, os.X_OK)):
+        raise UsageError(
+            "--mnnconvert is no executable file",
+            seen=mnnconvert,
+            next="give the path of a MNNConvert program",
+        )
+    if case is not None and not 0 <= case < len(manifest.cases):
+        raise UsageError(
+            "the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}"
+        )
+    _require_onnx(manifest)
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(writer.claim(output))
+        workers = stack.enter_context(Workers(limits or Limits(), reads=[str(bundle.resolve())]))
+        for worker in (ONNXRUNTIME, CONVERTER, RUNTIME):
+            workers.warm(worker)
+        return _Bisector(workers, bundle, manifest, case, mnnconvert, tell).run(output)
+
+
+def _require_onnx(manifest: Manifest) -> None:
+    form = manifest.artifact.format
+    if form == "onnx":
+        return
+    what = {
+        "torchscript": (
+            "MNN's Torch frontend gives the values inside a net other names, so that they can't be matched"
+        ),
+        "mnn": "an MNN file has no other runtime to compare the values inside it with",
+    }.get(form, "the values inside it are compared by the names of an ONNX graph")
+    raise RefusedError(
+        f"the artifact is {form}, which is not bisected: {what}",
+        seen=form,
+        next="prepare the same source with --to onnx, and bisect that bundle",
+    )
+
+
+class _Bisector:
+    def __init__(
+        self,
+        workers: Workers,
+        bundle: Path,
+        manifest: Manifest,
+        case: int | None,
+        mnnconvert: str,
+        tell: Tell,
+    ) -> None:
+        self.bundle = bundle
+        self.root = bundle.resolve()
+        self.manifest = manifest
+        self.chosen = case
+        self.tell = tell
+        options = manifest.source.options
+        self.precision = msgspec.convert(options.get("precision", {}), Precision)
+        self.tolerance: Tolerance = manifest.tolerance
+        self.lab = Lab(
+            workers,
+            converter=os.path.abspath(mnnconvert) if mnnconvert else "",
+            precision=self.precision,
+            static=bool(options.get("static")),
+            hints=manifest.runtime.hints,
+            tolerance=self.tolerance,
+            tell=tell,
+        )
+        self.model = str(self._intact(manifest.artifact.files[0].path))
+        for file in manifest.artifact.files[1:]:
+            self._intact(file.path)
+        records = enumerate(manifest.cases)
+        self.cases = [
+            CaseFile(
+                index=i,
+                origin=c.origin,
+                dims=c.dims,
+                file=FileRef(str(self._intact(c.path)), c.sha256, c.size),
+            )
+            for i, c in records
+            if case in (None, i)
+        ]
+        aside = set_aside(self.cases, self.tolerance)
+        if case is None and len(aside) < len(self.cases):
+            self.cases = [c for c in self.cases if c.index not in aside]
+        self.plain_peak = 0
+
+    def _intact(self, name: str) -> Path:
+        """A file of the bundle, with the bytes that its manifest says."""
+        known = {
+            f.path: f.sha256
+            for f in [
+                *self.manifest.artifact.files,
+                *self.manifest.files,
+                *([self.manifest.mnn] if self.manifest.mnn else []),
+            ]
+        }
+        known |= {c.path: c.sha256 for c in self.manifest.cases}
+        path = self.root / name
+        if not path.resolve().is_relative_to(self.root):
+            raise RefusedError(
+                "the bundle's manifest names a file outside the bundle",
+                seen=name,
+                next="prepare the model again",
+            )
+        if not path.is_file() or sha256(path) != known[name]:
+            raise RefusedError(
+                "a file of the bundle is not what its manifest says",
+                seen=name,
+                next="prepare the model again, or restore the bundle",
+            )
+        return path
+
+    def run(self, output: Path | None) -> Bisection:
+        try:
+            outline = self.lab.outline(self.model, self.cases[0])
+            self.lab.limit = 2 * math.ceil(math.log2(max(2, len(outline.nodes)))) + 10
+            differing = self._artifact_cases(outline)
+        except StepFailed as failure:
+            raise RefusedError(
+                "the artifact does not run in onnxruntime, so there is nothing to bisect against",
+                seen=describe(failure),
+            ) from failure
+        found, failing = self._find(outline)
+        if found is None:
+            return self._agreeing(outline, differing)
+        look_inside(self.lab, found, self._budget())
+        explained, unexplained = self._others(found, failing)
+        record = self._described(found, outline, differing, explained, unexplained)
+        if output is not None:
+            record = self._written(found, record, output)
+        return record
+
+    def _find(self, outline: Outline) -> tuple[Finding | None, list[CaseFile]]:
+        """The finding, and the cases that fail; None where none does."""
+        piece = self._piece(outline)
+        if isinstance(piece, Failure):
+            return find_unconvertible(self.lab, self.model, outline, self.cases[0], piece), self.cases[:1]
+        self.tell("running the converted model")
+        subjects = [
+            Subject(self.model, outline, piece, case, own=self.manifest.mnn is not None)
+            for case in sorted(self.cases, key=_size)
+        ]
+        together = self.lab.run_all(piece, [s.case for s in subjects], outline.outputs)
+        self.plain_peak = self.lab.peak
+        failing = [
+            s for s in subjects if isinstance(together, Failure) or self._wrong(s, together[s.case.index])
+        ]
+        for subject in failing:
+            wrong = wrong_outputs(self.lab, subject)
+            if wrong:
+                return Search(self.lab, failing_as(subject, wrong), self._budget()).find(), [
+                    s.case for s in failing
+                ]
+        if not failing:
+            return None, []
+        reason = (
+            "the model is right when it is loaded anew for each case, and wrong in one load after a case of"
+            " another shape: MNN's resize"
+        )
+        return Finding("unresolved", failing[0], reason=reason), []
+
+    def _wrong(self, subject: Subject, actual: str | Failure) -> bool:
+        if isinstance(actual, Failure):
+            return True
+        outputs = subject.outline.outputs
+        reference = self.lab.reference(self.model, outputs, subject.case)
+        return any(
+            off.excess > 1
+            for off in self.lab.compare(reference, actual, outputs, outputs, subject.case.index).values()
+        )
+
+    def _piece(self, outline: Outline) -> Piece | Failure:
+        """The bundle's own converted model; one made now where it has none."""
+        if self.manifest.mnn is None:
+            self.tell("converting the artifact: the bundle has no converted model")
+            seed = hashlib.sha256(
+                "".join(f.sha256 for f in self.manifest.artifact.files).encode()
+            ).hexdigest()
+            return self.lab.convert(self.model, outline.inputs, outline.outputs, seed)
+        signature = self.manifest.signature
+        return Piece(
+            self.model,
+            str(self._intact(self.manifest.mnn.path)),
+            {t.name: t.mnn_name for t in signature.inputs},
+            {t.name: t.mnn_name for t in signature.outputs},
+            {t.name: t.layout for t in signature.inputs},
+            self.manifest.runtime.hints,
+        )
+
+    def _budget(self) -> int:
+        return int(SHARE_FOR_VALUES * (self.plain_peak or self.lab.peak))
+
+    def _artifact_cases(self, outline: Outline) -> list[int]:
+        """The cases where the artifact is not what the source computed."""
+        tolerance = msgspec.structs.replace(self.tolerance, sqnr_db=self.manifest.artifact.sqnr_db)
+        self.tell("running the artifact")
+        references = self.lab.references(self.model, outline.outputs, self.cases)
+        differing = []
+        for case in self.cases:
+            ours = load_arrays(references[case.index])
+            stored = case_outputs(case.file.path)
+            offs = [deviation(stored[n], a, tolerance, n, case.index) for n, a in ours.items() if n in stored]
+            if any(off.excess > 1 or off.reshaped for off in offs):
+                differing.append(case.index)
+        return differing
+
+    def _others(self, found: Finding, failing: list[CaseFile]) -> tuple[list[int], list[int]]:
+        """The other failing cases, by whether the same value is the first wrong one there."""
+        if (
+            found.subject.where
+            or found.kind in ("stale", "unresolved", "gradual")
+            or not found.subject.piece.mnn
+            or not found.value
+        ):
+            return [], []
+        explained: list[int] = []
+        unexplained: list[int] = []
+        for case in [c for c in failing if c.index != found.subject.case.index][:CASES_EXPLAINED]:
+            subject = Subject(
+                self.model, found.subject.outline, found.subject.piece, case, failing=found.subject.failing
+            )
+            try:
+                same = Search(self.lab, subject, self._budget()).explained_by(found.value)
+            except StepFailed:
+                same = False
+            (explained if same else unexplained).append(case.index)
+        return explained, unexplained
+
+    def _agreeing(self, outline: Outline, differing: list[int]) -> Bisection:
+        message = (
+            f"MNN computes what the artifact computes, in {len(self.cases)}"
+            f" case{'s' * (len(self.cases) != 1)}: there is nothing to bisect"
+        )
+        if differing:
+            message += (
+                "; but the artifact is not what the source computed, which is no fault of MNN's: prepare it"
+                " by another method"
+            )
+        return Bisection(
+            bundle=str(self.bundle),
+            outcome="agrees",
+            message=message,
+            artifact_differs=differing,
+            model_nodes=len(outline.nodes),
+            conversions=self.lab.conversions,
+            runs=self.lab.runs,
+            memory_ratio=self._ratio(),
+        )
+
+    def _ratio(self) -> float | None:
+        return round(self.lab.peak / self.plain_peak, 2) if self.plain_peak else None
+
+    def _described(
+        self,
+        found: Finding,
+        outline: Outline,
+        differing: list[int],
+        explained: list[int],
+        unexplained: list[int],
+    ) -> Bisection:
+        last = found
+        while last.inner is not None:
+            last = last.inner
+        failing = last.failure or found.failure
+        return Bisection(
+            bundle=str(self.bundle),
+            outcome=last.kind,
+            failure=failing.kind if failing else "differs",
+            nodes=last.labels(),
+            where=last.subject.where,
+            value=last.value,
+            case=found.subject.case.index,
+            reason=" ".join((failing.reason if failing else last.reason).split()),
+            message=sentence(last),
+            made_here=last.kind in ("node", "fused", "context") and last.trial is not None,
+            excess=finite(last.excess),
+            upstream=finite(last.upstream),
+            alone=finite(last.alone),
+            growth=last.growth,
+            artifact_differs=differing,
+            explained=explained,
+            unexplained=unexplained,
+            model_nodes=len(outline.nodes),
+            conversions=self.lab.conversions,
+            runs=self.lab.runs,
+            memory_ratio=self._ratio(),
+        )
+
+    def _written(self, found: Finding, record: Bisection, output: Path) -> Bisection:
+        last = found
+        while last.inner is not None:
+            last = last.inner
+        if last.trial is None:
+            return record
+        kept = {
+            n: getattr(record, n)
+            for n in (
+                "outcome",
+                "failure",
+                "nodes",
+                "where",
+                "value",
+                "reason",
+                "excess",
+                "upstream",
+                "alone",
+            )
+        }
+        versions = {
+            n: v for n, v in self.manifest.tools.items() if n in ("MNN", "mnnconvert", "onnx", "onnxruntime")
+        }
+        headline = {"differs": "MNN computes something else", "refused": "MNN's converter refuses"}.get(
+            record.failure, "MNN fails"
+        )
+        told = {
+            **kept,
+            "tools": versions,
+            "headline": f"{headline}: {', '.join(record.nodes)}",
+            "sentence": record.message,
+        }
+        self.tell(f"writing the repro to {output}")
+        names = write_repro(self.lab, last, last.trial, told, self.precision, output)
+        return msgspec.structs.replace(record, repro=names)
+
+
+def _size(case: CaseFile) -> int:
+    return case.file.size

@@ -1,0 +1,253 @@
+"""Writing a run down: the bundle's files and its manifest."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mnnprep import deps
+from mnnprep._version import __version__
+from mnnprep.attempt.results import AttemptResult, least_sqnr
+from mnnprep.bundle import writer
+from mnnprep.bundle.manifest import (
+    SCHEMA,
+    ArtifactRecord,
+    AttemptRecord,
+    CaseRecord,
+    DimRecord,
+    Manifest,
+    RepairRecord,
+    RuntimeRecord,
+    SignatureRecord,
+    SourceRecord,
+    TensorRecord,
+)
+from mnnprep.commands.command_line import command_line, source_name
+from mnnprep.commands.resolve import source_files
+from mnnprep.compare.tolerance import Tolerance
+from mnnprep.evidence.verdict import Verdict
+from mnnprep.formats.backend import Backend, Role, SourceSteps
+from mnnprep.formats.registry import ARTIFACTS, backend_of, kind_of
+from mnnprep.model.files import load_arrays, sha256
+from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, Source, Survey, Wants
+from mnnprep.model.metrics import recorded
+from mnnprep.model.preprocess import ImageRecipe, Recipe
+from mnnprep.model.request import Request
+from mnnprep.model.signature import TensorSpec
+from mnnprep.reference.media import input_of
+from mnnprep.reference.samples import sample_files
+
+
+def write_bundle(
+    request: Request,
+    source: Source,
+    steps: SourceSteps,
+    survey: Survey,
+    results: list[AttemptResult],
+    best: AttemptResult,
+    target: Path,
+    *,
+    force: bool,
+) -> Manifest:
+    """Write the bundle of *best* to *target*, which appears only when whole; returns its manifest."""
+    assert best.exported is not None
+    with writer.stage(target, force=force) as directory:
+        artifact_files = [writer.add_file(directory, Path(ref.path).name, ref) for ref in best.exported.files]
+        model_name = "model.mnn" if best.verdict is Verdict.PROVEN else "unproven.mnn"
+        converted = best.conversion.converted if best.conversion else None
+        mnn = None
+        if converted and converted.file:
+            mnn = writer.add_file(directory, model_name, converted.file)
+        if converted and converted.weights:  # MNN looks for it by the model's own name
+            writer.add_file(directory, f"{model_name}.weight", converted.weights)
+        cases = []
+        for case in survey.cases:
+            file = writer.add_file(directory, f"cases/{case.index}.npz", case.file)
+            cases.append(
+                CaseRecord(
+                    path=file.path, sha256=file.sha256, size=file.size, origin=case.origin, dims=case.dims
+                )
+            )
+        signature = _signature(survey, best)
+        if survey.cases:
+            writer.write_mnn_test(
+                directory / writer.TEST_DIRECTORY, load_arrays(survey.cases[0].file.path), signature
+            )
+        manifest = Manifest(
+            schema=SCHEMA,
+            verdict=best.verdict,
+            source=SourceRecord(
+                kind=source.kind,
+                name=source_name(source),
+                framework=backend_of(source.kind).framework,
+                command=command_line(request, source),
+                files=source_files(source),
+                options=_options(request, source, survey),
+                parameters=survey.parameters,
+            ),
+            artifact=ArtifactRecord(
+                format=best.exported.format,
+                method=best.recipe.method,
+                opset=best.opset,
+                sqnr_db=best.exported.sqnr_db,
+                files=artifact_files,
+                attempts=_attempts(results, best),
+                repairs=[
+                    RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes)
+                    for f in best.repairs
+                ],
+            ),
+            mnn=mnn,
+            signature=signature,
+            cases=cases,
+            tolerance=Tolerance(noise=survey.noise, sqnr_db=least_sqnr(best.exported, request.precision)),
+            evidence=list(best.checks),
+            tools=_tools(steps, backend_of(source.kind), request, best),
+            runtime=RuntimeRecord(hints=best.runs.mnn.hints if best.runs.mnn else {}),
+            metrics=recorded(request.metrics),
+        )
+        return writer.finish(directory, manifest)
+
+
+def _signature(survey: Survey, best: AttemptResult) -> SignatureRecord:
+    signature = survey.signature
+    conversion, ran = best.conversion, best.runs.mnn
+    layouts = conversion.layouts if conversion else {}
+    inputs = [
+        _tensor(
+            spec,
+            conversion.input_names if conversion else {},
+            layouts.get(spec.name, "NCHW"),
+            ran.narrowed_inputs if ran else {},
+        )
+        for spec in signature.inputs
+    ]
+    layout = next(iter(layouts.values()), "NCHW")
+    outputs = [
+        _tensor(spec, conversion.output_names if conversion else {}, layout, ran.narrowed if ran else {})
+        for spec in signature.outputs
+    ]
+    constraints = {name: c.words(name) for name, c in survey.sweep.constraints.items()}
+    dims = {
+        d.name: DimRecord(
+            min=d.min,
+            max=d.max,
+            proven=best.proven_sizes.get(d.name, []),
+            constraint=constraints.get(d.name, ""),
+        )
+        for d in signature.dims
+    }
+    return SignatureRecord(inputs=inputs, outputs=outputs, dims=dims)
+
+
+def _tensor(spec: TensorSpec, names: dict[str, str], layout: str, narrowed: dict[str, str]) -> TensorRecord:
+    return TensorRecord(
+        name=spec.name,
+        source_name=spec.name,
+        mnn_name=names.get(spec.name, spec.name),
+        dtype=spec.dtype,
+        mnn_dtype=narrowed.get(spec.name, spec.dtype),
+        shape=list(spec.shape),
+        layout=layout,
+        range=list(spec.range) if spec.range else None,
+    )
+
+
+def _attempts(results: list[AttemptResult], best: AttemptResult) -> list[AttemptRecord]:
+    records = []
+    for result in results:
+        records += [
+            AttemptRecord(method=result.recipe.method, opset=refused.opset, ok=False, reason=refused.reason)
+            for refused in result.refused_opsets
+        ]
+        records.append(
+            AttemptRecord(
+                method=result.recipe.method,
+                opset=result.opset,
+                ok=result.verdict is Verdict.PROVEN,
+                verdict=result.verdict.value if result.exported else "",
+                reason=result.reason,
+                repairs=[repair.rule for repair in result.repairs],
+                kept=result is best,
+                notes=result.exported.notes if result.exported else [],
+            )
+        )
+    return records
+
+
+def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]:
+    """What was asked for, without a path: files are in ``source.files`` by their hashes."""
+    wants = request.wants
+    options: dict[str, Any] = {
+        "to": request.to,
+        "method": request.method,
+        "opset": request.opset,
+        "inputs": [str(s) for s in wants.inputs],
+        "dims": [f"{d.name}={d.min}:{d.max}" for d in wants.dims],
+        "ranges": {n: list(r) for n, r in wants.ranges.items()},
+        "seed": wants.seed,
+        "samples": _samples(wants),
+        "factory_args": source.factory_args,
+        "trust": request.trust,
+        "mnnconvert": sha256(request.mnnconvert) if request.mnnconvert else "",
+    }
+    if wants.samples and wants.sample_limit != DEFAULT_SAMPLE_LIMIT:
+        options["sample_limit"] = wants.sample_limit
+    if wants.preprocess:
+        options["preprocess"] = [
+            _recipe(recipe, input_of(recipe, survey.signature.inputs).name) for recipe in wants.preprocess
+        ]
+    if request.repairs is not None:
+        options["repairs"] = list(request.repairs)
+    if request.static:
+        options["static"] = True
+    if request.precision.reduced:
+        options["precision"] = msgspec.to_builtins(request.precision)
+    given = {
+        "signature": request.signature,
+        "outputs": list(request.outputs),
+        "tflite_precision": request.tflite_precision,
+    }
+    options |= {name: value for name, value in given.items() if value}
+    if kind_of(source.kind).role is Role.FACTORY:
+        options["factory"] = source_name(source)
+    return options
+
+
+def _samples(wants: Wants) -> list[str]:
+    """The sha256 of every sample file, in the order they were taken."""
+    return (
+        [sha256(file) for _, file in sample_files(wants.samples, wants.sample_limit).taken]
+        if wants.samples
+        else []
+    )
+
+
+def _recipe(recipe: Recipe, name: str) -> dict[str, Any]:
+    """A ``--preprocess`` in full, with the input that it fills; an image's with the figures that MNN's
+    ImageProcess takes for the same.
+    """
+    plain: dict[str, Any] = msgspec.to_builtins(recipe) | {"input": name}
+    if isinstance(recipe, ImageRecipe):
+        plain |= {"mnn_mean": recipe.mnn_mean, "mnn_normal": recipe.mnn_normal}
+    return plain
+
+
+def _tools(steps: SourceSteps, backend: Backend, request: Request, best: AttemptResult) -> dict[str, str]:
+    assert best.exported is not None
+    names = {"numpy", "onnx", "onnx_ir", "onnxruntime", "MNN", *steps.worker.packages}
+    names |= {*backend.recorded, *best.recipe.packages, *ARTIFACTS[best.exported.format].packages}
+    if any(isinstance(recipe, ImageRecipe) for recipe in request.wants.preprocess):
+        names |= {"PIL"}
+    versions = {name: deps.version(name) for name in sorted(names)}
+    tools = {name: version for name, version in versions.items() if version} | {
+        "mnnprep": __version__,
+        "python": platform.python_version(),
+    }
+    converted = best.conversion.converted if best.conversion else None
+    if request.mnnconvert and converted and converted.version:
+        tools["mnnconvert"] = converted.version
+    return tools

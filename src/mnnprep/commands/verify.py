@@ -1,0 +1,205 @@
+"""`verify`: prove a bundle again, offline, from the bundle alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from mnnprep import deps
+from mnnprep.attempt.metrics import metric_checks
+from mnnprep.attempt.results import unanswered
+from mnnprep.bundle.manifest import Manifest, TensorRecord, read_manifest
+from mnnprep.bundle.manifest_view import concluded
+from mnnprep.commands.auditing.files import hashes, report_check
+from mnnprep.commands.auditing.record import cases_check, record_check, require_known, stored_cases
+from mnnprep.commands.auditing.yardstick import ruled, tolerance_check
+from mnnprep.compare.outputs import compare_run, confirmed
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.verdict import VERIFY, Verdict, verdict
+from mnnprep.formats.registry import ARTIFACTS
+from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
+from mnnprep.model.files import FileRef
+from mnnprep.model.messages import CaseFile, Ran, RunJob
+from mnnprep.model.metrics import Metric
+from mnnprep.model.request import Limits
+from mnnprep.model.signature import Signature, TensorSpec
+from mnnprep.workers.failure import StepFailed, describe
+from mnnprep.workers.pool import Workers
+
+Tell = Callable[[str], None]
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What proving again found; ``recorded`` is the verdict that the manifest has."""
+
+    bundle: str
+    verdict: Verdict
+    recorded: Verdict
+    evidence: list[Check]
+
+
+def verify(
+    bundle: Path,
+    *,
+    metrics: tuple[Metric, ...] = (),
+    limits: Limits | None = None,
+    tell: Tell = lambda _: None,
+) -> Verification:
+    """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
+
+    The artifact is run again too, where its runtime is installed.  ``proven`` needs that all hold and
+    that the bundle was proven when it was made.  Task metrics that the bundle was made with are measured
+    again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
+    check is not run.  Other *metrics* are measured as well.
+
+    What the manifest says is checked, not believed: its words must be known, its figures agree with each
+    other and with the stored cases, and the tolerance is the one that the rule gives for what was asked.
+
+    Raises:
+        UsageError: there is no bundle at this path.
+        UsageError: one of *metrics* has other code or another threshold than the bundle was made with.
+        RefusedError: its manifest can't be read, says what this version does not know, or names files outside
+        the bundle.
+        SystemFault: without a full disk, or the like, it might have been proven.
+    """
+    manifest = read_manifest(bundle)
+    wanted = known_metrics(manifest.metrics, metrics)
+    tell("checking the hashes")
+    checks = audited(bundle, manifest)
+    intact = checks[0].status is Status.PASSED
+    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
+        artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
+        mnn, mnn_ran = _mnn(workers, bundle, manifest, intact, tell)
+        runs = {"artifact": artifact_ran, "MNN": mnn_ran}
+        if artifact.status is Status.NOT_RUN:  # its runtime is not installed: what was proven is MNN's model
+            del runs["artifact"]
+        checks += [
+            artifact,
+            mnn,
+            *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence),
+        ]
+        outcome = verdict(checks, VERIFY.at_most(concluded(manifest)))
+        if outcome is not Verdict.PROVEN:
+            workers.require_sound()
+    return Verification(
+        bundle=str(bundle),
+        verdict=outcome,
+        recorded=manifest.verdict,
+        evidence=checks,
+    )
+
+
+def audited(bundle: Path, manifest: Manifest) -> list[Check]:
+    """What can be said of the bundle without running anything: ``hashes`` first, then whether its record
+    holds.
+
+    Raises RefusedError as :func:`verify`.
+    """
+    require_known(manifest)
+    checks = [hashes(bundle, manifest), record_check(manifest)]
+    if checks[0].status is Status.PASSED:
+        checks += [cases_check(bundle, manifest), tolerance_check(manifest, stored_cases(bundle, manifest))]
+    return [*checks, report_check(bundle, manifest)]
+
+
+def _cases(bundle: Path, manifest: Manifest) -> list[CaseFile]:
+    root = bundle.resolve()
+    return [
+        CaseFile(index=i, origin=c.origin, dims=c.dims, file=FileRef(str(root / c.path), c.sha256, c.size))
+        for i, c in enumerate(manifest.cases)
+    ]
+
+
+def _specs(tensors: list[TensorRecord]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(t.name, t.dtype, tuple(t.shape)) for t in tensors)
+
+
+def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> list[Metric]:
+    """The metrics to measure: those the bundle was made with, their functions found among the *given* ones,
+    and the other given ones.
+
+    Raises UsageError where a given one is not the one of the bundle.
+    """
+    by_name = {metric.name: metric for metric in given}
+    found = []
+    for metric in made_with:
+        mine = by_name.pop(metric.name, None)
+        if mine is not None and mine.sha256 != metric.sha256:
+            raise UsageError(
+                "a --metric has other code than the bundle was made with",
+                seen=f"{metric.name}: sha256 {mine.sha256}, not {metric.sha256}",
+                next="give the function as it was, or name it differently",
+            )
+        if mine is not None and mine.threshold not in (None, metric.threshold):
+            raise UsageError(
+                "a --metric has another value than the bundle was made with",
+                seen=f"{metric.name}: {mine.wanted()}, not {metric.wanted() or 'any'}",
+                next="leave the value out",
+            )
+        found.append(msgspec.structs.replace(metric, function=mine.function if mine is not None else ""))
+    return [*found, *by_name.values()]
+
+
+def _artifact(
+    workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell
+) -> tuple[Check, Ran | None]:
+    kind = ARTIFACTS[manifest.artifact.format]
+    if not deps.installed(kind.runtime):
+        return catalog.ARTIFACT_COMPARE.not_run(f"{kind.runtime} is not installed", required=False), None
+    if not intact:
+        return catalog.ARTIFACT_COMPARE.not_run(
+            "the bundle's files are not those that were proven", required=False
+        ), None
+    if not manifest.cases:
+        return catalog.ARTIFACT_COMPARE.not_run("the bundle holds no cases", required=False), None
+    tell(f"running the artifact in {kind.runtime}")
+    job = RunJob(
+        model=str(bundle.resolve() / manifest.artifact.files[0].path),
+        cases=_cases(bundle, manifest),
+        signature=Signature(_specs(manifest.signature.inputs), _specs(manifest.signature.outputs)),
+        directory=str(workers.directory("run")),
+    )
+    try:
+        ran = workers.run(kind.run, job)
+    except StepFailed as failure:
+        refused = isinstance(failure.error, RefusedError)
+        return unanswered(catalog.ARTIFACT_COMPARE, failure, describe(failure), unable=refused), None
+    return compare_run(catalog.ARTIFACT_COMPARE, job.cases, ran, ruled(manifest)[0], {}), ran
+
+
+def _mnn(
+    workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell
+) -> tuple[Check, Ran | None]:
+    if manifest.mnn is None:
+        return catalog.MNN_COMPARE.not_run("the bundle holds no converted model"), None
+    if not intact:
+        return catalog.MNN_COMPARE.not_run("the bundle's files are not those that were proven"), None
+    tell("running it in MNN, twice")
+    signature = manifest.signature
+    runs = [
+        workers.submit(
+            RUN,
+            MnnRunJob(
+                model=str(bundle.resolve() / manifest.mnn.path),
+                cases=_cases(bundle, manifest),
+                fresh=fresh,
+                directory=str(workers.directory("mnn")),
+                input_names={t.name: t.mnn_name for t in signature.inputs},
+                output_names={t.name: t.mnn_name for t in signature.outputs},
+                layouts={t.name: t.layout for t in signature.inputs},
+                hints=manifest.runtime.hints,
+            ),
+        )
+        for fresh in (False, True)
+    ]
+    try:
+        first, second = (run.result().value for run in runs)
+    except StepFailed as failure:
+        return unanswered(catalog.MNN_COMPARE, failure, f"MNN's runtime {describe(failure)}"), None
+    tolerance = ruled(manifest)[1]
+    check = compare_run(catalog.MNN_COMPARE, _cases(bundle, manifest), first, tolerance, NARROWED_OUTPUTS)
+    return confirmed(check, first, second, _cases(bundle, manifest), tolerance, NARROWED_OUTPUTS), first

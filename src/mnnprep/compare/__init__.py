@@ -1,0 +1,1 @@
+"""Whether two sets of numbers agree: tolerance, outputs, weights."""

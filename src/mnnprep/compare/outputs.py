@@ -1,0 +1,439 @@
+"""From runs to checks: the comparisons, the dimensions, the vacuity of what was compared."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from mnnprep.compare.noise import LEAST_CASES, drowned, real
+from mnnprep.compare.tolerance import Tolerance, compare_outputs
+from mnnprep.evidence import catalog
+from mnnprep.evidence.check import Check, Figure, OutputError, Status
+from mnnprep.evidence.row import Row
+from mnnprep.model.files import Arrays, load_arrays
+from mnnprep.model.messages import CaseFile, Ran, Survey
+from mnnprep.model.running import case_outputs
+from mnnprep.model.signature import Dim
+from mnnprep.safety.error_text import message
+from mnnprep.text import listed
+
+SHOWN = 2
+SILENT = "no reason was given"
+
+
+def compare_run(
+    row: Row,
+    cases: list[CaseFile],
+    ran: Ran,
+    tolerance: Tolerance,
+    narrowing: Mapping[str, str],
+    *,
+    references: Ran | None = None,
+) -> Check:
+    """The comparison check of one run with the stored references (or with those of another run), every case,
+    every output.
+
+    ``narrowing`` maps a dtype to the one that the runtime is known to give in its place; what the run
+    says it narrowed counts only if it is one of those.
+
+    A synthesized case that drowns in the source's noise is set aside: its numbers say nothing, and are not
+    among the check's outputs. Where too few others are left, or a real case drowns, an error that may be
+    noise can't be told: the check is then not run.
+    """
+    errors: list[OutputError] = []
+    problems: list[str] = []
+    unclear: list[str] = []
+    aside = set_aside(cases, tolerance)
+    alone = len(cases) - len(aside) < min(LEAST_CASES, len(cases))
+    powers: dict[str, tuple[float, float]] = {}
+    for case in cases:
+        key = str(case.index)
+        if key in ran.errors:
+            errors.append(OutputError("", case.index, problem=ran.errors[key] or SILENT))
+            problems.append(
+                f"case {case.index} ({_dims(case)}) did not run: {message(ran.errors[key]) or SILENT}"
+            )
+            continue
+        if key not in ran.outputs:
+            errors.append(OutputError("", case.index, problem="no outputs"))
+            problems.append(f"case {case.index} ({_dims(case)}) has no outputs")
+            continue
+        reference = (
+            load_arrays(references.outputs[key].path)
+            if references is not None
+            else case_outputs(case.file.path)
+        )
+        allowed = {
+            n: d
+            for n, d in ran.narrowed.items()
+            if n in reference and narrowing.get(reference[n].dtype.name) == d
+        }
+        actual = load_arrays(ran.outputs[key].path)
+        compared = compare_outputs(case.index, reference, actual, tolerance, allowed)
+        noise = drowned(tolerance, case.index, reference) or _zeros_in_noise(tolerance, case.index, reference)
+        if case.index in aside and not alone:
+            compared = [
+                e for e in compared if e.problem and e.max_abs is None
+            ]  # what is no matter of numbers
+        elif noise:
+            again = compare_outputs(case.index, reference, actual, tolerance.beyond_noise(), allowed)
+            compared, within = _without_noise(compared, again, reference)
+            unclear += [f"{name} in case {case.index} ({_dims(case)}): {noise}" for name in within]
+        errors += compared
+        if not noise:
+            _add_power(powers, reference, compared)
+        problems += [
+            f"{e.output} in case {e.case} ({_dims(case)}): {e.problem}"
+            for e in _worst_first(compared)
+            if e.problem
+        ]
+    numbers = _worst(errors)
+    if aside:
+        numbers["set_aside"] = list(aside.values())
+    if tolerance.sqnr_db is not None:
+        problems += _short_of(tolerance.sqnr_db, _sqnr(powers), numbers)
+    if ran.narrowed:
+        numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(ran.narrowed.items())]
+    if problems:
+        return row.failed(listed(problems, SHOWN, "; "), numbers=numbers, outputs=errors)
+    if not errors:
+        return row.not_run("there was no output to compare")
+    if unclear or (aside and alone):
+        words = unclear or list(aside.values())
+        reason = (
+            "the source's own noise is as large as the error, or leaves too few cases:"
+            f" {'; '.join(words[:SHOWN])}"
+        )
+        return row.not_run(reason, numbers=numbers, outputs=errors)
+    return row.passed(numbers=numbers, outputs=errors)
+
+
+def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, Figure]) -> list[str]:
+    """The outputs with less than the *wanted* SQNR over all cases, in dB; what each has goes into
+    *numbers*.
+    """
+    numbers |= {
+        f"sqnr_db:{name}": round(decibels, 2) for name, decibels in found.items() if math.isfinite(decibels)
+    }
+    return [  # NaN, where the powers overflow, is no proof either
+        f"{name} has {decibels:.1f} dB over all cases where {wanted:g} dB are asked for"
+        for name, decibels in found.items()
+        if not decibels >= wanted
+    ]
+
+
+def set_aside(cases: list[CaseFile], tolerance: Tolerance) -> dict[int, str]:
+    """The synthesized ones of *cases* that drown in the source's noise, by their index: each as a text that
+    names it.
+    """
+    found = {}
+    for case in cases:
+        noisy = any(tolerance.noise_of(name, case.index) for name in tolerance.noise)
+        if (
+            noisy
+            and not real(case.origin)
+            and (words := drowned(tolerance, case.index, case_outputs(case.file.path)))
+        ):
+            found[case.index] = f"case {case.index} ({case.origin}): {words}"
+    return found
+
+
+def _without_noise(
+    errors: list[OutputError], beyond: list[OutputError], reference: Arrays
+) -> tuple[list[OutputError], list[str]]:
+    """*errors* with the problems alone that stand in *beyond* too, where all is allowed that may be noise;
+    and the outputs of the others.
+
+    Where integers or booleans differ, noise may have made a choice otherwise.
+    """
+
+    def chosen(error: OutputError) -> bool:
+        return (
+            error.max_abs is not None
+            and error.output in reference
+            and reference[error.output].dtype.kind != "f"
+        )
+
+    real_ones = {e.output for e in beyond if e.problem and not chosen(e)}
+    within = [e.output for e in errors if e.problem and e.output not in real_ones]
+    return [msgspec.structs.replace(e, problem="") if e.output in within else e for e in errors], within
+
+
+def _zeros_in_noise(tolerance: Tolerance, case: int, reference: Arrays) -> str:
+    """The outputs that are all zeros, and are moved from there by the source's noise."""
+    zeros = [
+        n
+        for n, a in reference.items()
+        if a.dtype.kind == "f" and tolerance.noise_of(n, case) > 0 and not np.any(a)
+    ]
+    return ", ".join(f"noise alone moves the zeros of {name}" for name in zeros)
+
+
+def compared(survey: Survey, row: Row, ran: Ran, narrowing: Mapping[str, str], tolerance: Tolerance) -> Check:
+    """:func:`compare_run` with the cases of *survey*; not run where the source gives other numbers each
+    time.
+    """
+    if any(c.check == catalog.DETERMINISM.name and c.status is Status.FAILED for c in survey.checks):
+        return row.not_run("the source gives other numbers each time, so there is nothing to compare with")
+    return compare_run(row, survey.cases, ran, tolerance, narrowing)
+
+
+def _add_power(
+    powers: dict[str, tuple[float, float]], reference: Arrays, compared: list[OutputError]
+) -> None:
+    """Add a case's signal and noise power to *powers*, by output (the noise follows from the case's SQNR)."""
+    for error in compared:
+        if (
+            error.output in reference
+            and reference[error.output].dtype.kind == "f"
+            and not np.isnan(error.max_abs or 0.0)
+        ):
+            values = reference[error.output].astype(np.float64)
+            with np.errstate(over="ignore"):  # of a double near its largest there is no power, and no SQNR
+                signal = float(np.square(values[np.isfinite(values)]).sum())
+            noise = signal / 10 ** (error.sqnr_db / 10) if error.sqnr_db is not None else 0.0
+            before = powers.get(error.output, (0.0, 0.0))
+            powers[error.output] = (before[0] + signal, before[1] + noise)
+
+
+def _sqnr(powers: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """The SQNR over all cases of every output that has noise, in dB."""
+    return {
+        n: 10 * math.log10(signal / noise)
+        for n, (signal, noise) in powers.items()
+        if 0 < signal < math.inf and noise > 0
+    }
+
+
+def _worst_first(errors: list[OutputError]) -> list[OutputError]:
+    return sorted(errors, key=lambda e: -(e.excess or 0.0))
+
+
+def _dims(case: CaseFile) -> str:
+    return ", ".join(f"{n}={s}" for n, s in case.dims.items()) or case.origin
+
+
+def _worst(errors: list[OutputError]) -> dict[str, Figure]:
+    numbers: dict[str, Figure] = {
+        "cases": len({e.case for e in errors}),
+        "outputs": len({e.output for e in errors if e.output}),
+    }
+    for name, pick in (
+        ("max_abs", max),
+        ("max_rel", max),
+        ("excess", max),
+        ("cosine", min),
+        ("sqnr_db", min),
+    ):
+        values = [v for e in errors if (v := getattr(e, name)) is not None]
+        if values:
+            numbers[name] = pick(values)
+    return numbers
+
+
+def confirmed(
+    check: Check,
+    first: Ran,
+    second: Ran,
+    cases: list[CaseFile],
+    tolerance: Tolerance,
+    narrowing: Mapping[str, str],
+) -> Check:
+    """*check*, failed when a second run of *cases* leaves the tolerance that the first kept (uninitialised
+    memory, a bad resize).
+
+    Two runs may differ by what two choices of an algorithm round; each must be right.
+    """
+    if check.status is not Status.PASSED:
+        return check
+    others = [
+        c
+        for c in cases
+        if first.outputs.get(key := str(c.index))
+        and (key not in second.outputs or second.outputs[key].sha256 != first.outputs[key].sha256)
+    ]
+    again = compare_run(catalog.row(check.check), others, second, tolerance, narrowing) if others else check
+    if again.status is not Status.FAILED:
+        return check
+    return msgspec.structs.replace(
+        check,
+        status=Status.FAILED,
+        reason=f"a second run, in another process, is not right where the first was: {again.reason}",
+        outputs=[*check.outputs, *(e for e in again.outputs if e.problem)],
+    )
+
+
+def repeated(
+    check: Check,
+    first: Ran,
+    second: Ran,
+    tolerance: Tolerance,
+    *,
+    cases: list[CaseFile] | None = None,
+    between: str = "two runs",
+) -> Check:
+    """*check*, failed when the second run gave other numbers than the first (uninitialised memory, a bad
+    resize).
+
+    *cases* are those the second run was asked for (all, if not given).
+    """
+    if check.status is not Status.PASSED:
+        return check
+    asked = (
+        first.outputs.keys() & {str(c.index) for c in cases} if cases is not None else first.outputs.keys()
+    )
+    for key, ref in first.outputs.items():
+        if key not in asked:
+            continue
+        if key not in second.outputs:
+            reason = message(second.errors.get(key, "no outputs")) or SILENT
+            return msgspec.structs.replace(
+                check,
+                status=Status.FAILED,
+                reason=f"the second run of case {key} failed where the first did not: {reason}",
+                outputs=[*check.outputs, OutputError("", int(key), problem=reason)],
+            )
+        if second.outputs[key].sha256 == ref.sha256:
+            continue
+        compared = compare_outputs(
+            int(key), load_arrays(ref.path), load_arrays(second.outputs[key].path), tolerance
+        )
+        bad = next((e for e in compared if e.problem), None)
+        if bad is not None:
+            return msgspec.structs.replace(
+                check,
+                status=Status.FAILED,
+                reason=f"{between} of case {key} gave different numbers, so one of them is wrong:"
+                f" {bad.output} {bad.problem}",
+                outputs=[*check.outputs, bad],
+            )
+    return check
+
+
+def standing(opinion: list[CaseFile], mnn: Ran, survey_checks: list[Check], tolerance: Tolerance) -> Check:
+    """Who stands alone where MNN and the reference disagree, by a third runtime's outputs in *opinion*; never
+    a vote.
+
+    The verdict does not depend on it: where the reference stands alone, the check says that it is itself
+    disputed.
+    """
+    third = next((c for c in survey_checks if c.check == catalog.THIRD_OPINION.name), None)
+    with_reference = third is not None and third.status is Status.PASSED
+    with_mnn = compare_run(catalog.STANDING, opinion, mnn, tolerance, {}).status is Status.PASSED
+    if with_reference and not with_mnn:
+        return catalog.STANDING.passed(
+            subject="MNN",
+            reason="MNN stands alone: the third opinion agrees with the reference",
+        )
+    if with_mnn and not with_reference:
+        reason = (
+            "the reference stands alone: the third opinion agrees with MNN, so the reference itself is"
+            " disputed"
+        )
+        return catalog.STANDING.failed(reason, subject="reference")
+    reason = (
+        "the reference, MNN and the third opinion all differ"
+        if not with_mnn
+        else "the third opinion agrees with both within its tolerance"
+    )
+    return catalog.STANDING.failed(reason, subject="each")
+
+
+def dimension_checks(
+    survey: Survey, runs: Mapping[str, Check | None]
+) -> tuple[list[Check], dict[str, list[int]]]:
+    """``dimension:NAME`` for every dynamic dimension, and the sizes that passed everywhere.
+
+    *runs* maps where a net ran (``the artifact``, ``MNN``) to its comparison, or None where it did not run.
+    """
+    checks: list[Check] = []
+    proven: dict[str, list[int]] = {}
+    bad_cases = {
+        where: {e.case for e in check.outputs if e.problem}
+        for where, check in runs.items()
+        if check is not None
+    }
+    judged = [{e.case for e in check.outputs} for check in runs.values() if check is not None]
+    idle = [where for where, check in runs.items() if check is None or not check.outputs]
+    for dim in survey.signature.dims:
+        sizes = survey.sweep.sizes.get(dim.name, [])
+        lost = sorted(
+            set(sizes) - {c.dims[dim.name] for c in survey.cases if all(c.index in known for known in judged)}
+        )
+        wrong = {
+            where: sorted({c.dims[dim.name] for c in survey.cases if c.index in bad})
+            for where, bad in bad_cases.items()
+        }
+        good = (
+            [s for s in sizes if s not in lost and not any(s in w for w in wrong.values())]
+            if not idle
+            else []
+        )
+        proven[dim.name] = good
+        row = catalog.DIMENSION.of(dim.name)
+        refused, constraint = survey.sweep.refused.get(dim.name, {}), survey.sweep.constraints.get(dim.name)
+        numbers: dict[str, Figure] = {"swept": sizes, "proven": good}
+        if refused and (constraint is not None or not dim.declared):
+            numbers["refused_by_source"] = [f"{s}: {why}" for s, why in refused.items()]
+        if constraint is not None:
+            numbers["constraint"] = constraint.words(dim.name)
+        if lost and not idle:
+            numbers["set_aside"] = lost
+        pairs = [str(pair) for pair in survey.sweep.refused_pairs if dim.name in pair.sizes]
+        if pairs:
+            numbers["pairs_refused_by_source"] = pairs
+        if reason := broken_promise(dim, survey):
+            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
+        elif any(wrong.values()):
+            where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
+            right = f"right at {', '.join(map(str, good))}, " if good else ""
+            checks.append(row.failed(right + where, subject=dim.name, numbers=numbers))
+        elif idle:
+            checks.append(row.not_run(f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers))
+        elif lost and (len(good) < 2 or {dim.min, dim.max} & set(lost)):
+            reason = (
+                f"the source drowns in its own noise at {', '.join(map(str, lost))}; give inputs of these"
+                " sizes with --samples"
+            )
+            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
+        elif len(sizes) < (1 if dim.declared and dim.min == dim.max else 2):
+            reason = (
+                f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it"
+                " with --dim"
+            )
+            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
+        else:
+            checks.append(row.passed(subject=dim.name, numbers=numbers))
+    return checks, proven
+
+
+def broken_promise(dim: Dim, survey: Survey) -> str:
+    """What the source itself does not take of a declared range, which is a promise; empty where it takes it,
+    up to multiples.
+    """
+    sweep = survey.sweep
+    refused, fits = sweep.refused.get(dim.name, {}), sweep.fits.get(dim.name)
+    if not dim.declared:
+        return ""
+    if refused and (fits is not None or dim.name not in sweep.constraints):
+        low, high = fits or (dim.min, dim.max)
+        beyond = [size for size in refused if fits is None or not fits[0] <= size <= fits[1]] or list(refused)
+        advice = (
+            f"; declare what it takes: --dim {shlex.quote(f'{dim.name}={low}:{high}')}"
+            if (low, high) != (dim.min, dim.max)
+            else ""
+        )
+        told = f"the source itself refuses {', '.join(map(str, beyond))} ({beyond[0]}: {refused[beyond[0]]})"
+        return f"declared {dim.min}:{dim.max}, but {told}{advice}"
+    declared = {d.name for d in survey.signature.dims if d.declared}
+    for pair in sweep.refused_pairs:
+        if dim.name in pair.sizes and declared.issuperset(pair.sizes):
+            return (
+                f"declared {dim.min}:{dim.max}, but the source itself refuses {pair}; declare ranges of which"
+                " it takes every pair"
+            )
+    return ""

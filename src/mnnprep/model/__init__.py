@@ -1,0 +1,1 @@
+"""What is prepared: signature, cases, request, files, and the messages between processes."""

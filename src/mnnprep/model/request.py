@@ -1,0 +1,183 @@
+"""What one call of `prepare` asks for, validated once at the edge."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from mnnprep.errors import UsageError
+from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, Wants
+from mnnprep.model.metrics import Metric
+from mnnprep.model.precision import Precision
+from mnnprep.model.preprocess import parse_preprocess
+from mnnprep.model.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
+
+DEFAULT_TIMEOUT = 1800.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """For every step: wall time in seconds, resident memory in bytes (0: none was given; three quarters of
+    what is free hold).
+
+    ``proof_memory`` is the memory of a step of the proof where the weights were streamed (0: as ``memory``).
+    """
+
+    timeout: float = DEFAULT_TIMEOUT
+    memory: int = 0
+    proof_memory: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout < math.inf:
+            raise UsageError(
+                "a time limit is no time",
+                seen=f"{self.timeout:g}",
+                next="give seconds, for example --timeout 600",
+            )
+        if (least := min(self.memory, self.proof_memory)) < 0:
+            raise UsageError(
+                "a memory limit is below zero", seen=str(least), next="give a size, for example --memory 8GB"
+            )
+
+    def for_proof(self) -> Limits:
+        """The limits of a proof that has its own memory."""
+        return Limits(timeout=self.timeout, memory=self.proof_memory or self.memory)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """``source`` is a path or a factory; ``to`` empty means the format's default, then the next.
+
+    ``static``: the converted model takes one size only, for which MNN resolves all shapes beforehand.
+
+    ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
+    ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever
+    their pattern is, and no other. ``signature`` and ``outputs`` are as in :class:`Source`;
+    ``tflite_precision`` is as in :class:`ExportJob`.
+    """
+
+    source: str
+    weights: str = ""
+    to: str = ""
+    method: str = "auto"
+    opset: int = 13
+    wants: Wants = Wants()
+    factory_args: dict[str, str] = msgspec.field(default_factory=dict)
+    trust: bool = False
+    mnnconvert: str = ""
+    limits: Limits = Limits()
+    precision: Precision = Precision()
+    static: bool = False
+    metrics: tuple[Metric, ...] = ()
+    repairs: tuple[str, ...] | None = None
+    signature: str = ""
+    outputs: tuple[str, ...] = ()
+    tflite_precision: str = ""
+
+
+def make_wants(
+    inputs: tuple[str, ...] = (),
+    dims: tuple[str, ...] = (),
+    ranges: tuple[str, ...] = (),
+    samples: str = "",
+    seed: int = 0,
+    preprocess: tuple[str, ...] = (),
+    sample_limit: int = DEFAULT_SAMPLE_LIMIT,
+) -> Wants:
+    """The text forms of ``--input``, ``--dim``, ``--range``, ``--preprocess`` as :class:`Wants`.
+
+    Raises UsageError.
+    """
+    specs = tuple(parse_input(text) for text in inputs)
+    _unique("--input", [s.name for s in specs])
+    parsed = tuple(parse_dim(text) for text in dims)
+    _unique("--dim", [d.name for d in parsed])
+    intervals = [parse_range(text) for text in ranges]
+    _unique("--range", [name for name, _ in intervals])
+    _check_dims(specs, parsed)
+    if seed < 0:
+        raise UsageError("a seed is below 0", seen=str(seed), next="give a whole number from 0 on")
+    recipes = tuple(parse_preprocess(text) for text in preprocess)
+    kinds = [type(recipe) for recipe in recipes]
+    if len(set(kinds)) < len(kinds):
+        raise UsageError(
+            "--preprocess is given twice for one kind of file",
+            seen=" and ".join(preprocess),
+            next=(
+                "give it once for images and once for sounds; where files fill several inputs, write an .npz"
+                " per sample"
+            ),
+        )
+    if recipes and not samples:
+        raise UsageError(
+            "--preprocess goes with --samples",
+            seen=preprocess[0],
+            next="give the images or sounds with --samples DIR",
+        )
+    if sample_limit < 1:
+        raise UsageError(
+            "--sample-limit takes no sample", seen=str(sample_limit), next="give a number from 1 on"
+        )
+    return Wants(
+        inputs=specs,
+        dims=parsed,
+        ranges=dict(intervals),
+        samples=str(Path(samples).absolute()) if samples else "",
+        seed=seed,
+        preprocess=recipes,
+        sample_limit=sample_limit,
+    )
+
+
+def _unique(option: str, names: list[str]) -> None:
+    twice = [n for n in dict.fromkeys(names) if names.count(n) > 1]
+    if twice:
+        raise UsageError(f"{option} is given twice for {twice[0]}", seen=twice[0], next="give it once")
+
+
+def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
+    names = {e for s in specs for e in s.shape if isinstance(e, str)}
+    for dim in dims:
+        if specs and dim.name not in names:
+            raise UsageError(
+                f"--dim names {dim.name}, which is in no --input",
+                seen=f"{dim.name}={dim.min}:{dim.max}",
+                next=f"use the name in a shape, for example --input 'x=float32[{dim.name},3,224,224]'",
+            )
+
+
+def parse_factory_args(texts: tuple[str, ...]) -> dict[str, str]:
+    """``key=value`` pairs. Raises UsageError."""
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(
+                "a --factory-arg could not be read",
+                seen=text,
+                next="write key=value, for example --factory-arg classes=10",
+            )
+        if key in pairs:
+            raise UsageError(f"--factory-arg is given twice for {key}", seen=text, next="give it once")
+        pairs[key] = value
+    return pairs
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes: a number with an optional K, M, G or T (powers of 1024) and B. Raises UsageError."""
+    body = text.strip().upper().removesuffix("IB").removesuffix("B")
+    unit = body[-1:] if body[-1:].isalpha() else ""
+    try:
+        size = int(float(body.removesuffix(unit)) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError) as error:
+        raise UsageError(
+            "a size could not be read", seen=text, next="write a number with a unit, for example 2GB"
+        ) from error
+    if size < 0:
+        raise UsageError(
+            "a size of memory is below 0", seen=text, next="write a number with a unit, for example 2GB"
+        )
+    return size

@@ -1,1 +1,0 @@
-"""The order of the stages. No framework is named here: formats say by tables what their steps are."""

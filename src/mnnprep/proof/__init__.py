@@ -1,1 +1,0 @@
-"""Judging an attempt: what the artifact and MNN computed against the reference, as checks."""

@@ -1,0 +1,132 @@
+"""Making input arrays: synthesized from a specification with a seed (real ones: `reference/samples.py`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnnprep.errors import UsageError
+from mnnprep.model.files import Arrays
+from mnnprep.model.signature import Range, TensorSpec
+
+
+def synthesize(
+    specs: tuple[TensorSpec, ...],
+    dims: Mapping[str, int],
+    seed: int,
+    ranges: Mapping[str, Range],
+    scale: float = 1.0,
+) -> Arrays:
+    """Input arrays for *specs* at the sizes *dims*; the same arguments always give the same arrays.
+
+    An input with a range is uniform in it (an integer one in the whole numbers of it).  Without one, floats
+    are standard normal times *scale*; a mask (an integer or boolean input with ``mask`` in its name) is a run
+    of ones and then zeros along its last axis, as padding makes it (all ones for an even seed); other
+    integers are 0 or 1.
+    """
+    arrays: Arrays = {}
+    for position, spec in enumerate(specs):
+        rng = np.random.Generator(np.random.PCG64([seed, position]))
+        arrays[spec.name] = _array(spec, spec.sizes(dims), rng, ranges.get(spec.name), seed, scale)
+    return arrays
+
+
+def fitted(arrays: Arrays, specs: tuple[TensorSpec, ...], dims: Mapping[str, int], shift: int) -> Arrays:
+    """Inputs at the sizes *dims* out of others: along every dynamic axis repeated or cut, beginning *shift*
+    elements in.
+    """
+    made: Arrays = {}
+    for spec in specs:
+        array, start = arrays[spec.name], 0 if is_mask(spec) else shift
+        for axis, extent in enumerate(spec.shape):
+            if isinstance(extent, str):
+                array = np.take(array, (np.arange(dims[extent]) + start) % array.shape[axis], axis=axis)
+        made[spec.name] = array
+    return made
+
+
+def is_mask(spec: TensorSpec) -> bool:
+    """Whether an integer or boolean input is a mask, by its name."""
+    return np.dtype(spec.dtype).kind in "biu" and "mask" in spec.name.lower()
+
+
+def _array(
+    spec: TensorSpec,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+    interval: Range | None,
+    seed: int,
+    scale: float,
+) -> npt.NDArray[Any]:
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        values = rng.uniform(*interval, size=shape) if interval else rng.standard_normal(shape) * scale
+        return np.asarray(values).astype(dtype)
+    if interval is not None:
+        return np.asarray(
+            rng.integers(
+                math.ceil(interval[0]),
+                math.floor(interval[1]),
+                size=shape,
+                dtype=_drawn(dtype),
+                endpoint=True,
+            )
+        ).astype(dtype)
+    if is_mask(spec) and shape:
+        length = shape[-1]
+        kept = (
+            np.full((*shape[:-1], 1), length)
+            if seed % 2 == 0
+            else rng.integers((length + 1) // 2, length + 1, size=(*shape[:-1], 1))
+        )
+        return np.asarray(np.arange(length) < kept).astype(dtype)
+    return np.asarray(rng.integers(0, 2, size=shape)).astype(dtype)
+
+
+def _drawn(dtype: np.dtype[Any]) -> type[Any]:
+    return np.uint64 if dtype == np.uint64 else np.int64
+
+
+def check_range(spec: TensorSpec, interval: Range) -> None:
+    """Raise UsageError when an input's dtype holds no such values."""
+    dtype, (low, high) = np.dtype(spec.dtype), interval
+    if dtype.kind == "f":
+        most = float(np.finfo(dtype).max)
+        fits, empty = -most <= low and high <= most and math.isfinite(high - low), False
+        held = f"{-most:g}:{most:g}"
+    else:
+        least, greatest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        fits, empty = (
+            least <= math.ceil(low) and math.floor(high) <= greatest,
+            math.ceil(low) > math.floor(high),
+        )
+        held = f"whole numbers from {least} to {greatest}"
+    if empty or not fits:
+        raise UsageError(
+            f"--range gives {spec.name} values that its dtype does not have",
+            seen=f"{low:g}:{high:g}",
+            next=f"{spec.dtype} holds {held}",
+        )
+
+
+def sizes_of(
+    arrays: Mapping[str, npt.NDArray[Any]], specs: tuple[TensorSpec, ...], label: str
+) -> dict[str, int]:
+    """The size of every dynamic dimension in *arrays*. Raises UsageError when one has two sizes."""
+    dims: dict[str, int] = {}
+    for spec in specs:
+        for extent, size in zip(spec.shape, arrays[spec.name].shape, strict=True):
+            if isinstance(extent, str) and dims.setdefault(extent, int(size)) != size:
+                raise UsageError(
+                    f"a sample gives the dimension {extent} two sizes",
+                    seen=f"{label}: {dims[extent]} and {size}",
+                    next=(
+                        "dimensions of one name have one size; name them differently with --input if they are"
+                        " not the same"
+                    ),
+                )
+    return dims

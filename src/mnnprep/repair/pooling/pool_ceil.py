@@ -1,0 +1,44 @@
+"""Pooling with ceil_mode=1 whose last window would begin in the padding.
+
+ONNX leaves such a window out. Measured with MNN 3.6.1: it is counted.
+
+The windows are written out as strided slices.  A maximum has the same bits; an average or a norm is
+numerically equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mnnprep.repair.rule import Match, Rewrite, Rule
+from mnnprep.repair.support.pool_written_out import Windows, match_of, write_out
+from mnnprep.repair.support.reading import ModelView
+
+OPS = ("MaxPool", "AveragePool", "LpPool")
+
+
+def _find(view: ModelView) -> Iterator[Match[Windows]]:
+    for node, opset in view.nodes(*OPS):
+        dims = view.dims(node.inputs[0])
+        if not node.attributes.get_int("ceil_mode", 0) or dims is None:
+            continue
+        kernel = node.attributes.get_ints("kernel_shape", ())
+        strides = node.attributes.get_ints("strides", [1] * len(kernel))
+        pads = node.attributes.get_ints("pads", [0] * (2 * len(kernel)))
+        for size, k, stride, before, after in zip(
+            dims[2:], kernel, strides, pads, pads[len(kernel) :], strict=False
+        ):
+            if isinstance(size, int) and -((size + before + after - k) // -stride) * stride >= size + before:
+                yield match_of(node, opset, view)
+                break
+
+
+RULE = Rule(
+    name="pool-ceil",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=_find,
+    rewrite=Rewrite(apply=write_out, exact=False),
+    hazard="MNN counts a last window that begins in the padding, which ONNX leaves out",
+    remedy="pool with ceil_mode=0 and pads that say the same",
+)

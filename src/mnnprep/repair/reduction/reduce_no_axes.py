@@ -1,0 +1,46 @@
+"""Reductions whose axes are an input of size 0.
+
+That stands for all axes (or, with noop_with_empty_axes=1, for none). Measured with MNN 3.6.1: nothing is
+reduced in the first case, all in the second.
+
+The input is left out, or the node becomes an Identity.  The same bits.
+"""
+
+from __future__ import annotations
+
+from mnnprep.repair.rule import Match, Rewrite, Rule
+from mnnprep.repair.support.building import Builder
+from mnnprep.repair.support.editor import Editor
+from mnnprep.repair.support.reading import ModelView
+
+OPS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
+
+
+def _find(view: ModelView) -> list[Match[None]]:
+    found = [
+        (node, opset)
+        for node, opset in view.nodes(*OPS)
+        if len(node.inputs) > 1 and node.inputs[1] is not None
+    ]
+    return [Match(at=node, opset=opset) for node, opset in found if view.dims(node.inputs[1]) == (0,)]
+
+
+def _apply(editor: Editor, match: Match[None]) -> bool:
+    node = match.node
+    build = Builder(editor, node, match.opset)
+    if node.attributes.get_int("noop_with_empty_axes", 0):
+        build.replace(build.op("Identity", node.inputs[0]))
+    else:
+        build.replace(build.op(node.op_type, node.inputs[0], keepdims=node.attributes.get_int("keepdims", 1)))
+    return True
+
+
+RULE = Rule(
+    name="reduce-no-axes",
+    severity="wrong",
+    operators=frozenset(OPS),
+    find=_find,
+    rewrite=Rewrite(apply=_apply, exact=True),
+    hazard="MNN takes an empty list of axes the other way round: nothing is reduced where all must be",
+    remedy="leave the input of axes out, or list all of them",
+)

@@ -1,0 +1,130 @@
+"""The rules, in the order in which they are applied: one row a rule.
+
+A row is the module that holds the rule, within this package; its file is named as the rule is.  Nothing heavy
+is imported: onnx-ir is, by the functions that find and rewrite, when they are called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from mnnprep.repair.rule import Rule
+
+ROWS = (
+    # functions: what they leave is for the rules below
+    "operators.microsoft_operators",
+    "operators.function_bodies",
+    "constants.constant_folding",
+    "control.unrolled",
+    "control.sequences",
+    "indexing.empty_parts",
+    "constants.constant_of_shape",
+    "arithmetic.gelu_erf",
+    "normalization.softmax_isnan_guard",
+    "arithmetic.broadcast_matmul",
+    "operators.unsupported_operator",
+    "operators.foreign_domain",
+    "operators.empty_graph",
+    "types.unknown_dtype",
+    # operators that the converter does not read
+    "operators.elementwise_written_out",
+    "operators.axis_operators_written_out",
+    "operators.products_written_out",
+    "types.narrow_integer_arithmetic",
+    # quantization: what rounds is for the rules below
+    "quantization.integer_products",
+    "quantization.dynamic_quantize",
+    "quantization.quantize_linear",
+    "quantization.dequantize_linear",
+    # normalization
+    "normalization.logsoftmax_axis",
+    "normalization.softmax_axis",
+    "normalization.training_mode",
+    "normalization.computed_statistics",
+    "normalization.prelu_slope",
+    "normalization.lone_dropout",
+    "normalization.loss_forms",
+    "normalization.lp_of_zeros",
+    # resampling
+    "resampling.resize_forms",
+    "resampling.upsample_scales",
+    "resampling.grid_sample_forms",
+    "resampling.region_forms",
+    # arithmetic
+    "arithmetic.less_negative",
+    "arithmetic.gemm_trans_a",
+    "arithmetic.pow_types",
+    "arithmetic.round_half",
+    "arithmetic.mod_float",
+    "arithmetic.few_operands",
+    "arithmetic.shift_signed",
+    "arithmetic.legacy_broadcast",
+    "arithmetic.clip_bounds",
+    "arithmetic.det_of_a_matrix",
+    "arithmetic.shrink",
+    "arithmetic.gelu_operator",
+    "arithmetic.einsum_forms",
+    "arithmetic.equal_bits",
+    "arithmetic.matmul_vector",
+    "arithmetic.random_values",
+    # recurrent
+    "recurrent.recurrent_layout",
+    "recurrent.gru_linear_before_reset",
+    "recurrent.recurrent_inputs",
+    "recurrent.recurrent_reverse",
+    "recurrent.recurrent_outputs",
+    # pooling
+    "pooling.max_pool_3d",
+    "pooling.pool_strides",
+    "pooling.pool_indices",
+    "pooling.pool_dilations",
+    "pooling.pool_ceil",
+    "pooling.pool_auto_pad",
+    "pooling.pool_3d",
+    # convolution
+    "convolution.conv1d_output",
+    "convolution.conv3d_forms",
+    # reduction
+    "reduction.reduce_axes",
+    "reduction.reduce_no_axes",
+    "reduction.reduce_keepdims",
+    "reduction.reduce_nothing",
+    "reduction.select_last_index",
+    # indexing
+    "indexing.negative_indices",
+    "indexing.scatter_reduction",
+    "indexing.slice_backwards",
+    "indexing.one_hot",
+    "indexing.unique_forms",
+    "indexing.uneven_split",
+    "indexing.pad_forms",
+    # filling
+    "constants.eye_like_dtype",
+    # types
+    "types.cast_forms",
+    "types.int32_data",
+    "types.large_integers",
+    "control.sequences_outside",
+    "types.narrowed",
+)
+RULES: tuple[Rule[Any], ...] = tuple(import_module(f"mnnprep.repair.{row}").RULE for row in ROWS)
+
+
+def all_rules() -> list[str]:
+    """The names of all rules that rewrite, in table order."""
+    return [rule.name for rule in RULES if rule.rewrite is not None]
+
+
+def always_rules() -> list[str]:
+    """The names of the rules that rewrite wherever their pattern is, in table order."""
+    return [rule.name for rule in RULES if rule.rewrite is not None and rule.rewrite.always]
+
+
+def applicable(names: list[str], operators: frozenset[str]) -> list[str]:
+    """Those of the rules *names* whose pattern can be in a graph of the types *operators*."""
+    return [
+        rule.name
+        for rule in RULES
+        if rule.name in names and (not rule.operators or rule.operators & operators)
+    ]

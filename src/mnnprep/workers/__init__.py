@@ -1,0 +1,1 @@
+"""The process boundary: steps, hosts, the pool, limits and confinement."""
