@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from mnnprep.core.compare import HALF_SQNR, QUANTIZED_SQNR
 from mnnprep.core.messages import DEFAULT_SAMPLE_LIMIT, Wants
 from mnnprep.core.metrics import Metric
-from mnnprep.core.preprocess import parse_preprocess
+from mnnprep.core.preprocess import Recipe, parse_preprocess
 from mnnprep.core.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
 from mnnprep.errors import UsageError
 
@@ -70,15 +71,22 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | None = None) -> Precision:
     """``--fp16``, ``--weight-bits`` and ``--budget``, checked. Raises UsageError."""
+    precision = Precision(fp16=fp16, weight_bits=weight_bits, budget=budget)
+    _require_precision(precision)
+    return precision
+
+
+def _require_precision(precision: Precision) -> None:
+    weight_bits, budget = precision.weight_bits, precision.budget
     if weight_bits not in (0, 4, 8):
         raise UsageError("--weight-bits takes 8 or 4", seen=str(weight_bits), next="give --weight-bits 8")
-    if fp16 and weight_bits:
+    if precision.fp16 and weight_bits:
         raise UsageError(
             "the weights are kept as float16 or as integers, not both",
             seen=f"--fp16 --weight-bits {weight_bits}",
             next="give one of them",
         )
-    if budget is not None and not (fp16 or weight_bits):
+    if budget is not None and not precision.reduced:
         raise UsageError(
             "--budget goes with --fp16 or --weight-bits",
             seen=f"{budget:g} dB",
@@ -90,7 +98,6 @@ def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | Non
             seen=f"{budget:g} dB",
             next="give for example --budget 30",
         )
-    return Precision(fp16=fp16, weight_bits=weight_bits, budget=budget)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,45 +143,76 @@ def make_wants(
 
     Raises UsageError.
     """
-    specs = tuple(parse_input(text) for text in inputs)
+    wants = Wants(
+        inputs=parse_inputs(inputs),
+        dims=parse_dims(dims),
+        ranges=parse_ranges(ranges),
+        samples=str(Path(samples).absolute()) if samples else "",
+        seed=seed,
+        preprocess=parse_recipes(preprocess),
+        sample_limit=sample_limit,
+    )
+    _require_wants(wants)
+    return wants
+
+
+def parse_inputs(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """The texts of ``--input``. Raises UsageError."""
+    specs = tuple(parse_input(text) for text in texts)
     _unique("--input", [s.name for s in specs])
-    parsed = tuple(parse_dim(text) for text in dims)
-    _unique("--dim", [d.name for d in parsed])
-    intervals = [parse_range(text) for text in ranges]
+    return specs
+
+
+def parse_dims(texts: Sequence[str]) -> tuple[Dim, ...]:
+    """The texts of ``--dim``. Raises UsageError."""
+    dims = tuple(parse_dim(text) for text in texts)
+    _unique("--dim", [d.name for d in dims])
+    return dims
+
+
+def parse_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """The texts of ``--range``, by the input's name. Raises UsageError."""
+    intervals = [parse_range(text) for text in texts]
     _unique("--range", [name for name, _ in intervals])
-    _check_dims(specs, parsed)
-    if seed < 0:
-        raise UsageError("a seed is below 0", seen=str(seed), next="give a whole number from 0 on")
-    recipes = tuple(parse_preprocess(text) for text in preprocess)
+    return dict(intervals)
+
+
+def parse_recipes(texts: Sequence[str]) -> tuple[Recipe, ...]:
+    """The texts of ``--preprocess``. Raises UsageError."""
+    recipes = tuple(parse_preprocess(text) for text in texts)
     kinds = [type(recipe) for recipe in recipes]
     if len(set(kinds)) < len(kinds):
         raise UsageError(
             "--preprocess is given twice for one kind of file",
-            seen=" and ".join(preprocess),
+            seen=" and ".join(texts),
             next=(
                 "give it once for images and once for sounds; where files fill several inputs, write an .npz"
                 " per sample"
             ),
         )
-    if recipes and not samples:
+    return recipes
+
+
+def require_consistent(request: Request) -> None:
+    """Raises UsageError where options of *request* contradict each other or are out of bounds."""
+    _require_wants(request.wants)
+    _require_precision(request.precision)
+
+
+def _require_wants(wants: Wants) -> None:
+    _check_dims(wants.inputs, wants.dims)
+    if wants.seed < 0:
+        raise UsageError("a seed is below 0", seen=str(wants.seed), next="give a whole number from 0 on")
+    if wants.preprocess and not wants.samples:
         raise UsageError(
             "--preprocess goes with --samples",
-            seen=preprocess[0],
+            seen="no --samples",
             next="give the images or sounds with --samples DIR",
         )
-    if sample_limit < 1:
+    if wants.sample_limit < 1:
         raise UsageError(
-            "--sample-limit takes no sample", seen=str(sample_limit), next="give a number from 1 on"
+            "--sample-limit takes no sample", seen=str(wants.sample_limit), next="give a number from 1 on"
         )
-    return Wants(
-        inputs=specs,
-        dims=parsed,
-        ranges=dict(intervals),
-        samples=str(Path(samples).absolute()) if samples else "",
-        seed=seed,
-        preprocess=recipes,
-        sample_limit=sample_limit,
-    )
 
 
 def _unique(option: str, names: list[str]) -> None:
