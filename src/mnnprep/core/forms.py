@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mnnprep.core.flags import Form, Order
 from mnnprep.errors import UsageError
@@ -22,9 +22,10 @@ PathLike = str | os.PathLike[str]
 Texts = str | Iterable[str]
 Asked = Callable[..., Any]
 Metrics = str | Asked | Iterable[str | Asked]
+Value = TypeVar("Value")
 
 
-def _same(given: Any) -> Any:
+def _same(given: Value) -> Value:
     return given
 
 
