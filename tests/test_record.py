@@ -185,18 +185,14 @@ class TestCommand:
 
     def test_every_field_of_a_request_is_in_it_and_reads_back(self) -> None:
         """A field that is added later has to be written down, or named here."""
-        from mnnprep.cli.prepare import command, request_of
+        from mnnprep.cli.options import chosen
+        from mnnprep.cli.prepare import command
+        from mnnprep.model.options import PREPARE, request_of
 
         words = command_line(self.WHOLE, self.SOURCE)
         assert not any("/" in word for word in words)
         context = command.make_context("prepare", [*words[1:], "-o", "x"])
-        read = request_of(
-            **{
-                name: value
-                for name, value in context.params.items()
-                if name not in ("output", "force", "as_json")
-            }
-        )
+        read = request_of(context.params["source"], chosen(PREPARE, context.params))
         named = {
             "source": "net.py:make",
             "weights": "weights.pt",

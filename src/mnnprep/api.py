@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mnnprep.attempt.task_metrics import at_hand
 from mnnprep.bundle.manifest import Manifest
@@ -27,16 +27,16 @@ from mnnprep.commands.sign import sign as _sign
 from mnnprep.commands.sign import verify_signed as _verify
 from mnnprep.commands.verify import Verification
 from mnnprep.errors import UsageError
-from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT
+from mnnprep.model.flags import takes
+from mnnprep.model.forms import Asked
 from mnnprep.model.metrics import Metric, make_metrics
-from mnnprep.model.precision import make_precision
-from mnnprep.model.request import DEFAULT_TIMEOUT, Limits, Request, make_wants
+from mnnprep.model.options import COMPARE, PREPARE, CompareOptions, PrepareOptions, request_of
+from mnnprep.model.request import DEFAULT_TIMEOUT, Limits
 
 if TYPE_CHECKING:
     from mnnprep.weights.writer import Consolidated
 
 Tell = Callable[[str], None]
-Asked = Callable[..., Any]
 
 
 def _silent(_: str) -> None:
@@ -49,44 +49,15 @@ def _metrics(given: str | Asked | Iterable[str | Asked], functions: dict[str, As
     return make_metrics(several, functions)
 
 
-def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
-    """One text or several."""
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
+@takes(PREPARE)
 def prepare(
     source: Any,
     output: str | os.PathLike[str],
     *,
-    weights: str | os.PathLike[str] = "",
-    to: str = "",
-    method: str = "auto",
-    opset: int = 13,
-    inputs: Iterable[str] = (),
-    dims: Mapping[str, tuple[int, int]] | None = None,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-    samples: str | os.PathLike[str] = "",
-    preprocess: str | Iterable[str] = (),
-    sample_limit: int = DEFAULT_SAMPLE_LIMIT,
     example: Any = None,
-    factory_args: Mapping[str, object] | None = None,
-    seed: int = 0,
-    static: bool = False,
-    fp16: bool = False,
-    weight_bits: int = 0,
-    budget: float | None = None,
-    metrics: str | Asked | Iterable[str | Asked] = (),
-    mnnconvert: str | os.PathLike[str] = "",
-    timeout: float = DEFAULT_TIMEOUT,
-    memory: int = 0,
-    proof_memory: int = 0,
-    trust: bool = False,
     force: bool = False,
-    repairs: Iterable[str] | None = None,
-    signature: str = "",
-    outputs: Iterable[str] = (),
-    tflite_precision: str = "",
     tell: Tell = _silent,
+    **options: Unpack[PrepareOptions],
 ) -> Manifest | None:
     """Prepare *source* for MNN, prove the result and write the bundle *output*.
 
@@ -97,64 +68,23 @@ def prepare(
     Where its parameters are shards in a running process group, every rank must call this; rank 0
     prepares, the others get None.
 
-    *inputs* are texts like ``"x=float32[batch,3,224,224]"``; *dims* maps a dynamic dimension to its
-    range, both ends included; *ranges* maps an input to the values it takes; *samples* is a path to real
-    inputs, of which at most
-    *sample_limit* files are taken, and *preprocess* has texts like ``"size=256,crop=224,scale=255"`` for
-    images; *memory* is in bytes (0: no limit) and *timeout* in seconds, for every step; a factory whose
-    *weights* don't fit is exported without them, which are then streamed from the checkpoint, and
-    *proof_memory* (0: as *memory*) is what the proof may use; *tell* is called with each stage's one-line
-    news.
-    *static* resolves the converted model's shapes for its one size.  *fp16* or *weight_bits* (8 or 4) keep
-    its weights so; it must then reach an SQNR of *budget* dB (None: 50 for float16, 30 for integers) in place
-    of float32's tolerance.
-    *metrics* are task metrics (``"top1"``, ``"cosine=0.999"``, ``"file.py:function"``) or functions of this
-    process, which are called in it with ``(reference, outputs)`` of a case and return a number; see
-    :mod:`mnnprep.attempt.task_metrics`.
-    *repairs* names the repair rules to apply wherever their pattern is, and no other (empty: none; None:
-    those that the artifact needs).
-    *signature* is a SavedModel's, *outputs* the end nodes of a TensorFlow graph or checkpoint,
-    *tflite_precision* ``float16`` or ``int8`` of a TFLite artifact.
+    *force* replaces a bundle that is there; *tell* is called with each stage's one-line news.  The options
+    are those of ``mnnprep prepare``; what repeats there is a list here, or a mapping where it has names.
 
     Returns the bundle's manifest, whatever its verdict.
 
     Raises:
         UsageError: the call is wrong.
         RefusedError: the source can't be taken, or nothing could be made of it.
+        TypeError: an option is unknown.
     """
     from mnnprep.commands.prepare import prepare as run
     from mnnprep.commands.prepare import prepare_live
 
-    wants = make_wants(
-        tuple(inputs),
-        tuple(f"{n}={low}:{high}" for n, (low, high) in (dims or {}).items()),
-        tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items()),
-        os.fspath(samples),
-        seed,
-        _texts(preprocess),
-        sample_limit,
-    )
     functions: dict[str, Asked] = {}
     live = not isinstance(source, (str, os.PathLike))
-    request = Request(
-        source="" if live else os.fspath(source),
-        weights=os.fspath(weights),
-        to=to,
-        method=method,
-        opset=opset,
-        wants=wants,
-        factory_args={n: str(v) for n, v in (factory_args or {}).items()},
-        trust=trust,
-        mnnconvert=os.path.abspath(mnnconvert) if mnnconvert else "",
-        limits=Limits(timeout=timeout, memory=memory, proof_memory=proof_memory),
-        precision=make_precision(fp16, weight_bits, budget),
-        static=static,
-        metrics=_metrics(metrics, functions),
-        repairs=None if repairs is None else tuple(repairs),
-        signature=signature,
-        outputs=tuple(outputs),
-        tflite_precision=tflite_precision,
-    )
+    wanted = _metrics(options.get("metrics", ()), functions)
+    request = request_of("" if live else os.fspath(source), {**options, "metrics": wanted})
     if not live and example is not None:
         raise UsageError(
             "example inputs go with a live module",
@@ -280,39 +210,34 @@ def consolidate(
     return consolidate_live(source, target, options, hashed=hashed, force=force, progress=progress)
 
 
+@takes(COMPARE)
 def compare(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
     *,
-    inputs: Iterable[str] = (),
-    samples: str | os.PathLike[str] = "",
-    preprocess: str | Iterable[str] = (),
-    sample_limit: int = DEFAULT_SAMPLE_LIMIT,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-    metrics: str | Asked | Iterable[str | Asked] = (),
-    seed: int = 0,
-    timeout: float = DEFAULT_TIMEOUT,
-    trust: bool = False,
     tell: Tell = _silent,
+    **options: Unpack[CompareOptions],
 ) -> Comparison:
     """Run two models of any two formats on the same cases and compare every output.
 
-    Raises as :func:`mnnprep.commands.compare.compare`.
+    A factory with a checkpoint is written ``FACTORY+CHECKPOINT``. The options mean what they mean in
+    :func:`prepare`; *tell* is called with each stage's one-line news.
+
+    Raises as :func:`mnnprep.commands.compare.compare`; TypeError where an option is unknown.
     """
-    intervals = tuple(f"{n}={low}:{high}" for n, (low, high) in (ranges or {}).items())
-    wants = make_wants(
-        tuple(inputs), (), intervals, os.fspath(samples), seed, _texts(preprocess), sample_limit
-    )
     functions: dict[str, Asked] = {}
-    wanted = _metrics(metrics, functions)
+    wanted = _metrics(options.get("metrics", ()), functions)
+    request = request_of("", {**options, "metrics": wanted}, COMPARE)
     with at_hand(functions):
         return _compare(
             os.fspath(first),
             os.fspath(second),
-            wants=wants,
-            limits=Limits(timeout=timeout),
-            trust=trust,
-            metrics=wanted,
+            wants=request.wants,
+            limits=request.limits,
+            trust=request.trust,
+            signature=request.signature,
+            outputs=request.outputs,
+            metrics=request.metrics,
             tell=tell,
         )
 

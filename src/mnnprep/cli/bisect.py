@@ -7,6 +7,7 @@ import time
 import click
 
 from mnnprep.cli.main import echo_json, say
+from mnnprep.cli.options import step_timeout
 
 
 @click.command("bisect")
@@ -31,13 +32,7 @@ from mnnprep.cli.main import echo_json, say
     metavar="PATH",
     help="The MNNConvert that the bundle was made with, if not the package's.",
 )
-@click.option(
-    "--timeout",
-    default=1800.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="Seconds that any one step may take.",
-)
+@step_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     bundle: str, case: int | None, output: str, mnnconvert: str, timeout: float, as_json: bool

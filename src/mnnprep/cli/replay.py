@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mnnprep.cli.main import echo_json, say
+from mnnprep.cli.options import chosen, step_timeout
+from mnnprep.model.options import PREPARE, request_of
 from mnnprep.safety.printable import one_line
 
 if TYPE_CHECKING:
@@ -48,13 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", default="", metavar="DIR", help="Keep the new bundle here.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
-@click.option(
-    "--timeout",
-    default=1800.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="Seconds that any one step may take.",
-)
+@step_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     bundle: str,
@@ -132,23 +128,22 @@ def recorded_request(manifest: Manifest, given: dict[str, Any], metrics: Sequenc
             seen=error.format_message(),
             next="use the version that made the bundle",
         ) from error
-    params = {
-        name: value for name, value in context.params.items() if name not in ("output", "force", "as_json")
-    }
-    params["mnnconvert"] = manifest.source.options.get("mnnconvert", "")  # not what the environment says here
+    options = chosen(PREPARE, context.params)
+    options["mnnconvert"] = manifest.source.options.get("mnnconvert")  # not what the environment says here
     for option in ("weights", "samples", "mnnconvert", "trust"):
-        if params[option] and not given[option]:
+        if options.get(option) and not given[option]:
             with_what = {"trust": "--trust", "mnnconvert": "a converter of its own"}.get(
-                option, str(params[option])
+                option, str(options[option])
             )
             what = f"the bundle was made with {with_what}, which replay must be given"
             raise UsageError(what, seen=f"no --{option}", next=f"add --{option}")
-        if given[option] and not params[option]:
+        if given[option] and not options.get(option):
             raise UsageError(
                 f"the bundle was made without --{option}", seen=f"--{option}", next="leave it out"
             )
-    params |= given | {"metrics": tuple(_metric(text, metrics) for text in params["metrics"])}
-    return prepare.request_of(**params)
+    options |= {name: value for name, value in given.items() if name != "source"}
+    options["metrics"] = [_metric(text, metrics) for text in context.params["metrics"]]
+    return request_of(given["source"], options)
 
 
 def _metric(text: str, given: Sequence[str]) -> str:

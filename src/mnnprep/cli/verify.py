@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mnnprep.cli.main import echo_json, say
+from mnnprep.cli.options import step_timeout
 
 
 @click.command("verify")
@@ -17,13 +18,7 @@ from mnnprep.cli.main import echo_json, say
     help="A task metric more, or the code of one that the bundle names.",
 )
 @click.option("--key", default="", metavar="PEM", help="The public key that the bundle must be signed with.")
-@click.option(
-    "--timeout",
-    default=1800.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="Seconds that any one step may take.",
-)
+@step_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_json: bool) -> int:
     """Prove BUNDLE again from itself alone: hashes, and MNN on the stored cases against the stored

@@ -159,17 +159,26 @@ def _threshold(name: str, sign: str | None, value: str | None, text: str) -> tup
     return threshold, smaller
 
 
+def metric_text(metric: Metric) -> str:
+    """The ``--metric`` text that asks for *metric*, a function's file without its directory."""
+    if metric.threshold is None:
+        return metric.name
+    return f"{metric.name}{'<=' if metric.own and metric.at_most else '='}{metric.threshold!r}"
+
+
 def make_metrics(
     metrics: Iterable[object], live: dict[str, Callable[..., Any]] | None = None
 ) -> tuple[Metric, ...]:
-    """Texts, and functions of this process (which are put into *live* by the key that stands in
-    ``Metric.function``).
+    """Texts, functions of this process (which are put into *live* by the key that stands in
+    ``Metric.function``), and metrics that are made already.
 
     A function's sha256 is that of its source text, empty where Python does not know it. Raises UsageError.
     """
     made: list[Metric] = []
     for given in metrics:
-        if isinstance(given, str):
+        if isinstance(given, Metric):
+            made.append(given)
+        elif isinstance(given, str):
             made.append(parse_metric(given))
         elif live is not None and callable(given):
             name = f"{given.__module__}:{getattr(given, '__name__', type(given).__name__)}"

@@ -37,15 +37,23 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | None = None) -> Precision:
     """``--fp16``, ``--weight-bits`` and ``--budget``, checked. Raises UsageError."""
+    precision = Precision(fp16=fp16, weight_bits=weight_bits, budget=budget)
+    require_precision(precision)
+    return precision
+
+
+def require_precision(precision: Precision) -> None:
+    """Raises UsageError for a precision that contradicts itself."""
+    weight_bits, budget = precision.weight_bits, precision.budget
     if weight_bits not in (0, 4, 8):
         raise UsageError("--weight-bits takes 8 or 4", seen=str(weight_bits), next="give --weight-bits 8")
-    if fp16 and weight_bits:
+    if precision.fp16 and weight_bits:
         raise UsageError(
             "the weights are kept as float16 or as integers, not both",
             seen=f"--fp16 --weight-bits {weight_bits}",
             next="give one of them",
         )
-    if budget is not None and not (fp16 or weight_bits):
+    if budget is not None and not precision.reduced:
         raise UsageError(
             "--budget goes with --fp16 or --weight-bits",
             seen=f"{budget:g} dB",
@@ -57,4 +65,3 @@ def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | Non
             seen=f"{budget:g} dB",
             next="give for example --budget 30",
         )
-    return Precision(fp16=fp16, weight_bits=weight_bits, budget=budget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,8 @@ import msgspec
 from mnnprep.errors import UsageError
 from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, Wants
 from mnnprep.model.metrics import Metric
-from mnnprep.model.precision import Precision
-from mnnprep.model.preprocess import parse_preprocess
+from mnnprep.model.precision import Precision, require_precision
+from mnnprep.model.preprocess import Recipe, parse_preprocess
 from mnnprep.model.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
 
 DEFAULT_TIMEOUT = 1800.0
@@ -88,45 +89,76 @@ def make_wants(
 
     Raises UsageError.
     """
-    specs = tuple(parse_input(text) for text in inputs)
+    wants = Wants(
+        inputs=parse_inputs(inputs),
+        dims=parse_dims(dims),
+        ranges=parse_ranges(ranges),
+        samples=str(Path(samples).absolute()) if samples else "",
+        seed=seed,
+        preprocess=parse_recipes(preprocess),
+        sample_limit=sample_limit,
+    )
+    _require_wants(wants)
+    return wants
+
+
+def parse_inputs(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """The texts of ``--input``. Raises UsageError."""
+    specs = tuple(parse_input(text) for text in texts)
     _unique("--input", [s.name for s in specs])
-    parsed = tuple(parse_dim(text) for text in dims)
-    _unique("--dim", [d.name for d in parsed])
-    intervals = [parse_range(text) for text in ranges]
+    return specs
+
+
+def parse_dims(texts: Sequence[str]) -> tuple[Dim, ...]:
+    """The texts of ``--dim``. Raises UsageError."""
+    dims = tuple(parse_dim(text) for text in texts)
+    _unique("--dim", [d.name for d in dims])
+    return dims
+
+
+def parse_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """The texts of ``--range``, by the input's name. Raises UsageError."""
+    intervals = [parse_range(text) for text in texts]
     _unique("--range", [name for name, _ in intervals])
-    _check_dims(specs, parsed)
-    if seed < 0:
-        raise UsageError("a seed is below 0", seen=str(seed), next="give a whole number from 0 on")
-    recipes = tuple(parse_preprocess(text) for text in preprocess)
+    return dict(intervals)
+
+
+def parse_recipes(texts: Sequence[str]) -> tuple[Recipe, ...]:
+    """The texts of ``--preprocess``. Raises UsageError."""
+    recipes = tuple(parse_preprocess(text) for text in texts)
     kinds = [type(recipe) for recipe in recipes]
     if len(set(kinds)) < len(kinds):
         raise UsageError(
             "--preprocess is given twice for one kind of file",
-            seen=" and ".join(preprocess),
+            seen=" and ".join(texts),
             next=(
                 "give it once for images and once for sounds; where files fill several inputs, write an .npz"
                 " per sample"
             ),
         )
-    if recipes and not samples:
+    return recipes
+
+
+def require_consistent(request: Request) -> None:
+    """Raises UsageError where options of *request* contradict each other or are out of bounds."""
+    _require_wants(request.wants)
+    require_precision(request.precision)
+
+
+def _require_wants(wants: Wants) -> None:
+    _check_dims(wants.inputs, wants.dims)
+    if wants.seed < 0:
+        raise UsageError("a seed is below 0", seen=str(wants.seed), next="give a whole number from 0 on")
+    if wants.preprocess and not wants.samples:
         raise UsageError(
             "--preprocess goes with --samples",
-            seen=preprocess[0],
+            seen="no --samples",
             next="give the images or sounds with --samples DIR",
         )
-    if sample_limit < 1:
+    if wants.sample_limit < 1:
         raise UsageError(
-            "--sample-limit takes no sample", seen=str(sample_limit), next="give a number from 1 on"
+            "--sample-limit takes no sample", seen=str(wants.sample_limit), next="give a number from 1 on"
         )
-    return Wants(
-        inputs=specs,
-        dims=parsed,
-        ranges=dict(intervals),
-        samples=str(Path(samples).absolute()) if samples else "",
-        seed=seed,
-        preprocess=recipes,
-        sample_limit=sample_limit,
-    )
 
 
 def _unique(option: str, names: list[str]) -> None:
