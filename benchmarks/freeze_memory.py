@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from mnnprep.formats.registry import steps_of
-from mnnprep.model.messages import ExportJob, Source, Wants
+from mnnprep.model.messages import ExportJob, InputSpecs, Source
 from mnnprep.workers.host import Host
 
 LIMIT = 2.5
@@ -71,7 +71,7 @@ def peak(model: Path, method: str, scratch: Path) -> int:
         directory = Path(tempfile.mkdtemp(dir=scratch))
         job = ExportJob(
             source=Source(kind="savedmodel", path=str(model)),
-            wants=Wants(),
+            wants=InputSpecs(),
             method=method,
             opset=13,
             directory=str(directory),

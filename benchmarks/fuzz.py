@@ -81,7 +81,7 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
     from mnnprep.commands.inspect import read
     from mnnprep.commands.reading import PathJob
     from mnnprep.commands.resolve import FileJob, read_source
-    from mnnprep.model.messages import Wants
+    from mnnprep.model.messages import InputSpecs
     from mnnprep.model.signature import TensorSpec
     from mnnprep.reference.samples import read_samples
     from mnnprep.repair.steps import CheckJob, check
@@ -93,7 +93,7 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
         specs = (TensorSpec("x", "float32", (1, 3)), TensorSpec("ids", "int64", ("n",)))[
             : 1 if path.suffix == ".npy" else 2
         ]
-        yield "samples", lambda: read_samples(Wants(samples=str(path)), specs)
+        yield "samples", lambda: read_samples(InputSpecs(samples=str(path)), specs)
         return
     if kind not in ("caffe", "mnn", "tflite"):
         yield "consolidate", lambda: consolidate(str(path), None, Options())
@@ -106,7 +106,7 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
         path=str(path),
         directory=str(path.parent),
         weights="",
-        wants=Wants(),
+        wants=InputSpecs(),
         trust=False,
         signature="",
         outputs=(),

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from mnnprep.formats.onnx.net import OnnxNet
-from mnnprep.model.messages import Wants
+from mnnprep.model.messages import InputSpecs
 from mnnprep.model.request import make_wants
 from mnnprep.model.signature import dim_names, dynamic_specs, is_named, parse_dim, parse_input
 from mnnprep.reference.survey import survey
@@ -104,7 +104,7 @@ def test_height_and_width_of_a_net_that_calls_both_a_question_mark_are_moved_apa
     )
     model.opset_import[0].version = 13
     onnx.save(model, path)
-    found = survey(OnnxNet(str(path)), Wants())
+    found = survey(OnnxNet(str(path)), InputSpecs())
     assert [d.name for d in found.signature.dims] == ["x_0", "x_2", "x_3"]
     assert found.signature.outputs[0].shape == ("x_0", 3, "x_2", "x_3")
     assert any(c.dims["x_2"] != c.dims["x_3"] for c in found.cases)

@@ -24,7 +24,7 @@ from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import RUN, MnnRunJob
 from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.model.messages import CaseFile, Wants
+from mnnprep.model.messages import CaseFile, InputSpecs
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
@@ -83,7 +83,7 @@ def make(name: str, directory: Path) -> Case:
 
 
 def in_opencv(case: Case) -> Arrays:
-    specs = input_specs(case.pair.net.inputs, Wants())
+    specs = input_specs(case.pair.net.inputs, InputSpecs())
     return CaffeNet(
         str(case.prototxt), str(case.prototxt.with_suffix(".caffemodel")), case.pair.net, specs
     ).run(case.inputs)
@@ -92,7 +92,7 @@ def in_opencv(case: Case) -> Arrays:
 def lowered(case: Case) -> Path:
     target = case.directory / "onnx"
     target.mkdir(exist_ok=True)
-    return lower(case.pair.net, case.pair.blobs, input_specs(case.pair.net.inputs, Wants()), target)
+    return lower(case.pair.net, case.pair.blobs, input_specs(case.pair.net.inputs, InputSpecs()), target)
 
 
 def in_mnn(host: Host, case: Case, reference: Arrays, route: str) -> Arrays | str:

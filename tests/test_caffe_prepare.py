@@ -175,10 +175,10 @@ def test_without_opencv_there_is_no_proof(tmp_path: Path) -> None:
         "import importlib.util, sys\n"
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'cv2' else find(name, *a)\n"
-        "from mnnprep.model.messages import Source, SurveyJob, Wants\n"
+        "from mnnprep.model.messages import Source, SurveyJob, InputSpecs\n"
         "from mnnprep.formats.caffe.steps import survey_pair\n"
         "source = Source(kind='caffe-prototxt', path='net.prototxt', weights='net.caffemodel')\n"
-        "s = survey_pair(SurveyJob(source=source, wants=Wants(), directory='.'))\n"
+        "s = survey_pair(SurveyJob(source=source, wants=InputSpecs(), directory='.'))\n"
         "print([(c.status.value, c.reason) for c in s.checks if c.check == 'reference'])\n"
     )
     done = subprocess.run(

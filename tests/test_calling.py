@@ -16,7 +16,7 @@ from mnnprep.formats.torch.calling import Call, Default, calling
 from mnnprep.formats.torch.load import LIVE, Loaded, _live, input_specs
 from mnnprep.formats.torch.net import TorchNet, used_tensors
 from mnnprep.formats.torch.steps import export_module
-from mnnprep.model.messages import ExportJob, Source, Wants
+from mnnprep.model.messages import ExportJob, InputSpecs, Source
 from mnnprep.model.net import Refused
 from mnnprep.model.signature import parse_input
 
@@ -81,7 +81,7 @@ def test_what_a_hook_does_is_in_the_export_and_the_input_keeps_its_name(method: 
         made = export_module(
             ExportJob(
                 source=Source(kind="live", path="exported"),
-                wants=Wants(),
+                wants=InputSpecs(),
                 method=method,
                 opset=18,
                 directory=str(tmp_path),
@@ -177,7 +177,7 @@ def test_a_scripted_module_gets_what_comes_after_a_gap_by_its_name(method: str, 
         made = export_module(
             ExportJob(
                 source=Source(kind="live", path="scripted"),
-                wants=Wants(),
+                wants=InputSpecs(),
                 method=method,
                 opset=18,
                 directory=str(tmp_path),

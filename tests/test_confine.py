@@ -33,8 +33,8 @@ from mnnprep.model.files import FileRef
 from mnnprep.model.messages import (
     CaseFile,
     LoadJob,
-    Ran,
     RunJob,
+    RunResult,
     Source,
     Survey,
     SurveyJob,
@@ -753,7 +753,7 @@ except OSError as error:
     log = f"terminate called: {tmp_path / 'secret'}: Permission denied" if deed == "abort" else ""
     (tmp_path / "scratch/step").mkdir()
     (tmp_path / "scratch/step/log.txt").write_text(log)
-    pending = host._Pending("a:b", tmp_path / "scratch/step", Ran, 1.0, 0, confinement=confinement)
+    pending = host._Pending("a:b", tmp_path / "scratch/step", RunResult, 1.0, 0, confinement=confinement)
     fate = {
         "exit": 0,
         "signal": signal.SIGABRT if deed == "abort" else signal.SIGSYS,

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from mnnprep import consolidate
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.weights import copying, hashing
-from mnnprep.weights.part import Part
+from mnnprep.weights.resumable_output import Part
 
 MIB = 1 << 20
 

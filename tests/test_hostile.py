@@ -21,12 +21,12 @@ from mnnprep.commands.resolve import FileJob, read_source
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.pickles import stored_tensors
 from mnnprep.formats.sniff import identify
-from mnnprep.model.messages import Wants
+from mnnprep.model.messages import InputSpecs
 from mnnprep.safety.beside import require_beside
 from mnnprep.weights.entries import entries_of
 from mnnprep.weights.files import LocalFile
-from mnnprep.weights.inert import load
-from mnnprep.weights.opcodes import PickleError
+from mnnprep.weights.pickle_scan import PickleError
+from mnnprep.weights.safe_unpickler import load
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 pytest.importorskip("h5py")
@@ -91,7 +91,7 @@ def test_reading_a_hostile_file_fires_no_canary(
         path=str(path),
         directory=str(path.parent),
         weights="",
-        wants=Wants(),
+        wants=InputSpecs(),
         trust=False,
         signature="",
         outputs=(),

@@ -25,13 +25,13 @@ h5py = pytest.importorskip("h5py")
 LOAD = """
 import json, sys
 import numpy
-from mnnprep.model.messages import Source, Wants
+from mnnprep.model.messages import Source, InputSpecs
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.load import load
 answers = {}
 for name, (kind, path, outputs, trust) in json.loads(sys.argv[1]).items():
     try:
-        loaded = load(Source(kind=kind, path=path, outputs=tuple(outputs), trust=trust), Wants())
+        loaded = load(Source(kind=kind, path=path, outputs=tuple(outputs), trust=trust), InputSpecs())
         ones = {s.name: [e if isinstance(e, int) else 2 for e in s.shape] for s in loaded.inputs}
         loaded.call({s.name: numpy.ones(ones[s.name], s.dtype) for s in loaded.inputs})
         answers[name] = "ran"

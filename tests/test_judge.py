@@ -17,7 +17,7 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.model.constraints import Constraint
 from mnnprep.model.files import canonical_json, file_ref, save_arrays
-from mnnprep.model.messages import CaseFile, Ran, RefusedPair, Survey, Sweep
+from mnnprep.model.messages import CaseFile, RefusedPair, RunResult, Survey, Sweep
 from mnnprep.model.signature import Dim, Signature, TensorSpec
 
 Arrays = dict[str, Any]
@@ -44,16 +44,18 @@ def cases(tmp_path: Path) -> list[CaseFile]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Ran]:
+def run(tmp_path: Path) -> Callable[..., RunResult]:
     """A run that gives the references, but for what *change* makes of them; None is a case with neither
     outputs nor error.
     """
     count = iter(range(100))
 
-    def make(change: Callable[[int, Arrays], Arrays | str | None] = lambda _, a: a, **fields: Any) -> Ran:
+    def make(
+        change: Callable[[int, Arrays], Arrays | str | None] = lambda _, a: a, **fields: Any
+    ) -> RunResult:
         directory = tmp_path / f"run-{next(count)}"
         directory.mkdir()
-        ran = Ran(**fields)
+        ran = RunResult(**fields)
         for index, dims in enumerate(SIZES):
             made = change(index, reference(**dims))
             if isinstance(made, str):
@@ -67,7 +69,7 @@ def run(tmp_path: Path) -> Callable[..., Ran]:
     return make
 
 
-def judged(cases: list[CaseFile], ran: Ran, tolerance: Tolerance | None = None) -> Check:
+def judged(cases: list[CaseFile], ran: RunResult, tolerance: Tolerance | None = None) -> Check:
     check = compare_run(catalog.MNN_COMPARE, cases, ran, tolerance or Tolerance(), NARROWING)
     assert check.check == "mnn_compare"
     assert check.required
@@ -82,7 +84,7 @@ def off(array: Any, by: float = 0.5) -> Any:
     return changed
 
 
-def test_a_run_that_is_right(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_a_run_that_is_right(cases: list[CaseFile], run: Callable[..., RunResult]) -> None:
     check = judged(cases, run())
     assert check.status is Status.PASSED
     assert [(e.case, e.output) for e in check.outputs] == [(i, n) for i in range(3) for n in ("y", "ids")]
@@ -91,7 +93,7 @@ def test_a_run_that_is_right(cases: list[CaseFile], run: Callable[..., Ran]) -> 
     assert check.numbers["excess"] == 0
 
 
-def test_the_worst_figures_are_shown(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_the_worst_figures_are_shown(cases: list[CaseFile], run: Callable[..., RunResult]) -> None:
     check = judged(cases, run(lambda i, a: a | {"y": a["y"] + np.float32(i * 1e-5)}))
     assert check.status is Status.PASSED
     for name, pick in (
@@ -156,7 +158,9 @@ WRONG: dict[str, tuple[Callable[[int, Arrays], Arrays | str | None], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_each_way_of_being_wrong_fails(cases: list[CaseFile], run: Callable[..., Ran], name: str) -> None:
+def test_each_way_of_being_wrong_fails(
+    cases: list[CaseFile], run: Callable[..., RunResult], name: str
+) -> None:
     change, reason = WRONG[name]
     check = judged(cases, run(change))
     assert check.status is Status.FAILED
@@ -164,14 +168,16 @@ def test_each_way_of_being_wrong_fails(cases: list[CaseFile], run: Callable[...,
     assert any(e.problem for e in check.outputs)
 
 
-def test_the_reason_is_short_and_counts_the_rest(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_the_reason_is_short_and_counts_the_rest(
+    cases: list[CaseFile], run: Callable[..., RunResult]
+) -> None:
     check = judged(cases, run(lambda i, a: a | {"y": off(a["y"]), "ids": off(a["ids"], 1)}))
     assert check.reason.endswith("; and 4 more")
     assert sum(bool(e.problem) for e in check.outputs) == 6
 
 
 def test_the_worst_output_of_a_case_is_named_first(
-    cases: list[CaseFile], run: Callable[..., Ran], tmp_path: Path
+    cases: list[CaseFile], run: Callable[..., RunResult], tmp_path: Path
 ) -> None:
     save_arrays(tmp_path / "one.npz", {f"outputs/{n}": np.ones(2, "f4") for n in "abc"})
     save_arrays(
@@ -179,11 +185,11 @@ def test_the_worst_output_of_a_case_is_named_first(
         {"a": np.full(2, 1.1, "f4"), "b": np.full(2, 9, "f4"), "c": np.full(2, 1.2, "f4")},
     )
     case = CaseFile(index=0, origin="samples real.npz", dims={}, file=file_ref(tmp_path / "one.npz"))
-    check = judged([case], Ran(outputs={"0": file_ref(tmp_path / "got.npz")}))
+    check = judged([case], RunResult(outputs={"0": file_ref(tmp_path / "got.npz")}))
     assert check.reason.startswith("b in case 0 (samples real.npz): ")
 
 
-def test_the_tolerance_given_is_the_one_used(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_the_tolerance_given_is_the_one_used(cases: list[CaseFile], run: Callable[..., RunResult]) -> None:
     ran = run(lambda _, a: a | {"y": a["y"] + np.float32(2e-3)})
     assert judged(cases, ran).status is Status.FAILED
     assert judged(cases, ran, Tolerance(noise={"y": 1e-3})).status is Status.PASSED
@@ -195,7 +201,7 @@ def test_the_tolerance_given_is_the_one_used(cases: list[CaseFile], run: Callabl
     [((29.0, 29.0, 40.0), True), ((29.0, 29.0, 30.0), False), ((23.0, 60.0, 60.0), False)],
 )
 def test_the_signal_to_noise_ratio_is_that_over_all_cases(
-    cases: list[CaseFile], run: Callable[..., Ran], decibels: tuple[float, ...], right: bool
+    cases: list[CaseFile], run: Callable[..., RunResult], decibels: tuple[float, ...], right: bool
 ) -> None:
     """A case may be a little below what is asked for, not all of them, and none far below."""
 
@@ -212,12 +218,14 @@ def test_the_signal_to_noise_ratio_is_that_over_all_cases(
     assert found.numbers["sqnr_db:y"] == pytest.approx(10 * np.log10(sum(powers) / noise), abs=0.01)
 
 
-def test_nothing_compared_is_not_run(cases: list[CaseFile], run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_nothing_compared_is_not_run(
+    cases: list[CaseFile], run: Callable[..., RunResult], tmp_path: Path
+) -> None:
     assert judged([], run()).status is Status.NOT_RUN
     save_arrays(tmp_path / "bare.npz", {"inputs/x": np.zeros(1)})
     save_arrays(tmp_path / "none.npz", {})
     bare = CaseFile(index=0, origin="seed 0", dims={}, file=file_ref(tmp_path / "bare.npz"))
-    assert judged([bare], Ran(outputs={"0": file_ref(tmp_path / "none.npz")})).status is Status.NOT_RUN
+    assert judged([bare], RunResult(outputs={"0": file_ref(tmp_path / "none.npz")})).status is Status.NOT_RUN
 
 
 def narrow(_: int, arrays: Arrays) -> Arrays:
@@ -225,7 +233,7 @@ def narrow(_: int, arrays: Arrays) -> Arrays:
 
 
 def test_only_a_narrowing_that_is_both_stated_and_known_counts(
-    cases: list[CaseFile], run: Callable[..., Ran]
+    cases: list[CaseFile], run: Callable[..., RunResult]
 ) -> None:
     check = judged(cases, run(narrow, narrowed={"ids": "int32"}))
     assert check.status is Status.PASSED
@@ -236,7 +244,9 @@ def test_only_a_narrowing_that_is_both_stated_and_known_counts(
     assert judged(cases, run(narrowed={"ids": "int32"})).status is Status.FAILED  # stated, but not so
 
 
-def test_a_second_run_that_agrees_changes_nothing(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_a_second_run_that_agrees_changes_nothing(
+    cases: list[CaseFile], run: Callable[..., RunResult]
+) -> None:
     first, second = run(), run(lambda _, a: a | {"y": a["y"] + np.float32(1e-6)})
     check = judged(cases, first)
     assert repeated(check, first, second, Tolerance()) is check
@@ -244,7 +254,7 @@ def test_a_second_run_that_agrees_changes_nothing(cases: list[CaseFile], run: Ca
 
 
 def test_two_runs_may_round_differently_when_both_are_right(
-    cases: list[CaseFile], run: Callable[..., Ran]
+    cases: list[CaseFile], run: Callable[..., RunResult]
 ) -> None:
     step = Tolerance().absolute * 0.9
     first, second = (
@@ -288,7 +298,7 @@ def test_two_runs_may_round_differently_when_both_are_right(
     ],
 )
 def test_a_second_run_that_is_another_fails(
-    cases: list[CaseFile], run: Callable[..., Ran], change: Any, reason: str
+    cases: list[CaseFile], run: Callable[..., RunResult], change: Any, reason: str
 ) -> None:
     first = run()
     check = judged(cases, first)
@@ -307,7 +317,7 @@ def test_a_second_run_that_is_another_fails(
     )  # and the sizes of that case are not called proven
 
 
-def test_what_failed_already_stays_as_it_was(run: Callable[..., Ran]) -> None:
+def test_what_failed_already_stays_as_it_was(run: Callable[..., RunResult]) -> None:
     for check in (catalog.MNN_COMPARE.failed("so"), catalog.MNN_COMPARE.not_run("so")):
         assert repeated(check, run(), run(lambda _, a: a | {"y": off(a["y"])}), Tolerance()) is check
         assert confirmed(check, run(), run(lambda _, a: a | {"y": off(a["y"])}), [], Tolerance(), {}) is check
@@ -330,7 +340,9 @@ def dimension(name: str, survey: Survey, **runs: Check | None) -> tuple[Check, l
     return check, proven[name]
 
 
-def test_dimensions_list_what_was_swept_and_proven(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_dimensions_list_what_was_swept_and_proven(
+    cases: list[CaseFile], run: Callable[..., RunResult]
+) -> None:
     good = judged(cases, run())
     check, proven = dimension("length", surveyed(cases), artifact=good, MNN=good)
     assert check.status is Status.PASSED
@@ -344,7 +356,7 @@ def test_dimensions_list_what_was_swept_and_proven(cases: list[CaseFile], run: C
     "change", [lambda i, a: a | {"y": off(a["y"])} if i == 2 else a, lambda i, a: "" if i == 2 else a]
 )
 def test_a_size_that_is_wrong_anywhere_fails(
-    cases: list[CaseFile], run: Callable[..., Ran], where: str, change: Any
+    cases: list[CaseFile], run: Callable[..., RunResult], where: str, change: Any
 ) -> None:
     good, bad = judged(cases, run()), judged(cases, run(change))
     runs: dict[str, Check | None] = {"artifact": good, "MNN": good} | {where: bad}
@@ -362,7 +374,7 @@ def test_a_size_that_is_wrong_anywhere_fails(
     "idle", [None, catalog.MNN_COMPARE.not_run("no converter"), catalog.MNN_COMPARE.failed("crashed")]
 )
 def test_what_did_not_run_proves_no_size(
-    cases: list[CaseFile], run: Callable[..., Ran], idle: Check | None
+    cases: list[CaseFile], run: Callable[..., RunResult], idle: Check | None
 ) -> None:
     check, proven = dimension("batch", surveyed(cases), artifact=judged(cases, run()), MNN=idle)
     assert (check.status, check.reason, proven) == (Status.NOT_RUN, "not run in MNN", [])
@@ -371,7 +383,7 @@ def test_what_did_not_run_proves_no_size(
 
 
 def test_a_declared_range_is_a_promise_that_the_source_may_not_keep(
-    cases: list[CaseFile], run: Callable[..., Ran]
+    cases: list[CaseFile], run: Callable[..., RunResult]
 ) -> None:
     good = judged(cases, run())
     survey = surveyed(
@@ -406,7 +418,7 @@ def test_a_declared_range_is_a_promise_that_the_source_may_not_keep(
 
 
 def test_declared_sizes_that_the_source_refuses_together_break_the_promise(
-    cases: list[CaseFile], run: Callable[..., Ran]
+    cases: list[CaseFile], run: Callable[..., RunResult]
 ) -> None:
     good = judged(cases, run())
     for declared, status in ((True, Status.NOT_RUN), (False, Status.PASSED)):
@@ -432,7 +444,7 @@ def test_declared_sizes_that_the_source_refuses_together_break_the_promise(
     ],
 )
 def test_one_size_proves_no_dimension(
-    cases: list[CaseFile], run: Callable[..., Ran], dim: Dim, sizes: list[int], status: Status
+    cases: list[CaseFile], run: Callable[..., RunResult], dim: Dim, sizes: list[int], status: Status
 ) -> None:
     good = judged(cases, run())
     check, _ = dimension(
@@ -441,7 +453,7 @@ def test_one_size_proves_no_dimension(
     assert check.status is status
 
 
-def test_checks_cross_as_json(cases: list[CaseFile], run: Callable[..., Ran]) -> None:
+def test_checks_cross_as_json(cases: list[CaseFile], run: Callable[..., RunResult]) -> None:
     for check in (
         judged(cases, run()),
         judged(cases, run(WRONG["a number"][0])),

@@ -29,7 +29,7 @@ from mnnprep.errors import UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.model.files import file_ref, save_arrays
-from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.model.metrics import NAMES, Metric, make_metrics, parse_metric, recorded
 from mnnprep.model.request import Limits
 from mnnprep.workers.pool import Workers
@@ -282,11 +282,11 @@ class TestEdges:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[..., tuple[list[CaseFile], Ran]]:
+def made(tmp_path: Path) -> Callable[..., tuple[list[CaseFile], RunResult]]:
     """Cases and a run, from pairs of (reference, outputs)."""
 
-    def make(*pairs: Case, origin: str = "seed") -> tuple[list[CaseFile], Ran]:
-        cases, ran = [], Ran()
+    def make(*pairs: Case, origin: str = "seed") -> tuple[list[CaseFile], RunResult]:
+        cases, ran = [], RunResult()
         for index, (reference, outputs) in enumerate(pairs):
             cases.append(
                 msgspec.structs.replace(
@@ -301,7 +301,7 @@ def made(tmp_path: Path) -> Callable[..., tuple[list[CaseFile], Ran]]:
     return make
 
 
-def checked(made: Any, text: str, *pairs: Case, **runs: Ran | None) -> Check:
+def checked(made: Any, text: str, *pairs: Case, **runs: RunResult | None) -> Check:
     cases, ran = made(*pairs)
     with Workers(Limits(timeout=20)) as workers:
         (check,) = metric_checks(workers, make_metrics([text]), cases, {"MNN": ran, **runs})

@@ -19,9 +19,9 @@ from mnn_models import DATA, SEED, WEIGHT, Value, case, floats, matmul, node, po
 from mnnprep.compare.tolerance import Tolerance, compare_outputs
 from mnnprep.mnn import run as module
 from mnnprep.mnn.convert import CONVERT, ConvertJob
-from mnnprep.mnn.run import ACCURATE_HINTS, RUN, MnnRan, MnnRunJob
+from mnnprep.mnn.run import ACCURATE_HINTS, RUN, MnnRunJob, MnnRunResult
 from mnnprep.model.files import file_ref, load_arrays
-from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
@@ -56,7 +56,7 @@ def run_model(
     layouts: Mapping[str, str] | None = None,
     fresh: bool = False,
     session: bool = False,
-) -> Ran:
+) -> RunResult:
     job = MnnRunJob(
         model=model,
         cases=list(cases),
@@ -376,7 +376,7 @@ def test_numbers_that_only_lack_precision_are_computed_with_the_accurate_setting
         directory=str(tmp_path),
     )
 
-    def run(job: MnnRunJob) -> tuple[MnnRan, float]:
+    def run(job: MnnRunJob) -> tuple[MnnRunResult, float]:
         ran = host.run(RUN, job, timeout=60).value
         return ran, float(np.abs(load_arrays(ran.outputs["0"].path)["y"] - want).max() / np.abs(want).max())
 
@@ -385,7 +385,7 @@ def test_numbers_that_only_lack_precision_are_computed_with_the_accurate_setting
     )
     assert accurate < rough / 3
 
-    def within(absolute: float) -> tuple[MnnRan, float]:
+    def within(absolute: float) -> tuple[MnnRunResult, float]:
         return run(
             msgspec.structs.replace(job, within=Tolerance(absolute=absolute, relative=0.0, ceiling=1.0))
         )

@@ -22,7 +22,7 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.model.files import Arrays, canonical_json, file_ref, save_arrays
-from mnnprep.model.messages import CaseFile, Ran, Replayed, ReplayJob, Source, Survey, Sweep, Wants
+from mnnprep.model.messages import CaseFile, InputSpecs, Replayed, ReplayJob, RunResult, Source, Survey, Sweep
 from mnnprep.model.net import Case, Refused
 from mnnprep.model.request import Request, make_wants
 from mnnprep.model.signature import Dim, Signature, TensorSpec, parse_input
@@ -80,7 +80,7 @@ def write_samples(directory: Path, *sizes: tuple[int, int]) -> str:
 
 def test_a_quiet_net_is_run_once_more_for_its_noise() -> None:
     net = Net("x=float32[n,3]", lambda x: x * 2)
-    found = survey(net, Wants())
+    found = survey(net, InputSpecs())
     measured = [n is not None for n in found.noise["y"]]
     assert measured == [True] + [False] * (len(found.cases) - 1)
 
@@ -108,7 +108,9 @@ def test_a_synthesized_case_that_drowns_is_set_aside_by_name(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("samples", [0, 2])
 def test_too_few_cases_that_do_not_drown_fail_the_noise_check(tmp_path: Path, samples: int) -> None:
-    wants = make_wants(samples=write_samples(tmp_path / "real", *[(4, 4)] * samples)) if samples else Wants()
+    wants = (
+        make_wants(samples=write_samples(tmp_path / "real", *[(4, 4)] * samples)) if samples else InputSpecs()
+    )
     noise = check(survey(Net("x=float32[1,4,4]", detector), wants), "noise")
     assert noise is not None
     assert noise.status is Status.FAILED
@@ -160,8 +162,8 @@ def cases(tmp_path: Path) -> list[CaseFile]:
     return found
 
 
-def ran(cases: list[CaseFile], directory: Path, change: Callable[[int, Arrays], Arrays]) -> Ran:
-    found = Ran()
+def ran(cases: list[CaseFile], directory: Path, change: Callable[[int, Arrays], Arrays]) -> RunResult:
+    found = RunResult()
     directory.mkdir(exist_ok=True)
     for case in cases:
         size = case.dims["n"]
@@ -313,8 +315,8 @@ def test_the_noise_of_a_case_is_measured_once_a_comparison_finds_it_wrong(tmp_pa
     survey_ = surveyed(cases, noise={"y": [1e-7, None, None, None, None]})
     survey_ = msgspec.structs.replace(survey_, signature=Signature(net.inputs, (), (Dim("n"),)))
 
-    def actual(index: int) -> Ran:
-        found = Ran()
+    def actual(index: int) -> RunResult:
+        found = RunResult()
         for case in cases:
             with np.load(case.file.path) as arrays:
                 y = arrays["outputs/y"] + np.float32(0.5 if case.index == index else 0)
@@ -328,11 +330,11 @@ def test_the_noise_of_a_case_is_measured_once_a_comparison_finds_it_wrong(tmp_pa
     for index, status in ((3, Status.PASSED), (1, Status.FAILED)):
         failed = compare_run(catalog.MNN_COMPARE, cases, actual(index), Tolerance(noise=survey_.noise), {})
         assert failed.status is Status.FAILED
-        assert learn_noise(workers, steps, Source(kind="onnx", path=""), Wants(), survey_, failed)
+        assert learn_noise(workers, steps, Source(kind="onnx", path=""), InputSpecs(), survey_, failed)
         again = compare_run(catalog.MNN_COMPARE, cases, actual(index), Tolerance(noise=survey_.noise), {})
         assert again.status is status
         assert not learn_noise(
-            workers, steps, Source(kind="onnx", path=""), Wants(), survey_, failed
+            workers, steps, Source(kind="onnx", path=""), InputSpecs(), survey_, failed
         )  # it is known now
     assert workers.asked == [[3], [1]]
     assert set_aside(cases, Tolerance(noise=survey_.noise)).keys() == {3}
@@ -375,7 +377,7 @@ def test_a_text_detector_that_is_silent_but_for_text(tmp_path: Path, images: int
     (tmp_path / "pages").mkdir()
     for number, size in enumerate(((96, 192), (128, 128), (160, 96))[:images]):
         np.savez(tmp_path / "pages" / f"{number}.npz", x=text_image(number, *size))
-    wants = make_wants(samples=str(tmp_path / "pages")) if images else Wants()
+    wants = make_wants(samples=str(tmp_path / "pages")) if images else InputSpecs()
     manifest = prepare(Request(source=str(fetch("ppocr-det.onnx")), wants=wants), tmp_path / "out")
     assert manifest.verdict is verdict, [c.reason for c in manifest.evidence if c.status is not Status.PASSED]
     assert all(len(floors) == len(manifest.cases) for floors in manifest.tolerance.noise.values())  # type: ignore[arg-type]

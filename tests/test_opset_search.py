@@ -21,7 +21,7 @@ from mnnprep.bundle.manifest import read_manifest
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import OPSETS
-from mnnprep.formats.onnx.reopset import at_opset
+from mnnprep.formats.onnx.opset_convert import at_opset
 from mnnprep.formats.registry import steps_of
 
 RNG = np.random.default_rng(0)

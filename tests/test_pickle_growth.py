@@ -12,9 +12,10 @@ import pytest
 
 from mnnprep.formats import pickles
 from mnnprep.formats.pickles import stored_tensors
-from mnnprep.weights import growth, inert
+from mnnprep.weights import growth
+from mnnprep.weights import safe_unpickler as inert
 from mnnprep.weights.entries import entries_of
-from mnnprep.weights.opcodes import PickleError, scan_pickle
+from mnnprep.weights.pickle_scan import PickleError, scan_pickle
 
 START = b"\x80\x02"
 DOUBLED = b")" + b"q\x00h\x00\x86" * 60  # a tuple of the last one twice, sixty times

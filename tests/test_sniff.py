@@ -30,7 +30,7 @@ from mnnprep.formats.registry import BACKENDS, backend_of, kind_of
 from mnnprep.formats.sniff import identify
 from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.weights.files import LocalFile
-from mnnprep.weights.opcodes import PickleError, scan_pickle
+from mnnprep.weights.pickle_scan import PickleError, scan_pickle
 from mnnprep.weights.safetensors import read_header
 
 

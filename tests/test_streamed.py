@@ -23,7 +23,7 @@ from mnnprep.formats.onnx import attach as attaching
 from mnnprep.formats.onnx.moved import take_out
 from mnnprep.formats.registry import steps_of
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling
-from mnnprep.model.messages import ExportJob, Source, Wants
+from mnnprep.model.messages import ExportJob, InputSpecs, Source
 from mnnprep.model.request import Limits, Request
 from mnnprep.model.signature import parse_input
 from mnnprep.weights.plan import Made
@@ -343,7 +343,7 @@ def skeleton_of(host: Host, factory: str, directory: Path, memory: int, **argume
     source = Source(kind="torch-factory", path=factory, factory_args=arguments)
     job = ExportJob(
         source=source,
-        wants=Wants(inputs=(parse_input("x=float32[2,16]"),)),
+        wants=InputSpecs(inputs=(parse_input("x=float32[2,16]"),)),
         method="onnx-stream",
         opset=13,
         directory=str(directory),

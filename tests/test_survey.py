@@ -18,7 +18,7 @@ from fakes import Arrays, Fake, refuse_unless
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Check, Status
 from mnnprep.model.files import save_arrays
-from mnnprep.model.messages import Wants
+from mnnprep.model.messages import InputSpecs
 from mnnprep.model.net import Refused, any_ranks
 from mnnprep.model.request import make_wants
 from mnnprep.model.signature import Dim, TensorSpec, parse_input
@@ -48,7 +48,7 @@ GOOD = {"reference": "passed", "determinism": "passed", "vacuity": "passed"}
 
 
 def test_a_net_of_fixed_sizes() -> None:
-    found = survey(Fake("x=float32[2,3]", lambda x: x * 2), Wants())
+    found = survey(Fake("x=float32[2,3]", lambda x: x * 2), InputSpecs())
     assert statuses(found) == GOOD
     assert [c.origin for c in found.cases] == ["seed 0", "seed 1", "seed 2, scale 16"]
     assert found.signature.outputs == (TensorSpec("y", "float32", (2, 3)),)
@@ -103,7 +103,7 @@ def test_sizes_are_found_by_trying(
     inputs: str, function: Any, admits: Callable[[dict[str, int]], bool]
 ) -> None:
     net = Fake(inputs, function)
-    found = survey(net, Wants())
+    found = survey(net, InputSpecs())
     assert len(found.cases) >= 2
     assert all(admits(c.dims) for c in found.cases)
     assert statuses(found)["reference"] == "passed"
@@ -119,7 +119,7 @@ def test_sizes_that_are_two_powers_apart_are_found() -> None:
         refuse_unless(len(x) == 4 and len(y) == 32)
         return x.sum() + y
 
-    assert survey(Fake("x=float32[a];y=float32[b]", strange), Wants()).cases[0].dims == {"a": 4, "b": 32}
+    assert survey(Fake("x=float32[a];y=float32[b]", strange), InputSpecs()).cases[0].dims == {"a": 4, "b": 32}
 
 
 def test_no_size_at_all_is_refused_with_the_last_try(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_no_size_at_all_is_refused_with_the_last_try(monkeypatch: pytest.MonkeyP
 
     net = Fake("x=float32[n,c,h]", never)
     with pytest.raises(RefusedError) as caught:
-        survey(net, Wants())
+        survey(net, InputSpecs())
     assert caught.value.exit_code == 3
     assert caught.value.seen.startswith("at n=")
     assert caught.value.seen.endswith(": expected 77 channels")
@@ -140,7 +140,7 @@ def test_no_size_at_all_is_refused_with_the_last_try(monkeypatch: pytest.MonkeyP
         max(a["x"].size for a in net.asked) <= module.LARGEST_TRIAL
     )  # 16000 in every direction would be terabytes
     with pytest.raises(RefusedError, match="its own signature"):
-        survey(Fake("x=float32[3]", never), Wants())
+        survey(Fake("x=float32[3]", never), InputSpecs())
 
 
 def test_what_is_declared_is_tried_however_large() -> None:
@@ -149,7 +149,7 @@ def test_what_is_declared_is_tried_however_large() -> None:
 
 
 def test_undeclared_dimensions_are_swept_near_the_base() -> None:
-    found = survey(Fake("x=float32[batch,length]", lambda x: x), Wants())
+    found = survey(Fake("x=float32[batch,length]", lambda x: x), InputSpecs())
     assert found.sweep.sizes == {"batch": [1, 2, 3], "length": [16, 17, 32]}
     assert found.cases[0].dims == {"batch": 2, "length": 16}
     assert found.sweep.refused == {}
@@ -207,7 +207,7 @@ def test_what_looks_like_a_batch(inputs: str, batches: set[str]) -> None:
 def test_a_net_that_gives_other_numbers_the_second_time() -> None:
     rng = np.random.default_rng(0)
     found = survey(
-        Fake("x=float32[2,3]", lambda x: {"noisy": x + rng.random(x.shape, "f4"), "calm": x}), Wants()
+        Fake("x=float32[2,3]", lambda x: {"noisy": x + rng.random(x.shape, "f4"), "calm": x}), InputSpecs()
     )
     assert check(found, "determinism").status is Status.FAILED
     assert check(found, "determinism").subject == "noisy"
@@ -222,17 +222,17 @@ def test_a_net_that_keeps_state() -> None:
         seen.add(x.tobytes())
         return x + next(calls)
 
-    found = survey(Fake("x=float32[2,3]", once), Wants())
+    found = survey(Fake("x=float32[2,3]", once), InputSpecs())
     assert "closed" in check(found, "determinism").reason
 
     def growing(x: Any) -> Any:
         return np.ones(next(calls), "f4") * x.sum()
 
-    assert check(survey(Fake("x=float32[2,3]", growing), Wants()), "determinism").status is Status.FAILED
+    assert check(survey(Fake("x=float32[2,3]", growing), InputSpecs()), "determinism").status is Status.FAILED
 
 
 def test_nan_is_the_same_the_second_time() -> None:
-    found = survey(Fake("x=float32[2,3]", lambda x: np.where(x > 0, np.nan, x).astype("f4")), Wants())
+    found = survey(Fake("x=float32[2,3]", lambda x: np.where(x > 0, np.nan, x).astype("f4")), InputSpecs())
     assert check(found, "determinism").status is Status.PASSED
 
 
@@ -250,7 +250,7 @@ def test_nan_is_the_same_the_second_time() -> None:
     ],
 )
 def test_outputs_that_no_input_moves_prove_nothing(function: Any, dull: str) -> None:
-    found = survey(Fake("x=float32[batch,3]", function), Wants())
+    found = survey(Fake("x=float32[batch,3]", function), InputSpecs())
     vacuity = check(found, "vacuity")
     assert vacuity.status is Status.FAILED
     assert vacuity.subject == dull
@@ -259,9 +259,9 @@ def test_outputs_that_no_input_moves_prove_nothing(function: Any, dull: str) -> 
 
 def test_outputs_constant_by_design_are_exempt_by_name() -> None:
     function = lambda x: {"moves": x, "shape": np.array(x.shape)}  # noqa: E731
-    assert check(survey(Fake("x=float32[2,3]", function), Wants()), "vacuity").status is Status.FAILED
+    assert check(survey(Fake("x=float32[2,3]", function), InputSpecs()), "vacuity").status is Status.FAILED
     vacuity = check(
-        survey(Fake("x=float32[2,3]", function, exempt={"shape": "of sizes alone"}), Wants()), "vacuity"
+        survey(Fake("x=float32[2,3]", function, exempt={"shape": "of sizes alone"}), InputSpecs()), "vacuity"
     )
     assert vacuity.status is Status.PASSED
     assert vacuity.numbers == {"exempt": ["shape: of sizes alone"]}
@@ -276,7 +276,7 @@ def test_outputs_constant_by_design_are_exempt_by_name() -> None:
     ],
 )
 def test_inputs_that_move_an_output_are_looked_for(function: Any, scale: str) -> None:
-    found = survey(Fake("x=float32[4,3]", function), Wants())
+    found = survey(Fake("x=float32[4,3]", function), InputSpecs())
     assert check(found, "vacuity").status is Status.PASSED
     assert found.cases[-1].origin.endswith(scale)
 
@@ -299,7 +299,7 @@ def test_one_case_reaches_further_where_that_says_something() -> None:
         origins(lambda x: refuse_unless(False) or x)
     assert any_ranks(["Conv", "Top_K"])
     assert not any_ranks(["Conv", "Relu"])
-    chooses = survey(Fake("x=float32[4,3]", lambda x: x.argmax(1)), Wants(), ranks=lambda: True)
+    chooses = survey(Fake("x=float32[4,3]", lambda x: x.argmax(1)), InputSpecs(), ranks=lambda: True)
     assert [c.origin for c in chooses.cases] == ["seed 0", "seed 1", "seed 2"]  # saturated scores tie
 
 
@@ -313,7 +313,7 @@ def test_the_search_knows_the_noise() -> None:
         def run_precise(self, inputs: Arrays) -> Arrays | None:
             return {"y": net(inputs["x"]) + 0.7}
 
-    found = survey(Noisy("x=float32[4,3]", net), Wants())
+    found = survey(Noisy("x=float32[4,3]", net), InputSpecs())
     assert check(found, "vacuity").status is Status.PASSED
     assert found.noise["y"] == pytest.approx([0.7] * len(found.cases), rel=1e-2)
 
@@ -324,7 +324,7 @@ def test_the_noise_floor_is_measured_against_more_precision() -> None:
             return {"y": inputs["x"].astype("f8") + 0.004, "n": np.zeros(2)}
 
     net = Precise("x=float32[2,3]", lambda x: {"y": x, "n": np.array([1, int(x.sum() * 100)])})
-    found = survey(net, Wants())
+    found = survey(net, InputSpecs())
     assert found.noise == {"y": pytest.approx([0.004] * len(found.cases), rel=1e-3)}
     noise = check(found, "noise")  # ten times that is above a hundredth of the largest value
     assert noise.status is Status.FAILED
@@ -333,21 +333,23 @@ def test_the_noise_floor_is_measured_against_more_precision() -> None:
 
 
 def test_the_noise_floor_is_measured_by_one_ulp_elsewhere() -> None:
-    calm = survey(Fake("x=float32[2,3]", lambda x: x * 2), Wants())
+    calm = survey(Fake("x=float32[2,3]", lambda x: x * 2), InputSpecs())
     assert 0 < calm.noise["y"][0] < 1e-5
     assert set(calm.noise["y"][1:]) == {
         None
     }  # and far below what is allowed in the others, so it is not measured there
     assert "noise" not in statuses(calm)
-    chaotic = survey(Fake("x=float32[2,3]", lambda x: np.sin(x.astype("f8") * 1e9).astype("f4")), Wants())
+    chaotic = survey(
+        Fake("x=float32[2,3]", lambda x: np.sin(x.astype("f8") * 1e9).astype("f4")), InputSpecs()
+    )
     assert min(chaotic.noise["y"]) > 0.1
-    again = survey(Fake("x=float32[2,3]", lambda x: np.sin(x.astype("f8") * 1e9).astype("f4")), Wants())
+    again = survey(Fake("x=float32[2,3]", lambda x: np.sin(x.astype("f8") * 1e9).astype("f4")), InputSpecs())
     assert chaotic.noise == again.noise
     assert check(chaotic, "noise").status is Status.FAILED
 
 
 def test_no_noise_is_measured_where_there_is_none_to_measure() -> None:
-    found = survey(Fake("ids=int64[4]", lambda ids: ids * 2), Wants())
+    found = survey(Fake("ids=int64[4]", lambda ids: ids * 2), InputSpecs())
     assert found.noise == {}
     assert statuses(found) == GOOD
 
@@ -360,7 +362,7 @@ def test_integers_stay_within_the_table_they_index() -> None:
         return table[ids]
 
     net = Fake("ids=int64[batch,length]", embed, bounds={"ids": (0, 49)})
-    found = survey(net, Wants())
+    found = survey(net, InputSpecs())
     drawn = np.concatenate([c.inputs["ids"].ravel() for c in found.cases])
     assert drawn.min() >= 0
     assert 40 < drawn.max() <= 49
@@ -403,7 +405,7 @@ def test_values_are_within_their_range_or_the_range_is_refused(
 ) -> None:
     net = Fake(f"x={dtype}[40]", lambda x: x)
     try:
-        found = survey(net, Wants(ranges={"x": (low, low + span)}, seed=seed))
+        found = survey(net, InputSpecs(ranges={"x": (low, low + span)}, seed=seed))
     except UsageError as error:
         assert error.what == "--range gives x values that its dtype does not have"  # noqa: PT017
         assert not dtype.startswith("float")
@@ -448,7 +450,7 @@ def test_the_ends_of_a_dtype_can_be_asked_for(dtype: str) -> None:
     )
     if kind in "iu":
         low, high = max(low, np.iinfo(dtype).min), min(high, np.iinfo(dtype).max)
-    assert survey(Fake(f"x={dtype}[4]", lambda x: x), Wants(ranges={"x": (low, high)})).cases
+    assert survey(Fake(f"x={dtype}[4]", lambda x: x), InputSpecs(ranges={"x": (low, high)})).cases
 
 
 SAMPLE = {"x": np.linspace(2, 3, 6, dtype="f4").reshape(2, 3), "k": np.array([4, 5])}
@@ -617,12 +619,12 @@ def test_no_samples_are_a_mistake(tmp_path: Path) -> None:
 
 def test_the_sources_own_example_comes_first() -> None:
     example = {"x": np.full((1, 3), 7, "f4"), "k": np.array([9])}
-    found = survey(pair(example=example), Wants())
+    found = survey(pair(example=example), InputSpecs())
     assert found.cases[0].origin == "the source's example"
     assert found.cases[0].inputs["x"].max() == 7
     assert found.cases[1].dims == {"n": 2}  # a batch of 1 is widened where the source takes it
     assert found.signature.inputs[0].range is None  # one example says nothing of the range
-    one = survey(Fake("x=float32[n,3]", one_at_a_time, example={"x": example["x"]}), Wants())
+    one = survey(Fake("x=float32[n,3]", one_at_a_time, example={"x": example["x"]}), InputSpecs())
     assert {c.dims["n"] for c in one.cases} == {1}
 
 
@@ -655,7 +657,7 @@ def test_outputs_are_specified_as_the_cases_show_them() -> None:
             "scalar": x.sum(),
         }
 
-    found = survey(Fake("x=float32[batch,length]", net), Wants())
+    found = survey(Fake("x=float32[batch,length]", net), InputSpecs())
     assert {o.name: str(o).partition("=")[2] for o in found.signature.outputs} == {
         "same": "float32[batch,length]",
         "pooled": "float32[batch]",
@@ -706,7 +708,7 @@ def written(found: Surveyed, directory: Path) -> list[tuple[str, dict[str, int],
 def test_the_same_request_gives_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, seed: int, low: float, high: float, declared: bool
 ) -> None:
-    wants = Wants(seed=seed, ranges={"x": (low, high)}, dims=(Dim("n", 2, 7),) if declared else ())
+    wants = InputSpecs(seed=seed, ranges={"x": (low, high)}, dims=(Dim("n", 2, 7),) if declared else ())
     root = tmp_path_factory.mktemp("bytes")
     surveys = [survey(pair(bounds={"k": (1, 9)}), wants) for _ in "ab"]
     first, second = (written(found, root / name) for name, found in zip("ab", surveys, strict=True))
@@ -714,14 +716,16 @@ def test_the_same_request_gives_the_same_bytes(
     assert surveys[0].noise == surveys[1].noise
     assert surveys[0].checks == surveys[1].checks
     other = written(
-        survey(pair(bounds={"k": (1, 9)}), Wants(seed=seed + 1000, ranges=wants.ranges, dims=wants.dims)),
+        survey(
+            pair(bounds={"k": (1, 9)}), InputSpecs(seed=seed + 1000, ranges=wants.ranges, dims=wants.dims)
+        ),
         root / "c",
     )
     assert not {h for *_, h in first} & {h for *_, h in other}
 
 
 def test_an_export_is_made_with_the_inputs_of_the_first_synthesized_case() -> None:
-    for wants in (Wants(), make_wants(dims=("n=3:5",), ranges=("x=0:1",), seed=3)):
+    for wants in (InputSpecs(), make_wants(dims=("n=3:5",), ranges=("x=0:1",), seed=3)):
         found = survey(pair(bounds={"k": (1, 9)}), wants)
         for name, array in base_case(pair(bounds={"k": (1, 9)}), wants).items():
             assert np.array_equal(array, found.cases[0].inputs[name])
@@ -748,7 +752,7 @@ def failing(error: Exception) -> Any:
 def test_a_mistake_in_the_sources_own_code_is_no_matter_of_sizes(inputs: str) -> None:
     net = Fake(inputs, failing(NameError("name 'y' is not defined")))
     with pytest.raises(RefusedError) as caught:
-        survey(net, Wants())
+        survey(net, InputSpecs())
     assert caught.value.what == "the source raises NameError: name 'y' is not defined (at net.py:12)"
     assert "--dim" not in caught.value.next
     assert len(net.asked) <= module.ALIKE
@@ -760,12 +764,12 @@ def test_a_mistake_for_some_sizes_alone_is_tried_past() -> None:
             raise Refused("AttributeError: 'NoneType' object has no attribute 'shape'") from AttributeError()
         return x
 
-    assert survey(Fake("x=float32[batch,n]", function), Wants()).cases[0].dims["n"] >= 64
+    assert survey(Fake("x=float32[batch,n]", function), InputSpecs()).cases[0].dims["n"] >= 64
 
 
 def test_what_is_refused_alike_at_every_size_is_the_message() -> None:
     with pytest.raises(RefusedError) as caught:
-        survey(Fake("x=float32[n]", failing(ValueError("no such layer"))), Wants())
+        survey(Fake("x=float32[n]", failing(ValueError("no such layer"))), InputSpecs())
     assert "no such layer" in caught.value.what
     assert "--dim" in caught.value.next
 

@@ -32,11 +32,10 @@ from mnnprep.model.forms import Asked
 from mnnprep.model.metrics import Metric, make_metrics
 from mnnprep.model.options import COMPARE, PREPARE, CompareOptions, PrepareOptions, request_of
 from mnnprep.model.request import DEFAULT_TIMEOUT, Limits
+from mnnprep.text import Progress
 
 if TYPE_CHECKING:
     from mnnprep.weights.writer import Consolidated
-
-Tell = Callable[[str], None]
 
 
 def _silent(_: str) -> None:
@@ -56,7 +55,7 @@ def prepare(
     *,
     example: Any = None,
     force: bool = False,
-    tell: Tell = _silent,
+    tell: Progress = _silent,
     **options: Unpack[PrepareOptions],
 ) -> Manifest | None:
     """Prepare *source* for MNN, prove the result and write the bundle *output*.
@@ -128,7 +127,7 @@ def verify(
     key: str | os.PathLike[str] = "",
     metrics: str | Asked | Iterable[str | Asked] = (),
     timeout: float = DEFAULT_TIMEOUT,
-    tell: Tell = _silent,
+    tell: Progress = _silent,
 ) -> Verification:
     """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`, *key* the public key that
     it must be signed with.
@@ -215,7 +214,7 @@ def compare(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
     *,
-    tell: Tell = _silent,
+    tell: Progress = _silent,
     **options: Unpack[CompareOptions],
 ) -> Comparison:
     """Run two models of any two formats on the same cases and compare every output.
@@ -250,7 +249,7 @@ def bisect(
     mnnconvert: str | os.PathLike[str] = "",
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = 0,
-    tell: Tell = _silent,
+    tell: Progress = _silent,
 ) -> Bisection:
     """The first node of a bundle's ONNX artifact where MNN leaves the reference, over the stored cases or one
     *case* of them.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+Progress = Callable[[str], None]  # takes one line of news
 
 
 def listed(items: Sequence[str], limit: int = 10, separator: str = ", ") -> str:

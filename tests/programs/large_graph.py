@@ -10,7 +10,7 @@ from pathlib import Path
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import onnx_route, skeleton
 from mnnprep.formats.tensorflow.steps import export_source
-from mnnprep.model.messages import ExportJob, Source, Wants
+from mnnprep.model.messages import ExportJob, InputSpecs, Source
 
 skeleton.GRAPH_LIMIT = 1000
 onnx_route.EXTERNAL_THRESHOLD = 500
@@ -21,7 +21,7 @@ for method in ("freeze", "onnx"):
         made = export_source(
             ExportJob(
                 source=Source(kind="savedmodel", path=sys.argv[1]),
-                wants=Wants(),
+                wants=InputSpecs(),
                 method=method,
                 opset=13,
                 directory=str(directory),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -22,22 +21,21 @@ from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob
 from mnnprep.mnn.frontends import listed_operators
 from mnnprep.model.files import FileRef
-from mnnprep.model.messages import Exported, ExportJob, OpsetRefused, Source, Wants
+from mnnprep.model.messages import Exported, ExportJob, InputSpecs, OpsetRefused, Source
 from mnnprep.model.precision import Precision
 from mnnprep.repair.steps import REPAIR, AppliedRule, Repaired, RepairJob
 from mnnprep.repair.table import all_rules, always_rules, applicable
+from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.host import Reply
 from mnnprep.workers.pool import Workers
-
-Progress = Callable[[str], None]  # takes one line of news
 
 
 def start_export(
     workers: Workers,
     steps: SourceSteps,
     source: Source,
-    wants: Wants,
+    wants: InputSpecs,
     recipe: ExportRecipe,
     tflite_precision: str = "",
 ) -> Future[Reply[Exported]]:

@@ -11,7 +11,7 @@ from mnnprep.attempt.task_metrics import MEASURE, Measured, MetricJob
 from mnnprep.compare.noise import real
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, Status
-from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.model.metrics import Metric
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
@@ -24,7 +24,7 @@ def metric_checks(
     workers: Workers,
     metrics: Iterable[Metric],
     cases: list[CaseFile],
-    runs: Mapping[str, Ran | None],
+    runs: Mapping[str, RunResult | None],
     checks: Iterable[Check] = (),
 ) -> list[Check]:
     """A ``metric:NAME`` check for each of *metrics*: over the real samples where there are any, else over all

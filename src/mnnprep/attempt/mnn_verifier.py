@@ -18,7 +18,7 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.names import match_names
-from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRan, MnnRunJob
+from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob, MnnRunResult
 from mnnprep.model.messages import CaseFile, Survey
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.host import Reply
@@ -33,7 +33,7 @@ class MnnOutcome:
 
     conversion: Conversion
     checks: tuple[Check, ...]
-    ran: MnnRan | None = None
+    ran: MnnRunResult | None = None
     compare: Check | None = None
 
 
@@ -89,7 +89,7 @@ class MnnVerifier:
         reason = f"a Session that is resized: {check.reason}; {remedy}" if check.reason else ""
         return msgspec.structs.replace(check, reason=reason)
 
-    def _run_twice(self, conversion: Conversion, tolerance: Tolerance) -> tuple[MnnRan, Check]:
+    def _run_twice(self, conversion: Conversion, tolerance: Tolerance) -> tuple[MnnRunResult, Check]:
         """Run the converted model in two processes, and compare. Raises StepFailed where one crashed."""
         # What one load keeps of a small shape must not spoil a larger one.
         cases = sorted(self._survey.cases, key=lambda c: c.file.size)
@@ -123,7 +123,7 @@ class MnnVerifier:
         within: Tolerance | None = None,
         hints: dict[str, int] | None = None,
         session: bool = False,
-    ) -> Future[Reply[MnnRan]]:
+    ) -> Future[Reply[MnnRunResult]]:
         assert conversion.model is not None
         job = MnnRunJob(
             model=conversion.model.path,

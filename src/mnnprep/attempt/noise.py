@@ -5,13 +5,13 @@ from __future__ import annotations
 from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import SourceSteps
 from mnnprep.model.files import load_arrays
-from mnnprep.model.messages import ReplayJob, Source, Survey, Wants
+from mnnprep.model.messages import InputSpecs, ReplayJob, Source, Survey
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
 
 
 def learn_noise(
-    workers: Workers, steps: SourceSteps, source: Source, wants: Wants, survey: Survey, check: Check
+    workers: Workers, steps: SourceSteps, source: Source, wants: InputSpecs, survey: Survey, check: Check
 ) -> bool:
     """Measure what the source's rounding does in the cases whose numbers *check* found wrong, into the
     survey; False where nothing is new.

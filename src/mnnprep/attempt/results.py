@@ -19,9 +19,9 @@ from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.convert import Converted, Mishap
-from mnnprep.mnn.run import MnnRan
+from mnnprep.mnn.run import MnnRunResult
 from mnnprep.model.files import FileRef
-from mnnprep.model.messages import Exported, OpsetRefused, Ran
+from mnnprep.model.messages import Exported, OpsetRefused, RunResult
 from mnnprep.model.precision import Precision
 from mnnprep.repair.steps import AppliedRule
 from mnnprep.workers.failure import Death, StepFailed
@@ -107,8 +107,8 @@ class Conversion:
 class Runs:
     """The artifact and the converted model on the same cases; None for one that did not run."""
 
-    artifact: Ran | None = None
-    mnn: MnnRan | None = None
+    artifact: RunResult | None = None
+    mnn: MnnRunResult | None = None
 
 
 @dataclass(frozen=True)

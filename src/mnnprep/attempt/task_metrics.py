@@ -40,7 +40,7 @@ import numpy.typing as npt
 from mnnprep.errors import MnnprepError
 from mnnprep.formats.factory import find_factory, place_of
 from mnnprep.model.files import Arrays, load_arrays
-from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.model.metrics import Metric
 from mnnprep.model.running import case_outputs
 from mnnprep.safety.error_text import said
@@ -57,7 +57,7 @@ class MetricJob(msgspec.Struct, frozen=True, kw_only=True):
 
     metric: Metric
     cases: list[CaseFile]
-    runs: dict[str, Ran]
+    runs: dict[str, RunResult]
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ class _Unmeasurable(Exception):
     """Why a metric has no value."""
 
 
-def _pairs(cases: Iterable[CaseFile], ran: Ran) -> Iterator[tuple[CaseFile, Arrays, Arrays]]:
+def _pairs(cases: Iterable[CaseFile], ran: RunResult) -> Iterator[tuple[CaseFile, Arrays, Arrays]]:
     """Every case with its reference and what the run gave, of the same names and shapes."""
     for case in cases:
         ref = ran.outputs.get(str(case.index))
@@ -114,7 +114,7 @@ def _pairs(cases: Iterable[CaseFile], ran: Ran) -> Iterator[tuple[CaseFile, Arra
         yield case, reference, {name: actual[name] for name in reference}
 
 
-def _built_in(metric: Metric, cases: list[CaseFile], ran: Ran) -> dict[str, float | str]:
+def _built_in(metric: Metric, cases: list[CaseFile], ran: RunResult) -> dict[str, float | str]:
     formula = FORMULAS[metric.kind]
     parts: dict[str, list[Part]] = {}
     for case, reference, actual in _pairs(cases, ran):

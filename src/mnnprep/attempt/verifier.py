@@ -27,12 +27,12 @@ from mnnprep.mnn.torch_frontend import registered_check
 from mnnprep.model.messages import (
     CoverageJob,
     Exported,
+    InputSpecs,
     OwnWeightsJob,
-    Ran,
     RunJob,
+    RunResult,
     Source,
     Survey,
-    Wants,
     WeightsJob,
 )
 from mnnprep.model.metrics import Metric
@@ -60,7 +60,7 @@ class Verifier:
         *,
         steps: SourceSteps,
         private: list[str],
-        wants: Wants,
+        wants: InputSpecs,
         metrics: tuple[Metric, ...] = (),
         weigh: Weigh | None = None,
         applied: tuple[AppliedRule, ...] = (),
@@ -151,7 +151,7 @@ class Verifier:
 
     def _proof(
         self, made: Made, tolerance: Tolerance, mnn_tolerance: Tolerance
-    ) -> tuple[list[Check], dict[str, list[int]], Ran | None, MnnOutcome]:
+    ) -> tuple[list[Check], dict[str, list[int]], RunResult | None, MnnOutcome]:
         """Both sides of the proof beside each other: their checks, the sizes proven, the runs.
 
         One step of the artifact's runs at a time, MNN's as soon as it is converted.
@@ -159,8 +159,8 @@ class Verifier:
         artifact = made.artifact
         kind, model, original = artifact.format, artifact.model, artifact.original
         running = self._start_run(kind, model)
-        before: Future[Reply[Ran]] | None = None
-        weigh_after: Future[Reply[Ran]] = running
+        before: Future[Reply[RunResult]] | None = None
+        weigh_after: Future[Reply[RunResult]] = running
         if artifact.repairs:
             name = Path(original.files[0].path).name
             before = weigh_after = after(
@@ -183,7 +183,7 @@ class Verifier:
         sizes, proven = dimension_checks(self._survey, {"the artifact": compare, "MNN": mnn})
         return [*checks, *sizes], proven, ran, outcome
 
-    def _start_run(self, kind: ArtifactFormat, model: str) -> Future[Reply[Ran]]:
+    def _start_run(self, kind: ArtifactFormat, model: str) -> Future[Reply[RunResult]]:
         job = RunJob(
             model=model,
             cases=self._survey.cases,
@@ -205,8 +205,8 @@ class Verifier:
         return self._workers.submit(kind.weights, job)
 
     def _artifact_checks(
-        self, made: Made, running: Future[Reply[Ran]], tolerance: Tolerance
-    ) -> tuple[Ran | None, Check | None, list[Check]]:
+        self, made: Made, running: Future[Reply[RunResult]], tolerance: Tolerance
+    ) -> tuple[RunResult | None, Check | None, list[Check]]:
         """The artifact's run and its comparison, None where it does not run; and all that the run says."""
         runtime = made.artifact.format.runtime
         try:
@@ -249,8 +249,8 @@ def not_compared(applied: tuple[AppliedRule, ...]) -> list[Check]:
 
 def _repairs_check(
     repairs: tuple[AppliedRule, ...],
-    before: Future[Reply[Ran]],
-    after: Future[Reply[Ran]],
+    before: Future[Reply[RunResult]],
+    after: Future[Reply[RunResult]],
     tolerance: Tolerance,
 ) -> Check:
     """Whether the repaired artifact computes what it computed before."""

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,12 +17,12 @@ from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.compare.deviation import deviation
 from mnnprep.compare.outputs import set_aside
 from mnnprep.compare.tolerance import Tolerance
-from mnnprep.diagnose.bisecting.bodies import look_inside
+from mnnprep.diagnose.bisecting.control_flow import look_inside
+from mnnprep.diagnose.bisecting.experiment import Failure, Piece, TrialRunner
 from mnnprep.diagnose.bisecting.finding import Finding, Growth, Subject, finite, sentence
-from mnnprep.diagnose.bisecting.lab import Failure, Lab, Piece
-from mnnprep.diagnose.bisecting.refusals import find_unconvertible
 from mnnprep.diagnose.bisecting.repro import check_target, write_repro
 from mnnprep.diagnose.bisecting.search import SHARE_FOR_VALUES, Search, failing_as, wrong_outputs
+from mnnprep.diagnose.bisecting.unconvertible import find_unconvertible
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx.backend import RUNTIME as ONNXRUNTIME
 from mnnprep.formats.onnx.outline import Outline
@@ -33,10 +32,10 @@ from mnnprep.model.messages import CaseFile
 from mnnprep.model.precision import Precision
 from mnnprep.model.request import Limits
 from mnnprep.model.running import case_outputs
+from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
 
-Tell = Callable[[str], None]
 CASES_EXPLAINED = 5  # failing cases that are looked at beside the one that is bisected
 
 
@@ -92,7 +91,7 @@ def bisect(
     output: Path | None = None,
     mnnconvert: str = "",
     limits: Limits | None = None,
-    tell: Tell = lambda _: None,
+    tell: Progress = lambda _: None,
 ) -> Bisection:
     """Find the first node of *bundle*'s artifact where MNN leaves onnxruntime, over its stored cases (or one
     of them).
@@ -153,7 +152,7 @@ class _Bisector:
         manifest: Manifest,
         case: int | None,
         mnnconvert: str,
-        tell: Tell,
+        tell: Progress,
     ) -> None:
         self.bundle = bundle
         self.root = bundle.resolve()
@@ -163,7 +162,7 @@ class _Bisector:
         options = manifest.source.options
         self.precision = msgspec.convert(options.get("precision", {}), Precision)
         self.tolerance: Tolerance = manifest.tolerance
-        self.lab = Lab(
+        self.lab = TrialRunner(
             workers,
             converter=os.path.abspath(mnnconvert) if mnnconvert else "",
             precision=self.precision,

@@ -24,15 +24,15 @@ from mnnprep.formats.backend import Option, Role, SourceSteps
 from mnnprep.formats.factory import looks_like_factory
 from mnnprep.formats.registry import kind_of, steps_of
 from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.model.messages import Ran, Replayed, ReplayJob, Source, Survey, SurveyJob, Wants
+from mnnprep.model.messages import InputSpecs, Replayed, ReplayJob, RunResult, Source, Survey, SurveyJob
 from mnnprep.model.metrics import Metric
 from mnnprep.model.request import Limits, Request
 from mnnprep.model.running import case_outputs
+from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
 from mnnprep.workers.step import Step
 
-Tell = Callable[[str], None]
 MOST_ALIKE = 6  # outputs of one dtype and shape that are told apart by their values
 
 
@@ -54,13 +54,13 @@ def compare(
     first: str,
     second: str,
     *,
-    wants: Wants | None = None,
+    wants: InputSpecs | None = None,
     limits: Limits | None = None,
     trust: bool = False,
     signature: str = "",
     outputs: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = (),
-    tell: Tell = lambda _: None,
+    tell: Progress = lambda _: None,
 ) -> Comparison:
     """Run *first* as the reference on cases made for it, then *second* on the same inputs.
 
@@ -71,7 +71,7 @@ def compare(
     Raises:
         UsageError, RefusedError: as `prepare` for a source that can't be taken; inputs that can't be matched.
     """
-    wants = wants or Wants()
+    wants = wants or InputSpecs()
     sources = [_source(text, trust, signature, outputs) for text in (first, second)]
     steps = [steps_of(source.kind) for source in sources]
     if steps[1].replay is None:
@@ -107,7 +107,7 @@ def _source(text: str, trust: bool, signature: str, outputs: tuple[str, ...]) ->
     return msgspec.structs.replace(plain, outputs=outputs) if outputs and Option.OUTPUTS in options else plain
 
 
-def _survey(workers: Workers, steps: SourceSteps, source: Source, wants: Wants) -> Survey:
+def _survey(workers: Workers, steps: SourceSteps, source: Source, wants: InputSpecs) -> Survey:
     try:
         job = SurveyJob(source=source, wants=wants, directory=str(workers.directory("survey")))
         return workers.run(steps.survey, job)
@@ -116,9 +116,9 @@ def _survey(workers: Workers, steps: SourceSteps, source: Source, wants: Wants) 
 
 
 def _replay(
-    workers: Workers, replay: Step[ReplayJob, Replayed], source: Source, wants: Wants, survey: Survey
+    workers: Workers, replay: Step[ReplayJob, Replayed], source: Source, wants: InputSpecs, survey: Survey
 ) -> Replayed:
-    own = wants if kind_of(source.kind).role is Role.FACTORY else Wants()
+    own = wants if kind_of(source.kind).role is Role.FACTORY else InputSpecs()
     job = ReplayJob(
         source=source,
         wants=own,
@@ -200,7 +200,7 @@ def _gap(a: Array, b: Array) -> float:
     return float(np.nan_to_num(np.abs(a.astype(np.float64) - b.astype(np.float64))).sum())
 
 
-def _renamed(ran: Ran, names: dict[str, str], directory: Path) -> Ran:
+def _renamed(ran: RunResult, names: dict[str, str], directory: Path) -> RunResult:
     """The run with its outputs called as the first model calls them, and those it has beyond by their own
     names.
     """
@@ -211,4 +211,4 @@ def _renamed(ran: Ran, names: dict[str, str], directory: Path) -> Ran:
         beyond = {n: a for n, a in arrays.items() if n not in names.values()}
         save_arrays(path, {ours: arrays[theirs] for ours, theirs in names.items()} | beyond)
         outputs[key] = file_ref(path)
-    return Ran(outputs=outputs, errors=ran.errors)
+    return RunResult(outputs=outputs, errors=ran.errors)

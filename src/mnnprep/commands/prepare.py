@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
-from mnnprep.attempt.builder import ArtifactBuilder, Progress, start_export
+from mnnprep.attempt.builder import ArtifactBuilder, start_export
 from mnnprep.attempt.results import AttemptResult, Diagnosis, Made, NotMade
 from mnnprep.attempt.verifier import Verifier
 from mnnprep.bundle import report, writer
@@ -32,6 +32,7 @@ from mnnprep.model.messages import Exported, LoadJob, Source, Survey, SurveyJob
 from mnnprep.model.request import Request
 from mnnprep.repair.steps import REPAIR
 from mnnprep.repair.table import RULES
+from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, internal
 from mnnprep.workers.host import Reply
 from mnnprep.workers.pool import Workers

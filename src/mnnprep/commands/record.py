@@ -32,7 +32,7 @@ from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import Backend, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, backend_of, kind_of
 from mnnprep.model.files import load_arrays, sha256
-from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, Source, Survey, Wants
+from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, InputSpecs, Source, Survey
 from mnnprep.model.metrics import recorded
 from mnnprep.model.preprocess import ImageRecipe, Recipe
 from mnnprep.model.request import Request
@@ -217,7 +217,7 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
     return options
 
 
-def _samples(wants: Wants) -> list[str]:
+def _samples(wants: InputSpecs) -> list[str]:
     """The sha256 of every sample file, in the order they were taken."""
     return (
         [sha256(file) for _, file in sample_files(wants.samples, wants.sample_limit).taken]

@@ -5,7 +5,6 @@ hashes.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,8 +21,8 @@ from mnnprep.model.files import sha256
 from mnnprep.model.request import Request
 from mnnprep.reference.samples import sample_files
 from mnnprep.safety.leftovers import Scratch
+from mnnprep.text import Progress
 
-Tell = Callable[[str], None]
 SHOWN = 5
 
 
@@ -63,7 +62,7 @@ def replay(
     target: Path | None,
     *,
     force: bool = False,
-    tell: Tell = lambda _: None,
+    tell: Progress = lambda _: None,
 ) -> Replay:
     """Make the bundle of *manifest* again by *request*, which names the source as it is here, and compare.
 

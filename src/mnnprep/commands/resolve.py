@@ -21,7 +21,7 @@ from mnnprep.formats.registry import kind_of, steps_of
 from mnnprep.formats.sniff import require_there
 from mnnprep.formats.torch_files import pickle_globals
 from mnnprep.model.files import sha256
-from mnnprep.model.messages import Source, Wants
+from mnnprep.model.messages import InputSpecs, Source
 from mnnprep.model.reach import ReadPath
 from mnnprep.model.request import Limits, Request
 from mnnprep.safety.beside import require_beside
@@ -135,7 +135,7 @@ class FileJob(msgspec.Struct, frozen=True, kw_only=True):
     path: ReadPath
     directory: ReadPath  # where the other file of a pair is looked for
     weights: ReadPath
-    wants: Wants
+    wants: InputSpecs
     trust: bool
     signature: str
     outputs: tuple[str, ...]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep.attempt.builder import ArtifactBuilder, Progress
+from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.results import AttemptResult
 from mnnprep.attempt.verifier import Verifier, not_compared, weigh
 from mnnprep.bundle.manifest import Manifest
@@ -29,7 +29,7 @@ from mnnprep.model.messages import Exported, ExportJob, Source, Survey, SurveyJo
 from mnnprep.model.request import Request
 from mnnprep.repair.steps import REPAIR, AppliedRule, RepairJob
 from mnnprep.repair.table import always_rules
-from mnnprep.text import binary_size
+from mnnprep.text import Progress, binary_size
 from mnnprep.weights.places import Files
 from mnnprep.weights.read import plan_state
 from mnnprep.workers.failure import StepFailed, internal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -23,14 +23,13 @@ from mnnprep.evidence.verdict import VERIFY, Verdict, verdict
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
 from mnnprep.model.files import FileRef
-from mnnprep.model.messages import CaseFile, Ran, RunJob
+from mnnprep.model.messages import CaseFile, RunJob, RunResult
 from mnnprep.model.metrics import Metric
 from mnnprep.model.request import Limits
 from mnnprep.model.signature import Signature, TensorSpec
+from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
-
-Tell = Callable[[str], None]
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +46,7 @@ def verify(
     *,
     metrics: tuple[Metric, ...] = (),
     limits: Limits | None = None,
-    tell: Tell = lambda _: None,
+    tell: Progress = lambda _: None,
 ) -> Verification:
     """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
 
@@ -145,8 +144,8 @@ def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> lis
 
 
 def _artifact(
-    workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell
-) -> tuple[Check, Ran | None]:
+    workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Progress
+) -> tuple[Check, RunResult | None]:
     kind = ARTIFACTS[manifest.artifact.format]
     if not deps.installed(kind.runtime):
         return catalog.ARTIFACT_COMPARE.not_run(f"{kind.runtime} is not installed", required=False), None
@@ -172,8 +171,8 @@ def _artifact(
 
 
 def _mnn(
-    workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Tell
-) -> tuple[Check, Ran | None]:
+    workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Progress
+) -> tuple[Check, RunResult | None]:
     if manifest.mnn is None:
         return catalog.MNN_COMPARE.not_run("the bundle holds no converted model"), None
     if not intact:

@@ -15,7 +15,7 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, OutputError, Status
 from mnnprep.evidence.row import Row
 from mnnprep.model.files import Arrays, load_arrays
-from mnnprep.model.messages import CaseFile, Ran, Survey
+from mnnprep.model.messages import CaseFile, RunResult, Survey
 from mnnprep.model.running import case_outputs
 from mnnprep.model.signature import Dim
 from mnnprep.safety.error_text import message
@@ -28,11 +28,11 @@ SILENT = "no reason was given"
 def compare_run(
     row: Row,
     cases: list[CaseFile],
-    ran: Ran,
+    ran: RunResult,
     tolerance: Tolerance,
     narrowing: Mapping[str, str],
     *,
-    references: Ran | None = None,
+    references: RunResult | None = None,
 ) -> Check:
     """The comparison check of one run with the stored references (or with those of another run), every case,
     every output.
@@ -173,7 +173,9 @@ def _zeros_in_noise(tolerance: Tolerance, case: int, reference: Arrays) -> str:
     return ", ".join(f"noise alone moves the zeros of {name}" for name in zeros)
 
 
-def compared(survey: Survey, row: Row, ran: Ran, narrowing: Mapping[str, str], tolerance: Tolerance) -> Check:
+def compared(
+    survey: Survey, row: Row, ran: RunResult, narrowing: Mapping[str, str], tolerance: Tolerance
+) -> Check:
     """:func:`compare_run` with the cases of *survey*; not run where the source gives other numbers each
     time.
     """
@@ -237,8 +239,8 @@ def _worst(errors: list[OutputError]) -> dict[str, Figure]:
 
 def confirmed(
     check: Check,
-    first: Ran,
-    second: Ran,
+    first: RunResult,
+    second: RunResult,
     cases: list[CaseFile],
     tolerance: Tolerance,
     narrowing: Mapping[str, str],
@@ -269,8 +271,8 @@ def confirmed(
 
 def repeated(
     check: Check,
-    first: Ran,
-    second: Ran,
+    first: RunResult,
+    second: RunResult,
     tolerance: Tolerance,
     *,
     cases: list[CaseFile] | None = None,
@@ -314,7 +316,9 @@ def repeated(
     return check
 
 
-def standing(opinion: list[CaseFile], mnn: Ran, survey_checks: list[Check], tolerance: Tolerance) -> Check:
+def standing(
+    opinion: list[CaseFile], mnn: RunResult, survey_checks: list[Check], tolerance: Tolerance
+) -> Check:
     """Who stands alone where MNN and the reference disagree, by a third runtime's outputs in *opinion*; never
     a vote.
 

@@ -10,13 +10,13 @@ from mnnprep.compare.noise import real
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, Status
 from mnnprep.model.files import load_arrays
-from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.model.precision import Precision
 from mnnprep.model.running import case_outputs
 
 
 def precision_cost(
-    cases: list[CaseFile], ran: Ran, compared: Check, precision: Precision, size: int
+    cases: list[CaseFile], ran: RunResult, compared: Check, precision: Precision, size: int
 ) -> Check:
     """The ``precision`` check: how the weights are kept, the worst SQNR (in dB, of an output over all cases)
     and error, the size in bytes, and how often the largest element of a row is the same as in the reference

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from mnnprep.attempt.builder import Progress
 from mnnprep.attempt.results import Artifact, AttemptResult, Conversion, Diagnosis, least_sqnr
 from mnnprep.compare.tolerance import Tolerance
+from mnnprep.diagnose.bisecting.experiment import Failure, OutOfConversions, Piece, TrialRunner
 from mnnprep.diagnose.bisecting.finding import Finding, Subject, sentence
-from mnnprep.diagnose.bisecting.lab import Failure, Lab, OutOfConversions, Piece
 from mnnprep.diagnose.bisecting.search import SHARE_FOR_VALUES, Search, failing_as, wrong_outputs
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.model.messages import Survey
 from mnnprep.model.request import Request
+from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
 
@@ -49,7 +49,7 @@ def _find(
 ) -> Finding | None:
     assert conversion.model is not None
     sqnr_db = least_sqnr(artifact.original, request.precision)
-    lab = Lab(
+    lab = TrialRunner(
         workers,
         converter=request.mnnconvert,
         precision=request.precision,

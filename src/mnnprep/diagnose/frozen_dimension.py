@@ -10,7 +10,7 @@ from mnnprep.evidence.check import Check, Status
 from mnnprep.formats.backend import ExportRecipe, SourceSteps
 from mnnprep.formats.onnx.backend import DIFF
 from mnnprep.formats.registry import ARTIFACTS
-from mnnprep.model.messages import DiffJob, Exported, ExportJob, Source, Survey, Wants
+from mnnprep.model.messages import DiffJob, Exported, ExportJob, InputSpecs, Source, Survey
 from mnnprep.model.signature import Dim
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
@@ -22,7 +22,7 @@ def diagnose_dimensions(
     workers: Workers,
     steps: SourceSteps,
     source: Source,
-    wants: Wants,
+    wants: InputSpecs,
     survey: Survey,
     result: AttemptResult,
 ) -> list[Diagnosis]:
@@ -58,7 +58,7 @@ def _differing(
     workers: Workers,
     steps: SourceSteps,
     source: Source,
-    wants: Wants,
+    wants: InputSpecs,
     recipe: ExportRecipe,
     made: Exported,
     sizes: dict[str, int],

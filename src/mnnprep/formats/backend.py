@@ -22,18 +22,18 @@ from mnnprep.model.messages import (
     CutJob,
     Exported,
     ExportJob,
+    InputSpecs,
     LoadJob,
     Located,
     LocateJob,
     OwnWeightsJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     SourceLoaded,
     Survey,
     SurveyJob,
-    Wants,
     WeightsJob,
 )
 from mnnprep.workers.step import Step, Worker
@@ -90,7 +90,7 @@ class ArtifactFormat:
     """
 
     name: str
-    run: Step[RunJob, Ran]
+    run: Step[RunJob, RunResult]
     weights: Step[WeightsJob, Check] | None
     frontend: str
     runtime: str
@@ -223,7 +223,7 @@ class SourceKind:
     options: frozenset[Option] = frozenset()
     runs_code: bool = False
     judge: Deferred[[Path, str], None] | None = None
-    complete: Deferred[[str, str, str, Wants], tuple[str, str, str]] | None = None
+    complete: Deferred[[str, str, str, InputSpecs], tuple[str, str, str]] | None = None
     refers_to: Deferred[[Path], list[str]] | None = None
     require_loadable: Deferred[[Path], None] | None = None
     inspect: Deferred[[Path, str], Findings] | None = None

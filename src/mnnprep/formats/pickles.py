@@ -1,8 +1,8 @@
 """What a pickle of PyTorch objects holds: names, dtypes and shapes of its tensors, and modules left in
 training mode.
 
-It is replayed by :mod:`mnnprep.weights.inert`: nothing that a pickle names is imported, and no tensor's bytes
-are read.
+It is replayed by :mod:`mnnprep.weights.safe_unpickler`: nothing that a pickle names is imported, and no
+tensor's bytes are read.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from mnnprep.formats.tensor_info import TensorInfo, element_count
-from mnnprep.weights import inert
+from mnnprep.weights import safe_unpickler as inert
 from mnnprep.weights.content import text
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File
-from mnnprep.weights.inert import Unpickled
 from mnnprep.weights.names import Written
-from mnnprep.weights.opcodes import DAMAGE, PickleError
+from mnnprep.weights.pickle_scan import DAMAGE, PickleError
 from mnnprep.weights.plan import Tensor
+from mnnprep.weights.safe_unpickler import Unpickled
 
 _GROUPS = frozenset({"_parameters", "_buffers", "_modules"})  # torch.nn.Module keeps its members in these
 

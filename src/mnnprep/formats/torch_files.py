@@ -18,7 +18,7 @@ from typing import BinaryIO
 from mnnprep.errors import RefusedError
 from mnnprep.formats.pickles import PickledState, stored_tensors
 from mnnprep.safety.archives import open_archive, read_member
-from mnnprep.weights.opcodes import PickleError, PickleScan, scan_pickle
+from mnnprep.weights.pickle_scan import PickleError, PickleScan, scan_pickle
 
 # 0x1950a86a20f9469cfc6c as a pickle's LONG1: torch.serialization.MAGIC_NUMBER
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -27,7 +27,7 @@ from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.session import Session, SessionFailed
 from mnnprep.mnn.worker import RUNTIME
 from mnnprep.model.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
-from mnnprep.model.messages import CaseFile, Ran
+from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.model.reach import ReadPath, WritePath
 from mnnprep.safety.error_text import said
 from mnnprep.safety.faults import refuse_fault
@@ -83,7 +83,7 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     within: Tolerance | None = None
 
 
-class MnnRan(Ran, frozen=True, kw_only=True):
+class MnnRunResult(RunResult, frozen=True, kw_only=True):
     """A run in MNN: with which ``hints``; where these are not the job's, ``default_excess`` is by how many
     times its tolerance the defaults failed, in the case that showed it.
     """
@@ -115,24 +115,26 @@ class CaseFailed(Exception):
     """Why one case could not be run; one line."""
 
 
-def run(job: MnnRunJob) -> MnnRan:
+def run(job: MnnRunJob) -> MnnRunResult:
     """Run every case; one that fails has its reason, with MNN's last lines, in ``errors``.
 
     For a worker: MNN may crash.
     """
     doing("loading MNN")
     default = _tried(job, job.hints)
-    if isinstance(default, MnnRan):
+    if isinstance(default, MnnRunResult):
         return default
     accurate = _tried(job, ACCURATE_HINTS, default)
-    if isinstance(accurate, MnnRan):
+    if isinstance(accurate, MnnRunResult):
         return (
             msgspec.structs.replace(accurate, default_excess=default.excess) if accurate.hints else accurate
         )
     return _run_with(job, job.hints, None)
 
 
-def _tried(job: MnnRunJob, hints: dict[str, int], default: Imprecise | None = None) -> MnnRan | Imprecise:
+def _tried(
+    job: MnnRunJob, hints: dict[str, int], default: Imprecise | None = None
+) -> MnnRunResult | Imprecise:
     """The run with *hints*, or why it was given up; nothing else of that is kept, so that the next run has
     its memory.
     """
@@ -144,7 +146,7 @@ def _tried(job: MnnRunJob, hints: dict[str, int], default: Imprecise | None = No
 
 def _run_with(
     job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, default: Imprecise | None = None
-) -> MnnRan:
+) -> MnnRunResult:
     """Raises Imprecise at the first case that leaves the tolerance *within*, if there is one to keep.
 
     *default* is how the defaults failed: where the same comes out with *hints*, and no case has other shapes,
@@ -194,7 +196,7 @@ def _run_with(
         path = Path(job.directory) / f"{case.index}.npz"
         save_arrays(path, results)
         outputs[str(case.index)] = file_ref(path)
-    return MnnRan(
+    return MnnRunResult(
         outputs=outputs, errors=errors, narrowed=narrowed, narrowed_inputs=narrowed_inputs, hints=hints
     )
 

@@ -52,7 +52,7 @@ ORIGIN = "samples "  # what the origin of a case from a sample begins with, in t
 DEFAULT_SAMPLE_LIMIT = 64
 
 
-class Wants(msgspec.Struct, frozen=True, kw_only=True):
+class InputSpecs(msgspec.Struct, frozen=True, kw_only=True):
     """What the user declares about the inputs. ``samples`` is a path (`reference/samples.py`), of whose files
     at most ``sample_limit`` are taken; ``preprocess`` says how an image or a sound becomes an input, one of
     each at most.
@@ -97,7 +97,7 @@ class SourceLoaded(msgspec.Struct, frozen=True):
 
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
-    wants: Wants
+    wants: InputSpecs
     directory: WritePath
 
 
@@ -160,7 +160,7 @@ class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    wants: Wants
+    wants: InputSpecs
     method: str
     opset: int
     directory: WritePath
@@ -325,7 +325,7 @@ class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    wants: Wants
+    wants: InputSpecs
     cases: list[CaseFile]
     signature: Signature
     directory: WritePath
@@ -337,11 +337,11 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     source's.
     """
 
-    ran: Ran
+    ran: RunResult
     inputs: dict[str, str]
 
 
-class Ran(msgspec.Struct, frozen=True, kw_only=True):
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """``outputs[i]`` is the npz of case i (plain output names); ``errors`` maps a case's index to why it
     failed.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.errors import UsageError
-from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, Wants
+from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, InputSpecs
 from mnnprep.model.metrics import Metric
 from mnnprep.model.precision import Precision, require_precision
 from mnnprep.model.preprocess import Recipe, parse_preprocess
@@ -62,7 +62,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     to: str = ""
     method: str = "auto"
     opset: int = 13
-    wants: Wants = Wants()
+    wants: InputSpecs = InputSpecs()
     factory_args: dict[str, str] = msgspec.field(default_factory=dict)
     trust: bool = False
     mnnconvert: str = ""
@@ -84,12 +84,12 @@ def make_wants(
     seed: int = 0,
     preprocess: tuple[str, ...] = (),
     sample_limit: int = DEFAULT_SAMPLE_LIMIT,
-) -> Wants:
-    """The text forms of ``--input``, ``--dim``, ``--range``, ``--preprocess`` as :class:`Wants`.
+) -> InputSpecs:
+    """The text forms of ``--input``, ``--dim``, ``--range``, ``--preprocess`` as :class:`InputSpecs`.
 
     Raises UsageError.
     """
-    wants = Wants(
+    wants = InputSpecs(
         inputs=parse_inputs(inputs),
         dims=parse_dims(dims),
         ranges=parse_ranges(ranges),
@@ -145,7 +145,7 @@ def require_consistent(request: Request) -> None:
     require_precision(request.precision)
 
 
-def _require_wants(wants: Wants) -> None:
+def _require_wants(wants: InputSpecs) -> None:
     _check_dims(wants.inputs, wants.dims)
     if wants.seed < 0:
         raise UsageError("a seed is below 0", seen=str(wants.seed), next="give a whole number from 0 on")

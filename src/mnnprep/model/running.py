@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
-from mnnprep.model.messages import CaseFile, Ran, RunJob
+from mnnprep.model.messages import CaseFile, RunJob, RunResult
 from mnnprep.model.net import Refused
 from mnnprep.safety.faults import refuse_fault
 
@@ -38,13 +38,13 @@ def case_outputs(path: str) -> Arrays:
     return {name.removeprefix("outputs/"): array for name, array in load_arrays(path, "outputs/").items()}
 
 
-def run_cases(job: RunJob, load: Callable[[], Callable[[Arrays], Arrays]]) -> Ran:
+def run_cases(job: RunJob, load: Callable[[], Callable[[Arrays], Arrays]]) -> RunResult:
     """Run every case; a case the runtime refuses is an entry in ``errors``, not an exception."""
     for module in job.forbid:
         for name in [n for n in sys.modules if n.partition(".")[0] == module]:
             del sys.modules[name]
     sys.meta_path.insert(0, Forbidden(job.forbid))
-    ran = Ran()
+    ran = RunResult()
     run = load()
     for case in job.cases:
         if job.fresh and ran.outputs:
@@ -53,7 +53,7 @@ def run_cases(job: RunJob, load: Callable[[], Callable[[Arrays], Arrays]]) -> Ra
     return ran
 
 
-def run_case(case: CaseFile, run: Callable[[Arrays], Arrays], directory: str, ran: Ran) -> None:
+def run_case(case: CaseFile, run: Callable[[Arrays], Arrays], directory: str, ran: RunResult) -> None:
     """Run one case into *ran*: its outputs as a file in *directory*, or why the net refused it."""
     try:
         outputs = run(case_inputs(case.file.path))

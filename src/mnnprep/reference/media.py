@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mnnprep.errors import UsageError
 from mnnprep.model.files import Arrays
-from mnnprep.model.messages import Wants
+from mnnprep.model.messages import InputSpecs
 from mnnprep.model.preprocess import EXAMPLE, ImageRecipe, Recipe, SoundRecipe
 from mnnprep.model.signature import TensorSpec, named
 from mnnprep.reference.inputs import sizes_of, synthesize
@@ -26,7 +26,7 @@ SHOWN_NAMES = 4
 class Media:
     """Collects files into cases: an image or a sound fills one input, a fixed batch of N takes N files."""
 
-    def __init__(self, wants: Wants, specs: tuple[TensorSpec, ...]) -> None:
+    def __init__(self, wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> None:
         self.wants, self.specs = wants, specs
         self.first: dict[str, list[tuple[str, npt.NDArray[Any]]]] = {}
         self.pending: dict[str, list[tuple[str, npt.NDArray[Any]]]] = {}

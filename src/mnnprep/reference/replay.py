@@ -9,7 +9,7 @@ import numpy as np
 
 from mnnprep.errors import RefusedError
 from mnnprep.model.files import file_ref, save_arrays
-from mnnprep.model.messages import Ran, Replayed, ReplayJob
+from mnnprep.model.messages import Replayed, ReplayJob, RunResult
 from mnnprep.model.net import Case, Net
 from mnnprep.model.running import case_inputs, case_outputs, run_case
 from mnnprep.model.signature import TensorSpec
@@ -22,7 +22,7 @@ def replay(net: Net, job: ReplayJob) -> Replayed:
     Raises RefusedError when the inputs of the two can't be matched.
     """
     names = match_specs(job.signature.inputs, net.inputs, "input")
-    ran = Ran()
+    ran = RunResult()
     if job.noise:
         for case in job.cases:
             own = Case(case.origin, case.dims, case_inputs(case.file.path), case_outputs(case.file.path))

@@ -17,7 +17,7 @@ from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure
 from mnnprep.model.files import Arrays, load_arrays, read_array
-from mnnprep.model.messages import ORIGIN, Wants
+from mnnprep.model.messages import ORIGIN, InputSpecs
 from mnnprep.model.preprocess import ImageRecipe
 from mnnprep.model.signature import TensorSpec
 from mnnprep.reference.media import IMAGES, SOUNDS, Media, input_of, recipe_of
@@ -90,7 +90,7 @@ def _walk(root: Path) -> Iterable[Path]:
         yield from (Path(folder, name) for name in [*names, *named_as_samples] if not name.startswith("."))
 
 
-def read_samples(wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
+def read_samples(wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
     """The samples that *wants* names as cases, each with the name of its file: an ``.npz`` by input names, an
     ``.npy`` for a net with one input, an image or a ``.wav`` by its ``--preprocess``.
 
@@ -121,14 +121,14 @@ def read_samples(wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tuple[str,
     return cases + media.rest(len(cases))
 
 
-def first_alone(wants: Wants) -> Wants:
+def first_alone(wants: InputSpecs) -> InputSpecs:
     """*wants* with the first sample alone, where one is enough: decoding a photograph takes a fifth of a
     second.
     """
     return msgspec.structs.replace(wants, sample_limit=1)
 
 
-def real_inputs(wants: Wants, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+def real_inputs(wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """The inputs whose values come from files in every sample: all, but where images or sounds fill one and
     the rest is synthesized.
     """
@@ -139,7 +139,7 @@ def real_inputs(wants: Wants, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec
 
 
 def sample_checks(
-    wants: Wants, specs: tuple[TensorSpec, ...], samples: list[tuple[str, Arrays]]
+    wants: InputSpecs, specs: tuple[TensorSpec, ...], samples: list[tuple[str, Arrays]]
 ) -> list[Check]:
     """The ``samples`` check, for people to read: which files were taken, and the values that each input has
     in them.

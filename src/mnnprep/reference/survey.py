@@ -19,7 +19,7 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Status
 from mnnprep.model.files import Arrays
-from mnnprep.model.messages import ORIGIN, Wants
+from mnnprep.model.messages import ORIGIN, InputSpecs
 from mnnprep.model.net import PROGRAMMING, Case, Net, Refused
 from mnnprep.model.signature import Dim, Range, Signature, TensorSpec, dim_names, named
 from mnnprep.reference.checks import Surveyed, determinism, noise_checks, sensitive, vacuity
@@ -47,7 +47,7 @@ SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
 
 
 def declare(
-    inputs: tuple[TensorSpec, ...], wants: Wants, known_dims: tuple[Dim, ...] = ()
+    inputs: tuple[TensorSpec, ...], wants: InputSpecs, known_dims: tuple[Dim, ...] = ()
 ) -> tuple[tuple[TensorSpec, ...], tuple[Dim, ...], dict[str, Range]]:
     """Lay what the user declares over what the source says of its inputs.
 
@@ -99,7 +99,7 @@ def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
 
 def survey(
     net: Net,
-    wants: Wants,
+    wants: InputSpecs,
     decisive: Sequence[tuple[str, float]] = (),
     one_sided: Callable[[], Sequence[str]] = lambda: (),
     ranks: Callable[[], bool] = lambda: False,
@@ -193,7 +193,7 @@ class _Remembering:
         return dict(outputs)
 
 
-def base_case(net: Net, wants: Wants) -> Arrays:
+def base_case(net: Net, wants: InputSpecs) -> Arrays:
     """The inputs an export is made with: those of the survey's first synthesized case (with the values of the
     first sample), or the first sample.
     """
@@ -207,7 +207,7 @@ def base_case(net: Net, wants: Wants) -> Arrays:
     return synthesize(specs, base, wants.seed, ranges)
 
 
-def outline(net: Net, wants: Wants) -> Signature:
+def outline(net: Net, wants: InputSpecs) -> Signature:
     """The signature of a net whose numbers mean nothing (its weights are not there): only the shapes of its
     outputs are looked at.
 
@@ -229,7 +229,7 @@ def outline(net: Net, wants: Wants) -> Signature:
     return Signature(specs, tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs), dims)
 
 
-def _samples(net: Net, wants: Wants, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
+def _samples(net: Net, wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
     """The real inputs, each with its origin: the source's own example, then the user's samples."""
     example = net.example
     own = [("the source's example", example)] if example and _fits(example, specs, wants.dims) else []
@@ -339,7 +339,7 @@ def _add_decisive(
     specs: tuple[TensorSpec, ...],
     base: dict[str, int],
     ranges: dict[str, Range],
-    wants: Wants,
+    wants: InputSpecs,
     values: Sequence[tuple[str, float]],
     out: Surveyed,
 ) -> None:
@@ -371,7 +371,7 @@ def _turn_decisions(
     specs: tuple[TensorSpec, ...],
     base: dict[str, int],
     ranges: dict[str, Range],
-    wants: Wants,
+    wants: InputSpecs,
     one_sided: Callable[[], Sequence[str]],
     out: Surveyed,
 ) -> None:
@@ -400,7 +400,7 @@ def _search_sensitivity(
     specs: tuple[TensorSpec, ...],
     base: dict[str, int],
     ranges: dict[str, Range],
-    wants: Wants,
+    wants: InputSpecs,
     out: Surveyed,
 ) -> None:
     """Where the cases leave an output unmoved, look for inputs that move it, and add them."""

@@ -7,13 +7,13 @@ from typing import Any
 
 from mnnprep.errors import RefusedError
 from mnnprep.safety.error_text import cause, message
-from mnnprep.weights.inert import Unpickled
+from mnnprep.weights.safe_unpickler import Unpickled
 
 
 @dataclass(frozen=True)
 class Content:
     """``tree`` is of dictionaries, lists, :class:`~mnnprep.weights.plan.Tensor` and
-    :class:`~mnnprep.weights.inert.Foreign`.
+    :class:`~mnnprep.weights.safe_unpickler.Foreign`.
 
     ``layout`` names what was read; ``foreign`` are the full names of the classes that were read past;
     ``notes`` what a user should know; ``aliases`` the other names of tensors that the file keeps once;

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from mnnprep.text import Progress
+from mnnprep.weights.copy_ranges import Copy, Make, Segment, remaining
 from mnnprep.weights.files import File
-from mnnprep.weights.part import Part
 from mnnprep.weights.plan import bytes_of
-from mnnprep.weights.segments import Copy, Make, Segment, remaining
+from mnnprep.weights.resumable_output import Part
 
 WORKERS = 3
 BUFFER = 4 << 20
@@ -119,7 +120,7 @@ def write_all(output: int, view: memoryview, at: int) -> None:
 
 
 def advise(file: File) -> None:
-    """Tell the kernel that *file* is read from front to back."""
+    """Progress the kernel that *file* is read from front to back."""
     descriptor = file.fileno()
     if descriptor is not None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)

@@ -19,9 +19,9 @@ from typing import Any
 from mnnprep.errors import RefusedError
 from mnnprep.text import listed
 from mnnprep.weights.content import Content, text
-from mnnprep.weights.inert import Foreign, Unpickled
 from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Piece, Shape, Tensor, check_tiling
+from mnnprep.weights.safe_unpickler import Foreign, Unpickled
 
 OPTIMIZER_FILE = re.compile(r"^(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt$")
 MODEL_FILE = re.compile(r"^(?:zero_pp_rank_\d+_)?mp_rank_\d+_model_states\.pt$")

@@ -18,13 +18,14 @@ from typing import Any
 
 from mnnprep.errors import MnnprepError, RefusedError
 from mnnprep.text import listed
-from mnnprep.weights import inert, safetensors
+from mnnprep.weights import safe_unpickler as inert
+from mnnprep.weights import safetensors
 from mnnprep.weights.content import Content, damaged
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File, Window
-from mnnprep.weights.inert import Unpickled
 from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Piece, Shape, Tensor, check_tiling
+from mnnprep.weights.safe_unpickler import Unpickled
 from mnnprep.weights.shards import inside
 from mnnprep.weights.torchfile import Archive, read_legacy
 

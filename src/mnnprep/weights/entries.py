@@ -13,9 +13,9 @@ from typing import Protocol
 
 from mnnprep.errors import RefusedError
 from mnnprep.text import listed
-from mnnprep.weights.inert import Foreign, Unpickled
 from mnnprep.weights.names import Written
 from mnnprep.weights.plan import Tensor
+from mnnprep.weights.safe_unpickler import Foreign, Unpickled
 
 Path = tuple[str, ...]
 

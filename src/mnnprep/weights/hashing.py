@@ -14,11 +14,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mnnprep.weights.copying import BUFFER, Progress, write_all
+from mnnprep.text import Progress
+from mnnprep.weights.copy_ranges import Copy, Segment, remaining
+from mnnprep.weights.copying import BUFFER, write_all
 from mnnprep.weights.files import File
-from mnnprep.weights.part import Part
 from mnnprep.weights.plan import bytes_of
-from mnnprep.weights.segments import Copy, Segment, remaining
+from mnnprep.weights.resumable_output import Part
 
 BUFFERS = 10
 GAP = 1 << 20  # bytes between two tensors (headers, padding) that are read along

@@ -6,7 +6,7 @@ names of a small file can take any time and memory to write out.
 
 from __future__ import annotations
 
-from mnnprep.weights.opcodes import PickleError
+from mnnprep.weights.pickle_scan import PickleError
 
 TOGETHER = 1 << 28  # characters: a million tensors with names of 256
 

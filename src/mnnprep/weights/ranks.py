@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.text import listed
 from mnnprep.weights.content import Content, text
-from mnnprep.weights.inert import Foreign, Unpickled
 from mnnprep.weights.places import Place
 from mnnprep.weights.plan import Piece, Tensor
+from mnnprep.weights.safe_unpickler import Foreign, Unpickled
 from mnnprep.weights.shards import same_values
 
 RANK = re.compile(r"^(.*?)(?:mp_rank|tp_rank|model_parallel_rank|tp|rank)_?(\d+)(_\d+)?(.*)$")

@@ -28,8 +28,8 @@ from mnnprep.weights.entries import (
     shown_path,
     with_rest,
 )
-from mnnprep.weights.inert import Unpickled
 from mnnprep.weights.plan import Tensor
+from mnnprep.weights.safe_unpickler import Unpickled
 from mnnprep.weights.shards import same_values
 
 # What training frameworks call the weights: PyTorch's own examples, Lightning, DeepSpeed (module), timm,

@@ -18,12 +18,12 @@ import zipfile
 
 from mnnprep.errors import RefusedError
 from mnnprep.safety.archives import check_directory, read_member
-from mnnprep.weights import inert
+from mnnprep.weights import safe_unpickler as inert
 from mnnprep.weights.content import Content
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File, Lazy, Window
-from mnnprep.weights.inert import Unpickled
 from mnnprep.weights.plan import Tensor
+from mnnprep.weights.safe_unpickler import Unpickled
 
 PICKLE_LIMIT = 1 << 28  # bytes of a pickle without its tensors
 CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:  .*\n|\n)*)", re.MULTILINE)

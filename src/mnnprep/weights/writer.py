@@ -15,16 +15,17 @@ import numpy.typing as npt
 
 from mnnprep.errors import RefusedError, SystemFault, UsageError
 from mnnprep.model.files import canonical_json
-from mnnprep.weights import segments as seg
+from mnnprep.text import Progress
+from mnnprep.weights import copy_ranges as seg
 from mnnprep.weights.convert import Rounding, converted
-from mnnprep.weights.copying import Progress, advise, copy_all, write_all
+from mnnprep.weights.copying import advise, copy_all, write_all
 from mnnprep.weights.dtypes import FLOATING
 from mnnprep.weights.files import File
 from mnnprep.weights.filters import LeftOut
 from mnnprep.weights.hashing import copy_and_hash
 from mnnprep.weights.header import Slot, layout, ordered
-from mnnprep.weights.part import LONGEST_SUFFIX, Part, finish_manifest, translated
 from mnnprep.weights.plan import Tensor
+from mnnprep.weights.resumable_output import LONGEST_SUFFIX, Part, finish_manifest, translated
 
 SCHEMA = "mnnprep.consolidated/1"
 

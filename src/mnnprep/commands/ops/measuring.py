@@ -18,14 +18,14 @@ from mnnprep.conformance.table import OperatorTable, cache_directory, machine, r
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 from mnnprep.repair.table import all_rules
 from mnnprep.safety.leftovers import Scratch
+from mnnprep.text import Progress
 from mnnprep.workers.host import Host
 
 VARIANTS: tuple[Variant, ...] = ("fed", "frozen")
 EVERY = 200  # cases between two lines of progress
-Tell = Callable[[str], None]
 
 
-def measure_table(*, jobs: int, tell: Tell, keep: Path | None = None) -> OperatorTable:
+def measure_table(*, jobs: int, tell: Progress, keep: Path | None = None) -> OperatorTable:
     """Run every case, as it is and repaired; outcomes that *keep* (JSON lines) has already are not measured
     again.
 
@@ -67,7 +67,7 @@ def measure_table(*, jobs: int, tell: Tell, keep: Path | None = None) -> Operato
     )
 
 
-def measure_and_keep(*, jobs: int, tell: Tell) -> Path:
+def measure_and_keep(*, jobs: int, tell: Progress) -> Path:
     """:func:`measure_table` into the user's cache directory, where `ops` and `check` find it; its path."""
     return save_table(measure_table(jobs=jobs, tell=tell), cache_directory())
 

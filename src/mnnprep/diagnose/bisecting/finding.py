@@ -8,7 +8,7 @@ import msgspec
 
 from mnnprep.compare.deviation import Deviation
 from mnnprep.compare.tolerance import LARGEST
-from mnnprep.diagnose.bisecting.lab import Failure, Piece, Trial
+from mnnprep.diagnose.bisecting.experiment import Failure, Piece, Trial
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.model.messages import CaseFile
 

@@ -10,8 +10,8 @@ import numpy as np
 import mnnprep.mnn as mnn_package
 from mnnprep._version import __version__
 from mnnprep.bundle import writer
+from mnnprep.diagnose.bisecting.experiment import Trial, TrialRunner
 from mnnprep.diagnose.bisecting.finding import Finding
-from mnnprep.diagnose.bisecting.lab import Lab, Trial
 from mnnprep.errors import UsageError
 from mnnprep.model.files import Arrays, atomic_write, canonical_json, load_arrays, save_arrays
 from mnnprep.model.precision import Precision
@@ -33,7 +33,12 @@ def check_target(target: Path) -> None:
 
 
 def write_repro(
-    lab: Lab, finding: Finding, trial: Trial, record: dict[str, object], precision: Precision, target: Path
+    lab: TrialRunner,
+    finding: Finding,
+    trial: Trial,
+    record: dict[str, object],
+    precision: Precision,
+    target: Path,
 ) -> list[str]:
     """Write *trial* to *target*, which appears only when whole; the names of its files.
 
@@ -58,7 +63,7 @@ def write_repro(
         return sorted(p.name for p in directory.iterdir())
 
 
-def _expected(lab: Lab, trial: Trial) -> Arrays:
+def _expected(lab: TrialRunner, trial: Trial) -> Arrays:
     try:
         return load_arrays(lab.reference(trial.files[0], trial.outputs, trial.case))
     except StepFailed:  # the converter fails on what onnxruntime does not know either

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from mnnprep.compare.deviation import Deviation
 from mnnprep.compare.tolerance import LARGEST
+from mnnprep.diagnose.bisecting.experiment import Failure, OutOfConversions, Trial, TrialRunner
 from mnnprep.diagnose.bisecting.finding import Finding, Growth, Subject
-from mnnprep.diagnose.bisecting.lab import Failure, Lab, OutOfConversions, Trial
 from mnnprep.diagnose.bisecting.suspects import Group, Suspects
 
 # Of what a plain run takes: MNN's values and their copies; a run with them takes less than twice as much.
@@ -31,7 +31,7 @@ UNKNOWN_SIZE = 1 << 20  # bytes, for a value whose shape ONNX does not infer
 class Search:
     """Finds where *subject* goes wrong; ``budget`` is how many bytes of values may be held at once."""
 
-    def __init__(self, lab: Lab, subject: Subject, budget: int) -> None:
+    def __init__(self, lab: TrialRunner, subject: Subject, budget: int) -> None:
         self.lab = lab
         self.subject = subject
         self.budget = budget
@@ -348,7 +348,7 @@ class Search:
         return self._finding("unresolved", group, trial, group.nodes, reason)
 
 
-def wrong_outputs(lab: Lab, subject: Subject) -> dict[str, Deviation] | Failure:
+def wrong_outputs(lab: TrialRunner, subject: Subject) -> dict[str, Deviation] | Failure:
     """The outputs of *subject* that are wrong at its case, or how its run fails; empty where all is right.
 
     Raises StepFailed where the reference does not run.

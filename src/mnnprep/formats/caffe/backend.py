@@ -8,13 +8,13 @@ from mnnprep.formats.caffe.recognise import WEIGHTS_TITLE, sniff
 from mnnprep.model.messages import (
     Exported,
     ExportJob,
-    Ran,
+    InputSpecs,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
-    Wants,
     WeightsJob,
 )
 from mnnprep.workers.step import Step, Worker
@@ -30,7 +30,9 @@ _PAIR = SourceSteps(
     recipes=(ExportRecipe("upgrade", "caffe"), ExportRecipe("onnx", "onnx", 13)),
     replay=Step(_STEPS, "replay_pair", ReplayJob, Replayed, READER),
 )
-_COMPLETE = Deferred[[str, str, str, Wants], tuple[str, str, str]]("mnnprep.formats.caffe.pair", "complete")
+_COMPLETE = Deferred[[str, str, str, InputSpecs], tuple[str, str, str]](
+    "mnnprep.formats.caffe.pair", "complete"
+)
 
 BACKEND = Backend(
     framework="caffe",
@@ -57,7 +59,7 @@ BACKEND = Backend(
     artifacts=(
         ArtifactFormat(
             name="caffe",
-            run=Step(_STEPS, "run_pair", RunJob, Ran, READER),
+            run=Step(_STEPS, "run_pair", RunJob, RunResult, READER),
             weights=Step(_STEPS, "compare_pair_weights", WeightsJob, Check, READER),
             frontend="CAFFE",
             runtime="cv2",

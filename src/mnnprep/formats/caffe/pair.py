@@ -14,7 +14,7 @@ from mnnprep.formats.caffe.caffemodel import Floats, Weights, read_weights
 from mnnprep.formats.caffe.net import Net, Shape, deployed, is_deployed
 from mnnprep.formats.caffe.prototext import Message, parse
 from mnnprep.formats.caffe.upgrade import upgraded, version_of
-from mnnprep.model.messages import Wants
+from mnnprep.model.messages import InputSpecs
 from mnnprep.model.signature import TensorSpec, dim_names, named
 
 DEFINITION, WEIGHTS = "caffe-prototxt", "caffemodel"
@@ -36,7 +36,7 @@ class Pair:
     untouched: bool  # the definition has nothing of training, so that it runs as it is
 
 
-def complete(path: str, kind: str, other: str, wants: Wants) -> tuple[str, str, str]:
+def complete(path: str, kind: str, other: str, wants: InputSpecs) -> tuple[str, str, str]:
     """The kind, the prototxt and the caffemodel of the source *path*, checked against each other.
 
     *other* is what ``--weights`` gave, else the file beside it with the same stem is taken.
@@ -89,7 +89,7 @@ def read_definition(path: Path) -> Message:
     return parse(text)
 
 
-def load(prototxt: Path, caffemodel: Path, wants: Wants | None = None) -> Pair:
+def load(prototxt: Path, caffemodel: Path, wants: InputSpecs | None = None) -> Pair:
     """Read a pair, with the input sizes that *wants* declares in place of those written.
 
     Raises RefusedError where a file is damaged or the two don't belong together, UsageError for an input that
@@ -112,7 +112,7 @@ def load(prototxt: Path, caffemodel: Path, wants: Wants | None = None) -> Pair:
     )
 
 
-def fixed_sizes(wants: Wants | None) -> dict[str, Shape]:
+def fixed_sizes(wants: InputSpecs | None) -> dict[str, Shape]:
     """The declared input shapes that have no dynamic dimension."""
     return {
         s.name: tuple(e for e in s.shape if isinstance(e, int))
@@ -121,7 +121,7 @@ def fixed_sizes(wants: Wants | None) -> dict[str, Shape]:
     }
 
 
-def input_specs(inputs: Mapping[str, Shape], wants: Wants) -> tuple[TensorSpec, ...]:
+def input_specs(inputs: Mapping[str, Shape], wants: InputSpecs) -> tuple[TensorSpec, ...]:
     """The inputs as the user declares them over the sizes written: a batch or a spatial size may be named or
     changed.
 

@@ -28,14 +28,14 @@ from mnnprep.model.messages import (
     CaseFile,
     Exported,
     ExportJob,
-    Ran,
+    InputSpecs,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Source,
     Survey,
     SurveyJob,
-    Wants,
     WeightsJob,
 )
 from mnnprep.model.net import Case, Net, Refused, any_ranks
@@ -235,12 +235,12 @@ def _beside(prototxt: str) -> str:
     return str(Path(prototxt).with_name(WEIGHTS))
 
 
-def run_pair(job: RunJob) -> Ran:
+def run_pair(job: RunJob) -> RunResult:
     """Run a Caffe artifact in OpenCV; where that can't be, as the survey did: our ONNX form in onnxruntime,
     for a verdict of unproven.
     """
     caffemodel = _beside(job.model)
-    pair = load(Path(job.model), Path(caffemodel), Wants())
+    pair = load(Path(job.model), Path(caffemodel), InputSpecs())
     source = Source(kind="caffe-prototxt", path=job.model, weights=caffemodel)
 
     def open_model() -> Net:
@@ -261,7 +261,7 @@ def run_pair(job: RunJob) -> Ran:
 
 def compare_pair_weights(job: WeightsJob) -> Check:
     """The ``weights`` check of a Caffe artifact: its blobs are the source's."""
-    pair = load(Path(job.model), Path(_beside(job.model)), Wants())
+    pair = load(Path(job.model), Path(_beside(job.model)), InputSpecs())
     artifact: Arrays = {n: np.asarray(a) for n, a in effective(pair.net, pair.blobs).items()}
     used = {n.removeprefix("used/"): a for n, a in load_arrays(job.source).items() if n.startswith("used/")}
     return match_weights(used, artifact)

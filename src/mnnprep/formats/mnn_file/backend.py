@@ -9,10 +9,10 @@ from mnnprep.mnn.worker import RUNTIME
 from mnnprep.model.messages import (
     Exported,
     ExportJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
     TextJob,
@@ -45,7 +45,7 @@ BACKEND = Backend(
     artifacts=(
         ArtifactFormat(
             name="mnn",
-            run=Step(_STEPS, "run_file", RunJob, Ran, RUNTIME),
+            run=Step(_STEPS, "run_file", RunJob, RunResult, RUNTIME),
             weights=Step(_STEPS, "compare_weights", WeightsJob, Check, RUNTIME),
             frontend="MNN",
             runtime="MNN",

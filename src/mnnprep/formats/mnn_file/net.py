@@ -9,7 +9,7 @@ from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.info import MnnInfo, MnnTensor, read_info
 from mnnprep.mnn.run import CaseFailed, MnnRunJob, Runner
 from mnnprep.model.files import Arrays
-from mnnprep.model.messages import Wants
+from mnnprep.model.messages import InputSpecs
 from mnnprep.model.net import Refused
 from mnnprep.model.signature import Dim, Range, TensorSpec, dynamic_specs
 
@@ -36,7 +36,7 @@ def open_info(path: str) -> MnnInfo:
     return info
 
 
-def input_specs(inputs: list[MnnTensor], wants: Wants) -> tuple[TensorSpec, ...]:
+def input_specs(inputs: list[MnnTensor], wants: InputSpecs) -> tuple[TensorSpec, ...]:
     """The inputs as the file has them, with what the user declares in their place.
 
     A dimension that the file leaves open is named ``INPUT_AXIS``; MNN writes an open first dimension as 1, so

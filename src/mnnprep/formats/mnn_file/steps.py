@@ -18,15 +18,15 @@ from mnnprep.model.files import file_ref, sha256
 from mnnprep.model.messages import (
     Exported,
     ExportJob,
-    Ran,
+    InputSpecs,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
     TextJob,
     TextWritten,
-    Wants,
     WeightsJob,
 )
 from mnnprep.model.net import any_ranks
@@ -81,10 +81,10 @@ def copy(job: ExportJob) -> Exported:
     return Exported(format="mnn", opset=0, files=files, checks=[inference_mode(str(target))])
 
 
-def run_file(job: RunJob) -> Ran:
+def run_file(job: RunJob) -> RunResult:
     """Run a ``.mnn`` artifact in MNN."""
     info = open_info(job.model)
-    wants = Wants(inputs=job.signature.inputs)
+    wants = InputSpecs(inputs=job.signature.inputs)
     return run_cases(job, lambda: MnnNet(job.model, input_specs(info.inputs, wants), info).run)
 
 

@@ -26,14 +26,14 @@ from mnnprep.formats.onnx.scan_tensors import DTYPES
 from mnnprep.formats.onnx.steps import ALIGNMENT, EXTERNAL, EXTERNAL_FROM, MODEL
 from mnnprep.formats.streaming import Attached, AttachJob, CompareJob, Filling
 from mnnprep.model.files import file_ref
-from mnnprep.weights import segments as seg
+from mnnprep.weights import copy_ranges as seg
 from mnnprep.weights.convert import Changed, Rounding
 from mnnprep.weights.copying import Sink, copy_all, write_all
 from mnnprep.weights.dtypes import FLOATING
-from mnnprep.weights.part import disk_full, translated
 from mnnprep.weights.places import Files
 from mnnprep.weights.plan import RAW, Tensor, bytes_of, stored, zeros
 from mnnprep.weights.read import Chosen, plan_state, require_fit
+from mnnprep.weights.resumable_output import disk_full, translated
 from mnnprep.workers.server import doing
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from mnnprep.model.messages import (
     ExportJob,
     Located,
     LocateJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
     WeightsJob,
@@ -30,7 +30,7 @@ RUNTIME = Worker("onnxruntime", ("numpy", "onnx", "onnxruntime"))
 
 ARTIFACT = ArtifactFormat(
     name="onnx",
-    run=Step(_STEPS, "run_model", RunJob, Ran, RUNTIME),
+    run=Step(_STEPS, "run_model", RunJob, RunResult, RUNTIME),
     weights=Step(_STEPS, "compare_weights", WeightsJob, Check, RUNTIME),
     frontend="ONNX",
     runtime="onnxruntime",

@@ -15,8 +15,8 @@ from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph
 from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet
+from mnnprep.formats.onnx.opset_convert import at_opset
 from mnnprep.formats.onnx.parameters import parameters
-from mnnprep.formats.onnx.reopset import at_opset
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.onnx.standard import standard
 from mnnprep.model.files import FileRef, file_ref, load_arrays
@@ -25,10 +25,10 @@ from mnnprep.model.messages import (
     ExportJob,
     Located,
     LocateJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
     WeightsJob,
@@ -156,7 +156,7 @@ def save(model: ir.Model, directory: Path, *, external: bool) -> list[FileRef]:
     return [file_ref(target), *([file_ref(data)] if data.exists() else [])]
 
 
-def run_model(job: RunJob) -> Ran:
+def run_model(job: RunJob) -> RunResult:
     """Run an ONNX artifact in onnxruntime, optimized as an app would."""
     return run_cases(job, lambda: OnnxNet(job.model, optimize=True).run)
 

@@ -21,10 +21,10 @@ from mnnprep.model.messages import (
     ExportJob,
     Located,
     LocateJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
     WeightsJob,
@@ -96,7 +96,7 @@ BACKEND = Backend(
     artifacts=(
         ArtifactFormat(
             name="tf",
-            run=Step(_STEPS, "run_graph", RunJob, Ran, FRAMEWORK),
+            run=Step(_STEPS, "run_graph", RunJob, RunResult, FRAMEWORK),
             weights=Step(_STEPS, "compare_graph_weights", WeightsJob, Check, FRAMEWORK),
             frontend="TF",
             runtime="tensorflow",

@@ -13,14 +13,14 @@ from mnnprep.formats.tensorflow.keras_config import refuse_foreign_weights
 from mnnprep.formats.tensorflow.keras_files import from_model, is_model
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
 from mnnprep.model.files import Arrays
-from mnnprep.model.messages import Source, Wants
+from mnnprep.model.messages import InputSpecs, Source
 from mnnprep.safety.error_text import message
 
 if TYPE_CHECKING:
     from mnnprep.formats.tensorflow.types import Model, StructuredValue, TensorSpec
 
 
-def load_factory(source: Source, wants: Wants) -> Loaded:
+def load_factory(source: Source, wants: InputSpecs) -> Loaded:
     """A factory gives a keras.Model, a tf.Module or a tf.function, alone or with example inputs by name or in
     order.
 
@@ -78,7 +78,7 @@ def load_weights(model: Model, path: str) -> None:
         ) from error
 
 
-def _from_callable(model: Model, wants: Wants, example: StructuredValue) -> Loaded:
+def _from_callable(model: Model, wants: InputSpecs, example: StructuredValue) -> Loaded:
     tf = require("tensorflow")
     target = model if hasattr(model, "get_concrete_function") else model.__call__
     if hasattr(target, "graph") and hasattr(target, "captured_inputs"):
@@ -122,7 +122,7 @@ def _output_names(structure: StructuredValue) -> list[str]:
     return [f"output_{i}" for i in range(len(tf.nest.flatten(structure)))]
 
 
-def _tensor_spec(name: str, wants: Wants, example: Arrays) -> TensorSpec:
+def _tensor_spec(name: str, wants: InputSpecs, example: Arrays) -> TensorSpec:
     tf = require("tensorflow")
     spec = next((s for s in wants.inputs if s.name == name), None)
     if spec is not None:

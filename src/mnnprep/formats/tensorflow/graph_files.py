@@ -19,7 +19,7 @@ from mnnprep.formats.tensorflow import effects, graphs
 from mnnprep.formats.tensorflow.loaded import Loaded, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
 from mnnprep.model.files import Arrays
-from mnnprep.model.messages import Source, Wants
+from mnnprep.model.messages import InputSpecs, Source
 from mnnprep.safety.error_text import message
 from mnnprep.text import listed
 
@@ -49,7 +49,7 @@ def read_artifact(path: str) -> GraphDef:
     return graph
 
 
-def load_graph(source: Source, wants: Wants) -> Loaded:
+def load_graph(source: Source, wants: InputSpecs) -> Loaded:
     """A GraphDef as a source: its inputs are its placeholders, its outputs ``--outputs``, else the nodes that
     nothing uses.
 
@@ -67,7 +67,7 @@ def load_graph(source: Source, wants: Wants) -> Loaded:
     return from_session(open_session(alone, trust=source.trust), inference, fetches, wants)
 
 
-def load_checkpoint(source: Source, wants: Wants) -> Loaded:
+def load_checkpoint(source: Source, wants: InputSpecs) -> Loaded:
     """A TF1 checkpoint, by its ``.meta`` file: the variables restored in a session, and frozen from it.
 
     Of its graph only what restores the variables and what the outputs need is imported.
@@ -285,7 +285,9 @@ def _stored(graph: GraphDef, roots: list[str]) -> int:
     return sum(int(np.prod([d.size for d in shape.dim], dtype=np.int64)) for shape in shapes)
 
 
-def from_session(session: Session, inference: Inference, fetches: dict[str, str], wants: Wants) -> Loaded:
+def from_session(
+    session: Session, inference: Inference, fetches: dict[str, str], wants: InputSpecs
+) -> Loaded:
     """A source that is a session and the frozen GraphDef that it stands for."""
     cut = inference.graph
     roots = [graphs.producer(t) for t in fetches.values()]

@@ -20,7 +20,7 @@ from mnnprep.formats.tensorflow.keras_config import read_keras, refuse_foreign_w
 from mnnprep.formats.tensorflow.keras_judge import Foreign, foreign_objects, without_compiled
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
 from mnnprep.model.files import Arrays
-from mnnprep.model.messages import Source, Wants
+from mnnprep.model.messages import InputSpecs, Source
 from mnnprep.safety.error_text import message
 from mnnprep.text import listed
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
 
-def load_keras(source: Source, wants: Wants) -> Loaded:
+def load_keras(source: Source, wants: InputSpecs) -> Loaded:
     """Load a Keras file whose objects are all in the lists of `keras_table`, or with ``trust`` any.
 
     tf_keras, which refuses less, is asked for what an older Keras wrote, and never after a refusal of safe
@@ -73,7 +73,7 @@ def load_keras(source: Source, wants: Wants) -> Loaded:
     )
 
 
-def _called(model: Model, wants: Wants) -> Loaded:
+def _called(model: Model, wants: InputSpecs) -> Loaded:
     try:
         return from_model(model, wants, None)
     except MnnprepError:
@@ -131,7 +131,7 @@ def is_model(value: object) -> bool:
     )
 
 
-def from_model(model: Model, wants: Wants, example: StructuredValue) -> Loaded:
+def from_model(model: Model, wants: InputSpecs, example: StructuredValue) -> Loaded:
     """A Keras model as a source: called with ``training=False``, its inputs by name, its outputs by key or
     layer name.
     """

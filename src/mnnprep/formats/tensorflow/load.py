@@ -10,10 +10,10 @@ from mnnprep.formats.tensorflow.graph_files import load_checkpoint, load_graph
 from mnnprep.formats.tensorflow.keras_files import load_keras
 from mnnprep.formats.tensorflow.loaded import Loaded
 from mnnprep.formats.tensorflow.saved_model import load_savedmodel
-from mnnprep.model.messages import Source, Wants
+from mnnprep.model.messages import InputSpecs, Source
 
 
-def load(source: Source, wants: Wants) -> Loaded:
+def load(source: Source, wants: InputSpecs) -> Loaded:
     """Load *source* on one thread of the CPU. Raises UsageError or RefusedError."""
     tf = require("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(1)

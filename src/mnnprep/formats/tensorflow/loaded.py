@@ -12,7 +12,7 @@ from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.skeleton import Skeleton, of_function
 from mnnprep.model.files import Arrays
-from mnnprep.model.messages import Wants
+from mnnprep.model.messages import InputSpecs
 from mnnprep.model.net import Refused
 from mnnprep.model.signature import DTYPES, TensorSpec, dynamic_specs
 from mnnprep.safety.error_text import cause
@@ -109,7 +109,7 @@ def refuse_texts(tensors: Iterable[tuple[str, Tensor]], graph: GraphDef | None, 
 
 
 def specs_of(
-    tensors: Iterable[tuple[str, Tensor]], wants: Wants, *, batched: bool = False
+    tensors: Iterable[tuple[str, Tensor]], wants: InputSpecs, *, batched: bool = False
 ) -> tuple[TensorSpec, ...]:
     """The inputs by the users' names; an unknown dimension is named after its place, or ``batch`` where it is
     the only first one.

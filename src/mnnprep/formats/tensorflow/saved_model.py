@@ -9,11 +9,11 @@ from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.formats.tensorflow import effects
 from mnnprep.formats.tensorflow.loaded import Loaded, from_function, specs_of
 from mnnprep.model.files import Arrays
-from mnnprep.model.messages import Source, Wants
+from mnnprep.model.messages import InputSpecs, Source
 from mnnprep.safety.error_text import message
 
 
-def load_savedmodel(source: Source, wants: Wants) -> Loaded:
+def load_savedmodel(source: Source, wants: InputSpecs) -> Loaded:
     """One signature of a SavedModel.
 
     Raises RefusedError where TensorFlow can't load it or it has no signature, UsageError for an unknown one.

@@ -27,10 +27,10 @@ from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import (
     Exported,
     ExportJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
     WeightsJob,
@@ -136,7 +136,7 @@ def _samples(job: ExportJob, loaded: Loaded) -> list[Arrays]:
     return [arrays for _, arrays in read_samples(job.wants, specs)] if job.wants.samples else []
 
 
-def run_graph(job: RunJob) -> Ran:
+def run_graph(job: RunJob) -> RunResult:
     """Run a frozen graph in TensorFlow, by the signature's names."""
     inputs, outputs = [s.name for s in job.signature.inputs], [s.name for s in job.signature.outputs]
     return run_cases(job, lambda: open_frozen(job.model, inputs, outputs))

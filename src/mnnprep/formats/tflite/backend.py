@@ -11,10 +11,10 @@ from mnnprep.model.messages import (
     ExportJob,
     Located,
     LocateJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
     WeightsJob,
@@ -51,7 +51,7 @@ BACKEND = Backend(
     artifacts=(
         ArtifactFormat(
             name="tflite",
-            run=Step(_STEPS, "run_model", RunJob, Ran, RUNTIME),
+            run=Step(_STEPS, "run_model", RunJob, RunResult, RUNTIME),
             weights=Step(_STEPS, "compare_weights", WeightsJob, Check, RUNTIME),
             frontend="TFLITE",
             runtime="ai_edge_litert",

@@ -27,10 +27,10 @@ from mnnprep.model.messages import (
     ExportJob,
     Located,
     LocateJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Survey,
     SurveyJob,
     WeightsJob,
@@ -194,7 +194,7 @@ def _gelu(graph: TensorGraph, node: TensorNode, _name: str, _arguments: list[Any
     graph.remove_node(node.name)
 
 
-def run_model(job: RunJob) -> Ran:
+def run_model(job: RunJob) -> RunResult:
     """Run a TFLite artifact in LiteRT, with the kernels that an app gets."""
     return run_cases(job, lambda: TfliteNet(job.model, reference=False).run)
 

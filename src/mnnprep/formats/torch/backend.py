@@ -23,10 +23,10 @@ from mnnprep.model.messages import (
     ExportJob,
     LoadJob,
     OwnWeightsJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     Source,
     SourceLoaded,
     Survey,
@@ -131,7 +131,7 @@ BACKEND = Backend(
     artifacts=(
         ArtifactFormat(
             name="torchscript",
-            run=Step(_STEPS, "run_script", RunJob, Ran, SCRIPT),
+            run=Step(_STEPS, "run_script", RunJob, RunResult, SCRIPT),
             weights=None,
             frontend="TORCH",
             runtime="torch",

@@ -18,8 +18,8 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch import onnx_cleanup
 from mnnprep.formats.torch.archive import save_script
-from mnnprep.formats.torch.aside import Written, large_weights_aside
 from mnnprep.formats.torch.calling import calling
+from mnnprep.formats.torch.externalized_weights import Written, large_weights_aside
 from mnnprep.formats.torch.structure import places
 from mnnprep.formats.torch.subject import Subject, adapter
 from mnnprep.formats.torch.watch import current_place

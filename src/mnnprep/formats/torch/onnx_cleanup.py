@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mnnprep.deps import require
 from mnnprep.formats.onnx import splice
 from mnnprep.formats.onnx.steps import save
-from mnnprep.formats.torch.aside import Written, as_array
+from mnnprep.formats.torch.externalized_weights import Written, as_array
 from mnnprep.model.files import FileRef
 from mnnprep.model.signature import TensorSpec
 

@@ -21,8 +21,8 @@ from mnnprep.formats.torch.program_json import program_faults
 from mnnprep.formats.torch.script_code import Fault, script_faults
 from mnnprep.safety.archives import ZIP_DAMAGE, check_archive, open_archive, read_member
 from mnnprep.weights import dtypes
-from mnnprep.weights.inert import BUILDERS
-from mnnprep.weights.opcodes import PickleError, scan_pickle
+from mnnprep.weights.pickle_scan import PickleError, scan_pickle
+from mnnprep.weights.safe_unpickler import BUILDERS
 
 JUDGED = ("torchscript", "exported-program")  # the kinds of source that hold a program
 

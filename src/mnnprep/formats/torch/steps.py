@@ -20,8 +20,8 @@ from mnnprep.evidence.check import Check, Status
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.torch import export
-from mnnprep.formats.torch.aside import as_array
 from mnnprep.formats.torch.calling import Call, calling, forward_parameters
+from mnnprep.formats.torch.externalized_weights import as_array
 from mnnprep.formats.torch.load import input_specs, keep, load
 from mnnprep.formats.torch.net import (
     OtherwiseFirst,
@@ -42,10 +42,10 @@ from mnnprep.model.messages import (
     ExportJob,
     LoadJob,
     OwnWeightsJob,
-    Ran,
     Replayed,
     ReplayJob,
     RunJob,
+    RunResult,
     SourceLoaded,
     Survey,
     SurveyJob,
@@ -155,7 +155,7 @@ def script_operators(path: str) -> list[str]:
     return sorted({n.kind() for n in script_nodes(module.inlined_graph)})
 
 
-def run_script(job: RunJob) -> Ran:
+def run_script(job: RunJob) -> RunResult:
     """Run a TorchScript artifact where the user's code can't be imported."""
     if not job.trust:
         require_stateless(Path(job.model), "torchscript")

@@ -23,7 +23,7 @@ from mnnprep.errors import Code, RefusedError, UsageError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.streaming import Skeleton
 from mnnprep.formats.torch import export, onnx_cleanup
-from mnnprep.formats.torch.aside import passes_replaced
+from mnnprep.formats.torch.externalized_weights import passes_replaced
 from mnnprep.formats.torch.load import (
     Loaded,
     input_specs,

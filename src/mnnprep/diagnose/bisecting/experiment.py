@@ -87,7 +87,7 @@ class OutOfConversions(Exception):
     """The bound on conversions is reached."""
 
 
-class Lab:
+class TrialRunner:
     """``limit`` bounds the conversions; ``conversions``, ``runs`` and ``peak`` (bytes, the largest worker)
     are what it took so far.
     """

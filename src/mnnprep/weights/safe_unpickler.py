@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, ClassVar, SupportsInt
 
 from mnnprep.weights import dtypes
 from mnnprep.weights.files import File
-from mnnprep.weights.opcodes import scan_pickle
+from mnnprep.weights.pickle_scan import scan_pickle
 from mnnprep.weights.plan import Tensor, packed, stored
 
 ENCODING = "bytes"  # Python 2 strings stay bytes: they may be text or binary data

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mnnprep.diagnose.bisecting.experiment import Failure, OutOfConversions, Piece, Trial, TrialRunner
 from mnnprep.diagnose.bisecting.finding import Finding, Subject
-from mnnprep.diagnose.bisecting.lab import Failure, Lab, OutOfConversions, Piece, Trial
 from mnnprep.diagnose.bisecting.suspects import Suspects
 from mnnprep.formats.onnx.excerpt import ExcerptJob
 from mnnprep.formats.onnx.outline import Outline
@@ -12,7 +12,7 @@ from mnnprep.workers.failure import StepFailed
 
 
 def find_unconvertible(
-    lab: Lab, model: str, outline: Outline, case: CaseFile, failure: Failure, where: str = ""
+    lab: TrialRunner, model: str, outline: Outline, case: CaseFile, failure: Failure, where: str = ""
 ) -> Finding:
     """The node without which *model* converts: by its operator where the converter names one, else by halving
     over prefixes.
@@ -28,7 +28,7 @@ def find_unconvertible(
 
 
 class _Prefixes:
-    def __init__(self, lab: Lab, subject: Subject, failure: Failure) -> None:
+    def __init__(self, lab: TrialRunner, subject: Subject, failure: Failure) -> None:
         self.lab = lab
         self.subject = subject
         self.failure = failure
