@@ -143,7 +143,7 @@ def _message(error: errors.MnnprepError) -> str:
 
 
 def say(text: object) -> None:
-    """Progress a person on stderr how it goes, in one line."""
+    """Tell a person on stderr how it goes, in one line."""
     from mnnprep.safety.printable import one_line
 
     click.echo(one_line(text), err=True)

@@ -29,7 +29,7 @@ from mnnprep.weights.writer import Consolidated, InputFile, OutputPlan, Written
 from mnnprep.workers.failure import StepFailed, internal
 from mnnprep.workers.host import Host
 
-Progress = Callable[[int, int], None]
+BytesOf = Callable[[int, int], None]  # takes the bytes done and those of the whole
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ def consolidate(
     *,
     hashed: bool = True,
     force: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: BytesOf = lambda *_: None,
 ) -> Consolidated:
     """Write *checkpoint* (a path or an fsspec URL) to *target*, and ``TARGET.manifest.json`` beside it;
     without a target only plan.
@@ -109,7 +109,7 @@ def consolidate_live(
     *,
     hashed: bool = True,
     force: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: BytesOf = lambda *_: None,
 ) -> Consolidated | None:
     """:func:`consolidate` for a live module. Where its parameters are shards every rank calls this; rank 0
     writes, the others get None.

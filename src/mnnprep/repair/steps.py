@@ -133,7 +133,7 @@ def check(job: CheckJob) -> Findings:
 
 
 def _require_valid(path: Path, met: Exception) -> None:
-    """Progress a damaged model from a rule of ours that fails: ONNX's own checker, with its inference of types
+    """Tell a damaged model from a rule of ours that fails: ONNX's own checker, with its inference of types
     and shapes, decides.
 
     A rule that can't read a graph must not pass for one that found nothing.

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from mnnprep.text import Progress
 from mnnprep.weights.copy_ranges import Copy, Make, Segment, remaining
 from mnnprep.weights.files import File
 from mnnprep.weights.plan import bytes_of
@@ -22,7 +21,7 @@ WORKERS = 3
 BUFFER = 4 << 20
 UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
 
-Progress = Callable[[int], None]
+BytesDone = Callable[[int], None]  # takes the bytes done so far
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Sink:
         os.fdatasync(self.descriptor)
 
 
-def copy_all(segments: Sequence[Segment], part: Part | Sink, start: int, progress: Progress) -> None:
+def copy_all(segments: Sequence[Segment], part: Part | Sink, start: int, progress: BytesDone) -> None:
     """Fill the part from *start* on. *progress* is told how many bytes are done."""
     making = threading.Lock()  # one tensor at a time in memory
     finished: dict[int, int] = {}
@@ -120,7 +119,7 @@ def write_all(output: int, view: memoryview, at: int) -> None:
 
 
 def advise(file: File) -> None:
-    """Progress the kernel that *file* is read from front to back."""
+    """Tell the kernel that *file* is read from front to back."""
     descriptor = file.fileno()
     if descriptor is not None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)

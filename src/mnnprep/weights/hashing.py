@@ -14,9 +14,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mnnprep.text import Progress
 from mnnprep.weights.copy_ranges import Copy, Segment, remaining
-from mnnprep.weights.copying import BUFFER, write_all
+from mnnprep.weights.copying import BUFFER, BytesDone, write_all
 from mnnprep.weights.files import File
 from mnnprep.weights.plan import bytes_of
 from mnnprep.weights.resumable_output import Part
@@ -185,7 +184,7 @@ def copy_and_hash(
     part: Part,
     start: int,
     inputs: Sequence[File],
-    progress: Progress,
+    progress: BytesDone,
 ) -> tuple[str, dict[int, str]]:
     """Fill the part from *start* on; the header, its first *header* bytes, is written already.
 

@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from mnnprep.errors import RefusedError, SystemFault, UsageError
 from mnnprep.model.files import canonical_json
-from mnnprep.text import Progress
 from mnnprep.weights import copy_ranges as seg
 from mnnprep.weights.convert import Rounding, converted
-from mnnprep.weights.copying import advise, copy_all, write_all
+from mnnprep.weights.copying import BytesDone, advise, copy_all, write_all
 from mnnprep.weights.dtypes import FLOATING
 from mnnprep.weights.files import File
 from mnnprep.weights.filters import LeftOut
@@ -138,7 +137,7 @@ def write(
     inputs: list[File],
     *,
     hashed: bool,
-    progress: Progress,
+    progress: BytesDone,
     manifest: Callable[[str | None, dict[int, str]], Consolidated],
 ) -> Consolidated:
     """Write the file and its manifest, then give both their names.
