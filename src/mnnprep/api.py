@@ -113,7 +113,8 @@ def check(
     timeout: float = READING_SECONDS,
     memory: int = 0,
 ) -> CheckReport:
-    """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed.
+    """Say what MNN will refuse, crash on or get wrong in the file *model*, without executing it.
+
     *timeout*, *memory*: as for :func:`inspect`.
 
     Raises as :func:`mnnprep.commands.check.check_file`.
@@ -129,8 +130,9 @@ def verify(
     timeout: float = DEFAULT_TIMEOUT,
     tell: Progress = _silent,
 ) -> Verification:
-    """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`, *key* the public key that
-    it must be signed with.
+    """Prove a bundle again, from the bundle alone.
+
+    *metrics* are as in :func:`prepare`; *key* is the public key that it must be signed with.
 
     Raises as :func:`mnnprep.commands.sign.verify_signed`.
     """
@@ -173,8 +175,9 @@ def consolidate(
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Consolidated | None:
-    """Gather the weights of *source* into the safetensors file *output*; with None, only say what would be
-    written.
+    """Gather the weights of *source* into the safetensors file *output*.
+
+    With None, only say what would be written.
 
     *source* is a checkpoint (a file, an index, a directory or an fsspec URL) or a live ``torch.nn.Module``;
     where the module's
@@ -251,8 +254,9 @@ def bisect(
     memory: int = 0,
     tell: Progress = _silent,
 ) -> Bisection:
-    """The first node of a bundle's ONNX artifact where MNN leaves the reference, over the stored cases or one
-    *case* of them.
+    """Find the first node of a bundle's ONNX artifact that leaves the reference in MNN.
+
+    It looks at the stored cases, or at one *case* of them.
 
     *output* is a new directory for a piece of the model that shows it. Raises as
     :func:`mnnprep.commands.bisect.bisect`.

@@ -86,8 +86,9 @@ class RefusedError(MnnprepError):
 
 
 class SystemFault(RefusedError):
-    """The system could not do its part: a full disk, no descriptor left, a directory that can't be written
-    to.
+    """The system could not do its part.
+
+    A full disk, no descriptor left, a directory that can't be written to.
 
     It says nothing of the model: a check that ends in one was not run.  :mod:`mnnprep.safety.faults` makes
     them.
@@ -97,8 +98,9 @@ class SystemFault(RefusedError):
 
 
 class ConfinedError(RefusedError):
-    """A confined step ran into its confinement: it says what was tried, and nothing of whether the model
-    is right.
+    """A confined step ran into its confinement.
+
+    It says what was tried, and nothing of whether the model is right.
     """
 
     kind = "confined"

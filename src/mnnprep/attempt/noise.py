@@ -13,8 +13,9 @@ from mnnprep.workers.pool import Workers
 def learn_noise(
     workers: Workers, steps: SourceSteps, source: Source, wants: InputSpecs, survey: Survey, check: Check
 ) -> bool:
-    """Measure what the source's rounding does in the cases whose numbers *check* found wrong, into the
-    survey; False where nothing is new.
+    """Measure the rounding noise of the source in the cases whose numbers *check* found wrong.
+
+    The noise goes into the survey. Returns False if nothing is new.
 
     An error is a difference only where it exceeds the noise of its own case.
     """

@@ -1,5 +1,6 @@
-"""Task metrics: what a difference means for the task. Each is a formula over the outputs of all cases; the
-tolerance stays the judge.
+"""Task metrics: what a difference means for the task.
+
+Each is a formula over the outputs of all cases; the tolerance stays the judge.
 
 For a reference *r* and outputs *a* of one shape, over every case that is counted, per output:
 
@@ -61,9 +62,10 @@ class MetricJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """``values`` by run and output (one of the user's has the output ``""``); numbers that JSON lacks are
-    ``inf`` and ``-inf`` as text. ``extremes`` are the least and the largest value of a function in a case;
-    ``problem`` says why there are none.
+    """``values`` by run and output (a user's own metric has the output ``""``).
+
+    Numbers that JSON lacks are ``inf`` and ``-inf`` as text. ``extremes`` are the least and the largest value
+    of a function in a case; ``problem`` says why there are none.
     """
 
     values: dict[str, dict[str, float | str]] = msgspec.field(default_factory=dict)
@@ -176,8 +178,10 @@ def _call(function: Callable[..., Any], case: CaseFile, reference: Arrays, actua
 
 @dataclass(frozen=True)
 class Formula:
-    """``part`` is what a case adds (None: not an output of this metric; ValueError: not comparable),
-    ``combine`` the value over the cases; ``of`` says which outputs it is for.
+    """A metric as a sum over the cases.
+
+    ``part`` is what a case adds (None: not an output of this metric; ValueError: not comparable), ``combine``
+    the value over the cases; ``of`` says which outputs it is for.
     """
 
     part: Callable[[Array, Array], Part | None]

@@ -1,5 +1,6 @@
-"""A bundle as a machine-learning bill of materials: CycloneDX 1.6 in JSON
-(https://cyclonedx.org/docs/1.6/json/).
+"""A bundle as a machine-learning bill of materials.
+
+CycloneDX 1.6 in JSON (https://cyclonedx.org/docs/1.6/json/).
 
 A pure function of the manifest: no time, and a serial number made of its bytes.
 """

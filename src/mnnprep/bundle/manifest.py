@@ -29,8 +29,10 @@ SIGNATURE_NAME = "bundle.sig"  # what `mnnprep sign` writes beside the manifest
 
 
 class NamedFile(msgspec.Struct, frozen=True):
-    """A file of the source: ``name`` is its role (``source``, ``weights``, ``factory``), with its place below
-    for one in a directory; ``file`` its own name, without the directory.
+    """A file of the source.
+
+    ``name`` is its role (``source``, ``weights``, ``factory``), with its place below for one in a directory;
+    ``file`` is its own name, without the directory.
     """
 
     name: str
@@ -60,9 +62,10 @@ class BundleFile(msgspec.Struct, frozen=True):
 
 
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``name`` is what the user called the source: the base name of a file or directory, or a factory;
-    ``command`` the arguments of ``mnnprep`` that ask for the same, files by their base names, empty for a
-    live module; ``parameters`` the number of elements of its floating weights, whatever holds them.
+    """The source; ``name`` is the base name of a file or directory, or the factory as the user called it.
+
+    ``command`` holds the arguments of ``mnnprep`` that ask for the same, files by their base names, empty for
+    a live module; ``parameters`` is the number of elements of its floating weights, whatever holds them.
     """
 
     kind: str
@@ -100,8 +103,9 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``sqnr_db`` is what the artifact must reach where it holds other numbers than the source (quantized
-    TFLite).
+    """The artifact: its format, how it was made, its files and repairs.
+
+    ``sqnr_db`` is what the artifact must reach if it holds other numbers than the source (quantized TFLite).
     """
 
     format: str
@@ -114,8 +118,11 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``name`` is the artifact's, ``source_name`` the source's, ``mnn_name`` and ``mnn_dtype`` MNN's;
-    ``layout`` is the dimension format that MNN must be given."""
+    """A tensor of the boundary, by its name in the artifact, the source and MNN.
+
+    ``name`` is the artifact's, ``source_name`` the source's, ``mnn_name`` and ``mnn_dtype`` MNN's; ``layout``
+    is the dimension format that MNN must be given.
+    """
 
     name: str
     source_name: str
@@ -145,8 +152,9 @@ class SignatureRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored case: an npz of ``inputs/NAME`` and ``outputs/NAME``, by the signature's names; ``origin``
-    says where its inputs came from, ``dims`` the size of every dynamic dimension in it.
+    """A stored case: an npz of ``inputs/NAME`` and ``outputs/NAME``, by the signature's names.
+
+    ``origin`` says which source its inputs came from, ``dims`` the size of every dynamic dimension in it.
     """
 
     path: str

@@ -1,5 +1,6 @@
-"""What a reader needs from a manifest, in words and numbers: pure functions, shared by every way of showing a
-bundle.
+"""The content of a manifest for a reader, in words and numbers.
+
+Pure functions, shared by every way of showing a bundle.
 """
 
 from __future__ import annotations
@@ -145,8 +146,9 @@ class Worst:
 
     @property
     def comparable(self) -> bool:
-        """Whether the numbers tell how far it is off (else ``problem`` says why not: a shape, a dtype, a
-        failed run).
+        """Whether the numbers tell how far it is off.
+
+        Else ``problem`` says why not: a shape, a dtype, a failed run.
         """
         return self.excess is not None and (self.excess > 1 or not self.problem)
 
@@ -178,8 +180,9 @@ def _errors(evidence: Iterable[Check]) -> list[tuple[str, OutputError]]:
 
 
 def worst_errors(evidence: Iterable[Check]) -> list[Worst]:
-    """One row for every output and stage that was compared, over all cases; outputs in order of first
-    appearance.
+    """Return one row for every output and stage that was compared, over all cases.
+
+    The outputs come in order of first appearance.
     """
     groups: dict[tuple[str, str], list[OutputError]] = {}
     for stage, error in _errors(evidence):
@@ -197,8 +200,9 @@ def uncompared(evidence: Iterable[Check]) -> list[str]:
 
 @dataclass(frozen=True)
 class Measure:
-    """A task metric for reading: its value in every place it was measured, what it must reach, over how many
-    inputs of which kind.
+    """A task metric for reading.
+
+    Its value at every place it was measured, what it must reach, over how many inputs of which kind.
     """
 
     name: str
@@ -235,8 +239,9 @@ def _metric_figure(value: object) -> str:
 
 @dataclass(frozen=True)
 class SizeTried:
-    """One size of a dynamic dimension: the worst error over the outputs of its cases; None at a stage that
-    was not run.
+    """One size of a dynamic dimension, with the worst error over the outputs of its cases.
+
+    The error is None at a stage that was not run.
     """
 
     dim: str
@@ -277,8 +282,9 @@ def sizes_tried(manifest: Manifest) -> list[SizeTried]:
 
 
 def bundle_files(manifest: Manifest) -> list[BundleFile]:
-    """Every file that the manifest names in the bundle, once: the MNN model and the artifact first, then by
-    path.
+    """Return every file that the manifest names in the bundle, once.
+
+    The MNN model and the artifact come first, then the others by path.
     """
     first = [*([manifest.mnn] if manifest.mnn else []), *manifest.artifact.files]
     rest = [*(BundleFile(c.path, c.sha256, c.size) for c in manifest.cases), *manifest.files]

@@ -211,8 +211,9 @@ def _swap(staged: Path, target: Path) -> None:
 
 
 def add_file(staged: Path, path: str, file: FileRef) -> BundleFile:
-    """Put *file*, which nobody writes to any more, into a staged bundle as *path* (relative, ``/`` between
-    its parts).
+    """Put *file*, which nobody writes to any more, into a staged bundle as *path*.
+
+    The path is relative, with ``/`` between its parts.
 
     Raises InternalError for a path that leaves the bundle or is there already.
     """

@@ -97,8 +97,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _end_cleanly() -> None:
-    """Have the signals that end a program end this one as Ctrl-C does; those that it was started deaf to
-    (nohup) stay ignored.
+    """Have the signals that end a program end this one as Ctrl-C does.
+
+    Those that it was started deaf to (nohup) stay ignored.
     """
     ending = [
         number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN
@@ -133,8 +134,9 @@ def _tell(error: errors.MnnprepError, as_json: bool) -> int:
 
 
 def _message(error: errors.MnnprepError) -> str:
-    """The error as a person sees it: text that a file brought in can neither steer the terminal nor pass for
-    a line of ours.
+    """Return the error as a person sees it.
+
+    Text that a file brought in can neither steer the terminal nor pass for a line of ours.
     """
     from mnnprep.safety.printable import plain
 

@@ -1,5 +1,6 @@
-"""Click's options: those of the table in `model/options.py`, and others that several commands have in the
-same words.
+"""Click's options.
+
+Those of the table in `model/options.py`, and others that several commands have in the same words.
 """
 
 from __future__ import annotations

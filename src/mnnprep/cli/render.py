@@ -39,8 +39,9 @@ LONGEST_VALUE = 400
 
 
 def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
-    """The outcome of `prepare`: what was tried and what won, errors per output and size, what stands in the
-    way, the files.
+    """Show the outcome of `prepare`.
+
+    It names what was tried and what won, errors per output and size, what stands in the way, the files.
     """
     outcome = digest.concluded(manifest)
     _headline(console, outcome, digest.meaning(manifest))
@@ -112,8 +113,9 @@ def show_comparison(console: Console, found: Comparison) -> None:
 
 
 def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
-    """The outcome of `inspect`, given as plain data: the scalars, then inputs and outputs, operators,
-    warnings, details.
+    """Show the outcome of `inspect`, given as plain data.
+
+    The scalars come first, then inputs and outputs, operators, warnings, details.
     """
     facts = {
         k: v
@@ -145,8 +147,9 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
 
 
 def show_doctor(console: Console, doctor: Doctor) -> None:
-    """The outcome of `doctor`: packages, formats and converters, and what to type for those that don't
-    work.
+    """Show the outcome of `doctor`.
+
+    It lists packages, formats and converters, and what to type for those that don't work.
     """
     _section(
         console, "", _pairs({"python": doctor.python, "platform": doctor.platform, "mnnprep": doctor.mnnprep})

@@ -12,8 +12,9 @@ from mnnprep.errors import SystemFault
 
 
 class _Stream(io.FileIO):
-    """A descriptor that fails at most once, and where *quiet* never: what can't be written from then on is
-    dropped.
+    """A descriptor that fails at most once, and never if *quiet*.
+
+    What can't be written from then on is dropped.
 
     A reader that has gone away (``| head``) is no failure: the command does all its work and has its own exit
     code.

@@ -1,5 +1,6 @@
-"""`bisect`: the first node where MNN leaves the reference, from a bundle alone, with a piece that shows
-it.
+"""`bisect`: the first node that leaves the reference in MNN, from a bundle alone.
+
+It comes with a piece of the model that shows it.
 """
 
 from __future__ import annotations
@@ -93,8 +94,9 @@ def bisect(
     limits: Limits | None = None,
     tell: Progress = lambda _: None,
 ) -> Bisection:
-    """Find the first node of *bundle*'s artifact where MNN leaves onnxruntime, over its stored cases (or one
-    of them).
+    """Find the first node of *bundle*'s artifact that leaves onnxruntime in MNN.
+
+    It looks at the stored cases, or at one of them.
 
     *output* is the directory to write a piece to that shows it.  *mnnconvert* is the converter that the
     bundle was made with, where that is not the MNN package's.

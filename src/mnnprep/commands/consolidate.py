@@ -57,8 +57,9 @@ def consolidate(
     force: bool = False,
     progress: BytesOf = lambda *_: None,
 ) -> Consolidated:
-    """Write *checkpoint* (a path or an fsspec URL) to *target*, and ``TARGET.manifest.json`` beside it;
-    without a target only plan.
+    """Write *checkpoint* (a path or an fsspec URL) to *target*, with ``TARGET.manifest.json`` beside it.
+
+    Without a target only plan.
 
     *progress* is told the bytes that are done and those of the whole.
 
@@ -111,8 +112,9 @@ def consolidate_live(
     force: bool = False,
     progress: BytesOf = lambda *_: None,
 ) -> Consolidated | None:
-    """:func:`consolidate` for a live module. Where its parameters are shards every rank calls this; rank 0
-    writes, the others get None.
+    """:func:`consolidate` for a live module.
+
+    If its parameters are shards every rank calls this; rank 0 writes, the others get None.
 
     Raises as :func:`consolidate`, on rank 0.
     """

@@ -20,8 +20,9 @@ from mnnprep.workers.pool import Workers
 def convert_json(
     source: Path, target: Path, *, force: bool = False, limits: Limits | None = None
 ) -> TextWritten:
-    """Write the model *source* as JSON, or the JSON *source* (a name that ends in ``.json``) as a model, to
-    *target*.
+    """Write the model *source* as JSON, or the JSON *source* as a model, to *target*.
+
+    A JSON source has a name that ends in ``.json``.
 
     Raises:
         UsageError: there is no source, the target's name says the wrong thing, the target exists (without

@@ -71,8 +71,9 @@ def prepare(
 def prepare_live(
     request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Progress
 ) -> Manifest | None:
-    """:func:`prepare` for a live object, surveyed and exported in this process; None where another rank does
-    it.
+    """:func:`prepare` for a live object, surveyed and exported in this process.
+
+    Returns None if another rank does it.
     """
     _check_call(request, target, force)
     if request.weights or request.factory_args:

@@ -1,5 +1,6 @@
-"""Reading a file from a stranger in a worker, within limits: no file can keep this process busy, or fill its
-memory.
+"""Reading a file from a stranger in a worker, within limits.
+
+No file can keep this process busy, or fill its memory.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ SECONDS = 60.0
 
 
 class PathJob(msgspec.Struct, frozen=True):
-    """A file or directory to read, by its absolute path, and the directory in which the files that it refers
-    to lie.
+    """A file or directory to read, by its absolute path.
+
+    With it comes the directory that holds the files it refers to.
     """
 
     path: ReadPath
@@ -99,8 +101,9 @@ def kind_aside(path: Path, limits: Limits) -> str:
 
 
 def for_reading(limits: Limits) -> Limits:
-    """The limits of reading a source, from those of the steps that run it: a minute, more where those have
-    more than their default.
+    """Return the limits of reading a source, from those of the steps that run it.
+
+    A minute, more if those have more than their default.
     """
     share = limits.timeout * SECONDS / DEFAULT_TIMEOUT
     return Limits(timeout=min(limits.timeout, max(SECONDS, share)), memory=limits.memory)

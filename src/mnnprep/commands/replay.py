@@ -1,5 +1,6 @@
-"""`replay`: make a bundle's files again from the recorded request and its source, and compare their
-hashes.
+"""`replay`: make a bundle's files again and compare their hashes.
+
+They are made from the recorded request and its source.
 """
 
 from __future__ import annotations
@@ -86,8 +87,11 @@ def replay(
 
 
 def require_same(manifest: Manifest, request: Request) -> None:
-    """Raises RefusedError where what goes in is not, byte by byte, what the bundle was made from; UsageError
-    for another metric's code.
+    """Require that the bundle was made from just these inputs, byte by byte.
+
+    Raises:
+        RefusedError: an input is another.
+        UsageError: a metric has other code.
     """
     have = {file.name: file.sha256 for file in source_files(resolve(request))}
     want = {file.name: file.sha256 for file in manifest.source.files}
@@ -137,8 +141,9 @@ def _require_samples(manifest: Manifest, request: Request) -> None:
 
 
 def differing_tools(manifest: Manifest) -> list[ToolDiffers]:
-    """The tools that are here in another version than recorded; a converter of one's own is compared by its
-    bytes.
+    """Return the tools that are here in another version than recorded.
+
+    A converter of one's own is compared by its bytes.
     """
     own = {"mnnprep": __version__, "python": platform.python_version()}
     now = {name: own.get(name) or deps.version(name) or "" for name in manifest.tools if name != "mnnconvert"}

@@ -1,5 +1,6 @@
-"""`prepare` for a factory whose weights are larger than the memory limit: the graph without them, then the
-bytes from the checkpoint.
+"""`prepare` for a factory whose weights are larger than the memory limit.
+
+The graph is exported without them, then their bytes come from the checkpoint.
 
 The decision is made before anything is loaded, by the sizes in the checkpoint's plan, and stands in the
 manifest.  The proof has to load the net; it has a limit of its own, and what does not fit there was not run.
@@ -94,8 +95,9 @@ def why_streamed(request: Request, source: Source) -> str:
 
 
 def checkpoint_size(path: str) -> int:
-    """The bytes of the state dict in a checkpoint, by its plan; those of its files where only the model tells
-    which state dict is meant.
+    """Return the bytes of the state dict in a checkpoint, by its plan.
+
+    Those of its files if only the model tells which state dict is meant.
     """
     with Files() as files:
         try:

@@ -93,8 +93,9 @@ def verify(
 
 
 def audited(bundle: Path, manifest: Manifest) -> list[Check]:
-    """What can be said of the bundle without running anything: ``hashes`` first, then whether its record
-    holds.
+    """Return what can be said of the bundle without running anything.
+
+    ``hashes`` comes first, then whether its record holds.
 
     Raises RefusedError as :func:`verify`.
     """
@@ -118,8 +119,10 @@ def _specs(tensors: list[TensorRecord]) -> tuple[TensorSpec, ...]:
 
 
 def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> list[Metric]:
-    """The metrics to measure: those the bundle was made with, their functions found among the *given* ones,
-    and the other given ones.
+    """Return the metrics to measure.
+
+    They are those the bundle was made with, their functions found among the *given* ones, and the other given
+    ones.
 
     Raises UsageError where a given one is not the one of the bundle.
     """

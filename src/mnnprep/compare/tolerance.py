@@ -72,8 +72,9 @@ class Tolerance(msgspec.Struct, frozen=True):
         return np.asarray(self.floor(name, case, peak_of(reference.reshape(-1))) + self.relative * magnitude)
 
     def floor(self, name: str, case: int, peak: float) -> float:
-        """The part of the threshold that is the same for every element of a reference whose largest magnitude
-        is *peak*.
+        """Return the part of the threshold that is the same for every element of a reference.
+
+        *peak* is the largest magnitude of the reference.
         """
         wanted = max(self.absolute * peak, self.widening * self.noise_of(name, case))
         return wanted if math.isinf(self.ceiling) else min(wanted, self.ceiling * peak)

@@ -23,8 +23,9 @@ STATUSES: tuple[Status, ...] = (
 
 
 class CollectJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the cases to ``directory``; in the variant ``frozen`` every input but the first is an
-    initializer.
+    """Write the cases to ``directory``.
+
+    In the variant ``frozen`` every input but the first is an initializer.
     """
 
     directory: WritePath

@@ -1,5 +1,6 @@
-"""The measured table of operators: for one MNN and one kind of machine, what each frontend reads and what
-ONNX's cases say.
+"""The measured table of operators.
+
+For one MNN and one kind of machine, what each frontend reads and what ONNX's cases say.
 
 One table ships with mnnprep; ``mnnprep ops --measure`` makes others, kept in the user's cache directory by
 the version of MNN and the machine.
@@ -68,8 +69,9 @@ def file_name(mnn: str, kind: str) -> str:
 
 
 def load_table() -> OperatorTable | None:
-    """The table of the MNN that is installed, on this kind of machine: measured here, else shipped; None
-    where there is neither.
+    """Return the table of the MNN that is installed, on this kind of machine.
+
+    One measured here goes before one shipped. None if there is neither.
     """
     version = deps.version("MNN")
     if version is None:

@@ -69,8 +69,9 @@ def refuse_lfs_pointer(name: str, head: bytes) -> None:
 
 
 def as_text(head: bytes, whole: bool) -> str | None:
-    """The text of a file that begins so, None for one that is not text; ``whole`` says that nothing
-    follows.
+    """Return the text of a file that begins so, None for one that is not text.
+
+    ``whole`` says that nothing follows.
     """
     try:
         text = head.decode("utf-8-sig")

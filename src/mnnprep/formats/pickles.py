@@ -1,5 +1,6 @@
-"""What a pickle of PyTorch objects holds: names, dtypes and shapes of its tensors, and modules left in
-training mode.
+"""The contents of a pickle of PyTorch objects.
+
+They are names, dtypes and shapes of its tensors, and modules left in training mode.
 
 It is replayed by :mod:`mnnprep.weights.safe_unpickler`: nothing that a pickle names is imported, and no
 tensor's bytes are read.

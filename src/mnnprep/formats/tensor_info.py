@@ -25,8 +25,9 @@ MAX_ELEMENTS = 1 << 48  # no tensor is larger: beyond, a shape is damage
 
 
 def element_count(shape: Sequence[int]) -> int:
-    """The number of elements; 1 for a scalar, MAX_ELEMENTS + 1 for all that is more, however many dimensions
-    a damaged file states.
+    """Return the number of elements.
+
+    1 for a scalar, MAX_ELEMENTS + 1 for all that is more, however many dimensions a damaged file states.
     """
     count = 1 if 0 not in shape else 0
     for size in shape:

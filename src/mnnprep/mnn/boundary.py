@@ -1,5 +1,6 @@
-"""What goes into a ``.mnn`` file and comes out of it, from its bytes: what ``--info`` says, without loading
-the model.
+"""The inputs and outputs of a ``.mnn`` file, from its bytes.
+
+They are those that ``--info`` says, without loading the model.
 
 Format facts: MNN's schema/default/MNN.fbs and TensorflowOp.fbs (tables, the order of their fields, operator
 numbers).

@@ -65,8 +65,9 @@ def last_lines(text: str) -> str:
 
 
 def without_place_and_time(text: str) -> str:
-    """*text* without the clock that MNN puts before a line and without directories: the same on every
-    machine.
+    """Return *text* without the clock that MNN puts before a line and without directories.
+
+    It is the same on every machine.
     """
     return _CLOCK.sub("", without_paths(text))
 

@@ -87,8 +87,10 @@ class Fault(Enum):
 
 
 class Mishap(msgspec.Struct, frozen=True):
-    """Why a conversion made no model: ``detail`` is the operators, the line that the converter printed, the
-    signal, the exit status or the seconds.
+    """The reason why a conversion made no model.
+
+    ``detail`` is the operators, the line that the converter printed, the signal, the exit status or the
+    seconds.
 
     Two conversions that have equal ones failed in the same way.
     """
@@ -201,8 +203,9 @@ def has_frontend(log: str) -> bool:
 
 
 def refused_ops(log: str) -> list[str]:
-    """The operators that *log* names as unsupported, without the frontend's prefix (``ONNX::Hardmax`` ->
-    ``Hardmax``).
+    """Return the operators that *log* names as unsupported, without the frontend's prefix.
+
+    ``ONNX::Hardmax`` becomes ``Hardmax``.
     """
     found = {
         name.strip().rpartition("::")[2]
@@ -232,8 +235,9 @@ def judge(log: str, *, wrote: bool, success_line: bool) -> Mishap | None:
 
 
 def fixed_id_parameters(seed: str) -> bytes:
-    """The ``--compressionParamsFile`` that compresses nothing and gives the model an id made from *seed*
-    (hex, 32 digits or more).
+    """Return the ``--compressionParamsFile`` that compresses nothing and fixes the model's id.
+
+    The id is made from *seed* (hex, 32 digits or more).
     """
     return msgspec.json.encode({"version": "0.0.0", "mnn_uuid": str(uuid.UUID(hex=seed[:32])), "algo": []})
 

@@ -12,8 +12,9 @@ import msgspec
 
 
 class NameMap(msgspec.Struct, frozen=True):
-    """``names`` maps the artifact's names to MNN's, in the artifact's order; ``problem`` says why there is no
-    such map.
+    """``names`` maps the artifact's names to MNN's, in the artifact's order.
+
+    ``problem`` says why there is no such map.
     """
 
     names: dict[str, str]

@@ -1,5 +1,6 @@
-"""The step that runs a converted model on cases, through MNN's Module API, on one CPU thread in high
-precision.
+"""The step that runs a converted model on cases, through MNN's Module API.
+
+It runs on one CPU thread in high precision.
 
 Measured with MNN 3.6.1:
 
@@ -84,8 +85,10 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MnnRunResult(RunResult, frozen=True, kw_only=True):
-    """A run in MNN: with which ``hints``; where these are not the job's, ``default_excess`` is by how many
-    times its tolerance the defaults failed, in the case that showed it.
+    """A run in MNN, with the ``hints`` it was given.
+
+    If these are not the job's, ``default_excess`` is by how many times its tolerance the defaults failed, in
+    the case that showed it.
     """
 
     hints: dict[str, int] = msgspec.field(default_factory=dict)
@@ -135,8 +138,9 @@ def run(job: MnnRunJob) -> MnnRunResult:
 def _tried(
     job: MnnRunJob, hints: dict[str, int], default: Imprecise | None = None
 ) -> MnnRunResult | Imprecise:
-    """The run with *hints*, or why it was given up; nothing else of that is kept, so that the next run has
-    its memory.
+    """Return the run with *hints*, or why it was given up.
+
+    Nothing else of it is kept, so that the next run has its memory.
     """
     try:
         return _run_with(job, hints, job.within, default)
@@ -209,8 +213,9 @@ def _alike(one: Arrays, other: Arrays) -> bool:
 def _require_precision(
     case: CaseFile, arrays: Arrays, results: Arrays, within: Tolerance, narrowed: dict[str, str]
 ) -> None:
-    """Raises Imprecise where the numbers alone are off, by less than ROUGH; what else may be wrong is for the
-    comparison.
+    """Raise Imprecise if the numbers alone are off, by less than ROUGH.
+
+    Other faults are for the comparison.
     """
     references = {
         name.removeprefix("outputs/"): array for name, array in arrays.items() if name.startswith("outputs/")
@@ -240,8 +245,9 @@ def _narrow_input(name: str, case: Arrays) -> Array:
 
 
 def _narrowed_outputs(results: Arrays, case: Arrays) -> dict[str, str]:
-    """The outputs whose dtype is the documented narrowing of the reference's; any other difference is for the
-    comparison.
+    """Return the outputs whose dtype is the documented narrowing of the reference's.
+
+    Any other difference is for the comparison.
     """
     references = {name: case[f"outputs/{name}"].dtype for name in results if f"outputs/{name}" in case}
     return {

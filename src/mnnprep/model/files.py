@@ -104,8 +104,9 @@ def load_arrays(path: str | os.PathLike[str], prefix: str = "") -> Arrays:
 
 
 def read_array(file: BinaryIO, size: int) -> npt.NDArray[Any]:
-    """The array that an ``.npy`` stream of *size* bytes holds, whose shape is believed only if its elements
-    are there.
+    """Return the array that an ``.npy`` stream of *size* bytes holds.
+
+    Its shape is believed only if its elements are there.
 
     Raises ValueError for pickled objects, what is no array, and a shape that isn't that of the bytes. Format
     facts: numpy.lib.format (version 3.0 is for names of fields, which a tensor has none of).

@@ -1,5 +1,6 @@
-"""The options of `prepare` and `compare`: one table, from which the command line, the Python functions, the
-request and the recorded command follow.
+"""The options of `prepare` and `compare`.
+
+From one table follow the command line, the Python functions, the request and the recorded command.
 
 A new option is an entry of :class:`PrepareOptions` and the field of the request that it fills.
 """

@@ -13,8 +13,9 @@ QUANTIZED_SQNR = 30.0  # dB: weights as integers; less only where the caller say
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
-    """How the converted model keeps its weights: as they are, as float16, or as integers of ``weight_bits``
-    (8 or 4; 0: not).
+    """How the converted model keeps its weights.
+
+    As they are, as float16, or as integers of ``weight_bits`` (8 or 4; 0: not).
 
     ``budget`` is the least SQNR, in dB, at which it is still accepted; None stands for the kind's own.
     """

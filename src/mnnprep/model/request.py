@@ -19,8 +19,10 @@ DEFAULT_TIMEOUT = 1800.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """For every step: wall time in seconds, resident memory in bytes (0: none was given; three quarters of
-    what is free hold).
+    """The limits of every step.
+
+    Wall time is in seconds, resident memory in bytes (0: none was given; three quarters of what is free
+    hold).
 
     ``proof_memory`` is the memory of a step of the proof where the weights were streamed (0: as ``memory``).
     """

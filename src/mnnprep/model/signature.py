@@ -90,8 +90,9 @@ _NOT_KNOWN = re.compile(
 
 
 def is_named(label: str) -> bool:
-    """Whether a dynamic axis's *label* names its dimension: ``?``, ``None``, ``-1``, ``unk__12`` and the like
-    say only that it is open.
+    """Whether a dynamic axis's *label* names its dimension.
+
+    ``?``, ``None``, ``-1``, ``unk__12`` and the like say only that it is open.
     """
     return not _NOT_KNOWN.fullmatch(label.strip())
 
@@ -139,8 +140,12 @@ _IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*$")
 
 
 def parse_input(text: str) -> TensorSpec:
-    """``NAME=DTYPE[D0,D1,...]``; an empty shape is a scalar, a ``?`` (or ``None``, ``-1``) a dimension of its
-    own. Raises UsageError.
+    """Parse ``NAME=DTYPE[D0,D1,...]``.
+
+    An empty shape is a scalar, a ``?`` (or ``None``, ``-1``) a dimension of its own.
+
+    Raises:
+        UsageError: the text is of another form.
     """
     example = "write NAME=DTYPE[SHAPE], for example --input 'x=float32[batch,3,224,224]'"
     match = _INPUT.match(text.strip())

@@ -1,5 +1,6 @@
-"""What a source says of itself once its cases are chosen: its noise, whether it is deterministic, whether its
-inputs tell anything.
+"""A source's own properties once its cases are chosen.
+
+They are its noise, whether it is deterministic, whether its inputs tell anything.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def tolerances(out: Surveyed) -> Tolerance:
 
 
 def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
-    """Whether two cases of the same shapes, none that drowns in noise, differ clearly somewhere in this
-    output.
+    """Whether two cases of the same shapes differ clearly somewhere in this output.
+
+    None of them drowns in noise.
     """
     cases = [*out.cases, *more]
     tolerance = Tolerance(noise=by_output(cases))
@@ -86,8 +88,9 @@ def vacuity(out: Surveyed) -> Check:
 
 
 def noise_checks(out: Surveyed) -> list[Check]:
-    """The ``noise`` check, where a case drowns in the source's own noise: failed where that is a real one, or
-    too few are left.
+    """Make the ``noise`` check if a case drowns in the source's own noise.
+
+    It failed if that is a real one, or too few are left.
     """
     tolerance = tolerances(out)
     found = {

@@ -36,8 +36,9 @@ def synthesize(
 
 
 def fitted(arrays: Arrays, specs: tuple[TensorSpec, ...], dims: Mapping[str, int], shift: int) -> Arrays:
-    """Inputs at the sizes *dims* out of others: along every dynamic axis repeated or cut, beginning *shift*
-    elements in.
+    """Return inputs at the sizes *dims* made out of others.
+
+    They are repeated or cut along every dynamic axis, beginning *shift* elements in.
     """
     made: Arrays = {}
     for spec in specs:

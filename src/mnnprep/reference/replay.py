@@ -42,8 +42,9 @@ def replay(net: Net, job: ReplayJob) -> Replayed:
 
 
 def match_specs(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], kind: str) -> dict[str, str]:
-    """Which of *theirs* is which of *ours*: by name, else the only one of that dtype and shape, else by place
-    among those alike.
+    """Match *theirs* to *ours*.
+
+    By name, else by the only one of that dtype and shape, else by place among those alike.
 
     Raises RefusedError when the counts differ, or what is left does not fit.
     """

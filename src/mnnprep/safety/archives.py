@@ -1,5 +1,6 @@
-"""ZIP archives from strangers (``.pt``, ``.npz``, ``.keras``), judged by their directory before a byte is
-inflated.
+"""ZIP archives from strangers (``.pt``, ``.npz``, ``.keras``).
+
+They are judged by their directory before a byte is inflated.
 
 The policy, and why:
 
@@ -113,8 +114,12 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def check_archive(archive: zipfile.ZipFile, name: str, size: int) -> None:
-    """Raise RefusedError unless the open *archive*, a file *name* of *size* bytes, is as the module's policy
-    wants it.
+    """Require that the open *archive* is as the module's policy wants it.
+
+    It is a file *name* of *size* bytes.
+
+    Raises:
+        RefusedError: it is not.
     """
     check_directory(archive, name, size)
     for entry, end in _with_ends(archive):
@@ -129,8 +134,9 @@ def _with_ends(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, int]
 
 
 def check_directory(archive: zipfile.ZipFile, name: str, size: int) -> None:
-    """As :func:`check_archive`, but by the directory alone: where every read of a member's own header would
-    be a request of its own.
+    """Do as :func:`check_archive`, but by the directory alone.
+
+    It is for archives of which every read of a member's own header would be a request of its own.
     """
     entries = sorted(archive.infolist(), key=lambda e: e.header_offset)
     if len(entries) > MEMBER_LIMIT:

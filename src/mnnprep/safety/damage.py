@@ -1,5 +1,6 @@
-"""One guard around reading what a stranger wrote: bytes that are not as their format says are a refusal,
-never a traceback.
+"""One guard around reading what a stranger wrote.
+
+Bytes that are not as their format says are a refusal, never a traceback.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def reading(path: Path, title: str = "file") -> Iterator[None]:
 
 
 def damaged(name: str, title: str, error: BaseException) -> RefusedError:
-    """The refusal of a file whose reader met *error*; it names the reader's place, for whoever has to look
-    into it.
+    """Return the refusal of a file whose reader met *error*.
+
+    It names the reader's place, for whoever has to look into it.
     """
     return RefusedError(
         f"the {title} is damaged: it is not as its format says", seen=f"{name}: {cause(error)}", next=AGAIN

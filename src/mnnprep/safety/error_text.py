@@ -40,8 +40,9 @@ def said(error: BaseException) -> str:
 
 
 def without_paths(text: str) -> str:
-    """*text* with every absolute path of a file shortened to its name, a library's to its place in the
-    library.
+    """Return *text* with every absolute path of a file shortened to its name.
+
+    A library's is shortened to its place in the library.
 
     Only what this machine can tell to be a path is one: it exists, its directory (below another) does, or it
     ends as a source file does.  Anything else that begins with a slash, a node's name say, stays as it is.
@@ -57,8 +58,9 @@ def without_paths(text: str) -> str:
 
 
 def message(error: BaseException | str) -> str:
-    """The first line of an exception or of its text, without its type and without directories; the cause, if
-    that line only says that one follows.
+    """Return the first line of an exception or of its text, without its type and directories.
+
+    It is the cause's, if that line only says that one follows.
     """
     lines = [line for line in _COLOURS.sub("", without_paths(str(error))).splitlines() if line.strip()]
     if not lines:

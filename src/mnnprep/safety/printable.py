@@ -21,8 +21,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def plain(text: object) -> str:
-    """*text* with its hidden characters visible as ``\\x1b`` or ``\\u202e``, so that a name can't rewrite
-    what is around it.
+    """Return *text* with its hidden characters visible as ``\\x1b`` or ``\\u202e``.
+
+    A name can't rewrite what is around it then.
 
     Line breaks stay: it is for texts of our own, and for logs.
     """
@@ -40,8 +41,9 @@ def as_text(text: str) -> str:
 
 
 def json_text(document: object, *, ascii_only: bool = False) -> str:
-    """*document* (anything `msgspec.to_builtins` takes) as indented JSON that is valid UTF-8 and safe to
-    print.
+    """Return *document* as indented JSON that is valid UTF-8 and safe to print.
+
+    It is anything `msgspec.to_builtins` takes.
 
     Hidden characters are JSON escapes, so a program reads them as they are; halves of surrogate pairs, which
     are no characters, it reads as the six that :func:`as_text` makes of each.

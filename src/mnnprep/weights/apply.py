@@ -189,8 +189,9 @@ def _fits_after_hooks(
     wanted: Mapping[str, torch.Tensor],
     tensors: Mapping[str, torch.Tensor],
 ) -> bool:
-    """Whether the module's own loading code (pre-hooks, as weight_norm has; overridden methods) makes the
-    keys fit.
+    """Whether the module's own loading code makes the keys fit.
+
+    That is pre-hooks, as weight_norm has, and overridden methods.
 
     Tried on a copy of the module without storage, so that nothing is changed.
     """
@@ -291,8 +292,9 @@ def _tolerated(
 def _complete(
     expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Give a model on the meta device what the checkpoint may leave out: the other names of tied weights, and
-    counters.
+    """Give a model on the meta device what the checkpoint may leave out.
+
+    It may leave out the other names of tied weights, and counters.
     """
     torch = deps.require("torch")
     for group in expected.tied:

@@ -20,8 +20,9 @@ CHUNK = 1 << 17  # elements rounded at once: what the caches hold
 
 
 class Rounding(msgspec.Struct, kw_only=True):
-    """What a change of dtype did to one tensor: the worst absolute error, and that over the largest
-    magnitude.
+    """The effect of a change of dtype on one tensor.
+
+    It is the worst absolute error, and that over the largest magnitude.
     """
 
     name: str

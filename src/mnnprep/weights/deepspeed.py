@@ -31,8 +31,9 @@ Read = Callable[[Place], Content]
 
 
 def directory_of(place: Place, names: list[str]) -> Place | None:
-    """The directory with the ZeRO files: *place*, or the one that its ``latest`` names; None where there are
-    none.
+    """Return the directory with the ZeRO files: *place*, or the one that its ``latest`` names.
+
+    None if there are none.
     """
     if any(OPTIMIZER_FILE.match(name) for name in names):
         return place
@@ -182,8 +183,9 @@ def _by_parameter(groups: list[dict[str, Shape]], ranks: list[list[Tensor]]) -> 
 def _frozen(
     model: dict[str, Any], load: Read, directory: Place, models: list[str], zero: int
 ) -> dict[str, Tensor]:
-    """Parameters that were not trained: whole in stages 1 and 2, cut over the ranks' model files in stage
-    3.
+    """Return the parameters that were not trained.
+
+    They are whole in stages 1 and 2, cut over the ranks' model files in stage 3.
     """
     shapes = {text(name): _extents(shape) for name, shape in _texts(model.get("frozen_param_shapes")).items()}
     if not shapes:

@@ -85,8 +85,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Choice:
-    """The tensors at a place, by the names they have there; ``rivals`` are other places that fit exactly as
-    well.
+    """The tensors at a place, by the names they have there.
+
+    ``rivals`` are other places that fit exactly as well.
 
     ``left_out`` are the other tensors of the checkpoint, each with the reason; ``unexpected`` the names that
     no model asked for; ``averaged`` says that the place is one of averaged weights (EMA).
@@ -152,8 +153,9 @@ def _is_module(value: Foreign) -> bool:
 
 
 def rank_of(path: Path, ema: bool = False) -> int:
-    """0 for raw weights, 1 for averaged ones (with *ema* the other way round), 2 for what an optimizer
-    keeps.
+    """Return 0 for raw weights, 1 for averaged ones, 2 for what an optimizer keeps.
+
+    With *ema* raw and averaged ones change places.
     """
     words = words_of(path)
     return 2 if words & _OPTIMIZER else int(bool(words & AVERAGED) != ema)

@@ -58,8 +58,9 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Rules:
-    """What the user asked for; ``rename`` are (regular expression, replacement), ``drop`` regular
-    expressions.
+    """The user's rules for names.
+
+    ``rename`` are (regular expression, replacement), ``drop`` regular expressions.
     """
 
     ema: bool = False
@@ -71,8 +72,9 @@ class Rules:
 
 @dataclass
 class Kept:
-    """``tensors`` in the checkpoint's order; ``aliases`` from the names of tied tensors to the one that is
-    kept.
+    """The kept ``tensors``, in the checkpoint's order.
+
+    ``aliases`` lead from the names of tied tensors to the one that is kept.
     """
 
     tensors: dict[str, Tensor]
@@ -167,8 +169,9 @@ def _unwrapped(tensors: Mapping[str, Tensor], kept: Kept) -> dict[str, str]:
 
 
 def _one_of_twins(tensors: dict[str, Tensor], rules: Rules, averaged: bool, kept: Kept) -> dict[str, Tensor]:
-    """Weights and their averages in one dictionary: the raw ones, or with ``ema`` the averages under the raw
-    names.
+    """Choose between weights and their averages in one dictionary.
+
+    It keeps the raw ones, or with ``ema`` the averages under the raw names.
     """
     raw = {
         name: tensor for name, tensor in tensors.items() if not words_of(re.split(r"[./]", name)) & AVERAGED

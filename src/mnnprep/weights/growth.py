@@ -22,8 +22,9 @@ Follow = Callable[["Growth", Any], None]
 
 
 class Growth:
-    """The stack of an unpickler with the size of every value in place of the value: what it holds, counted as
-    often as it is reached.
+    """The stack of an unpickler with the size of every value in place of the value.
+
+    What it holds is counted as often as it is reached.
     """
 
     def __init__(self) -> None:

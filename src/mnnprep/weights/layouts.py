@@ -1,5 +1,6 @@
-"""From a place to the tree of what it holds: which layout the bytes are, decided by them and not by the
-suffix.
+"""The way from a place to the tree of what it holds.
+
+The bytes decide which layout they are, not the suffix.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ Join = Callable[[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reading:
-    """How a checkpoint is read: ``join`` for tensor-parallel ranks; ``script`` to take a TorchScript
-    program's weights too.
+    """How a checkpoint is read: ``join`` is for tensor-parallel ranks.
+
+    ``script`` is to take a TorchScript program's weights too.
     """
 
     join: tuple[ranks.JoinRule, ...] = ()

@@ -163,8 +163,9 @@ def merge(
 
 
 def _name_in(base: Mapping[str, Tensor], name: str) -> str:
-    """The name in *base*: as it is, or the one name that ends so (a base saved from inside the model, or
-    around it).
+    """Return the name in *base*.
+
+    It is as it is, or the one name that ends so (a base saved from inside the model, or around it).
     """
     if name in base:
         return name

@@ -86,8 +86,9 @@ class Tensor:
         return byte_size(self.dtype, self.elements)
 
     def runs(self) -> list[Run] | None:
-        """The bytes in row-major order as runs long enough to be copied one by one; None where they are
-        not.
+        """Return the bytes in row-major order as runs long enough to be copied one by one.
+
+        None if they are not.
         """
         if len(self.pieces) == 1 and self.pieces[0].contiguous() and self.pieces[0].elements == self.elements:
             file, offset = self.pieces[0].file.locate(self.pieces[0].offset)
@@ -179,8 +180,9 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Made(Tensor):
-    """A tensor that ``make`` gives whole, in row-major order, when its values are asked for; ``same`` is
-    equal for one tensor's names.
+    """A tensor that ``make`` gives whole, in row-major order, when its values are asked for.
+
+    ``same`` is equal for one tensor's names.
     """
 
     make: Callable[[], npt.NDArray[Any]] | None = None
@@ -267,8 +269,9 @@ def _untiled(name: str, grid: Shape, reason: str) -> RefusedError:
 
 
 def boxes(shape: Shape, item: int, limit: int) -> Iterator[tuple[Shape, Shape]]:
-    """Boxes of at most about *limit* bytes, each contiguous in row-major order, that cover *shape* in that
-    order.
+    """Return boxes of at most about *limit* bytes that cover *shape* in row-major order.
+
+    Each is contiguous in that order.
     """
     if not shape:
         yield (), ()

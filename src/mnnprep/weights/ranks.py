@@ -80,8 +80,9 @@ def find(names: Sequence[str]) -> dict[int, str]:
 def read(
     directory: Place, members: dict[int, str], rules: tuple[JoinRule, ...], load: Read
 ) -> tuple[Content, Callable[[str, Tensor], Tensor]]:
-    """Rank 0's tree, and the function that makes a whole tensor of one of its tensors, by the name it has
-    there.
+    """Return rank 0's tree, and the function that makes a whole tensor of one of its tensors.
+
+    The function takes it by the name it has there.
 
     That function raises UsageError for a rule that does not fit, RefusedError where ranks differ and no rule
     says how to join them.

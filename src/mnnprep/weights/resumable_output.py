@@ -1,5 +1,6 @@
-"""The unfinished output: ``OUT.part`` with a journal beside it, so that a run that was ended goes on where it
-was.
+"""The unfinished output.
+
+It is ``OUT.part`` with a journal beside it, so that a run that was ended goes on from its place.
 
 The journal says which plan the part belongs to and how many of its first bytes are on the disk.  The final
 name appears by a rename, when everything is written and synced.
@@ -101,8 +102,9 @@ class Part:
         os.replace(fresh, self._journal)
 
     def finish(self, manifest: bytes) -> None:
-        """Give the whole, synced file its name, and then its manifest: whatever ends this, no manifest is
-        alone or another file's.
+        """Give the whole, synced file its name, and then its manifest.
+
+        Whatever ends this, no manifest is alone or another file's.
         """
         os.fdatasync(self.descriptor)
         book = manifest_path(self.target)

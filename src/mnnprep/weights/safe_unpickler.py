@@ -40,8 +40,9 @@ _PLAIN_TYPES = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A tensor's memory, ``count`` elements of ``dtype`` (empty: untyped bytes) from the start of
-    ``file``.
+    """A tensor's memory, ``count`` elements of ``dtype`` from the start of ``file``.
+
+    An empty dtype stands for untyped bytes.
     """
 
     dtype: str
@@ -152,8 +153,9 @@ class _Unpickler(pickle.Unpickler):
         return _Sealed(name, (Foreign,), {"__slots__": (), "qualified": qualified})
 
     def persistent_load(self, identity: object) -> Unpickled:
-        """A storage, or the class of a pickled module (whose source stands beside it, and is not looked
-        at).
+        """Return a storage, or the class of a pickled module.
+
+        The source of the class stands beside it, and is not looked at.
         """
         if not isinstance(identity, tuple) or not identity:
             raise pickle.UnpicklingError(f"a persistent id that is not a tuple: {identity!r:.80}")

@@ -29,8 +29,9 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Entry(NamedTuple):
-    """A tensor as the header has it: ``begin`` is its first byte in the file; ``dtype`` may be one that is
-    not read (4 and 6 bits).
+    """A tensor as the header has it: ``begin`` is its first byte in the file.
+
+    ``dtype`` may be one that is not read (4 and 6 bits).
     """
 
     dtype: str

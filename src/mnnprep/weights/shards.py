@@ -121,8 +121,9 @@ def numbered(names: list[str]) -> list[str]:
 
 
 def read_numbered(directory: Place, names: list[str], read: Read) -> Content:
-    """All tensors of numbered files that have no index; a name that stands in two must hold the same
-    bytes.
+    """Return all tensors of numbered files that have no index.
+
+    A name that stands in two must hold the same bytes.
     """
     tensors: dict[str, Tensor] = {}
     homes: dict[str, str] = {}

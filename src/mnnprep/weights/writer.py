@@ -48,8 +48,9 @@ class Written(msgspec.Struct, kw_only=True):
 
 
 class Consolidated(msgspec.Struct, kw_only=True):
-    """What ``mnnprep consolidate`` made, or (``written`` false) would make; the manifest, without a path or a
-    time.
+    """The result of ``mnnprep consolidate``, or (``written`` false) the one it would have.
+
+    It is the manifest, without a path or a time.
     """
 
     schema: str
@@ -182,10 +183,13 @@ def write(
 
 
 def check_target(target: Path, force: bool) -> None:
-    """Raise UsageError when the output is there (unless *force*), is no file, can't be named so, or its
-    directory is not there.
+    """Require an output that can be written.
 
     Raises SystemFault when that can't be written to.
+
+    Raises:
+        UsageError: the output is there (unless *force*), is no file, can't be named so, or its directory
+            is not there.
     """
     other = "give the path of a file, such as out.safetensors"
     if "\0" in str(target):

@@ -1,5 +1,6 @@
-"""Flatbuffers, read in place: tables, vectors and strings by their offsets, each checked against the file's
-end.
+"""Flatbuffers, read in place.
+
+Tables, vectors and strings are found by their offsets, each checked against the file's end.
 
 Format facts: flatbuffers.dev/internals (a table begins with the signed distance back to its vtable; a vtable
 holds its own size, the table's, and one 16-bit offset for every field, 0 where it is absent; vectors and

@@ -55,8 +55,9 @@ class StepFailed(Exception):
 
     @property
     def unable(self) -> bool:
-        """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was
-        asked of.
+        """Whether the machine or a limit stood in the way.
+
+        Nothing was then learnt of what the step was asked of.
 
         A process kills itself by no SIGKILL: the system does when memory runs out.  SIGSYS is a filter of
         system calls.

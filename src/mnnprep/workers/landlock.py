@@ -1,5 +1,6 @@
-"""Landlock: the kernel keeps this process to the files it was given. The calls are made directly, for no C
-library has them.
+"""Landlock: the kernel keeps this process to the files it was given.
+
+The calls are made directly, for no C library has them.
 
 Numbers and layouts are those of <linux/landlock.h>; what each version of the interface ("ABI") adds is in
 https://docs.kernel.org/userspace-api/landlock.html.  A right that an older kernel does not know is left out
@@ -59,8 +60,9 @@ def abi() -> int:
 
 
 def restrict(version: int, rules: Iterable[tuple[str, int]], *, network: bool) -> None:
-    """Keep the calling thread, and all that it starts, to *rules*: paths, with the rights below each. There
-    is no way back.
+    """Keep the calling thread, and all that it starts, to *rules*.
+
+    They are paths, with the rights below each. There is no way back.
 
     A path that is not there grants nothing.  Everything a right speaks of and no rule grants is refused with
     EACCES.  Without

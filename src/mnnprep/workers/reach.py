@@ -20,8 +20,9 @@ MOST_LINKS = 100_000  # files of a directory that are looked at for links
 def confinement_of(
     job: msgspec.Struct, *, scratch: Path, directory: Path, reads: Iterable[str] = (), stays: bool = False
 ) -> Confinement | None:
-    """What a step may reach that is given *job*, in the run's *scratch*: it writes in *directory*, its own,
-    and where the job says.
+    """Return the reach of a step that is given *job*, in the run's *scratch*.
+
+    It writes in *directory*, its own, and to what the job says.
 
     None, no confinement, where the job is to run the user's code (a part of it says ``runs_own_code``).
     *reads* are what every step of the run may read.  A process that *stays*, to be forked for other steps, is
@@ -118,8 +119,9 @@ def _linked(path: str) -> Iterator[str]:
 
 
 def _hub_blobs(path: str) -> Iterator[str]:
-    """Where the files of a Hugging Face snapshot are: ``snapshots/COMMIT/...`` links to ``blobs`` beside
-    it.
+    """Return the directory that holds the files of a Hugging Face snapshot.
+
+    ``snapshots/COMMIT/...`` links to ``blobs`` beside it.
     """
     parts = Path(path).parts
     if "snapshots" in parts:

@@ -164,8 +164,9 @@ def _last_words() -> int:
 
 
 def _enter(job: dict[str, Any]) -> None:
-    """Make a job's directory this process's own, and its log the place of all output; confine the process to
-    what the job says.
+    """Make a job's directory this process's own, and its log the place of all output.
+
+    The process is confined to what the job says.
     """
     global _doing_path
     directory = Path(job["directory"])
@@ -237,8 +238,9 @@ def _fork(job: dict[str, Any], own: tuple[int, ...], words: int) -> int:
 
 
 def _child(job: dict[str, Any], worker: int, words: int) -> NoReturn:
-    """Run one step in this process, forked from *worker*, and leave; *words* takes what can't be written
-    elsewhere.
+    """Run one step in this process, forked from *worker*, and leave.
+
+    *words* takes what can't be written elsewhere.
     """
     code = 1
     try:
@@ -281,8 +283,9 @@ def run_step(step: str, job: bytes) -> bytes:
 
 
 def encode(value: Any) -> bytes:
-    """A message across the boundary, as JSON; a path or a name with halves of surrogate pairs, which UTF-8
-    does not have, by escapes.
+    """Return a message across the boundary, as JSON.
+
+    A path or a name with halves of surrogate pairs, which UTF-8 does not have, goes by escapes.
     """
     try:
         return msgspec.json.encode(value)
@@ -307,8 +310,12 @@ def _system_fault(error: Exception) -> SystemFault | None:
 
 
 def _require_whole(files: list[FileRef]) -> None:
-    """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look
-    whether it could write.
+    """Require that the step wrote its files whole.
+
+    Native code does not always look whether it could write.
+
+    Raises:
+        SystemFault: a file may lack its end.
     """
     here = Path(tempfile.gettempdir())
     written = [

@@ -49,8 +49,9 @@ def named_files(manifest: Manifest) -> list[BundleFile]:
 
 
 def hashes(bundle: Path, manifest: Manifest) -> Check:
-    """The ``hashes`` check: each file named is there, a regular file in its place with its bytes, and there
-    is no other.
+    """Make the ``hashes`` check.
+
+    Each file named is there, a regular file in its place with its bytes, and there is no other.
 
     Raises RefusedError where the manifest, or a link in place of a file, leads out of the bundle.
     """
@@ -95,8 +96,9 @@ def present(bundle: Path) -> Iterator[str]:
 
 
 def report_check(bundle: Path, manifest: Manifest) -> Check:
-    """The ``report`` check: the page is the one that the manifest gives; not run where that can't be told, or
-    there is none.
+    """Make the ``report`` check: the page is the one that the manifest gives.
+
+    It is not run if that can't be told, or if there is none.
     """
     page = bundle / report.FILE_NAME
     again = "`mnnprep report` writes it anew"

@@ -1,5 +1,6 @@
-"""The tolerance that a bundle must be held to: from the rule and from what was asked for, never from its own
-figures.
+"""The tolerance that a bundle must be held to.
+
+From the rule and from what was asked for, never from its own figures.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ STRICTER_WHEN_LESS = ("absolute", "relative", "widening", "ceiling", "case_slack
 
 
 def ruled(manifest: Manifest) -> tuple[Tolerance, Tolerance]:
-    """The tolerances that the rule gives: the artifact's and the converted model's, with the noise that the
-    manifest states.
+    """Return the tolerances that the rule gives.
+
+    They are the artifact's and the converted model's, with the noise that the manifest states.
 
     Raises RefusedError for a precision that no call could have asked for.
     """
@@ -41,8 +43,9 @@ def ruled(manifest: Manifest) -> tuple[Tolerance, Tolerance]:
 
 
 def artifact_sqnr(manifest: Manifest) -> float | None:
-    """The SQNR at which such an artifact may differ from its source; None where it holds the source's
-    numbers.
+    """Return the SQNR at which such an artifact may differ from its source.
+
+    None if it holds the source's numbers.
     """
     if manifest.artifact.format == "tflite":
         return ARTIFACT_SQNR.get(str(manifest.source.options.get("tflite_precision", "")))
@@ -90,8 +93,9 @@ def laxer(manifest: Manifest) -> list[str]:
 
 
 def drowning(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
-    """Where the stated noise would set aside more than the rule lets a proof go without, in words; *cases*
-    are their arrays.
+    """Say which cases the stated noise would set aside beyond what a proof may go without.
+
+    *cases* are their arrays.
 
     A bundle whose noise check failed when it was made is not proven anyway.
     """

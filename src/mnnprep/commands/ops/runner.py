@@ -81,8 +81,9 @@ class Runner:
         return self._clean.run(FRONTENDS, FrontendsJob(), timeout=SECONDS).value.names["ONNX"]
 
     def convert(self, case: ConformanceCase, rules: list[str]) -> Outcome:
-        """Convert the case, repaired by *rules* where they find something, and ask the oracle, twice where it
-        says right.
+        """Convert the case, repaired by *rules* if they find something, and ask the oracle.
+
+        It is asked twice if it says right.
         """
         route = "repaired" if rules else "raw"
         with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
@@ -112,8 +113,9 @@ class Runner:
         return self.convert(case, rules) if fired else msgspec.structs.replace(raw, route="repaired")
 
     def check(self, cases: Sequence[ConformanceCase], supported: list[str]) -> list[list[str]]:
-        """Per case, the rules that find it wrong, crashing or refused; ``supported`` are the operators that
-        the converter lists.
+        """Return, per case, the rules that find it wrong, crashing or refused.
+
+        ``supported`` are the operators that the converter lists.
         """
         job = ChecksJob(models=[case.model for case in cases], supported=supported)
         return self._onnx.run(CHECK, job, timeout=COLLECT_SECONDS).value.rules
@@ -194,8 +196,9 @@ def outcome(
 
 
 def resumed(path: Path) -> dict[tuple[str, str, str], Outcome]:
-    """The outcomes of an interrupted measurement, by variant, route and case; a last line that was cut off is
-    left out.
+    """Return the outcomes of an interrupted measurement, by variant, route and case.
+
+    A last line that was cut off is left out.
     """
     if not path.exists():
         return {}

@@ -47,8 +47,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Piece:
-    """A converted model: the names in it of the ONNX inputs and outputs, the layouts to feed, the values
-    inside that can be asked for.
+    """A converted model.
+
+    It knows the names of the ONNX inputs and outputs in it, the layouts to feed, the values inside that can
+    be asked for.
     """
 
     onnx: str
@@ -66,8 +68,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Trial:
-    """A piece of a model, on its own: its files, its case, and how far each output is off, or why it
-    failed.
+    """A piece of a model, on its own.
+
+    It holds its files, its case, and how far each output is off, or why it failed.
     """
 
     files: list[str]
@@ -88,8 +91,9 @@ class OutOfConversions(Exception):
 
 
 class TrialRunner:
-    """``limit`` bounds the conversions; ``conversions``, ``runs`` and ``peak`` (bytes, the largest worker)
-    are what it took so far.
+    """Convert and run pieces of a model; ``limit`` bounds the conversions.
+
+    ``conversions``, ``runs`` and ``peak`` (bytes, the largest worker) are what it took so far.
     """
 
     def __init__(
@@ -137,8 +141,9 @@ class TrialRunner:
         return self.references(model, values, [case])[case.index]
 
     def references(self, model: str, values: Iterable[str], cases: list[CaseFile]) -> dict[int, str]:
-        """:meth:`reference` for several cases at once, by their index; what was computed before is not
-        computed again.
+        """:meth:`reference` for several cases at once, by their index.
+
+        Those computed before are not computed again.
         """
         wanted = tuple(values)
         left = [case for case in cases if (model, wanted, case.file.path) not in self._references]
@@ -202,8 +207,9 @@ class TrialRunner:
     def run_all(
         self, piece: Piece, cases: list[CaseFile], values: Iterable[str]
     ) -> dict[int, str | Failure] | Failure:
-        """:meth:`run` on several cases in one load, one after the other, by their index; a Failure where the
-        process itself ended.
+        """:meth:`run` on several cases in one load, one after the other, by their index.
+
+        Returns a Failure if the process itself ended.
         """
         self.runs += len(cases)
         job = MnnRunJob(
@@ -261,8 +267,9 @@ class TrialRunner:
         strict: Iterable[str] = (),
         fixed: bool = False,
     ) -> Trial:
-        """Cut *nodes* out of *model*, feed them the reference's values at their *boundary*, and see what MNN
-        gives.
+        """Cut *nodes* out of *model* and see what MNN gives for them.
+
+        They are fed the reference's values at their *boundary*.
 
         Those of *shapes* among them that are small become constants. Nothing is seen of nodes that take a
         sequence.

@@ -23,8 +23,9 @@ class Growth(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that MNN computes otherwise at ``case``, converted; ``where`` says which body of control flow
-    it is, empty for the whole.
+    """A model that MNN computes otherwise at ``case``, converted.
+
+    ``where`` says which body of control flow it is, empty for the whole.
 
     ``failing`` is how its run fails, None where it gives wrong numbers: those of the outputs ``wrong``.
     """

@@ -113,8 +113,9 @@ class Suspects:
         return [o for i in sorted(chosen) for o in self.outline.nodes[i].outputs if o in outside]
 
     def live(self, position: int) -> list[str]:
-        """What is still needed once the values up to *position* (in `visible`) are known, of those; the
-        outputs among them included.
+        """Return what is still needed, of the values up to *position* (in `visible`), once they are known.
+
+        The outputs among them are included.
         """
         known = set(self.visible[: position + 1])
         later = {n for value in self.visible[position + 1 :] for n in self.groups[value].inputs}
@@ -125,8 +126,10 @@ class Suspects:
         ]
 
     def sources(self, wrong: Iterable[str], ends: Iterable[str] = ()) -> list[str]:
-        """Where the errors of the wrong *ends* (the net's outputs, if not given) begin: back through *wrong*
-        values to those whose group takes only right ones.
+        """Return the values at which the errors of the wrong *ends* begin.
+
+        Without *ends*, they are the net's outputs. The way goes back through *wrong* values to those whose
+        group takes only right ones.
         """
         bad = set(wrong)
         left = [o for o in (ends or self.outline.outputs) if o in bad]
@@ -163,8 +166,9 @@ class Suspects:
         return sorted(chosen)
 
     def largest_jumps(self, excess: Mapping[str, float], count: int) -> list[tuple[str, float, float]]:
-        """The values where the error grew most: (value, excess of what its group takes, its own), by the
-        growth.
+        """Return the values at which the error grew most.
+
+        Each is (value, excess of what its group takes, its own), by the growth.
         """
         rows = [
             (v, max((excess.get(n, 0.0) for n in g.inputs), default=0.0), excess[v])

@@ -1,5 +1,6 @@
-"""Sizes of blobs: what each layer type makes of its bottoms, and the blobs of weights that its definition
-implies.
+"""Sizes of blobs.
+
+They are what each layer type makes of its bottoms, and the blobs of weights that its definition implies.
 
 Format facts: caffe.proto (parameters and their defaults), and of each layer the Reshape of its .cpp file;
 pooling rounds up and drops a window that would begin in the padding (pooling_layer.cpp); crop counts its
@@ -265,8 +266,9 @@ SHAPES: dict[str, Rule] = {
 
 
 def layer_shapes(net: Net) -> list[tuple[Layer, list[Shape] | None, list[Shape] | None]]:
-    """Every layer with the shapes of its bottoms and tops; None from a layer on whose type says nothing of
-    shapes here.
+    """Return every layer with the shapes of its bottoms and tops.
+
+    The shapes are None from a layer on whose type says nothing of shapes here.
 
     Raises RefusedError where a layer's definition does not fit what it is given, or makes a blob without
     elements.

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 
 class CaffeNet:
-    """A :class:`mnnprep.model.net.Net`; one thread, no Winograd, so that its rounding is that of plain
-    sums.
+    """A Caffe network in OpenCV as a :class:`mnnprep.model.net.Net`.
+
+    One thread, no Winograd, so that its rounding is that of plain sums.
     """
 
     def __init__(self, prototxt: str, caffemodel: str, net: Net, inputs: tuple[TensorSpec, ...]) -> None:

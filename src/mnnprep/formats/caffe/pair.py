@@ -24,8 +24,9 @@ _STEM_ENDS = ("_deploy", "-deploy", ".deploy", "_train_val", "_train_test")
 
 @dataclass(frozen=True)
 class Pair:
-    """A Caffe model as read: ``written`` as in the file, ``net`` what of it runs at inference, its ``blobs``
-    by layer.
+    """A Caffe model as read.
+
+    ``written`` is as in the file, ``net`` what of it runs at inference, its ``blobs`` by layer.
     """
 
     written: Message
@@ -122,8 +123,9 @@ def fixed_sizes(wants: InputSpecs | None) -> dict[str, Shape]:
 
 
 def input_specs(inputs: Mapping[str, Shape], wants: InputSpecs) -> tuple[TensorSpec, ...]:
-    """The inputs as the user declares them over the sizes written: a batch or a spatial size may be named or
-    changed.
+    """Return the inputs as the user declares them over the sizes written.
+
+    A batch or a spatial size may be named or changed.
 
     Raises UsageError for another rank, a dtype that is not float32, or channels that are not a number.
     """

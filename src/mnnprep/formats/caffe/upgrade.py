@@ -1,5 +1,6 @@
-"""V0 and V1 networks as V2: `layers {` to `layer {`, flat fields to parameter messages, `input_dim` to Input
-layers.
+"""V0 and V1 networks as V2.
+
+`layers {` becomes `layer {`, flat fields parameter messages, `input_dim` Input layers.
 
 Format facts: upgrade_proto.cpp (V0 padding layers go into the convolution or pooling behind them; V1's
 `param`, `blobs_lr` and `weight_decay` are training only, but for the names that share weights).

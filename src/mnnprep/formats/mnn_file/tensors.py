@@ -1,5 +1,6 @@
-"""The values inside a ``.mnn`` file by the names of the net it was converted from: MNN gives any of them as
-an output.
+"""The values inside a ``.mnn`` file by the names of the net it was converted from.
+
+MNN gives any of them as an output.
 
 Measured with MNN 3.6.1: an operator keeps the name of the value that it computes.  Its output has that name,
 too, but where the
@@ -26,8 +27,9 @@ CONVERTED = "__matmul_converted"
 
 
 def made_tensors(path: Path) -> dict[str, str]:
-    """Value -> the tensor that holds it, for what the operators of the main graph compute; weights are not
-    read.
+    """Map each value that the main graph's operators compute to the tensor that holds it.
+
+    Weights are not read.
 
     Raises RefusedError where the file is damaged.
     """

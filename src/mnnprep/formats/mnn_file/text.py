@@ -126,8 +126,9 @@ def _printed(model: Path, scratch: Path) -> Json:
 
 
 def _require_same(given: Json, printed: Json, path: str) -> None:
-    """Raise RefusedError unless *printed* has all that is *given*, but for the values of floats (those are
-    put in exactly).
+    """Require that *printed* has all that is *given*, but for the values of floats.
+
+    The floats are put in exactly. Raises RefusedError unless it does.
     """
     seen = ""
     if isinstance(given, dict) and isinstance(printed, dict):
@@ -210,8 +211,9 @@ _FLOAT_KEYS = frozenset(
 
 
 def _floats(tree: Json, table: Table, other: Json) -> Iterator[tuple[int, Any, Any, Any]]:
-    """Every float, and every list of floats, of *tree*, as MNN printed it: (place in the file, container,
-    key, the container in *other*).
+    """Return every float, and every list of floats, of *tree*, as MNN printed it.
+
+    Each is (place in the file, container, key, the container in *other*).
     """
     stack: list[tuple[Any, Table, Any]] = [(tree, table, other)]
     while stack:

@@ -1,5 +1,6 @@
-"""The weights of a graph that was exported without them, streamed from the checkpoint into the file beside
-it.
+"""The weights of a graph that was exported without them.
+
+They are streamed from the checkpoint into the file beside it.
 
 Nothing of the net is loaded: every weight is a plan (:mod:`mnnprep.weights.plan`), and its bytes go from file
 to file where neither dtype nor order changes.  Format facts: onnx/docs/ExternalData.md.
@@ -82,8 +83,9 @@ def attach(job: AttachJob) -> Attached:
 
 
 def _planned(filling: Filling, model: ModelProto, files: Files) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights by the names of the graph's inputs, in the model's shapes and dtypes, and notes; nothing is
-    read of them.
+    """Return the weights by the names of the graph's inputs, and notes.
+
+    They have the model's shapes and dtypes. Nothing is read of them.
     """
     expected = filling.shapes.expected()
     chosen = plan_state(files.at(filling.checkpoint), expected)
@@ -168,8 +170,9 @@ def _stream(target: Path, tensors: Mapping[str, Tensor], places: Mapping[str, in
 
 
 def _turn(tensor: Turned, output: int, place: int) -> None:
-    """Write a matrix transposed, some of its rows at a time: each becomes a stretch of every row of the
-    output.
+    """Write a matrix transposed, some of its rows at a time.
+
+    Each becomes a stretch of every row of the output.
     """
     assert tensor.base is not None
     rows, columns = tensor.base.shape
@@ -218,8 +221,9 @@ class _Lazy(Mapping[str, Array]):
 
 
 def compare(job: CompareJob) -> Check:
-    """The ``weights`` check: every weight of the checkpoint that the graph uses is in the model's files, bit
-    by bit.
+    """Make the ``weights`` check.
+
+    Every weight of the checkpoint that the graph uses is in the model's files, bit by bit.
     """
     doing("comparing the artifact's initializers with the checkpoint")
     skeleton, model = graphs.load_graph(job.filling.skeleton), graphs.load_graph(job.model)

@@ -34,8 +34,9 @@ class Turned(Made):
 
 
 def take_out(model: ModelProto, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove from *model* the nodes that only move *tensors* (values by name); the tensors with the moved
-    ones.
+    """Remove from *model* the nodes that only move *tensors* (values by name).
+
+    Returns the tensors with the moved ones.
     """
     helper = require("onnx.numpy_helper")
     known = dict(tensors)

@@ -23,8 +23,9 @@ from mnnprep.workers.step import Step
 
 
 class ProbeJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Run ``model`` on ``cases`` and keep ``values``: names of graph outputs or of values in the main
-    graph.
+    """Run ``model`` on ``cases`` and keep ``values``.
+
+    They are names of graph outputs or of values in the main graph.
     """
 
     model: ReadPath

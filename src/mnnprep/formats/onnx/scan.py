@@ -153,8 +153,9 @@ class _Scan:
         return head
 
     def _scope(self, name: Name, opsets: Mapping[str, int]) -> _Scope:
-        """The scope of the main graph or of a function; of two functions with one name, the operators are
-        counted together.
+        """Return the scope of the main graph or of a function.
+
+        If two functions have one name, their operators are counted together.
         """
         return _Scope(self.calls.setdefault(name, Counter()), TrainingScope(opsets, self.leftovers))
 

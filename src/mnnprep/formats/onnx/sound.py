@@ -1,5 +1,6 @@
-"""Whether an ONNX graph is one: no node waits for itself, and every node has the inputs, outputs and
-attributes of its operator.
+"""Whether an ONNX graph is one.
+
+No node waits for itself, and every node has the inputs, outputs and attributes of its operator.
 
 The rules that look for hazards read operands by their place, as an operator's definition gives them
 (onnx/defs, docs/Operators.md). A graph that passes here has them.
@@ -98,8 +99,9 @@ def _reads(node: ir.Node) -> Iterator[ir.Value | None]:
 
 
 def _circle(graph: ir.Graph | ir.Function) -> list[ir.Node]:
-    """The nodes of *graph* that can't be put in order, in the order of the file; those that only read of them
-    included.
+    """Return the nodes of *graph* that can't be put in order, in the order of the file.
+
+    Those that only read of them are included.
     """
     nodes = list(graph)
     place = {id(node): index for index, node in enumerate(nodes)}
@@ -120,8 +122,9 @@ def _circle(graph: ir.Graph | ir.Function) -> list[ir.Node]:
 
 
 def _misfits(node: ir.Node, opset: int) -> Iterable[str]:
-    """How a node of ONNX's own domain differs from its operator's definition; none for an operator that ONNX
-    does not know.
+    """Say how a node of ONNX's own domain differs from its operator's definition.
+
+    None for an operator that ONNX does not know.
     """
     if node.domain not in STANDARD_DOMAINS:
         return

@@ -95,8 +95,9 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_loadable(summary: OnnxSummary, size: int) -> None:
-    """Refuse an ONNX file that nothing can load: *size* (bytes) of 2 GiB or more, functions without end, or
-    external data that is not there.
+    """Refuse an ONNX file that nothing can load.
+
+    It has a *size* (bytes) of 2 GiB or more, functions without end, or external data that is not there.
 
     Raises:
         RefusedError: with the remedy.
@@ -129,8 +130,9 @@ def require_loadable(summary: OnnxSummary, size: int) -> None:
 
 
 def external_file(directory: Path, location: str, tensors: int, needed: int) -> ExternalFile:
-    """Look for a file of tensor data; one outside the model's directory is not looked for
-    (docs/ExternalData.md).
+    """Look for a file of tensor data.
+
+    One outside the model's directory is not looked for (docs/ExternalData.md).
     """
     parts = PurePosixPath(location).parts + PureWindowsPath(location).parts
     if PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor:

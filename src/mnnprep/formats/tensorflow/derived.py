@@ -54,8 +54,10 @@ def parameters(skeleton: Skeleton) -> Arrays:
 
 
 def count(skeleton: Skeleton, weights: Arrays) -> int:
-    """How many parameters the source has: the elements of its variables, or, where it is frozen, of the
-    floating constants in its graph and in its functions.
+    """Count the parameters that the source has.
+
+    They are the elements of its variables, or, if it is frozen, of the floating constants in its graph and in
+    its functions.
     """
     variables = [int(a.size) for n, a in weights.items() if n in skeleton.values]
     if variables:

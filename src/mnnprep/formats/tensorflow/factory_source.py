@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 def load_factory(source: Source, wants: InputSpecs) -> Loaded:
-    """A factory gives a keras.Model, a tf.Module or a tf.function, alone or with example inputs by name or in
-    order.
+    """Load a factory's model, alone or with example inputs by name or in order.
+
+    A factory gives a keras.Model, a tf.Module or a tf.function.
 
     Raises UsageError where it raises, or gives anything else.
     """
@@ -109,8 +110,9 @@ def _from_callable(model: Model, wants: InputSpecs, example: StructuredValue) ->
 
 
 def _output_names(structure: StructuredValue) -> list[str]:
-    """A name for every output: a dict's keys, else ``output_0`` and so on (as tf.saved_model.save names
-    them).
+    """Return a name for every output.
+
+    A dict's keys, else ``output_0`` and so on (as tf.saved_model.save names them).
     """
     tf = require("tensorflow")
     if isinstance(structure, dict):

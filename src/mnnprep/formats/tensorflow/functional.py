@@ -81,8 +81,9 @@ def _rewrite(
     *,
     body: bool = False,
 ) -> list[Any]:
-    """Rewrite *nodes* (of the graph or of a body), *known* mapping resource tensors to what they hold; gives
-    nodes to add.
+    """Rewrite *nodes*, *known* mapping resource tensors to what they hold.
+
+    The nodes are the graph's or a body's. Returns the nodes to add.
     """
     resource = require("tensorflow.core.framework.types_pb2").DT_RESOURCE
     extra: list[Any] = []
@@ -184,8 +185,9 @@ def _pass_on(
 
 
 def _fix_body(function: FunctionDef, known: dict[str, Kind]) -> None:
-    """In a body, an operator's output is named by its argument: ReadVariableOp's ``value`` is Identity's
-    ``output``.
+    """Rename outputs in a body, which names an operator's output by its argument.
+
+    ReadVariableOp's ``value`` is Identity's ``output``.
     """
     renamed = {
         f"{n.name}:value:0": f"{n.name}:output:0"

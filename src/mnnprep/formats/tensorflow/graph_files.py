@@ -50,8 +50,9 @@ def read_artifact(path: str) -> GraphDef:
 
 
 def load_graph(source: Source, wants: InputSpecs) -> Loaded:
-    """A GraphDef as a source: its inputs are its placeholders, its outputs ``--outputs``, else the nodes that
-    nothing uses.
+    """Load a GraphDef as a source.
+
+    Its inputs are its placeholders, its outputs ``--outputs``, else the nodes that nothing uses.
 
     TensorFlow is given what the outputs need and nothing else, so that no other node can run, and none needs
     to be judged.
@@ -219,8 +220,9 @@ def refuse_unfrozen(graph: GraphDef, fetches: dict[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Inference:
-    """A graph set to inference: ``feeds`` are its inputs, ``flags`` the inputs that switched training on
-    (they are fed False).
+    """A graph set to inference.
+
+    ``feeds`` are its inputs, ``flags`` the inputs that switched training on (they are fed False).
     """
 
     graph: GraphDef

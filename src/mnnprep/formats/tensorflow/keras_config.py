@@ -1,5 +1,6 @@
-"""The parts of a Keras file: its configuration, its weights, what wrote it. Read without Keras, each refused
-where it is damaged.
+"""The parts of a Keras file: its configuration, its weights, what wrote it.
+
+They are read without Keras, each refused if it is damaged.
 
 Format facts: keras/src/saving/saving_lib.py (config.json, metadata.json and model.weights.h5 in a zip),
 keras/src/legacy/saving/legacy_h5_format.py (the attributes ``model_config`` and ``keras_version`` of the
@@ -35,8 +36,9 @@ _LOCAL_HEADER = 30
 
 @dataclass(frozen=True)
 class KerasFile:
-    """``config`` is the outermost model's; ``version`` that of the Keras that wrote the file, empty if it
-    does not say.
+    """A Keras file as read; ``config`` is the outermost model's.
+
+    ``version`` is that of the Keras that wrote the file, empty if it does not say.
     """
 
     config: dict[str, Any]
@@ -82,8 +84,9 @@ def parsed(content: str | bytes, name: str) -> dict[str, Any]:
 
 
 def refuse_foreign_weights(path: Path, kind: str) -> None:
-    """Refuse weights that a ``.keras`` archive (*kind* ``keras``) or an HDF5 file takes from elsewhere, or
-    that unfold without bound.
+    """Refuse weights that a Keras file takes from elsewhere, or that unfold without bound.
+
+    The file is a ``.keras`` archive (*kind* ``keras``) or an HDF5 file.
     """
     with weights_in(path) if kind == "keras" else hdf5_file(path, path.name, path.stat().st_size):
         return

@@ -111,8 +111,9 @@ def refuse_texts(tensors: Iterable[tuple[str, Tensor]], graph: GraphDef | None, 
 def specs_of(
     tensors: Iterable[tuple[str, Tensor]], wants: InputSpecs, *, batched: bool = False
 ) -> tuple[TensorSpec, ...]:
-    """The inputs by the users' names; an unknown dimension is named after its place, or ``batch`` where it is
-    the only first one.
+    """Return the inputs by the users' names.
+
+    An unknown dimension is named after its place, or ``batch`` if it is the only first one.
 
     With *batched*, as in Keras, the unknown first dimensions of all inputs are the batch.
 

@@ -55,8 +55,9 @@ def _names(graph: GraphDef) -> set[str]:
 
 
 def expressible(graph: GraphDef) -> GraphDef:
-    """*graph* without Erfc, for which ONNX has no operator and tf2onnx leaves a node that no runtime knows:
-    it is 1 - Erf.
+    """Return *graph* with 1 - Erf in place of Erfc.
+
+    ONNX has no Erfc, and tf2onnx leaves a node for it that no runtime knows.
     """
     if all(node.op != "Erfc" for node in graph.node):
         return graph

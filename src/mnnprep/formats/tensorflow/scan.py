@@ -1,5 +1,6 @@
-"""What a SavedModel, a graph or a Keras file says of itself, read from its bytes: no TensorFlow, nothing
-executed.
+"""A TensorFlow file's own account of itself, read from its bytes.
+
+It may be a SavedModel, a graph or a Keras file. No TensorFlow, nothing executed.
 
 Format facts: tensorflow/core/protobuf/saved_model.proto (SavedModel: 2 meta_graphs) and meta_graph.proto
 (MetaGraphDef: 2 graph_def, 5 signature_def; SignatureDef: 1 inputs, 2 outputs; TensorInfo: 1 name, 2 dtype, 3
@@ -32,10 +33,12 @@ Extent = tuple[int, int]
 
 
 class GraphSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``signatures`` by name (a frozen graph's only one is called ``""``): inputs and outputs; ``ops`` counts
-    what the signatures need, functions included; ``leftovers`` name what behaves as in training, ``tables``
-    what looks up text or numbers, ``variables`` what a graph has not frozen, ``effects`` what may do more
-    than compute; ``parameters`` are elements, None where the weights can't be read.
+    """A graph in figures; ``signatures`` are its inputs and outputs, by name.
+
+    A frozen graph's only signature is called ``""``. ``ops`` counts what the signatures need, functions
+    included; ``leftovers`` name what behaves as in training, ``tables`` what looks up text or numbers,
+    ``variables`` what a graph has not frozen, ``effects`` what may do more than compute; ``parameters`` are
+    elements, None if the weights can't be read.
     """
 
     signatures: dict[str, tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]]

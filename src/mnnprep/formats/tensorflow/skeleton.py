@@ -42,8 +42,10 @@ FOLDING = ("constfold", "dependency", "pruning")
 
 @dataclass
 class Skeleton:
-    """``values`` are the contents of the Const nodes that have none, by node; ``inputs`` the nodes that are
-    inputs, ``outputs`` the names of the outputs: all as the user knows them, in order.
+    """A graph without its values, which ``values`` holds by Const node.
+
+    They are the contents of the Const nodes that have none. ``inputs`` are the nodes that are inputs,
+    ``outputs`` the names of the outputs: all as the user knows them, in order.
     """
 
     graph: GraphDef
@@ -78,8 +80,9 @@ class Skeleton:
                     file.write(delimited(number, part.SerializeToString(deterministic=True)))
 
     def ended(self) -> Skeleton:
-        """The same with every output at an end of the graph: MNN gives no tensor that something else goes on
-        from.
+        """Return the same with every output at an end of the graph.
+
+        MNN gives no tensor that something else goes on from.
 
         Such an output gets a Maximum with itself (for booleans LogicalOr), which changes no value and which
         MNN's converter keeps; Identity, Mul by 1, Add of 0 and a second node of the same kind it folds (MNN
@@ -122,8 +125,10 @@ def _tensor_bytes(proto: TensorProto) -> int:
 
 
 def _write_node(file: BinaryIO, node: NodeDef, value: Value | None) -> None:
-    """GraphDef.node = 1; with a value, its attribute ``value`` comes last and its bytes straight from the
-    array (NodeDef.attr = 5, its entry's value = 2, AttrValue.tensor = 8, TensorProto.tensor_content = 4).
+    """Write a node (GraphDef.node = 1).
+
+    With a value, its attribute ``value`` comes last and its bytes straight from the array (NodeDef.attr = 5,
+    its entry's value = 2, AttrValue.tensor = 8, TensorProto.tensor_content = 4).
     """
     if value is None:
         file.write(delimited(1, node.SerializeToString(deterministic=True)))

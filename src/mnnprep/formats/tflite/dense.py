@@ -105,8 +105,9 @@ def _expanded(stored: Array, shape: list[int], sparsity: SparsityParametersT) ->
 def _level(
     place: Array, metadata: DimensionMetadataT, extent: int, most: int
 ) -> tuple[Array, Array, Array, int]:
-    """One level below the entries at *place*: for each entry of it that of its parent, its own place, its
-    index; and the level's size.
+    """Go one level below the entries at *place*.
+
+    Gives for each entry of it that of its parent, its own place, its index; and the level's size.
 
     Raises ValueError where it has more than *most* entries.
     """

@@ -1,5 +1,6 @@
-"""A TFLite model as a net: LiteRT on one thread, no delegate; as the reference with its reference kernels,
-else with its optimized ones.
+"""A TFLite model as a net: LiteRT on one thread, no delegate.
+
+The reference uses its reference kernels, the rest its optimized ones.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
 
 
 def _interpreter(path: str, reference: bool) -> Interpreter:
-    """LiteRT with the model, its reference kernels for the reference; where one of them is missing (ELU),
-    those an app gets.
+    """Return LiteRT with the model, with its reference kernels for the reference.
+
+    If one of them is missing (ELU), with those that an app gets.
     """
     interpreter = require("ai_edge_litert.interpreter")
     kernels = interpreter.OpResolverType
@@ -117,8 +119,9 @@ class TfliteNet:
 
 
 def _specs(details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    """The inputs; an unknown dimension is named after its place, or ``batch`` where it is the only first
-    one.
+    """Return the inputs.
+
+    An unknown dimension is named after its place, or ``batch`` if it is the only first one.
     """
     shapes = [d["shape_signature"] if len(d["shape_signature"]) else d["shape"] for d in details]
     stated = [

@@ -42,8 +42,9 @@ class Default:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of a call: names of tensors, and defaults between them, by place; the other names by
-    keyword.
+    """The arguments of a call: names of tensors, and defaults between them, by place.
+
+    The other names go by keyword.
     """
 
     places: tuple[str | Default, ...]
@@ -83,8 +84,9 @@ def _scripted(argument: torch.Argument) -> Parameter:
 
 
 def forward_parameters(module: nn.Module) -> list[str]:
-    """The names a module's forward takes, in order, without ``self`` and without ``*args`` and
-    ``**kwargs``.
+    """Return the names a module's forward takes, in order.
+
+    ``self``, ``*args`` and ``**kwargs`` are left out.
     """
     return [p.name for p in parameters_of(module) if p.kind in NAMED]
 
@@ -95,8 +97,9 @@ def takes_more(module: nn.Module) -> bool:
 
 
 def in_order(module: nn.Module, names: Sequence[str]) -> list[str]:
-    """*names* as the forward has them; those of ``*args`` by their number, others it does not name last, as
-    they are given.
+    """Return *names* as the forward has them.
+
+    Those of ``*args`` stand by their number, others it does not name last, as they are given.
     """
     parameters = parameters_of(module)
     places = {p.name: place for place, p in enumerate(parameters)}
@@ -158,8 +161,9 @@ def _number(name: str, star: str | None) -> int | None:
 
 
 def starred(module: nn.Module, count: int) -> list[str]:
-    """Names for *count* values given by place: the forward's own, and ``args_0``... for those that its
-    ``*args`` takes.
+    """Return names for *count* values given by place.
+
+    They are the forward's own, then ``args_0``... for those that its ``*args`` takes.
     """
     parameters = parameters_of(module)
     names = [p.name for p in parameters if p.kind in NAMED]

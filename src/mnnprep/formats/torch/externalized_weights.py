@@ -1,5 +1,6 @@
-"""The large weights of a model, kept out of the TorchScript-based exporter, which would copy each several
-times.
+"""The large weights of a model, kept out of the TorchScript-based exporter.
+
+The exporter would copy each several times.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ SMALL = 1024  # elements: what may be a shape
 
 
 class Written:
-    """A file for one write, whose bytes are kept as they were given; the large weights, which are not in
-    them, by their names.
+    """A file for one write, whose bytes are kept as they were given.
+
+    With it come the large weights, which are not in them, by their names.
     """
 
     def __init__(self, data: bytes = b"") -> None:
@@ -37,8 +39,9 @@ class Written:
 
 @contextmanager
 def large_weights_aside(kept: dict[str, Tensor] | None) -> Iterator[None]:
-    """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in
-    the graph.
+    """Keep large weights from the exporter's shape inference within the block.
+
+    It would copy them. The shapes are in the graph.
 
     Where *kept* is given, such weights come into it by their names, and what is written has empty tensors in
     their place.

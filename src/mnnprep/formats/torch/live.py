@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def adopted(module: nn.Module, example: object) -> Iterator[tuple[str, list[str]] | None]:
-    """Take *module* for the block: gives the key it is loaded by and the user's top-level modules it comes
-    from.
+    """Take *module* for the block.
+
+    Gives the key it is loaded by and the user's top-level modules it comes from.
 
     Gives None on every rank but 0 of a running process group.  Afterwards the random states, the
     number of threads, the default dtype and the gradient mode are what they were.
@@ -122,8 +123,9 @@ def plain_copy(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def _whole_parameters(module: nn.Module) -> Iterator[None]:
-    """Within, the parameters of FullyShardedDataParallel wrappers are whole (torch.distributed.fsdp, first
-    version).
+    """Make the parameters of FullyShardedDataParallel wrappers whole within the block.
+
+    It is for torch.distributed.fsdp, first version.
     """
     with ExitStack() as stack:
         if grouped():

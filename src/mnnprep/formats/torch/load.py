@@ -36,8 +36,11 @@ LIVE: dict[str, tuple[Any, Any]] = {}  # live modules by name: the one exception
 
 @dataclass
 class Loaded:
-    """A source in memory, in inference mode. ``example`` maps input names to arrays, if it gave any;
-    ``dynamic`` gives the shapes that the source itself says are dynamic, by input, ``dims`` their ranges."""
+    """A source in memory, in inference mode.
+
+    ``example`` maps input names to arrays, if it gave any; ``dynamic`` gives the shapes that the source
+    itself says are dynamic, by input, ``dims`` their ranges.
+    """
 
     module: nn.Module
     parameters: list[str]
@@ -99,8 +102,9 @@ def load_factory(source: Source) -> Loaded:
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Within, a parameter goes to the meta device as soon as a module takes it: weights are neither
-    initialized nor kept. Buffers stay real.
+    """Send each parameter to the meta device as soon as a module takes it, within the block.
+
+    Weights are neither initialized nor kept. Buffers stay real.
     """
     torch = require("torch")
     module = torch.nn.Module
@@ -231,8 +235,9 @@ def _bound(limit: SupportsInt) -> int | None:
 
 
 def _called_by_place(program: torch.export.ExportedProgram, names: list[str]) -> nn.Module:
-    """The program's module as one whose forward takes *names* in their order, however it was exported to be
-    called.
+    """Return the program's module as one whose forward takes *names* in their order.
+
+    That holds however it was exported to be called.
     """
     torch = require("torch")
     positional, by_keyword = program.call_spec.in_spec.children()

@@ -160,9 +160,10 @@ class TorchNet:
 
 
 class OtherwiseFirst(TorchNet):
-    """The same net called with other values than it is asked for, if it takes them: what a module keeps of
-    its first call (a mean, a scale) is then not what the reference's process keeps, and the comparison sees
-    an artifact that holds it.
+    """The same net called first with other values than it is asked for, if it takes them.
+
+    A module may keep something of its first call (a mean, a scale). It then differs from what the reference's
+    process keeps, and the comparison sees an artifact that holds it.
     """
 
     _ranks: dict[str, int] | None = None
@@ -176,8 +177,9 @@ class OtherwiseFirst(TorchNet):
         return outputs
 
     def output_ranks(self, inputs: Arrays) -> dict[str, int]:
-        """The outputs' names, in order, and their ranks: of the last run, or of one on *inputs* where there
-        was none.
+        """Return the outputs' names, in order, and their ranks.
+
+        They are those of the last run, or of one on *inputs* if there was none.
         """
         if self._ranks is None:
             self.run(inputs)
@@ -185,8 +187,9 @@ class OtherwiseFirst(TorchNet):
 
 
 def other_values(inputs: Arrays) -> Arrays:
-    """Floating inputs halfway to their largest value, so that they stay within their range; the others as
-    they are.
+    """Move floating inputs halfway to their largest value, so that they stay within their range.
+
+    The others stay as they are.
     """
     return {
         n: ((a + a.max()) / 2).astype(a.dtype) if a.dtype.kind == "f" and a.size else a
@@ -267,8 +270,9 @@ def materialize(module: nn.Module) -> None:
 
 
 def used_tensors(module: nn.Module, cases: list[Arrays]) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The parameters that reach an output in any of the cases (by autograd's graph), and the statistics of
-    the norms that ran.
+    """Return the parameters that reach an output in any of the cases, by autograd's graph.
+
+    With them come the statistics of the norms that ran.
 
     Returns them by name, and notes.  Where nothing can be followed (a forward under no_grad), all.
     """

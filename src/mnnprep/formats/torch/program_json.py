@@ -157,8 +157,9 @@ def _target_fault(target: str) -> str:
 
 
 def _expression_fault(text: object, *, guard: bool) -> str:
-    """What is wrong with a size (or with a *guard*, which may also look at the inputs), empty if it is
-    arithmetic.
+    """Say what is wrong with a size (or with a *guard*), empty if it is arithmetic.
+
+    A guard may also look at the inputs.
     """
     shown = f"the expression {text!r:.80}"
     if not isinstance(text, str) or len(text) > _LONGEST or not text.isascii() or "\n" in text:
@@ -247,8 +248,9 @@ def _structure_faults(text: str, *, called: bool) -> Iterator[str]:
 
 
 def _plain(context: object, *, identifiers: bool) -> bool:
-    """Whether a container's own description is a list of plain keys (or of *identifiers*), a number or
-    nothing.
+    """Whether a container's own description is plain.
+
+    It is a list of plain keys (or of *identifiers*), a number or nothing.
     """
     try:
         keys = json.loads(context) if isinstance(context, str) else context

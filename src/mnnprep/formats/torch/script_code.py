@@ -1,5 +1,6 @@
-"""The code inside a TorchScript archive, judged before torch reads it: which operators it names, and whether
-each is allowed.
+"""The code inside a TorchScript archive, judged before torch reads it.
+
+It tells which operators the code names, and whether each is allowed.
 
 ``torch.jit.load`` runs code (every class's ``__setstate__``), and a graph may hold operators that write files
 or reach other machines. TorchScript's text is a subset of Python's
@@ -53,8 +54,9 @@ _CONSTANT = re.compile(r"c\d+")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something in a program that is not allowed: ``place`` is the record and its line, ``what`` the operator
-    or the construct.
+    """A part of a program that is not allowed.
+
+    ``place`` is the record and its line, ``what`` the operator or the construct.
 
     ``endless``: it is not what the code touches, but that it may never end.
     """
@@ -197,8 +199,9 @@ class _Judge:
 
 
 def _chain(node: ast.Attribute, inner: set[int]) -> list[str]:
-    """The names of ``a.b.c``, empty where it doesn't begin with a name; its inner nodes are noted in
-    *inner*.
+    """Return the names of ``a.b.c``, empty if it doesn't begin with a name.
+
+    Its inner nodes are noted in *inner*.
     """
     names = [node.attr]
     value = node.value

@@ -1,5 +1,6 @@
-"""Whether loading and running a PyTorch program touches anything but its tensors: said from the file, before
-torch opens it.
+"""Whether loading and running a PyTorch program touches anything but its tensors.
+
+The file says so, before torch opens it.
 
 A TorchScript archive is judged by its code, by the classes that its pickles name, and by what stands beside
 them; an exported program by its JSON and the other records of its archive. Names of records are compared

@@ -37,8 +37,9 @@ def current_place() -> str:
 
 
 def raised_at(error: BaseException) -> str:
-    """The innermost frame of an exception outside torch and mnnprep, as ``package/file.py:line``; empty where
-    there is none.
+    """Return the innermost frame of an exception outside torch and mnnprep.
+
+    It is ``package/file.py:line``, empty if there is none.
     """
     frames = [
         (name, line)

@@ -43,8 +43,9 @@ def _apply(editor: Editor, match: Match[int]) -> bool:
 
 
 def write_body(editor: Editor, node: ir.Node, opset: int) -> bool:
-    """Put ONNX's body of *node* in its place; False, and nothing changed, where there is none for the opset
-    and what is known of the inputs.
+    """Put ONNX's body of *node* in its place.
+
+    Returns False, and changes nothing, if there is none for the opset and what is known of the inputs.
     """
     body = schema_body(node, opset, editor.view, (editor.view.supported or frozenset()) - {node.op_type})
     if body is None:

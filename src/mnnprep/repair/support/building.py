@@ -106,8 +106,9 @@ class Builder:
         return parts
 
     def backwards(self, value: Operand, axis: int, size: int | None) -> ir.Value:
-        """*value* with the order along *axis* reversed; *size* is that of the axis, None where it is
-        open (needs Range).
+        """Return *value* with the order along *axis* reversed.
+
+        *size* is that of the axis, None if it is open (needs Range).
 
         By a Gather: a Slice with a step of -1 is wrong in MNN.
         """
@@ -208,8 +209,9 @@ def static(dims: Dims | None) -> tuple[int, ...] | None:
 
 
 def lacking(view: ModelView, *op_types: str) -> list[tuple[ir.Node, int]]:
-    """The nodes of these operators, each with its opset, but for those that the converter at hand says it
-    reads.
+    """Return the nodes of these operators that the converter at hand does not read.
+
+    Each comes with its opset.
     """
     return view.nodes(
         *(op_type for op_type in op_types if view.supported is None or op_type not in view.supported)

@@ -38,8 +38,9 @@ ROOT_HALF, TANH_SCALE, TANH_CUBE = 0.7071067811865476, 0.7978845608028654, 0.044
 
 @dataclass(frozen=True)
 class Body:
-    """``lines`` whose results ``outputs`` are the node's outputs (None: not given), of ``inputs`` by name and
-    ``constants``.
+    """The ``lines`` whose results ``outputs`` are the node's outputs (None: not given).
+
+    They are of ``inputs`` by name and ``constants``.
     """
 
     lines: str

@@ -1,5 +1,6 @@
-"""Max-, Average- and LpPool written out by strided slices, which know every form of padding, dilation and
-rounding.
+"""Max-, Average- and LpPool written out by strided slices.
+
+They know every form of padding, dilation and rounding.
 """
 
 from __future__ import annotations

@@ -41,8 +41,9 @@ def shifted(build: Builder, value: ir.Value, zero: Operand) -> ir.Value:
 
 
 def quantized(build: Builder, value: ir.Value, zero: Operand, dtype: str) -> ir.Value:
-    """*value*, already divided by its scale, as integers of *dtype* (a name in RANGES), by way of int32, from
-    which MNN casts rightly.
+    """Return *value*, already divided by its scale, as integers of *dtype* (a name in RANGES).
+
+    It goes by way of int32, from which MNN casts rightly.
     """
     low, high = (build.constant(np.array(number, np.float32)) for number in RANGES[dtype])
     value = build.op("Round", value)
@@ -53,8 +54,9 @@ def quantized(build: Builder, value: ir.Value, zero: Operand, dtype: str) -> ir.
 
 
 def spread(build: Builder, value: ir.Value, axis: int, block: int, dims: Dims) -> ir.Value:
-    """A scale or zero point so that it broadcasts against a tensor of *dims*: one number, one for each index
-    of *axis*, or one a block of it.
+    """Spread a scale or zero point so that it broadcasts against a tensor of *dims*.
+
+    It is one number, one for each index of *axis*, or one a block of it.
     """
     sizes = build.editor.view.dims(value)
     if not sizes or (len(sizes) == 1 and sizes[0] == 1 and not block):

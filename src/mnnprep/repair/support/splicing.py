@@ -50,8 +50,9 @@ def write_out(
 
 
 def schema_body(node: ir.Node, version: int, view: ModelView, keep: frozenset[str]) -> ir.Graph | None:
-    """The graph that ONNX defines *node* by at this version of its domain, with the operators inside that are
-    not in *keep* written out as well.
+    """Return the graph that ONNX defines *node* by at this version of its domain.
+
+    The operators inside that are not in *keep* are written out as well.
 
     None where ONNX has no body for the operator at this opset, for these attributes or for what is known of
     its inputs.
@@ -128,8 +129,9 @@ def _info(name: str, value: ir.Value, view: ModelView) -> onnx.ValueInfoProto:
 
 
 def splice(editor: Editor, node: ir.Node, body: ir.Graph | ir.Function, inputs: Sequence[ir.Value]) -> None:
-    """Put the nodes of *body* (an onnx-ir graph or function) in the place of *node*, its inputs being
-    *inputs*.
+    """Put the nodes of *body* in the place of *node*, its inputs being *inputs*.
+
+    *body* is an onnx-ir graph or function.
 
     Its outputs become those of *node*'s outputs that have a use.
     """

@@ -88,8 +88,9 @@ def _answer(user: ir.Node, array: Array) -> Array | None:
 
 
 def _later_divisor(node: ir.Node) -> int | None:
-    """The constant by which alone the sum *node* is reduced, sums after it included (ONNX's Mod, whose result
-    has the sign of the divisor).
+    """Return the constant by which alone the sum *node* is reduced, sums after it included.
+
+    It is ONNX's Mod, whose result has the sign of the divisor.
     """
     for _ in range(SUMS):
         uses = list(node.outputs[0].uses())

@@ -17,8 +17,9 @@ Array = npt.NDArray[Any]
 
 
 class Builder:
-    """Collects nodes and initializers; names are the layer's, numbered, so that the same net gives the same
-    bytes.
+    """Collects nodes and initializers.
+
+    Names are the layer's, numbered, so that the same net gives the same bytes.
     """
 
     def __init__(self) -> None:

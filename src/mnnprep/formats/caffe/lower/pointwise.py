@@ -1,5 +1,6 @@
-"""Layers that compute each element from those at its place: activations, arithmetic, normalization by
-statistics.
+"""Layers that compute each element from those at its place.
+
+Activations, arithmetic, normalization by statistics.
 
 Format facts: caffe.proto (defaults), and the formula at the head of each layer's .hpp file.
 """
@@ -171,8 +172,9 @@ def softmax(low: Lowering) -> list[Value]:
 
 
 def lrn(low: Lowering) -> list[Value]:
-    """x / (k + alpha / n * sum of squares) ^ beta, over neighbouring channels, or over a square of places
-    (where k is 1).
+    """Lower LRN: x / (k + alpha / n * sum of squares) ^ beta.
+
+    The sum is over neighbouring channels, or over a square of places (then k is 1).
     """
     param = low.layer.param("lrn_param")
     size, alpha, beta, k = (

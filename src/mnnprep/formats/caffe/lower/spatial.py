@@ -54,8 +54,9 @@ def pooling(low: Lowering) -> list[Value]:
 
 
 def _average_cut_off(low: Lowering, w: Window, over: list[int]) -> Value:
-    """An average whose last windows reach past the padded image: zeros there, and the sum divided by the part
-    inside.
+    """Lower an average whose last windows reach past the padded image.
+
+    There are zeros there, and the sum is divided by the part inside.
     """
     pads = [0, 0, *w.pad, 0, 0, *(p + max(o, 0) for p, o in zip(w.pad, over, strict=True))]
     padded = low.add.node("Pad", low.bottom, low.add.integers(*pads), low.add.scalar(0))

@@ -1,5 +1,6 @@
-"""The ends of single-shot detectors: prior boxes as a constant, and detections as ONNX's TopK and
-NonMaxSuppression.
+"""The ends of single-shot detectors.
+
+Prior boxes as a constant, and detections as ONNX's TopK and NonMaxSuppression.
 
 Format facts: the SSD branch's prior_box_layer.cpp, detection_output_layer.cpp and bbox_util.cpp (decoding by
 centre and size, candidates per class in order of score; rows are image, label, score, corners).  Measured
