@@ -44,6 +44,7 @@ class Artifact:
 
     @property
     def format(self) -> ArtifactFormat:
+        """The artifact's format, by the name its export gave."""
         return ARTIFACTS[self.exported.format]
 
     @property
@@ -100,6 +101,7 @@ class Conversion:
 
     @property
     def model(self) -> FileRef | None:
+        """The converted model's file; None if the conversion failed."""
         return self.converted.file if self.converted else None
 
 
@@ -127,6 +129,7 @@ class Diagnosis:
     before: bool = False
 
     def explains(self, check: Check) -> bool:
+        """Whether the diagnosis is about this check of this subject."""
         return check.check == self.check and check.subject == self.of
 
     def applied(self, check: Check) -> Check:
@@ -166,6 +169,7 @@ class AttemptResult:
 
     @property
     def opset(self) -> int:
+        """The opset of the exported artifact, or the one asked for if nothing was exported."""
         return self.exported.opset if self.exported else self.recipe.opset
 
     def check(self, row: Row) -> Check | None:

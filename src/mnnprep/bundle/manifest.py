@@ -201,6 +201,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: list[Metric] = msgspec.field(default_factory=list)
 
     def to_bytes(self) -> bytes:
+        """Return the manifest as canonical JSON: equal manifests give equal bytes."""
         return canonical_json(self)
 
 

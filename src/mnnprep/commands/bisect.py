@@ -41,7 +41,9 @@ CASES_EXPLAINED = 5  # failing cases that are looked at beside the one that is b
 
 
 class Bisection(msgspec.Struct, frozen=True, kw_only=True):
-    """What `bisect` found; ``outcome`` is one of
+    """The result of `bisect`.
+
+    ``outcome`` is one of:
 
     - ``agrees``: MNN computes what the artifact computes, in every case that was run;
     - ``node``: one node, wrong when it runs alone on the reference's values;

@@ -36,6 +36,7 @@ class FileReplayed(msgspec.Struct, frozen=True):
 
     @property
     def same(self) -> bool:
+        """Whether the file's hash is the recorded one."""
         return self.recorded == self.now
 
 

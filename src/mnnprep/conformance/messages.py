@@ -56,6 +56,8 @@ class ConformanceCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """The cases that were written, in their order."""
+
     cases: list[ConformanceCase]
 
 

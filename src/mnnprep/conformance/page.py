@@ -41,6 +41,7 @@ def scores(table: OperatorTable, operator: str = "") -> list[Score]:
 
 
 def score(operator: str, read: bool, rows: Iterable[Row]) -> Score:
+    """Add up the rows of one operator; *read* tells whether MNN's frontend has it."""
     raw: Counter[str] = Counter()
     repaired: Counter[str] = Counter()
     for row in rows:

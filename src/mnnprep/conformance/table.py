@@ -65,6 +65,7 @@ def cache_directory() -> Path:
 
 
 def file_name(mnn: str, kind: str) -> str:
+    """Return the file name of the table for MNN's version *mnn* on a machine of this *kind*."""
     return f"mnn-{mnn}-{kind}.json"
 
 

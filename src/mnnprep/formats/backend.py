@@ -55,6 +55,7 @@ class Deferred(Generic[P, R]):
     function: str
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Import the module and call the function."""
         function: Callable[P, R] = getattr(importlib.import_module(self.module), self.function)
         return function(*args, **kwargs)
 

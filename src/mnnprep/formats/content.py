@@ -57,6 +57,7 @@ class Content:
 
     @cached_property
     def head(self) -> bytes:
+        """The file's first HEAD bytes."""
         with self.path.open("rb") as file:
             return file.read(HEAD)
 
@@ -72,10 +73,12 @@ class Content:
 
     @property
     def suffix(self) -> str:
+        """The file name's suffix in lower case, with its dot."""
         return self.path.suffix.lower()
 
     @property
     def is_zip(self) -> bool:
+        """Whether the file begins as a ZIP archive does."""
         return self.head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
     @cached_property

@@ -52,7 +52,7 @@ def stored_tensors(file: BinaryIO) -> PickledState:
     """Replay the pickle at the file's position with inert stand-ins. Raises PickleError."""
     storages: dict[str, File] = {}
 
-    def locate(key: str, element: str, count: int, view: tuple[str, int, int] | None) -> File:
+    def locate(key: str, element: str, count: int, view: tuple[str, int, int] | None) -> File:  # noqa: ARG001
         return storages.setdefault(key, _Unread(key, byte_size(element or "uint8", count)))
 
     try:

@@ -49,6 +49,8 @@ class AttachJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True):
+    """The model's files once the weights are in them, and notes for the record."""
+
     files: list[FileRef]
     notes: list[str]
 

@@ -61,6 +61,7 @@ def captured() -> Iterator[Printed]:
 
 
 def last_lines(text: str) -> str:
+    """Return the last LAST_LINES lines of *text*."""
     return "\n".join(text.splitlines()[-LAST_LINES:])
 
 

@@ -265,6 +265,7 @@ class SessionRunner:
         self._session: Session | None = None
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in a Session, which the first call makes."""
         if self._session is None:
             self._session = Session(
                 self._job.model, self._job.layouts, [(HINTS[n], v) for n, v in self._job.hints.items()]

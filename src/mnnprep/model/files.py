@@ -39,6 +39,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def file_ref(path: str | os.PathLike[str]) -> FileRef:
+    """Return the file at *path* with its sha256 and size, read now."""
     return FileRef(str(path), sha256(path), os.path.getsize(path))
 
 

@@ -99,6 +99,8 @@ class SourceLoaded(msgspec.Struct, frozen=True):
 
 
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Survey ``source`` with the inputs that ``wants`` declares; write the cases to ``directory``."""
+
     source: Source
     wants: InputSpecs
     directory: WritePath
@@ -268,6 +270,8 @@ class TextJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextWritten(msgspec.Struct, frozen=True):
+    """The file that was written."""
+
     file: FileRef
 
 
@@ -315,10 +319,9 @@ class Located(msgspec.Struct, frozen=True, kw_only=True):
 class RunJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run the model file ``model`` on ``cases``; write the outputs of case i to ``directory/i.npz``.
 
-    ``inputs`` and ``outputs`` are the names in the model; ``fresh`` loads the model anew for every
-    case (else one load serves all, so that changes of shape are exercised); ``forbid`` are
-    top-level modules of the user's that must not be importable; ``trust``: its operators may have side
-    effects.
+    ``signature`` gives the names in the model; ``fresh`` loads the model anew for every case (else one load
+    serves all, so that changes of shape are exercised); ``forbid`` are top-level modules of the user's that
+    must not be importable; ``trust``: its operators may have side effects.
     """
 
     model: ReadPath

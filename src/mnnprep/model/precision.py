@@ -26,6 +26,7 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reduced(self) -> bool:
+        """Whether the weights are kept at less than float32."""
         return self.fp16 or bool(self.weight_bits)
 
     @property

@@ -45,9 +45,11 @@ class Dim(msgspec.Struct, frozen=True):
 
     @property
     def declared(self) -> bool:
+        """Whether both ends of the range are given."""
         return self.min is not None and self.max is not None
 
     def admits(self, size: int) -> bool:
+        """Whether *size* lies within the ends that are given."""
         return (self.min is None or size >= self.min) and (self.max is None or size <= self.max)
 
 
@@ -68,11 +70,14 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 
 class Signature(msgspec.Struct, frozen=True):
+    """A model's inputs and outputs, and the dimensions that are named in their shapes."""
+
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
     dims: tuple[Dim, ...] = ()
 
     def dim(self, name: str) -> Dim:
+        """Return the dimension of this *name*, one without a range if none was declared."""
         return next((d for d in self.dims if d.name == name), Dim(name))
 
 

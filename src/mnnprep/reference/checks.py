@@ -42,10 +42,12 @@ class Surveyed:
         return by_output(self.cases)
 
     def write(self, directory: Path) -> list[CaseFile]:
+        """Write the cases to *directory*, one npz each."""
         return [write_case(directory, index, case) for index, case in enumerate(self.cases)]
 
 
 def tolerances(out: Surveyed) -> Tolerance:
+    """Return the tolerance that the measured noise of every output gives."""
     return Tolerance(noise=out.noise)
 
 
@@ -76,6 +78,7 @@ def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
 
 
 def vacuity(out: Surveyed) -> Check:
+    """Make the ``vacuity`` check: for every output two inputs differ by VACUITY_FACTOR tolerances."""
     dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
     if dull:
         return catalog.VACUITY.failed(
@@ -137,6 +140,7 @@ def noise_checks(out: Surveyed) -> list[Check]:
 
 
 def determinism(net: Net, cases: list[Case]) -> Check:
+    """Make the ``determinism`` check: the first case gives the same outputs again."""
     for case in cases[:1]:
         try:
             again = net.run(case.inputs)
@@ -162,6 +166,7 @@ def determinism(net: Net, cases: list[Case]) -> Check:
 
 
 def write_case(directory: Path, index: int, case: Case) -> CaseFile:
+    """Write the inputs and outputs of *case* to ``case-INDEX.npz``."""
     path = directory / f"case-{index}.npz"
     arrays = {f"inputs/{n}": a for n, a in case.inputs.items()} | {
         f"outputs/{n}": a for n, a in case.outputs.items()

@@ -112,6 +112,7 @@ def broken(error: Refused, where: str) -> RefusedError:
 
 
 def runs(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], ranges: dict[str, Range]) -> bool:
+    """Whether the source runs on synthesized inputs of these sizes."""
     try:
         net.run(synthesize(specs, sizes, 0, ranges))
     except Refused:

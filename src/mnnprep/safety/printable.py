@@ -21,7 +21,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def plain(text: object) -> str:
-    """Return *text* with its hidden characters visible as ``\\x1b`` or ``\\u202e``.
+    r"""Return *text* with its hidden characters visible as ``\x1b`` or ``\u202e``.
 
     A name can't rewrite what is around it then.
 
@@ -36,7 +36,7 @@ def one_line(text: object) -> str:
 
 
 def as_text(text: str) -> str:
-    """*text* with halves of surrogate pairs, which no UTF-8 document can hold, visible as ``\\udc80``."""
+    r"""Return *text* with halves of surrogate pairs visible as ``\udc80``: UTF-8 can hold none."""
     return _SURROGATE.sub(lambda match: _escaped(match[0]), text)
 
 

@@ -87,19 +87,23 @@ class Changed(Tensor):
     rounding: Rounding | None = None
 
     def runs(self) -> list[Run] | None:
+        """Return None: the bytes are not in a file as they are wanted."""
         return None
 
     def key(self) -> tuple[object, ...] | None:
+        """Return what equal tensors share: the base's key and the dtype."""
         assert self.base is not None
         below = self.base.key()
         return ("changed", self.dtype, below) if below is not None else None
 
     def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        """Yield the values in the new dtype, block by block, as unsigned integers of its width."""
         assert self.base is not None and self.rounding is not None
         for block in converted(self.base, self.dtype, self.rounding):
             yield block.view(RAW[bits_of(self.dtype) // 8])
 
     def array(self) -> npt.NDArray[Any]:
+        """Return all values in the new dtype as unsigned integers of its width."""
         blocks = list(self.blocks())
         return (
             np.concatenate(blocks).reshape(self.shape)
@@ -108,8 +112,10 @@ class Changed(Tensor):
         )
 
     def sources(self) -> set[File]:
+        """Return the files that the base is read from."""
         return self.base.sources() if self.base is not None else set()
 
     def release(self) -> None:
+        """Let go of what the base keeps in memory."""
         if self.base is not None:
             self.base.release()

@@ -80,6 +80,7 @@ class Entry:
 
     @cached_property
     def path(self) -> Path:
+        """The keys that lead to the tensor, a dotted name split."""
         return (*self.dictionary, *self.key.split("."))
 
 

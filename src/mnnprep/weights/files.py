@@ -99,6 +99,11 @@ class LocalFile(File):
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
+        """Return the descriptor, opened when it is first asked for.
+
+        Raises:
+            UsageError: the file can't be opened.
+        """
         with self._lock:
             if self._descriptor < 0:
                 try:
@@ -120,6 +125,11 @@ class LocalFile(File):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill *view* with the bytes from *offset* on.
+
+        Raises:
+            RefusedError: the file ends before.
+        """
         done = 0
         while done < len(view):
             count = os.preadv(self.fileno(), [view[done:]], offset + done)
@@ -128,13 +138,16 @@ class LocalFile(File):
             done += count
 
     def identity(self) -> str:
+        """Return a text that changes when the file does."""
         return self._identity
 
     def changed(self) -> bool:
+        """Whether the file is another than when it was opened."""
         state = os.stat(self.path)
         return self._identity != _local_identity(self.name, state)
 
     def close(self) -> None:
+        """Close the descriptor, if it is open; the next read opens it again."""
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
@@ -170,6 +183,7 @@ class RemoteFile(File):
         self._lock = threading.Lock()
 
     def identity(self) -> str:
+        """Return a text that changes when the file does."""
         return self._identity
 
     def _read(self, offset: int, count: int) -> bytes:
@@ -221,9 +235,11 @@ class Window(File):
         return self.parent.read(self.base + offset, count)
 
     def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill *view* with the bytes from *offset* of the window on."""
         self.parent.read_into(self.base + offset, view)
 
     def locate(self, offset: int) -> tuple[File, int]:
+        """Return the file that holds the byte at *offset*, and its offset there."""
         return self.parent.locate(self.base + offset)
 
 
@@ -244,6 +260,7 @@ class Lazy(File):
             return self._data[offset : offset + count]
 
     def release(self) -> None:
+        """Let go of the bytes; they are made again when they are asked for."""
         self._data = None
 
 

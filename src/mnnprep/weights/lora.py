@@ -44,16 +44,20 @@ class Merged(Tensor):
     transposed: bool = False  # the base is stored (in, out)
 
     def runs(self) -> list[Run] | None:
+        """Return None: the values have to be computed."""
         return None
 
     def key(self) -> tuple[object, ...] | None:
+        """Return None: no other tensor is known to hold the same."""
         return None
 
     def sources(self) -> set[File]:
+        """Return the files of the base and of both matrices of the adapter."""
         assert self.a is not None and self.b is not None
         return super().sources() | self.a.sources() | self.b.sources()
 
     def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        """Yield the merged values, some rows at a time."""
         assert self.a is not None and self.b is not None
         right, left = _matrix(self.a), _matrix(self.b)
         if self.transposed:
@@ -74,6 +78,7 @@ class Merged(Tensor):
             )
 
     def array(self) -> npt.NDArray[Any]:
+        """Return all merged values."""
         return np.concatenate(list(self.blocks())).reshape(self.shape)
 
 
@@ -210,7 +215,7 @@ def _merged(
 
 
 def _by_pattern(patterns: Mapping[str, SupportsFloat] | None, name: str, default: float) -> float:
-    """peft's ``get_pattern_key``: a key matches the whole name, or its end after a dot."""
+    """Do as peft's ``get_pattern_key``: a key matches the whole name, or its end after a dot."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):
             return float(value)

@@ -64,6 +64,7 @@ class Files:
         return list(self._opened.values())
 
     def open(self, place: Place, name: str) -> File:
+        """Return the file at *place*, opened once; errors call it *name*."""
         if place.path not in self._opened:
             system = place.system
             self._opened[place.path] = (
@@ -96,6 +97,7 @@ class Place:
         return Place(self.files, self.system, f"{head}{slash}{name}", name)
 
     def parent(self) -> Place:
+        """The directory that holds the place."""
         return Place(
             self.files,
             self.system,
@@ -108,12 +110,15 @@ class Place:
         return self.system is None or not {"http", "https"} & set(_protocols(self.system))
 
     def exists(self) -> bool:
+        """Whether something is there."""
         return os.path.exists(self.path) if self.system is None else bool(self._kind())
 
     def is_dir(self) -> bool:
+        """Whether it is a directory; never on a system that lists none."""
         return os.path.isdir(self.path) if self.system is None else self.lists and self._kind() == "directory"
 
     def is_file(self) -> bool:
+        """Whether it is a file."""
         return os.path.isfile(self.path) if self.system is None else self._kind() == "file"
 
     def _kind(self) -> str:
@@ -140,6 +145,7 @@ class Place:
             return []
 
     def open(self) -> File:
+        """Return the file, opened once for all who ask."""
         return self.files.open(self, self._shown or self.name)
 
     def read(self, limit: int) -> bytes:

@@ -43,9 +43,11 @@ class Piece:
 
     @property
     def elements(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     def contiguous(self) -> bool:
+        """Whether the elements lie one after the other in row-major order."""
         return self.strides is None or packed(self.shape, self.strides)
 
 
@@ -79,10 +81,12 @@ class Tensor:
 
     @property
     def elements(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """The bytes that the elements take."""
         return byte_size(self.dtype, self.elements)
 
     def runs(self) -> list[Run] | None:
@@ -189,12 +193,15 @@ class Made(Tensor):
     same: object = None
 
     def runs(self) -> list[Run] | None:
+        """Return None: the values have to be made."""
         return None
 
     def key(self) -> tuple[object, ...] | None:
+        """Return what equal tensors share; None for one without elements."""
         return ("made", self.same, self.dtype, self.shape) if self.elements else None
 
     def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        """Yield the values in row-major order, at most *limit* bytes at a time."""
         if self.elements:
             flat = self.array().reshape(-1)
             step = max(1, limit // flat.itemsize)
@@ -202,6 +209,7 @@ class Made(Tensor):
                 yield flat[at : at + step]
 
     def array(self) -> npt.NDArray[Any]:
+        """Return the tensor, made now."""
         assert self.make is not None
         return self.make()
 

@@ -124,6 +124,7 @@ class Part:
                 left.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Close the output's descriptor; an error of that is not told."""
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
 
@@ -169,6 +170,7 @@ def sync_directory(path: Path) -> None:
 
 
 def disk_full(target: Path, needed: int, free: int) -> SystemFault:
+    """Return the fault of a disk with *free* bytes for an output of *needed*."""
     return SystemFault(
         "there is not enough room for the output",
         seen=f"{needed} bytes are needed in {target.parent}, {free} are free",

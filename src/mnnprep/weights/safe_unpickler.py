@@ -51,6 +51,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
+        """The bytes that the elements take."""
         return dtypes.byte_size(self.dtype or "uint8", self.count)
 
 
@@ -84,6 +85,7 @@ class Foreign(metaclass=_Sealed):
     state: Unpickled
 
     def __new__(cls, *args: object, **kwargs: object) -> Foreign:
+        """Keep the arguments; nothing of the named class is run."""
         self = object.__new__(cls)
         self.arguments = args
         self.state = None
@@ -95,6 +97,7 @@ class Foreign(metaclass=_Sealed):
         return None
 
     def __call__(self, *args: object, **kwargs: object) -> Foreign:
+        """Stand for the result of calling the object, as another of this kind."""
         return type(self)(*args)
 
     def __setstate__(self, state: object) -> None:
@@ -104,9 +107,11 @@ class Foreign(metaclass=_Sealed):
         self.mapping[key] = value
 
     def append(self, element: object) -> None:
+        """Keep an element that the pickle appends, as a list does."""
         self.elements.append(element)
 
     def extend(self, elements: Iterable[Unpickled]) -> None:
+        """Keep elements that the pickle appends, as a list does."""
         self.elements.extend(elements)
 
     add = append

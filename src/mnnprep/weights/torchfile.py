@@ -91,6 +91,7 @@ class Archive:
 
     @property
     def is_script(self) -> bool:
+        """Whether the archive is a TorchScript program."""
         return "constants.pkl" in self.records
 
     def read(self, name: str) -> bytes:

@@ -81,9 +81,11 @@ class OutputPlan:
 
     @property
     def size(self) -> int:
+        """The bytes of the whole output."""
         return len(self.header) + (self.slots[-1].end if self.slots else 0)
 
     def inputs(self) -> set[File]:
+        """Return the files that the output is made from."""
         return set().union(*(tensor.sources() for tensor in self.tensors.values()))
 
     def digest(self) -> str:

@@ -163,10 +163,12 @@ class Runner:
 
 
 def fate(failure: StepFailed) -> Status:
+    """Return the status of a case whose step ended in *failure*."""
     return {"time": "timeout", "error": "run error"}.get(failure.fate, "crash")  # type: ignore[return-value]
 
 
 def described(failure: StepFailed) -> str:
+    """Return the reason for *failure*, or the message of its error and the value seen (300 characters)."""
     return failure.reason if failure.error is None else f"{failure.error.what}: {failure.error.seen}"[:300]
 
 
@@ -179,6 +181,7 @@ def outcome(
     rules: list[str] | None = None,
     verdict: str = "",
 ) -> Outcome:
+    """Return the outcome of *case* on *route*, with the stage it ended at and the rules applied."""
     return Outcome(
         case=case.name,
         variant=case.variant,

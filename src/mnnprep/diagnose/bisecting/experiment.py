@@ -81,6 +81,7 @@ class Trial:
     actual: str = ""  # npz of what MNN gave
 
     def excess(self, value: str) -> float:
+        """Return how far *value* is off, in tolerances: LARGEST if the trial failed, 0 if it was right."""
         if isinstance(self.result, Failure):
             return LARGEST
         return self.result[value].excess if value in self.result else 0.0
@@ -158,6 +159,7 @@ class TrialRunner:
         return {case.index: self._references[model, wanted, case.file.path] for case in cases}
 
     def excerpt(self, job: ExcerptJob) -> Excerpt:
+        """Cut a piece out of the model in a worker."""
         return self.do(EXCERPT, job)
 
     def convert(self, model: str, inputs: list[str], outputs: list[str], seed: str) -> Piece | Failure:
@@ -323,5 +325,6 @@ class TrialRunner:
 
 
 def failure_of(failure: StepFailed, who: str) -> Failure:
+    """Return the failure of a step of *who* (the runtime or converter), classed by how it ended."""
     kind = failure.fate if failure.fate in ("crash", "time", "memory") else "error"
     return Failure(kind=kind, reason=f"{who} {describe(failure)}")

@@ -66,6 +66,7 @@ class Finding:
     inner: Finding | None = None  # in a body of control flow
 
     def labels(self) -> list[str]:
+        """The nodes' operators and names."""
         return [self.subject.outline.nodes[i].label for i in self.nodes]
 
 

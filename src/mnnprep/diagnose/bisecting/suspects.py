@@ -36,6 +36,7 @@ class Suspects:
 
     @cached_property
     def producer(self) -> dict[str, int]:
+        """Map each value to the index of the node that computes it."""
         return {o: i for i, node in enumerate(self.outline.nodes) for o in node.outputs}
 
     @cached_property
@@ -69,6 +70,7 @@ class Suspects:
 
     @cached_property
     def groups(self) -> dict[str, Group]:
+        """Map each visible value to the group of nodes that makes it from other visible ones."""
         return {value: self._group(value) for value in self.visible}
 
     def _group(self, value: str) -> Group:

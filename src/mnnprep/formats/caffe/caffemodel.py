@@ -58,6 +58,7 @@ class Blob:
 
     @property
     def elements(self) -> int:
+        """The number of elements."""
         return element_count(self.shape)
 
     def read(self) -> Floats:
@@ -90,10 +91,12 @@ class Weights:
 
     @property
     def doubles(self) -> bool:
+        """Whether any blob is stored in float64."""
         return any(b.double for layer in self.layers for b in layer.blobs)
 
     @property
     def gradient_bytes(self) -> int:
+        """The bytes that gradients (the blobs' `diff`) take in the file."""
         return sum(b.gradient_bytes for layer in self.layers for b in layer.blobs)
 
 

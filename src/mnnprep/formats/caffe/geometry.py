@@ -60,10 +60,15 @@ def window(layer: Layer, group: str) -> Window:
 
 
 def axis_of(value: int, rank: int) -> int:
+    """Return an axis of a blob of this *rank* counted from the front; negative ones count from the back."""
     return value + rank if value < 0 else value
 
 
 def pooled(size: int, kernel: int, stride: int, pad: int, floor: bool = False) -> int:
+    """Return the size of a pooled axis, rounded up as in Caffe, or down with *floor*.
+
+    A last window that would begin in the padding behind the image is left out.
+    """
     steps = (size + 2 * pad - kernel) / stride
     count = (math.floor(steps) if floor else math.ceil(steps)) + 1
     return count - 1 if pad and (count - 1) * stride >= size + pad else count
@@ -107,6 +112,7 @@ def _concat(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
 
 
 def concat_axis(layer: Layer, rank: int) -> int:
+    """Return the axis of a Concat layer: ``axis``, or the older ``concat_dim``; 1 by default."""
     param = layer.param("concat_param")
     return axis_of(param.integer("axis", param.integer("concat_dim", 1)), rank)
 
@@ -154,6 +160,7 @@ def _reshape(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
 
 
 def flatten_axes(layer: Layer, rank: int) -> Pair:
+    """Return the first and the last axis that a Flatten layer joins."""
     param = layer.param("flatten_param")
     return axis_of(param.integer("axis", 1), rank), axis_of(param.integer("end_axis", -1), rank)
 
@@ -164,6 +171,7 @@ def _flatten(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
 
 
 def permutation(layer: Layer, rank: int) -> list[int]:
+    """Return the order of a Permute layer, with the axes that it does not name behind the others."""
     order = layer.param("permute_param").integers("order")
     return order + [axis for axis in range(rank) if axis not in order]
 
@@ -204,6 +212,10 @@ def priors_per_place(layer: Layer) -> int:
 
 
 def aspect_ratios(layer: Layer) -> list[float]:
+    """Return the aspect ratios of a PriorBox layer: 1, then its own, each with its inverse if it flips.
+
+    A ratio that is there to within 1e-6 is left out.
+    """
     param = layer.param("prior_box_param")
     ratios = [1.0]
     for ratio in param.numbers("aspect_ratio"):

@@ -53,6 +53,7 @@ class Layer:
     message: Message
 
     def param(self, name: str) -> Message:
+        """The parameter message of this name, an empty one if the layer has none."""
         return self.message.message(name)
 
 

@@ -50,6 +50,11 @@ class CaffeNet:
             ) from error
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs by blob name in OpenCV.
+
+        Raises:
+            Refused: OpenCV does not take the inputs.
+        """
         layers = list(dict.fromkeys(layer for layer, _ in self._outputs.values()))
         try:
             for name, array in inputs.items():
@@ -60,12 +65,15 @@ class CaffeNet:
         return {blob: np.array(results[layer][index]) for blob, (layer, index) in self._outputs.items()}
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: OpenCV computes in float32 only."""
         return None  # OpenCV computes in float32 only
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Return no bounds: Caffe's inputs are floats, not indices."""
         return {}
 
     def insensitive(self) -> dict[str, str]:
+        """Name the outputs that depend on shapes alone, with that reason."""
         return {blob: "depends on shapes alone" for blob in self._outputs if blob in self._shape_only}
 
 

@@ -59,7 +59,7 @@ def input_specs(inputs: list[MnnTensor], wants: InputSpecs) -> tuple[TensorSpec,
 
 
 class MnnNet:
-    """See :class:`mnnprep.reference.survey.Net`."""
+    """An MNN file as a :class:`mnnprep.model.net.Net`."""
 
     def __init__(self, path: str, inputs: tuple[TensorSpec, ...], info: MnnInfo) -> None:
         self.inputs = inputs
@@ -78,6 +78,11 @@ class MnnNet:
         )
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in MNN.
+
+        Raises:
+            Refused: MNN does not run on these inputs; its last lines are quoted.
+        """
         try:
             with captured() as printed:
                 return self._runner.run(inputs)
@@ -86,10 +91,13 @@ class MnnNet:
             raise Refused(f"{error}" + (f" ({said[-1]})" if said else "")) from error
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: MNN does not compute in float64."""
         return None
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Return no bounds: none are read from an MNN file."""
         return {}
 
     def insensitive(self) -> dict[str, str]:
+        """Name no output: an MNN file's graph is not searched for such outputs."""
         return {}

@@ -93,7 +93,10 @@ def dtype_of(argument: NodeArg) -> str:
 
 
 class OnnxNet:
-    """See :class:`mnnprep.reference.survey.Net`; the reference of an ONNX file is its unoptimized graph."""
+    """An ONNX file in onnxruntime as a :class:`mnnprep.model.net.Net`.
+
+    The reference of an ONNX file is its unoptimized graph.
+    """
 
     def __init__(self, path: str, *, optimize: bool = False) -> None:
         self.path = path
@@ -111,9 +114,15 @@ class OnnxNet:
 
     @cached_property
     def model(self) -> ModelProto:
+        """The model without its external data."""
         return skeleton(self.path)
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in onnxruntime.
+
+        Raises:
+            Refused: onnxruntime does not take the inputs.
+        """
         return dict(zip(self._outputs, self.compute(self._session, inputs, self._outputs), strict=True))
 
     @staticmethod
@@ -128,9 +137,11 @@ class OnnxNet:
         return values
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: onnxruntime's CPU kernels are float32 for most operators."""
         return None  # onnxruntime's CPU kernels are float32 for most operators
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Return the ranges of integer inputs that are indices, as the graph shows them."""
         return (
             graph.index_bounds(self.model)
             if any(s.dtype.startswith(("int", "uint")) for s in self.inputs)
@@ -138,4 +149,5 @@ class OnnxNet:
         )
 
     def insensitive(self) -> dict[str, str]:
+        """Name the outputs that do not depend on the inputs' values, with the reason."""
         return graph.insensitive_outputs(self.model)

@@ -54,11 +54,13 @@ class Tallies:
         self._by_dtype: dict[str, list[int]] = {}
 
     def add(self, dtype: str, elements: int, size: int) -> None:
+        """Count one tensor of *dtype* with its elements and bytes."""
         sums = self._by_dtype.setdefault(dtype, [0, 0, 0])
         for index, value in enumerate((1, elements, size)):
             sums[index] += value
 
     def result(self) -> Tensors:
+        """Return the sums, in total and by dtype."""
         total = [sum(column) for column in zip(*self._by_dtype.values(), strict=True)] or [0, 0, 0]
         return Tensors(Tally(*total), {dtype: Tally(*sums) for dtype, sums in sorted(self._by_dtype.items())})
 

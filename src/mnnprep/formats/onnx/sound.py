@@ -52,6 +52,7 @@ def require_sound(model: ir.Model, name: str) -> None:
 
 
 def not_allowed(seen: str) -> RefusedError:
+    """Return the refusal of a graph that ONNX does not allow, with the fault *seen*."""
     return RefusedError(
         "the ONNX model is damaged: its graph is not one that ONNX allows", seen=seen, next=AGAIN
     )

@@ -59,6 +59,7 @@ def tensor(name: str) -> str:
 
 
 def nodes_of(graph: GraphDef) -> dict[str, NodeDef]:
+    """Return the nodes of the main graph by name."""
     return {node.name: node for node in graph.node}
 
 

@@ -54,6 +54,7 @@ class Skeleton:
     values: dict[str, Value] = field(default_factory=dict)
 
     def nbytes(self) -> int:
+        """The bytes of the graph once its values are in it."""
         sizes = {
             name: _tensor_bytes(node.attr["value"].tensor)
             for name, node in graphs.nodes_of(self.graph).items()

@@ -76,7 +76,7 @@ def _interpreter(path: str, reference: bool) -> Interpreter:
 
 
 class TfliteNet:
-    """See :class:`mnnprep.reference.survey.Net`.
+    """A TFLite file in LiteRT as a :class:`mnnprep.model.net.Net`.
 
     Inputs and outputs have their tensors' names, in the file's order.
     """
@@ -91,6 +91,11 @@ class TfliteNet:
         self.inputs = _specs(self._inputs)
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in LiteRT, its inputs resized to the shapes given.
+
+        Raises:
+            Refused: LiteRT does not take the inputs.
+        """
         runtime = self._interpreter
         try:
             resized = False
@@ -109,12 +114,15 @@ class TfliteNet:
             raise Refused(message(error)) from error
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: the kernels are float32."""
         return None  # the kernels are float32
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Return no bounds: none are read from a TFLite file."""
         return {}
 
     def insensitive(self) -> dict[str, str]:
+        """Name no output: a TFLite file's graph is not searched for such outputs."""
         return {}
 
 

@@ -42,10 +42,13 @@ class Quantization(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> str:
+        """``per-channel`` or ``per-tensor``."""
         return "per-channel" if len(self.scale) > 1 else "per-tensor"
 
 
 class TfliteTensor(msgspec.Struct, frozen=True):
+    """A tensor of the file: its buffer's index, how it is quantized, whether it is sparse or a variable."""
+
     info: TensorInfo
     buffer: int
     quantization: Quantization | None

@@ -312,6 +312,7 @@ def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRef
 
 
 def empty(directory: Path) -> Path:
+    """Make *directory* anew, whatever was in it before."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     return directory

@@ -30,11 +30,12 @@ class Written:
         self.weights: dict[str, Tensor] = {}
 
     def write(self, data: bytes) -> int:
+        """Keep *data* as the file's bytes; return their number."""
         self.data = data
         return len(data)
 
     def flush(self) -> None:
-        pass
+        """Do nothing: the bytes are in memory."""
 
 
 @contextmanager

@@ -47,9 +47,9 @@ TRAINING_ARGUMENT = {
 
 
 class TorchNet:
-    """See :class:`mnnprep.reference.survey.Net`.
+    """A PyTorch module as a :class:`mnnprep.model.net.Net`.
 
-    Inputs go in by parameter name; outputs are flattened. ``precise``: there is room for it in float64.
+    Inputs go in by parameter name; outputs are flattened. With ``precise`` there is room for it in float64.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class TorchNet:
         return {n: _to_numpy(t) for n, t in result.items()}
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Call the module with the inputs by parameter name; return its outputs, flattened."""
         with self.watch.mode():
             return self._call(self.module, inputs)
 
@@ -131,6 +132,7 @@ class TorchNet:
         return {n: (0.0, float(size - 1)) for n, size in found.items()}
 
     def insensitive(self) -> dict[str, str]:
+        """Name no output: a module has no graph that would show it."""
         return {}
 
     def inference_mode(self) -> Check:
@@ -169,6 +171,7 @@ class OtherwiseFirst(TorchNet):
     _ranks: dict[str, int] | None = None
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Run on other values first if the module takes them, else on *inputs* alone."""
         try:
             outputs = super().run(other_values(inputs))
         except Refused:

@@ -226,7 +226,8 @@ def _guard_part(node: ast.AST) -> bool:
 def _structure_faults(text: str, *, called: bool) -> Iterator[str]:
     """What is wrong with the structure of inputs or outputs (torch/utils/_pytree.py: ``treespec_dumps``).
 
-    Of what is *called* the outermost keys are keywords, which become parameters of a function."""
+    Of what is *called* the outermost keys are keywords, which become parameters of a function.
+    """
     shown = f"the structure {text!r:.80}"
     try:
         version, root = json.loads(text)

@@ -237,7 +237,7 @@ def _weights_unseen() -> Iterator[dict[str, Any]]:
     infer, fold = passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_constant_fold
     folded: dict[str, Any] = {}
 
-    def infer_shapes(graph: torch.Graph, parameters: dict[str, Any], opset: int) -> None:
+    def infer_shapes(graph: torch.Graph, parameters: dict[str, Any], opset: int) -> None:  # noqa: ARG001
         infer(graph, {}, opset)
 
     def fold_code(graph: torch.Graph, parameters: dict[str, Any], opset: int) -> dict[str, Any]:

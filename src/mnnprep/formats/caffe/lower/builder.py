@@ -63,9 +63,11 @@ class Builder:
         return value
 
     def scalar(self, number: float) -> Value:
+        """Add a float32 constant of rank 0."""
         return self.constant(np.array(number, np.float32))
 
     def integers(self, *numbers: int) -> Value:
+        """Add an int64 constant of rank 1."""
         return self.constant(np.array(numbers, np.int64))
 
 
@@ -97,10 +99,12 @@ class Lowering:
 
     @property
     def bottom(self) -> Value:
+        """The layer's first bottom."""
         return self.bottoms[0]
 
     @property
     def shape(self) -> Shape:
+        """The shape of the layer's first bottom."""
         return self.shapes[0]
 
     def blob(self, index: int, shape: Sequence[int] | None = None) -> Value:
@@ -111,7 +115,7 @@ class Lowering:
         )
 
     def affine(self, value: Value, scale: float, shift: float) -> Value:
-        """value * scale + shift, without what changes nothing."""
+        """Return ``value * scale + shift``, without a factor of 1 or a term of 0."""
         if scale != 1.0:
             value = self.add.node("Mul", value, self.add.scalar(scale))
         return value if shift == 0.0 else self.add.node("Add", value, self.add.scalar(shift))

@@ -19,6 +19,7 @@ from mnnprep.formats.caffe.net import Layer, Shape
 
 
 def prior_box(low: Lowering) -> list[Value]:
+    """Lower PriorBox to a constant: its boxes depend on sizes alone."""
     return [low.add.constant(priors(low.layer, low.shapes[0], low.shapes[1]))]
 
 
