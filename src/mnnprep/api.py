@@ -100,8 +100,11 @@ def inspect(path: str | os.PathLike[str], *, timeout: float = READING_SECONDS, m
     """Say what the file at *path* is, from its bytes: nothing of it is loaded or executed.
 
     *timeout* is in seconds, *memory* in bytes (0: three quarters of what is free).
-    Raises UsageError when there is nothing, RefusedError when it is no model or a damaged one, or takes
-    longer or more than that.
+
+    Raises:
+        UsageError: there is nothing at *path*.
+        RefusedError: the file is no model or a damaged one, or reading it takes longer or more memory than
+            that.
     """
     return inspect_file(os.fspath(path), limits=Limits(timeout=timeout, memory=memory))
 
@@ -187,8 +190,9 @@ def consolidate(
     consolidate --help``.
     *progress* is called with the bytes done and those of the whole.
 
-    Raises UsageError when the call is wrong, RefusedError when the checkpoint can't be taken or the disk is
-    too small.
+    Raises:
+        UsageError: the call is wrong.
+        RefusedError: the checkpoint can't be taken or the disk is too small.
     """
     from mnnprep.commands.consolidate import Options, consolidate_live
     from mnnprep.commands.consolidate import consolidate as run

@@ -125,7 +125,11 @@ class ArtifactBuilder:
         return Made(recipe, artifact, self.convert(artifact), refused)
 
     def _repaired(self, original: Exported, rules: list[str]) -> Repaired:
-        """*original* with *rules* applied. Raises StepFailed."""
+        """*original* with *rules* applied.
+
+        Raises:
+            StepFailed: the step failed.
+        """
         more = set(rules) - set(always_rules())
         job = RepairJob(
             model=original.files[0].path,

@@ -220,7 +220,8 @@ def class_axis(scores: Array) -> int:
 def _finite(reference: Array, actual: Array) -> tuple[Array, Array] | None:
     """The finite elements of both as float64; None for what is no floating output.
 
-    Raises ValueError where others are at other places.
+    Raises:
+        ValueError: its non-finite elements are at other places.
     """
     if reference.dtype.kind != "f":
         return None

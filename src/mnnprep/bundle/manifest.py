@@ -45,7 +45,11 @@ LONGEST = 255  # bytes of one part of a path, on every file system in use
 
 
 def require_name(path: str) -> None:
-    """Raises ValueError (msgspec makes a ValidationError of it) for what no file can be called."""
+    """Require that a file can be called *name*.
+
+    Raises:
+        ValueError: none can; msgspec makes a ValidationError of it.
+    """
     if "\0" in path or any(len(part.encode()) > LONGEST for part in path.split("/")):
         raise ValueError("no file can have this name")
 

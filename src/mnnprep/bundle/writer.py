@@ -215,7 +215,8 @@ def add_file(staged: Path, path: str, file: FileRef) -> BundleFile:
 
     The path is relative, with ``/`` between its parts.
 
-    Raises InternalError for a path that leaves the bundle or is there already.
+    Raises:
+        InternalError: a path that leaves the bundle or is there already.
     """
     target = staged / _inside(path)
     if target.exists():

@@ -337,7 +337,8 @@ def improvable(survey: Survey, result: AttemptResult) -> bool:
 def choose(results: list[AttemptResult]) -> AttemptResult:
     """The best attempt: the strongest verdict, then the earliest.
 
-    Raises RefusedError when none made an artifact.
+    Raises:
+        RefusedError: no attempt made an artifact.
     """
     made = [r for r in results if r.exported is not None]
     if not made:

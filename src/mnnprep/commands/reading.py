@@ -110,7 +110,11 @@ def for_reading(limits: Limits) -> Limits:
 
 
 def require_text(path: Path) -> None:
-    """Frameworks take no path that is not valid UTF-8. Raises UsageError for one."""
+    """Frameworks take no path that is not valid UTF-8.
+
+    Raises:
+        UsageError: the path is not valid UTF-8.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:

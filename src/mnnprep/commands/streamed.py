@@ -52,7 +52,8 @@ COPIES = 2  # of the weights while a source is loaded: the model's own, and the 
 def why_streamed(request: Request, source: Source) -> str:
     """Why the weights are streamed; empty where the source is loaded.
 
-    Raises UsageError for a call that asks for it and can't have it.
+    Raises:
+        UsageError: a call that asks for it and can't have it.
     """
     streaming = steps_of(source.kind).streaming
     asked = request.method in METHODS

@@ -97,7 +97,8 @@ def audited(bundle: Path, manifest: Manifest) -> list[Check]:
 
     ``hashes`` comes first, then whether its record holds.
 
-    Raises RefusedError as :func:`verify`.
+    Raises:
+        RefusedError: as in :func:`verify`.
     """
     require_known(manifest)
     checks = [hashes(bundle, manifest), record_check(manifest)]
@@ -124,7 +125,8 @@ def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> lis
     They are those the bundle was made with, their functions found among the *given* ones, and the other given
     ones.
 
-    Raises UsageError where a given one is not the one of the bundle.
+    Raises:
+        UsageError: a given function is not the one of the bundle.
     """
     by_name = {metric.name: metric for metric in given}
     found = []

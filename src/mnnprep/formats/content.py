@@ -116,7 +116,11 @@ class Content:
         return Message(self.data, frozenset(found), first, cut)
 
     def require_whole(self, title: str, cut: WireError | None) -> None:
-        """Raises RefusedError where the message of a file that is a *title* ends early (*cut*)."""
+        """Require that the message of a file that is a *title* does not end early (*cut*).
+
+        Raises:
+            RefusedError: it does.
+        """
         if cut is not None:
             raise RefusedError(
                 f"the {title} is {'truncated' if cut.cut else 'malformed'} at byte {cut.offset}",

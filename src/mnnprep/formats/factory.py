@@ -62,7 +62,11 @@ Factory = Callable[..., object]
 
 
 def find_factory(target: str) -> Factory:
-    """The callable that ``file.py:name`` or ``package.module:name`` stands for. Raises UsageError."""
+    """The callable that ``file.py:name`` or ``package.module:name`` stands for.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     place, _, name = target.rpartition(":")
     try:
         if place.endswith(".py"):

@@ -49,7 +49,11 @@ class _Unread(File):
 
 
 def stored_tensors(file: BinaryIO) -> PickledState:
-    """Replay the pickle at the file's position with inert stand-ins. Raises PickleError."""
+    """Replay the pickle at the file's position with inert stand-ins.
+
+    Raises:
+        PickleError: the pickle is damaged.
+    """
     storages: dict[str, File] = {}
 
     def locate(key: str, element: str, count: int, view: tuple[str, int, int] | None) -> File:  # noqa: ARG001

@@ -21,14 +21,22 @@ ARTIFACTS: dict[str, ArtifactFormat] = {a.name: a for backend in BACKENDS for a 
 
 
 def kind_of(name: str) -> SourceKind:
-    """The source kind *name*. Raises InternalError for one that no backend has."""
+    """The source kind *name*.
+
+    Raises:
+        InternalError: no backend has it.
+    """
     if name not in SOURCE_KINDS:
         raise InternalError("a kind of source that no backend has was asked for", seen=name)
     return SOURCE_KINDS[name]
 
 
 def steps_of(name: str) -> SourceSteps:
-    """The steps of the source kind *name*. Raises InternalError for one that is not prepared."""
+    """The steps of the source kind *name*.
+
+    Raises:
+        InternalError: sources of that kind are not prepared.
+    """
     steps = kind_of(name).steps
     if steps is None:
         raise InternalError("the steps of a kind of source without any were asked for", seen=name)

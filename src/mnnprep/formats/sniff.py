@@ -32,7 +32,11 @@ def identify(path: Path) -> str:
 
 
 def require_there(path: str | Path) -> None:
-    """Raises UsageError where nothing is at *path*, or nothing can be."""
+    """Require that there is something at *path*.
+
+    Raises:
+        UsageError: nothing is there, or nothing can be.
+    """
     try:
         if Path(path).exists():
             return

@@ -54,7 +54,8 @@ def net_in(data: Buffer) -> Iterator[Table]:
 def read_boundary(path: str) -> MnnInfo:
     """As :func:`mnnprep.mnn.info.read_info`, but a dynamic dimension is -1 or 0, the first one too.
 
-    Raises RefusedError for a damaged file.
+    Raises:
+        RefusedError: the file is damaged.
     """
     with mapped(Path(path)) as data, net_in(data) as net:
         inputs = [op for op in net.tables(OPLISTS) if op.integer(TYPE) == INPUT]

@@ -151,10 +151,13 @@ def _tried(
 def _run_with(
     job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, default: Imprecise | None = None
 ) -> MnnRunResult:
-    """Raises Imprecise at the first case that leaves the tolerance *within*, if there is one to keep.
+    """Run the cases, each against the tolerance *within* if there is one to keep.
 
     *default* is how the defaults failed: where the same comes out with *hints*, and no case has other shapes,
     these change nothing, and this is the run with the defaults, to its end.
+
+    Raises:
+        Imprecise: a case leaves the tolerance; it is the first that does.
     """
     runner = SessionRunner(job) if job.session else Runner(job, hints)
     outputs: dict[str, FileRef] = {}

@@ -46,7 +46,8 @@ def file_ref(path: str | os.PathLike[str]) -> FileRef:
 def canonical_json(value: object) -> bytes:
     """JSON with sorted keys and a final newline; the same value always gives the same bytes.
 
-    Raises ValueError for NaN or an infinity, which JSON does not have.
+    Raises:
+        ValueError: NaN or an infinity, which JSON does not have.
     """
     text = json.dumps(
         msgspec.to_builtins(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
@@ -91,8 +92,9 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[A
 def load_arrays(path: str | os.PathLike[str], prefix: str = "") -> Arrays:
     """The arrays of an ``.npz`` whose names begin with *prefix*.
 
-    Raises ValueError for pickled objects and what is no array, RefusedError for an archive that
-    :func:`open_archive` refuses.
+    Raises:
+        ValueError: the content is pickled objects, or no array.
+        RefusedError: :func:`open_archive` refuses the archive.
     """
     arrays: Arrays = {}
     with open_archive(Path(path)) as archive:

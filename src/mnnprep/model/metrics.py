@@ -92,7 +92,11 @@ def recorded(metrics: Iterable[Metric]) -> list[Metric]:
 
 
 def parse_metric(text: str) -> Metric:
-    """One ``--metric`` text. Raises UsageError."""
+    """One ``--metric`` text.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     match = _TEXT.match(text.strip())
     name = match["name"] if match else ""
     if match is None or not name:
@@ -176,7 +180,10 @@ def make_metrics(
 
     The functions are put into *live* by the key that stands in ``Metric.function``.
 
-    A function's sha256 is that of its source text, empty where Python does not know it. Raises UsageError.
+    A function's sha256 is that of its source text, empty where Python does not know it.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
     """
     made: list[Metric] = []
     for given in metrics:

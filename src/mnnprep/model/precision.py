@@ -38,14 +38,22 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | None = None) -> Precision:
-    """``--fp16``, ``--weight-bits`` and ``--budget``, checked. Raises UsageError."""
+    """``--fp16``, ``--weight-bits`` and ``--budget``, checked.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     precision = Precision(fp16=fp16, weight_bits=weight_bits, budget=budget)
     require_precision(precision)
     return precision
 
 
 def require_precision(precision: Precision) -> None:
-    """Raises UsageError for a precision that contradicts itself."""
+    """Require a precision that does not contradict itself.
+
+    Raises:
+        UsageError: it does.
+    """
     weight_bits, budget = precision.weight_bits, precision.budget
     if weight_bits not in (0, 4, 8):
         raise UsageError("--weight-bits takes 8 or 4", seen=str(weight_bits), next="give --weight-bits 8")

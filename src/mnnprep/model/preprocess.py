@@ -92,7 +92,11 @@ Recipe = ImageRecipe | SoundRecipe
 
 
 def parse_preprocess(text: str) -> Recipe:
-    """A ``--preprocess`` text. Raises UsageError."""
+    """A ``--preprocess`` text.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     name, pairs = _pairs(text)
     sound = (
         bool({"rate", "length"} & set(pairs))

@@ -89,7 +89,8 @@ def make_wants(
 ) -> InputSpecs:
     """The text forms of ``--input``, ``--dim``, ``--range``, ``--preprocess`` as :class:`InputSpecs`.
 
-    Raises UsageError.
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
     """
     wants = InputSpecs(
         inputs=parse_inputs(inputs),
@@ -105,28 +106,44 @@ def make_wants(
 
 
 def parse_inputs(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
-    """The texts of ``--input``. Raises UsageError."""
+    """The texts of ``--input``.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     specs = tuple(parse_input(text) for text in texts)
     _unique("--input", [s.name for s in specs])
     return specs
 
 
 def parse_dims(texts: Sequence[str]) -> tuple[Dim, ...]:
-    """The texts of ``--dim``. Raises UsageError."""
+    """The texts of ``--dim``.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     dims = tuple(parse_dim(text) for text in texts)
     _unique("--dim", [d.name for d in dims])
     return dims
 
 
 def parse_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """The texts of ``--range``, by the input's name. Raises UsageError."""
+    """The texts of ``--range``, by the input's name.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     intervals = [parse_range(text) for text in texts]
     _unique("--range", [name for name, _ in intervals])
     return dict(intervals)
 
 
 def parse_recipes(texts: Sequence[str]) -> tuple[Recipe, ...]:
-    """The texts of ``--preprocess``. Raises UsageError."""
+    """The texts of ``--preprocess``.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     recipes = tuple(parse_preprocess(text) for text in texts)
     kinds = [type(recipe) for recipe in recipes]
     if len(set(kinds)) < len(kinds):
@@ -142,7 +159,11 @@ def parse_recipes(texts: Sequence[str]) -> tuple[Recipe, ...]:
 
 
 def require_consistent(request: Request) -> None:
-    """Raises UsageError where options of *request* contradict each other or are out of bounds."""
+    """Require that the options of *request* fit each other and are within bounds.
+
+    Raises:
+        UsageError: they are not.
+    """
     _require_wants(request.wants)
     require_precision(request.precision)
 
@@ -181,7 +202,11 @@ def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
 
 
 def parse_factory_args(texts: tuple[str, ...]) -> dict[str, str]:
-    """``key=value`` pairs. Raises UsageError."""
+    """``key=value`` pairs.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     pairs = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -201,7 +226,11 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_size(text: str) -> int:
-    """A size in bytes: a number with an optional K, M, G or T (powers of 1024) and B. Raises UsageError."""
+    """A size in bytes: a number with an optional K, M, G or T (powers of 1024) and B.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     body = text.strip().upper().removesuffix("IB").removesuffix("B")
     unit = body[-1:] if body[-1:].isalpha() else ""
     try:

@@ -194,7 +194,11 @@ def _parse_pair(text: str, option: str, example: str) -> tuple[str, str, str]:
 
 
 def parse_dim(text: str) -> Dim:
-    """``NAME=MIN:MAX``, both included, 1 <= MIN <= MAX. Raises UsageError."""
+    """``NAME=MIN:MAX``, both included, 1 <= MIN <= MAX.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     example = "write NAME=MIN:MAX, for example --dim batch=1:8"
     name, low, high = _parse_pair(text, "--dim", example)
     if not (low.isdecimal() and high.isdecimal()):
@@ -206,7 +210,11 @@ def parse_dim(text: str) -> Dim:
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float]]:
-    """``NAME=LOW:HIGH``, the closed interval of an input's values. Raises UsageError."""
+    """``NAME=LOW:HIGH``, the closed interval of an input's values.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     example = "write NAME=LOW:HIGH, for example --range x=0:1"
     name, low, high = _parse_pair(text, "--range", example)
     try:

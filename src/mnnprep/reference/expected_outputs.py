@@ -40,8 +40,9 @@ def compare_given(path: str, computed: list[tuple[str, Arrays]]) -> list[Check]:
 
     *computed* are the source's, by origin (``samples NAME``).
 
-    Raises RefusedError where they differ: the source is then not the model that they were computed with, and
-    nothing is worth preparing.
+    Raises:
+        RefusedError: they differ: the source is then not the model that they were computed with, and nothing
+            is worth preparing.
     """
     samples = [origin.removeprefix(ORIGIN) for origin, _ in computed if origin.startswith(ORIGIN)]
     given = given_outputs(path, samples) if path else {}

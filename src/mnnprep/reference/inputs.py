@@ -117,7 +117,11 @@ def check_range(spec: TensorSpec, interval: Range) -> None:
 def sizes_of(
     arrays: Mapping[str, npt.NDArray[Any]], specs: tuple[TensorSpec, ...], label: str
 ) -> dict[str, int]:
-    """The size of every dynamic dimension in *arrays*. Raises UsageError when one has two sizes."""
+    """The size of every dynamic dimension in *arrays*.
+
+    Raises:
+        UsageError: a dimension has two sizes.
+    """
     dims: dict[str, int] = {}
     for spec in specs:
         for extent, size in zip(spec.shape, arrays[spec.name].shape, strict=True):

@@ -19,7 +19,8 @@ from mnnprep.reference.noise import measure_noise
 def replay(net: Net, job: ReplayJob) -> Replayed:
     """Run *net* on every case, its inputs matched to the cases'.
 
-    Raises RefusedError when the inputs of the two can't be matched.
+    Raises:
+        RefusedError: the inputs of the two can't be matched.
     """
     names = match_specs(job.signature.inputs, net.inputs, "input")
     ran = RunResult()
@@ -46,7 +47,8 @@ def match_specs(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], kind: 
 
     By name, else by the only one of that dtype and shape, else by place among those alike.
 
-    Raises RefusedError when the counts differ, or what is left does not fit.
+    Raises:
+        RefusedError: the counts differ, or what is left does not fit.
     """
     if len(ours) != len(theirs):
         raise RefusedError(

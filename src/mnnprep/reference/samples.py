@@ -47,7 +47,8 @@ def sample_files(path: str, limit: int) -> SampleFiles:
 
     Of more than *limit* files, *limit* are taken, evenly spaced in that order: the ``i * found // limit``-th.
 
-    Raises UsageError when there is nothing, or nothing that is a sample.
+    Raises:
+        UsageError: there is nothing, or nothing that is a sample.
     """
     root = Path(path)
     if not root.exists():

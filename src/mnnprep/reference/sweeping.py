@@ -28,7 +28,11 @@ def synthesized(
     ranges: dict[str, Range],
     scale: float = 1.0,
 ) -> Case:
-    """A case with the inputs of *seed* at *sizes*. Raises Refused."""
+    """Return a case with the inputs of *seed* at *sizes*.
+
+    Raises:
+        Refused: the source does not take them.
+    """
     arrays = synthesize(specs, sizes, seed, ranges, scale)
     origin = f"seed {seed}" + (f", scale {scale:g}" if scale != 1.0 else "")
     return Case(origin, dict(sizes), arrays, net.run(arrays))

@@ -143,7 +143,9 @@ def _require_valid(path: Path, met: Exception) -> None:
     ONNX's own checker, with its inference of types and shapes, decides.
 
     A rule that can't read a graph must not pass for one that found nothing.
-    Raises RefusedError where the checker finds fault with the model.
+
+    Raises:
+        RefusedError: the checker finds fault with the model.
     """
     checker = require("onnx.checker")
     try:

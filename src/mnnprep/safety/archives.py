@@ -69,8 +69,10 @@ def unfolded_limit(size: int) -> int:
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The ZIP archive at *path*, checked by the module's policy, open for the ``with`` block.
 
-    Nothing is inflated for it. Raises RefusedError for a damaged archive and for one that the policy doesn't
-    take.
+    Nothing is inflated for it.
+
+    Raises:
+        RefusedError: the archive is damaged, or one that the policy doesn't take.
     """
     try:
         file = _Opening(path.open("rb", buffering=0))
@@ -90,7 +92,8 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """The member *name*, inflated to the size that the directory declares and never beyond.
 
-    Raises RefusedError when that is over *limit* bytes, when there is no such member and when it is damaged.
+    Raises:
+        RefusedError: the member is over *limit* bytes, missing or damaged.
     """
     try:
         entry = archive.getinfo(name)

@@ -48,7 +48,8 @@ def json_text(document: object, *, ascii_only: bool = False) -> str:
     Hidden characters are JSON escapes, so a program reads them as they are; halves of surrogate pairs, which
     are no characters, it reads as the six that :func:`as_text` makes of each.
 
-    Raises ValueError for NaN or an infinity, which JSON does not have.
+    Raises:
+        ValueError: NaN or an infinity, which JSON does not have.
     """
     value = textual(msgspec.to_builtins(document))
     dumped = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)

@@ -36,7 +36,8 @@ class Rounding(msgspec.Struct, kw_only=True):
 def converted(tensor: Tensor, target: str, rounding: Rounding) -> Iterator[npt.NDArray[Any]]:
     """The blocks of *tensor* in *target*, rounded to nearest even; *rounding* is brought up to date.
 
-    Raises RefusedError for a finite value that *target* can't hold.
+    Raises:
+        RefusedError: a finite value that *target* can't hold.
     """
     source, wanted = numpy_dtype(tensor.dtype), numpy_dtype(target)
     # The difference of a number and its rounding is exact in the wider type (Sterbenz), so float32 is enough

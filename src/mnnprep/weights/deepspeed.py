@@ -54,7 +54,11 @@ def _names(place: Place) -> list[str]:
 
 
 def read(directory: Place, load: Read) -> Content:
-    """The parameters in float32 and the buffers. Raises RefusedError where the ranks don't add up."""
+    """The parameters in float32 and the buffers.
+
+    Raises:
+        RefusedError: the ranks don't add up.
+    """
     names = directory.list()
     ranks = _rank_files(names)
     models = [name for name in names if MODEL_FILE.match(name)]
@@ -97,7 +101,11 @@ def read(directory: Place, load: Read) -> Content:
 
 
 def _rank_files(names: list[str]) -> dict[int, str]:
-    """The optimizer's file of each rank. Raises RefusedError where they are cut another way, too."""
+    """The optimizer's file of each rank.
+
+    Raises:
+        RefusedError: the files are cut in several ways.
+    """
     ranks: dict[int, str] = {}
     for name in names:
         if found := OPTIMIZER_FILE.match(name):
@@ -116,7 +124,8 @@ def _optimizer_states(
 ) -> tuple[list[dict[str, Unpickled]], int]:
     """What each rank's optimizer holds, in order, and the ZeRO stage.
 
-    Raises RefusedError where the ranks don't add up.
+    Raises:
+        RefusedError: the ranks don't add up.
     """
     states = [
         _texts(load(directory.join(ranks[rank])).tree.get("optimizer_state_dict") or {})

@@ -114,7 +114,8 @@ class _Item(File):
 def read(directory: Place) -> Content:
     """The nested dictionary that was saved.
 
-    Raises RefusedError for missing files and pieces that don't add up.
+    Raises:
+        RefusedError: files are missing, or the pieces don't add up.
     """
     place = directory.join(METADATA)
     foreign: set[str] = set()

@@ -105,8 +105,10 @@ class Choice:
 def entries_of(tree: Unpickled) -> tuple[list[Entry], list[str]]:
     """Every tensor in *tree*, in order, and the classes of the pickled modules in it (full names).
 
-    A dictionary that stands in several places is taken at the first.  Raises PickleError for names without
-    end.
+    A dictionary that stands in several places is taken at the first.
+
+    Raises:
+        PickleError: names without end.
     """
     entries: list[Entry] = []
     modules: list[str] = []

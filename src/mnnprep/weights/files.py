@@ -33,7 +33,11 @@ class File:
     size: int = 0
 
     def read(self, offset: int, count: int) -> bytes:
-        """Exactly *count* bytes. Raises RefusedError where the file ends before."""
+        """Exactly *count* bytes.
+
+        Raises:
+            RefusedError: the file ends before.
+        """
         if offset < 0 or count < 0 or offset + count > self.size:
             raise RefusedError(
                 "the checkpoint points outside one of its files: it is truncated or damaged",

@@ -87,7 +87,11 @@ class Kept:
 def parse_rules(
     ema: bool, counters: bool, strip: Iterable[str], drop: Iterable[str], rename: Iterable[str]
 ) -> Rules:
-    """The text forms of the options. Raises UsageError."""
+    """The text forms of the options.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     pairs = []
     for rule in rename:
         pattern, arrow, replacement = rule.partition("=>")
@@ -118,8 +122,10 @@ def apply(
     """What of *tensors* is written, and under which names.
 
     *averaged*: the dictionary taken was that of averaged weights already; *fitted*: the names are a model's
-    own, and are neither unwrapped nor judged by how they look.  Raises UsageError when two names become one,
-    when nothing is left, or when ``rules.ema`` finds no averages.
+    own, and are neither unwrapped nor judged by how they look.
+
+    Raises:
+        UsageError: two names become one, nothing is left, or ``rules.ema`` finds no averages.
     """
     kept = Kept({}, dict(aliases))
     names = {name: name for name in tensors} if fitted else _unwrapped(tensors, kept)

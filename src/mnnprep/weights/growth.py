@@ -36,7 +36,9 @@ class Growth:
     def step(self, op: str, argument: object) -> str:
         """Follow one opcode; why it is too much, empty if it isn't.
 
-        Raises IndexError or KeyError where the stack or memo has no such value.
+        Raises:
+            IndexError: the stack has no such value.
+            KeyError: the memo has no such value.
         """
         self._opcodes += 1
         follow = _FOLLOW.get(op)

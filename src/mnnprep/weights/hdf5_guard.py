@@ -31,8 +31,9 @@ def hdf5_file(source: Path | BinaryIO, name: str, size: int) -> Iterator[Any]:
 
     Errors call it *name*.
 
-    Raises RefusedError for a file that h5py can't read (also when that shows while it is open), and see
-    `refuse_outside`.
+    Raises:
+        RefusedError: h5py can't read the file (also if that shows while it is open), or `refuse_outside`
+            refuses it.
     """
     h5py = require("h5py")
     try:

@@ -93,7 +93,11 @@ def _matrix(tensor: Tensor) -> npt.NDArray[np.float64]:
 
 
 def read_config(directory: Place) -> dict[str, Any]:
-    """``adapter_config.json``. Raises RefusedError for kinds of adapters that are no plain LoRA."""
+    """``adapter_config.json``.
+
+    Raises:
+        RefusedError: kinds of adapters that are no plain LoRA.
+    """
     try:
         config = json.loads(directory.join(CONFIG).read(1 << 24))
     except ValueError as error:
@@ -126,7 +130,8 @@ def merge(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The base's tensors, the adapted ones merged; and what a user should know.
 
-    Raises UsageError when the adapter adapts what the base does not have, or of other shapes.
+    Raises:
+        UsageError: the adapter adapts what the base does not have, or of other shapes.
     """
     pairs: dict[str, dict[str, Tensor]] = {}
     tensors = dict(base)

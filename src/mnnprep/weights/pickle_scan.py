@@ -149,7 +149,11 @@ _HANDLERS: dict[str, Callable[[_Scan, Argument], str]] = {
 
 
 def scan_pickle(file: BinaryIO) -> PickleScan:
-    """Walk the pickle at the file's position, which is left behind its end. Raises PickleError."""
+    """Walk the pickle at the file's position, which is left behind its end.
+
+    Raises:
+        PickleError: the pickle is damaged.
+    """
     scan = _Scan()
     bounded = cast("BinaryIO", _Bounded(file))
     try:

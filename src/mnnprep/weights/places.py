@@ -149,7 +149,11 @@ class Place:
         return self.files.open(self, self._shown or self.name)
 
     def read(self, limit: int) -> bytes:
-        """All bytes of a small file. Raises RefusedError beyond *limit*."""
+        """All bytes of a small file.
+
+        Raises:
+            RefusedError: the file is larger than *limit*.
+        """
         file = self.open()
         if file.size > limit:
             raise RefusedError(

@@ -27,7 +27,11 @@ Read = Callable[[Place], Content]
 
 
 def inside(name: str, index: str) -> str:
-    """*name*, when it can only be a file below the index. Raises RefusedError."""
+    """*name*, when it can only be a file below the index.
+
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
+    """
     parts = PurePosixPath(name)
     if (
         not name
@@ -100,7 +104,8 @@ def read_index(index: Place, read: Read) -> Content:
 def numbered(names: list[str]) -> list[str]:
     """The files of the one numbered set among *names*; empty where there is none, or more.
 
-    Raises RefusedError for a gap.
+    Raises:
+        RefusedError: a number is missing.
     """
     sets: dict[tuple[str, int, str], dict[int, str]] = {}
     for name in names:

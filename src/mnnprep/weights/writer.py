@@ -112,7 +112,11 @@ def describe(tensor: Tensor) -> tuple[object, ...]:
 
 
 def make_plan(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], dtype: str = "") -> OutputPlan:
-    """Lay the output out. *dtype* is what floating tensors become; empty leaves them. Raises RefusedError."""
+    """Lay the output out. *dtype* is what floating tensors become; empty leaves them.
+
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
+    """
     targets = {
         name: (dtype if dtype and t.dtype in FLOATING else t.dtype, t.shape) for name, t in tensors.items()
     }
@@ -145,9 +149,12 @@ def write(
 ) -> Consolidated:
     """Write the file and its manifest, then give both their names.
 
-    An interrupted run leaves ``TARGET.part``, which the same call goes on with.  *manifest* is given the
-    output's sha256 and the inputs'. Raises RefusedError when there is too little room or an input does not
-    hold what was planned, UsageError when another run writes it.
+    An interrupted run leaves ``TARGET.part``, which the same call goes on with. *manifest* is given the
+    output's sha256 and the inputs'.
+
+    Raises:
+        RefusedError: there is too little room or an input does not hold what was planned.
+        UsageError: another run writes it.
     """
     part = Part(target, plan.digest(), plan.size)
     try:
@@ -187,11 +194,10 @@ def write(
 def check_target(target: Path, force: bool) -> None:
     """Require an output that can be written.
 
-    Raises SystemFault when that can't be written to.
-
     Raises:
         UsageError: the output is there (unless *force*), is no file, can't be named so, or its directory
             is not there.
+        SystemFault: the directory can't be written to.
     """
     other = "give the path of a file, such as out.safetensors"
     if "\0" in str(target):

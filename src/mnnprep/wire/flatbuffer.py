@@ -92,7 +92,11 @@ class Table:
 
 
 def unpack(code: str, data: Buffer, at: int) -> int:
-    """One little-endian integer at *at*. Raises FlatbufferError beyond the end."""
+    """One little-endian integer at *at*.
+
+    Raises:
+        FlatbufferError: the integer lies beyond the end.
+    """
     try:
         value: int = struct.unpack_from(f"<{code}", data, at)[0]
     except struct.error as error:
@@ -108,7 +112,8 @@ def follow(data: Buffer, at: int) -> int:
 def vector_length(data: Buffer, at: int, size: int) -> int:
     """The length of the vector of elements of *size* bytes at *at*.
 
-    Raises FlatbufferError where it would pass the end.
+    Raises:
+        FlatbufferError: it would pass the end.
     """
     count = unpack("I", data, at)
     if at + 4 + count * size > len(data):
@@ -131,7 +136,11 @@ def string_at(data: Buffer, at: int) -> str:
 
 
 def table_at(data: Buffer, at: int) -> Table:
-    """The table at *at*. Raises FlatbufferError where its vtable lies outside the data or is malformed."""
+    """The table at *at*.
+
+    Raises:
+        FlatbufferError: its vtable lies outside the data or is malformed.
+    """
     vtable = at - unpack("i", data, at)
     if vtable < ROOT:
         raise FlatbufferError(f"byte {at}: a table whose description lies before the file")

@@ -81,7 +81,11 @@ def signed(value: int) -> int:
 
 
 def fields(data: Buffer, start: int, end: int) -> Iterator[Field]:
-    """The fields of the message in ``data[start:end]``, in file order. Raises WireError."""
+    """The fields of the message in ``data[start:end]``, in file order.
+
+    Raises:
+        WireError: the bytes are not the wire format.
+    """
     at = start
     while at < end:
         tag, behind = varint(data, at, end)

@@ -131,8 +131,11 @@ def confine(confinement: Confinement) -> Walls:
 
     There is no way back.
 
-    Call it while the process has one thread.  What the system does not have (see :func:`supported`) is left
-    out. Files that are open stay open.  Raises OSError where the kernel refuses what it said it has.
+    Call it while the process has one thread. What the system does not have (see :func:`supported`) is left
+    out. Files that are open stay open.
+
+    Raises:
+        OSError: the kernel refuses what it said it has.
     """
     global _confinement
     walls = supported()

@@ -52,7 +52,8 @@ class _PathBeneath(ctypes.Structure):
 def abi() -> int:
     """The version of Landlock that this kernel has, from 1 on.
 
-    Raises OSError where it has none, or has it switched off.
+    Raises:
+        OSError: the kernel has none, or has it switched off.
     """
     if sys.platform != "linux":
         raise OSError(f"{sys.platform} has no Landlock")
@@ -64,10 +65,12 @@ def restrict(version: int, rules: Iterable[tuple[str, int]], *, network: bool) -
 
     They are paths, with the rights below each. There is no way back.
 
-    A path that is not there grants nothing.  Everything a right speaks of and no rule grants is refused with
-    EACCES.  Without
-    *network* neither TCP (since ABI 4) nor abstract unix sockets of others are reached; signals never are
-    (both since ABI 6). ``no_new_privs`` must be set.  Raises OSError.
+    A path that is not there grants nothing. Everything a right speaks of and no rule grants is refused with
+    EACCES. Without *network* neither TCP (since ABI 4) nor abstract unix sockets of others are reached;
+    signals never are (both since ABI 6). ``no_new_privs`` must be set.
+
+    Raises:
+        OSError: the call failed.
     """
     handled = _known(version, EXECUTE | WRITE | _IOCTL_DEVICE)
     scoped = 0b10 if network else _SCOPED

@@ -109,7 +109,11 @@ class Workers:
         return future
 
     def run(self, step: Step[J, R], job: J) -> R:
-        """:meth:`submit`, and wait for the value. Raises StepFailed."""
+        """:meth:`submit`, and wait for the value.
+
+        Raises:
+            StepFailed: the step failed.
+        """
         return self.submit(step, job).result().value
 
     def require_sound(self) -> None:

@@ -28,7 +28,8 @@ def confinement_of(
     *reads* are what every step of the run may read.  A process that *stays*, to be forked for other steps, is
     confined to what all of them may reach.
 
-    Raises InternalError for a job that is to write outside the scratch.
+    Raises:
+        InternalError: a job that is to write outside the scratch.
     """
     parts = list(parts_of(job))
     if any(getattr(part, "runs_own_code", False) for part in parts):

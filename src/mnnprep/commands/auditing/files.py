@@ -27,7 +27,8 @@ UNLISTED = (
 def named_files(manifest: Manifest) -> list[BundleFile]:
     """Every file that the manifest names, as often as it names it with another hash.
 
-    Raises RefusedError for a path that is not plainly one inside the bundle.
+    Raises:
+        RefusedError: a path that is not plainly one inside the bundle.
     """
     cases = [BundleFile(c.path, c.sha256, c.size) for c in manifest.cases]
     files = [*manifest.artifact.files, *([manifest.mnn] if manifest.mnn else []), *cases, *manifest.files]
@@ -53,7 +54,8 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
 
     Each file named is there, a regular file in its place with its bytes, and there is no other.
 
-    Raises RefusedError where the manifest, or a link in place of a file, leads out of the bundle.
+    Raises:
+        RefusedError: the manifest, or a link in place of a file, leads out of the bundle.
     """
     root = bundle.resolve()
     files = named_files(manifest)

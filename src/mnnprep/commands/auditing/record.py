@@ -223,7 +223,10 @@ def _misfit(tensor: TensorRecord, array: object, sizes: dict[str, int]) -> str:
 def _require_stored(path: Path) -> None:
     """Require that an archive unfolds to no more than its own size.
 
-    The archives of a bundle are not compressed. Raises ValueError for one that is larger.
+    The archives of a bundle are not compressed.
+
+    Raises:
+        ValueError: it unfolds to more.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -237,7 +240,8 @@ def _require_stored(path: Path) -> None:
 def stored_cases(bundle: Path, manifest: Manifest) -> Iterable[Arrays]:
     """The arrays of each case, one case at a time.
 
-    Raises RefusedError for a file that holds no arrays.
+    Raises:
+        RefusedError: a file that holds no arrays.
     """
     for case in manifest.cases:
         try:

@@ -29,7 +29,8 @@ def ruled(manifest: Manifest) -> tuple[Tolerance, Tolerance]:
 
     They are the artifact's and the converted model's, with the noise that the manifest states.
 
-    Raises RefusedError for a precision that no call could have asked for.
+    Raises:
+        RefusedError: a precision that no call could have asked for.
     """
     artifact, asked = artifact_sqnr(manifest), _precision(manifest.source.options).sqnr_db
     own = (

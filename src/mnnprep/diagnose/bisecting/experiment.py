@@ -122,7 +122,9 @@ class TrialRunner:
     def do(self, step: Step[J, R], job: J) -> R:
         """Run a step in a worker.
 
-        Raises StepFailed; SystemFault where the system, and not the model, made it fail.
+        Raises:
+            StepFailed: the step failed.
+            SystemFault: the system, and not the model, made it fail.
         """
         try:
             done = self.workers.submit(step, job).result()
@@ -138,7 +140,11 @@ class TrialRunner:
         return self.do(OUTLINE, OutlineJob(model=model, case=case.file.path))
 
     def reference(self, model: str, values: Iterable[str], case: CaseFile) -> str:
-        """The npz of *values* as onnxruntime computes them. Raises StepFailed where it does not."""
+        """The npz of *values* as onnxruntime computes them.
+
+        Raises:
+            StepFailed: onnxruntime does not compute them.
+        """
         return self.references(model, values, [case])[case.index]
 
     def references(self, model: str, values: Iterable[str], cases: list[CaseFile]) -> dict[int, str]:
@@ -165,7 +171,8 @@ class TrialRunner:
     def convert(self, model: str, inputs: list[str], outputs: list[str], seed: str) -> Piece | Failure:
         """Convert *model*, whose inputs and outputs have these names.
 
-        Raises OutOfConversions at the limit.
+        Raises:
+            OutOfConversions: the limit is reached.
         """
         if self.conversions >= self.limit:
             raise OutOfConversions

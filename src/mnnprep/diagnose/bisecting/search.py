@@ -357,7 +357,8 @@ class Search:
 def wrong_outputs(lab: TrialRunner, subject: Subject) -> dict[str, Deviation] | Failure:
     """The outputs of *subject* that are wrong at its case, or how its run fails; empty where all is right.
 
-    Raises StepFailed where the reference does not run.
+    Raises:
+        StepFailed: the reference does not run.
     """
     outputs = subject.outline.outputs
     actual = lab.run(subject.piece, subject.case, outputs)

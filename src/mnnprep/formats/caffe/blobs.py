@@ -91,7 +91,8 @@ EXPECTED: dict[str, Callable[[Layer, Shape], list[Shape]]] = {
 def match_layers(net: Net, weights: Weights) -> dict[str, list[Floats]]:
     """The blobs of every layer of *net* that learns, by layer, in the shapes its definition implies.
 
-    Raises RefusedError that lists, layer by layer, what is missing, twice there, or of another shape.
+    Raises:
+        RefusedError: blobs are missing, twice there, or of another shape; listed layer by layer.
     """
     holders = [layer for layer in weights.layers if layer.blobs]
     by_name = {layer.name: layer for layer in holders}

@@ -41,7 +41,8 @@ def _pair(param: Message, name: str, prefix: str, default: int) -> Pair:
 def window(layer: Layer, group: str) -> Window:
     """The window of a convolution or pooling.
 
-    Raises RefusedError for one without a kernel or with sizes that can't be.
+    Raises:
+        RefusedError: the layer has no kernel, or impossible sizes.
     """
     param = layer.param(group)
     found = Window(
@@ -282,8 +283,8 @@ def layer_shapes(net: Net) -> list[tuple[Layer, list[Shape] | None, list[Shape] 
 
     The shapes are None from a layer on whose type says nothing of shapes here.
 
-    Raises RefusedError where a layer's definition does not fit what it is given, or makes a blob without
-    elements.
+    Raises:
+        RefusedError: a layer's definition does not fit what it is given, or makes a blob without elements.
     """
     known: dict[str, Shape | None] = dict(net.inputs)
     result: list[tuple[Layer, list[Shape] | None, list[Shape] | None]] = []

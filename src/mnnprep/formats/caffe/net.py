@@ -112,8 +112,11 @@ def deployed(net: Message, given: Mapping[str, Shape], channels: Mapping[str, in
     """The network of inference of a V2 *net*.
 
     ``given`` are the input shapes that the user declares; ``channels`` maps the first layer behind a data
-    layer to the channels its weights take (a data layer itself does not say).  Raises RefusedError where an
-    input has no size, a dimension is not positive, or a layer takes a blob that nothing makes.
+    layer to the channels its weights take (a data layer itself does not say).
+
+    Raises:
+        RefusedError: an input has no size, a dimension is not positive, or a layer takes a blob that nothing
+            makes.
     """
     every = layers_of(net)
     removed = [f"{la.name} ({la.type}) is not in the TEST phase" for la in every if not in_test_phase(la)]

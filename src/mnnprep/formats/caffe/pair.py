@@ -80,7 +80,11 @@ def _beside(source: Path, kind: str) -> Path:
 
 
 def read_definition(path: Path) -> Message:
-    """The prototxt at *path*. Raises RefusedError when it is not text in protobuf's form."""
+    """The prototxt at *path*.
+
+    Raises:
+        RefusedError: it is not text in protobuf's form.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -93,8 +97,9 @@ def read_definition(path: Path) -> Message:
 def load(prototxt: Path, caffemodel: Path, wants: InputSpecs | None = None) -> Pair:
     """Read a pair, with the input sizes that *wants* declares in place of those written.
 
-    Raises RefusedError where a file is damaged or the two don't belong together, UsageError for an input that
-    is not there.
+    Raises:
+        RefusedError: a file is damaged or the two don't belong together.
+        UsageError: an input that is not there.
     """
     written = read_definition(prototxt)
     definition = upgraded(written)
@@ -127,7 +132,8 @@ def input_specs(inputs: Mapping[str, Shape], wants: InputSpecs) -> tuple[TensorS
 
     A batch or a spatial size may be named or changed.
 
-    Raises UsageError for another rank, a dtype that is not float32, or channels that are not a number.
+    Raises:
+        UsageError: another rank, a dtype that is not float32, or channels that are not a number.
     """
     declared = {s.name: s for s in wants.inputs}
     specs = []

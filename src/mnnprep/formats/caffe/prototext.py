@@ -63,7 +63,11 @@ class Message:
         return next(iter(self.texts(name)[::-1]), default)
 
     def integers(self, name: str) -> list[int]:
-        """Raises RefusedError for one that is no integer."""
+        """Return the integers of this name, in the order of the file.
+
+        Raises:
+            RefusedError: one is no integer.
+        """
         return [_integer(name, v) for n, v in self.fields if n == name and isinstance(v, Scalar)]
 
     def integer(self, name: str, default: int = 0) -> int:
@@ -121,7 +125,8 @@ def _bad(line: int, reason: str) -> RefusedError:
 def parse(text: str) -> Message:
     """The message that *text* is.
 
-    Raises RefusedError, with the line, for anything that is not protobuf's text format.
+    Raises:
+        RefusedError: the text is not in protobuf's text format; the line is named.
     """
     if len(text) > MAX_BYTES:
         raise _bad(1, f"{len(text)} characters; a network's definition is never so long")

@@ -40,7 +40,8 @@ class CaffeSummary(msgspec.Struct, frozen=True, kw_only=True):
 def read_prototxt(path: Path) -> CaffeSummary:
     """The layers of a prototxt, its phase rules, and what of it is training.
 
-    Raises RefusedError for a damaged one.
+    Raises:
+        RefusedError: the file is damaged.
     """
     written = read_definition(path)
     net = upgraded(written)
@@ -108,7 +109,11 @@ def _rules(layer: Layer) -> str:
 
 
 def read_caffemodel(path: Path) -> CaffeSummary:
-    """The layers and blobs of a caffemodel. Raises RefusedError for a damaged one."""
+    """The layers and blobs of a caffemodel.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     weights = read_weights(path)
     blobs = [
         TensorInfo(f"{la.name}.{i}", "float64" if b.double else "float32", b.shape)

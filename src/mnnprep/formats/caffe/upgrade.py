@@ -36,8 +36,9 @@ def version_of(net: Message) -> int:
 def upgraded(net: Message) -> Message:
     """*net* in V2, its own layers first to last; a V2 net comes back as it is.
 
-    Raises RefusedError for a layer type that the old version does not have, or a net with no or both kinds of
-    layers.
+    Raises:
+        RefusedError: a layer type that the old version does not have, or a net with no or both kinds of
+            layers.
     """
     version = version_of(net)
     if version < 2 and net.has("layer"):

@@ -17,7 +17,8 @@ from mnnprep.model.signature import Dim, Range, TensorSpec, dynamic_specs
 def open_info(path: str) -> MnnInfo:
     """What MNN reads from the file.
 
-    Raises RefusedError when it reads nothing, or a net without inputs or outputs.
+    Raises:
+        RefusedError: it reads nothing, or a net without inputs or outputs.
     """
     info = read_info(path)
     name = Path(path).name
@@ -40,9 +41,10 @@ def input_specs(inputs: list[MnnTensor], wants: InputSpecs) -> tuple[TensorSpec,
     """The inputs as the file has them, with what the user declares in their place.
 
     A dimension that the file leaves open is named ``INPUT_AXIS``; MNN writes an open first dimension as 1, so
-    any
-    dimension may be declared dynamic or of another size: whether the net takes it, its run says.
-    Raises UsageError for another rank or dtype.
+    any dimension may be declared dynamic or of another size: whether the net takes it, its run says.
+
+    Raises:
+        UsageError: another rank or dtype.
     """
     declared = {s.name: s for s in wants.inputs}
     specs = []

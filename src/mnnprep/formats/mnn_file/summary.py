@@ -219,7 +219,11 @@ class MnnSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_summary(path: Path) -> MnnSummary:
-    """Read the file at *path*. Raises RefusedError where it is damaged or holds no operator."""
+    """Read the file at *path*.
+
+    Raises:
+        RefusedError: it is damaged or holds no operator.
+    """
     with net_in(path.read_bytes()) as net:
         return _summary(net, path.name)
 

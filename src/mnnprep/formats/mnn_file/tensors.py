@@ -31,7 +31,8 @@ def made_tensors(path: Path) -> dict[str, str]:
 
     Weights are not read.
 
-    Raises RefusedError where the file is damaged.
+    Raises:
+        RefusedError: the file is damaged.
     """
     found: dict[str, str] = {}
     with mapped(path) as data, net_in(data) as net:

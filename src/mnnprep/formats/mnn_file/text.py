@@ -42,7 +42,9 @@ class Float(float):
 def to_json(model: Path, target: Path, scratch: Path) -> None:
     """Write the model as JSON to *target*; for a worker: MNN may crash.
 
-    Raises RefusedError when MNN can't open the model, InternalError when its JSON is not that of the file.
+    Raises:
+        RefusedError: MNN can't open the model.
+        InternalError: its JSON is not that of the file.
     """
     tree = _printed(model, scratch)
     data = model.read_bytes()
@@ -61,8 +63,8 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
     What MNN made of it is printed again and compared, for MNN reads a name that it does not know as another
     without a word.
 
-    Raises RefusedError when it is not JSON, not of a model, or has something that MNN does not take as it
-    stands.
+    Raises:
+        RefusedError: it is not JSON, not of a model, or has something that MNN does not take as it stands.
     """
     try:
         tree = json.loads(source.read_text(encoding="utf-8", errors="surrogateescape"), parse_float=Float)
@@ -128,7 +130,10 @@ def _printed(model: Path, scratch: Path) -> Json:
 def _require_same(given: Json, printed: Json, path: str) -> None:
     """Require that *printed* has all that is *given*, but for the values of floats.
 
-    The floats are put in exactly. Raises RefusedError unless it does.
+    The floats are put in exactly.
+
+    Raises:
+        RefusedError: it does not.
     """
     seen = ""
     if isinstance(given, dict) and isinstance(printed, dict):

@@ -48,7 +48,9 @@ TURN_BYTES = 64 << 20  # of a matrix transposed at once
 def attach(job: AttachJob) -> Attached:
     """The model with its weights beside it.
 
-    Raises UsageError for weights that don't fit, RefusedError for a damaged checkpoint.
+    Raises:
+        UsageError: weights that don't fit.
+        RefusedError: a damaged checkpoint.
     """
     doing("reading the checkpoint's plan")
     model = graphs.load_graph(job.filling.skeleton)
@@ -155,7 +157,8 @@ def _initializer(name: str, tensor: Tensor, place: int | None) -> TensorProto:
 def _stream(target: Path, tensors: Mapping[str, Tensor], places: Mapping[str, int], size: int) -> None:
     """Write *tensors* at their *places* of *target*; the gaps are zeros.
 
-    Raises RefusedError where the disk is too small.
+    Raises:
+        RefusedError: the disk is too small.
     """
     disk = os.statvfs(target.parent)
     if size > disk.f_bavail * disk.f_frsize:

@@ -66,7 +66,11 @@ class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def excerpt(job: ExcerptJob) -> Excerpt:
-    """Write the piece. Raises RefusedError where it takes a value that is in no file of ``values``."""
+    """Write the piece.
+
+    Raises:
+        RefusedError: it takes a value that is in no file of ``values``.
+    """
     doing("cutting a piece out of the model")
     model = skeleton(job.model)
     nodes = [model.graph.node[i] for i in job.nodes]

@@ -34,7 +34,8 @@ def open_session(
     ``data_directory`` is where external data is, if not beside the model; ``profile`` where the files of a
     profile begin (empty: none is made).
 
-    Raises RefusedError when onnxruntime can't load the model.
+    Raises:
+        RefusedError: onnxruntime can't load the model.
     """
     ort = require("onnxruntime")
     options = ort.SessionOptions()
@@ -77,7 +78,11 @@ def _complaint(error: BaseException) -> str:
 
 
 def dtype_of(argument: NodeArg) -> str:
-    """The dtype of a session's input or output. Raises RefusedError for one that is no tensor of numbers."""
+    """The dtype of a session's input or output.
+
+    Raises:
+        RefusedError: it is no tensor of numbers.
+    """
     kind = argument.type.removeprefix("tensor(").removesuffix(")")
     dtype: str = ORT_DTYPES.get(kind, kind)
     if dtype not in DTYPES or not argument.type.startswith("tensor("):
@@ -129,7 +134,11 @@ class OnnxNet:
     def compute(
         session: InferenceSession, inputs: Arrays, outputs: list[str] | None = None
     ) -> list[npt.NDArray[np.generic]]:
-        """The *outputs* (all, if not given) of one run.  Raises Refused."""
+        """Return the *outputs* (all, if not given) of one run.
+
+        Raises:
+            Refused: onnxruntime does not take the inputs.
+        """
         try:
             values: list[npt.NDArray[np.generic]] = session.run(outputs, inputs)
         except Exception as error:  # onnxruntime raises classes of its own C++ module

@@ -32,7 +32,8 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
 
     *model* is a ModelProto, with or without its external data, and is left as it is.
 
-    Raises RefusedError with the nodes that have no form there.
+    Raises:
+        RefusedError: nodes have no form there; they are named.
     """
     onnx = require("onnx")
     if model.functions:

@@ -27,7 +27,8 @@ Extent = tuple[int, int]
 def operators_in(path: Path) -> frozenset[str]:
     """The operator types of the ONNX file at *path*, subgraphs and functions included.
 
-    Raises RefusedError.
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
     """
     return frozenset(op.op_type for op in scan_model(path).ops)
 
@@ -124,7 +125,11 @@ class _Scan:
         )
 
     def _head(self) -> _Head:
-        """The model's own fields. Raises WireError where it lacks one that every model has."""
+        """The model's own fields.
+
+        Raises:
+            WireError: a field that every model has is missing.
+        """
         data, head = self.data, _Head()
         for number, kind, first, last in fields(data, 0, len(data)):
             match number, kind:

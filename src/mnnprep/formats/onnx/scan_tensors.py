@@ -79,7 +79,11 @@ class StoredTensor:
 
 
 def read_tensor(data: Buffer, start: int, end: int) -> StoredTensor:
-    """The TensorProto in ``data[start:end]``. Raises WireError."""
+    """The TensorProto in ``data[start:end]``.
+
+    Raises:
+        WireError: the bytes are not the wire format.
+    """
     tensor = StoredTensor(start)
     for found in fields(data, start, end):
         number, kind, first, last = found
@@ -123,7 +127,8 @@ class TensorLedger:
     def note(self, data: Buffer, tensor: StoredTensor, tallies: Tallies, place: str) -> bool | None:
         """Count *tensor*, which *place* names if it has no name; gives its value if that is a single boolean.
 
-        Raises WireError for a shape that no tensor has.
+        Raises:
+            WireError: a shape that no tensor has.
         """
         elements = element_count(tuple(tensor.dims))
         if any(size < 0 for size in tensor.dims) or elements > MAX_ELEMENTS:

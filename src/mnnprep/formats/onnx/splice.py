@@ -48,7 +48,8 @@ Part = bytes | memoryview
 def apart(data: Buffer) -> tuple[ModelProto, list[Extent]]:
     """The ModelProto in *data* without its graph's initializers, and where the bytes of each are.
 
-    Raises WireError.
+    Raises:
+        WireError: the bytes are not the wire format.
     """
     initializers: list[Extent] = []
 

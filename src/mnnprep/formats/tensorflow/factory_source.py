@@ -25,7 +25,8 @@ def load_factory(source: Source, wants: InputSpecs) -> Loaded:
 
     A factory gives a keras.Model, a tf.Module or a tf.function.
 
-    Raises UsageError where it raises, or gives anything else.
+    Raises:
+        UsageError: it raises, or gives anything else.
     """
     tf = require("tensorflow")
     tf.keras.utils.set_random_seed(0)
@@ -58,7 +59,9 @@ def load_factory(source: Source, wants: InputSpecs) -> Loaded:
 def load_weights(model: Model, path: str) -> None:
     """Put a weights file (``.weights.h5``, a legacy ``.h5``, a checkpoint) into a Keras model.
 
-    Raises UsageError where it doesn't fit, RefusedError where it takes data from elsewhere.
+    Raises:
+        UsageError: it doesn't fit.
+        RefusedError: it takes data from elsewhere.
     """
     if not hasattr(model, "load_weights"):
         raise UsageError(

@@ -39,7 +39,8 @@ SKIPPED_INPUTS = {
 def dereference(graph: GraphDef, kinds: dict[str, Kind]) -> None:
     """Rewrite *graph* so that the placeholders *kinds* (by node) are values of that dtype and shape.
 
-    Raises RefusedError for an operator that uses a variable in another way, named.
+    Raises:
+        RefusedError: an operator uses a variable in another way; it is named.
     """
     library = {f.signature.name: f for f in graph.library.function}
     for node in graph.node:

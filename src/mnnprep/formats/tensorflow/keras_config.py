@@ -48,8 +48,9 @@ class KerasFile:
 def read_keras(path: Path, kind: str) -> KerasFile:
     """Read the file at *path*: a ``.keras`` archive (*kind* ``keras``) or a full-model HDF5 file.
 
-    Raises RefusedError for a damaged file and for HDF5 that takes data from outside itself; UsageError for
-    weights alone.
+    Raises:
+        RefusedError: the file is damaged, or is HDF5 that takes data from outside itself.
+        UsageError: weights alone.
     """
     if kind == "keras":
         with open_archive(path) as archive:
@@ -72,7 +73,11 @@ def read_keras(path: Path, kind: str) -> KerasFile:
 
 
 def parsed(content: str | bytes, name: str) -> dict[str, Any]:
-    """The JSON object in *content*. Raises RefusedError for anything else."""
+    """The JSON object in *content*.
+
+    Raises:
+        RefusedError: it holds anything else.
+    """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -116,7 +121,8 @@ def write_with_config(source: Path, target: Path, kind: str, config: object) -> 
 def weights_in(path: Path) -> Iterator[Any]:
     """The weights in a ``.keras`` archive as an ``h5py.File`` (see `hdf5_file`).
 
-    Raises RefusedError where it has none.
+    Raises:
+        RefusedError: the archive has none.
     """
     with open_archive(path) as archive:
         if WEIGHTS not in archive.namelist():

@@ -35,8 +35,11 @@ def load_keras(source: Source, wants: InputSpecs) -> Loaded:
     """Load a Keras file whose objects are all in the lists of `keras_table`, or with ``trust`` any.
 
     tf_keras, which refuses less, is asked for what an older Keras wrote, and never after a refusal of safe
-    mode. Raises UsageError for weights alone, RefusedError for code that it would need and for data from
-    elsewhere.
+    mode.
+
+    Raises:
+        UsageError: weights alone.
+        RefusedError: the model needs code of its own, or takes data from elsewhere.
     """
     path = Path(source.path)
     found = read_keras(path, source.kind)

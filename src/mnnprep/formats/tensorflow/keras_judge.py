@@ -55,8 +55,10 @@ def foreign_objects(config: object) -> list[Foreign]:
 
     *config* is as JSON gives it. Only objects of the lists are known to compute alone.
 
-    The ``compile_config`` of a model is left out: see `without_compiled`. Raises RefusedError for a
-    configuration that is nested too deep, or whose objects have no text for a class.
+    The ``compile_config`` of a model is left out: see `without_compiled`.
+
+    Raises:
+        RefusedError: the configuration is nested too deep, or the class of an object is no text.
     """
     return [found for holder in dictionaries(config) for found in _judged(holder)]
 

@@ -117,7 +117,8 @@ def specs_of(
 
     With *batched*, as in Keras, the unknown first dimensions of all inputs are the batch.
 
-    Raises UsageError for an input of unknown rank that ``--input`` does not give.
+    Raises:
+        UsageError: an input of unknown rank that ``--input`` does not give.
     """
     declared = {s.name: s for s in wants.inputs}
     stated: list[tuple[str, str, list[int | str | None]]] = []

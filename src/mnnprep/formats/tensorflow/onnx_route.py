@@ -25,7 +25,8 @@ EXTERNAL_THRESHOLD = (
 def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     """Write the skeleton as ONNX; inputs keep TensorFlow's layout.
 
-    Raises RefusedError naming what tf2onnx can't express.
+    Raises:
+        RefusedError: tf2onnx can't express an operator, which is named.
     """
     v1 = require("tensorflow").compat.v1
     tfonnx = require("tf2onnx.tfonnx")

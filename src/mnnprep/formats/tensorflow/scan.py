@@ -69,7 +69,11 @@ class _Graph:
 
 
 def scan_saved_model(directory: Path) -> GraphSummary:
-    """Read ``saved_model.pb`` and the index of the variables. Raises RefusedError for a damaged file."""
+    """Read ``saved_model.pb`` and the index of the variables.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     path = directory / "saved_model.pb"
     with _open(path) as data:
         meta = next((e for e in _messages(data, (0, len(data)), 2)), None)
@@ -81,7 +85,8 @@ def scan_saved_model(directory: Path) -> GraphSummary:
 def scan_meta_graph(path: Path) -> GraphSummary:
     """Read the ``.meta`` file of a TF1 checkpoint and the index beside it.
 
-    Raises RefusedError for a damaged file.
+    Raises:
+        RefusedError: the file is damaged.
     """
     with _open(path) as data:
         return _meta_graph(data, (0, len(data)), path.with_suffix(".index"))
@@ -90,7 +95,8 @@ def scan_meta_graph(path: Path) -> GraphSummary:
 def scan_graph(path: Path) -> GraphSummary:
     """Read a GraphDef: its inputs are its placeholders, its outputs what nothing uses.
 
-    Raises RefusedError for a damaged file.
+    Raises:
+        RefusedError: the file is damaged.
     """
     with _open(path) as data:
         graph = _graph(data, [(0, len(data))])

@@ -65,7 +65,8 @@ class Skeleton:
     def write(self, path: Path) -> None:
         """Write the frozen GraphDef: the same skeleton always gives the same bytes.
 
-        Raises RefusedError for one of 2 GiB or more, which no reader of protobuf takes.
+        Raises:
+            RefusedError: the graph takes 2 GiB or more, which no reader of protobuf takes.
         """
         if self.nbytes() >= GRAPH_LIMIT:
             raise RefusedError(
@@ -151,8 +152,8 @@ def _write_node(file: BinaryIO, node: NodeDef, value: Value | None) -> None:
 def of_function(function: ConcreteFunction, inputs: list[str], outputs: list[str]) -> Skeleton:
     """The skeleton of a ConcreteFunction whose flat inputs and outputs are called so.
 
-    Raises RefusedError for a captured resource that is no variable (a table, an iterator), named by its
-    operator.
+    Raises:
+        RefusedError: a captured resource that is no variable (a table, an iterator), named by its operator.
     """
     graph = function.graph.as_graph_def()
     count = len(function.inputs) - len(function.captured_inputs)

@@ -23,7 +23,9 @@ def to_tflite(skeleton: Skeleton, directory: Path, precision: str, samples: list
 
     Inputs and outputs have the signature's names, and stay float.
 
-    Raises UsageError for int8 without samples, RefusedError naming what the converter can't express.
+    Raises:
+        UsageError: int8 without samples.
+        RefusedError: the converter can't express an operator, which is named.
     """
     tf = require("tensorflow")
     if precision == "int8" and not samples:

@@ -79,7 +79,11 @@ class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scan_model(path: Path) -> TfliteSummary:
-    """Read the model at *path*. Raises RefusedError for a damaged one."""
+    """Read the model at *path*.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     try:
         with mapped(path) as data:
             return _read(root(data))

@@ -105,7 +105,11 @@ def script(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]
 
 
 def scripted(subject: Subject) -> ScriptModule:
-    """The model as a ScriptModule. Raises RefusedError with the place that scripting can't take."""
+    """The model as a ScriptModule.
+
+    Raises:
+        RefusedError: scripting can't take a place of the code, which is named.
+    """
     torch = require("torch")
     from mnnprep.formats.torch.attention import attention_written_out
 
@@ -294,7 +298,8 @@ def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRef
 
     It goes up to an opset that has a form for every operator of the model.
 
-    Raises RefusedError when no opset has every operator.
+    Raises:
+        RefusedError: no opset has every operator.
     """
     refused: list[OpsetRefused] = []
     while True:

@@ -39,7 +39,11 @@ _SCALAR_TYPES = {
 
 
 def inspect_program(path: Path, kind: str) -> Findings:
-    """Read a torch.export program. Raises RefusedError for a damaged archive."""
+    """Read a torch.export program.
+
+    Raises:
+        RefusedError: the archive is damaged.
+    """
     names = record_names(path)
     record = next(
         name for name in names if re.search(r"(^|/)(models/[^/]+|serialized_exported_program)\.json$", name)

@@ -37,7 +37,9 @@ def adopted(module: nn.Module, example: object) -> Iterator[tuple[str, list[str]
     Gives None on every rank but 0 of a running process group.  Afterwards the random states, the
     number of threads, the default dtype and the gradient mode are what they were.
 
-    Raises UsageError for what is no module, RefusedError for one with tensors that have no values.
+    Raises:
+        UsageError: the object is no module.
+        RefusedError: the module has tensors without values.
     """
     torch = require("torch")
     if not isinstance(module, torch.nn.Module):

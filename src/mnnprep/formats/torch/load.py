@@ -95,7 +95,11 @@ def load(source: Source) -> Loaded:
 
 
 def load_factory(source: Source) -> Loaded:
-    """The factory's model as it comes, without weights. Raises UsageError."""
+    """The factory's model as it comes, without weights.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     _make_importable(source)
     return _factory(source)
 
@@ -292,7 +296,11 @@ def _live(source: Source) -> Loaded:
 
 
 def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Raises UsageError for a tensor that NumPy has no dtype for (bfloat16 and smaller)."""
+    """Return the tensors as arrays.
+
+    Raises:
+        UsageError: NumPy has no dtype for a tensor (bfloat16 and smaller).
+    """
     arrays = {}
     for name, tensor in tensors.items():
         try:
@@ -310,7 +318,8 @@ def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
 def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """The inputs: as declared, else as the source's own example or program gives them.
 
-    Raises UsageError when neither says, or when a name is no parameter of the forward.
+    Raises:
+        UsageError: neither says, or a name is no parameter of the forward.
     """
     names = loaded.parameters
     more = takes_more(loaded.module)

@@ -102,7 +102,9 @@ _VALUES = frozenset({"tensor_values", "sym_int_values", "sym_bool_values", "sym_
 def program_faults(text: bytes) -> Iterator[str]:
     """What isn't allowed in the JSON *text* of an exported program.
 
-    Raises ValueError or RecursionError if it is no JSON.
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deep.
     """
     program = json.loads(text)
     if not isinstance(program, dict):

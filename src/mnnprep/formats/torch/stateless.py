@@ -75,7 +75,8 @@ def require_stateless(path: Path, kind: str, known: frozenset[str] = frozenset()
 def _records(archive: zipfile.ZipFile) -> dict[str, str]:
     """The names in the archive by what torch calls them: without the outermost folder, in lower case.
 
-    Raises RefusedError.
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
     """
     found: dict[str, str] = {}
     for name in archive.namelist():

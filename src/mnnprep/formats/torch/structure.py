@@ -23,7 +23,8 @@ def flatten(value: object, taken: tuple[str, ...] = ()) -> dict[str, torch.Tenso
     named tuple has its own names; nesting joins names with a dot; None is left out.  A name among
     *taken* (the inputs') gets ``_output`` appended, since a graph can't use it twice.
 
-    Raises RefusedError for anything that is no tensor.
+    Raises:
+        RefusedError: anything that is no tensor.
     """
     import torch
 

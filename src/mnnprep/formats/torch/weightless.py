@@ -56,7 +56,8 @@ ADAPTER = "model."  # where the exporter's adapter keeps the model
 def export_skeleton(job: ExportJob) -> Skeleton:
     """Trace the factory's model without weights.
 
-    Raises RefusedError for a net that its weights' values decide the course of.
+    Raises:
+        RefusedError: a net that its weights' values decide the course of.
     """
     doing("building the model without its weights")
     loaded = _built(job.source)

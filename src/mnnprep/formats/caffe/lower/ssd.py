@@ -57,7 +57,8 @@ def priors(layer: Layer, feature: Shape, image: Shape) -> Array:
 def detection_output(low: Lowering) -> list[Value]:
     """Detections of one image: [1, 1, keep_top_k, 7].
 
-    Raises RefusedError for settings that this lowering does not have.
+    Raises:
+        RefusedError: settings that this lowering does not have.
     """
     param, nms = (
         low.layer.param("detection_output_param"),
