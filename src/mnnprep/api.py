@@ -64,11 +64,11 @@ def prepare(
     ``torch.nn.Module``.  A live module is exported from this process, with its parameters gathered to
     the CPU; it comes back as it was: training flags, device, dtype, requires_grad, hooks, RNG state.
     Its inputs are given by *inputs*, or by *example* (a tensor, a tuple, or a dict by parameter name).
-    Where its parameters are shards in a running process group, every rank must call this; rank 0
+    If its parameters are shards in a running process group, every rank must call this; rank 0
     prepares, the others get None.
 
     *force* replaces a bundle that is there; *tell* is called with each stage's one-line news.  The options
-    are those of ``mnnprep prepare``; what repeats there is a list here, or a mapping where it has names.
+    are those of ``mnnprep prepare``; what repeats there is a list here, or a mapping if it has names.
 
     Returns the bundle's manifest, whatever its verdict.
 
@@ -183,7 +183,7 @@ def consolidate(
     With None, only say what would be written.
 
     *source* is a checkpoint (a file, an index, a directory or an fsspec URL) or a live ``torch.nn.Module``;
-    where the module's
+    if the module's
     parameters are shards in a running process group, every rank must call this: rank 0 writes, the others get
     None.
     *rename* are texts like ``"regex=>name"``, *join* like ``"regex=>axis"``; the rest is as in ``mnnprep

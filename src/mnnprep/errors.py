@@ -26,7 +26,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Code(Enum):
-    """Which error it is, where something is decided by that: texts are for people."""
+    """Which error it is, if something is decided by that: texts are for people."""
 
     NO_KERNEL = "no_kernel"  # onnxruntime has no kernel for an operator at this dtype
     FACTORY_RAISED = "factory_raised"  # the user's factory ended in an exception of its own

@@ -56,7 +56,7 @@ class ArtifactBuilder:
     """Makes the artifacts of one run: exports, repairs, lays them out, starts their conversion.
 
     ``repairs`` are the rules asked for; None: those that the artifact calls for. ``copies``: an artifact gets
-    a directory of its own even where it lies alone in one.
+    a directory of its own even if it lies alone in one.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ArtifactBuilder:
         return self._made(recipe, exported, rules, tuple(exported.refused_opsets))
 
     def rebuild(self, recipe: ExportRecipe, original: Exported) -> Made | NotMade | None:
-        """*original* with every rule that answers what it has; None where the user chose the rules."""
+        """*original* with every rule that answers what it has; None if the user chose the rules."""
         if self.repairs is not None:
             return None
         self.tell("repairing what MNN does not take")

@@ -32,7 +32,7 @@ def metric_checks(
 
     It is measured over the real samples if there are any, else over all *cases*.
 
-    *runs* maps where the net ran (``artifact``, ``MNN``) to what it gave, or None where it did not run;
+    *runs* maps where the net ran (``artifact``, ``MNN``) to what it gave, or None if it did not run;
     *checks* are the source's, of which a failed ``determinism`` leaves nothing to measure. A check is
     required where its metric has a threshold.
     """

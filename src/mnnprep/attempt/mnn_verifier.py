@@ -28,7 +28,7 @@ from mnnprep.workers.host import Reply
 class MnnOutcome:
     """MNN's half: the ``conversion``, the run and all ``checks`` of both, ``compare`` among them.
 
-    ``ran`` and ``compare`` are None where the converted model could not be run.
+    ``ran`` and ``compare`` are None if the converted model could not be run.
     """
 
     conversion: Conversion

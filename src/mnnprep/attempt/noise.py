@@ -1,4 +1,4 @@
-"""The noise of the cases that a comparison finds wrong: measured then, where the survey had no reason to."""
+"""The noise of the cases that a comparison finds wrong: measured then, if the survey had no reason to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def learn_noise(
 
     The noise goes into the survey. Returns False if nothing is new.
 
-    An error is a difference only where it exceeds the noise of its own case.
+    An error is a difference only if it exceeds the noise of its own case.
     """
     wrong = {e.case for e in check.outputs if e.problem and e.max_abs is not None}
     count = len(survey.cases)

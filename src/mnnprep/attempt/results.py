@@ -34,7 +34,7 @@ ConversionDeath = Mishap | Death  # of the converter's own, or of its process
 class Artifact:
     """An artifact's files alone in a directory, where they are run from.
 
-    ``exported`` is what the repairs left, ``original`` what the export gave; the same where no rule applied.
+    ``exported`` is what the repairs left, ``original`` what the export gave; the same if no rule applied.
     """
 
     exported: Exported
@@ -54,7 +54,7 @@ class Artifact:
 
     @property
     def second_file(self) -> str:
-        """The path of the file that the converter takes beside the first; empty where the format has none."""
+        """The path of the file that the converter takes beside the first; empty if the format has none."""
         return str(self.directory / Path(self.exported.files[1].path).name) if self.format.second_file else ""
 
 
@@ -88,7 +88,7 @@ class Conversion:
 
     ``check`` is ``mnn_convert``. Of a converted model there are the ``files``, and the names and layouts of
     its inputs and outputs by the signature's names; ``mismatch`` says where those don't fit. ``death`` is how
-    the conversion failed, where that names no node.
+    the conversion failed, if that names no node.
     """
 
     check: Check
@@ -147,7 +147,7 @@ class Diagnosis:
 class AttemptResult:
     """What became of one recipe. Without an ``artifact`` none could be verified, and ``unmade`` says why.
 
-    ``exported`` is there where something was exported at all.
+    ``exported`` is there if something was exported at all.
     """
 
     recipe: ExportRecipe
@@ -164,7 +164,7 @@ class AttemptResult:
 
     @property
     def reason(self) -> str:
-        """Why it is not proven; empty where it is."""
+        """Why it is not proven; empty if it is."""
         return "" if self.verdict is Verdict.PROVEN else self.unmade or why_not(self.checks)
 
     @property
@@ -173,11 +173,11 @@ class AttemptResult:
         return self.exported.opset if self.exported else self.recipe.opset
 
     def check(self, row: Row) -> Check | None:
-        """The check of *row*, None where it was not asked."""
+        """The check of *row*, None if it was not asked."""
         return next((c for c in self.checks if c.check == row.name), None)
 
     def status(self, row: Row) -> Status | None:
-        """The status of a check, None where it was not asked."""
+        """The status of a check, None if it was not asked."""
         check = self.check(row)
         return check.status if check else None
 
@@ -210,7 +210,7 @@ def unanswered(
 ) -> Check:
     """The check whose step failed, for *reason*.
 
-    It was not run where the failure says nothing of what was asked, or the caller knows that it could not be
+    It was not run if the failure says nothing of what was asked, or the caller knows that it could not be
     (*unable*).
     """
     answer = row.not_run if failure.unable or unable else row.failed
@@ -220,7 +220,7 @@ def unanswered(
 def least_sqnr(exported: Exported, precision: Precision) -> float | None:
     """The SQNR that the converted model must reach, in dB.
 
-    The lower of the artifact's and the asked precision's; None where neither has one.
+    The lower of the artifact's and the asked precision's; None if neither has one.
     """
     return min((db for db in (exported.sqnr_db, precision.sqnr_db) if db is not None), default=None)
 

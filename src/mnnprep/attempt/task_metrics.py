@@ -20,7 +20,7 @@ For a reference *r* and outputs *a* of one shape, over every case that is counte
             side; floating maps of four axes with at least two classes are first made labels along the class
             axis. Integer outputs of more than 4096 labels are no label maps.
 
-Where *r* and *a* have NaN or an infinity at the same places, ``cosine``, ``sqnr`` and ``mse`` leave those
+If *r* and *a* have NaN or an infinity at the same places, ``cosine``, ``sqnr`` and ``mse`` leave those
 out; at other places, and where names or shapes differ, nothing is measured. Empty outputs are no outputs of a
 metric. The value of several outputs is the worst. A function of the user's gets ``(reference, outputs)`` of a
 case, both dicts of arrays by name, and returns a number; its value is the mean over the cases.
@@ -54,7 +54,7 @@ MOST_LABELS = 4096
 
 
 class MetricJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Measure one metric on *cases*, between their references and what each of ``runs`` gave."""
+    """Measure one metric on ``cases``, between their references and what each of ``runs`` gave."""
 
     metric: Metric
     cases: list[CaseFile]

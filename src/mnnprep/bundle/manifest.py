@@ -84,7 +84,7 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One method with one set of options, tried; ``kept``: the bundle holds what it made.
 
-    ``verdict`` is empty where nothing came out of it; ``repairs`` are the rules that were applied.
+    ``verdict`` is empty if nothing came out of it; ``repairs`` are the rules that were applied.
     """
 
     method: str

@@ -98,7 +98,7 @@ def meaning(manifest: Manifest) -> str:
 
 
 def settings(manifest: Manifest) -> str:
-    """What an app must set in MNN's runtime to get what was proven; empty where the defaults do."""
+    """What an app must set in MNN's runtime to get what was proven; empty if the defaults do."""
     hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
     if not hints:
         return ""
@@ -119,7 +119,7 @@ def settings(manifest: Manifest) -> str:
 
 
 def limits(manifest: Manifest) -> str:
-    """What the source asks of the sizes it is given; empty where nothing was found."""
+    """What the source asks of the sizes it is given; empty if nothing was found."""
     asked = [dim.constraint for dim in manifest.signature.dims.values() if dim.constraint]
     return f"The source itself asks for {', '.join(asked)}." if asked else ""
 
@@ -129,9 +129,9 @@ class Worst:
     """The worst of one output's errors over a set of cases, at one stage (``artifact`` or ``MNN``).
 
     Each figure is the worst on its own: the largest ``max_abs``, ``max_rel`` and ``excess`` (the share of
-    the tolerance used: above 1 fails), the smallest ``cosine`` and ``sqnr_db``; None where no case has
+    the tolerance used: above 1 fails), the smallest ``cosine`` and ``sqnr_db``; None if no case has
     one.  ``case`` is the case of the largest excess, ``problem`` what is wrong there.  ``output`` is empty
-    where a case gave no outputs at all.
+    if a case gave no outputs at all.
     """
 
     output: str
@@ -256,7 +256,7 @@ def sizes_tried(manifest: Manifest) -> list[SizeTried]:
     """Every size of every dynamic dimension that a case or the signature's ``proven`` names.
 
     Its cases are those where the other dimensions are as in case 0 (a size is not blamed for what another
-    dimension did); where there is none such, all that have the size.
+    dimension did); if there is none such, all that have the size.
     """
     errors = _errors(manifest.evidence)
     base = manifest.cases[0].dims if manifest.cases else {}

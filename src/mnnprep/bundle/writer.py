@@ -111,7 +111,7 @@ def claim(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Within, no other run may write *target*; its path without links.
 
     What killed runs left of it is put right first; parents that are missing are made, and taken away again
-    where nothing was written.  For the whole of a run: a second one then says before its work that it has no
+    if nothing was written.  For the whole of a run: a second one then says before its work that it has no
     place, and not after.
 
     Raises:

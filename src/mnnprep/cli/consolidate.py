@@ -135,7 +135,7 @@ def command(
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar in bytes on stderr, where that is a terminal."""
+    """A progress bar in bytes on stderr, if that is a terminal."""
     import sys
 
     if not sys.stderr.isatty():

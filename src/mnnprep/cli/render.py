@@ -232,7 +232,7 @@ def _sizes(console: Console, manifest: Manifest) -> None:
 
 
 def _metrics(console: Console, evidence: Sequence[Check]) -> None:
-    """The task metrics, where any were asked for."""
+    """The task metrics, if any were asked for."""
     measures = digest.measures(evidence)
     places = [where for where in digest.MEASURED_IN if any(where in m.values for m in measures)]
     rows: list[tuple[RenderableType, ...]] = [

@@ -54,9 +54,9 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     - ``unresolved``: see ``reason``.
 
     ``failure`` says how MNN fails: ``differs``, ``refused``, ``crash``, ``time``, ``memory`` or ``error``;
-    empty where it agrees. ``nodes`` are operator and name, ``where`` the body of control flow they are in.
+    empty if it agrees. ``nodes`` are operator and name, ``where`` the body of control flow they are in.
     ``excess`` is how many times the tolerance the value ``value`` is off in the whole model, ``upstream``
-    what the node takes, ``alone`` the value when its node gets the reference's values; None where there is no
+    what the node takes, ``alone`` the value when its node gets the reference's values; None if there is no
     number.  ``made_here``: the error is made by these nodes and did not come from upstream.
     ``artifact_differs`` lists the cases where the artifact itself, in onnxruntime, is not what the source
     computed: no fault of MNN's. ``explained`` and ``unexplained`` are the other failing cases that the same
@@ -101,7 +101,7 @@ def bisect(
     It looks at the stored cases, or at one of them.
 
     *output* is the directory to write a piece to that shows it.  *mnnconvert* is the converter that the
-    bundle was made with, where that is not the MNN package's.
+    bundle was made with, if that is not the MNN package's.
 
     Raises:
         UsageError: there is no bundle, no such case, *output* exists, or *mnnconvert* is no program.
@@ -241,7 +241,7 @@ class _Bisector:
         return record
 
     def _find(self, outline: Outline) -> tuple[Finding | None, list[CaseFile]]:
-        """The finding, and the cases that fail; None where none does."""
+        """The finding, and the cases that fail; None if none does."""
         piece = self._piece(outline)
         if isinstance(piece, Failure):
             return find_unconvertible(self.lab, self.model, outline, self.cases[0], piece), self.cases[:1]
@@ -280,7 +280,7 @@ class _Bisector:
         )
 
     def _piece(self, outline: Outline) -> Piece | Failure:
-        """The bundle's own converted model; one made now where it has none."""
+        """The bundle's own converted model; one made now if it has none."""
         if self.manifest.mnn is None:
             self.tell("converting the artifact: the bundle has no converted model")
             seed = hashlib.sha256(

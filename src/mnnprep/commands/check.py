@@ -128,7 +128,7 @@ def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | N
 
 
 def count(job: PathJob) -> Counted:
-    """The first step of :func:`check_file`: the kind, and the operators where there are no rules for it.
+    """The first step of :func:`check_file`: the kind, and the operators if there are no rules for it.
 
     Raises as that.
     """

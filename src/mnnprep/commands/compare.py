@@ -177,7 +177,7 @@ def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[st
     The result says for each by what it was matched.
 
     Telling alike outputs apart by their values can't hide a difference: the assignment that fits best is
-    still compared. Where the counts differ, what has no partner is left out; the comparison misses it.
+    still compared. If the counts differ, what has no partner is left out; the comparison misses it.
     """
     names = {n: n for n in ours if n in theirs}
     matched = dict.fromkeys(names, "name")

@@ -56,7 +56,7 @@ def read_aside(step: Step[J, R], job: J, path: Path, limits: Limits) -> R:
     """The reply of *step*, which reads *path* and does nothing else.
 
     Raises:
-        RefusedError: it took longer or more memory than *limits* give (three quarters of what is free, where
+        RefusedError: it took longer or more memory than *limits* give (three quarters of what is free, if
         they give none),
             or ended the worker; and as the step raises it.
         UsageError: as the step raises it.

@@ -28,7 +28,7 @@ SHOWN = 5
 
 
 class FileReplayed(msgspec.Struct, frozen=True):
-    """A file of the bundle: its sha256 as recorded and as made now, empty where there is none."""
+    """A file of the bundle: its sha256 as recorded and as made now, empty if there is none."""
 
     path: str
     recorded: str
@@ -41,7 +41,7 @@ class FileReplayed(msgspec.Struct, frozen=True):
 
 
 class ToolDiffers(msgspec.Struct, frozen=True):
-    """A tool of another version than the bundle was made with; empty where it is not there."""
+    """A tool of another version than the bundle was made with; empty if it is not there."""
 
     name: str
     recorded: str

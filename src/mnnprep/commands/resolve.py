@@ -236,7 +236,7 @@ def source_files(source: Source) -> list[NamedFile]:
 
 
 def _named(role: str, path: Path) -> list[NamedFile]:
-    """The file at *path*, or all files of the directory, as those of *role*; none where nothing is there."""
+    """The file at *path*, or all files of the directory, as those of *role*; none if nothing is there."""
     if not path.exists():
         return []
     whole = path.is_dir()

@@ -50,7 +50,7 @@ COPIES = 2  # of the weights while a source is loaded: the model's own, and the 
 
 
 def why_streamed(request: Request, source: Source) -> str:
-    """Why the weights are streamed; empty where the source is loaded.
+    """Why the weights are streamed; empty if the source is loaded.
 
     Raises:
         UsageError: a call that asks for it and can't have it.
@@ -156,7 +156,7 @@ def prepare_streamed(
 def _graph(
     workers: Workers, request: Request, source: Source, streaming: Streaming
 ) -> tuple[Skeleton, tuple[AppliedRule, ...]]:
-    """The graph without weights, repaired where MNN's result would be undefined; and the repairs."""
+    """The graph without weights, repaired if MNN's result would be undefined; and the repairs."""
     job = ExportJob(
         source=source,
         wants=request.wants,

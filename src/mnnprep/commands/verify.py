@@ -50,7 +50,7 @@ def verify(
 ) -> Verification:
     """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
 
-    The artifact is run again too, where its runtime is installed.  ``proven`` needs that all hold and
+    The artifact is run again too, if its runtime is installed.  ``proven`` needs that all hold and
     that the bundle was proven when it was made.  Task metrics that the bundle was made with are measured
     again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
     check is not run.  Other *metrics* are measured as well.

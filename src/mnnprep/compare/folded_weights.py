@@ -7,7 +7,7 @@ must be found in one of these forms, to within rounding:
 
 * a derived tensor is in the artifact: the weights behind it are accounted for;
 * a kernel is in the artifact times a derived factor along one axis: the kernel and the factor's weights are;
-  so where a weight that scaled the kernel's inputs went into it first;
+  so if a weight that scaled the kernel's inputs went into it first;
 * a bias is, times a factor, plus a shift;
 * a number that the source multiplies by (a derived scalar that no weight is behind) may be in a kernel's
   factor, too, and a weight that is one everywhere leaves no trace.

@@ -11,7 +11,7 @@ output must be found, bit by bit, under a transformation that moves values and c
   keep equal parts only once.
 * folded by the exporter with an operation that rounds alike everywhere: 1 + w.
 
-Where a converter computes with weights beforehand, `compare.folded_weights` follows it by arithmetic.
+If a converter computes with weights beforehand, `compare.folded_weights` follows it by arithmetic.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _computed(array: Array) -> Iterable[tuple[Array, str]]:
 
 
 def _layouts(array: Array) -> Iterable[Array]:
-    """The array, and its axes permuted where that moves values (up to four axes longer than 1)."""
+    """The array, and its axes permuted if that moves values (up to four axes longer than 1)."""
     yield array
     squeezed = array.squeeze()
     if 2 <= squeezed.ndim <= 4:

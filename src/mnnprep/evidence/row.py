@@ -59,7 +59,7 @@ class Row:
 
     @property
     def anchor(self) -> str:
-        """Its place in the documentation, by the name of its family where it has one."""
+        """Its place in the documentation, by the name of its family if it has one."""
         return f"{PAGE}#check-{self.name.partition(':')[0]}"
 
     def remedy(self, status: Status) -> str:

@@ -140,8 +140,8 @@ class Streaming:
 class SourceSteps:
     """The steps of a kind of source, and its methods in the order in which they are tried.
 
-    ``load`` loads it once for the others, where that is slow; ``weights_in_file``: the source is its own
-    record of weights; ``weights`` compares an artifact's weights with the source's where that is loaded, in
+    ``load`` loads it once for the others, if that is slow; ``weights_in_file``: the source is its own
+    record of weights; ``weights`` compares an artifact's weights with the source's if that is loaded, in
     place of the artifact's own step; ``replay`` runs it on another source's cases.
     """
 
@@ -246,7 +246,7 @@ class Backend:
     ``sniff`` gives the kind of a file that is one of its own, else nothing, and raises RefusedError for one
     of its own that is damaged; ``sniff_directory`` the same for a directory, given its path and the names in
     it. ``packages`` are the modules that it needs, in the order to install them, and ``extra`` is the extra
-    of mnnprep that brings them, empty where the core has them; ``recorded`` are further modules whose
+    of mnnprep that brings them, empty if the core has them; ``recorded`` are further modules whose
     versions a bundle records. A factory whose file imports one of ``factory_imports`` is of the kind
     ``factory``. ``live`` is the module that takes a live object for the time of a run.
     """

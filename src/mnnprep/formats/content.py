@@ -34,7 +34,7 @@ class Message:
     cut: WireError | None
 
     def fields_at(self, extent: Extent) -> set[tuple[int, int]]:
-        """The fields of the message at *extent*; none where there is no message."""
+        """The fields of the message at *extent*; none if there is no message."""
         try:
             return {(number, wire) for number, wire, _, _ in fields(self.data, *extent)}
         except (WireError, IndexError):
@@ -97,7 +97,7 @@ class Content:
 
     @cached_property
     def message(self) -> Message | None:
-        """The file as a protobuf message; None where it can be none."""
+        """The file as a protobuf message; None if it can be none."""
         if not self.unsigned:
             return None
         found: set[tuple[int, int]] = set()

@@ -103,7 +103,7 @@ def find_factory(target: str) -> Factory:
 
 
 def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, object]:
-    """``--factory-arg`` values as Python values: literals where they are, else text."""
+    """``--factory-arg`` values as Python values: literals if they are, else text."""
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for name in given:
@@ -153,7 +153,7 @@ def place_of(error: BaseException) -> str:
 def likely_worker(source: str) -> Worker | None:
     """The worker that will run *source*, to judge by its name alone (a factory: by its file's imports).
 
-    None where that says nothing.
+    None if that says nothing.
     """
     if looks_like_factory(source):
         place = source.rpartition(":")[0]

@@ -20,7 +20,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What one file holds.
 
     ``ops`` counts operators as written in the file (``domain::Type`` outside ONNX's own domain);
-    ``parameters`` the elements of all stored tensors (with buffers and constants), None where the file was
+    ``parameters`` the elements of all stored tensors (with buffers and constants), None if the file was
     not read so far; ``leftovers`` name what would behave as in training; ``warnings`` what will stand in the
     way; ``details`` hold what only this format has.
     """

@@ -52,7 +52,7 @@ def backend_of(name: str) -> Backend:
 def live_backend(thing: object) -> tuple[Backend, SourceKind]:
     """The backend that takes the live object *thing*, by the packages of its classes, and its kind.
 
-    The first with live objects where none is of its own: it says what it takes.
+    The first with live objects if none is of its own: it says what it takes.
     """
     tops = {type_.__module__.partition(".")[0] for type_ in type(thing).__mro__}
     able = [backend for backend in BACKENDS if backend.live]

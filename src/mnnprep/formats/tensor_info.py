@@ -12,8 +12,8 @@ from mnnprep.weights.dtypes import BITS
 class TensorInfo(msgspec.Struct, frozen=True):
     """One tensor: an input, an output or a stored weight.
 
-    ``dtype`` is NumPy's or ml_dtypes' name, empty where the file does not say.  A dimension is a size,
-    a symbolic name, or None where it is open; ``shape`` is None where not even the rank is known.
+    ``dtype`` is NumPy's or ml_dtypes' name, empty if the file does not say.  A dimension is a size,
+    a symbolic name, or None if it is open; ``shape`` is None if not even the rank is known.
     """
 
     name: str
@@ -38,6 +38,6 @@ def element_count(shape: Sequence[int]) -> int:
 
 
 def byte_count(dtype: str, elements: int) -> int | None:
-    """The bytes that *elements* of *dtype* take when packed; None where an element has no fixed size."""
+    """The bytes that *elements* of *dtype* take when packed; None if an element has no fixed size."""
     bits = BITS.get(dtype)
     return None if bits is None else (bits * elements + 7) // 8

@@ -92,7 +92,7 @@ def record_names(path: Path) -> list[str]:
 
 
 def model_record(names: Sequence[str]) -> str:
-    """The record with the pickled model or state dict, empty where there is none."""
+    """The record with the pickled model or state dict, empty if there is none."""
     return next((name for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)), "")
 
 

@@ -130,7 +130,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reason(self) -> str:
-        """Why it failed, one line; empty where it did not."""
+        """Why it failed, one line; empty if it did not."""
         return self.mishap.reason if self.mishap else ""
 
 

@@ -78,7 +78,7 @@ class OperatorsJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Operators(msgspec.Struct, frozen=True, kw_only=True):
-    """``names`` in the frontend's own words; none where the converter does not tell."""
+    """``names`` in the frontend's own words; none if the converter does not tell."""
 
     names: list[str]
 
@@ -135,7 +135,7 @@ OPERATORS = Step.of(operators, CONVERTER)
 def listed_operators(workers: Workers, converter: str) -> list[str] | None:
     """The operators that the *converter* (a path; empty: the MNN package's) lists for ONNX.
 
-    None where it can't be asked.
+    None if it can't be asked.
     """
     try:
         return workers.run(FRONTENDS, FrontendsJob(converter=converter)).names.get("ONNX")

@@ -68,7 +68,7 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     the Module API.  ``hints`` are settings of the runtime, by their names in HINTS.
 
     With ``within``, a tolerance around the cases' references, they are MNN's defaults as long as these keep
-    it: where numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and
+    it: if numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and
     that counts if it keeps it.
     """
 
@@ -153,7 +153,7 @@ def _run_with(
 ) -> MnnRunResult:
     """Run the cases, each against the tolerance *within* if there is one to keep.
 
-    *default* is how the defaults failed: where the same comes out with *hints*, and no case has other shapes,
+    *default* is how the defaults failed: if the same comes out with *hints*, and no case has other shapes,
     these change nothing, and this is the run with the defaults, to its end.
 
     Raises:

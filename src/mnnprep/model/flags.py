@@ -102,7 +102,7 @@ class Flag:
         return functools.reduce(getattr, (self.fills or self.name).split("."), request)
 
     def words(self, value: object) -> list[str]:
-        """The arguments that say *value*; none where it is the default."""
+        """The arguments that say *value*; none if it is the default."""
         if value == self.default:
             return []
         if self.without is not None and not value:

@@ -141,7 +141,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     None when the source's own file says it all, or its worker is asked; ``decides`` names the places of the
     source where a value decides what is computed, ``one_sided`` those where every input tried decided alike;
     ``sweep`` is what became of the dynamic dimensions; ``opinion`` holds the same cases with the outputs of a
-    third runtime, to say who stands alone where the reference and MNN disagree.
+    third runtime, to say who stands alone if the reference and MNN disagree.
     """
 
     signature: Signature
@@ -183,10 +183,10 @@ class OpsetRefused(msgspec.Struct, frozen=True):
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact. ``files[0]`` is the model; ``opset`` is read from it (0 where the format has none).
+    """An artifact. ``files[0]`` is the model; ``opset`` is read from it (0 if the format has none).
 
     ``refused_opsets`` are those tried before it that an operator of the model does not have;
-    ``operators`` the operators that MNN's frontend will meet, where it publishes no other way to ask;
+    ``operators`` the operators that MNN's frontend will meet, if it publishes no other way to ask;
     ``sqnr_db`` is what an artifact of other numbers than the source's (float16, int8, dequantized) must
     reach; ``decided`` the places of the source whose decisions on values were frozen when it was made;
     ``form`` a digest of an ONNX graph's nodes, which two opsets may have in common.
@@ -287,7 +287,7 @@ class CutJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
-    """The part, or None where only a list was asked for.
+    """The part, or None if only a list was asked for.
 
     ``labels`` are the nodes that an input reaches, in an order in which each comes after what it needs: its
     operator and its name; ``needs[i]`` are the numbers of those that node i takes something from.  What is

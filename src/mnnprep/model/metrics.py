@@ -180,7 +180,7 @@ def make_metrics(
 
     The functions are put into *live* by the key that stands in ``Metric.function``.
 
-    A function's sha256 is that of its source text, empty where Python does not know it.
+    A function's sha256 is that of its source text, empty if Python does not know it.
 
     Raises:
         UsageError: the text is of another form, or a value is out of bounds.

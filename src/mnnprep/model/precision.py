@@ -31,7 +31,7 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sqnr_db(self) -> float | None:
-        """The SQNR to reach; None where float32's own tolerance holds."""
+        """The SQNR to reach; None if float32's own tolerance holds."""
         if not self.reduced:
             return None
         return self.budget if self.budget is not None else (QUANTIZED_SQNR if self.weight_bits else HALF_SQNR)

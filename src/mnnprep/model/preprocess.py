@@ -41,7 +41,7 @@ class ImageRecipe(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_fi
     ``input`` is the input's name, empty for the only one it fits. ``size`` is empty (as it is), ``(n,)`` (the
     shorter side; the longer one keeps the proportion, rounded down) or ``(height, width)``; ``crop`` is empty
     or ``(height, width)``. ``mean`` and ``std`` have a value per channel, in the order of ``channels``.
-    ``alpha`` says what becomes of transparent pixels (empty: they are refused). ``dtype`` is empty where the
+    ``alpha`` says what becomes of transparent pixels (empty: they are refused). ``dtype`` is empty if the
     input's own is meant.
     """
 

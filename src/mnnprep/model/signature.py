@@ -37,7 +37,7 @@ LARGEST_SIZE = 2**31 - 1  # sizes are int32 in MNN
 
 
 class Dim(msgspec.Struct, frozen=True):
-    """A dynamic dimension; ``min`` and ``max`` (both included) are None where nobody declared them."""
+    """A dynamic dimension; ``min`` and ``max`` (both included) are None if nobody declared them."""
 
     name: str
     min: int | None = None
@@ -108,7 +108,7 @@ def dynamic_specs(
     """The specifications of *inputs*, each its name, dtype and shape as its file states it.
 
     Axes of one name are one dimension.  An axis without a name (None, a size below 1, what :func:`is_named`
-    is false of) is one of its own, named ``INPUT_AXIS``; or *batch* where that is given, the axis is the
+    is false of) is one of its own, named ``INPUT_AXIS``; or *batch* if that is given, the axis is the
     first, and the first of no other input has no name.
     """
     stated = [(name, dtype, [_stated(extent) for extent in shape]) for name, dtype, shape in inputs]

@@ -129,7 +129,7 @@ def batch_dims(specs: tuple[TensorSpec, ...]) -> frozenset[str]:
 
 
 def _trials(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> list[dict[str, int]]:
-    """The sizes to try, in order; those that make an input very large only where all do."""
+    """The sizes to try, in order; those that make an input very large only if all do."""
     candidates = list(itertools.islice(_candidates(dims, batch_dims(specs)), 10 * TRIALS))
     modest = [sizes for sizes in candidates if all(math.prod(s.sizes(sizes)) <= LARGEST_TRIAL for s in specs)]
     return (modest or candidates)[:TRIALS]

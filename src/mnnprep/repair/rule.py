@@ -24,8 +24,8 @@ class Match(Generic[M_co]):
     """Where a model has what a rule answers.
 
     ``at`` is the node, or the name of a value (an initializer, an input, an output) or of the graph.
-    ``opset`` is the one that the node is read by, and ``found`` what else was found, where the rewrite needs
-    them.  ``detail`` says what it is there, where the hazard has several forms; ``repairable`` is False where
+    ``opset`` is the one that the node is read by, and ``found`` what else was found, if the rewrite needs
+    them.  ``detail`` says what it is there, if the hazard has several forms; ``repairable`` is False if
     the rewrite can't answer this form.
     """
 

@@ -33,7 +33,7 @@ class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
 
     ``directory`` is the step's own, not the model's.
 
-    ``supported`` are the operators that the converter at hand reads; where it was not asked (None), none is
+    ``supported`` are the operators that the converter at hand reads; if it was not asked (None), none is
     written out for want of it.
     """
 
@@ -169,7 +169,7 @@ def _finding(rule: Rule[Any], match: Match[Any]) -> Finding:
 
 
 def repair(job: RepairJob) -> Repaired:
-    """Write the model as the rules rewrite it, or nothing where none finds its pattern.
+    """Write the model as the rules rewrite it, or nothing if none finds its pattern.
 
     The same model and rules give the same bytes.  The names of inputs, outputs and initializers stay.
 

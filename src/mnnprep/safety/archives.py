@@ -5,7 +5,7 @@ They are judged by their directory before a byte is inflated.
 The policy, and why:
 
 - **What may unfold** is an absolute budget, not a ratio: :func:`unfolded_limit` allows 512 MiB from a file of
-  any size, or 16 times the file where that is more. Deflate reaches 1032:1 (zlib's technical notes), and an
+  any size, or 16 times the file if that is more. Deflate reaches 1032:1 (zlib's technical notes), and an
   honest array of zeros does reach
   it: 64 MB from 64 KB is fine, 5 GB from 5 MB is not.
 - **A member's declared size is believed only if it can be true**: a stored one has as many bytes as it takes

@@ -35,7 +35,7 @@ _LIBRARY = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
 
 
 def said(error: BaseException) -> str:
-    """The text of *error* without directories; the name of its class where it has no text."""
+    """The text of *error* without directories; the name of its class if it has no text."""
     return without_paths(str(error).strip()) or type(error).__name__
 
 
@@ -93,7 +93,7 @@ def shortened(line: str, limit: int = LIMIT) -> str:
 
 
 def _path_end(text: str, start: int) -> int:
-    """Where the path that begins at *start* ends; 0 where none does."""
+    """Where the path that begins at *start* ends; 0 if none does."""
     line = text[start : start + LONGEST_PATH].partition("\n")[0]
     ends = [m.start() for m in islice(_END.finditer(line, 2), MOST_ENDS)]
     word = line[: ends[0]]

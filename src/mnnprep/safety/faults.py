@@ -64,7 +64,7 @@ def fault(number: int, place: str) -> SystemFault:
 
 
 def quoted(text: str) -> int:
-    """The errno whose message *text* quotes; 0 where it quotes none."""
+    """The errno whose message *text* quotes; 0 if it quotes none."""
     return next((number for message, number in _QUOTED.items() if message in text), 0)
 
 
@@ -116,7 +116,7 @@ def refuse_fault(error: BaseException, directory: str) -> None:
 
     The error says nothing of the model then.
 
-    Likewise ConfinedError, where the step's confinement was in the way.
+    Likewise ConfinedError, if the step's confinement was in the way.
     """
     if (wall := stopped(error)) is not None:
         raise wall from error

@@ -196,7 +196,7 @@ def unfinished(target: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _taken(descriptor: int, path: Path) -> bool:
-    """Lock what was just made; False where another run took it for a leaving before it was locked."""
+    """Lock what was just made; False if another run took it for a leaving before it was locked."""
     with contextlib.suppress(OSError):
         _locked(descriptor, wait=True)
     return _is_at(descriptor, path)

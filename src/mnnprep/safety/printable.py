@@ -77,7 +77,7 @@ def _escaped(character: str) -> str:
 
 
 def _json_escaped(character: str) -> str:
-    """A character outside ASCII in a JSON string: as it is, or as an escape where it is hidden."""
+    """A character outside ASCII in a JSON string: as it is, or as an escape if it is hidden."""
     if unicodedata.category(character) not in HIDDEN:
         return character
     return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"

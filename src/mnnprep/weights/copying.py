@@ -1,6 +1,6 @@
 """Bytes from files to the output without passing through Python: copy_file_range, several in flight.
 
-Where the kernel can't (another file system, a remote file) they go through buffers of bounded size.
+If the kernel can't (another file system, a remote file) they go through buffers of bounded size.
 """
 
 from __future__ import annotations

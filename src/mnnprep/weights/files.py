@@ -61,7 +61,7 @@ class File:
         view[:] = self.read(offset, len(view))
 
     def fileno(self) -> int | None:
-        """A descriptor for copying in the kernel; None where there is none."""
+        """A descriptor for copying in the kernel; None if there is none."""
         return None
 
     def identity(self) -> str:
@@ -69,7 +69,7 @@ class File:
         return f"{self.name}:{self.size}"
 
     def changed(self) -> bool:
-        """Whether something wrote to it since it was opened; False where that can't be told."""
+        """Whether something wrote to it since it was opened; False if that can't be told."""
         return False
 
     def locate(self, offset: int) -> tuple[File, int]:

@@ -182,7 +182,7 @@ def _read_directory(directory: Place, reading: Reading) -> tuple[Content, Join |
 
 
 def adapter_file(directory: Place) -> Place | None:
-    """The file of a PEFT adapter; None where *directory* is none."""
+    """The file of a PEFT adapter; None if *directory* is none."""
     if not (directory.is_dir() or directory.system is not None) or not directory.join(lora.CONFIG).is_file():
         return None
     return next((directory.join(name) for name in ADAPTER_NAMES if directory.join(name).is_file()), None)

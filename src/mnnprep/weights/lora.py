@@ -186,7 +186,7 @@ def _name_in(base: Mapping[str, Tensor], name: str) -> str:
 def _merged(
     name: str, base: Tensor, parts: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> tuple[Merged, int] | None:
-    """The merged tensor and its rank; None where the shapes don't fit."""
+    """The merged tensor and its rank; None if the shapes don't fit."""
     embedding = "lora_embedding_A" in parts
     a, b = (parts.get(f"lora_embedding_{x}" if embedding else f"lora_{x}") for x in "AB")
     if (

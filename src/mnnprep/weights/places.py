@@ -122,7 +122,7 @@ class Place:
         return os.path.isfile(self.path) if self.system is None else self._kind() == "file"
 
     def _kind(self) -> str:
-        """``file`` or ``directory``; empty where the server has no such thing, or can't say.
+        """``file`` or ``directory``; empty if the server has no such thing, or can't say.
 
         Asks for no content.
         """
@@ -132,7 +132,7 @@ class Place:
             return ""
 
     def list(self) -> list[str]:
-        """The names directly inside, sorted; empty where the place can't be listed."""
+        """The names directly inside, sorted; empty if the place can't be listed."""
         if self.system is None:
             return sorted(os.listdir(self.path))
         if not self.lists:

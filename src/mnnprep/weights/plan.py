@@ -62,7 +62,10 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """``dtype`` is NumPy's or ml_dtypes' name; ``origin`` is the name it has in the checkpoint."""
+    """A tensor of a checkpoint as the pieces of files that hold it.
+
+    ``dtype`` is NumPy's or ml_dtypes' name.
+    """
 
     dtype: str
     shape: Shape
@@ -121,7 +124,7 @@ class Tensor:
         return [run for _, run in found] if at == self.nbytes and long_enough else None
 
     def key(self) -> tuple[object, ...] | None:
-        """The same for tensors that are one in memory; None where there are no values."""
+        """The same for tensors that are one in memory; None if there are no values."""
         if not self.elements:
             return None
         where = tuple(
@@ -301,7 +304,7 @@ def bytes_of(array: npt.NDArray[Any]) -> memoryview:
 
 
 def _fill(out: npt.NDArray[Any], file: File, offset: int, strides: Shape, item: int) -> None:
-    """Read the strided elements into *out*; where gaps dominate, the widest axis is halved."""
+    """Read the strided elements into *out*; if gaps dominate, the widest axis is halved."""
     import numpy as np
 
     if out.flags.c_contiguous and packed(out.shape, strides):

@@ -139,7 +139,7 @@ def _unnamed(book: Path) -> Path:
 
 
 def finish_manifest(target: Path) -> None:
-    """Give the manifest its name where a run was ended after it had given the file its own."""
+    """Give the manifest its name if a run was ended after it had given the file its own."""
     book = manifest_path(target)
     if (
         _unnamed(book).is_file()

@@ -102,7 +102,7 @@ def read_index(index: Place, read: Read) -> Content:
 
 
 def numbered(names: list[str]) -> list[str]:
-    """The files of the one numbered set among *names*; empty where there is none, or more.
+    """The files of the one numbered set among *names*; empty if there is none, or more.
 
     Raises:
         RefusedError: a number is missing.

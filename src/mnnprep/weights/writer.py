@@ -30,7 +30,7 @@ SCHEMA = "mnnprep.consolidated/1"
 
 
 class InputFile(msgspec.Struct, kw_only=True):
-    """A file that was read: ``sha256`` is None where only parts of a remote one were, or hashing was off."""
+    """A file that was read: ``sha256`` is None if only parts of a remote one were, or hashing was off."""
 
     name: str
     size: int

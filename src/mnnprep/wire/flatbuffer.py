@@ -3,7 +3,7 @@
 Tables, vectors and strings are found by their offsets, each checked against the file's end.
 
 Format facts: flatbuffers.dev/internals (a table begins with the signed distance back to its vtable; a vtable
-holds its own size, the table's, and one 16-bit offset for every field, 0 where it is absent; vectors and
+holds its own size, the table's, and one 16-bit offset for every field, 0 if it is absent; vectors and
 strings begin with their length).
 """
 
@@ -34,7 +34,7 @@ class Table:
     slots: tuple[int, ...]
 
     def place(self, field: int) -> int:
-        """Where the value of *field* is, 0 where it is absent."""
+        """Where the value of *field* is, 0 if it is absent."""
         return self.at + self.slots[field] if field < len(self.slots) and self.slots[field] else 0
 
     def present(self) -> list[int]:
@@ -47,7 +47,7 @@ class Table:
         return unpack(code, self.data, at) if at else default
 
     def text(self, field: int) -> str:
-        """A string field, empty where it is absent."""
+        """A string field, empty if it is absent."""
         at = self.place(field)
         return string_at(self.data, follow(self.data, at)) if at else ""
 
@@ -65,7 +65,7 @@ class Table:
         return start + 4, unpack("I", self.data, start)
 
     def length(self, field: int) -> int:
-        """How many elements the vector *field* says that it has, 0 where it is absent."""
+        """How many elements the vector *field* says that it has, 0 if it is absent."""
         return self.extent(field)[1]
 
     def tables(self, field: int) -> list[Table]:

@@ -24,7 +24,7 @@ def confinement_of(
 
     It writes in *directory*, its own, and to what the job says.
 
-    None, no confinement, where the job is to run the user's code (a part of it says ``runs_own_code``).
+    None, no confinement, if the job is to run the user's code (a part of it says ``runs_own_code``).
     *reads* are what every step of the run may read.  A process that *stays*, to be forked for other steps, is
     confined to what all of them may reach.
 
@@ -86,7 +86,7 @@ def _kinds(struct: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
 
 
 def _kind(annotation: Any) -> str:
-    """How what has this *annotation* is reached; empty where it names nothing."""
+    """How what has this *annotation* is reached; empty if it names nothing."""
     if get_origin(annotation) is Annotated:
         return next(
             (

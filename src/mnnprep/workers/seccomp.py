@@ -90,7 +90,7 @@ class _Program(ctypes.Structure):
 
 
 def missing() -> str:
-    """Why there is no filter on this system; empty where there is."""
+    """Why there is no filter on this system; empty if there is."""
     if sys.platform != "linux":
         return f"{sys.platform} has no seccomp"
     if platform.machine() not in _ARCHITECTURES:

@@ -3,7 +3,7 @@
 It is started by :class:`mnnprep.workers.host.Host` and speaks JSON lines: jobs on stdin, the fate
 of each on stdout.  A child has its own directory, its own log at file-descriptor level, a
 time and a memory limit; it writes ``reply.json`` and leaves by ``os._exit``, so that no destructor
-of a native library can spoil a finished step.  Whatever a child does, the server stays clean; where the
+of a native library can spoil a finished step.  Whatever a child does, the server stays clean; if the
 system lets a child do nothing, not even write its reply, the job's fate on stdout says so.
 """
 
@@ -304,7 +304,7 @@ def decode(data: bytes, type: Any) -> Any:
 
 
 def _system_fault(error: Exception) -> SystemFault | None:
-    """The fault of the system behind *error*; a wrong call is one also where a disk happens to be full."""
+    """The fault of the system behind *error*; a wrong call is one also if a disk happens to be full."""
     here = tempfile.gettempdir()
     return fault_in(error, here) if isinstance(error, UsageError) else fault_behind(error, here)
 

@@ -206,7 +206,7 @@ def cases_check(bundle: Path, manifest: Manifest) -> Check:
 
 
 def _misfit(tensor: TensorRecord, array: object, sizes: dict[str, int]) -> str:
-    """How an array is not what *tensor* says at these sizes; empty where it is.
+    """How an array is not what *tensor* says at these sizes; empty if it is.
 
     An axis of no named dimension may be of any size.
     """

@@ -102,7 +102,7 @@ class Runner:
             return outcome(case, route, "right", rules=fired)
 
     def repaired(self, case: ConformanceCase, rules: list[str], raw: Outcome) -> Outcome:
-        """:meth:`convert` with *rules*; where none finds its pattern, what was *raw* stands."""
+        """:meth:`convert` with *rules*; if none finds its pattern, what was *raw* stands."""
         if not applicable(rules, operators_in(Path(case.model))):
             return msgspec.structs.replace(raw, route="repaired")
         with tempfile.TemporaryDirectory(dir=self.scratch) as directory:

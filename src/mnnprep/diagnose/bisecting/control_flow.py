@@ -18,7 +18,7 @@ def look_inside(lab: TrialRunner, finding: Finding, budget: int, depth: int = 0)
 
     What was found there is noted as ``inner``.
 
-    Where the body is right when run by itself, there is none: the fault is the control flow's own.
+    If the body is right when run by itself, there is none: the fault is the control flow's own.
     """
     outline = finding.subject.outline
     if (

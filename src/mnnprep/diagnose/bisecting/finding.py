@@ -27,7 +27,7 @@ class Subject:
 
     ``where`` says which body of control flow it is, empty for the whole.
 
-    ``failing`` is how its run fails, None where it gives wrong numbers: those of the outputs ``wrong``.
+    ``failing`` is how its run fails, None if it gives wrong numbers: those of the outputs ``wrong``.
     """
 
     model: str
@@ -47,7 +47,7 @@ class Finding:
     ``kind``: ``node`` (one node, wrong when run alone on right inputs), ``fused`` (nodes that MNN made one
     of: right one by one, wrong together), ``context`` (wrong only among its neighbours), ``gradual`` (no node
     makes it: rounding adds up), ``stale`` (a conversion made now is right), ``unresolved``. ``trial`` is the
-    smallest piece that shows it, where there is one; ``excess`` are that of the value in the whole model, of
+    smallest piece that shows it, if there is one; ``excess`` are that of the value in the whole model, of
     what its nodes take there, and of the value when its nodes run alone on the reference's values.
     """
 
@@ -71,7 +71,7 @@ class Finding:
 
 
 def finite(excess: float | None) -> float | None:
-    """*excess* in four digits; None where it is no number, or beyond one."""
+    """*excess* in four digits; None if it is no number, or beyond one."""
     return None if excess is None or not 0 <= excess < LARGEST else float(f"{excess:.4g}")
 
 

@@ -328,7 +328,7 @@ class Search:
         return self._unresolved(tried, "no piece of the model shows the failure alone")
 
     def _fresh(self) -> Finding | None:
-        """`stale`, where the bundle's own file fails and a conversion made now does not."""
+        """`stale`, if the bundle's own file fails and a conversion made now does not."""
         if not self.subject.own:
             return None
         self.lab.tell("converting the whole artifact again")
@@ -355,7 +355,7 @@ class Search:
 
 
 def wrong_outputs(lab: TrialRunner, subject: Subject) -> dict[str, Deviation] | Failure:
-    """The outputs of *subject* that are wrong at its case, or how its run fails; empty where all is right.
+    """The outputs of *subject* that are wrong at its case, or how its run fails; empty if all is right.
 
     Raises:
         StepFailed: the reference does not run.

@@ -97,7 +97,7 @@ class _Prefixes:
         )
 
     def _alone(self, nodes: list[int]) -> Trial | None:
-        """The nodes alone; None where onnxruntime has no values to feed them."""
+        """The nodes alone; None if onnxruntime has no values to feed them."""
         outputs = [o for o in self.suspects.made_for_others(nodes) if o not in self.suspects.constants]
         try:
             return self.lab.trial(

@@ -53,7 +53,7 @@ THIRD = "onnxruntime, on the ONNX form that mnnprep writes"
 def survey_pair(job: SurveyJob) -> Survey:
     """Survey a pair with OpenCV as the reference, and onnxruntime on our ONNX form as the third opinion.
 
-    Without OpenCV, or where it can't load the net, the cases hold the third opinion's numbers and
+    Without OpenCV, or if it can't load the net, the cases hold the third opinion's numbers and
     ``reference`` is not run.
     """
     doing("reading the pair")

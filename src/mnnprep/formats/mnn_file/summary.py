@@ -198,7 +198,7 @@ OPERATORS = dict(enumerate(_NAMES)) | {
 
 
 class MnnSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``version`` is empty where the file has none; ``layouts`` maps an input to what MNN must be given.
+    """``version`` is empty if the file has none; ``layouts`` maps an input to what MNN must be given.
 
     ``weights`` counts the layers with weights by how they are kept (float32, float16, quantized);
     ``parameters`` the float32 and float16 numbers (a quantized layer keeps codes, whose count the file does

@@ -3,10 +3,10 @@
 MNN gives any of them as an output.
 
 Measured with MNN 3.6.1: an operator keeps the name of the value that it computes.  Its output has that name,
-too, but where the
+too, but if the
 converter moved a change of layout past it: then the names of the outputs of the operators in between are
 exchanged, a ``UnaryOp h`` giving the tensor ``g``, and a ``Reshape g`` giving ``h``; the operator that
-computes is to be believed.  Where another was fused into it (Conv and Relu), no operator has its output's
+computes is to be believed.  If another was fused into it (Conv and Relu), no operator has its output's
 name, and the output is the other's.  A product that became a convolution has ``__matmul_converted`` after its
 name.
 """

@@ -3,7 +3,7 @@
 They are streamed from the checkpoint into the file beside it.
 
 Nothing of the net is loaded: every weight is a plan (:mod:`mnnprep.weights.plan`), and its bytes go from file
-to file where neither dtype nor order changes.  Format facts: onnx/docs/ExternalData.md.
+to file if neither dtype nor order changes.  Format facts: onnx/docs/ExternalData.md.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _drop_inputs(model: ModelProto, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _initializer(name: str, tensor: Tensor, place: int | None) -> TensorProto:
-    """The TensorProto: its values inside where *place* is None, else at that byte of the data file."""
+    """The TensorProto: its values inside if *place* is None, else at that byte of the data file."""
     proto: TensorProto = require("onnx").TensorProto(
         name=name, dims=tensor.shape, data_type=CODES[tensor.dtype]
     )

@@ -132,7 +132,7 @@ def stated_types(model: ModelProto) -> dict[str, ValueInfoProto]:
 
 
 def input_info(name: str, given: Arrays, stated: dict[str, ValueInfoProto], declared: bool) -> ValueInfoProto:
-    """The ValueInfoProto of an input: the model's own where that has the rank, else the case's."""
+    """The ValueInfoProto of an input: the model's own if that has the rank, else the case's."""
     helper = require("onnx.helper")
     own = stated.get(name)
     if name not in given and own is not None:

@@ -88,7 +88,7 @@ def _refuse_unlike_bodies(onnx: ModuleType, model: ModelProto, opset: int) -> No
 
 
 def _since(onnx: ModuleType, node: NodeProto, opset: int) -> int:
-    """The opset that brought the node's operator in the form *opset* has; 0 where it has none."""
+    """The opset that brought the node's operator in the form *opset* has; 0 if it has none."""
     try:
         return int(onnx.defs.get_schema(node.op_type, opset, "").since_version)
     except onnx.defs.SchemaError:

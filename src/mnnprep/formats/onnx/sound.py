@@ -24,7 +24,7 @@ SHOWN = 5  # places in one message
 
 
 def require_sound(model: ir.Model, name: str) -> None:
-    """Refuse the onnx-ir *model*, read from the file *name*, where a graph of it is not sound.
+    """Refuse the onnx-ir *model*, read from the file *name*, if a graph of it is not sound.
 
     Raises:
         RefusedError: naming the nodes.

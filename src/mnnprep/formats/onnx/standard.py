@@ -33,7 +33,7 @@ WHOLE = 1e-4  # of a size: what the rounding of a float32 scale may make of a wh
 
 
 def standard(model: ModelProto, source: Path, cases: list[CaseFile], directory: Path) -> list[Check]:
-    """The ``standard`` check of the model at *source* for the forms above; empty where it has none of them.
+    """The ``standard`` check of the model at *source* for the forms above; empty if it has none of them.
 
     Nodes in the bodies of control flow are judged by their form alone.
     """

@@ -83,7 +83,7 @@ def export_file(job: ExportJob) -> Exported:
 
     Weights that lie outside come into one file beside it.
 
-    A copied graph is left alone, also where fewer sizes were declared than it takes: the signature says
+    A copied graph is left alone, also if fewer sizes were declared than it takes: the signature says
     what was proven.  A copied file that holds its own weights keeps its bytes.
     """
     source, target = Path(job.source.path), Path(job.directory) / MODEL

@@ -25,7 +25,7 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 class ExternalFile(msgspec.Struct, frozen=True):
-    """A file of tensor data beside the model: ``size`` is None where it is missing or not looked for.
+    """A file of tensor data beside the model: ``size`` is None if it is missing or not looked for.
 
     ``needed`` is the size that the tensors in it require; ``problem`` says why it can't be used.
     """
@@ -68,7 +68,7 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
     ``constants`` the tensors in attributes (Constant nodes).  ``ops`` counts nodes as written: subgraphs and
     local functions included, a function once however often it is called.  ``int32_data`` names the tensors
     of less than 32 bits whose values are kept in that field.  ``nodes`` counts them with every function
-    inlined (`onnx.expansion`).
+    inlined (:mod:`mnnprep.formats.onnx.expansion`).
     """
 
     ir_version: int
@@ -90,7 +90,7 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def opset(self) -> int | None:
-        """The version of ONNX's own operator set, None where the model imports none."""
+        """The version of ONNX's own operator set, None if the model imports none."""
         return self.opsets.get("")
 
 

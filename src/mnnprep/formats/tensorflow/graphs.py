@@ -2,7 +2,7 @@
 
 Format facts: tensorflow/core/framework/{graph,node_def,function}.proto.  A node's input is ``NODE``,
 ``NODE:PORT`` or ``^NODE`` (control); in a function body ``NODE:ARG:PORT``.  A Switch gives its data at port 0
-where the predicate is false and at port 1 where it is true; a Merge gives the one input that is alive
+if the predicate is false and at port 1 where it is true; a Merge gives the one input that is alive
 (tensorflow/core/ops/control_flow_ops.cc).
 """
 

@@ -97,7 +97,7 @@ def _inputs(config: dict[str, Any]) -> Iterator[TensorInfo]:
 
 
 def _shape(stated: object) -> tuple[int | None, ...] | None:
-    """A shape, None where none is stated; what is no size in it is left open."""
+    """A shape, None if none is stated; what is no size in it is left open."""
     if not isinstance(stated, list) or not stated:
         return None
     return tuple(size if isinstance(size, int) else None for size in stated)

@@ -146,7 +146,7 @@ def _meta_graph(data: Buffer, meta: Extent, index: Path) -> GraphSummary:
 
 
 def _variables(index: Path) -> int | None:
-    """The elements of a checkpoint's numbers; None where it has no index."""
+    """The elements of a checkpoint's numbers; None if it has no index."""
     if not index.is_file():
         return None
     with Files() as files:

@@ -265,7 +265,7 @@ def _named(skeleton: Skeleton, inputs: dict[str, str], outputs: dict[str, str]) 
     """Give inputs and outputs their users' names.
 
     MNN drops an Identity at the end and shows the name before it, so the node that computes an output takes
-    its name; an Identity is added only where one node gives several outputs or is an input or a constant.
+    its name; an Identity is added only if one node gives several outputs or is an input or a constant.
     """
     for name in (*inputs, *outputs):
         if not NODE_NAME.match(name):

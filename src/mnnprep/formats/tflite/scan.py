@@ -218,7 +218,7 @@ def constants(path: Path) -> Arrays:
 
 
 def _content(buffer: Table) -> bytes:
-    """A buffer's bytes: inside, or behind the flatbuffer where the model is larger than 2 GB."""
+    """A buffer's bytes: inside, or behind the flatbuffer if the model is larger than 2 GB."""
     first, count = buffer.extent(0)
     if count:
         return bytes(buffer.data[first : first + count])

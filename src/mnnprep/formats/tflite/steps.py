@@ -107,7 +107,7 @@ def export_file(job: ExportJob) -> Exported:
 
 
 def _dense_file(path: str, summary: TfliteSummary, directory: Path) -> str:
-    """The model at *path*, or where it has sparse weights a dense one, written to *directory*."""
+    """The model at *path*, or if it has sparse weights a dense one, written to *directory*."""
     if not summary.sparse:
         return path
     target = directory / MODEL

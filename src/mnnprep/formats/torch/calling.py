@@ -119,9 +119,9 @@ def in_order(module: nn.Module, names: Sequence[str]) -> list[str]:
 def calling(module: nn.Module, names: Sequence[str]) -> Call:
     """The call of *module* with inputs of these *names*.
 
-    The leading run of given parameters goes by place, what comes after a gap by keyword.  Where something
+    The leading run of given parameters goes by place, what comes after a gap by keyword.  If something
     after the gap has no keyword (a positional-only parameter, an element of ``*args``), the gap is filled
-    with the defaults.  Names that the forward does not have are elements of ``*args``: all of them where
+    with the defaults.  Names that the forward does not have are elements of ``*args``: all of them if
     there is no ``**kwargs``, else those called ``args_0``, ``args_1``...
     """
     parameters = parameters_of(module)
@@ -155,7 +155,7 @@ def calling(module: nn.Module, names: Sequence[str]) -> Call:
 
 
 def _number(name: str, star: str | None) -> int | None:
-    """The place among ``*args`` that a name says, ``args_0`` being the first; None where it says none."""
+    """The place among ``*args`` that a name says, ``args_0`` being the first; None if it says none."""
     number = name.removeprefix(f"{star}_") if star else ""
     return int(number) if number != name and number.isdecimal() else None
 

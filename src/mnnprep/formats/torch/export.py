@@ -233,8 +233,7 @@ def torchscript_exporter(
 ) -> None:
     """Export *module* to *raw*, a path or what keeps it, by torch's TorchScript-based exporter.
 
-    *kept* is how many outputs the model gives while it is exported, where those are fewer: the comparison
-    then misses the rest.
+    *kept* is the number of outputs while it is exported, if it is smaller: the comparison misses the rest.
 
     Raises:
         UnsupportedAtOpset: an operator has no form at the opset.

@@ -44,7 +44,7 @@ def large_weights_aside(kept: dict[str, Tensor] | None) -> Iterator[None]:
 
     It would copy them. The shapes are in the graph.
 
-    Where *kept* is given, such weights come into it by their names, and what is written has empty tensors in
+    If *kept* is given, such weights come into it by their names, and what is written has empty tensors in
     their place.
     """
     torch = require("torch")

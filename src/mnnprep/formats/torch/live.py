@@ -100,7 +100,7 @@ def _global_state() -> Iterator[None]:
 def plain_copy(module: nn.Module) -> nn.Module:
     """*module*'s structure with whole tensors on the CPU; the original is only read.
 
-    Where its parameters are shards in a process group this is a collective call: every rank must make it.
+    If its parameters are shards in a process group this is a collective call: every rank must make it.
     """
     torch = require("torch")
     if isinstance(module, torch.jit.ScriptModule):

@@ -277,7 +277,7 @@ def used_tensors(module: nn.Module, cases: list[Arrays]) -> tuple[dict[str, torc
 
     With them come the statistics of the norms that ran.
 
-    Returns them by name, and notes.  Where nothing can be followed (a forward under no_grad), all.
+    Returns them by name, and notes.  If nothing can be followed (a forward under no_grad), all.
     """
     torch = require("torch")
     ran: set[int] = set()

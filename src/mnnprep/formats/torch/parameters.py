@@ -1,4 +1,4 @@
-"""How many parameters a PyTorch source has, also where freezing or packing made constants of them."""
+"""How many parameters a PyTorch source has, also if freezing or packing made constants of them."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def write_body(editor: Editor, node: ir.Node, opset: int) -> bool:
 
 
 def _version(node: ir.Node, opset: int, view: ModelView) -> int:
-    """The version of the node's own domain, where ONNX defines it; else 0."""
+    """The version of the node's own domain, if ONNX defines it; else 0."""
     if node.domain in STANDARD_DOMAINS:
         return opset
     return int(view.model.opset_imports.get(node.domain, 0)) if node.domain in PREVIEWS else 0

@@ -2,7 +2,7 @@
 
 Measured with MNN 3.6.1: peepholes, and weights or biases that are computed, are refused or give nothing;
 lengths of the sequences are not read. Nor does it read clip, input_forget or an activation other than the
-usual.  Written out step by step, where the sequence has a fixed length; lengths that all are the whole one
+usual.  Written out step by step, if the sequence has a fixed length; lengths that all are the whole one
 are left out.
 """
 

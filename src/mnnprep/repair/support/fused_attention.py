@@ -213,7 +213,7 @@ def _masked(script: Script, *, past: bool) -> None:
 
 
 def _turned(script: Script, size: int, half: int | None) -> None:
-    """Query and key by their positions, where *half* tells how; and the value as it is."""
+    """Query and key by their positions, if *half* tells how; and the value as it is."""
     if half is None:
         script.add("q_new = Identity(q_turned)", "k_new = Identity(k_turned)")
     else:

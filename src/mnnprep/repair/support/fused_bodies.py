@@ -1,7 +1,7 @@
 """What onnxruntime's fused operators compute, in ONNX's notation.
 
 After onnxruntime's operator documents (``docs/ContribOperators.md``).  Each function takes the node and its
-attributes and gives the lines, the names that its inputs have in them, and the numbers they need; None where
+attributes and gives the lines, the names that its inputs have in them, and the numbers they need; None if
 it has no answer to the node's form.
 """
 

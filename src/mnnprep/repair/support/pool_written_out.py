@@ -30,7 +30,7 @@ class Windows:
 
 
 def match_of(node: ir.Node, opset: int, view: ModelView, detail: str = "") -> Match[Windows]:
-    """The match of a pooling that is written out, where :func:`write_out` can."""
+    """The match of a pooling that is written out, if :func:`write_out` can."""
     axes = axes_of(node, view.dims(node.inputs[0]))
     dtype = view.dtype(node.inputs[0]) or "FLOAT"
     able = (

@@ -181,8 +181,8 @@ def known(dtype: int) -> str:
 class ModelView:
     """A model as the rules read it: what is asked for is found once.
 
-    ``supported`` are the operators that the converter at hand says it reads; None where it was not asked.
-    Where a rule has changed the model, a new reading is needed.
+    ``supported`` are the operators that the converter at hand says it reads; None if it was not asked.
+    If a rule has changed the model, a new reading is needed.
     """
 
     def __init__(self, model: ir.Model, supported: frozenset[str] | None = None) -> None:
@@ -212,12 +212,12 @@ class ModelView:
         return self.shapes.dims(value) if value is not None else None
 
     def rank(self, value: Operand) -> int | None:
-        """How many dimensions *value* has; None where that is not known."""
+        """How many dimensions *value* has; None if that is not known."""
         dims = self.dims(value)
         return None if dims is None else len(dims)
 
     def dtype(self, value: Operand) -> str:
-        """The ONNX name of the dtype of *value* (``FLOAT``, ``INT64``); empty where it is not known."""
+        """The ONNX name of the dtype of *value* (``FLOAT``, ``INT64``); empty if it is not known."""
         found = self.shapes.dtype(value) if value is not None else None
         return found.name if found is not None else ""
 
@@ -238,7 +238,7 @@ class ModelView:
 class Shapes:
     """The shapes and dtypes of a model's values: ONNX's inference, else what the file declares.
 
-    The inference runs on a copy.  Where it fails, and inside functions, only what is declared is known.
+    The inference runs on a copy.  If it fails, and inside functions, only what is declared is known.
     """
 
     def __init__(self, model: ir.Model) -> None:

@@ -70,7 +70,7 @@ def spread(build: Builder, value: ir.Value, axis: int, block: int, dims: Dims) -
 
 
 def zero_point(build: Builder, axis: int, block: int, dims: Dims) -> Operand:
-    """The zero point of the node, :func:`spread`; None where it is left out."""
+    """The zero point of the node, :func:`spread`; None if it is left out."""
     zero = given(build.node, 2)
     return None if zero is None else spread(build, zero, axis, block, dims)
 

@@ -54,7 +54,7 @@ def schema_body(node: ir.Node, version: int, view: ModelView, keep: frozenset[st
 
     The operators inside that are not in *keep* are written out as well.
 
-    None where ONNX has no body for the operator at this opset, for these attributes or for what is known of
+    None if ONNX has no body for the operator at this opset, for these attributes or for what is known of
     its inputs.
     """
     ir, inliner, onnx = require("onnx_ir"), require("onnx.inliner"), require("onnx")
@@ -101,7 +101,7 @@ def _graph(model: onnx.ModelProto) -> ir.Graph:
 
 
 def _function(call: onnx.NodeProto, version: int, types: list[bytes]) -> onnx.FunctionProto | None:
-    """The newest FunctionProto of the called operator that serves this version; None where there is none."""
+    """The newest FunctionProto of the called operator that serves this version; None if there is none."""
     schema = require("onnx").defs.get_schema(call.op_type, version, call.domain)
     try:
         if schema.has_function:
