@@ -103,7 +103,7 @@ def inspect(path: str | os.PathLike[str], *, timeout: float = READING_SECONDS, m
 
     Raises:
         UsageError: there is nothing at *path*.
-        RefusedError: the file is no model or a damaged one, or reading it takes longer or more memory than
+        RefusedError: the file is not a model or is damaged, or reading it takes longer or more memory than
             that.
     """
     return inspect_file(os.fspath(path), limits=Limits(timeout=timeout, memory=memory))
@@ -273,5 +273,5 @@ def bisect(
 
 
 def doctor(mnnconvert: str | os.PathLike[str] = "") -> Doctor:
-    """What is installed, which formats work, and what to install for the others."""
+    """Report what is installed, which formats work, and what to install for the others."""
     return diagnose(os.fspath(mnnconvert))

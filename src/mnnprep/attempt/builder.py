@@ -177,7 +177,7 @@ def _at_opset(recipe: ExportRecipe) -> str:
 
 
 def _seed(files: list[FileRef]) -> str:
-    """What the converted model's id is made from: the artifact's hash, or that of all its files' hashes."""
+    """Return the seed of the converted model's id: the artifact's hash, or that of all its files' hashes."""
     if len(files) == 1:
         return files[0].sha256
     return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the stages of an attempt give, each made once: a made artifact, its conversion, the runs, the result.
+"""The results of an attempt's stages, each made once: an artifact, its conversion, the runs, the result.
 
 ExportRecipe -> Made | NotMade -> Conversion -> Runs -> AttemptResult -> (with diagnoses) the bundle
 """
@@ -84,11 +84,11 @@ class NotMade:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What MNN's converter made of an artifact.
+    """The result of MNN's converter on an artifact.
 
-    ``check`` is ``mnn_convert``. Of a converted model there are the ``files``, and the names and layouts of
-    its inputs and outputs by the signature's names; ``mismatch`` says where those don't fit. ``death`` is how
-    the conversion failed, if that names no node.
+    ``check`` is the check ``mnn_convert``. A model that was ``converted`` has the names and layouts of its
+    inputs and outputs, by the signature's names; ``mismatch`` says in which way those don't fit. ``death`` is
+    how the conversion failed, if that names no node.
     """
 
     check: Check
@@ -115,7 +115,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What stands behind a failed check: words for its reason, the subject, and figures.
+    """The cause of a failed check: words for its reason, the subject, and figures.
 
     ``before``: the words come before the reason that is there, not after it. An empty ``subject`` leaves
     the check's own.
@@ -145,7 +145,9 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """What became of one recipe. Without an ``artifact`` none could be verified, and ``unmade`` says why.
+    """The outcome of one recipe.
+
+    Without an ``artifact`` none could be verified, and ``unmade`` says why.
 
     ``exported`` is there if something was exported at all.
     """

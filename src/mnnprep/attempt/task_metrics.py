@@ -18,12 +18,12 @@ For a reference *r* and outputs *a* of one shape, over every case that is counte
 ``iou``     intersection over union, sums over all cases. Booleans: of the true elements (1 where both have
             none). Integers of at least two axes: label maps, the mean over the labels that occur on either
             side; floating maps of four axes with at least two classes are first made labels along the class
-            axis. Integer outputs of more than 4096 labels are no label maps.
+            axis. Integer outputs of more than 4096 labels are not label maps.
 
 If *r* and *a* have NaN or an infinity at the same places, ``cosine``, ``sqnr`` and ``mse`` leave those
-out; at other places, and where names or shapes differ, nothing is measured. Empty outputs are no outputs of a
-metric. The value of several outputs is the worst. A function of the user's gets ``(reference, outputs)`` of a
-case, both dicts of arrays by name, and returns a number; its value is the mean over the cases.
+out; at other places, and where names or shapes differ, nothing is measured. Empty outputs are left out. The
+value of several outputs is the worst. A function of the user's gets ``(reference, outputs)`` of a case, both
+dicts of arrays by name, and returns a number; its value is the mean over the cases.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def class_axis(scores: Array) -> int:
 
 
 def _finite(reference: Array, actual: Array) -> tuple[Array, Array] | None:
-    """The finite elements of both as float64; None for what is no floating output.
+    """The finite elements of both as float64; None for what is not a floating output.
 
     Raises:
         ValueError: its non-finite elements are at other places.

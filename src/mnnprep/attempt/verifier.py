@@ -277,7 +277,7 @@ def weigh(weighing: Future[Reply[Check]]) -> Check:
 
 
 def after(step: Future[Any], start: Callable[[], Future[T]]) -> Future[T]:
-    """What *start* gives, called once *step* has ended, well or not."""
+    """Return what *start* gives, called once *step* has ended, well or not."""
     chained: Future[T] = Future()
 
     def copy(started: Future[T]) -> None:

@@ -41,7 +41,7 @@ def required_names(dims: Iterable[str]) -> tuple[str, ...]:
 
 
 def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obstacle]:
-    """What stands between *evidence* and `proven`: failed checks first, then those not run or absent.
+    """List what stands between *evidence* and `proven`: failed checks first, then those not run or absent.
 
     *names* are the checks that must be there and pass (see :func:`required_names`), whatever they say of
     themselves; others count where they are marked as required.
@@ -71,7 +71,7 @@ def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obst
 
 
 def meaning(manifest: Manifest) -> str:
-    """What the verdict means for whoever ships the model, in one sentence."""
+    """Say in one sentence what the verdict means for whoever ships the model."""
     cases = f"{len(manifest.cases)} case{'' if len(manifest.cases) == 1 else 's'}"
     outcome = concluded(manifest)
     if outcome is Verdict.PROVEN:
@@ -98,7 +98,7 @@ def meaning(manifest: Manifest) -> str:
 
 
 def settings(manifest: Manifest) -> str:
-    """What an app must set in MNN's runtime to get what was proven; empty if the defaults do."""
+    """List what an app must set in MNN's runtime to get what was proven; empty if the defaults do."""
     hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
     if not hints:
         return ""
@@ -119,7 +119,7 @@ def settings(manifest: Manifest) -> str:
 
 
 def limits(manifest: Manifest) -> str:
-    """What the source asks of the sizes it is given; empty if nothing was found."""
+    """List what the source asks of the sizes it is given; empty if nothing was found."""
     asked = [dim.constraint for dim in manifest.signature.dims.values() if dim.constraint]
     return f"The source itself asks for {', '.join(asked)}." if asked else ""
 

@@ -88,7 +88,7 @@ def _template() -> Any:
 
 
 def context(manifest: Manifest) -> dict[str, Any]:
-    """What the template shows, by name."""
+    """Return the values that the template shows, by name."""
     dims = manifest.signature.dims
     concluded = digest.concluded(manifest)
     blocking = digest.obstacles(manifest.evidence, digest.required_names(dims))

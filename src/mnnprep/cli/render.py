@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: tables of what was prepared, inspected, verified and diagnosed.
+"""The terminal's view of a command: tables of what was prepared, inspected, verified and diagnosed.
 
 Every state is a word, so that nothing hangs on colour; text from a model has its control characters made
 visible and is never read as markup.  rich is imported inside the functions: `--help` does without it.
@@ -275,7 +275,7 @@ def _samples(console: Console, evidence: Sequence[Check]) -> None:
 
 
 def _precision(console: Console, evidence: Sequence[Check]) -> None:
-    """What a lower precision of the weights costs."""
+    """Show what a lower precision of the weights costs."""
     for check in (c for c in evidence if c.check == catalog.PRECISION.name):
         figures = {
             name: digest.number(value) for name, value in check.numbers.items() if isinstance(value, float)
@@ -292,7 +292,7 @@ def _precision(console: Console, evidence: Sequence[Check]) -> None:
 
 
 def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:
-    """What stands in the way, one paragraph each: the check, why, what to do."""
+    """Show what stands in the way, one paragraph each: the check, why, what to do."""
     from rich.padding import Padding
     from rich.text import Text
 

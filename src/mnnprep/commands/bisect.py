@@ -104,8 +104,8 @@ def bisect(
     bundle was made with, if that is not the MNN package's.
 
     Raises:
-        UsageError: there is no bundle, no such case, *output* exists, or *mnnconvert* is no program.
-        RefusedError: the artifact is no ONNX file, is not what the manifest says, or does not run in
+        UsageError: there is no bundle, no such case, *output* exists, or *mnnconvert* is not a program.
+        RefusedError: the artifact is not an ONNX file, is not what the manifest says, or does not run in
         onnxruntime.
     """
     manifest = read_manifest(bundle)

@@ -72,7 +72,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What :func:`check_file` finds; ``measured`` are hints of the operator table, no findings.
+    """The result of :func:`check_file`; ``measured`` are hints of the operator table, not findings.
 
     ``mnn`` is the version of the MNN whose operators were asked for, empty without one.
     """
@@ -112,7 +112,7 @@ def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | N
 
     Raises:
         UsageError: there is nothing at *path*, or it is a kind of source whose operators stand in no file.
-        RefusedError: it is no model, or a damaged one, or takes more than *limits*.
+        RefusedError: it is not a model, or a damaged one, or takes more than *limits*.
     """
     require_there(path)
     absolute = Path(os.path.abspath(path))

@@ -33,7 +33,7 @@ BytesOf = Callable[[int, int], None]  # takes the bytes done and those of the wh
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked for, in the words of the command line."""
+    """The user's choices, in the words of the command line."""
 
     ema: bool = False
     at: str = ""
@@ -185,7 +185,7 @@ def _ask(source: Source) -> Expected:
 
 
 def _kept(chosen: Chosen, expected: Expected | None, rules: filters.Rules) -> filters.Kept:
-    """What is written of the chosen state dict."""
+    """Return the tensors of the chosen state dict that are written."""
     if chosen.rivals:
         raise UsageError(
             "several state dicts of the checkpoint fit the model equally well and differ",

@@ -28,7 +28,7 @@ def convert_json(
         UsageError: there is no source, the target's name says the wrong thing, the target exists (without
         *force*), or another run
             is writing it.
-        RefusedError: the source is no MNN model, no JSON, or one that MNN can't read.
+        RefusedError: the source is not an MNN model or JSON, or one that MNN can't read.
     """
     limits = limits or Limits()
     from_json = source.suffix.lower() == ".json"

@@ -39,7 +39,7 @@ class PathJob(msgspec.Struct, frozen=True):
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What `formats.sniff.identify` said."""
+    """The kind that :func:`mnnprep.formats.sniff.identify` found."""
 
     kind: str
 
@@ -92,7 +92,7 @@ def run_bounded(host: Host, step: Step[J, R], job: J, path: Path, limits: Limits
 
 
 def kind_aside(path: Path, limits: Limits) -> str:
-    """:func:`formats.sniff.identify` of *path*, within *limits*.
+    """:func:`mnnprep.formats.sniff.identify` of *path*, within *limits*.
 
     Raises as that, and as :func:`read_aside`.
     """

@@ -179,7 +179,7 @@ def _attempts(results: list[AttemptResult], best: AttemptResult) -> list[Attempt
 
 
 def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]:
-    """What was asked for, without a path: files are in ``source.files`` by their hashes."""
+    """Return the call's options without a path: files are in ``source.files`` by their hashes."""
     wants = request.wants
     options: dict[str, Any] = {
         "to": request.to,

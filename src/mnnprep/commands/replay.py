@@ -49,7 +49,7 @@ class ToolDiffers(msgspec.Struct, frozen=True):
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """What making it again gave; ``same``: every file has the recorded bytes."""
+    """The result of making it again; ``same``: every file has the recorded bytes."""
 
     same: bool
     verdict: str

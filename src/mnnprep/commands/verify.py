@@ -33,7 +33,7 @@ from mnnprep.workers.pool import Workers
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What proving again found; ``recorded`` is the verdict that the manifest has."""
+    """The result of proving again; ``recorded`` is the verdict that the manifest has."""
 
     bundle: str
     verdict: Verdict

@@ -63,7 +63,7 @@ class Tolerance(msgspec.Struct, frozen=True):
         }
 
     def beyond_noise(self) -> Tolerance:
-        """What can't be the source's noise: no ceiling holds, nor an SQNR."""
+        """Return the tolerance beyond which nothing is the source's noise: without a ceiling and an SQNR."""
         return msgspec.structs.replace(self, ceiling=math.inf, sqnr_db=None)
 
     def threshold(self, name: str, reference: Array, case: int) -> Array:
@@ -166,7 +166,7 @@ def peak_of(values: Array) -> float:
 
 
 def _misplaced(ref: Array, act: Array) -> str:
-    """What is wrong with the places of what is not finite; empty if they are the same."""
+    """Say what is wrong with the places of non-finite values; empty if they are the same."""
     counts = dict.fromkeys(NOT_FINITE, 0)
     for chunk in chunks(ref.size):
         a, b = ref[chunk], act[chunk]

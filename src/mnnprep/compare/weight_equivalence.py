@@ -38,7 +38,7 @@ Fingerprint = tuple[str, int, int, int]
 
 
 def _fingerprint(array: Array) -> Fingerprint:
-    """What reordering leaves alone: dtype, size, and the values' sum and exclusive or, as integers."""
+    """Return what reordering leaves alone: dtype, size, and the values' sum and exclusive or, as integers."""
     bits = _bits(array)
     return (
         str(array.dtype),
@@ -115,7 +115,7 @@ def match_weights(
     computes from weights alone. Either mapping may read its arrays when they are asked for.
 
     Passes when each is found under one of the module's transformations; the counts of each kind
-    are its numbers, with those of artifact tensors that are no parameter (constants of the code).
+    are its numbers, with those of artifact tensors that are not parameters (constants of the code).
     """
     alike: dict[Fingerprint, list[str]] = {}
     for name, array in artifact.items():

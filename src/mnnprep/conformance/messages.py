@@ -1,4 +1,4 @@
-"""What the conformance steps exchange."""
+"""The messages of the conformance steps."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a case.
+    """The outcome of a case.
 
     ``stage`` is where it ended: convert, run, again (a second run in dirty memory), repair, prepare.
     """

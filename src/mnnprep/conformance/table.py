@@ -60,7 +60,7 @@ def machine() -> str:
 
 
 def cache_directory() -> Path:
-    """Where measurements are kept: ``$XDG_CACHE_HOME/mnnprep``, else ``~/.cache/mnnprep``."""
+    """Return the directory of measurements: ``$XDG_CACHE_HOME/mnnprep``, else ``~/.cache/mnnprep``."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache") / "mnnprep"
 
 

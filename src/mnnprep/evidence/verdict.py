@@ -13,7 +13,7 @@ from mnnprep.evidence.row import Family, Row
 
 
 class Verdict(Enum):
-    """What the evidence comes to."""
+    """The conclusion of the evidence."""
 
     PROVEN = "proven"
     UNPROVEN = "unproven"

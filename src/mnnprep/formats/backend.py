@@ -1,4 +1,4 @@
-"""What the rest of mnnprep may know of a framework: one frozen descriptor a package, light to import.
+"""The only knowledge of a framework outside its package: one frozen descriptor, light to import.
 
 A descriptor names functions instead of importing them (:class:`Deferred`, `workers.step.Step`); what it holds
 itself is data, and the function that recognises its files.
@@ -61,7 +61,7 @@ class Deferred(Generic[P, R]):
 
 
 class Role(Enum):
-    """What a kind of source is: a model, code that gives one, weights without one, or an object in memory."""
+    """The role of a source's kind: a model, code that gives one, weights without one, an object in memory."""
 
     MODEL = "model"
     FACTORY = "factory"
@@ -85,8 +85,7 @@ class ArtifactFormat:
     ``locate`` finds the nodes of an operator, ``cut`` writes a part of the graph. ``second_file``: the
     converter takes the artifact's second file beside the first. ``silent``: the frontend does not name an
     operator that it refuses, but its list of operators has the names that the file has. ``by_rules``: repairs
-    rewrite it. Without ``weights``, the steps of its sources compare them. ``judged``: it holds a program,
-    which runs only once its operators were judged, or with ``--trust``. ``packages`` are modules whose
+    rewrite it. Without ``weights``, the steps of its sources compare them. ``packages`` are modules whose
     versions a bundle of it records.
     """
 

@@ -1,4 +1,4 @@
-"""What the recognisers of the formats look at: a file's first bytes, and its protobuf fields at the top."""
+"""The view of a file for the recognisers: its first bytes, and its protobuf fields at the top."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Content:
 
     @cached_property
     def is_foreign(self) -> bool:
-        """Whether the file has the signature of something that is no model."""
+        """Whether the file has the signature of something that is not a model."""
         return any(self.head[at : at + len(magic)] == magic for at, magic, _ in foreign.SIGNATURES)
 
     @cached_property

@@ -139,7 +139,7 @@ def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, object]
 
 
 def place_of(error: BaseException) -> str:
-    """Where in the user's code an exception came from: file name and line."""
+    """Return the place in the user's code that an exception came from: file name and line."""
     trace = error.__traceback__
     place = "?"
     while trace is not None:

@@ -1,4 +1,4 @@
-"""What a file that is no model looks like, so that an error can say it."""
+"""The looks of a file that is not a model, so that an error can say it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def as_text(head: bytes, whole: bool) -> str | None:
 
 
 def describe(head: bytes, text: str | None) -> str:
-    """What a file that begins with *head* looks like."""
+    """Say what a file that begins with *head* looks like."""
     for offset, magic, what in SIGNATURES:
         if head[offset : offset + len(magic)] == magic:
             return what

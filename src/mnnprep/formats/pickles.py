@@ -26,7 +26,7 @@ _GROUPS = frozenset({"_parameters", "_buffers", "_modules"})  # torch.nn.Module 
 
 @dataclass(frozen=True)
 class PickledState:
-    """What a pickle of PyTorch objects holds.
+    """The content of a pickle of PyTorch objects.
 
     ``elements`` counts every stored tensor (parameters and buffers), tied ones once; ``training`` are
     the modules whose ``training`` flag is set, of ``modules`` in all; ``storages`` the bytes of each storage

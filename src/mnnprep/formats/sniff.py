@@ -1,4 +1,4 @@
-"""What a file is: decided by its content, then by its suffix; each backend recognises its own."""
+"""The kind of a file: decided by its content, then by its suffix; each backend recognises its own."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def model_state(path: Path) -> PickledState:
 
 
 def pickle_globals(path: Path) -> list[str]:
-    """What loading a pickled model would import, as dotted names in order of appearance; nothing is loaded.
+    """List the imports of a pickled model as dotted names in order of appearance; nothing is loaded.
 
     Takes a PyTorch file (zip, legacy or tar) or a plain pickle.
 

@@ -69,7 +69,7 @@ def version_of(net: Table) -> str:
 
 
 def input_of(op: Table) -> MnnTensor:
-    """What an Input operator declares; no layout and no dtype where it says nothing."""
+    """Return what an Input operator declares; no layout and no dtype if it says nothing."""
     main = op.table(MAIN)
     if main is None:
         return MnnTensor(op.text(NAME), "", [], "")

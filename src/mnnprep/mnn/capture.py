@@ -1,4 +1,4 @@
-"""What native code prints, caught at the file-descriptor level: MNN writes its reasons to stdout from C++."""
+"""Output of native code, caught at the file-descriptor level: MNN writes its reasons to stdout from C++."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINE_BUFFERED = 1  # _IOLBF of <stdio.h>
 
 @dataclass
 class Printed:
-    """What was printed inside a :func:`captured` block; empty until the block is left."""
+    """The output of a :func:`captured` block; empty until the block is left."""
 
     text: str = ""
 

@@ -72,7 +72,7 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fault(Enum):
-    """What went wrong in a conversion that made no model; each with the words for people."""
+    """The faults of a conversion that made no model; each with the words for people."""
 
     NO_FRONTEND = "this converter was built without the frontend for this format"
     OPERATORS = "MNN does not support these operators: {}"
@@ -189,7 +189,7 @@ def convert(job: ConvertJob) -> Converted:
 
 
 def _said(path: str) -> MnnInfo:
-    """What the converted model says of itself: its bytes do where they name a version, else MNN is asked."""
+    """Return the converted model's own account: from its bytes if they name a version, else from MNN."""
     with contextlib.suppress(RefusedError):
         info = read_boundary(path)
         if info.version:

@@ -1,4 +1,4 @@
-"""What a ``.mnn`` file says of itself, by ``-f MNN --modelFile x --info`` of the package's converter.
+"""A ``.mnn`` file's account of itself, by ``-f MNN --modelFile x --info`` of the package's converter.
 
 Measured with MNN 3.6.1; the lines read look like this::
 

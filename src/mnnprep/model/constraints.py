@@ -1,7 +1,7 @@
-"""What a source asks of a dimension's size beyond its declared range, found by trying.
+"""A source's demands on a dimension's size beyond its declared range, found by trying.
 
 A net may take only multiples of 32, sizes from a kernel's on, sizes up to its position table's, or two
-dimensions that are equal. That is no fault of anything made from it, but whoever ships it must know.
+dimensions that are equal. That is not a fault of anything made from it, but whoever ships it must know.
 """
 
 from __future__ import annotations

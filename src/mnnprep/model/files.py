@@ -111,8 +111,10 @@ def read_array(file: BinaryIO, size: int) -> npt.NDArray[Any]:
 
     Its shape is believed only if its elements are there.
 
-    Raises ValueError for pickled objects, what is no array, and a shape that isn't that of the bytes. Format
-    facts: numpy.lib.format (version 3.0 is for names of fields, which a tensor has none of).
+    Format facts: numpy.lib.format (version 3.0 is for names of fields, which a tensor has none of).
+
+    Raises:
+        ValueError: the content is pickled objects, not an array, or of another shape than its bytes.
     """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):

@@ -1,4 +1,4 @@
-"""What crosses the process boundary: jobs and replies of the steps every format has.
+"""The messages across the process boundary: jobs and replies of the steps every format has.
 
 A step is a function ``step(job: SomeJob) -> SomeReply`` that runs in a worker; both are msgspec
 structs, written as JSON.  Arrays and models cross as files, named by :class:`FileRef`.
@@ -17,7 +17,7 @@ from mnnprep.model.signature import Dim, Signature, TensorSpec
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user has.
+    """The source as the user has it.
 
     ``kind`` is a name in `formats.registry.SOURCE_KINDS`; ``path`` a file, a directory or a factory;
     ``weights`` a checkpoint for a factory, or the second file of a format that has two.
@@ -132,7 +132,7 @@ class Sweep(msgspec.Struct, kw_only=True):
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What the untouched source says of itself: signature, cases with reference outputs, checks.
+    """The untouched source's own account: signature, cases with reference outputs, checks.
 
     ``noise`` is the noise floor of every floating output in each case, as
     :class:`~mnnprep.compare.tolerance.Tolerance` has it; what was not measured is filled in when a comparison

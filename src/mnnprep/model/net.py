@@ -1,4 +1,4 @@
-"""What a survey drives: a loaded, untouched source, and one case of it."""
+"""The objects that a survey drives: a loaded, untouched source, and one case of it."""
 
 from __future__ import annotations
 

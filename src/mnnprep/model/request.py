@@ -1,4 +1,4 @@
-"""What one call of `prepare` asks for, validated once at the edge."""
+"""One call of `prepare`, validated once at the edge."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
     ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever
-    their pattern is, and no other. ``signature`` and ``outputs`` are as in :class:`Source`;
-    ``tflite_precision`` is as in :class:`ExportJob`.
+    their pattern is, and no other. ``signature`` and ``outputs`` are as in
+    :class:`~mnnprep.model.messages.Source`; ``tflite_precision`` is as in
+    :class:`~mnnprep.model.messages.ExportJob`.
     """
 
     source: str

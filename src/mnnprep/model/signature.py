@@ -133,7 +133,7 @@ def dynamic_specs(
 
 
 def _stated(extent: int | str | None) -> Extent | None:
-    """What a file says of an axis: a size, a name, or nothing."""
+    """Return a file's statement about an axis: a size, a name, or nothing."""
     if isinstance(extent, str):
         return extent.strip() if is_named(extent) else None
     return extent if extent is not None and extent > 0 else None

@@ -20,7 +20,7 @@ def read_sound(file: Path, name: str, recipe: SoundRecipe, length: int, dtype: s
     *length* is 0.
 
     Raises:
-        RefusedError: it is no PCM wav, or holds fewer samples than it says.
+        RefusedError: it is not a PCM wav, or holds fewer samples than it says.
         UsageError: it has another rate than the recipe.
     """
     try:

@@ -174,7 +174,7 @@ def repair(job: RepairJob) -> Repaired:
     The same model and rules give the same bytes.  The names of inputs, outputs and initializers stay.
 
     Raises:
-        UsageError: a name that is no rule's.
+        UsageError: a name is not that of a rule.
     """
     unknown = sorted(set(job.rules) - set(all_rules()))
     if unknown:

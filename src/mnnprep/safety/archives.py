@@ -178,7 +178,7 @@ class _Opening(io.BufferedReader):
 
 
 def _entry_fault(entry: zipfile.ZipInfo) -> str:
-    """What the directory alone says against a member, empty if nothing."""
+    """Say what the directory alone has against a member, empty if nothing."""
     if entry.flag_bits & _ENCRYPTED:
         return "is encrypted"
     if entry.compress_type not in _METHODS:
@@ -191,7 +191,7 @@ def _entry_fault(entry: zipfile.ZipInfo) -> str:
 
 
 def _local_fault(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, end: int) -> str:
-    """What a member's own header says against the directory, empty if nothing; it must end by *end*."""
+    """Say how a member's own header contradicts the directory, empty if not; it must end by *end*."""
     assert archive.fp is not None
     archive.fp.seek(entry.header_offset)
     raw = archive.fp.read(_LOCAL.size)

@@ -10,7 +10,7 @@ from mnnprep.errors import RefusedError
 
 
 def require_beside(model: Path, files: Iterable[Path]) -> None:
-    """Refuse each of *files* that is not with *model*, or is no regular file.
+    """Refuse each of *files* that is not with *model*, or is not a regular file.
 
     One that is not there is left to whoever reads it.
 

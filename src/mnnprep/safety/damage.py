@@ -27,7 +27,7 @@ def reading(path: Path, title: str = "file") -> Iterator[None]:
 
     Raises:
         RefusedError: the file is damaged: a reader met an absent index or key, a size that is none, text that
-        is no text, nesting
+        is not text, nesting
             without end, a member that can't be inflated; or the system can't read it.
         MnnprepError: as a reader raised it; MemoryError: there is none left.
     """
@@ -60,7 +60,7 @@ def damaged(name: str, title: str, error: BaseException) -> RefusedError:
 
 
 def cause(error: BaseException) -> str:
-    """What went wrong and in which of our modules, in one line."""
+    """Say what went wrong and in which of our modules, in one line."""
     text = first_line(plain(error))
     text = text if len(text) <= SHOWN else text[:SHOWN] + " …"
     ours = [

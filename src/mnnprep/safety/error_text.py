@@ -1,4 +1,4 @@
-"""What an exception, a converter or the user's own code says, in one line that is the same on every machine.
+"""The text of an exception, a converter or the user's code, in one line that is the same everywhere.
 
 An exception's text may name files of this machine.  Here, where it becomes a reason, their directories go;
 nothing else of the manifest is ever rewritten, since a name such as ``/model/x`` is data.
@@ -93,7 +93,7 @@ def shortened(line: str, limit: int = LIMIT) -> str:
 
 
 def _path_end(text: str, start: int) -> int:
-    """Where the path that begins at *start* ends; 0 if none does."""
+    """Return the end of the path that begins at *start*; 0 if there is none."""
     line = text[start : start + LONGEST_PATH].partition("\n")[0]
     ends = [m.start() for m in islice(_END.finditer(line, 2), MOST_ENDS)]
     word = line[: ends[0]]

@@ -4,7 +4,7 @@ They are its scratch directory, and unfinished work beside a target.
 
 A run that is killed takes nothing away; the next one does.  A lock (``flock``) tells the dead from the
 living: it goes with the process that held it, however that ended, and no age has to be guessed.  Names carry
-a tag, so that nothing of a user's is taken for ours, and only directories and files of this user that are no
+a tag, so that nothing of a user's is taken for ours, and only directories and files of this user that are not
 links are touched.
 
 Beside a target NAME there may be, of runs that were killed:

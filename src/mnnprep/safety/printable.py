@@ -46,7 +46,7 @@ def json_text(document: object, *, ascii_only: bool = False) -> str:
     It is anything `msgspec.to_builtins` takes.
 
     Hidden characters are JSON escapes, so a program reads them as they are; halves of surrogate pairs, which
-    are no characters, it reads as the six that :func:`as_text` makes of each.
+    are not characters, it reads as the six that :func:`as_text` makes of each.
 
     Raises:
         ValueError: NaN or an infinity, which JSON does not have.

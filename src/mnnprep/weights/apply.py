@@ -95,7 +95,7 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
 
 
 def expected_of(module: torch.nn.Module) -> tuple[Expected, Tensors]:
-    """What a checkpoint must hold for *module*, and the tensors of its state dict by name."""
+    """Return what a checkpoint must hold for *module*, and the tensors of its state dict by name."""
     torch = deps.require("torch")
     model = torch.nn.Module.state_dict(module, keep_vars=True)
     wanted: Tensors = {name: value for name, value in model.items() if isinstance(value, torch.Tensor)}

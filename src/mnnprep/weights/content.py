@@ -1,4 +1,4 @@
-"""What a layout's reader gives: the tree of objects in a checkpoint, with its tensors as plans."""
+"""The result of a layout's reader: the tree of objects in a checkpoint, with its tensors as plans."""
 
 from __future__ import annotations
 

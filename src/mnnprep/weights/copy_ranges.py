@@ -1,4 +1,4 @@
-"""What goes where in the output: stretches that are copied, and tensors whose bytes have to be made."""
+"""The parts of the output: stretches that are copied, and tensors whose bytes have to be made."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def _rank_files(names: list[str]) -> dict[int, str]:
 def _optimizer_states(
     directory: Place, load: Read, ranks: dict[int, str]
 ) -> tuple[list[dict[str, Unpickled]], int]:
-    """What each rank's optimizer holds, in order, and the ZeRO stage.
+    """Return the content of each rank's optimizer, in order, and the ZeRO stage.
 
     Raises:
         RefusedError: the ranks don't add up.

@@ -1,4 +1,4 @@
-"""What stands in a checkpoint: its tensors by their paths, what each path says of them, and what is left out.
+"""The entries of a checkpoint: its tensors by their paths, what each path tells, and what is left out.
 
 Every tensor has a path: the keys of the dictionaries that lead to it, then its own key, split at the dots.
 """

@@ -65,7 +65,7 @@ class File:
         return None
 
     def identity(self) -> str:
-        """What changes when the file does."""
+        """Return a text that changes when the file does."""
         return f"{self.name}:{self.size}"
 
     def changed(self) -> bool:

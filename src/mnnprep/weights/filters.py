@@ -119,7 +119,7 @@ def _regex(option: str, text: str) -> re.Pattern[str]:
 def apply(
     tensors: Mapping[str, Tensor], aliases: Mapping[str, str], rules: Rules, *, averaged: bool, fitted: bool
 ) -> Kept:
-    """What of *tensors* is written, and under which names.
+    """Return the tensors of *tensors* that are written, under their new names.
 
     *averaged*: the dictionary taken was that of averaged weights already; *fitted*: the names are a model's
     own, and are neither unwrapped nor judged by how they look.

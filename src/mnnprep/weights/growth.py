@@ -1,4 +1,4 @@
-"""What unpickling would cost beyond reading the bytes, known from the opcodes alone.
+"""The cost of unpickling beyond reading the bytes, known from the opcodes alone.
 
 A pickle's memo lets every object be used again, so that a tuple of the last tuple twice, forty times, is
 2**40 values: for nothing while it is only held, for hours where it is hashed (as the key of a dict, in a set)

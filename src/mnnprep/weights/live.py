@@ -34,7 +34,7 @@ def state_of(module: nn.Module) -> dict[str, LiveTensor]:
     """Return the state dict with shards as they are; every rank must call this.
 
     Raises:
-        UsageError: the object is no torch.nn.Module.
+        UsageError: the object is not a torch.nn.Module.
         RefusedError: it has tensors without values.
     """
     torch = deps.require("torch")

@@ -96,7 +96,7 @@ def read_config(directory: Place) -> dict[str, Any]:
     """``adapter_config.json``.
 
     Raises:
-        RefusedError: kinds of adapters that are no plain LoRA.
+        RefusedError: the adapter is not plain LoRA.
     """
     try:
         config = json.loads(directory.join(CONFIG).read(1 << 24))

@@ -1,4 +1,4 @@
-"""What a worker says of a model's state dict."""
+"""A worker's account of a model's state dict."""
 
 from __future__ import annotations
 

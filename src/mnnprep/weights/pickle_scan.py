@@ -39,7 +39,7 @@ class PickleError(ValueError):
 
 @dataclass(frozen=True)
 class PickleScan:
-    """What a pickle would import, in order of appearance, and what its outermost object is.
+    """The imports of a pickle, in order of appearance, and the kind of its outermost object.
 
     ``globals`` are dotted names; ``root`` is ``dict``, ``list``, ``value`` or the dotted name of the
     class or function that makes the object.

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: paths and fsspec URLs that can be joined, listed and opened.
+"""The place of a checkpoint: paths and fsspec URLs that can be joined, listed and opened.
 
 Every file is opened once a :class:`Files`, so that two tensors with the same bytes are recognized by
 ``(file, offset)``.

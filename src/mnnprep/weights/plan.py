@@ -1,4 +1,4 @@
-"""Where the values of a tensor are: pieces of files, and how to read them in row-major order.
+"""The place of a tensor's values: pieces of files, and how to read them in row-major order.
 
 A :class:`Tensor` is made of pieces, boxes that tile its ``grid`` (its shape, or ``(elements,)`` where
 partitions cut through the flat values).  Nothing is read until the values are asked for, and then in

@@ -130,7 +130,7 @@ class Part:
 
 
 def manifest_path(target: Path) -> Path:
-    """Where the manifest of an output stands."""
+    """Return the path of an output's manifest."""
     return target.with_name(f"{target.name}.manifest.json")
 
 

@@ -71,7 +71,7 @@ class _Sealed(type):
 
 
 class Foreign(metaclass=_Sealed):
-    """What stands in for an object of a class that is not imported; ``qualified`` is its full name.
+    """A stand-in for an object of a class that is not imported; ``qualified`` is its full name.
 
     ``arguments`` are those it was made with, ``state`` what was restored into it, ``mapping`` the items
     it was given (a subclass of dict) and ``elements`` what was appended or added (of list or set).

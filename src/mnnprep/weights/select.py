@@ -64,7 +64,7 @@ class _Place:
 
     @property
     def prefix(self) -> str:
-        """What its keys begin with there, and is stripped."""
+        """The beginning of its keys there, which is stripped."""
         return "".join(f"{part}." for part in self.path[len(self.dictionary) :])
 
     def shown(self) -> str:

@@ -89,7 +89,7 @@ class OutputPlan:
         return set().union(*(tensor.sources() for tensor in self.tensors.values()))
 
     def digest(self) -> str:
-        """What makes an unfinished output of one plan useless for another."""
+        """Return a digest: an unfinished output is of use only to a plan with the same one."""
         state = hashlib.sha256(self.header)
         for slot in self.slots:
             state.update(repr(describe(self.tensors[slot.name])).encode())
@@ -97,7 +97,7 @@ class OutputPlan:
 
 
 def describe(tensor: Tensor) -> tuple[object, ...]:
-    """Where a tensor's bytes come from, as text that changes when they do."""
+    """Return the origin of a tensor's bytes, as text that changes when they do."""
     pieces = tuple(
         (*((f.identity(), at) for f, at in [p.file.locate(p.offset)]), p.shape, p.start, p.strides)
         for p in tensor.pieces
@@ -195,7 +195,7 @@ def check_target(target: Path, force: bool) -> None:
     """Require an output that can be written.
 
     Raises:
-        UsageError: the output is there (unless *force*), is no file, can't be named so, or its directory
+        UsageError: the output is there (unless *force*), is not a file, can't be named so, or its directory
             is not there.
         SystemFault: the directory can't be written to.
     """

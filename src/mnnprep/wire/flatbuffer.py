@@ -34,7 +34,7 @@ class Table:
     slots: tuple[int, ...]
 
     def place(self, field: int) -> int:
-        """Where the value of *field* is, 0 if it is absent."""
+        """Return the offset of the value of *field*, 0 if it is absent."""
         return self.at + self.slots[field] if field < len(self.slots) and self.slots[field] else 0
 
     def present(self) -> list[int]:
@@ -57,7 +57,7 @@ class Table:
         return table_at(self.data, follow(self.data, at)) if at else None
 
     def extent(self, field: int) -> tuple[int, int]:
-        """Where the elements of the vector or string *field* begin, and how many; (0, 0) if it is absent."""
+        """Return the offset of the first element of *field*, and their number; (0, 0) if it is absent."""
         at = self.place(field)
         if not at:
             return 0, 0
@@ -105,7 +105,7 @@ def unpack(code: str, data: Buffer, at: int) -> int:
 
 
 def follow(data: Buffer, at: int) -> int:
-    """Where the offset at *at* leads."""
+    """Return the place that the offset at *at* leads to."""
     return at + unpack("I", data, at)
 
 
@@ -124,7 +124,7 @@ def vector_length(data: Buffer, at: int, size: int) -> int:
 
 
 def elements(data: Buffer, at: int) -> list[int]:
-    """Where each offset of a vector of offsets leads."""
+    """Return the places that the offsets of a vector of offsets lead to."""
     count = vector_length(data, at, 4)
     return [follow(data, at + 4 + 4 * i) for i in range(count)]
 

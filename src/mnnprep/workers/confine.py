@@ -105,7 +105,7 @@ class Walls:
 
 @functools.cache
 def supported() -> Walls:
-    """What this system can confine a process with. Raises nothing."""
+    """Return the walls that this system can confine a process with; raises nothing."""
     reasons = [reason] if (reason := seccomp.missing()) else []
     try:
         version = landlock.abi()

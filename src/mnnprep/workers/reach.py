@@ -107,7 +107,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _linked(path: str) -> Iterator[str]:
-    """Where the links below the directory *path* lead."""
+    """Return the targets of the links below the directory *path*."""
     left = MOST_LINKS
     for folder, _, names in os.walk(path):
         for name in names[:left]:

@@ -90,7 +90,7 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
 
 
 def present(bundle: Path) -> Iterator[str]:
-    """What lies in the bundle, but for its own directories: files and links, whatever they lead to."""
+    """List the bundle's content but for its own directories: files and links, whatever they lead to."""
     for folder, folders, names in os.walk(bundle):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for name in sorted([*names, *links]):

@@ -74,7 +74,7 @@ def _precision(options: Mapping[str, Any]) -> Precision:
 
 
 def laxer(manifest: Manifest) -> list[str]:
-    """Where the manifest's own figures are laxer than the rule, in words."""
+    """Say in words if the manifest's own figures are laxer than the rule."""
     stated, rule = manifest.tolerance, Tolerance()
     words = [
         f"{name} is {getattr(stated, name):g} where the rule has {getattr(rule, name):g}"

@@ -55,7 +55,7 @@ def collect(job: CollectJob) -> Collected:
 
 
 def check_all(job: ChecksJob) -> Checked:
-    """What the hazard rules find in each model, in one process: nothing of a model runs."""
+    """Run the hazard rules on each model, in one process: nothing of a model runs."""
     found = (check(CheckJob(model=model, supported=job.supported)).findings for model in job.models)
     return Checked([sorted({f.rule for f in findings if f.severity != "narrowed"}) for findings in found])
 

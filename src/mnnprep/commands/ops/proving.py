@@ -94,7 +94,7 @@ class Prover:
 def _samples(case: ConformanceCase, directory: Path) -> str:
     """Write the case's inputs, and the same with other numbers in the first of floats, as files.
 
-    Empty if they are no arrays.
+    Empty if they are not arrays.
     """
     if case.unfed or not case.inputs:
         return ""

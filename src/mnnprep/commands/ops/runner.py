@@ -121,7 +121,7 @@ class Runner:
         return self._onnx.run(CHECK, job, timeout=COLLECT_SECONDS).value.rules
 
     def oracle(self, case: ConformanceCase, model: str, names: dict[str, str]) -> tuple[Status, str]:
-        """What the oracle says of a converted model, in clean and in dirty memory."""
+        """Ask the oracle about a converted model, in clean and in dirty memory."""
         for host in (self._clean, self._dirty):
             status, detail = self._judge(case, model, host, names)
             if status != "right":

@@ -1,4 +1,4 @@
-"""What a bisection does with models: run the reference, cut pieces, convert them, run them in MNN.
+"""A bisection's work with models: run the reference, cut pieces, convert them, run them in MNN.
 
 It counts what that costs.
 """

@@ -1,4 +1,4 @@
-"""What a bisection finds."""
+"""The findings of a bisection."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Subject:
 
 @dataclass
 class Finding:
-    """Where MNN leaves the reference.
+    """The place at which MNN leaves the reference.
 
     ``kind``: ``node`` (one node, wrong when run alone on right inputs), ``fused`` (nodes that MNN made one
     of: right one by one, wrong together), ``context`` (wrong only among its neighbours), ``gradual`` (no node
@@ -71,7 +71,7 @@ class Finding:
 
 
 def finite(excess: float | None) -> float | None:
-    """*excess* in four digits; None if it is no number, or beyond one."""
+    """*excess* in four digits; None if it is not a number, or beyond one."""
     return None if excess is None or not 0 <= excess < LARGEST else float(f"{excess:.4g}")
 
 

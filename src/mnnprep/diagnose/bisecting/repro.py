@@ -75,7 +75,7 @@ def _expected(lab: TrialRunner, trial: Trial) -> Arrays:
 
 
 def _options(precision: Precision) -> list[str]:
-    """What was given to the converter beside the files."""
+    """Return the converter's options beside the files."""
     return [
         *(["--fp16"] if precision.fp16 else []),
         *(["--weightQuantBits", str(precision.weight_bits)] if precision.weight_bits else []),

@@ -100,14 +100,14 @@ class Suspects:
         return sorted(found)
 
     def boundary(self, nodes: Iterable[int]) -> list[str]:
-        """What *nodes* take from outside themselves, constants aside."""
+        """Return the values that *nodes* take from outside themselves, constants aside."""
         chosen = set(nodes)
         made = {o for i in chosen for o in self.outline.nodes[i].outputs}
         names = [n for i in sorted(chosen) for n in self.outline.nodes[i].inputs]
         return [n for n in dict.fromkeys(names) if n not in made and n not in self.constants]
 
     def made_for_others(self, nodes: Iterable[int]) -> list[str]:
-        """What *nodes* give that other nodes take, or the net gives."""
+        """Return the values of *nodes* that other nodes take, or the net gives."""
         chosen = set(nodes)
         outside = {
             n for i, node in enumerate(self.outline.nodes) if i not in chosen for n in node.inputs

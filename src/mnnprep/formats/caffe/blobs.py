@@ -159,7 +159,7 @@ def _shapes(shapes: list[Shape]) -> str:
 def unused_weights(net: Net, weights: Weights) -> Check:
     """Check that every layer of the caffemodel that holds blobs is in the net.
 
-    A branch of training left out is no fault.
+    A branch of training left out is not a fault.
     """
     names = {la.name for la in net.layers}
     unused = [layer.name for layer in weights.layers if layer.blobs and layer.name not in names]

@@ -1,4 +1,4 @@
-"""What Caffe's files hold, read without Caffe."""
+"""The content of Caffe's files, read without Caffe."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Message:
         """Return the integers of this name, in the order of the file.
 
         Raises:
-            RefusedError: one is no integer.
+            RefusedError: one is not an integer.
         """
         return [_integer(name, v) for n, v in self.fields if n == name and isinstance(v, Scalar)]
 

@@ -1,4 +1,4 @@
-"""What an MNN model holds, read without MNN."""
+"""The content of an MNN model, read without MNN."""
 
 from __future__ import annotations
 

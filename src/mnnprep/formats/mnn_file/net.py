@@ -15,7 +15,7 @@ from mnnprep.model.signature import Dim, Range, TensorSpec, dynamic_specs
 
 
 def open_info(path: str) -> MnnInfo:
-    """What MNN reads from the file.
+    """Return what MNN reads from the file.
 
     Raises:
         RefusedError: it reads nothing, or a net without inputs or outputs.

@@ -1,4 +1,4 @@
-"""What a ``.mnn`` file holds, read from its bytes; MNN is not loaded.
+"""The content of a ``.mnn`` file, read from its bytes; MNN is not loaded.
 
 Format facts: MNN's schema/default/MNN.fbs, CaffeOp.fbs and TensorflowOp.fbs (tables, the order of their
 fields, operator numbers).

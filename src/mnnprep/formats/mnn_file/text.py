@@ -177,7 +177,7 @@ def _parse(raw: str) -> Json:
 
 
 def _without_words(value: Json) -> Json:
-    """The tree with 0 if a float is not finite; a name that happens to be "nan" is no float and stays."""
+    """The tree with 0 if a float is not finite; a name that happens to be "nan" is not a float and stays."""
     if isinstance(value, dict):
         return {
             k: 0.0 if k in _FLOAT_KEYS and isinstance(v, str) and v in NOT_FINITE else _without_words(v)

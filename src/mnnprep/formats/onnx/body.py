@@ -122,7 +122,7 @@ def _array(tensor: TensorProto, path: str) -> npt.NDArray[np.generic]:
 
 
 def _first(node: NodeProto, graph: GraphProto, values: Arrays) -> Arrays:
-    """What a Loop's body takes in its first iteration."""
+    """Return the inputs of a Loop's body in its first iteration."""
     names = [i.name for i in graph.input]
     carried = {name: values[outside] for name, outside in zip(names[2:], list(node.input)[2:], strict=True)}
     return {names[0]: np.array(0, np.int64), names[1]: np.array(True), **carried}
@@ -131,7 +131,7 @@ def _first(node: NodeProto, graph: GraphProto, values: Arrays) -> Arrays:
 def _iterations(
     path: str, node: NodeProto, graph: GraphProto, values: Arrays, first: Arrays, outputs: list[str]
 ) -> list[Arrays]:
-    """What the body takes in each of the first iterations, by running it in onnxruntime."""
+    """Return the body's inputs in each of the first iterations, by running it in onnxruntime."""
     names = [i.name for i in graph.input]
     count = ITERATIONS
     if node.input[0]:

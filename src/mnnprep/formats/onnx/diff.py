@@ -1,4 +1,4 @@
-"""Where two exports of one source, made at other sizes, differ: there a size was baked in."""
+"""The differences of two exports of one source at other sizes: there a size was baked in."""
 
 from __future__ import annotations
 

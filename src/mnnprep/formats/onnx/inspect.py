@@ -1,4 +1,4 @@
-"""What an ONNX file holds, read without onnx."""
+"""The content of an ONNX file, read without onnx."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def used_names(model: ModelProto) -> set[str]:
 def _move(
     node: NodeProto, known: dict[str, Tensor], constant: Callable[[str], list[int] | None]
 ) -> Tensor | None:
-    """What *node* makes of known weights; None if it takes anything else."""
+    """Return what *node* makes of known weights; None if it takes anything else."""
     count = len(node.input) if node.op_type == "Concat" else 1
     inputs = [known.get(name) for name in node.input[:count]]
     found = [constant(name) if name else [] for name in node.input[count:]]

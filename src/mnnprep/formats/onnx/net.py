@@ -68,7 +68,7 @@ def open_session(
 
 
 def _complaint(error: BaseException) -> str:
-    """What onnxruntime says of a failed run, without the places in its own source."""
+    """Return what onnxruntime says of a failed run, without the places in its own source."""
     line = first_line(said(error))
     node = re.search(r"running (\S+) node\. Name:'([^']*)' Status Message: (.*)", line)
     if node is None:
@@ -81,7 +81,7 @@ def dtype_of(argument: NodeArg) -> str:
     """The dtype of a session's input or output.
 
     Raises:
-        RefusedError: it is no tensor of numbers.
+        RefusedError: it is not a tensor of numbers.
     """
     kind = argument.type.removeprefix("tensor(").removesuffix(")")
     dtype: str = ORT_DTYPES.get(kind, kind)

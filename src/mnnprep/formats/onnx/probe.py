@@ -35,7 +35,10 @@ class ProbeJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
-    """For each case, by its index, an npz with the values by name; a value that is no tensor is left out."""
+    """For each case, by its index, an npz with the values by name.
+
+    A value that is not a tensor is left out.
+    """
 
     values: dict[str, FileRef]
 

@@ -1,4 +1,4 @@
-"""What an ONNX file holds, read past its tensors: a file of 2 GB costs a fraction of a second.
+"""The content of an ONNX file, read past its tensors: a file of 2 GB costs a fraction of a second.
 
 Format facts: onnx/onnx.proto, docs/IR.md (names, opset imports, initializers as inputs).
 """

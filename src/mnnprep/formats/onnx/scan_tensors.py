@@ -113,7 +113,7 @@ def read_entry(data: Buffer, start: int, end: int) -> tuple[str, str]:
 
 
 class TensorLedger:
-    """What a scan notes of tensors beside their sums.
+    """The notes of a scan on tensors, beside their sums.
 
     ``external`` has, by location, how many tensors lie there and how many bytes they need; ``int32_data`` the
     tensors of another dtype whose numbers are kept in that field.

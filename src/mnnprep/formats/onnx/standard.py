@@ -1,4 +1,4 @@
-"""Where onnxruntime computes something else than the ONNX standard says: then its numbers are no reference.
+"""The cases in which onnxruntime leaves the ONNX standard: its numbers are not a reference then.
 
 Measured with onnxruntime 1.32 against the outputs that ONNX's node cases bring along
 (``benchmarks/conformance.py``); of the forms that MNN takes as onnxruntime does, these are all:

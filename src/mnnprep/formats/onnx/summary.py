@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, as a typed summary, and whether anything can load it.
+"""An ONNX file's own account of itself, as a typed summary, and whether anything can load it.
 
 Format facts: onnx/docs/ExternalData.md (location relative to the model, offset, length).
 """
@@ -61,7 +61,7 @@ class Leftover(msgspec.Struct, frozen=True):
 
 
 class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ONNX file says of itself.
+    """An ONNX file's own account of itself.
 
     ``inputs`` are the graph inputs without an initializer; those with one, which a caller may leave out,
     are named in ``defaulted_inputs``.  ``initializers`` counts those of the graph and of its subgraphs;

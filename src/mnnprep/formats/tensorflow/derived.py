@@ -1,4 +1,4 @@
-"""What a graph computes from its weights alone, so that a converter that folds it can be followed.
+"""The tensors that a graph computes from its weights alone: a converter may fold them.
 
 TFLiteConverter and tf2onnx compute such parts beforehand: a batch norm becomes a factor and a shift, and
 the factor may go on into the kernel before it.  The factors and shifts are computed here from the source's

@@ -20,7 +20,7 @@ def operators_in(path: Path) -> dict[str, int]:
     """How often each operator stands in the graph and its functions, the most frequent first.
 
     Raises:
-        RefusedError: bytes that are no GraphDef.
+        RefusedError: the bytes are not a GraphDef.
     """
     counts: Counter[str] = Counter()
     with mapped(path) as data:

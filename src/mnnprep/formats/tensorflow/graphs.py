@@ -116,7 +116,7 @@ def in_training(node: NodeDef) -> bool:
 
 
 def leftovers(graph: GraphDef, roots: Iterable[str]) -> list[str]:
-    """What behaves as in training on the way to *roots*, each with its operator, node and reason."""
+    """Name what behaves as in training on the way to *roots*, each with its operator, node and reason."""
     found = []
     for place, node in reached(graph, roots):
         if node.op.startswith("FusedBatchNorm") and "Grad" not in node.op and in_training(node):

@@ -1,4 +1,4 @@
-"""What TensorFlow's and Keras's files hold, read without TensorFlow."""
+"""The content of TensorFlow's and Keras's files, read without TensorFlow."""
 
 from __future__ import annotations
 

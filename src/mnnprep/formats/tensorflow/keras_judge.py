@@ -58,7 +58,7 @@ def foreign_objects(config: object) -> list[Foreign]:
     The ``compile_config`` of a model is left out: see `without_compiled`.
 
     Raises:
-        RefusedError: the configuration is nested too deep, or the class of an object is no text.
+        RefusedError: the configuration is nested too deep, or the class of an object is not text.
     """
     return [found for holder in dictionaries(config) for found in _judged(holder)]
 

@@ -1,4 +1,4 @@
-"""What a Keras file says of itself: its configuration and its weights' shapes, read without Keras."""
+"""A Keras file's own account of itself: its configuration and its weights' shapes, read without Keras."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _inputs(config: dict[str, Any]) -> Iterator[TensorInfo]:
 
 
 def _shape(stated: object) -> tuple[int | None, ...] | None:
-    """A shape, None if none is stated; what is no size in it is left open."""
+    """A shape, None if none is stated; what is not a size in it is left open."""
     if not isinstance(stated, list) or not stated:
         return None
     return tuple(size if isinstance(size, int) else None for size in stated)

@@ -1,4 +1,4 @@
-"""What every loaded TensorFlow source is, and what its loaders share."""
+"""The common form of every loaded TensorFlow source, and the parts that its loaders share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def from_function(
     *,
     keep: object,
 ) -> Loaded:
-    """A source that is a ConcreteFunction; refuses what is no tensor of numbers."""
+    """A source that is a ConcreteFunction; refuses what is not a tensor of numbers."""
     refuse_texts(zip(inputs, function.inputs, strict=False), function.graph.as_graph_def(), "input")
     refuse_texts(zip(outputs, function.outputs, strict=True), None, "output")
     graph = function.graph.as_graph_def()

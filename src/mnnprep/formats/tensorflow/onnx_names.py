@@ -83,7 +83,7 @@ def _key(node: Any) -> str:
 
 
 def _captured(node: Any) -> Iterator[str]:
-    """What the graphs inside *node* take from outside, after they are put in order."""
+    """Return the values that the graphs inside *node* take from outside, after they are put in order."""
     for attribute in node.attribute:
         for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
             yield from _order(graph)

@@ -153,7 +153,7 @@ def of_function(function: ConcreteFunction, inputs: list[str], outputs: list[str
     """The skeleton of a ConcreteFunction whose flat inputs and outputs are called so.
 
     Raises:
-        RefusedError: a captured resource that is no variable (a table, an iterator), named by its operator.
+        RefusedError: a captured resource is not a variable (a table, an iterator); it is named.
     """
     graph = function.graph.as_graph_def()
     count = len(function.inputs) - len(function.captured_inputs)

@@ -1,4 +1,4 @@
-"""What a TFLite file holds, read without TensorFlow."""
+"""The content of a TFLite file, read without TensorFlow."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     ``ops`` counts builtin operators by name, custom ones as ``CUSTOM:NAME``.
 
-    ``state`` lists the operators that keep or look up state, ``custom`` those that are no kernels of TFLite,
+    ``state`` lists the operators that keep or look up state, ``custom`` those that are not kernels of TFLite,
     each once.
     """
 

@@ -51,7 +51,7 @@ class Call:
     keywords: tuple[str, ...] = ()
 
     def __call__(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> object:
-        """What *module* gives for *tensors*, by input name."""
+        """Return what *module* gives for *tensors*, by input name."""
         arguments = [place.value if isinstance(place, Default) else tensors[place] for place in self.places]
         return module(*arguments, **{name: tensors[name] for name in self.keywords})
 
@@ -64,7 +64,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def parameters_of(module: nn.Module) -> list[Parameter]:
-    """What a module's forward takes, in order, without ``self``."""
+    """Return the parameters of a module's forward, in order, without ``self``."""
     import torch
 
     module = unwrapped(module)

@@ -1,4 +1,4 @@
-"""What PyTorch's files hold, read without PyTorch."""
+"""The content of PyTorch's files, read without PyTorch."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def most_first(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def side_effects(path: Path, kind: str) -> tuple[str, ...]:
-    """What a program does beside computing, as far as its file says."""
+    """Name what a program does beside computing, as far as its file says."""
     try:
         require_stateless(path, kind)
     except RefusedError as error:

@@ -1,4 +1,4 @@
-"""What a torch.export program holds, read without PyTorch."""
+"""The content of a torch.export program, read without PyTorch."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def adopted(module: nn.Module, example: object) -> Iterator[tuple[str, list[str]
     number of threads, the default dtype and the gradient mode are what they were.
 
     Raises:
-        UsageError: the object is no module.
+        UsageError: the object is not a module.
         RefusedError: the module has tensors without values.
     """
     torch = require("torch")

@@ -319,7 +319,7 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
     """The inputs: as declared, else as the source's own example or program gives them.
 
     Raises:
-        UsageError: neither says, or a name is no parameter of the forward.
+        UsageError: neither says, or a name is not a parameter of the forward.
     """
     names = loaded.parameters
     more = takes_more(loaded.module)

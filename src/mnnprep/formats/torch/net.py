@@ -314,7 +314,7 @@ def used_tensors(module: nn.Module, cases: list[Arrays]) -> tuple[dict[str, torc
 
 
 def all_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """What :func:`used_tensors` gives where every parameter is in use and every norm runs."""
+    """Return what :func:`used_tensors` gives if every parameter is in use and every norm runs."""
     return {n: p.detach() for n, p in module.named_parameters()} | _statistics(module, lambda submodule: True)
 
 

@@ -1,4 +1,4 @@
-"""What torch's exporters write as an artifact: named values, no trace of the machine, weights together."""
+"""The artifact's form of torch's exports: named values, no trace of the machine, weights together."""
 
 from __future__ import annotations
 

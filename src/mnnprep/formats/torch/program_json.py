@@ -100,10 +100,10 @@ _VALUES = frozenset({"tensor_values", "sym_int_values", "sym_bool_values", "sym_
 
 
 def program_faults(text: bytes) -> Iterator[str]:
-    """What isn't allowed in the JSON *text* of an exported program.
+    """Name what isn't allowed in the JSON *text* of an exported program.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
         RecursionError: it is nested too deep.
     """
     program = json.loads(text)
@@ -226,7 +226,7 @@ def _guard_part(node: ast.AST) -> bool:
 
 
 def _structure_faults(text: str, *, called: bool) -> Iterator[str]:
-    """What is wrong with the structure of inputs or outputs (torch/utils/_pytree.py: ``treespec_dumps``).
+    """Name the faults of the structure of inputs or outputs (torch/utils/_pytree.py: ``treespec_dumps``).
 
     Of what is *called* the outermost keys are keywords, which become parameters of a function.
     """

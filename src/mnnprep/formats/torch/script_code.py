@@ -67,7 +67,7 @@ class Fault:
 
 
 def script_faults(code: Mapping[str, bytes], known: frozenset[str] = frozenset()) -> Iterator[Fault]:
-    """What isn't allowed in an archive's *code* (text by record), in order.
+    """Name what isn't allowed in an archive's *code* (text by record), in order.
 
     *known* are names of operators of the PyTorch that is going to load it: a class's own method of such a
     name must be allowed, too.
@@ -157,7 +157,7 @@ class _Judge:
                 yield getattr(node, "lineno", 1), what
 
     def _chain_fault(self, chain: list[str]) -> str:
-        """What is wrong with ``a.b.c``."""
+        """Say what is wrong with ``a.b.c``."""
         root, *names = chain
         if root == "torch":
             return "" if f"aten::{names[0]}" in operators.allowed() else f"the operator aten::{names[0]}"

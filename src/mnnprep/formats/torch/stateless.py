@@ -164,7 +164,7 @@ def _program(path: Path) -> Iterator[Fault]:
 
 
 def _tensor_globals(archive: zipfile.ZipFile, name: str) -> Iterator[str]:
-    """What a file of torch.save inside the archive imports beside tensors and containers."""
+    """Name what a file of torch.save inside the archive imports beside tensors and containers."""
     if not (size := archive.getinfo(name).file_size):
         return
     try:

@@ -24,7 +24,7 @@ def flatten(value: object, taken: tuple[str, ...] = ()) -> dict[str, torch.Tenso
     *taken* (the inputs') gets ``_output`` appended, since a graph can't use it twice.
 
     Raises:
-        RefusedError: anything that is no tensor.
+        RefusedError: something in it is not a tensor.
     """
     import torch
 

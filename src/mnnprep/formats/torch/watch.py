@@ -63,7 +63,7 @@ def _user_file(filename: str) -> str:
 
 
 class Watch:
-    """What one or more watched runs showed.
+    """The record of one or more watched runs.
 
     ``decisions`` maps ``place (method)`` to the set of values seen there; ``dropouts`` lists the
     places of functional dropout with training=True; ``tables`` maps the data pointer of an index

@@ -50,7 +50,7 @@ def _apply(editor: Editor, match: Match[Recurrent]) -> bool:
 
 
 def _unread(node: ir.Node) -> str:
-    """What of the node MNN does not read; empty for nothing."""
+    """Name what MNN does not read of the node; empty for nothing."""
     given = [*node.inputs, *[None] * 8]
     if given[4] is not None:
         return LENGTHS

@@ -1,4 +1,4 @@
-"""What onnxruntime's fused operators compute, in ONNX's notation.
+"""The computation of onnxruntime's fused operators, in ONNX's notation.
 
 After onnxruntime's operator documents (``docs/ContribOperators.md``).  Each function takes the node and its
 attributes and gives the lines, the names that its inputs have in them, and the numbers they need; None if
@@ -62,7 +62,7 @@ class Script:
         self.constants |= constants
 
     def body(self, outputs: tuple[str | None, ...], inputs: Inputs) -> Body:
-        """What was written, of *inputs*, with the names in it of the node's *outputs*."""
+        """Return what was written, of *inputs*, with the names in it of the node's *outputs*."""
         return Body("\n".join(self.lines), outputs, inputs, self.constants)
 
 

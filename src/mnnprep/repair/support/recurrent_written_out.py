@@ -98,7 +98,7 @@ def _direction(
     node = build.node
 
     def part(place: int) -> ir.Value | None:
-        """What the node is given for this direction."""
+        """Return the node's input for this direction."""
         value = given(node, place)
         return build.op("Gather", value, _number(build, number), axis=0) if value is not None else None
 

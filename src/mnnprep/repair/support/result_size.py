@@ -26,7 +26,7 @@ def result_elements(node: ir.Node, inputs: Inputs) -> int | None:
 
     An input is None if it is left out.
 
-    None if none is known: an operator that is not in the table, or sizes that are no sizes.
+    None if none is known: an operator that is not in the table, or sizes that are not sizes.
     """
     count = _TABLE.get(node.op_type)
     try:

@@ -23,7 +23,7 @@ RANGES = {"UINT8": (0, 255), "INT8": (-128, 127), "UINT16": (0, 65535), "INT16":
 
 
 class Blocks(NamedTuple):
-    """What a scale is for: an index of ``axis``, or a ``block`` of so many (0: none)."""
+    """The extent of a scale: an index of ``axis``, or a ``block`` of so many (0: none)."""
 
     axis: int
     block: int

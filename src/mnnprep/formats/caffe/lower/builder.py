@@ -30,7 +30,7 @@ class Builder:
         self._count = 0
 
     def begin(self, layer: str) -> None:
-        """What is added from here on belongs to *layer*."""
+        """Give to *layer* all that is added from here on."""
         self._layer, self._count = layer, 0
 
     def _name(self) -> str:
@@ -72,7 +72,7 @@ class Builder:
 
 
 class Lowering:
-    """What a rule is given: the layer, its bottoms with their shapes, its blobs, and where to add nodes.
+    """The input of a rule: the layer, its bottoms with their shapes, its blobs, the builder that takes nodes.
 
     ``dynamic`` says that height or width is not fixed, so that no size but the batch's and the channels' may
     become a constant where ONNX can compute it.
