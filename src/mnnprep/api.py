@@ -64,11 +64,11 @@ def prepare(
     ``torch.nn.Module``.  A live module is exported from this process, with its parameters gathered to
     the CPU; it comes back as it was: training flags, device, dtype, requires_grad, hooks, RNG state.
     Its inputs are given by *inputs*, or by *example* (a tensor, a tuple, or a dict by parameter name).
-    Where its parameters are shards in a running process group, every rank must call this; rank 0
+    If its parameters are shards in a running process group, every rank must call this; rank 0
     prepares, the others get None.
 
     *force* replaces a bundle that is there; *tell* is called with each stage's one-line news.  The options
-    are those of ``mnnprep prepare``; what repeats there is a list here, or a mapping where it has names.
+    are those of ``mnnprep prepare``; what repeats there is a list here, or a mapping if it has names.
 
     Returns the bundle's manifest, whatever its verdict.
 
@@ -100,8 +100,11 @@ def inspect(path: str | os.PathLike[str], *, timeout: float = READING_SECONDS, m
     """Say what the file at *path* is, from its bytes: nothing of it is loaded or executed.
 
     *timeout* is in seconds, *memory* in bytes (0: three quarters of what is free).
-    Raises UsageError when there is nothing, RefusedError when it is no model or a damaged one, or takes
-    longer or more than that.
+
+    Raises:
+        UsageError: there is nothing at *path*.
+        RefusedError: the file is not a model or is damaged, or reading it takes longer or more memory than
+            that.
     """
     return inspect_file(os.fspath(path), limits=Limits(timeout=timeout, memory=memory))
 
@@ -113,7 +116,8 @@ def check(
     timeout: float = READING_SECONDS,
     memory: int = 0,
 ) -> CheckReport:
-    """Say what MNN will refuse, crash on or get wrong in the file *model*; nothing of it is executed.
+    """Say what MNN will refuse, crash on or get wrong in the file *model*, without executing it.
+
     *timeout*, *memory*: as for :func:`inspect`.
 
     Raises as :func:`mnnprep.commands.check.check_file`.
@@ -129,8 +133,9 @@ def verify(
     timeout: float = DEFAULT_TIMEOUT,
     tell: Progress = _silent,
 ) -> Verification:
-    """Prove a bundle again, from the bundle alone; *metrics* as in :func:`prepare`, *key* the public key that
-    it must be signed with.
+    """Prove a bundle again, from the bundle alone.
+
+    *metrics* are as in :func:`prepare`; *key* is the public key that it must be signed with.
 
     Raises as :func:`mnnprep.commands.sign.verify_signed`.
     """
@@ -173,19 +178,21 @@ def consolidate(
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Consolidated | None:
-    """Gather the weights of *source* into the safetensors file *output*; with None, only say what would be
-    written.
+    """Gather the weights of *source* into the safetensors file *output*.
+
+    With None, only say what would be written.
 
     *source* is a checkpoint (a file, an index, a directory or an fsspec URL) or a live ``torch.nn.Module``;
-    where the module's
+    if the module's
     parameters are shards in a running process group, every rank must call this: rank 0 writes, the others get
     None.
     *rename* are texts like ``"regex=>name"``, *join* like ``"regex=>axis"``; the rest is as in ``mnnprep
     consolidate --help``.
     *progress* is called with the bytes done and those of the whole.
 
-    Raises UsageError when the call is wrong, RefusedError when the checkpoint can't be taken or the disk is
-    too small.
+    Raises:
+        UsageError: the call is wrong.
+        RefusedError: the checkpoint can't be taken or the disk is too small.
     """
     from mnnprep.commands.consolidate import Options, consolidate_live
     from mnnprep.commands.consolidate import consolidate as run
@@ -251,8 +258,9 @@ def bisect(
     memory: int = 0,
     tell: Progress = _silent,
 ) -> Bisection:
-    """The first node of a bundle's ONNX artifact where MNN leaves the reference, over the stored cases or one
-    *case* of them.
+    """Find the first node of a bundle's ONNX artifact that leaves the reference in MNN.
+
+    It looks at the stored cases, or at one *case* of them.
 
     *output* is a new directory for a piece of the model that shows it. Raises as
     :func:`mnnprep.commands.bisect.bisect`.
@@ -265,5 +273,5 @@ def bisect(
 
 
 def doctor(mnnconvert: str | os.PathLike[str] = "") -> Doctor:
-    """What is installed, which formats work, and what to install for the others."""
+    """Report what is installed, which formats work, and what to install for the others."""
     return diagnose(os.fspath(mnnconvert))

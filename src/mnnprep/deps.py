@@ -37,7 +37,7 @@ def distribution_of(module: str) -> str:
 
 
 def extra_of(module: str) -> str:
-    """The smallest extra that brings *module*, by mnnprep's own metadata; empty where none does."""
+    """The smallest extra that brings *module*, by mnnprep's own metadata; empty if none does."""
     if module in CORE:
         return ""
     try:

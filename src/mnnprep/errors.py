@@ -26,7 +26,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Code(Enum):
-    """Which error it is, where something is decided by that: texts are for people."""
+    """Which error it is, if something is decided by that: texts are for people."""
 
     NO_KERNEL = "no_kernel"  # onnxruntime has no kernel for an operator at this dtype
     FACTORY_RAISED = "factory_raised"  # the user's factory ended in an exception of its own
@@ -86,8 +86,9 @@ class RefusedError(MnnprepError):
 
 
 class SystemFault(RefusedError):
-    """The system could not do its part: a full disk, no descriptor left, a directory that can't be written
-    to.
+    """The system could not do its part.
+
+    A full disk, no descriptor left, a directory that can't be written to.
 
     It says nothing of the model: a check that ends in one was not run.  :mod:`mnnprep.safety.faults` makes
     them.
@@ -97,8 +98,9 @@ class SystemFault(RefusedError):
 
 
 class ConfinedError(RefusedError):
-    """A confined step ran into its confinement: it says what was tried, and nothing of whether the model
-    is right.
+    """A confined step ran into its confinement.
+
+    It says what was tried, and nothing of whether the model is right.
     """
 
     kind = "confined"

@@ -56,7 +56,7 @@ class ArtifactBuilder:
     """Makes the artifacts of one run: exports, repairs, lays them out, starts their conversion.
 
     ``repairs`` are the rules asked for; None: those that the artifact calls for. ``copies``: an artifact gets
-    a directory of its own even where it lies alone in one.
+    a directory of its own even if it lies alone in one.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ArtifactBuilder:
         return self._made(recipe, exported, rules, tuple(exported.refused_opsets))
 
     def rebuild(self, recipe: ExportRecipe, original: Exported) -> Made | NotMade | None:
-        """*original* with every rule that answers what it has; None where the user chose the rules."""
+        """*original* with every rule that answers what it has; None if the user chose the rules."""
         if self.repairs is not None:
             return None
         self.tell("repairing what MNN does not take")
@@ -125,7 +125,11 @@ class ArtifactBuilder:
         return Made(recipe, artifact, self.convert(artifact), refused)
 
     def _repaired(self, original: Exported, rules: list[str]) -> Repaired:
-        """*original* with *rules* applied. Raises StepFailed."""
+        """*original* with *rules* applied.
+
+        Raises:
+            StepFailed: the step failed.
+        """
         more = set(rules) - set(always_rules())
         job = RepairJob(
             model=original.files[0].path,
@@ -173,7 +177,7 @@ def _at_opset(recipe: ExportRecipe) -> str:
 
 
 def _seed(files: list[FileRef]) -> str:
-    """What the converted model's id is made from: the artifact's hash, or that of all its files' hashes."""
+    """Return the seed of the converted model's id: the artifact's hash, or that of all its files' hashes."""
     if len(files) == 1:
         return files[0].sha256
     return hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()

@@ -1,5 +1,6 @@
-"""Task metrics as checks: measured in a worker, each on its own, so that a function of the user's costs at
-most its own check.
+"""Task metrics as checks.
+
+Each is measured in a worker of its own, so that a function of the user's costs at most its own check.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ def metric_checks(
     runs: Mapping[str, RunResult | None],
     checks: Iterable[Check] = (),
 ) -> list[Check]:
-    """A ``metric:NAME`` check for each of *metrics*: over the real samples where there are any, else over all
-    *cases*.
+    """Make a ``metric:NAME`` check for each of *metrics*.
 
-    *runs* maps where the net ran (``artifact``, ``MNN``) to what it gave, or None where it did not run;
+    It is measured over the real samples if there are any, else over all *cases*.
+
+    *runs* maps where the net ran (``artifact``, ``MNN``) to what it gave, or None if it did not run;
     *checks* are the source's, of which a failed ``determinism`` leaves nothing to measure. A check is
     required where its metric has a threshold.
     """

@@ -28,7 +28,7 @@ from mnnprep.workers.host import Reply
 class MnnOutcome:
     """MNN's half: the ``conversion``, the run and all ``checks`` of both, ``compare`` among them.
 
-    ``ran`` and ``compare`` are None where the converted model could not be run.
+    ``ran`` and ``compare`` are None if the converted model could not be run.
     """
 
     conversion: Conversion
@@ -90,7 +90,11 @@ class MnnVerifier:
         return msgspec.structs.replace(check, reason=reason)
 
     def _run_twice(self, conversion: Conversion, tolerance: Tolerance) -> tuple[MnnRunResult, Check]:
-        """Run the converted model in two processes, and compare. Raises StepFailed where one crashed."""
+        """Run the converted model in two processes, and compare.
+
+        Raises:
+            StepFailed: a process crashed.
+        """
         # What one load keeps of a small shape must not spoil a larger one.
         cases = sorted(self._survey.cases, key=lambda c: c.file.size)
         again = cases if self._survey.signature.dims else cases[:1]

@@ -1,4 +1,4 @@
-"""The noise of the cases that a comparison finds wrong: measured then, where the survey had no reason to."""
+"""The noise of the cases that a comparison finds wrong: measured then, if the survey had no reason to."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from mnnprep.workers.pool import Workers
 def learn_noise(
     workers: Workers, steps: SourceSteps, source: Source, wants: InputSpecs, survey: Survey, check: Check
 ) -> bool:
-    """Measure what the source's rounding does in the cases whose numbers *check* found wrong, into the
-    survey; False where nothing is new.
+    """Measure the rounding noise of the source in the cases whose numbers *check* found wrong.
 
-    An error is a difference only where it exceeds the noise of its own case.
+    The noise goes into the survey. Returns False if nothing is new.
+
+    An error is a difference only if it exceeds the noise of its own case.
     """
     wrong = {e.case for e in check.outputs if e.problem and e.max_abs is not None}
     count = len(survey.cases)

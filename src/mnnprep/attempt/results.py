@@ -1,4 +1,4 @@
-"""What the stages of an attempt give, each made once: a made artifact, its conversion, the runs, the result.
+"""The results of an attempt's stages, each made once: an artifact, its conversion, the runs, the result.
 
 ExportRecipe -> Made | NotMade -> Conversion -> Runs -> AttemptResult -> (with diagnoses) the bundle
 """
@@ -34,7 +34,7 @@ ConversionDeath = Mishap | Death  # of the converter's own, or of its process
 class Artifact:
     """An artifact's files alone in a directory, where they are run from.
 
-    ``exported`` is what the repairs left, ``original`` what the export gave; the same where no rule applied.
+    ``exported`` is what the repairs left, ``original`` what the export gave; the same if no rule applied.
     """
 
     exported: Exported
@@ -44,6 +44,7 @@ class Artifact:
 
     @property
     def format(self) -> ArtifactFormat:
+        """The artifact's format, by the name its export gave."""
         return ARTIFACTS[self.exported.format]
 
     @property
@@ -53,7 +54,7 @@ class Artifact:
 
     @property
     def second_file(self) -> str:
-        """The path of the file that the converter takes beside the first; empty where the format has none."""
+        """The path of the file that the converter takes beside the first; empty if the format has none."""
         return str(self.directory / Path(self.exported.files[1].path).name) if self.format.second_file else ""
 
 
@@ -83,11 +84,11 @@ class NotMade:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What MNN's converter made of an artifact.
+    """The result of MNN's converter on an artifact.
 
-    ``check`` is ``mnn_convert``. Of a converted model there are the ``files``, and the names and layouts of
-    its inputs and outputs by the signature's names; ``mismatch`` says where those don't fit. ``death`` is how
-    the conversion failed, where that names no node.
+    ``check`` is the check ``mnn_convert``. A model that was ``converted`` has the names and layouts of its
+    inputs and outputs, by the signature's names; ``mismatch`` says in which way those don't fit. ``death`` is
+    how the conversion failed, if that names no node.
     """
 
     check: Check
@@ -100,6 +101,7 @@ class Conversion:
 
     @property
     def model(self) -> FileRef | None:
+        """The converted model's file; None if the conversion failed."""
         return self.converted.file if self.converted else None
 
 
@@ -113,7 +115,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What stands behind a failed check: words for its reason, the subject, and figures.
+    """The cause of a failed check: words for its reason, the subject, and figures.
 
     ``before``: the words come before the reason that is there, not after it. An empty ``subject`` leaves
     the check's own.
@@ -127,6 +129,7 @@ class Diagnosis:
     before: bool = False
 
     def explains(self, check: Check) -> bool:
+        """Whether the diagnosis is about this check of this subject."""
         return check.check == self.check and check.subject == self.of
 
     def applied(self, check: Check) -> Check:
@@ -142,9 +145,11 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """What became of one recipe. Without an ``artifact`` none could be verified, and ``unmade`` says why.
+    """The outcome of one recipe.
 
-    ``exported`` is there where something was exported at all.
+    Without an ``artifact`` none could be verified, and ``unmade`` says why.
+
+    ``exported`` is there if something was exported at all.
     """
 
     recipe: ExportRecipe
@@ -161,19 +166,20 @@ class AttemptResult:
 
     @property
     def reason(self) -> str:
-        """Why it is not proven; empty where it is."""
+        """Why it is not proven; empty if it is."""
         return "" if self.verdict is Verdict.PROVEN else self.unmade or why_not(self.checks)
 
     @property
     def opset(self) -> int:
+        """The opset of the exported artifact, or the one asked for if nothing was exported."""
         return self.exported.opset if self.exported else self.recipe.opset
 
     def check(self, row: Row) -> Check | None:
-        """The check of *row*, None where it was not asked."""
+        """The check of *row*, None if it was not asked."""
         return next((c for c in self.checks if c.check == row.name), None)
 
     def status(self, row: Row) -> Status | None:
-        """The status of a check, None where it was not asked."""
+        """The status of a check, None if it was not asked."""
         check = self.check(row)
         return check.status if check else None
 
@@ -206,7 +212,7 @@ def unanswered(
 ) -> Check:
     """The check whose step failed, for *reason*.
 
-    It was not run where the failure says nothing of what was asked, or the caller knows that it could not be
+    It was not run if the failure says nothing of what was asked, or the caller knows that it could not be
     (*unable*).
     """
     answer = row.not_run if failure.unable or unable else row.failed
@@ -216,7 +222,7 @@ def unanswered(
 def least_sqnr(exported: Exported, precision: Precision) -> float | None:
     """The SQNR that the converted model must reach, in dB.
 
-    The lower of the artifact's and the asked precision's; None where neither has one.
+    The lower of the artifact's and the asked precision's; None if neither has one.
     """
     return min((db for db in (exported.sqnr_db, precision.sqnr_db) if db is not None), default=None)
 

@@ -1,5 +1,6 @@
-"""Task metrics: what a difference means for the task. Each is a formula over the outputs of all cases; the
-tolerance stays the judge.
+"""Task metrics: what a difference means for the task.
+
+Each is a formula over the outputs of all cases; the tolerance stays the judge.
 
 For a reference *r* and outputs *a* of one shape, over every case that is counted, per output:
 
@@ -17,12 +18,12 @@ For a reference *r* and outputs *a* of one shape, over every case that is counte
 ``iou``     intersection over union, sums over all cases. Booleans: of the true elements (1 where both have
             none). Integers of at least two axes: label maps, the mean over the labels that occur on either
             side; floating maps of four axes with at least two classes are first made labels along the class
-            axis. Integer outputs of more than 4096 labels are no label maps.
+            axis. Integer outputs of more than 4096 labels are not label maps.
 
-Where *r* and *a* have NaN or an infinity at the same places, ``cosine``, ``sqnr`` and ``mse`` leave those
-out; at other places, and where names or shapes differ, nothing is measured. Empty outputs are no outputs of a
-metric. The value of several outputs is the worst. A function of the user's gets ``(reference, outputs)`` of a
-case, both dicts of arrays by name, and returns a number; its value is the mean over the cases.
+If *r* and *a* have NaN or an infinity at the same places, ``cosine``, ``sqnr`` and ``mse`` leave those
+out; at other places, and where names or shapes differ, nothing is measured. Empty outputs are left out. The
+value of several outputs is the worst. A function of the user's gets ``(reference, outputs)`` of a case, both
+dicts of arrays by name, and returns a number; its value is the mean over the cases.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ MOST_LABELS = 4096
 
 
 class MetricJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Measure one metric on *cases*, between their references and what each of ``runs`` gave."""
+    """Measure one metric on ``cases``, between their references and what each of ``runs`` gave."""
 
     metric: Metric
     cases: list[CaseFile]
@@ -61,9 +62,10 @@ class MetricJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """``values`` by run and output (one of the user's has the output ``""``); numbers that JSON lacks are
-    ``inf`` and ``-inf`` as text. ``extremes`` are the least and the largest value of a function in a case;
-    ``problem`` says why there are none.
+    """``values`` by run and output (a user's own metric has the output ``""``).
+
+    Numbers that JSON lacks are ``inf`` and ``-inf`` as text. ``extremes`` are the least and the largest value
+    of a function in a case; ``problem`` says why there are none.
     """
 
     values: dict[str, dict[str, float | str]] = msgspec.field(default_factory=dict)
@@ -176,8 +178,10 @@ def _call(function: Callable[..., Any], case: CaseFile, reference: Arrays, actua
 
 @dataclass(frozen=True)
 class Formula:
-    """``part`` is what a case adds (None: not an output of this metric; ValueError: not comparable),
-    ``combine`` the value over the cases; ``of`` says which outputs it is for.
+    """A metric as a sum over the cases.
+
+    ``part`` is what a case adds (None: not an output of this metric; ValueError: not comparable), ``combine``
+    the value over the cases; ``of`` says which outputs it is for.
     """
 
     part: Callable[[Array, Array], Part | None]
@@ -214,9 +218,10 @@ def class_axis(scores: Array) -> int:
 
 
 def _finite(reference: Array, actual: Array) -> tuple[Array, Array] | None:
-    """The finite elements of both as float64; None for what is no floating output.
+    """The finite elements of both as float64; None for what is not a floating output.
 
-    Raises ValueError where others are at other places.
+    Raises:
+        ValueError: its non-finite elements are at other places.
     """
     if reference.dtype.kind != "f":
         return None

@@ -108,7 +108,7 @@ class Verifier:
         )
 
     def repair(self, result: AttemptResult) -> AttemptResult | None:
-        """*result* once more with every rule that answers what it has; None where there is nothing more."""
+        """*result* once more with every rule that answers what it has; None if there is nothing more."""
         assert result.artifact is not None
         made = self._builder.rebuild(result.recipe, result.artifact.original)
         if made is None:
@@ -207,7 +207,7 @@ class Verifier:
     def _artifact_checks(
         self, made: Made, running: Future[Reply[RunResult]], tolerance: Tolerance
     ) -> tuple[RunResult | None, Check | None, list[Check]]:
-        """The artifact's run and its comparison, None where it does not run; and all that the run says."""
+        """The artifact's run and its comparison, None if it does not run; and all that the run says."""
         runtime = made.artifact.format.runtime
         try:
             ran = running.result().value
@@ -242,7 +242,7 @@ class Verifier:
 
 
 def not_compared(applied: tuple[AppliedRule, ...]) -> list[Check]:
-    """That nothing compared the repairs *applied* to a graph without weights, where there are any."""
+    """That nothing compared the repairs *applied* to a graph without weights, if there are any."""
     why = "the artifact had no weights yet when it was repaired, so it did not run before"
     return [catalog.REPAIRS.not_run(why, required=False)] if applied else []
 
@@ -269,7 +269,7 @@ def _repairs_check(
 
 
 def weigh(weighing: Future[Reply[Check]]) -> Check:
-    """The ``weights`` check, not run where its step did not end well."""
+    """The ``weights`` check, not run if its step did not end well."""
     try:
         return weighing.result().value
     except StepFailed as failure:
@@ -277,7 +277,7 @@ def weigh(weighing: Future[Reply[Check]]) -> Check:
 
 
 def after(step: Future[Any], start: Callable[[], Future[T]]) -> Future[T]:
-    """What *start* gives, called once *step* has ended, well or not."""
+    """Return what *start* gives, called once *step* has ended, well or not."""
     chained: Future[T] = Future()
 
     def copy(started: Future[T]) -> None:

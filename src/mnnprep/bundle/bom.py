@@ -1,5 +1,6 @@
-"""A bundle as a machine-learning bill of materials: CycloneDX 1.6 in JSON
-(https://cyclonedx.org/docs/1.6/json/).
+"""A bundle as a machine-learning bill of materials.
+
+CycloneDX 1.6 in JSON (https://cyclonedx.org/docs/1.6/json/).
 
 A pure function of the manifest: no time, and a serial number made of its bytes.
 """
@@ -24,7 +25,7 @@ NOT_FROM_PIP = ("python", "mnnconvert")
 def bill(manifest: Manifest) -> dict[str, Any]:
     """The bill of materials of *manifest*: the model, what it was made of, and the tools that made it.
 
-    The described component is the MNN model; the artifact where there is none.
+    The described component is the MNN model; the artifact if there is none.
     """
     data = manifest.to_bytes()
     artifact = _files(ARTIFACT, manifest.artifact.files)

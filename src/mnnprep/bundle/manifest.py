@@ -29,8 +29,10 @@ SIGNATURE_NAME = "bundle.sig"  # what `mnnprep sign` writes beside the manifest
 
 
 class NamedFile(msgspec.Struct, frozen=True):
-    """A file of the source: ``name`` is its role (``source``, ``weights``, ``factory``), with its place below
-    for one in a directory; ``file`` its own name, without the directory.
+    """A file of the source.
+
+    ``name`` is its role (``source``, ``weights``, ``factory``), with its place below for one in a directory;
+    ``file`` is its own name, without the directory.
     """
 
     name: str
@@ -43,7 +45,11 @@ LONGEST = 255  # bytes of one part of a path, on every file system in use
 
 
 def require_name(path: str) -> None:
-    """Raises ValueError (msgspec makes a ValidationError of it) for what no file can be called."""
+    """Require that a file can be called *name*.
+
+    Raises:
+        ValueError: none can; msgspec makes a ValidationError of it.
+    """
     if "\0" in path or any(len(part.encode()) > LONGEST for part in path.split("/")):
         raise ValueError("no file can have this name")
 
@@ -60,9 +66,10 @@ class BundleFile(msgspec.Struct, frozen=True):
 
 
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``name`` is what the user called the source: the base name of a file or directory, or a factory;
-    ``command`` the arguments of ``mnnprep`` that ask for the same, files by their base names, empty for a
-    live module; ``parameters`` the number of elements of its floating weights, whatever holds them.
+    """The source; ``name`` is the base name of a file or directory, or the factory as the user called it.
+
+    ``command`` holds the arguments of ``mnnprep`` that ask for the same, files by their base names, empty for
+    a live module; ``parameters`` is the number of elements of its floating weights, whatever holds them.
     """
 
     kind: str
@@ -77,7 +84,7 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One method with one set of options, tried; ``kept``: the bundle holds what it made.
 
-    ``verdict`` is empty where nothing came out of it; ``repairs`` are the rules that were applied.
+    ``verdict`` is empty if nothing came out of it; ``repairs`` are the rules that were applied.
     """
 
     method: str
@@ -100,8 +107,9 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``sqnr_db`` is what the artifact must reach where it holds other numbers than the source (quantized
-    TFLite).
+    """The artifact: its format, how it was made, its files and repairs.
+
+    ``sqnr_db`` is what the artifact must reach if it holds other numbers than the source (quantized TFLite).
     """
 
     format: str
@@ -114,8 +122,11 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``name`` is the artifact's, ``source_name`` the source's, ``mnn_name`` and ``mnn_dtype`` MNN's;
-    ``layout`` is the dimension format that MNN must be given."""
+    """A tensor of the boundary, by its name in the artifact, the source and MNN.
+
+    ``name`` is the artifact's, ``source_name`` the source's, ``mnn_name`` and ``mnn_dtype`` MNN's; ``layout``
+    is the dimension format that MNN must be given.
+    """
 
     name: str
     source_name: str
@@ -145,8 +156,9 @@ class SignatureRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored case: an npz of ``inputs/NAME`` and ``outputs/NAME``, by the signature's names; ``origin``
-    says where its inputs came from, ``dims`` the size of every dynamic dimension in it.
+    """A stored case: an npz of ``inputs/NAME`` and ``outputs/NAME``, by the signature's names.
+
+    ``origin`` says which source its inputs came from, ``dims`` the size of every dynamic dimension in it.
     """
 
     path: str
@@ -193,6 +205,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: list[Metric] = msgspec.field(default_factory=list)
 
     def to_bytes(self) -> bytes:
+        """Return the manifest as canonical JSON: equal manifests give equal bytes."""
         return canonical_json(self)
 
 

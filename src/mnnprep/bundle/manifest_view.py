@@ -1,5 +1,6 @@
-"""What a reader needs from a manifest, in words and numbers: pure functions, shared by every way of showing a
-bundle.
+"""The content of a manifest for a reader, in words and numbers.
+
+Pure functions, shared by every way of showing a bundle.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def required_names(dims: Iterable[str]) -> tuple[str, ...]:
 
 
 def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obstacle]:
-    """What stands between *evidence* and `proven`: failed checks first, then those not run or absent.
+    """List what stands between *evidence* and `proven`: failed checks first, then those not run or absent.
 
     *names* are the checks that must be there and pass (see :func:`required_names`), whatever they say of
     themselves; others count where they are marked as required.
@@ -70,7 +71,7 @@ def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obst
 
 
 def meaning(manifest: Manifest) -> str:
-    """What the verdict means for whoever ships the model, in one sentence."""
+    """Say in one sentence what the verdict means for whoever ships the model."""
     cases = f"{len(manifest.cases)} case{'' if len(manifest.cases) == 1 else 's'}"
     outcome = concluded(manifest)
     if outcome is Verdict.PROVEN:
@@ -97,7 +98,7 @@ def meaning(manifest: Manifest) -> str:
 
 
 def settings(manifest: Manifest) -> str:
-    """What an app must set in MNN's runtime to get what was proven; empty where the defaults do."""
+    """List what an app must set in MNN's runtime to get what was proven; empty if the defaults do."""
     hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
     if not hints:
         return ""
@@ -118,7 +119,7 @@ def settings(manifest: Manifest) -> str:
 
 
 def limits(manifest: Manifest) -> str:
-    """What the source asks of the sizes it is given; empty where nothing was found."""
+    """List what the source asks of the sizes it is given; empty if nothing was found."""
     asked = [dim.constraint for dim in manifest.signature.dims.values() if dim.constraint]
     return f"The source itself asks for {', '.join(asked)}." if asked else ""
 
@@ -128,9 +129,9 @@ class Worst:
     """The worst of one output's errors over a set of cases, at one stage (``artifact`` or ``MNN``).
 
     Each figure is the worst on its own: the largest ``max_abs``, ``max_rel`` and ``excess`` (the share of
-    the tolerance used: above 1 fails), the smallest ``cosine`` and ``sqnr_db``; None where no case has
+    the tolerance used: above 1 fails), the smallest ``cosine`` and ``sqnr_db``; None if no case has
     one.  ``case`` is the case of the largest excess, ``problem`` what is wrong there.  ``output`` is empty
-    where a case gave no outputs at all.
+    if a case gave no outputs at all.
     """
 
     output: str
@@ -145,8 +146,9 @@ class Worst:
 
     @property
     def comparable(self) -> bool:
-        """Whether the numbers tell how far it is off (else ``problem`` says why not: a shape, a dtype, a
-        failed run).
+        """Whether the numbers tell how far it is off.
+
+        Else ``problem`` says why not: a shape, a dtype, a failed run.
         """
         return self.excess is not None and (self.excess > 1 or not self.problem)
 
@@ -178,8 +180,9 @@ def _errors(evidence: Iterable[Check]) -> list[tuple[str, OutputError]]:
 
 
 def worst_errors(evidence: Iterable[Check]) -> list[Worst]:
-    """One row for every output and stage that was compared, over all cases; outputs in order of first
-    appearance.
+    """Return one row for every output and stage that was compared, over all cases.
+
+    The outputs come in order of first appearance.
     """
     groups: dict[tuple[str, str], list[OutputError]] = {}
     for stage, error in _errors(evidence):
@@ -197,8 +200,9 @@ def uncompared(evidence: Iterable[Check]) -> list[str]:
 
 @dataclass(frozen=True)
 class Measure:
-    """A task metric for reading: its value in every place it was measured, what it must reach, over how many
-    inputs of which kind.
+    """A task metric for reading.
+
+    Its value at every place it was measured, what it must reach, over how many inputs of which kind.
     """
 
     name: str
@@ -235,8 +239,9 @@ def _metric_figure(value: object) -> str:
 
 @dataclass(frozen=True)
 class SizeTried:
-    """One size of a dynamic dimension: the worst error over the outputs of its cases; None at a stage that
-    was not run.
+    """One size of a dynamic dimension, with the worst error over the outputs of its cases.
+
+    The error is None at a stage that was not run.
     """
 
     dim: str
@@ -251,7 +256,7 @@ def sizes_tried(manifest: Manifest) -> list[SizeTried]:
     """Every size of every dynamic dimension that a case or the signature's ``proven`` names.
 
     Its cases are those where the other dimensions are as in case 0 (a size is not blamed for what another
-    dimension did); where there is none such, all that have the size.
+    dimension did); if there is none such, all that have the size.
     """
     errors = _errors(manifest.evidence)
     base = manifest.cases[0].dims if manifest.cases else {}
@@ -277,8 +282,9 @@ def sizes_tried(manifest: Manifest) -> list[SizeTried]:
 
 
 def bundle_files(manifest: Manifest) -> list[BundleFile]:
-    """Every file that the manifest names in the bundle, once: the MNN model and the artifact first, then by
-    path.
+    """Return every file that the manifest names in the bundle, once.
+
+    The MNN model and the artifact come first, then the others by path.
     """
     first = [*([manifest.mnn] if manifest.mnn else []), *manifest.artifact.files]
     rest = [*(BundleFile(c.path, c.sha256, c.size) for c in manifest.cases), *manifest.files]

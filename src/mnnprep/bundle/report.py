@@ -38,7 +38,7 @@ STATUS_WORDS = {Status.PASSED: "passed", Status.FAILED: "failed", Status.NOT_RUN
 def render(manifest: Manifest) -> str:
     """The report of *manifest* as one HTML document; the same manifest always gives the same text.
 
-    The verdict shown is the one its evidence gives; where the manifest claims another, the page says so
+    The verdict shown is the one its evidence gives; if the manifest claims another, the page says so
     first.
 
     Raises:
@@ -88,7 +88,7 @@ def _template() -> Any:
 
 
 def context(manifest: Manifest) -> dict[str, Any]:
-    """What the template shows, by name."""
+    """Return the values that the template shows, by name."""
     dims = manifest.signature.dims
     concluded = digest.concluded(manifest)
     blocking = digest.obstacles(manifest.evidence, digest.required_names(dims))

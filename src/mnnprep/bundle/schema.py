@@ -24,6 +24,7 @@ def schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
+    """Return the manifest's schema as indented JSON that ends in a line break."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 

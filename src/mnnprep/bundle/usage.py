@@ -1,5 +1,6 @@
-"""How an app runs a bundle's MNN model: short, complete code with the right names, dtypes, layout and
-sizes.
+"""How an app runs a bundle's MNN model.
+
+Short, complete code with the right names, dtypes, layout and sizes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ _CPP = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "int8": "int
 
 
 def python_snippet(manifest: Manifest) -> str:
-    """Python that feeds the bundle's MNN model as it was proven: names, dtypes, layout, the sizes of case
-    0.
+    """Return Python that feeds the bundle's MNN model as it was proven.
+
+    It has the names, dtypes and layout, and the sizes of case 0.
     """
     inputs, outputs, sizes = manifest.signature.inputs, manifest.signature.outputs, _example_sizes(manifest)
     path = manifest.mnn.path if manifest.mnn else "model.mnn"
@@ -69,8 +71,9 @@ def python_snippet(manifest: Manifest) -> str:
 
 
 def _python_runtime(runtime: RuntimeRecord) -> list[str]:
-    """The runtime as it was when the model was proven; the hints by the numbers of MNN's
-    Interpreter::HintMode.
+    """Return the runtime as it was when the model was proven.
+
+    The hints stand by the numbers of MNN's Interpreter::HintMode.
     """
     config = {"backend": runtime.backend, "precision": runtime.precision, "numThread": runtime.threads}
     hints = [
@@ -147,8 +150,9 @@ def cpp_snippet(manifest: Manifest) -> str:
 
 
 def preprocess_words(manifest: Manifest) -> list[str]:
-    """How the samples became inputs, in two lines for each kind of file; safe inside a comment of either
-    language.
+    """Say how the samples became inputs, in two lines for each kind of file.
+
+    The text is safe inside a comment of either language.
     """
     lines = []
     for recipe in _recipes(manifest):
@@ -200,8 +204,9 @@ def _sized(tensor: TensorRecord, sizes: dict[str, int]) -> tuple[int, ...]:
 
 
 def _remark(tensor: TensorRecord) -> str:
-    """Layout, symbolic shape and range, safe inside a comment of either language (names come from the
-    model).
+    """Return layout, symbolic shape and range, safe inside a comment of either language.
+
+    The names come from the model.
     """
     parts = [digest.shape_text(tensor.shape)]
     if len(tensor.shape) == 4 or tensor.layout == "NC4HW4":

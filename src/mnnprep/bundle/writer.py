@@ -111,7 +111,7 @@ def claim(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Within, no other run may write *target*; its path without links.
 
     What killed runs left of it is put right first; parents that are missing are made, and taken away again
-    where nothing was written.  For the whole of a run: a second one then says before its work that it has no
+    if nothing was written.  For the whole of a run: a second one then says before its work that it has no
     place, and not after.
 
     Raises:
@@ -211,10 +211,12 @@ def _swap(staged: Path, target: Path) -> None:
 
 
 def add_file(staged: Path, path: str, file: FileRef) -> BundleFile:
-    """Put *file*, which nobody writes to any more, into a staged bundle as *path* (relative, ``/`` between
-    its parts).
+    """Put *file*, which nobody writes to any more, into a staged bundle as *path*.
 
-    Raises InternalError for a path that leaves the bundle or is there already.
+    The path is relative, with ``/`` between its parts.
+
+    Raises:
+        InternalError: a path that leaves the bundle or is there already.
     """
     target = staged / _inside(path)
     if target.exists():

@@ -17,8 +17,9 @@ from mnnprep.model.options import COMPARE, request_of
 @options(COMPARE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(first: str, second: str, as_json: bool, **given: object) -> int:
-    """Run SECOND on the inputs made for FIRST and compare every output. A factory's weights:
-    FACTORY+CHECKPOINT.
+    """Run SECOND on the inputs made for FIRST and compare every output.
+
+    A factory's weights: FACTORY+CHECKPOINT.
 
     \b
     mnnprep compare saved_model_dir model.tflite

@@ -80,8 +80,9 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Gather the weights of CHECKPOINT (a file, a directory, an index or a URL) into one safetensors file for
-    inference.
+    """Gather the weights of CHECKPOINT into one safetensors file for inference.
+
+    CHECKPOINT is a file, a directory, an index or a URL.
 
     \b
     mnnprep consolidate run/step-9000 -o model.safetensors
@@ -134,7 +135,7 @@ def command(
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar in bytes on stderr, where that is a terminal."""
+    """A progress bar in bytes on stderr, if that is a terminal."""
     import sys
 
     if not sys.stderr.isatty():

@@ -23,8 +23,9 @@ from mnnprep.cli.main import echo_json
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(source: str, output: str, force: bool, timeout: float, as_json: bool) -> int:
-    """Write the MNN model SOURCE as valid JSON, or the JSON SOURCE as an MNN model; every number is kept
-    exactly.
+    """Write the MNN model SOURCE as valid JSON, or the JSON SOURCE as an MNN model.
+
+    Every number is kept exactly.
 
     \b
     mnnprep json model.mnn -o model.json

@@ -40,9 +40,11 @@ class LazyGroup(click.Group):
     """A group whose commands are imported one by one, when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command and return the command; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         import importlib
@@ -51,6 +53,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their help texts, without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -97,8 +100,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _end_cleanly() -> None:
-    """Have the signals that end a program end this one as Ctrl-C does; those that it was started deaf to
-    (nohup) stay ignored.
+    """Have the signals that end a program end this one as Ctrl-C does.
+
+    Those that it was started deaf to (nohup) stay ignored.
     """
     ending = [
         number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN
@@ -133,8 +137,9 @@ def _tell(error: errors.MnnprepError, as_json: bool) -> int:
 
 
 def _message(error: errors.MnnprepError) -> str:
-    """The error as a person sees it: text that a file brought in can neither steer the terminal nor pass for
-    a line of ours.
+    """Return the error as a person sees it.
+
+    Text that a file brought in can neither steer the terminal nor pass for a line of ours.
     """
     from mnnprep.safety.printable import plain
 

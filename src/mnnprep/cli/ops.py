@@ -17,8 +17,9 @@ from mnnprep.cli.main import echo_json, say
 @click.option("--jobs", default=2, metavar="N", type=click.IntRange(1), help="Cases measured at once.  [2]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(operator: str, measure: bool, jobs: int, as_json: bool) -> int:
-    """Show which operators MNN reads and what it does with ONNX's own test cases, as they are and after
-    repairs.
+    """Show which operators MNN reads and what it does with ONNX's own test cases.
+
+    The cases run as they are and after repairs.
 
     With OPERATOR, that one alone, by opset and dtype. A measurement that is interrupted goes on where it was.
     """

@@ -1,5 +1,6 @@
-"""Click's options: those of the table in `model/options.py`, and others that several commands have in the
-same words.
+"""Click's options.
+
+Those of the table in `model/options.py`, and others that several commands have in the same words.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def chosen(flags: Flags, params: Mapping[str, object]) -> dict[str, object]:
 
     What was not given is left out, and a flag such as ``--no-repair`` is an empty list.
 
-    Raises UsageError where such a flag stands beside the option that it excludes.
+    Raises:
+        UsageError: such a flag stands beside the option that it excludes.
     """
     found: dict[str, object] = {}
     for name, flag in flags.items():

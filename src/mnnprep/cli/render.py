@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: tables of what was prepared, inspected, verified and diagnosed.
+"""The terminal's view of a command: tables of what was prepared, inspected, verified and diagnosed.
 
 Every state is a word, so that nothing hangs on colour; text from a model has its control characters made
 visible and is never read as markup.  rich is imported inside the functions: `--help` does without it.
@@ -39,8 +39,9 @@ LONGEST_VALUE = 400
 
 
 def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
-    """The outcome of `prepare`: what was tried and what won, errors per output and size, what stands in the
-    way, the files.
+    """Show the outcome of `prepare`.
+
+    It names what was tried and what won, errors per output and size, what stands in the way, the files.
     """
     outcome = digest.concluded(manifest)
     _headline(console, outcome, digest.meaning(manifest))
@@ -112,8 +113,9 @@ def show_comparison(console: Console, found: Comparison) -> None:
 
 
 def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
-    """The outcome of `inspect`, given as plain data: the scalars, then inputs and outputs, operators,
-    warnings, details.
+    """Show the outcome of `inspect`, given as plain data.
+
+    The scalars come first, then inputs and outputs, operators, warnings, details.
     """
     facts = {
         k: v
@@ -145,8 +147,9 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
 
 
 def show_doctor(console: Console, doctor: Doctor) -> None:
-    """The outcome of `doctor`: packages, formats and converters, and what to type for those that don't
-    work.
+    """Show the outcome of `doctor`.
+
+    It lists packages, formats and converters, and what to type for those that don't work.
     """
     _section(
         console, "", _pairs({"python": doctor.python, "platform": doctor.platform, "mnnprep": doctor.mnnprep})
@@ -229,7 +232,7 @@ def _sizes(console: Console, manifest: Manifest) -> None:
 
 
 def _metrics(console: Console, evidence: Sequence[Check]) -> None:
-    """The task metrics, where any were asked for."""
+    """The task metrics, if any were asked for."""
     measures = digest.measures(evidence)
     places = [where for where in digest.MEASURED_IN if any(where in m.values for m in measures)]
     rows: list[tuple[RenderableType, ...]] = [
@@ -272,7 +275,7 @@ def _samples(console: Console, evidence: Sequence[Check]) -> None:
 
 
 def _precision(console: Console, evidence: Sequence[Check]) -> None:
-    """What a lower precision of the weights costs."""
+    """Show what a lower precision of the weights costs."""
     for check in (c for c in evidence if c.check == catalog.PRECISION.name):
         figures = {
             name: digest.number(value) for name, value in check.numbers.items() if isinstance(value, float)
@@ -289,7 +292,7 @@ def _precision(console: Console, evidence: Sequence[Check]) -> None:
 
 
 def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:
-    """What stands in the way, one paragraph each: the check, why, what to do."""
+    """Show what stands in the way, one paragraph each: the check, why, what to do."""
     from rich.padding import Padding
     from rich.text import Text
 

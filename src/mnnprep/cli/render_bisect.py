@@ -1,4 +1,4 @@
-"""What a person sees of a bisection."""
+"""The terminal's view of a bisection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a check: each hazard with what MNN does, its places, and what to do."""
+"""The terminal's view of a check: each hazard with MNN's behaviour, its places, and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of the table of operators."""
+"""The terminal's view of the table of operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a consolidation: the tensors, what is left out and why, the files."""
+"""The terminal's view of a consolidation: the tensors, what is left out and why, the files."""
 
 from __future__ import annotations
 

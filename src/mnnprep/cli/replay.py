@@ -98,8 +98,9 @@ def command(
 
 
 def recorded_request(manifest: Manifest, given: dict[str, Any], metrics: Sequence[str]) -> Request:
-    """The request that the bundle records, its files as they are *given* here: no path is taken from the
-    bundle.
+    """Return the request that the bundle records, its files as they are *given* here.
+
+    No path is taken from the bundle.
 
     Raises:
         UsageError: a file that the bundle was made with is not given, or one that it was made without.

@@ -62,8 +62,9 @@ def _location(report: CheckReport, hazard: Hazard) -> dict[str, Any]:
 
 
 def _uri(path: str) -> str:
-    """Relative to the current directory where the file is below it, as code-review pages need it; else
-    absolute.
+    """Return the URI relative to the current directory if the file is below it, else absolute.
+
+    Code-review pages need the relative form.
     """
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()

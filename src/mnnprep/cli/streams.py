@@ -12,11 +12,12 @@ from mnnprep.errors import SystemFault
 
 
 class _Stream(io.FileIO):
-    """A descriptor that fails at most once, and where *quiet* never: what can't be written from then on is
-    dropped.
+    """A descriptor that fails at most once, and never if *quiet*.
 
-    A reader that has gone away (``| head``) is no failure: the command does all its work and has its own exit
-    code.
+    What can't be written from then on is dropped.
+
+    A reader that has gone away (``| head``) is not a failure: the command does all its work and has its own
+    exit code.
     """
 
     def __init__(self, descriptor: int, *, quiet: bool) -> None:
@@ -43,7 +44,7 @@ class _Stream(io.FileIO):
 
 
 def take_over() -> None:
-    """Give this process streams that say one clear thing when they fail, and show what is no text escaped.
+    """Give this process streams that say one clear thing when they fail, and show what is not text escaped.
 
     A descriptor that is closed is opened on the null device, so that no file of ours gets its number.
 

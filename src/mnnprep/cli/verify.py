@@ -21,8 +21,9 @@ from mnnprep.cli.options import step_timeout
 @step_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_json: bool) -> int:
-    """Prove BUNDLE again from itself alone: hashes, and MNN on the stored cases against the stored
-    references.
+    """Prove BUNDLE again from itself alone.
+
+    The hashes are compared, and MNN runs on the stored cases against the stored references.
     """
     from pathlib import Path
 

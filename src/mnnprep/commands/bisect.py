@@ -1,5 +1,6 @@
-"""`bisect`: the first node where MNN leaves the reference, from a bundle alone, with a piece that shows
-it.
+"""`bisect`: the first node that leaves the reference in MNN, from a bundle alone.
+
+It comes with a piece of the model that shows it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ CASES_EXPLAINED = 5  # failing cases that are looked at beside the one that is b
 
 
 class Bisection(msgspec.Struct, frozen=True, kw_only=True):
-    """What `bisect` found; ``outcome`` is one of
+    """The result of `bisect`.
+
+    ``outcome`` is one of:
 
     - ``agrees``: MNN computes what the artifact computes, in every case that was run;
     - ``node``: one node, wrong when it runs alone on the reference's values;
@@ -51,9 +54,9 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     - ``unresolved``: see ``reason``.
 
     ``failure`` says how MNN fails: ``differs``, ``refused``, ``crash``, ``time``, ``memory`` or ``error``;
-    empty where it agrees. ``nodes`` are operator and name, ``where`` the body of control flow they are in.
+    empty if it agrees. ``nodes`` are operator and name, ``where`` the body of control flow they are in.
     ``excess`` is how many times the tolerance the value ``value`` is off in the whole model, ``upstream``
-    what the node takes, ``alone`` the value when its node gets the reference's values; None where there is no
+    what the node takes, ``alone`` the value when its node gets the reference's values; None if there is no
     number.  ``made_here``: the error is made by these nodes and did not come from upstream.
     ``artifact_differs`` lists the cases where the artifact itself, in onnxruntime, is not what the source
     computed: no fault of MNN's. ``explained`` and ``unexplained`` are the other failing cases that the same
@@ -93,15 +96,16 @@ def bisect(
     limits: Limits | None = None,
     tell: Progress = lambda _: None,
 ) -> Bisection:
-    """Find the first node of *bundle*'s artifact where MNN leaves onnxruntime, over its stored cases (or one
-    of them).
+    """Find the first node of *bundle*'s artifact that leaves onnxruntime in MNN.
+
+    It looks at the stored cases, or at one of them.
 
     *output* is the directory to write a piece to that shows it.  *mnnconvert* is the converter that the
-    bundle was made with, where that is not the MNN package's.
+    bundle was made with, if that is not the MNN package's.
 
     Raises:
-        UsageError: there is no bundle, no such case, *output* exists, or *mnnconvert* is no program.
-        RefusedError: the artifact is no ONNX file, is not what the manifest says, or does not run in
+        UsageError: there is no bundle, no such case, *output* exists, or *mnnconvert* is not a program.
+        RefusedError: the artifact is not an ONNX file, is not what the manifest says, or does not run in
         onnxruntime.
     """
     manifest = read_manifest(bundle)
@@ -243,7 +247,7 @@ class _Bisector:
         return record
 
     def _find(self, outline: Outline) -> tuple[Finding | None, list[CaseFile]]:
-        """The finding, and the cases that fail; None where none does."""
+        """The finding, and the cases that fail; None if none does."""
         piece = self._piece(outline)
         if isinstance(piece, Failure):
             return find_unconvertible(self.lab, self.model, outline, self.cases[0], piece), self.cases[:1]
@@ -282,7 +286,7 @@ class _Bisector:
         )
 
     def _piece(self, outline: Outline) -> Piece | Failure:
-        """The bundle's own converted model; one made now where it has none."""
+        """The bundle's own converted model; one made now if it has none."""
         if self.manifest.mnn is None:
             self.tell("converting the artifact: the bundle has no converted model")
             seed = hashlib.sha256(

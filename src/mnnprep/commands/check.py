@@ -1,5 +1,6 @@
-"""`check`: what MNN will refuse, crash on, or get wrong in a model, read from the file. No code of the model
-runs.
+"""`check`: what MNN will refuse, crash on, or get wrong in a model, read from the file.
+
+No code of the model runs.
 
 An ONNX file is read by the hazard rules, in a worker; of other formats the operators are compared with the
 list that MNN's frontend prints.
@@ -60,8 +61,9 @@ class Hazard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator of the model that no rule speaks of here, and that MNN does not get right in all of ONNX's
-    own cases.
+    """An operator of the model that MNN does not get right in all of ONNX's own cases.
+
+    No rule speaks of it here.
     """
 
     operator: str
@@ -70,7 +72,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What :func:`check_file` finds; ``measured`` are hints of the operator table, no findings.
+    """The result of :func:`check_file`; ``measured`` are hints of the operator table, not findings.
 
     ``mnn`` is the version of the MNN whose operators were asked for, empty without one.
     """
@@ -91,8 +93,9 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """A model's kind and how often each of its operators is in it; none for a kind whose operators stand in
-    no file, and for ONNX.
+    """A model's kind and how often each of its operators is in it.
+
+    None for a kind whose operators stand in no file, and for ONNX.
     """
 
     kind: str
@@ -100,15 +103,16 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | None = None) -> CheckReport:
-    """Check the model file at *path*: ONNX by the hazard rules; TFLite, TensorFlow graphs and Caffe networks
-    by their operators.
+    """Check the model file at *path*.
+
+    ONNX is checked by the hazard rules; TFLite, TensorFlow graphs and Caffe networks by their operators.
 
     With *rules_only* the conformance table is left out: it adds hints, and no finding.  The file is read in a
     worker, each of its two steps within *limits* (a minute, and three quarters of the free memory).
 
     Raises:
         UsageError: there is nothing at *path*, or it is a kind of source whose operators stand in no file.
-        RefusedError: it is no model, or a damaged one, or takes more than *limits*.
+        RefusedError: it is not a model, or a damaged one, or takes more than *limits*.
     """
     require_there(path)
     absolute = Path(os.path.abspath(path))
@@ -124,7 +128,7 @@ def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | N
 
 
 def count(job: PathJob) -> Counted:
-    """The first step of :func:`check_file`: the kind, and the operators where there are no rules for it.
+    """The first step of :func:`check_file`: the kind, and the operators if there are no rules for it.
 
     Raises as that.
     """
@@ -221,8 +225,9 @@ def _check_by_rules(
 
 
 def _measured(found: Findings) -> list[Measured]:
-    """The operators without a finding that MNN gets right in some of ONNX's cases only, by the table for this
-    MNN.
+    """Return the operators without a finding that MNN gets right in some of ONNX's cases only.
+
+    The table for this MNN says so.
     """
     table = load_table()
     if table is None:
@@ -241,8 +246,9 @@ def _version(supported: frozenset[str] | None) -> str:
 
 
 def supported_operators() -> Mapping[str, frozenset[str]]:
-    """What each frontend of the installed converter reads: by the table for this MNN, else asked for in a
-    worker; empty without MNN.
+    """Return the operators that each frontend of the installed converter reads.
+
+    They come from the table for this MNN, else from a worker that asks; empty without MNN.
     """
     table = load_table()
     if table is not None:

@@ -1,5 +1,6 @@
-"""The command line that asks for what a request does, for the record: every option that decides something, no
-directory.
+"""The command line that asks for what a request does, for the record.
+
+Every option that decides something, no directory.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from mnnprep.safety.printable import as_text
 
 
 def source_name(source: Source) -> str:
-    """What a reader knows the source by: a file's or directory's base name, ``file.py:callable`` or
-    ``package.module:callable``.
+    """Return the name that a reader knows the source by.
+
+    A file's or directory's base name, ``file.py:callable`` or ``package.module:callable``.
     """
     if kind_of(source.kind).role is Role.LIVE:
         return ""
@@ -28,8 +30,9 @@ def source_name(source: Source) -> str:
 
 
 def command_line(request: Request, source: Source) -> list[str]:
-    """The arguments of ``mnnprep`` for *request*, without those that say where to write; empty for a live
-    module.
+    """Return the arguments of ``mnnprep`` for *request*, without those that say what to write to.
+
+    Empty for a live module.
 
     Limits of time are left out: they decide whether there is a result, not which.
     """

@@ -37,8 +37,10 @@ MOST_ALIKE = 6  # outputs of one dtype and shape that are told apart by their va
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What comparing found. ``inputs`` and ``outputs`` map the first model's names to the second's;
-    ``matched`` says how each output was matched (``name``, ``shape``, ``values``, ``place``).
+    """The result of comparing two models.
+
+    ``inputs`` and ``outputs`` map the first model's names to the second's; ``matched`` says how each output
+    was matched (``name``, ``shape``, ``values``, ``place``).
     """
 
     first: str
@@ -170,11 +172,12 @@ def _judge(
 
 
 def match_outputs(ours: Arrays, theirs: Arrays) -> tuple[dict[str, str], dict[str, str]]:
-    """Which of *theirs* is which of *ours*, and by what: the name; else dtype and shape; among those alike,
-    the values.
+    """Match *theirs* to *ours*, by name, else by dtype and shape; among those alike, by the values.
+
+    The result says for each by what it was matched.
 
     Telling alike outputs apart by their values can't hide a difference: the assignment that fits best is
-    still compared. Where the counts differ, what has no partner is left out; the comparison misses it.
+    still compared. If the counts differ, what has no partner is left out; the comparison misses it.
     """
     names = {n: n for n in ours if n in theirs}
     matched = dict.fromkeys(names, "name")
@@ -201,8 +204,9 @@ def _gap(a: Array, b: Array) -> float:
 
 
 def _renamed(ran: RunResult, names: dict[str, str], directory: Path) -> RunResult:
-    """The run with its outputs called as the first model calls them, and those it has beyond by their own
-    names.
+    """Return the run with its outputs called as the first model calls them.
+
+    Those that it has beyond them keep their own names.
     """
     outputs = {}
     for key, ref in ran.outputs.items():

@@ -33,7 +33,7 @@ BytesOf = Callable[[int, int], None]  # takes the bytes done and those of the wh
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked for, in the words of the command line."""
+    """The user's choices, in the words of the command line."""
 
     ema: bool = False
     at: str = ""
@@ -57,8 +57,9 @@ def consolidate(
     force: bool = False,
     progress: BytesOf = lambda *_: None,
 ) -> Consolidated:
-    """Write *checkpoint* (a path or an fsspec URL) to *target*, and ``TARGET.manifest.json`` beside it;
-    without a target only plan.
+    """Write *checkpoint* (a path or an fsspec URL) to *target*, with ``TARGET.manifest.json`` beside it.
+
+    Without a target only plan.
 
     *progress* is told the bytes that are done and those of the whole.
 
@@ -111,8 +112,9 @@ def consolidate_live(
     force: bool = False,
     progress: BytesOf = lambda *_: None,
 ) -> Consolidated | None:
-    """:func:`consolidate` for a live module. Where its parameters are shards every rank calls this; rank 0
-    writes, the others get None.
+    """:func:`consolidate` for a live module.
+
+    If its parameters are shards every rank calls this; rank 0 writes, the others get None.
 
     Raises as :func:`consolidate`, on rank 0.
     """
@@ -183,7 +185,7 @@ def _ask(source: Source) -> Expected:
 
 
 def _kept(chosen: Chosen, expected: Expected | None, rules: filters.Rules) -> filters.Kept:
-    """What is written of the chosen state dict."""
+    """Return the tensors of the chosen state dict that are written."""
     if chosen.rivals:
         raise UsageError(
             "several state dicts of the checkpoint fit the model equally well and differ",

@@ -48,8 +48,9 @@ class FormatState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Converter(msgspec.Struct, frozen=True, kw_only=True):
-    """A converter to MNN; ``frontends`` counts the operators registered in each, ``reason`` says why it does
-    not work.
+    """A converter to MNN.
+
+    ``frontends`` counts the operators registered in each, ``reason`` says why it does not work.
     """
 
     name: str
@@ -59,9 +60,10 @@ class Converter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfinementState(msgspec.Struct, frozen=True, kw_only=True):
-    """How the workers that run a model are confined here: ``active`` where something keeps them from files
-    and programs that are not theirs, ``complete`` where all of it does; ``level`` names what does it,
-    ``reason`` what is lacking and why.
+    """How the workers that run a model are confined here.
+
+    ``active`` if something keeps them from files and programs that are not theirs, ``complete`` if all of it
+    does; ``level`` names what does it, ``reason`` what is lacking and why.
     """
 
     active: bool
@@ -84,8 +86,9 @@ class Doctor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diagnose(mnnconvert: str = "") -> Doctor:
-    """Look at this installation; *mnnconvert*, else the variable MNNPREP_MNNCONVERT, names a further
-    converter.
+    """Look at this installation.
+
+    *mnnconvert*, else the variable MNNPREP_MNNCONVERT, names a further converter.
 
     Nothing that is wrong raises: it is in the result.
     """

@@ -1,4 +1,4 @@
-"""What a file is, really: read from the file alone, with no framework and no part of it executed."""
+"""The real kind of a file: read from the file alone, with no framework and no part of it executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mnnprep.workers.step import Step, reader
 
 
 class Inspection(Findings, frozen=True, kw_only=True):
-    """What :func:`inspect_file` finds: what the file holds, and what it is.
+    """The result of :func:`inspect_file`: the file's content, and its kind.
 
     ``size`` is in bytes (of all files, for a directory); ``prepared`` tells whether this version prepares the
     kind.
@@ -40,8 +40,8 @@ def inspect_file(path: str | Path, *, limits: Limits | None = None) -> Inspectio
 
     Raises:
         UsageError: there is nothing at *path*.
-        RefusedError: it is no model, or a damaged one (see `formats.sniff.identify`), or takes more than
-        *limits*.
+        RefusedError: it is not a model, or a damaged one (see :func:`mnnprep.formats.sniff.identify`), or
+            takes more than *limits*.
     """
     require_there(path)
     absolute = Path(os.path.abspath(path))

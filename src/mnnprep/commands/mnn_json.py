@@ -20,14 +20,15 @@ from mnnprep.workers.pool import Workers
 def convert_json(
     source: Path, target: Path, *, force: bool = False, limits: Limits | None = None
 ) -> TextWritten:
-    """Write the model *source* as JSON, or the JSON *source* (a name that ends in ``.json``) as a model, to
-    *target*.
+    """Write the model *source* as JSON, or the JSON *source* as a model, to *target*.
+
+    A JSON source has a name that ends in ``.json``.
 
     Raises:
         UsageError: there is no source, the target's name says the wrong thing, the target exists (without
         *force*), or another run
             is writing it.
-        RefusedError: the source is no MNN model, no JSON, or one that MNN can't read.
+        RefusedError: the source is not an MNN model or JSON, or one that MNN can't read.
     """
     limits = limits or Limits()
     from_json = source.suffix.lower() == ".json"

@@ -71,8 +71,9 @@ def prepare(
 def prepare_live(
     request: Request, module: Any, example: Any, target: Path, *, force: bool, tell: Progress
 ) -> Manifest | None:
-    """:func:`prepare` for a live object, surveyed and exported in this process; None where another rank does
-    it.
+    """:func:`prepare` for a live object, surveyed and exported in this process.
+
+    Returns None if another rank does it.
     """
     _check_call(request, target, force)
     if request.weights or request.factory_args:
@@ -255,7 +256,7 @@ class _Run:
 
 
 def _load_once(workers: Workers, steps: SourceSteps, source: Source, samples: str, tell: Progress) -> None:
-    """Load the source in the worker that the survey and the exports are forked from, where that is safe."""
+    """Load the source in the worker that the survey and the exports are forked from, if that is safe."""
     if steps.load is None:
         return
     tell("loading the source")
@@ -289,7 +290,7 @@ def outcome(result: AttemptResult) -> str:
 def skip(recipe: ExportRecipe, request: Request, survey: Survey, results: list[AttemptResult]) -> bool:
     """Whether an attempt would say nothing new.
 
-    Other opsets are tried only where MNN alone stood in the way of the earlier one; scripting only for a
+    Other opsets are tried only if MNN alone stood in the way of the earlier one; scripting only for a
     source that decides on data; another format is not tried where the first gave an artifact and no converter
     for the other is at hand.
     """
@@ -327,7 +328,7 @@ def hopeless(survey: Survey) -> bool:
 def improvable(survey: Survey, result: AttemptResult) -> bool:
     """Whether another attempt may still be unproven where *result* differs.
 
-    That is so where the source lacks a check, and fails none.
+    That is so if the source lacks a check, and fails none.
     """
     lacking = all(c.status is not Status.FAILED for c in survey.checks if c.required)
     return lacking and result.verdict is not Verdict.UNPROVEN
@@ -336,7 +337,8 @@ def improvable(survey: Survey, result: AttemptResult) -> bool:
 def choose(results: list[AttemptResult]) -> AttemptResult:
     """The best attempt: the strongest verdict, then the earliest.
 
-    Raises RefusedError when none made an artifact.
+    Raises:
+        RefusedError: no attempt made an artifact.
     """
     made = [r for r in results if r.exported is not None]
     if not made:
@@ -349,7 +351,7 @@ def choose(results: list[AttemptResult]) -> AttemptResult:
 
 
 def refusal(failure: StepFailed) -> Exception:
-    """The survey failed: the user's error where there is one, else how the source's process died."""
+    """The survey failed: the user's error if there is one, else how the source's process died."""
     if failure.error is not None:
         return failure.error
     if failure.unable:

@@ -1,5 +1,6 @@
-"""Reading a file from a stranger in a worker, within limits: no file can keep this process busy, or fill its
-memory.
+"""Reading a file from a stranger in a worker, within limits.
+
+No file can keep this process busy, or fill its memory.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ SECONDS = 60.0
 
 
 class PathJob(msgspec.Struct, frozen=True):
-    """A file or directory to read, by its absolute path, and the directory in which the files that it refers
-    to lie.
+    """A file or directory to read, by its absolute path.
+
+    With it comes the directory that holds the files it refers to.
     """
 
     path: ReadPath
@@ -37,7 +39,7 @@ class PathJob(msgspec.Struct, frozen=True):
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What `formats.sniff.identify` said."""
+    """The kind that :func:`mnnprep.formats.sniff.identify` found."""
 
     kind: str
 
@@ -54,7 +56,7 @@ def read_aside(step: Step[J, R], job: J, path: Path, limits: Limits) -> R:
     """The reply of *step*, which reads *path* and does nothing else.
 
     Raises:
-        RefusedError: it took longer or more memory than *limits* give (three quarters of what is free, where
+        RefusedError: it took longer or more memory than *limits* give (three quarters of what is free, if
         they give none),
             or ended the worker; and as the step raises it.
         UsageError: as the step raises it.
@@ -90,7 +92,7 @@ def run_bounded(host: Host, step: Step[J, R], job: J, path: Path, limits: Limits
 
 
 def kind_aside(path: Path, limits: Limits) -> str:
-    """:func:`formats.sniff.identify` of *path*, within *limits*.
+    """:func:`mnnprep.formats.sniff.identify` of *path*, within *limits*.
 
     Raises as that, and as :func:`read_aside`.
     """
@@ -99,15 +101,20 @@ def kind_aside(path: Path, limits: Limits) -> str:
 
 
 def for_reading(limits: Limits) -> Limits:
-    """The limits of reading a source, from those of the steps that run it: a minute, more where those have
-    more than their default.
+    """Return the limits of reading a source, from those of the steps that run it.
+
+    A minute, more if those have more than their default.
     """
     share = limits.timeout * SECONDS / DEFAULT_TIMEOUT
     return Limits(timeout=min(limits.timeout, max(SECONDS, share)), memory=limits.memory)
 
 
 def require_text(path: Path) -> None:
-    """Frameworks take no path that is not valid UTF-8. Raises UsageError for one."""
+    """Frameworks take no path that is not valid UTF-8.
+
+    Raises:
+        UsageError: the path is not valid UTF-8.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:

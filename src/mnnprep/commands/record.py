@@ -179,7 +179,7 @@ def _attempts(results: list[AttemptResult], best: AttemptResult) -> list[Attempt
 
 
 def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]:
-    """What was asked for, without a path: files are in ``source.files`` by their hashes."""
+    """Return the call's options without a path: files are in ``source.files`` by their hashes."""
     wants = request.wants
     options: dict[str, Any] = {
         "to": request.to,
@@ -227,8 +227,9 @@ def _samples(wants: InputSpecs) -> list[str]:
 
 
 def _recipe(recipe: Recipe, name: str) -> dict[str, Any]:
-    """A ``--preprocess`` in full, with the input that it fills; an image's with the figures that MNN's
-    ImageProcess takes for the same.
+    """Return a ``--preprocess`` in full, with the input that it fills.
+
+    An image's has the figures that MNN's ImageProcess takes for the same.
     """
     plain: dict[str, Any] = msgspec.to_builtins(recipe) | {"input": name}
     if isinstance(recipe, ImageRecipe):

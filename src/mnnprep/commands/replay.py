@@ -1,5 +1,6 @@
-"""`replay`: make a bundle's files again from the recorded request and its source, and compare their
-hashes.
+"""`replay`: make a bundle's files again and compare their hashes.
+
+They are made from the recorded request and its source.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SHOWN = 5
 
 
 class FileReplayed(msgspec.Struct, frozen=True):
-    """A file of the bundle: its sha256 as recorded and as made now, empty where there is none."""
+    """A file of the bundle: its sha256 as recorded and as made now, empty if there is none."""
 
     path: str
     recorded: str
@@ -35,11 +36,12 @@ class FileReplayed(msgspec.Struct, frozen=True):
 
     @property
     def same(self) -> bool:
+        """Whether the file's hash is the recorded one."""
         return self.recorded == self.now
 
 
 class ToolDiffers(msgspec.Struct, frozen=True):
-    """A tool of another version than the bundle was made with; empty where it is not there."""
+    """A tool of another version than the bundle was made with; empty if it is not there."""
 
     name: str
     recorded: str
@@ -47,7 +49,7 @@ class ToolDiffers(msgspec.Struct, frozen=True):
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """What making it again gave; ``same``: every file has the recorded bytes."""
+    """The result of making it again; ``same``: every file has the recorded bytes."""
 
     same: bool
     verdict: str
@@ -86,8 +88,11 @@ def replay(
 
 
 def require_same(manifest: Manifest, request: Request) -> None:
-    """Raises RefusedError where what goes in is not, byte by byte, what the bundle was made from; UsageError
-    for another metric's code.
+    """Require that the bundle was made from just these inputs, byte by byte.
+
+    Raises:
+        RefusedError: an input is another.
+        UsageError: a metric has other code.
     """
     have = {file.name: file.sha256 for file in source_files(resolve(request))}
     want = {file.name: file.sha256 for file in manifest.source.files}
@@ -137,8 +142,9 @@ def _require_samples(manifest: Manifest, request: Request) -> None:
 
 
 def differing_tools(manifest: Manifest) -> list[ToolDiffers]:
-    """The tools that are here in another version than recorded; a converter of one's own is compared by its
-    bytes.
+    """Return the tools that are here in another version than recorded.
+
+    A converter of one's own is compared by its bytes.
     """
     own = {"mnnprep": __version__, "python": platform.python_version()}
     now = {name: own.get(name) or deps.version(name) or "" for name in manifest.tools if name != "mnnconvert"}

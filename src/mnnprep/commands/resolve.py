@@ -1,4 +1,4 @@
-"""What the user typed as a source: which kind it is, and what can be said of it before anything is loaded."""
+"""The kind of a source, and what can be said of it before anything is loaded."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _file(request: Request) -> Source:
 
 
 class FileJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What :class:`Request` says of a source that is a file or a directory; ``path`` is absolute."""
+    """The part of :class:`Request` about a source that is a file or a directory; ``path`` is absolute."""
 
     path: ReadPath
     directory: ReadPath  # where the other file of a pair is looked for
@@ -236,7 +236,7 @@ def source_files(source: Source) -> list[NamedFile]:
 
 
 def _named(role: str, path: Path) -> list[NamedFile]:
-    """The file at *path*, or all files of the directory, as those of *role*; none where nothing is there."""
+    """The file at *path*, or all files of the directory, as those of *role*; none if nothing is there."""
     if not path.exists():
         return []
     whole = path.is_dir()

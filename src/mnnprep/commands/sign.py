@@ -1,5 +1,6 @@
-"""Signing a bundle, and telling whether one is as its signer left it, by OpenSSF model signing with a key of
-one's own.
+"""Signing a bundle, and telling whether one is as its signer left it.
+
+It is done by OpenSSF model signing with a key of one's own.
 
 The signature is ``bundle.sig`` inside the bundle, a Sigstore bundle (https://docs.sigstore.dev/about/bundle/)
 over an in-toto statement that names every other file by its sha256.  Keys are elliptic-curve PEM files
@@ -33,8 +34,9 @@ PASSWORD_VARIABLE = "MNNPREP_KEY_PASSWORD"
 
 
 def sign(bundle: Path, key: Path) -> Path:
-    """Sign *bundle* with the private *key* (its password, if it has one, in the environment variable
-    MNNPREP_KEY_PASSWORD).
+    """Sign *bundle* with the private *key*.
+
+    Its password, if it has one, is in the environment variable MNNPREP_KEY_PASSWORD.
 
     Returns the signature's path; one that is there is replaced.  Nothing is run: `verify` says whether the
     model is right.
@@ -69,8 +71,9 @@ def sign(bundle: Path, key: Path) -> Path:
 
 
 def signature_check(bundle: Path, key: Path | None) -> list[Check]:
-    """The ``signature`` check of a bundle that is signed, or must be since a public *key* is given; none for
-    another.
+    """Make the ``signature`` check of a bundle that is signed, or must be since a *key* is given.
+
+    The key is a public one. Returns None for another bundle.
 
     Raises:
         UsageError: there is no such key.
@@ -116,8 +119,9 @@ def signature_check(bundle: Path, key: Path | None) -> list[Check]:
 
 
 def verify_signed(bundle: Path, key: Path | None, **how: Any) -> Verification:
-    """:func:`mnnprep.commands.verify.verify` after the signature: what is not as it was signed is not even
-    read. Raises as both.
+    """:func:`mnnprep.commands.verify.verify` after the signature.
+
+    A bundle that is not as it was signed is not even read. Raises as both.
     """
     signature = signature_check(bundle, key)
     found = verify(bundle, **how)

@@ -1,5 +1,6 @@
-"""`prepare` for a factory whose weights are larger than the memory limit: the graph without them, then the
-bytes from the checkpoint.
+"""`prepare` for a factory whose weights are larger than the memory limit.
+
+The graph is exported without them, then their bytes come from the checkpoint.
 
 The decision is made before anything is loaded, by the sizes in the checkpoint's plan, and stands in the
 manifest.  The proof has to load the net; it has a limit of its own, and what does not fit there was not run.
@@ -49,9 +50,10 @@ COPIES = 2  # of the weights while a source is loaded: the model's own, and the 
 
 
 def why_streamed(request: Request, source: Source) -> str:
-    """Why the weights are streamed; empty where the source is loaded.
+    """Why the weights are streamed; empty if the source is loaded.
 
-    Raises UsageError for a call that asks for it and can't have it.
+    Raises:
+        UsageError: a call that asks for it and can't have it.
     """
     streaming = steps_of(source.kind).streaming
     asked = request.method in METHODS
@@ -94,8 +96,9 @@ def why_streamed(request: Request, source: Source) -> str:
 
 
 def checkpoint_size(path: str) -> int:
-    """The bytes of the state dict in a checkpoint, by its plan; those of its files where only the model tells
-    which state dict is meant.
+    """Return the bytes of the state dict in a checkpoint, by its plan.
+
+    Those of its files if only the model tells which state dict is meant.
     """
     with Files() as files:
         try:
@@ -153,7 +156,7 @@ def prepare_streamed(
 def _graph(
     workers: Workers, request: Request, source: Source, streaming: Streaming
 ) -> tuple[Skeleton, tuple[AppliedRule, ...]]:
-    """The graph without weights, repaired where MNN's result would be undefined; and the repairs."""
+    """The graph without weights, repaired if MNN's result would be undefined; and the repairs."""
     job = ExportJob(
         source=source,
         wants=request.wants,

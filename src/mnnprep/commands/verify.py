@@ -33,7 +33,7 @@ from mnnprep.workers.pool import Workers
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What proving again found; ``recorded`` is the verdict that the manifest has."""
+    """The result of proving again; ``recorded`` is the verdict that the manifest has."""
 
     bundle: str
     verdict: Verdict
@@ -50,7 +50,7 @@ def verify(
 ) -> Verification:
     """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
 
-    The artifact is run again too, where its runtime is installed.  ``proven`` needs that all hold and
+    The artifact is run again too, if its runtime is installed.  ``proven`` needs that all hold and
     that the bundle was proven when it was made.  Task metrics that the bundle was made with are measured
     again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
     check is not run.  Other *metrics* are measured as well.
@@ -93,10 +93,12 @@ def verify(
 
 
 def audited(bundle: Path, manifest: Manifest) -> list[Check]:
-    """What can be said of the bundle without running anything: ``hashes`` first, then whether its record
-    holds.
+    """Return what can be said of the bundle without running anything.
 
-    Raises RefusedError as :func:`verify`.
+    ``hashes`` comes first, then whether its record holds.
+
+    Raises:
+        RefusedError: as in :func:`verify`.
     """
     require_known(manifest)
     checks = [hashes(bundle, manifest), record_check(manifest)]
@@ -118,10 +120,13 @@ def _specs(tensors: list[TensorRecord]) -> tuple[TensorSpec, ...]:
 
 
 def known_metrics(made_with: Iterable[Metric], given: tuple[Metric, ...]) -> list[Metric]:
-    """The metrics to measure: those the bundle was made with, their functions found among the *given* ones,
-    and the other given ones.
+    """Return the metrics to measure.
 
-    Raises UsageError where a given one is not the one of the bundle.
+    They are those the bundle was made with, their functions found among the *given* ones, and the other given
+    ones.
+
+    Raises:
+        UsageError: a given function is not the one of the bundle.
     """
     by_name = {metric.name: metric for metric in given}
     found = []

@@ -13,8 +13,10 @@ CHUNK = 1 << 18  # elements compared at a time: a large value needs no copy of i
 
 
 class Deviation(msgspec.Struct, frozen=True, kw_only=True):
-    """``excess`` is the largest |a-b| divided by what is allowed there: above 1 is wrong, LARGEST where the
-    two can't be compared.
+    """How far two values are apart.
+
+    ``excess`` is the largest |a-b| divided by what is allowed there: above 1 is wrong, LARGEST if the two
+    can't be compared.
 
     ``reshaped``: the same number of elements in another shape, as MNN keeps some values inside a net.
     """
@@ -28,8 +30,9 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True):
 def deviation(
     reference: Array, actual: Array, tolerance: Tolerance, name: str = "", case: int = 0
 ) -> Deviation:
-    """Compare two values element by element, whatever their shapes and dtypes say; with the noise floor of an
-    output *name* in *case*.
+    """Compare two values element by element, whatever their shapes and dtypes say.
+
+    The noise floor is that of the output *name* in *case*.
 
     Integers must be equal, but for one that MNN's 32 bits can't hold: it may stand at their end, as the ends
     of slices do.

@@ -7,7 +7,7 @@ must be found in one of these forms, to within rounding:
 
 * a derived tensor is in the artifact: the weights behind it are accounted for;
 * a kernel is in the artifact times a derived factor along one axis: the kernel and the factor's weights are;
-  so where a weight that scaled the kernel's inputs went into it first;
+  so if a weight that scaled the kernel's inputs went into it first;
 * a bias is, times a factor, plus a shift;
 * a number that the source multiplies by (a derived scalar that no weight is behind) may be in a kernel's
   factor, too, and a weight that is one everywhere leaves no trace.
@@ -76,8 +76,9 @@ def account(missing: dict[str, Array], artifact: dict[str, Array], derived: Deri
 
 
 def _forms(kernel: Array, missing: dict[str, Array]) -> Iterator[tuple[Array, list[str]]]:
-    """*kernel* as it was, and times what scaled its inputs: a missing weight with a number for every entry of
-    one axis, with its name.
+    """Return *kernel* as it was, and times what scaled its inputs.
+
+    Each is a missing weight with a number for every entry of one axis, with its name.
     """
     plain = kernel.astype(np.float64).squeeze()
     if plain.ndim < 2:
@@ -110,8 +111,9 @@ def _unchanged(factor: Array) -> bool:
 
 
 def _factor(kernel: Array, pool: list[Array]) -> Array | None:
-    """The factor along one axis by which *kernel* (float64, squeezed), its axes permuted, is in *pool*; None
-    when it is not.
+    """Return the factor along one axis by which *kernel*, its axes permuted, is in *pool*.
+
+    *kernel* is float64, squeezed. Returns None when it is not there.
     """
     for candidate in (a.squeeze() for a in pool if a.size == kernel.size):
         for axes in itertools.permutations(range(kernel.ndim)):
@@ -129,8 +131,9 @@ def _factor(kernel: Array, pool: list[Array]) -> Array | None:
 
 
 def _ratio(kernel: Array, scaled: Array, axis: int) -> Array | None:
-    """The factor along *axis* that takes *kernel* to *scaled*, by least squares; None where it doesn't, to
-    within rounding.
+    """Return the factor along *axis* that takes *kernel* to *scaled*, by least squares.
+
+    None if it doesn't, to within rounding.
     """
     rows = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1)
     others = np.moveaxis(scaled, axis, 0).reshape(kernel.shape[axis], -1)

@@ -1,5 +1,6 @@
-"""What a lower precision of the weights costs, in figures: for people to decide by; the verdict is
-`mnn_compare`'s.
+"""The cost of a lower precision of the weights, in figures for people to decide by.
+
+The verdict is `mnn_compare`'s.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from mnnprep.model.running import case_outputs
 def precision_cost(
     cases: list[CaseFile], ran: RunResult, compared: Check, precision: Precision, size: int
 ) -> Check:
-    """The ``precision`` check: how the weights are kept, the worst SQNR (in dB, of an output over all cases)
-    and error, the size in bytes, and how often the largest element of a row is the same as in the reference
-    (``same_top1`` of ``rows``: over the real samples where there are any, for outputs of the form [rows,
-    classes]).
+    """Make the ``precision`` check.
+
+    It states how the weights are kept, the worst SQNR (in dB, of an output over all cases) and error, the
+    size in bytes, and how often the largest element of a row is the same as in the reference (``same_top1``
+    of ``rows``: over the real samples if there are any, for outputs of the form [rows, classes]).
     """
     kept = f"{precision.weight_bits}-bit integers" if precision.weight_bits else "float16"
     rows = same = 0

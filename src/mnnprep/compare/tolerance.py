@@ -32,7 +32,7 @@ class Tolerance(msgspec.Struct, frozen=True):
     """|a-b| <= max(absolute * max|ref|, widening * noise) + relative * |ref|, for every element.
 
     The first term never exceeds ``ceiling * max|ref|``.  ``noise`` is the measured noise floor of each output
-    in each case, in the output's own unit, the cases in their order: None where the first case's leaves it
+    in each case, in the output's own unit, the cases in their order: None if the first case's leaves it
     far below what is allowed anyway, a lone number where a bundle has one for all cases.  Integers and
     booleans must be exact.  A float16 output needs an SQNR of HALF_SQNR instead, since its own rounding is
     coarser than the formula.  With ``sqnr_db`` set (float16 and quantized artifacts) the SQNR of an output
@@ -49,7 +49,7 @@ class Tolerance(msgspec.Struct, frozen=True):
     case_slack_db: float = CASE_SLACK_DB
 
     def noise_of(self, name: str, case: int) -> float:
-        """The noise floor of an output in a case; 0 where none was measured."""
+        """The noise floor of an output in a case; 0 if none was measured."""
         floors = self.noise.get(name, 0.0)
         if isinstance(floors, list):
             floors = (floors[case] if case < len(floors) else None) or 0.0
@@ -63,7 +63,7 @@ class Tolerance(msgspec.Struct, frozen=True):
         }
 
     def beyond_noise(self) -> Tolerance:
-        """What can't be the source's noise: no ceiling holds, nor an SQNR."""
+        """Return the tolerance beyond which nothing is the source's noise: without a ceiling and an SQNR."""
         return msgspec.structs.replace(self, ceiling=math.inf, sqnr_db=None)
 
     def threshold(self, name: str, reference: Array, case: int) -> Array:
@@ -72,8 +72,9 @@ class Tolerance(msgspec.Struct, frozen=True):
         return np.asarray(self.floor(name, case, peak_of(reference.reshape(-1))) + self.relative * magnitude)
 
     def floor(self, name: str, case: int, peak: float) -> float:
-        """The part of the threshold that is the same for every element of a reference whose largest magnitude
-        is *peak*.
+        """Return the part of the threshold that is the same for every element of a reference.
+
+        *peak* is the largest magnitude of the reference.
         """
         wanted = max(self.absolute * peak, self.widening * self.noise_of(name, case))
         return wanted if math.isinf(self.ceiling) else min(wanted, self.ceiling * peak)
@@ -152,7 +153,7 @@ def chunks(size: int) -> list[slice]:
 
 
 def peak_of(values: Array) -> float:
-    """The largest finite magnitude of a flat array; 0 where there is none."""
+    """The largest finite magnitude of a flat array; 0 if there is none."""
     peak = 0.0
     for chunk in chunks(values.size):
         part = values[chunk].astype(np.float64)
@@ -165,7 +166,7 @@ def peak_of(values: Array) -> float:
 
 
 def _misplaced(ref: Array, act: Array) -> str:
-    """What is wrong with the places of what is not finite; empty where they are the same."""
+    """Say what is wrong with the places of non-finite values; empty if they are the same."""
     counts = dict.fromkeys(NOT_FINITE, 0)
     for chunk in chunks(ref.size):
         a, b = ref[chunk], act[chunk]

@@ -11,7 +11,7 @@ output must be found, bit by bit, under a transformation that moves values and c
   keep equal parts only once.
 * folded by the exporter with an operation that rounds alike everywhere: 1 + w.
 
-Where a converter computes with weights beforehand, `compare.folded_weights` follows it by arithmetic.
+If a converter computes with weights beforehand, `compare.folded_weights` follows it by arithmetic.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Fingerprint = tuple[str, int, int, int]
 
 
 def _fingerprint(array: Array) -> Fingerprint:
-    """What reordering leaves alone: dtype, size, and the values' sum and exclusive or, as integers."""
+    """Return what reordering leaves alone: dtype, size, and the values' sum and exclusive or, as integers."""
     bits = _bits(array)
     return (
         str(array.dtype),
@@ -58,15 +58,16 @@ def _relation(array: Array, candidate: Array) -> str:
 
 
 def _computed(array: Array) -> Iterable[tuple[Array, str]]:
-    """What exporters fold a parameter into, by an operation that rounds alike everywhere: 1 + w (the norms of
-    Gemma).
+    """Compute what exporters fold a parameter into, by an operation that rounds alike everywhere.
+
+    1 + w (the norms of Gemma).
     """
     if array.dtype.kind == "f":
         yield np.asarray(array + array.dtype.type(1)), "computed"
 
 
 def _layouts(array: Array) -> Iterable[Array]:
-    """The array, and its axes permuted where that moves values (up to four axes longer than 1)."""
+    """The array, and its axes permuted if that moves values (up to four axes longer than 1)."""
     yield array
     squeezed = array.squeeze()
     if 2 <= squeezed.ndim <= 4:
@@ -76,8 +77,10 @@ def _layouts(array: Array) -> Iterable[Array]:
 
 
 def _bits(array: Array) -> Array:
-    """The values as unsigned integers of the same width (of halves, where there is none as wide), so that
-    -0, NaN and every ulp count; text as its hashes."""
+    """Return the values as unsigned integers of the same width, so that -0, NaN and every ulp count.
+
+    They are integers of halves if there is none as wide; text as its hashes.
+    """
     flat = np.ascontiguousarray(array).reshape(-1)
     if flat.dtype.kind in "OSU":
         return np.array(
@@ -92,8 +95,9 @@ def _text(value: object) -> bytes:
 
 
 def match_folded(record: Arrays, artifact: Arrays) -> Check:
-    """:func:`match_weights` for a record as in `Survey.weights`: ``used/NAME``, and ``derived/NAME`` with
-    ``parents/NAME``.
+    """:func:`match_weights` for a record as in `Survey.weights`.
+
+    It holds ``used/NAME``, and ``derived/NAME`` with ``parents/NAME``.
     """
     used = {n.removeprefix("used/"): a for n, a in record.items() if n.startswith("used/")}
     names = [n.removeprefix("derived/") for n in record if n.startswith("derived/")]
@@ -105,12 +109,13 @@ def match_folded(record: Arrays, artifact: Arrays) -> Check:
 def match_weights(
     source: Mapping[str, Array], artifact: Mapping[str, Array], derived: Derived | None = None
 ) -> Check:
-    """The ``weights`` check. *source* holds the tensors that reach an output, *artifact* its initializers;
-    *derived* is what the source computes from weights alone.  Either mapping may read its arrays when they
-    are asked for.
+    """Make the ``weights`` check.
+
+    *source* holds the tensors that reach an output, *artifact* its initializers; *derived* is what the source
+    computes from weights alone. Either mapping may read its arrays when they are asked for.
 
     Passes when each is found under one of the module's transformations; the counts of each kind
-    are its numbers, with those of artifact tensors that are no parameter (constants of the code).
+    are its numbers, with those of artifact tensors that are not parameters (constants of the code).
     """
     alike: dict[Fingerprint, list[str]] = {}
     for name, array in artifact.items():
@@ -169,8 +174,9 @@ class _Pool:
         self.taken: set[bytes] = set()
 
     def take(self, values: Array) -> bool:
-        """Whether all *values* are there; then they are used up, unless there is but one, or equal ones were
-        taken before.
+        """Take *values* from the pool; return whether all are there.
+
+        Then they are used up, unless there is but one, or equal ones were taken before.
         """
         key = hashlib.blake2b(values.tobytes(), digest_size=16).digest()
         if key in self.taken or not values.size:

@@ -1,4 +1,4 @@
-"""What the conformance steps exchange."""
+"""The messages of the conformance steps."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ STATUSES: tuple[Status, ...] = (
 
 
 class CollectJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the cases to ``directory``; in the variant ``frozen`` every input but the first is an
-    initializer.
+    """Write the cases to ``directory``.
+
+    In the variant ``frozen`` every input but the first is an initializer.
     """
 
     directory: WritePath
@@ -55,6 +56,8 @@ class ConformanceCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """The cases that were written, in their order."""
+
     cases: list[ConformanceCase]
 
 
@@ -93,7 +96,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a case.
+    """The outcome of a case.
 
     ``stage`` is where it ended: convert, run, again (a second run in dirty memory), repair, prepare.
     """

@@ -14,8 +14,9 @@ SEVERAL = "(several operators)"
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """``cases`` of an operator, how many MNN gets ``right`` as they are and ``repaired``, and what becomes of
-    the others.
+    """An operator's score: its ``cases``, and those that MNN gets ``right`` or ``repaired``.
+
+    ``right`` counts them as they are. The rest says what becomes of the others.
     """
 
     operator: str
@@ -27,8 +28,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scores(table: OperatorTable, operator: str = "") -> list[Score]:
-    """One score per operator, of the cases that hold the operator itself (not its function body); only that
-    of *operator* where given.
+    """Return one score per operator, of the cases that hold the operator itself.
+
+    Those that hold its function body don't count. With *operator* only its own.
     """
     rows: dict[str, list[Row]] = {}
     for row in table.rows:
@@ -39,6 +41,7 @@ def scores(table: OperatorTable, operator: str = "") -> list[Score]:
 
 
 def score(operator: str, read: bool, rows: Iterable[Row]) -> Score:
+    """Add up the rows of one operator; *read* tells whether MNN's frontend has it."""
     raw: Counter[str] = Counter()
     repaired: Counter[str] = Counter()
     for row in rows:

@@ -1,5 +1,6 @@
-"""The measured table of operators: for one MNN and one kind of machine, what each frontend reads and what
-ONNX's cases say.
+"""The measured table of operators.
+
+For one MNN and one kind of machine, what each frontend reads and what ONNX's cases say.
 
 One table ships with mnnprep; ``mnnprep ops --measure`` makes others, kept in the user's cache directory by
 the version of MNN and the machine.
@@ -59,17 +60,19 @@ def machine() -> str:
 
 
 def cache_directory() -> Path:
-    """Where measurements are kept: ``$XDG_CACHE_HOME/mnnprep``, else ``~/.cache/mnnprep``."""
+    """Return the directory of measurements: ``$XDG_CACHE_HOME/mnnprep``, else ``~/.cache/mnnprep``."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache") / "mnnprep"
 
 
 def file_name(mnn: str, kind: str) -> str:
+    """Return the file name of the table for MNN's version *mnn* on a machine of this *kind*."""
     return f"mnn-{mnn}-{kind}.json"
 
 
 def load_table() -> OperatorTable | None:
-    """The table of the MNN that is installed, on this kind of machine: measured here, else shipped; None
-    where there is neither.
+    """Return the table of the MNN that is installed, on this kind of machine.
+
+    One measured here goes before one shipped. None if there is neither.
     """
     version = deps.version("MNN")
     if version is None:

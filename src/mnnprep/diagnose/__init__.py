@@ -1,1 +1,1 @@
-"""What stands behind a failed check: each module takes a result and returns its diagnoses."""
+"""The causes of failed checks: each module takes a result and returns its diagnoses."""

@@ -1,4 +1,4 @@
-"""What MNN's converter fails on where it crashes or fails without naming a node."""
+"""The node at which MNN's converter crashes or fails without naming one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a size was frozen into an artifact: the source is exported at another size, and the two compared."""
+"""The node at which a size was frozen: the source is exported at another size, and the two compared."""
 
 from __future__ import annotations
 

@@ -19,8 +19,9 @@ Fails = Callable[[str], bool]
 
 
 def smallest_part(workers: Workers, kind: ArtifactFormat, model: str, fails: Fails) -> list[str]:
-    """The nodes of the smallest part that *fails* (given the part's file) was found for; empty where none
-    was.
+    """Return the nodes of the smallest part that *fails* (given the part's file) was found for.
+
+    Empty if there was none.
     """
     if kind.cut is None:
         return []

@@ -328,8 +328,9 @@ _UNKNOWN = Row(name="", question="", catches="", if_failed="its reason says what
 
 
 def row(check: str) -> Row:
-    """The row of the check of this name; a name that is not in the catalogue gets empty words, never an
-    error.
+    """Return the row of the check of this name.
+
+    A name that is not in the catalogue gets empty words, never an error.
     """
     if check in _ROWS:
         return _ROWS[check]

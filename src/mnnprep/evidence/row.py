@@ -14,7 +14,7 @@ PAGE = "docs/proof.md"
 
 
 class Role(Enum):
-    """What it means when a required check of this role fails."""
+    """The meaning of a required check's failure."""
 
     COMPARISON = "differs"  # something computes, holds or says something else than it should
     PROVABILITY = "proves nothing"  # the inputs or the source can't prove anything; nothing is wrong
@@ -59,7 +59,7 @@ class Row:
 
     @property
     def anchor(self) -> str:
-        """Its place in the documentation, by the name of its family where it has one."""
+        """Its place in the documentation, by the name of its family if it has one."""
         return f"{PAGE}#check-{self.name.partition(':')[0]}"
 
     def remedy(self, status: Status) -> str:
@@ -141,5 +141,5 @@ class Family:
         return check.startswith(self.prefix)
 
     def member(self, check: str) -> str:
-        """What the check of this name was asked of."""
+        """Return the subject that the check of this name was asked about."""
         return check.removeprefix(self.prefix)

@@ -13,7 +13,7 @@ from mnnprep.evidence.row import Family, Row
 
 
 class Verdict(Enum):
-    """What the evidence comes to."""
+    """The conclusion of the evidence."""
 
     PROVEN = "proven"
     UNPROVEN = "unproven"
@@ -33,7 +33,7 @@ class Profile:
     Attributes:
         rows: the checks that fit into its evidence.
         required: the names of those that must be there and pass, whatever they say of themselves.
-        ceiling: the verdict that stands where nothing differs; PROVEN where the evidence alone decides.
+        ceiling: the verdict that stands if nothing differs; PROVEN if the evidence alone decides.
     """
 
     rows: tuple[Row | Family, ...]
@@ -50,7 +50,7 @@ class Profile:
         return replace(self, required=(*self.required, *names))
 
     def at_most(self, recorded: Verdict) -> Profile:
-        """The profile where nothing can be proven beyond what was *recorded*."""
+        """The profile if nothing can be proven beyond what was *recorded*."""
         return replace(self, ceiling=recorded)
 
 

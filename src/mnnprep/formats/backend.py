@@ -1,4 +1,4 @@
-"""What the rest of mnnprep may know of a framework: one frozen descriptor a package, light to import.
+"""The only knowledge of a framework outside its package: one frozen descriptor, light to import.
 
 A descriptor names functions instead of importing them (:class:`Deferred`, `workers.step.Step`); what it holds
 itself is data, and the function that recognises its files.
@@ -55,12 +55,13 @@ class Deferred(Generic[P, R]):
     function: str
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Import the module and call the function."""
         function: Callable[P, R] = getattr(importlib.import_module(self.module), self.function)
         return function(*args, **kwargs)
 
 
 class Role(Enum):
-    """What a kind of source is: a model, code that gives one, weights without one, or an object in memory."""
+    """The role of a source's kind: a model, code that gives one, weights without one, an object in memory."""
 
     MODEL = "model"
     FACTORY = "factory"
@@ -84,8 +85,7 @@ class ArtifactFormat:
     ``locate`` finds the nodes of an operator, ``cut`` writes a part of the graph. ``second_file``: the
     converter takes the artifact's second file beside the first. ``silent``: the frontend does not name an
     operator that it refuses, but its list of operators has the names that the file has. ``by_rules``: repairs
-    rewrite it. Without ``weights``, the steps of its sources compare them. ``judged``: it holds a program,
-    which runs only once its operators were judged, or with ``--trust``. ``packages`` are modules whose
+    rewrite it. Without ``weights``, the steps of its sources compare them. ``packages`` are modules whose
     versions a bundle of it records.
     """
 
@@ -139,8 +139,8 @@ class Streaming:
 class SourceSteps:
     """The steps of a kind of source, and its methods in the order in which they are tried.
 
-    ``load`` loads it once for the others, where that is slow; ``weights_in_file``: the source is its own
-    record of weights; ``weights`` compares an artifact's weights with the source's where that is loaded, in
+    ``load`` loads it once for the others, if that is slow; ``weights_in_file``: the source is its own
+    record of weights; ``weights`` compares an artifact's weights with the source's if that is loaded, in
     place of the artifact's own step; ``replay`` runs it on another source's cases.
     """
 
@@ -245,7 +245,7 @@ class Backend:
     ``sniff`` gives the kind of a file that is one of its own, else nothing, and raises RefusedError for one
     of its own that is damaged; ``sniff_directory`` the same for a directory, given its path and the names in
     it. ``packages`` are the modules that it needs, in the order to install them, and ``extra`` is the extra
-    of mnnprep that brings them, empty where the core has them; ``recorded`` are further modules whose
+    of mnnprep that brings them, empty if the core has them; ``recorded`` are further modules whose
     versions a bundle records. A factory whose file imports one of ``factory_imports`` is of the kind
     ``factory``. ``live`` is the module that takes a live object for the time of a run.
     """

@@ -1,4 +1,4 @@
-"""What the recognisers of the formats look at: a file's first bytes, and its protobuf fields at the top."""
+"""The view of a file for the recognisers: its first bytes, and its protobuf fields at the top."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Message:
     cut: WireError | None
 
     def fields_at(self, extent: Extent) -> set[tuple[int, int]]:
-        """The fields of the message at *extent*; none where there is no message."""
+        """The fields of the message at *extent*; none if there is no message."""
         try:
             return {(number, wire) for number, wire, _, _ in fields(self.data, *extent)}
         except (WireError, IndexError):
@@ -57,6 +57,7 @@ class Content:
 
     @cached_property
     def head(self) -> bytes:
+        """The file's first HEAD bytes."""
         with self.path.open("rb") as file:
             return file.read(HEAD)
 
@@ -72,15 +73,17 @@ class Content:
 
     @property
     def suffix(self) -> str:
+        """The file name's suffix in lower case, with its dot."""
         return self.path.suffix.lower()
 
     @property
     def is_zip(self) -> bool:
+        """Whether the file begins as a ZIP archive does."""
         return self.head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
     @cached_property
     def is_foreign(self) -> bool:
-        """Whether the file has the signature of something that is no model."""
+        """Whether the file has the signature of something that is not a model."""
         return any(self.head[at : at + len(magic)] == magic for at, magic, _ in foreign.SIGNATURES)
 
     @cached_property
@@ -94,7 +97,7 @@ class Content:
 
     @cached_property
     def message(self) -> Message | None:
-        """The file as a protobuf message; None where it can be none."""
+        """The file as a protobuf message; None if it can be none."""
         if not self.unsigned:
             return None
         found: set[tuple[int, int]] = set()
@@ -113,7 +116,11 @@ class Content:
         return Message(self.data, frozenset(found), first, cut)
 
     def require_whole(self, title: str, cut: WireError | None) -> None:
-        """Raises RefusedError where the message of a file that is a *title* ends early (*cut*)."""
+        """Require that the message of a file that is a *title* does not end early (*cut*).
+
+        Raises:
+            RefusedError: it does.
+        """
         if cut is not None:
             raise RefusedError(
                 f"the {title} is {'truncated' if cut.cut else 'malformed'} at byte {cut.offset}",

@@ -62,7 +62,11 @@ Factory = Callable[..., object]
 
 
 def find_factory(target: str) -> Factory:
-    """The callable that ``file.py:name`` or ``package.module:name`` stands for. Raises UsageError."""
+    """The callable that ``file.py:name`` or ``package.module:name`` stands for.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     place, _, name = target.rpartition(":")
     try:
         if place.endswith(".py"):
@@ -99,7 +103,7 @@ def find_factory(target: str) -> Factory:
 
 
 def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, object]:
-    """``--factory-arg`` values as Python values: literals where they are, else text."""
+    """``--factory-arg`` values as Python values: literals if they are, else text."""
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for name in given:
@@ -135,7 +139,7 @@ def arguments_for(function: Factory, given: dict[str, str]) -> dict[str, object]
 
 
 def place_of(error: BaseException) -> str:
-    """Where in the user's code an exception came from: file name and line."""
+    """Return the place in the user's code that an exception came from: file name and line."""
     trace = error.__traceback__
     place = "?"
     while trace is not None:
@@ -149,7 +153,7 @@ def place_of(error: BaseException) -> str:
 def likely_worker(source: str) -> Worker | None:
     """The worker that will run *source*, to judge by its name alone (a factory: by its file's imports).
 
-    None where that says nothing.
+    None if that says nothing.
     """
     if looks_like_factory(source):
         place = source.rpartition(":")[0]

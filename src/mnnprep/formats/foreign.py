@@ -1,4 +1,4 @@
-"""What a file that is no model looks like, so that an error can say it."""
+"""The looks of a file that is not a model, so that an error can say it."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ def refuse_lfs_pointer(name: str, head: bytes) -> None:
 
 
 def as_text(head: bytes, whole: bool) -> str | None:
-    """The text of a file that begins so, None for one that is not text; ``whole`` says that nothing
-    follows.
+    """Return the text of a file that begins so, None for one that is not text.
+
+    ``whole`` says that nothing follows.
     """
     try:
         text = head.decode("utf-8-sig")
@@ -82,7 +83,7 @@ def as_text(head: bytes, whole: bool) -> str | None:
 
 
 def describe(head: bytes, text: str | None) -> str:
-    """What a file that begins with *head* looks like."""
+    """Say what a file that begins with *head* looks like."""
     for offset, magic, what in SIGNATURES:
         if head[offset : offset + len(magic)] == magic:
             return what

@@ -1,4 +1,4 @@
-"""What a format's reader finds in a file, with no framework and no part of it executed."""
+"""The findings of a format's reader in a file, with no framework and no part of it executed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file holds.
+    """The content of one file.
 
     ``ops`` counts operators as written in the file (``domain::Type`` outside ONNX's own domain);
-    ``parameters`` the elements of all stored tensors (with buffers and constants), None where the file was
+    ``parameters`` the elements of all stored tensors (with buffers and constants), None if the file was
     not read so far; ``leftovers`` name what would behave as in training; ``warnings`` what will stand in the
     way; ``details`` hold what only this format has.
     """

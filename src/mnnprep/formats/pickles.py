@@ -1,5 +1,6 @@
-"""What a pickle of PyTorch objects holds: names, dtypes and shapes of its tensors, and modules left in
-training mode.
+"""The contents of a pickle of PyTorch objects.
+
+They are names, dtypes and shapes of its tensors, and modules left in training mode.
 
 It is replayed by :mod:`mnnprep.weights.safe_unpickler`: nothing that a pickle names is imported, and no
 tensor's bytes are read.
@@ -25,7 +26,7 @@ _GROUPS = frozenset({"_parameters", "_buffers", "_modules"})  # torch.nn.Module 
 
 @dataclass(frozen=True)
 class PickledState:
-    """What a pickle of PyTorch objects holds.
+    """The content of a pickle of PyTorch objects.
 
     ``elements`` counts every stored tensor (parameters and buffers), tied ones once; ``training`` are
     the modules whose ``training`` flag is set, of ``modules`` in all; ``storages`` the bytes of each storage
@@ -48,10 +49,14 @@ class _Unread(File):
 
 
 def stored_tensors(file: BinaryIO) -> PickledState:
-    """Replay the pickle at the file's position with inert stand-ins. Raises PickleError."""
+    """Replay the pickle at the file's position with inert stand-ins.
+
+    Raises:
+        PickleError: the pickle is damaged.
+    """
     storages: dict[str, File] = {}
 
-    def locate(key: str, element: str, count: int, view: tuple[str, int, int] | None) -> File:
+    def locate(key: str, element: str, count: int, view: tuple[str, int, int] | None) -> File:  # noqa: ARG001
         return storages.setdefault(key, _Unread(key, byte_size(element or "uint8", count)))
 
     try:

@@ -21,14 +21,22 @@ ARTIFACTS: dict[str, ArtifactFormat] = {a.name: a for backend in BACKENDS for a 
 
 
 def kind_of(name: str) -> SourceKind:
-    """The source kind *name*. Raises InternalError for one that no backend has."""
+    """The source kind *name*.
+
+    Raises:
+        InternalError: no backend has it.
+    """
     if name not in SOURCE_KINDS:
         raise InternalError("a kind of source that no backend has was asked for", seen=name)
     return SOURCE_KINDS[name]
 
 
 def steps_of(name: str) -> SourceSteps:
-    """The steps of the source kind *name*. Raises InternalError for one that is not prepared."""
+    """The steps of the source kind *name*.
+
+    Raises:
+        InternalError: sources of that kind are not prepared.
+    """
     steps = kind_of(name).steps
     if steps is None:
         raise InternalError("the steps of a kind of source without any were asked for", seen=name)
@@ -44,7 +52,7 @@ def backend_of(name: str) -> Backend:
 def live_backend(thing: object) -> tuple[Backend, SourceKind]:
     """The backend that takes the live object *thing*, by the packages of its classes, and its kind.
 
-    The first with live objects where none is of its own: it says what it takes.
+    The first with live objects if none is of its own: it says what it takes.
     """
     tops = {type_.__module__.partition(".")[0] for type_ in type(thing).__mro__}
     able = [backend for backend in BACKENDS if backend.live]

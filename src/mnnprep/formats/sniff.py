@@ -1,4 +1,4 @@
-"""What a file is: decided by its content, then by its suffix; each backend recognises its own."""
+"""The kind of a file: decided by its content, then by its suffix; each backend recognises its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ def identify(path: Path) -> str:
 
 
 def require_there(path: str | Path) -> None:
-    """Raises UsageError where nothing is at *path*, or nothing can be."""
+    """Require that there is something at *path*.
+
+    Raises:
+        UsageError: nothing is there, or nothing can be.
+    """
     try:
         if Path(path).exists():
             return

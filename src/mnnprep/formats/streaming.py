@@ -1,5 +1,6 @@
-"""What crosses the process boundary where a model is exported without its weights, which then come from the
-checkpoint.
+"""The messages of an export without weights, which then come from the checkpoint.
+
+They cross the process boundary.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from mnnprep.weights.messages import ModelShapes
 
 
 class Skeleton(msgspec.Struct, frozen=True, kw_only=True):
-    """An ONNX graph whose weights are graph inputs without values: ``weights`` maps each to its name in the
-    state dict.
+    """An ONNX graph whose weights are graph inputs without values.
+
+    ``weights`` maps each to its name in the state dict.
     """
 
     file: FileRef
@@ -47,6 +49,8 @@ class AttachJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True):
+    """The model's files once the weights are in them, and notes for the record."""
+
     files: list[FileRef]
     notes: list[str]
 

@@ -34,7 +34,11 @@ def is_legacy(head: bytes) -> bool:
 
 
 def zip_kind(path: Path) -> str:
-    """The kind of a ZIP archive of PyTorch's, empty for any other. Raises RefusedError."""
+    """The kind of a ZIP archive of PyTorch's, empty for any other.
+
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
+    """
     names = record_names(path)
     if any(re.search(r"(^|/)\.data/(extern_modules|python_version)$", name) for name in names):
         raise RefusedError(
@@ -78,18 +82,26 @@ def pickle_kind(scan: PickleScan) -> str:
 
 
 def record_names(path: Path) -> list[str]:
-    """The names in a ZIP archive. Raises RefusedError for one that :func:`open_archive` refuses."""
+    """The names in a ZIP archive.
+
+    Raises:
+        RefusedError: :func:`open_archive` refuses the archive.
+    """
     with open_archive(path) as archive:
         return archive.namelist()
 
 
 def model_record(names: Sequence[str]) -> str:
-    """The record with the pickled model or state dict, empty where there is none."""
+    """The record with the pickled model or state dict, empty if there is none."""
     return next((name for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)), "")
 
 
 def read_record(path: Path, name: str) -> bytes:
-    """One record of a ZIP archive. Raises RefusedError for a damaged or unreasonably large one."""
+    """One record of a ZIP archive.
+
+    Raises:
+        RefusedError: the record is damaged or unreasonably large.
+    """
     with open_archive(path) as archive:
         return read_member(archive, name, RECORD_LIMIT)
 
@@ -97,7 +109,8 @@ def read_record(path: Path, name: str) -> bytes:
 def model_scan(path: Path) -> PickleScan:
     """The scan of the pickle that holds the model of a PyTorch file (zip, legacy or tar).
 
-    Raises RefusedError.
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
     """
     try:
         return scan_pickle(_model_pickle(path))
@@ -108,7 +121,8 @@ def model_scan(path: Path) -> PickleScan:
 def model_state(path: Path) -> PickledState:
     """The tensors of a PyTorch file (zip, legacy or tar), with nothing of it executed.
 
-    Raises RefusedError.
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
     """
     try:
         return stored_tensors(_model_pickle(path))
@@ -117,9 +131,12 @@ def model_state(path: Path) -> PickledState:
 
 
 def pickle_globals(path: Path) -> list[str]:
-    """What loading a pickled model would import, as dotted names in order of appearance; nothing is loaded.
+    """List the imports of a pickled model as dotted names in order of appearance; nothing is loaded.
 
-    Takes a PyTorch file (zip, legacy or tar) or a plain pickle. Raises RefusedError for a damaged one.
+    Takes a PyTorch file (zip, legacy or tar) or a plain pickle.
+
+    Raises:
+        RefusedError: the file is damaged.
     """
     return list(model_scan(path).globals)
 

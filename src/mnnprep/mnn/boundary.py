@@ -1,5 +1,6 @@
-"""What goes into a ``.mnn`` file and comes out of it, from its bytes: what ``--info`` says, without loading
-the model.
+"""The inputs and outputs of a ``.mnn`` file, from its bytes.
+
+They are those that ``--info`` says, without loading the model.
 
 Format facts: MNN's schema/default/MNN.fbs and TensorflowOp.fbs (tables, the order of their fields, operator
 numbers).
@@ -53,7 +54,8 @@ def net_in(data: Buffer) -> Iterator[Table]:
 def read_boundary(path: str) -> MnnInfo:
     """As :func:`mnnprep.mnn.info.read_info`, but a dynamic dimension is -1 or 0, the first one too.
 
-    Raises RefusedError for a damaged file.
+    Raises:
+        RefusedError: the file is damaged.
     """
     with mapped(Path(path)) as data, net_in(data) as net:
         inputs = [op for op in net.tables(OPLISTS) if op.integer(TYPE) == INPUT]
@@ -67,7 +69,7 @@ def version_of(net: Table) -> str:
 
 
 def input_of(op: Table) -> MnnTensor:
-    """What an Input operator declares; no layout and no dtype where it says nothing."""
+    """Return what an Input operator declares; no layout and no dtype if it says nothing."""
     main = op.table(MAIN)
     if main is None:
         return MnnTensor(op.text(NAME), "", [], "")

@@ -1,4 +1,4 @@
-"""What native code prints, caught at the file-descriptor level: MNN writes its reasons to stdout from C++."""
+"""Output of native code, caught at the file-descriptor level: MNN writes its reasons to stdout from C++."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINE_BUFFERED = 1  # _IOLBF of <stdio.h>
 
 @dataclass
 class Printed:
-    """What was printed inside a :func:`captured` block; empty until the block is left."""
+    """The output of a :func:`captured` block; empty until the block is left."""
 
     text: str = ""
 
@@ -61,12 +61,14 @@ def captured() -> Iterator[Printed]:
 
 
 def last_lines(text: str) -> str:
+    """Return the last LAST_LINES lines of *text*."""
     return "\n".join(text.splitlines()[-LAST_LINES:])
 
 
 def without_place_and_time(text: str) -> str:
-    """*text* without the clock that MNN puts before a line and without directories: the same on every
-    machine.
+    """Return *text* without the clock that MNN puts before a line and without directories.
+
+    It is the same on every machine.
     """
     return _CLOCK.sub("", without_paths(text))
 

@@ -72,7 +72,7 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fault(Enum):
-    """What went wrong in a conversion that made no model; each with the words for people."""
+    """The faults of a conversion that made no model; each with the words for people."""
 
     NO_FRONTEND = "this converter was built without the frontend for this format"
     OPERATORS = "MNN does not support these operators: {}"
@@ -87,8 +87,10 @@ class Fault(Enum):
 
 
 class Mishap(msgspec.Struct, frozen=True):
-    """Why a conversion made no model: ``detail`` is the operators, the line that the converter printed, the
-    signal, the exit status or the seconds.
+    """The reason why a conversion made no model.
+
+    ``detail`` is the operators, the line that the converter printed, the signal, the exit status or the
+    seconds.
 
     Two conversions that have equal ones failed in the same way.
     """
@@ -128,7 +130,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reason(self) -> str:
-        """Why it failed, one line; empty where it did not."""
+        """Why it failed, one line; empty if it did not."""
         return self.mishap.reason if self.mishap else ""
 
 
@@ -187,7 +189,7 @@ def convert(job: ConvertJob) -> Converted:
 
 
 def _said(path: str) -> MnnInfo:
-    """What the converted model says of itself: its bytes do where they name a version, else MNN is asked."""
+    """Return the converted model's own account: from its bytes if they name a version, else from MNN."""
     with contextlib.suppress(RefusedError):
         info = read_boundary(path)
         if info.version:
@@ -201,8 +203,9 @@ def has_frontend(log: str) -> bool:
 
 
 def refused_ops(log: str) -> list[str]:
-    """The operators that *log* names as unsupported, without the frontend's prefix (``ONNX::Hardmax`` ->
-    ``Hardmax``).
+    """Return the operators that *log* names as unsupported, without the frontend's prefix.
+
+    ``ONNX::Hardmax`` becomes ``Hardmax``.
     """
     found = {
         name.strip().rpartition("::")[2]
@@ -232,8 +235,9 @@ def judge(log: str, *, wrote: bool, success_line: bool) -> Mishap | None:
 
 
 def fixed_id_parameters(seed: str) -> bytes:
-    """The ``--compressionParamsFile`` that compresses nothing and gives the model an id made from *seed*
-    (hex, 32 digits or more).
+    """Return the ``--compressionParamsFile`` that compresses nothing and fixes the model's id.
+
+    The id is made from *seed* (hex, 32 digits or more).
     """
     return msgspec.json.encode({"version": "0.0.0", "mnn_uuid": str(uuid.UUID(hex=seed[:32])), "algo": []})
 

@@ -22,8 +22,9 @@ OPERATOR_LINE = re.compile(r"\w+$")
 
 
 class FrontendsJob(msgspec.Struct, frozen=True, kw_only=True):
-    """``converter`` is the path of an executable that takes MNNConvert's options; empty stands for the MNN
-    package's.
+    """Ask ``converter``, the path of an executable that takes MNNConvert's options.
+
+    Empty stands for the MNN package's.
     """
 
     converter: ProgramPath = ""
@@ -31,8 +32,9 @@ class FrontendsJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Frontends(msgspec.Struct, frozen=True, kw_only=True):
-    """``operators`` counts the registered operators by frontend, ``names`` lists them; a frontend that is not
-    there has no entry.
+    """The registered operators: ``operators`` counts them by frontend, ``names`` lists them.
+
+    A frontend that is not there has no entry.
 
     ``reason`` says why the converter could not be asked; empty when it could.
     """
@@ -43,8 +45,9 @@ class Frontends(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def frontends(job: FrontendsJob) -> Frontends:
-    """Ask for the operators of each frontend (``-f NAME --OP``); runs in a worker, for the converter may
-    crash.
+    """Ask for the operators of each frontend (``-f NAME --OP``).
+
+    Runs in a worker, for the converter may crash.
     """
     operators: dict[str, int] = {}
     names: dict[str, list[str]] = {}
@@ -75,7 +78,7 @@ class OperatorsJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Operators(msgspec.Struct, frozen=True, kw_only=True):
-    """``names`` in the frontend's own words; none where the converter does not tell."""
+    """``names`` in the frontend's own words; none if the converter does not tell."""
 
     names: list[str]
 
@@ -89,8 +92,9 @@ def operators(job: OperatorsJob) -> Operators:
 
 
 def ask(job: FrontendsJob, argv: list[str]) -> str:
-    """Run the job's converter, its output going where this process's goes; what speaks against it, or
-    empty.
+    """Run the job's converter, its output going to this process's.
+
+    Returns what speaks against it, or empty.
     """
     if not job.converter:
         deps.require("_tools").mnnconvert(["MNNConvert", *argv])
@@ -131,7 +135,7 @@ OPERATORS = Step.of(operators, CONVERTER)
 def listed_operators(workers: Workers, converter: str) -> list[str] | None:
     """The operators that the *converter* (a path; empty: the MNN package's) lists for ONNX.
 
-    None where it can't be asked.
+    None if it can't be asked.
     """
     try:
         return workers.run(FRONTENDS, FrontendsJob(converter=converter)).names.get("ONNX")

@@ -1,4 +1,4 @@
-"""What a ``.mnn`` file says of itself, by ``-f MNN --modelFile x --info`` of the package's converter.
+"""A ``.mnn`` file's account of itself, by ``-f MNN --modelFile x --info`` of the package's converter.
 
 Measured with MNN 3.6.1; the lines read look like this::
 
@@ -53,8 +53,9 @@ class MnnInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def package_converter() -> Callable[[list[str]], bool]:
-    """The converter in the MNN package, a function of MNNConvert's argument vector; its return value means
-    nothing.
+    """Return the converter in the MNN package, a function of MNNConvert's argument vector.
+
+    The return value of that function means nothing.
     """
     if not deps.installed("_tools"):
         raise deps.missing("MNN")
@@ -63,8 +64,9 @@ def package_converter() -> Callable[[list[str]], bool]:
 
 
 def read_info(path: str) -> MnnInfo:
-    """The inputs, outputs and version of the model at *path*; call it in a worker (MNN may crash on a foreign
-    file).
+    """Return the inputs, outputs and version of the model at *path*.
+
+    Call it in a worker (MNN may crash on a foreign file).
     """
     with captured() as printed:
         package_converter()(["MNNConvert", "-f", "MNN", "--modelFile", path, "--info"])

@@ -12,8 +12,9 @@ import msgspec
 
 
 class NameMap(msgspec.Struct, frozen=True):
-    """``names`` maps the artifact's names to MNN's, in the artifact's order; ``problem`` says why there is no
-    such map.
+    """``names`` maps the artifact's names to MNN's, in the artifact's order.
+
+    ``problem`` says why there is no such map.
     """
 
     names: dict[str, str]
@@ -21,7 +22,7 @@ class NameMap(msgspec.Struct, frozen=True):
 
 
 def match_names(artifact: Sequence[str], mnn: Sequence[str], kind: str) -> NameMap:
-    """Pair the *artifact*'s names with *mnn*'s: by name where both have it, the rest by position.
+    """Pair the *artifact*'s names with *mnn*'s: by name if both have it, the rest by position.
 
     *kind* is ``input`` or ``output``, for the text of ``problem``: the counts don't agree.
     """

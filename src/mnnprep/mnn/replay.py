@@ -21,6 +21,7 @@ NARROWED = {"int64": "int32", "bool": "int32", "float64": "float32", "float16": 
 
 
 def main() -> int:
+    """Convert the piece, run it in MNN and print how far each output is off; return the exit code."""
     import _tools
     from MNN import expr, nn
 
@@ -63,6 +64,7 @@ def main() -> int:
 
 
 def variable(expr: object, array: np.ndarray) -> object:
+    """Return *array* as an MNN variable in the dtype that MNN has for it."""
     array = array.astype(NARROWED.get(str(array.dtype), array.dtype))
     types = {"float32": expr.float, "int32": expr.int, "uint8": expr.uint8}  # type: ignore[attr-defined]
     made = expr.placeholder(list(array.shape), expr.NCHW, types[str(array.dtype)])  # type: ignore[attr-defined]
@@ -71,6 +73,7 @@ def variable(expr: object, array: np.ndarray) -> object:
 
 
 def dense(expr: object, made: object) -> np.ndarray:
+    """Return the values of an MNN variable in NCHW."""
     if made.data_format == expr.NC4HW4:  # type: ignore[attr-defined]
         made = expr.convert(made, expr.NCHW)  # type: ignore[attr-defined]
     return np.array(made.read())  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
-"""The step that runs a converted model on cases, through MNN's Module API, on one CPU thread in high
-precision.
+"""The step that runs a converted model on cases, through MNN's Module API.
+
+It runs on one CPU thread in high precision.
 
 Measured with MNN 3.6.1:
 
@@ -67,7 +68,7 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     the Module API.  ``hints`` are settings of the runtime, by their names in HINTS.
 
     With ``within``, a tolerance around the cases' references, they are MNN's defaults as long as these keep
-    it: where numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and
+    it: if numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and
     that counts if it keeps it.
     """
 
@@ -84,8 +85,10 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MnnRunResult(RunResult, frozen=True, kw_only=True):
-    """A run in MNN: with which ``hints``; where these are not the job's, ``default_excess`` is by how many
-    times its tolerance the defaults failed, in the case that showed it.
+    """A run in MNN, with the ``hints`` it was given.
+
+    If these are not the job's, ``default_excess`` is by how many times its tolerance the defaults failed, in
+    the case that showed it.
     """
 
     hints: dict[str, int] = msgspec.field(default_factory=dict)
@@ -135,8 +138,9 @@ def run(job: MnnRunJob) -> MnnRunResult:
 def _tried(
     job: MnnRunJob, hints: dict[str, int], default: Imprecise | None = None
 ) -> MnnRunResult | Imprecise:
-    """The run with *hints*, or why it was given up; nothing else of that is kept, so that the next run has
-    its memory.
+    """Return the run with *hints*, or why it was given up.
+
+    Nothing else of it is kept, so that the next run has its memory.
     """
     try:
         return _run_with(job, hints, job.within, default)
@@ -147,10 +151,13 @@ def _tried(
 def _run_with(
     job: MnnRunJob, hints: dict[str, int], within: Tolerance | None, default: Imprecise | None = None
 ) -> MnnRunResult:
-    """Raises Imprecise at the first case that leaves the tolerance *within*, if there is one to keep.
+    """Run the cases, each against the tolerance *within* if there is one to keep.
 
-    *default* is how the defaults failed: where the same comes out with *hints*, and no case has other shapes,
+    *default* is how the defaults failed: if the same comes out with *hints*, and no case has other shapes,
     these change nothing, and this is the run with the defaults, to its end.
+
+    Raises:
+        Imprecise: a case leaves the tolerance; it is the first that does.
     """
     runner = SessionRunner(job) if job.session else Runner(job, hints)
     outputs: dict[str, FileRef] = {}
@@ -209,8 +216,9 @@ def _alike(one: Arrays, other: Arrays) -> bool:
 def _require_precision(
     case: CaseFile, arrays: Arrays, results: Arrays, within: Tolerance, narrowed: dict[str, str]
 ) -> None:
-    """Raises Imprecise where the numbers alone are off, by less than ROUGH; what else may be wrong is for the
-    comparison.
+    """Raise Imprecise if the numbers alone are off, by less than ROUGH.
+
+    Other faults are for the comparison.
     """
     references = {
         name.removeprefix("outputs/"): array for name, array in arrays.items() if name.startswith("outputs/")
@@ -240,8 +248,9 @@ def _narrow_input(name: str, case: Arrays) -> Array:
 
 
 def _narrowed_outputs(results: Arrays, case: Arrays) -> dict[str, str]:
-    """The outputs whose dtype is the documented narrowing of the reference's; any other difference is for the
-    comparison.
+    """Return the outputs whose dtype is the documented narrowing of the reference's.
+
+    Any other difference is for the comparison.
     """
     references = {name: case[f"outputs/{name}"].dtype for name in results if f"outputs/{name}" in case}
     return {
@@ -259,6 +268,7 @@ class SessionRunner:
         self._session: Session | None = None
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in a Session, which the first call makes."""
         if self._session is None:
             self._session = Session(
                 self._job.model, self._job.layouts, [(HINTS[n], v) for n, v in self._job.hints.items()]

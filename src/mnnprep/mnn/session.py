@@ -27,8 +27,9 @@ class SessionFailed(Exception):
 
 
 class Session:
-    """A model in one Session on one CPU thread in high precision; *hints* are pairs of a mode's number and
-    its value.
+    """A model in one Session on one CPU thread in high precision.
+
+    *hints* are pairs of a mode's number and its value.
     """
 
     def __init__(self, model: str, layouts: dict[str, str], hints: list[tuple[int, int]]) -> None:

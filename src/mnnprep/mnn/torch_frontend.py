@@ -263,8 +263,9 @@ def _reads(kind: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    """The name looked up: without the underscore of an in-place (``relu_``) or an internal (``_convolution``)
-    operator.
+    """Return the name as it is looked up.
+
+    It lacks the underscore of an in-place (``relu_``) or an internal (``_convolution``) operator.
     """
     if name.endswith("_") and not name.endswith("__"):
         name = name[:-1]
@@ -274,8 +275,9 @@ def _bare(name: str) -> str:
 
 
 def registered_check(operators: list[str]) -> Check:
-    """Whether MNN's Torch frontend has a name for every operator; it refuses those it has not, and may still
-    fail on others.
+    """Check that MNN's Torch frontend has a name for every operator.
+
+    It refuses those it has not, and may still fail on others.
     """
     foreign = unregistered(operators)
     numbers: dict[str, Figure] = {"operators": len(operators)}

@@ -1,1 +1,1 @@
-"""What is prepared: signature, cases, request, files, and the messages between processes."""
+"""The model of a preparation: signature, cases, request, files, and the messages between processes."""

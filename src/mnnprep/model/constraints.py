@@ -1,7 +1,7 @@
-"""What a source asks of a dimension's size beyond its declared range, found by trying.
+"""A source's demands on a dimension's size beyond its declared range, found by trying.
 
 A net may take only multiples of 32, sizes from a kernel's on, sizes up to its position table's, or two
-dimensions that are equal. That is no fault of anything made from it, but whoever ships it must know.
+dimensions that are equal. That is not a fault of anything made from it, but whoever ships it must know.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ Takes = Callable[[dict[str, int]], bool]
 
 
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):
-    """``size % modulus == remainder``, from ``least`` to ``most`` (None: nothing found), and, where
-    ``partner`` names another dimension, ``size == its size + offset``.
+    """A constraint on sizes: ``size % modulus == remainder``, from ``least`` to ``most``.
+
+    None stands for nothing found. If ``partner`` names another dimension, ``size == its size + offset`` as
+    well.
     """
 
     modulus: int = 1
@@ -39,8 +41,9 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def nearest(self, size: int, dim: Dim) -> int | None:
-        """The admitted size of *dim* that is nearest to *size*, the larger of two; None when there is none
-        near.
+        """Return the admitted size of *dim* that is nearest to *size*, the larger of two.
+
+        None when there is none near.
         """
         low = self.least if self.least is not None else 0
         bounded = max(low, size) if self.most is None else min(self.most, max(low, size))
@@ -55,8 +58,9 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
         return {name: size} | ({self.partner: size - self.offset} if self.partner else {})
 
     def words(self, name: str) -> str:
-        """The constraint on dimension *name* as an app developer reads it: ``height % 32 == 0, height >=
-        64``.
+        """Return the constraint on dimension *name* as an app developer reads it.
+
+        Such as ``height % 32 == 0, height >= 64``.
         """
         parts = [f"{name} % {self.modulus} == {self.remainder}"] if self.modulus > 1 else []
         parts += [f"{name} >= {self.least}"] if self.least is not None else []
@@ -69,10 +73,10 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
 def fitting(
     takes: Takes, dim: Dim, base: dict[str, int], refused: list[int], constraint: Constraint | None
 ) -> tuple[int, int] | None:
-    """The range to declare in place of *dim*'s own, of which the source refuses *refused*; None where that is
-    no more than the constraint's
-    multiples, or sizes that two dimensions must have in common: a range is a promise of its ends, not of what
-    lies between them.
+    """Return the range to declare in place of *dim*'s own, of which the source refuses *refused*.
+
+    None if that is no more than the constraint's multiples, or sizes that two dimensions must have in common:
+    a range is a promise of its ends, not of what lies between them.
     """
     assert dim.min is not None and dim.max is not None
     found = constraint or _limits(takes, Constraint(), dim, base, refused)
@@ -84,8 +88,9 @@ def fitting(
 def discover(
     takes: Takes, dim: Dim, base: dict[str, int], taken: list[int], refused: list[int], others: list[Dim]
 ) -> Constraint | None:
-    """A constraint under which the source, which takes the sizes *base*, takes sizes of *dim*; it explains
-    why those *refused* are.
+    """Find a constraint under which the source takes sizes of *dim*.
+
+    The source takes the sizes *base*. The constraint explains why those *refused* are.
 
     *takes* says whether the source computes at given sizes of all dimensions, *taken* are sizes at which it
     did.  The constraint is sufficient, as far as was tried; a source may take sizes beside it.  None when
@@ -138,8 +143,9 @@ def _with(takes: Takes, dim: Dim, other: Dim, base: dict[str, int]) -> Constrain
 def _limits(
     takes: Takes, found: Constraint, dim: Dim, base: dict[str, int], refused: list[int]
 ) -> Constraint:
-    """*found* with the smallest and the largest size that the source takes, where it refused one beyond the
-    base.
+    """Return *found* with the smallest and the largest size that the source takes.
+
+    It does so if the source refused one beyond the base.
     """
     size = base[dim.name]
     steps = {

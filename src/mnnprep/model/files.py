@@ -43,13 +43,15 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def file_ref(path: str | os.PathLike[str]) -> FileRef:
+    """Return the file at *path* with its sha256 and size, read now."""
     return FileRef(str(path), sha256(path), os.path.getsize(path))
 
 
 def canonical_json(value: object) -> bytes:
     """JSON with sorted keys and a final newline; the same value always gives the same bytes.
 
-    Raises ValueError for NaN or an infinity, which JSON does not have.
+    Raises:
+        ValueError: NaN or an infinity, which JSON does not have.
     """
     text = json.dumps(
         msgspec.to_builtins(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
@@ -104,8 +106,9 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[A
 def load_arrays(path: str | os.PathLike[str], prefix: str = "") -> Arrays:
     """The arrays of an ``.npz`` whose names begin with *prefix*.
 
-    Raises ValueError for pickled objects and what is no array, RefusedError for an archive that
-    :func:`open_archive` refuses.
+    Raises:
+        ValueError: the content is pickled objects, or no array.
+        RefusedError: :func:`open_archive` refuses the archive.
     """
     arrays: Arrays = {}
     with open_archive(Path(path)) as archive:
@@ -118,11 +121,14 @@ def load_arrays(path: str | os.PathLike[str], prefix: str = "") -> Arrays:
 
 
 def read_array(file: BinaryIO, size: int) -> npt.NDArray[Any]:
-    """The array that an ``.npy`` stream of *size* bytes holds, whose shape is believed only if its elements
-    are there.
+    """Return the array that an ``.npy`` stream of *size* bytes holds.
 
-    Raises ValueError for pickled objects, what is no array, and a shape that isn't that of the bytes. Format
-    facts: numpy.lib.format (version 3.0 is for names of fields, which a tensor has none of).
+    Its shape is believed only if its elements are there.
+
+    Format facts: numpy.lib.format (version 3.0 is for names of fields, which a tensor has none of).
+
+    Raises:
+        ValueError: the content is pickled objects, not an array, or of another shape than its bytes.
     """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):

@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class Order(IntEnum):
-    """Where an option stands in a recorded command: within one of these, as in the table."""
+    """The place of an option in a recorded command: within one of these, as in the table."""
 
     NAME = 0
     MEASURE = 1
@@ -30,7 +30,7 @@ class Order(IntEnum):
 
 @dataclass(frozen=True)
 class Form(Generic[Value]):
-    """What an option takes.
+    """The kind of value that an option takes.
 
     ``read`` makes a value of the request of what was given, on the command line or in Python; ``texts``
     writes it as the command line takes it, a text for each time that the flag is given. ``order`` says
@@ -102,7 +102,7 @@ class Flag:
         return functools.reduce(getattr, (self.fills or self.name).split("."), request)
 
     def words(self, value: object) -> list[str]:
-        """The arguments that say *value*; none where it is the default."""
+        """The arguments that say *value*; none if it is the default."""
         if value == self.default:
             return []
         if self.without is not None and not value:
@@ -175,7 +175,7 @@ def takes(flags: Flags) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _described(flags: Flags) -> str:
-    """What each of *flags* does, in Python's names; no environment variable holds there."""
+    """Describe each of *flags*, in Python's names; no environment variable holds there."""
     import textwrap
 
     names = {flag.word: flag.name for flag in flags.values()}

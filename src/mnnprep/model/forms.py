@@ -1,4 +1,4 @@
-"""What options take: texts, paths, sizes, what is declared of inputs and so on.
+"""The values of options: texts, paths, sizes, declarations of inputs and so on.
 
 Each form reads what the command line gives and what Python does, and what it writes, it reads. What it needs
 to read is imported when it is read: ``--help`` imports this module.

@@ -1,4 +1,4 @@
-"""What crosses the process boundary: jobs and replies of the steps every format has.
+"""The messages across the process boundary: jobs and replies of the steps every format has.
 
 A step is a function ``step(job: SomeJob) -> SomeReply`` that runs in a worker; both are msgspec
 structs, written as JSON.  Arrays and models cross as files, named by :class:`FileRef`.
@@ -17,7 +17,7 @@ from mnnprep.model.signature import Dim, Signature, TensorSpec
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user has.
+    """The source as the user has it.
 
     ``kind`` is a name in `formats.registry.SOURCE_KINDS`; ``path`` a file, a directory or a factory;
     ``weights`` a checkpoint for a factory, or the second file of a format that has two.
@@ -42,8 +42,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runs_own_code(self) -> bool:
-        """Whether code of the user's runs where this is loaded: that of a factory, or what a trusted file
-        holds.
+        """Whether code of the user's runs when this is loaded.
+
+        That is a factory's, or what a trusted file holds.
         """
         return self.trust or bool(self.search_path)
 
@@ -53,9 +54,10 @@ DEFAULT_SAMPLE_LIMIT = 64
 
 
 class InputSpecs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user declares about the inputs. ``samples`` is a path (`reference/samples.py`), of whose files
-    at most ``sample_limit`` are taken; ``preprocess`` says how an image or a sound becomes an input, one of
-    each at most.
+    """The user's declarations about the inputs.
+
+    ``samples`` is a path (`reference/samples.py`), of whose files at most ``sample_limit`` are taken;
+    ``preprocess`` says how an image or a sound becomes an input, one of each at most.
     """
 
     inputs: tuple[TensorSpec, ...] = ()
@@ -81,8 +83,9 @@ class CaseFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Load ``source`` into the worker, so that the steps after it find it there; ``samples`` are what they
-    will read.
+    """Load ``source`` into the worker, so that the steps after it find it there.
+
+    ``samples`` are what they will read.
     """
 
     source: Source
@@ -96,6 +99,8 @@ class SourceLoaded(msgspec.Struct, frozen=True):
 
 
 class SurveyJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Survey ``source`` with the inputs that ``wants`` declares; write the cases to ``directory``."""
+
     source: Source
     wants: InputSpecs
     directory: WritePath
@@ -112,9 +117,11 @@ class RefusedPair(msgspec.Struct, frozen=True):
 
 
 class Sweep(msgspec.Struct, kw_only=True):
-    """The dynamic dimensions, by name: the ``sizes`` for which a case exists, those that the source itself
-    ``refused``, with its words, and the constraint that explains it; where that leaves out part of a declared
-    range, the range that ``fits``; and the pairs of sizes that it refused together.
+    """The dynamic dimensions, by name.
+
+    It has the ``sizes`` for which a case exists, those that the source itself ``refused``, with its words,
+    and the constraint that explains it; if that leaves out part of a declared range, the range that ``fits``;
+    and the pairs of sizes that it refused together.
     """
 
     sizes: dict[str, list[int]] = msgspec.field(default_factory=dict)
@@ -125,7 +132,7 @@ class Sweep(msgspec.Struct, kw_only=True):
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What the untouched source says of itself: signature, cases with reference outputs, checks.
+    """The untouched source's own account: signature, cases with reference outputs, checks.
 
     ``noise`` is the noise floor of every floating output in each case, as
     :class:`~mnnprep.compare.tolerance.Tolerance` has it; what was not measured is filled in when a comparison
@@ -134,7 +141,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     None when the source's own file says it all, or its worker is asked; ``decides`` names the places of the
     source where a value decides what is computed, ``one_sided`` those where every input tried decided alike;
     ``sweep`` is what became of the dynamic dimensions; ``opinion`` holds the same cases with the outputs of a
-    third runtime, to say who stands alone where the reference and MNN disagree.
+    third runtime, to say who stands alone if the reference and MNN disagree.
     """
 
     signature: Signature
@@ -176,10 +183,10 @@ class OpsetRefused(msgspec.Struct, frozen=True):
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact. ``files[0]`` is the model; ``opset`` is read from it (0 where the format has none).
+    """An artifact. ``files[0]`` is the model; ``opset`` is read from it (0 if the format has none).
 
     ``refused_opsets`` are those tried before it that an operator of the model does not have;
-    ``operators`` the operators that MNN's frontend will meet, where it publishes no other way to ask;
+    ``operators`` the operators that MNN's frontend will meet, if it publishes no other way to ask;
     ``sqnr_db`` is what an artifact of other numbers than the source's (float16, int8, dequantized) must
     reach; ``decided`` the places of the source whose decisions on values were frozen when it was made;
     ``form`` a digest of an ONNX graph's nodes, which two opsets may have in common.
@@ -198,8 +205,9 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoverageJob(msgspec.Struct, frozen=True, kw_only=True):
-    """See which nodes of ``model`` the ``cases`` run; ``fixed`` are the inputs that were declared to take one
-    value only.
+    """See which nodes of ``model`` the ``cases`` run.
+
+    ``fixed`` are the inputs that were declared to take one value only.
     """
 
     model: ReadPath
@@ -216,16 +224,20 @@ class DiffJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """The nodes, in the graph's order, that compute otherwise in the two: each its operator and name, what
-    differs, and its place in the code.
+    """The nodes, in the graph's order, that compute otherwise in the two.
+
+    Each has its operator and name, what differs, and its place in the code.
     """
 
     nodes: list[str]
 
 
 class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Compare the weights in ``model`` with ``source`` (an npz as in `Survey.weights`), or with those in the
-    file ``source_model``, of the same format, which refers to the files ``beside``."""
+    """Compare the weights in ``model`` with ``source`` or with those in ``source_model``.
+
+    ``source`` is an npz as in `Survey.weights`; ``source_model`` is a file of the same format, which refers
+    to the files ``beside``.
+    """
 
     model: ReadPath
     source: ReadPath = ""
@@ -234,8 +246,9 @@ class WeightsJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnWeightsJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Compare the weights in ``model``, an artifact of ``format``, with those that reach an output of
-    ``source`` in ``cases``, where it is loaded.
+    """Compare the weights in ``model`` with those that reach an output of ``source`` in ``cases``.
+
+    ``model`` is an artifact of ``format``; the comparison runs in the worker that has ``source`` loaded.
     """
 
     model: ReadPath
@@ -245,8 +258,9 @@ class OwnWeightsJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the MNN model ``source``, with the files ``beside`` it, as JSON to ``target``, or the other way
-    round.
+    """Write the MNN model ``source`` as JSON to ``target``, or the other way round.
+
+    The files ``beside`` go with it.
     """
 
     source: ReadPath
@@ -256,12 +270,15 @@ class TextJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextWritten(msgspec.Struct, frozen=True):
+    """The file that was written."""
+
     file: FileRef
 
 
 class CutJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the part of ``model`` that the ``nodes`` (by the numbers of a :class:`Cut`) make to
-    ``directory``; without nodes, only list them.
+    """Write the part of ``model`` that the ``nodes`` make to ``directory``.
+
+    The nodes are numbers of a :class:`Cut`; without them, only list the nodes.
     """
 
     model: ReadPath
@@ -270,7 +287,7 @@ class CutJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
-    """The part, or None where only a list was asked for.
+    """The part, or None if only a list was asked for.
 
     ``labels`` are the nodes that an input reaches, in an order in which each comes after what it needs: its
     operator and its name; ``needs[i]`` are the numbers of those that node i takes something from.  What is
@@ -283,8 +300,9 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocateJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Find the nodes of these ``operators`` in ``model``; without ``operators``, those of others than the
-    ``known`` ones.
+    """Find the nodes of these ``operators`` in ``model``.
+
+    Without ``operators``, those of others than the ``known`` ones.
     """
 
     model: ReadPath
@@ -301,10 +319,9 @@ class Located(msgspec.Struct, frozen=True, kw_only=True):
 class RunJob(msgspec.Struct, frozen=True, kw_only=True):
     """Run the model file ``model`` on ``cases``; write the outputs of case i to ``directory/i.npz``.
 
-    ``inputs`` and ``outputs`` are the names in the model; ``fresh`` loads the model anew for every
-    case (else one load serves all, so that changes of shape are exercised); ``forbid`` are
-    top-level modules of the user's that must not be importable; ``trust``: its operators may have side
-    effects.
+    ``signature`` gives the names in the model; ``fresh`` loads the model anew for every case (else one load
+    serves all, so that changes of shape are exercised); ``forbid`` are top-level modules of the user's that
+    must not be importable; ``trust``: its operators may have side effects.
     """
 
     model: ReadPath
@@ -317,8 +334,9 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Run ``source``, untouched and in its own framework, on the inputs of ``cases``, matched to its own by
-    name, else by dtype and shape, else by place.
+    """Run ``source``, untouched and in its own framework, on the inputs of ``cases``.
+
+    They are matched to its own by name, else by dtype and shape, else by place.
 
     With ``noise``, the outputs are in place of the numbers how far the source's own rounding moves each
     floating output in each of its own cases.
@@ -333,8 +351,9 @@ class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """``ran`` holds the outputs by the source's own names; ``inputs`` maps the cases' input names to the
-    source's.
+    """A replay's outputs: ``ran`` holds them by the source's own names.
+
+    ``inputs`` maps the cases' input names to the source's.
     """
 
     ran: RunResult
@@ -342,8 +361,9 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """``outputs[i]`` is the npz of case i (plain output names); ``errors`` maps a case's index to why it
-    failed.
+    """``outputs[i]`` is the npz of case i (plain output names).
+
+    ``errors`` maps a case's index to why it failed.
 
     ``narrowed`` maps an output to the dtype that the runtime gives in place of the signature's.
     """

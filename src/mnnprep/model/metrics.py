@@ -1,5 +1,6 @@
-"""What ``--metric`` asks for: a task metric by name or a function of the user's, with the value that it must
-reach.
+"""The metrics that ``--metric`` asks for.
+
+Each is a task metric by name or a function of the user's, with the value that it must reach.
 
 The text form is ``NAME``, or ``NAME=VALUE`` where the metric must be at least VALUE (for ``mse``: at most); a
 function is ``file.py:function``, and for one that is better when it is smaller, ``file.py:function<=VALUE``.
@@ -29,9 +30,11 @@ _TEXT = re.compile(r"(?P<name>.+?)\s*(?:(?P<sign><=|>=|=)\s*(?P<value>[^<>=]*))?
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One metric. ``name`` is one of NAMES (``NAME@OUTPUT``: of that output alone) or a function's
-    ``file.py:function``; ``threshold`` the value to reach (None: only to be shown), ``at_most`` whether
-    smaller is better. ``sha256`` is that of the function's code.
+    """One metric.
+
+    ``name`` is one of NAMES (``NAME@OUTPUT``: of that output alone) or a function's ``file.py:function``;
+    ``threshold`` is the value to reach (None: only to be shown), ``at_most`` whether smaller is better.
+    ``sha256`` is that of the function's code.
 
     ``function`` is where the function is found (a path with its name, or ``live:KEY``); it is of this run
     only and never recorded.
@@ -89,7 +92,11 @@ def recorded(metrics: Iterable[Metric]) -> list[Metric]:
 
 
 def parse_metric(text: str) -> Metric:
-    """One ``--metric`` text. Raises UsageError."""
+    """One ``--metric`` text.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     match = _TEXT.match(text.strip())
     name = match["name"] if match else ""
     if match is None or not name:
@@ -169,10 +176,14 @@ def metric_text(metric: Metric) -> str:
 def make_metrics(
     metrics: Iterable[object], live: dict[str, Callable[..., Any]] | None = None
 ) -> tuple[Metric, ...]:
-    """Texts, functions of this process (which are put into *live* by the key that stands in
-    ``Metric.function``), and metrics that are made already.
+    """Make metrics of texts, of functions of this process, and of metrics made already.
 
-    A function's sha256 is that of its source text, empty where Python does not know it. Raises UsageError.
+    The functions are put into *live* by the key that stands in ``Metric.function``.
+
+    A function's sha256 is that of its source text, empty if Python does not know it.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
     """
     made: list[Metric] = []
     for given in metrics:

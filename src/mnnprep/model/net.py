@@ -1,4 +1,4 @@
-"""What a survey drives: a loaded, untouched source, and one case of it."""
+"""The objects that a survey drives: a loaded, untouched source, and one case of it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Net(Protocol):
         """The outputs by name, in order."""
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
-        """The same in float64 throughout, or None where the framework can't."""
+        """The same in float64 throughout, or None if the framework can't."""
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
         """The index ranges of integer inputs that the net looks up in tables, from one run."""
@@ -70,7 +70,7 @@ class Net(Protocol):
 
 @dataclass
 class Case:
-    """``noise`` is the measured noise floor of every floating output, None where it was not measured."""
+    """``noise`` is the measured noise floor of every floating output, None if it was not measured."""
 
     origin: str
     dims: dict[str, int]

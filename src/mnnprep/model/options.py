@@ -1,5 +1,6 @@
-"""The options of `prepare` and `compare`: one table, from which the command line, the Python functions, the
-request and the recorded command follow.
+"""The options of `prepare` and `compare`.
+
+From one table follow the command line, the Python functions, the request and the recorded command.
 
 A new option is an entry of :class:`PrepareOptions` and the field of the request that it fills.
 """
@@ -41,7 +42,7 @@ Arguments = Mapping[str, object] | Texts | None
 
 
 class PrepareOptions(TypedDict, total=False):
-    """What `prepare` takes beside the source and where to write; in the order of ``--help``."""
+    """The options of `prepare` beside the source and the target, in the order of ``--help``."""
 
     weights: Annotated[
         PathLike,
@@ -324,7 +325,7 @@ PREPARE = flags_of(PrepareOptions)
 
 
 class CompareOptions(TypedDict, total=False):
-    """What `compare` takes beside the two models: options of `prepare`, some with a help of their own."""
+    """The options of `compare` beside the two models: those of `prepare`, some with a help of their own."""
 
     inputs: Annotated[Texts, "An input of FIRST, as 'x=float32[batch,224,224,3]'."]
     dims: Sizes

@@ -13,8 +13,9 @@ QUANTIZED_SQNR = 30.0  # dB: weights as integers; less only where the caller say
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
-    """How the converted model keeps its weights: as they are, as float16, or as integers of ``weight_bits``
-    (8 or 4; 0: not).
+    """How the converted model keeps its weights.
+
+    As they are, as float16, or as integers of ``weight_bits`` (8 or 4; 0: not).
 
     ``budget`` is the least SQNR, in dB, at which it is still accepted; None stands for the kind's own.
     """
@@ -25,25 +26,34 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reduced(self) -> bool:
+        """Whether the weights are kept at less than float32."""
         return self.fp16 or bool(self.weight_bits)
 
     @property
     def sqnr_db(self) -> float | None:
-        """The SQNR to reach; None where float32's own tolerance holds."""
+        """The SQNR to reach; None if float32's own tolerance holds."""
         if not self.reduced:
             return None
         return self.budget if self.budget is not None else (QUANTIZED_SQNR if self.weight_bits else HALF_SQNR)
 
 
 def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | None = None) -> Precision:
-    """``--fp16``, ``--weight-bits`` and ``--budget``, checked. Raises UsageError."""
+    """``--fp16``, ``--weight-bits`` and ``--budget``, checked.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     precision = Precision(fp16=fp16, weight_bits=weight_bits, budget=budget)
     require_precision(precision)
     return precision
 
 
 def require_precision(precision: Precision) -> None:
-    """Raises UsageError for a precision that contradicts itself."""
+    """Require a precision that does not contradict itself.
+
+    Raises:
+        UsageError: it does.
+    """
     weight_bits, budget = precision.weight_bits, precision.budget
     if weight_bits not in (0, 4, 8):
         raise UsageError("--weight-bits takes 8 or 4", seen=str(weight_bits), next="give --weight-bits 8")

@@ -1,5 +1,6 @@
-"""What makes an input of an image or a sound file, validated once; it stands in the manifest so that an app
-can do the same.
+"""The recipes that make an input of an image or a sound file, validated once.
+
+They stand in the manifest so that an app can do the same.
 
 The text form is that of ``--preprocess``: ``[INPUT:]KEY=VALUE,...``; several values of one key are joined by
 colons::
@@ -33,13 +34,14 @@ EXAMPLE = (
 
 
 class ImageRecipe(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_field="kind"):
-    """An image as an input: turned as its EXIF says, resized, cropped about its centre, then ``(pixel / scale
-    - mean) / std``.
+    """An image as an input: turned, resized, cropped and normalized.
+
+    It is turned as its EXIF says, resized, cropped about its centre, then ``(pixel / scale - mean) / std``.
 
     ``input`` is the input's name, empty for the only one it fits. ``size`` is empty (as it is), ``(n,)`` (the
     shorter side; the longer one keeps the proportion, rounded down) or ``(height, width)``; ``crop`` is empty
     or ``(height, width)``. ``mean`` and ``std`` have a value per channel, in the order of ``channels``.
-    ``alpha`` says what becomes of transparent pixels (empty: they are refused). ``dtype`` is empty where the
+    ``alpha`` says what becomes of transparent pixels (empty: they are refused). ``dtype`` is empty if the
     input's own is meant.
     """
 
@@ -72,9 +74,11 @@ class ImageRecipe(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_fi
 
 
 class SoundRecipe(msgspec.Struct, frozen=True, kw_only=True, tag="sound", tag_field="kind"):
-    """PCM of ``rate`` samples a second as an input, -1 to 1: cut after, or padded with zeros to, ``length``
-    samples (0: the input's fixed size, else the whole file). ``channels``: ``mono`` averages them, ``all``
-    keeps them. ``layout`` is empty for t, nt or nct by rank.
+    """PCM of ``rate`` samples a second as an input, -1 to 1.
+
+    It is cut after, or padded with zeros to, ``length`` samples (0: the input's fixed size, else the whole
+    file). ``channels``: ``mono`` averages them, ``all`` keeps them. ``layout`` is empty for t, nt or nct by
+    rank.
     """
 
     input: str = ""
@@ -88,7 +92,11 @@ Recipe = ImageRecipe | SoundRecipe
 
 
 def parse_preprocess(text: str) -> Recipe:
-    """A ``--preprocess`` text. Raises UsageError."""
+    """A ``--preprocess`` text.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     name, pairs = _pairs(text)
     sound = (
         bool({"rate", "length"} & set(pairs))

@@ -1,5 +1,6 @@
-"""How a job says what its step may reach: by the types of its fields. A worker is confined to that (see
-`workers.confine`).
+"""The reach of a step, which its job states by the types of its fields.
+
+A worker is confined to that (see `workers.confine`).
 
 A field of another type names nothing that is read or written, or what lies in the run's scratch, which every
 step may read.

@@ -1,4 +1,4 @@
-"""What one call of `prepare` asks for, validated once at the edge."""
+"""One call of `prepare`, validated once at the edge."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ DEFAULT_TIMEOUT = 1800.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """For every step: wall time in seconds, resident memory in bytes (0: none was given; three quarters of
-    what is free hold).
+    """The limits of every step.
+
+    Wall time is in seconds, resident memory in bytes (0: none was given; three quarters of what is free
+    hold).
 
     ``proof_memory`` is the memory of a step of the proof where the weights were streamed (0: as ``memory``).
     """
@@ -53,8 +55,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
     ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever
-    their pattern is, and no other. ``signature`` and ``outputs`` are as in :class:`Source`;
-    ``tflite_precision`` is as in :class:`ExportJob`.
+    their pattern is, and no other. ``signature`` and ``outputs`` are as in
+    :class:`~mnnprep.model.messages.Source`; ``tflite_precision`` is as in
+    :class:`~mnnprep.model.messages.ExportJob`.
     """
 
     source: str
@@ -87,7 +90,8 @@ def make_wants(
 ) -> InputSpecs:
     """The text forms of ``--input``, ``--dim``, ``--range``, ``--preprocess`` as :class:`InputSpecs`.
 
-    Raises UsageError.
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
     """
     wants = InputSpecs(
         inputs=parse_inputs(inputs),
@@ -103,28 +107,44 @@ def make_wants(
 
 
 def parse_inputs(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
-    """The texts of ``--input``. Raises UsageError."""
+    """The texts of ``--input``.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     specs = tuple(parse_input(text) for text in texts)
     _unique("--input", [s.name for s in specs])
     return specs
 
 
 def parse_dims(texts: Sequence[str]) -> tuple[Dim, ...]:
-    """The texts of ``--dim``. Raises UsageError."""
+    """The texts of ``--dim``.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     dims = tuple(parse_dim(text) for text in texts)
     _unique("--dim", [d.name for d in dims])
     return dims
 
 
 def parse_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """The texts of ``--range``, by the input's name. Raises UsageError."""
+    """The texts of ``--range``, by the input's name.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     intervals = [parse_range(text) for text in texts]
     _unique("--range", [name for name, _ in intervals])
     return dict(intervals)
 
 
 def parse_recipes(texts: Sequence[str]) -> tuple[Recipe, ...]:
-    """The texts of ``--preprocess``. Raises UsageError."""
+    """The texts of ``--preprocess``.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     recipes = tuple(parse_preprocess(text) for text in texts)
     kinds = [type(recipe) for recipe in recipes]
     if len(set(kinds)) < len(kinds):
@@ -140,7 +160,11 @@ def parse_recipes(texts: Sequence[str]) -> tuple[Recipe, ...]:
 
 
 def require_consistent(request: Request) -> None:
-    """Raises UsageError where options of *request* contradict each other or are out of bounds."""
+    """Require that the options of *request* fit each other and are within bounds.
+
+    Raises:
+        UsageError: they are not.
+    """
     _require_wants(request.wants)
     require_precision(request.precision)
 
@@ -179,7 +203,11 @@ def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
 
 
 def parse_factory_args(texts: tuple[str, ...]) -> dict[str, str]:
-    """``key=value`` pairs. Raises UsageError."""
+    """``key=value`` pairs.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     pairs = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -199,7 +227,11 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_size(text: str) -> int:
-    """A size in bytes: a number with an optional K, M, G or T (powers of 1024) and B. Raises UsageError."""
+    """A size in bytes: a number with an optional K, M, G or T (powers of 1024) and B.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     body = text.strip().upper().removesuffix("IB").removesuffix("B")
     unit = body[-1:] if body[-1:].isalpha() else ""
     try:

@@ -23,6 +23,11 @@ class Forbidden:
     def find_spec(
         self, name: str, path: object = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """Refuse the user's modules; leave every other to the next finder.
+
+        Raises:
+            ImportError: the module is one of the user's.
+        """
         if name.partition(".")[0] in self.modules:
             raise ImportError(f"the artifact tried to import {name}, which belongs to the source")
         return None

@@ -37,7 +37,7 @@ LARGEST_SIZE = 2**31 - 1  # sizes are int32 in MNN
 
 
 class Dim(msgspec.Struct, frozen=True):
-    """A dynamic dimension; ``min`` and ``max`` (both included) are None where nobody declared them."""
+    """A dynamic dimension; ``min`` and ``max`` (both included) are None if nobody declared them."""
 
     name: str
     min: int | None = None
@@ -45,9 +45,11 @@ class Dim(msgspec.Struct, frozen=True):
 
     @property
     def declared(self) -> bool:
+        """Whether both ends of the range are given."""
         return self.min is not None and self.max is not None
 
     def admits(self, size: int) -> bool:
+        """Whether *size* lies within the ends that are given."""
         return (self.min is None or size >= self.min) and (self.max is None or size <= self.max)
 
 
@@ -68,11 +70,14 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 
 class Signature(msgspec.Struct, frozen=True):
+    """A model's inputs and outputs, and the dimensions that are named in their shapes."""
+
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
     dims: tuple[Dim, ...] = ()
 
     def dim(self, name: str) -> Dim:
+        """Return the dimension of this *name*, one without a range if none was declared."""
         return next((d for d in self.dims if d.name == name), Dim(name))
 
 
@@ -90,8 +95,9 @@ _NOT_KNOWN = re.compile(
 
 
 def is_named(label: str) -> bool:
-    """Whether a dynamic axis's *label* names its dimension: ``?``, ``None``, ``-1``, ``unk__12`` and the like
-    say only that it is open.
+    """Whether a dynamic axis's *label* names its dimension.
+
+    ``?``, ``None``, ``-1``, ``unk__12`` and the like say only that it is open.
     """
     return not _NOT_KNOWN.fullmatch(label.strip())
 
@@ -102,7 +108,7 @@ def dynamic_specs(
     """The specifications of *inputs*, each its name, dtype and shape as its file states it.
 
     Axes of one name are one dimension.  An axis without a name (None, a size below 1, what :func:`is_named`
-    is false of) is one of its own, named ``INPUT_AXIS``; or *batch* where that is given, the axis is the
+    is false of) is one of its own, named ``INPUT_AXIS``; or *batch* if that is given, the axis is the
     first, and the first of no other input has no name.
     """
     stated = [(name, dtype, [_stated(extent) for extent in shape]) for name, dtype, shape in inputs]
@@ -127,7 +133,7 @@ def dynamic_specs(
 
 
 def _stated(extent: int | str | None) -> Extent | None:
-    """What a file says of an axis: a size, a name, or nothing."""
+    """Return a file's statement about an axis: a size, a name, or nothing."""
     if isinstance(extent, str):
         return extent.strip() if is_named(extent) else None
     return extent if extent is not None and extent > 0 else None
@@ -139,8 +145,12 @@ _IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*$")
 
 
 def parse_input(text: str) -> TensorSpec:
-    """``NAME=DTYPE[D0,D1,...]``; an empty shape is a scalar, a ``?`` (or ``None``, ``-1``) a dimension of its
-    own. Raises UsageError.
+    """Parse ``NAME=DTYPE[D0,D1,...]``.
+
+    An empty shape is a scalar, a ``?`` (or ``None``, ``-1``) a dimension of its own.
+
+    Raises:
+        UsageError: the text is of another form.
     """
     example = "write NAME=DTYPE[SHAPE], for example --input 'x=float32[batch,3,224,224]'"
     match = _INPUT.match(text.strip())
@@ -184,7 +194,11 @@ def _parse_pair(text: str, option: str, example: str) -> tuple[str, str, str]:
 
 
 def parse_dim(text: str) -> Dim:
-    """``NAME=MIN:MAX``, both included, 1 <= MIN <= MAX. Raises UsageError."""
+    """``NAME=MIN:MAX``, both included, 1 <= MIN <= MAX.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     example = "write NAME=MIN:MAX, for example --dim batch=1:8"
     name, low, high = _parse_pair(text, "--dim", example)
     if not (low.isdecimal() and high.isdecimal()):
@@ -196,7 +210,11 @@ def parse_dim(text: str) -> Dim:
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float]]:
-    """``NAME=LOW:HIGH``, the closed interval of an input's values. Raises UsageError."""
+    """``NAME=LOW:HIGH``, the closed interval of an input's values.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     example = "write NAME=LOW:HIGH, for example --range x=0:1"
     name, low, high = _parse_pair(text, "--range", example)
     try:

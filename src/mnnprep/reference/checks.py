@@ -1,5 +1,6 @@
-"""What a source says of itself once its cases are chosen: its noise, whether it is deterministic, whether its
-inputs tell anything.
+"""A source's own properties once its cases are chosen.
+
+They are its noise, whether it is deterministic, whether its inputs tell anything.
 """
 
 from __future__ import annotations
@@ -41,16 +42,19 @@ class Surveyed:
         return by_output(self.cases)
 
     def write(self, directory: Path) -> list[CaseFile]:
+        """Write the cases to *directory*, one npz each."""
         return [write_case(directory, index, case) for index, case in enumerate(self.cases)]
 
 
 def tolerances(out: Surveyed) -> Tolerance:
+    """Return the tolerance that the measured noise of every output gives."""
     return Tolerance(noise=out.noise)
 
 
 def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
-    """Whether two cases of the same shapes, none that drowns in noise, differ clearly somewhere in this
-    output.
+    """Whether two cases of the same shapes differ clearly somewhere in this output.
+
+    None of them drowns in noise.
     """
     cases = [*out.cases, *more]
     tolerance = Tolerance(noise=by_output(cases))
@@ -74,6 +78,7 @@ def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
 
 
 def vacuity(out: Surveyed) -> Check:
+    """Make the ``vacuity`` check: for every output two inputs differ by VACUITY_FACTOR tolerances."""
     dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
     if dull:
         return catalog.VACUITY.failed(
@@ -86,8 +91,9 @@ def vacuity(out: Surveyed) -> Check:
 
 
 def noise_checks(out: Surveyed) -> list[Check]:
-    """The ``noise`` check, where a case drowns in the source's own noise: failed where that is a real one, or
-    too few are left.
+    """Make the ``noise`` check if a case drowns in the source's own noise.
+
+    It failed if that is a real one, or too few are left.
     """
     tolerance = tolerances(out)
     found = {
@@ -134,6 +140,7 @@ def noise_checks(out: Surveyed) -> list[Check]:
 
 
 def determinism(net: Net, cases: list[Case]) -> Check:
+    """Make the ``determinism`` check: the first case gives the same outputs again."""
     for case in cases[:1]:
         try:
             again = net.run(case.inputs)
@@ -159,6 +166,7 @@ def determinism(net: Net, cases: list[Case]) -> Check:
 
 
 def write_case(directory: Path, index: int, case: Case) -> CaseFile:
+    """Write the inputs and outputs of *case* to ``case-INDEX.npz``."""
     path = directory / f"case-{index}.npz"
     arrays = {f"inputs/{n}": a for n, a in case.inputs.items()} | {
         f"outputs/{n}": a for n, a in case.outputs.items()

@@ -1,5 +1,6 @@
-"""Outputs that samples bring along: a reference from elsewhere, which the source must compute before anything
-else is asked of it.
+"""Outputs that samples bring along.
+
+They are a reference from elsewhere, which the source must compute before anything else is asked of it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from mnnprep.model.messages import ORIGIN
 
 
 def given_outputs(path: str, names: list[str]) -> dict[str, Arrays]:
-    """The outputs that the samples *names* at *path* bring along (``outputs/NAME`` in an ``.npz``), by the
-    sample's name.
+    """Return the outputs that the samples *names* at *path* bring along, by the sample's name.
+
+    They are ``outputs/NAME`` in an ``.npz``.
     """
     root = Path(path)
     found = {}
@@ -34,11 +36,13 @@ def given_outputs(path: str, names: list[str]) -> dict[str, Arrays]:
 
 
 def compare_given(path: str, computed: list[tuple[str, Arrays]]) -> list[Check]:
-    """The ``given_outputs`` check, where the samples at *path* have outputs: *computed* are the source's, by
-    origin (``samples NAME``).
+    """Make the ``given_outputs`` check if the samples at *path* have outputs.
 
-    Raises RefusedError where they differ: the source is then not the model that they were computed with, and
-    nothing is worth preparing.
+    *computed* are the source's, by origin (``samples NAME``).
+
+    Raises:
+        RefusedError: they differ: the source is then not the model that they were computed with, and nothing
+            is worth preparing.
     """
     samples = [origin.removeprefix(ORIGIN) for origin, _ in computed if origin.startswith(ORIGIN)]
     given = given_outputs(path, samples) if path else {}

@@ -57,8 +57,9 @@ def require_makeable(name: str, shape: tuple[int, ...]) -> None:
 
 
 def fitted(arrays: Arrays, specs: tuple[TensorSpec, ...], dims: Mapping[str, int], shift: int) -> Arrays:
-    """Inputs at the sizes *dims* out of others: along every dynamic axis repeated or cut, beginning *shift*
-    elements in.
+    """Return inputs at the sizes *dims* made out of others.
+
+    They are repeated or cut along every dynamic axis, beginning *shift* elements in.
     """
     made: Arrays = {}
     for spec in specs:
@@ -137,7 +138,11 @@ def check_range(spec: TensorSpec, interval: Range) -> None:
 def sizes_of(
     arrays: Mapping[str, npt.NDArray[Any]], specs: tuple[TensorSpec, ...], label: str
 ) -> dict[str, int]:
-    """The size of every dynamic dimension in *arrays*. Raises UsageError when one has two sizes."""
+    """The size of every dynamic dimension in *arrays*.
+
+    Raises:
+        UsageError: a dimension has two sizes.
+    """
     dims: dict[str, int] = {}
     for spec in specs:
         for extent, size in zip(spec.shape, arrays[spec.name].shape, strict=True):

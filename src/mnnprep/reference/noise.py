@@ -12,8 +12,9 @@ from mnnprep.model.net import Case, Net, Refused
 
 
 def measure_all(net: Net, cases: Sequence[Case], seed: int) -> None:
-    """Measure the noise floor of the first of *cases*, and of each other in which that is not far below what
-    is allowed anyway.
+    """Measure the noise floor of the first of *cases*, and of each other that needs it.
+
+    One does not if its noise is far below what is allowed anyway.
     """
     first = cases[0]
     if first.noise is None:
@@ -24,8 +25,9 @@ def measure_all(net: Net, cases: Sequence[Case], seed: int) -> None:
 
 
 def _matters(first: Case, case: Case) -> bool:
-    """Whether the noise of the *first* case, as it is or in proportion to the outputs, would widen the
-    tolerance in *case*.
+    """Whether the noise of the *first* case would widen the tolerance in *case*.
+
+    It is taken as it is or in proportion to the outputs.
     """
     for name, noise in (first.noise or {}).items():
         ours, peak = peak_of(first.outputs[name].reshape(-1)), peak_of(case.outputs[name].reshape(-1))
@@ -35,16 +37,19 @@ def _matters(first: Case, case: Case) -> bool:
 
 
 def measure_noise(net: Net, case: Case, seed: int) -> dict[str, float]:
-    """The noise floor of every floating output: float32 against float64 where the framework can, else
-    :func:`estimate_noise`.
+    """Measure the noise floor of every floating output.
+
+    It is float32 against float64 if the framework can, else :func:`estimate_noise`.
     """
     precise = net.run_precise(case.inputs)
     return estimate_noise(net, case, seed) if precise is None else _gaps(case, precise)
 
 
 def estimate_noise(net: Net, case: Case, seed: int) -> dict[str, float]:
-    """The largest change of every floating output under one-ulp perturbations of the floating inputs: 0.3 to
-    2 times what float64 shows, on the 60 nets of benchmarks/zoo.py that have such inputs, for one more run.
+    """Return the largest change of every floating output under one-ulp perturbations.
+
+    The floating inputs are perturbed. It is 0.3 to 2 times what float64 shows, on the 60 nets of
+    benchmarks/zoo.py that have such inputs, for one more run.
     """
     return _gaps(case, _perturbed(net, case, seed) or {})
 

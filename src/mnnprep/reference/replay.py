@@ -19,7 +19,8 @@ from mnnprep.reference.noise import measure_noise
 def replay(net: Net, job: ReplayJob) -> Replayed:
     """Run *net* on every case, its inputs matched to the cases'.
 
-    Raises RefusedError when the inputs of the two can't be matched.
+    Raises:
+        RefusedError: the inputs of the two can't be matched.
     """
     names = match_specs(job.signature.inputs, net.inputs, "input")
     ran = RunResult()
@@ -42,10 +43,12 @@ def replay(net: Net, job: ReplayJob) -> Replayed:
 
 
 def match_specs(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], kind: str) -> dict[str, str]:
-    """Which of *theirs* is which of *ours*: by name, else the only one of that dtype and shape, else by place
-    among those alike.
+    """Match *theirs* to *ours*.
 
-    Raises RefusedError when the counts differ, or what is left does not fit.
+    By name, else by the only one of that dtype and shape, else by place among those alike.
+
+    Raises:
+        RefusedError: the counts differ, or what is left does not fit.
     """
     if len(ours) != len(theirs):
         raise RefusedError(

@@ -29,7 +29,8 @@ SUFFIXES = (*ARRAYS, *IMAGES, *SOUNDS)
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """The files to take, with the names they go by, out of ``found`` samples of the kinds ``suffixes``;
+    """The files to take, with their names, out of ``found`` samples of the kinds ``suffixes``.
+
     ``ignored`` are of other kinds.
     """
 
@@ -40,12 +41,14 @@ class SampleFiles:
 
 
 def sample_files(path: str, limit: int) -> SampleFiles:
-    """The sample files at *path*: itself, or those below it in the order of their names, hidden ones left
-    out.
+    """Return the sample files at *path*.
+
+    They are itself, or those below it in the order of their names, hidden ones left out.
 
     Of more than *limit* files, *limit* are taken, evenly spaced in that order: the ``i * found // limit``-th.
 
-    Raises UsageError when there is nothing, or nothing that is a sample.
+    Raises:
+        UsageError: there is nothing, or nothing that is a sample.
     """
     root = Path(path)
     if not root.exists():
@@ -91,8 +94,10 @@ def _walk(root: Path) -> Iterable[Path]:
 
 
 def read_samples(wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
-    """The samples that *wants* names as cases, each with the name of its file: an ``.npz`` by input names, an
-    ``.npy`` for a net with one input, an image or a ``.wav`` by its ``--preprocess``.
+    """Return the samples that *wants* names as cases, each with the name of its file.
+
+    They are an ``.npz`` by input names, an ``.npy`` for a net with one input, an image or a ``.wav`` by its
+    ``--preprocess``.
 
     An image or a sound fills one input; a fixed batch of N takes N files a case, the last one filled up from
     the first files. The other inputs are synthesized, with a seed of their own for every case.
@@ -122,15 +127,17 @@ def read_samples(wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> list[tuple
 
 
 def first_alone(wants: InputSpecs) -> InputSpecs:
-    """*wants* with the first sample alone, where one is enough: decoding a photograph takes a fifth of a
-    second.
+    """Return *wants* with the first sample alone, for uses to which one is enough.
+
+    Decoding a photograph takes a fifth of a second.
     """
     return msgspec.structs.replace(wants, sample_limit=1)
 
 
 def real_inputs(wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """The inputs whose values come from files in every sample: all, but where images or sounds fill one and
-    the rest is synthesized.
+    """Return the inputs whose values come from files in every sample.
+
+    They are all, unless images or sounds fill one and the rest is synthesized.
     """
     if not wants.preprocess:
         return specs
@@ -141,8 +148,9 @@ def real_inputs(wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> tuple[Tenso
 def sample_checks(
     wants: InputSpecs, specs: tuple[TensorSpec, ...], samples: list[tuple[str, Arrays]]
 ) -> list[Check]:
-    """The ``samples`` check, for people to read: which files were taken, and the values that each input has
-    in them.
+    """Make the ``samples`` check, for people to read.
+
+    It says which files were taken, and the values that each input has in them.
     """
     if not wants.samples:
         return []

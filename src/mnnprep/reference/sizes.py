@@ -112,6 +112,7 @@ def broken(error: Refused, where: str) -> RefusedError:
 
 
 def runs(net: Net, specs: tuple[TensorSpec, ...], sizes: dict[str, int], ranges: dict[str, Range]) -> bool:
+    """Whether the source runs on synthesized inputs of these sizes."""
     try:
         net.run(synthesize(specs, sizes, 0, ranges))
     except Refused:
@@ -128,7 +129,7 @@ def batch_dims(specs: tuple[TensorSpec, ...]) -> frozenset[str]:
 
 
 def _trials(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> list[dict[str, int]]:
-    """The sizes to try, in order; those that make an input very large only where all do."""
+    """The sizes to try, in order; those that make an input very large only if all do."""
     candidates = list(itertools.islice(_candidates(dims, batch_dims(specs)), 10 * TRIALS))
     modest = [sizes for sizes in candidates if all(math.prod(s.sizes(sizes)) <= LARGEST_TRIAL for s in specs)]
     return (modest or candidates)[:TRIALS]

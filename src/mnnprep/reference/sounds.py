@@ -14,11 +14,13 @@ from mnnprep.model.preprocess import SoundRecipe
 
 
 def read_sound(file: Path, name: str, recipe: SoundRecipe, length: int, dtype: str) -> npt.NDArray[Any]:
-    """The samples as [channels, length] of *dtype*, -1 to 1 (a full-scale negative is -1): the first
-    *length*, zeros after the file's end; all of them where *length* is 0.
+    """Return the samples as [channels, length] of *dtype*, -1 to 1.
+
+    A full-scale negative is -1. They are the first *length*, with zeros after the file's end; all of them if
+    *length* is 0.
 
     Raises:
-        RefusedError: it is no PCM wav, or holds fewer samples than it says.
+        RefusedError: it is not a PCM wav, or holds fewer samples than it says.
         UsageError: it has another rate than the recipe.
     """
     try:
@@ -62,8 +64,10 @@ def read_sound(file: Path, name: str, recipe: SoundRecipe, length: int, dtype: s
 
 
 def _decoded(data: bytes, width: int) -> npt.NDArray[Any]:
-    """Little-endian PCM of *width* bytes as float64 in [-1, 1); one byte is unsigned, more are two's
-    complement (Multimedia Programming Interface and Data Specifications 1.0, "WAVE").
+    """Decode little-endian PCM of *width* bytes as float64 in [-1, 1).
+
+    One byte is unsigned, more are two's complement (Multimedia Programming Interface and Data Specifications
+    1.0, "WAVE").
     """
     if width == 1:
         return (np.frombuffer(data, np.uint8).astype(np.float64) - 128) / 128

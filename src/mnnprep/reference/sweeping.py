@@ -1,5 +1,6 @@
-"""Trying every dynamic dimension at its sizes: cases where the source takes them, and what explains the sizes
-that it refuses.
+"""Trying every dynamic dimension at its sizes.
+
+It makes cases of the sizes that the source takes, and finds what explains those that it refuses.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ def synthesized(
     ranges: dict[str, Range],
     scale: float = 1.0,
 ) -> Case:
-    """A case with the inputs of *seed* at *sizes*. Raises Refused."""
+    """Return a case with the inputs of *seed* at *sizes*.
+
+    Raises:
+        Refused: the source does not take them.
+    """
     arrays = synthesize(specs, sizes, seed, ranges, scale)
     origin = f"seed {seed}" + (f", scale {scale:g}" if scale != 1.0 else "")
     return Case(origin, dict(sizes), arrays, net.run(arrays))
@@ -42,8 +47,9 @@ def sweep(
     seed: int,
     out: Surveyed,
 ) -> None:
-    """Add a case for every size of every dimension, and one for every pair; note what the source refuses, and
-    what explains it.
+    """Add a case for every size of every dimension, and one for every pair.
+
+    Sizes that the source refuses are noted, and what explains it.
     """
 
     def add(sizes: dict[str, int]) -> None:
@@ -85,8 +91,9 @@ def _explain(
     base: dict[str, int],
     out: Surveyed,
 ) -> None:
-    """Find the constraint behind what the source refused of *dim*, add the admitted sizes nearest to that,
-    and note the range that fits.
+    """Find the constraint behind what the source refused of *dim*.
+
+    The admitted sizes nearest to that are added, and the range that fits is noted.
     """
     refused = out.sweep.refused[dim.name]
     constraint: Constraint | None = None
@@ -117,8 +124,9 @@ def _explain(
 
 
 def _pair(out: Surveyed, one: str, other: str, base: dict[str, int]) -> dict[str, int]:
-    """Sizes at which both dimensions are away from their base: the one large, the other small; none where one
-    can't leave it alone.
+    """Return sizes that take both dimensions away from their base: the one large, the other small.
+
+    None if one can't leave it alone.
     """
     if any(c.partner for n, c in out.sweep.constraints.items() if n in (one, other)):
         return {}

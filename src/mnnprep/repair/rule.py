@@ -1,4 +1,4 @@
-"""What a rule is: a behaviour of MNN, where a model meets it, and what to do."""
+"""The form of a rule: a behaviour of MNN, the places that meet it in a model, and the remedy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ M_co = TypeVar("M_co", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Match(Generic[M_co]):
-    """Where a model has what a rule answers.
+    """A place in a model that has what a rule answers.
 
     ``at`` is the node, or the name of a value (an initializer, an input, an output) or of the graph.
-    ``opset`` is the one that the node is read by, and ``found`` what else was found, where the rewrite needs
-    them.  ``detail`` says what it is there, where the hazard has several forms; ``repairable`` is False where
+    ``opset`` is the one that the node is read by, and ``found`` what else was found, if the rewrite needs
+    them.  ``detail`` says what it is there, if the hazard has several forms; ``repairable`` is False if
     the rewrite can't answer this form.
     """
 
@@ -48,7 +48,7 @@ class Match(Generic[M_co]):
 
     @property
     def plan(self) -> M_co:
-        """What was found, of a match that is repairable.
+        """Return what was found, of a match that is repairable.
 
         Raises:
             ValueError: nothing was.
@@ -88,7 +88,7 @@ class Rule(Generic[M]):
 
     ``find`` lists the matches and changes nothing.
 
-    A ``preparation`` is no hazard: it shows other rules what they look for, and ``check`` does not list it.
+    A ``preparation`` is not a hazard: it shows other rules what they look for; ``check`` does not list it.
     """
 
     name: str

@@ -31,10 +31,11 @@ __all__ = ["AppliedRule", "RepairJob", "Repaired", "all_rules", "always_rules", 
 
 
 class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Apply ``rules`` (names, applied in table order) to the ONNX file ``model``; ``directory`` is the step's
-    own, not the model's.
+    """Apply ``rules`` (names, applied in table order) to the ONNX file ``model``.
 
-    ``supported`` are the operators that the converter at hand reads; where it was not asked (None), none is
+    ``directory`` is the step's own, not the model's.
+
+    ``supported`` are the operators that the converter at hand reads; if it was not asked (None), none is
     written out for want of it.
     """
 
@@ -45,8 +46,9 @@ class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AppliedRule(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that rewrote something: the hazard it answers, whether the rewrite is exact, and the nodes, each
-    as operator and name.
+    """A rule that rewrote something.
+
+    It has the hazard it answers, whether the rewrite is exact, and the nodes, each as operator and name.
     """
 
     rule: str
@@ -56,8 +58,9 @@ class AppliedRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repaired(msgspec.Struct, frozen=True, kw_only=True):
-    """The repaired model, ``files[0]``, and its external data if the source had any; no files where nothing
-    fired.
+    """The repaired model, ``files[0]``, and its external data if the source had any.
+
+    No files if nothing fired.
     """
 
     files: list[FileRef] = msgspec.field(default_factory=list)
@@ -65,8 +68,9 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Look for the hazards of the ONNX file ``model``; ``supported`` are the operators that the converter at
-    hand reads (None: not asked).
+    """Look for the hazards of the ONNX file ``model``.
+
+    ``supported`` are the operators that the converter at hand reads (None: not asked).
     """
 
     model: ReadPath
@@ -99,8 +103,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(job: CheckJob) -> Findings:
-    """Every place of the model that a rule finds, in the order of the rules; nothing of the model is run or
-    changed.
+    """Return every place of the model that a rule finds, in the order of the rules.
+
+    Nothing of the model is run or changed.
 
     Raises:
         RefusedError: the file is damaged, or its graph is not one that ONNX allows.
@@ -136,11 +141,14 @@ def check(job: CheckJob) -> Findings:
 
 
 def _require_valid(path: Path, met: Exception) -> None:
-    """Tell a damaged model from a rule of ours that fails: ONNX's own checker, with its inference of types
-    and shapes, decides.
+    """Tell a damaged model from a rule of ours that fails.
+
+    ONNX's own checker, with its inference of types and shapes, decides.
 
     A rule that can't read a graph must not pass for one that found nothing.
-    Raises RefusedError where the checker finds fault with the model.
+
+    Raises:
+        RefusedError: the checker finds fault with the model.
     """
     checker = require("onnx.checker")
     try:
@@ -164,12 +172,12 @@ def _finding(rule: Rule[Any], match: Match[Any]) -> Finding:
 
 
 def repair(job: RepairJob) -> Repaired:
-    """Write the model as the rules rewrite it, or nothing where none finds its pattern.
+    """Write the model as the rules rewrite it, or nothing if none finds its pattern.
 
     The same model and rules give the same bytes.  The names of inputs, outputs and initializers stay.
 
     Raises:
-        UsageError: a name that is no rule's.
+        UsageError: a name is not that of a rule.
     """
     unknown = sorted(set(job.rules) - set(all_rules()))
     if unknown:

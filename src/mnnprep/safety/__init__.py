@@ -1,1 +1,1 @@
-"""What comes from strangers, and what a system does: archives, damage, faults, leftovers, printable text."""
+"""Guards against strangers' files and a system's faults: archives, damage, leftovers, printable text."""

@@ -1,10 +1,11 @@
-"""ZIP archives from strangers (``.pt``, ``.npz``, ``.keras``), judged by their directory before a byte is
-inflated.
+"""ZIP archives from strangers (``.pt``, ``.npz``, ``.keras``).
+
+They are judged by their directory before a byte is inflated.
 
 The policy, and why:
 
 - **What may unfold** is an absolute budget, not a ratio: :func:`unfolded_limit` allows 512 MiB from a file of
-  any size, or 16 times the file where that is more. Deflate reaches 1032:1 (zlib's technical notes), and an
+  any size, or 16 times the file if that is more. Deflate reaches 1032:1 (zlib's technical notes), and an
   honest array of zeros does reach
   it: 64 MB from 64 KB is fine, 5 GB from 5 MB is not.
 - **A member's declared size is believed only if it can be true**: a stored one has as many bytes as it takes
@@ -68,8 +69,10 @@ def unfolded_limit(size: int) -> int:
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The ZIP archive at *path*, checked by the module's policy, open for the ``with`` block.
 
-    Nothing is inflated for it. Raises RefusedError for a damaged archive and for one that the policy doesn't
-    take.
+    Nothing is inflated for it.
+
+    Raises:
+        RefusedError: the archive is damaged, or one that the policy doesn't take.
     """
     try:
         file = _Opening(path.open("rb", buffering=0))
@@ -89,7 +92,8 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """The member *name*, inflated to the size that the directory declares and never beyond.
 
-    Raises RefusedError when that is over *limit* bytes, when there is no such member and when it is damaged.
+    Raises:
+        RefusedError: the member is over *limit* bytes, missing or damaged.
     """
     try:
         entry = archive.getinfo(name)
@@ -113,8 +117,12 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def check_archive(archive: zipfile.ZipFile, name: str, size: int) -> None:
-    """Raise RefusedError unless the open *archive*, a file *name* of *size* bytes, is as the module's policy
-    wants it.
+    """Require that the open *archive* is as the module's policy wants it.
+
+    It is a file *name* of *size* bytes.
+
+    Raises:
+        RefusedError: it is not.
     """
     check_directory(archive, name, size)
     for entry, end in _with_ends(archive):
@@ -129,8 +137,9 @@ def _with_ends(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, int]
 
 
 def check_directory(archive: zipfile.ZipFile, name: str, size: int) -> None:
-    """As :func:`check_archive`, but by the directory alone: where every read of a member's own header would
-    be a request of its own.
+    """Do as :func:`check_archive`, but by the directory alone.
+
+    It is for archives of which every read of a member's own header would be a request of its own.
     """
     entries = sorted(archive.infolist(), key=lambda e: e.header_offset)
     if len(entries) > MEMBER_LIMIT:
@@ -169,7 +178,7 @@ class _Opening(io.BufferedReader):
 
 
 def _entry_fault(entry: zipfile.ZipInfo) -> str:
-    """What the directory alone says against a member, empty if nothing."""
+    """Say what the directory alone has against a member, empty if nothing."""
     if entry.flag_bits & _ENCRYPTED:
         return "is encrypted"
     if entry.compress_type not in _METHODS:
@@ -182,7 +191,7 @@ def _entry_fault(entry: zipfile.ZipInfo) -> str:
 
 
 def _local_fault(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, end: int) -> str:
-    """What a member's own header says against the directory, empty if nothing; it must end by *end*."""
+    """Say how a member's own header contradicts the directory, empty if not; it must end by *end*."""
     assert archive.fp is not None
     archive.fp.seek(entry.header_offset)
     raw = archive.fp.read(_LOCAL.size)

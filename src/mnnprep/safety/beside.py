@@ -10,8 +10,9 @@ from mnnprep.errors import RefusedError
 
 
 def require_beside(model: Path, files: Iterable[Path]) -> None:
-    """Refuse each of *files* that is not with *model*, or is no regular file; one that is not there is left
-    to whoever reads it.
+    """Refuse each of *files* that is not with *model*, or is not a regular file.
+
+    One that is not there is left to whoever reads it.
 
     With a model is what lies below its directory, and what lies below the directory of the file that it is a
     link to: a cache keeps all files of a model in one directory, and a directory of links to them.

@@ -1,5 +1,6 @@
-"""One guard around reading what a stranger wrote: bytes that are not as their format says are a refusal,
-never a traceback.
+"""One guard around reading what a stranger wrote.
+
+Bytes that are not as their format says are a refusal, never a traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def reading(path: Path, title: str = "file") -> Iterator[None]:
 
     Raises:
         RefusedError: the file is damaged: a reader met an absent index or key, a size that is none, text that
-        is no text, nesting
+        is not text, nesting
             without end, a member that can't be inflated; or the system can't read it.
         MnnprepError: as a reader raised it; MemoryError: there is none left.
     """
@@ -49,8 +50,9 @@ def reading(path: Path, title: str = "file") -> Iterator[None]:
 
 
 def damaged(name: str, title: str, error: BaseException) -> RefusedError:
-    """The refusal of a file whose reader met *error*; it names the reader's place, for whoever has to look
-    into it.
+    """Return the refusal of a file whose reader met *error*.
+
+    It names the reader's place, for whoever has to look into it.
     """
     return RefusedError(
         f"the {title} is damaged: it is not as its format says", seen=f"{name}: {cause(error)}", next=AGAIN
@@ -58,7 +60,7 @@ def damaged(name: str, title: str, error: BaseException) -> RefusedError:
 
 
 def cause(error: BaseException) -> str:
-    """What went wrong and in which of our modules, in one line."""
+    """Say what went wrong and in which of our modules, in one line."""
     text = first_line(plain(error))
     text = text if len(text) <= SHOWN else text[:SHOWN] + " …"
     ours = [

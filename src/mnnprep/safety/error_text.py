@@ -1,4 +1,4 @@
-"""What an exception, a converter or the user's own code says, in one line that is the same on every machine.
+"""The text of an exception, a converter or the user's code, in one line that is the same everywhere.
 
 An exception's text may name files of this machine.  Here, where it becomes a reason, their directories go;
 nothing else of the manifest is ever rewritten, since a name such as ``/model/x`` is data.
@@ -35,13 +35,14 @@ _LIBRARY = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
 
 
 def said(error: BaseException) -> str:
-    """The text of *error* without directories; the name of its class where it has no text."""
+    """The text of *error* without directories; the name of its class if it has no text."""
     return without_paths(str(error).strip()) or type(error).__name__
 
 
 def without_paths(text: str) -> str:
-    """*text* with every absolute path of a file shortened to its name, a library's to its place in the
-    library.
+    """Return *text* with every absolute path of a file shortened to its name.
+
+    A library's is shortened to its place in the library.
 
     Only what this machine can tell to be a path is one: it exists, its directory (below another) does, or it
     ends as a source file does.  Anything else that begins with a slash, a node's name say, stays as it is.
@@ -57,8 +58,9 @@ def without_paths(text: str) -> str:
 
 
 def message(error: BaseException | str) -> str:
-    """The first line of an exception or of its text, without its type and without directories; the cause, if
-    that line only says that one follows.
+    """Return the first line of an exception or of its text, without its type and directories.
+
+    It is the cause's, if that line only says that one follows.
     """
     lines = [line for line in _COLOURS.sub("", without_paths(str(error))).splitlines() if line.strip()]
     if not lines:
@@ -91,7 +93,7 @@ def shortened(line: str, limit: int = LIMIT) -> str:
 
 
 def _path_end(text: str, start: int) -> int:
-    """Where the path that begins at *start* ends; 0 where none does."""
+    """Return the end of the path that begins at *start*; 0 if there is none."""
     line = text[start : start + LONGEST_PATH].partition("\n")[0]
     ends = [m.start() for m in islice(_END.finditer(line, 2), MOST_ENDS)]
     word = line[: ends[0]]

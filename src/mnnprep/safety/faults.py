@@ -32,8 +32,9 @@ SPARE_DESCRIPTORS = 4  # what a library may have had open and closed again as it
 
 
 def fault_in(error: BaseException, place: str = "") -> SystemFault | None:
-    """The fault of the system that *error* is, or that it or what it came from tells of; None for any other
-    error.
+    """Return the fault of the system that *error* is, or that it or what it came from tells of.
+
+    None for any other error.
 
     *place* is named where the error names no file: the directory that was being written to.
     """
@@ -63,13 +64,14 @@ def fault(number: int, place: str) -> SystemFault:
 
 
 def quoted(text: str) -> int:
-    """The errno whose message *text* quotes; 0 where it quotes none."""
+    """The errno whose message *text* quotes; 0 if it quotes none."""
     return next((number for message, number in _QUOTED.items() if message in text), 0)
 
 
 def no_room(directory: str | os.PathLike[str]) -> int:
-    """The errno of why nothing more can be written to *directory*; 0 where it can, or there is no such
-    directory.
+    """Return the errno of why nothing more can be written to *directory*.
+
+    0 if something can, or there is no such directory.
 
     Asked by writing: no figure of a file system says what a quota or a limit leaves to this process.
     """
@@ -99,8 +101,9 @@ def exhausted(directory: str | os.PathLike[str]) -> int:
 
 
 def fault_behind(error: BaseException, directory: str) -> SystemFault | None:
-    """:func:`fault_in`, or what has run out where *error* itself does not tell: a library that got no file
-    sees a damaged one.
+    """:func:`fault_in`, or what has run out if *error* itself does not tell.
+
+    A library that got no file sees a damaged one.
     """
     if (found := fault_in(error, directory)) is not None:
         return found
@@ -109,10 +112,11 @@ def fault_behind(error: BaseException, directory: str) -> SystemFault | None:
 
 
 def refuse_fault(error: BaseException, directory: str) -> None:
-    """Raises SystemFault where *error*, of a step that writes to *directory*, comes from one: it says nothing
-    of the model then.
+    """Raise SystemFault if *error*, of a step that writes to *directory*, comes from one.
 
-    Likewise ConfinedError, where the step's confinement was in the way.
+    The error says nothing of the model then.
+
+    Likewise ConfinedError, if the step's confinement was in the way.
     """
     if (wall := stopped(error)) is not None:
         raise wall from error

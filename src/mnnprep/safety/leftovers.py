@@ -1,9 +1,10 @@
-"""What a run keeps while it runs, and takes away as it ends: its scratch directory, and unfinished work
-beside a target.
+"""The files of a run that last as long as it runs, and are taken away as it ends.
+
+They are its scratch directory, and unfinished work beside a target.
 
 A run that is killed takes nothing away; the next one does.  A lock (``flock``) tells the dead from the
 living: it goes with the process that held it, however that ended, and no age has to be guessed.  Names carry
-a tag, so that nothing of a user's is taken for ours, and only directories and files of this user that are no
+a tag, so that nothing of a user's is taken for ours, and only directories and files of this user that are not
 links are touched.
 
 Beside a target NAME there may be, of runs that were killed:
@@ -49,8 +50,9 @@ def beside(target: Path) -> str:
 
 
 def left_beside(target: Path, suffix: str) -> list[Path]:
-    """The entries of this user beside *target* that a run has made for it, with that suffix; none where there
-    is no directory.
+    """Return the entries of this user beside *target* that a run made for it, with that suffix.
+
+    None if there is no directory.
     """
     pattern = re.compile(re.escape(beside(target)) + _RANDOM + re.escape(suffix))
     if not target.parent.is_dir():
@@ -73,8 +75,9 @@ def _entries(directory: Path) -> Iterator[Path]:
 
 @contextmanager
 def claimed(target: Path) -> Iterator[None]:
-    """Within, this thread is the one that writes *target* (an absolute path without links, its directory
-    there).
+    """Make this thread the one that writes *target*, within the block.
+
+    *target* is an absolute path without links, its directory there.
 
     What killed runs left beside it is put right first.  A thread that has claimed a target may claim it
     again.
@@ -147,8 +150,9 @@ def _is_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
 
 
 def put_right(target: Path) -> None:
-    """Give *target* back what was put aside for a replacement that never came, and take the other leavings
-    away.
+    """Give *target* back what was put aside for a replacement that never came.
+
+    The other leavings are taken away.
 
     Nobody may be writing *target*.
     """
@@ -165,8 +169,9 @@ def put_right(target: Path) -> None:
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[tuple[int, Path]]:
-    """A fresh file beside *target*, open and locked, and its path; it is taken away if it still has that name
-    at the end.
+    """Make a fresh file beside *target*, open and locked, and give it with its path.
+
+    It is taken away if it still has that name at the end.
 
     Those of killed runs are taken away first.
     """
@@ -191,15 +196,16 @@ def unfinished(target: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _taken(descriptor: int, path: Path) -> bool:
-    """Lock what was just made; False where another run took it for a leaving before it was locked."""
+    """Lock what was just made; False if another run took it for a leaving before it was locked."""
     with contextlib.suppress(OSError):
         _locked(descriptor, wait=True)
     return _is_at(descriptor, path)
 
 
 class Scratch:
-    """A directory of this process's own, for what is only needed while it runs, in the system's (TMPDIR); use
-    it as a context manager.
+    """A directory of this process's own, for files that are only needed while it runs.
+
+    It lies in the system's (TMPDIR). Use it as a context manager.
 
     Those of killed runs are taken away first.
 
@@ -247,8 +253,9 @@ def _sweep(base: Path) -> None:
 
 
 def _take_away(directory: Path) -> None:
-    """Remove a scratch directory unless it is in use; or is not one: a run that was killed at its very start
-    left it empty.
+    """Remove a scratch directory unless it is in use or is not one.
+
+    A run that was killed at its very start left it empty.
     """
     try:
         lock = os.open(directory / SCRATCH_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -263,8 +270,9 @@ def _take_away(directory: Path) -> None:
 
 
 def _remove(directory: Path) -> None:
-    """Remove a scratch directory, its lock last: one whose removal was cut short can still be told for what
-    it is.
+    """Remove a scratch directory, its lock last.
+
+    One whose removal was cut short can still be told for what it is.
     """
     with contextlib.suppress(OSError):
         for path in directory.iterdir():

@@ -21,8 +21,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def plain(text: object) -> str:
-    """*text* with its hidden characters visible as ``\\x1b`` or ``\\u202e``, so that a name can't rewrite
-    what is around it.
+    r"""Return *text* with its hidden characters visible as ``\x1b`` or ``\u202e``.
+
+    A name can't rewrite what is around it then.
 
     Line breaks stay: it is for texts of our own, and for logs.
     """
@@ -35,18 +36,20 @@ def one_line(text: object) -> str:
 
 
 def as_text(text: str) -> str:
-    """*text* with halves of surrogate pairs, which no UTF-8 document can hold, visible as ``\\udc80``."""
+    r"""Return *text* with halves of surrogate pairs visible as ``\udc80``: UTF-8 can hold none."""
     return _SURROGATE.sub(lambda match: _escaped(match[0]), text)
 
 
 def json_text(document: object, *, ascii_only: bool = False) -> str:
-    """*document* (anything `msgspec.to_builtins` takes) as indented JSON that is valid UTF-8 and safe to
-    print.
+    """Return *document* as indented JSON that is valid UTF-8 and safe to print.
+
+    It is anything `msgspec.to_builtins` takes.
 
     Hidden characters are JSON escapes, so a program reads them as they are; halves of surrogate pairs, which
-    are no characters, it reads as the six that :func:`as_text` makes of each.
+    are not characters, it reads as the six that :func:`as_text` makes of each.
 
-    Raises ValueError for NaN or an infinity, which JSON does not have.
+    Raises:
+        ValueError: NaN or an infinity, which JSON does not have.
     """
     value = textual(msgspec.to_builtins(document))
     dumped = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
@@ -74,7 +77,7 @@ def _escaped(character: str) -> str:
 
 
 def _json_escaped(character: str) -> str:
-    """A character outside ASCII in a JSON string: as it is, or as an escape where it is hidden."""
+    """A character outside ASCII in a JSON string: as it is, or as an escape if it is hidden."""
     if unicodedata.category(character) not in HIDDEN:
         return character
     return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"

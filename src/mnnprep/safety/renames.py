@@ -37,7 +37,7 @@ def exchange(path: Path, target: Path, aside: Path) -> None:
 
 
 def _renameat2(path: Path, target: Path, how: int) -> bool:
-    """renameat2(2); False where it is not to be had."""
+    """renameat2(2); False if it is not to be had."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28
     if function is None:
         return False

@@ -95,7 +95,7 @@ def load_into(module: torch.nn.Module, path: Path) -> list[str]:
 
 
 def expected_of(module: torch.nn.Module) -> tuple[Expected, Tensors]:
-    """What a checkpoint must hold for *module*, and the tensors of its state dict by name."""
+    """Return what a checkpoint must hold for *module*, and the tensors of its state dict by name."""
     torch = deps.require("torch")
     model = torch.nn.Module.state_dict(module, keep_vars=True)
     wanted: Tensors = {name: value for name, value in model.items() if isinstance(value, torch.Tensor)}
@@ -189,8 +189,9 @@ def _fits_after_hooks(
     wanted: Mapping[str, torch.Tensor],
     tensors: Mapping[str, torch.Tensor],
 ) -> bool:
-    """Whether the module's own loading code (pre-hooks, as weight_norm has; overridden methods) makes the
-    keys fit.
+    """Whether the module's own loading code makes the keys fit.
+
+    That is pre-hooks, as weight_norm has, and overridden methods.
 
     Tried on a copy of the module without storage, so that nothing is changed.
     """
@@ -291,8 +292,9 @@ def _tolerated(
 def _complete(
     expected: Expected, wanted: Mapping[str, torch.Tensor], tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Give a model on the meta device what the checkpoint may leave out: the other names of tied weights, and
-    counters.
+    """Give a model on the meta device what the checkpoint may leave out.
+
+    It may leave out the other names of tied weights, and counters.
     """
     torch = deps.require("torch")
     for group in expected.tied:

@@ -1,4 +1,4 @@
-"""What a layout's reader gives: the tree of objects in a checkpoint, with its tensors as plans."""
+"""The result of a layout's reader: the tree of objects in a checkpoint, with its tensors as plans."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from mnnprep.weights.safe_unpickler import Unpickled
 
 @dataclass(frozen=True)
 class Content:
-    """``tree`` is of dictionaries, lists, :class:`~mnnprep.weights.plan.Tensor` and
-    :class:`~mnnprep.weights.safe_unpickler.Foreign`.
+    """The content of a checkpoint; ``tree`` is of dictionaries, lists and leaves.
+
+    The leaves are :class:`~mnnprep.weights.plan.Tensor` and :class:`~mnnprep.weights.safe_unpickler.Foreign`.
 
     ``layout`` names what was read; ``foreign`` are the full names of the classes that were read past;
     ``notes`` what a user should know; ``aliases`` the other names of tensors that the file keeps once;

@@ -20,8 +20,9 @@ CHUNK = 1 << 17  # elements rounded at once: what the caches hold
 
 
 class Rounding(msgspec.Struct, kw_only=True):
-    """What a change of dtype did to one tensor: the worst absolute error, and that over the largest
-    magnitude.
+    """The effect of a change of dtype on one tensor.
+
+    It is the worst absolute error, and that over the largest magnitude.
     """
 
     name: str
@@ -35,7 +36,8 @@ class Rounding(msgspec.Struct, kw_only=True):
 def converted(tensor: Tensor, target: str, rounding: Rounding) -> Iterator[npt.NDArray[Any]]:
     """The blocks of *tensor* in *target*, rounded to nearest even; *rounding* is brought up to date.
 
-    Raises RefusedError for a finite value that *target* can't hold.
+    Raises:
+        RefusedError: a finite value that *target* can't hold.
     """
     source, wanted = numpy_dtype(tensor.dtype), numpy_dtype(target)
     # The difference of a number and its rounding is exact in the wider type (Sterbenz), so float32 is enough
@@ -86,19 +88,23 @@ class Changed(Tensor):
     rounding: Rounding | None = None
 
     def runs(self) -> list[Run] | None:
+        """Return None: the bytes are not in a file as they are wanted."""
         return None
 
     def key(self) -> tuple[object, ...] | None:
+        """Return what equal tensors share: the base's key and the dtype."""
         assert self.base is not None
         below = self.base.key()
         return ("changed", self.dtype, below) if below is not None else None
 
     def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        """Yield the values in the new dtype, block by block, as unsigned integers of its width."""
         assert self.base is not None and self.rounding is not None
         for block in converted(self.base, self.dtype, self.rounding):
             yield block.view(RAW[bits_of(self.dtype) // 8])
 
     def array(self) -> npt.NDArray[Any]:
+        """Return all values in the new dtype as unsigned integers of its width."""
         blocks = list(self.blocks())
         return (
             np.concatenate(blocks).reshape(self.shape)
@@ -107,8 +113,10 @@ class Changed(Tensor):
         )
 
     def sources(self) -> set[File]:
+        """Return the files that the base is read from."""
         return self.base.sources() if self.base is not None else set()
 
     def release(self) -> None:
+        """Let go of what the base keeps in memory."""
         if self.base is not None:
             self.base.release()

@@ -1,4 +1,4 @@
-"""What goes where in the output: stretches that are copied, and tensors whose bytes have to be made."""
+"""The parts of the output: stretches that are copied, and tensors whose bytes have to be made."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ def merged(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def remaining(segments: Iterable[Segment], start: int, chunk: int = CHUNK) -> Iterator[Segment]:
-    """What is not yet in the first *start* bytes, copies cut into chunks; a tensor that has to be made is
-    made again from its begin.
+    """Return what is not yet in the first *start* bytes, copies cut into chunks.
+
+    A tensor that has to be made is made again from its beginning.
     """
     for segment in segments:
         if isinstance(segment, Make):

@@ -1,6 +1,6 @@
 """Bytes from files to the output without passing through Python: copy_file_range, several in flight.
 
-Where the kernel can't (another file system, a remote file) they go through buffers of bounded size.
+If the kernel can't (another file system, a remote file) they go through buffers of bounded size.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Sink:
     step: int = 1 << 62
 
     def sync(self, written: int) -> None:
+        """Have the first *written* bytes on the disk."""
         os.fdatasync(self.descriptor)
 
 
@@ -113,6 +114,7 @@ def _make(segment: Make, output: int) -> None:
 
 
 def write_all(output: int, view: memoryview, at: int) -> None:
+    """Write all of *view* to the descriptor *output* from the byte *at* on."""
     while len(view):
         count = os.pwrite(output, view, at)
         view, at = view[count:], at + count

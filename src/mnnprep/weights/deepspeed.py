@@ -31,8 +31,9 @@ Read = Callable[[Place], Content]
 
 
 def directory_of(place: Place, names: list[str]) -> Place | None:
-    """The directory with the ZeRO files: *place*, or the one that its ``latest`` names; None where there are
-    none.
+    """Return the directory with the ZeRO files: *place*, or the one that its ``latest`` names.
+
+    None if there are none.
     """
     if any(OPTIMIZER_FILE.match(name) for name in names):
         return place
@@ -53,7 +54,11 @@ def _names(place: Place) -> list[str]:
 
 
 def read(directory: Place, load: Read) -> Content:
-    """The parameters in float32 and the buffers. Raises RefusedError where the ranks don't add up."""
+    """The parameters in float32 and the buffers.
+
+    Raises:
+        RefusedError: the ranks don't add up.
+    """
     names = directory.list()
     ranks = _rank_files(names)
     models = [name for name in names if MODEL_FILE.match(name)]
@@ -96,7 +101,11 @@ def read(directory: Place, load: Read) -> Content:
 
 
 def _rank_files(names: list[str]) -> dict[int, str]:
-    """The optimizer's file of each rank. Raises RefusedError where they are cut another way, too."""
+    """The optimizer's file of each rank.
+
+    Raises:
+        RefusedError: the files are cut in several ways.
+    """
     ranks: dict[int, str] = {}
     for name in names:
         if found := OPTIMIZER_FILE.match(name):
@@ -113,9 +122,10 @@ def _rank_files(names: list[str]) -> dict[int, str]:
 def _optimizer_states(
     directory: Place, load: Read, ranks: dict[int, str]
 ) -> tuple[list[dict[str, Unpickled]], int]:
-    """What each rank's optimizer holds, in order, and the ZeRO stage.
+    """Return the content of each rank's optimizer, in order, and the ZeRO stage.
 
-    Raises RefusedError where the ranks don't add up.
+    Raises:
+        RefusedError: the ranks don't add up.
     """
     states = [
         _texts(load(directory.join(ranks[rank])).tree.get("optimizer_state_dict") or {})
@@ -182,8 +192,9 @@ def _by_parameter(groups: list[dict[str, Shape]], ranks: list[list[Tensor]]) -> 
 def _frozen(
     model: dict[str, Any], load: Read, directory: Place, models: list[str], zero: int
 ) -> dict[str, Tensor]:
-    """Parameters that were not trained: whole in stages 1 and 2, cut over the ranks' model files in stage
-    3.
+    """Return the parameters that were not trained.
+
+    They are whole in stages 1 and 2, cut over the ranks' model files in stage 3.
     """
     shapes = {text(name): _extents(shape) for name, shape in _texts(model.get("frozen_param_shapes")).items()}
     if not shapes:

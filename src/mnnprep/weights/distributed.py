@@ -1,5 +1,6 @@
-"""torch.distributed.checkpoint directories (FSDP, tensor parallelism, any number of ranks) as plans; no
-process group, no torch.
+"""torch.distributed.checkpoint directories as plans.
+
+They are of FSDP or tensor parallelism, and of any number of ranks. No process group, no torch.
 
 Format facts (torch/distributed/checkpoint/metadata.py, filesystem.py, default_planner.py): ``.metadata`` is a
 pickled ``Metadata``: ``state_dict_metadata`` says dtype, size and chunks by name, ``storage_data`` maps
@@ -46,8 +47,9 @@ DAMAGE = (
 
 
 class _Item(File):
-    """The values of one saved chunk in row-major order; its own small archive is opened when they are asked
-    for.
+    """The values of one saved chunk in row-major order.
+
+    Its own small archive is opened when they are asked for.
     """
 
     def __init__(self, window: Window, name: str, dtype: str, shape: Shape) -> None:
@@ -112,7 +114,8 @@ class _Item(File):
 def read(directory: Place) -> Content:
     """The nested dictionary that was saved.
 
-    Raises RefusedError for missing files and pieces that don't add up.
+    Raises:
+        RefusedError: files are missing, or the pieces don't add up.
     """
     place = directory.join(METADATA)
     foreign: set[str] = set()

@@ -93,6 +93,7 @@ TARGETS = ("float32", "float16", "bfloat16")  # what --dtype may ask for
 
 
 def known(dtype: str) -> bool:
+    """Whether the dtype is one that mnnprep reads."""
     return dtype in _BITS
 
 
@@ -102,6 +103,7 @@ def bits_of(dtype: str) -> int:
 
 
 def byte_size(dtype: str, elements: int) -> int:
+    """Return the bytes that so many elements of *dtype* take."""
     return _BITS[dtype] * elements // 8
 
 

@@ -1,4 +1,4 @@
-"""What stands in a checkpoint: its tensors by their paths, what each path says of them, and what is left out.
+"""The entries of a checkpoint: its tensors by their paths, what each path tells, and what is left out.
 
 Every tensor has a path: the keys of the dictionaries that lead to it, then its own key, split at the dots.
 """
@@ -80,13 +80,15 @@ class Entry:
 
     @cached_property
     def path(self) -> Path:
+        """The keys that lead to the tensor, a dotted name split."""
         return (*self.dictionary, *self.key.split("."))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The tensors at a place, by the names they have there; ``rivals`` are other places that fit exactly as
-    well.
+    """The tensors at a place, by the names they have there.
+
+    ``rivals`` are other places that fit exactly as well.
 
     ``left_out`` are the other tensors of the checkpoint, each with the reason; ``unexpected`` the names that
     no model asked for; ``averaged`` says that the place is one of averaged weights (EMA).
@@ -103,8 +105,10 @@ class Choice:
 def entries_of(tree: Unpickled) -> tuple[list[Entry], list[str]]:
     """Every tensor in *tree*, in order, and the classes of the pickled modules in it (full names).
 
-    A dictionary that stands in several places is taken at the first.  Raises PickleError for names without
-    end.
+    A dictionary that stands in several places is taken at the first.
+
+    Raises:
+        PickleError: names without end.
     """
     entries: list[Entry] = []
     modules: list[str] = []
@@ -152,8 +156,9 @@ def _is_module(value: Foreign) -> bool:
 
 
 def rank_of(path: Path, ema: bool = False) -> int:
-    """0 for raw weights, 1 for averaged ones (with *ema* the other way round), 2 for what an optimizer
-    keeps.
+    """Return 0 for raw weights, 1 for averaged ones, 2 for what an optimizer keeps.
+
+    With *ema* raw and averaged ones change places.
     """
     words = words_of(path)
     return 2 if words & _OPTIMIZER else int(bool(words & AVERAGED) != ema)

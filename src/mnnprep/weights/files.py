@@ -33,7 +33,11 @@ class File:
     size: int = 0
 
     def read(self, offset: int, count: int) -> bytes:
-        """Exactly *count* bytes. Raises RefusedError where the file ends before."""
+        """Exactly *count* bytes.
+
+        Raises:
+            RefusedError: the file ends before.
+        """
         if offset < 0 or count < 0 or offset + count > self.size:
             raise RefusedError(
                 "the checkpoint points outside one of its files: it is truncated or damaged",
@@ -57,15 +61,15 @@ class File:
         view[:] = self.read(offset, len(view))
 
     def fileno(self) -> int | None:
-        """A descriptor for copying in the kernel; None where there is none."""
+        """A descriptor for copying in the kernel; None if there is none."""
         return None
 
     def identity(self) -> str:
-        """What changes when the file does."""
+        """Return a text that changes when the file does."""
         return f"{self.name}:{self.size}"
 
     def changed(self) -> bool:
-        """Whether something wrote to it since it was opened; False where that can't be told."""
+        """Whether something wrote to it since it was opened; False if that can't be told."""
         return False
 
     def locate(self, offset: int) -> tuple[File, int]:
@@ -99,6 +103,11 @@ class LocalFile(File):
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
+        """Return the descriptor, opened when it is first asked for.
+
+        Raises:
+            UsageError: the file can't be opened.
+        """
         with self._lock:
             if self._descriptor < 0:
                 try:
@@ -120,6 +129,11 @@ class LocalFile(File):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill *view* with the bytes from *offset* on.
+
+        Raises:
+            RefusedError: the file ends before.
+        """
         done = 0
         while done < len(view):
             count = os.preadv(self.fileno(), [view[done:]], offset + done)
@@ -128,13 +142,16 @@ class LocalFile(File):
             done += count
 
     def identity(self) -> str:
+        """Return a text that changes when the file does."""
         return self._identity
 
     def changed(self) -> bool:
+        """Whether the file is another than when it was opened."""
         state = os.stat(self.path)
         return self._identity != _local_identity(self.name, state)
 
     def close(self) -> None:
+        """Close the descriptor, if it is open; the next read opens it again."""
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
@@ -170,6 +187,7 @@ class RemoteFile(File):
         self._lock = threading.Lock()
 
     def identity(self) -> str:
+        """Return a text that changes when the file does."""
         return self._identity
 
     def _read(self, offset: int, count: int) -> bytes:
@@ -221,9 +239,11 @@ class Window(File):
         return self.parent.read(self.base + offset, count)
 
     def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill *view* with the bytes from *offset* of the window on."""
         self.parent.read_into(self.base + offset, view)
 
     def locate(self, offset: int) -> tuple[File, int]:
+        """Return the file that holds the byte at *offset*, and its offset there."""
         return self.parent.locate(self.base + offset)
 
 
@@ -244,6 +264,7 @@ class Lazy(File):
             return self._data[offset : offset + count]
 
     def release(self) -> None:
+        """Let go of the bytes; they are made again when they are asked for."""
         self._data = None
 
 

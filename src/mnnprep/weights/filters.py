@@ -58,8 +58,9 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Rules:
-    """What the user asked for; ``rename`` are (regular expression, replacement), ``drop`` regular
-    expressions.
+    """The user's rules for names.
+
+    ``rename`` are (regular expression, replacement), ``drop`` regular expressions.
     """
 
     ema: bool = False
@@ -71,8 +72,9 @@ class Rules:
 
 @dataclass
 class Kept:
-    """``tensors`` in the checkpoint's order; ``aliases`` from the names of tied tensors to the one that is
-    kept.
+    """The kept ``tensors``, in the checkpoint's order.
+
+    ``aliases`` lead from the names of tied tensors to the one that is kept.
     """
 
     tensors: dict[str, Tensor]
@@ -85,7 +87,11 @@ class Kept:
 def parse_rules(
     ema: bool, counters: bool, strip: Iterable[str], drop: Iterable[str], rename: Iterable[str]
 ) -> Rules:
-    """The text forms of the options. Raises UsageError."""
+    """The text forms of the options.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     pairs = []
     for rule in rename:
         pattern, arrow, replacement = rule.partition("=>")
@@ -113,11 +119,13 @@ def _regex(option: str, text: str) -> re.Pattern[str]:
 def apply(
     tensors: Mapping[str, Tensor], aliases: Mapping[str, str], rules: Rules, *, averaged: bool, fitted: bool
 ) -> Kept:
-    """What of *tensors* is written, and under which names.
+    """Return the tensors of *tensors* that are written, under their new names.
 
     *averaged*: the dictionary taken was that of averaged weights already; *fitted*: the names are a model's
-    own, and are neither unwrapped nor judged by how they look.  Raises UsageError when two names become one,
-    when nothing is left, or when ``rules.ema`` finds no averages.
+    own, and are neither unwrapped nor judged by how they look.
+
+    Raises:
+        UsageError: two names become one, nothing is left, or ``rules.ema`` finds no averages.
     """
     kept = Kept({}, dict(aliases))
     names = {name: name for name in tensors} if fitted else _unwrapped(tensors, kept)
@@ -167,8 +175,9 @@ def _unwrapped(tensors: Mapping[str, Tensor], kept: Kept) -> dict[str, str]:
 
 
 def _one_of_twins(tensors: dict[str, Tensor], rules: Rules, averaged: bool, kept: Kept) -> dict[str, Tensor]:
-    """Weights and their averages in one dictionary: the raw ones, or with ``ema`` the averages under the raw
-    names.
+    """Choose between weights and their averages in one dictionary.
+
+    It keeps the raw ones, or with ``ema`` the averages under the raw names.
     """
     raw = {
         name: tensor for name, tensor in tensors.items() if not words_of(re.split(r"[./]", name)) & AVERAGED

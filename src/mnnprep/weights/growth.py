@@ -1,4 +1,4 @@
-"""What unpickling would cost beyond reading the bytes, known from the opcodes alone.
+"""The cost of unpickling beyond reading the bytes, known from the opcodes alone.
 
 A pickle's memo lets every object be used again, so that a tuple of the last tuple twice, forty times, is
 2**40 values: for nothing while it is only held, for hours where it is hashed (as the key of a dict, in a set)
@@ -22,8 +22,9 @@ Follow = Callable[["Growth", Any], None]
 
 
 class Growth:
-    """The stack of an unpickler with the size of every value in place of the value: what it holds, counted as
-    often as it is reached.
+    """The stack of an unpickler with the size of every value in place of the value.
+
+    What it holds is counted as often as it is reached.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,9 @@ class Growth:
     def step(self, op: str, argument: object) -> str:
         """Follow one opcode; why it is too much, empty if it isn't.
 
-        Raises IndexError or KeyError where the stack or memo has no such value.
+        Raises:
+            IndexError: the stack has no such value.
+            KeyError: the memo has no such value.
         """
         self._opcodes += 1
         follow = _FOLLOW.get(op)

@@ -25,8 +25,8 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 def read(file: File) -> Content:
     """Nested dictionaries as the groups are.
 
-    Raises RefusedError for a damaged file, for one that takes data from outside itself, and when h5py is not
-    installed.
+    Raises:
+        RefusedError: the file is damaged or takes data from outside itself, or h5py is not installed.
     """
     deps.require("h5py")
     import h5py

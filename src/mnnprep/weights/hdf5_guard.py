@@ -1,5 +1,6 @@
-"""HDF5 files that are themselves alone: opened, and refused where they would take bytes from elsewhere or
-unfold without bound.
+"""HDF5 files that are themselves alone.
+
+They are opened, and refused if they would take bytes from elsewhere or unfold without bound.
 
 Format facts (the HDF5 File Format Specification): a link is hard, soft or external; a dataset's bytes may lie
 in other files (external storage, message 0x0007) or be a view of other datasets (virtual layout); the chunks
@@ -26,11 +27,13 @@ MOST_OBJECTS = 1_000_000
 
 @contextmanager
 def hdf5_file(source: Path | BinaryIO, name: str, size: int) -> Iterator[Any]:
-    """The file at *source* of *size* bytes, called *name* in errors, as an ``h5py.File`` whose objects are
-    its own.
+    """Open the file at *source* of *size* bytes as an ``h5py.File`` whose objects are its own.
 
-    Raises RefusedError for a file that h5py can't read (also when that shows while it is open), and see
-    `refuse_outside`.
+    Errors call it *name*.
+
+    Raises:
+        RefusedError: h5py can't read the file (also if that shows while it is open), or `refuse_outside`
+            refuses it.
     """
     h5py = require("h5py")
     try:
@@ -47,8 +50,9 @@ def hdf5_file(source: Path | BinaryIO, name: str, size: int) -> Iterator[Any]:
 
 
 def refuse_outside(book: h5py.File, name: str, size: int) -> None:
-    """Refuse a file with a link that is not hard, a dataset that is virtual or stored in other files, or more
-    than it can hold.
+    """Refuse a file that takes bytes from elsewhere, or that states more than it can hold.
+
+    It may have a link that is not hard, or a dataset that is virtual or stored in other files.
 
     Nothing of a dataset is read. *size* is the file's, in bytes.
     """

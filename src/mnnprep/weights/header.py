@@ -51,7 +51,11 @@ class Slot(NamedTuple):
 
 
 def ordered(tensors: Mapping[str, tuple[str, Shape]]) -> list[str]:
-    """The names in the order of the file. Raises RefusedError for a dtype that safetensors does not have."""
+    """The names in the order of the file.
+
+    Raises:
+        RefusedError: a dtype that safetensors does not have.
+    """
     for name, (dtype, _) in tensors.items():
         if dtype not in CODES:
             raise RefusedError(

@@ -1,5 +1,6 @@
-"""From a place to the tree of what it holds: which layout the bytes are, decided by them and not by the
-suffix.
+"""The way from a place to the tree of what it holds.
+
+The bytes decide which layout they are, not the suffix.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ Join = Callable[[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reading:
-    """How a checkpoint is read: ``join`` for tensor-parallel ranks; ``script`` to take a TorchScript
-    program's weights too.
+    """How a checkpoint is read: ``join`` is for tensor-parallel ranks.
+
+    ``script`` is to take a TorchScript program's weights too.
     """
 
     join: tuple[ranks.JoinRule, ...] = ()
@@ -180,7 +182,7 @@ def _read_directory(directory: Place, reading: Reading) -> tuple[Content, Join |
 
 
 def adapter_file(directory: Place) -> Place | None:
-    """The file of a PEFT adapter; None where *directory* is none."""
+    """The file of a PEFT adapter; None if *directory* is none."""
     if not (directory.is_dir() or directory.system is not None) or not directory.join(lora.CONFIG).is_file():
         return None
     return next((directory.join(name) for name in ADAPTER_NAMES if directory.join(name).is_file()), None)

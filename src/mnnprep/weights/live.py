@@ -31,7 +31,12 @@ def process_rank() -> int:
 
 
 def state_of(module: nn.Module) -> dict[str, LiveTensor]:
-    """The state dict with shards as they are. Every rank must call this. Raises UsageError, RefusedError."""
+    """Return the state dict with shards as they are; every rank must call this.
+
+    Raises:
+        UsageError: the object is not a torch.nn.Module.
+        RefusedError: it has tensors without values.
+    """
     torch = deps.require("torch")
     if not isinstance(module, torch.nn.Module):
         raise UsageError(

@@ -44,16 +44,20 @@ class Merged(Tensor):
     transposed: bool = False  # the base is stored (in, out)
 
     def runs(self) -> list[Run] | None:
+        """Return None: the values have to be computed."""
         return None
 
     def key(self) -> tuple[object, ...] | None:
+        """Return None: no other tensor is known to hold the same."""
         return None
 
     def sources(self) -> set[File]:
+        """Return the files of the base and of both matrices of the adapter."""
         assert self.a is not None and self.b is not None
         return super().sources() | self.a.sources() | self.b.sources()
 
     def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        """Yield the merged values, some rows at a time."""
         assert self.a is not None and self.b is not None
         right, left = _matrix(self.a), _matrix(self.b)
         if self.transposed:
@@ -74,6 +78,7 @@ class Merged(Tensor):
             )
 
     def array(self) -> npt.NDArray[Any]:
+        """Return all merged values."""
         return np.concatenate(list(self.blocks())).reshape(self.shape)
 
 
@@ -88,7 +93,11 @@ def _matrix(tensor: Tensor) -> npt.NDArray[np.float64]:
 
 
 def read_config(directory: Place) -> dict[str, Any]:
-    """``adapter_config.json``. Raises RefusedError for kinds of adapters that are no plain LoRA."""
+    """``adapter_config.json``.
+
+    Raises:
+        RefusedError: the adapter is not plain LoRA.
+    """
     try:
         config = json.loads(directory.join(CONFIG).read(1 << 24))
     except ValueError as error:
@@ -121,7 +130,8 @@ def merge(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The base's tensors, the adapted ones merged; and what a user should know.
 
-    Raises UsageError when the adapter adapts what the base does not have, or of other shapes.
+    Raises:
+        UsageError: the adapter adapts what the base does not have, or of other shapes.
     """
     pairs: dict[str, dict[str, Tensor]] = {}
     tensors = dict(base)
@@ -163,8 +173,9 @@ def merge(
 
 
 def _name_in(base: Mapping[str, Tensor], name: str) -> str:
-    """The name in *base*: as it is, or the one name that ends so (a base saved from inside the model, or
-    around it).
+    """Return the name in *base*.
+
+    It is as it is, or the one name that ends so (a base saved from inside the model, or around it).
     """
     if name in base:
         return name
@@ -175,7 +186,7 @@ def _name_in(base: Mapping[str, Tensor], name: str) -> str:
 def _merged(
     name: str, base: Tensor, parts: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> tuple[Merged, int] | None:
-    """The merged tensor and its rank; None where the shapes don't fit."""
+    """The merged tensor and its rank; None if the shapes don't fit."""
     embedding = "lora_embedding_A" in parts
     a, b = (parts.get(f"lora_embedding_{x}" if embedding else f"lora_{x}") for x in "AB")
     if (
@@ -209,7 +220,7 @@ def _merged(
 
 
 def _by_pattern(patterns: Mapping[str, SupportsFloat] | None, name: str, default: float) -> float:
-    """peft's ``get_pattern_key``: a key matches the whole name, or its end after a dot."""
+    """Do as peft's ``get_pattern_key``: a key matches the whole name, or its end after a dot."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):
             return float(value)

@@ -1,4 +1,4 @@
-"""What a worker says of a model's state dict."""
+"""A worker's account of a model's state dict."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class ModelShapes(msgspec.Struct, kw_only=True):
     tied: list[list[str]]
 
     def expected(self) -> Expected:
+        """Return the names and shapes as a checkpoint is held against them."""
         return Expected(
             {name: None if shape is None else tuple(shape) for name, shape in self.shapes.items()},
             frozenset(self.dispensable),

@@ -18,7 +18,11 @@ class Written:
         self._length = 0
 
     def add(self, length: int) -> None:
-        """Enter a name of *length* characters. Raises PickleError for one too many."""
+        """Enter a name of *length* characters.
+
+        Raises:
+            PickleError: the name is one too many.
+        """
         self._length += length
         if self._length > TOGETHER:
             raise PickleError(f"the names of its tensors take more than {TOGETHER >> 20} MiB")

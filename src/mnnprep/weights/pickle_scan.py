@@ -39,7 +39,7 @@ class PickleError(ValueError):
 
 @dataclass(frozen=True)
 class PickleScan:
-    """What a pickle would import, in order of appearance, and what its outermost object is.
+    """The imports of a pickle, in order of appearance, and the kind of its outermost object.
 
     ``globals`` are dotted names; ``root`` is ``dict``, ``list``, ``value`` or the dotted name of the
     class or function that makes the object.
@@ -149,7 +149,11 @@ _HANDLERS: dict[str, Callable[[_Scan, Argument], str]] = {
 
 
 def scan_pickle(file: BinaryIO) -> PickleScan:
-    """Walk the pickle at the file's position, which is left behind its end. Raises PickleError."""
+    """Walk the pickle at the file's position, which is left behind its end.
+
+    Raises:
+        PickleError: the pickle is damaged.
+    """
     scan = _Scan()
     bounded = cast("BinaryIO", _Bounded(file))
     try:

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: paths and fsspec URLs that can be joined, listed and opened.
+"""The place of a checkpoint: paths and fsspec URLs that can be joined, listed and opened.
 
 Every file is opened once a :class:`Files`, so that two tensors with the same bytes are recognized by
 ``(file, offset)``.
@@ -64,6 +64,7 @@ class Files:
         return list(self._opened.values())
 
     def open(self, place: Place, name: str) -> File:
+        """Return the file at *place*, opened once; errors call it *name*."""
         if place.path not in self._opened:
             system = place.system
             self._opened[place.path] = (
@@ -96,6 +97,7 @@ class Place:
         return Place(self.files, self.system, f"{head}{slash}{name}", name)
 
     def parent(self) -> Place:
+        """The directory that holds the place."""
         return Place(
             self.files,
             self.system,
@@ -108,16 +110,19 @@ class Place:
         return self.system is None or not {"http", "https"} & set(_protocols(self.system))
 
     def exists(self) -> bool:
+        """Whether something is there."""
         return os.path.exists(self.path) if self.system is None else bool(self._kind())
 
     def is_dir(self) -> bool:
+        """Whether it is a directory; never on a system that lists none."""
         return os.path.isdir(self.path) if self.system is None else self.lists and self._kind() == "directory"
 
     def is_file(self) -> bool:
+        """Whether it is a file."""
         return os.path.isfile(self.path) if self.system is None else self._kind() == "file"
 
     def _kind(self) -> str:
-        """``file`` or ``directory``; empty where the server has no such thing, or can't say.
+        """``file`` or ``directory``; empty if the server has no such thing, or can't say.
 
         Asks for no content.
         """
@@ -127,7 +132,7 @@ class Place:
             return ""
 
     def list(self) -> list[str]:
-        """The names directly inside, sorted; empty where the place can't be listed."""
+        """The names directly inside, sorted; empty if the place can't be listed."""
         if self.system is None:
             return sorted(os.listdir(self.path))
         if not self.lists:
@@ -140,10 +145,15 @@ class Place:
             return []
 
     def open(self) -> File:
+        """Return the file, opened once for all who ask."""
         return self.files.open(self, self._shown or self.name)
 
     def read(self, limit: int) -> bytes:
-        """All bytes of a small file. Raises RefusedError beyond *limit*."""
+        """All bytes of a small file.
+
+        Raises:
+            RefusedError: the file is larger than *limit*.
+        """
         file = self.open()
         if file.size > limit:
             raise RefusedError(

@@ -1,4 +1,4 @@
-"""Where the values of a tensor are: pieces of files, and how to read them in row-major order.
+"""The place of a tensor's values: pieces of files, and how to read them in row-major order.
 
 A :class:`Tensor` is made of pieces, boxes that tile its ``grid`` (its shape, or ``(elements,)`` where
 partitions cut through the flat values).  Nothing is read until the values are asked for, and then in
@@ -43,9 +43,11 @@ class Piece:
 
     @property
     def elements(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     def contiguous(self) -> bool:
+        """Whether the elements lie one after the other in row-major order."""
         return self.strides is None or packed(self.shape, self.strides)
 
 
@@ -60,7 +62,10 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """``dtype`` is NumPy's or ml_dtypes' name; ``origin`` is the name it has in the checkpoint."""
+    """A tensor of a checkpoint as the pieces of files that hold it.
+
+    ``dtype`` is NumPy's or ml_dtypes' name.
+    """
 
     dtype: str
     shape: Shape
@@ -79,15 +84,18 @@ class Tensor:
 
     @property
     def elements(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """The bytes that the elements take."""
         return byte_size(self.dtype, self.elements)
 
     def runs(self) -> list[Run] | None:
-        """The bytes in row-major order as runs long enough to be copied one by one; None where they are
-        not.
+        """Return the bytes in row-major order as runs long enough to be copied one by one.
+
+        None if they are not.
         """
         if len(self.pieces) == 1 and self.pieces[0].contiguous() and self.pieces[0].elements == self.elements:
             file, offset = self.pieces[0].file.locate(self.pieces[0].offset)
@@ -116,7 +124,7 @@ class Tensor:
         return [run for _, run in found] if at == self.nbytes and long_enough else None
 
     def key(self) -> tuple[object, ...] | None:
-        """The same for tensors that are one in memory; None where there are no values."""
+        """The same for tensors that are one in memory; None if there are no values."""
         if not self.elements:
             return None
         where = tuple(
@@ -179,20 +187,24 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Made(Tensor):
-    """A tensor that ``make`` gives whole, in row-major order, when its values are asked for; ``same`` is
-    equal for one tensor's names.
+    """A tensor that ``make`` gives whole, in row-major order, when its values are asked for.
+
+    ``same`` is equal for one tensor's names.
     """
 
     make: Callable[[], npt.NDArray[Any]] | None = None
     same: object = None
 
     def runs(self) -> list[Run] | None:
+        """Return None: the values have to be made."""
         return None
 
     def key(self) -> tuple[object, ...] | None:
+        """Return what equal tensors share; None for one without elements."""
         return ("made", self.same, self.dtype, self.shape) if self.elements else None
 
     def blocks(self, limit: int = BLOCK_BYTES) -> Iterator[npt.NDArray[Any]]:
+        """Yield the values in row-major order, at most *limit* bytes at a time."""
         if self.elements:
             flat = self.array().reshape(-1)
             step = max(1, limit // flat.itemsize)
@@ -200,6 +212,7 @@ class Made(Tensor):
                 yield flat[at : at + step]
 
     def array(self) -> npt.NDArray[Any]:
+        """Return the tensor, made now."""
         assert self.make is not None
         return self.make()
 
@@ -267,8 +280,9 @@ def _untiled(name: str, grid: Shape, reason: str) -> RefusedError:
 
 
 def boxes(shape: Shape, item: int, limit: int) -> Iterator[tuple[Shape, Shape]]:
-    """Boxes of at most about *limit* bytes, each contiguous in row-major order, that cover *shape* in that
-    order.
+    """Return boxes of at most about *limit* bytes that cover *shape* in row-major order.
+
+    Each is contiguous in that order.
     """
     if not shape:
         yield (), ()
@@ -290,7 +304,7 @@ def bytes_of(array: npt.NDArray[Any]) -> memoryview:
 
 
 def _fill(out: npt.NDArray[Any], file: File, offset: int, strides: Shape, item: int) -> None:
-    """Read the strided elements into *out*; where gaps dominate, the widest axis is halved."""
+    """Read the strided elements into *out*; if gaps dominate, the widest axis is halved."""
     import numpy as np
 
     if out.flags.c_contiguous and packed(out.shape, strides):

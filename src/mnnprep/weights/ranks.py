@@ -33,7 +33,11 @@ class JoinRule:
 
 
 def parse_join(rule: str) -> JoinRule:
-    """``REGEX=>AXIS``. Raises UsageError."""
+    """``REGEX=>AXIS``.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     pattern, arrow, axis = rule.rpartition("=>")
     try:
         if arrow and pattern:
@@ -52,7 +56,11 @@ def parse_join(rule: str) -> JoinRule:
 
 
 def find(names: Sequence[str]) -> dict[int, str]:
-    """The members of *names* by rank; empty unless they form one set. Raises RefusedError for a gap."""
+    """The members of *names* by rank; empty unless they form one set.
+
+    Raises:
+        RefusedError: a number is missing.
+    """
     sets: dict[tuple[str, str], dict[int, str]] = {}
     for name in names:
         if found := RANK.match(name):
@@ -80,8 +88,9 @@ def find(names: Sequence[str]) -> dict[int, str]:
 def read(
     directory: Place, members: dict[int, str], rules: tuple[JoinRule, ...], load: Read
 ) -> tuple[Content, Callable[[str, Tensor], Tensor]]:
-    """Rank 0's tree, and the function that makes a whole tensor of one of its tensors, by the name it has
-    there.
+    """Return rank 0's tree, and the function that makes a whole tensor of one of its tensors.
+
+    The function takes it by the name it has there.
 
     That function raises UsageError for a rule that does not fit, RefusedError where ranks differ and no rule
     says how to join them.

@@ -63,8 +63,9 @@ def plan_state(
     at: str = "",
     base: str = "",
 ) -> Chosen:
-    """The plan of the state dict in the checkpoint at *place*; every layout of
-    :mod:`mnnprep.weights.layouts`, and LoRA adapters over *base*.
+    """Return the plan of the state dict in the checkpoint at *place*.
+
+    It reads every layout of :mod:`mnnprep.weights.layouts`, and LoRA adapters over *base*.
 
     Raises as :func:`read_state`.
     """
@@ -143,8 +144,12 @@ def _with_adapter(
 
 
 def require_fit(chosen: Chosen, expected: Expected, *, strict: bool = False) -> None:
-    """Raise UsageError unless *chosen* is one state dict that has every tensor of *expected*, in its shape;
+    """Require that *chosen* is one state dict that has every tensor of *expected*, in its shape.
+
     *strict*: and no other.
+
+    Raises:
+        UsageError: it is not.
     """
     if chosen.rivals:
         raise UsageError(
@@ -194,8 +199,9 @@ def read_state(path: Path, expected: Expected | None = None) -> State:
 
 
 def materialize(tensors: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
-    """The plans as torch tensors: mapped privately where they lie in one stretch of a local file, else
-    read.
+    """Return the plans as torch tensors.
+
+    They are mapped privately if they lie in one stretch of a local file, else read.
     """
     torch = deps.require("torch")
     maps: dict[int, Any] = {}

@@ -1,5 +1,6 @@
-"""The unfinished output: ``OUT.part`` with a journal beside it, so that a run that was ended goes on where it
-was.
+"""The unfinished output.
+
+It is ``OUT.part`` with a journal beside it, so that a run that was ended goes on from its place.
 
 The journal says which plan the part belongs to and how many of its first bytes are on the disk.  The final
 name appears by a rename, when everything is written and synced.
@@ -101,8 +102,9 @@ class Part:
         os.replace(fresh, self._journal)
 
     def finish(self, manifest: bytes) -> None:
-        """Give the whole, synced file its name, and then its manifest: whatever ends this, no manifest is
-        alone or another file's.
+        """Give the whole, synced file its name, and then its manifest.
+
+        Whatever ends this, no manifest is alone or another file's.
         """
         os.fdatasync(self.descriptor)
         book = manifest_path(self.target)
@@ -122,12 +124,13 @@ class Part:
                 left.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Close the output's descriptor; an error of that is not told."""
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
 
 
 def manifest_path(target: Path) -> Path:
-    """Where the manifest of an output stands."""
+    """Return the path of an output's manifest."""
     return target.with_name(f"{target.name}.manifest.json")
 
 
@@ -136,7 +139,7 @@ def _unnamed(book: Path) -> Path:
 
 
 def finish_manifest(target: Path) -> None:
-    """Give the manifest its name where a run was ended after it had given the file its own."""
+    """Give the manifest its name if a run was ended after it had given the file its own."""
     book = manifest_path(target)
     if (
         _unnamed(book).is_file()
@@ -167,6 +170,7 @@ def sync_directory(path: Path) -> None:
 
 
 def disk_full(target: Path, needed: int, free: int) -> SystemFault:
+    """Return the fault of a disk with *free* bytes for an output of *needed*."""
     return SystemFault(
         "there is not enough room for the output",
         seen=f"{needed} bytes are needed in {target.parent}, {free} are free",

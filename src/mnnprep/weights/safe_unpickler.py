@@ -40,8 +40,9 @@ _PLAIN_TYPES = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A tensor's memory, ``count`` elements of ``dtype`` (empty: untyped bytes) from the start of
-    ``file``.
+    """A tensor's memory, ``count`` elements of ``dtype`` from the start of ``file``.
+
+    An empty dtype stands for untyped bytes.
     """
 
     dtype: str
@@ -50,6 +51,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
+        """The bytes that the elements take."""
         return dtypes.byte_size(self.dtype or "uint8", self.count)
 
 
@@ -69,7 +71,7 @@ class _Sealed(type):
 
 
 class Foreign(metaclass=_Sealed):
-    """What stands in for an object of a class that is not imported; ``qualified`` is its full name.
+    """A stand-in for an object of a class that is not imported; ``qualified`` is its full name.
 
     ``arguments`` are those it was made with, ``state`` what was restored into it, ``mapping`` the items
     it was given (a subclass of dict) and ``elements`` what was appended or added (of list or set).
@@ -83,6 +85,7 @@ class Foreign(metaclass=_Sealed):
     state: Unpickled
 
     def __new__(cls, *args: object, **kwargs: object) -> Foreign:
+        """Keep the arguments; nothing of the named class is run."""
         self = object.__new__(cls)
         self.arguments = args
         self.state = None
@@ -94,6 +97,7 @@ class Foreign(metaclass=_Sealed):
         return None
 
     def __call__(self, *args: object, **kwargs: object) -> Foreign:
+        """Stand for the result of calling the object, as another of this kind."""
         return type(self)(*args)
 
     def __setstate__(self, state: object) -> None:
@@ -103,9 +107,11 @@ class Foreign(metaclass=_Sealed):
         self.mapping[key] = value
 
     def append(self, element: object) -> None:
+        """Keep an element that the pickle appends, as a list does."""
         self.elements.append(element)
 
     def extend(self, elements: Iterable[Unpickled]) -> None:
+        """Keep elements that the pickle appends, as a list does."""
         self.elements.extend(elements)
 
     add = append
@@ -152,8 +158,9 @@ class _Unpickler(pickle.Unpickler):
         return _Sealed(name, (Foreign,), {"__slots__": (), "qualified": qualified})
 
     def persistent_load(self, identity: object) -> Unpickled:
-        """A storage, or the class of a pickled module (whose source stands beside it, and is not looked
-        at).
+        """Return a storage, or the class of a pickled module.
+
+        The source of the class stands beside it, and is not looked at.
         """
         if not isinstance(identity, tuple) or not identity:
             raise pickle.UnpicklingError(f"a persistent id that is not a tuple: {identity!r:.80}")

@@ -29,8 +29,9 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Entry(NamedTuple):
-    """A tensor as the header has it: ``begin`` is its first byte in the file; ``dtype`` may be one that is
-    not read (4 and 6 bits).
+    """A tensor as the header has it: ``begin`` is its first byte in the file.
+
+    ``dtype`` may be one that is not read (4 and 6 bits).
     """
 
     dtype: str
@@ -51,7 +52,11 @@ def looks_like_it(head: bytes) -> bool:
 
 
 def read_header(file: File) -> Header:
-    """The header, checked against the file's size. Raises RefusedError for one that the file contradicts."""
+    """The header, checked against the file's size.
+
+    Raises:
+        RefusedError: the file contradicts the header.
+    """
     length = int.from_bytes(file.read(0, 8), "little") if file.size >= 8 else 0
     if not 2 <= length <= min(HEADER_LIMIT, file.size - 8):
         raise _damaged(file, f"it is said to take {length} bytes of the {file.size}")
@@ -95,7 +100,8 @@ def _damaged(file: File, reason: str) -> RefusedError:
 def read(file: File) -> Content:
     """The tensors in the order of their bytes.
 
-    Raises RefusedError as :func:`read_header`, and for elements of less than a byte.
+    Raises:
+        RefusedError: as in :func:`read_header`, or elements take less than a byte.
     """
     header = read_header(file)
     for name, entry in header.tensors.items():

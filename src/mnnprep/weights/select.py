@@ -64,15 +64,16 @@ class _Place:
 
     @property
     def prefix(self) -> str:
-        """What its keys begin with there, and is stripped."""
+        """The beginning of its keys there, which is stripped."""
         return "".join(f"{part}." for part in self.path[len(self.dictionary) :])
 
     def shown(self) -> str:
         return shown_path(self.dictionary) + (f" under {self.prefix!r}" if self.prefix else "")
 
     def score(self, expected: Expected, unexpected: Iterable[str], ema: bool) -> tuple[int, int, int]:
-        """How badly it fits: first what is missing or misshapen, then what is too much, then what kind of
-        weights it holds.
+        """Return how badly it fits.
+
+        First counts what is missing or misshapen, then what is too much, then what kind of weights it holds.
         """
         unfit = sum(not expected.fits(name, entry.tensor) for name, entry in self.found.items())
         return (
@@ -137,8 +138,9 @@ def _choose(
 
 
 def _best_place(entries: list[Entry], expected: Expected, ema: bool) -> tuple[_Place, list[_Place]] | None:
-    """The place that fits best and the others whose names and shapes fit exactly as well; None where no name
-    fits anywhere.
+    """Return the place that fits best and the others whose names and shapes fit exactly as well.
+
+    None if no name fits anywhere.
     """
     under: dict[Path, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -194,8 +196,9 @@ def _unwrap(parts: Iterable[str]) -> str:
 
 
 def _unexpected(entries: list[Entry], place: _Place) -> dict[str, Entry]:
-    """What of *entries* stands at *place* besides, in the dictionaries that hold something expected, by its
-    name there.
+    """Return the unexpected of *entries* that stand at *place*, by their names there.
+
+    Only the dictionaries that hold something expected count.
     """
     dictionaries = {entry.dictionary for entry in place.found.values()}
     taken = {id(entry) for entry in place.found.values()}
@@ -270,8 +273,9 @@ def _equal(one: _Place, other: _Place) -> bool:
 
 
 def _standing_out(entries: list[Entry], *, ask: bool = True, ema: bool = False) -> Choice:
-    """The one dictionary that holds weights, by what it is called; where several could be meant, an error or
-    (not *ask*) the largest.
+    """Return the one dictionary that holds weights, by what it is called.
+
+    If several could be meant, an error or (not *ask*) the largest.
     """
     dictionaries: dict[Path, dict[str, Tensor]] = defaultdict(dict)
     for entry in entries:

@@ -27,7 +27,11 @@ Read = Callable[[Place], Content]
 
 
 def inside(name: str, index: str) -> str:
-    """*name*, when it can only be a file below the index. Raises RefusedError."""
+    """*name*, when it can only be a file below the index.
+
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
+    """
     parts = PurePosixPath(name)
     if (
         not name
@@ -98,9 +102,10 @@ def read_index(index: Place, read: Read) -> Content:
 
 
 def numbered(names: list[str]) -> list[str]:
-    """The files of the one numbered set among *names*; empty where there is none, or more.
+    """The files of the one numbered set among *names*; empty if there is none, or more.
 
-    Raises RefusedError for a gap.
+    Raises:
+        RefusedError: a number is missing.
     """
     sets: dict[tuple[str, int, str], dict[int, str]] = {}
     for name in names:
@@ -121,8 +126,9 @@ def numbered(names: list[str]) -> list[str]:
 
 
 def read_numbered(directory: Place, names: list[str], read: Read) -> Content:
-    """All tensors of numbered files that have no index; a name that stands in two must hold the same
-    bytes.
+    """Return all tensors of numbered files that have no index.
+
+    A name that stands in two must hold the same bytes.
     """
     tensors: dict[str, Tensor] = {}
     homes: dict[str, str] = {}

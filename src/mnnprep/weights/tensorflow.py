@@ -54,7 +54,11 @@ def is_index(file: File) -> bool:
 
 
 def read(index: Place) -> Content:
-    """Every variable, under its name without TensorFlow's suffix. Raises RefusedError."""
+    """Every variable, under its name without TensorFlow's suffix.
+
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
+    """
     file = index.open()
     try:
         entries = dict(_table(index.read(INDEX_LIMIT)))
@@ -97,7 +101,11 @@ def read(index: Place) -> Content:
 
 
 def _variable(name: str, dtype: str, fields: Fields, index: Place, parts: list[str], file: File) -> Tensor:
-    """The variable that an entry of the index (BundleEntryProto) describes. Raises RefusedError."""
+    """The variable that an entry of the index (BundleEntryProto) describes.
+
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
+    """
     try:
         shape = tuple(
             _number(_fields(_bytes(dim)), 1) for dim in _fields(_bytes(fields.get(2, [b""])[0])).get(2, [])

@@ -1,5 +1,6 @@
-"""Files of torch.save, zip and legacy, and TorchScript archives, as plans; neither torch nor pickle's power
-is used.
+"""Files of torch.save, zip and legacy, and TorchScript archives, as plans.
+
+Neither torch nor pickle's power is used.
 
 Format facts: a torch zip holds ``NAME/data.pkl``, ``NAME/byteorder`` and ``NAME/data/KEY`` records
 (``torch.serialization._save``), TorchScript also ``NAME/constants.pkl`` and ``NAME/code/``; the legacy format
@@ -90,6 +91,7 @@ class Archive:
 
     @property
     def is_script(self) -> bool:
+        """Whether the archive is a TorchScript program."""
         return "constants.pkl" in self.records
 
     def read(self, name: str) -> bytes:
@@ -129,8 +131,9 @@ class Archive:
 
 
 def read_zip(file: File, *, script: bool = False) -> Content:
-    """A zip that torch.save wrote or, with *script*, a TorchScript archive, whose weights get the names of
-    its state dict.
+    """Read a zip that torch.save wrote or, with *script*, a TorchScript archive.
+
+    The weights of an archive get the names of its state dict.
     """
     archive = Archive(file)
     foreign: set[str] = set()

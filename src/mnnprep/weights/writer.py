@@ -30,7 +30,7 @@ SCHEMA = "mnnprep.consolidated/1"
 
 
 class InputFile(msgspec.Struct, kw_only=True):
-    """A file that was read: ``sha256`` is None where only parts of a remote one were, or hashing was off."""
+    """A file that was read: ``sha256`` is None if only parts of a remote one were, or hashing was off."""
 
     name: str
     size: int
@@ -48,8 +48,9 @@ class Written(msgspec.Struct, kw_only=True):
 
 
 class Consolidated(msgspec.Struct, kw_only=True):
-    """What ``mnnprep consolidate`` made, or (``written`` false) would make; the manifest, without a path or a
-    time.
+    """The result of ``mnnprep consolidate``, or (``written`` false) the one it would have.
+
+    It is the manifest, without a path or a time.
     """
 
     schema: str
@@ -80,13 +81,15 @@ class OutputPlan:
 
     @property
     def size(self) -> int:
+        """The bytes of the whole output."""
         return len(self.header) + (self.slots[-1].end if self.slots else 0)
 
     def inputs(self) -> set[File]:
+        """Return the files that the output is made from."""
         return set().union(*(tensor.sources() for tensor in self.tensors.values()))
 
     def digest(self) -> str:
-        """What makes an unfinished output of one plan useless for another."""
+        """Return a digest: an unfinished output is of use only to a plan with the same one."""
         state = hashlib.sha256(self.header)
         for slot in self.slots:
             state.update(repr(describe(self.tensors[slot.name])).encode())
@@ -94,7 +97,7 @@ class OutputPlan:
 
 
 def describe(tensor: Tensor) -> tuple[object, ...]:
-    """Where a tensor's bytes come from, as text that changes when they do."""
+    """Return the origin of a tensor's bytes, as text that changes when they do."""
     pieces = tuple(
         (*((f.identity(), at) for f, at in [p.file.locate(p.offset)]), p.shape, p.start, p.strides)
         for p in tensor.pieces
@@ -109,7 +112,11 @@ def describe(tensor: Tensor) -> tuple[object, ...]:
 
 
 def make_plan(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], dtype: str = "") -> OutputPlan:
-    """Lay the output out. *dtype* is what floating tensors become; empty leaves them. Raises RefusedError."""
+    """Lay the output out. *dtype* is what floating tensors become; empty leaves them.
+
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
+    """
     targets = {
         name: (dtype if dtype and t.dtype in FLOATING else t.dtype, t.shape) for name, t in tensors.items()
     }
@@ -142,9 +149,12 @@ def write(
 ) -> Consolidated:
     """Write the file and its manifest, then give both their names.
 
-    An interrupted run leaves ``TARGET.part``, which the same call goes on with.  *manifest* is given the
-    output's sha256 and the inputs'. Raises RefusedError when there is too little room or an input does not
-    hold what was planned, UsageError when another run writes it.
+    An interrupted run leaves ``TARGET.part``, which the same call goes on with. *manifest* is given the
+    output's sha256 and the inputs'.
+
+    Raises:
+        RefusedError: there is too little room or an input does not hold what was planned.
+        UsageError: another run writes it.
     """
     part = Part(target, plan.digest(), plan.size)
     try:
@@ -182,10 +192,12 @@ def write(
 
 
 def check_target(target: Path, force: bool) -> None:
-    """Raise UsageError when the output is there (unless *force*), is no file, can't be named so, or its
-    directory is not there.
+    """Require an output that can be written.
 
-    Raises SystemFault when that can't be written to.
+    Raises:
+        UsageError: the output is there (unless *force*), is not a file, can't be named so, or its directory
+            is not there.
+        SystemFault: the directory can't be written to.
     """
     other = "give the path of a file, such as out.safetensors"
     if "\0" in str(target):

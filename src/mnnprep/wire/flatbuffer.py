@@ -1,8 +1,9 @@
-"""Flatbuffers, read in place: tables, vectors and strings by their offsets, each checked against the file's
-end.
+"""Flatbuffers, read in place.
+
+Tables, vectors and strings are found by their offsets, each checked against the file's end.
 
 Format facts: flatbuffers.dev/internals (a table begins with the signed distance back to its vtable; a vtable
-holds its own size, the table's, and one 16-bit offset for every field, 0 where it is absent; vectors and
+holds its own size, the table's, and one 16-bit offset for every field, 0 if it is absent; vectors and
 strings begin with their length).
 """
 
@@ -33,7 +34,7 @@ class Table:
     slots: tuple[int, ...]
 
     def place(self, field: int) -> int:
-        """Where the value of *field* is, 0 where it is absent."""
+        """Return the offset of the value of *field*, 0 if it is absent."""
         return self.at + self.slots[field] if field < len(self.slots) and self.slots[field] else 0
 
     def present(self) -> list[int]:
@@ -46,7 +47,7 @@ class Table:
         return unpack(code, self.data, at) if at else default
 
     def text(self, field: int) -> str:
-        """A string field, empty where it is absent."""
+        """A string field, empty if it is absent."""
         at = self.place(field)
         return string_at(self.data, follow(self.data, at)) if at else ""
 
@@ -56,7 +57,7 @@ class Table:
         return table_at(self.data, follow(self.data, at)) if at else None
 
     def extent(self, field: int) -> tuple[int, int]:
-        """Where the elements of the vector or string *field* begin, and how many; (0, 0) if it is absent."""
+        """Return the offset of the first element of *field*, and their number; (0, 0) if it is absent."""
         at = self.place(field)
         if not at:
             return 0, 0
@@ -64,7 +65,7 @@ class Table:
         return start + 4, unpack("I", self.data, start)
 
     def length(self, field: int) -> int:
-        """How many elements the vector *field* says that it has, 0 where it is absent."""
+        """How many elements the vector *field* says that it has, 0 if it is absent."""
         return self.extent(field)[1]
 
     def tables(self, field: int) -> list[Table]:
@@ -91,7 +92,11 @@ class Table:
 
 
 def unpack(code: str, data: Buffer, at: int) -> int:
-    """One little-endian integer at *at*. Raises FlatbufferError beyond the end."""
+    """One little-endian integer at *at*.
+
+    Raises:
+        FlatbufferError: the integer lies beyond the end.
+    """
     try:
         value: int = struct.unpack_from(f"<{code}", data, at)[0]
     except struct.error as error:
@@ -100,14 +105,15 @@ def unpack(code: str, data: Buffer, at: int) -> int:
 
 
 def follow(data: Buffer, at: int) -> int:
-    """Where the offset at *at* leads."""
+    """Return the place that the offset at *at* leads to."""
     return at + unpack("I", data, at)
 
 
 def vector_length(data: Buffer, at: int, size: int) -> int:
     """The length of the vector of elements of *size* bytes at *at*.
 
-    Raises FlatbufferError where it would pass the end.
+    Raises:
+        FlatbufferError: it would pass the end.
     """
     count = unpack("I", data, at)
     if at + 4 + count * size > len(data):
@@ -118,7 +124,7 @@ def vector_length(data: Buffer, at: int, size: int) -> int:
 
 
 def elements(data: Buffer, at: int) -> list[int]:
-    """Where each offset of a vector of offsets leads."""
+    """Return the places that the offsets of a vector of offsets lead to."""
     count = vector_length(data, at, 4)
     return [follow(data, at + 4 + 4 * i) for i in range(count)]
 
@@ -130,7 +136,11 @@ def string_at(data: Buffer, at: int) -> str:
 
 
 def table_at(data: Buffer, at: int) -> Table:
-    """The table at *at*. Raises FlatbufferError where its vtable lies outside the data or is malformed."""
+    """The table at *at*.
+
+    Raises:
+        FlatbufferError: its vtable lies outside the data or is malformed.
+    """
     vtable = at - unpack("i", data, at)
     if vtable < ROOT:
         raise FlatbufferError(f"byte {at}: a table whose description lies before the file")

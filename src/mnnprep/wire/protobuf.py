@@ -1,5 +1,6 @@
-"""The protobuf wire format, read in place (a field's extent is known without reading its bytes), and its two
-forms that are written.
+"""The protobuf wire format, read in place, and its two forms that are written.
+
+A field's extent is known without reading its bytes.
 
 Format facts: protobuf.dev/programming-guides/encoding (tag = number << 3 | wire type; varints of
 seven bits a byte, least significant first, at most ten bytes).
@@ -19,8 +20,9 @@ Field = tuple[int, int, int, int]
 
 
 class WireError(ValueError):
-    """The bytes at ``offset`` are not the wire format; ``field`` is the (number, wire type) that they began,
-    if any.
+    """The bytes at ``offset`` are not the wire format.
+
+    ``field`` is the (number, wire type) that they began, if any.
 
     ``cut`` tells a value that runs past its end (a truncated file) from one that is wrong.
     """
@@ -79,7 +81,11 @@ def signed(value: int) -> int:
 
 
 def fields(data: Buffer, start: int, end: int) -> Iterator[Field]:
-    """The fields of the message in ``data[start:end]``, in file order. Raises WireError."""
+    """The fields of the message in ``data[start:end]``, in file order.
+
+    Raises:
+        WireError: the bytes are not the wire format.
+    """
     at = start
     while at < end:
         tag, behind = varint(data, at, end)

@@ -1,5 +1,6 @@
-"""The second wall: a worker that computes with a stranger's model is kept from everything else on the
-machine.
+"""The second wall.
+
+A worker that computes with a stranger's model is kept from everything else on the machine.
 
 The first wall is that a model which names code or operators with side effects is refused before anything
 runs.  This one holds where that list has a hole.  A confined process reads what it was given, the Python
@@ -62,9 +63,11 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 @dataclass(frozen=True)
 class Confinement:
-    """The files and directories that a process may ``read``, those it may ``write`` below (and read), and
-    whether it may open sockets (``network``) and start programs (``execute``: it may then read every file,
-    for nobody knows what a program needs).
+    """The reach of a process: files to ``read``, places to ``write``, ``network``, ``execute``.
+
+    It may read the files and directories of ``read``, and write (and read) below those of ``write``.
+    ``network`` says whether it may open sockets, ``execute`` whether it may start programs: it may then read
+    every file, for nobody knows what a program needs.
     """
 
     read: tuple[str, ...] = ()
@@ -81,7 +84,8 @@ class Confinement:
 
 @dataclass(frozen=True)
 class Walls:
-    """What this system has: ``landlock`` is its ABI (0: none), ``seccomp`` whether calls can be filtered;
+    """The means of this system: ``landlock`` is its ABI (0: none), ``seccomp`` says if calls can be filtered.
+
     ``reason`` says why one is not there.
     """
 
@@ -101,7 +105,7 @@ class Walls:
 
 @functools.cache
 def supported() -> Walls:
-    """What this system can confine a process with. Raises nothing."""
+    """Return the walls that this system can confine a process with; raises nothing."""
     reasons = [reason] if (reason := seccomp.missing()) else []
     try:
         version = landlock.abi()
@@ -123,11 +127,15 @@ _confinement: Confinement | None = None  # this process's own
 
 
 def confine(confinement: Confinement) -> Walls:
-    """Confine the calling thread, and all threads and processes that it starts from now on. There is no way
-    back.
+    """Confine the calling thread, and all threads and processes that it starts from now on.
 
-    Call it while the process has one thread.  What the system does not have (see :func:`supported`) is left
-    out. Files that are open stay open.  Raises OSError where the kernel refuses what it said it has.
+    There is no way back.
+
+    Call it while the process has one thread. What the system does not have (see :func:`supported`) is left
+    out. Files that are open stay open.
+
+    Raises:
+        OSError: the kernel refuses what it said it has.
     """
     global _confinement
     walls = supported()
@@ -156,8 +164,9 @@ def _rules(confinement: Confinement) -> Iterator[tuple[str, int]]:
 
 @functools.cache
 def installation() -> tuple[str, ...]:
-    """Where Python, its packages, mnnprep and the libraries that they load are; a directory that the user's
-    home is in is left out.
+    """Return the places of Python, its packages, mnnprep and the libraries that they load.
+
+    A directory that the user's home is in is left out.
     """
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *sys.path]
     places += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
@@ -188,8 +197,9 @@ _PATH = re.compile(r"(?<![\w.])/[^\s'\";:,()\[\]<>]+")
 
 
 def explained(error: BaseException) -> ConfinedError | None:
-    """*error*, or what it was raised from, as the refusal of a confined process that ran into the wall; None
-    where it is another's.
+    """Return *error*, or its cause, as the refusal of a confined process that ran into the wall.
+
+    None if it is another's.
 
     A file that the confinement allows, and that the system refuses all the same, is the user's to mend, and
     says so on its own; so does a wrong call.
@@ -208,8 +218,9 @@ def explained(error: BaseException) -> ConfinedError | None:
 
 
 def crashed(log: str, confinement: Confinement) -> ConfinedError | None:
-    """The same for a process under *confinement* that died and left *log*; None where that tells of no
-    wall.
+    """Do the same for a process under *confinement* that died and left *log*.
+
+    None if that tells of no wall.
     """
     tried = _tried(RuntimeError(log), log, confinement)
     return _stopped(tried, log) if tried else None
@@ -243,8 +254,9 @@ def _said(error: BaseException) -> str:
 
 
 def _tried(error: BaseException, text: str, confinement: Confinement) -> str:
-    """What was tried that *confinement* refused; empty where *error*, which says *text*, is of another
-    kind.
+    """Return what was tried that *confinement* refused.
+
+    Empty if *error*, which says *text*, is of another kind.
     """
     if _NO_CALL.search(text):
         return "open a socket, start a program or change what a file is outside its scratch"

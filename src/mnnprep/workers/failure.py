@@ -29,7 +29,7 @@ class StepFailed(Exception):
     """A step that did not succeed. ``reason`` is one line; ``log`` the last lines of its output.
 
     ``fate`` is one of ``error`` (it said why: ``error`` holds that), ``crash`` (by ``signal``, if it was
-    one), ``time``, ``memory`` and ``reply`` (it exited with 0 but its reply or its files don't hold).  Where
+    one), ``time``, ``memory`` and ``reply`` (it exited with 0 but its reply or its files don't hold).  If
     the system is at fault (a full disk, no descriptor left), ``fate`` is ``error`` and ``error`` a
     :class:`SystemFault`.
     """
@@ -55,8 +55,9 @@ class StepFailed(Exception):
 
     @property
     def unable(self) -> bool:
-        """Whether the machine or a limit stood in the way, so that nothing was learnt of what the step was
-        asked of.
+        """Whether the machine or a limit stood in the way.
+
+        Nothing was then learnt of what the step was asked of.
 
         A process kills itself by no SIGKILL: the system does when memory runs out.  SIGSYS is a filter of
         system calls.

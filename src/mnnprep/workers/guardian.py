@@ -1,5 +1,6 @@
-"""The guardian of a worker: nothing that a worker started outlives it, and no worker outlives the process
-that asked for it.
+"""The guardian of a worker.
+
+Nothing that a worker started outlives it, and no worker outlives the process that asked for it.
 
     the process that asked -> guardian -> worker -> a child for every job -> whatever a step starts
 
@@ -29,8 +30,9 @@ PATROL_MILLISECONDS = 200
 
 
 def guard(parent: int) -> None:
-    """Fork. The child returns, and is the worker; this process ends when the worker does, and in the same
-    way.
+    """Fork; the child returns, and is the worker.
+
+    This process ends when the worker does, and in the same way.
 
     When the worker ends, when the process *parent* (this one's) is gone, or on SIGTERM, everything below is
     ended first.
@@ -67,8 +69,9 @@ def guard(parent: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have this process killed when the process *parent*, which has just forked it from its main thread,
-    ends.
+    """Have this process killed when the process *parent* ends.
+
+    *parent* has just forked it from its main thread.
     """
     if sys.platform == "linux":
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -77,8 +80,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def _watch(parent: int, worker: int, woken: int) -> int:
-    """Wait for the end of *worker* (its exit code, or its signal below 0), of *parent*, or for SIGTERM
-    (0).
+    """Wait for the end of *worker*, of *parent*, or for SIGTERM (0).
+
+    For a worker gives its exit code, or its signal below 0.
     """
     events = select.poll()
     events.register(woken, select.POLLIN)

@@ -1,5 +1,6 @@
-"""Landlock: the kernel keeps this process to the files it was given. The calls are made directly, for no C
-library has them.
+"""Landlock: the kernel keeps this process to the files it was given.
+
+The calls are made directly, for no C library has them.
 
 Numbers and layouts are those of <linux/landlock.h>; what each version of the interface ("ABI") adds is in
 https://docs.kernel.org/userspace-api/landlock.html.  A right that an older kernel does not know is left out
@@ -51,7 +52,8 @@ class _PathBeneath(ctypes.Structure):
 def abi() -> int:
     """The version of Landlock that this kernel has, from 1 on.
 
-    Raises OSError where it has none, or has it switched off.
+    Raises:
+        OSError: the kernel has none, or has it switched off.
     """
     if sys.platform != "linux":
         raise OSError(f"{sys.platform} has no Landlock")
@@ -59,13 +61,16 @@ def abi() -> int:
 
 
 def restrict(version: int, rules: Iterable[tuple[str, int]], *, network: bool) -> None:
-    """Keep the calling thread, and all that it starts, to *rules*: paths, with the rights below each. There
-    is no way back.
+    """Keep the calling thread, and all that it starts, to *rules*.
 
-    A path that is not there grants nothing.  Everything a right speaks of and no rule grants is refused with
-    EACCES.  Without
-    *network* neither TCP (since ABI 4) nor abstract unix sockets of others are reached; signals never are
-    (both since ABI 6). ``no_new_privs`` must be set.  Raises OSError.
+    They are paths, with the rights below each. There is no way back.
+
+    A path that is not there grants nothing. Everything a right speaks of and no rule grants is refused with
+    EACCES. Without *network* neither TCP (since ABI 4) nor abstract unix sockets of others are reached;
+    signals never are (both since ABI 6). ``no_new_privs`` must be set.
+
+    Raises:
+        OSError: the call failed.
     """
     handled = _known(version, EXECUTE | WRITE | _IOCTL_DEVICE)
     scoped = 0b10 if network else _SCOPED

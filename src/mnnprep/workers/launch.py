@@ -1,5 +1,6 @@
-"""Starting a worker process. Nothing but the standard library is imported here, so that a worker can be
-started first of all.
+"""Starting a worker process.
+
+Nothing but the standard library is imported here, so that a worker can be started first of all.
 
 Importing a framework takes longer than anything that this side does before its first job: a worker started
 :func:`ahead` imports while this process does, too.

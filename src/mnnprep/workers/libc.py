@@ -13,12 +13,20 @@ def _library() -> ctypes.CDLL:
 
 
 def syscall(number: int, *arguments: object) -> int:
-    """A system call by its number. Raises OSError."""
+    """A system call by its number.
+
+    Raises:
+        OSError: the call failed.
+    """
     return _checked(_library().syscall(ctypes.c_long(number), *arguments))
 
 
 def prctl(option: int, value: int, pointer: object = None) -> int:
-    """``prctl(option, value, pointer, 0, 0)``. Raises OSError."""
+    """``prctl(option, value, pointer, 0, 0)``.
+
+    Raises:
+        OSError: the call failed.
+    """
     nothing = ctypes.c_ulong(0)
     return _checked(_library().prctl(ctypes.c_int(option), ctypes.c_ulong(value), pointer, nothing, nothing))
 

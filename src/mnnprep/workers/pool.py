@@ -50,8 +50,9 @@ class Workers:
         self._scratch.close()
 
     def dismiss(self) -> None:
-        """No step will come any more: no worker starts, and those that run nothing end while something else
-        is done.
+        """End the workers: no step will come any more.
+
+        No worker starts, and those that run nothing end while something else is done.
         """
         with self._lock:
             self._ended = True
@@ -108,12 +109,17 @@ class Workers:
         return future
 
     def run(self, step: Step[J, R], job: J) -> R:
-        """:meth:`submit`, and wait for the value. Raises StepFailed."""
+        """:meth:`submit`, and wait for the value.
+
+        Raises:
+            StepFailed: the step failed.
+        """
         return self.submit(step, job).result().value
 
     def require_sound(self) -> None:
-        """Raises SystemFault where a step ended in one: what was concluded without it says nothing of the
-        model.
+        """Raise SystemFault if a step ended in one.
+
+        A conclusion drawn without it says nothing of the model.
         """
         for step in self._steps:
             failure = step.exception() if step.done() else None
@@ -121,8 +127,9 @@ class Workers:
                 raise failure.error from failure
 
     def sweep(self) -> None:
-        """Forget the steps that ended, and remove what they have left in the scratch; no step may be
-        running.
+        """Forget the steps that ended, and remove what they have left in the scratch.
+
+        No step may be running.
         """
         self._steps.clear()
         for left in self.scratch.iterdir():

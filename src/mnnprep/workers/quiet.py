@@ -1,5 +1,6 @@
-"""Importing a framework without what it does on the side: nothing of that is needed, and the system is asked
-for nothing but files.
+"""Importing a framework without what it does on the side.
+
+Nothing of that is needed, and the system is asked for nothing but files.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ _MEANWHILE = {"PATH": os.devnull, "JOBLIB_MULTIPROCESSING": "0"}
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
-    """While this is open, packages that are imported open no socket and start no program; what they find out
-    thereby is set right at its end.
+    """Keep packages that are imported within the block from opening sockets and starting programs.
+
+    What they find out thereby is set right at its end.
     """
     kept = {name: os.environ.get(name) for name in _MEANWHILE}
     has_ipv6 = socket.has_ipv6

@@ -20,14 +20,16 @@ MOST_LINKS = 100_000  # files of a directory that are looked at for links
 def confinement_of(
     job: msgspec.Struct, *, scratch: Path, directory: Path, reads: Iterable[str] = (), stays: bool = False
 ) -> Confinement | None:
-    """What a step may reach that is given *job*, in the run's *scratch*: it writes in *directory*, its own,
-    and where the job says.
+    """Return the reach of a step that is given *job*, in the run's *scratch*.
 
-    None, no confinement, where the job is to run the user's code (a part of it says ``runs_own_code``).
+    It writes in *directory*, its own, and to what the job says.
+
+    None, no confinement, if the job is to run the user's code (a part of it says ``runs_own_code``).
     *reads* are what every step of the run may read.  A process that *stays*, to be forked for other steps, is
     confined to what all of them may reach.
 
-    Raises InternalError for a job that is to write outside the scratch.
+    Raises:
+        InternalError: a job that is to write outside the scratch.
     """
     parts = list(parts_of(job))
     if any(getattr(part, "runs_own_code", False) for part in parts):
@@ -84,7 +86,7 @@ def _kinds(struct: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
 
 
 def _kind(annotation: Any) -> str:
-    """How what has this *annotation* is reached; empty where it names nothing."""
+    """How what has this *annotation* is reached; empty if it names nothing."""
     if get_origin(annotation) is Annotated:
         return next(
             (
@@ -105,7 +107,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _linked(path: str) -> Iterator[str]:
-    """Where the links below the directory *path* lead."""
+    """Return the targets of the links below the directory *path*."""
     left = MOST_LINKS
     for folder, _, names in os.walk(path):
         for name in names[:left]:
@@ -118,8 +120,9 @@ def _linked(path: str) -> Iterator[str]:
 
 
 def _hub_blobs(path: str) -> Iterator[str]:
-    """Where the files of a Hugging Face snapshot are: ``snapshots/COMMIT/...`` links to ``blobs`` beside
-    it.
+    """Return the directory that holds the files of a Hugging Face snapshot.
+
+    ``snapshots/COMMIT/...`` links to ``blobs`` beside it.
     """
     parts = Path(path).parts
     if "snapshots" in parts:

@@ -90,7 +90,7 @@ class _Program(ctypes.Structure):
 
 
 def missing() -> str:
-    """Why there is no filter on this system; empty where there is."""
+    """Why there is no filter on this system; empty if there is."""
     if sys.platform != "linux":
         return f"{sys.platform} has no seccomp"
     if platform.machine() not in _ARCHITECTURES:
@@ -103,8 +103,12 @@ def missing() -> str:
 
 
 def refuse(*, network: bool, execute: bool) -> None:
-    """Refuse the calls of ALWAYS to the calling thread and all that it starts; without *network* those of
-    NETWORK, without *execute* those of EXECUTE. ``no_new_privs`` must be set. Raises OSError.
+    """Refuse the calls of ALWAYS to the calling thread and all that it starts.
+
+    Without *network* also those of NETWORK, without *execute* those of EXECUTE. ``no_new_privs`` must be set.
+
+    Raises:
+        OSError: the kernel does not take the filter.
     """
     program = _program(network, execute)
     prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program))
@@ -118,8 +122,9 @@ def _program(network: bool, execute: bool) -> _Program:
 
 
 def _filter(calls: Calls, machine: str) -> list[tuple[int, int, int, int]]:
-    """The program, as code, jumps and operand: one test a call, each with a jump to the end, which
-    refuses.
+    """Return the program, as code, jumps and operand.
+
+    It is one test a call, each with a jump to the end, which refuses.
     """
     architecture, column = _ARCHITECTURES[machine]
     numbers = sorted(number for pair in calls.values() if (number := pair[column]) is not None)

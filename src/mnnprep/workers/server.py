@@ -3,7 +3,7 @@
 It is started by :class:`mnnprep.workers.host.Host` and speaks JSON lines: jobs on stdin, the fate
 of each on stdout.  A child has its own directory, its own log at file-descriptor level, a
 time and a memory limit; it writes ``reply.json`` and leaves by ``os._exit``, so that no destructor
-of a native library can spoil a finished step.  Whatever a child does, the server stays clean; where the
+of a native library can spoil a finished step.  Whatever a child does, the server stays clean; if the
 system lets a child do nothing, not even write its reply, the job's fate on stdout says so.
 """
 
@@ -164,8 +164,9 @@ def _last_words() -> int:
 
 
 def _enter(job: dict[str, Any]) -> None:
-    """Make a job's directory this process's own, and its log the place of all output; confine the process to
-    what the job says.
+    """Make a job's directory this process's own, and its log the place of all output.
+
+    The process is confined to what the job says.
     """
     global _doing_path
     directory = Path(job["directory"])
@@ -237,8 +238,9 @@ def _fork(job: dict[str, Any], own: tuple[int, ...], words: int) -> int:
 
 
 def _child(job: dict[str, Any], worker: int, words: int) -> NoReturn:
-    """Run one step in this process, forked from *worker*, and leave; *words* takes what can't be written
-    elsewhere.
+    """Run one step in this process, forked from *worker*, and leave.
+
+    *words* takes what can't be written elsewhere.
     """
     code = 1
     try:
@@ -281,8 +283,9 @@ def run_step(step: str, job: bytes) -> bytes:
 
 
 def encode(value: Any) -> bytes:
-    """A message across the boundary, as JSON; a path or a name with halves of surrogate pairs, which UTF-8
-    does not have, by escapes.
+    """Return a message across the boundary, as JSON.
+
+    A path or a name with halves of surrogate pairs, which UTF-8 does not have, goes by escapes.
     """
     try:
         return msgspec.json.encode(value)
@@ -301,14 +304,18 @@ def decode(data: bytes, type: Any) -> Any:
 
 
 def _system_fault(error: Exception) -> SystemFault | None:
-    """The fault of the system behind *error*; a wrong call is one also where a disk happens to be full."""
+    """The fault of the system behind *error*; a wrong call is one also if a disk happens to be full."""
     here = tempfile.gettempdir()
     return fault_in(error, here) if isinstance(error, UsageError) else fault_behind(error, here)
 
 
 def _require_whole(files: list[FileRef]) -> None:
-    """Raises SystemFault where a file that the step wrote may lack its end: native code does not always look
-    whether it could write.
+    """Require that the step wrote its files whole.
+
+    Native code does not always look whether it could write.
+
+    Raises:
+        SystemFault: a file may lack its end.
     """
     here = Path(tempfile.gettempdir())
     written = [

@@ -1,4 +1,4 @@
-"""What runs in a worker, as data: a step is a function by name, the types of its messages, and its worker.
+"""A step as data: a function by name, the types of its messages, and its worker.
 
 Only the standard library is imported here: naming a step imports neither its module nor a framework.
 """

@@ -1,3 +1,4 @@
-"""Reading a bundle without believing it: its files, its yardstick, and whether its record agrees with
-itself.
+"""Reading a bundle without believing it.
+
+Its files, its yardstick, and whether its record agrees with itself.
 """

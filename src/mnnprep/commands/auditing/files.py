@@ -27,7 +27,8 @@ UNLISTED = (
 def named_files(manifest: Manifest) -> list[BundleFile]:
     """Every file that the manifest names, as often as it names it with another hash.
 
-    Raises RefusedError for a path that is not plainly one inside the bundle.
+    Raises:
+        RefusedError: a path that is not plainly one inside the bundle.
     """
     cases = [BundleFile(c.path, c.sha256, c.size) for c in manifest.cases]
     files = [*manifest.artifact.files, *([manifest.mnn] if manifest.mnn else []), *cases, *manifest.files]
@@ -49,10 +50,12 @@ def named_files(manifest: Manifest) -> list[BundleFile]:
 
 
 def hashes(bundle: Path, manifest: Manifest) -> Check:
-    """The ``hashes`` check: each file named is there, a regular file in its place with its bytes, and there
-    is no other.
+    """Make the ``hashes`` check.
 
-    Raises RefusedError where the manifest, or a link in place of a file, leads out of the bundle.
+    Each file named is there, a regular file in its place with its bytes, and there is no other.
+
+    Raises:
+        RefusedError: the manifest, or a link in place of a file, leads out of the bundle.
     """
     root = bundle.resolve()
     files = named_files(manifest)
@@ -87,7 +90,7 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
 
 
 def present(bundle: Path) -> Iterator[str]:
-    """What lies in the bundle, but for its own directories: files and links, whatever they lead to."""
+    """List the bundle's content but for its own directories: files and links, whatever they lead to."""
     for folder, folders, names in os.walk(bundle):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for name in sorted([*names, *links]):
@@ -95,8 +98,9 @@ def present(bundle: Path) -> Iterator[str]:
 
 
 def report_check(bundle: Path, manifest: Manifest) -> Check:
-    """The ``report`` check: the page is the one that the manifest gives; not run where that can't be told, or
-    there is none.
+    """Make the ``report`` check: the page is the one that the manifest gives.
+
+    It is not run if that can't be told, or if there is none.
     """
     page = bundle / report.FILE_NAME
     again = "`mnnprep report` writes it anew"

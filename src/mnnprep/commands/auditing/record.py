@@ -1,5 +1,6 @@
-"""Whether the record agrees with itself and with the stored cases: words that are known, statuses that follow
-from figures.
+"""Whether the record agrees with itself and with the stored cases.
+
+Its words must be known, its statuses must follow from its figures.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ ROUNDED = 0.01  # dB: figures are kept to two digits
 
 
 def require_known(manifest: Manifest) -> None:
-    """Raises RefusedError for a word that this version does not know: nothing may be passed over in
-    silence.
+    """Require that this version knows every word of the record.
+
+    Nothing may be passed over in silence.
+
+    Raises:
+        RefusedError: it does not know a word.
     """
     tensors = [*manifest.signature.inputs, *manifest.signature.outputs]
     runtime = manifest.runtime
@@ -176,8 +181,9 @@ def _within(size: int, least: int | None, most: int | None) -> bool:
 
 
 def cases_check(bundle: Path, manifest: Manifest) -> Check:
-    """The ``cases`` check: each stored case holds what the signature and its own sizes say, inputs and
-    outputs.
+    """Make the ``cases`` check.
+
+    Each stored case holds what the signature and its own sizes say, inputs and outputs.
     """
     words: list[str] = []
     for index, arrays in enumerate(stored_cases(bundle, manifest)):
@@ -200,7 +206,7 @@ def cases_check(bundle: Path, manifest: Manifest) -> Check:
 
 
 def _misfit(tensor: TensorRecord, array: object, sizes: dict[str, int]) -> str:
-    """How an array is not what *tensor* says at these sizes; empty where it is.
+    """How an array is not what *tensor* says at these sizes; empty if it is.
 
     An axis of no named dimension may be of any size.
     """
@@ -215,8 +221,12 @@ def _misfit(tensor: TensorRecord, array: object, sizes: dict[str, int]) -> str:
 
 
 def _require_stored(path: Path) -> None:
-    """Raises ValueError for an archive that unfolds to more than its own size; those of a bundle are not
-    compressed.
+    """Require that an archive unfolds to no more than its own size.
+
+    The archives of a bundle are not compressed.
+
+    Raises:
+        ValueError: it unfolds to more.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -230,7 +240,8 @@ def _require_stored(path: Path) -> None:
 def stored_cases(bundle: Path, manifest: Manifest) -> Iterable[Arrays]:
     """The arrays of each case, one case at a time.
 
-    Raises RefusedError for a file that holds no arrays.
+    Raises:
+        RefusedError: a file that holds no arrays.
     """
     for case in manifest.cases:
         try:

@@ -1,5 +1,6 @@
-"""The tolerance that a bundle must be held to: from the rule and from what was asked for, never from its own
-figures.
+"""The tolerance that a bundle must be held to.
+
+From the rule and from what was asked for, never from its own figures.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ STRICTER_WHEN_LESS = ("absolute", "relative", "widening", "ceiling", "case_slack
 
 
 def ruled(manifest: Manifest) -> tuple[Tolerance, Tolerance]:
-    """The tolerances that the rule gives: the artifact's and the converted model's, with the noise that the
-    manifest states.
+    """Return the tolerances that the rule gives.
 
-    Raises RefusedError for a precision that no call could have asked for.
+    They are the artifact's and the converted model's, with the noise that the manifest states.
+
+    Raises:
+        RefusedError: a precision that no call could have asked for.
     """
     artifact, asked = artifact_sqnr(manifest), _precision(manifest.source.options).sqnr_db
     own = (
@@ -41,8 +44,9 @@ def ruled(manifest: Manifest) -> tuple[Tolerance, Tolerance]:
 
 
 def artifact_sqnr(manifest: Manifest) -> float | None:
-    """The SQNR at which such an artifact may differ from its source; None where it holds the source's
-    numbers.
+    """Return the SQNR at which such an artifact may differ from its source.
+
+    None if it holds the source's numbers.
     """
     if manifest.artifact.format == "tflite":
         return ARTIFACT_SQNR.get(str(manifest.source.options.get("tflite_precision", "")))
@@ -70,7 +74,7 @@ def _precision(options: Mapping[str, Any]) -> Precision:
 
 
 def laxer(manifest: Manifest) -> list[str]:
-    """Where the manifest's own figures are laxer than the rule, in words."""
+    """Say in words if the manifest's own figures are laxer than the rule."""
     stated, rule = manifest.tolerance, Tolerance()
     words = [
         f"{name} is {getattr(stated, name):g} where the rule has {getattr(rule, name):g}"
@@ -90,8 +94,9 @@ def laxer(manifest: Manifest) -> list[str]:
 
 
 def drowning(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
-    """Where the stated noise would set aside more than the rule lets a proof go without, in words; *cases*
-    are their arrays.
+    """Say which cases the stated noise would set aside beyond what a proof may go without.
+
+    *cases* are their arrays.
 
     A bundle whose noise check failed when it was made is not proven anyway.
     """

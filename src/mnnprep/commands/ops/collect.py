@@ -1,5 +1,6 @@
-"""The steps that write and check ONNX's own test cases: those it generates for its operators, and the small
-models that it ships.
+"""The steps that write and check ONNX's own test cases.
+
+Those that it generates for its operators, and the small models that it ships.
 
 Sources: ``onnx.backend.test.case.node`` (generated: the package has no files of them) and the directories
 ``simple``, ``pytorch-operator`` and ``pytorch-converted`` of ``onnx/backend/test/data``, each case a
@@ -54,7 +55,7 @@ def collect(job: CollectJob) -> Collected:
 
 
 def check_all(job: ChecksJob) -> Checked:
-    """What the hazard rules find in each model, in one process: nothing of a model runs."""
+    """Run the hazard rules on each model, in one process: nothing of a model runs."""
     found = (check(CheckJob(model=model, supported=job.supported)).findings for model in job.models)
     return Checked([sorted({f.rule for f in findings if f.severity != "narrowed"}) for findings in found])
 
@@ -92,8 +93,9 @@ def _fed_inputs(model: Any) -> list[Any]:
 
 
 def _frozen(raw: _Raw, fed: list[Any]) -> tuple[Any, list[str]]:
-    """The model with every input but the first as an initializer (a sequence can't be one), and the inputs
-    left.
+    """Return the model with every input but the first as an initializer, and the inputs left.
+
+    A sequence can't be an initializer.
     """
     model = type(raw.model)()
     model.CopyFrom(raw.model)

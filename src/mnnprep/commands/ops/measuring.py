@@ -26,11 +26,14 @@ EVERY = 200  # cases between two lines of progress
 
 
 def measure_table(*, jobs: int, tell: Progress, keep: Path | None = None) -> OperatorTable:
-    """Run every case, as it is and repaired; outcomes that *keep* (JSON lines) has already are not measured
-    again.
+    """Run every case, as it is and repaired.
+
+    Outcomes that *keep* (JSON lines) has already are not measured again.
 
     Without *keep* they stand in the user's cache directory, named by MNN, machine and mnnprep.
-    Raises RefusedError where MNN or onnx is not installed.
+
+    Raises:
+        RefusedError: MNN or onnx is not installed.
     """
     mnn, onnx = (_required(module) for module in ("MNN", "onnx"))
     keep = keep or cache_directory() / f"outcomes-{mnn}-{machine()}-{__version__}.jsonl"

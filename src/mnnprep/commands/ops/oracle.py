@@ -94,7 +94,7 @@ def _run(job: OracleJob, fed: dict[str, Array]) -> list[Array]:
 
 
 def _compare(expected: Array, result: Array) -> tuple[str, str]:
-    """What is wrong with *result*: a kind and a line, both empty where nothing is."""
+    """Say what is wrong with *result*: a kind and a line, both empty if nothing is."""
     if expected.shape != result.shape:
         return "shape", f"{list(result.shape)} where {list(expected.shape)} is right"
     if not expected.size:

@@ -1,5 +1,6 @@
-"""Cases through the whole of `prepare`, with one warm set of workers for many, and the oracle asked about
-what it calls proven.
+"""Cases through the whole of `prepare`, with one warm set of workers for many.
+
+The oracle is asked about what it calls proven.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class Prover:
             workers.__exit__(None, None, None)
 
     def prepare(self, case: ConformanceCase) -> Outcome:
-        """The verdict on the case, given its own inputs as samples; the status is the oracle's where there is
-        a ``model.mnn``.
+        """Return the verdict on the case, given its own inputs as samples.
+
+        The status is the oracle's if there is a ``model.mnn``.
         """
         workers = self._workers()
         workers.sweep()
@@ -90,8 +92,9 @@ class Prover:
 
 
 def _samples(case: ConformanceCase, directory: Path) -> str:
-    """The case's inputs, and the same with other numbers in the first of floats, as files; empty where they
-    are no arrays.
+    """Write the case's inputs, and the same with other numbers in the first of floats, as files.
+
+    Empty if they are not arrays.
     """
     if case.unfed or not case.inputs:
         return ""

@@ -81,8 +81,9 @@ class Runner:
         return self._clean.run(FRONTENDS, FrontendsJob(), timeout=SECONDS).value.names["ONNX"]
 
     def convert(self, case: ConformanceCase, rules: list[str]) -> Outcome:
-        """Convert the case, repaired by *rules* where they find something, and ask the oracle, twice where it
-        says right.
+        """Convert the case, repaired by *rules* if they find something, and ask the oracle.
+
+        It is asked twice if it says right.
         """
         route = "repaired" if rules else "raw"
         with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
@@ -101,7 +102,7 @@ class Runner:
             return outcome(case, route, "right", rules=fired)
 
     def repaired(self, case: ConformanceCase, rules: list[str], raw: Outcome) -> Outcome:
-        """:meth:`convert` with *rules*; where none finds its pattern, what was *raw* stands."""
+        """:meth:`convert` with *rules*; if none finds its pattern, what was *raw* stands."""
         if not applicable(rules, operators_in(Path(case.model))):
             return msgspec.structs.replace(raw, route="repaired")
         with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
@@ -112,14 +113,15 @@ class Runner:
         return self.convert(case, rules) if fired else msgspec.structs.replace(raw, route="repaired")
 
     def check(self, cases: Sequence[ConformanceCase], supported: list[str]) -> list[list[str]]:
-        """Per case, the rules that find it wrong, crashing or refused; ``supported`` are the operators that
-        the converter lists.
+        """Return, per case, the rules that find it wrong, crashing or refused.
+
+        ``supported`` are the operators that the converter lists.
         """
         job = ChecksJob(models=[case.model for case in cases], supported=supported)
         return self._onnx.run(CHECK, job, timeout=COLLECT_SECONDS).value.rules
 
     def oracle(self, case: ConformanceCase, model: str, names: dict[str, str]) -> tuple[Status, str]:
-        """What the oracle says of a converted model, in clean and in dirty memory."""
+        """Ask the oracle about a converted model, in clean and in dirty memory."""
         for host in (self._clean, self._dirty):
             status, detail = self._judge(case, model, host, names)
             if status != "right":
@@ -161,10 +163,12 @@ class Runner:
 
 
 def fate(failure: StepFailed) -> Status:
+    """Return the status of a case whose step ended in *failure*."""
     return {"time": "timeout", "error": "run error"}.get(failure.fate, "crash")  # type: ignore[return-value]
 
 
 def described(failure: StepFailed) -> str:
+    """Return the reason for *failure*, or the message of its error and the value seen (300 characters)."""
     return failure.reason if failure.error is None else f"{failure.error.what}: {failure.error.seen}"[:300]
 
 
@@ -177,6 +181,7 @@ def outcome(
     rules: list[str] | None = None,
     verdict: str = "",
 ) -> Outcome:
+    """Return the outcome of *case* on *route*, with the stage it ended at and the rules applied."""
     return Outcome(
         case=case.name,
         variant=case.variant,
@@ -194,8 +199,9 @@ def outcome(
 
 
 def resumed(path: Path) -> dict[tuple[str, str, str], Outcome]:
-    """The outcomes of an interrupted measurement, by variant, route and case; a last line that was cut off is
-    left out.
+    """Return the outcomes of an interrupted measurement, by variant, route and case.
+
+    A last line that was cut off is left out.
     """
     if not path.exists():
         return {}

@@ -14,10 +14,11 @@ DEEPEST = 4  # control flow in control flow
 
 
 def look_inside(lab: TrialRunner, finding: Finding, budget: int, depth: int = 0) -> None:
-    """Where *finding* is one If or Loop, look for the node in its body and note what was found there as
-    ``inner``.
+    """Look for the node in the body of *finding*, if that is one If or Loop.
 
-    Where the body is right when run by itself, there is none: the fault is the control flow's own.
+    What was found there is noted as ``inner``.
+
+    If the body is right when run by itself, there is none: the fault is the control flow's own.
     """
     outline = finding.subject.outline
     if (

@@ -1,4 +1,4 @@
-"""What a bisection does with models: run the reference, cut pieces, convert them, run them in MNN.
+"""A bisection's work with models: run the reference, cut pieces, convert them, run them in MNN.
 
 It counts what that costs.
 """
@@ -47,8 +47,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Piece:
-    """A converted model: the names in it of the ONNX inputs and outputs, the layouts to feed, the values
-    inside that can be asked for.
+    """A converted model.
+
+    It knows the names of the ONNX inputs and outputs in it, the layouts to feed, the values inside that can
+    be asked for.
     """
 
     onnx: str
@@ -66,8 +68,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Trial:
-    """A piece of a model, on its own: its files, its case, and how far each output is off, or why it
-    failed.
+    """A piece of a model, on its own.
+
+    It holds its files, its case, and how far each output is off, or why it failed.
     """
 
     files: list[str]
@@ -78,6 +81,7 @@ class Trial:
     actual: str = ""  # npz of what MNN gave
 
     def excess(self, value: str) -> float:
+        """Return how far *value* is off, in tolerances: LARGEST if the trial failed, 0 if it was right."""
         if isinstance(self.result, Failure):
             return LARGEST
         return self.result[value].excess if value in self.result else 0.0
@@ -88,8 +92,9 @@ class OutOfConversions(Exception):
 
 
 class TrialRunner:
-    """``limit`` bounds the conversions; ``conversions``, ``runs`` and ``peak`` (bytes, the largest worker)
-    are what it took so far.
+    """Convert and run pieces of a model; ``limit`` bounds the conversions.
+
+    ``conversions``, ``runs`` and ``peak`` (bytes, the largest worker) are what it took so far.
     """
 
     def __init__(
@@ -117,7 +122,9 @@ class TrialRunner:
     def do(self, step: Step[J, R], job: J) -> R:
         """Run a step in a worker.
 
-        Raises StepFailed; SystemFault where the system, and not the model, made it fail.
+        Raises:
+            StepFailed: the step failed.
+            SystemFault: the system, and not the model, made it fail.
         """
         try:
             done = self.workers.submit(step, job).result()
@@ -133,12 +140,17 @@ class TrialRunner:
         return self.do(OUTLINE, OutlineJob(model=model, case=case.file.path))
 
     def reference(self, model: str, values: Iterable[str], case: CaseFile) -> str:
-        """The npz of *values* as onnxruntime computes them. Raises StepFailed where it does not."""
+        """The npz of *values* as onnxruntime computes them.
+
+        Raises:
+            StepFailed: onnxruntime does not compute them.
+        """
         return self.references(model, values, [case])[case.index]
 
     def references(self, model: str, values: Iterable[str], cases: list[CaseFile]) -> dict[int, str]:
-        """:meth:`reference` for several cases at once, by their index; what was computed before is not
-        computed again.
+        """:meth:`reference` for several cases at once, by their index.
+
+        Those computed before are not computed again.
         """
         wanted = tuple(values)
         left = [case for case in cases if (model, wanted, case.file.path) not in self._references]
@@ -153,12 +165,14 @@ class TrialRunner:
         return {case.index: self._references[model, wanted, case.file.path] for case in cases}
 
     def excerpt(self, job: ExcerptJob) -> Excerpt:
+        """Cut a piece out of the model in a worker."""
         return self.do(EXCERPT, job)
 
     def convert(self, model: str, inputs: list[str], outputs: list[str], seed: str) -> Piece | Failure:
         """Convert *model*, whose inputs and outputs have these names.
 
-        Raises OutOfConversions at the limit.
+        Raises:
+            OutOfConversions: the limit is reached.
         """
         if self.conversions >= self.limit:
             raise OutOfConversions
@@ -202,8 +216,9 @@ class TrialRunner:
     def run_all(
         self, piece: Piece, cases: list[CaseFile], values: Iterable[str]
     ) -> dict[int, str | Failure] | Failure:
-        """:meth:`run` on several cases in one load, one after the other, by their index; a Failure where the
-        process itself ended.
+        """:meth:`run` on several cases in one load, one after the other, by their index.
+
+        Returns a Failure if the process itself ended.
         """
         self.runs += len(cases)
         job = MnnRunJob(
@@ -261,8 +276,9 @@ class TrialRunner:
         strict: Iterable[str] = (),
         fixed: bool = False,
     ) -> Trial:
-        """Cut *nodes* out of *model*, feed them the reference's values at their *boundary*, and see what MNN
-        gives.
+        """Cut *nodes* out of *model* and see what MNN gives for them.
+
+        They are fed the reference's values at their *boundary*.
 
         Those of *shapes* among them that are small become constants. Nothing is seen of nodes that take a
         sequence.
@@ -316,5 +332,6 @@ class TrialRunner:
 
 
 def failure_of(failure: StepFailed, who: str) -> Failure:
+    """Return the failure of a step of *who* (the runtime or converter), classed by how it ended."""
     kind = failure.fate if failure.fate in ("crash", "time", "memory") else "error"
     return Failure(kind=kind, reason=f"{who} {describe(failure)}")

@@ -1,4 +1,4 @@
-"""What a bisection finds."""
+"""The findings of a bisection."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class Growth(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that MNN computes otherwise at ``case``, converted; ``where`` says which body of control flow
-    it is, empty for the whole.
+    """A model that MNN computes otherwise at ``case``, converted.
 
-    ``failing`` is how its run fails, None where it gives wrong numbers: those of the outputs ``wrong``.
+    ``where`` says which body of control flow it is, empty for the whole.
+
+    ``failing`` is how its run fails, None if it gives wrong numbers: those of the outputs ``wrong``.
     """
 
     model: str
@@ -41,12 +42,12 @@ class Subject:
 
 @dataclass
 class Finding:
-    """Where MNN leaves the reference.
+    """The place at which MNN leaves the reference.
 
     ``kind``: ``node`` (one node, wrong when run alone on right inputs), ``fused`` (nodes that MNN made one
     of: right one by one, wrong together), ``context`` (wrong only among its neighbours), ``gradual`` (no node
     makes it: rounding adds up), ``stale`` (a conversion made now is right), ``unresolved``. ``trial`` is the
-    smallest piece that shows it, where there is one; ``excess`` are that of the value in the whole model, of
+    smallest piece that shows it, if there is one; ``excess`` are that of the value in the whole model, of
     what its nodes take there, and of the value when its nodes run alone on the reference's values.
     """
 
@@ -65,11 +66,12 @@ class Finding:
     inner: Finding | None = None  # in a body of control flow
 
     def labels(self) -> list[str]:
+        """The nodes' operators and names."""
         return [self.subject.outline.nodes[i].label for i in self.nodes]
 
 
 def finite(excess: float | None) -> float | None:
-    """*excess* in four digits; None where it is no number, or beyond one."""
+    """*excess* in four digits; None if it is not a number, or beyond one."""
     return None if excess is None or not 0 <= excess < LARGEST else float(f"{excess:.4g}")
 
 

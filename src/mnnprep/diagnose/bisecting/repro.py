@@ -24,7 +24,11 @@ SHOWN = 4  # elements of an output in the text
 
 
 def check_target(target: Path) -> None:
-    """Raises UsageError where something is at *target*: a finding is never written over anything."""
+    """Require that *target* is free: a finding is never written over anything.
+
+    Raises:
+        UsageError: something is there.
+    """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UsageError(
             "the target of -o exists", seen=str(target), next="give a directory that does not exist yet"
@@ -71,7 +75,7 @@ def _expected(lab: TrialRunner, trial: Trial) -> Arrays:
 
 
 def _options(precision: Precision) -> list[str]:
-    """What was given to the converter beside the files."""
+    """Return the converter's options beside the files."""
     return [
         *(["--fp16"] if precision.fp16 else []),
         *(["--weightQuantBits", str(precision.weight_bits)] if precision.weight_bits else []),

@@ -1,5 +1,6 @@
-"""The search in a converted model: which value is wrong first, and do its nodes make that error when they run
-alone?
+"""The search in a converted model.
+
+It asks which value is wrong first, and if its nodes make that error when they run alone.
 
 The values inside the converted model are read from it as it is, so that what MNN fused stays fused and no
 conversion is needed to look; a conversion is made for each piece that is run alone.
@@ -57,16 +58,18 @@ class Search:
             return self._unresolved(tried, f"the bound of {self.lab.limit} conversions was reached")
 
     def _thresholds(self) -> list[float]:
-        """From the outputs' own error down: what MNN rounds more coarsely than the tolerance is not what
-        makes a much larger error.
+        """Return the thresholds to try, from the outputs' own error down.
+
+        A rounding of MNN that is coarser than the tolerance does not make a much larger error.
         """
         worst = max((off.excess for off in self.subject.wrong.values()), default=0.0)
         share = SHARE * min(worst, HUGE)
         return [*([share] if share > THRESHOLDS[0] and self.subject.failing is None else []), *THRESHOLDS]
 
     def _one_of_many(self, found: Finding, tried: list[tuple[Group, Trial]]) -> bool:
-        """Whether a small error that was found is no larger than what later nodes add by themselves: then it
-        is not the one that grew.
+        """Whether a small error that was found is no larger than what later nodes add by themselves.
+
+        Then it is not the one that grew.
         """
         small = found.alone is not None and found.alone <= 1
         return small and any(
@@ -113,8 +116,9 @@ class Search:
     # which value is wrong first
 
     def _first_wrong(self, suspects: Suspects, threshold: float) -> Group | None:
-        """The group of the first value that is wrong while what it takes is right; None where every value is
-        right.
+        """Return the group of the first value that is wrong while what it takes is right.
+
+        None if every value is right.
         """
         if not self.one_by_one:
             size = sum(self.subject.outline.sizes.get(v, UNKNOWN_SIZE) for v in suspects.visible)
@@ -137,8 +141,9 @@ class Search:
         return suspects.groups[sources[0]] if sources else None
 
     def _by_halving(self, suspects: Suspects, threshold: float) -> Group | None:
-        """Look at what is live at one place at a time; the first value after which something live is
-        wrong.
+        """Return the first value after which something live is wrong.
+
+        It looks at what is live at one place at a time.
         """
         order = suspects.visible
         right, wrong = -1, len(order) - 1
@@ -198,8 +203,9 @@ class Search:
         return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
     def _confirmed(self, group: Group, trial: Trial) -> bool:
-        """Whether the piece alone has the error that the value of *group* has in the whole model, and not a
-        part of it.
+        """Whether the piece alone has the whole error of *group*.
+
+        That is the error that its value has in the whole model, and not a part of it.
         """
         if self.subject.failing is not None:
             return isinstance(trial.result, Failure)
@@ -322,7 +328,7 @@ class Search:
         return self._unresolved(tried, "no piece of the model shows the failure alone")
 
     def _fresh(self) -> Finding | None:
-        """`stale`, where the bundle's own file fails and a conversion made now does not."""
+        """`stale`, if the bundle's own file fails and a conversion made now does not."""
         if not self.subject.own:
             return None
         self.lab.tell("converting the whole artifact again")
@@ -349,9 +355,10 @@ class Search:
 
 
 def wrong_outputs(lab: TrialRunner, subject: Subject) -> dict[str, Deviation] | Failure:
-    """The outputs of *subject* that are wrong at its case, or how its run fails; empty where all is right.
+    """The outputs of *subject* that are wrong at its case, or how its run fails; empty if all is right.
 
-    Raises StepFailed where the reference does not run.
+    Raises:
+        StepFailed: the reference does not run.
     """
     outputs = subject.outline.outputs
     actual = lab.run(subject.piece, subject.case, outputs)

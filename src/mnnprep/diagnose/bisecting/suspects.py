@@ -36,6 +36,7 @@ class Suspects:
 
     @cached_property
     def producer(self) -> dict[str, int]:
+        """Map each value to the index of the node that computes it."""
         return {o: i for i, node in enumerate(self.outline.nodes) for o in node.outputs}
 
     @cached_property
@@ -69,6 +70,7 @@ class Suspects:
 
     @cached_property
     def groups(self) -> dict[str, Group]:
+        """Map each visible value to the group of nodes that makes it from other visible ones."""
         return {value: self._group(value) for value in self.visible}
 
     def _group(self, value: str) -> Group:
@@ -98,14 +100,14 @@ class Suspects:
         return sorted(found)
 
     def boundary(self, nodes: Iterable[int]) -> list[str]:
-        """What *nodes* take from outside themselves, constants aside."""
+        """Return the values that *nodes* take from outside themselves, constants aside."""
         chosen = set(nodes)
         made = {o for i in chosen for o in self.outline.nodes[i].outputs}
         names = [n for i in sorted(chosen) for n in self.outline.nodes[i].inputs]
         return [n for n in dict.fromkeys(names) if n not in made and n not in self.constants]
 
     def made_for_others(self, nodes: Iterable[int]) -> list[str]:
-        """What *nodes* give that other nodes take, or the net gives."""
+        """Return the values of *nodes* that other nodes take, or the net gives."""
         chosen = set(nodes)
         outside = {
             n for i, node in enumerate(self.outline.nodes) if i not in chosen for n in node.inputs
@@ -113,8 +115,9 @@ class Suspects:
         return [o for i in sorted(chosen) for o in self.outline.nodes[i].outputs if o in outside]
 
     def live(self, position: int) -> list[str]:
-        """What is still needed once the values up to *position* (in `visible`) are known, of those; the
-        outputs among them included.
+        """Return what is still needed, of the values up to *position* (in `visible`), once they are known.
+
+        The outputs among them are included.
         """
         known = set(self.visible[: position + 1])
         later = {n for value in self.visible[position + 1 :] for n in self.groups[value].inputs}
@@ -125,8 +128,10 @@ class Suspects:
         ]
 
     def sources(self, wrong: Iterable[str], ends: Iterable[str] = ()) -> list[str]:
-        """Where the errors of the wrong *ends* (the net's outputs, if not given) begin: back through *wrong*
-        values to those whose group takes only right ones.
+        """Return the values at which the errors of the wrong *ends* begin.
+
+        Without *ends*, they are the net's outputs. The way goes back through *wrong* values to those whose
+        group takes only right ones.
         """
         bad = set(wrong)
         left = [o for o in (ends or self.outline.outputs) if o in bad]
@@ -163,8 +168,9 @@ class Suspects:
         return sorted(chosen)
 
     def largest_jumps(self, excess: Mapping[str, float], count: int) -> list[tuple[str, float, float]]:
-        """The values where the error grew most: (value, excess of what its group takes, its own), by the
-        growth.
+        """Return the values at which the error grew most.
+
+        Each is (value, excess of what its group takes, its own), by the growth.
         """
         rows = [
             (v, max((excess.get(n, 0.0) for n in g.inputs), default=0.0), excess[v])

@@ -14,8 +14,9 @@ from mnnprep.workers.failure import StepFailed
 def find_unconvertible(
     lab: TrialRunner, model: str, outline: Outline, case: CaseFile, failure: Failure, where: str = ""
 ) -> Finding:
-    """The node without which *model* converts: by its operator where the converter names one, else by halving
-    over prefixes.
+    """Find the node without which *model* converts.
+
+    It is found by its operator if the converter names one, else by halving over prefixes.
     """
     subject = Subject(model, outline, Piece(model, "", {}, {}, {}, {}), case, where, failure)
     search = _Prefixes(lab, subject, failure)
@@ -39,8 +40,9 @@ class _Prefixes:
         ]
 
     def named(self) -> Finding | None:
-        """The first node of an operator that the converter names as unsupported, where it is refused alone as
-        well.
+        """Return the first node of an operator that the converter names as unsupported.
+
+        The node must be refused alone as well.
         """
         for node in self.order:
             if self.subject.outline.nodes[node].op in self.failure.refused_ops:
@@ -95,7 +97,7 @@ class _Prefixes:
         )
 
     def _alone(self, nodes: list[int]) -> Trial | None:
-        """The nodes alone; None where onnxruntime has no values to feed them."""
+        """The nodes alone; None if onnxruntime has no values to feed them."""
         outputs = [o for o in self.suspects.made_for_others(nodes) if o not in self.suspects.constants]
         try:
             return self.lab.trial(

@@ -1,5 +1,6 @@
-"""Whether a caffemodel belongs to a prototxt: every learnable layer has its blobs, in the shapes its
-definition implies.
+"""Whether a caffemodel belongs to a prototxt.
+
+Every learnable layer has its blobs, in the shapes its definition implies.
 
 Format facts: of each layer the LayerSetUp of its .cpp file; batch_norm_layer.cpp (mean and variance are sums,
 divided by the third blob, which 0 makes 0).
@@ -90,7 +91,8 @@ EXPECTED: dict[str, Callable[[Layer, Shape], list[Shape]]] = {
 def match_layers(net: Net, weights: Weights) -> dict[str, list[Floats]]:
     """The blobs of every layer of *net* that learns, by layer, in the shapes its definition implies.
 
-    Raises RefusedError that lists, layer by layer, what is missing, twice there, or of another shape.
+    Raises:
+        RefusedError: blobs are missing, twice there, or of another shape; listed layer by layer.
     """
     holders = [layer for layer in weights.layers if layer.blobs]
     by_name = {layer.name: layer for layer in holders}
@@ -155,8 +157,9 @@ def _shapes(shapes: list[Shape]) -> str:
 
 
 def unused_weights(net: Net, weights: Weights) -> Check:
-    """Whether every layer of the caffemodel that holds blobs is in the net; a branch of training left out is
-    no fault.
+    """Check that every layer of the caffemodel that holds blobs is in the net.
+
+    A branch of training left out is not a fault.
     """
     names = {la.name for la in net.layers}
     unused = [layer.name for layer in weights.layers if layer.blobs and layer.name not in names]
@@ -170,8 +173,9 @@ def unused_weights(net: Net, weights: Weights) -> Check:
 
 
 def effective(net: Net, blobs: dict[str, list[Floats]]) -> dict[str, Floats]:
-    """The tensors that the net computes with, by ``layer.index``: the blobs, a BatchNorm's divided by its
-    factor.
+    """Return the tensors that the net computes with, by ``layer.index``.
+
+    They are the blobs, a BatchNorm's divided by its factor.
     """
     tensors: dict[str, Floats] = {}
     for layer in net.layers:

@@ -1,5 +1,6 @@
-"""The binary side of Caffe: layers with their blobs, read in place; nothing is allocated before its size was
-checked.
+"""The binary side of Caffe: layers with their blobs, read in place.
+
+Nothing is allocated before its size was checked.
 
 Format facts (caffe.proto, field numbers): NetParameter name 1, layers 2 (V1), layer 100 (V2); LayerParameter
 name 1, type 2, blobs 7; V1LayerParameter layer 1 (V0), name 4, type 5, blobs 6; V0LayerParameter name 1, type
@@ -43,8 +44,9 @@ _KNOWN = frozenset({*range(1, 12), *range(100, 150), *range(200, 208)})
 
 @dataclass(frozen=True)
 class Blob:
-    """One blob: its shape (the one stated, or V1's num, channels, height, width), and where its numbers
-    are.
+    """One blob: its shape, and the extents of its numbers in the file.
+
+    The shape is the one stated, or V1's num, channels, height, width.
     """
 
     shape: tuple[int, ...]
@@ -56,6 +58,7 @@ class Blob:
 
     @property
     def elements(self) -> int:
+        """The number of elements."""
         return element_count(self.shape)
 
     def read(self) -> Floats:
@@ -88,10 +91,12 @@ class Weights:
 
     @property
     def doubles(self) -> bool:
+        """Whether any blob is stored in float64."""
         return any(b.double for layer in self.layers for b in layer.blobs)
 
     @property
     def gradient_bytes(self) -> int:
+        """The bytes that gradients (the blobs' `diff`) take in the file."""
         return sum(b.gradient_bytes for layer in self.layers for b in layer.blobs)
 
 
@@ -232,8 +237,9 @@ def _check_size(blob: Blob, place: str) -> None:
 
 
 def merged(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether a blob of *shape* may stand for *expected*: V0 and V1 pad shapes with leading ones (1, 1, 1, N
-    is N).
+    """Whether a blob of *shape* may stand for *expected*.
+
+    V0 and V1 pad shapes with leading ones (1, 1, 1, N is N).
     """
     if shape == expected:
         return True
@@ -242,8 +248,9 @@ def merged(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 
 def write_weights(path: Path, name: str, layers: Iterable[tuple[WeightLayer, list[Floats]]]) -> None:
-    """Write a V2 caffemodel: each layer's name, type, unknown fields and *float32* blobs, and nothing of
-    training.
+    """Write a V2 caffemodel.
+
+    It holds each layer's name, type, unknown fields and *float32* blobs, and nothing of training.
     """
     with path.open("wb") as file:
         if name:

@@ -1,5 +1,6 @@
-"""Sizes of blobs: what each layer type makes of its bottoms, and the blobs of weights that its definition
-implies.
+"""Sizes of blobs.
+
+They are what each layer type makes of its bottoms, and the blobs of weights that its definition implies.
 
 Format facts: caffe.proto (parameters and their defaults), and of each layer the Reshape of its .cpp file;
 pooling rounds up and drops a window that would begin in the padding (pooling_layer.cpp); crop counts its
@@ -40,7 +41,8 @@ def _pair(param: Message, name: str, prefix: str, default: int) -> Pair:
 def window(layer: Layer, group: str) -> Window:
     """The window of a convolution or pooling.
 
-    Raises RefusedError for one without a kernel or with sizes that can't be.
+    Raises:
+        RefusedError: the layer has no kernel, or impossible sizes.
     """
     param = layer.param(group)
     found = Window(
@@ -59,10 +61,15 @@ def window(layer: Layer, group: str) -> Window:
 
 
 def axis_of(value: int, rank: int) -> int:
+    """Return an axis of a blob of this *rank* counted from the front; negative ones count from the back."""
     return value + rank if value < 0 else value
 
 
 def pooled(size: int, kernel: int, stride: int, pad: int, floor: bool = False) -> int:
+    """Return the size of a pooled axis, rounded up as in Caffe, or down with *floor*.
+
+    A last window that would begin in the padding behind the image is left out.
+    """
     steps = (size + 2 * pad - kernel) / stride
     count = (math.floor(steps) if floor else math.ceil(steps)) + 1
     return count - 1 if pad and (count - 1) * stride >= size + pad else count
@@ -106,6 +113,7 @@ def _concat(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
 
 
 def concat_axis(layer: Layer, rank: int) -> int:
+    """Return the axis of a Concat layer: ``axis``, or the older ``concat_dim``; 1 by default."""
     param = layer.param("concat_param")
     return axis_of(param.integer("axis", param.integer("concat_dim", 1)), rank)
 
@@ -153,6 +161,7 @@ def _reshape(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
 
 
 def flatten_axes(layer: Layer, rank: int) -> Pair:
+    """Return the first and the last axis that a Flatten layer joins."""
     param = layer.param("flatten_param")
     return axis_of(param.integer("axis", 1), rank), axis_of(param.integer("end_axis", -1), rank)
 
@@ -163,6 +172,7 @@ def _flatten(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
 
 
 def permutation(layer: Layer, rank: int) -> list[int]:
+    """Return the order of a Permute layer, with the axes that it does not name behind the others."""
     order = layer.param("permute_param").integers("order")
     return order + [axis for axis in range(rank) if axis not in order]
 
@@ -203,6 +213,10 @@ def priors_per_place(layer: Layer) -> int:
 
 
 def aspect_ratios(layer: Layer) -> list[float]:
+    """Return the aspect ratios of a PriorBox layer: 1, then its own, each with its inverse if it flips.
+
+    A ratio that is there to within 1e-6 is left out.
+    """
     param = layer.param("prior_box_param")
     ratios = [1.0]
     for ratio in param.numbers("aspect_ratio"):
@@ -265,11 +279,12 @@ SHAPES: dict[str, Rule] = {
 
 
 def layer_shapes(net: Net) -> list[tuple[Layer, list[Shape] | None, list[Shape] | None]]:
-    """Every layer with the shapes of its bottoms and tops; None from a layer on whose type says nothing of
-    shapes here.
+    """Return every layer with the shapes of its bottoms and tops.
 
-    Raises RefusedError where a layer's definition does not fit what it is given, or makes a blob without
-    elements.
+    The shapes are None from a layer on whose type says nothing of shapes here.
+
+    Raises:
+        RefusedError: a layer's definition does not fit what it is given, or makes a blob without elements.
     """
     known: dict[str, Shape | None] = dict(net.inputs)
     result: list[tuple[Layer, list[Shape] | None, list[Shape] | None]] = []

@@ -1,4 +1,4 @@
-"""What Caffe's files hold, read without Caffe."""
+"""The content of Caffe's files, read without Caffe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from mnnprep.formats.inspection import Findings, Ports
 
 
 def inspect_definition(path: Path, _kind: str) -> Findings:
-    """Read a prototxt file. Raises RefusedError for one that is none."""
+    """Read a prototxt file.
+
+    Raises:
+        RefusedError: the file is none.
+    """
     found = read_prototxt(path)
     details = {"version": f"V{found.version}", "name": found.name, "rules": found.rules}
     return Findings(
@@ -22,7 +26,11 @@ def inspect_definition(path: Path, _kind: str) -> Findings:
 
 
 def inspect_weights(path: Path, _kind: str) -> Findings:
-    """Read a caffemodel. Raises RefusedError for a damaged one."""
+    """Read a caffemodel.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     found = read_caffemodel(path)
     leftovers = [f"{name}: a layer of training" for name in found.training]
     if found.gradient_bytes:

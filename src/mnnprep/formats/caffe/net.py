@@ -1,5 +1,6 @@
-"""A Caffe network ready to run: the layers of the TEST phase, inputs in place of data layers, nothing of
-training.
+"""A Caffe network ready to run.
+
+It has the layers of the TEST phase, inputs in place of data layers, and nothing of training.
 
 Format facts: net.cpp (FilterNet and StateMeetsRule: a layer without rules is in every phase; any include rule
 that holds lets it in, any exclude rule that holds keeps it out), data_transformer (crop_size is the height
@@ -52,6 +53,7 @@ class Layer:
     message: Message
 
     def param(self, name: str) -> Message:
+        """The parameter message of this name, an empty one if the layer has none."""
         return self.message.message(name)
 
 
@@ -110,8 +112,11 @@ def deployed(net: Message, given: Mapping[str, Shape], channels: Mapping[str, in
     """The network of inference of a V2 *net*.
 
     ``given`` are the input shapes that the user declares; ``channels`` maps the first layer behind a data
-    layer to the channels its weights take (a data layer itself does not say).  Raises RefusedError where an
-    input has no size, a dimension is not positive, or a layer takes a blob that nothing makes.
+    layer to the channels its weights take (a data layer itself does not say).
+
+    Raises:
+        RefusedError: an input has no size, a dimension is not positive, or a layer takes a blob that nothing
+            makes.
     """
     every = layers_of(net)
     removed = [f"{la.name} ({la.type}) is not in the TEST phase" for la in every if not in_test_phase(la)]
@@ -140,8 +145,9 @@ def deployed(net: Message, given: Mapping[str, Shape], channels: Mapping[str, in
 
 
 def _data_layers(every: list[Layer], kept: list[Layer]) -> list[Layer]:
-    """The data layers to take inputs from: those of the TEST phase, then those of TRAIN for what no other
-    gives.
+    """Return the data layers to take inputs from.
+
+    They are those of the TEST phase, then those of TRAIN for what no other gives.
     """
     data = [la for la in kept if la.type in DATA_TYPES]
     made = {top for la in data for top in la.tops}
@@ -177,8 +183,9 @@ def _without_training(layers: list[Layer], removed: list[str]) -> list[Layer]:
 
 
 def _instead(loss: Layer, layers: list[Layer]) -> str:
-    """The type that stands for a loss at inference; empty where there is none, or where the net has that
-    layer itself.
+    """Return the type that stands for a loss at inference.
+
+    Empty if there is none, or if the net has that layer itself.
     """
     kind = LOSSES[loss.type]
     return "" if any(la.type == kind and la.bottoms[:1] == loss.bottoms[:1] for la in layers) else kind
@@ -200,8 +207,9 @@ def _declared_inputs(net: Message, layers: list[Layer]) -> dict[str, Shape]:
 
 
 def _data_shape(layer: Layer, top: str, layers: list[Layer], channels: Mapping[str, int]) -> Shape:
-    """One sample of what a data layer gives: its own sizes, or the crop with the channels that the weights
-    take.
+    """Return the shape of one sample of what a data layer gives.
+
+    It has the layer's own sizes, or the crop with the channels that the weights take.
     """
     memory, dummy = layer.param("memory_data_param"), layer.param("dummy_data_param")
     if memory.has("channels"):
@@ -240,8 +248,9 @@ def _check_wiring(inputs: Mapping[str, Shape], layers: list[Layer]) -> None:
 
 
 def definition(net: Net) -> Message:
-    """The network as a V2 definition: an Input layer for every input, then the layers, without fillers and
-    training fields.
+    """Return the network as a V2 definition.
+
+    It has an Input layer for every input, then the layers, without fillers and training fields.
     """
     result = Message()
     if net.name:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 
 class CaffeNet:
-    """A :class:`mnnprep.model.net.Net`; one thread, no Winograd, so that its rounding is that of plain
-    sums.
+    """A Caffe network in OpenCV as a :class:`mnnprep.model.net.Net`.
+
+    One thread, no Winograd, so that its rounding is that of plain sums.
     """
 
     def __init__(self, prototxt: str, caffemodel: str, net: Net, inputs: tuple[TensorSpec, ...]) -> None:
@@ -52,6 +53,11 @@ class CaffeNet:
             ) from error
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs by blob name in OpenCV.
+
+        Raises:
+            Refused: OpenCV does not take the inputs.
+        """
         layers = list(dict.fromkeys(layer for layer, _ in self._outputs.values()))
         try:
             for name, array in inputs.items():
@@ -62,12 +68,15 @@ class CaffeNet:
         return {blob: np.array(results[layer][index]) for blob, (layer, index) in self._outputs.items()}
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: OpenCV computes in float32 only."""
         return None  # OpenCV computes in float32 only
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Return no bounds: Caffe's inputs are floats, not indices."""
         return {}
 
     def insensitive(self) -> dict[str, str]:
+        """Name the outputs that depend on shapes alone, with that reason."""
         return {blob: "depends on shapes alone" for blob in self._outputs if blob in self._shape_only}
 
 

@@ -24,8 +24,9 @@ _STEM_ENDS = ("_deploy", "-deploy", ".deploy", "_train_val", "_train_test")
 
 @dataclass(frozen=True)
 class Pair:
-    """A Caffe model as read: ``written`` as in the file, ``net`` what of it runs at inference, its ``blobs``
-    by layer.
+    """A Caffe model as read.
+
+    ``written`` is as in the file, ``net`` what of it runs at inference, its ``blobs`` by layer.
     """
 
     written: Message
@@ -79,7 +80,11 @@ def _beside(source: Path, kind: str) -> Path:
 
 
 def read_definition(path: Path) -> Message:
-    """The prototxt at *path*. Raises RefusedError when it is not text in protobuf's form."""
+    """The prototxt at *path*.
+
+    Raises:
+        RefusedError: it is not text in protobuf's form.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -92,8 +97,9 @@ def read_definition(path: Path) -> Message:
 def load(prototxt: Path, caffemodel: Path, wants: InputSpecs | None = None) -> Pair:
     """Read a pair, with the input sizes that *wants* declares in place of those written.
 
-    Raises RefusedError where a file is damaged or the two don't belong together, UsageError for an input that
-    is not there.
+    Raises:
+        RefusedError: a file is damaged or the two don't belong together.
+        UsageError: an input that is not there.
     """
     written = read_definition(prototxt)
     definition = upgraded(written)
@@ -122,10 +128,12 @@ def fixed_sizes(wants: InputSpecs | None) -> dict[str, Shape]:
 
 
 def input_specs(inputs: Mapping[str, Shape], wants: InputSpecs) -> tuple[TensorSpec, ...]:
-    """The inputs as the user declares them over the sizes written: a batch or a spatial size may be named or
-    changed.
+    """Return the inputs as the user declares them over the sizes written.
 
-    Raises UsageError for another rank, a dtype that is not float32, or channels that are not a number.
+    A batch or a spatial size may be named or changed.
+
+    Raises:
+        UsageError: another rank, a dtype that is not float32, or channels that are not a number.
     """
     declared = {s.name: s for s in wants.inputs}
     specs = []

@@ -43,9 +43,11 @@ class Message:
     line: int = field(default=0, compare=False)
 
     def has(self, name: str) -> bool:
+        """Whether there is a field of this name."""
         return any(n == name for n, _ in self.fields)
 
     def messages(self, name: str) -> list[Message]:
+        """Return the submessages of this name, in the order of the file."""
         return [v for n, v in self.fields if n == name and isinstance(v, Message)]
 
     def message(self, name: str) -> Message:
@@ -53,32 +55,44 @@ class Message:
         return next(iter(self.messages(name)[::-1]), Message())
 
     def texts(self, name: str) -> list[str]:
+        """Return the scalars of this name as texts, in the order of the file."""
         return [v.text for n, v in self.fields if n == name and isinstance(v, Scalar)]
 
     def text(self, name: str, default: str = "") -> str:
+        """Return the last scalar of this name as protobuf does, *default* if there is none."""
         return next(iter(self.texts(name)[::-1]), default)
 
     def integers(self, name: str) -> list[int]:
-        """Raises RefusedError for one that is no integer."""
+        """Return the integers of this name, in the order of the file.
+
+        Raises:
+            RefusedError: one is not an integer.
+        """
         return [_integer(name, v) for n, v in self.fields if n == name and isinstance(v, Scalar)]
 
     def integer(self, name: str, default: int = 0) -> int:
+        """Return the last integer of this name, *default* if there is none."""
         return next(iter(self.integers(name)[::-1]), default)
 
     def numbers(self, name: str) -> list[float]:
+        """Return the scalars of this name as floats, in the order of the file."""
         return [_number(name, v) for n, v in self.fields if n == name and isinstance(v, Scalar)]
 
     def number(self, name: str, default: float = 0.0) -> float:
+        """Return the last number of this name, *default* if there is none."""
         return next(iter(self.numbers(name)[::-1]), default)
 
     def flag(self, name: str, default: bool) -> bool:
+        """Return the last boolean of this name (``true``, ``t`` or ``1``), *default* if there is none."""
         found = self.text(name)
         return default if not found else found.lower() in ("true", "t", "1")
 
     def without(self, *names: str) -> Message:
+        """Return the message without the fields of these names."""
         return Message([(n, v) for n, v in self.fields if n not in names], self.line)
 
     def add(self, name: str, value: str | int | float | Message, *, quoted: bool = False) -> None:
+        """Append a field; a *quoted* scalar is a string, others are numbers, booleans and enum names."""
         self.fields.append((name, value if isinstance(value, Message) else Scalar(str(value), quoted)))
 
 
@@ -111,7 +125,8 @@ def _bad(line: int, reason: str) -> RefusedError:
 def parse(text: str) -> Message:
     """The message that *text* is.
 
-    Raises RefusedError, with the line, for anything that is not protobuf's text format.
+    Raises:
+        RefusedError: the text is not in protobuf's text format; the line is named.
     """
     if len(text) > MAX_BYTES:
         raise _bad(1, f"{len(text)} characters; a network's definition is never so long")

@@ -19,7 +19,11 @@ _PROTOTXT = re.compile(
 
 
 def sniff(content: Content) -> str:
-    """``caffe-prototxt`` or ``caffemodel``. Raises RefusedError for weights that end before their end."""
+    """``caffe-prototxt`` or ``caffemodel``.
+
+    Raises:
+        RefusedError: the file of weights ends early.
+    """
     if content.text is not None:
         plain = not content.text.lstrip().startswith(("{", "<"))
         return "caffe-prototxt" if plain and _PROTOTXT.search(content.text) else ""

@@ -53,7 +53,7 @@ THIRD = "onnxruntime, on the ONNX form that mnnprep writes"
 def survey_pair(job: SurveyJob) -> Survey:
     """Survey a pair with OpenCV as the reference, and onnxruntime on our ONNX form as the third opinion.
 
-    Without OpenCV, or where it can't load the net, the cases hold the third opinion's numbers and
+    Without OpenCV, or if it can't load the net, the cases hold the third opinion's numbers and
     ``reference`` is not run.
     """
     doing("reading the pair")
@@ -217,8 +217,9 @@ def export_pair(job: ExportJob) -> Exported:
 
 
 def write_pair(pair: Pair, directory: Path) -> tuple[Path, Path]:
-    """``model.prototxt`` and ``model.caffemodel``: the layers of inference in V2, float32 blobs in the shapes
-    they should have.
+    """Write ``model.prototxt`` and ``model.caffemodel``.
+
+    They hold the layers of inference in V2, and float32 blobs in the shapes they should have.
     """
     prototxt, caffemodel = directory / DEFINITION, directory / WEIGHTS
     prototxt.write_text(write(definition(pair.net)), encoding="utf-8")
@@ -236,8 +237,9 @@ def _beside(prototxt: str) -> str:
 
 
 def run_pair(job: RunJob) -> RunResult:
-    """Run a Caffe artifact in OpenCV; where that can't be, as the survey did: our ONNX form in onnxruntime,
-    for a verdict of unproven.
+    """Run a Caffe artifact in OpenCV.
+
+    If that can't be, run it as the survey did: our ONNX form in onnxruntime, for a verdict of unproven.
     """
     caffemodel = _beside(job.model)
     pair = load(Path(job.model), Path(caffemodel), InputSpecs())

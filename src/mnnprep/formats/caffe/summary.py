@@ -1,5 +1,6 @@
-"""What a Caffe file says of itself, for ``inspect``: read from its bytes, checked for damage, nothing
-computed.
+"""A Caffe file's own account of itself, for ``inspect``.
+
+It is read from its bytes, checked for damage, nothing computed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from mnnprep.formats.tensor_info import TensorInfo
 
 
 class CaffeSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``version`` is 0, 1 or 2; ``training`` says of each layer that belongs to training why; ``blobs`` are
-    stored tensors, ``LAYER.INDEX``; ``gradient_bytes`` what of the file is left from training (the blobs'
-    `diff`).
+    """A Caffe file's version (``version`` is 0, 1 or 2), layers and blobs.
+
+    ``training`` says of each layer that belongs to training why; ``blobs`` are stored tensors,
+    ``LAYER.INDEX``; ``gradient_bytes`` is what of the file is left from training (the blobs' `diff`).
     """
 
     version: int
@@ -38,7 +40,8 @@ class CaffeSummary(msgspec.Struct, frozen=True, kw_only=True):
 def read_prototxt(path: Path) -> CaffeSummary:
     """The layers of a prototxt, its phase rules, and what of it is training.
 
-    Raises RefusedError for a damaged one.
+    Raises:
+        RefusedError: the file is damaged.
     """
     written = read_definition(path)
     net = upgraded(written)
@@ -106,7 +109,11 @@ def _rules(layer: Layer) -> str:
 
 
 def read_caffemodel(path: Path) -> CaffeSummary:
-    """The layers and blobs of a caffemodel. Raises RefusedError for a damaged one."""
+    """The layers and blobs of a caffemodel.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     weights = read_weights(path)
     blobs = [
         TensorInfo(f"{la.name}.{i}", "float64" if b.double else "float32", b.shape)

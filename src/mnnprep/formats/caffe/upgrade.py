@@ -1,5 +1,6 @@
-"""V0 and V1 networks as V2: `layers {` to `layer {`, flat fields to parameter messages, `input_dim` to Input
-layers.
+"""V0 and V1 networks as V2.
+
+`layers {` becomes `layer {`, flat fields parameter messages, `input_dim` Input layers.
 
 Format facts: upgrade_proto.cpp (V0 padding layers go into the convolution or pooling behind them; V1's
 `param`, `blobs_lr` and `weight_decay` are training only, but for the names that share weights).
@@ -35,8 +36,9 @@ def version_of(net: Message) -> int:
 def upgraded(net: Message) -> Message:
     """*net* in V2, its own layers first to last; a V2 net comes back as it is.
 
-    Raises RefusedError for a layer type that the old version does not have, or a net with no or both kinds of
-    layers.
+    Raises:
+        RefusedError: a layer type that the old version does not have, or a net with no or both kinds of
+            layers.
     """
     version = version_of(net)
     if version < 2 and net.has("layer"):

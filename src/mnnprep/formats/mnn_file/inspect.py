@@ -1,4 +1,4 @@
-"""What an MNN model holds, read without MNN."""
+"""The content of an MNN model, read without MNN."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mnnprep.mnn.convert import WEIGHTS_SUFFIX
 
 
 def inspect(path: Path, _kind: str) -> Findings:
-    """Read the MNN model at *path*. Raises RefusedError for a damaged one."""
+    """Read the MNN model at *path*.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     found = read_summary(path)
     return Findings(
         signature=Ports(found.inputs, found.outputs),

@@ -15,9 +15,10 @@ from mnnprep.model.signature import Dim, Range, TensorSpec, dynamic_specs
 
 
 def open_info(path: str) -> MnnInfo:
-    """What MNN reads from the file.
+    """Return what MNN reads from the file.
 
-    Raises RefusedError when it reads nothing, or a net without inputs or outputs.
+    Raises:
+        RefusedError: it reads nothing, or a net without inputs or outputs.
     """
     info = read_info(path)
     name = Path(path).name
@@ -40,9 +41,10 @@ def input_specs(inputs: list[MnnTensor], wants: InputSpecs) -> tuple[TensorSpec,
     """The inputs as the file has them, with what the user declares in their place.
 
     A dimension that the file leaves open is named ``INPUT_AXIS``; MNN writes an open first dimension as 1, so
-    any
-    dimension may be declared dynamic or of another size: whether the net takes it, its run says.
-    Raises UsageError for another rank or dtype.
+    any dimension may be declared dynamic or of another size: whether the net takes it, its run says.
+
+    Raises:
+        UsageError: another rank or dtype.
     """
     declared = {s.name: s for s in wants.inputs}
     specs = []
@@ -59,7 +61,7 @@ def input_specs(inputs: list[MnnTensor], wants: InputSpecs) -> tuple[TensorSpec,
 
 
 class MnnNet:
-    """See :class:`mnnprep.reference.survey.Net`."""
+    """An MNN file as a :class:`mnnprep.model.net.Net`."""
 
     def __init__(self, path: str, inputs: tuple[TensorSpec, ...], info: MnnInfo) -> None:
         self.inputs = inputs
@@ -78,6 +80,11 @@ class MnnNet:
         )
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in MNN.
+
+        Raises:
+            Refused: MNN does not run on these inputs; its last lines are quoted.
+        """
         try:
             with captured() as printed:
                 return self._runner.run(inputs)
@@ -86,10 +93,13 @@ class MnnNet:
             raise Refused(f"{error}" + (f" ({said[-1]})" if said else "")) from error
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: MNN does not compute in float64."""
         return None
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Return no bounds: none are read from an MNN file."""
         return {}
 
     def insensitive(self) -> dict[str, str]:
+        """Name no output: an MNN file's graph is not searched for such outputs."""
         return {}

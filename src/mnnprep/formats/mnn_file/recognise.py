@@ -9,7 +9,11 @@ from mnnprep.wire.flatbuffer import FlatbufferError, Table, follow, root, unpack
 
 
 def sniff(content: Content) -> str:
-    """``mnn`` for a Net with operators. Raises RefusedError for a truncated one."""
+    """``mnn`` for a Net with operators.
+
+    Raises:
+        RefusedError: the file is truncated.
+    """
     return "mnn" if content.unsigned and _is_net(content) else ""
 
 

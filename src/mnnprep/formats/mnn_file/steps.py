@@ -57,8 +57,9 @@ def survey_file(job: SurveyJob) -> Survey:
 
 
 def inference_mode(path: str) -> Check:
-    """Whether the file is one for inference: MNN keeps Dropout and training-mode BatchNorm only in files made
-    for training.
+    """Whether the file is one for inference.
+
+    MNN keeps Dropout and training-mode BatchNorm only in files made for training.
     """
     summary = read_summary(Path(path))
     left = [f"{name} ({count})" for name, count in summary.ops.items() if name == "Dropout"]
@@ -105,8 +106,9 @@ def convert_text(job: TextJob) -> TextWritten:
 
 
 def compare_weights(job: WeightsJob) -> Check:
-    """The ``weights`` check: the artifact is the source, byte for byte; what the converter changes,
-    ``mnn_compare`` sees.
+    """Make the ``weights`` check: the artifact is the source, byte for byte.
+
+    What the converter changes, ``mnn_compare`` sees.
     """
     if sha256(job.model) != sha256(job.source_model):
         return catalog.WEIGHTS.failed("the artifact's bytes are not the source's")

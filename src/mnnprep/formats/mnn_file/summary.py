@@ -1,4 +1,4 @@
-"""What a ``.mnn`` file holds, read from its bytes; MNN is not loaded.
+"""The content of a ``.mnn`` file, read from its bytes; MNN is not loaded.
 
 Format facts: MNN's schema/default/MNN.fbs, CaffeOp.fbs and TensorflowOp.fbs (tables, the order of their
 fields, operator numbers).
@@ -198,7 +198,7 @@ OPERATORS = dict(enumerate(_NAMES)) | {
 
 
 class MnnSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``version`` is empty where the file has none; ``layouts`` maps an input to what MNN must be given.
+    """``version`` is empty if the file has none; ``layouts`` maps an input to what MNN must be given.
 
     ``weights`` counts the layers with weights by how they are kept (float32, float16, quantized);
     ``parameters`` the float32 and float16 numbers (a quantized layer keeps codes, whose count the file does
@@ -219,7 +219,11 @@ class MnnSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_summary(path: Path) -> MnnSummary:
-    """Read the file at *path*. Raises RefusedError where it is damaged or holds no operator."""
+    """Read the file at *path*.
+
+    Raises:
+        RefusedError: it is damaged or holds no operator.
+    """
     with net_in(path.read_bytes()) as net:
         return _summary(net, path.name)
 

@@ -1,11 +1,12 @@
-"""The values inside a ``.mnn`` file by the names of the net it was converted from: MNN gives any of them as
-an output.
+"""The values inside a ``.mnn`` file by the names of the net it was converted from.
+
+MNN gives any of them as an output.
 
 Measured with MNN 3.6.1: an operator keeps the name of the value that it computes.  Its output has that name,
-too, but where the
+too, but if the
 converter moved a change of layout past it: then the names of the outputs of the operators in between are
 exchanged, a ``UnaryOp h`` giving the tensor ``g``, and a ``Reshape g`` giving ``h``; the operator that
-computes is to be believed.  Where another was fused into it (Conv and Relu), no operator has its output's
+computes is to be believed.  If another was fused into it (Conv and Relu), no operator has its output's
 name, and the output is the other's.  A product that became a convolution has ``__matmul_converted`` after its
 name.
 """
@@ -26,10 +27,12 @@ CONVERTED = "__matmul_converted"
 
 
 def made_tensors(path: Path) -> dict[str, str]:
-    """Value -> the tensor that holds it, for what the operators of the main graph compute; weights are not
-    read.
+    """Map each value that the main graph's operators compute to the tensor that holds it.
 
-    Raises RefusedError where the file is damaged.
+    Weights are not read.
+
+    Raises:
+        RefusedError: the file is damaged.
     """
     found: dict[str, str] = {}
     with mapped(path) as data, net_in(data) as net:

@@ -42,7 +42,9 @@ class Float(float):
 def to_json(model: Path, target: Path, scratch: Path) -> None:
     """Write the model as JSON to *target*; for a worker: MNN may crash.
 
-    Raises RefusedError when MNN can't open the model, InternalError when its JSON is not that of the file.
+    Raises:
+        RefusedError: MNN can't open the model.
+        InternalError: its JSON is not that of the file.
     """
     tree = _printed(model, scratch)
     data = model.read_bytes()
@@ -61,8 +63,8 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
     What MNN made of it is printed again and compared, for MNN reads a name that it does not know as another
     without a word.
 
-    Raises RefusedError when it is not JSON, not of a model, or has something that MNN does not take as it
-    stands.
+    Raises:
+        RefusedError: it is not JSON, not of a model, or has something that MNN does not take as it stands.
     """
     try:
         tree = json.loads(source.read_text(encoding="utf-8", errors="surrogateescape"), parse_float=Float)
@@ -126,8 +128,12 @@ def _printed(model: Path, scratch: Path) -> Json:
 
 
 def _require_same(given: Json, printed: Json, path: str) -> None:
-    """Raise RefusedError unless *printed* has all that is *given*, but for the values of floats (those are
-    put in exactly).
+    """Require that *printed* has all that is *given*, but for the values of floats.
+
+    The floats are put in exactly.
+
+    Raises:
+        RefusedError: it does not.
     """
     seen = ""
     if isinstance(given, dict) and isinstance(printed, dict):
@@ -171,7 +177,7 @@ def _parse(raw: str) -> Json:
 
 
 def _without_words(value: Json) -> Json:
-    """The tree with 0 where a float is not finite; a name that happens to be "nan" is no float and stays."""
+    """The tree with 0 if a float is not finite; a name that happens to be "nan" is not a float and stays."""
     if isinstance(value, dict):
         return {
             k: 0.0 if k in _FLOAT_KEYS and isinstance(v, str) and v in NOT_FINITE else _without_words(v)
@@ -210,8 +216,9 @@ _FLOAT_KEYS = frozenset(
 
 
 def _floats(tree: Json, table: Table, other: Json) -> Iterator[tuple[int, Any, Any, Any]]:
-    """Every float, and every list of floats, of *tree*, as MNN printed it: (place in the file, container,
-    key, the container in *other*).
+    """Return every float, and every list of floats, of *tree*, as MNN printed it.
+
+    Each is (place in the file, container, key, the container in *other*).
     """
     stack: list[tuple[Any, Table, Any]] = [(tree, table, other)]
     while stack:

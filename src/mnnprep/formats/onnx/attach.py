@@ -1,8 +1,9 @@
-"""The weights of a graph that was exported without them, streamed from the checkpoint into the file beside
-it.
+"""The weights of a graph that was exported without them.
+
+They are streamed from the checkpoint into the file beside it.
 
 Nothing of the net is loaded: every weight is a plan (:mod:`mnnprep.weights.plan`), and its bytes go from file
-to file where neither dtype nor order changes.  Format facts: onnx/docs/ExternalData.md.
+to file if neither dtype nor order changes.  Format facts: onnx/docs/ExternalData.md.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ TURN_BYTES = 64 << 20  # of a matrix transposed at once
 def attach(job: AttachJob) -> Attached:
     """The model with its weights beside it.
 
-    Raises UsageError for weights that don't fit, RefusedError for a damaged checkpoint.
+    Raises:
+        UsageError: weights that don't fit.
+        RefusedError: a damaged checkpoint.
     """
     doing("reading the checkpoint's plan")
     model = graphs.load_graph(job.filling.skeleton)
@@ -82,8 +85,9 @@ def attach(job: AttachJob) -> Attached:
 
 
 def _planned(filling: Filling, model: ModelProto, files: Files) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights by the names of the graph's inputs, in the model's shapes and dtypes, and notes; nothing is
-    read of them.
+    """Return the weights by the names of the graph's inputs, and notes.
+
+    They have the model's shapes and dtypes. Nothing is read of them.
     """
     expected = filling.shapes.expected()
     chosen = plan_state(files.at(filling.checkpoint), expected)
@@ -137,7 +141,7 @@ def _drop_inputs(model: ModelProto, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _initializer(name: str, tensor: Tensor, place: int | None) -> TensorProto:
-    """The TensorProto: its values inside where *place* is None, else at that byte of the data file."""
+    """The TensorProto: its values inside if *place* is None, else at that byte of the data file."""
     proto: TensorProto = require("onnx").TensorProto(
         name=name, dims=tensor.shape, data_type=CODES[tensor.dtype]
     )
@@ -153,7 +157,8 @@ def _initializer(name: str, tensor: Tensor, place: int | None) -> TensorProto:
 def _stream(target: Path, tensors: Mapping[str, Tensor], places: Mapping[str, int], size: int) -> None:
     """Write *tensors* at their *places* of *target*; the gaps are zeros.
 
-    Raises RefusedError where the disk is too small.
+    Raises:
+        RefusedError: the disk is too small.
     """
     disk = os.statvfs(target.parent)
     if size > disk.f_bavail * disk.f_frsize:
@@ -168,8 +173,9 @@ def _stream(target: Path, tensors: Mapping[str, Tensor], places: Mapping[str, in
 
 
 def _turn(tensor: Turned, output: int, place: int) -> None:
-    """Write a matrix transposed, some of its rows at a time: each becomes a stretch of every row of the
-    output.
+    """Write a matrix transposed, some of its rows at a time.
+
+    Each becomes a stretch of every row of the output.
     """
     assert tensor.base is not None
     rows, columns = tensor.base.shape
@@ -218,8 +224,9 @@ class _Lazy(Mapping[str, Array]):
 
 
 def compare(job: CompareJob) -> Check:
-    """The ``weights`` check: every weight of the checkpoint that the graph uses is in the model's files, bit
-    by bit.
+    """Make the ``weights`` check.
+
+    Every weight of the checkpoint that the graph uses is in the model's files, bit by bit.
     """
     doing("comparing the artifact's initializers with the checkpoint")
     skeleton, model = graphs.load_graph(job.filling.skeleton), graphs.load_graph(job.model)

@@ -1,5 +1,6 @@
-"""The step that takes a body of control flow (If, Loop) out of an ONNX model, with the inputs that it is run
-on.
+"""The step that takes a body of control flow (If, Loop) out of an ONNX model.
+
+It gives the inputs that the body is run on as well.
 
 What the body takes from outside becomes inputs, with the values that the reference has there.  Semantics:
 onnx's docs/Operators.md (Loop: the body takes the iteration, the condition and what is carried, and gives the
@@ -33,8 +34,9 @@ ITERATIONS = 8  # of a Loop that are looked at
 
 
 class BodyJob(msgspec.Struct, frozen=True, kw_only=True):
-    """The body that node ``node`` of ``model`` runs, given the npz ``values`` of everything the node takes
-    (constants of the model aside).
+    """Take the body that node ``node`` of ``model`` runs.
+
+    The npz ``values`` holds everything that the node takes, constants of the model aside.
     """
 
     model: ReadPath
@@ -44,8 +46,10 @@ class BodyJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
-    """``attribute`` is the body that is run; ``cases`` the inputs of each run of it: one for an If, one an
-    iteration for a Loop, the first ITERATIONS of them; none where it is not run at all.
+    """A body of control flow; ``attribute`` is the body that is run.
+
+    ``cases`` are the inputs of each run of it: one for an If, one an iteration for a Loop, the first
+    ITERATIONS of them; none if it is not run at all.
     """
 
     attribute: str
@@ -54,8 +58,9 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def body(job: BodyJob) -> Body:
-    """Write the body as a model; its own inputs that nothing takes are left out, and so are outputs that it
-    only passes through.
+    """Write the body as a model.
+
+    Inputs of its own that nothing takes are left out, and so are outputs that it only passes through.
     """
     doing("taking a body out of the model")
     model = skeleton(job.model)
@@ -117,7 +122,7 @@ def _array(tensor: TensorProto, path: str) -> npt.NDArray[np.generic]:
 
 
 def _first(node: NodeProto, graph: GraphProto, values: Arrays) -> Arrays:
-    """What a Loop's body takes in its first iteration."""
+    """Return the inputs of a Loop's body in its first iteration."""
     names = [i.name for i in graph.input]
     carried = {name: values[outside] for name, outside in zip(names[2:], list(node.input)[2:], strict=True)}
     return {names[0]: np.array(0, np.int64), names[1]: np.array(True), **carried}
@@ -126,7 +131,7 @@ def _first(node: NodeProto, graph: GraphProto, values: Arrays) -> Arrays:
 def _iterations(
     path: str, node: NodeProto, graph: GraphProto, values: Arrays, first: Arrays, outputs: list[str]
 ) -> list[Arrays]:
-    """What the body takes in each of the first iterations, by running it in onnxruntime."""
+    """Return the body's inputs in each of the first iterations, by running it in onnxruntime."""
     names = [i.name for i in graph.input]
     count = ITERATIONS
     if node.input[0]:

@@ -31,9 +31,10 @@ Sources = dict[str, frozenset[str]]
 
 @dataclass(frozen=True)
 class Body:
-    """A graph inside a node: ``owner`` is the node's label, ``name`` the attribute's, ``deciders`` the inputs
-    whose values decide whether it runs, ``nodes`` the names of its own nodes, ``outer`` the body that the
-    owner is in.
+    """A graph inside a node.
+
+    ``owner`` is the node's label, ``name`` the attribute's, ``deciders`` the inputs whose values decide
+    whether it runs, ``nodes`` the names of its own nodes, ``outer`` the body that the owner is in.
     """
 
     owner: str
@@ -84,8 +85,9 @@ def _words(body: Body) -> str:
 
 
 def _named(model: ModelProto) -> tuple[list[Body], set[str]]:
-    """Give every node of *model* a name of its own; its bodies, and the names of the nodes that compute
-    (constants don't).
+    """Give every node of *model* a name of its own.
+
+    Returns its bodies, and the names of the nodes that compute (constants don't).
     """
     bodies: list[Body] = []
     names: set[str] = set()
@@ -128,8 +130,9 @@ def _named(model: ModelProto) -> tuple[list[Body], set[str]]:
 
 
 def _entering(node: NodeProto) -> Iterator[str]:
-    """What the inputs of a node's body are given, in order: a Loop's body first gets the iteration and the
-    condition.
+    """Return what the inputs of a node's body are given, in order.
+
+    A Loop's body first gets the iteration and the condition.
     """
     if node.op_type == "Loop":
         yield ""
@@ -159,8 +162,9 @@ def _ran(model: ModelProto, directory: Path, job: CoverageJob) -> set[str]:
 
 
 def decisive_values(model: ModelProto) -> list[tuple[str, float]]:
-    """Values of graph inputs that may send an If the other way: the constants that they are compared with,
-    and those next to them.
+    """Return values of graph inputs that may send an If the other way.
+
+    They are the constants that the inputs are compared with, and those next to them.
 
     Only inputs that reach the comparison unchanged (through casts and reshapes) are followed.
     """

@@ -1,4 +1,4 @@
-"""Where two exports of one source, made at other sizes, differ: there a size was baked in."""
+"""The differences of two exports of one source at other sizes: there a size was baked in."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ FRAME = re.compile(r"(?P<path>[^\s\"]+\.py)(?:\((?P<number>\d+)\)|\", line (?P<l
 
 
 def diff(job: DiffJob) -> Diff:
-    """The nodes whose attributes or constants are not the same in both; the first that is another operator
-    ends the list.
+    """Return the nodes whose attributes or constants are not the same in both.
+
+    The first that is another operator ends the list.
     """
     first, second = (graph.load_graph(path) for path in (job.first, job.second))
     constants = [_constants(model.graph) for model in (first, second)]
@@ -73,8 +74,9 @@ def _constants(graph_proto: GraphProto) -> dict[str, object]:
 
 
 def _changed(one: NodeProto, other: NodeProto, constants: list[dict[str, object]]) -> str:
-    """What differs between two nodes of the same operator, as ``[2, 64] became [3, 64]``; empty when nothing
-    does.
+    """Return the differences of two nodes of the same operator, as ``[2, 64] became [3, 64]``.
+
+    Empty when there are none.
     """
     for a, b in zip(one.input, other.input, strict=False):
         before, after = constants[0].get(a), constants[1].get(b)

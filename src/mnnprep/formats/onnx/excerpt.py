@@ -1,5 +1,6 @@
-"""The steps that cut a piece out of an ONNX model, as a model of its own with only the weights that it
-needs.
+"""The steps that cut a piece out of an ONNX model.
+
+The piece is a model of its own with only the weights that it needs.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ LARGEST_INLINE = 1 << 30  # bytes of weights: more, and they go to a file beside
 
 
 class ExcerptJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Cut the nodes of these numbers (in the main graph) out of ``model``, with ``outputs``, into
-    ``directory/model.onnx``.
+    """Cut the nodes of these numbers out of ``model`` into ``directory/model.onnx``.
+
+    The numbers count the main graph's nodes. The piece has ``outputs``.
 
     ``values`` are npz files that hold the values the piece takes, at one case: dtypes and ranks are theirs,
     and so are sizes that ONNX does not infer.  ``frozen`` are those of them that become initializers;
@@ -64,7 +66,11 @@ class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def excerpt(job: ExcerptJob) -> Excerpt:
-    """Write the piece. Raises RefusedError where it takes a value that is in no file of ``values``."""
+    """Write the piece.
+
+    Raises:
+        RefusedError: it takes a value that is in no file of ``values``.
+    """
     doing("cutting a piece out of the model")
     model = skeleton(job.model)
     nodes = [model.graph.node[i] for i in job.nodes]
@@ -126,7 +132,7 @@ def stated_types(model: ModelProto) -> dict[str, ValueInfoProto]:
 
 
 def input_info(name: str, given: Arrays, stated: dict[str, ValueInfoProto], declared: bool) -> ValueInfoProto:
-    """The ValueInfoProto of an input: the model's own where that has the rank, else the case's."""
+    """The ValueInfoProto of an input: the model's own if that has the rank, else the case's."""
     helper = require("onnx.helper")
     own = stated.get(name)
     if name not in given and own is not None:
@@ -163,8 +169,9 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
 
 
 def write_piece(piece: ModelProto, path: str, directory: Path, *, linked: bool) -> list[FileRef]:
-    """Write *piece*, cut from a skeleton of the model at *path*, with its weights; what its nodes tell of
-    their making goes.
+    """Write *piece*, cut from a skeleton of the model at *path*, with its weights.
+
+    What its nodes tell of their making goes.
     """
     for node in piece.graph.node:
         node.doc_string = ""

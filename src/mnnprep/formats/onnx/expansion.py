@@ -1,5 +1,6 @@
-"""How large an ONNX model is once its local functions stand where they are called: thirty that call the next
-twice are 2^30 nodes.
+"""The size of an ONNX model once its local functions stand at their calls.
+
+Thirty functions that call the next twice are 2^30 nodes.
 
 Format fact: docs/IR.md (a FunctionProto is named by domain and name, must not call itself, and may be inlined
 by any tool).

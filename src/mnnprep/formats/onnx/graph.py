@@ -66,8 +66,9 @@ def opset_of(model: ModelProto) -> int:
 
 
 def form(model: ModelProto) -> str:
-    """A digest of what the nodes say, names of values and all: equal for two exports of one source where the
-    opset makes no difference.
+    """Return a digest of what the nodes say, names of values and all.
+
+    Equal for two exports of one source if the opset makes no difference.
     """
     state = hashlib.sha256()
     for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
@@ -177,8 +178,9 @@ def insensitive_outputs(model: ModelProto) -> dict[str, str]:
 
 
 def with_data(tensor: TensorProto, directory: Path) -> TensorProto:
-    """*tensor* with its data in it; onnx.load would refuse data files that are links, which they often are
-    (docs/ExternalData.md).
+    """Return *tensor* with its data in it.
+
+    onnx.load would refuse data files that are links, which they often are (docs/ExternalData.md).
     """
     onnx = require("onnx")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:

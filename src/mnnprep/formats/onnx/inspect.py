@@ -1,4 +1,4 @@
-"""What an ONNX file holds, read without onnx."""
+"""The content of an ONNX file, read without onnx."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mnnprep.text import listed
 
 
 def inspect(path: Path, _kind: str) -> Findings:
-    """Read the ONNX file at *path*. Raises RefusedError for a damaged one."""
+    """Read the ONNX file at *path*.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     summary = scan_model(path)
     warnings = list(summary.problems)
     try:
@@ -53,5 +57,9 @@ def external_files(path: Path) -> list[str]:
 
 
 def require_loadable_file(path: Path) -> None:
-    """Raises RefusedError for a model at *path* that onnx can't load."""
+    """Require that onnx can load the model at *path*.
+
+    Raises:
+        RefusedError: it can't.
+    """
     require_loadable(scan_model(path), path.stat().st_size)

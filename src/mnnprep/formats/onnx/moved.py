@@ -34,8 +34,9 @@ class Turned(Made):
 
 
 def take_out(model: ModelProto, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove from *model* the nodes that only move *tensors* (values by name); the tensors with the moved
-    ones.
+    """Remove from *model* the nodes that only move *tensors* (values by name).
+
+    Returns the tensors with the moved ones.
     """
     helper = require("onnx.numpy_helper")
     known = dict(tensors)
@@ -89,7 +90,7 @@ def used_names(model: ModelProto) -> set[str]:
 def _move(
     node: NodeProto, known: dict[str, Tensor], constant: Callable[[str], list[int] | None]
 ) -> Tensor | None:
-    """What *node* makes of known weights; None where it takes anything else."""
+    """Return what *node* makes of known weights; None if it takes anything else."""
     count = len(node.input) if node.op_type == "Concat" else 1
     inputs = [known.get(name) for name in node.input[:count]]
     found = [constant(name) if name else [] for name in node.input[count:]]

@@ -37,7 +37,8 @@ def open_session(
     ``data_directory`` is where external data is, if not beside the model; ``profile`` where the files of a
     profile begin (empty: none is made).
 
-    Raises RefusedError when onnxruntime can't load the model.
+    Raises:
+        RefusedError: onnxruntime can't load the model.
     """
     ort = require("onnxruntime")
     options = ort.SessionOptions()
@@ -70,7 +71,7 @@ def open_session(
 
 
 def _complaint(error: BaseException) -> str:
-    """What onnxruntime says of a failed run, without the places in its own source."""
+    """Return what onnxruntime says of a failed run, without the places in its own source."""
     line = first_line(said(error))
     node = re.search(r"running (\S+) node\. Name:'([^']*)' Status Message: (.*)", line)
     if node is None:
@@ -80,7 +81,11 @@ def _complaint(error: BaseException) -> str:
 
 
 def dtype_of(argument: NodeArg) -> str:
-    """The dtype of a session's input or output. Raises RefusedError for one that is no tensor of numbers."""
+    """The dtype of a session's input or output.
+
+    Raises:
+        RefusedError: it is not a tensor of numbers.
+    """
     kind = argument.type.removeprefix("tensor(").removesuffix(")")
     dtype: str = ORT_DTYPES.get(kind, kind)
     if dtype not in DTYPES or not argument.type.startswith("tensor("):
@@ -96,7 +101,10 @@ def dtype_of(argument: NodeArg) -> str:
 
 
 class OnnxNet:
-    """See :class:`mnnprep.reference.survey.Net`; the reference of an ONNX file is its unoptimized graph."""
+    """An ONNX file in onnxruntime as a :class:`mnnprep.model.net.Net`.
+
+    The reference of an ONNX file is its unoptimized graph.
+    """
 
     def __init__(self, path: str, *, optimize: bool = False) -> None:
         self.path = path
@@ -116,16 +124,26 @@ class OnnxNet:
 
     @cached_property
     def model(self) -> ModelProto:
+        """The model without its external data."""
         return skeleton(self.path)
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in onnxruntime.
+
+        Raises:
+            Refused: onnxruntime does not take the inputs.
+        """
         return dict(zip(self._outputs, self.compute(self._session, inputs, self._outputs), strict=True))
 
     @staticmethod
     def compute(
         session: InferenceSession, inputs: Arrays, outputs: list[str] | None = None
     ) -> list[npt.NDArray[np.generic]]:
-        """The *outputs* (all, if not given) of one run.  Raises Refused."""
+        """Return the *outputs* (all, if not given) of one run.
+
+        Raises:
+            Refused: onnxruntime does not take the inputs.
+        """
         try:
             values: list[npt.NDArray[np.generic]] = session.run(outputs, inputs)
         except Exception as error:  # onnxruntime raises classes of its own C++ module
@@ -133,9 +151,11 @@ class OnnxNet:
         return values
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: onnxruntime's CPU kernels are float32 for most operators."""
         return None  # onnxruntime's CPU kernels are float32 for most operators
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Return the ranges of integer inputs that are indices, as the graph shows them."""
         return (
             graph.index_bounds(self.model)
             if any(s.dtype.startswith(("int", "uint")) for s in self.inputs)
@@ -143,4 +163,5 @@ class OnnxNet:
         )
 
     def insensitive(self) -> dict[str, str]:
+        """Name the outputs that do not depend on the inputs' values, with the reason."""
         return graph.insensitive_outputs(self.model)

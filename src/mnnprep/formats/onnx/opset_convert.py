@@ -28,10 +28,12 @@ SEEN = 1024
 
 
 def at_opset(model: ModelProto, opset: int) -> ModelProto:
-    """*model* (a ModelProto, with or without its external data, left as it is) with the same inputs, outputs
-    and weights at *opset*.
+    """Convert *model* to *opset*, with the same inputs, outputs and weights.
 
-    Raises RefusedError with the nodes that have no form there.
+    *model* is a ModelProto, with or without its external data, and is left as it is.
+
+    Raises:
+        RefusedError: nodes have no form there; they are named.
     """
     onnx = require("onnx")
     if model.functions:
@@ -53,8 +55,9 @@ def _refused(opset: int, *, seen: str) -> RefusedError:
 
 
 def _reason(text: str, model: ModelProto) -> str:
-    """The nodes the converter could not bring over; else the end of what it says, before which stands a place
-    in its own source.
+    """Name the nodes that the converter could not bring over.
+
+    If there are none, give the end of what it says, after the place in its own source that it puts first.
     """
     if without := re.search(
         r"(?:No Adapter (?:From|To) Version \$?\d+ for|No Previous Version of) (\w+)", text
@@ -85,7 +88,7 @@ def _refuse_unlike_bodies(onnx: ModuleType, model: ModelProto, opset: int) -> No
 
 
 def _since(onnx: ModuleType, node: NodeProto, opset: int) -> int:
-    """The opset that brought the node's operator in the form *opset* has; 0 where it has none."""
+    """The opset that brought the node's operator in the form *opset* has; 0 if it has none."""
     try:
         return int(onnx.defs.get_schema(node.op_type, opset, "").since_version)
     except onnx.defs.SchemaError:
@@ -123,8 +126,9 @@ def _set(message: Message, field: FieldDescriptor, value: object) -> None:
 
 
 def _restore(made: ModelProto, model: ModelProto, kept: dict[str, TensorProto]) -> None:
-    """Give *made* the boundary of *model*, its remarks, and every constant as it was, those too that are
-    attributes now: the file still holds all that the source does.
+    """Give *made* the boundary of *model*, its remarks, and every constant as it was.
+
+    Constants that are attributes now count too: the file still holds all that the source does.
     """
     there = {name for node in made.graph.node for name in node.output}
     taken = [
@@ -161,8 +165,9 @@ def _named(tensor: TensorProto, name: str) -> TensorProto:
 
 
 def _read_back(onnx: ModuleType, made: ModelProto, opset: int) -> None:
-    """Hold what was made against what was asked: the opset, every name that a node takes, every operator in a
-    form the opset has.
+    """Hold the result against what was asked.
+
+    That is the opset, every name that a node takes, every operator in a form the opset has.
     """
     if opset_of(made) != opset:
         raise _refused(opset, seen=f"the version converter ended at opset {opset_of(made)}")

@@ -86,7 +86,7 @@ def taken(node: NodeProto) -> Iterator[str]:
 
 
 def captured(body: GraphProto) -> list[str]:
-    """What a body takes from outside it, in order."""
+    """Return the values that a body takes from outside it, in order."""
     own = (
         {i.name for i in body.input}
         | {t.name for t in body.initializer}

@@ -23,8 +23,9 @@ _STRUCTURE = (
 
 
 def parameters(model: ModelProto) -> int:
-    """The elements of the numbers in *model* that are weights: initializers, and Constant nodes of one
-    dimension or more.
+    """Return the elements of the numbers in *model* that are weights.
+
+    Weights are initializers, and Constant nodes of one dimension or more.
 
     Those of control flow's bodies and of local functions count once; 32- and 64-bit integers, which are
     shapes and indices, do not; of a sparse tensor the elements that it stands for do.

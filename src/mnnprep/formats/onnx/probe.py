@@ -23,8 +23,9 @@ from mnnprep.workers.step import Step
 
 
 class ProbeJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Run ``model`` on ``cases`` and keep ``values``: names of graph outputs or of values in the main
-    graph.
+    """Run ``model`` on ``cases`` and keep ``values``.
+
+    They are names of graph outputs or of values in the main graph.
     """
 
     model: ReadPath
@@ -34,7 +35,10 @@ class ProbeJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
-    """For each case, by its index, an npz with the values by name; a value that is no tensor is left out."""
+    """For each case, by its index, an npz with the values by name.
+
+    A value that is not a tensor is left out.
+    """
 
     values: dict[str, FileRef]
 

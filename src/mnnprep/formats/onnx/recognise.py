@@ -15,7 +15,11 @@ _FIELDS = frozenset(
 
 
 def sniff(content: Content) -> str:
-    """``onnx`` for a message with a graph. Raises RefusedError for one that ends before its end."""
+    """``onnx`` for a message with a graph.
+
+    Raises:
+        RefusedError: the file ends early.
+    """
     message = content.message
     if message is None:
         return ""

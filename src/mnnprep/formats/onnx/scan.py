@@ -1,4 +1,4 @@
-"""What an ONNX file holds, read past its tensors: a file of 2 GB costs a fraction of a second.
+"""The content of an ONNX file, read past its tensors: a file of 2 GB costs a fraction of a second.
 
 Format facts: onnx/onnx.proto, docs/IR.md (names, opset imports, initializers as inputs).
 """
@@ -27,7 +27,8 @@ Extent = tuple[int, int]
 def operators_in(path: Path) -> frozenset[str]:
     """The operator types of the ONNX file at *path*, subgraphs and functions included.
 
-    Raises RefusedError.
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
     """
     return frozenset(op.op_type for op in scan_model(path).ops)
 
@@ -124,7 +125,11 @@ class _Scan:
         )
 
     def _head(self) -> _Head:
-        """The model's own fields. Raises WireError where it lacks one that every model has."""
+        """The model's own fields.
+
+        Raises:
+            WireError: a field that every model has is missing.
+        """
         data, head = self.data, _Head()
         for number, kind, first, last in fields(data, 0, len(data)):
             match number, kind:
@@ -153,8 +158,9 @@ class _Scan:
         return head
 
     def _scope(self, name: Name, opsets: Mapping[str, int]) -> _Scope:
-        """The scope of the main graph or of a function; of two functions with one name, the operators are
-        counted together.
+        """Return the scope of the main graph or of a function.
+
+        If two functions have one name, their operators are counted together.
         """
         return _Scope(self.calls.setdefault(name, Counter()), TrainingScope(opsets, self.leftovers))
 

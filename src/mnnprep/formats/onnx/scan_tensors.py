@@ -54,11 +54,13 @@ class Tallies:
         self._by_dtype: dict[str, list[int]] = {}
 
     def add(self, dtype: str, elements: int, size: int) -> None:
+        """Count one tensor of *dtype* with its elements and bytes."""
         sums = self._by_dtype.setdefault(dtype, [0, 0, 0])
         for index, value in enumerate((1, elements, size)):
             sums[index] += value
 
     def result(self) -> Tensors:
+        """Return the sums, in total and by dtype."""
         total = [sum(column) for column in zip(*self._by_dtype.values(), strict=True)] or [0, 0, 0]
         return Tensors(Tally(*total), {dtype: Tally(*sums) for dtype, sums in sorted(self._by_dtype.items())})
 
@@ -77,7 +79,11 @@ class StoredTensor:
 
 
 def read_tensor(data: Buffer, start: int, end: int) -> StoredTensor:
-    """The TensorProto in ``data[start:end]``. Raises WireError."""
+    """The TensorProto in ``data[start:end]``.
+
+    Raises:
+        WireError: the bytes are not the wire format.
+    """
     tensor = StoredTensor(start)
     for found in fields(data, start, end):
         number, kind, first, last = found
@@ -107,7 +113,7 @@ def read_entry(data: Buffer, start: int, end: int) -> tuple[str, str]:
 
 
 class TensorLedger:
-    """What a scan notes of tensors beside their sums.
+    """The notes of a scan on tensors, beside their sums.
 
     ``external`` has, by location, how many tensors lie there and how many bytes they need; ``int32_data`` the
     tensors of another dtype whose numbers are kept in that field.
@@ -121,7 +127,8 @@ class TensorLedger:
     def note(self, data: Buffer, tensor: StoredTensor, tallies: Tallies, place: str) -> bool | None:
         """Count *tensor*, which *place* names if it has no name; gives its value if that is a single boolean.
 
-        Raises WireError for a shape that no tensor has.
+        Raises:
+            WireError: a shape that no tensor has.
         """
         elements = element_count(tuple(tensor.dims))
         if any(size < 0 for size in tensor.dims) or elements > MAX_ELEMENTS:

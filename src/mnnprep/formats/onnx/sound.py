@@ -1,5 +1,6 @@
-"""Whether an ONNX graph is one: no node waits for itself, and every node has the inputs, outputs and
-attributes of its operator.
+"""Whether an ONNX graph is one.
+
+No node waits for itself, and every node has the inputs, outputs and attributes of its operator.
 
 The rules that look for hazards read operands by their place, as an operator's definition gives them
 (onnx/defs, docs/Operators.md). A graph that passes here has them.
@@ -25,7 +26,7 @@ SHOWN = 5  # places in one message
 
 
 def require_sound(model: ir.Model, name: str) -> None:
-    """Refuse the onnx-ir *model*, read from the file *name*, where a graph of it is not sound.
+    """Refuse the onnx-ir *model*, read from the file *name*, if a graph of it is not sound.
 
     Raises:
         RefusedError: naming the nodes.
@@ -69,6 +70,7 @@ def require_names(model: ModelProto, name: str) -> None:
 
 
 def not_allowed(seen: str) -> RefusedError:
+    """Return the refusal of a graph that ONNX does not allow, with the fault *seen*."""
     return RefusedError(
         "the ONNX model is damaged: its graph is not one that ONNX allows", seen=seen, next=AGAIN
     )
@@ -116,8 +118,9 @@ def _reads(node: ir.Node) -> Iterator[ir.Value | None]:
 
 
 def _circle(graph: ir.Graph | ir.Function) -> list[ir.Node]:
-    """The nodes of *graph* that can't be put in order, in the order of the file; those that only read of them
-    included.
+    """Return the nodes of *graph* that can't be put in order, in the order of the file.
+
+    Those that only read of them are included.
     """
     nodes = list(graph)
     place = {id(node): index for index, node in enumerate(nodes)}
@@ -138,8 +141,9 @@ def _circle(graph: ir.Graph | ir.Function) -> list[ir.Node]:
 
 
 def _misfits(node: ir.Node, opset: int) -> Iterable[str]:
-    """How a node of ONNX's own domain differs from its operator's definition; none for an operator that ONNX
-    does not know.
+    """Say how a node of ONNX's own domain differs from its operator's definition.
+
+    None for an operator that ONNX does not know.
     """
     if node.domain not in STANDARD_DOMAINS:
         return

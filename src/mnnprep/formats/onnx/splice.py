@@ -1,5 +1,6 @@
-"""An ONNX file as its graph and the bytes of its weights, which are neither parsed nor copied when only the
-graph is read or changed.
+"""An ONNX file as its graph and the bytes of its weights.
+
+The weights are neither parsed nor copied when only the graph is read or changed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ Part = bytes | memoryview
 def apart(data: Buffer) -> tuple[ModelProto, list[Extent]]:
     """The ModelProto in *data* without its graph's initializers, and where the bytes of each are.
 
-    Raises WireError.
+    Raises:
+        WireError: the bytes are not the wire format.
     """
     initializers: list[Extent] = []
 
@@ -68,8 +70,9 @@ def apart(data: Buffer) -> tuple[ModelProto, list[Extent]]:
 
 
 def array_at(data: Buffer, extent: Extent) -> npt.NDArray[np.generic] | None:
-    """The numbers of the TensorProto at *extent* of *data*, not copied; None where they are not there as
-    NumPy has them.
+    """Return the numbers of the TensorProto at *extent* of *data*, not copied.
+
+    None if they are not there as NumPy has them.
     """
     dims: list[int] = []
     dtype, raw = "", None
@@ -95,8 +98,9 @@ def without_notes(data: bytes, extent: Extent) -> list[Part]:
 
 
 def filled(data: bytes, extent: Extent, array: npt.NDArray[np.generic]) -> list[Part]:
-    """The TensorProto at *extent* of *data*, which holds no numbers, with the shape and the numbers of
-    *array*, in parts.
+    """Return the TensorProto at *extent* of *data* with the shape and the numbers of *array*, in parts.
+
+    The one in *data* holds no numbers.
     """
     tensor = require("onnx").TensorProto.FromString(data[slice(*extent)])
     del tensor.dims[:]
@@ -122,8 +126,9 @@ def name_of(data: Buffer, extent: Extent) -> str:
 
 
 def write(path: Path, model: ModelProto, initializers: Iterable[list[Part]]) -> FileRef:
-    """Write *model*, whose graph has none, with these *initializers*, each in parts: the bytes that the whole
-    serialized deterministically has.
+    """Write *model*, whose graph has none, with these *initializers*, each in parts.
+
+    The bytes are those of the whole serialized deterministically.
     """
     data = model.SerializeToString(deterministic=True)
     outer = list(fields(data, 0, len(data)))

@@ -1,4 +1,4 @@
-"""Where onnxruntime computes something else than the ONNX standard says: then its numbers are no reference.
+"""The cases in which onnxruntime leaves the ONNX standard: its numbers are not a reference then.
 
 Measured with onnxruntime 1.32 against the outputs that ONNX's node cases bring along
 (``benchmarks/conformance.py``); of the forms that MNN takes as onnxruntime does, these are all:
@@ -33,7 +33,7 @@ WHOLE = 1e-4  # of a size: what the rounding of a float32 scale may make of a wh
 
 
 def standard(model: ModelProto, source: Path, cases: list[CaseFile], directory: Path) -> list[Check]:
-    """The ``standard`` check of the model at *source* for the forms above; empty where it has none of them.
+    """The ``standard`` check of the model at *source* for the forms above; empty if it has none of them.
 
     Nodes in the bodies of control flow are judged by their form alone.
     """

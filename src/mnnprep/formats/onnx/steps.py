@@ -81,10 +81,11 @@ def survey_file(job: SurveyJob) -> Survey:
 
 
 def export_file(job: ExportJob) -> Exported:
-    """Method ``copy``: the file itself; method ``opset``: its graph at ``job.opset``. Weights that lie
-    outside come into one file beside it.
+    """Write the file itself (method ``copy``), or its graph at ``job.opset`` (method ``opset``).
 
-    A copied graph is left alone, also where fewer sizes were declared than it takes: the signature says
+    Weights that lie outside come into one file beside it.
+
+    A copied graph is left alone, also if fewer sizes were declared than it takes: the signature says
     what was proven.  A copied file that holds its own weights keeps its bytes.
     """
     source, target = Path(job.source.path), Path(job.directory) / MODEL
@@ -115,8 +116,9 @@ def export_file(job: ExportJob) -> Exported:
 
 
 def _consolidated(model: ModelProto, directory: Path, target: Path) -> list[FileRef]:
-    """Write *model* to *target*, its data files in *directory* (which may be links, as in a download cache)
-    as one beside it.
+    """Write *model* to *target*, its data files in *directory* as one beside it.
+
+    The data files may be links, as in a download cache.
     """
     data = target.parent / EXTERNAL
     external_info = require("onnx.external_data_helper").ExternalDataInfo

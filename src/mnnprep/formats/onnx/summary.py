@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, as a typed summary, and whether anything can load it.
+"""An ONNX file's own account of itself, as a typed summary, and whether anything can load it.
 
 Format facts: onnx/docs/ExternalData.md (location relative to the model, offset, length).
 """
@@ -25,7 +25,7 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 class ExternalFile(msgspec.Struct, frozen=True):
-    """A file of tensor data beside the model: ``size`` is None where it is missing or not looked for.
+    """A file of tensor data beside the model: ``size`` is None if it is missing or not looked for.
 
     ``needed`` is the size that the tensors in it require; ``problem`` says why it can't be used.
     """
@@ -61,14 +61,14 @@ class Leftover(msgspec.Struct, frozen=True):
 
 
 class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ONNX file says of itself.
+    """An ONNX file's own account of itself.
 
     ``inputs`` are the graph inputs without an initializer; those with one, which a caller may leave out,
     are named in ``defaulted_inputs``.  ``initializers`` counts those of the graph and of its subgraphs;
     ``constants`` the tensors in attributes (Constant nodes).  ``ops`` counts nodes as written: subgraphs and
     local functions included, a function once however often it is called.  ``int32_data`` names the tensors
     of less than 32 bits whose values are kept in that field.  ``nodes`` counts them with every function
-    inlined (`onnx.expansion`).
+    inlined (:mod:`mnnprep.formats.onnx.expansion`).
     """
 
     ir_version: int
@@ -90,13 +90,14 @@ class OnnxSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def opset(self) -> int | None:
-        """The version of ONNX's own operator set, None where the model imports none."""
+        """The version of ONNX's own operator set, None if the model imports none."""
         return self.opsets.get("")
 
 
 def require_loadable(summary: OnnxSummary, size: int) -> None:
-    """Refuse an ONNX file that nothing can load: *size* (bytes) of 2 GiB or more, functions without end, or
-    external data that is not there.
+    """Refuse an ONNX file that nothing can load.
+
+    It has a *size* (bytes) of 2 GiB or more, functions without end, or external data that is not there.
 
     Raises:
         RefusedError: with the remedy.
@@ -129,8 +130,9 @@ def require_loadable(summary: OnnxSummary, size: int) -> None:
 
 
 def external_file(directory: Path, location: str, tensors: int, needed: int) -> ExternalFile:
-    """Look for a file of tensor data; one outside the model's directory is not looked for
-    (docs/ExternalData.md).
+    """Look for a file of tensor data.
+
+    One outside the model's directory is not looked for (docs/ExternalData.md).
     """
     parts = PurePosixPath(location).parts + PureWindowsPath(location).parts
     if PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor:

@@ -1,3 +1,4 @@
-"""TensorFlow and Keras: SavedModels, Keras files, graphs, checkpoints and factories, to a frozen graph,
-TFLite or ONNX.
+"""TensorFlow and Keras.
+
+SavedModels, Keras files, graphs, checkpoints and factories, to a frozen graph, TFLite or ONNX.
 """

@@ -1,4 +1,4 @@
-"""What a graph computes from its weights alone, so that a converter that folds it can be followed.
+"""The tensors that a graph computes from its weights alone: a converter may fold them.
 
 TFLiteConverter and tf2onnx compute such parts beforehand: a batch norm becomes a factor and a shift, and
 the factor may go on into the kernel before it.  The factors and shifts are computed here from the source's
@@ -54,8 +54,10 @@ def parameters(skeleton: Skeleton) -> Arrays:
 
 
 def count(skeleton: Skeleton, weights: Arrays) -> int:
-    """How many parameters the source has: the elements of its variables, or, where it is frozen, of the
-    floating constants in its graph and in its functions.
+    """Count the parameters that the source has.
+
+    They are the elements of its variables, or, if it is frozen, of the floating constants in its graph and in
+    its functions.
     """
     variables = [int(a.size) for n, a in weights.items() if n in skeleton.values]
     if variables:

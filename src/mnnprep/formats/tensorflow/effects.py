@@ -41,8 +41,9 @@ def refuse(effects: Iterable[str]) -> None:
 
 
 def of_graph(graph: GraphDef, roots: Iterable[str] | None = None) -> Iterator[str]:
-    """The effects of what the nodes *roots* of a GraphDef need; without them, of all its nodes and
-    functions.
+    """Return the effects of what the nodes *roots* of a GraphDef need.
+
+    Without them, of all its nodes and functions.
     """
     library = {f.signature.name for f in graph.library.function}
     if roots is not None:
@@ -58,8 +59,9 @@ def of_function(function: ConcreteFunction) -> Iterator[str]:
 
 
 def of_saved_model(directory: str) -> list[str]:
-    """The effects that loading and running a SavedModel may have, in any of its meta graphs, as TensorFlow
-    reads them.
+    """Return the effects that loading and running a SavedModel may have, as TensorFlow reads them.
+
+    All its meta graphs count.
     """
     parse = require("tensorflow.python.saved_model.loader_impl").parse_saved_model
     return [effect for meta in parse(directory).meta_graphs for effect in of_meta_graph(meta)]
@@ -105,8 +107,9 @@ def _named_by_objects(objects: SavedObjectGraph) -> set[str]:
 
 
 def restoring(graph: GraphDef, root: str, filename: str) -> Iterator[str]:
-    """The effects of the operation *root*, which may read variables from the file that the tensor *filename*
-    names.
+    """Return the effects of the operation *root*, which may read variables from a file.
+
+    The tensor *filename* names the file.
     """
     kept = graphs.ancestors(graph, [root], control=True)
     library = {f.signature.name: f for f in graph.library.function}

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 
 def load_factory(source: Source, wants: InputSpecs) -> Loaded:
-    """A factory gives a keras.Model, a tf.Module or a tf.function, alone or with example inputs by name or in
-    order.
+    """Load a factory's model, alone or with example inputs by name or in order.
 
-    Raises UsageError where it raises, or gives anything else.
+    A factory gives a keras.Model, a tf.Module or a tf.function.
+
+    Raises:
+        UsageError: it raises, or gives anything else.
     """
     tf = require("tensorflow")
     tf.keras.utils.set_random_seed(0)
@@ -57,7 +59,9 @@ def load_factory(source: Source, wants: InputSpecs) -> Loaded:
 def load_weights(model: Model, path: str) -> None:
     """Put a weights file (``.weights.h5``, a legacy ``.h5``, a checkpoint) into a Keras model.
 
-    Raises UsageError where it doesn't fit, RefusedError where it takes data from elsewhere.
+    Raises:
+        UsageError: it doesn't fit.
+        RefusedError: it takes data from elsewhere.
     """
     if not hasattr(model, "load_weights"):
         raise UsageError(
@@ -109,8 +113,9 @@ def _from_callable(model: Model, wants: InputSpecs, example: StructuredValue) ->
 
 
 def _output_names(structure: StructuredValue) -> list[str]:
-    """A name for every output: a dict's keys, else ``output_0`` and so on (as tf.saved_model.save names
-    them).
+    """Return a name for every output.
+
+    A dict's keys, else ``output_0`` and so on (as tf.saved_model.save names them).
     """
     tf = require("tensorflow")
     if isinstance(structure, dict):

@@ -39,7 +39,8 @@ SKIPPED_INPUTS = {
 def dereference(graph: GraphDef, kinds: dict[str, Kind]) -> None:
     """Rewrite *graph* so that the placeholders *kinds* (by node) are values of that dtype and shape.
 
-    Raises RefusedError for an operator that uses a variable in another way, named.
+    Raises:
+        RefusedError: an operator uses a variable in another way; it is named.
     """
     library = {f.signature.name: f for f in graph.library.function}
     for node in graph.node:
@@ -81,8 +82,9 @@ def _rewrite(
     *,
     body: bool = False,
 ) -> list[Any]:
-    """Rewrite *nodes* (of the graph or of a body), *known* mapping resource tensors to what they hold; gives
-    nodes to add.
+    """Rewrite *nodes*, *known* mapping resource tensors to what they hold.
+
+    The nodes are the graph's or a body's. Returns the nodes to add.
     """
     resource = require("tensorflow.core.framework.types_pb2").DT_RESOURCE
     extra: list[Any] = []
@@ -184,8 +186,9 @@ def _pass_on(
 
 
 def _fix_body(function: FunctionDef, known: dict[str, Kind]) -> None:
-    """In a body, an operator's output is named by its argument: ReadVariableOp's ``value`` is Identity's
-    ``output``.
+    """Rename outputs in a body, which names an operator's output by its argument.
+
+    ReadVariableOp's ``value`` is Identity's ``output``.
     """
     renamed = {
         f"{n.name}:value:0": f"{n.name}:output:0"

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 
 def read_graph(path: str) -> GraphDef:
-    """The GraphDef in a file. Raises RefusedError for one that protobuf can't read."""
+    """The GraphDef in a file.
+
+    Raises:
+        RefusedError: protobuf can't read it.
+    """
     graph = require("tensorflow.core.framework.graph_pb2").GraphDef()
     try:
         graph.ParseFromString(Path(path).read_bytes())
@@ -42,7 +46,8 @@ def read_graph(path: str) -> GraphDef:
 def read_artifact(path: str) -> GraphDef:
     """The GraphDef in a file that nobody needs to trust.
 
-    Raises RefusedError, also for operators that may do more than compute.
+    Raises:
+        RefusedError: the file is damaged, or has operators that may do more than compute.
     """
     graph = read_graph(path)
     effects.refuse(effects.of_graph(graph))
@@ -50,8 +55,9 @@ def read_artifact(path: str) -> GraphDef:
 
 
 def load_graph(source: Source, wants: InputSpecs) -> Loaded:
-    """A GraphDef as a source: its inputs are its placeholders, its outputs ``--outputs``, else the nodes that
-    nothing uses.
+    """Load a GraphDef as a source.
+
+    Its inputs are its placeholders, its outputs ``--outputs``, else the nodes that nothing uses.
 
     TensorFlow is given what the outputs need and nothing else, so that no other node can run, and none needs
     to be judged.
@@ -137,8 +143,9 @@ def _session(graph: GraphDef) -> Session:
 def open_session(graph: GraphDef, *, trust: bool) -> Session:
     """A session on *graph*, one thread.
 
-    Raises RefusedError naming an operator that TensorFlow does not have, or without *trust* may do more than
-    compute.
+    Raises:
+        RefusedError: TensorFlow does not have an operator, or without *trust* one may do more than compute;
+            it is named.
     """
     if not trust:
         effects.refuse(effects.of_graph(graph))
@@ -174,7 +181,9 @@ def sinks(graph: GraphDef) -> list[str]:
 def find_outputs(graph: GraphDef, asked: tuple[str, ...]) -> dict[str, str]:
     """Names of outputs to tensors.
 
-    Raises UsageError for one that is not there, RefusedError where there is none.
+    Raises:
+        UsageError: a name is not there.
+        RefusedError: the graph has none.
     """
     nodes = graphs.nodes_of(graph)
     unknown = [a for a in asked if graphs.producer(a) not in nodes]
@@ -219,8 +228,9 @@ def refuse_unfrozen(graph: GraphDef, fetches: dict[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Inference:
-    """A graph set to inference: ``feeds`` are its inputs, ``flags`` the inputs that switched training on
-    (they are fed False).
+    """A graph set to inference.
+
+    ``feeds`` are its inputs, ``flags`` the inputs that switched training on (they are fed False).
     """
 
     graph: GraphDef
@@ -243,7 +253,8 @@ def fed(graph: GraphDef) -> GraphDef:
 def in_inference(graph: GraphDef, fetches: dict[str, str]) -> Inference:
     """*graph* with constants for the inputs that switch training on.
 
-    Raises RefusedError where an output reads from a pipeline.
+    Raises:
+        RefusedError: an output reads from a pipeline.
     """
     notes: list[str] = []
     roots = [graphs.producer(t) for t in fetches.values()]

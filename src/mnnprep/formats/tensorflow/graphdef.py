@@ -19,7 +19,8 @@ NODE, LIBRARY, FUNCTION, FUNCTION_NODE, OP = 1, 2, 1, 3, 2
 def operators_in(path: Path) -> dict[str, int]:
     """How often each operator stands in the graph and its functions, the most frequent first.
 
-    Raises RefusedError for bytes that are no GraphDef.
+    Raises:
+        RefusedError: the bytes are not a GraphDef.
     """
     counts: Counter[str] = Counter()
     with mapped(path) as data:

@@ -2,7 +2,7 @@
 
 Format facts: tensorflow/core/framework/{graph,node_def,function}.proto.  A node's input is ``NODE``,
 ``NODE:PORT`` or ``^NODE`` (control); in a function body ``NODE:ARG:PORT``.  A Switch gives its data at port 0
-where the predicate is false and at port 1 where it is true; a Merge gives the one input that is alive
+if the predicate is false and at port 1 where it is true; a Merge gives the one input that is alive
 (tensorflow/core/ops/control_flow_ops.cc).
 """
 
@@ -59,6 +59,7 @@ def tensor(name: str) -> str:
 
 
 def nodes_of(graph: GraphDef) -> dict[str, NodeDef]:
+    """Return the nodes of the main graph by name."""
     return {node.name: node for node in graph.node}
 
 
@@ -79,8 +80,9 @@ def ancestors(graph: GraphDef, roots: Iterable[str], *, control: bool) -> set[st
 
 
 def called(node: NodeDef, library: Container[str]) -> Iterator[str]:
-    """The functions of the *library* that a node's attributes name, or its operator (a function hides an
-    operator of its name).
+    """Return the functions of the *library* that a node calls, by its attributes or its operator.
+
+    A function hides an operator of its name.
     """
     names = [node.op]
     for attribute in node.attr.values():
@@ -106,14 +108,15 @@ def reached(graph: GraphDef, roots: Iterable[str], *, control: bool = True) -> I
 
 
 def in_training(node: NodeDef) -> bool:
-    """Whether a fused batch norm takes the batch's own statistics: also where the attribute was left out, for
-    its default is true.
+    """Whether a fused batch norm takes the batch's own statistics.
+
+    Also if the attribute was left out, for its default is true.
     """
     return "is_training" not in node.attr or bool(node.attr["is_training"].b)
 
 
 def leftovers(graph: GraphDef, roots: Iterable[str]) -> list[str]:
-    """What behaves as in training on the way to *roots*, each with its operator, node and reason."""
+    """Name what behaves as in training on the way to *roots*, each with its operator, node and reason."""
     found = []
     for place, node in reached(graph, roots):
         if node.op.startswith("FusedBatchNorm") and "Grad" not in node.op and in_training(node):
@@ -171,8 +174,9 @@ def prune(graph: GraphDef, roots: Iterable[str], *, control: bool = False) -> Gr
 
 
 def state_defaults(graph: GraphDef) -> None:
-    """Write the attributes that nodes leave out because they are at their default: MNN's converter knows no
-    defaults.
+    """Write the attributes that nodes leave out because they are at their default.
+
+    MNN's converter knows no defaults.
     """
     registry = require("tensorflow.python.framework.op_def_registry")
     for node in graph.node:
@@ -202,8 +206,10 @@ def resolve_flags(graph: GraphDef, flags: Iterable[str]) -> None:
 
 
 class _Resolved:
-    """What follows from flags that are False: the values known, the tensors that stand for others, and those
-    that nothing computes any more (with a caret, nodes).
+    """The consequences of flags that are False.
+
+    They are the values known, the tensors that stand for others, and those that nothing computes any more
+    (with a caret, nodes).
     """
 
     def __init__(self, flags: Iterable[str]) -> None:

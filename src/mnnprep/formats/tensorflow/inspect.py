@@ -1,4 +1,4 @@
-"""What TensorFlow's and Keras's files hold, read without TensorFlow."""
+"""The content of TensorFlow's and Keras's files, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from mnnprep.text import listed
 
 
 def inspect_graph(path: Path, kind: str) -> Findings:
-    """Read a SavedModel, a frozen graph or a TF1 meta graph. Raises RefusedError for a damaged one."""
+    """Read a SavedModel, a frozen graph or a TF1 meta graph.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     found = {"savedmodel": scan.scan_saved_model, "tf-checkpoint": scan.scan_meta_graph}.get(
         kind, scan.scan_graph
     )(path)
@@ -49,7 +53,11 @@ def _names(tensors: tuple[TensorInfo, ...]) -> str:
 
 
 def inspect_keras(path: Path, kind: str) -> Findings:
-    """Read a Keras file of either version. Raises RefusedError for a damaged one."""
+    """Read a Keras file of either version.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     found = scan_keras(path, kind)
     foreign = (
         f"loading it would call code ({listed(found.foreign, 8)}): prepare it with --trust, or give a factory"

@@ -1,5 +1,6 @@
-"""The parts of a Keras file: its configuration, its weights, what wrote it. Read without Keras, each refused
-where it is damaged.
+"""The parts of a Keras file: its configuration, its weights, what wrote it.
+
+They are read without Keras, each refused if it is damaged.
 
 Format facts: keras/src/saving/saving_lib.py (config.json, metadata.json and model.weights.h5 in a zip),
 keras/src/legacy/saving/legacy_h5_format.py (the attributes ``model_config`` and ``keras_version`` of the
@@ -35,8 +36,9 @@ _LOCAL_HEADER = 30
 
 @dataclass(frozen=True)
 class KerasFile:
-    """``config`` is the outermost model's; ``version`` that of the Keras that wrote the file, empty if it
-    does not say.
+    """A Keras file as read; ``config`` is the outermost model's.
+
+    ``version`` is that of the Keras that wrote the file, empty if it does not say.
     """
 
     config: dict[str, Any]
@@ -46,8 +48,9 @@ class KerasFile:
 def read_keras(path: Path, kind: str) -> KerasFile:
     """Read the file at *path*: a ``.keras`` archive (*kind* ``keras``) or a full-model HDF5 file.
 
-    Raises RefusedError for a damaged file and for HDF5 that takes data from outside itself; UsageError for
-    weights alone.
+    Raises:
+        RefusedError: the file is damaged, or is HDF5 that takes data from outside itself.
+        UsageError: weights alone.
     """
     if kind == "keras":
         with open_archive(path) as archive:
@@ -70,7 +73,11 @@ def read_keras(path: Path, kind: str) -> KerasFile:
 
 
 def parsed(content: str | bytes, name: str) -> dict[str, Any]:
-    """The JSON object in *content*. Raises RefusedError for anything else."""
+    """The JSON object in *content*.
+
+    Raises:
+        RefusedError: it holds anything else.
+    """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -82,8 +89,9 @@ def parsed(content: str | bytes, name: str) -> dict[str, Any]:
 
 
 def refuse_foreign_weights(path: Path, kind: str) -> None:
-    """Refuse weights that a ``.keras`` archive (*kind* ``keras``) or an HDF5 file takes from elsewhere, or
-    that unfold without bound.
+    """Refuse weights that a Keras file takes from elsewhere, or that unfold without bound.
+
+    The file is a ``.keras`` archive (*kind* ``keras``) or an HDF5 file.
     """
     with weights_in(path) if kind == "keras" else hdf5_file(path, path.name, path.stat().st_size):
         return
@@ -113,7 +121,8 @@ def write_with_config(source: Path, target: Path, kind: str, config: object) -> 
 def weights_in(path: Path) -> Iterator[Any]:
     """The weights in a ``.keras`` archive as an ``h5py.File`` (see `hdf5_file`).
 
-    Raises RefusedError where it has none.
+    Raises:
+        RefusedError: the archive has none.
     """
     with open_archive(path) as archive:
         if WEIGHTS not in archive.namelist():

@@ -1,5 +1,6 @@
-"""Keras models: ``.keras`` archives, full-model HDF5 files (old ones through tf_keras), and models in
-memory.
+"""Keras models: ``.keras`` archives, full-model HDF5 files, and models in memory.
+
+Old HDF5 files go through tf_keras.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ def load_keras(source: Source, wants: InputSpecs) -> Loaded:
     """Load a Keras file whose objects are all in the lists of `keras_table`, or with ``trust`` any.
 
     tf_keras, which refuses less, is asked for what an older Keras wrote, and never after a refusal of safe
-    mode. Raises UsageError for weights alone, RefusedError for code that it would need and for data from
-    elsewhere.
+    mode.
+
+    Raises:
+        UsageError: weights alone.
+        RefusedError: the model needs code of its own, or takes data from elsewhere.
     """
     path = Path(source.path)
     found = read_keras(path, source.kind)
@@ -100,8 +104,9 @@ def refuse_foreign(foreign: list[Foreign]) -> None:
 
 
 def _loadable(path: Path, kind: str, config: dict[str, Any]) -> Path:
-    """The file under a name that Keras takes: itself, a link to it, or a copy without compiled models inside
-    the model.
+    """Return the file under a name that Keras takes.
+
+    It is the file itself, a link to it, or a copy without compiled models inside the model.
 
     Loaders make the optimizers, losses and metrics of inner models whatever they are told of the outermost.
     """
@@ -132,8 +137,9 @@ def is_model(value: object) -> bool:
 
 
 def from_model(model: Model, wants: InputSpecs, example: StructuredValue) -> Loaded:
-    """A Keras model as a source: called with ``training=False``, its inputs by name, its outputs by key or
-    layer name.
+    """Return a Keras model as a source.
+
+    It is called with ``training=False``, its inputs by name, its outputs by key or layer name.
     """
     tf = require("tensorflow")
     tensors = getattr(model, "inputs", None)

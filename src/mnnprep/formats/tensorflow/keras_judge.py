@@ -1,5 +1,6 @@
-"""What a Keras configuration would make besides Keras' own computing objects, told before any loader is
-called.
+"""The objects that a Keras configuration would make besides Keras' own computing ones.
+
+They are told before any loader is called.
 
 Every object in a configuration is a dictionary with a ``class_name`` (keras/src/saving/serialization_lib.py
 and keras/src/legacy/saving/serialization.py: ``module`` and ``registered_name`` say where Keras 3 looks for
@@ -34,8 +35,10 @@ _MODULE = re.compile(
 
 @dataclass(frozen=True)
 class Foreign:
-    """An object that is not in the lists: its class or function, the name of its layer (empty for others),
-    the reason, and whether it is a class that its author wrote.
+    """An object that is not in the lists.
+
+    It has its class or function, the name of its layer (empty for others), the reason, and whether it is a
+    class that its author wrote.
     """
 
     kind: str
@@ -48,11 +51,14 @@ class Foreign:
 
 
 def foreign_objects(config: object) -> list[Foreign]:
-    """The objects in *config*, as JSON gives it, that loading would make and that are not known to compute
-    alone.
+    """Return the objects in *config* that loading would make and that may do more than compute.
 
-    The ``compile_config`` of a model is left out: see `without_compiled`. Raises RefusedError for a
-    configuration that is nested too deep, or whose objects have no text for a class.
+    *config* is as JSON gives it. Only objects of the lists are known to compute alone.
+
+    The ``compile_config`` of a model is left out: see `without_compiled`.
+
+    Raises:
+        RefusedError: the configuration is nested too deep, or the class of an object is not text.
     """
     return [found for holder in dictionaries(config) for found in _judged(holder)]
 
@@ -65,8 +71,9 @@ def damaged(seen: str) -> RefusedError:
 
 
 def without_compiled(config: dict[str, Any]) -> dict[str, Any]:
-    """*config* without any ``compile_config``; *config* itself where only the outermost model has one, or
-    none.
+    """Return *config* without any ``compile_config``.
+
+    *config* itself if only the outermost model has one, or none.
     """
     inner = any(COMPILED in holder for holder in dictionaries(config) if holder is not config)
     return {key: _stripped(value) for key, value in config.items() if key != COMPILED} if inner else config
@@ -130,8 +137,9 @@ def _is_application_layer(kind: str) -> bool:
 
 
 def _elsewhere(holder: dict[str, Any], kind: str) -> str | None:
-    """Why an object of an allowed name is none of Keras' own: its module, or the name it was registered
-    under.
+    """Say why an object of an allowed name is none of Keras' own.
+
+    By its module, or by the name it was registered under.
     """
     module, registered = holder.get("module"), holder.get("registered_name")
     if module is not None and not (
@@ -156,8 +164,9 @@ def _judged_function(holder: dict[str, Any]) -> Iterator[Foreign]:
 
 
 def _judged_contents(kind: str, name: str, inner: dict[str, Any]) -> Iterator[Foreign]:
-    """What some layers take besides numbers and objects: names of operations, a node, a path to a
-    vocabulary.
+    """Judge what some layers take besides numbers and objects.
+
+    Names of operations, a node, a path to a vocabulary.
     """
     if kind in ("TFOpLambda", "SlicingOpLambda"):
         symbol = inner.get("function")
@@ -173,8 +182,9 @@ def _judged_contents(kind: str, name: str, inner: dict[str, Any]) -> Iterator[Fo
 
 
 def _operator(node: object) -> str:
-    """The operator of a NodeDef, which is kept as JSON or as its bytes (node_def.proto: op = 2); empty for
-    another thing.
+    """Return the operator of a NodeDef, which is kept as JSON or as its bytes.
+
+    In the bytes it is field 2 (node_def.proto: op = 2). Empty for another thing.
     """
     if isinstance(node, dict):
         return operator if isinstance(operator := node.get("op"), str) else ""

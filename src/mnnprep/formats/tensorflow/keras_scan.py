@@ -1,4 +1,4 @@
-"""What a Keras file says of itself: its configuration and its weights' shapes, read without Keras."""
+"""A Keras file's own account of itself: its configuration and its weights' shapes, read without Keras."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ STATE = ("optimizer", "seed_generator")  # groups of variables that are no weigh
 
 
 class KerasSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``layers`` counts them by class; ``foreign`` names what loading the model would call besides Keras' own
-    computing objects; ``outputs`` are layers, their shapes not stated; ``parameters`` is None where h5py,
-    which reads the weights, is not installed.
+    """A Keras file in figures; ``layers`` counts them by class.
+
+    ``foreign`` names what loading the model would call besides Keras' own computing objects; ``outputs`` are
+    layers, their shapes not stated; ``parameters`` is None if h5py, which reads the weights, is not
+    installed.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -40,8 +42,11 @@ class KerasSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scan_keras(path: Path, kind: str) -> KerasSummary:
-    """Read a ``.keras`` archive (*kind* ``keras``) or a full-model HDF5 file. Raises RefusedError for a
-    damaged one, and for an HDF5 file where h5py is not installed; UsageError for weights alone.
+    """Read a ``.keras`` archive (*kind* ``keras``) or a full-model HDF5 file.
+
+    Raises:
+        RefusedError: the file is damaged, or it is an HDF5 file and h5py is not installed.
+        UsageError: the file holds weights alone.
     """
     found = read_keras(path, kind)
     counted = Counter(name for name in _classes(found.config) if name not in NO_LAYERS)
@@ -58,8 +63,9 @@ def scan_keras(path: Path, kind: str) -> KerasSummary:
 
 
 def _classes(config: object) -> Iterator[str]:
-    """The class of every object in a configuration that is a layer by its form: its own configuration names
-    it.
+    """Return the class of every object in a configuration that is a layer by its form.
+
+    Its own configuration names it.
     """
     for holder in dictionaries(config):
         kind, inner = holder.get("class_name"), holder.get("config")
@@ -91,7 +97,7 @@ def _inputs(config: dict[str, Any]) -> Iterator[TensorInfo]:
 
 
 def _shape(stated: object) -> tuple[int | None, ...] | None:
-    """A shape, None where none is stated; what is no size in it is left open."""
+    """A shape, None if none is stated; what is not a size in it is left open."""
     if not isinstance(stated, list) or not stated:
         return None
     return tuple(size if isinstance(size, int) else None for size in stated)
@@ -105,8 +111,9 @@ def _dtype(stated: object) -> str:
 
 
 def _ends(stated: object) -> list[str]:
-    """The names in Keras' lists of outputs: ``[name, node, tensor]``, one of them or a list or dictionary of
-    them.
+    """Return the names in Keras' lists of outputs.
+
+    They are ``[name, node, tensor]``, one of them or a list or dictionary of them.
     """
     if isinstance(stated, dict):
         return [name for value in stated.values() for name in _ends(value)]

@@ -1,5 +1,6 @@
-"""The objects of a Keras configuration that compute and do nothing else: an allow-list, readable without
-Keras.
+"""The objects of a Keras configuration that compute and do nothing else.
+
+An allow-list, readable without Keras.
 
 A Keras file names classes and functions, and loading it calls them.  What stands here takes numbers, texts
 and other objects of these lists, and reads, writes, imports and calls nothing that the file names.  The names

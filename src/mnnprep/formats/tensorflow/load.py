@@ -14,7 +14,12 @@ from mnnprep.model.messages import InputSpecs, Source
 
 
 def load(source: Source, wants: InputSpecs) -> Loaded:
-    """Load *source* on one thread of the CPU. Raises UsageError or RefusedError."""
+    """Load *source* on one thread of the CPU.
+
+    Raises:
+        UsageError: the call does not fit the source.
+        RefusedError: the source can't be taken.
+    """
     tf = require("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -1,4 +1,4 @@
-"""What every loaded TensorFlow source is, and what its loaders share."""
+"""The common form of every loaded TensorFlow source, and the parts that its loaders share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def from_function(
     *,
     keep: object,
 ) -> Loaded:
-    """A source that is a ConcreteFunction; refuses what is no tensor of numbers."""
+    """A source that is a ConcreteFunction; refuses what is not a tensor of numbers."""
     refuse_texts(zip(inputs, function.inputs, strict=False), function.graph.as_graph_def(), "input")
     refuse_texts(zip(outputs, function.outputs, strict=True), None, "output")
     graph = function.graph.as_graph_def()
@@ -111,12 +111,14 @@ def refuse_texts(tensors: Iterable[tuple[str, Tensor]], graph: GraphDef | None, 
 def specs_of(
     tensors: Iterable[tuple[str, Tensor]], wants: InputSpecs, *, batched: bool = False
 ) -> tuple[TensorSpec, ...]:
-    """The inputs by the users' names; an unknown dimension is named after its place, or ``batch`` where it is
-    the only first one.
+    """Return the inputs by the users' names.
+
+    An unknown dimension is named after its place, or ``batch`` if it is the only first one.
 
     With *batched*, as in Keras, the unknown first dimensions of all inputs are the batch.
 
-    Raises UsageError for an input of unknown rank that ``--input`` does not give.
+    Raises:
+        UsageError: an input of unknown rank that ``--input`` does not give.
     """
     declared = {s.name: s for s in wants.inputs}
     stated: list[tuple[str, str, list[int | str | None]]] = []

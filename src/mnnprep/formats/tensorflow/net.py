@@ -25,7 +25,7 @@ SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLik
 
 
 class TensorFlowNet:
-    """See :class:`mnnprep.reference.survey.Net`."""
+    """A TensorFlow or Keras model as a :class:`mnnprep.model.net.Net`."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
@@ -35,12 +35,18 @@ class TensorFlowNet:
 
     @cached_property
     def skeleton(self) -> Skeleton:
+        """The inference graph without its values."""
         return self.loaded.skeleton()
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in TensorFlow."""
         return self.loaded.call(inputs)
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: a graph's dtypes are fixed.
+
+        Its noise is that of one-ulp changes of the inputs.
+        """
         return None  # a graph's dtypes are fixed: the noise is that of one-ulp changes of the inputs
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
@@ -50,6 +56,7 @@ class TensorFlowNet:
         return index_bounds(self.skeleton)
 
     def insensitive(self) -> dict[str, str]:
+        """Name the outputs that do not depend on the inputs' values, with the reason."""
         return insensitive_outputs(self.skeleton)
 
 

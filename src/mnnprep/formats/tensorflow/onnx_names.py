@@ -1,5 +1,6 @@
-"""What makes tf2onnx give the same bytes for the same source: a steady order of its sets, of its nodes and
-names.
+"""Steady orders in tf2onnx, so that it gives the same bytes for the same source.
+
+They are those of its sets, of its nodes and names.
 
 tf2onnx goes through sets of nodes, whose order is that of their addresses, other ones in each process.  It
 numbers what it makes by one counter (``Transpose__17``), and sorts the nodes by name.
@@ -19,8 +20,9 @@ _NUMBER = re.compile(r"__\d+")
 
 
 def steady() -> None:
-    """From now on, sets of tf2onnx's nodes have the order in which the nodes were made, as far as a set
-    has one.
+    """Keep sets of tf2onnx's nodes, from now on, in the order in which the nodes were made.
+
+    That holds as far as a set has an order.
     """
     node: Any = require("tf2onnx.graph").Node
     if node.__hash__ is not object.__hash__:
@@ -81,7 +83,7 @@ def _key(node: Any) -> str:
 
 
 def _captured(node: Any) -> Iterator[str]:
-    """What the graphs inside *node* take from outside, after they are put in order."""
+    """Return the values that the graphs inside *node* take from outside, after they are put in order."""
     for attribute in node.attribute:
         for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
             yield from _order(graph)

@@ -25,7 +25,8 @@ EXTERNAL_THRESHOLD = (
 def to_onnx(skeleton: Skeleton, directory: Path, opset: int) -> list[FileRef]:
     """Write the skeleton as ONNX; inputs keep TensorFlow's layout.
 
-    Raises RefusedError naming what tf2onnx can't express.
+    Raises:
+        RefusedError: tf2onnx can't express an operator, which is named.
     """
     v1 = require("tensorflow").compat.v1
     tfonnx = require("tf2onnx.tfonnx")
@@ -55,8 +56,9 @@ def _names(graph: GraphDef) -> set[str]:
 
 
 def expressible(graph: GraphDef) -> GraphDef:
-    """*graph* without Erfc, for which ONNX has no operator and tf2onnx leaves a node that no runtime knows:
-    it is 1 - Erf.
+    """Return *graph* with 1 - Erf in place of Erfc.
+
+    ONNX has no Erfc, and tf2onnx leaves a node for it that no runtime knows.
     """
     if all(node.op != "Erfc" for node in graph.node):
         return graph

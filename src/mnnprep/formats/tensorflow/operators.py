@@ -1,5 +1,6 @@
-"""The operators of TensorFlow that a model may run without being trusted: an allow-list, readable without
-TensorFlow.
+"""The operators of TensorFlow that a model may run without being trusted.
+
+An allow-list, readable without TensorFlow.
 
 They compute, draw numbers, or keep what the model itself put into memory; none reads or writes a file, calls
 Python, loads a library or reaches another process.  TensorFlow's own flag (``is_stateful`` in

@@ -19,7 +19,11 @@ TITLES = {"frozen-graph": "TensorFlow graph (GraphDef)", "tf-checkpoint": "Tenso
 
 
 def sniff(content: Content) -> str:
-    """The kind of a file. Raises RefusedError for a graph that is truncated, or a SavedModel's one file."""
+    """The kind of a file.
+
+    Raises:
+        RefusedError: a graph that is truncated, or a SavedModel's one file.
+    """
     if content.head.startswith(HDF5):
         return "keras-h5"
     if content.is_zip:
@@ -40,7 +44,11 @@ def sniff(content: Content) -> str:
 
 
 def sniff_directory(path: Path, names: Sequence[str]) -> str:
-    """``savedmodel`` for a directory with one. Raises RefusedError where a file of it lies elsewhere."""
+    """``savedmodel`` for a directory with one.
+
+    Raises:
+        RefusedError: a file of it lies elsewhere.
+    """
     if "saved_model.pb" not in names and "saved_model.pbtxt" not in names:
         return ""
     require_beside(path / "saved_model.pb", path.rglob("*"))

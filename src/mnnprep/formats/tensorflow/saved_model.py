@@ -16,7 +16,9 @@ from mnnprep.safety.error_text import message
 def load_savedmodel(source: Source, wants: InputSpecs) -> Loaded:
     """One signature of a SavedModel.
 
-    Raises RefusedError where TensorFlow can't load it or it has no signature, UsageError for an unknown one.
+    Raises:
+        RefusedError: TensorFlow can't load it or it has no signature.
+        UsageError: the signature is unknown.
     """
     tf = require("tensorflow")
     try:

@@ -1,5 +1,6 @@
-"""What a SavedModel, a graph or a Keras file says of itself, read from its bytes: no TensorFlow, nothing
-executed.
+"""A TensorFlow file's own account of itself, read from its bytes.
+
+It may be a SavedModel, a graph or a Keras file. No TensorFlow, nothing executed.
 
 Format facts: tensorflow/core/protobuf/saved_model.proto (SavedModel: 2 meta_graphs) and meta_graph.proto
 (MetaGraphDef: 2 graph_def, 5 signature_def; SignatureDef: 1 inputs, 2 outputs; TensorInfo: 1 name, 2 dtype, 3
@@ -32,10 +33,12 @@ Extent = tuple[int, int]
 
 
 class GraphSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """``signatures`` by name (a frozen graph's only one is called ``""``): inputs and outputs; ``ops`` counts
-    what the signatures need, functions included; ``leftovers`` name what behaves as in training, ``tables``
-    what looks up text or numbers, ``variables`` what a graph has not frozen, ``effects`` what may do more
-    than compute; ``parameters`` are elements, None where the weights can't be read.
+    """A graph in figures; ``signatures`` are its inputs and outputs, by name.
+
+    A frozen graph's only signature is called ``""``. ``ops`` counts what the signatures need, functions
+    included; ``leftovers`` name what behaves as in training, ``tables`` what looks up text or numbers,
+    ``variables`` what a graph has not frozen, ``effects`` what may do more than compute; ``parameters`` are
+    elements, None if the weights can't be read.
     """
 
     signatures: dict[str, tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]]
@@ -66,7 +69,11 @@ class _Graph:
 
 
 def scan_saved_model(directory: Path) -> GraphSummary:
-    """Read ``saved_model.pb`` and the index of the variables. Raises RefusedError for a damaged file."""
+    """Read ``saved_model.pb`` and the index of the variables.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     path = directory / "saved_model.pb"
     with _open(path) as data:
         meta = next((e for e in _messages(data, (0, len(data)), 2)), None)
@@ -78,7 +85,8 @@ def scan_saved_model(directory: Path) -> GraphSummary:
 def scan_meta_graph(path: Path) -> GraphSummary:
     """Read the ``.meta`` file of a TF1 checkpoint and the index beside it.
 
-    Raises RefusedError for a damaged file.
+    Raises:
+        RefusedError: the file is damaged.
     """
     with _open(path) as data:
         return _meta_graph(data, (0, len(data)), path.with_suffix(".index"))
@@ -87,7 +95,8 @@ def scan_meta_graph(path: Path) -> GraphSummary:
 def scan_graph(path: Path) -> GraphSummary:
     """Read a GraphDef: its inputs are its placeholders, its outputs what nothing uses.
 
-    Raises RefusedError for a damaged file.
+    Raises:
+        RefusedError: the file is damaged.
     """
     with _open(path) as data:
         graph = _graph(data, [(0, len(data))])
@@ -137,7 +146,7 @@ def _meta_graph(data: Buffer, meta: Extent, index: Path) -> GraphSummary:
 
 
 def _variables(index: Path) -> int | None:
-    """The elements of a checkpoint's numbers; None where it has no index."""
+    """The elements of a checkpoint's numbers; None if it has no index."""
     if not index.is_file():
         return None
     with Files() as files:

@@ -42,8 +42,10 @@ FOLDING = ("constfold", "dependency", "pruning")
 
 @dataclass
 class Skeleton:
-    """``values`` are the contents of the Const nodes that have none, by node; ``inputs`` the nodes that are
-    inputs, ``outputs`` the names of the outputs: all as the user knows them, in order.
+    """A graph without its values, which ``values`` holds by Const node.
+
+    They are the contents of the Const nodes that have none. ``inputs`` are the nodes that are inputs,
+    ``outputs`` the names of the outputs: all as the user knows them, in order.
     """
 
     graph: GraphDef
@@ -52,6 +54,7 @@ class Skeleton:
     values: dict[str, Value] = field(default_factory=dict)
 
     def nbytes(self) -> int:
+        """The bytes of the graph once its values are in it."""
         sizes = {
             name: _tensor_bytes(node.attr["value"].tensor)
             for name, node in graphs.nodes_of(self.graph).items()
@@ -62,7 +65,8 @@ class Skeleton:
     def write(self, path: Path) -> None:
         """Write the frozen GraphDef: the same skeleton always gives the same bytes.
 
-        Raises RefusedError for one of 2 GiB or more, which no reader of protobuf takes.
+        Raises:
+            RefusedError: the graph takes 2 GiB or more, which no reader of protobuf takes.
         """
         if self.nbytes() >= GRAPH_LIMIT:
             raise RefusedError(
@@ -78,8 +82,9 @@ class Skeleton:
                     file.write(delimited(number, part.SerializeToString(deterministic=True)))
 
     def ended(self) -> Skeleton:
-        """The same with every output at an end of the graph: MNN gives no tensor that something else goes on
-        from.
+        """Return the same with every output at an end of the graph.
+
+        MNN gives no tensor that something else goes on from.
 
         Such an output gets a Maximum with itself (for booleans LogicalOr), which changes no value and which
         MNN's converter keeps; Identity, Mul by 1, Add of 0 and a second node of the same kind it folds (MNN
@@ -122,8 +127,10 @@ def _tensor_bytes(proto: TensorProto) -> int:
 
 
 def _write_node(file: BinaryIO, node: NodeDef, value: Value | None) -> None:
-    """GraphDef.node = 1; with a value, its attribute ``value`` comes last and its bytes straight from the
-    array (NodeDef.attr = 5, its entry's value = 2, AttrValue.tensor = 8, TensorProto.tensor_content = 4).
+    """Write a node (GraphDef.node = 1).
+
+    With a value, its attribute ``value`` comes last and its bytes straight from the array (NodeDef.attr = 5,
+    its entry's value = 2, AttrValue.tensor = 8, TensorProto.tensor_content = 4).
     """
     if value is None:
         file.write(delimited(1, node.SerializeToString(deterministic=True)))
@@ -145,8 +152,8 @@ def _write_node(file: BinaryIO, node: NodeDef, value: Value | None) -> None:
 def of_function(function: ConcreteFunction, inputs: list[str], outputs: list[str]) -> Skeleton:
     """The skeleton of a ConcreteFunction whose flat inputs and outputs are called so.
 
-    Raises RefusedError for a captured resource that is no variable (a table, an iterator), named by its
-    operator.
+    Raises:
+        RefusedError: a captured resource is not a variable (a table, an iterator); it is named.
     """
     graph = function.graph.as_graph_def()
     count = len(function.inputs) - len(function.captured_inputs)
@@ -258,7 +265,7 @@ def _named(skeleton: Skeleton, inputs: dict[str, str], outputs: dict[str, str]) 
     """Give inputs and outputs their users' names.
 
     MNN drops an Identity at the end and shows the name before it, so the node that computes an output takes
-    its name; an Identity is added only where one node gives several outputs or is an input or a constant.
+    its name; an Identity is added only if one node gives several outputs or is an input or a constant.
     """
     for name in (*inputs, *outputs):
         if not NODE_NAME.match(name):

@@ -1,5 +1,6 @@
-"""The functions of TensorFlow's Python interface that a layer ``TFOpLambda`` may call: pure computations on
-tensors.
+"""The functions of TensorFlow's Python interface that a layer ``TFOpLambda`` may call.
+
+They are pure computations on tensors.
 
 A functional model of tf_keras records a call of ``tf.math.add`` as a layer that holds the name ``math.add``
 (tf_keras/src/layers/core/tf_op_layer.py), and any exported name would do: ``io.write_file`` and

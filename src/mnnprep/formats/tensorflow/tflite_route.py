@@ -1,5 +1,6 @@
-"""The method ``tflite``: TensorFlow's converter on the inference graph; float, float16, or int8 with
-representative inputs.
+"""The method ``tflite``: TensorFlow's converter on the inference graph.
+
+It writes float, float16, or int8 with representative inputs.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ MODEL = "model.tflite"
 
 
 def to_tflite(skeleton: Skeleton, directory: Path, precision: str, samples: list[Arrays]) -> list[FileRef]:
-    """Convert the skeleton; *samples* calibrate ``int8``. Inputs and outputs have the signature's names, and
-    stay float.
+    """Convert the skeleton; *samples* calibrate ``int8``.
 
-    Raises UsageError for int8 without samples, RefusedError naming what the converter can't express.
+    Inputs and outputs have the signature's names, and stay float.
+
+    Raises:
+        UsageError: int8 without samples.
+        RefusedError: the converter can't express an operator, which is named.
     """
     tf = require("tensorflow")
     if precision == "int8" and not samples:
@@ -73,8 +77,9 @@ def _complaint(error: BaseException) -> str:
 
 
 def renamed(content: bytes, inputs: list[str], outputs: list[str]) -> bytes:
-    """A TFLite model with its inputs and outputs called so, in order (flatbuffers' object API of
-    schema.fbs).
+    """Return a TFLite model with its inputs and outputs called so, in order.
+
+    It uses flatbuffers' object API of schema.fbs.
     """
     schema = require("tensorflow.lite.python.schema_py_generated")
     flatbuffers = require("flatbuffers")

@@ -33,7 +33,8 @@ IDENTIFIER = b"TFL3"
 def made_dense(content: bytes) -> bytes:
     """The model with every sparse tensor dense and no DENSIFY; what used its result uses the tensor itself.
 
-    Raises RefusedError for sparsity parameters that don't fit their tensor.
+    Raises:
+        RefusedError: sparsity parameters that don't fit their tensor.
     """
     schema = require("ai_edge_litert.schema_py_generated")
     flatbuffers = require("flatbuffers")
@@ -105,10 +106,12 @@ def _expanded(stored: Array, shape: list[int], sparsity: SparsityParametersT) ->
 def _level(
     place: Array, metadata: DimensionMetadataT, extent: int, most: int
 ) -> tuple[Array, Array, Array, int]:
-    """One level below the entries at *place*: for each entry of it that of its parent, its own place, its
-    index; and the level's size.
+    """Go one level below the entries at *place*.
 
-    Raises ValueError where it has more than *most* entries.
+    Gives for each entry of it that of its parent, its own place, its index; and the level's size.
+
+    Raises:
+        ValueError: it has more than *most* entries.
     """
     if metadata.format == DENSE:
         size = int(metadata.denseSize)

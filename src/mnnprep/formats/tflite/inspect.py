@@ -1,4 +1,4 @@
-"""What a TFLite file holds, read without TensorFlow."""
+"""The content of a TFLite file, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mnnprep.text import listed
 
 
 def inspect(path: Path, _kind: str) -> Findings:
-    """Read the TFLite file at *path*. Raises RefusedError for a damaged one."""
+    """Read the TFLite file at *path*.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     summary = scan_model(path)
     warnings = []
     if summary.state:

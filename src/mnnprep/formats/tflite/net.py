@@ -1,5 +1,6 @@
-"""A TFLite model as a net: LiteRT on one thread, no delegate; as the reference with its reference kernels,
-else with its optimized ones.
+"""A TFLite model as a net: LiteRT on one thread, no delegate.
+
+The reference uses its reference kernels, the rest its optimized ones.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
 
 
 def _interpreter(path: str, reference: bool) -> Interpreter:
-    """LiteRT with the model, its reference kernels for the reference; where one of them is missing (ELU),
-    those an app gets.
+    """Return LiteRT with the model, with its reference kernels for the reference.
+
+    If one of them is missing (ELU), with those that an app gets.
     """
     interpreter = require("ai_edge_litert.interpreter")
     kernels = interpreter.OpResolverType
@@ -75,7 +77,7 @@ def _interpreter(path: str, reference: bool) -> Interpreter:
 
 
 class TfliteNet:
-    """See :class:`mnnprep.reference.survey.Net`.
+    """A TFLite file in LiteRT as a :class:`mnnprep.model.net.Net`.
 
     Inputs and outputs have their tensors' names, in the file's order.
     """
@@ -97,6 +99,11 @@ class TfliteNet:
         self.inputs = _specs(self._inputs)
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Compute the outputs in LiteRT, its inputs resized to the shapes given.
+
+        Raises:
+            Refused: LiteRT does not take the inputs.
+        """
         runtime = self._interpreter
         try:
             resized = False
@@ -115,18 +122,22 @@ class TfliteNet:
             raise Refused(message(error)) from error
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
+        """Return None: the kernels are float32."""
         return None  # the kernels are float32
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
+        """Return no bounds: none are read from a TFLite file."""
         return {}
 
     def insensitive(self) -> dict[str, str]:
+        """Name no output: a TFLite file's graph is not searched for such outputs."""
         return {}
 
 
 def _specs(details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    """The inputs; an unknown dimension is named after its place, or ``batch`` where it is the only first
-    one.
+    """Return the inputs.
+
+    An unknown dimension is named after its place, or ``batch`` if it is the only first one.
     """
     shapes = [d["shape_signature"] if len(d["shape_signature"]) else d["shape"] for d in details]
     stated = [

@@ -1,5 +1,6 @@
-"""What a .tflite file says of itself, read in place: operators, tensors, quantization, state. Needs no
-TensorFlow.
+"""A .tflite file's operators, tensors, quantization and state, read in place.
+
+Needs no TensorFlow.
 
 Format facts: tensorflow/lite/schema/schema.fbs; slots are the positions of the fields in its tables.
 """
@@ -28,8 +29,9 @@ CODES_PLACEHOLDER = 127  # deprecated_builtin_code of an operator whose number i
 
 
 class Quantization(msgspec.Struct, frozen=True):
-    """``real = scale * (stored - zero_point)``; per channel along ``axis`` where there is more than one
-    scale.
+    """How a tensor is quantized: ``real = scale * (stored - zero_point)``.
+
+    Per channel along ``axis`` if there is more than one scale.
     """
 
     tensor: str
@@ -40,10 +42,13 @@ class Quantization(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> str:
+        """``per-channel`` or ``per-tensor``."""
         return "per-channel" if len(self.scale) > 1 else "per-tensor"
 
 
 class TfliteTensor(msgspec.Struct, frozen=True):
+    """A tensor of the file: its buffer's index, how it is quantized, whether it is sparse or a variable."""
+
     info: TensorInfo
     buffer: int
     quantization: Quantization | None
@@ -52,10 +57,11 @@ class TfliteTensor(msgspec.Struct, frozen=True):
 
 
 class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a TFLite model says of itself; ``ops`` counts builtin operators by name, custom ones as
-    ``CUSTOM:NAME``.
+    """A TFLite model's own account of itself.
 
-    ``state`` lists the operators that keep or look up state, ``custom`` those that are no kernels of TFLite,
+    ``ops`` counts builtin operators by name, custom ones as ``CUSTOM:NAME``.
+
+    ``state`` lists the operators that keep or look up state, ``custom`` those that are not kernels of TFLite,
     each once.
     """
 
@@ -73,7 +79,11 @@ class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scan_model(path: Path) -> TfliteSummary:
-    """Read the model at *path*. Raises RefusedError for a damaged one."""
+    """Read the model at *path*.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     try:
         with mapped(path) as data:
             return _read(root(data))
@@ -86,8 +96,9 @@ def scan_model(path: Path) -> TfliteSummary:
 
 
 def _parameters(tensor: TfliteTensor) -> int:
-    """The elements of a stored tensor, if it is a weight: integers of 32 bits or more are shapes and indices,
-    unless quantized.
+    """Return the elements of a stored tensor, if it is a weight.
+
+    Integers of 32 bits or more are shapes and indices, unless quantized.
     """
     structure = tensor.quantization is None and tensor.info.dtype in (
         "int32",
@@ -131,8 +142,9 @@ def tensor_names(path: Path) -> frozenset[str]:
 
 
 def operators_of(path: Path) -> list[tuple[str, str]]:
-    """Every operator of the model at *path* in the order they run, with the name of the first tensor it
-    gives.
+    """Return every operator of the model at *path* in the order they run.
+
+    Each comes with the name of the first tensor it gives.
     """
     with mapped(path) as data:
         model = root(data)
@@ -206,7 +218,7 @@ def constants(path: Path) -> Arrays:
 
 
 def _content(buffer: Table) -> bytes:
-    """A buffer's bytes: inside, or behind the flatbuffer where the model is larger than 2 GB."""
+    """A buffer's bytes: inside, or behind the flatbuffer if the model is larger than 2 GB."""
     first, count = buffer.extent(0)
     if count:
         return bytes(buffer.data[first : first + count])

@@ -85,8 +85,9 @@ def is_quantized(summary: TfliteSummary) -> bool:
 
 
 def export_file(job: ExportJob) -> Exported:
-    """The file itself (``copy``), or the same net by tf2onnx (``onnx``), its quantization taken out; sparse
-    weights are made dense for both.
+    """Write the file itself (``copy``), or the same net by tf2onnx (``onnx``) without its quantization.
+
+    Sparse weights are made dense for both.
     """
     summary = refuse_unsupported(Path(job.source.path))
     path = _dense_file(job.source.path, summary, Path(job.directory))
@@ -106,7 +107,7 @@ def export_file(job: ExportJob) -> Exported:
 
 
 def _dense_file(path: str, summary: TfliteSummary, directory: Path) -> str:
-    """The model at *path*, or where it has sparse weights a dense one, written to *directory*."""
+    """The model at *path*, or if it has sparse weights a dense one, written to *directory*."""
     if not summary.sparse:
         return path
     target = directory / MODEL
@@ -171,8 +172,10 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
 
 
 def _gelu(graph: TensorGraph, node: TensorNode, _name: str, _arguments: list[Any]) -> None:
-    """TFLite's GELU, which tf2onnx leaves as it is: x (1 + erf(x / √2)) / 2, or with ``approximate`` 1 +
-    tanh(√(2/π) (x + 0.044715 x³)) (tensorflow/lite/kernels/internal/reference/gelu.h).
+    """Write out TFLite's GELU, which tf2onnx leaves as it is.
+
+    It is x (1 + erf(x / √2)) / 2, or with ``approximate`` x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2
+    (tensorflow/lite/kernels/internal/reference/gelu.h).
     """
     x, (output,) = node.input[0], node.output
     shape, dtype = graph.get_shape(output), graph.get_dtype(output)

@@ -20,7 +20,7 @@ def written_out(
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
+    dropout_p: float = 0.0,  # noqa: ARG001 - there is none at inference
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,

@@ -42,15 +42,16 @@ class Default:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of a call: names of tensors, and defaults between them, by place; the other names by
-    keyword.
+    """The arguments of a call: names of tensors, and defaults between them, by place.
+
+    The other names go by keyword.
     """
 
     places: tuple[str | Default, ...]
     keywords: tuple[str, ...] = ()
 
     def __call__(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> object:
-        """What *module* gives for *tensors*, by input name."""
+        """Return what *module* gives for *tensors*, by input name."""
         arguments = [place.value if isinstance(place, Default) else tensors[place] for place in self.places]
         return module(*arguments, **{name: tensors[name] for name in self.keywords})
 
@@ -63,7 +64,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def parameters_of(module: nn.Module) -> list[Parameter]:
-    """What a module's forward takes, in order, without ``self``."""
+    """Return the parameters of a module's forward, in order, without ``self``."""
     import torch
 
     module = unwrapped(module)
@@ -83,8 +84,9 @@ def _scripted(argument: torch.Argument) -> Parameter:
 
 
 def forward_parameters(module: nn.Module) -> list[str]:
-    """The names a module's forward takes, in order, without ``self`` and without ``*args`` and
-    ``**kwargs``.
+    """Return the names a module's forward takes, in order.
+
+    ``self``, ``*args`` and ``**kwargs`` are left out.
     """
     return [p.name for p in parameters_of(module) if p.kind in NAMED]
 
@@ -95,8 +97,9 @@ def takes_more(module: nn.Module) -> bool:
 
 
 def in_order(module: nn.Module, names: Sequence[str]) -> list[str]:
-    """*names* as the forward has them; those of ``*args`` by their number, others it does not name last, as
-    they are given.
+    """Return *names* as the forward has them.
+
+    Those of ``*args`` stand by their number, others it does not name last, as they are given.
     """
     parameters = parameters_of(module)
     places = {p.name: place for place, p in enumerate(parameters)}
@@ -116,9 +119,9 @@ def in_order(module: nn.Module, names: Sequence[str]) -> list[str]:
 def calling(module: nn.Module, names: Sequence[str]) -> Call:
     """The call of *module* with inputs of these *names*.
 
-    The leading run of given parameters goes by place, what comes after a gap by keyword.  Where something
+    The leading run of given parameters goes by place, what comes after a gap by keyword.  If something
     after the gap has no keyword (a positional-only parameter, an element of ``*args``), the gap is filled
-    with the defaults.  Names that the forward does not have are elements of ``*args``: all of them where
+    with the defaults.  Names that the forward does not have are elements of ``*args``: all of them if
     there is no ``**kwargs``, else those called ``args_0``, ``args_1``...
     """
     parameters = parameters_of(module)
@@ -152,14 +155,15 @@ def calling(module: nn.Module, names: Sequence[str]) -> Call:
 
 
 def _number(name: str, star: str | None) -> int | None:
-    """The place among ``*args`` that a name says, ``args_0`` being the first; None where it says none."""
+    """The place among ``*args`` that a name says, ``args_0`` being the first; None if it says none."""
     number = name.removeprefix(f"{star}_") if star else ""
     return int(number) if number != name and number.isdecimal() else None
 
 
 def starred(module: nn.Module, count: int) -> list[str]:
-    """Names for *count* values given by place: the forward's own, and ``args_0``... for those that its
-    ``*args`` takes.
+    """Return names for *count* values given by place.
+
+    They are the forward's own, then ``args_0``... for those that its ``*args`` takes.
     """
     parameters = parameters_of(module)
     names = [p.name for p in parameters if p.kind in NAMED]

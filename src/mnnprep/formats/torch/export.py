@@ -38,8 +38,9 @@ EXPORT_OPSET = 18  # the lowest the torch.export-based exporter writes itself
 
 
 class UnsupportedAtOpset(Exception):
-    """An operator of the model has no form at this opset; ``needed`` is the opset that has one (0:
-    unknown).
+    """An operator of the model has no form at this opset.
+
+    ``needed`` is the opset that has one (0: unknown).
     """
 
     def __init__(self, message: str, needed: int) -> None:
@@ -67,8 +68,9 @@ def tracer_notes(notes: list[str]) -> Iterator[None]:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Within, nn.TransformerEncoderLayer runs its documented formula, not the fused operator no exporter
-    has.
+    """Have nn.TransformerEncoderLayer run its documented formula within the block.
+
+    It would run the fused operator, which no exporter has.
     """
     mha = require("torch").backends.mha
     fast = mha.get_fastpath_enabled()
@@ -103,7 +105,11 @@ def script(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]
 
 
 def scripted(subject: Subject) -> ScriptModule:
-    """The model as a ScriptModule. Raises RefusedError with the place that scripting can't take."""
+    """The model as a ScriptModule.
+
+    Raises:
+        RefusedError: scripting can't take a place of the code, which is named.
+    """
     torch = require("torch")
     from mnnprep.formats.torch.attention import attention_written_out
 
@@ -157,8 +163,9 @@ def onnx_trace(subject: Subject, directory: Path, notes: list[str], opset: int) 
 
 
 def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
-    """Method ``onnx-script``: the model scripted first, so that its control flow becomes If and Loop
-    nodes.
+    """Export by the method ``onnx-script``.
+
+    The model is scripted first, so that its control flow becomes If and Loop nodes.
     """
     return _torchscript_exporter(
         without_dictionaries(scripted(subject), subject), subject, directory, notes, opset
@@ -166,9 +173,10 @@ def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int)
 
 
 def without_dictionaries(module: nn.Module, subject: Subject) -> nn.Module:
-    """A ScriptModule of the subject's inputs that gives what *module* does: as a tuple where a dictionary is
-    in it, since the exporter has no form for one, and with the inputs by keyword that the module does not
-    take by place.
+    """Return a ScriptModule of the subject's inputs that gives what *module* does.
+
+    It gives a tuple if a dictionary is in it, since the exporter has no form for one, and takes the inputs by
+    keyword that the module does not take by place.
     """
     torch = require("torch")
     call = calling(module, subject.names)
@@ -223,11 +231,13 @@ def torchscript_exporter(
     kept: int | None = None,
     **options: bool,
 ) -> None:
-    """Export *module* to *raw*, a path or what keeps it, by torch's TorchScript-based exporter. Raises
-    UnsupportedAtOpset, RefusedError.
+    """Export *module* to *raw*, a path or what keeps it, by torch's TorchScript-based exporter.
 
-    *kept* is how many outputs the model gives while it is exported, where those are fewer: the comparison
-    then misses the rest.
+    *kept* is the number of outputs while it is exported, if it is smaller: the comparison misses the rest.
+
+    Raises:
+        UnsupportedAtOpset: an operator has no form at the opset.
+        RefusedError: the exporter fails for another reason.
     """
     torch = require("torch")
     aside = raw.weights if isinstance(raw, Written) else None
@@ -283,10 +293,12 @@ def _dynamic_axes(subject: Subject, outputs: list[str]) -> dict[str, dict[int, s
 
 
 def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRefused]]:
-    """What *make* gives at the opset asked for, going up to where every operator of the model has a form; and
-    the opsets before it.
+    """Return the first result of *make* from the opset asked for on, and the opsets before it.
 
-    Raises RefusedError when no opset has every operator.
+    It goes up to an opset that has a form for every operator of the model.
+
+    Raises:
+        RefusedError: no opset has every operator.
     """
     refused: list[OpsetRefused] = []
     while True:
@@ -304,6 +316,7 @@ def search_opset(opset: int, make: Callable[[int], T]) -> tuple[T, list[OpsetRef
 
 
 def empty(directory: Path) -> Path:
+    """Make *directory* anew, whatever was in it before."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     return directory

@@ -1,5 +1,6 @@
-"""The large weights of a model, kept out of the TorchScript-based exporter, which would copy each several
-times.
+"""The large weights of a model, kept out of the TorchScript-based exporter.
+
+The exporter would copy each several times.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ SMALL = 1024  # elements: what may be a shape
 
 
 class Written:
-    """A file for one write, whose bytes are kept as they were given; the large weights, which are not in
-    them, by their names.
+    """A file for one write, whose bytes are kept as they were given.
+
+    With it come the large weights, which are not in them, by their names.
     """
 
     def __init__(self, data: bytes = b"") -> None:
@@ -28,19 +30,21 @@ class Written:
         self.weights: dict[str, Tensor] = {}
 
     def write(self, data: bytes) -> int:
+        """Keep *data* as the file's bytes; return their number."""
         self.data = data
         return len(data)
 
     def flush(self) -> None:
-        pass
+        """Do nothing: the bytes are in memory."""
 
 
 @contextmanager
 def large_weights_aside(kept: dict[str, Tensor] | None) -> Iterator[None]:
-    """Within, the exporter's shape inference is given no large weight, which it would copy: the shapes are in
-    the graph.
+    """Keep large weights from the exporter's shape inference within the block.
 
-    Where *kept* is given, such weights come into it by their names, and what is written has empty tensors in
+    It would copy them. The shapes are in the graph.
+
+    If *kept* is given, such weights come into it by their names, and what is written has empty tensors in
     their place.
     """
     torch = require("torch")

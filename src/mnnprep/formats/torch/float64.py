@@ -33,8 +33,9 @@ def in_float64(module: nn.Module) -> nn.Module:
 
 
 def quick_depthwise() -> AbstractContextManager[object]:
-    """Within, depthwise convolutions are computed tap by tap: PyTorch has no kernel for them in float64 and
-    convolves one channel at a time.
+    """Compute depthwise convolutions tap by tap within the block.
+
+    PyTorch has no kernel for them in float64 and convolves one channel at a time.
     """
     torch = require("torch")
     functional = torch.nn.functional

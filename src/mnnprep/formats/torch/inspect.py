@@ -1,4 +1,4 @@
-"""What PyTorch's files hold, read without PyTorch."""
+"""The content of PyTorch's files, read without PyTorch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from mnnprep.weights.safetensors import read_header
 
 
 def inspect_safetensors(path: Path, _kind: str) -> Findings:
-    """Read a safetensors file's header. Raises RefusedError for a damaged one."""
+    """Read a safetensors file's header.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     header = read_header(LocalFile(path, path.name))
     tensors = tuple(TensorInfo(name, entry.dtype, entry.shape) for name, entry in header.tensors.items())
     parameters = sum(element_count(entry.shape) for entry in header.tensors.values())
@@ -29,7 +33,11 @@ def inspect_safetensors(path: Path, _kind: str) -> Findings:
 
 
 def inspect_pickle(path: Path, kind: str) -> Findings:
-    """Read pickled weights, or a pickled module. Raises RefusedError for a damaged one."""
+    """Read pickled weights, or a pickled module.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     state = model_state(path)
     names = list(model_scan(path).globals)
     warning = (
@@ -52,7 +60,11 @@ _ARGUMENT = re.compile(r"(\w+): ((?:[^,\[]|\[[^\]]*\])+)")
 
 
 def inspect_script(path: Path, kind: str) -> Findings:
-    """Read a TorchScript archive. Raises RefusedError for a damaged one."""
+    """Read a TorchScript archive.
+
+    Raises:
+        RefusedError: the file is damaged.
+    """
     names = record_names(path)
     sources = {name: read_record(path, name) for name in names if re.search(r"(^|/)code/.*\.py$", name)}
     ops: Counter[str] = Counter()
@@ -82,7 +94,7 @@ def most_first(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def side_effects(path: Path, kind: str) -> tuple[str, ...]:
-    """What a program does beside computing, as far as its file says."""
+    """Name what a program does beside computing, as far as its file says."""
     try:
         require_stateless(path, kind)
     except RefusedError as error:

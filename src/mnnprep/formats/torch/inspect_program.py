@@ -1,4 +1,4 @@
-"""What a torch.export program holds, read without PyTorch."""
+"""The content of a torch.export program, read without PyTorch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ _SCALAR_TYPES = {
 
 
 def inspect_program(path: Path, kind: str) -> Findings:
-    """Read a torch.export program. Raises RefusedError for a damaged archive."""
+    """Read a torch.export program.
+
+    Raises:
+        RefusedError: the archive is damaged.
+    """
     names = record_names(path)
     record = next(
         name for name in names if re.search(r"(^|/)(models/[^/]+|serialized_exported_program)\.json$", name)

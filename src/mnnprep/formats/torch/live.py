@@ -30,13 +30,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def adopted(module: nn.Module, example: object) -> Iterator[tuple[str, list[str]] | None]:
-    """Take *module* for the block: gives the key it is loaded by and the user's top-level modules it comes
-    from.
+    """Take *module* for the block.
+
+    Gives the key it is loaded by and the user's top-level modules it comes from.
 
     Gives None on every rank but 0 of a running process group.  Afterwards the random states, the
     number of threads, the default dtype and the gradient mode are what they were.
 
-    Raises UsageError for what is no module, RefusedError for one with tensors that have no values.
+    Raises:
+        UsageError: the object is not a module.
+        RefusedError: the module has tensors without values.
     """
     torch = require("torch")
     if not isinstance(module, torch.nn.Module):
@@ -97,7 +100,7 @@ def _global_state() -> Iterator[None]:
 def plain_copy(module: nn.Module) -> nn.Module:
     """*module*'s structure with whole tensors on the CPU; the original is only read.
 
-    Where its parameters are shards in a process group this is a collective call: every rank must make it.
+    If its parameters are shards in a process group this is a collective call: every rank must make it.
     """
     torch = require("torch")
     if isinstance(module, torch.jit.ScriptModule):
@@ -122,8 +125,9 @@ def plain_copy(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def _whole_parameters(module: nn.Module) -> Iterator[None]:
-    """Within, the parameters of FullyShardedDataParallel wrappers are whole (torch.distributed.fsdp, first
-    version).
+    """Make the parameters of FullyShardedDataParallel wrappers whole within the block.
+
+    It is for torch.distributed.fsdp, first version.
     """
     with ExitStack() as stack:
         if grouped():

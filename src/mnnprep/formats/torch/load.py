@@ -36,8 +36,11 @@ LIVE: dict[str, tuple[Any, Any]] = {}  # live modules by name: the one exception
 
 @dataclass
 class Loaded:
-    """A source in memory, in inference mode. ``example`` maps input names to arrays, if it gave any;
-    ``dynamic`` gives the shapes that the source itself says are dynamic, by input, ``dims`` their ranges."""
+    """A source in memory, in inference mode.
+
+    ``example`` maps input names to arrays, if it gave any; ``dynamic`` gives the shapes that the source
+    itself says are dynamic, by input, ``dims`` their ranges.
+    """
 
     module: nn.Module
     parameters: list[str]
@@ -92,15 +95,20 @@ def load(source: Source) -> Loaded:
 
 
 def load_factory(source: Source) -> Loaded:
-    """The factory's model as it comes, without weights. Raises UsageError."""
+    """The factory's model as it comes, without weights.
+
+    Raises:
+        UsageError: the text is of another form, or a value is out of bounds.
+    """
     _make_importable(source)
     return _factory(source)
 
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Within, a parameter goes to the meta device as soon as a module takes it: weights are neither
-    initialized nor kept. Buffers stay real.
+    """Send each parameter to the meta device as soon as a module takes it, within the block.
+
+    Weights are neither initialized nor kept. Buffers stay real.
     """
     torch = require("torch")
     module = torch.nn.Module
@@ -231,8 +239,9 @@ def _bound(limit: SupportsInt) -> int | None:
 
 
 def _called_by_place(program: torch.export.ExportedProgram, names: list[str]) -> nn.Module:
-    """The program's module as one whose forward takes *names* in their order, however it was exported to be
-    called.
+    """Return the program's module as one whose forward takes *names* in their order.
+
+    That holds however it was exported to be called.
     """
     torch = require("torch")
     positional, by_keyword = program.call_spec.in_spec.children()
@@ -287,7 +296,11 @@ def _live(source: Source) -> Loaded:
 
 
 def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Raises UsageError for a tensor that NumPy has no dtype for (bfloat16 and smaller)."""
+    """Return the tensors as arrays.
+
+    Raises:
+        UsageError: NumPy has no dtype for a tensor (bfloat16 and smaller).
+    """
     arrays = {}
     for name, tensor in tensors.items():
         try:
@@ -305,7 +318,8 @@ def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
 def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """The inputs: as declared, else as the source's own example or program gives them.
 
-    Raises UsageError when neither says, or when a name is no parameter of the forward.
+    Raises:
+        UsageError: neither says, or a name is not a parameter of the forward.
     """
     names = loaded.parameters
     more = takes_more(loaded.module)

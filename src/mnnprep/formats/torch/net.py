@@ -47,9 +47,9 @@ TRAINING_ARGUMENT = {
 
 
 class TorchNet:
-    """See :class:`mnnprep.reference.survey.Net`.
+    """A PyTorch module as a :class:`mnnprep.model.net.Net`.
 
-    Inputs go in by parameter name; outputs are flattened. ``precise``: there is room for it in float64.
+    Inputs go in by parameter name; outputs are flattened. With ``precise`` there is room for it in float64.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class TorchNet:
         return {n: _to_numpy(t) for n, t in result.items()}
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Call the module with the inputs by parameter name; return its outputs, flattened."""
         with self.watch.mode():
             return self._call(self.module, inputs)
 
@@ -131,6 +132,7 @@ class TorchNet:
         return {n: (0.0, float(size - 1)) for n, size in found.items()}
 
     def insensitive(self) -> dict[str, str]:
+        """Name no output: a module has no graph that would show it."""
         return {}
 
     def inference_mode(self) -> Check:
@@ -160,14 +162,16 @@ class TorchNet:
 
 
 class OtherwiseFirst(TorchNet):
-    """The same net called with other values than it is asked for, if it takes them: what a module keeps of
-    its first call (a mean, a scale) is then not what the reference's process keeps, and the comparison sees
-    an artifact that holds it.
+    """The same net called first with other values than it is asked for, if it takes them.
+
+    A module may keep something of its first call (a mean, a scale). It then differs from what the reference's
+    process keeps, and the comparison sees an artifact that holds it.
     """
 
     _ranks: dict[str, int] | None = None
 
     def run(self, inputs: Arrays) -> Arrays:
+        """Run on other values first if the module takes them, else on *inputs* alone."""
         try:
             outputs = super().run(other_values(inputs))
         except Refused:
@@ -176,8 +180,9 @@ class OtherwiseFirst(TorchNet):
         return outputs
 
     def output_ranks(self, inputs: Arrays) -> dict[str, int]:
-        """The outputs' names, in order, and their ranks: of the last run, or of one on *inputs* where there
-        was none.
+        """Return the outputs' names, in order, and their ranks.
+
+        They are those of the last run, or of one on *inputs* if there was none.
         """
         if self._ranks is None:
             self.run(inputs)
@@ -185,8 +190,9 @@ class OtherwiseFirst(TorchNet):
 
 
 def other_values(inputs: Arrays) -> Arrays:
-    """Floating inputs halfway to their largest value, so that they stay within their range; the others as
-    they are.
+    """Move floating inputs halfway to their largest value, so that they stay within their range.
+
+    The others stay as they are.
     """
     return {
         n: ((a + a.max()) / 2).astype(a.dtype) if a.dtype.kind == "f" and a.size else a
@@ -267,10 +273,11 @@ def materialize(module: nn.Module) -> None:
 
 
 def used_tensors(module: nn.Module, cases: list[Arrays]) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The parameters that reach an output in any of the cases (by autograd's graph), and the statistics of
-    the norms that ran.
+    """Return the parameters that reach an output in any of the cases, by autograd's graph.
 
-    Returns them by name, and notes.  Where nothing can be followed (a forward under no_grad), all.
+    With them come the statistics of the norms that ran.
+
+    Returns them by name, and notes.  If nothing can be followed (a forward under no_grad), all.
     """
     torch = require("torch")
     ran: set[int] = set()
@@ -307,7 +314,7 @@ def used_tensors(module: nn.Module, cases: list[Arrays]) -> tuple[dict[str, torc
 
 
 def all_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """What :func:`used_tensors` gives where every parameter is in use and every norm runs."""
+    """Return what :func:`used_tensors` gives if every parameter is in use and every norm runs."""
     return {n: p.detach() for n, p in module.named_parameters()} | _statistics(module, lambda submodule: True)
 
 

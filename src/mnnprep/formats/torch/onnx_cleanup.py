@@ -1,4 +1,4 @@
-"""What torch's exporters write as an artifact: named values, no trace of the machine, weights together."""
+"""The artifact's form of torch's exports: named values, no trace of the machine, weights together."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ FOLD_LIMIT = 1 << 30  # bytes of a tensor that constant folding may read or writ
 
 
 def fold(model: ir.Model) -> None:
-    """Inline functions and fold constants, in place; unlike the exporter's own clean-up no batch norm is
-    folded into a weight, so that the file holds the source's parameters.
+    """Inline functions and fold constants, in place.
+
+    Unlike the exporter's own clean-up no batch norm is folded into a weight, so that the file holds the
+    source's parameters.
     """
     optimizer, passes = require("onnxscript.optimizer"), require("onnx_ir.passes.common")
     passes.InlinePass()(model)
@@ -53,8 +55,9 @@ def name_values(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
 
 
 def tidy_proto(raw: Written, directory: Path, specs: Sequence[TensorSpec], *, places: bool) -> FileRef:
-    """:func:`tidy` for the usual file, whose weights are inside, without the second onnx-ir takes to
-    import.
+    """:func:`tidy` for the usual file, whose weights are inside.
+
+    It goes without the second that onnx-ir takes to import.
     """
 
     def parts(extent: splice.Extent) -> list[splice.Part]:
@@ -103,8 +106,9 @@ def forget(message: Message) -> None:
 
 
 def tidy(model: ir.Model, directory: Path, specs: Sequence[TensorSpec], *, places: bool) -> list[FileRef]:
-    """Save the exporter's onnx-ir model as ours: no stack traces and paths (but with *places*), dimensions by
-    their names, weights in one place.
+    """Save the exporter's onnx-ir model as ours.
+
+    It has no stack traces and paths (but with *places*), dimensions by their names, weights in one place.
     """
     ir = require("onnx_ir")
     for value, spec in zip(model.graph.inputs, specs, strict=True):

@@ -1,5 +1,6 @@
-"""The operators that a PyTorch program may call: those that compute tensors and values from their arguments
-and touch nothing else.
+"""The operators that a PyTorch program may call.
+
+They compute tensors and values from their arguments and touch nothing else.
 
 ``operators.txt`` lists them, a line each as ``namespace::name``; it was made from the registry of PyTorch
 2.13 and reviewed. An operator
@@ -100,8 +101,9 @@ def allowed() -> frozenset[str]:
 
 @cache
 def allowed_methods() -> frozenset[str]:
-    """The names by which an operator is a method or a property of a tensor, a string, a list or a dict in
-    TorchScript.
+    """Return the names by which an operator is a method or a property in TorchScript.
+
+    The object is a tensor, a string, a list or a dict.
     """
     return frozenset(name.partition("::")[2] for name in allowed() if name.startswith(("aten::", "prim::")))
 

@@ -1,4 +1,4 @@
-"""How many parameters a PyTorch source has, also where freezing or packing made constants of them."""
+"""How many parameters a PyTorch source has, also if freezing or packing made constants of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """The elements of the module's parameters, each counted once; of a module that keeps none (frozen or
-    packed), those of the floating and quantized tensors in its attributes and in its graph's constants,
-    buffers left out.
+    """Return the elements of the module's parameters, each counted once.
+
+    If the module keeps none (frozen or packed), count those of the floating and quantized tensors in its
+    attributes and in its graph's constants, buffers left out.
     """
     torch = require("torch")
     if total := sum(int(p.numel()) for p in module.parameters()):

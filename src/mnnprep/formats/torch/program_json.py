@@ -100,9 +100,11 @@ _VALUES = frozenset({"tensor_values", "sym_int_values", "sym_bool_values", "sym_
 
 
 def program_faults(text: bytes) -> Iterator[str]:
-    """What isn't allowed in the JSON *text* of an exported program.
+    """Name what isn't allowed in the JSON *text* of an exported program.
 
-    Raises ValueError or RecursionError if it is no JSON.
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deep.
     """
     program = json.loads(text)
     if not isinstance(program, dict):
@@ -157,8 +159,9 @@ def _target_fault(target: str) -> str:
 
 
 def _expression_fault(text: object, *, guard: bool) -> str:
-    """What is wrong with a size (or with a *guard*, which may also look at the inputs), empty if it is
-    arithmetic.
+    """Say what is wrong with a size (or with a *guard*), empty if it is arithmetic.
+
+    A guard may also look at the inputs.
     """
     shown = f"the expression {text!r:.80}"
     if not isinstance(text, str) or len(text) > _LONGEST or not text.isascii() or "\n" in text:
@@ -223,9 +226,10 @@ def _guard_part(node: ast.AST) -> bool:
 
 
 def _structure_faults(text: str, *, called: bool) -> Iterator[str]:
-    """What is wrong with the structure of inputs or outputs (torch/utils/_pytree.py: ``treespec_dumps``).
+    """Name the faults of the structure of inputs or outputs (torch/utils/_pytree.py: ``treespec_dumps``).
 
-    Of what is *called* the outermost keys are keywords, which become parameters of a function."""
+    Of what is *called* the outermost keys are keywords, which become parameters of a function.
+    """
     shown = f"the structure {text!r:.80}"
     try:
         version, root = json.loads(text)
@@ -247,8 +251,9 @@ def _structure_faults(text: str, *, called: bool) -> Iterator[str]:
 
 
 def _plain(context: object, *, identifiers: bool) -> bool:
-    """Whether a container's own description is a list of plain keys (or of *identifiers*), a number or
-    nothing.
+    """Whether a container's own description is plain.
+
+    It is a list of plain keys (or of *identifiers*), a number or nothing.
     """
     try:
         keys = json.loads(context) if isinstance(context, str) else context

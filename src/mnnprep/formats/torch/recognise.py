@@ -9,7 +9,11 @@ from mnnprep.weights.safetensors import looks_like_it, read_header
 
 
 def sniff(content: Content) -> str:
-    """The kind of a file. Raises RefusedError for a damaged one, and for one that mnnprep never loads."""
+    """The kind of a file.
+
+    Raises:
+        RefusedError: the file is damaged, or one that mnnprep never loads.
+    """
     head, path = content.head, content.path
     if content.text is not None:
         return ""

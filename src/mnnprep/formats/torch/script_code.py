@@ -1,5 +1,6 @@
-"""The code inside a TorchScript archive, judged before torch reads it: which operators it names, and whether
-each is allowed.
+"""The code inside a TorchScript archive, judged before torch reads it.
+
+It tells which operators the code names, and whether each is allowed.
 
 ``torch.jit.load`` runs code (every class's ``__setstate__``), and a graph may hold operators that write files
 or reach other machines. TorchScript's text is a subset of Python's
@@ -53,8 +54,9 @@ _CONSTANT = re.compile(r"c\d+")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something in a program that is not allowed: ``place`` is the record and its line, ``what`` the operator
-    or the construct.
+    """A part of a program that is not allowed.
+
+    ``place`` is the record and its line, ``what`` the operator or the construct.
 
     ``endless``: it is not what the code touches, but that it may never end.
     """
@@ -65,7 +67,7 @@ class Fault:
 
 
 def script_faults(code: Mapping[str, bytes], known: frozenset[str] = frozenset()) -> Iterator[Fault]:
-    """What isn't allowed in an archive's *code* (text by record), in order.
+    """Name what isn't allowed in an archive's *code* (text by record), in order.
 
     *known* are names of operators of the PyTorch that is going to load it: a class's own method of such a
     name must be allowed, too.
@@ -155,7 +157,7 @@ class _Judge:
                 yield getattr(node, "lineno", 1), what
 
     def _chain_fault(self, chain: list[str]) -> str:
-        """What is wrong with ``a.b.c``."""
+        """Say what is wrong with ``a.b.c``."""
         root, *names = chain
         if root == "torch":
             return "" if f"aten::{names[0]}" in operators.allowed() else f"the operator aten::{names[0]}"
@@ -197,8 +199,9 @@ class _Judge:
 
 
 def _chain(node: ast.Attribute, inner: set[int]) -> list[str]:
-    """The names of ``a.b.c``, empty where it doesn't begin with a name; its inner nodes are noted in
-    *inner*.
+    """Return the names of ``a.b.c``, empty if it doesn't begin with a name.
+
+    Its inner nodes are noted in *inner*.
     """
     names = [node.attr]
     value = node.value

@@ -30,7 +30,7 @@ class _Function:
 
 
 def endless(trees: Mapping[str, ast.Module]) -> Iterator[tuple[str, int, str]]:
-    """What may never end while the archive is loaded: the record, the line and what is there."""
+    """Name what may never end while the archive is loaded: the record, the line and what is there."""
     calls = _Calls([function for record, tree in trees.items() for function in _functions(record, tree)])
     for function in calls.functions:
         if function.node.name == "__setstate__":
@@ -64,7 +64,7 @@ class _Calls:
         self._called: dict[_Function, list[list[_Function]]] = {}
 
     def faults(self, root: _Function) -> Iterator[tuple[str, int, str]]:
-        """What may not end in *root* and in what it calls, beside what an earlier one showed."""
+        """Name what may not end in *root* and in what it calls, beside what an earlier one showed."""
         path: dict[_Function, Iterator[_Function]] = {}
         waiting = [root]
         while waiting or path:
@@ -95,7 +95,7 @@ class _Calls:
                 yield function.record, line, "a loop that runs while the file is loaded"
 
     def _references(self, function: _Function) -> list[list[_Function]]:
-        """What *function* may call: for each name in it the functions that the name may stand for."""
+        """Map each name in *function* to the functions that the name may stand for."""
         bound = {argument.arg for argument in ast.walk(function.node.args) if isinstance(argument, ast.arg)}
         own = function.node.args.args[0].arg if function.node.args.args and function.owner is not None else ""
         nodes = [node for statement in function.node.body for node in ast.walk(statement)]

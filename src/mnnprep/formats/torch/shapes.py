@@ -19,7 +19,7 @@ def model_shapes(source: Source) -> ModelShapes:
 
 
 def shapes_of(module: nn.Module) -> ModelShapes:
-    """What a checkpoint must hold for *module*."""
+    """Return the names and shapes that a checkpoint must hold for *module*."""
     expected, _ = expected_of(module)
     return ModelShapes(
         shapes={name: None if shape is None else list(shape) for name, shape in expected.shapes.items()},

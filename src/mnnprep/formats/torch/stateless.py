@@ -1,5 +1,6 @@
-"""Whether loading and running a PyTorch program touches anything but its tensors: said from the file, before
-torch opens it.
+"""Whether loading and running a PyTorch program touches anything but its tensors.
+
+The file says so, before torch opens it.
 
 A TorchScript archive is judged by its code, by the classes that its pickles name, and by what stands beside
 them; an exported program by its JSON and the other records of its archive. Names of records are compared
@@ -74,7 +75,8 @@ def require_stateless(path: Path, kind: str, known: frozenset[str] = frozenset()
 def _records(archive: zipfile.ZipFile) -> dict[str, str]:
     """The names in the archive by what torch calls them: without the outermost folder, in lower case.
 
-    Raises RefusedError.
+    Raises:
+        RefusedError: the file is damaged, or not one that mnnprep takes.
     """
     found: dict[str, str] = {}
     for name in archive.namelist():
@@ -162,7 +164,7 @@ def _program(path: Path) -> Iterator[Fault]:
 
 
 def _tensor_globals(archive: zipfile.ZipFile, name: str) -> Iterator[str]:
-    """What a file of torch.save inside the archive imports beside tensors and containers."""
+    """Name what a file of torch.save inside the archive imports beside tensors and containers."""
     if not (size := archive.getinfo(name).file_size):
         return
     try:

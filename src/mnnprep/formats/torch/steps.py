@@ -192,7 +192,7 @@ def run_script(job: RunJob) -> RunResult:
 def compare_weights(job: OwnWeightsJob) -> Check:
     """The ``weights`` check: every parameter of the source that reaches an output is in the artifact.
 
-    Which do is only asked where one is not.
+    Which do is only asked if one is not.
     """
     doing("loading the source")
     module = load(job.source).module

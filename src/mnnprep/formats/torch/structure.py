@@ -23,7 +23,8 @@ def flatten(value: object, taken: tuple[str, ...] = ()) -> dict[str, torch.Tenso
     named tuple has its own names; nesting joins names with a dot; None is left out.  A name among
     *taken* (the inputs') gets ``_output`` appended, since a graph can't use it twice.
 
-    Raises RefusedError for anything that is no tensor.
+    Raises:
+        RefusedError: something in it is not a tensor.
     """
     import torch
 
@@ -51,8 +52,9 @@ def flatten(value: object, taken: tuple[str, ...] = ()) -> dict[str, torch.Tenso
 
 
 def places(value: object, at: str) -> Iterator[str]:
-    """Where the tensors of a TorchScript result are, as expressions on *at*, in the order of
-    :func:`flatten`.
+    """Return the places of the tensors of a TorchScript result, as expressions on *at*.
+
+    They come in the order of :func:`flatten`.
     """
     if isinstance(value, Mapping):
         for key, child in value.items():
@@ -84,8 +86,9 @@ def _walk(value: object, name: str, joint: str) -> Iterator[tuple[str, object]]:
 
 
 def name_examples(example: Example, module: nn.Module) -> dict[str, torch.Tensor]:
-    """Example inputs as a factory gives them (a tensor, a tuple or a dict) by the names of *module*'s
-    parameters; None is not given.
+    """Return a factory's example inputs by the names of *module*'s parameters.
+
+    The factory gives a tensor, a tuple or a dict; None is not given.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What is exported: a loaded source with its inputs, and the module that has exactly those."""
+"""The subject of an export: a loaded source with its inputs, and the module that has exactly those."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported: the loaded source, its inputs, and example arrays."""
+    """The subject of an export: the loaded source, its inputs, and example arrays."""
 
     loaded: Loaded
     specs: tuple[TensorSpec, ...]

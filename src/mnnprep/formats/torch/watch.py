@@ -37,8 +37,9 @@ def current_place() -> str:
 
 
 def raised_at(error: BaseException) -> str:
-    """The innermost frame of an exception outside torch and mnnprep, as ``package/file.py:line``; empty where
-    there is none.
+    """Return the innermost frame of an exception outside torch and mnnprep.
+
+    It is ``package/file.py:line``, empty if there is none.
     """
     frames = [
         (name, line)
@@ -62,7 +63,7 @@ def _user_file(filename: str) -> str:
 
 
 class Watch:
-    """What one or more watched runs showed.
+    """The record of one or more watched runs.
 
     ``decisions`` maps ``place (method)`` to the set of values seen there; ``dropouts`` lists the
     places of functional dropout with training=True; ``tables`` maps the data pointer of an index

@@ -1,5 +1,6 @@
-"""Exporting a factory's model without its weights: their names go into the graph, no byte of them into
-memory.
+"""Exporting a factory's model without its weights.
+
+Their names go into the graph, no byte of them into memory.
 
 The factory runs with every parameter on torch's meta device as soon as a module takes it, so nothing is
 allocated or initialized; buffers, which code computes, stay real.  Tracing then needs tensors with storage
@@ -55,7 +56,8 @@ ADAPTER = "model."  # where the exporter's adapter keeps the model
 def export_skeleton(job: ExportJob) -> Skeleton:
     """Trace the factory's model without weights.
 
-    Raises RefusedError for a net that its weights' values decide the course of.
+    Raises:
+        RefusedError: a net that its weights' values decide the course of.
     """
     doing("building the model without its weights")
     loaded = _built(job.source)
@@ -106,8 +108,9 @@ def _built(source: Source) -> Loaded:
 
 
 def hollow(module: nn.Module) -> None:
-    """Give every tensor on the meta device storage that takes no memory until it is written to; tied tensors
-    stay one.
+    """Give every tensor on the meta device storage that takes no memory until it is written to.
+
+    Tied tensors stay one.
     """
     torch = require("torch")
     held = {
@@ -176,8 +179,9 @@ def _decides(places: str) -> RefusedError:
 
 @contextmanager
 def _no_values_out() -> Iterator[None]:
-    """Within, values don't leave torch by the ways that :class:`~mnnprep.formats.torch.watch.Watch` does not
-    see.
+    """Keep values from leaving torch, within the block, by the ways that the watch does not see.
+
+    The watch is :class:`~mnnprep.formats.torch.watch.Watch`.
     """
     torch = require("torch")
     leaving = {torch.Tensor.numpy, torch.Tensor.__array__}
@@ -197,8 +201,9 @@ def _no_values_out() -> Iterator[None]:
 
 
 def _export(subject: Subject, directory: Path, notes: list[str], opset: int) -> tuple[Any, FileRef]:
-    """The TorchScript-based exporter with the weights as graph inputs; constants of the code are folded,
-    weights never.
+    """Run the TorchScript-based exporter with the weights as graph inputs.
+
+    Constants of the code are folded, weights never.
     """
     raw = export.empty(directory / "raw") / "model.onnx"
     with _weights_unseen() as folded:
@@ -223,8 +228,9 @@ def _export(subject: Subject, directory: Path, notes: list[str], opset: int) -> 
 
 @contextmanager
 def _weights_unseen() -> Iterator[dict[str, Any]]:
-    """Within, the exporter infers shapes and folds constants without the values of the parameters; gives the
-    constants it folded.
+    """Have the exporter infer shapes and fold constants without the parameters' values in the block.
+
+    Gives the constants it folded.
 
     Both passes would read, transpose and copy every weight.  The shapes come from the trace, as without this.
     """
@@ -232,7 +238,7 @@ def _weights_unseen() -> Iterator[dict[str, Any]]:
     infer, fold = passes._jit_pass_onnx_graph_shape_type_inference, passes._jit_pass_onnx_constant_fold
     folded: dict[str, Any] = {}
 
-    def infer_shapes(graph: torch.Graph, parameters: dict[str, Any], opset: int) -> None:
+    def infer_shapes(graph: torch.Graph, parameters: dict[str, Any], opset: int) -> None:  # noqa: ARG001
         infer(graph, {}, opset)
 
     def fold_code(graph: torch.Graph, parameters: dict[str, Any], opset: int) -> dict[str, Any]:

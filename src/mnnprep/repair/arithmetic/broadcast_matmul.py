@@ -1,6 +1,6 @@
 """MatMul whose batch dimensions broadcast.
 
-Measured with MNN 3.6.1, on 300 products in nets of changing shapes: where both operands have at least three
+Measured with MNN 3.6.1, on 300 products in nets of changing shapes: if both operands have at least three
 dimensions and one has four or more, and a batch dimension of one operand is broadcast, the numbers are often
 garbage (1e30, NaN), mostly after a change of shape, with five dimensions also at the first run, and with a
 constant operand too. With equal batch dimensions, with three dimensions each, or with a matrix as one

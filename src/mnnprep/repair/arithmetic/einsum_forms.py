@@ -1,5 +1,6 @@
-"""Einsum with a repeated subscript, with a number as the result of two operands, or of more than two
-operands.
+"""Einsum in forms that MNN gets wrong.
+
+A repeated subscript, a number as the result of two operands, or more than two operands.
 
 Measured with MNN 3.6.1: ``ii->i`` keeps both axes; ``i,i->`` and three operands are refused. Transposes, sums
 and batched products are right.

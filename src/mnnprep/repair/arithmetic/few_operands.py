@@ -2,7 +2,7 @@
 
 Measured with MNN 3.6.1: one operand is a SIGSEGV of the converter; a Mean of two gives no output.
 
-The only operand stands in its place, and a Mean of two is half their sum.  The same bits, but where the sum
+The only operand stands in its place, and a Mean of two is half their sum.  The same bits, but if the sum
 overflows as it would before.
 """
 

@@ -3,7 +3,7 @@
 Measured with MNN 3.6.1: ``x * (1 + erf(x / sqrt 2)) * 0.5`` becomes MNN's own GELU, off by up to 4.7e-4.
 ``(x * 0.5) * (1 + erf(x / sqrt 2))`` is left as it is: 4.8e-7.
 
-Halving a binary floating-point number is exact, so the two orders give the same bits; but where ``x``
+Halving a binary floating-point number is exact, so the two orders give the same bits; but if ``x``
 is subnormal the last bit may be lost, and where ``2 x`` overflows the new order is right and the old one is
 not.
 """

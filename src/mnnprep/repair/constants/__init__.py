@@ -1,1 +1,1 @@
-"""What is the same for every input, and tensors filled from nothing but a shape."""
+"""Values that are the same for every input, and tensors filled from nothing but a shape."""

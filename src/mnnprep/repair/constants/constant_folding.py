@@ -1,4 +1,4 @@
-"""What a model computes of constants and of sizes that are fixed, computed beforehand.
+"""Folding: a model's computations on constants and on fixed sizes are done beforehand.
 
 No hazard by itself: it shows the rules after it the constants that their rewrites need (the sizes of a Split,
 the pads of a Pad, the limits of a Range), and takes away what MNN computes in 32 bits or by operators that it
@@ -130,7 +130,7 @@ def _held(value: ir.Value, known: dict[ir.Value, Array]) -> Array | None:
 
 
 def _evaluate(node: ir.Node, opset: int, inputs: list[Array]) -> list[object]:
-    """What ONNX's reference implementation computes of *inputs*: arrays, or a sequence or None."""
+    """Return what ONNX's reference implementation computes of *inputs*: arrays, or a sequence or None."""
     ir, helper = require("onnx_ir"), require("onnx.helper")
     proto = ir.to_proto(node)
     names = iter(range(len(node.inputs)))

@@ -9,7 +9,7 @@ Measured with MNN 3.6.1 (with and without a poisoned heap):
 * ``value`` of float32, float64, int32, int64 or bool and a shape that is not ``[]``: right, and left alone.
 
 A scalar becomes a Constant.  Else ``value`` is written out in float32 or int32, which hold it exactly, and
-cast to the dtype it had; where they don't hold it, the node stays as it is.
+cast to the dtype it had; if they don't hold it, the node stays as it is.
 """
 
 from __future__ import annotations

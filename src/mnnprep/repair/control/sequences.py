@@ -66,14 +66,14 @@ def _apply(editor: Editor, match: Match[bool]) -> bool:
 
 
 def _made_by(value: Operand) -> ir.Node | None:
-    """The node that makes the sequence *value*; None where it comes from outside."""
+    """The node that makes the sequence *value*; None if it comes from outside."""
     while (node := producer(value, "Identity")) is not None:
         value = node.inputs[0]
     return value.producer() if value is not None else None
 
 
 def _length(value: Operand, view: ModelView) -> int | None:
-    """How many tensors the sequence has; None where that is open."""
+    """How many tensors the sequence has; None if that is open."""
     node = _made_by(value)
     if node is None:
         return None
@@ -141,7 +141,7 @@ def _split(node: ir.Node) -> Array | None:
 
 
 def _held(value: Operand) -> Operand:
-    """The tensor or sequence in an optional that is not empty; None where it is not known."""
+    """The tensor or sequence in an optional that is not empty; None if it is not known."""
     ir = require("onnx_ir")
     node = producer(value, "Optional")
     if node is not None:
@@ -150,7 +150,7 @@ def _held(value: Operand) -> Operand:
 
 
 def _has_element(node: ir.Node) -> bool | None:
-    """Whether an optional holds something; None where the caller decides."""
+    """Whether an optional holds something; None if the caller decides."""
     if not node.inputs or node.inputs[0] is None:
         return False
     made = producer(node.inputs[0], "Optional")

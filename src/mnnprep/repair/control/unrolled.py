@@ -2,7 +2,7 @@
 
 Measured with MNN 3.6.1: Scan is refused; a Loop or If that hands on a sequence is refused or gives nothing.
 A Scan over a length that is the same for every input becomes as many copies of its body; so does a Loop of a
-constant count whose condition is always true, where a sequence is among its values; of an If with a constant
+constant count whose condition is always true, if a sequence is among its values; of an If with a constant
 condition the branch that is taken stays.
 """
 

@@ -1,5 +1,6 @@
-"""Conv and ConvTranspose over one dimension whose result is an output of the graph, as it is or through an
-activation.
+"""Conv and ConvTranspose over one dimension whose result is an output of the graph.
+
+The output is the result as it is or through an activation.
 
 Measured with MNN 3.6.1: the values are right and the output has a fourth dimension of size 1, through Relu,
 Clip, LeakyRelu and a PRelu of one slope too. Further inside a net it does not show, nor behind a batch norm,

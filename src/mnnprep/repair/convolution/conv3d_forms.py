@@ -118,8 +118,9 @@ def _spread(weight: Array, dilations: list[int]) -> Array:
 
 
 def _turned(weight: Array, group: int) -> Array:
-    """(C, M/group, ...) of a ConvTranspose as (M, C/group, ...) of the Conv, every axis of the kernel
-    reversed.
+    """Turn (C, M/group, ...) of a ConvTranspose into (M, C/group, ...) of the Conv.
+
+    Every axis of the kernel is reversed.
     """
     channels, each, *kernel = weight.shape
     turned = (

@@ -36,7 +36,7 @@ def _find(view: ModelView) -> list[Match[tuple[Array, int]]]:
 
 
 def _size(node: ir.Node, view: ModelView) -> int | None:
-    """The size of the axis, where it is fixed."""
+    """The size of the axis, if it is fixed."""
     dims = view.dims(node.inputs[0])
     size = dims[node.attributes.get_int("axis", 0)] if dims is not None else None
     return size if isinstance(size, int) else None

@@ -3,7 +3,7 @@
 Measured with MNN 3.6.1: a depth that is not an int32 or int64 is read as other bits (a loop without end at
 run time); without ``axis`` the new axis is not the last.
 
-The depth is cast to int64 and the axis written out; where the depth is constant, Equal and Where give the
+The depth is cast to int64 and the axis written out; if the depth is constant, Equal and Where give the
 same: the same bits.
 """
 

@@ -49,7 +49,7 @@ def _find(view: ModelView) -> Iterator[Match[Padding]]:
 
 
 def _value(node: ir.Node) -> float:
-    """The value to pad with, where it is an attribute."""
+    """The value to pad with, if it is an attribute."""
     return float(node.attributes.get_float("value", 0.0))
 
 

@@ -78,7 +78,7 @@ def _apply(editor: Editor, match: Match[Scattered]) -> bool:
 
 
 def _counted(build: Builder, indices: Operand, size: int, kind: str) -> ir.Value:
-    """Indices from the start, where they are from the end."""
+    """Indices from the start, if they are from the end."""
     below = build.op("Greater", build.constant(0, kind), indices)
     return build.op("Where", below, build.op("Add", indices, build.constant(size, kind)), indices)
 

@@ -3,7 +3,7 @@
 Measured with MNN 3.6.1: MNN removes a Dropout; what is left of such a net gives no output. The mask is never
 there.
 
-Where it is not training it becomes an Identity, and its mask all ones (all true from opset 10 on): the same
+If it is not training it becomes an Identity, and its mask all ones (all true from opset 10 on): the same
 bits.
 """
 

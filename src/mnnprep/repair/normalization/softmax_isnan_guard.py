@@ -79,7 +79,7 @@ def _guarded(test: ir.Node) -> ir.Node | None:
 
 
 def _axes(softmax: ir.Node, opset: int, view: ModelView) -> list[int] | None:
-    """The axes that *softmax* sums over, or None where that needs a rank that is not known."""
+    """The axes that *softmax* sums over, or None if that needs a rank that is not known."""
     axis = softmax.attributes.get_int("axis", -1 if opset >= ONE_AXIS else 1)
     if opset >= ONE_AXIS or axis == -1:
         return [axis]

@@ -1,6 +1,6 @@
 """A graph without a node.
 
-Measured with MNN 3.6.1: the converter fails. An output that is an input is right where there is a node beside
+Measured with MNN 3.6.1: the converter fails. An output that is an input is right if there is a node beside
 it.
 """
 

@@ -43,8 +43,9 @@ def _apply(editor: Editor, match: Match[int]) -> bool:
 
 
 def write_body(editor: Editor, node: ir.Node, opset: int) -> bool:
-    """Put ONNX's body of *node* in its place; False, and nothing changed, where there is none for the opset
-    and what is known of the inputs.
+    """Put ONNX's body of *node* in its place.
+
+    Returns False, and changes nothing, if there is none for the opset and what is known of the inputs.
     """
     body = schema_body(node, opset, editor.view, (editor.view.supported or frozenset()) - {node.op_type})
     if body is None:
@@ -54,7 +55,7 @@ def write_body(editor: Editor, node: ir.Node, opset: int) -> bool:
 
 
 def _version(node: ir.Node, opset: int, view: ModelView) -> int:
-    """The version of the node's own domain, where ONNX defines it; else 0."""
+    """The version of the node's own domain, if ONNX defines it; else 0."""
     if node.domain in STANDARD_DOMAINS:
         return opset
     return int(view.model.opset_imports.get(node.domain, 0)) if node.domain in PREVIEWS else 0

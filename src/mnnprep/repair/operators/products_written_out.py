@@ -38,8 +38,9 @@ class Fold:
 
 @dataclass(frozen=True)
 class Transform:
-    """The matrix from (places, real and imaginary) to (frequencies, real and imaginary), four axes, and the
-    axis of the places.
+    """The matrix from (places, real and imaginary) to (frequencies, real and imaginary).
+
+    It has four axes, and comes with the axis of the places.
     """
 
     matrix: Array

@@ -2,7 +2,7 @@
 
 Measured with MNN 3.6.1:
 
-* ``pads`` missing: the converter crashes (SIGSEGV) where another operator uses the result, the runtime where
+* ``pads`` missing: the converter crashes (SIGSEGV) where another operator uses the result, the runtime if
   none does;
 * ``pads`` given: right with a batch of 1, with 2 or more wrong from the second element on (off by as much as
   the largest value).

@@ -4,7 +4,7 @@ Measured with MNN 3.6.1: ``storage_order`` is not read, padding gives values and
 and the third input of MaxUnpool is not read.
 
 The windows are written out as strided slices, each with the index that it has in the tensor: the same values
-and integers, but where a window holds a NaN.
+and integers, but if a window holds a NaN.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _numbers(values: Array, scale: Array, zero: list[Array], axis: int, block: i
 
 
 def _form(node: ir.Node, view: ModelView) -> str:
-    """What makes the node wrong in MNN; empty where it is right."""
+    """Say what makes the node wrong in MNN; empty if it is right."""
     scale, dtype = tensor(node.inputs[1]), view.dtype(node.inputs[0])
     if dtype not in ("INT8", "UINT8", "INT32", "") and not dtype.startswith("FLOAT"):
         return dtype.lower()

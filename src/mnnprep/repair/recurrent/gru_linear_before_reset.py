@@ -1,7 +1,7 @@
 """GRU with linear_before_reset=0, ONNX's default.
 
 Measured with MNN 3.6.1: MNN always computes as with 1 (which is torch's form); with both directions it gives
-nothing. Written out step by step, where the sequence has a fixed length; onnxruntime's last bits differ.
+nothing. Written out step by step, if the sequence has a fixed length; onnxruntime's last bits differ.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Measured with MNN 3.6.1: peepholes, and weights or biases that are computed, are refused or give nothing;
 lengths of the sequences are not read. Nor does it read clip, input_forget or an activation other than the
-usual.  Written out step by step, where the sequence has a fixed length; lengths that all are the whole one
+usual.  Written out step by step, if the sequence has a fixed length; lengths that all are the whole one
 are left out.
 """
 
@@ -50,7 +50,7 @@ def _apply(editor: Editor, match: Match[Recurrent]) -> bool:
 
 
 def _unread(node: ir.Node) -> str:
-    """What of the node MNN does not read; empty for nothing."""
+    """Name what MNN does not read of the node; empty for nothing."""
     given = [*node.inputs, *[None] * 8]
     if given[4] is not None:
         return LENGTHS

@@ -64,7 +64,7 @@ def _apply(editor: Editor, match: Match[tuple[str, bool]]) -> bool:
 
 
 def _summand(build: Builder, x: Operand) -> Operand:
-    """What the reduction sums."""
+    """Return what the reduction sums."""
     kind = build.node.op_type
     if kind == "ReduceLogSum":
         return x

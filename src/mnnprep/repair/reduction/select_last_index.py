@@ -2,7 +2,7 @@
 
 Measured with MNN 3.6.1: the first of equal values is given.
 
-The axis is reversed by a Gather, where its size is fixed, and the index counted from the end.  The same
+The axis is reversed by a Gather, if its size is fixed, and the index counted from the end.  The same
 integers.
 """
 

@@ -57,8 +57,9 @@ def _apply(editor: Editor, match: Match[tuple[Sizes, Sizes]]) -> bool:
 
 
 class Sampling:
-    """A GridSample written out; ``image`` is (0, channels, height, width), ``grid`` (0, rows, columns, 2):
-    the batch may be any.
+    """A GridSample written out.
+
+    ``image`` is (0, channels, height, width), ``grid`` (0, rows, columns, 2): the batch may be any.
     """
 
     def __init__(self, build: Builder, image: Sizes, grid: Sizes) -> None:
@@ -154,8 +155,9 @@ class Sampling:
         )
 
     def _taken(self, y: ir.Value, x: ir.Value) -> ir.Value:
-        """The input's values at whole places, (batch, channels, points): 0 outside where the padding is
-        zeros.
+        """Return the input's values at whole places, (batch, channels, points).
+
+        They are 0 outside if the padding is zeros.
         """
         build, (_, channels, _, width) = self.build, self.image
         inside_y, inside_x = (self._whole(value, axis) for axis, value in ((0, y), (1, x)))

@@ -5,7 +5,7 @@ half_pixel, pytorch_half_pixel, asymmetric and align_corners, and cubic but for 
 antialias, crops, symmetric half pixels, ``axes``, aspect ratio policies, other cubic coefficients and ceil
 roundings are not read. With align_corners and scales that shrink, the size that MNN takes is another.
 
-Where the sizes are fixed, every resized axis becomes a Gather (nearest) or a product with the constant matrix
+If the sizes are fixed, every resized axis becomes a Gather (nearest) or a product with the constant matrix
 of its weights. Gathers have the same bits, products are numerically equal.
 """
 
@@ -103,7 +103,7 @@ def _why(node: ir.Node, view: ModelView) -> str:
 
 
 def _change(node: ir.Node, view: ModelView) -> tuple[bool | None, bool | None]:
-    """Whether a size grows and whether one shrinks; None where it is not known."""
+    """Whether a size grows and whether one shrinks; None if it is not known."""
     scales = tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
     if scales is not None and scales.size:
         return bool((scales.numpy() > 1).any()), bool((scales.numpy() < 1).any())

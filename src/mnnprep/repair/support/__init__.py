@@ -1,1 +1,1 @@
-"""What the rules are made of: reading a graph, writing new nodes, and the parts that several rules share."""
+"""The parts of rules: reading a graph, writing new nodes, and what several rules share."""

@@ -36,7 +36,7 @@ class Builder:
         return self.editor.add(self.node, op_type, *inputs, **attributes)
 
     def constant(self, array: npt.ArrayLike, like: str = "") -> ir.Value:
-        """A Constant; *like* is the ONNX name of the dtype it shall have, where it is not the array's own."""
+        """A Constant; *like* is the ONNX name of the dtype it shall have, if it is not the array's own."""
         found = np.asarray(array)
         if like:
             found = found.astype(require("onnx_ir").DataType[like].numpy())
@@ -76,7 +76,7 @@ class Builder:
         return self._with_axes("Squeeze", value, axes)
 
     def reduce(self, op_type: str, value: Operand, axes: Sequence[int] | None, *, keep: bool) -> ir.Value:
-        """ReduceSum, ReduceMax ... over *axes*; over all where they are None."""
+        """ReduceSum, ReduceMax ... over *axes*; over all if they are None."""
         if axes is None:
             return self.op(op_type, value, keepdims=int(keep))
         return self._with_axes(op_type, value, axes, keepdims=int(keep))
@@ -106,8 +106,9 @@ class Builder:
         return parts
 
     def backwards(self, value: Operand, axis: int, size: int | None) -> ir.Value:
-        """*value* with the order along *axis* reversed; *size* is that of the axis, None where it is
-        open (needs Range).
+        """Return *value* with the order along *axis* reversed.
+
+        *size* is that of the axis, None if it is open (needs Range).
 
         By a Gather: a Slice with a step of -1 is wrong in MNN.
         """
@@ -192,7 +193,7 @@ def attributes_of(node: ir.Node) -> dict[str, AttributeValue]:
 
 
 def given(node: ir.Node, index: int) -> Operand:
-    """The input *index* of *node*, or None where it is left out."""
+    """The input *index* of *node*, or None if it is left out."""
     return node.inputs[index] if len(node.inputs) > index else None
 
 
@@ -208,8 +209,9 @@ def static(dims: Dims | None) -> tuple[int, ...] | None:
 
 
 def lacking(view: ModelView, *op_types: str) -> list[tuple[ir.Node, int]]:
-    """The nodes of these operators, each with its opset, but for those that the converter at hand says it
-    reads.
+    """Return the nodes of these operators that the converter at hand does not read.
+
+    Each comes with its opset.
     """
     return view.nodes(
         *(op_type for op_type in op_types if view.supported is None or op_type not in view.supported)

@@ -62,8 +62,9 @@ class Editor:
         self.replace_outputs(node, {node.outputs[0]: value})
 
     def replace_outputs(self, node: ir.Node, values: Mapping[ir.Value, ir.Value]) -> None:
-        """Let each of *values* take the place of the output of *node* that is its key, names included; *node*
-        goes.
+        """Let each of *values* take the place of the output of *node* that is its key, names included.
+
+        *node* goes.
 
         No other of its outputs may have a use.
         """
@@ -84,8 +85,9 @@ class Editor:
                 new.dtype = dtype
 
     def after(self, node: ir.Node, value: ir.Value, make: Callable[[ir.Node, ir.Value], ir.Value]) -> None:
-        """Let what ``make(before, value)`` adds take the place of *value*, an output of *node*, everywhere;
-        nothing where it has no use.
+        """Let what ``make(before, value)`` adds take the place of *value*, an output of *node*, everywhere.
+
+        Nothing is done if it has no use.
 
         ``before`` is a place in the graph just after *node*.
         """

@@ -135,8 +135,9 @@ def multi_head_attention(node: ir.Node, view: ModelView) -> Body | None:
 
 
 def group_query_attention(node: ir.Node, view: ModelView) -> Body | None:
-    """Causal attention whose keys and values have fewer heads, with rotary embedding where ``do_rotary`` asks
-    for it.
+    """Write out causal attention whose keys and values have fewer heads.
+
+    It has rotary embedding if ``do_rotary`` asks for it.
 
     For sequences that are not padded, with a past of exactly what came before (not a buffer that is longer).
     """
@@ -212,7 +213,7 @@ def _masked(script: Script, *, past: bool) -> None:
 
 
 def _turned(script: Script, size: int, half: int | None) -> None:
-    """Query and key by their positions, where *half* tells how; and the value as it is."""
+    """Query and key by their positions, if *half* tells how; and the value as it is."""
     if half is None:
         script.add("q_new = Identity(q_turned)", "k_new = Identity(k_turned)")
     else:

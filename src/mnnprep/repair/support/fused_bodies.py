@@ -1,7 +1,7 @@
-"""What onnxruntime's fused operators compute, in ONNX's notation.
+"""The computation of onnxruntime's fused operators, in ONNX's notation.
 
 After onnxruntime's operator documents (``docs/ContribOperators.md``).  Each function takes the node and its
-attributes and gives the lines, the names that its inputs have in them, and the numbers they need; None where
+attributes and gives the lines, the names that its inputs have in them, and the numbers they need; None if
 it has no answer to the node's form.
 """
 
@@ -38,8 +38,9 @@ ROOT_HALF, TANH_SCALE, TANH_CUBE = 0.7071067811865476, 0.7978845608028654, 0.044
 
 @dataclass(frozen=True)
 class Body:
-    """``lines`` whose results ``outputs`` are the node's outputs (None: not given), of ``inputs`` by name and
-    ``constants``.
+    """The ``lines`` whose results ``outputs`` are the node's outputs (None: not given).
+
+    They are of ``inputs`` by name and ``constants``.
     """
 
     lines: str
@@ -61,7 +62,7 @@ class Script:
         self.constants |= constants
 
     def body(self, outputs: tuple[str | None, ...], inputs: Inputs) -> Body:
-        """What was written, of *inputs*, with the names in it of the node's *outputs*."""
+        """Return what was written, of *inputs*, with the names in it of the node's *outputs*."""
         return Body("\n".join(self.lines), outputs, inputs, self.constants)
 
 

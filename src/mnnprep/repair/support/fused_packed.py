@@ -2,7 +2,7 @@
 
 The weight is given as ``uint8[N, blocks, block_size * bits / 8]``, the first number in the low bits; scales
 and zero points (packed alike) are one a block of a row.  onnxruntime multiplies with ``(q - zero) * scale``,
-the zero point being 2^(bits - 1) where none is given.
+the zero point being 2^(bits - 1) if none is given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BITS = (2, 4, 8)
 
 
 def unpacked(node: ir.Node, view: ModelView) -> Body | None:
-    """The product with the weight in float32; None where the weight is computed or reordered."""
+    """The product with the weight in float32; None if the weight is computed or reordered."""
     get = node.attributes.get_int
     bits, rows, columns, block = get("bits", 4), get("N"), get("K"), get("block_size")
     given = [*node.inputs, *[None] * 6]

@@ -25,8 +25,9 @@ MOST = 320  # slices that a pooling may become
 
 @dataclass(frozen=True)
 class Axis:
-    """One pooled axis: ``size`` None where it is not fixed; ``after`` is the padding that the last window
-    needs, ``declared`` the node's own.
+    """One pooled axis: ``size`` is None if it is not fixed.
+
+    ``after`` is the padding that the last window needs, ``declared`` the node's own.
     """
 
     size: int | None
@@ -47,8 +48,9 @@ class Axis:
 
 
 def axes_of(node: ir.Node, dims: Dims | None) -> list[Axis] | None:
-    """The pooled axes of *node*, whose input has *dims*; None where they depend on a size that is not
-    fixed.
+    """Return the pooled axes of *node*, whose input has *dims*.
+
+    None if they depend on a size that is not fixed.
     """
     kernel = node.attributes.get_ints("kernel_shape", ())
     rank = len(kernel)
@@ -103,8 +105,9 @@ def cheap(axes: list[Axis]) -> bool:
 def pooled(
     build: Builder, axes: list[Axis], x: ir.Value, op_type: str, fill: float, dtype: str = "FLOAT"
 ) -> ir.Value:
-    """*x* padded with *fill*, and *op_type* (Max or Add) over the windows, one axis after the other; needs
-    opset 10.
+    """Return *x* padded with *fill*, and *op_type* (Max or Add) over the windows.
+
+    It does one axis after the other. Needs opset 10.
     """
     if any(axis.before or axis.after for axis in axes):
         x = build.pad(
@@ -129,8 +132,9 @@ def _shifted(build: Builder, x: Operand, number: int, axis: Axis, k: int) -> ir.
 def highest(
     build: Builder, axes: list[Axis], x: ir.Value, index: ir.Value, fill: float, dtype: str
 ) -> tuple[ir.Value, ir.Value]:
-    """The largest of each window of *x*, and of *index* (whose sizes broadcast) what stands there; of equals
-    the first in row-major order.
+    """Return the largest of each window of *x*, and the entry of *index* that stands there.
+
+    The sizes of *index* broadcast. Of equals the first in row-major order.
     """
     if any(axis.before or axis.after for axis in axes):
         pads = [0, 0, *(axis.before for axis in axes)], [0, 0, *(axis.after for axis in axes)]
@@ -148,8 +152,9 @@ def highest(
 
 
 def counted(axes: list[Axis], *, padding: bool) -> Array | None:
-    """How many places each window of an average counts, in a shape that broadcasts; one number where no size
-    matters; None where unknown.
+    """Count the places of each window of an average, in a shape that broadcasts.
+
+    One number if no size matters; None if unknown.
     """
     if all(padding or not (axis.before or axis.after) for axis in axes) and all(
         axis.after <= axis.declared for axis in axes

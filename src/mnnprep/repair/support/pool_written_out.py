@@ -1,5 +1,6 @@
-"""Max-, Average- and LpPool written out by strided slices, which know every form of padding, dilation and
-rounding.
+"""Max-, Average- and LpPool written out by strided slices.
+
+They know every form of padding, dilation and rounding.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Windows:
 
 
 def match_of(node: ir.Node, opset: int, view: ModelView, detail: str = "") -> Match[Windows]:
-    """The match of a pooling that is written out, where :func:`write_out` can."""
+    """The match of a pooling that is written out, if :func:`write_out` can."""
     axes = axes_of(node, view.dims(node.inputs[0]))
     dtype = view.dtype(node.inputs[0]) or "FLOAT"
     able = (

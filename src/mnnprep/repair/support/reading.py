@@ -82,8 +82,9 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def source_line(node: ir.Node) -> str:
-    """``file:line`` of the model's own code that made *node*, where the exporter left it; the innermost line
-    that is not a framework's.
+    """Return ``file:line`` of the model's own code that made *node*, if the exporter left it.
+
+    The innermost line that is not a framework's.
 
     torch's exporters write a stack trace into the node's metadata (``pkg.torch.onnx.stack_trace``) or its doc
     string.
@@ -109,15 +110,17 @@ def operands(node: ir.Node) -> tuple[tuple[Operand, Operand], tuple[Operand, Ope
 
 
 def stored(value: Operand) -> Stored | None:
-    """The tensor that the file holds for *value*, also where a caller may override it (as MNN never lets
-    one); else None.
+    """Return the tensor that the file holds for *value*, else None.
+
+    Also if a caller may override it (as MNN never lets one).
     """
     return value.const_value if value is not None and value.is_initializer() else tensor(value)
 
 
 def tensor(value: Operand) -> Stored | None:
-    """The tensor that *value* always is: an initializer (not one that a caller may override) or a Constant;
-    else None.
+    """Return the tensor that *value* always is, else None.
+
+    It is an initializer (not one that a caller may override) or a Constant.
     """
     for _ in range(IDENTITIES):
         if value is None:
@@ -164,8 +167,9 @@ def scalar(value: Operand) -> float | None:
 
 
 def known(dtype: int) -> str:
-    """The ONNX name of the dtype that an attribute gives as a number (``TensorProto.DataType``); empty for a
-    number that is none.
+    """Return the ONNX name of the dtype that an attribute gives as a number.
+
+    The numbers are ``TensorProto.DataType``. Empty for a number that is none.
     """
     try:
         name: str = require("onnx_ir").DataType(dtype).name
@@ -177,8 +181,8 @@ def known(dtype: int) -> str:
 class ModelView:
     """A model as the rules read it: what is asked for is found once.
 
-    ``supported`` are the operators that the converter at hand says it reads; None where it was not asked.
-    Where a rule has changed the model, a new reading is needed.
+    ``supported`` are the operators that the converter at hand says it reads; None if it was not asked.
+    If a rule has changed the model, a new reading is needed.
     """
 
     def __init__(self, model: ir.Model, supported: frozenset[str] | None = None) -> None:
@@ -191,27 +195,29 @@ class ModelView:
         return Shapes(self.model)
 
     def nodes(self, *op_types: str) -> list[tuple[ir.Node, int]]:
-        """Every node of these standard operators, with the opset it is read by: in the main graph, the bodies
-        of control flow and the model's functions.  A node whose attributes a function's caller gives is left
-        out.
+        """Return every node of these standard operators, with the opset it is read by.
+
+        They are in the main graph, the bodies of control flow and the model's functions. A node whose
+        attributes a function's caller gives is left out.
         """
         if len(op_types) == 1:
             return list(self._by_type.get(op_types[0], ()))
         return [pair for op_type in dict.fromkeys(op_types) for pair in self._by_type.get(op_type, ())]
 
     def dims(self, value: Operand) -> Dims | None:
-        """The sizes of *value*: a number, a name that stands for the same number everywhere, or None; None
-        without a rank.
+        """Return the sizes of *value*, None without a rank.
+
+        Each is a number, a name that stands for the same number everywhere, or None.
         """
         return self.shapes.dims(value) if value is not None else None
 
     def rank(self, value: Operand) -> int | None:
-        """How many dimensions *value* has; None where that is not known."""
+        """How many dimensions *value* has; None if that is not known."""
         dims = self.dims(value)
         return None if dims is None else len(dims)
 
     def dtype(self, value: Operand) -> str:
-        """The ONNX name of the dtype of *value* (``FLOAT``, ``INT64``); empty where it is not known."""
+        """The ONNX name of the dtype of *value* (``FLOAT``, ``INT64``); empty if it is not known."""
         found = self.shapes.dtype(value) if value is not None else None
         return found.name if found is not None else ""
 
@@ -232,7 +238,7 @@ class ModelView:
 class Shapes:
     """The shapes and dtypes of a model's values: ONNX's inference, else what the file declares.
 
-    The inference runs on a copy.  Where it fails, and inside functions, only what is declared is known.
+    The inference runs on a copy.  If it fails, and inside functions, only what is declared is known.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -256,16 +262,18 @@ class Shapes:
                     self._pair(body, twin_body)
 
     def dims(self, value: ir.Value) -> Dims | None:
-        """The sizes of *value*: a number, a name that stands for the same number everywhere, or None; None
-        without a rank.
+        """Return the sizes of *value*, None without a rank.
+
+        Each is a number, a name that stands for the same number everywhere, or None.
         """
         twin = self._inferred.get(value, value)
         shape = twin.shape if twin.shape is not None else value.shape
         return None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
 
     def rank_at_least(self, value: Operand, steps: int = RANK_STEPS) -> int:
-        """A lower bound of the rank of *value*: where no shape is known, what the nodes before it say of it;
-        0 if nothing.
+        """Return a lower bound of the rank of *value*.
+
+        If no shape is known, it is what the nodes before it say of it; 0 if nothing.
 
         ONNX's inference loses every rank behind an Expand to a computed shape; the Transpose before a product
         still tells it.

@@ -44,8 +44,9 @@ class Recurrent:
 
 
 def read(node: ir.Node, opset: int, view: ModelView) -> Recurrent | None:
-    """What the node computes, if it can be written out; None for an open length or an activation with a
-    parameter.
+    """Read what the node computes, if it can be written out.
+
+    None for an open length or an activation with a parameter.
     """
     dims, weights = view.dims(node.inputs[0]), view.dims(node.inputs[2])
     if dims is None or opset < BROADCASTING or node.attributes.get_int("layout", 0) != 0:
@@ -90,13 +91,14 @@ def write_out(editor: Editor, node: ir.Node, form: Recurrent) -> None:
 def _direction(
     build: Builder, form: Recurrent, number: int, back: bool
 ) -> tuple[list[ir.Value], list[ir.Value]]:
-    """The output of every step, in the order of the sequence, and the last state (hidden, and cell of an
-    LSTM).
+    """Return the output of every step, in the order of the sequence, and the last state.
+
+    The state is hidden, and cell of an LSTM.
     """
     node = build.node
 
     def part(place: int) -> ir.Value | None:
-        """What the node is given for this direction."""
+        """Return the node's input for this direction."""
         value = given(node, place)
         return build.op("Gather", value, _number(build, number), axis=0) if value is not None else None
 
@@ -124,8 +126,9 @@ def _direction(
 def _within(
     build: Builder, step: int, new: list[ir.Value], states: list[ir.Value]
 ) -> tuple[ir.Value, list[ir.Value]]:
-    """The output and the states of a step where the sequences end (sequence_lens): past its end one keeps its
-    state, and gives 0.
+    """Return the output and the states of a step within the ends of the sequences (sequence_lens).
+
+    Past its end a sequence keeps its state, and gives 0.
     """
     at = build.editor.constant(build.node, np.array(step, np.int32))
     inside = build.unsqueeze(build.op("Less", at, given(build.node, 4)), 1)

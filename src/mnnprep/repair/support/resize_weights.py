@@ -1,5 +1,6 @@
-"""The weights with which Resize makes one axis of another, as ONNX's operator document gives them
-(Resize-19).
+"""The weights with which Resize makes one axis of another.
+
+They are as ONNX's operator document gives them (Resize-19).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ MOST = 1 << 22  # numbers of a matrix
 
 @dataclass(frozen=True)
 class ResizedAxis:
-    """Axis *number* of *rank*: ``matrix`` is (sizes after, sizes before); ``outside`` what is added where a
-    crop lies outside the input.
+    """Axis *number* of *rank*: ``matrix`` is (sizes after, sizes before).
+
+    ``outside`` is what is added if a crop lies outside the input.
     """
 
     number: int
@@ -47,8 +49,9 @@ class Form:
 
 
 def resized_axes(node: ir.Node, view: ModelView) -> list[ResizedAxis] | None:
-    """The axes that change, or None where a size is not fixed or the form is not one that can be written as a
-    matrix an axis.
+    """Return the axes that change, or None if they can't be written as a matrix each.
+
+    That is so if a size is not fixed or the form is another one.
     """
     known, attributes = view.dims(node.inputs[0]), node.attributes
     if known is None:
@@ -86,8 +89,9 @@ def resized_axes(node: ir.Node, view: ModelView) -> list[ResizedAxis] | None:
 
 
 def _merged(changed: list[ResizedAxis], form: Form) -> list[ResizedAxis] | None:
-    """With a value outside, an axis after the other: where one lies outside the other's value must stay,
-    which a sum of rows gives.
+    """Merge with a value outside, an axis after the other.
+
+    If one lies outside, the other's value must stay, which a sum of rows gives.
     """
     if form.extrapolation == 0.0:
         return changed

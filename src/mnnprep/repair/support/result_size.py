@@ -1,5 +1,6 @@
-"""How large the results of a node are, from its inputs' shapes and from those values that are sizes: known
-before anything is computed.
+"""The size of a node's results, known before anything is computed.
+
+It follows from the inputs' shapes and from those values that are sizes.
 
 An operator whose results can't be told from that is not in the table, and is not computed beforehand.
 """
@@ -21,10 +22,11 @@ Count = Callable[["ir.Node", Inputs], int]
 
 
 def result_elements(node: ir.Node, inputs: Inputs) -> int | None:
-    """An upper bound of the elements that *node* gives for *inputs* (None for those that are left out), all
-    outputs together.
+    """Return an upper bound of the elements that *node* gives for *inputs*, all outputs together.
 
-    None where none is known: an operator that is not in the table, or sizes that are no sizes.
+    An input is None if it is left out.
+
+    None if none is known: an operator that is not in the table, or sizes that are not sizes.
     """
     count = _TABLE.get(node.op_type)
     try:
@@ -46,8 +48,9 @@ def _all(node: ir.Node, inputs: Inputs) -> int:
 
 
 def _broadcast(node: ir.Node, inputs: Inputs) -> int:
-    """The elements of the inputs' common shape: the product of the largest extents, without looking whether
-    they fit.
+    """Return the elements of the inputs' common shape.
+
+    They are the product of the largest extents, without looking whether they fit.
     """
     shapes = [array.shape for array in _given(inputs)]
     rank = max((len(shape) for shape in shapes), default=0)

@@ -23,7 +23,7 @@ RANGES = {"UINT8": (0, 255), "INT8": (-128, 127), "UINT16": (0, 65535), "INT16":
 
 
 class Blocks(NamedTuple):
-    """What a scale is for: an index of ``axis``, or a ``block`` of so many (0: none)."""
+    """The extent of a scale: an index of ``axis``, or a ``block`` of so many (0: none)."""
 
     axis: int
     block: int
@@ -41,8 +41,9 @@ def shifted(build: Builder, value: ir.Value, zero: Operand) -> ir.Value:
 
 
 def quantized(build: Builder, value: ir.Value, zero: Operand, dtype: str) -> ir.Value:
-    """*value*, already divided by its scale, as integers of *dtype* (a name in RANGES), by way of int32, from
-    which MNN casts rightly.
+    """Return *value*, already divided by its scale, as integers of *dtype* (a name in RANGES).
+
+    It goes by way of int32, from which MNN casts rightly.
     """
     low, high = (build.constant(np.array(number, np.float32)) for number in RANGES[dtype])
     value = build.op("Round", value)
@@ -53,8 +54,9 @@ def quantized(build: Builder, value: ir.Value, zero: Operand, dtype: str) -> ir.
 
 
 def spread(build: Builder, value: ir.Value, axis: int, block: int, dims: Dims) -> ir.Value:
-    """A scale or zero point so that it broadcasts against a tensor of *dims*: one number, one for each index
-    of *axis*, or one a block of it.
+    """Spread a scale or zero point so that it broadcasts against a tensor of *dims*.
+
+    It is one number, one for each index of *axis*, or one a block of it.
     """
     sizes = build.editor.view.dims(value)
     if not sizes or (len(sizes) == 1 and sizes[0] == 1 and not block):
@@ -68,7 +70,7 @@ def spread(build: Builder, value: ir.Value, axis: int, block: int, dims: Dims) -
 
 
 def zero_point(build: Builder, axis: int, block: int, dims: Dims) -> Operand:
-    """The zero point of the node, :func:`spread`; None where it is left out."""
+    """The zero point of the node, :func:`spread`; None if it is left out."""
     zero = given(build.node, 2)
     return None if zero is None else spread(build, zero, axis, block, dims)
 

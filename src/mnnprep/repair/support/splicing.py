@@ -50,10 +50,11 @@ def write_out(
 
 
 def schema_body(node: ir.Node, version: int, view: ModelView, keep: frozenset[str]) -> ir.Graph | None:
-    """The graph that ONNX defines *node* by at this version of its domain, with the operators inside that are
-    not in *keep* written out as well.
+    """Return the graph that ONNX defines *node* by at this version of its domain.
 
-    None where ONNX has no body for the operator at this opset, for these attributes or for what is known of
+    The operators inside that are not in *keep* are written out as well.
+
+    None if ONNX has no body for the operator at this opset, for these attributes or for what is known of
     its inputs.
     """
     ir, inliner, onnx = require("onnx_ir"), require("onnx.inliner"), require("onnx")
@@ -100,7 +101,7 @@ def _graph(model: onnx.ModelProto) -> ir.Graph:
 
 
 def _function(call: onnx.NodeProto, version: int, types: list[bytes]) -> onnx.FunctionProto | None:
-    """The newest FunctionProto of the called operator that serves this version; None where there is none."""
+    """The newest FunctionProto of the called operator that serves this version; None if there is none."""
     schema = require("onnx").defs.get_schema(call.op_type, version, call.domain)
     try:
         if schema.has_function:
@@ -128,8 +129,9 @@ def _info(name: str, value: ir.Value, view: ModelView) -> onnx.ValueInfoProto:
 
 
 def splice(editor: Editor, node: ir.Node, body: ir.Graph | ir.Function, inputs: Sequence[ir.Value]) -> None:
-    """Put the nodes of *body* (an onnx-ir graph or function) in the place of *node*, its inputs being
-    *inputs*.
+    """Put the nodes of *body* in the place of *node*, its inputs being *inputs*.
+
+    *body* is an onnx-ir graph or function.
 
     Its outputs become those of *node*'s outputs that have a use.
     """

@@ -1,7 +1,7 @@
 """int64 constants beyond 2^30, and beyond 2^31.
 
 Measured with MNN 3.6.1: int64 constants are clamped to +-2^30, and int64 is computed in 32 bits; an int32
-constant that is cast to int64 keeps all its bits. As the bounds of a Slice, where such numbers stand for the
+constant that is cast to int64 keeps all its bits. As the bounds of a Slice, if such numbers stand for the
 end, it makes no difference.
 
 So constants of 32 bits are written in int32 and cast.  One that is larger has an answer in two places: where
@@ -78,7 +78,7 @@ def _match_of(value: ir.Value, held: Stored) -> Match[tuple[ir.Value, Array]]:
 
 
 def _answer(user: ir.Node, array: Array) -> Array | None:
-    """The int32 numbers that serve as well in this node; None where none do."""
+    """The int32 numbers that serve as well in this node; None if none do."""
     if array.max() <= ENDS.max and array.min() >= ENDS.min:
         return array.astype(np.int32)
     if user.op_type in CHOOSING:
@@ -88,8 +88,9 @@ def _answer(user: ir.Node, array: Array) -> Array | None:
 
 
 def _later_divisor(node: ir.Node) -> int | None:
-    """The constant by which alone the sum *node* is reduced, sums after it included (ONNX's Mod, whose result
-    has the sign of the divisor).
+    """Return the constant by which alone the sum *node* is reduced, sums after it included.
+
+    It is ONNX's Mod, whose result has the sign of the divisor.
     """
     for _ in range(SUMS):
         uses = list(node.outputs[0].uses())

@@ -90,8 +90,9 @@ def narrowed(build: Builder, value: Operand, dtype: str) -> ir.Value:
 
 
 def _shifted(build: Builder, value: Operand, by: Operand, attributes: dict[str, Any]) -> ir.Value:
-    """8 bits in an int32, shifted by a product or a quotient with a power of two; by 8 and more as by 8, and
-    so by less than 0.
+    """Shift 8 bits in an int32 by a product or a quotient with a power of two.
+
+    By 8 and more as by 8, and so by less than 0.
     """
     nothing, most = build.constant(0, "INT32"), build.constant(8, "INT32")
     by = build.op("Where", build.op("Greater", nothing, by), most, build.op("Min", by, most))

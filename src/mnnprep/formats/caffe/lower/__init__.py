@@ -66,7 +66,8 @@ def lower(
 ) -> Path:
     """Write *net* as ``directory/model.onnx``, opset 13, with the dynamic dimensions of *inputs*; its path.
 
-    Raises RefusedError that names every layer whose type has no rule.
+    Raises:
+        RefusedError: the type of a layer has no rule; all such layers are named.
     """
     foreign = [f"{la.name} ({la.type})" for la in net.layers if la.type not in RULES]
     if foreign:

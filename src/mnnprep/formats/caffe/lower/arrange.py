@@ -16,6 +16,7 @@ from mnnprep.formats.caffe.lower.builder import Lowering, Value
 
 
 def inner_product(low: Lowering) -> list[Value]:
+    """Lower InnerProduct to Flatten and Gemm."""
     param = low.layer.param("inner_product_param")
     axis = axis_of(param.integer("axis", 1), len(low.shape))
     value = (
@@ -27,10 +28,12 @@ def inner_product(low: Lowering) -> list[Value]:
 
 
 def concat(low: Lowering) -> list[Value]:
+    """Lower Concat to ONNX's."""
     return [low.add.node("Concat", *low.bottoms, axis=concat_axis(low.layer, len(low.shape)))]
 
 
 def cut(low: Lowering) -> list[Value]:
+    """Lower Slice to Split with the sizes that its points give."""
     axis, sizes = slice_sizes(low.layer, low.shape)
     return low.add.nodes_of("Split", [low.bottom, low.add.integers(*sizes)], len(sizes), axis=axis)
 
@@ -51,6 +54,7 @@ def _kept(target: list[int], rank: int, low: Lowering) -> list[int]:
 
 
 def flatten(low: Lowering) -> list[Value]:
+    """Lower Flatten to ONNX's from axis 1 on, else to Reshape."""
     first, last = flatten_axes(low.layer, len(low.shape))
     if (first, last) == (1, len(low.shape) - 1):
         return [low.add.node("Flatten", low.bottom, axis=1)]
@@ -60,6 +64,7 @@ def flatten(low: Lowering) -> list[Value]:
 
 
 def permute(low: Lowering) -> list[Value]:
+    """Lower Permute to Transpose."""
     return [low.add.node("Transpose", low.bottom, perm=permutation(low.layer, len(low.shape)))]
 
 

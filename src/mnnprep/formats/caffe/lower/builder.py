@@ -17,8 +17,9 @@ Array = npt.NDArray[Any]
 
 
 class Builder:
-    """Collects nodes and initializers; names are the layer's, numbered, so that the same net gives the same
-    bytes.
+    """Collects nodes and initializers.
+
+    Names are the layer's, numbered, so that the same net gives the same bytes.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Builder:
         self._count = 0
 
     def begin(self, layer: str) -> None:
-        """What is added from here on belongs to *layer*."""
+        """Give to *layer* all that is added from here on."""
         self._layer, self._count = layer, 0
 
     def _name(self) -> str:
@@ -62,14 +63,16 @@ class Builder:
         return value
 
     def scalar(self, number: float) -> Value:
+        """Add a float32 constant of rank 0."""
         return self.constant(np.array(number, np.float32))
 
     def integers(self, *numbers: int) -> Value:
+        """Add an int64 constant of rank 1."""
         return self.constant(np.array(numbers, np.int64))
 
 
 class Lowering:
-    """What a rule is given: the layer, its bottoms with their shapes, its blobs, and where to add nodes.
+    """The input of a rule: the layer, its bottoms with their shapes, its blobs, the builder that takes nodes.
 
     ``dynamic`` says that height or width is not fixed, so that no size but the batch's and the channels' may
     become a constant where ONNX can compute it.
@@ -96,10 +99,12 @@ class Lowering:
 
     @property
     def bottom(self) -> Value:
+        """The layer's first bottom."""
         return self.bottoms[0]
 
     @property
     def shape(self) -> Shape:
+        """The shape of the layer's first bottom."""
         return self.shapes[0]
 
     def blob(self, index: int, shape: Sequence[int] | None = None) -> Value:
@@ -110,7 +115,7 @@ class Lowering:
         )
 
     def affine(self, value: Value, scale: float, shift: float) -> Value:
-        """value * scale + shift, without what changes nothing."""
+        """Return ``value * scale + shift``, without a factor of 1 or a term of 0."""
         if scale != 1.0:
             value = self.add.node("Mul", value, self.add.scalar(scale))
         return value if shift == 0.0 else self.add.node("Add", value, self.add.scalar(shift))

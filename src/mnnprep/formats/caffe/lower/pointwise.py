@@ -1,5 +1,6 @@
-"""Layers that compute each element from those at its place: activations, arithmetic, normalization by
-statistics.
+"""Layers that compute each element from those at its place.
+
+Activations, arithmetic, normalization by statistics.
 
 Format facts: caffe.proto (defaults), and the formula at the head of each layer's .hpp file.
 """
@@ -17,26 +18,31 @@ from mnnprep.formats.caffe.lower.builder import Lowering, Value
 
 
 def relu(low: Lowering) -> list[Value]:
+    """Lower ReLU, with a ``negative_slope`` to LeakyRelu."""
     slope = low.layer.param("relu_param").number("negative_slope")
     return [low.add.node("LeakyRelu", low.bottom, alpha=slope) if slope else low.add.node("Relu", low.bottom)]
 
 
 def relu6(low: Lowering) -> list[Value]:
+    """Lower ReLU6 to Clip between 0 and 6."""
     return [low.add.node("Clip", low.bottom, low.add.scalar(0), low.add.scalar(6))]
 
 
 def prelu(low: Lowering) -> list[Value]:
-    """MNN reads a slope per channel only, so a shared one is repeated."""
+    """Lower PReLU; MNN reads a slope per channel only, so a shared one is repeated."""
     channels = low.shape[1]
     low.blobs = [np.resize(low.blobs[0], (channels,))]
     return [low.add.node("PRelu", low.bottom, low.blob(0, (channels, *[1] * (len(low.shape) - 2))))]
 
 
 def elu(low: Lowering) -> list[Value]:
+    """Lower ELU; ``alpha`` is 1 by default."""
     return [low.add.node("Elu", low.bottom, alpha=low.layer.param("elu_param").number("alpha", 1.0))]
 
 
 def unary(operator: str) -> Callable[[Lowering], list[Value]]:
+    """Return the rule that lowers a layer to one ONNX operator without parameters."""
+
     def rule(low: Lowering) -> list[Value]:
         return [low.add.node(operator, low.bottom)]
 
@@ -44,6 +50,7 @@ def unary(operator: str) -> Callable[[Lowering], list[Value]]:
 
 
 def clip(low: Lowering) -> list[Value]:
+    """Lower Clip, its bounds as inputs."""
     param = low.layer.param("clip_param")
     return [
         low.add.node(
@@ -53,7 +60,7 @@ def clip(low: Lowering) -> list[Value]:
 
 
 def power(low: Lowering) -> list[Value]:
-    """(shift + scale * x) ^ power"""
+    """Lower Power: ``(shift + scale * x) ^ power``."""
     param = low.layer.param("power_param")
     value = low.affine(low.bottom, param.number("scale", 1.0), param.number("shift"))
     exponent = param.number("power", 1.0)
@@ -63,7 +70,7 @@ def power(low: Lowering) -> list[Value]:
 
 
 def exp(low: Lowering) -> list[Value]:
-    """base ^ (shift + scale * x); a base of -1 is e."""
+    """Lower Exp: ``base ^ (shift + scale * x)``; a base of -1 is e."""
     param = low.layer.param("exp_param")
     base = param.number("base", -1.0)
     factor = 1.0 if base == -1.0 else math.log(base)
@@ -75,7 +82,7 @@ def exp(low: Lowering) -> list[Value]:
 
 
 def log(low: Lowering) -> list[Value]:
-    """log of (shift + scale * x) to the base; -1 is e."""
+    """Lower Log: the logarithm of ``shift + scale * x`` to the base; a base of -1 is e."""
     param = low.layer.param("log_param")
     base = param.number("base", -1.0)
     value = low.add.node("Log", low.affine(low.bottom, param.number("scale", 1.0), param.number("shift")))
@@ -86,6 +93,7 @@ _ELTWISE = {"PROD": "Mul", "0": "Mul", "SUM": "Add", "1": "Add", "MAX": "Max", "
 
 
 def eltwise(low: Lowering) -> list[Value]:
+    """Lower Eltwise: a product, a maximum, or a sum weighted by ``coeff``."""
     param = low.layer.param("eltwise_param")
     operator = _ELTWISE[param.text("operation", "SUM")]
     factors = param.numbers("coeff") or [1.0] * len(low.bottoms)
@@ -106,6 +114,7 @@ def _broadcast(low: Lowering, part: tuple[int, ...]) -> list[int]:
 
 
 def scale(low: Lowering) -> list[Value]:
+    """Lower Scale: the bottom times a blob or a second bottom, plus an optional bias."""
     param = low.layer.param("scale_param")
     if len(low.bottoms) > 1:
         factor = low.add.node("Reshape", low.bottoms[1], low.add.integers(*_other(low)))
@@ -121,6 +130,7 @@ def scale(low: Lowering) -> list[Value]:
 
 
 def bias(low: Lowering) -> list[Value]:
+    """Lower Bias: the bottom plus a blob or a second bottom."""
     if len(low.bottoms) > 1:
         return [
             low.add.node(
@@ -139,7 +149,7 @@ def _other(low: Lowering) -> list[int]:
 
 
 def batch_norm(low: Lowering) -> list[Value]:
-    """(x - mean) / sqrt(variance + eps), by the stored statistics."""
+    """Lower BatchNorm: ``(x - mean) / sqrt(variance + eps)``, by the stored statistics."""
     mean, variance = statistics(low.blobs)
     low.blobs = [mean, variance]
     one, zero = np.ones_like(mean), np.zeros_like(mean)
@@ -149,7 +159,10 @@ def batch_norm(low: Lowering) -> list[Value]:
 
 
 def normalize(low: Lowering) -> list[Value]:
-    """x / sqrt(sum of x^2 + eps), over the channels or over channels and places, times the stored scale."""
+    """Lower Normalize: ``x / sqrt(sum of x^2 + eps)``, times the stored scale.
+
+    The sum is over the channels, or over channels and places.
+    """
     param = low.layer.param("norm_param")
     axes = [1, 2, 3] if param.flag("across_spatial", True) else [1]
     total = low.add.node(
@@ -161,6 +174,7 @@ def normalize(low: Lowering) -> list[Value]:
 
 
 def softmax(low: Lowering) -> list[Value]:
+    """Lower Softmax along its axis (1 by default)."""
     return [
         low.add.node(
             "Softmax",
@@ -171,8 +185,9 @@ def softmax(low: Lowering) -> list[Value]:
 
 
 def lrn(low: Lowering) -> list[Value]:
-    """x / (k + alpha / n * sum of squares) ^ beta, over neighbouring channels, or over a square of places
-    (where k is 1).
+    """Lower LRN: ``x / (k + alpha / n * sum of squares) ^ beta``.
+
+    The sum is over neighbouring channels, or over a square of places (then k is 1).
     """
     param = low.layer.param("lrn_param")
     size, alpha, beta, k = (

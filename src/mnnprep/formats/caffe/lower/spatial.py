@@ -13,6 +13,7 @@ from mnnprep.formats.caffe.lower.builder import Array, Lowering, Value
 
 
 def convolution(low: Lowering) -> list[Value]:
+    """Lower Convolution, Deconvolution and depthwise convolutions."""
     param, w = low.layer.param("convolution_param"), window(low.layer, "convolution_param")
     group = param.integer("group", 1) if low.layer.type in ("Convolution", "Deconvolution") else low.shape[1]
     inputs = [low.bottom, low.blob(0), *([low.blob(1)] if len(low.blobs) > 1 else [])]
@@ -28,6 +29,7 @@ def convolution(low: Lowering) -> list[Value]:
 
 
 def pooling(low: Lowering) -> list[Value]:
+    """Lower Pooling, maximum or average, global or by windows."""
     param = low.layer.param("pooling_param")
     average = param.text("pool", "MAX") in ("AVE", "1")
     if param.flag("global_pooling", False):
@@ -54,8 +56,9 @@ def pooling(low: Lowering) -> list[Value]:
 
 
 def _average_cut_off(low: Lowering, w: Window, over: list[int]) -> Value:
-    """An average whose last windows reach past the padded image: zeros there, and the sum divided by the part
-    inside.
+    """Lower an average whose last windows reach past the padded image.
+
+    There are zeros there, and the sum is divided by the part inside.
     """
     pads = [0, 0, *w.pad, 0, 0, *(p + max(o, 0) for p, o in zip(w.pad, over, strict=True))]
     padded = low.add.node("Pad", low.bottom, low.add.integers(*pads), low.add.scalar(0))
@@ -77,6 +80,7 @@ def _share(low: Lowering, w: Window) -> Array:
 
 
 def crop(low: Lowering) -> list[Value]:
+    """Lower Crop to Slice, with the sizes of the second bottom."""
     rank = len(low.shape)
     axis, offsets = crop_offsets(low.layer, rank)
     axes = low.add.integers(*range(axis, rank))

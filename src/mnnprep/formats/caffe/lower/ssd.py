@@ -1,5 +1,6 @@
-"""The ends of single-shot detectors: prior boxes as a constant, and detections as ONNX's TopK and
-NonMaxSuppression.
+"""The ends of single-shot detectors.
+
+Prior boxes as a constant, and detections as ONNX's TopK and NonMaxSuppression.
 
 Format facts: the SSD branch's prior_box_layer.cpp, detection_output_layer.cpp and bbox_util.cpp (decoding by
 centre and size, candidates per class in order of score; rows are image, label, score, corners).  Measured
@@ -18,6 +19,7 @@ from mnnprep.formats.caffe.net import Layer, Shape
 
 
 def prior_box(low: Lowering) -> list[Value]:
+    """Lower PriorBox to a constant: its boxes depend on sizes alone."""
     return [low.add.constant(priors(low.layer, low.shapes[0], low.shapes[1]))]
 
 
@@ -55,7 +57,8 @@ def priors(layer: Layer, feature: Shape, image: Shape) -> Array:
 def detection_output(low: Lowering) -> list[Value]:
     """Detections of one image: [1, 1, keep_top_k, 7].
 
-    Raises RefusedError for settings that this lowering does not have.
+    Raises:
+        RefusedError: settings that this lowering does not have.
     """
     param, nms = (
         low.layer.param("detection_output_param"),
