@@ -229,7 +229,7 @@ REAL = (
     "mtcnn-rnet.onnx",
     "mtcnn-onet.onnx",
     "basic-pitch.onnx",
-)  # of tests/real_models.py
+)  # of evaluation/nets/real_models.py
 
 
 def export(name: str, path: Path) -> Path:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from mnn_models import node
+from evaluation.nets.mnn_models import node
 from mnnprep import __version__
 from mnnprep.cli.main import cli
 from mnnprep.commands.ops import oracle

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import ROOT, environment
+from support.command import ROOT, environment
 
 FUZZ = Path(__file__).resolve().parent.parent / "benchmarks" / "fuzz.py"
 

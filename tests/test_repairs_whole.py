@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from command import call, checks_of, prepared
+from evaluation.nets.real_models import fetch
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.commands.check import supported_operators
 from mnnprep.evidence.check import Status
@@ -23,7 +23,7 @@ from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.model.running import case_inputs, case_outputs
 from mnnprep.repair.steps import RepairJob, repair
 from mnnprep.repair.table import all_rules
-from real_models import fetch
+from support.command import call, checks_of, prepared
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 zoo = pytest.importorskip("zoo_models")

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mnnprep.model.files import file_ref, save_arrays
 from mnnprep.model.messages import CaseFile
 
-DATA = Path(__file__).parent / "data" / "torch-fixtures"
+DATA = Path(__file__).resolve().parents[2] / "tests" / "data" / "torch-fixtures"
 SEED = "0123456789abcdef" * 4  # a sha256
 
 Value = tuple[str, int, Sequence[int | str]]

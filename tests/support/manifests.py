@@ -9,7 +9,7 @@ import msgspec
 
 from mnnprep.bundle.manifest import Manifest
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 GOLDEN = ("proven", "unproven", "differs", "refused")
 HOSTILE = '"><script>alert(1)</script>{{ 7*7 }}\x1b[31m\u202e</td>'
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caffe_nets import Small as Net
-from caffe_nets import (
+from evaluation.nets.caffe_nets import Small as Net
+from evaluation.nets.caffe_nets import (
     caffemodel,
     caffemodel_v0,
     caffemodel_v1,

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from mnn_models import SEED, Value, case
+from evaluation.nets.mnn_models import SEED, Value, case
 from mnnprep.conformance.table import load_table
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.run import RUN, MnnRunJob

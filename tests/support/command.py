@@ -19,7 +19,7 @@ from mnnprep.cli.main import main
 from mnnprep.evidence.check import Check
 
 ROOT = Path(mnnprep.__file__).parent.parent
-TESTS = Path(__file__).parent
+SUPPORT = Path(__file__).parent
 
 
 class Result(NamedTuple):
