@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.nets import real_models
-
-ROOT = Path(__file__).resolve().parent.parent
-NETS = ROOT / "evaluation" / "nets"
+from evaluation.places import DATA, NETS
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,6 @@ PLAIN = ("plain_resnet18", "plain_mobilenet", "plain_unet", "plain_vit", "plain_
 
 def entries() -> Iterator[Entry]:
     """Every source, cheap ones of one kind beside each other; nothing is downloaded or built."""
-    tests = ROOT / "tests"
     for name, options in REAL.items():
         yield Entry(f"real/{name}", lambda name=name: _fetched(name), options)
     for name in REAL_DIRECTORIES:
@@ -141,25 +138,23 @@ def entries() -> Iterator[Entry]:
     for name in ONNX_NETS:
         yield Entry(f"onnx/{name}", lambda name=name: str(_onnx_data() / f"light_{name}.onnx"))
     for name in SCRIPTS:
-        options = ("--input", _script_input(tests / "data/torch-fixtures" / f"{name}.npz"))
+        options = ("--input", _script_input(DATA / "torch-fixtures" / f"{name}.npz"))
         yield Entry(
             f"torchscript/{name}",
-            lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.pt"),
+            lambda name=name: str(DATA / "torch-fixtures" / f"{name}.pt"),
             options,
         )
     for name in MNN_FILES:
-        options = ("--input", _script_input(tests / "data/torch-fixtures" / f"{name}.npz", "x.1"))
-        yield Entry(
-            f"mnn/{name}", lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.mnn"), options
-        )
+        options = ("--input", _script_input(DATA / "torch-fixtures" / f"{name}.npz", "x.1"))
+        yield Entry(f"mnn/{name}", lambda name=name: str(DATA / "torch-fixtures" / f"{name}.mnn"), options)
     for name in FACTORIES:
         yield Entry(f"torch/{name}", lambda name=name: f"{NETS / 'sources.py'}:{name}")
     for name in PLAIN:
-        yield Entry(f"image/{name}", lambda name=name: f"{ROOT / 'benchmarks/plain_models.py'}:{name}")
+        yield Entry(f"image/{name}", lambda name=name: f"{NETS / 'plain_models.py'}:{name}")
     for name, options in ZOO.items():
-        yield Entry(f"zoo/{name}", lambda name=name: f"{ROOT / 'benchmarks/zoo_models.py'}:{name}", options)
+        yield Entry(f"zoo/{name}", lambda name=name: f"{NETS / 'zoo_models.py'}:{name}", options)
     for name in KERAS_ZOO:
-        yield Entry(f"keras/{name}", lambda name=name: f"{ROOT / 'benchmarks/zoo_keras.py'}:{name}")
+        yield Entry(f"keras/{name}", lambda name=name: f"{NETS / 'zoo_keras.py'}:{name}")
 
 
 def _fetched(name: str) -> str:

@@ -44,7 +44,7 @@ def measure_noise(net: Net, case: Case, seed: int) -> dict[str, float]:
 
 def estimate_noise(net: Net, case: Case, seed: int) -> dict[str, float]:
     """The largest change of every floating output under one-ulp perturbations of the floating inputs: 0.3 to
-    2 times what float64 shows, on the 60 nets of benchmarks/zoo.py that have such inputs, for one more run.
+    2 times what float64 shows, on the 60 nets of evaluation/zoo.py that have such inputs, for one more run.
     """
     return _gaps(case, _perturbed(net, case, seed) or {})
 
