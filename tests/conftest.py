@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from evaluation.nets.mnn_models import WEIGHT, floats, node, save
+from evaluation.places import ROOT
+from mnnprep.workers import host as hosts
+from mnnprep.workers.confine import Confinement
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
 from support.command import prepared
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
+
+
+def pytest_configure() -> None:
+    """Under `make coverage`, let confined steps write what they measured, too."""
+    if "COVERAGE_PROCESS_CONFIG" not in os.environ:
+        return
+    confinement_of, figures = hosts.confinement_of, str(ROOT / ".cache" / "coverage")
+
+    def measured(*arguments: Any, **options: Any) -> Confinement | None:
+        found = confinement_of(*arguments, **options)
+        return found and dataclasses.replace(found, write=(*found.write, figures))
+
+    hosts.confinement_of = measured
 
 
 @pytest.fixture(scope="module")
