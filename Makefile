@@ -5,11 +5,12 @@ PY := .venv/bin/python
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow lint format types layers clean
+.PHONY: help venv demo test slow coverage lint format types layers clean
 
 help:
 	@echo "make demo     train-to-MNN example: prepare, prove, compare the accuracies"
 	@echo "make test     the tests (make slow: the long ones)"
+	@echo "make coverage the same with coverage of branches, in workers too (TESTS=FILES: of these)"
 	@echo "make lint     ruff; also: make types, make layers, make format"
 	@echo "make clean    remove what these made"
 
@@ -29,6 +30,13 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m slow
+
+coverage: $(STAMP)
+	rm -rf .cache/coverage
+	mkdir -p .cache/coverage
+	$(PY) -m coverage run -m pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

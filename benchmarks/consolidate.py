@@ -1,6 +1,6 @@
 """What `mnnprep consolidate` costs beside a plain copy, safetensors, torch and torch's own consolidation.
 
-    python benchmarks/consolidate.py [--size 2GB]... [--directory DIR] [--only NAME]... [--runs N]
+    python -m benchmarks.consolidate [--size 2GB]... [--directory DIR] [--only NAME]... [--runs N]
 
 The checkpoints are made here: safetensors shards with an index, a zip of torch.save, a
 torch.distributed.checkpoint directory of 4 ranks. For every size all ways run in turn, as processes of their

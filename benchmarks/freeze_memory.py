@@ -1,7 +1,7 @@
 """Peak memory of a freeze: the resident size of the worker that freezes, against the weights and TensorFlow's
 own start.
 
-    python benchmarks/freeze_memory.py [--megabytes 256] [--method freeze|onnx]
+    python -m benchmarks.freeze_memory [--megabytes 256] [--method freeze|onnx]
 
 A SavedModel of that many megabytes of weights is written to a temporary directory and frozen by the step that
 `prepare` uses, in a worker as `prepare` starts it; so is one of a few kilobytes, whose peak is TensorFlow's

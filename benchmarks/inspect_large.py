@@ -1,7 +1,7 @@
 """What `mnnprep inspect` costs on an ONNX file of 2 GB, inline and with external data, beyond `mnnprep
 --help`.
 
-    python benchmarks/inspect_large.py [--size BYTES] [--runs N] [--sparse]
+    python -m benchmarks.inspect_large [--size BYTES] [--runs N] [--sparse]
 
 The two commands run in turn, so that a loaded machine slows both; the medians are compared with the limits.
 Exit status 1 when a limit is exceeded.

@@ -1,6 +1,6 @@
 """What `mnnprep prepare` takes for a factory whose weights are larger than the memory limit.
 
-    python benchmarks/large_export.py [--size 6GB] [--memory 2GB] [--proof-memory 1GB] [--directory DIR]
+    python -m benchmarks.large_export [--size 6GB] [--memory 2GB] [--proof-memory 1GB] [--directory DIR]
                                       [--json FILE]
 
 A transformer's encoder of the size asked for is made here, as safetensors shards, and prepared: the graph is

@@ -1,6 +1,6 @@
 """`mnnprep prepare`, proof included, against the script a user writes today, side by side.
 
-    python benchmarks/prepare.py [--only MODEL]... [--rounds 3] [--dynamic] [--json FILE]
+    python -m benchmarks.prepare [--only MODEL]... [--rounds 3] [--dynamic] [--json FILE]
 
 A is the whole command ``mnnprep prepare`` on a net of ``plain_models.py`` or ``image_models.py``; B is
 ``user_script.py`` on the
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import image_models
+from evaluation.nets import image_models
+from evaluation.places import NETS, environment
 
 HERE = Path(__file__).resolve().parent
 PLAIN = (
@@ -36,15 +36,12 @@ PLAIN = (
     "plain_densenet",
 )  # importing these needs torch alone
 MODELS = (*PLAIN, *image_models.MODELS)
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH")))),
-}
+ENVIRONMENT = environment()
 GOAL = 0.6
 
 
 def factory(model: str) -> str:
-    return f"{HERE / ('plain_models.py' if model in PLAIN else 'image_models.py')}:{model}"
+    return f"{NETS / ('plain_models.py' if model in PLAIN else 'image_models.py')}:{model}"
 
 
 class Run(NamedTuple):

@@ -2,7 +2,7 @@
 
     python benchmarks/user_script.py FILE.py:FACTORY INPUT_NAME DIRECTORY [--dynamic]
 
-``benchmarks/prepare.py`` measures it beside ``mnnprep prepare``.  It does what tutorials show:
+:mod:`benchmarks.prepare` measures it beside ``mnnprep prepare``.  It does what tutorials show:
 torch.onnx.export at its defaults (with --dynamic: a dynamic batch), MNN's converter, and one comparison
 with MNN at the example's shape.  Prints the largest difference, relative to the largest output.
 """

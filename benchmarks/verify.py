@@ -1,6 +1,6 @@
 """One verification of an ONNX file, ours and by text files, side by side.
 
-    python benchmarks/verify.py [--elements 10000000] [--rounds 3] [--json FILE]
+    python -m benchmarks.verify [--elements 10000000] [--rounds 3] [--json FILE]
 
 Each verifies the same file on the same input: the reference in onnxruntime, the conversion, the run in MNN,
 the comparison of every element of every output.  A: the steps that `mnnprep prepare` and `verify` run for a
@@ -30,8 +30,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "src"))
 GOAL = 5.0
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -176,7 +174,7 @@ def timed(way: str, model: Path) -> Run:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, __file__, "--only", way, str(model)],
+        [sys.executable, "-m", "benchmarks.verify", "--only", way, str(model)],
         capture_output=True,
         text=True,
         errors="replace",

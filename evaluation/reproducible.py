@@ -25,7 +25,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from evaluation.same_sources import ROOT, Entry, entries
+from evaluation.places import ROOT, SOURCES
+from evaluation.same_sources import Entry, entries
 
 FORMATS = {
     "torch": "torch/gives_dict",
@@ -60,7 +61,11 @@ class Setting:
         kept = {
             name: os.environ[name] for name in ("PATH", "PYENV_ROOT", "LD_LIBRARY_PATH") if name in os.environ
         }
-        places = {"HOME": str(self.home), "TMPDIR": str(self.scratch), "PYTHONPATH": str(ROOT / "src")}
+        places = {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.scratch),
+            "PYTHONPATH": os.pathsep.join(map(str, (SOURCES, ROOT))),
+        }
         self.environment = kept | places | SETTINGS[number]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:

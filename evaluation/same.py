@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from evaluation.same_sources import ROOT, Entry, entries
+from evaluation.places import environment
+from evaluation.same_sources import Entry, entries
 
 TIME_LIMIT = 900  # seconds, for one source
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH")))),
-}
+ENVIRONMENT = environment()
 
 
 def record(entry: Entry) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
-ROOT = Path(__file__).resolve().parent.parent
+from evaluation.nets import real_models
+from evaluation.places import DATA, NETS
 
 
 @dataclass(frozen=True)
@@ -131,50 +131,37 @@ PLAIN = ("plain_resnet18", "plain_mobilenet", "plain_unet", "plain_vit", "plain_
 
 def entries() -> Iterator[Entry]:
     """Every source, cheap ones of one kind beside each other; nothing is downloaded or built."""
-    real, tests = load("tests/real_models.py"), ROOT / "tests"
     for name, options in REAL.items():
-        yield Entry(f"real/{name}", lambda name=name: _fetched(real, name), options)
+        yield Entry(f"real/{name}", lambda name=name: _fetched(name), options)
     for name in REAL_DIRECTORIES:
-        yield Entry(f"real/{name}", lambda name=name: str(real.fetch_directory(name)))
+        yield Entry(f"real/{name}", lambda name=name: str(real_models.fetch_directory(name)))
     for name in ONNX_NETS:
         yield Entry(f"onnx/{name}", lambda name=name: str(_onnx_data() / f"light_{name}.onnx"))
     for name in SCRIPTS:
-        options = ("--input", _script_input(tests / "data/torch-fixtures" / f"{name}.npz"))
+        options = ("--input", _script_input(DATA / "torch-fixtures" / f"{name}.npz"))
         yield Entry(
             f"torchscript/{name}",
-            lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.pt"),
+            lambda name=name: str(DATA / "torch-fixtures" / f"{name}.pt"),
             options,
         )
     for name in MNN_FILES:
-        options = ("--input", _script_input(tests / "data/torch-fixtures" / f"{name}.npz", "x.1"))
-        yield Entry(
-            f"mnn/{name}", lambda name=name: str(tests / "data/torch-fixtures" / f"{name}.mnn"), options
-        )
+        options = ("--input", _script_input(DATA / "torch-fixtures" / f"{name}.npz", "x.1"))
+        yield Entry(f"mnn/{name}", lambda name=name: str(DATA / "torch-fixtures" / f"{name}.mnn"), options)
     for name in FACTORIES:
-        yield Entry(f"torch/{name}", lambda name=name: f"{tests / 'sources.py'}:{name}")
+        yield Entry(f"torch/{name}", lambda name=name: f"{NETS / 'sources.py'}:{name}")
     for name in PLAIN:
-        yield Entry(f"image/{name}", lambda name=name: f"{ROOT / 'benchmarks/plain_models.py'}:{name}")
+        yield Entry(f"image/{name}", lambda name=name: f"{NETS / 'plain_models.py'}:{name}")
     for name, options in ZOO.items():
-        yield Entry(f"zoo/{name}", lambda name=name: f"{ROOT / 'benchmarks/zoo_models.py'}:{name}", options)
+        yield Entry(f"zoo/{name}", lambda name=name: f"{NETS / 'zoo_models.py'}:{name}", options)
     for name in KERAS_ZOO:
-        yield Entry(f"keras/{name}", lambda name=name: f"{ROOT / 'benchmarks/zoo_keras.py'}:{name}")
+        yield Entry(f"keras/{name}", lambda name=name: f"{NETS / 'zoo_keras.py'}:{name}")
 
 
-def load(path: str) -> ModuleType:
-    """The module at *path* (relative to the project's root), which is in no package."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _fetched(real: ModuleType, name: str) -> str:
-    path = real.fetch(name)
+def _fetched(name: str) -> str:
+    path = real_models.fetch(name)
     stem = name.rpartition(".")[0]
     if name.endswith(".prototxt"):
-        real.fetch(f"{stem}.caffemodel")
+        real_models.fetch(f"{stem}.caffemodel")
     return str(path)
 
 

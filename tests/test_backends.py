@@ -103,7 +103,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (copy / entry.name).symlink_to(entry)
     for copy in (package, formats):
         shutil.copy(PACKAGE / copy.relative_to(package) / "__init__.py", copy)
-    shutil.copytree(HERE / "toy", formats / "toy")
+    shutil.copytree(HERE / "support" / "toy", formats / "toy")
     text = (PACKAGE / "formats/registry.py").read_text()
     assert ROW in text
     row = f"from mnnprep.formats.toy.backend import BACKEND as TOY\n\n{ROW}TOY, "

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from command import TESTS, checks_of, prepared
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
+from support.command import SUPPORT, checks_of, prepared
 
 pytest.importorskip("torch")
 
-NETS = TESTS / "baked_nets.py"
+NETS = SUPPORT / "baked_nets.py"
 
 
 def line_of(name: str) -> int:

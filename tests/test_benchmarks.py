@@ -1,4 +1,4 @@
-"""The benchmarks run, and the zoo's verdicts hold for one net of each kind."""
+"""The benchmarks and evaluations run, and the zoo's verdicts hold for one net of each kind."""
 
 import ast
 import importlib.util
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+from evaluation.places import ROOT
+
+PROGRAMS = [path for name in ("benchmarks", "evaluation") for path in sorted((ROOT / name).rglob("*.py"))]
 pytest.importorskip("torch")
-sys.path.append(str(BENCHMARKS))
 
 
-@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda p: p.stem)
-def test_what_a_benchmark_takes_from_mnnprep_is_there(path: Path) -> None:
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_a_program_takes_from_mnnprep_is_there(path: Path) -> None:
     """Imports inside functions too, which nothing else looks at."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnnprep"):
@@ -31,18 +32,19 @@ def test_what_a_benchmark_takes_from_mnnprep_is_there(path: Path) -> None:
 @pytest.mark.parametrize("net", ["bert_sdpa", "llama", "vit", "resnet", "wav2vec2"])
 def test_a_net_of_the_zoo_is_proven(net: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "zoo.py"), "--only", net],
+        [sys.executable, "-m", "evaluation.zoo", "--only", net],
         capture_output=True,
         text=True,
         timeout=900,
+        cwd=ROOT,
     )
     assert "1 of 1 proven" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_prepare_is_measured_against_the_script_a_user_writes() -> None:
-    command = [sys.executable, str(BENCHMARKS / "prepare.py"), "--only", "plain_mobilenet", "--rounds", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", "benchmarks.prepare", "--only", "plain_mobilenet", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert "1 of 1 nets compared" in done.stdout, done.stdout + done.stderr
     assert "proven; script: ran" in done.stdout
 
@@ -51,7 +53,7 @@ class TestFaults:
     """The fault benchmark's own judgement: it must be able to say that a fault was missed."""
 
     def test_the_distance_of_two_runs(self) -> None:
-        from faults_judge import ANOTHER, distance
+        from evaluation.faults.judge import ANOTHER, distance
 
         ref = np.array([1.0, -2.0, 0.5])
         assert distance([ref], [ref]) == 0.0
@@ -65,7 +67,7 @@ class TestFaults:
         assert distance([np.array([1, 2])], [np.array([1, 3])]) == ANOTHER
 
     def test_inputs_are_within_what_is_declared(self) -> None:
-        from faults_judge import searched
+        from evaluation.faults.judge import searched
 
         for arrays in searched(("x=float32[batch,3]", "i=int64[batch]"), ("batch=1:4",), ("x=0:1", "i=0:9")):
             assert arrays["x"].dtype == np.float32
@@ -110,7 +112,7 @@ class TestFaults:
         ],
     )
     def test_what_counts_as_caught(self, kind: str, result: dict[str, Any], outcome: str) -> None:
-        from faults import fault_outcome
+        from evaluation.faults.run import fault_outcome
 
         assert fault_outcome({"kind": kind}, result) == outcome
 
@@ -121,14 +123,15 @@ class TestFaults:
         chosen = [part for model in models for part in ("--models", model)]
         command = [
             sys.executable,
-            str(BENCHMARKS / "faults.py"),
+            "-m",
+            "evaluation.faults",
             "--work",
             str(tmp_path),
             "--framework",
             "caffe",
             *chosen,
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "over 3 models: 7 caught, 0 missed" in done.stdout
         assert "clean: 3 models: 3 proven over the whole range; 0 false alarms" in done.stdout

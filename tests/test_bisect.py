@@ -18,10 +18,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import mnnprep
-from command import call, prepared
-from mnn_models import Value, floats, node, save
+from evaluation.nets.mnn_models import Value, floats, node, save
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.model.files import file_ref, load_arrays
+from support.command import call, prepared
 
 RNG = np.random.default_rng(0)
 W = (RNG.standard_normal((8, 8)) / 3).astype(np.float32)

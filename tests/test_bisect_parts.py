@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mnn_models import floats, node, save
+from evaluation.nets.mnn_models import floats, node, save
 from mnnprep.compare.deviation import CHUNK, deviation
 from mnnprep.compare.tolerance import LARGEST, Tolerance
 from mnnprep.diagnose.bisecting.suspects import Suspects

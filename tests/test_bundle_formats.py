@@ -10,11 +10,11 @@ import jsonschema
 import msgspec
 import pytest
 
-from command import call, prepared
-from mnn_models import matmul
+from evaluation.nets.mnn_models import matmul
 from mnnprep.bundle import bom, schema
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.errors import RefusedError
+from support.command import call, prepared
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"

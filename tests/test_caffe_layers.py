@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from caffe_nets import NETS, write
-from mnn_models import SEED
+from evaluation.nets.caffe_nets import NETS, write
+from evaluation.nets.mnn_models import SEED
 from mnnprep.compare.tolerance import Tolerance, compare_outputs
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.lower import RULES, lower

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caffe_nets import Small as Net
-from caffe_nets import (
+from evaluation.nets.caffe_nets import Small as Net
+from evaluation.nets.caffe_nets import (
     blob,
     caffemodel,
     conv,
@@ -24,8 +24,6 @@ from caffe_nets import (
     write,
     write_text,
 )
-from caffe_twins import TRAIN_VAL, TWIN, twins
-from command import call, program
 from mnnprep.commands import resolve
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.caffe.caffemodel import read_weights
@@ -38,6 +36,8 @@ from mnnprep.formats.caffe.upgrade import upgraded, version_of
 from mnnprep.model.request import Request, make_wants
 from mnnprep.workers import host, launch
 from mnnprep.workers.step import Worker
+from support.caffe_twins import TRAIN_VAL, TWIN, twins
+from support.command import call, program
 
 TWO = Net(
     conv("first", 4, "kernel_size: 3 pad: 1")

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_nets import NETS, Small, conv, layer, write
-from caffe_twins import twins
-from command import call, checks_of, environment, prepared, program
+from evaluation.nets.caffe_nets import NETS, Small, conv, layer, write
+from evaluation.nets.real_models import fetch
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.bundle.usage import python_snippet
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.model.files import load_arrays
-from real_models import fetch
+from support.caffe_twins import twins
+from support.command import call, checks_of, environment, prepared, program
 
 pytest.importorskip("cv2")
 

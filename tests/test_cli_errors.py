@@ -20,15 +20,15 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from command import TESTS, Result, call, checks_of, environment, prepared, program, tree
-from mnn_models import floats, matmul, node, save
+from evaluation.nets.mnn_models import floats, matmul, node, save
 from mnnprep import deps
 from mnnprep.workers import host, launch
 from mnnprep.workers.step import Worker
+from support.command import SUPPORT, Result, call, checks_of, environment, prepared, program, tree
 
 torch = pytest.importorskip("torch")
 
-MISTAKES = f"{TESTS / 'mistakes.py'}"
+MISTAKES = f"{SUPPORT / 'mistakes.py'}"
 USAGE, REFUSED, INTERRUPTED = 2, 3, 130
 
 

@@ -22,9 +22,6 @@ from mnnprep.compare.tolerance import (
     compare_outputs,
 )
 
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
-
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 FLOATS = st.floats(width=32, allow_subnormal=False)
 FINITE = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from caffe_nets import NETS
-from caffe_nets import write as write_pair
-from command import prepared
-from mnn_models import floats, matmul, node, save
+from evaluation.nets.caffe_nets import NETS
+from evaluation.nets.caffe_nets import write as write_pair
+from evaluation.nets.mnn_models import floats, matmul, node, save
+from evaluation.nets.real_models import fetch, fetch_directory
+from evaluation.nets.tf_models import built, needs_tensorflow
 from mnnprep.cli.compare import command
 from mnnprep.commands.compare import compare, match_outputs
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.model.signature import parse_input
 from mnnprep.reference.replay import match_specs
-from real_models import fetch, fetch_directory
-from tf_models import built, needs_tensorflow
+from support.command import prepared
 
 
 class TestMatching:

@@ -22,7 +22,6 @@ import msgspec
 import pytest
 
 import mnnprep
-from command import environment
 from mnnprep.attempt.task_metrics import MetricJob
 from mnnprep.commands.resolve import resolve
 from mnnprep.errors import InternalError, RefusedError
@@ -49,6 +48,7 @@ from mnnprep.workers.confine import Confinement, supported
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
 from mnnprep.workers.reach import confinement_of
+from support.command import environment
 
 ALLOWED, REFUSED = 0, 13
 LONG = 60.0
@@ -621,14 +621,10 @@ def test_a_graph_that_writes_or_reads_a_file_is_stopped_by_the_wall(
         assert target.read_text() == "written"
 
 
-@confined
-def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_runs(
-    past_the_lists: Callable[[], Workers], tmp_path: Path
-) -> None:
-    import numpy as np
+@pytest.fixture
+def maps(tmp_path: Path) -> tuple[Path, Path]:
+    """A script that makes and maps a file outside of its scratch, and that file."""
     import torch
-
-    from mnnprep.model.files import file_ref, save_arrays
 
     target = tmp_path / "home/mapped"
     target.parent.mkdir()
@@ -641,8 +637,19 @@ def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_ru
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + torch.from_file(self.path, shared=True, size=3, dtype=torch.float32)
 
-    script = tmp_path / "net.pt"
-    torch.jit.script(Net()).save(str(script))
+    torch.jit.script(Net()).save(str(tmp_path / "net.pt"))
+    return tmp_path / "net.pt", target
+
+
+@confined
+def test_a_script_that_opens_a_file_is_stopped_by_the_wall_where_its_artifact_runs(
+    past_the_lists: Callable[[], Workers], maps: tuple[Path, Path], tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from mnnprep.model.files import file_ref, save_arrays
+
+    script, target = maps
     save_arrays(tmp_path / "0.npz", {"inputs/x": np.ones(3, np.float32), "outputs/y": np.ones(3, np.float32)})
     case = CaseFile(index=0, origin="seed 0", dims={}, file=file_ref(tmp_path / "0.npz"))
     signature = Signature((TensorSpec("x", "float32", (3,)),), (TensorSpec("y", "float32", (3,)),))
@@ -678,27 +685,14 @@ def test_workers_that_serve_several_sources_load_each_of_them(tmp_path: Path) ->
 
 
 @confined
-def test_the_command_refuses_such_a_script_and_says_why(tmp_path: Path) -> None:
+def test_the_command_refuses_such_a_script_and_says_why(maps: tuple[Path, Path], tmp_path: Path) -> None:
     """Whichever wall it meets first."""
-    import torch
+    from support.command import call
 
-    from command import call
-
-    target = tmp_path / "home/mapped"
-    target.parent.mkdir()
-
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.path = str(target)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + torch.from_file(self.path, shared=True, size=3, dtype=torch.float32)
-
-    torch.jit.script(Net()).save(str(tmp_path / "net.pt"))
+    script, target = maps
     result = call(
         "prepare",
-        tmp_path / "net.pt",
+        script,
         "-o",
         tmp_path / "out",
         "--input",

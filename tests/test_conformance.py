@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from mnn_models import node
+from evaluation.nets.mnn_models import node
 from mnnprep import __version__
 from mnnprep.cli.main import cli
 from mnnprep.commands.ops import oracle
@@ -227,6 +227,6 @@ def test_the_command_shows_an_operator_and_tells_an_unknown_one(
 def test_the_page_is_the_table_that_ships() -> None:
     table = msgspec.json.decode((SHIPPED / "mnn-3.6.1-x86_64.json").read_bytes(), type=OperatorTable)
     assert (DOCS / "operators.md").read_text() == page(table), (
-        "run: python benchmarks/operator_table.py --page-only"
+        "run: python -m evaluation.operator_table --page-only"
     )
     assert sum(s.cases for s in scores(table)) > 2000

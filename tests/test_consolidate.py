@@ -20,14 +20,14 @@ from click.testing import CliRunner  # noqa: E402
 from safetensors.torch import load_file, load_model, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
+from evaluation.nets.real_models import fetch  # noqa: E402
 from mnnprep import consolidate  # noqa: E402
 from mnnprep.cli.consolidate import command  # noqa: E402
 from mnnprep.errors import MnnprepError, RefusedError, UsageError  # noqa: E402
 from mnnprep.weights.apply import load_into  # noqa: E402
-from mnnprep.weights.files import Files  # noqa: E402
+from mnnprep.weights.places import Files  # noqa: E402
 from mnnprep.weights.read import plan_state  # noqa: E402
 from mnnprep.weights.select import Expected  # noqa: E402
-from real_models import fetch  # noqa: E402
 
 DATA = Path(__file__).with_name("data") / "tensorflow"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from command import call
+from support.command import call
 
 
 def write(path: Path, header: dict[str, Any] | bytes, data: int = 0) -> Path:

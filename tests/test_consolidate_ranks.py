@@ -22,7 +22,7 @@ from safetensors.torch import load_file  # noqa: E402
 from mnnprep import consolidate  # noqa: E402
 from mnnprep.errors import RefusedError, UsageError  # noqa: E402
 
-SCRIPT = Path(__file__).with_name("distributed_saves.py")
+SCRIPT = Path(__file__).parent / "support" / "distributed_saves.py"
 
 
 def free_port() -> str:

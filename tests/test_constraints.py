@@ -6,17 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import Fake, refuse_unless
 from mnnprep.model.constraints import Constraint, discover
 from mnnprep.model.request import make_wants
 from mnnprep.model.signature import Dim
 from mnnprep.reference.survey import survey
-
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
+from support.fakes import Fake, refuse_unless
 
 
 @given(

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from command import checks_of, prepared
-from mnn_models import case
+from evaluation.nets.mnn_models import case
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.coverage import coverage, decisive_values
 from mnnprep.model.messages import CoverageJob
+from support.command import checks_of, prepared
 
 
 def value(name: str, dtype: int, *shape: int | str) -> Any:

@@ -17,8 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from command import call
-from mnn_models import floats, matmul, node, save
+from evaluation.nets.mnn_models import floats, matmul, node, save
 from mnnprep.bundle.manifest import read_manifest
 from mnnprep.commands import reading as reading_aside
 from mnnprep.commands.check import check_file
@@ -37,6 +36,7 @@ from mnnprep.weights.plan import Tensor
 from mnnprep.weights.read import read_state
 from mnnprep.wire.protobuf import delimited, encoded
 from mnnprep.workers.host import StepFailed
+from support.command import call
 
 LAYERS = 60_000
 DATA = Path(__file__).parent / "data"

@@ -14,6 +14,7 @@ from typing import Any
 import flatbuffers
 import pytest
 
+from evaluation.nets.tf_models import QUIET, needs_tensorflow
 from mnnprep.commands.check import check_file
 from mnnprep.commands.inspect import inspect_file
 from mnnprep.errors import RefusedError
@@ -22,7 +23,6 @@ from mnnprep.formats.tflite import scan
 from mnnprep.formats.tflite.net import refuse_unsupported
 from mnnprep.formats.tflite.scan import scan_model
 from mnnprep.wire.protobuf import delimited
-from tf_models import QUIET, needs_tensorflow
 
 FILES = frozenset(
     word

@@ -7,16 +7,13 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.row import Family, Row
 from mnnprep.evidence.verdict import COMPARE, PREPARE, VERIFY, Profile, Verdict, verdict
-
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 NAMES = (
     *catalog.REQUIRED,

@@ -18,8 +18,7 @@ from typing import Any
 
 import pytest
 
-from command import Result, call, environment, prepared, program
-from mnn_models import matmul
+from evaluation.nets.mnn_models import matmul
 from mnnprep.errors import Code, InternalError, RefusedError, SystemFault, UsageError, from_dict
 from mnnprep.model.files import atomic_write, save_arrays
 from mnnprep.model.request import Limits
@@ -29,6 +28,7 @@ from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
 from mnnprep.workers.server import run_step
 from mnnprep.workers.step import Step, Worker
+from support.command import Result, call, environment, prepared, program
 
 REFUSED = 3
 NUMBERS = ("ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS", "EIO", "EFBIG", "EACCES")

@@ -1,4 +1,4 @@
-"""A slice of the fuzzing that `benchmarks/fuzz.py` does: damaged files of every format are read or refused,
+"""A slice of the fuzzing that :mod:`evaluation.fuzz` does: damaged files of every format are read or refused,
 nothing else.
 """
 
@@ -8,15 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import ROOT, environment
-
-FUZZ = Path(__file__).resolve().parent.parent / "benchmarks" / "fuzz.py"
+from evaluation import places
 
 
 def test_five_hundred_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     command = [
         sys.executable,
-        str(FUZZ),
+        "-m",
+        "evaluation.fuzz",
         "--count",
         "500",
         "--groups",
@@ -28,7 +27,7 @@ def test_five_hundred_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
         "--work",
         str(tmp_path),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=places.environment(), check=False)
     faults = "\n".join(
         f"{path.parent.name}: {path.read_text()[-2000:]}" for path in tmp_path.glob("faults/*/fault.txt")
     )
@@ -40,11 +39,12 @@ def test_a_fault_is_counted_kept_and_made_again(tmp_path: Path) -> None:
     """The same program, with a reader that fails: it must not pass."""
     broken = tmp_path / "broken.py"
     broken.write_text(
-        f"import sys; sys.path[:0] = [{str(FUZZ.parent)!r}, {str(ROOT)!r}]\n"
-        "import fuzz, mnnprep.reference.samples as samples\n"
+        "import sys\n"
+        "from evaluation.fuzz import run\n"
+        "import mnnprep.reference.samples as samples\n"
         "def fails(*_): raise KeyError('absent')\n"
         "samples.read_samples = fails\n"
-        "sys.exit(fuzz.main())\n"
+        "sys.exit(run.main())\n"
     )
     command = [
         sys.executable,
@@ -58,13 +58,13 @@ def test_a_fault_is_counted_kept_and_made_again(tmp_path: Path) -> None:
         "--work",
         str(tmp_path / "work"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=places.environment(), check=False)
     assert done.returncode == 1, done.stderr
     assert "3 exception" in done.stdout
     kept = sorted((tmp_path / "work" / "faults").iterdir())
     assert [path.name for path in kept] == [f"samples-{number}-exception" for number in range(3)]
     assert "KeyError: 'absent'" in (kept[0] / "fault.txt").read_text()
     again = subprocess.run(
-        [*command, "--replay", "1"], capture_output=True, text=True, env=environment(), check=False
+        [*command, "--replay", "1"], capture_output=True, text=True, env=places.environment(), check=False
     )
     assert "KeyError: 'absent'" in again.stderr

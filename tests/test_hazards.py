@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from mnn_models import floats, node
+from evaluation.nets.mnn_models import floats, node
 from mnnprep.cli.main import cli
 from mnnprep.commands.check import check_file, supported_operators
 from mnnprep.commands.ops.runner import COLLECT

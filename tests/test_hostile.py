@@ -1,4 +1,4 @@
-"""A slice of the hostile files of ``benchmarks/hostile.py``, read in this process: refused or described, and
+"""A slice of the hostile files of :mod:`evaluation.hostile`, read in this process: refused or described, and
 no canary of theirs fires.
 """
 
@@ -7,7 +7,6 @@ import importlib
 import io
 import os
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,22 @@ from mnnprep.weights.files import LocalFile
 from mnnprep.weights.pickle_scan import PickleError
 from mnnprep.weights.safe_unpickler import load
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 pytest.importorskip("h5py")
-for _module in ("keras", "onnx", "paths", "hdf5", "pickle", "savedmodel", "streams", "tensorflow", "weights"):
-    importlib.import_module(f"hostile_{_module}")
-hostile_case, hostile_pickle, hostile_weights, watch = (
-    importlib.import_module(f"hostile_{n}") for n in ("case", "pickle", "weights", "watch")
+MODULES = (
+    "keras_files",
+    "onnx_files",
+    "paths",
+    "hdf5",
+    "pickle_files",
+    "savedmodel",
+    "streams",
+    "tensorflow_files",
+    "weights",
 )
-ALL, Canary = hostile_case.ALL, hostile_case.Canary
+for _module in MODULES:
+    importlib.import_module(f"evaluation.hostile.{_module}")
+from evaluation.hostile import pickle_files, watch, weights  # noqa: E402
+from evaluation.hostile.case import ALL, Canary  # noqa: E402
 
 CHOSEN = (
     "keras-h5/lambda/nameless-functional",
@@ -124,16 +131,16 @@ def test_a_secret_in_an_output_is_found_in_any_spelling(canary: Any) -> None:
 def test_a_pickle_whose_names_add_up_to_more_than_memory_is_damage(tmp_path: Path) -> None:
     """A key of 100 KB, said once, with 3,000 tensors under it: 200 KB would become 300 MB of names."""
     path = tmp_path / "storage"
-    path.write_bytes(hostile_pickle.WEIGHT)
+    path.write_bytes(pickle_files.WEIGHT)
     stream = (
         b"\x80\x02}("
-        + hostile_pickle.long("k" * 100_000)
+        + pickle_files.long("k" * 100_000)
         + b"}("
-        + hostile_pickle.long("w")
-        + hostile_pickle.tensor()
+        + pickle_files.long("w")
+        + pickle_files.tensor()
         + b"q\x01"
     )
-    stream += b"".join(hostile_pickle.long(f"w{i}") + b"h\x01" for i in range(3_000)) + b"uu."
+    stream += b"".join(pickle_files.long(f"w{i}") + b"h\x01" for i in range(3_000)) + b"uu."
     with pytest.raises(PickleError, match="names of its tensors"):
         stored_tensors(io.BytesIO(stream))
     whole = load(io.BytesIO(stream), lambda key, element, count, view: LocalFile(path, key))
@@ -144,7 +151,7 @@ def test_a_pickle_whose_names_add_up_to_more_than_memory_is_damage(tmp_path: Pat
 def test_a_dictionary_that_holds_itself_many_times_is_looked_at_once() -> None:
     """20,000 times 20,000 members would take minutes."""
     stream = (
-        b"\x80\x02}q\x00(" + b"".join(hostile_pickle.long(f"k{i}") + b"h\x00" for i in range(20_000)) + b"u."
+        b"\x80\x02}q\x00(" + b"".join(pickle_files.long(f"k{i}") + b"h\x00" for i in range(20_000)) + b"u."
     )
     assert stored_tensors(io.BytesIO(stream)).tensors == ()
 
@@ -163,7 +170,7 @@ def cached(root: Path) -> Path:
     (root / "snapshots" / "1").mkdir(parents=True)
     for name, blob in (("model.safetensors.index.json", "b0"), ("model-1.safetensors", "b1")):
         os.symlink(f"../../blobs/{blob}", root / "snapshots" / "1" / name)
-    hostile_weights.safetensors(root / "blobs" / "b1", {"w": hostile_weights.entry()})
+    weights.safetensors(root / "blobs" / "b1", {"w": weights.entry()})
     (root / "blobs" / "b0").write_text('{"weight_map": {"w": "model-1.safetensors"}}')
     return root / "snapshots" / "1"
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from evaluation.nets.tf_models import QUIET, needs_tensorflow
 from mnnprep.wire.protobuf import delimited
-from tf_models import QUIET, needs_tensorflow
 
 h5py = pytest.importorskip("h5py")
 

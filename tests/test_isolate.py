@@ -17,9 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-import boundary_steps
 import mnnprep
-from boundary_steps import Answer, Job
 from mnnprep.attempt.verifier import after
 from mnnprep.errors import InternalError, RefusedError, UsageError
 from mnnprep.formats.factory import likely_worker
@@ -31,6 +29,8 @@ from mnnprep.workers.launch import WORKER_ENVIRONMENT, ahead
 from mnnprep.workers.pool import Workers
 from mnnprep.workers.server import job_type, resolve, run_step
 from mnnprep.workers.step import Step, Worker
+from support import boundary_steps
+from support.boundary_steps import Answer, Job
 
 MODULE = "mnnprep.boundary_steps"
 ANY = Worker("test")
@@ -465,7 +465,7 @@ PARENT = """
 import sys, pathlib, threading
 from mnnprep.workers import launch
 launch.PACKAGE = pathlib.Path(sys.argv[1])
-from boundary_steps import Answer, Job
+from support.boundary_steps import Answer, Job
 from mnnprep.workers.host import Host
 from mnnprep.workers.launch import ahead
 from mnnprep.workers.step import Step, Worker

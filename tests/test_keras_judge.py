@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from evaluation.nets.tf_models import QUIET, needs_tensorflow
 from mnnprep.commands.inspect import inspect_file
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow import keras_table as table
 from mnnprep.formats.tensorflow.keras_config import parsed, read_keras
 from mnnprep.formats.tensorflow.keras_judge import foreign_objects, without_compiled
 from mnnprep.formats.tensorflow.symbols import is_pure
-from tf_models import QUIET, needs_tensorflow
 
 CODE = [base64.b64encode(marshal.dumps(compile("open('canary', 'w')", "x", "exec"))).decode(), None, None]
 

@@ -13,12 +13,9 @@ torch = pytest.importorskip("torch")
 
 import mnnprep  # noqa: E402
 from mnnprep.errors import RefusedError, UsageError  # noqa: E402
+from support.programs import live_ranks  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent / "programs"))
-
-import live_ranks  # noqa: E402
-
-RANKS = Path(__file__).parent / "programs" / "live_ranks.py"
+RANKS = Path(live_ranks.__file__)
 INPUT = ["x=float32[batch,16]"]
 
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mnnprep
-from command import call, checks_of, prepared
-from mnn_models import WEIGHT, case, floats, matmul, node, save
+from evaluation.nets.mnn_models import WEIGHT, case, floats, matmul, node, save
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.task_metrics import FORMULAS, MetricJob, class_axis, measure
 from mnnprep.commands.verify import known_metrics
@@ -33,6 +32,7 @@ from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.model.metrics import NAMES, Metric, make_metrics, parse_metric, recorded
 from mnnprep.model.request import Limits
 from mnnprep.workers.pool import Workers
+from support.command import call, checks_of, prepared
 
 Case = tuple[dict[str, Any], dict[str, Any]]
 SCORES = hnp.arrays(

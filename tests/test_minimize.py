@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnn_models import floats, node, save
+from evaluation.nets.mnn_models import floats, node, save
+from evaluation.nets.real_models import fetch
+from evaluation.nets.tf_models import built, needs_tensorflow
 from mnnprep.commands.prepare import prepare
 from mnnprep.diagnose import minimize
 from mnnprep.errors import RefusedError
@@ -25,8 +27,6 @@ from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.model.messages import Cut, CutJob
 from mnnprep.model.request import Limits, Request
 from mnnprep.workers.pool import Workers
-from real_models import fetch
-from tf_models import built, needs_tensorflow
 
 
 def chain(path: Path, operators: Sequence[str]) -> Path:

@@ -13,8 +13,7 @@ import msgspec
 import onnx
 import pytest
 
-from command import answer
-from mnn_models import DATA, SEED, crashing_lstm, floats, matmul, node, save
+from evaluation.nets.mnn_models import DATA, SEED, crashing_lstm, floats, matmul, node, save
 from mnnprep.errors import RefusedError
 from mnnprep.mnn.boundary import EXTRA_INFO, read_boundary
 from mnnprep.mnn.capture import without_place_and_time
@@ -34,6 +33,7 @@ from mnnprep.wire.flatbuffer import root
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
+from support.command import answer
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,18 @@ import pytest
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from mnn_models import DATA, SEED, WEIGHT, Value, case, floats, matmul, node, pool_without_strides, save
+from evaluation.nets.mnn_models import (
+    DATA,
+    SEED,
+    WEIGHT,
+    Value,
+    case,
+    floats,
+    matmul,
+    node,
+    pool_without_strides,
+    save,
+)
 from mnnprep.compare.tolerance import Tolerance, compare_outputs
 from mnnprep.mnn import run as module
 from mnnprep.mnn.convert import CONVERT, ConvertJob
@@ -24,16 +35,8 @@ from mnnprep.model.files import file_ref, load_arrays
 from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
-from mnnprep.workers.step import Worker
 
 NAMES = {"x": "x"}
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """One worker for both: the engine and the converter are imported before it forks."""
-    with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
-        yield host
 
 
 def converted(host: Host, model: Path) -> str:

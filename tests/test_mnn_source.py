@@ -13,8 +13,7 @@ import onnx
 import pytest
 
 import mnnprep
-from command import call, checks_of, prepared, program
-from mnn_models import floats, matmul, node, save
+from evaluation.nets.mnn_models import floats, matmul, node, save
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Status
@@ -23,6 +22,7 @@ from mnnprep.formats.mnn_file.summary import read_summary
 from mnnprep.mnn.boundary import OPLISTS, TYPE
 from mnnprep.model.files import load_arrays, sha256
 from mnnprep.wire.flatbuffer import root
+from support.command import call, checks_of, prepared, program
 
 
 def convolution(directory: Path) -> Path:

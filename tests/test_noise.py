@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from evaluation.nets.real_models import fetch
 from mnnprep.attempt.noise import learn_noise
 from mnnprep.commands.prepare import prepare
 from mnnprep.commands.verify import verify
@@ -30,7 +31,6 @@ from mnnprep.reference.checks import Surveyed
 from mnnprep.reference.inputs import fitted
 from mnnprep.reference.replay import replay
 from mnnprep.reference.survey import survey
-from real_models import fetch
 
 REAL = "samples a.npz"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from command import environment
+from evaluation.nets.tf_models import QUIET, needs_tensorflow
 from mnnprep.formats.tensorflow.onnx_names import settle
-from tf_models import QUIET, needs_tensorflow
+from support.command import environment
 
 ROUTE = """
 import sys

@@ -15,14 +15,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from command import call, prepared
-from mnn_models import floats
+from evaluation.nets.mnn_models import floats
 from mnnprep.bundle.manifest import read_manifest
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import OPSETS
 from mnnprep.formats.onnx.opset_convert import at_opset
 from mnnprep.formats.registry import steps_of
+from support.command import call, prepared
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((8, 3, 3, 3)).astype(np.float32)  # not shown to the version converter

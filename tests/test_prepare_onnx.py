@@ -14,11 +14,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from command import call, environment, prepared, program
-from mnn_models import floats, node, save
+from evaluation.nets.mnn_models import floats, node, save
+from evaluation.nets.real_models import fetch
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.model.files import sha256
-from real_models import fetch
+from support.command import call, environment, prepared, program
 
 REFUSED, NOT_PROVEN = 3, 1
 

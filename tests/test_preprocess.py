@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from command import answer
-from manifests import golden
 from mnnprep.bundle.usage import preprocess_words
 from mnnprep.errors import UsageError
 from mnnprep.model.preprocess import (
@@ -26,6 +24,8 @@ from mnnprep.model.preprocess import (
     parse_preprocess,
 )
 from mnnprep.model.request import make_wants
+from support.command import answer
+from support.manifests import golden
 
 IMAGENET = (
     "size=256,crop=224,filter=bicubic,channels=bgr,scale=255"

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from command import Result, call, program
 from mnnprep import errors
 from mnnprep.cli import main
 from mnnprep.cli.main import _tell, say
 from mnnprep.safety.printable import as_text, json_text, one_line, plain
+from support.command import Result, call, program
 
 TITLE, CLEAR, TURNED, ISOLATED, C1, LINK = (
     "\x1b]0;owned\x07",

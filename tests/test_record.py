@@ -13,8 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from command import call, environment, prepared, program
-from mnn_models import WEIGHT, floats, node, save
+from evaluation.nets.mnn_models import WEIGHT, floats, node, save
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.commands.command_line import command_line, source_name
 from mnnprep.model.messages import Source
@@ -23,6 +22,7 @@ from mnnprep.model.precision import Precision
 from mnnprep.model.preprocess import parse_preprocess, preprocess_text
 from mnnprep.model.request import Limits, Request, make_wants
 from mnnprep.model.signature import TensorSpec
+from support.command import call, environment, prepared, program
 
 ABSOLUTE = re.compile(
     r"(?<![\w.~/<\-\\:])/(?:tmp|root|home|usr|opt|var|work|onnxruntime_src|pytorch)/[^\s'\"]*"

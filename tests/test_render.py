@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from manifests import GOLDEN, HOSTILE, golden, hostile
 from mnnprep import deps
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.cli import render
@@ -20,6 +19,7 @@ from mnnprep.commands.doctor import Converter, Doctor, diagnose
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.mnn.frontends import operator_count
 from mnnprep.workers.confine import supported
+from support.manifests import GOLDEN, HOSTILE, golden, hostile
 
 ESCAPE = "\x1b"
 

@@ -14,15 +14,14 @@ import pytest
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from mnn_models import floats, node
+from evaluation.nets.mnn_models import floats, node
 from mnnprep.commands.ops.runner import Runner
 from mnnprep.conformance.messages import ConformanceCase
 from mnnprep.model.files import load_arrays
 from mnnprep.repair.steps import RepairJob, repair
 from mnnprep.repair.table import RULES
 from mnnprep.workers.host import Host
-from mnnprep.workers.step import Worker
-from rewriting import build, close, reference, repaired, same_bits, through_mnn
+from support.rewriting import build, close, reference, repaired, same_bits, through_mnn
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
@@ -353,12 +352,6 @@ MODELS: dict[str, tuple[str, Any]] = {
     "a loss, opset 12": ("loss-forms", lambda: loss(12)),
     "halves": ("round-half", lambda: halves(11)),
 }
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
-        yield host
 
 
 @pytest.mark.parametrize("name", list(MODELS))

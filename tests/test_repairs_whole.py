@@ -6,7 +6,6 @@ throughout, so that they are drawn anew), and, slow, the nets of the zoo.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from command import call, checks_of, prepared
+from evaluation.nets.real_models import fetch
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.commands.check import supported_operators
 from mnnprep.evidence.check import Status
@@ -23,10 +22,9 @@ from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.model.running import case_inputs, case_outputs
 from mnnprep.repair.steps import RepairJob, repair
 from mnnprep.repair.table import all_rules
-from real_models import fetch
+from support.command import call, checks_of, prepared
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
-zoo = pytest.importorskip("zoo_models")
+zoo = pytest.importorskip("evaluation.nets.zoo_models")
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 REFUSED = {"layoutlm"}  # its boxes are positions, which only samples can tell
 NOT_RIGHT = {"funnel"}  # traced at one length, and refused at others by onnxruntime

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command import call, prepared
-from mnn_models import WEIGHT, floats, matmul, node, save
+from evaluation.nets.mnn_models import WEIGHT, floats, matmul, node, save
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.cli.replay import recorded_request
 from mnnprep.commands import replay as replaying
@@ -19,6 +18,7 @@ from mnnprep.commands.command_line import command_line
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.model.messages import Source
 from mnnprep.model.request import Request, make_wants
+from support.command import call, prepared
 
 NOTHING: dict[str, Any] = {
     "source": "net.onnx",

@@ -11,8 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from command import answer
-from manifests import DATA, GOLDEN, golden, hostile
 from mnnprep import deps
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle import report, usage
@@ -25,6 +23,8 @@ from mnnprep.evidence.check import OutputError, Status
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
 from mnnprep.safety.printable import plain
 from mnnprep.text import decimal_size
+from support.command import answer
+from support.manifests import DATA, GOLDEN, golden, hostile
 
 
 class Page(HTMLParser):
@@ -256,7 +256,7 @@ def test_the_python_of_a_hostile_signature_compiles() -> None:
 def test_the_python_runs_in_mnn(tmp_path: Path) -> None:
     """Names with / and : and an int32 input, in MNN, from the text of the report."""
     pytest.importorskip("onnx")
-    from mnn_models import convert, small_net
+    from evaluation.nets.mnn_models import convert, small_net
 
     small_net(tmp_path / "model.onnx")
     convert(tmp_path, "--modelFile", "model.onnx", "--MNNModel", "model.mnn")

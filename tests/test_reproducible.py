@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from command import environment, program, tree
-from mnn_models import matmul
+from evaluation.nets.mnn_models import matmul
+from support.command import environment, program, tree
 
 torch = pytest.importorskip("torch")
 

@@ -27,9 +27,6 @@ from mnnprep.model.signature import (
     parse_range,
 )
 
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
-
 # Names as graphs have them: slashes, colons, dots, spaces within, an equals sign.
 NAMES = st.text(st.sampled_from("abz_/.:0=- ü"), min_size=1, max_size=8).map(str.strip).filter(bool)
 DIM_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.]{0,6}", fullmatch=True).filter(is_named)

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from mnn_models import Value, floats, node
+from evaluation.nets.mnn_models import Value, floats, node
 from mnnprep.errors import UsageError
 from mnnprep.repair.steps import Repaired
 from mnnprep.repair.table import RULES, all_rules, always_rules
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
-from rewriting import Arrays, build, close, reference, repaired, same_bits, through_mnn
+from support.rewriting import Arrays, build, close, reference, repaired, same_bits, through_mnn
 
 X: Value = floats("x", "a", "b")
 POISON = {  # glibc fills all that it gives: uninitialised memory is never zero by chance

@@ -4,7 +4,7 @@ onnxruntime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mnnprep.workers.host import Host
-from mnnprep.workers.step import Worker
-from rewriting import reference, through_mnn, written_out
+from support.rewriting import reference, through_mnn, written_out
 
 Arrays = dict[str, Any]
 RANDOM = np.random.default_rng(3)
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
-        yield host
 
 
 def floats(*shape: int) -> Any:

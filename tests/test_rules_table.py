@@ -13,7 +13,7 @@ from mnnprep.repair.rule import Severity
 from mnnprep.repair.table import ROWS, RULES
 
 PACKAGE = Path(mnnprep.__file__).parent
-RULES_DIR = PACKAGE / "rules"
+RULES_DIR = PACKAGE / "repair"
 TESTS = Path(__file__).parent
 SHARED = {"support"}  # what the rules are made of
 # The finding of the same name in files of the other formats.

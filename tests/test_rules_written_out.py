@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mnn_models import node
+from evaluation.nets.mnn_models import node
 from mnnprep.repair.table import all_rules
 from mnnprep.workers.host import Host
-from mnnprep.workers.step import Worker
-from rewriting import close, reference, through_mnn, written_out
+from support.rewriting import close, reference, through_mnn, written_out
 
 Arrays = dict[str, Any]
 RANDOM = np.random.default_rng(5)
 INT64, FLOAT, UINT8 = TensorProto.INT64, TensorProto.FLOAT, TensorProto.UINT8
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Host(Worker("test", ("numpy", "MNN", "_tools")), scratch=tmp_path_factory.getbasetemp()) as host:
-        yield host
 
 
 def floats(*shape: int) -> Any:

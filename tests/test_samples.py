@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from command import call, checks_of, prepared
-from mnn_models import floats, matmul, node, save
+from evaluation.nets.mnn_models import floats, matmul, node, save
 from mnnprep.errors import MnnprepError, RefusedError, UsageError
 from mnnprep.model.files import Arrays, load_arrays
 from mnnprep.model.preprocess import SoundRecipe
@@ -33,6 +32,7 @@ from mnnprep.reference.samples import (
     spread,
 )
 from mnnprep.reference.sounds import _decoded, read_sound
+from support.command import call, checks_of, prepared
 
 Image = pytest.importorskip("PIL.Image")
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

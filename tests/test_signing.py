@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from command import call, prepared
-from mnn_models import matmul
 from mnnprep import deps
+from support.command import call
 
 pytest.importorskip("model_signing.signing")
 REFUSED, USAGE = 3, 2
@@ -43,12 +42,11 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
-    root = tmp_path_factory.mktemp("signed")
-    prepared(matmul(root / "net.onnx"), root / "bundle", "--dim", "batch=1:2")
-    result = call("sign", root / "bundle", "--key", keys / "private.pem")
+def signed(tmp_path_factory: pytest.TempPathFactory, bundle: Path, keys: Path) -> Path:
+    made = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("signed") / "bundle"))
+    result = call("sign", made, "--key", keys / "private.pem")
     assert result.code == 0, result.err
-    return root / "bundle"
+    return made
 
 
 @pytest.fixture

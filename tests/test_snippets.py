@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import mnnprep
-from snippets import SNIPPETS
+from support.snippets import SNIPPETS
 
 # What is repaired; without, it is not proven.
 NEEDS = {

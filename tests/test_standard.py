@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from command import checks_of, prepared
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.net import OnnxNet
+from support.command import checks_of, prepared
 
 
 def saved(path: Path, nodes: list[onnx.NodeProto], shape: list[int], tensors: dict[str, Any]) -> Path:

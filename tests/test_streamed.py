@@ -15,7 +15,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from command import call, checks_of, prepared, tree
 from mnnprep.commands.streamed import why_streamed
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import Verdict
@@ -29,6 +28,7 @@ from mnnprep.model.signature import parse_input
 from mnnprep.weights.plan import Made
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
+from support.command import call, checks_of, prepared, tree
 
 torch = pytest.importorskip("torch")
 

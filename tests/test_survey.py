@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import Arrays, Fake, refuse_unless
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Check, Status
 from mnnprep.model.files import save_arrays
@@ -27,9 +26,7 @@ from mnnprep.reference.checks import Surveyed
 from mnnprep.reference.inputs import synthesize
 from mnnprep.reference.sizes import batch_dims, sweep_sizes
 from mnnprep.reference.survey import base_case, survey
-
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
+from support.fakes import Arrays, Fake, refuse_unless
 
 
 def rows(x: Any) -> Any:

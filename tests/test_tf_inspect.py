@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.nets.tf_models import built, needs_tensorflow
 from mnnprep.commands.inspect import read_file
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.tensor_info import TensorInfo
-from tf_models import built, needs_tensorflow
 
 pytestmark = needs_tensorflow
 

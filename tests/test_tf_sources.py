@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.nets.real_models import fetch, fetch_directory
+from evaluation.nets.tf_models import QUIET, built, needs_tensorflow
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.commands.prepare import prepare
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.model.request import Request, make_wants
-from real_models import fetch, fetch_directory
-from tf_models import QUIET, built, needs_tensorflow
 
 pytestmark = needs_tensorflow
 
@@ -116,7 +116,7 @@ class TestSavedModels:
         """With limits of some hundred bytes in place of 2 GiB: the graph is refused with the way out, and
         that way is open.
         """
-        program = Path(__file__).parent / "programs" / "large_graph.py"
+        program = Path(__file__).parent / "support" / "programs" / "large_graph.py"
         command = [sys.executable, str(program), str(models / "dict-outputs"), str(tmp_path)]
         done = subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]

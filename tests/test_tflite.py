@@ -9,6 +9,8 @@ import flatbuffers
 import numpy as np
 import pytest
 
+from evaluation.nets.real_models import fetch
+from evaluation.nets.tf_models import built, needs_tensorflow
 from mnnprep.commands.inspect import read_file
 from mnnprep.commands.prepare import prepare
 from mnnprep.commands.verify import verify
@@ -20,8 +22,6 @@ from mnnprep.formats.tflite.scan import constants, scan_model
 from mnnprep.model.precision import make_precision
 from mnnprep.model.request import Request
 from mnnprep.wire.flatbuffer import FlatbufferError, root, table_at
-from real_models import fetch
-from tf_models import built, needs_tensorflow
 
 
 @pytest.fixture(scope="session")

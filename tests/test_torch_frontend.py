@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mnn_models import DATA
+from evaluation.nets.mnn_models import DATA
 from mnnprep.mnn.torch_frontend import ALIASES, REGISTERED, unregistered
 
 REFUSED = {

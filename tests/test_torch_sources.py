@@ -15,16 +15,16 @@ import onnx
 import pytest
 
 import mnnprep
-import sources
-from command import ROOT, TESTS, call, checks_of, prepared
+from evaluation.nets import sources
+from evaluation.nets.real_models import fetch
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import Verdict
-from real_models import fetch
+from support.command import ROOT, SUPPORT, call, checks_of, prepared
 
 torch = pytest.importorskip("torch")
 
-SOURCES = TESTS / "sources.py"
+SOURCES = Path(sources.__file__)
 Prepare = Callable[..., tuple[Manifest, Path]]
 
 
@@ -264,7 +264,7 @@ class TestTraining:
 
 LOAD_ALONE = """
 import importlib.util, sys, numpy, torch
-assert importlib.util.find_spec("sources") is None
+assert importlib.util.find_spec("evaluation") is None
 module = torch.jit.load("model.pt").eval()
 for name in sys.argv[1:]:
     arrays = numpy.load(name)
@@ -384,7 +384,7 @@ class TestRealWeights:
             "--range",
             "image=-1:1",
         ]
-        manifest, bundle = prepare(f"{TESTS / 'nets.py'}:{net}", *options, *dims)
+        manifest, bundle = prepare(f"{SUPPORT / 'nets.py'}:{net}", *options, *dims)
         assert manifest.verdict is Verdict.PROVEN, manifest.artifact.attempts
         assert manifest.signature.dims["batch"].proven == [1, 2, 3]
         trained = torch.load(fetch(f"facenet-{net}.pt"), weights_only=True)["conv1.weight"].numpy()

@@ -16,7 +16,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from command import answer  # noqa: E402
 from mnnprep.commands.inspect import inspect_file  # noqa: E402
 from mnnprep.commands.resolve import resolve  # noqa: E402
 from mnnprep.errors import RefusedError  # noqa: E402
@@ -27,6 +26,7 @@ from mnnprep.formats.torch.script_code import script_faults  # noqa: E402
 from mnnprep.formats.torch.stateless import require_stateless  # noqa: E402
 from mnnprep.model.messages import Source  # noqa: E402
 from mnnprep.model.request import Request  # noqa: E402
+from support.command import answer  # noqa: E402
 
 Change = Callable[[str, bytes], bytes]
 

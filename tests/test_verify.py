@@ -14,8 +14,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from command import call, prepared
-from mnn_models import WEIGHT, floats, node, save
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.commands.auditing.record import require_known
@@ -25,25 +23,10 @@ from mnnprep.compare.tolerance import ARTIFACT_SQNR, DEQUANTIZED_SQNR, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Status
 from mnnprep.model.files import load_arrays, save_arrays, sha256
+from support.command import call
 
 DATA = Path(__file__).parent / "data"
 Edit = Callable[[dict[str, Any]], None]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("verify")
-    nodes = [
-        node("MatMul", ["x", "w"], ["m"]),
-        node("Tanh", ["m"], ["y"]),
-        node("ArgMax", ["m"], ["i"], axis=1, keepdims=0),
-    ]
-    save(
-        root / "net.onnx", nodes, [floats("x", "n", 4)], [floats("y", "n", 3), ("i", 7, ["n"])], {"w": WEIGHT}
-    )
-    manifest = prepared(root / "net.onnx", root / "bundle", "--dim", "n=1:4")
-    assert manifest.verdict.value == "proven"
-    return root / "bundle"
 
 
 @pytest.fixture

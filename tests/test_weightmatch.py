@@ -16,9 +16,6 @@ from hypothesis.extra import numpy as hnp
 from mnnprep.compare.weight_equivalence import match_weights
 from mnnprep.evidence.check import Check, Status
 
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
-
 Arrays = dict[str, Any]
 FEW = ("f2", "i8", "i4", "i1", "u1")  # dtypes whose values the tensors below share
 DTYPES = ["f4", "f8", "f2", "i8", "i4", "i1", "u1", "c8"]

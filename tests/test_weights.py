@@ -25,12 +25,13 @@ from hypothesis import strategies as st  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-import nets  # noqa: E402
+from evaluation.nets.real_models import fetch  # noqa: E402
 from mnnprep.errors import RefusedError, UsageError  # noqa: E402
-from mnnprep.weights import inert  # noqa: E402
+from mnnprep.weights import safe_unpickler  # noqa: E402
 from mnnprep.weights.apply import load_into  # noqa: E402
 from mnnprep.weights.read import read_state  # noqa: E402
-from real_models import fetch  # noqa: E402
+from mnnprep.weights.safe_unpickler import Foreign  # noqa: E402
+from support import nets  # noqa: E402
 
 
 class Net(nn.Module):
@@ -319,23 +320,21 @@ def test_a_pickle_that_would_run_a_command(tmp_path: Path, trained: dict[str, An
 
 
 def _unpickle(program: bytes) -> Any:
-    return inert.load(io.BytesIO(program))
+    return safe_unpickler.load(io.BytesIO(program))
 
 
 def test_every_way_to_make_or_change_an_object_is_inert() -> None:
-    assert isinstance(_unpickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85R."), inert.Foreign)  # REDUCE
+    assert isinstance(_unpickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85R."), Foreign)  # REDUCE
+    assert isinstance(_unpickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85\x81."), Foreign)  # NEWOBJ
+    assert isinstance(_unpickle(b"(S'exit'\nios\nsystem\n."), Foreign)  # INST
+    assert isinstance(_unpickle(b"(cos\nsystem\nS'exit'\no."), Foreign)  # OBJ
     assert isinstance(
-        _unpickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85\x81."), inert.Foreign
-    )  # NEWOBJ
-    assert isinstance(_unpickle(b"(S'exit'\nios\nsystem\n."), inert.Foreign)  # INST
-    assert isinstance(_unpickle(b"(cos\nsystem\nS'exit'\no."), inert.Foreign)  # OBJ
-    assert isinstance(
-        _unpickle(b"\x80\x04\x8c\x02os\x8c\x0bpath.exists\x93)R."), inert.Foreign
+        _unpickle(b"\x80\x04\x8c\x02os\x8c\x0bpath.exists\x93)R."), Foreign
     )  # STACK_GLOBAL, dotted
     program = b"\x80\x02cconfig\nNode\n)\x81}X\x01\x00\x00\x00aK\x01sb."  # NEWOBJ, BUILD
     assert _unpickle(program).state == {"a": 1}
     chained = _unpickle(b"\x80\x02cbuiltins\ngetattr\nK\x01K\x02\x86R)R.")  # a call of what a call gave
-    assert isinstance(chained, inert.Foreign)
+    assert isinstance(chained, Foreign)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +364,7 @@ def test_a_pickle_cannot_change_what_an_allowed_name_stands_for(target: str) -> 
         torch.Size.__dict__.keys(),
         torch.UntypedStorage.__dict__.keys(),
     ) == before
-    assert not hasattr(inert.Foreign, "dump_patches")
+    assert not hasattr(Foreign, "dump_patches")
 
 
 def test_storages_that_lie_about_their_size(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mnn_models import convert, small_net
+from evaluation.nets.mnn_models import convert, small_net
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import BundleFile, Manifest, SignatureRecord, TensorRecord, read_manifest
 from mnnprep.errors import InternalError, SystemFault, UsageError

@@ -87,7 +87,7 @@ def page(table: OperatorTable) -> str:
         "first is a constant, as in real models.",
         "",
         (
-            "This page is generated (`python benchmarks/operator_table.py`). `mnnprep ops --measure` measures"
+            "This page is generated (`python -m evaluation.operator_table`). `mnnprep ops --measure` measures"
             " the installed MNN; `mnnprep ops NAME`"
         ),
         "shows an operator by opset and dtype.",

@@ -49,7 +49,7 @@ def estimate_noise(net: Net, case: Case, seed: int) -> dict[str, float]:
     """Return the largest change of every floating output under one-ulp perturbations.
 
     The floating inputs are perturbed. It is 0.3 to 2 times what float64 shows, on the 60 nets of
-    benchmarks/zoo.py that have such inputs, for one more run.
+    evaluation/zoo.py that have such inputs, for one more run.
     """
     return _gaps(case, _perturbed(net, case, seed) or {})
 

@@ -17,7 +17,7 @@ def find_unconvertible(
 ) -> Finding:
     """Find the node without which *model* converts.
 
-    It is found by its operator if the converter names one, else it is the last of the smallest part that fails.
+    The converter may name its operator; else it is the last of the smallest part that fails.
     """
     subject = Subject(model, outline, Piece(model, "", {}, {}, {}, {}), case, where, failure)
     search = _Search(lab, subject, failure)
@@ -105,8 +105,9 @@ class _Search:
         ]
 
     def _part_fails(self, numbers: list[int]) -> bool:
-        """Whether these nodes of the order fail to convert: from the model's inputs on, where they take no
-        more; else alone.
+        """Whether these nodes of the order fail to convert.
+
+        They are converted from the model's inputs on if they take no more, else alone.
         """
         if len(numbers) == len(self.order):
             return True

@@ -1,7 +1,7 @@
 """The cases in which onnxruntime leaves the ONNX standard: its numbers are not a reference then.
 
 Measured with onnxruntime 1.32 against the outputs that ONNX's node cases bring along
-(``benchmarks/conformance.py``); of the forms that MNN takes as onnxruntime does, these are all:
+(``evaluation/conformance.py``); of the forms that MNN takes as onnxruntime does, these are all:
 
 * Resize with ``align_corners`` and scales that give no whole size: the standard keeps the fraction of the
   size in the distance between two points, onnxruntime cuts it off;

@@ -1,0 +1,1 @@
+"""Programs that measure time and memory: run one with `python -m benchmarks.NAME` from the project's root."""

@@ -1,0 +1,1 @@
+"""Hostile files of every format, with canaries, through every command."""
