@@ -81,15 +81,15 @@ def test_a_sound_recipe() -> None:
         (":size=2", "could not be read"),
         ("size=2,,crop=1", "could not be read"),
         ("size=2,size=3", "gives size twice"),
-        ("width=3", "width, which is no key of an image's"),
-        ("rate=16000,size=3", "size, which is no key of a sound's"),
+        ("width=3", "width, which is not a key of an image's"),
+        ("rate=16000,size=3", "size, which is not a key of a sound's"),
         ("length=5", "does not say their rate"),
         ("layout=nt", "does not say their rate"),
-        ("size=0", "a size that is none"),
-        ("size=99999", "a size that is none"),
+        ("size=0", "an invalid size"),
+        ("size=99999", "an invalid size"),
         ("size=2x3x4", "size of 3 sides"),
-        ("size=-3", "a size that is none"),
-        ("size=²", "a size that is none"),
+        ("size=-3", "an invalid size"),
+        ("size=²", "an invalid size"),
         ("filter=area", "an unknown filter"),
         ("channels=rgba", "an unknown channels"),
         ("layout=nwhc", "an unknown layout"),
@@ -102,8 +102,8 @@ def test_a_sound_recipe() -> None:
         ("std=-1", "not finite and above 0"),
         ("scale=1e-320", "not finite and above 0"),
         ("scale=1:2", "several values of scale"),
-        ("dtype=uint8,scale=255", "scales what stays uint8"),
-        ("rate=0", "a rate that is none"),
+        ("dtype=uint8,scale=255", "scales an input that stays uint8"),
+        ("rate=0", "an invalid rate"),
     ],
 )
 def test_texts_that_are_refused(text: str, what: str) -> None:
@@ -156,7 +156,7 @@ def test_wants_take_one_of_each_kind() -> None:
     for options, what in [
         ({"preprocess": ("size=4", "x:size=5"), "samples": "d"}, "twice for one kind"),
         ({"preprocess": ("size=4",)}, "goes with --samples"),
-        ({"samples": "d", "sample_limit": 0}, "takes no sample"),
+        ({"samples": "d", "sample_limit": 0}, "must be at least 1"),
     ]:
         with pytest.raises(UsageError, match=what):
             make_wants(**options)  # type: ignore[arg-type]

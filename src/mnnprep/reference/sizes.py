@@ -68,7 +68,7 @@ def base_sizes(
             if isinstance(error.__cause__, PROGRAMMING):
                 raise broken(error, ", ".join(map(str, specs))) from error
             raise RefusedError(
-                "the source does not compute with inputs of its own signature",
+                "the source fails on inputs of its own signature",
                 seen=f"{', '.join(map(str, specs))}: {error}",
                 next=(
                     "give the shapes it takes with --input, the values with --range, or real inputs with"
@@ -93,12 +93,13 @@ def base_sizes(
         raise broken(refusal, f"at {tried} sizes, {last} the last") from refusal
     if len(said) == 1 and tried > 1:
         raise RefusedError(
-            f"the source refuses every size that was tried for its dynamic dimensions alike: {refusal}",
+            f"the source refuses every size that was tried for its dynamic dimensions with the same error:"
+            f" {refusal}",
             seen=f"at {last}: {refusal}",
-            next="mend it; or give the sizes it takes with --input and --dim, or real inputs with --samples",
+            next="fix it; or give the sizes it takes with --input and --dim, or real inputs with --samples",
         ) from refusal
     raise RefusedError(
-        "no sizes were found for the dynamic dimensions that the source computes with",
+        "no sizes were found for the dynamic dimensions that the source accepts",
         seen=f"at {last}: {refusal}",
         next="fix or bound them with --input and --dim, or give real inputs with --samples",
     ) from refusal
@@ -107,7 +108,7 @@ def base_sizes(
 def broken(error: Refused, where: str) -> RefusedError:
     """The error of a source whose own code is wrong: no size and no value mends that."""
     return RefusedError(
-        f"the source raises {error}", seen=where, next="mend that place first: run the model on its own"
+        f"the source raises {error}", seen=where, next="fix that place first: run the model on its own"
     )
 
 

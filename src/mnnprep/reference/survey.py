@@ -91,7 +91,7 @@ def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
         if isinstance(have, int) and have != asked:
             raise UsageError(
                 f"--input changes a fixed dimension of {spec.name}",
-                seen=f"{asked} in place of {have}",
+                seen=f"{asked} instead of {have}",
                 next=f"the source has {spec}; export it again to change a fixed dimension",
             )
     return want
@@ -134,7 +134,7 @@ def survey(
             raise UsageError(
                 "the source does not take a sample",
                 seen=f"{name}: {error}",
-                next="give inputs that the source computes with, or mend it",
+                next="give inputs that the source accepts, or fix it",
             ) from error
     given = [
         *compare_given(wants.samples, [(c.origin, c.outputs) for c in cases]),
@@ -310,7 +310,7 @@ def _synthesized(
         if enough:
             return []
         raise RefusedError(
-            "the source does not compute with the values synthesized for it",
+            "the source fails on the values synthesized for it",
             seen=str(error),
             next=(
                 f"say which it takes with --range, or give at least {LEAST_CASES} real inputs with --samples"
@@ -325,7 +325,7 @@ def _fit_bounds(
     for name, (low, high) in ranges.items():
         if name in bounds and not (bounds[name][0] <= low and high <= bounds[name][1]):
             raise UsageError(
-                f"--range lets {name} leave the table it indexes",
+                f"--range lets {name} index outside its table",
                 seen=f"{low:g}:{high:g}",
                 next=f"its indices are {bounds[name][0]:g}:{bounds[name][1]:g}",
             )

@@ -69,7 +69,7 @@ class Finding:
 
 
 def finite(excess: float | None) -> float | None:
-    """*excess* in four digits; None where it is no number, or beyond one."""
+    """*excess* in four digits; None where it is not a number, or beyond one."""
     return None if excess is None or not 0 <= excess < LARGEST else float(f"{excess:.4g}")
 
 
