@@ -96,7 +96,7 @@ def test_a_sound_recipe() -> None:
         ("layout=hw", "a layout without channels for rgb"),
         ("mean=1:2", "2 values of mean for 3 channels"),
         ("channels=gray,std=1:2:3", "3 values of std for 1 channel"),
-        ("mean=a", "no number"),
+        ("mean=a", "not a number"),
         ("mean=nan", "not finite"),
         ("std=0", "not finite and above 0"),
         ("std=-1", "not finite and above 0"),
