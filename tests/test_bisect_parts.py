@@ -250,7 +250,7 @@ class TestPieces:
             np.testing.assert_array_equal(numpy_helper.to_array(tensor), arrays[tensor.name])
 
     def test_a_value_that_nobody_has(self, weighty: Path, tmp_path: Path) -> None:
-        with pytest.raises(RefusedError, match="could not be had"):
+        with pytest.raises(RefusedError, match="could not be computed"):
             excerpt(
                 ExcerptJob(
                     model=str(weighty), nodes=[3], outputs=["c"], directory=str(tmp_path), shapes="fixed"

@@ -99,7 +99,7 @@ def test_a_layer_that_is_twice_there_is_named(tmp_path: Path) -> None:
     twice = model + caffemodel({"second": weights(TWO)["second"]})
     assert "second: is 2 times in the caffemodel" in refusal(pair(tmp_path, twice))
     doubled = header(TWO.shape) + TWO.body + conv("first", 4, "kernel_size: 3 pad: 1", "second", tops="third")
-    assert "first: is twice in the prototxt" in refusal(pair(tmp_path / "b", text=doubled))
+    assert "first: appears twice in the prototxt" in refusal(pair(tmp_path / "b", text=doubled))
 
 
 def test_every_mismatch_is_listed(tmp_path: Path) -> None:
@@ -147,13 +147,13 @@ def test_a_blob_header_beyond_its_numbers_is_refused_without_memory(
     sizes: tuple[int, ...], tmp_path: Path
 ) -> None:
     said = refusal(pair(tmp_path, huge_blob("first", sizes)))
-    assert "has another size than the numbers it holds" in said
+    assert "does not match its data" in said
     assert "first, blob 0" in said
     assert "where 3 are there" in said
 
 
 def test_swapped_weights_of_equal_shape_differ_from_the_reference_given(tmp_path: Path) -> None:
-    """Shapes can't tell; the outputs that a sample brings along do."""
+    """Shapes can't tell; the outputs that a sample holds do."""
     pytest.importorskip("cv2")
     right = weights(TWO)
     path = pair(tmp_path)
@@ -162,7 +162,7 @@ def test_swapped_weights_of_equal_shape_differ_from_the_reference_given(tmp_path
     swapped = pair(tmp_path / "swapped", caffemodel({"first": right["second"], "second": right["first"]}))
     result = program("prepare", swapped, "-o", tmp_path / "out", "--samples", case)
     assert result.code == 3
-    assert "the source does not compute the outputs that a sample brings along" in result.err
+    assert "the source does not compute the outputs that a sample holds" in result.err
     assert "0.npz: second differs beyond the tolerance" in result.err
     again = call("prepare", path, "-o", tmp_path / "again", "--samples", case)
     assert again.code == 0, again.err
@@ -228,7 +228,7 @@ def test_a_layer_that_takes_what_nothing_makes_is_named(tmp_path: Path) -> None:
 
 def test_a_net_too_small_for_its_layers_names_the_layer(tmp_path: Path) -> None:
     said = refusal(pair(tmp_path, text=header((1, 4, 1, 1)) + TWO.body.replace("pad: 1", "pad: 0")))
-    assert "first (Convolution) does not fit what it is given" in said
+    assert "first (Convolution) does not fit its input" in said
 
 
 def test_gradients_doubles_and_unknown_fields(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_whatever_is_written_reads_back(message: Message) -> None:
         ("\n\nlayer { name: @ }", 3, "unexpected '@'"),
         ("dim: [1, 2", 1, "truncated"),
         ("a {" * 70 + "}" * 70, 1, "nested"),
-        ("{ }", 1, "where a field's name belongs"),
+        ("{ }", 1, "instead of a field's name"),
         ("name:", 1, "truncated"),
     ],
 )

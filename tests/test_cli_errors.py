@@ -191,17 +191,17 @@ LIGHT = [
     mistake("a cut TorchScript", "prepare cut.pt -o out", REFUSED, "truncated"),
     mistake("a cut safetensors", "prepare cut.safetensors -o out", REFUSED, "truncated"),
     mistake(
-        "weights alone",
+        "weights only",
         "prepare weights.pt -o out",
         USAGE,
-        "weights alone",
+        "weights only",
         "file.py:callable --weights weights.pt",
     ),
     mistake(
         "safetensors alone",
         "prepare weights.safetensors -o out",
         USAGE,
-        "weights alone",
+        "weights only",
         "--weights weights.safetensors",
     ),
     mistake(
@@ -284,7 +284,7 @@ LIGHT = [
         "an unreadable --factory-arg", f"prepare {MISTAKES}:fine -o out --factory-arg a", USAGE, "key=value"
     ),
     mistake(
-        "--mnnconvert", "prepare good.onnx -o out --mnnconvert good.onnx", USAGE, "no executable", "good.onnx"
+        "--mnnconvert", "prepare good.onnx -o out --mnnconvert good.onnx", USAGE, "an executable", "good.onnx"
     ),
     mistake("the target is a file", "prepare good.onnx -o notes.txt", USAGE, "not a directory"),
     mistake("the target is not empty", "prepare good.onnx -o folder", USAGE, "not empty"),
@@ -320,7 +320,7 @@ ONNX = [
         "prepare good.onnx -o out --input x=float32[batch,5]",
         USAGE,
         "fixed dimension",
-        "5 in place of 4",
+        "5 instead of 4",
     ),
     mistake(
         "an unknown dimension",
@@ -333,7 +333,12 @@ ONNX = [
         "an unknown range", "prepare good.onnx -o out --range z=0:1", USAGE, "'z'", "inputs of this model: x"
     ),
     mistake("no samples", "prepare good.onnx -o out --samples nothing.npz", USAGE, "no samples"),
-    mistake("an empty directory of samples", "prepare good.onnx -o out --samples samples", USAGE, "no .npz"),
+    mistake(
+        "an empty directory of samples",
+        "prepare good.onnx -o out --samples samples",
+        USAGE,
+        "not contain .npz",
+    ),
     mistake("samples of no arrays", "prepare good.onnx -o out --samples notes.txt", USAGE, ".npz, .npy"),
     mistake(
         "samples by other names",
@@ -386,7 +391,7 @@ TORCH = [
         "a factory that gives text",
         f"prepare {MISTAKES}:gives_text -o out",
         USAGE,
-        "no torch.nn.Module",
+        "a torch.nn.Module",
         "str",
     ),
     mistake(

@@ -230,7 +230,7 @@ def test_another_shape_is_a_problem_also_where_it_broadcasts(
     reference: tuple[int, ...], actual: tuple[int, ...]
 ) -> None:
     found = compare_output("y", 0, np.ones(reference, "f4"), np.ones(actual, "f4"), Tolerance())
-    assert found.problem == f"shape {list(actual)} where the reference has {list(reference)}"
+    assert found.problem == f"shape {list(actual)}, but the reference has {list(reference)}"
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f2", "i8", "?"])
@@ -248,7 +248,7 @@ def test_scalars_and_empty_arrays(dtype: str, shape: tuple[int, ...]) -> None:
 def test_another_dtype_is_a_problem_unless_it_is_the_stated_narrowing(reference: str, actual: str) -> None:
     ref, act = np.ones(3, reference), np.ones(3, actual)
     found = compare_output("y", 0, ref, act, Tolerance())
-    assert found.problem == f"dtype {act.dtype} where the reference has {ref.dtype}"
+    assert found.problem == f"dtype {act.dtype}, but the reference has {ref.dtype}"
     assert not compare_output("y", 0, ref, act, Tolerance(), narrowed=act.dtype.name).problem
     other = "int16" if act.dtype != np.int16 else "int8"
     assert compare_output("y", 0, ref, act, Tolerance(), narrowed=other).problem

@@ -298,7 +298,7 @@ def test_peft_adapter(tmp_path: Path, options: dict[str, Any]) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6, msg=name)
     assert torch.equal(found["head.weight"], right["head.weight"])
     assert f"rank {options['r']} for 3 tensors" in " ".join(made.notes)
-    with pytest.raises(UsageError, match="base model is not here"):
+    with pytest.raises(UsageError, match="base model is missing"):
         consolidate(tmp_path / "adapter", None)
     saved(tmp_path / "other.pt", {"words.weight": torch.ones(3, 3)})
     with pytest.raises(UsageError, match="does not fit its base"):
@@ -340,7 +340,7 @@ def test_averages_beside_the_weights(tmp_path: Path, trained: dict[str, Any]) ->
         assert any("averag" in entry.reason for entry in made.left_out)
         consolidate(path, tmp_path / "out.safetensors", force=True, ema=True)
         assert_equal(tmp_path / "out.safetensors", averaged)
-    with pytest.raises(UsageError, match="no averaged weights"):
+    with pytest.raises(UsageError, match="not contain averaged weights"):
         consolidate(saved(tmp_path / "c.pt", raw), None, ema=True)
 
 

@@ -144,12 +144,12 @@ def test_targets_that_are_no_place_for_an_output(good: Path, tmp_path: Path) -> 
         ("directory", "is a directory"),
         ("link", "symbolic link"),
         ("dangling", "symbolic link"),
-        ("fifo", "no regular file"),
+        ("fifo", "not a regular file"),
         ("good.safetensors", "one of the inputs"),
         ("no/out", "does not exist"),
         ("x" * 250, "too long"),
         ("x" * 300, "too long"),
-        ("a\0b", "can't be a file's"),
+        ("a\0b", "can't be a file name"),
     ):
         result = call("consolidate", good, "-o", f"{tmp_path}/{name}", "--force")
         assert result.code == 2, (name, result.err)

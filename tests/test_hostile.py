@@ -158,7 +158,7 @@ def test_a_dictionary_that_holds_itself_many_times_is_looked_at_once() -> None:
 
 def test_a_pipe_is_refused_before_it_is_opened(canary: Any) -> None:
     os.mkfifo(canary.model / "pipe.safetensors")
-    with pytest.raises(RefusedError, match="no regular file"):
+    with pytest.raises(RefusedError, match="not a regular file"):
         LocalFile(canary.model / "pipe.safetensors", "pipe")
 
 

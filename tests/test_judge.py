@@ -122,7 +122,7 @@ WRONG: dict[str, tuple[Callable[[int, Arrays], Arrays | str | None], str]] = {
     ),
     "a shape": (
         lambda i, a: a | {"y": a["y"][:1]} if i == 0 else a,
-        r"y in case 0 .*shape \[1, 8\] where the reference has \[2, 8\]",
+        r"y in case 0 .*shape \[1, 8\], but the reference has \[2, 8\]",
     ),
     "a dtype": (lambda i, a: a | {"y": a["y"].astype("f8")}, r"y in case 0 .*dtype float64 where"),
     "a missing output": (
@@ -285,15 +285,15 @@ def test_two_runs_may_round_differently_when_both_are_right(
         (lambda i, a: {"y": a["y"]} if i == 2 else a, "ids the output is missing"),
         (
             lambda i, a: "out of memory\n..." if i == 2 else a,
-            "the second run of case 2 failed where the first did not: out of memory",
+            "the second run of case 2 failed, but the first did not: out of memory",
         ),
         (
             lambda i, a: "" if i == 2 else a,
-            "the second run of case 2 failed where the first did not: no reason was given",
+            "the second run of case 2 failed, but the first did not: no reason was given",
         ),
         (
             lambda i, a: None if i == 2 else a,
-            "the second run of case 2 failed where the first did not: no outputs",
+            "the second run of case 2 failed, but the first did not: no outputs",
         ),
     ],
 )
@@ -308,7 +308,7 @@ def test_a_second_run_that_is_another_fails(
     assert again.numbers == check.numbers
     twice = confirmed(check, first, run(change), cases, Tolerance(), {"int64": "int32"})
     assert twice.status is Status.FAILED
-    assert "a second run, in another process, is not right where the first was" in twice.reason
+    assert "a second run, in another process, is wrong, but the first was right" in twice.reason
     _, proven = dimension_checks(surveyed(cases), {"MNN": twice})
     assert len(proven["batch"]) + len(proven["length"]) < 4
     _, proven = dimension_checks(surveyed(cases), {"MNN": again})
@@ -412,7 +412,8 @@ def test_a_declared_range_is_a_promise_that_the_source_may_not_keep(
     assert (check.status, proven) == (Status.NOT_RUN, [1, 2])
     assert (
         check.reason
-        == "declared 1:8, but the source itself refuses 8 (8: too many); declare what it takes: --dim"
+        == "declared 1:8, but the source itself refuses 8 (8: too many); declare the range that it takes:"
+        " --dim"
         " batch=1:7"
     )
 

@@ -81,13 +81,13 @@ class TestTexts:
             ("", "could not be read"),
             ("=3", "unknown"),
             ("accuracy", "unknown"),
-            ("top1=", "no number"),
-            ("top1=high", "no number"),
+            ("top1=", "not a number"),
+            ("top1=high", "not a number"),
             ("top1=nan", "not finite"),
             ("sqnr=inf", "not finite"),
             ("top1<=0.5", "wrong side"),
             ("mse>=0.5", "wrong side"),
-            ("iou@", "no output after @"),
+            ("iou@", "not name an output after @"),
             ("none.py:f", "no file"),
             ("none.py:f g", "unknown"),
             ("json:loads", "unknown"),
@@ -340,7 +340,7 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("outputs", "why"),
         [
-            ({"a": np.zeros((1, 3), "f4")}, "is [1, 3] where the reference has [1, 2]"),
+            ({"a": np.zeros((1, 3), "f4")}, "is [1, 3], but the reference has [1, 2]"),
             ({"b": np.zeros((1, 2), "f4")}, "is missing"),
         ],
     )
@@ -532,7 +532,7 @@ class TestVerdicts:
         assert str(tmp_path) not in (bundle / "manifest.json").read_text()
         without = call("verify", bundle, "--json")
         assert (without.code, without.document()["verdict"]) == (1, "unproven")
-        assert "its code is not here" in json.dumps(without.document())
+        assert "does not hold its code" in json.dumps(without.document())
         assert call("verify", bundle, "--metric", f"{file}:agree").code == 0
         assert call("verify", bundle, "--metric", f"{file}:agree=0.5").code == 2
         file.write_text(file.read_text() + "# changed\n")

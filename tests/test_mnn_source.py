@@ -223,8 +223,8 @@ def test_what_is_not_finite_survives_json(tmp_path: Path) -> None:
     ("content", "code", "words"),
     [
         ("{", 3, "not valid JSON"),
-        ("[]", 3, "no MNN model"),
-        ('{"bizCode": "x"}', 3, "no MNN model"),
+        ("[]", 3, "not an MNN model"),
+        ('{"bizCode": "x"}', 3, "not an MNN model"),
         ('{"oplists": [{"type": "Magic"}]}', 3, "/oplists/0/type is 'Magic'"),
     ],
 )

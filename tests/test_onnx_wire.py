@@ -371,7 +371,7 @@ class TestExternal:
         lying = TensorProto(name="w", data_type=FLOAT, dims=[4], raw_data=b"12345678")
         assert "takes 16 bytes and holds 8" in scan(model_of([], initializers=[lying]), tmp_path).problems[0]
         empty = TensorProto(name="w", data_type=FLOAT, dims=[4])
-        assert "holds no data" in scan(model_of([], initializers=[empty]), tmp_path).problems[0]
+        assert "has no data" in scan(model_of([], initializers=[empty]), tmp_path).problems[0]
 
 
 def test_a_file_beyond_protobuf_is_refused_with_the_remedy(tmp_path: Path) -> None:

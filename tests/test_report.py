@@ -160,7 +160,7 @@ def test_worst_errors_take_each_figure_at_its_worst() -> None:
     outputs = [
         OutputError("y", 0, max_abs=1.0, max_rel=0.1, cosine=0.9, sqnr_db=20.0, excess=0.5),
         OutputError("y", 1, max_abs=0.5, max_rel=0.2, cosine=0.8, sqnr_db=None, excess=0.7),
-        OutputError("z", 0, problem="shape [2] where the reference has [3]"),
+        OutputError("z", 0, problem="shape [2], but the reference has [3]"),
     ]
     y, z = digest.worst_errors([catalog.MNN_COMPARE.passed(outputs=outputs), catalog.VACUITY.failed("no")])
     assert (y.output, y.stage, y.case, y.max_abs, y.max_rel, y.cosine, y.sqnr_db, y.excess) == (

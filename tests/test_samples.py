@@ -194,13 +194,13 @@ IMAGE_FAULTS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("a.png", lambda p: p.write_bytes(b"<html>"), "could not be decoded"),
     ("a.png", _cut, "could not be decoded"),
     ("a.png", _flipped, "could not be decoded"),
-    ("a.png", lambda p: Image.fromarray(PIXELS).save(p, format="JPEG"), "not what its name says"),
-    ("a.jpg", lambda p: Image.fromarray(PIXELS).save(p, format="PNG"), "not what its name says"),
+    ("a.png", lambda p: Image.fromarray(PIXELS).save(p, format="JPEG"), "does not match its suffix"),
+    ("a.jpg", lambda p: Image.fromarray(PIXELS).save(p, format="PNG"), "does not match its suffix"),
     ("a.jpg", lambda p: Image.fromarray(PIXELS).save(p, format="GIF"), "could not be decoded"),
     (
         "a.jpg",
         lambda p: Image.fromarray(PIXELS).convert("CMYK").save(p),
-        "colours that a net is not fed with",
+        "an unsupported colour mode",
     ),
     ("a.png", _sixteen_bits, "more than 8 bits"),
     ("a.png", lambda p: Image.new("I;16", (4, 4)).save(p), "more than 8 bits"),
@@ -236,7 +236,7 @@ def test_a_narrow_image_is_no_way_around_the_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "preprocess", "what"),
     [
-        ("x=float32[1,3,6,8]", (), "nothing says how an image becomes an input"),
+        ("x=float32[1,3,6,8]", (), "no --preprocess says how an image becomes an input"),
         ("x=float32[1,3,6,8]", ("rate=8000",), "for sounds, and no sample is one"),
         ("x=float32[1,3,8,8]", ("scale=255",), "does not give the shape of x"),
         ("x=float32[1,3,6,8]", ("layout=nhwc",), "does not give the shape of x"),
@@ -335,7 +335,7 @@ class TestWhichFiles:
 
     @pytest.mark.parametrize(
         ("name", "what"),
-        [("none", "no samples at this path"), ("empty", "holds no .npz"), ("a.gif", "samples are")],
+        [("none", "no samples at this path"), ("empty", "does not contain .npz"), ("a.gif", "samples are")],
     )
     def test_nothing_to_take(self, name: str, what: str, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
@@ -414,7 +414,7 @@ class TestSounds:
             ("x=float32[t]", "rate=8000", "another rate"),
             ("x=float32[t]", "rate=16000", "several channels and the input none"),
             ("x=float32[n,1,t]", "rate=16000", "does not give the shape"),
-            ("x=float32[8]", "rate=16000,length=4", "is not the input's"),
+            ("x=float32[8]", "rate=16000,length=4", "differs from the input's"),
             ("x=int16[t]", "rate=16000", "no input fits"),
             ("x=float32[a,b,c,d]", "rate=16000", "no input fits"),
         ],
@@ -425,7 +425,7 @@ class TestSounds:
             read(tmp_path, inputs, recipe)
 
     def test_without_a_recipe(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="nothing says how a sound becomes an input"):
+        with pytest.raises(UsageError, match="no --preprocess says how a sound becomes an input"):
             read(wav(tmp_path / "a.wav", [1, 2]), "x=float32[t]")
 
     @pytest.mark.parametrize(
@@ -575,9 +575,9 @@ class TestPrepare:
 
     def test_a_call_that_is_wrong(self, net: Path, pictures: Path, tmp_path: Path) -> None:
         for options, words in [
-            ((), "nothing says how an image becomes an input"),
+            ((), "no --preprocess says how an image becomes an input"),
             (("--preprocess", "size=8"), "does not give the shape of x"),
-            (("--preprocess", "colour=red"), "no key of an image's"),
+            (("--preprocess", "colour=red"), "not a key of an image's"),
         ]:
             result = call("prepare", net, "-o", tmp_path / "out", "--samples", pictures, *options)
             assert (result.code, words in result.err) == (2, True), result.err

@@ -82,7 +82,7 @@ def test_keras_files(models: Path, name: str) -> None:
 
 def test_code_and_weights_alone(models: Path) -> None:
     assert any("twice" in w and "--trust" in w for w in read_file(models / "lambda.keras").warnings)
-    with pytest.raises(UsageError, match="weights alone"):
+    with pytest.raises(UsageError, match="weights only"):
         read_file(models / "only.weights.h5")
 
 

@@ -216,7 +216,7 @@ class TestKeras:
         assert str(Path("/tmp")) not in (tmp_path / "out/manifest.json").read_text()
 
     def test_weights_alone(self, models: Path, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="weights alone") as raised:
+        with pytest.raises(UsageError, match="weights only") as raised:
             run(models / "only.weights.h5", tmp_path / "out")
         assert "--weights" in raised.value.next
 

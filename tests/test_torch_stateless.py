@@ -165,7 +165,7 @@ class TestTorchScript:
         [
             ('torch.save(x, "CANARY")', "aten::save"),
             ('x.save("CANARY")', "aten::save"),
-            ('getattr(x, "save")("CANARY")', "a call of what is no name"),
+            ('getattr(x, "save")("CANARY")', "a call of something other than a name"),
             ('_0 = getattr(x, "save")', "aten::save"),
             ("_0 = torch.save", "aten::save"),
             ("_0 = torch", "the namespace torch as a value"),

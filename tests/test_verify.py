@@ -89,12 +89,12 @@ FORGED: dict[str, tuple[Edit, str, str]] = {
     "an SQNR of nothing": (
         lambda m: lower(m, sqnr_db=-1000.0),
         "tolerance",
-        "-1000 dB where what was asked for has float32's own",
+        "-1000 dB, but the options of the run give float32's own",
     ),
     "a wide relative": (
         lambda m: lower(m, relative=1e9),
         "tolerance",
-        "relative is 1e.09 where the rule has 0.001",
+        "relative is 1e.09, but the rule has 0.001",
     ),
     "a wide absolute": (lambda m: lower(m, absolute=0.01), "tolerance", "absolute"),
     "a wide widening": (lambda m: lower(m, widening=1e6), "tolerance", "widening"),
@@ -142,7 +142,7 @@ FORGED: dict[str, tuple[Edit, str, str]] = {
     "a size that no case has": (
         lambda m: m["signature"]["dims"]["n"]["proven"].append(9),
         "record",
-        "n=9 is called proven, and no case",
+        "n=9 is called proven, but no case",
     ),
     "a case called by another size": (
         lambda m: m["cases"][0]["dims"].update(n=3),
@@ -162,7 +162,7 @@ FORGED: dict[str, tuple[Edit, str, str]] = {
     "a check twice": (
         lambda m: m["evidence"].append(of(m, "mnn_compare")),
         "record",
-        "mnn_compare stands in the evidence twice",
+        "mnn_compare appears twice in the evidence",
     ),
     "no converted model": (
         lambda m: m.update(mnn=None),
@@ -172,7 +172,7 @@ FORGED: dict[str, tuple[Edit, str, str]] = {
     "a dimension left out": (
         lambda m: (m["signature"]["dims"].pop("n"), m["evidence"].remove(of(m, "dimension:n"))),
         "record",
-        "nothing is said",
+        "does not record it",
     ),
     "a case without its size": (
         lambda m: m["cases"][0]["dims"].clear(),
@@ -254,17 +254,17 @@ class TestDirectory:
     def test_a_link_within_the_bundle_in_place_of_a_file_is_named(self, copy: Path) -> None:
         shutil.move(copy / "model.mnn", copy / "moved")
         (copy / "model.mnn").symlink_to("moved")
-        assert wrong(copy) == {"hashes": "model.mnn is no regular file; moved is not in the manifest"}
+        assert wrong(copy) == {"hashes": "model.mnn is not a regular file; moved is not in the manifest"}
 
     def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(self, copy: Path) -> None:
         (copy / "model.mnn").unlink()
         os.mkfifo(copy / "model.mnn")
-        assert wrong(copy) == {"hashes": "model.mnn is no regular file"}
+        assert wrong(copy) == {"hashes": "model.mnn is not a regular file"}
 
     def test_a_link_in_place_of_the_manifest_is_named(self, copy: Path) -> None:
         shutil.move(copy / "manifest.json", copy.parent / "manifest.json")
         (copy / "manifest.json").symlink_to("../manifest.json")
-        assert wrong(copy) == {"hashes": "manifest.json is no regular file"}
+        assert wrong(copy) == {"hashes": "manifest.json is not a regular file"}
 
     def test_hard_links_are_files(self, copy: Path, tmp_path: Path) -> None:
         os.link(copy / "model.mnn", tmp_path / "elsewhere")
@@ -331,7 +331,7 @@ class TestReport:
     def test_a_link_in_its_place_is_told(self, copy: Path, tmp_path: Path) -> None:
         shutil.move(copy / "report.html", tmp_path / "report.html")
         (copy / "report.html").symlink_to(tmp_path / "report.html")
-        assert "no regular file" in wrong(copy)["report"]
+        assert "not a regular file" in wrong(copy)["report"]
 
     def test_the_page_of_another_version_is_not_compared(self, copy: Path) -> None:
         edited(copy, lambda m: m["tools"].update(mnnprep="0.0.1"))

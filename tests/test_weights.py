@@ -132,7 +132,7 @@ def test_a_directory_with_a_training_state_beside_the_weights(
 
 
 def test_a_directory_that_leaves_the_file_open(tmp_path: Path, trained: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="holds no weights"):
+    with pytest.raises(UsageError, match="does not contain weights"):
         read_state(tmp_path)
     saved(tmp_path / "a.pt", trained)
     assert read_state(tmp_path).tensors.keys() == trained.keys()
@@ -275,7 +275,7 @@ def test_truncated_anywhere(tmp_path: Path, trained: dict[str, Any], layout: str
 
 def test_no_weights_in_it(tmp_path: Path) -> None:
     for content in ({}, {"epoch": 3}, [1, 2], 7, None, {"optimizer": {"state": {}}}):
-        with pytest.raises(RefusedError, match="holds no weights"):
+        with pytest.raises(RefusedError, match="does not contain weights"):
             read_state(saved(tmp_path / "c.pt", content))
 
 

@@ -52,7 +52,8 @@ def metric_checks(
             )
             continue
         if metric.own and not metric.function:
-            why = f"its code is not here; give it with --metric (sha256 {metric.sha256 or 'unknown'})"
+            known = metric.sha256 or "unknown"
+            why = f"the bundle does not hold its code; give it with --metric (sha256 {known})"
             found.append(
                 metric.row.not_run(why, required=metric.threshold is not None, subject=metric.wanted())
             )

@@ -111,7 +111,7 @@ def _pairs(cases: Iterable[CaseFile], ran: RunResult) -> Iterator[tuple[CaseFile
             if name not in actual or actual[name].shape != array.shape:
                 shape = list(actual[name].shape) if name in actual else "missing"
                 raise _Unmeasurable(
-                    f"{name} of case {case.index} is {shape} where the reference has {list(array.shape)}"
+                    f"{name} of case {case.index} is {shape}, but the reference has {list(array.shape)}"
                 )
         yield case, reference, {name: actual[name] for name in reference}
 
@@ -159,7 +159,7 @@ def _function(metric: Metric) -> Callable[..., Any]:
         return find_factory(metric.function)
     except MnnprepError as error:
         what = error.what.replace("the factory's", "its")
-        raise _Unmeasurable(f"the function can't be had: {what} ({error.seen})") from error
+        raise _Unmeasurable(f"the function can't be loaded: {what} ({error.seen})") from error
 
 
 def _call(function: Callable[..., Any], case: CaseFile, reference: Arrays, actual: Arrays) -> float:

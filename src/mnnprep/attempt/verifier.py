@@ -142,8 +142,9 @@ class Verifier:
             return []
         return [
             catalog.BRANCHES.failed(
-                f"a traced artifact keeps what a value decided at {'; '.join(places[:5])}, and every input"
-                " tried decided alike; give inputs that decide otherwise with --samples, or use --method"
+                f"a traced artifact freezes the decisions on values at {'; '.join(places[:5])}, and every"
+                f" input tried decided the same way; give inputs that decide otherwise with --samples, or"
+                f" use --method"
                 " onnx-script or script",
                 subject=places[0],
             )

@@ -220,7 +220,7 @@ def read_manifest(bundle: Path) -> Manifest:
     if not bundle.is_dir():
         aside = left_beside(Path(os.path.realpath(bundle)), ".old")
         back = (
-            f"put back what a run was replacing as it was killed: mv {shlex.quote(str(aside[0]))}"
+            f"a killed run was replacing this bundle; put it back: mv {shlex.quote(str(aside[0]))}"
             f" {shlex.quote(str(bundle))}"
             if aside
             else ""
@@ -248,7 +248,7 @@ def read_manifest(bundle: Path) -> Manifest:
                 else "prepare the model again"
             )
             raise RefusedError(
-                f"the bundle's manifest is of another schema than {SCHEMA}, which this version reads",
+                f"the bundle's manifest has another schema than {SCHEMA}, which this version reads",
                 seen=str(schema),
                 next=remedy,
             )

@@ -82,18 +82,12 @@ def meaning(manifest: Manifest) -> str:
         )
         return " ".join(filter(None, (sentence, settings(manifest), limits(manifest))))
     if outcome is Verdict.DIFFERS:
-        return (
-            "Something that was compared came out different: do not ship this model before the failed checks"
-            " are resolved."
-        )
+        return "A comparison failed: do not ship this model before you resolve the failed checks."
     if outcome is Verdict.REFUSED:
-        return (
-            "There is no model to ship: nothing usable came out of the source, or MNN's converter did not"
-            " take it."
-        )
+        return "There is no model to ship: the source gave nothing usable, or MNN's converter refused it."
     return (
-        "Nothing was found to be wrong, but something that a proof needs was not run or proves nothing: treat"
-        " this model as untested."
+        "No error was found, but a check that the proof needs did not run or proves nothing: treat this"
+        " model as untested."
     )
 
 
@@ -121,7 +115,7 @@ def settings(manifest: Manifest) -> str:
 def limits(manifest: Manifest) -> str:
     """List what the source asks of the sizes it is given; empty if nothing was found."""
     asked = [dim.constraint for dim in manifest.signature.dims.values() if dim.constraint]
-    return f"The source itself asks for {', '.join(asked)}." if asked else ""
+    return f"The source itself requires {', '.join(asked)}." if asked else ""
 
 
 @dataclass(frozen=True)
@@ -302,8 +296,8 @@ def tolerance_words(tolerance: Tolerance) -> list[str]:
     else:
         first = (
             f"Every element of a floating output may be off by at most {number(tolerance.absolute)} of the"
-            f" output's largest magnitude, or {number(tolerance.widening)} times its noise in that case where"
-            f" it is more, plus {number(tolerance.relative)} of the element itself; noise never widens it"
+            f" output's largest magnitude, or {number(tolerance.widening)} times its noise in that case if"
+            f" that is more, plus {number(tolerance.relative)} of the element itself; noise never widens it"
             f" beyond {number(tolerance.ceiling)} of the largest magnitude."
         )
     return [

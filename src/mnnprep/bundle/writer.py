@@ -91,7 +91,7 @@ def check_target(target: Path, force: bool = False) -> None:
         )
     if not force:
         raise UsageError(
-            "the target is a bundle already",
+            "the target is already a bundle",
             seen=seen,
             next="replace it with --force, or give another directory",
         )
@@ -266,7 +266,7 @@ def finish(staged: Path, manifest: Manifest) -> Manifest:
     ]
     for file in named:
         if found.get(file.path) != file:
-            raise InternalError("a file of the bundle is not what its manifest says", seen=file.path)
+            raise InternalError("a file of the bundle does not match its manifest", seen=file.path)
     complete = msgspec.structs.replace(
         manifest, files=[file for name, file in found.items() if name not in UNLISTED]
     )
@@ -300,7 +300,7 @@ def write_mnn_test(directory: Path, arrays: Arrays, signature: SignatureRecord) 
             try:
                 path = _inside(tensor.mnn_name.lstrip("/") + ".txt")
             except InternalError:
-                return f"the name {tensor.mnn_name!r} can't be a file's"
+                return f"the name {tensor.mnn_name!r} can't be a file name"
             text = _text(arrays[f"{role}/{tensor.name}"])
             if texts.setdefault(path, text) != text:
                 return f"two arrays would both be {path}"

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 @click.option(
     "--rules-only",
     is_flag=True,
-    help="By the hazard rules alone, without hints of the measured table of operators.",
+    help="Use the hazard rules alone, without hints from the measured table of operators.",
 )
 @reading_timeout
 @reading_memory
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(model: str, sarif: str, rules_only: bool, timeout: float, memory: str, as_json: bool) -> int:
-    """Say what MNN will refuse, crash on or get wrong in MODEL, and what to do; nothing of it is executed.
+    """List what MNN will refuse, crash on or get wrong in MODEL, and what to do; nothing of it is executed.
 
     Exit code 1 when something was found that is wrong, a crash or a refusal; 0 when at most values are
     narrowed.
@@ -66,5 +66,5 @@ def _write(target: str, report: CheckReport) -> None:
         raise UsageError(
             "the SARIF file can't be written",
             seen=f"{target}: {error.strerror}",
-            next="give a file in a directory that is there",
+            next="give a file in an existing directory",
         ) from error

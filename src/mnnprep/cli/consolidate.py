@@ -30,12 +30,12 @@ from mnnprep.cli.options import factory_arg, json_manifest
     metavar="KEY",
     help="The dictionary in the checkpoint to take, such as state_dict or nets.generator.",
 )
-@click.option("--ema", is_flag=True, help="Take averaged weights in place of the raw ones.")
+@click.option("--ema", is_flag=True, help="Take averaged weights instead of the raw ones.")
 @click.option(
     "--factory",
     default="",
     metavar="SPEC",
-    help="file.py:callable that builds the model: what it does not have is left out.",
+    help="file.py:callable that builds the model; tensors that it lacks are left out.",
 )
 @factory_arg
 @click.option("--strip", multiple=True, metavar="PREFIX", help="A prefix to take off the names.")
@@ -51,15 +51,15 @@ from mnnprep.cli.options import factory_arg, json_manifest
     "--join",
     multiple=True,
     metavar="REGEX=>AXIS",
-    help="Along which axis tensor-parallel ranks are joined; the first rule that finds counts.",
+    help="The axis along which to join tensor-parallel ranks; the first matching rule counts.",
 )
 @click.option("--base", default="", metavar="CKPT", help="The model that a LoRA adapter is merged into.")
 @click.option(
     "--no-hash",
     is_flag=True,
-    help="Leave the sha256 of inputs and output out: the bytes go from file to file.",
+    help="Skip the sha256 of inputs and output: bytes are copied from file to file.",
 )
-@click.option("--force", is_flag=True, help="Replace an output that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
 @json_manifest
 def command(
     checkpoint: str,

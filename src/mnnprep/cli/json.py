@@ -17,9 +17,9 @@ from mnnprep.cli.main import echo_json
     metavar="FILE",
     help="The file to write: .json from a model, .mnn from JSON.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
-    "--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Seconds that it may take."
+    "--timeout", default=1800.0, show_default=True, type=click.FloatRange(1), help="Time limit in seconds."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(source: str, output: str, force: bool, timeout: float, as_json: bool) -> int:

@@ -17,21 +17,24 @@ from mnnprep.safety import faults
 # name -> (module, what it does); a command's module is imported when it is called, not for --help
 COMMANDS = {
     "prepare": ("mnnprep.cli.prepare", "Prepare a model for MNN and prove the result."),
-    "inspect": ("mnnprep.cli.inspect", "Say what a file is: format, signature, operators, parameters."),
-    "check": ("mnnprep.cli.check", "Say what MNN will refuse, crash on or get wrong in a model."),
+    "inspect": ("mnnprep.cli.inspect", "Show what a file is: format, signature, operators, parameters."),
+    "check": ("mnnprep.cli.check", "List what MNN will refuse, crash on or get wrong in a model."),
     "verify": ("mnnprep.cli.verify", "Prove a bundle again, from the bundle alone."),
     "compare": ("mnnprep.cli.compare", "Compare two models of any two formats on the same inputs."),
-    "bisect": ("mnnprep.cli.bisect", "Find the first node where MNN leaves the reference."),
+    "bisect": ("mnnprep.cli.bisect", "Find the first node at which MNN departs from the reference."),
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
     "ops": (
         "mnnprep.cli.ops",
         "Show which operators MNN reads, and what it does with ONNX's own test cases.",
     ),
-    "sign": ("mnnprep.cli.sign", "Sign a bundle with a key of yours."),
+    "sign": ("mnnprep.cli.sign", "Sign a bundle with your key."),
     "replay": ("mnnprep.cli.replay", "Make a bundle's artifact again and compare the hashes."),
-    "report": ("mnnprep.cli.report", "Write a bundle's report.html anew."),
-    "doctor": ("mnnprep.cli.doctor", "Say what is installed, which formats work and what to install."),
+    "report": ("mnnprep.cli.report", "Write a bundle's report.html again."),
+    "doctor": (
+        "mnnprep.cli.doctor",
+        "Show the installed packages, the formats that work and what to install.",
+    ),
 }
 ISSUES = "please report it with this text, the command and the output of `mnnprep doctor --json`"
 

@@ -98,11 +98,11 @@ reading_timeout = click.option(
     default=60.0,
     show_default=True,
     type=click.FloatRange(1),
-    help="Seconds that reading the file may take.",
+    help="Time limit in seconds for reading the file.",
 )
 reading_memory = click.option(
     "--memory",
     default="",
     metavar="SIZE",
-    help="Memory that reading the file may take, such as 8GB (default: three quarters of what is free).",
+    help="Memory limit for reading the file, such as 8GB (default: three quarters of what is free).",
 )

@@ -15,7 +15,7 @@ from mnnprep.model.options import PREPARE, request_of
 @click.argument("source")
 @click.option("-o", "--output", "output", required=True, metavar="DIR", help="The bundle to write.")
 @options(PREPARE)
-@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @json_manifest
 def command(source: str, output: str, force: bool, as_json: bool, **given: object) -> int:
     """Prepare SOURCE (a file, or file.py:callable, or package.module:callable) for MNN and prove the result.

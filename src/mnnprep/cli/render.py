@@ -61,9 +61,10 @@ def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Che
     words = {
         Verdict.PROVEN: "the bundle was proven again",
         Verdict.UNPROVEN: (
-            "not proven again: something needed was not run, or the bundle was not proven when it was made"
+            "not proven again: a check that the proof needs did not run, or the bundle was not proven when"
+            " it was made"
         ),
-        Verdict.DIFFERS: "the bundle is not what it says, or does not compute what its references say",
+        Verdict.DIFFERS: "the bundle does not match its manifest, or does not compute its references",
         Verdict.REFUSED: "nothing in the bundle could be run",
     }
     _headline(console, outcome, f"{target}: {words[outcome]}")

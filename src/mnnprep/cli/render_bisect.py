@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 HEADS = {
     "agrees": "nothing found",
     "node": "found: one node",
-    "fused": "found: nodes that MNN made one of",
+    "fused": "found: nodes that MNN merged into one",
     "context": "found: nodes that are wrong together with their neighbours",
     "gradual": "no single node",
-    "stale": "the bundle's converted model is another",
+    "stale": "the bundle's converted model is a different one",
     "unresolved": "not resolved",
 }
 
@@ -53,8 +53,8 @@ def show_bisection(console: Console, found: Bisection, target: str) -> None:
         )
     if found.artifact_differs:
         say(
-            "  note      the artifact itself is not what the source computed, in the cases"
-            f" {found.artifact_differs}: no fault of MNN's"
+            "  note      the artifact itself does not compute the same as the source, in the cases"
+            " {found.artifact_differs}; this is not MNN's fault"
         )
     say(f"  cost      {found.conversions} conversions, {found.runs} runs, of {found.model_nodes} nodes")
     if found.repro:

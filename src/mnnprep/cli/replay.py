@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     help="The source that the bundle was made from, wherever it is now.",
 )
 @click.option(
-    "--weights", default="", metavar="CKPT", help="Its weights, where the bundle was made with --weights."
+    "--weights", default="", metavar="CKPT", help="Its weights, if the bundle was made with --weights."
 )
 @click.option(
-    "--samples", default="", metavar="FILE|DIR", help="The samples, where it was made with --samples."
+    "--samples", default="", metavar="FILE|DIR", help="The samples, if the bundle was made with --samples."
 )
 @click.option(
-    "--mnnconvert", default="", metavar="PATH", help="The converter, where it was made with one of its own."
+    "--mnnconvert",
+    default="",
+    metavar="PATH",
+    help="The converter, if the bundle was made with --mnnconvert.",
 )
 @click.option(
     "--metric",
@@ -46,10 +49,10 @@ if TYPE_CHECKING:
 @click.option(
     "--trust",
     is_flag=True,
-    help="Let a pickled module execute the code it names, where the bundle was made so.",
+    help="Let a pickled module execute the code it names, if the bundle was made with --trust.",
 )
 @click.option("-o", "--output", default="", metavar="DIR", help="Keep the new bundle here.")
-@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @step_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
@@ -181,4 +184,4 @@ def show(found: Replay) -> None:
             one_line(f"tool     {tool.name}: {tool.recorded} recorded, {tool.now or 'not installed'} now")
         )
     if not found.tools:
-        click.echo(one_line("every tool has its recorded version: another type of CPU rounds otherwise"))
+        click.echo(one_line("every tool has its recorded version: another type of CPU rounds differently"))

@@ -29,7 +29,7 @@ def command(bundle: str, bom: str, as_json: bool) -> int:
     if bom:
         written = Path(bom)
         if written.resolve().is_relative_to(directory.resolve()) or not written.absolute().parent.is_dir():
-            where = "outside the bundle, whose files are fixed, in a directory that is there"
+            where = "outside the bundle, whose files are fixed, in an existing directory"
             raise UsageError(
                 "the bill of materials can't be written here", seen=bom, next=f"give a file {where}"
             )

@@ -15,7 +15,7 @@ from mnnprep.cli.options import step_timeout
     "metrics",
     multiple=True,
     metavar="NAME[=VALUE]",
-    help="A task metric more, or the code of one that the bundle names.",
+    help="Another task metric, or the code of one that the bundle names.",
 )
 @click.option("--key", default="", metavar="PEM", help="The public key that the bundle must be signed with.")
 @step_timeout

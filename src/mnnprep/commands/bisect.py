@@ -113,7 +113,7 @@ def bisect(
         check_target(output)
     if mnnconvert and not (os.path.isfile(mnnconvert) and os.access(mnnconvert, os.X_OK)):
         raise UsageError(
-            "--mnnconvert is no executable file",
+            "--mnnconvert does not name an executable file",
             seen=mnnconvert,
             next="give the path of a MNNConvert program",
         )
@@ -142,7 +142,7 @@ def _require_onnx(manifest: Manifest) -> None:
         "mnn": "an MNN file has no other runtime to compare the values inside it with",
     }.get(form, "the values inside it are compared by the names of an ONNX graph")
     raise RefusedError(
-        f"the artifact is {form}, which is not bisected: {what}",
+        f"the artifact is {form}, which can't be bisected: {what}",
         seen=form,
         next="prepare the same source with --to onnx, and bisect that bundle",
     )
@@ -220,7 +220,7 @@ class _Bisector:
             )
         if not path.is_file() or sha256(path) != known[name]:
             raise RefusedError(
-                "a file of the bundle is not what its manifest says",
+                "a file of the bundle does not match its manifest",
                 seen=name,
                 next="prepare the model again, or restore the bundle",
             )
@@ -270,8 +270,8 @@ class _Bisector:
         if not failing:
             return None, []
         reason = (
-            "the model is right when it is loaded anew for each case, and wrong in one load after a case of"
-            " another shape: MNN's resize"
+            "the model is right if it is loaded afresh for each case, and wrong if a case of another shape"
+            " ran before: the fault is in MNN's resize"
         )
         return Finding("unresolved", failing[0], reason=reason), []
 
@@ -349,7 +349,8 @@ class _Bisector:
         )
         if differing:
             message += (
-                "; but the artifact is not what the source computed, which is no fault of MNN's: prepare it"
+                "; but the artifact does not compute the same as the source, which is not MNN's fault:"
+                " prepare it"
                 " by another method"
             )
         return Bisection(

@@ -159,7 +159,7 @@ def _check_operators(path: str, kind: SourceKind, operators: dict[str, int]) -> 
             node=name,
             operator=name,
             detail=f"{count} times" if count > 1 else "",
-            remedy="prepare it with --to onnx, or express it by other operators",
+            remedy="prepare it with --to onnx, or express it with other operators",
         )
         for name, count in operators.items()
         if supported is not None and name not in supported and name not in LEFT_OUT

@@ -70,7 +70,7 @@ def consolidate(
     """
     if options.dtype and options.dtype not in TARGETS:
         raise UsageError(
-            "--dtype is not one that can be written",
+            "this --dtype can't be written",
             seen=options.dtype,
             next="use one of " + ", ".join(TARGETS),
         )
@@ -127,7 +127,7 @@ def consolidate_live(
     with live.conducted(state) as tensors:
         if options.dtype and options.dtype not in TARGETS:
             raise UsageError(
-                "--dtype is not one that can be written",
+                "this --dtype can't be written",
                 seen=options.dtype,
                 next="use one of " + ", ".join(TARGETS),
             )
@@ -166,7 +166,7 @@ def model_shapes(options: Options) -> Expected:
     source = resolve(Request(source=options.factory, factory_args=options.factory_args))
     if Option.STATE_DICT not in kind_of(source.kind).options:
         raise UsageError(
-            "--factory names no factory",
+            "--factory does not name a factory",
             seen=options.factory,
             next="give file.py:callable or package.module:callable",
         )
@@ -179,7 +179,7 @@ def _ask(source: Source) -> Expected:
             found = host.run(SHAPES, source, timeout=DEFAULT_TIMEOUT).value
         except StepFailed as failure:
             raise failure.error or internal(
-                failure, "the factory's model could not be looked at"
+                failure, "the factory's model could not be inspected"
             ) from failure
     return found.expected()
 

@@ -204,7 +204,7 @@ def _advice(packages: list[Package], converters: list[Converter]) -> list[str]:
     if not any("TORCH" in c.frontends for c in converters):
         named = f"name it with --mnnconvert or {CONVERTER_VARIABLE}"
         lines.append(
-            f"to convert TorchScript, build MNNConvert with MNN_BUILD_TORCH=ON and {named}; by way of ONNX,"
-            " PyTorch needs none"
+            f"to convert TorchScript, build MNNConvert with MNN_BUILD_TORCH=ON and {named}; by way of"
+            f" ONNX, PyTorch does not need it"
         )
     return lines

@@ -37,7 +37,7 @@ def convert_json(
         raise UsageError(
             "there is no file at this path",
             seen=str(source),
-            next="give a .mnn model, or the .json that was made of one",
+            next="give a .mnn model, or a .json made from one",
         )
     if target.suffix.lower() != wanted:
         raise UsageError(
@@ -45,7 +45,7 @@ def convert_json(
         )
     if target.exists() and not force:
         raise UsageError(
-            "the target exists already",
+            "the target already exists",
             seen=str(target),
             next="replace it with --force, or give another name",
         )

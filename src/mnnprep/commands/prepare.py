@@ -100,7 +100,7 @@ def _check_call(request: Request, target: Path, force: bool) -> None:
         os.path.isfile(request.mnnconvert) and os.access(request.mnnconvert, os.X_OK)
     ):
         raise UsageError(
-            "--mnnconvert is no executable file",
+            "--mnnconvert does not name an executable file",
             seen=request.mnnconvert,
             next="give the path of a MNNConvert program",
         )
@@ -108,7 +108,7 @@ def _check_call(request: Request, target: Path, force: bool) -> None:
     for name in request.repairs or ():
         if name not in known:
             raise UsageError(
-                "--repair names no rule that repairs", seen=name, next=f"choose from: {', '.join(known)}"
+                "--repair does not name a repair rule", seen=name, next=f"choose from: {', '.join(known)}"
             )
 
 
@@ -343,9 +343,9 @@ def choose(results: list[AttemptResult]) -> AttemptResult:
     made = [r for r in results if r.exported is not None]
     if not made:
         raise RefusedError(
-            "no method made an artifact of this source",
+            "no method made an artifact from this source",
             seen="; ".join(f"{r.recipe.method}: {r.reason}" for r in results),
-            next="mend the model where the messages point, or choose a method with --method",
+            next="fix the model at the places that the messages name, or choose a method with --method",
         )
     return min(made, key=lambda r: RANK[r.verdict])
 

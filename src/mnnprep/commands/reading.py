@@ -74,15 +74,12 @@ def run_bounded(host: Host, step: Step[J, R], job: J, path: Path, limits: Limits
         if isinstance(failure.error, RefusedError | UsageError):
             raise failure.error from failure
         if failure.fate == "time":
-            more = (
-                "if it is whole and as large as it should be, give it more time: --timeout"
-                f" {limits.timeout * 10:g}"
-            )
+            more = f"if the file is complete, give it more time: --timeout {limits.timeout * 10:g}"
             raise RefusedError(
                 f"reading the file took longer than {limits.timeout:g} s", seen=path.name, next=more
             ) from failure
         if failure.fate == "memory":
-            more = "if it is whole and as large as it should be, give it more: --memory"
+            more = "if the file is complete, give it more: --memory"
             raise RefusedError(
                 f"reading the file took more than {memory / 2**20:.0f} MiB", seen=path.name, next=more
             ) from failure

@@ -48,7 +48,7 @@ def resolve(request: Request) -> Source:
         raise UsageError(
             "--outputs goes with a graph or a TF1 checkpoint",
             seen=kind.title,
-            next="leave it out: this source says its outputs",
+            next="leave it out: this source names its outputs",
         )
     if source.weights and Option.STATE_DICT in kind.options:
         _check_weights(Path(source.weights), request.limits)
@@ -75,7 +75,7 @@ def _factory(request: Request) -> Source:
         place = str(path)
     elif not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(
-            "there is nothing at this path, and it is no factory",
+            "there is nothing at this path, and it is not a factory",
             seen=request.source,
             next="give a file, or file.py:callable, or package.module:callable",
         )
@@ -109,9 +109,9 @@ def _file(request: Request) -> Source:
     path = Path(request.source).absolute()
     if path.suffix == ".py" and path.is_file():
         raise UsageError(
-            "a Python file alone is no model",
+            "a Python file alone is not a model",
             seen=path.name,
-            next=f"name the callable in it that gives the model: {path.name}:callable",
+            next=f"name the callable in it that returns the model: {path.name}:callable",
         )
     require_there(path)
     job = FileJob(
@@ -150,7 +150,7 @@ def read_source(job: FileJob) -> Source:
     kind = kind_of(sniff.identify(path))
     if kind.role is Role.WEIGHTS:
         raise UsageError(
-            "this file holds weights alone, no model",
+            "this file holds weights only, without a model",
             seen=f"{path.name}: {kind.title}",
             next=(
                 "give the code that builds the model, and this file as its weights: mnnprep prepare"
@@ -217,7 +217,7 @@ def _check_weights(path: Path, limits: Limits) -> None:
     kind = kind_of(kind_aside(path, limits))
     if kind.role is not Role.WEIGHTS and not kind.runs_code:
         raise UsageError(
-            "--weights is no checkpoint",
+            "--weights does not name a checkpoint",
             seen=f"{path.name}: {kind.title}",
             next="give a state dict, a checkpoint or a safetensors file",
         )

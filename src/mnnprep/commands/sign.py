@@ -50,7 +50,7 @@ def sign(bundle: Path, key: Path) -> Path:
     if bad:
         told = "; ".join(f"{c.check}: {c.reason}" for c in bad)
         raise RefusedError(
-            "the bundle is not as its manifest says, so it is not signed",
+            "the bundle does not match its manifest, so it was not signed",
             seen=told,
             next=f"see mnnprep verify {bundle}",
         )
@@ -82,14 +82,15 @@ def signature_check(bundle: Path, key: Path | None) -> list[Check]:
     """
     path = bundle / SIGNATURE_NAME
     if key is None:
-        unread = "there is a signature, and it was not checked: give the signer's public key with --key"
+        unread = "the bundle is signed, but the signature was not checked: give the signer's public key"
+        " with --key"
         return [catalog.SIGNATURE.not_run(unread, required=False)] if os.path.lexists(path) else []
     name = _key(key)
     if path.is_symlink() or not path.is_file():
         raise RefusedError(
             "the bundle is not signed",
             seen=f"no file {SIGNATURE_NAME}",
-            next="take it from whoever signs it, or leave --key out",
+            next="get it from its signer, or leave --key out",
         )
     verifying = _library("verifying")
     config = verifying.Config().set_hashing_config(_hashing())
@@ -107,13 +108,13 @@ def signature_check(bundle: Path, key: Path | None) -> list[Check]:
         raise RefusedError(
             "the bundle is not what was signed with this key",
             seen=message(error),
-            next="take the bundle from whoever signed it, or ask for the right public key",
+            next="get the bundle from its signer, or ask for the right public key",
         ) from error
     if unsigned:
         raise RefusedError(
             "the signature leaves files out",
             seen=", ".join(unsigned[:5]),
-            next="have the bundle signed anew with `mnnprep sign`",
+            next="have the bundle signed again with `mnnprep sign`",
         )
     return [catalog.SIGNATURE.passed(subject=key.name)]
 
@@ -156,7 +157,7 @@ def _key(path: Path) -> Path:
 
 def _no_key(kind: str, path: Path, error: Exception) -> UsageError:
     return UsageError(
-        f"this is no {kind} key for an elliptic curve",
+        f"this is not a {kind} key for an elliptic curve",
         seen=f"{path.name}: {message(error)}",
         next=(
             "give a PEM file of P-256, P-384 or P-521: openssl ecparam -genkey -name prime256v1 -noout -out"

@@ -159,7 +159,7 @@ def _artifact(
             "the bundle's files are not those that were proven", required=False
         ), None
     if not manifest.cases:
-        return catalog.ARTIFACT_COMPARE.not_run("the bundle holds no cases", required=False), None
+        return catalog.ARTIFACT_COMPARE.not_run("the bundle has no cases", required=False), None
     tell(f"running the artifact in {kind.runtime}")
     job = RunJob(
         model=str(bundle.resolve() / manifest.artifact.files[0].path),
@@ -179,7 +179,7 @@ def _mnn(
     workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Progress
 ) -> tuple[Check, RunResult | None]:
     if manifest.mnn is None:
-        return catalog.MNN_COMPARE.not_run("the bundle holds no converted model"), None
+        return catalog.MNN_COMPARE.not_run("the bundle has no converted model"), None
     if not intact:
         return catalog.MNN_COMPARE.not_run("the bundle's files are not those that were proven"), None
     tell("running it in MNN, twice")

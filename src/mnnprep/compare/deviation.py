@@ -40,7 +40,7 @@ def deviation(
     if reference.size != actual.size:
         return Deviation(
             excess=LARGEST,
-            problem=f"shape {list(actual.shape)} where the reference has {list(reference.shape)}",
+            problem=f"shape {list(actual.shape)}, but the reference has {list(reference.shape)}",
         )
     reshaped = reference.shape != actual.shape
     a, b = reference.reshape(-1), actual.reshape(-1)

@@ -264,7 +264,7 @@ def confirmed(
     return msgspec.structs.replace(
         check,
         status=Status.FAILED,
-        reason=f"a second run, in another process, is not right where the first was: {again.reason}",
+        reason=f"a second run, in another process, is wrong, but the first was right: {again.reason}",
         outputs=[*check.outputs, *(e for e in again.outputs if e.problem)],
     )
 
@@ -296,7 +296,7 @@ def repeated(
             return msgspec.structs.replace(
                 check,
                 status=Status.FAILED,
-                reason=f"the second run of case {key} failed where the first did not: {reason}",
+                reason=f"the second run of case {key} failed, but the first did not: {reason}",
                 outputs=[*check.outputs, OutputError("", int(key), problem=reason)],
             )
         if second.outputs[key].sha256 == ref.sha256:
@@ -427,7 +427,7 @@ def broken_promise(dim: Dim, survey: Survey) -> str:
         low, high = fits or (dim.min, dim.max)
         beyond = [size for size in refused if fits is None or not fits[0] <= size <= fits[1]] or list(refused)
         advice = (
-            f"; declare what it takes: --dim {shlex.quote(f'{dim.name}={low}:{high}')}"
+            f"; declare the range that it takes: --dim {shlex.quote(f'{dim.name}={low}:{high}')}"
             if (low, high) != (dim.min, dim.max)
             else ""
         )

@@ -99,11 +99,11 @@ def compare_output(
     """
     if reference.shape != actual.shape:
         return OutputError(
-            name, case, problem=f"shape {list(actual.shape)} where the reference has {list(reference.shape)}"
+            name, case, problem=f"shape {list(actual.shape)}, but the reference has {list(reference.shape)}"
         )
     if actual.dtype != np.dtype(narrowed or reference.dtype):
         return OutputError(
-            name, case, problem=f"dtype {actual.dtype} where the reference has {reference.dtype}"
+            name, case, problem=f"dtype {actual.dtype}, but the reference has {reference.dtype}"
         )
     if reference.dtype.kind != "f":
         return _compare_exact(name, case, reference, actual)
@@ -133,7 +133,7 @@ def compare_output(
         index = [int(i) for i in np.unravel_index(worst.place, reference.shape)] if reference.size else []
         problem = (
             f"differs beyond the tolerance, most at {index}: max abs {worst.max_abs:.3g},"
-            f" {min(excess, LARGEST):.3g} times what is allowed"
+            f" {min(excess, LARGEST):.3g} times the allowed error"
         )
     return OutputError(
         name,

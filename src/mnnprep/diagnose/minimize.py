@@ -47,7 +47,8 @@ def smallest_part(
 def minimize(count: int, fails: Fails, needs: Sequence[Sequence[int]], limit: int) -> list[int]:
     """Return the smallest part found that *fails*, of *count* nodes.
 
-    Each node comes after those that it needs. Where failing takes some nodes together, and more nodes never hinder it, these are what is found.
+    Each node comes after those that it needs. If the failure takes some nodes together, and more nodes never
+    hinder it, the result is these nodes.
 
     Args:
         count: how many nodes there are.

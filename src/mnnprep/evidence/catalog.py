@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from mnnprep.evidence.row import Family, Need, Role, Row
 
-_TRUSTED = "take the bundle from where it was made, or prepare the model again"
+_TRUSTED = "get the bundle from where it was made, or prepare the model again"
 
 INFERENCE_MODE = Row(
     name="inference_mode",
     question="Is every layer in inference mode, with no leftover of training?",
     catches="dropout and batch norms that compute as in training, in the source and in the artifact",
-    if_failed="take the training behaviour out of the source at the place named (call eval(), use"
+    if_failed="remove the training behaviour from the source at the place named (call eval(), use"
     " training=self.training, keep the BatchNorm statistics)",
     need=Need.ALWAYS,
 )
@@ -27,9 +27,9 @@ DETERMINISM = Row(
 )
 SELF_CONTAINED = Row(
     name="self_contained",
-    question="Does the artifact run alone, where neither the source nor its code can be reached?",
+    question="Does the artifact run alone, without access to the source or its code?",
     catches="an artifact that needs the source, its code or a file beside it",
-    if_failed="move what the artifact reaches for into the model, or try another `--method`",
+    if_failed="move whatever the artifact reaches for into the model, or try another `--method`",
     need=Need.ALWAYS,
 )
 WEIGHTS = Row(
@@ -44,7 +44,7 @@ REFERENCE = Row(
     name="reference",
     question="Did the untouched source run in its own framework on every case?",
     catches="a source that nothing can be compared with: its framework is missing, or does not run it",
-    if_failed="give inputs that the source computes with: `--samples`, `--range` or `--dim`",
+    if_failed="give inputs that the source accepts: `--samples`, `--range` or `--dim`",
     if_not_run="install the source's framework (`mnnprep doctor` says how), then prepare again",
     need=Need.ALWAYS,
 )
@@ -123,7 +123,7 @@ COVERAGE = Row(
 STANDARD = Row(
     name="standard",
     question="Does onnxruntime, which gives the reference, compute every node as the ONNX standard says?",
-    catches="an ONNX node that onnxruntime computes otherwise than the ONNX standard says: no reference, so"
+    catches="an ONNX node that onnxruntime computes differently from the ONNX standard: no reference, so"
     " no proof",
     if_failed="export the nodes named in a form on which onnxruntime and the standard agree",
     if_not_run="export the nodes named in a form on which onnxruntime and the standard agree",
@@ -155,8 +155,8 @@ METRIC = Family(
 )
 SAMPLES = Row(
     name="samples",
-    question="Which real inputs were taken, and what values have they?",
-    catches="samples that were not meant: their files, and the range of each input's values",
+    question="Which real inputs were taken, and what are their values?",
+    catches="samples chosen by mistake: their files, and the range of each input's values",
     if_failed="give other `--samples`",
     role=Role.INFORMATIVE,
     need=Need.NEVER,
@@ -196,7 +196,7 @@ THIRD_OPINION = Row(
 )
 STANDING = Row(
     name="standing",
-    question="Where MNN and the reference disagree, which of them does the third runtime side with?",
+    question="If MNN and the reference disagree, which one does the third runtime side with?",
     catches="a reference that stands alone against MNN and the third opinion, and is itself disputed",
     if_failed="find out which is right, with outputs of the original Caffe in the samples; the verdict does"
     " not depend on it",
@@ -235,7 +235,7 @@ RECORD = Row(
     name="record",
     question="Does the verdict follow from the evidence in the manifest, and the evidence from its own"
     " figures?",
-    catches="a manifest that was edited: a verdict, a status or a size that its figures do not give",
+    catches="a manifest that was edited: a verdict, a status or a size that its figures do not support",
     if_failed=_TRUSTED,
 )
 CASES = Row(
@@ -254,13 +254,13 @@ REPORT = Row(
     name="report",
     question="Is report.html the page that the manifest gives?",
     catches="a report that says something else than the manifest",
-    if_failed="write it anew with `mnnprep report`",
+    if_failed="write it again with `mnnprep report`",
 )
 SIGNATURE = Row(
     name="signature",
     question="Was every file of the bundle signed with the key at hand?",
     catches="a signature that nobody looked at; one that does not hold is refused before anything is read",
-    if_failed="take the bundle from whoever signed it, or ask for the right public key",
+    if_failed="get the bundle from its signer, or ask for the right public key",
     if_not_run="give the signer's public key with `--key`",
 )
 COMPARE = Row(

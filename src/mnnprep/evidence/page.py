@@ -7,7 +7,7 @@ import sys
 from mnnprep.evidence import catalog
 from mnnprep.evidence.row import Family, Need, Role, Row
 
-WEIGHT = {Need.ALWAYS: "yes", Need.ASKED: "where asked", Need.NEVER: "no"}
+WEIGHT = {Need.ALWAYS: "yes", Need.ASKED: "if asked", Need.NEVER: "no"}
 OUTCOME = {
     Role.COMPARISON: "`differs`",
     Role.PROVABILITY: "`unproven`",

@@ -186,7 +186,7 @@ class SourceSteps:
             chosen = [r for r in chosen if tflite_precision in r.precisions]
             if not chosen:
                 raise UsageError(
-                    f"nothing is made in {tflite_precision} here",
+                    f"this source can't be prepared in {tflite_precision}",
                     seen=f"--precision {tflite_precision}",
                     next="prepare a TensorFlow source --to tflite",
                 )

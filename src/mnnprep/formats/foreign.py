@@ -47,7 +47,7 @@ def refuse_html(name: str, head: bytes) -> None:
             " preview)",
             seen=seen,
             next=(
-                "download the file itself: on GitHub the Raw link, on Hugging Face /resolve/ in place of"
+                "download the file itself: on GitHub the Raw link, on Hugging Face /resolve/ instead of"
                 " /blob/"
             ),
         )
@@ -90,7 +90,7 @@ def describe(head: bytes, text: str | None) -> str:
     if text is None:
         if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
             return "a Python pickle that torch.save did not write"
-        return f"data of no known format, beginning with {head[:8].hex(' ')}"
+        return f"data of unknown format, beginning with {head[:8].hex(' ')}"
     stripped = text.lstrip()
     first = first_line(stripped)[:60]
     if '"weight_map"' in text:

@@ -57,7 +57,7 @@ def _directory_kind(path: Path) -> str:
         if backend.sniff_directory and (kind := backend.sniff_directory(path, names)):
             return kind
     raise RefusedError(
-        "the directory is no model that mnnprep knows",
+        "the directory does not hold a model that mnnprep knows",
         seen=f"{path.name}: {listed(names, 8) or 'empty'}",
         next="give the model file itself, or a SavedModel directory (with saved_model.pb)",
     )

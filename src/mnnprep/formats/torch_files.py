@@ -61,7 +61,7 @@ def zip_kind(path: Path) -> str:
         if any(re.search(r"(^|/)models/[^/]+\.json$", name) for name in names):
             return "exported-program"
         raise RefusedError(
-            "this .pt2 archive holds no exported program (only what AOTInductor compiled)",
+            "this .pt2 archive does not contain an exported program (only what AOTInductor compiled)",
             seen=", ".join(names[:5]),
             next="save the program itself with torch.export.save, and give that",
         )
@@ -160,7 +160,7 @@ def require_whole_legacy(path: Path) -> None:
     if size < needed:
         raise RefusedError(
             "the PyTorch file is truncated",
-            seen=f"{path.name}, {size} bytes where its tensors need {needed}",
+            seen=f"{path.name}, {size} bytes, but its tensors need {needed}",
             next=_AGAIN,
         )
 

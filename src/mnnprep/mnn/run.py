@@ -299,7 +299,7 @@ class Runner:
         names = self._job.output_names
         if len(variables) != len(names):
             raise CaseFailed(
-                f"MNN returned {len(variables) or 'no'} output{'s' * (len(variables) != 1)} where"
+                f"MNN returned {len(variables) or 'no'} output{'s' * (len(variables) != 1)}, but"
                 f" {len(names)} were asked for"
             )
         return {name: self._array(variable) for name, variable in zip(names, variables, strict=True)}
@@ -326,7 +326,7 @@ class Runner:
         types = {"float32": expr.float, "int32": expr.int, "uint8": expr.uint8}
         written = array.astype(np.int32) if array.dtype == np.int8 else array
         if str(written.dtype) not in types:
-            raise CaseFailed(f"MNN can't be fed {written.dtype}")
+            raise CaseFailed(f"MNN does not take {written.dtype}")
         variable = expr.placeholder(list(array.shape), dense, types[str(written.dtype)])
         if written.size:
             variable.write(np.asarray(written, order="C"))

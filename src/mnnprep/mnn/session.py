@@ -73,7 +73,7 @@ class Session:
             "uint8": self._mnn.Halide_Type_Uint8,
         }
         if str(array.dtype) not in types:
-            raise SessionFailed(f"a session can't be fed {array.dtype}")
+            raise SessionFailed(f"a session does not take {array.dtype}")
         return self._mnn.Tensor(
             tuple(array.shape), types[str(array.dtype)], np.ascontiguousarray(array), layout
         )

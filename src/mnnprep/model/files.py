@@ -141,7 +141,7 @@ def read_array(file: BinaryIO, size: int) -> npt.NDArray[Any]:
     except Exception as error:  # it is read as Python, with whatever that raises
         raise ValueError(f"a header that can't be read ({type(error).__name__})") from error
     if dtype.hasobject or dtype.itemsize == 0:
-        raise ValueError(f"an array of {dtype}, which is no tensor")
+        raise ValueError(f"an array of {dtype}, which is not a tensor")
     count = math.prod(shape)
     if min(shape, default=0) < 0 or count * dtype.itemsize > size:
         raise ValueError(f"an array of the shape {list(shape)} in {size} bytes")

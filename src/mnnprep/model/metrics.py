@@ -109,7 +109,7 @@ def parse_metric(text: str) -> Metric:
     own = kind not in NAMES
     if not own and at and not output:
         raise UsageError(
-            "a --metric names no output after @",
+            "a --metric does not name an output after @",
             seen=text,
             next=f"write {kind}@OUTPUT, or {kind} for all outputs",
         )
@@ -128,7 +128,7 @@ def parse_metric(text: str) -> Metric:
         raise UsageError(
             "there is no file at a --metric's path",
             seen=path,
-            next="give file.py:function, from where you are",
+            next="give file.py:function, relative to the current directory",
         )
     return Metric(
         name=f"{file.name}:{function}",
@@ -148,7 +148,9 @@ def _threshold(name: str, sign: str | None, value: str | None, text: str) -> tup
         threshold = float(value or "")
     except ValueError as error:
         raise UsageError(
-            "a --metric has a value that is no number", seen=text, next="write for example --metric top1=0.99"
+            "a --metric has a value that is not a number",
+            seen=text,
+            next="write for example --metric top1=0.99",
         ) from error
     if not math.isfinite(threshold):
         raise UsageError(

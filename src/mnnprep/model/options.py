@@ -50,7 +50,7 @@ class PrepareOptions(TypedDict, total=False):
             "--weights",
             PATH,
             "Weights for a factory: a state dict, checkpoint or safetensors file.",
-            note="Where they don't fit the memory, the factory is exported without, and they are streamed.",
+            note="If they don't fit in memory, the factory is exported without them, and they are streamed.",
             default="",
             metavar="CKPT",
         ),
@@ -73,7 +73,7 @@ class PrepareOptions(TypedDict, total=False):
         Flag(
             "--opset",
             WHOLE,
-            "The ONNX opset to start from; 13, 17, 11, 15 and 18 follow where MNN takes none before.",
+            "The ONNX opset to start from; 13, 17, 11, 15 and 18 follow until MNN takes one.",
             default=13,
             least=9,
             most=30,
@@ -107,7 +107,7 @@ class PrepareOptions(TypedDict, total=False):
         Flag(
             "--range",
             RANGES,
-            "The values an input takes.",
+            "The range of an input's values.",
             note="By the input's name: (lowest, highest).",
             fills="wants.ranges",
             default=(),
@@ -241,7 +241,7 @@ class PrepareOptions(TypedDict, total=False):
             "--budget",
             NUMBER,
             "The least SQNR accepted with --fp16 (default 50) or --weight-bits (30).",
-            note="In dB; it holds in place of float32's tolerance.",
+            note="In dB; it replaces float32's tolerance.",
             fills="precision.budget",
             metavar="DB",
         ),
@@ -276,7 +276,7 @@ class PrepareOptions(TypedDict, total=False):
         Flag(
             "--timeout",
             NUMBER,
-            "Seconds that any one step may take.",
+            "Time limit in seconds for any one step.",
             fills="limits.timeout",
             default=1800.0,
             least=1,
@@ -289,7 +289,7 @@ class PrepareOptions(TypedDict, total=False):
             "--memory",
             SIZE,
             (
-                "Resident memory that any one step may use, such as 8GB"
+                "Limit of resident memory for any one step, such as 8GB"
                 " (default: three quarters of what is free)."
             ),
             note="A number is in bytes.",
@@ -303,7 +303,7 @@ class PrepareOptions(TypedDict, total=False):
         Flag(
             "--proof-memory",
             SIZE,
-            "The same for the proof, where the weights don't fit --memory and are streamed.",
+            "The same for the proof, if the weights don't fit in --memory and are streamed.",
             note="0: as memory.",
             fills="limits.proof_memory",
             default=0,

@@ -71,7 +71,7 @@ def require_precision(precision: Precision) -> None:
         )
     if budget is not None and not 0 < budget < math.inf:
         raise UsageError(
-            "--budget takes an SQNR above 0 dB, where the error is smaller than the signal",
+            "--budget takes an SQNR above 0 dB, so that the error is smaller than the signal",
             seen=f"{budget:g} dB",
             next="give for example --budget 30",
         )

@@ -108,7 +108,7 @@ def parse_preprocess(text: str) -> Recipe:
         if key not in known:
             kind = "a sound's" if sound else "an image's"
             raise UsageError(
-                f"a --preprocess has {key}, which is no key of {kind}",
+                f"a --preprocess has {key}, which is not a key of {kind}",
                 seen=text,
                 next="it has " + ", ".join(known),
             )
@@ -159,11 +159,11 @@ def _image(name: str, values: dict[str, Any], text: str) -> ImageRecipe:
         raise UsageError(
             f"a --preprocess has a layout without channels for {recipe.channels}",
             seen=text,
-            next="add channels=gray, or take a layout with c",
+            next="add channels=gray, or use a layout with c",
         )
     if recipe.dtype == "uint8" and not recipe.plain:
         raise UsageError(
-            "a --preprocess scales what stays uint8",
+            "a --preprocess scales an input that stays uint8",
             seen=text,
             next="leave out scale, mean and std: the pixels go in as they are",
         )
@@ -185,7 +185,7 @@ def _whole(most: int) -> Callable[[str, str], int]:
     def read(key: str, value: str) -> int:
         if not (value.isascii() and value.isdecimal() and len(value) < 20 and 1 <= int(value) <= most):
             raise UsageError(
-                f"a --preprocess has a {key} that is none",
+                f"a --preprocess has an invalid {key}",
                 seen=value,
                 next=f"give a whole number from 1 to {most}",
             )
@@ -210,7 +210,7 @@ def _figures(key: str, value: str) -> tuple[float, ...]:
         figures = tuple(float(part) for part in value.split(":"))
     except ValueError as error:
         raise UsageError(
-            f"a --preprocess has a {key} that is no number",
+            f"a --preprocess has a {key} that is not a number",
             seen=value,
             next=f"write {key}=0.5 or {key}=0.485:0.456:0.406",
         ) from error

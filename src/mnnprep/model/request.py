@@ -34,7 +34,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 < self.timeout < math.inf:
             raise UsageError(
-                "a time limit is no time",
+                "a time limit must be a positive, finite number of seconds",
                 seen=f"{self.timeout:g}",
                 next="give seconds, for example --timeout 600",
             )
@@ -152,7 +152,7 @@ def parse_recipes(texts: Sequence[str]) -> tuple[Recipe, ...]:
             "--preprocess is given twice for one kind of file",
             seen=" and ".join(texts),
             next=(
-                "give it once for images and once for sounds; where files fill several inputs, write an .npz"
+                "give it once for images and once for sounds; if files fill several inputs, write an .npz"
                 " per sample"
             ),
         )
@@ -181,7 +181,7 @@ def _require_wants(wants: InputSpecs) -> None:
         )
     if wants.sample_limit < 1:
         raise UsageError(
-            "--sample-limit takes no sample", seen=str(wants.sample_limit), next="give a number from 1 on"
+            "--sample-limit must be at least 1", seen=str(wants.sample_limit), next="give a number from 1 on"
         )
 
 
@@ -196,7 +196,7 @@ def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
     for dim in dims:
         if specs and dim.name not in names:
             raise UsageError(
-                f"--dim names {dim.name}, which is in no --input",
+                f"--dim names {dim.name}, which no --input has",
                 seen=f"{dim.name}={dim.min}:{dim.max}",
                 next=f"use the name in a shape, for example --input 'x=float32[{dim.name},3,224,224]'",
             )

@@ -146,7 +146,8 @@ def determinism(net: Net, cases: list[Case]) -> Check:
             again = net.run(case.inputs)
         except Refused as error:
             return catalog.DETERMINISM.failed(
-                f"an input that was taken at first was refused the second time: {error}; make the model keep"
+                f"the source took an input at first and refused it the second time: {error}; make the"
+                f" model keep"
                 " no state",
             )
         moved = [

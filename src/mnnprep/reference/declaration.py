@@ -53,7 +53,7 @@ def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
         if isinstance(have, int) and have != asked:
             raise UsageError(
                 f"--input changes a fixed dimension of {spec.name}",
-                seen=f"{asked} in place of {have}",
+                seen=f"{asked} instead of {have}",
                 next=f"the source has {spec}; export it again to change a fixed dimension",
             )
     return want

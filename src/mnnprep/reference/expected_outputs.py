@@ -52,11 +52,11 @@ def compare_given(path: str, computed: list[tuple[str, Arrays]]) -> list[Check]:
         references = {n: a for n, a in outputs.items() if n in ours}
         errors = compare_outputs(index, references, {n: ours[n] for n in references}, Tolerance())
         problems = [f"{e.output} {e.problem}" for e in errors if e.problem] + [
-            f"{n} is no output of it" for n in outputs if n not in ours
+            f"the source has no output {n}" for n in outputs if n not in ours
         ]
         if problems:
             raise RefusedError(
-                "the source does not compute the outputs that a sample brings along",
+                "the source does not compute the outputs that a sample holds",
                 seen=f"{name}: {problems[0]}",
                 next="give the weights that the sample was computed with, or leave the sample's outputs out",
             )

@@ -125,7 +125,7 @@ def _fit_bounds(
     for name, (low, high) in ranges.items():
         if name in bounds and not (bounds[name][0] <= low and high <= bounds[name][1]):
             raise UsageError(
-                f"--range lets {name} leave the table it indexes",
+                f"--range lets {name} index outside its table",
                 seen=f"{low:g}:{high:g}",
                 next=f"its indices are {bounds[name][0]:g}:{bounds[name][1]:g}",
             )

@@ -129,7 +129,7 @@ def check_range(spec: TensorSpec, interval: Range) -> None:
         held = f"whole numbers from {least} to {greatest}"
     if empty or not fits:
         raise UsageError(
-            f"--range gives {spec.name} values that its dtype does not have",
+            f"--range gives {spec.name} values that its dtype can't hold",
             seen=f"{low:g}:{high:g}",
             next=f"{spec.dtype} holds {held}",
         )

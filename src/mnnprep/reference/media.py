@@ -82,7 +82,7 @@ class Media:
         loose = [f"{e} of {s.name}" for s in others for e in s.shape if isinstance(e, str) and e not in dims]
         if loose:
             raise UsageError(
-                "an image or a sound does not say the size of another input",
+                "an image or a sound does not determine the size of another input",
                 seen=f"{label}: {', '.join(loose)}",
                 next="fix it with --input, or give all inputs in an .npz per sample",
             )
@@ -101,7 +101,7 @@ def _recipe_for(name: str, file: Path, recipes: tuple[Recipe, ...]) -> Recipe:
             return recipe
     what = "an image" if kind is ImageRecipe else "a sound"
     raise UsageError(
-        f"nothing says how {what} becomes an input",
+        f"no --preprocess says how {what} becomes an input",
         seen=name,
         next=f"give the net's own preprocessing, for example {EXAMPLE}",
     )
@@ -162,7 +162,7 @@ def _sound(file: Path, name: str, recipe: SoundRecipe, spec: TensorSpec) -> npt.
     extent = spec.shape[layout.index("t")]
     if isinstance(extent, int) and recipe.length not in (0, extent):
         raise UsageError(
-            "length in --preprocess is not the input's",
+            "length in --preprocess differs from the input's",
             seen=f"{recipe.length}, and {spec}",
             next="leave it out",
         )

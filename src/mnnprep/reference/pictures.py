@@ -54,7 +54,7 @@ def read_picture(file: Path, name: str, recipe: ImageRecipe, dtype: str) -> npt.
     except Exception as error:  # a decoder raises what it likes on foreign bytes
         seen = f"{name}: {type(error).__name__}: {error}".replace(str(file), file.name)
         raise RefusedError(
-            "an image could not be decoded", seen=seen, next="write it again as JPEG or PNG, or take it out"
+            "an image could not be decoded", seen=seen, next="write it again as JPEG or PNG, or remove it"
         ) from error
     image = _cropped(_resized(image, name, recipe, pillow), name, recipe)
     return _arranged(np.asarray(image), recipe, dtype)
@@ -67,7 +67,7 @@ def _admit(image: Image.Image, file: Path, name: str) -> None:
     )  # a camera's JPEG with previews behind the first image
     if kind != FORMATS[file.suffix.lower()]:
         raise RefusedError(
-            "an image is not what its name says",
+            "an image's content does not match its suffix",
             seen=f"{name} holds {kind}",
             next=f"name it .{str(kind).lower()}",
         )
@@ -91,7 +91,7 @@ def _admit(image: Image.Image, file: Path, name: str) -> None:
             )
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         raise RefusedError(
-            "an image has colours that a net is not fed with",
+            "an image has an unsupported colour mode",
             seen=f"{name}: {image.mode}",
             next="convert it to RGB or gray",
         )
@@ -116,7 +116,7 @@ def _opaque(image: Image.Image, name: str, recipe: ImageRecipe, pillow: ModuleTy
         raise RefusedError(
             "an image has transparent pixels",
             seen=name,
-            next="say what becomes of them with alpha=black, alpha=white or alpha=drop in --preprocess",
+            next="choose how to treat them with alpha=black, alpha=white or alpha=drop in --preprocess",
         )
     laid: Image.Image = pillow.alpha_composite(pillow.new("RGBA", image.size, recipe.alpha), image)
     return laid

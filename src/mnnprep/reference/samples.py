@@ -69,7 +69,7 @@ def sample_files(path: str, limit: int) -> SampleFiles:
     files = [(name, file) for name, file in below if file.suffix.lower() in SUFFIXES]
     if not files:
         raise UsageError(
-            "this directory holds no .npz, .npy, .jpg, .png or .wav file",
+            "this directory does not contain .npz, .npy, .jpg, .png or .wav file",
             seen=path,
             next="write one .npz per sample, with an array per input name",
         )
@@ -237,7 +237,7 @@ def _fit(name: str, arrays: Arrays, specs: tuple[TensorSpec, ...]) -> Arrays:
             and not np.array_equal(fitted[spec.name], array)
         ):
             raise UsageError(
-                f"a sample's {spec.name} holds values that its dtype does not have",
+                f"a sample's {spec.name} holds values that its dtype can't hold",
                 seen=f"{name}: {array.min()} to {array.max()}",
                 next=f"give {spec}",
             )

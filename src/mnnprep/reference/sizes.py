@@ -82,14 +82,14 @@ def _sampled_sizes(
 
 
 def _require_run(net: Net, specs: tuple[TensorSpec, ...], ranges: dict[str, Range]) -> None:
-    """Raise RefusedError where the source does not compute with inputs of its own signature."""
+    """Raise RefusedError where the source fails on inputs of its own signature."""
     try:
         net.run(synthesize(specs, {}, 0, ranges))
     except Refused as error:
         if isinstance(error.__cause__, PROGRAMMING):
             raise broken(error, ", ".join(map(str, specs))) from error
         raise RefusedError(
-            "the source does not compute with inputs of its own signature",
+            "the source fails on inputs of its own signature",
             seen=f"{', '.join(map(str, specs))}: {error}",
             next=(
                 "give the shapes it takes with --input, the values with --range, or real inputs with"
@@ -119,12 +119,13 @@ def _tried_sizes(
         raise broken(refusal, f"at {tried} sizes, {last} the last") from refusal
     if len(said) == 1 and tried > 1:
         raise RefusedError(
-            f"the source refuses every size that was tried for its dynamic dimensions alike: {refusal}",
+            f"the source refuses every size that was tried for its dynamic dimensions with the same error:"
+            f" {refusal}",
             seen=f"at {last}: {refusal}",
-            next="mend it; or give the sizes it takes with --input and --dim, or real inputs with --samples",
+            next="fix it; or give the sizes it takes with --input and --dim, or real inputs with --samples",
         ) from refusal
     raise RefusedError(
-        "no sizes were found for the dynamic dimensions that the source computes with",
+        "no sizes were found for the dynamic dimensions that the source accepts",
         seen=f"at {last}: {refusal}",
         next="fix or bound them with --input and --dim, or give real inputs with --samples",
     ) from refusal
@@ -133,7 +134,7 @@ def _tried_sizes(
 def broken(error: Refused, where: str) -> RefusedError:
     """The error of a source whose own code is wrong: no size and no value mends that."""
     return RefusedError(
-        f"the source raises {error}", seen=where, next="mend that place first: run the model on its own"
+        f"the source raises {error}", seen=where, next="fix that place first: run the model on its own"
     )
 
 

@@ -54,7 +54,7 @@ def read_sound(file: Path, name: str, recipe: SoundRecipe, length: int, dtype: s
         raise RefusedError(
             "a sound is cut off",
             seen=f"{name}: {len(data) // (count * width)} of {wanted} samples",
-            next="write it again, or take it out",
+            next="write it again, or remove it",
         )
     values = _decoded(data, width).reshape(-1, count).T
     if recipe.channels == "mono":

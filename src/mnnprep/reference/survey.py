@@ -124,7 +124,7 @@ class Surveyor:
                 raise UsageError(
                     "the source does not take a sample",
                     seen=f"{name}: {error}",
-                    next="give inputs that the source computes with, or mend it",
+                    next="give inputs that the source accepts, or fix it",
                 ) from error
         return [
             *compare_given(self._wants.samples, [(c.origin, c.outputs) for c in cases]),
@@ -245,7 +245,7 @@ def _synthesized(space: InputSpace, numbers: range, *, enough: bool) -> list[Cas
         if enough:
             return []
         raise RefusedError(
-            "the source does not compute with the values synthesized for it",
+            "the source fails on the values synthesized for it",
             seen=str(error),
             next=(
                 f"say which it takes with --range, or give at least {LEAST_CASES} real inputs with --samples"

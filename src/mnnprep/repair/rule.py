@@ -43,7 +43,7 @@ class Match(Generic[M_co]):
             TypeError: it is a value or the graph.
         """
         if isinstance(self.at, str):
-            raise TypeError(f"{self.at} is no node")
+            raise TypeError(f"{self.at} is not a node")
         return self.at
 
     @property

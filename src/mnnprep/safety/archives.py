@@ -99,7 +99,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
         entry = archive.getinfo(name)
         if entry.file_size > limit:
             raise RefusedError(
-                f"the record {name} is too large to look at",
+                f"the record {name} is too large to read",
                 seen=f"{entry.file_size} bytes, and {limit} are read",
                 next=_AGAIN,
             )
@@ -160,7 +160,7 @@ def check_directory(archive: zipfile.ZipFile, name: str, size: int) -> None:
         total += entry.file_size
     if total > unfolded_limit(size):
         raise RefusedError(
-            "the ZIP archive would unfold to far more than it is",
+            "the ZIP archive would unfold to far more than its size",
             seen=f"{name}: {size} bytes would become {total}, and {unfolded_limit(size)} are allowed",
             next="save it without compression",
         )

@@ -37,5 +37,5 @@ def require_beside(model: Path, files: Iterable[Path]) -> None:
             raise RefusedError(
                 "a file of the model is a link that leads out of its directory",
                 seen=f"{file.name} -> {real}",
-                next="if it belongs to the model, put the file itself in the place of the link",
+                next="if it belongs to the model, replace the link by the file itself",
             )

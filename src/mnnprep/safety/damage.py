@@ -55,7 +55,7 @@ def damaged(name: str, title: str, error: BaseException) -> RefusedError:
     It names the reader's place, for whoever has to look into it.
     """
     return RefusedError(
-        f"the {title} is damaged: it is not as its format says", seen=f"{name}: {cause(error)}", next=AGAIN
+        f"the {title} is damaged: it does not follow its format", seen=f"{name}: {cause(error)}", next=AGAIN
     )
 
 

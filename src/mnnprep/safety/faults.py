@@ -162,7 +162,7 @@ def _what(number: int) -> str:
     if number in FULL:
         return "the disk is full" if number == errno.ENOSPC else "the disk quota is used up"
     if number in _DESCRIPTORS:
-        return "no file can be opened any more: too many are open"
+        return "no more files can be opened: too many are open"
     if number in _DENIED:
         return "the system does not allow this"
     if number in _SPENT:
@@ -177,21 +177,20 @@ def _what(number: int) -> str:
 def _next(number: int) -> str:
     if number in FULL:
         return (
-            "free some room there; TMPDIR=DIR names another directory for what is only needed while it runs,"
-            " -o another output"
+            "free some room there; TMPDIR=DIR names another directory for temporary files, -o another output"
         )
     if number in _DESCRIPTORS:
         return "raise the limit with `ulimit -n 4096`, and run it again"
     if number in _DENIED:
         return (
-            "see to its permissions, or use another place: TMPDIR=DIR for what is only needed while it runs,"
-            " -o for the output"
+            "check its permissions, or use another place: TMPDIR=DIR for temporary files, -o for the output"
         )
     if number in _SPENT:
         return "end other programs, or raise the limits that `ulimit -a` shows, and run it again"
     if number == errno.EFBIG:
         return "raise the limit with `ulimit -f unlimited`, or use a file system that takes larger files"
     return (
-        "see what the system says of the disk (dmesg), and use another: TMPDIR=DIR for the scratch, -o for"
+        "see the system's messages about the disk (dmesg), and use another: TMPDIR=DIR for the scratch, -o"
+        " for"
         " the output"
     )

@@ -217,7 +217,7 @@ class Scratch:
         try:
             base = Path(tempfile.gettempdir())
         except FileNotFoundError as error:
-            what = "there is no place for what is only needed while it runs"
+            what = "there is no directory for temporary files"
             raise SystemFault(
                 what, seen=str(error), next="name a directory that can be written to: TMPDIR=DIR"
             ) from error

@@ -207,7 +207,7 @@ def nothing_to_take(tree: Unpickled, foreign: frozenset[str], modules: list[str]
     )
     kind = f"a {type(tree).__name__}{keys}"
     return RefusedError(
-        "the checkpoint holds no weights",
+        "the checkpoint does not contain weights",
         seen=kind,
         next="give a file that torch.save(model.state_dict(), FILE) wrote",
     )

@@ -93,7 +93,7 @@ class LocalFile(File):
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):  # to open a pipe is to wait for whoever writes to it
             raise RefusedError(
-                "this is no regular file",
+                "this is not a regular file",
                 seen=str(path),
                 next="give a file, not a directory, pipe, socket or device",
             )
@@ -220,7 +220,7 @@ class RemoteFile(File):
         if len(data) != end - begin:
             raise RefusedError(
                 "the server does not serve ranges",
-                seen=f"{self.name}: {len(data)} bytes where {end - begin} were asked for",
+                seen=f"{self.name}: {len(data)} bytes, but {end - begin} were asked for",
                 next="download the checkpoint and give its path",
             )
         return data

@@ -110,9 +110,9 @@ def _regex(option: str, text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise UsageError(
-            f"{option} is given no regular expression",
+            f"{option} is not given a valid regular expression",
             seen=f"{text}: {error}",
-            next="mend it; dots and brackets need a backslash",
+            next="fix it; dots and brackets need a backslash",
         ) from error
 
 
@@ -231,7 +231,7 @@ def _one_of_twins(tensors: dict[str, Tensor], rules: Rules, averaged: bool, kept
 
 def _no_averages() -> UsageError:
     return UsageError(
-        "the checkpoint holds no averaged weights",
+        "the checkpoint does not contain averaged weights",
         seen="--ema",
         next="leave --ema out, or see what there is with --dry-run",
     )
@@ -280,7 +280,7 @@ def _rename(kept: Kept, rules: Rules) -> None:
     for prefix in rules.strip:
         if not any(name.startswith(prefix) for name in kept.tensors):
             raise UsageError(
-                "no name begins with what --strip gives",
+                "no name begins with the prefix of --strip",
                 seen=prefix,
                 next=f"names are such as {next(iter(kept.tensors))}",
             )

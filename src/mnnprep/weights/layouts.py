@@ -212,7 +212,7 @@ def _the_one(directory: Place, names: list[str]) -> str:
     raise UsageError(
         "the directory leaves open which file holds the weights"
         if found
-        else "the directory holds no weights",
+        else "the directory does not contain weights",
         seen=f"{directory}: {listed(found) or 'no file that ends in ' + ', '.join(SUFFIXES)}",
         next="give the path of one of them" if found else "give the path of a checkpoint",
     )

@@ -157,7 +157,7 @@ class Place:
         file = self.open()
         if file.size > limit:
             raise RefusedError(
-                f"{file.name} is too large for what it should be",
+                f"{file.name} is larger than a valid one can be",
                 seen=f"{file.size} bytes",
                 next="give a checkpoint",
             )

@@ -83,7 +83,7 @@ def _planned(
         raise UsageError(
             "--base goes with a LoRA adapter",
             seen=str(place),
-            next="leave it out: this checkpoint is no adapter's directory",
+            next="leave it out: this checkpoint is not an adapter's directory",
         )
     content, join = layouts.read_content(place, reading)
     return _chosen(content, join, choose(content.tree, content.foreign, expected, ema=ema, at=at))
@@ -123,7 +123,7 @@ def _with_adapter(
     target = place.files.at(named) if named else None
     if target is None or not (target.exists() or base):
         raise UsageError(
-            "this is a LoRA adapter, and its base model is not here",
+            "this is a LoRA adapter, but its base model is missing",
             seen=named or "no base is named",
             next="give the base model's weights with --base PATH",
         )

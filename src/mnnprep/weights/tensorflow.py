@@ -206,7 +206,7 @@ def _fields(data: bytes) -> Fields:
 def _number(fields: Fields, number: int) -> int:
     value = fields.get(number, [0])[-1]
     if not isinstance(value, int):
-        raise ValueError(f"field {number} is no number")
+        raise ValueError(f"field {number} is not a number")
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

@@ -201,7 +201,7 @@ def check_target(target: Path, force: bool) -> None:
     """
     other = "give the path of a file, such as out.safetensors"
     if "\0" in str(target):
-        raise UsageError("the output's name can't be a file's", seen=repr(str(target)), next=other)
+        raise UsageError("the output's name can't be a file name", seen=repr(str(target)), next=other)
     if target.parent.is_dir():
         longest = os.pathconf(target.parent, "PC_NAME_MAX") - len(LONGEST_SUFFIX)
         if len(os.fsencode(target.name)) > longest:
@@ -219,7 +219,11 @@ def check_target(target: Path, force: bool) -> None:
             next="give the path of the file itself",
         )
     if target.exists() and not target.is_file():
-        raise UsageError("the output is no regular file, and is never replaced", seen=str(target), next=other)
+        raise UsageError(
+            "the output is not a regular file; mnnprep never replaces such a file",
+            seen=str(target),
+            next=other,
+        )
     if not target.parent.is_dir():
         raise UsageError(
             "the output's directory does not exist", seen=str(target.parent), next=f"mkdir -p {target.parent}"

@@ -231,7 +231,7 @@ def _stopped(tried: str, text: str) -> ConfinedError:
         f"running the model tried to {tried}, which its confinement refuses",
         seen=" ".join(text.split())[:500],
         next=(
-            "a model needs no such thing; pass --trust, which lifts the confinement, if you trust where the"
+            "a model does not need this; pass --trust, which lifts the confinement, if you trust where the"
             " model comes from"
         ),
     )

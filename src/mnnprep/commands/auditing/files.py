@@ -59,19 +59,19 @@ def hashes(bundle: Path, manifest: Manifest) -> Check:
     """
     root = bundle.resolve()
     files = named_files(manifest)
-    wrong = {name: "is no regular file" for name in (FILE_NAME,) if (bundle / name).is_symlink()}
+    wrong = {name: "is not a regular file" for name in (FILE_NAME,) if (bundle / name).is_symlink()}
     for file in files:
         path = bundle / file.path
         if not path.resolve().is_relative_to(root):
             raise RefusedError(
                 "a file of the bundle leads outside the bundle",
                 seen=file.path,
-                next="take the bundle from where it was made",
+                next="get the bundle from where it was made",
             )
         if not path.exists():
             wrong[file.path] = "is missing"
         elif path.is_symlink() or not path.is_file():
-            wrong[file.path] = "is no regular file"
+            wrong[file.path] = "is not a regular file"
         elif path.stat().st_size != file.size or sha256(path) != file.sha256:
             wrong[file.path] = "has other bytes than the manifest says"
     listed = {f.path for f in files}
@@ -103,14 +103,14 @@ def report_check(bundle: Path, manifest: Manifest) -> Check:
     It is not run if that can't be told, or if there is none.
     """
     page = bundle / report.FILE_NAME
-    again = "`mnnprep report` writes it anew"
+    again = "`mnnprep report` writes it again"
     if page.is_symlink() or (page.exists() and not page.is_file()):
-        return catalog.REPORT.failed(f"{report.FILE_NAME} is no regular file; {again}")
+        return catalog.REPORT.failed(f"{report.FILE_NAME} is not a regular file; {again}")
     if not page.exists():
         return catalog.REPORT.not_run(f"there is no {report.FILE_NAME}; {again}", required=False)
     if not deps.installed("jinja2"):
         return catalog.REPORT.not_run(
-            f"it takes jinja2 to know the page: {deps.missing('jinja2').next}", required=False
+            f"jinja2 is needed to compare the page: {deps.missing('jinja2').next}", required=False
         )
     made_by = manifest.tools.get("mnnprep", "")
     if made_by != __version__:

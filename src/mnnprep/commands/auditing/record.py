@@ -55,7 +55,7 @@ def require_known(manifest: Manifest) -> None:
     ]
     if unknown:
         raise RefusedError(
-            "the bundle's manifest says what this version does not know",
+            "the bundle's manifest uses a word that this version does not know",
             seen=", ".join(unknown[:SHOWN]),
             next=NEWER,
         )
@@ -82,7 +82,7 @@ def _verdicts(manifest: Manifest) -> list[str]:
     )
     names = [c.check for c in manifest.evidence if c.check in STAGES or catalog.DIMENSION.has(c.check)]
     words += [
-        f"{name} stands in the evidence twice" for name in dict.fromkeys(names) if names.count(name) > 1
+        f"{name} appears twice in the evidence" for name in dict.fromkeys(names) if names.count(name) > 1
     ]
     counted = next(
         (
@@ -142,7 +142,8 @@ def _sizes(manifest: Manifest) -> list[str]:
     known = set(manifest.signature.dims)
     named = {e for t in manifest.signature.inputs for e in t.shape if isinstance(e, str)}
     words = [
-        f"{name} is a dimension of an input, and nothing is said of it" for name in sorted(named - known)
+        f"{name} is a dimension of an input, but the manifest does not record it"
+        for name in sorted(named - known)
     ]
     words += [
         f"case {i} has sizes of other dimensions"
@@ -154,7 +155,7 @@ def _sizes(manifest: Manifest) -> list[str]:
         wrong = {c.dims[name] for i, c in enumerate(manifest.cases) if name in c.dims and i in bad}
         good = tried - wrong if ran else set()
         words += [
-            f"{name}={size} is called proven, and no case shows it" for size in dim.proven if size not in good
+            f"{name}={size} is called proven, but no case has it" for size in dim.proven if size not in good
         ][:1]
         words += [
             f"{name}={size} is called proven outside its range"
@@ -216,7 +217,7 @@ def _misfit(tensor: TensorRecord, array: object, sizes: dict[str, int]) -> str:
     return (
         ""
         if fits and dtype == tensor.dtype
-        else f"{tensor.name} is {dtype}{shape} where {tensor.dtype}{wanted} is stated"
+        else f"{tensor.name} is {dtype}{shape}, but the signature states {tensor.dtype}{wanted}"
     )
 
 

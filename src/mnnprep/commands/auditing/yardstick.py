@@ -60,7 +60,7 @@ def _precision(options: Mapping[str, Any]) -> Precision:
         precision = msgspec.convert(options.get("precision", {}), Precision)
     except msgspec.ValidationError as error:
         raise RefusedError(
-            "the bundle's manifest states a precision that is none",
+            "the bundle's manifest states an invalid precision",
             seen=str(error),
             next="prepare the model again",
         ) from error
@@ -77,7 +77,7 @@ def laxer(manifest: Manifest) -> list[str]:
     """Say in words if the manifest's own figures are laxer than the rule."""
     stated, rule = manifest.tolerance, Tolerance()
     words = [
-        f"{name} is {getattr(stated, name):g} where the rule has {getattr(rule, name):g}"
+        f"{name} is {getattr(stated, name):g}, but the rule has {getattr(rule, name):g}"
         for name in STRICTER_WHEN_LESS
         if not getattr(stated, name) <= getattr(rule, name)
     ]
@@ -89,7 +89,7 @@ def laxer(manifest: Manifest) -> list[str]:
     for what, recorded, least in pairs:
         if recorded is not None and (least is None or not recorded >= least):
             wanted = "float32's own tolerance" if least is None else f"{least:g} dB"
-            words.append(f"{what} is {recorded:g} dB where what was asked for has {wanted}")
+            words.append(f"{what} is {recorded:g} dB, but the options of the run give {wanted}")
     return words
 
 

@@ -259,7 +259,7 @@ class TrialRunner:
                 expected, got = ours[name], theirs[name]
                 off = deviation(expected, got, self.tolerance, name, case)
                 if off.reshaped and name in exact:
-                    problem = f"shape {list(got.shape)} where the reference has {list(expected.shape)}"
+                    problem = f"shape {list(got.shape)}, but the reference has {list(expected.shape)}"
                     off = msgspec.structs.replace(off, excess=LARGEST, problem=problem)
                 found[name] = off
         return found

@@ -102,7 +102,9 @@ def match_layers(net: Net, weights: Weights) -> dict[str, list[Floats]]:
         if twice > 1 and layer.name in by_name:
             problems.append(f"{layer.name}: is {twice} times in the caffemodel")
     same = [la.name for la in net.layers if la.type in EXPECTED]
-    problems += [f"{name}: is twice in the prototxt" for name in dict.fromkeys(same) if same.count(name) > 1]
+    problems += [
+        f"{name}: appears twice in the prototxt" for name in dict.fromkeys(same) if same.count(name) > 1
+    ]
     found: dict[str, list[Floats]] = {}
     for layer, bottoms, _ in layer_shapes(net):
         holder = by_name.get(layer.name)

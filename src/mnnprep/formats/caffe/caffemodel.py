@@ -132,7 +132,7 @@ def _net(data: bytes) -> Weights:
         elif kind == LENGTH and number == 100:
             layers.append(_v2_layer(data, first, last))
     if not layers:
-        raise RefusedError("the caffemodel holds no layer", seen=f"{len(data)} bytes", next=_AGAIN)
+        raise RefusedError("the caffemodel has no layers", seen=f"{len(data)} bytes", next=_AGAIN)
     return Weights(name, tuple(layers), max(layer.version for layer in layers))
 
 
@@ -230,8 +230,8 @@ def _check_size(blob: Blob, place: str) -> None:
     held = sum(last - first for first, last in blob.extents) // (8 if blob.double else 4)
     if blob.elements > MAX_ELEMENTS or blob.elements != held:
         raise RefusedError(
-            "a blob of the caffemodel has another size than the numbers it holds",
-            seen=f"{place}: {shown}, which is {blob.elements} numbers, where {held} are there",
+            "a blob's shape in the caffemodel does not match its data",
+            seen=f"{place}: {shown}, which is {blob.elements} numbers, but it has {held}",
             next=_AGAIN,
         )
 

@@ -53,7 +53,7 @@ def window(layer: Layer, group: str) -> Window:
     )
     if min(found.kernel) < 1 or min(found.stride) < 1 or min(found.pad) < 0 or min(found.dilation) < 1:
         raise RefusedError(
-            f"{layer.name} ({layer.type}) has a window that can't be",
+            f"{layer.name} ({layer.type}) has an impossible window",
             seen=str(found),
             next="correct kernel_size, stride, pad and dilation",
         )
@@ -306,7 +306,7 @@ def layer_shapes(net: Net) -> list[tuple[Layer, list[Shape] | None, list[Shape] 
 
 def _misfit(layer: Layer, bottoms: list[Shape], why: str) -> RefusedError:
     return RefusedError(
-        f"{layer.name} ({layer.type}) does not fit what it is given",
+        f"{layer.name} ({layer.type}) does not fit its input",
         seen=f"{', '.join(map(_shown, bottoms))}: {why}",
         next="correct the layer, or declare a larger input with --input",
     )

@@ -222,7 +222,7 @@ def _data_shape(layer: Layer, top: str, layers: list[Layer], channels: Mapping[s
     if crop and user:
         return (1, channels[user], crop, crop)
     raise RefusedError(
-        f"the size of the input {top} is nowhere in the prototxt",
+        f"the prototxt does not give the size of the input {top}",
         seen=f"{layer.name} ({layer.type}) has no crop_size",
         next=f"declare it: --input '{top}=float32[1,3,224,224]'",
     )

@@ -52,7 +52,7 @@ def complete(path: str, kind: str, other: str, wants: InputSpecs) -> tuple[str, 
     wanted = WEIGHTS if kind == DEFINITION else DEFINITION
     if found != wanted:
         raise UsageError(
-            "the other file of the Caffe pair is something else",
+            "the other file of the Caffe pair has another format",
             seen=f"{partner.name}: {found}",
             next=f"give a {_SUFFIX[kind]} file with --weights",
         )

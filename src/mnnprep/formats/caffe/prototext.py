@@ -100,7 +100,7 @@ def _integer(name: str, value: Scalar) -> int:
     try:
         return int(value.text, 0)
     except ValueError:
-        raise _bad(value.line, f"{name} is {value.text!r} where an integer belongs") from None
+        raise _bad(value.line, f"{name} is {value.text!r} instead of an integer") from None
 
 
 def _number(name: str, value: Scalar) -> float:
@@ -111,14 +111,14 @@ def _number(name: str, value: Scalar) -> float:
             else value.text
         )
     except ValueError:
-        raise _bad(value.line, f"{name} is {value.text!r} where a number belongs") from None
+        raise _bad(value.line, f"{name} is {value.text!r} instead of a number") from None
 
 
 def _bad(line: int, reason: str) -> RefusedError:
     return RefusedError(
         "the prototxt can't be read",
         seen=f"line {line}: {reason}",
-        next="mend this line, or download the file again",
+        next="fix this line, or download the file again",
     )
 
 
@@ -165,7 +165,7 @@ def _fields(tokens: list[Token], at: int, closer: str, depth: int, line: int) ->
         if kind != "word":
             if not closer and name in "}>":
                 return message, at
-            raise _bad(line, f"{name!r} where a field's name belongs")
+            raise _bad(line, f"{name!r} instead of a field's name")
         at += 1
         colon = at < len(tokens) and tokens[at][1] == ":" and tokens[at][0] == "sign"
         at += colon
@@ -187,7 +187,7 @@ def _value(
         message, at = _fields(tokens, at + 1, "}" if found == "{" else ">", depth + 1, line)
         return [message], at
     if not colon:
-        raise _bad(line, f"{name} has neither a colon nor a message behind it")
+        raise _bad(line, f"{name} is followed by neither a colon nor a message")
     if kind == "sign" and found == "[":
         items: list[Scalar | Message] = []
         at += 1
@@ -204,7 +204,7 @@ def _value(
             at += 1
         return [Scalar("".join(parts), True, line)], at
     if kind != "word":
-        raise _bad(line, f"{name} is {found!r} where a value belongs")
+        raise _bad(line, f"{name} is {found!r} instead of a value")
     return [Scalar(found, False, line)], at + 1
 
 

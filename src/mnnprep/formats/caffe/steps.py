@@ -79,7 +79,7 @@ def survey_pair(job: SurveyJob) -> Survey:
         ]
     opinion: list[CaseFile] = []
     if reference is not None:
-        doing("asking the third opinion")
+        doing("running the third runtime")
         third, why_no_third = _third_net(pair, specs, directory)
         opinion, agrees = (
             _third_opinion(third, found.cases, directory, Tolerance(noise=found.noise))

@@ -30,7 +30,7 @@ def open_info(path: str) -> MnnInfo:
         )
     if not info.inputs or not info.outputs:
         raise RefusedError(
-            "the MNN model has no input or no output, so nothing can be proven of it",
+            "the MNN model has no input or no output, so nothing can be proven about it",
             seen=f"{name}: {len(info.inputs)} inputs, {len(info.outputs)} outputs",
             next="convert it again from the original model",
         )

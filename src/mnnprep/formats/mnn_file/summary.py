@@ -232,7 +232,7 @@ def _summary(net: Table, name: str) -> MnnSummary:
     oplists = net.tables(OPLISTS)
     subgraphs = net.tables(SUBGRAPHS)
     if not oplists:
-        raise RefusedError("the MNN model holds no operator", seen=name, next="convert it again")
+        raise RefusedError("the MNN model has no operators", seen=name, next="convert it again")
     every = [*oplists, *(op for graph in subgraphs for op in graph.tables(NODES))]
     inputs = [input_of(op) for op in oplists if op.integer(TYPE) == INPUT]
     return MnnSummary(

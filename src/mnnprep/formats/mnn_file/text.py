@@ -74,7 +74,7 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
         ) from error
     if not isinstance(tree, dict) or not tree.get("oplists"):
         raise RefusedError(
-            "this JSON is no MNN model",
+            "this JSON is not an MNN model",
             seen=f"{source.name} has no oplists",
             next="give what `mnnprep json model.mnn` wrote",
         )
@@ -150,7 +150,7 @@ def _require_same(given: Json, printed: Json, path: str) -> None:
         seen = (
             ""
             if isinstance(given, (int, float)) or given in NOT_FINITE
-            else f"{path} is {given!r} where a number belongs"
+            else f"{path} is {given!r} instead of a number"
         )
     elif given != printed:
         seen = f"{path} is {str(given)[:60]!r}, which MNN reads as {str(printed)[:60]!r}"

@@ -109,7 +109,7 @@ def _given(paths: Iterable[str]) -> Arrays:
 def _value(given: Arrays, name: str) -> npt.NDArray[np.generic]:
     if name not in given:
         raise RefusedError(
-            "a piece of the model takes a value that could not be had",
+            "a piece of the model takes a value that could not be computed",
             seen=name,
             next="bisect another case with --case",
         )

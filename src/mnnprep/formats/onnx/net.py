@@ -90,7 +90,7 @@ def dtype_of(argument: NodeArg) -> str:
     dtype: str = ORT_DTYPES.get(kind, kind)
     if dtype not in DTYPES or not argument.type.startswith("tensor("):
         raise RefusedError(
-            f"{argument.name} is of a type that MNN can't be fed",
+            f"{argument.name} has a type that MNN does not take",
             seen=argument.type,
             next=(
                 "make the model take and give plain tensors of numbers: move text, sequences and maps out of"
@@ -117,7 +117,7 @@ class OnnxNet:
         self._outputs = [a.name for a in self._session.get_outputs() if dtype_of(a)]
         if not self.inputs:
             raise RefusedError(
-                "the model has no input, so nothing can be proven of it",
+                "the model has no input, so nothing can be proven about it",
                 seen=f"outputs: {', '.join(self._outputs)}",
                 next="export it with its inputs",
             )

@@ -51,7 +51,7 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
 
 def _refused(opset: int, *, seen: str) -> RefusedError:
     remedy = "choose another --opset, or keep the model's own with --method copy"
-    return RefusedError(f"the model has no form at opset {opset}", seen=seen, next=remedy)
+    return RefusedError(f"the model can't be expressed at opset {opset}", seen=seen, next=remedy)
 
 
 def _reason(text: str, model: ModelProto) -> str:
@@ -66,7 +66,7 @@ def _reason(text: str, model: ModelProto) -> str:
         return f"{', '.join(nodes[:5])}: the version converter can't bring {without[1]} there"
     return (
         re.sub(r"^.*Assertion `.*?` failed:\s*", "", " ".join(text.split()))[-300:]
-        or "the version converter ended without a word"
+        or "the version converter failed without a message"
     )
 
 
@@ -183,5 +183,5 @@ def _read_back(onnx: ModuleType, made: ModelProto, opset: int) -> None:
         raise _refused(
             opset,
             seen=f"after the conversion: {', '.join((lost or absent)[:5])}"
-            + (" take what nothing gives" if lost else ""),
+            + (" take values that no node gives" if lost else ""),
         )

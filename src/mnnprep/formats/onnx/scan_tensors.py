@@ -162,7 +162,7 @@ class TensorLedger:
                 self.problems.append(told)
             return last - first
         if not tensor.stored and elements:
-            self.problems.append(f"tensor {label}, {dtype} {tensor.dims}, holds no data")
+            self.problems.append(f"tensor {label}, {dtype} {tensor.dims}, has no data")
         return expected or 0
 
     def _external_size(self, entries: Mapping[str, str], expected: int, label: str) -> int:

@@ -40,10 +40,10 @@ def require_sound(model: ir.Model, name: str) -> None:
             circle = _circle(graph)
             if circle:
                 problems.append(
-                    "the nodes wait for each other: " + listed([_label(node) for node in circle], SHOWN, "; ")
+                    "the nodes form a cycle: " + listed([_label(node) for node in circle], SHOWN, "; ")
                 )
             problems += [
-                f"the name {name!r} is no text"
+                f"the name {name!r} is not text"
                 for node in graph
                 for name in _names(node)
                 if isinstance(name, bytes)
@@ -71,9 +71,7 @@ def require_names(model: ModelProto, name: str) -> None:
 
 def not_allowed(seen: str) -> RefusedError:
     """Return the refusal of a graph that ONNX does not allow, with the fault *seen*."""
-    return RefusedError(
-        "the ONNX model is damaged: its graph is not one that ONNX allows", seen=seen, next=AGAIN
-    )
+    return RefusedError("the ONNX model is damaged: ONNX does not allow its graph", seen=seen, next=AGAIN)
 
 
 def _label(node: ir.Node) -> str:
@@ -158,7 +156,7 @@ def _misfits(node: ir.Node, opset: int) -> Iterable[str]:
     ):
         if not least <= len(given) <= most:
             yield (
-                f"has {len(given)} {what} where the operator has {least} to {most}"
+                f"has {len(given)} {what}, but the operator has {least} to {most}"
                 if least != most
                 else f"has {len(given)} {what}, not {least}"
             )

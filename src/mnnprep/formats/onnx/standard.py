@@ -57,8 +57,8 @@ def standard(model: ModelProto, source: Path, cases: list[CaseFile], directory: 
         return [catalog.STANDARD.passed(numbers={"nodes": len(top)})]
     told = listed(apart, 5)
     reason = (
-        f"onnxruntime computes {told} otherwise than the ONNX standard, so it is not agreed what is right;"
-        " export the node with sizes that agree"
+        f"onnxruntime computes {told} differently from the ONNX standard, so the right result is disputed;"
+        f" export the node with sizes on which both agree"
     )
     return [catalog.STANDARD.not_run(reason, subject=apart[0])]
 

@@ -148,5 +148,5 @@ def external_file(directory: Path, location: str, tensors: int, needed: int) -> 
         size = None
     if size is None:
         return ExternalFile(location, tensors, needed, problem="missing")
-    problem = f"too short: {size} bytes where {needed} are needed" if size < needed else ""
+    problem = f"too short: {size} bytes, but {needed} are needed" if size < needed else ""
     return ExternalFile(location, tensors, needed, size, problem)

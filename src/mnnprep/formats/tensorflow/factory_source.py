@@ -40,7 +40,7 @@ def load_factory(source: Source, wants: InputSpecs) -> Loaded:
         raise UsageError(
             f"the factory raised {type(error).__name__}",
             seen=f"{message(error)} (at {place_of(error)})",
-            next="run it on its own and mend it",
+            next="run it on its own and fix it",
         ) from error
     model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if source.weights:

@@ -196,7 +196,7 @@ def find_outputs(graph: GraphDef, asked: tuple[str, ...]) -> dict[str, str]:
     names = list(asked) or sinks(graph)
     if not names:
         raise RefusedError(
-            "no node of the graph is an end",
+            "the graph has no end node",
             seen=f"{len(nodes)} nodes",
             next="name the outputs with --outputs NODE,NODE",
         )
@@ -220,7 +220,7 @@ def refuse_unfrozen(graph: GraphDef, fetches: dict[str, str]) -> None:
     tables = [f"{node.op} {place}" for place, node in found if node.op in graphs.TABLE_OPS]
     if tables:
         raise RefusedError(
-            "the graph looks things up in a table that has no values in this file",
+            "the graph uses a lookup table that has no values in this file",
             seen=", ".join(tables[:3]),
             next="name outputs or inputs that need no table, with --outputs",
         )

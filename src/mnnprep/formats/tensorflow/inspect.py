@@ -30,7 +30,7 @@ def inspect_graph(path: Path, kind: str) -> Findings:
     if kind == "savedmodel" and not found.signatures:
         warnings.append("it has no signature: save it with one")
     if found.tables:
-        warnings.append(f"it looks things up in tables ({listed(found.tables, 8)}), which MNN does not")
+        warnings.append(f"it uses lookup tables ({listed(found.tables, 8)}), which MNN does not support")
     if found.effects:
         warnings.append(
             f"operators that may do more than compute ({listed(found.effects, 8)}): they run with"

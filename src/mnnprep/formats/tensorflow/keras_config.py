@@ -62,7 +62,7 @@ def read_keras(path: Path, kind: str) -> KerasFile:
         config, version = book.attrs.get("model_config"), book.attrs.get("keras_version")
     if config is None:
         raise UsageError(
-            "this file holds weights alone, no model",
+            "this file holds weights only, without a model",
             seen=f"{path.name}: no attribute model_config",
             next="give the code that builds the model, and this file as its weights: "
             f"mnnprep prepare file.py:callable --weights {path.name} -o DIR",

@@ -109,7 +109,7 @@ def _judged(holder: dict[str, Any]) -> Iterator[Foreign]:
         if not isinstance(value, str):
             yield Foreign(key, "", "is neither a name nor an object")
         elif value not in names:
-            yield Foreign(value, "", f"is no {key.rpartition('_')[2]} of Keras")
+            yield Foreign(value, "", f"is not a {key.rpartition('_')[2]} of Keras")
 
 
 def _judged_object(holder: dict[str, Any]) -> Iterator[Foreign]:
@@ -125,7 +125,7 @@ def _judged_object(holder: dict[str, Any]) -> Iterator[Foreign]:
     elif kind in table.REFUSED_OPERATIONS:
         yield Foreign(kind, name, "calls a function that the file holds")
     elif kind not in table.CLASSES and not _is_application_layer(kind):
-        yield Foreign(kind, name, "is no class of Keras: it is code of the model's author", own=True)
+        yield Foreign(kind, name, "is not a Keras class: it is the model author's own code", own=True)
     elif (place := _elsewhere(holder, kind)) is not None:
         yield Foreign(kind, name, place)
     elif isinstance(inner, dict):
@@ -149,7 +149,7 @@ def _elsewhere(holder: dict[str, Any], kind: str) -> str | None:
     if registered not in (None, kind) and not (
         isinstance(registered, str) and _is_application_layer(registered)
     ):
-        return f"is registered as {registered!r}: it is code of the model's author"
+        return f"is registered as {registered!r}: it is the model author's own code"
     return None
 
 
@@ -159,7 +159,7 @@ def _judged_function(holder: dict[str, Any]) -> Iterator[Foreign]:
     known = isinstance(name, str) and name in table.ACTIVATIONS and registered in (None, name)
     if not known or not (module in (None, "builtins") or _elsewhere({"module": module}, "") is None):
         yield Foreign(
-            f"function {name}" if isinstance(name, str) else "function", "", "is no activation of Keras"
+            f"function {name}" if isinstance(name, str) else "function", "", "is not a Keras activation"
         )
 
 

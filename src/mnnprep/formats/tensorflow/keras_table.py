@@ -56,7 +56,7 @@ REFUSED_LAYERS = {
     "Lambda": "holds a Python function",
     "DropoutWrapper": "holds a Python function",
     "ResidualWrapper": "holds a Python function",
-    "_RNNCellWrapper": "is made to be derived from",
+    "_RNNCellWrapper": "is a base class",
     "FlaxLayer": "holds Python functions",
     "JaxLayer": "holds Python functions",
     "TorchModuleWrapper": "unpickles a PyTorch module",

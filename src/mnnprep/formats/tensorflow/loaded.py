@@ -96,9 +96,9 @@ def refuse_texts(tensors: Iterable[tuple[str, Tensor]], graph: GraphDef | None, 
             users = f", which goes into {found[0].op} {found[0].name}" if found else ""
         raise RefusedError(
             (
-                f"the {role} {name} is of a type that MNN can't be fed"
+                f"the {role} {name} has a type that MNN does not take"
                 if role == "input"
-                else f"the output {name} is of a type that MNN can't give"
+                else f"the output {name} has a type that MNN does not give"
             ),
             seen=f"{tensor.dtype.name}{users}",
             next=(
@@ -139,7 +139,7 @@ def specs_of(
         stated.append((name, dtype, ["batch", *sizes[1:]] if batched and sizes[:1] == [None] else sizes))
     if not stated:
         raise RefusedError(
-            "the model has no input, so nothing can be proven of it", next="save it with its inputs"
+            "the model has no input, so nothing can be proven about it", next="save it with its inputs"
         )
     return dynamic_specs(stated, batch="batch")
 

@@ -78,7 +78,7 @@ def scan_saved_model(directory: Path) -> GraphSummary:
     with _open(path) as data:
         meta = next((e for e in _messages(data, (0, len(data)), 2)), None)
         if meta is None:
-            raise RefusedError("the SavedModel holds no graph", seen=path.name, next="save it again")
+            raise RefusedError("the SavedModel has no graph", seen=path.name, next="save it again")
         return _meta_graph(data, meta, directory / "variables" / "variables.index")
 
 

@@ -178,7 +178,7 @@ def of_function(function: ConcreteFunction, inputs: list[str], outputs: list[str
             raise RefusedError(
                 "the model uses a table or another resource that can't become a constant",
                 seen=f"{', '.join(f'{u.op} {u.name}' for u in users[:3]) or name}",
-                next="take what looks things up out of the graph: save a signature that starts with numbers",
+                next="remove the lookup from the graph: save a signature that starts from numbers",
             )
         source = tensor if variable is None else variable
         values[name] = lambda source=source: np.asarray(source.numpy())  # type: ignore[misc]
@@ -270,7 +270,7 @@ def _named(skeleton: Skeleton, inputs: dict[str, str], outputs: dict[str, str]) 
     for name in (*inputs, *outputs):
         if not NODE_NAME.match(name):
             raise RefusedError(
-                "a graph can't have a node of this name",
+                "this name is not valid for a node of a graph",
                 seen=repr(name),
                 next="name the inputs and outputs with letters, digits and _",
             )

@@ -21,7 +21,7 @@ def inspect(path: Path, _kind: str) -> Findings:
     warnings = []
     if summary.state:
         warnings.append(
-            f"it keeps state or looks things up in tables ({listed(summary.state, 8)}), which MNN does not"
+            f"it keeps state or uses lookup tables ({listed(summary.state, 8)}), which MNN does not support"
         )
     if summary.custom:
         warnings.append(f"operators that TFLite does not define: {listed(summary.custom, 8)}")

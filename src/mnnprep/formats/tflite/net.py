@@ -28,7 +28,7 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
     summary = scan_model(path)
     if summary.state:
         raise RefusedError(
-            "the model keeps state between its runs or looks things up in tables",
+            "the model keeps state between its runs or uses lookup tables",
             seen=", ".join(summary.state),
             next=(
                 "convert it again from the source with its state as inputs and outputs (no variables), so"
@@ -47,7 +47,7 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
         for tensor in tensors:
             if tensor.dtype not in DTYPES:
                 raise RefusedError(
-                    f"the {role} {tensor.name} is of a type that MNN can't be fed or give",
+                    f"the {role} {tensor.name} has a type that MNN can neither take nor give",
                     seen=tensor.dtype,
                     next="convert it with plain tensors of numbers",
                 )

@@ -123,7 +123,7 @@ def scripted(subject: Subject) -> ScriptModule:
         raise RefusedError(
             "torch.jit.script can't compile the model",
             seen=script_complaint(said(error)),
-            next="use --method trace, or mend the place named",
+            next="use --method trace, or fix the place named",
         ) from error
     return compiled
 

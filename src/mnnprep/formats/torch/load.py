@@ -156,13 +156,13 @@ def _factory(source: Source) -> Loaded:
         raise UsageError(
             f"the factory raised {type(error).__name__}",
             seen=f"{message(error)} (at {place_of(error)})",
-            next="run it on its own and mend it",
+            next="run it on its own and fix it",
             code=Code.FACTORY_RAISED,
         ) from error
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(
-            "the factory returned no torch.nn.Module",
+            "the factory did not return a torch.nn.Module",
             seen=type(module).__name__,
             next="return the model, or (model, example_inputs)",
         )
@@ -222,7 +222,7 @@ def _program(source: Source) -> Loaded:
     }
     if not set(user) <= set(names):
         raise RefusedError(
-            "this exported program takes inputs that are no tensors",
+            "this exported program takes inputs that are not tensors",
             seen=", ".join(map(str, program.graph_signature.user_inputs)),
             next="export it with tensor inputs",
         )
@@ -282,7 +282,7 @@ def _pickled(source: Source) -> Loaded:
         ) from error
     if not isinstance(module, torch.nn.Module):
         raise RefusedError(
-            "the file holds no torch.nn.Module",
+            "the file does not contain a torch.nn.Module",
             seen=type(module).__name__,
             next="give a factory, and this file with --weights",
         )
@@ -308,7 +308,7 @@ def _arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         except TypeError as error:
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise UsageError(
-                f"the example input {name} has a dtype MNN can't be fed",
+                f"the example input {name} has a dtype that MNN does not take",
                 seen=dtype,
                 next="use one of " + ", ".join(DTYPES),
             ) from error
@@ -348,7 +348,7 @@ def input_specs(loaded: Loaded, declared: tuple[TensorSpec, ...]) -> tuple[Tenso
         array = loaded.example[name]
         if array.dtype.name not in DTYPES:
             raise UsageError(
-                f"the example input {name} has a dtype MNN can't be fed",
+                f"the example input {name} has a dtype that MNN does not take",
                 seen=array.dtype.name,
                 next="use one of " + ", ".join(DTYPES),
             )

@@ -108,7 +108,7 @@ def program_faults(text: bytes) -> Iterator[str]:
     """
     program = json.loads(text)
     if not isinstance(program, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     stack: list[tuple[str, Any]] = [("", program)]
     while stack:
         key, value = stack.pop()

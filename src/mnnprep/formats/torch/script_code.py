@@ -189,7 +189,7 @@ class _Judge:
         if isinstance(function, ast.Attribute):
             return ""  # judged as an attribute
         if not isinstance(function, ast.Name):
-            return "a call of what is no name"
+            return "a call of something other than a name"
         if function.id == "getattr":
             name = call.args[1] if len(call.args) > 1 else None
             if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):

@@ -59,13 +59,13 @@ def require_stateless(path: Path, kind: str, known: frozenset[str] = frozenset()
     first = next(_script(path, known) if kind == "torchscript" else _program(path), None)
     if first is not None and first.endless:
         raise RefusedError(
-            "loading this program may never end, as far as its file says",
+            "judging by its file, loading this program may never end",
             seen=f"{first.place}: {first.what}",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
         )
     if first is not None:
         raise RefusedError(
-            "this program does more than compute, as far as its file says: loading or running it could touch"
+            "judging by its file, this program may do more than compute: loading or running it could touch"
             " other files or run code",
             seen=f"{first.place}: {first.what}, which is not known to be without side effects",
             next="pass --trust if you trust where it comes from, or give a factory and a state dict",
@@ -83,7 +83,7 @@ def _records(archive: zipfile.ZipFile) -> dict[str, str]:
         key = name.partition("/")[2].lower()
         if key in found:
             raise RefusedError(
-                "two records of the archive have one name for torch",
+                "torch gives two records of the archive the same name",
                 seen=f"{found[key]} and {name}",
                 next="save it again",
             )
@@ -95,7 +95,7 @@ def _script(path: Path, known: frozenset[str]) -> Iterator[Fault]:
     with open_archive(path) as archive:
         records = _records(archive)
         if "model.json" in records:
-            yield Fault(records["model.json"], "a program in the format of before PyTorch 1.4")
+            yield Fault(records["model.json"], "a program in the format used before PyTorch 1.4")
         names = [name for key, name in records.items() if key.startswith("code/") and key.endswith(".py")]
         if (size := sum(archive.getinfo(name).file_size for name in names)) > CODE_LIMIT:
             raise RefusedError(

@@ -36,7 +36,7 @@ def flatten(value: object, taken: tuple[str, ...] = ()) -> dict[str, torch.Tenso
     ):
         if not isinstance(tensor, torch.Tensor):
             raise RefusedError(
-                f"the model returns something that is no tensor, at {name or 'its top'}",
+                f"the model returns something that is not a tensor, at {name or 'its top'}",
                 seen=type(tensor).__name__,
                 next=(
                     "return tensors only: wrap the model in a factory whose forward does (for a transformers"
@@ -110,7 +110,7 @@ def name_examples(example: Example, module: nn.Module) -> dict[str, torch.Tensor
             continue
         if not isinstance(value, torch.Tensor):
             raise UsageError(
-                f"the example input {name} is no tensor",
+                f"the example input {name} is not a tensor",
                 seen=type(value).__name__,
                 next=(
                     "give tensors; fix every other argument inside the factory (a wrapper module, or"

@@ -171,7 +171,7 @@ def _refuse_decisions(net: TorchNet) -> None:
 
 def _decides(places: str) -> RefusedError:
     return RefusedError(
-        "the model decides by values what it computes, and its weights are not loaded",
+        "the model's computation depends on values, but its weights are not loaded",
         seen=places,
         next="raise --memory so that the weights fit, or take the decision out of forward",
     )

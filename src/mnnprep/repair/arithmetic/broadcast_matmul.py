@@ -87,7 +87,8 @@ def _batch(editor: Editor, node: ir.Node, value: Operand, opset: int) -> ir.Valu
 RULE = Rule(
     name=NAME,
     hazard=(
-        "MNN computes garbage in a MatMul that broadcasts batch dimensions, mostly after a change of shape"
+        "MNN computes wrong values in a MatMul that broadcasts batch dimensions, mostly after a change of"
+        " shape"
     ),
     severity="wrong",
     operators=frozenset({"MatMul"}),

@@ -35,6 +35,6 @@ RULE = Rule(
     operators=frozenset({"Clip"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard="MNN gives the lower bound where that of a Clip is above the upper one",
+    hazard="MNN gives the lower bound if a Clip's lower bound is above its upper bound",
     remedy="write it as Min(Max(x, low), high)",
 )

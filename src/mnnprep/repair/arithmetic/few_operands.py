@@ -47,5 +47,5 @@ RULE = Rule(
     hazard=(
         "MNN's converter crashes on Max, Min, Sum and Mean of one operand, and a Mean of two gives nothing"
     ),
-    remedy="leave out what has one operand; write the Mean of two as (a + b) * 0.5",
+    remedy="remove operators of one operand; write a Mean of two as (a + b) * 0.5",
 )

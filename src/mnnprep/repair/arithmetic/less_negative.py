@@ -48,6 +48,6 @@ RULE = Rule(
     operators=frozenset({"Less"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard="MNN answers Less wrongly where both operands are negative",
+    hazard="MNN computes Less wrongly if both operands are negative",
     remedy="write a < b as b > a",
 )

@@ -49,6 +49,6 @@ RULE = Rule(
     operators=frozenset({"Mod"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN's Mod on floats has the wrong sign where the operands' signs differ",
+    hazard="MNN's Mod on floats has the wrong sign if the operands' signs differ",
     remedy="write it as x - y * Floor(x / y), or with fmod=1 as x - y * Trunc(x / y)",
 )

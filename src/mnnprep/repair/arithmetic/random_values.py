@@ -20,6 +20,6 @@ RULE = Rule(
     severity="wrong",
     operators=frozenset(OPS),
     find=_find,
-    hazard="a random operator gives other numbers at each run, in MNN and elsewhere",
+    hazard="a random operator gives different numbers in each run, in MNN and elsewhere",
     remedy="make the noise an input of the model",
 )

@@ -43,6 +43,6 @@ RULE = Rule(
     operators=frozenset({"Round"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard="MNN rounds a half away from zero, where ONNX rounds it to the even neighbour",
-    remedy="accept it where no value is a half, or round by Floor and a comparison",
+    hazard="MNN rounds a half away from zero; ONNX rounds it to the even neighbour",
+    remedy="accept it if no value is a half, or round by Floor and a comparison",
 )

@@ -163,6 +163,6 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
     preparation=True,
-    hazard="what is computed of constants and fixed sizes hides them from the other repairs",
+    hazard="computing with constants and fixed sizes hides them from the other repairs",
     remedy="fold constants when exporting",
 )

@@ -25,6 +25,6 @@ RULE = Rule(
     severity="refused",
     operators=frozenset(),
     find=_find,
-    hazard="MNN can neither be fed nor give a sequence or an optional",
+    hazard="MNN can neither take nor give a sequence or an optional",
     remedy="give and take plain tensors",
 )

@@ -194,6 +194,6 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
     preparation=True,
-    hazard="MNN refuses Scan, and a Loop or If that hands on a sequence",
+    hazard="MNN refuses Scan, and a Loop or If that passes on a sequence",
     remedy="export for a fixed length, so that the loop is written out",
 )

@@ -53,6 +53,6 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard="MNN gives the result of a Conv over one dimension a dimension too many where it is an output",
-    remedy="put it through a Reshape to its own shape",
+    hazard="MNN adds a dimension to the result of a one-dimensional Conv that is an output",
+    remedy="pass it through a Reshape to its own shape",
 )

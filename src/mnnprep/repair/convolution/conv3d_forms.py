@@ -163,6 +163,7 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN computes a Conv over three dimensions without its dilations, and no ConvTranspose over three",
+    hazard="MNN ignores the dilations of a three-dimensional Conv, and does not compute a"
+    " three-dimensional ConvTranspose",
     remedy="avoid dilations there, or split the depth into slices",
 )

@@ -24,7 +24,7 @@ INTEGERS = ("INT32", "INT64", "")
 def _find(view: ModelView) -> Iterator[Match[None]]:
     for node, opset in view.nodes("OneHot"):
         if view.dtype(node.inputs[1]) not in INTEGERS:
-            yield Match(at=node, detail="the depth is no integer", opset=opset)
+            yield Match(at=node, detail="the depth is not an integer", opset=opset)
         elif "axis" not in node.attributes:
             yield Match(at=node, detail="without axis", opset=opset)
 
@@ -61,8 +61,6 @@ RULE = Rule(
     operators=frozenset({"OneHot"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard=(
-        "MNN reads a depth of OneHot that is no integer as other bits, and does not apply its default axis"
-    ),
+    hazard=("MNN misreads a OneHot depth that is not an integer, and does not apply the default axis"),
     remedy="give the depth as int64 and write the axis out",
 )

@@ -135,6 +135,6 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN overwrites where a Scatter has a reduction",
+    hazard="MNN overwrites values instead of applying a Scatter's reduction",
     remedy="scatter into zeros by a product with a one-hot matrix, or leave the reduction to the app",
 )

@@ -95,5 +95,5 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN crashes on a Slice with a negative step in four dimensions or more, or gives other numbers",
-    remedy="take the elements by their indices (index_select in place of flip)",
+    remedy="take the elements by their indices (index_select instead of flip)",
 )

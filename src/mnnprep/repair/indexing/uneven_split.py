@@ -40,6 +40,6 @@ RULE = Rule(
     operators=frozenset({"Split"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard="MNN splits unevenly where num_outputs does not divide the axis",
+    hazard="MNN's parts differ from ONNX's if num_outputs does not divide the axis",
     remedy="give the sizes of the parts",
 )

@@ -72,8 +72,7 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
     hazard=(
-        "MNN removes Dropout: its mask is not there, and an output that is nothing but a Dropout of an input"
-        " is lost"
+        "MNN removes Dropout: its mask is missing, and an output that is only the Dropout of an input is lost"
     ),
     remedy="export the model in eval mode, without Dropout",
 )

@@ -97,7 +97,8 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
     hazard=(
-        "MNN counts what ignore_index leaves out in the mean of a loss, and can't give the loss's log_prob"
+        "MNN counts the elements that ignore_index leaves out in the mean of a loss, and can't give the"
+        " loss's log_prob"
     ),
     remedy="leave the loss out of the exported model",
 )

@@ -50,6 +50,6 @@ RULE = Rule(
     operators=frozenset({"LpNormalization"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN's LpNormalization of zeros is NaN, where ONNX gives zeros",
+    hazard="MNN's LpNormalization of zeros is NaN; ONNX gives zeros",
     remedy="write it out, with a norm that is never 0",
 )

@@ -94,5 +94,5 @@ RULE = Rule(
     operators=frozenset({"IsNaN"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    remedy="mask with a large negative number in place of -inf, or guard by the row's maximum",
+    remedy="mask with a large negative number instead of -inf, or guard by the row's maximum",
 )

@@ -108,5 +108,5 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN's converter does not read Hardmax, CumProd and CenterCropPad",
-    remedy="write it with other operators, as prepare does where the sizes are fixed",
+    remedy="write it with other operators, as prepare does if the sizes are fixed",
 )

@@ -76,6 +76,6 @@ RULE = Rule(
     operators=frozenset(),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN's converter does not read this operator, which ONNX defines by others that it does",
-    remedy="write the operator out by what ONNX defines it by",
+    hazard="MNN's converter does not read this operator, which ONNX defines by operators that it does read",
+    remedy="write the operator out by its ONNX definition",
 )

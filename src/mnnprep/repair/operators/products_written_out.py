@@ -155,5 +155,5 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN's converter does not read Col2Im and DFT",
-    remedy="write it as a product with a constant matrix, as prepare does where the sizes are fixed",
+    remedy="write it as a product with a constant matrix, as prepare does if the sizes are fixed",
 )

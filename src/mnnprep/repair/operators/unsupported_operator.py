@@ -35,5 +35,5 @@ RULE = Rule(
     operators=frozenset(),
     find=_find,
     hazard="MNN's converter does not read this operator",
-    remedy="express it by other operators, or export at another opset; prepare repairs some",
+    remedy="express it with other operators, or export at another opset; prepare repairs some",
 )

@@ -103,8 +103,8 @@ def _attributes(node: ir.Node, axes: tuple[int, ...], rank: int) -> dict[str, At
 RULE = Rule(
     name="max-pool-3d",
     hazard=(
-        "MNN's converter crashes on a MaxPool over three dimensions without pads; with them its runtime is"
-        " wrong from the second of a batch on"
+        "MNN's converter crashes on a MaxPool over three dimensions without pads; with pads its runtime is"
+        " wrong from the second batch element on"
     ),
     severity="crash",
     operators=frozenset({"MaxPool"}),

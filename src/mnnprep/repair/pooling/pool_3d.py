@@ -77,6 +77,6 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN pools only the first of a batch over three dimensions, and refuses LpPool there",
+    hazard="MNN pools only the first batch element over three dimensions, and refuses LpPool there",
     remedy="give the batch one by one, or put the batch among the channels",
 )

@@ -56,6 +56,6 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN pads a pooling with auto_pad SAME_LOWER and an uneven LpPool at other ends",
+    hazard="MNN pads a pooling with auto_pad SAME_LOWER and an uneven LpPool at the opposite ends",
     remedy="write the pads out",
 )

@@ -39,6 +39,6 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=write_out, exact=False),
-    hazard="MNN counts a last window that begins in the padding, which ONNX leaves out",
-    remedy="pool with ceil_mode=0 and pads that say the same",
+    hazard="MNN counts a last window that begins in the padding; ONNX leaves it out",
+    remedy="pool with ceil_mode=0 and equivalent pads",
 )

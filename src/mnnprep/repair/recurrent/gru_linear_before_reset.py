@@ -30,6 +30,6 @@ RULE = Rule(
     operators=frozenset({"GRU"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN computes every GRU as with linear_before_reset=1",
+    hazard="MNN computes every GRU as if linear_before_reset were 1",
     remedy="export a GRU of torch's form (linear_before_reset=1), or write it out with MatMul",
 )

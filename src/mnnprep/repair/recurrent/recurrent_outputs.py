@@ -39,6 +39,6 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard="MNN pairs the outputs of a recurrent net wrongly where one is left out, or its converter crashes",
+    hazard="MNN pairs the outputs of a recurrent net wrongly if one is left out, or its converter crashes",
     remedy="list every output of the node, used or not",
 )

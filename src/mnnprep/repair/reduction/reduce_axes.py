@@ -100,8 +100,6 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard=(
-        "MNN reduces over all axes where ReduceL1, L2, LogSum, LogSumExp or SumSquare has them as an input"
-    ),
+    hazard=("MNN reduces over all axes if ReduceL1, L2, LogSum, LogSumExp or SumSquare has them as an input"),
     remedy="export at opset 17, where they are an attribute",
 )

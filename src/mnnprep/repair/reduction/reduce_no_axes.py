@@ -41,6 +41,6 @@ RULE = Rule(
     operators=frozenset(OPS),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard="MNN takes an empty list of axes the other way round: nothing is reduced where all must be",
+    hazard="MNN misreads an empty list of axes: it reduces nothing instead of everything, and the reverse",
     remedy="leave the input of axes out, or list all of them",
 )

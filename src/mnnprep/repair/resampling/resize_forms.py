@@ -122,5 +122,5 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN does not read this form of Resize",
-    remedy="use nearest or linear with half_pixel or align_corners, and sizes in place of scales",
+    remedy="use nearest or linear with half_pixel or align_corners, and sizes instead of scales",
 )

@@ -82,5 +82,5 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
     hazard="MNN's Cast of a float to bool cuts off the fraction, and a Cast to uint8 crashes the converter",
-    remedy="compare with 0 in place of a Cast to bool; cast to int32 in place of uint8",
+    remedy="compare with 0 instead of a Cast to bool; cast to int32 instead of uint8",
 )

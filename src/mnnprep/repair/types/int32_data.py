@@ -67,7 +67,7 @@ RULE = Rule(
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
     hazard=(
-        "MNN decodes a tensor of less than 32 bits wrongly where the file keeps it in int32_data, or crashes"
+        "MNN decodes a tensor of less than 32 bits wrongly if the file keeps it in int32_data, or crashes"
     ),
     remedy="save the tensor in raw_data (onnx.numpy_helper.from_array does)",
 )
