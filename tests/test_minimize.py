@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mnn_models import floats, node, save
 from mnnprep.commands.prepare import prepare
@@ -85,6 +88,52 @@ class TestTheSearch:
         tried: list[int] = []
         search(chain(tmp_path / "m.onnx", ["Abs"] * 40), lambda found: tried.append(len(found)) or True)
         assert len(tried) == 4
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[list[int]]:
+    """What each node of a graph needs, of those before it."""
+    count = draw(st.integers(1, 12))
+    return [
+        draw(st.lists(st.integers(0, node - 1), max_size=3, unique=True)) if node else []
+        for node in range(count)
+    ]
+
+
+class TestMinimize:
+    @given(st.data(), graphs())
+    def test_nodes_that_fail_together_are_found(self, data: st.DataObject, needs: list[list[int]]) -> None:
+        numbers = st.integers(0, len(needs) - 1)
+        culprits = data.draw(st.sets(numbers, min_size=1))
+        found = minimize.minimize(len(needs), lambda part: culprits <= set(part), needs, 100)
+        assert found == sorted(culprits)
+
+    @given(graphs(), st.randoms(use_true_random=False), st.integers(0, 30))
+    def test_what_is_found_fails_whatever_the_pattern(
+        self, needs: list[list[int]], random: Random, limit: int
+    ) -> None:
+        tried: dict[tuple[int, ...], bool] = {}
+
+        def fails(part: list[int]) -> bool:
+            assert part == sorted(set(part))
+            assert tuple(part) not in tried
+            return tried.setdefault(tuple(part), random.random() < 0.5)
+
+        found = minimize.minimize(len(needs), fails, needs, limit)
+        assert len(tried) <= limit
+        whole = tuple(range(len(needs)))
+        assert tried[tuple(found)] if found else not tried.get(whole)
+
+    def test_a_large_graph_takes_few_tries(self) -> None:
+        tried: list[int] = []
+
+        def fails(part: list[int]) -> bool:
+            tried.append(len(part))
+            return {70000, 70002} <= set(part)
+
+        needs = [[node - 1] if node else [] for node in range(100000)]
+        assert minimize.minimize(100000, fails, needs, minimize.LIMIT) == [70000, 70002]
+        assert len(tried) < 40
 
 
 def test_a_part_keeps_its_constants_and_types(tmp_path: Path) -> None:

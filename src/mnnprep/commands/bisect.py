@@ -189,6 +189,12 @@ class _Bisector:
             for i, c in records
             if case in (None, i)
         ]
+        if not self.cases:
+            raise RefusedError(
+                "the bundle holds no cases to bisect with",
+                seen=self.root.name,
+                next="prepare the model again",
+            )
         aside = set_aside(self.cases, self.tolerance)
         if case is None and len(aside) < len(self.cases):
             self.cases = [c for c in self.cases if c.index not in aside]

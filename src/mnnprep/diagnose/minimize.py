@@ -1,67 +1,88 @@
 """The smallest part of a graph that still fails, by delta debugging.
 
-Parts are tried until no smaller one fails: first the shortest beginning of the graph, then the shortest end
-of that, then without each node that is left. The search is bounded by LIMIT conversions.
+Parts are tried until no smaller one fails: first the shortest beginning of the graph, then its last node
+alone, then the shortest end of what that node needs, then without each node that is left. The search is
+bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mnnprep.formats.backend import ArtifactFormat
 from mnnprep.model.messages import Cut, CutJob
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
-from mnnprep.workers.step import Step
 
 LIMIT = 60  # conversions: enough for two bisections of a graph of 100000 nodes, and some nodes to leave out
-Fails = Callable[[str], bool]
+Fails = Callable[[list[int]], bool]  # of the numbers of a part's nodes, in order
 
 
-def smallest_part(workers: Workers, kind: ArtifactFormat, model: str, fails: Fails) -> list[str]:
+def smallest_part(
+    workers: Workers, kind: ArtifactFormat, model: str, fails: Callable[[str], bool]
+) -> list[str]:
     """Return the nodes of the smallest part that *fails* (given the part's file) was found for.
 
     Empty if there was none.
     """
-    if kind.cut is None:
+    step = kind.cut
+    if step is None:
         return []
+
+    def cut(nodes: list[int]) -> Cut:
+        return workers.run(step, CutJob(model=model, directory=str(workers.directory("part")), nodes=nodes))
+
+    def part_fails(nodes: list[int]) -> bool:
+        file = cut(nodes).file
+        return file is not None and fails(file.path)
+
     try:
-        return _Search(workers, kind.cut, model, fails).run()
+        listed = cut([])
+        part = minimize(len(listed.labels), part_fails, listed.needs, LIMIT)
     except StepFailed:
         return []
+    return [listed.labels[node] for node in part]
 
 
-class _Search:
-    def __init__(self, workers: Workers, cut: Step[CutJob, Cut], model: str, fails: Fails) -> None:
-        self._workers, self._step, self._model, self._fails = workers, cut, model, fails
-        self._left = LIMIT
+def minimize(count: int, fails: Fails, needs: Sequence[Sequence[int]], limit: int) -> list[int]:
+    """The smallest part found that *fails*, of *count* nodes in an order in which each comes after what it
+    needs.
 
-    def run(self) -> list[str]:
-        outline = self._cut([])
-        count = len(outline.labels)
-        if not count or not self._try(list(range(count))):
-            return []
-        last = _least(count, lambda size: self._try(list(range(size)))) - 1
-        behind = sorted(_behind(outline.needs, last))
-        part = behind if len(behind) == last + 1 or self._try(behind) else list(range(last + 1))
-        part = part[-_least(len(part), lambda size: self._try(part[-size:])) :]
-        for node in part[:-1]:
-            smaller = [n for n in part if n != node]
-            if self._left and self._try(smaller):
-                part = smaller
-        return [outline.labels[node] for node in part]
+    Where failing takes some nodes together, and more nodes never hinder it, these are what is found.
 
-    def _cut(self, nodes: list[int]) -> Cut:
-        job = CutJob(model=self._model, directory=str(self._workers.directory("part")), nodes=nodes)
-        return self._workers.run(self._step, job)
+    Args:
+        count: how many nodes there are.
+        fails: whether a part does as the whole does.
+        needs: the numbers of the nodes that each node takes something from.
+        limit: how many parts are tried at most.
 
-    def _try(self, nodes: list[int]) -> bool:
-        """Whether the part fails as the whole does; beyond the limit nothing does."""
-        if not self._left:
-            return False
-        self._left -= 1
-        file = self._cut(nodes).file
-        return file is not None and self._fails(file.path)
+    Returns:
+        The numbers of the nodes, in order; empty where the whole does not fail.
+    """
+    known: dict[tuple[int, ...], bool] = {}
+
+    def tried(nodes: list[int]) -> bool:
+        """Whether *nodes* fail; beyond the limit nothing does."""
+        key = tuple(nodes)
+        if key not in known and len(known) < limit:
+            known[key] = fails(nodes)
+        return known.get(key, False)
+
+    whole = list(range(count))
+    if not whole or not tried(whole):
+        return []
+    beginning = whole[: _least(count, lambda size: tried(whole[:size]))]
+    last = beginning[-1]
+    if last == 0 or tried([last]):
+        return [last]
+    behind = sorted(_behind(needs, last))
+    part = behind if len(behind) <= last and tried(behind) else beginning
+    part = part[-_least(len(part), lambda size: tried(part[-size:])) :]
+    for node in part[:-1]:
+        smaller = [n for n in part if n != node]
+        if tried(smaller):
+            part = smaller
+    return part
 
 
 def _least(count: int, fails: Callable[[int], bool]) -> int:
@@ -73,7 +94,7 @@ def _least(count: int, fails: Callable[[int], bool]) -> int:
     return high
 
 
-def _behind(needs: list[list[int]], node: int) -> set[int]:
+def _behind(needs: Sequence[Sequence[int]], node: int) -> set[int]:
     """*node* and all that it needs."""
     found, waiting = set[int](), [node]
     while waiting:

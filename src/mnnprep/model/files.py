@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mnnprep.errors import RefusedError
 from mnnprep.model.reach import ReadPath
 from mnnprep.safety.archives import open_archive
 from mnnprep.safety.faults import naming
@@ -30,6 +31,9 @@ class FileRef(msgspec.Struct, frozen=True):
     path: ReadPath
     sha256: str
     size: int
+
+
+LONGEST_NAME = (1 << 16) - 64  # bytes: a ZIP archive holds a name's length in 16 bits (APPNOTE.TXT 4.3.7)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -80,8 +84,18 @@ def _umask() -> int:
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write *arrays* as an ``.npz`` (uncompressed) whose bytes depend on nothing but them.
 
-    Unlike ``numpy.savez`` any key is allowed.  Keys are written in the order given.
+    Unlike ``numpy.savez`` any key is allowed that an archive can hold.  Keys are written in the order given.
+
+    Raises:
+        RefusedError: a key is longer than a name in a ZIP archive may be.
     """
+    for name in arrays:
+        if len(name.encode(errors="surrogatepass")) > LONGEST_NAME:
+            raise RefusedError(
+                "a tensor's name is too long to be stored",
+                seen=f"{name[:40]!r}..., {len(name)} characters",
+                next=f"export the model with names of at most {LONGEST_NAME} bytes",
+            )
     with naming(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980-01-01

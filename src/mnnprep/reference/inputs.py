@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.errors import UsageError
+from mnnprep.errors import RefusedError, UsageError
 from mnnprep.model.files import Arrays
 from mnnprep.model.signature import Range, TensorSpec
+
+MOST_ELEMENTS = 1 << 32  # 16 GiB of float32
 
 
 def synthesize(
@@ -27,12 +29,31 @@ def synthesize(
     are standard normal times *scale*; a mask (an integer or boolean input with ``mask`` in its name) is a run
     of ones and then zeros along its last axis, as padding makes it (all ones for an even seed); other
     integers are 0 or 1.
+
+    Raises:
+        RefusedError: an input has over MOST_ELEMENTS elements.
     """
     arrays: Arrays = {}
     for position, spec in enumerate(specs):
+        shape = spec.sizes(dims)
+        require_makeable(spec.name, shape)
         rng = np.random.Generator(np.random.PCG64([seed, position]))
-        arrays[spec.name] = _array(spec, spec.sizes(dims), rng, ranges.get(spec.name), seed, scale)
+        arrays[spec.name] = _array(spec, shape, rng, ranges.get(spec.name), seed, scale)
     return arrays
+
+
+def require_makeable(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse the input *name* of a *shape* that no memory holds.
+
+    Raises:
+        RefusedError: it has over MOST_ELEMENTS elements.
+    """
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise RefusedError(
+            f"the input {name} is too large to be made",
+            seen=f"{list(shape)}: {math.prod(shape):.3g} elements",
+            next="give it a smaller shape with --input, or smaller sizes with --dim",
+        )
 
 
 def fitted(arrays: Arrays, specs: tuple[TensorSpec, ...], dims: Mapping[str, int], shift: int) -> Arrays:

@@ -43,39 +43,65 @@ def base_sizes(
     ranges: dict[str, Range],
     samples: list[tuple[str, Arrays]],
 ) -> dict[str, int]:
-    """Sizes of all dynamic dimensions that the source computes with."""
-    if samples and dims:
-        for (name, arrays), dim in itertools.product(samples, dims):
-            size = sizes_of(arrays, specs, name)[dim.name]
-            if not dim.admits(size):
-                raise UsageError(
-                    f"a sample's dimension {dim.name} is outside its --dim",
-                    seen=f"{name}: {size}",
-                    next=f"declared is {dim.min}:{dim.max}",
-                )
-        sizes = sizes_of(samples[0][1], specs, samples[0][0])
-        wider = {
-            n: DEFAULT_BATCH if s == 1 and next(d for d in dims if d.name == n).admits(DEFAULT_BATCH) else s
-            for n, s in sizes.items()
-        }
-        return wider if runs(net, specs, wider, ranges) else sizes
+    """Sizes of all dynamic dimensions that the source computes with.
+
+    Raises:
+        UsageError: a sample's sizes are not those declared.
+        RefusedError: none were found.
+    """
     if samples:
-        return {}
-    if not dims:
-        try:
-            net.run(synthesize(specs, {}, 0, ranges))
-        except Refused as error:
-            if isinstance(error.__cause__, PROGRAMMING):
-                raise broken(error, ", ".join(map(str, specs))) from error
-            raise RefusedError(
-                "the source does not compute with inputs of its own signature",
-                seen=f"{', '.join(map(str, specs))}: {error}",
-                next=(
-                    "give the shapes it takes with --input, the values with --range, or real inputs with"
-                    " --samples"
-                ),
-            ) from error
-        return {}
+        return _sampled_sizes(net, specs, dims, ranges, samples) if dims else {}
+    if dims:
+        return _tried_sizes(net, specs, dims, ranges)
+    _require_run(net, specs, ranges)
+    return {}
+
+
+def _sampled_sizes(
+    net: Net,
+    specs: tuple[TensorSpec, ...],
+    dims: tuple[Dim, ...],
+    ranges: dict[str, Range],
+    samples: list[tuple[str, Arrays]],
+) -> dict[str, int]:
+    """The sizes of the first sample, with a batch of more than one where that is possible."""
+    for (name, arrays), dim in itertools.product(samples, dims):
+        size = sizes_of(arrays, specs, name)[dim.name]
+        if not dim.admits(size):
+            raise UsageError(
+                f"a sample's dimension {dim.name} is outside its --dim",
+                seen=f"{name}: {size}",
+                next=f"declared is {dim.min}:{dim.max}",
+            )
+    sizes = sizes_of(samples[0][1], specs, samples[0][0])
+    wider = {
+        n: DEFAULT_BATCH if s == 1 and next(d for d in dims if d.name == n).admits(DEFAULT_BATCH) else s
+        for n, s in sizes.items()
+    }
+    return wider if runs(net, specs, wider, ranges) else sizes
+
+
+def _require_run(net: Net, specs: tuple[TensorSpec, ...], ranges: dict[str, Range]) -> None:
+    """Raise RefusedError where the source does not compute with inputs of its own signature."""
+    try:
+        net.run(synthesize(specs, {}, 0, ranges))
+    except Refused as error:
+        if isinstance(error.__cause__, PROGRAMMING):
+            raise broken(error, ", ".join(map(str, specs))) from error
+        raise RefusedError(
+            "the source does not compute with inputs of its own signature",
+            seen=f"{', '.join(map(str, specs))}: {error}",
+            next=(
+                "give the shapes it takes with --input, the values with --range, or real inputs with"
+                " --samples"
+            ),
+        ) from error
+
+
+def _tried_sizes(
+    net: Net, specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...], ranges: dict[str, Range]
+) -> dict[str, int]:
+    """The first of the sizes to try that the source computes with."""
     last, refusal = "", Refused("no size is left to try")
     said: dict[str, int] = {}  # each refusal, and how often
     for sizes in _trials(specs, dims):

@@ -6,10 +6,8 @@ runs in the worker that loaded it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
@@ -17,84 +15,24 @@ from mnnprep.compare.noise import LEAST_CASES, drowned, real
 from mnnprep.compare.tolerance import WIDENING, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Status
+from mnnprep.evidence.check import Check, Status
 from mnnprep.model.files import Arrays
 from mnnprep.model.messages import ORIGIN, InputSpecs
 from mnnprep.model.net import PROGRAMMING, Case, Net, Refused
-from mnnprep.model.signature import Dim, Range, Signature, TensorSpec, dim_names, named
+from mnnprep.model.signature import Dim, Signature, TensorSpec
 from mnnprep.reference.checks import Surveyed, determinism, noise_checks, sensitive, vacuity
+from mnnprep.reference.decision_cases import add_decisive, turn_decisions
 from mnnprep.reference.expected_outputs import compare_given
-from mnnprep.reference.inputs import check_range, fitted, is_mask, sizes_of, synthesize
+from mnnprep.reference.input_space import InputSpace
+from mnnprep.reference.inputs import fitted, sizes_of
 from mnnprep.reference.noise import by_output, estimate_noise, measure_all, measure_noise
-from mnnprep.reference.samples import first_alone, read_samples, real_inputs, sample_checks
-from mnnprep.reference.sizes import base_sizes, broken
-from mnnprep.reference.sweeping import sweep, synthesized
+from mnnprep.reference.samples import first_alone, sample_checks
+from mnnprep.reference.sizes import broken
+from mnnprep.reference.sweeping import sweep
 
 WIDE = 16.0  # standard deviations of the inputs of one case
-MOST_DECISIVE = 6  # values tried because a branch may depend on them
-# What is tried to turn a decision on values, floating inputs alone.
-TURNS: dict[str, Callable[[Any], Any]] = {
-    "all positive": np.abs,
-    "all negative": lambda x: -np.abs(x),
-    "scale 16": lambda x: 16 * x,
-    "scale -16": lambda x: -16 * x,
-    "zeros": np.zeros_like,
-    "ones": np.ones_like,
-    "scale 0.01": lambda x: 0.01 * x,
-    "scale 1000": lambda x: 1000 * x,
-}
 SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
-
-
-def declare(
-    inputs: tuple[TensorSpec, ...], wants: InputSpecs, known_dims: tuple[Dim, ...] = ()
-) -> tuple[tuple[TensorSpec, ...], tuple[Dim, ...], dict[str, Range]]:
-    """Lay what the user declares over what the source says of its inputs.
-
-    A declared shape may fix a dynamic dimension or rename it; it may not change a fixed one.
-    Raises UsageError for an unknown input or dimension, another rank, dtype or fixed size.
-    """
-    known = [s.name for s in inputs]
-    for want in wants.inputs:
-        named("input", want.name, known, "--input")
-    for name in wants.ranges:
-        named("input", name, known, "--range")
-    wanted = {w.name: w for w in wants.inputs}
-    specs = tuple(_overlay(spec, wanted.get(spec.name)) for spec in inputs)
-    names = dim_names(specs)
-    for dim in wants.dims:
-        named("dimension", dim.name, names, "--dim")
-    for spec in specs:
-        if spec.name in wants.ranges:
-            check_range(spec, wants.ranges[spec.name])
-    declared = {d.name: d for d in (*known_dims, *wants.dims)}
-    dims = tuple(declared.get(name, Dim(name)) for name in names)
-    return specs, dims, dict(wants.ranges)
-
-
-def _overlay(spec: TensorSpec, want: TensorSpec | None) -> TensorSpec:
-    if want is None:
-        return spec
-    if want.dtype != spec.dtype:
-        raise UsageError(
-            f"--input gives {spec.name} another dtype than the source has",
-            seen=want.dtype,
-            next=f"the source has {spec}",
-        )
-    if len(want.shape) != len(spec.shape):
-        raise UsageError(
-            f"--input gives {spec.name} another number of dimensions than the source has",
-            seen=str(want),
-            next=f"the source has {spec}",
-        )
-    for have, asked in zip(spec.shape, want.shape, strict=True):
-        if isinstance(have, int) and have != asked:
-            raise UsageError(
-                f"--input changes a fixed dimension of {spec.name}",
-                seen=f"{asked} in place of {have}",
-                next=f"the source has {spec}; export it again to change a fixed dimension",
-            )
-    return want
+FIRST_SEARCHED = 100  # the number of the inputs of the first of SEARCH_SCALES
 
 
 def survey(
@@ -116,62 +54,168 @@ def survey(
         UsageError: what the user declared does not fit the source.
         RefusedError: no input shape was found that the source takes.
     """
-    specs, dims, ranges = declare(net.inputs, wants, net.dims)
-    samples = _samples(net, wants, specs)
-    ranges = _sample_ranges(samples, real_inputs(wants, specs)) | ranges
-    source, net = net, _Remembering(net)
-    base = base_sizes(net, specs, dims, ranges, samples)
-    ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
-    specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
+    return Surveyor(net, wants).survey(decisive, one_sided, ranks)
 
-    cases: list[Case] = []
-    for name, arrays in samples:
-        try:
-            cases.append(Case(name, sizes_of(arrays, specs, name), arrays, net.run(arrays)))
-        except Refused as error:
-            if isinstance(error.__cause__, PROGRAMMING):
-                raise broken(error, name) from error
-            raise UsageError(
-                "the source does not take a sample",
-                seen=f"{name}: {error}",
-                next="give inputs that the source computes with, or mend it",
-            ) from error
-    given = [
-        *compare_given(wants.samples, [(c.origin, c.outputs) for c in cases]),
-        *sample_checks(wants, specs, samples),
-    ]
-    enough = len(cases) >= LEAST_CASES
-    cases += _synthesized(
-        net, specs, base, range(wants.seed, wants.seed + LEAST_CASES - 1), ranges, enough=enough
+
+def base_case(net: Net, wants: InputSpecs) -> Arrays:
+    """The inputs an export is made with: those of the survey's first synthesized case (with the values of the
+    first sample), or the first sample.
+    """
+    space = InputSpace.find(net, wants, samples_of=first_alone(wants))
+    if space.samples and not space.dims:
+        return space.samples[0][1]
+    return space.bounded().arrays(0)
+
+
+def outline(net: Net, wants: InputSpecs) -> Signature:
+    """The signature of a net whose numbers mean nothing (its weights are not there): only the shapes of its
+    outputs are looked at.
+
+    Raises as :func:`survey`.
+    """
+    space = InputSpace.find(net, wants).bounded()
+    out = Surveyed(
+        Signature(space.specs, (), space.dims), _synthesized(space, range(1), enough=False), [], {}
     )
-    wide = None if ranks() else _wide(source, net, specs, base, wants.seed + LEAST_CASES - 1, ranges)
-    if wide is not None:
-        cases.append(wide)
-    elif not dims:
-        cases += _synthesized(
-            net,
-            specs,
-            base,
-            range(wants.seed + LEAST_CASES - 1, wants.seed + LEAST_CASES),
-            ranges,
-            enough=enough,
+    sweep(space, out)
+    return _signature(space, out.cases)
+
+
+class Surveyor:
+    """The survey of one source: the inputs that it takes, and what was found so far."""
+
+    def __init__(self, net: Net, wants: InputSpecs) -> None:
+        self._source = net
+        self._wants = wants
+        self._space = InputSpace.find(_Remembering(net), wants).bounded()
+        self._out = Surveyed(Signature(self._space.specs, (), self._space.dims), [], [], {})
+
+    def survey(
+        self,
+        decisive: Sequence[tuple[str, float]],
+        one_sided: Callable[[], Sequence[str]],
+        ranks: Callable[[], bool],
+    ) -> Surveyed:
+        """Choose the cases, measure their noise, and check them; see :func:`survey`. To be called once."""
+        space, out = self._space, self._out
+        given = self._run_samples()
+        self._synthesize(ranks)
+        out.exempt = space.net.insensitive()
+        sweep(space, out)
+        add_decisive(space, decisive, out.cases)
+        turn_decisions(space, one_sided, out.cases)
+        measure_all(self._source, out.cases, self._wants.seed)
+        self._replace_drowned()
+        self._search_sensitivity()
+        out.checks = self._checks(given)
+        out.signature = _signature(space, out.cases)
+        return out
+
+    def _run_samples(self) -> list[Check]:
+        """Add a case for every sample; the checks of what was given with them."""
+        space, cases = self._space, self._out.cases
+        for name, arrays in space.samples:
+            try:
+                sizes = sizes_of(arrays, space.specs, name)
+                cases.append(Case(name, sizes, arrays, space.net.run(arrays)))
+            except Refused as error:
+                if isinstance(error.__cause__, PROGRAMMING):
+                    raise broken(error, name) from error
+                raise UsageError(
+                    "the source does not take a sample",
+                    seen=f"{name}: {error}",
+                    next="give inputs that the source computes with, or mend it",
+                ) from error
+        return [
+            *compare_given(self._wants.samples, [(c.origin, c.outputs) for c in cases]),
+            *sample_checks(self._wants, space.specs, space.samples),
+        ]
+
+    def _synthesize(self, ranks: Callable[[], bool]) -> None:
+        """Add LEAST_CASES synthesized cases, the last of large values where the source does not rank."""
+        cases, last = self._out.cases, LEAST_CASES - 1
+        enough = len(cases) >= LEAST_CASES
+        cases += _synthesized(self._space, range(last), enough=enough)
+        wide = None if ranks() else self._wide(last)
+        if wide is not None:
+            cases.append(wide)
+        elif not self._space.dims:
+            cases += _synthesized(self._space, range(last, LEAST_CASES), enough=enough)
+
+    def _wide(self, number: int) -> Case | None:
+        """A case that reaches further than standard normal values, for what shows only there, as a clip
+        inside the net.
+
+        None where no floating input is free to be large, or the source refuses, gives no finite numbers or
+        computes mostly noise.
+        """
+        space = self._space
+        if not any(np.dtype(s.dtype).kind == "f" and s.name not in space.ranges for s in space.specs):
+            return None
+        try:
+            case = space.case(number, scale=WIDE)
+        except Refused:
+            return None
+        floats = {n: a for n, a in case.outputs.items() if a.dtype.kind == "f"}
+        if not all(np.isfinite(a).all() for a in floats.values()):
+            return None
+        plain, noise = Tolerance(), estimate_noise(self._source, case, space.seed(number))
+        quiet = all(
+            WIDENING * noise.get(n, 0.0) <= plain.absolute * float(np.abs(a).max(initial=0.0))
+            for n, a in floats.items()
         )
-    out = Surveyed(Signature(specs, (), dims), cases, [], net.insensitive())
-    sweep(net, specs, dims, base, ranges, wants.seed, out)
-    _add_decisive(net, specs, base, ranges, wants, decisive, out)
-    _turn_decisions(net, specs, base, ranges, wants, one_sided, out)
-    measure_all(source, out.cases, wants.seed)
-    _replace_drowned(source, specs, wants.seed, out)
-    _search_sensitivity(source, net, specs, base, ranges, wants, out)
-    out.checks += [catalog.REFERENCE.passed(numbers={"cases": len(out.cases)}), *given]
-    steady = determinism(source, out.cases)
-    out.checks.append(steady)
-    out.checks.append(vacuity(out))
-    if steady.status is Status.PASSED:
-        out.checks.extend(noise_checks(out))
-    outputs = tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs)
-    out.signature = Signature(specs, outputs, dims)
-    return out
+        return case if quiet else None
+
+    def _replace_drowned(self) -> None:
+        """Put real inputs, cut or repeated to its size, in the place of each synthesized case that drowns in
+        the source's noise, where that helps.
+
+        A net may be quiet on what it was trained on alone: a detector sees nothing in noise, and gives little
+        else.
+        """
+        out = self._out
+        samples = [case for case in out.cases if real(case.origin)]
+        if not samples or not out.signature.dims:
+            return
+        for number, case in enumerate(out.cases):
+            if real(case.origin) or not drowned(Tolerance(noise=out.noise), number, case.outputs):
+                continue
+            with suppress(Refused):
+                other = self._refitted(samples[number % len(samples)], case, number)
+                if not drowned(Tolerance(noise=by_output([other])), 0, other.outputs):
+                    out.cases[number] = other
+
+    def _refitted(self, sample: Case, case: Case, number: int) -> Case:
+        """The *sample* at the sizes of *case*, with its noise. Raises Refused."""
+        arrays = fitted(sample.inputs, self._space.specs, case.dims, shift=number)
+        origin = f"{sample.origin.removeprefix(ORIGIN)} at other sizes"
+        other = Case(origin, dict(case.dims), arrays, self._source.run(arrays))
+        other.noise = measure_noise(self._source, other, self._wants.seed)
+        return other
+
+    def _search_sensitivity(self) -> None:
+        """Where the cases leave an output unmoved, look for inputs that move it, and add them."""
+        out = self._out
+        dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
+        for number, scale in enumerate(SEARCH_SCALES, start=FIRST_SEARCHED):
+            if not dull:
+                return
+            try:
+                case = self._space.case(number, scale=scale)
+            except Refused:
+                continue
+            moved = [n for n in dull if sensitive(n, out, [case])]
+            if moved:
+                measure_all(self._source, [out.cases[0], case], self._wants.seed)
+                out.cases.append(case)
+                dull = [n for n in dull if n not in moved]
+
+    def _checks(self, given: list[Check]) -> list[Check]:
+        """What the source proves of itself, in the order of the evidence."""
+        out = self._out
+        steady = determinism(self._source, out.cases)
+        checks = [catalog.REFERENCE.passed(numbers={"cases": len(out.cases)}), *given, steady, vacuity(out)]
+        return checks + (noise_checks(out) if steady.status is Status.PASSED else [])
 
 
 class _Remembering:
@@ -193,119 +237,10 @@ class _Remembering:
         return dict(outputs)
 
 
-def base_case(net: Net, wants: InputSpecs) -> Arrays:
-    """The inputs an export is made with: those of the survey's first synthesized case (with the values of the
-    first sample), or the first sample.
-    """
-    specs, dims, ranges = declare(net.inputs, wants, net.dims)
-    samples = _samples(net, first_alone(wants), specs)
-    ranges = _sample_ranges(samples, real_inputs(wants, specs)) | ranges
-    base = base_sizes(net, specs, dims, ranges, samples)
-    if samples and not dims:
-        return samples[0][1]
-    ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
-    return synthesize(specs, base, wants.seed, ranges)
-
-
-def outline(net: Net, wants: InputSpecs) -> Signature:
-    """The signature of a net whose numbers mean nothing (its weights are not there): only the shapes of its
-    outputs are looked at.
-
-    Raises as :func:`survey`.
-    """
-    specs, dims, ranges = declare(net.inputs, wants, net.dims)
-    samples = _samples(net, wants, specs)
-    ranges = _sample_ranges(samples, real_inputs(wants, specs)) | ranges
-    base = base_sizes(net, specs, dims, ranges, samples)
-    ranges = _fit_bounds(net.bounds(synthesize(specs, base, wants.seed, ranges)), ranges, specs)
-    specs = tuple(TensorSpec(s.name, s.dtype, s.shape, ranges.get(s.name)) for s in specs)
-    out = Surveyed(
-        Signature(specs, (), dims),
-        _synthesized(net, specs, base, range(wants.seed, wants.seed + 1), ranges, enough=False),
-        [],
-        {},
-    )
-    sweep(net, specs, dims, base, ranges, wants.seed, out)
-    return Signature(specs, tuple(_output_spec(name, out.cases, dims) for name in out.cases[0].outputs), dims)
-
-
-def _samples(net: Net, wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> list[tuple[str, Arrays]]:
-    """The real inputs, each with its origin: the source's own example, then the user's samples."""
-    example = net.example
-    own = [("the source's example", example)] if example and _fits(example, specs, wants.dims) else []
-    return own + [
-        (ORIGIN + name, arrays) for name, arrays in (read_samples(wants, specs) if wants.samples else [])
-    ]
-
-
-def _fits(arrays: Arrays, specs: tuple[TensorSpec, ...], declared: tuple[Dim, ...]) -> bool:
-    admitted = {d.name: d.admits for d in declared}
-    return set(arrays) == {s.name for s in specs} and all(
-        arrays[s.name].dtype == s.dtype
-        and arrays[s.name].ndim == len(s.shape)
-        and all(
-            admitted.get(e, bool)(n) if isinstance(e, str) else e == n
-            for e, n in zip(s.shape, arrays[s.name].shape, strict=True)
-        )
-        for s in specs
-    )
-
-
-def _sample_ranges(samples: list[tuple[str, Arrays]], specs: tuple[TensorSpec, ...]) -> dict[str, Range]:
-    """The interval of each floating input's values in the real inputs, where they have one."""
-    ranges: dict[str, Range] = {}
-    for spec in specs:
-        arrays = [a[spec.name] for origin, a in samples if real(origin) and a[spec.name].size]
-        if arrays and np.dtype(spec.dtype).kind in "fiu" and not is_mask(spec):
-            low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
-            if math.isfinite(low) and math.isfinite(high) and low < high:
-                ranges[spec.name] = (low, high)
-    return ranges
-
-
-def _wide(
-    source: Net,
-    net: Net,
-    specs: tuple[TensorSpec, ...],
-    sizes: dict[str, int],
-    seed: int,
-    ranges: dict[str, Range],
-) -> Case | None:
-    """A case that reaches further than standard normal values, for what shows only there, as a clip inside
-    the net.
-
-    None where no floating input is free to be large, or the source refuses, gives no finite numbers or
-    computes mostly noise.
-    """
-    if not any(np.dtype(s.dtype).kind == "f" and s.name not in ranges for s in specs):
-        return None
+def _synthesized(space: InputSpace, numbers: range, *, enough: bool) -> list[Case]:
+    """A case for every number; none where the source refuses such values and has *enough* real ones."""
     try:
-        case = synthesized(net, specs, sizes, seed, ranges, WIDE)
-    except Refused:
-        return None
-    floats = {n: a for n, a in case.outputs.items() if a.dtype.kind == "f"}
-    if not all(np.isfinite(a).all() for a in floats.values()):
-        return None
-    plain, noise = Tolerance(), estimate_noise(source, case, seed)
-    quiet = all(
-        WIDENING * noise.get(n, 0.0) <= plain.absolute * float(np.abs(a).max(initial=0.0))
-        for n, a in floats.items()
-    )
-    return case if quiet else None
-
-
-def _synthesized(
-    net: Net,
-    specs: tuple[TensorSpec, ...],
-    sizes: dict[str, int],
-    seeds: range,
-    ranges: dict[str, Range],
-    *,
-    enough: bool,
-) -> list[Case]:
-    """A case for every seed; none where the source refuses such values and has *enough* real ones."""
-    try:
-        return [synthesized(net, specs, sizes, seed, ranges) for seed in seeds]
+        return [space.case(number) for number in numbers]
     except Refused as error:
         if enough:
             return []
@@ -318,132 +253,10 @@ def _synthesized(
         ) from error
 
 
-def _fit_bounds(
-    bounds: dict[str, Range], ranges: dict[str, Range], specs: tuple[TensorSpec, ...]
-) -> dict[str, Range]:
-    """What the user said of an input's values, else the range of the table it indexes."""
-    for name, (low, high) in ranges.items():
-        if name in bounds and not (bounds[name][0] <= low and high <= bounds[name][1]):
-            raise UsageError(
-                f"--range lets {name} leave the table it indexes",
-                seen=f"{low:g}:{high:g}",
-                next=f"its indices are {bounds[name][0]:g}:{bounds[name][1]:g}",
-            )
-    return {
-        s.name: ranges.get(s.name) or bounds[s.name] for s in specs if s.name in ranges or s.name in bounds
-    }
-
-
-def _add_decisive(
-    net: Net,
-    specs: tuple[TensorSpec, ...],
-    base: dict[str, int],
-    ranges: dict[str, Range],
-    wants: InputSpecs,
-    values: Sequence[tuple[str, float]],
-    out: Surveyed,
-) -> None:
-    """Add a case for each of the first *values* that its input may hold, the input filled with it."""
-    allowed = {s.name: (np.dtype(s.dtype), wants.ranges.get(s.name, (-math.inf, math.inf))) for s in specs}
-    possible = [
-        (n, v)
-        for n, v in values
-        if n in allowed
-        and allowed[n][1][0] <= v <= allowed[n][1][1]
-        and (v == int(v) or allowed[n][0].kind == "f")
-    ]
-    for name, value in possible[:MOST_DECISIVE]:
-        arrays = synthesize(specs, base, wants.seed + len(out.cases), ranges)
-        arrays[name] = np.full_like(arrays[name], value)
-        with suppress(Refused):
-            out.cases.append(
-                Case(
-                    f"seed {wants.seed + len(out.cases)}, {name}={value:g}",
-                    dict(base),
-                    arrays,
-                    net.run(arrays),
-                )
-            )
-
-
-def _turn_decisions(
-    net: Net,
-    specs: tuple[TensorSpec, ...],
-    base: dict[str, int],
-    ranges: dict[str, Range],
-    wants: InputSpecs,
-    one_sided: Callable[[], Sequence[str]],
-    out: Surveyed,
-) -> None:
-    """Try inputs of other sizes, of one sign and of zeros while decisions are one-sided; keep as cases those
-    that turn one.
-    """
-    for number, (words, changed) in enumerate(TURNS.items(), start=200):
-        open_ = len(one_sided())
-        if not open_:
-            return
-        arrays = synthesize(specs, base, wants.seed + number, ranges)
-        for spec in specs:
-            if arrays[spec.name].dtype.kind == "f":
-                values = changed(arrays[spec.name])
-                low, high = wants.ranges.get(spec.name, (-math.inf, math.inf))
-                arrays[spec.name] = np.clip(values, low, high).astype(spec.dtype)
-        with suppress(Refused):
-            outputs = net.run(arrays)
-            if len(one_sided()) < open_:
-                out.cases.append(Case(f"seed {wants.seed + number}, {words}", dict(base), arrays, outputs))
-
-
-def _search_sensitivity(
-    source: Net,
-    net: Net,
-    specs: tuple[TensorSpec, ...],
-    base: dict[str, int],
-    ranges: dict[str, Range],
-    wants: InputSpecs,
-    out: Surveyed,
-) -> None:
-    """Where the cases leave an output unmoved, look for inputs that move it, and add them."""
-    dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
-    for trial, scale in enumerate(SEARCH_SCALES, start=100):
-        if not dull:
-            return
-        try:
-            case = synthesized(net, specs, base, wants.seed + trial, ranges, scale)
-        except Refused:
-            continue
-        moved = [n for n in dull if sensitive(n, out, [case])]
-        if moved:
-            measure_all(source, [out.cases[0], case], wants.seed)
-            out.cases.append(case)
-            dull = [n for n in dull if n not in moved]
-
-
-def _replace_drowned(source: Net, specs: tuple[TensorSpec, ...], seed: int, out: Surveyed) -> None:
-    """Put real inputs, cut or repeated to its size, in the place of each synthesized case that drowns in the
-    source's noise, where that helps.
-
-    A net may be quiet on what it was trained on alone: a detector sees nothing in noise, and gives little
-    else.
-    """
-    samples = [case for case in out.cases if real(case.origin)]
-    if not samples or not out.signature.dims:
-        return
-    for number, case in enumerate(out.cases):
-        if real(case.origin) or not drowned(Tolerance(noise=out.noise), number, case.outputs):
-            continue
-        sample = samples[number % len(samples)]
-        arrays = fitted(sample.inputs, specs, case.dims, shift=number)
-        with suppress(Refused):
-            other = Case(
-                f"{sample.origin.removeprefix(ORIGIN)} at other sizes",
-                dict(case.dims),
-                arrays,
-                source.run(arrays),
-            )
-            other.noise = measure_noise(source, other, seed)
-            if not drowned(Tolerance(noise=by_output([other])), 0, other.outputs):
-                out.cases[number] = other
+def _signature(space: InputSpace, cases: list[Case]) -> Signature:
+    """The signature, its outputs as *cases* show them."""
+    outputs = tuple(_output_spec(name, cases, space.dims) for name in cases[0].outputs)
+    return Signature(space.specs, outputs, space.dims)
 
 
 def _output_spec(name: str, cases: list[Case], dims: tuple[Dim, ...]) -> TensorSpec:

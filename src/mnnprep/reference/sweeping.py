@@ -8,60 +8,31 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from mnnprep.model.constraints import Constraint, Takes, discover, fitting
+from mnnprep.model.constraints import Constraint, discover, fitting
 from mnnprep.model.messages import RefusedPair
-from mnnprep.model.net import Case, Net, Refused
-from mnnprep.model.signature import Dim, Range, TensorSpec
+from mnnprep.model.net import Refused
+from mnnprep.model.signature import Dim
 from mnnprep.reference.checks import Surveyed
-from mnnprep.reference.inputs import synthesize
-from mnnprep.reference.sizes import batch_dims, runs, sweep_sizes
+from mnnprep.reference.input_space import InputSpace
+from mnnprep.reference.sizes import batch_dims, sweep_sizes
 from mnnprep.safety.error_text import message
 
 MOST_PAIRS = 6  # pairs of dimensions that are moved together
 
 
-def synthesized(
-    net: Net,
-    specs: tuple[TensorSpec, ...],
-    sizes: dict[str, int],
-    seed: int,
-    ranges: dict[str, Range],
-    scale: float = 1.0,
-) -> Case:
-    """Return a case with the inputs of *seed* at *sizes*.
-
-    Raises:
-        Refused: the source does not take them.
-    """
-    arrays = synthesize(specs, sizes, seed, ranges, scale)
-    origin = f"seed {seed}" + (f", scale {scale:g}" if scale != 1.0 else "")
-    return Case(origin, dict(sizes), arrays, net.run(arrays))
-
-
-def sweep(
-    net: Net,
-    specs: tuple[TensorSpec, ...],
-    dims: tuple[Dim, ...],
-    base: dict[str, int],
-    ranges: dict[str, Range],
-    seed: int,
-    out: Surveyed,
-) -> None:
+def sweep(space: InputSpace, out: Surveyed) -> None:
     """Add a case for every size of every dimension, and one for every pair.
 
     Sizes that the source refuses are noted, and what explains it.
     """
 
     def add(sizes: dict[str, int]) -> None:
-        out.cases.append(synthesized(net, specs, base | sizes, seed + len(out.cases), ranges))
+        out.cases.append(space.case(len(out.cases), sizes))
 
-    def takes(sizes: dict[str, int]) -> bool:
-        return runs(net, specs, sizes, ranges)
-
-    for dim in dims:
+    for dim in space.dims:
         sizes = [
             s
-            for s in sweep_sizes(dim, base[dim.name], batch=dim.name in batch_dims(specs))
+            for s in sweep_sizes(dim, space.base[dim.name], batch=dim.name in batch_dims(space.specs))
             if all(c.dims[dim.name] != s for c in out.cases)
         ]
         refused: dict[int, str] = {}
@@ -72,10 +43,10 @@ def sweep(
                 refused[size] = message(error)
         if refused:
             out.sweep.refused[dim.name] = refused
-            _explain(takes, add, dim, dims, base, out)
+            _explain(space, add, dim, out)
         out.sweep.sizes[dim.name] = sorted({c.dims[dim.name] for c in out.cases})
-    for one, other in itertools.islice(itertools.combinations(dims, 2), MOST_PAIRS):
-        sizes_ = _pair(out, one.name, other.name, base)
+    for one, other in itertools.islice(itertools.combinations(space.dims, 2), MOST_PAIRS):
+        sizes_ = _pair(out, one.name, other.name, space.base)
         if sizes_ and not any(all(c.dims[n] == s for n, s in sizes_.items()) for c in out.cases):
             try:
                 add(sizes_)
@@ -83,14 +54,7 @@ def sweep(
                 out.sweep.refused_pairs.append(RefusedPair(sizes_, message(error)))
 
 
-def _explain(
-    takes: Takes,
-    add: Callable[[dict[str, int]], None],
-    dim: Dim,
-    dims: tuple[Dim, ...],
-    base: dict[str, int],
-    out: Surveyed,
-) -> None:
+def _explain(space: InputSpace, add: Callable[[dict[str, int]], None], dim: Dim, out: Surveyed) -> None:
     """Find the constraint behind what the source refused of *dim*.
 
     The admitted sizes nearest to that are added, and the range that fits is noted.
@@ -100,7 +64,12 @@ def _explain(
     for _ in range(2):  # an admitted size that is refused in turn is a limit
         before = len(refused)
         constraint = discover(
-            takes, dim, base, [c.dims[dim.name] for c in out.cases], list(refused), list(dims)
+            space.takes,
+            dim,
+            space.base,
+            [c.dims[dim.name] for c in out.cases],
+            list(refused),
+            list(space.dims),
         )
         if constraint is None:
             break
@@ -119,7 +88,10 @@ def _explain(
             break
     if constraint is None:
         out.sweep.constraints.pop(dim.name, None)
-    if dim.declared and (fits := fitting(takes, dim, base, list(refused), constraint)) is not None:
+    if (
+        dim.declared
+        and (fits := fitting(space.takes, dim, space.base, list(refused), constraint)) is not None
+    ):
         out.sweep.fits[dim.name] = fits
 
 

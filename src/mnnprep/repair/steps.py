@@ -9,7 +9,9 @@ import msgspec
 
 from mnnprep.deps import require
 from mnnprep.errors import MnnprepError, UsageError
+from mnnprep.formats.onnx.constant_growth import require_bounded
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
+from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.onnx.sound import not_allowed, require_sound
 from mnnprep.formats.onnx.steps import save
 from mnnprep.model.files import FileRef
@@ -111,6 +113,7 @@ def check(job: CheckJob) -> Findings:
     doing("reading the model to check")
     path = Path(job.model)
     with damage.reading(path, "ONNX model"):
+        require_bounded(skeleton(path), path.name)
         model = require("onnx_ir").load(job.model)
         require_sound(model, path.name)
     view = ModelView(model, frozenset(job.supported) if job.supported is not None else None)

@@ -78,6 +78,13 @@ def layout(tensors: Sequence[tuple[str, str, Shape]], aliases: Mapping[str, str]
         slots.append(Slot(name, dtype, shape, at, at + byte_size(dtype, count)))
         document[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [at, slots[-1].end]}
         at = slots[-1].end
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # halves of surrogate pairs, which UTF-8 does not have
+        raise RefusedError(
+            "a tensor's name can't be written as UTF-8, which safetensors needs",
+            seen=ascii(error.object[max(0, error.start - 20) : error.end + 20]),
+            next="leave it out with --drop, or give it another name with --rename",
+        ) from error
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, slots

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mnnprep.diagnose.bisecting.experiment import Failure, OutOfConversions, Piece, Trial, TrialRunner
 from mnnprep.diagnose.bisecting.finding import Finding, Subject
 from mnnprep.diagnose.bisecting.suspects import Suspects
+from mnnprep.diagnose.minimize import LIMIT, minimize
 from mnnprep.formats.onnx.excerpt import ExcerptJob
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.model.messages import CaseFile
@@ -16,19 +17,23 @@ def find_unconvertible(
 ) -> Finding:
     """Find the node without which *model* converts.
 
-    It is found by its operator if the converter names one, else by halving over prefixes.
+    It is found by its operator if the converter names one, else it is the last of the smallest part that fails.
     """
     subject = Subject(model, outline, Piece(model, "", {}, {}, {}, {}), case, where, failure)
-    search = _Prefixes(lab, subject, failure)
+    search = _Search(lab, subject, failure)
     try:
-        return search.named() or search.halved()
+        return search.named() or search.minimized()
     except OutOfConversions:
         return Finding(
             "unresolved", subject, failure=failure, reason=f"the bound of {lab.limit} conversions was reached"
         )
 
 
-class _Prefixes:
+class _NoValues(Exception):
+    """onnxruntime has no values to feed the node that is to be run alone."""
+
+
+class _Search:
     def __init__(self, lab: TrialRunner, subject: Subject, failure: Failure) -> None:
         self.lab = lab
         self.subject = subject
@@ -38,6 +43,8 @@ class _Prefixes:
         self.order = [
             i for i, node in enumerate(subject.outline.nodes) if any(o not in constants for o in node.outputs)
         ]
+        self.shown: Trial | None = None  # the smallest that failed so far, and its nodes
+        self.shown_nodes: list[int] = []
 
     def named(self) -> Finding | None:
         """Return the first node of an operator that the converter names as unsupported.
@@ -52,69 +59,97 @@ class _Prefixes:
                 return None
         return None
 
-    def halved(self) -> Finding:
-        right, wrong = 0, len(self.order)
-        self.lab.tell(f"halving over {wrong} nodes, one conversion each time")
-        while wrong - right > 1:
-            middle = (right + wrong) // 2
-            if self._prefix_fails(middle):
-                wrong = middle
-            else:
-                right = middle
-        node = self.order[wrong - 1]
-        trial = self._alone([node])
-        if trial is None:
-            found = self._found("node", [node], None)
-            found.reason = "what this node takes can't be computed by onnxruntime, so it was not run alone"
-            return found
-        hops = 1
-        nodes = [node]
-        while not isinstance(trial.result, Failure):
-            wider = [i for i in self.suspects.grown([node], hops) if i <= node]
-            if wider == nodes:
-                found = self._found("unresolved", [node], None)
-                found.reason = (
-                    "the model converts up to this node and not with it, but no piece of it fails alone"
-                )
-                return found
-            nodes, hops = wider, hops * 2
-            trial = self._alone(nodes) or trial
-        if len(nodes) == 1:
-            return self._found("node", nodes, trial)
-        found = self._found("context", [node], trial)
-        found.reason = "this node converts alone, and not together with those before it"
-        return found
+    def minimized(self) -> Finding:
+        """The last node of the smallest part that fails; the others are its context."""
+        self.lab.tell(f"halving over {len(self.order)} nodes, one conversion each time")
+        try:
+            numbers = minimize(len(self.order), self._part_fails, self._needs(), LIMIT)
+            part = [self.order[n] for n in numbers]
+            if self.shown_nodes != part:
+                self._fails_alone(part)
+        except _NoValues as failed:
+            (node,) = failed.args
+            reason = "what this node takes can't be computed by onnxruntime, so it was not run alone"
+            return self._found("node", [node], None, reason)
+        if self.shown is None:
+            reason = "the model converts up to this node and not with it, but no piece of it fails alone"
+            return self._found("unresolved", part[-1:], None, reason)
+        if len(part) == 1:
+            return self._found("node", part, self.shown)
+        reason = "this node converts alone, and not together with those before it"
+        return self._found("context", part[-1:], self.shown, reason)
 
-    def _found(self, kind: str, nodes: list[int], trial: Trial | None) -> Finding:
+    def _found(self, kind: str, nodes: list[int], trial: Trial | None, reason: str = "") -> Finding:
         failure = trial.result if trial is not None and isinstance(trial.result, Failure) else self.failure
         return Finding(
             kind,
             self.subject,
             nodes=tuple(nodes),
-            value=self.subject.outline.nodes[nodes[-1]].outputs[0],
+            value=self.subject.outline.nodes[nodes[-1]].outputs[0] if nodes else "",
+            reason=reason,
             failure=failure,
             trial=trial,
         )
 
+    def _needs(self) -> list[list[int]]:
+        """What each node of the order takes something from, by the places in it."""
+        places = {node: place for place, node in enumerate(self.order)}
+        producer = self.suspects.producer
+        return [
+            [
+                places[producer[n]]
+                for n in self.subject.outline.nodes[node].inputs
+                if producer.get(n) in places
+            ]
+            for node in self.order
+        ]
+
+    def _part_fails(self, numbers: list[int]) -> bool:
+        """Whether these nodes of the order fail to convert: from the model's inputs on, where they take no
+        more; else alone.
+        """
+        if len(numbers) == len(self.order):
+            return True
+        nodes = [self.order[n] for n in numbers]
+        beginning = numbers[-1] == len(numbers) - 1
+        closed = set(self.suspects.boundary(nodes)) <= set(self.subject.outline.inputs)
+        if beginning or (closed and len(nodes) > 1 and self.shown is None):
+            return self._fails_from_inputs(nodes)
+        try:
+            return self._fails_alone(nodes)
+        except OutOfConversions:
+            if self.shown is None:
+                raise
+            return False  # what has been shown stands
+
+    def _fails_alone(self, nodes: list[int]) -> bool:
+        trial = self._alone(nodes)
+        if trial is None and len(nodes) == 1:
+            raise _NoValues(nodes[0])
+        if trial is None or not isinstance(trial.result, Failure):
+            return False
+        self.shown, self.shown_nodes = trial, nodes
+        return True
+
     def _alone(self, nodes: list[int]) -> Trial | None:
         """The nodes alone; None if onnxruntime has no values to feed them."""
-        outputs = [o for o in self.suspects.made_for_others(nodes) if o not in self.suspects.constants]
         try:
             return self.lab.trial(
                 self.subject.model,
                 [*self.suspects.constant_nodes(nodes), *nodes],
                 self.suspects.boundary(nodes),
-                outputs,
+                self._outputs(nodes),
                 self.subject.case,
                 shapes=self.suspects.shapes,
             )
         except StepFailed:
             return None
 
-    def _prefix_fails(self, count: int) -> bool:
-        """Whether the first *count* nodes fail to convert."""
-        nodes = self.order[:count]
-        outputs = [o for o in self.suspects.made_for_others(nodes) if o not in self.suspects.constants]
+    def _outputs(self, nodes: list[int]) -> list[str]:
+        return [o for o in self.suspects.made_for_others(nodes) if o not in self.suspects.constants]
+
+    def _fails_from_inputs(self, nodes: list[int]) -> bool:
+        outputs = self._outputs(nodes)
         if not outputs:
             return False
         job = ExcerptJob(

@@ -17,6 +17,7 @@ from mnnprep.formats.caffe.net import Net
 from mnnprep.model.files import Arrays
 from mnnprep.model.net import Refused
 from mnnprep.model.signature import Dim, Range, TensorSpec
+from mnnprep.reference.inputs import require_makeable
 from mnnprep.safety.error_text import said
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class CaffeNet:
         self.example: Arrays = {}
         self._outputs = _places(net)
         self._shape_only = value_free(net)
+        for name, shape in net.inputs.items():
+            require_makeable(name, shape)
         cv2 = require("cv2")
         cv2.setNumThreads(1)
         self._error: type[Exception] = cv2.error

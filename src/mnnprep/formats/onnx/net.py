@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
 from mnnprep.errors import Code, RefusedError
 from mnnprep.formats.onnx import graph
+from mnnprep.formats.onnx.constant_growth import require_bounded
 from mnnprep.formats.onnx.skeleton import skeleton
+from mnnprep.formats.onnx.sound import require_names
 from mnnprep.model.files import Arrays
 from mnnprep.model.net import Refused
 from mnnprep.model.signature import DTYPES, Dim, Range, dynamic_specs
@@ -107,6 +110,8 @@ class OnnxNet:
         self.path = path
         self.example: Arrays = {}
         self.dims: tuple[Dim, ...] = ()
+        require_names(self.model, Path(path).name)
+        require_bounded(self.model, Path(path).name)
         self._session = open_session(path, optimize=optimize)
         self.inputs = dynamic_specs((a.name, dtype_of(a), a.shape) for a in self._session.get_inputs())
         self._outputs = [a.name for a in self._session.get_outputs() if dtype_of(a)]

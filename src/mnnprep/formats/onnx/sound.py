@@ -8,6 +8,7 @@ The rules that look for hazards read operands by their place, as an operator's d
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from mnnprep.text import listed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from onnx import ModelProto
 
 SHOWN = 5  # places in one message
 
@@ -49,6 +51,22 @@ def require_sound(model: ir.Model, name: str) -> None:
             problems += [f"{_label(node)} {problem}" for node in graph for problem in _misfits(node, opset)]
     if problems:
         raise not_allowed(f"{name}: {listed(problems, SHOWN, '; ')}")
+
+
+def require_names(model: ModelProto, name: str) -> None:
+    """Refuse the *model*, read from the file *name*, if a name in its main graph is not valid UTF-8.
+
+    onnxruntime and onnx hand such a name on as it is, and fail where they turn it into text.
+
+    Raises:
+        RefusedError: with the first of them.
+    """
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.initializer, *graph.node)
+    names = itertools.chain((value.name for value in values), *((*n.input, *n.output) for n in graph.node))
+    for found in names:
+        if isinstance(found, bytes):
+            raise not_allowed(f"{name}: the name {found!r} is no text")
 
 
 def not_allowed(seen: str) -> RefusedError:

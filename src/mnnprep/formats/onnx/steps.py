@@ -13,11 +13,13 @@ from mnnprep.compare.weight_equivalence import match_folded, match_weights
 from mnnprep.deps import require
 from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph
+from mnnprep.formats.onnx.constant_growth import require_bounded
 from mnnprep.formats.onnx.coverage import decisive_values
 from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.formats.onnx.opset_convert import at_opset
 from mnnprep.formats.onnx.parameters import parameters
 from mnnprep.formats.onnx.skeleton import skeleton
+from mnnprep.formats.onnx.sound import require_names
 from mnnprep.formats.onnx.standard import standard
 from mnnprep.model.files import FileRef, file_ref, load_arrays
 from mnnprep.model.messages import (
@@ -88,6 +90,8 @@ def export_file(job: ExportJob) -> Exported:
     """
     source, target = Path(job.source.path), Path(job.directory) / MODEL
     model = graph.load_graph(source)
+    require_names(model, source.name)
+    require_bounded(model, source.name)
     notes: list[str] = []
     if job.method == "opset":
         doing(f"converting the graph to opset {job.opset}")

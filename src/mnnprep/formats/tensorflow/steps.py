@@ -37,9 +37,10 @@ from mnnprep.model.messages import (
 )
 from mnnprep.model.net import any_ranks
 from mnnprep.model.running import run_cases
+from mnnprep.reference.declaration import declare
 from mnnprep.reference.replay import replay
 from mnnprep.reference.samples import read_samples
-from mnnprep.reference.survey import declare, survey
+from mnnprep.reference.survey import survey
 from mnnprep.text import listed
 from mnnprep.workers.server import doing
 

@@ -16,6 +16,7 @@ from mnnprep.formats.tflite.scan import TfliteSummary, scan_model
 from mnnprep.model.files import Arrays
 from mnnprep.model.net import Refused
 from mnnprep.model.signature import DTYPES, Dim, Range, TensorSpec, dynamic_specs
+from mnnprep.safety.damage import AGAIN
 from mnnprep.safety.error_text import message
 
 if TYPE_CHECKING:
@@ -86,8 +87,15 @@ class TfliteNet:
         self._interpreter = _interpreter(path, reference)
         self.example: Arrays = {}
         self.dims: tuple[Dim, ...] = ()
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
+        try:
+            self._inputs = self._interpreter.get_input_details()
+            self._outputs = self._interpreter.get_output_details()
+        except UnicodeDecodeError as error:
+            raise RefusedError(
+                "the TFLite model is damaged: the name of an input or output is not UTF-8",
+                seen=f"{Path(path).name}: {error.object!r}",
+                next=AGAIN,
+            ) from error
         self.inputs = _specs(self._inputs)
 
     def run(self, inputs: Arrays) -> Arrays:
