@@ -45,10 +45,9 @@ def smallest_part(
 
 
 def minimize(count: int, fails: Fails, needs: Sequence[Sequence[int]], limit: int) -> list[int]:
-    """The smallest part found that *fails*, of *count* nodes in an order in which each comes after what it
-    needs.
+    """Return the smallest part found that *fails*, of *count* ordered nodes.
 
-    Where failing takes some nodes together, and more nodes never hinder it, these are what is found.
+    In that order each node comes after what it needs. If failing takes some nodes together, and more nodes never hinder it, these are what is found.
 
     Args:
         count: how many nodes there are.

@@ -48,8 +48,9 @@ def _may_hold(space: InputSpace, name: str, value: float) -> bool:
 
 
 def turn_decisions(space: InputSpace, one_sided: Callable[[], Sequence[str]], cases: list[Case]) -> None:
-    """Try inputs of other sizes, of one sign and of zeros while decisions are one-sided; keep as cases those
-    that turn one.
+    """Try inputs of other sizes, of one sign and of zeros while decisions are one-sided.
+
+    Those that turn one are kept as cases.
     """
     for number, (words, change) in enumerate(TURNS.items(), start=FIRST_TURN):
         open_ = len(one_sided())

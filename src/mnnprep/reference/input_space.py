@@ -24,8 +24,9 @@ Samples = list[tuple[str, Arrays]]  # real inputs, each with its origin
 
 @dataclass(frozen=True)
 class InputSpace:
-    """What *wants* and ``net`` leave of the possible inputs: ``base`` are sizes that the net computes with,
-    ``ranges`` the values of the inputs that have an interval.
+    """The possible inputs that ``wants`` and ``net`` leave.
+
+    ``base`` are sizes that the net computes with, ``ranges`` the values of the inputs that have an interval.
     """
 
     net: Net

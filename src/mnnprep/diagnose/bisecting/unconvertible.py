@@ -17,7 +17,8 @@ def find_unconvertible(
 ) -> Finding:
     """Find the node without which *model* converts.
 
-    It is found by its operator if the converter names one, else it is the last of the smallest part that fails.
+    It is found by its operator if the converter names one, else it is the last of the smallest part that
+    fails.
     """
     subject = Subject(model, outline, Piece(model, "", {}, {}, {}, {}), case, where, failure)
     search = _Search(lab, subject, failure)
@@ -105,8 +106,9 @@ class _Search:
         ]
 
     def _part_fails(self, numbers: list[int]) -> bool:
-        """Whether these nodes of the order fail to convert: from the model's inputs on, where they take no
-        more; else alone.
+        """Whether these nodes of the order fail to convert.
+
+        They run from the model's inputs on, if they take no more; else alone.
         """
         if len(numbers) == len(self.order):
             return True
