@@ -47,7 +47,8 @@ def smallest_part(
 def minimize(count: int, fails: Fails, needs: Sequence[Sequence[int]], limit: int) -> list[int]:
     """Return the smallest part found that *fails*, of *count* ordered nodes.
 
-    In that order each node comes after what it needs. If failing takes some nodes together, and more nodes never hinder it, these are what is found.
+    In that order each node comes after what it needs. If failing takes some nodes together, and more nodes
+    never hinder it, these are what is found.
 
     Args:
         count: how many nodes there are.
