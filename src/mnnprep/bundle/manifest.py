@@ -45,7 +45,7 @@ LONGEST = 255  # bytes of one part of a path, on every file system in use
 
 
 def require_name(path: str) -> None:
-    """Require that a file can be called *name*.
+    """Require that a file can be called as the last part of *path*, and its directories as the others.
 
     Raises:
         ValueError: none can; msgspec makes a ValidationError of it.

@@ -1,6 +1,6 @@
 """The only knowledge of a framework outside its package: one frozen descriptor, light to import.
 
-A descriptor names functions instead of importing them (:class:`Deferred`, `workers.step.Step`); what it holds
+A descriptor names functions and does not import them (:class:`Deferred`, `workers.step.Step`); what it holds
 itself is data, and the function that recognises its files.
 """
 

@@ -50,7 +50,7 @@ class UnsupportedAtOpset(Exception):
 
 @contextmanager
 def tracer_notes(notes: list[str]) -> Iterator[None]:
-    """Collect the tracer's warnings as notes, each with the place in the source, instead of printing them."""
+    """Collect the tracer's warnings as notes, each with the place in the source; none is printed."""
     torch = require("torch")
 
     def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
