@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from mnnprep.compare.outputs import compare_run, confirmed, dimension_checks, repeated
+from mnnprep.compare.dimensions import dimension_checks
+from mnnprep.compare.outputs import compare_run, confirmed, repeated
 from mnnprep.compare.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from mnnprep.attempt.noise import learn_noise
 from mnnprep.commands.prepare import prepare
 from mnnprep.commands.verify import verify
-from mnnprep.compare.outputs import compare_run, dimension_checks, set_aside
+from mnnprep.compare.dimensions import dimension_checks
+from mnnprep.compare.outputs import compare_run, set_aside
 from mnnprep.compare.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status

@@ -12,7 +12,8 @@ from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
 from mnnprep.attempt.noise import learn_noise
 from mnnprep.attempt.results import AttemptResult, Made, NotMade, Runs, least_sqnr, unanswered
-from mnnprep.compare.outputs import compared, dimension_checks, repeated
+from mnnprep.compare.dimensions import dimension_checks
+from mnnprep.compare.outputs import compared, repeated
 from mnnprep.compare.tolerance import Tolerance
 from mnnprep.errors import Code
 from mnnprep.evidence import catalog

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.bundle import writer
+from mnnprep.bundle.intact import IntactFiles
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.compare.deviation import deviation
 from mnnprep.compare.outputs import set_aside
@@ -27,7 +28,7 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx.backend import RUNTIME as ONNXRUNTIME
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.mnn.worker import CONVERTER, RUNTIME
-from mnnprep.model.files import FileRef, load_arrays, sha256
+from mnnprep.model.files import load_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.precision import Precision
 from mnnprep.model.request import Limits
@@ -36,6 +37,7 @@ from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
 
+KEPT = ("outcome", "failure", "nodes", "where", "value", "reason", "excess", "upstream", "alone")
 CASES_EXPLAINED = 5  # failing cases that are looked at beside the one that is bisected
 
 
@@ -155,9 +157,8 @@ class _Bisector:
         tell: Progress,
     ) -> None:
         self.bundle = bundle
-        self.root = bundle.resolve()
         self.manifest = manifest
-        self.chosen = case
+        self.files = IntactFiles(bundle, manifest)
         self.tell = tell
         options = manifest.source.options
         self.precision = msgspec.convert(options.get("precision", {}), Precision)
@@ -171,50 +172,12 @@ class _Bisector:
             tolerance=self.tolerance,
             tell=tell,
         )
-        self.model = str(self._intact(manifest.artifact.files[0].path))
-        for file in manifest.artifact.files[1:]:
-            self._intact(file.path)
-        records = enumerate(manifest.cases)
-        self.cases = [
-            CaseFile(
-                index=i,
-                origin=c.origin,
-                dims=c.dims,
-                file=FileRef(str(self._intact(c.path)), c.sha256, c.size),
-            )
-            for i, c in records
-            if case in (None, i)
-        ]
+        self.model = self.files.artifact()
+        self.cases = self.files.cases(case)
         aside = set_aside(self.cases, self.tolerance)
         if case is None and len(aside) < len(self.cases):
             self.cases = [c for c in self.cases if c.index not in aside]
         self.plain_peak = 0
-
-    def _intact(self, name: str) -> Path:
-        """A file of the bundle, with the bytes that its manifest says."""
-        known = {
-            f.path: f.sha256
-            for f in [
-                *self.manifest.artifact.files,
-                *self.manifest.files,
-                *([self.manifest.mnn] if self.manifest.mnn else []),
-            ]
-        }
-        known |= {c.path: c.sha256 for c in self.manifest.cases}
-        path = self.root / name
-        if not path.resolve().is_relative_to(self.root):
-            raise RefusedError(
-                "the bundle's manifest names a file outside the bundle",
-                seen=name,
-                next="prepare the model again",
-            )
-        if not path.is_file() or sha256(path) != known[name]:
-            raise RefusedError(
-                "a file of the bundle is not what its manifest says",
-                seen=name,
-                next="prepare the model again, or restore the bundle",
-            )
-        return path
 
     def run(self, output: Path | None) -> Bisection:
         try:
@@ -286,7 +249,7 @@ class _Bisector:
         signature = self.manifest.signature
         return Piece(
             self.model,
-            str(self._intact(self.manifest.mnn.path)),
+            str(self.files.path(self.manifest.mnn.path)),
             {t.name: t.mnn_name for t in signature.inputs},
             {t.name: t.mnn_name for t in signature.outputs},
             {t.name: t.layout for t in signature.inputs},
@@ -364,9 +327,7 @@ class _Bisector:
         explained: list[int],
         unexplained: list[int],
     ) -> Bisection:
-        last = found
-        while last.inner is not None:
-            last = last.inner
+        last = found.innermost()
         failing = last.failure or found.failure
         return Bisection(
             bundle=str(self.bundle),
@@ -393,25 +354,10 @@ class _Bisector:
         )
 
     def _written(self, found: Finding, record: Bisection, output: Path) -> Bisection:
-        last = found
-        while last.inner is not None:
-            last = last.inner
+        last = found.innermost()
         if last.trial is None:
             return record
-        kept = {
-            n: getattr(record, n)
-            for n in (
-                "outcome",
-                "failure",
-                "nodes",
-                "where",
-                "value",
-                "reason",
-                "excess",
-                "upstream",
-                "alone",
-            )
-        }
+        kept = {name: getattr(record, name) for name in KEPT}
         versions = {
             n: v for n, v in self.manifest.tools.items() if n in ("MNN", "mnnconvert", "onnx", "onnxruntime")
         }

@@ -64,6 +64,10 @@ class Finding:
     growth: list[Growth] = field(default_factory=list)
     inner: Finding | None = None  # in a body of control flow
 
+    def innermost(self) -> Finding:
+        """What was found in the innermost body of control flow that was looked into."""
+        return self if self.inner is None else self.inner.innermost()
+
     def labels(self) -> list[str]:
         return [self.subject.outline.nodes[i].label for i in self.nodes]
 
