@@ -88,7 +88,7 @@ class Verifier:
             evidence += self._branches(original)
         if original.operators:
             evidence.append(registered_check(original.operators))
-        noise = self._survey.noise
+        noise = self._survey.noise  # one dict, to which learn_noise adds: for both, and for what is recorded
         tolerance = Tolerance(noise=noise, sqnr_db=original.sqnr_db)
         mnn_tolerance = Tolerance(noise=noise, sqnr_db=least_sqnr(original, self._builder.precision))
         checks, sizes, ran, outcome = self._proof(made, tolerance, mnn_tolerance)
