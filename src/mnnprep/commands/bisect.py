@@ -19,8 +19,8 @@ from mnnprep.compare.deviation import deviation
 from mnnprep.compare.outputs import set_aside
 from mnnprep.compare.tolerance import Tolerance
 from mnnprep.diagnose.bisecting.control_flow import look_inside
-from mnnprep.diagnose.bisecting.experiment import Failure, Piece, TrialRunner
-from mnnprep.diagnose.bisecting.finding import Finding, Growth, Subject, finite, sentence
+from mnnprep.diagnose.bisecting.experiment import ConvertedModel, Failure, TrialRunner
+from mnnprep.diagnose.bisecting.finding import FaultLocation, Growth, Subject, finite, sentence
 from mnnprep.diagnose.bisecting.repro import check_target, write_repro
 from mnnprep.diagnose.bisecting.search import SHARE_FOR_VALUES, Search, failing_as, wrong_outputs
 from mnnprep.diagnose.bisecting.unconvertible import find_unconvertible
@@ -199,7 +199,7 @@ class _Bisector:
             record = self._written(found, record, output)
         return record
 
-    def _find(self, outline: Outline) -> tuple[Finding | None, list[CaseFile]]:
+    def _find(self, outline: Outline) -> tuple[FaultLocation | None, list[CaseFile]]:
         """The finding, and the cases that fail; None where none does."""
         piece = self._piece(outline)
         if isinstance(piece, Failure):
@@ -226,7 +226,7 @@ class _Bisector:
             "the model is right when it is loaded anew for each case, and wrong in one load after a case of"
             " another shape: MNN's resize"
         )
-        return Finding("unresolved", failing[0], reason=reason), []
+        return FaultLocation("unresolved", failing[0], reason=reason), []
 
     def _wrong(self, subject: Subject, actual: str | Failure) -> bool:
         if isinstance(actual, Failure):
@@ -238,7 +238,7 @@ class _Bisector:
             for off in self.lab.compare(reference, actual, outputs, outputs, subject.case.index).values()
         )
 
-    def _piece(self, outline: Outline) -> Piece | Failure:
+    def _piece(self, outline: Outline) -> ConvertedModel | Failure:
         """The bundle's own converted model; one made now where it has none."""
         if self.manifest.mnn is None:
             self.tell("converting the artifact: the bundle has no converted model")
@@ -247,7 +247,7 @@ class _Bisector:
             ).hexdigest()
             return self.lab.convert(self.model, outline.inputs, outline.outputs, seed)
         signature = self.manifest.signature
-        return Piece(
+        return ConvertedModel(
             self.model,
             str(self.files.path(self.manifest.mnn.path)),
             {t.name: t.mnn_name for t in signature.inputs},
@@ -273,7 +273,7 @@ class _Bisector:
                 differing.append(case.index)
         return differing
 
-    def _others(self, found: Finding, failing: list[CaseFile]) -> tuple[list[int], list[int]]:
+    def _others(self, found: FaultLocation, failing: list[CaseFile]) -> tuple[list[int], list[int]]:
         """The other failing cases, by whether the same value is the first wrong one there."""
         if (
             found.subject.where
@@ -321,7 +321,7 @@ class _Bisector:
 
     def _described(
         self,
-        found: Finding,
+        found: FaultLocation,
         outline: Outline,
         differing: list[int],
         explained: list[int],
@@ -353,7 +353,7 @@ class _Bisector:
             memory_ratio=self._ratio(),
         )
 
-    def _written(self, found: Finding, record: Bisection, output: Path) -> Bisection:
+    def _written(self, found: FaultLocation, record: Bisection, output: Path) -> Bisection:
         last = found.innermost()
         if last.trial is None:
             return record

@@ -46,7 +46,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Piece:
+class ConvertedModel:
     """A converted model: the names in it of the ONNX inputs and outputs, the layouts to feed, the values
     inside that can be asked for.
     """
@@ -155,7 +155,9 @@ class TrialRunner:
     def excerpt(self, job: ExcerptJob) -> Excerpt:
         return self.do(EXCERPT, job)
 
-    def convert(self, model: str, inputs: list[str], outputs: list[str], seed: str) -> Piece | Failure:
+    def convert(
+        self, model: str, inputs: list[str], outputs: list[str], seed: str
+    ) -> ConvertedModel | Failure:
         """Convert *model*, whose inputs and outputs have these names.
 
         Raises OutOfConversions at the limit.
@@ -192,15 +194,15 @@ class TrialRunner:
         layouts = {
             ours: t.layout for ours, theirs in taken.names.items() for t in done.inputs if t.name == theirs
         }
-        return Piece(model, done.file.path, taken.names, given.names, layouts, self.hints)
+        return ConvertedModel(model, done.file.path, taken.names, given.names, layouts, self.hints)
 
-    def run(self, piece: Piece, case: CaseFile, values: Iterable[str]) -> str | Failure:
+    def run(self, piece: ConvertedModel, case: CaseFile, values: Iterable[str]) -> str | Failure:
         """The npz of *values* (outputs of *piece*, or values inside it) as MNN computes them."""
         done = self.run_all(piece, [case], values)
         return done if isinstance(done, Failure) else done[case.index]
 
     def run_all(
-        self, piece: Piece, cases: list[CaseFile], values: Iterable[str]
+        self, piece: ConvertedModel, cases: list[CaseFile], values: Iterable[str]
     ) -> dict[int, str | Failure] | Failure:
         """:meth:`run` on several cases in one load, one after the other, by their index; a Failure where the
         process itself ended.
