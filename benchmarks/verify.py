@@ -91,8 +91,9 @@ def models(elements: int, directory: Path) -> dict[str, Path]:
 
 def ours(model: Path) -> bool:
     """A: whether MNN computes what onnxruntime computes."""
-    from mnnprep.compare.outputs import compare_run
-    from mnnprep.compare.tolerance import Tolerance
+    from mnnprep.comparison.outputs import compare_run
+    from mnnprep.comparison.tolerance import Tolerance
+
     from mnnprep.formats.registry import ARTIFACTS
     from mnnprep.mnn.convert import CONVERT, ConvertJob
     from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob

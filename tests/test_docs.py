@@ -113,7 +113,7 @@ def test_the_layers_that_the_page_names_are_those_of_the_contract() -> None:
 
 
 def test_a_place_that_is_not_there_is_found() -> None:
-    assert "Tolerance" in symbols(PACKAGE / "compare/tolerance.py")
+    assert "Tolerance" in symbols(PACKAGE / "comparison/tolerance.py")
     assert "Row.remedy" in symbols(PACKAGE / "evidence/row.py")
     assert "Gone" not in symbols(PACKAGE / "evidence/row.py")
     named = places(ROOT / "docs/architecture.md")

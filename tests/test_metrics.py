@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from mnnprep.comparison.outputs import compare_run
+from mnnprep.comparison.tolerance import Tolerance
 
 import mnnprep
 from evaluation.nets.mnn_models import WEIGHT, case, floats, matmul, node, save
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.task_metrics import FORMULAS, MetricJob, class_axis, measure
 from mnnprep.commands.verify import known_metrics
-from mnnprep.compare.outputs import compare_run
-from mnnprep.compare.tolerance import Tolerance
 from mnnprep.errors import UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status

@@ -87,11 +87,11 @@ def test_a_module_that_fails_while_it_is_traced_leaves_no_directory(tmp_path: Pa
     from mnnprep.errors import RefusedError
     from mnnprep.formats.torch import export, load
     from mnnprep.formats.torch.export import torchscript_exporter
-    from mnnprep.formats.torch.subject import Subject
+    from mnnprep.formats.torch.exportable import Exportable
 
     (tmp_path / "net.py").write_text(FAILING)
     loaded = load.load(Source(kind="torch-factory", path=f"{tmp_path / 'net.py'}:build"))
-    subject = Subject(
+    subject = Exportable(
         loaded, (TensorSpec("x", "float32", (1, 3)),), {"x": np.ones((1, 3), np.float32)}, {"y": 2}
     )
     with pytest.raises(RefusedError) as failed:

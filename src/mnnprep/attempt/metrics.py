@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from mnnprep.attempt.task_metrics import MEASURE, Measured, MetricJob
-from mnnprep.compare.noise import real
+from mnnprep.comparison.noise import real
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, Status
 from mnnprep.model.messages import CaseFile, RunResult

@@ -11,9 +11,9 @@ import msgspec
 from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.refused_nodes import refused_nodes
 from mnnprep.attempt.results import Artifact, Conversion, Made, unanswered
-from mnnprep.compare.outputs import compared, confirmed, standing
-from mnnprep.compare.precision_cost import precision_cost
-from mnnprep.compare.tolerance import Tolerance
+from mnnprep.comparison.outputs import compared, confirmed, standing
+from mnnprep.comparison.precision_cost import precision_cost
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.mnn.convert import Converted

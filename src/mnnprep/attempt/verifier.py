@@ -12,8 +12,9 @@ from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
 from mnnprep.attempt.noise import learn_noise
 from mnnprep.attempt.results import AttemptResult, Made, NotMade, Runs, least_sqnr, unanswered
-from mnnprep.compare.outputs import compared, dimension_checks, repeated
-from mnnprep.compare.tolerance import Tolerance
+from mnnprep.comparison.dimensions import dimension_checks
+from mnnprep.comparison.outputs import compared, repeated
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import Code
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
@@ -87,7 +88,7 @@ class Verifier:
             evidence += self._branches(original)
         if original.operators:
             evidence.append(registered_check(original.operators))
-        noise = self._survey.noise
+        noise = self._survey.noise  # one dict, to which learn_noise adds: for both, and for what is recorded
         tolerance = Tolerance(noise=noise, sqnr_db=original.sqnr_db)
         mnn_tolerance = Tolerance(noise=noise, sqnr_db=least_sqnr(original, self._builder.precision))
         checks, sizes, ran, outcome = self._proof(made, tolerance, mnn_tolerance)

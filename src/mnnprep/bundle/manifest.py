@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mnnprep.compare.tolerance import Tolerance
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Check
 from mnnprep.evidence.verdict import Verdict

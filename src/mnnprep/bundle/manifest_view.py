@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mnnprep.bundle.manifest import BundleFile, Manifest
-from mnnprep.compare.tolerance import Tolerance
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict

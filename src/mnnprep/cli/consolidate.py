@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from mnnprep.cli.main import echo_json
 from mnnprep.cli.options import factory_arg, json_manifest
+
+if TYPE_CHECKING:
+    from mnnprep.weights.writer import Consolidated
 
 
 @click.command("consolidate")
@@ -91,15 +95,9 @@ def command(
     from pathlib import Path
 
     from mnnprep.commands.consolidate import Options, consolidate
-    from mnnprep.errors import UsageError
     from mnnprep.model.request import parse_factory_args
 
-    if bool(output) == dry_run:
-        raise UsageError(
-            "give either an output or --dry-run",
-            seen=output or "neither",
-            next="add -o out.safetensors, or --dry-run to see the plan",
-        )
+    _require_either(output, dry_run)
     options = Options(
         ema=ema,
         at=at,
@@ -125,12 +123,27 @@ def command(
     if as_json:
         echo_json(made)
     else:
-        from rich.console import Console
-
-        from mnnprep.cli.render_plan import show_consolidated
-
-        show_consolidated(Console(), made, output)
+        _show(made, output)
     return 0
+
+
+def _require_either(output: str, dry_run: bool) -> None:
+    from mnnprep.errors import UsageError
+
+    if bool(output) == dry_run:
+        raise UsageError(
+            "give either an output or --dry-run",
+            seen=output or "neither",
+            next="add -o out.safetensors, or --dry-run to see the plan",
+        )
+
+
+def _show(made: Consolidated, output: str) -> None:
+    from rich.console import Console
+
+    from mnnprep.cli.render_plan import show_consolidated
+
+    show_consolidated(Console(), made, output)
 
 
 @contextmanager

@@ -14,13 +14,14 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.bundle import writer
+from mnnprep.bundle.intact import IntactFiles
 from mnnprep.bundle.manifest import Manifest, read_manifest
-from mnnprep.compare.deviation import deviation
-from mnnprep.compare.outputs import set_aside
-from mnnprep.compare.tolerance import Tolerance
+from mnnprep.comparison.deviation import deviation
+from mnnprep.comparison.outputs import set_aside
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.diagnose.bisecting.control_flow import look_inside
-from mnnprep.diagnose.bisecting.experiment import Failure, Piece, TrialRunner
-from mnnprep.diagnose.bisecting.finding import Finding, Growth, Subject, finite, sentence
+from mnnprep.diagnose.bisecting.experiment import ConvertedModel, Failure, TrialRunner
+from mnnprep.diagnose.bisecting.finding import FaultLocation, Growth, Subject, finite, sentence
 from mnnprep.diagnose.bisecting.repro import check_target, write_repro
 from mnnprep.diagnose.bisecting.search import SHARE_FOR_VALUES, Search, failing_as, wrong_outputs
 from mnnprep.diagnose.bisecting.unconvertible import find_unconvertible
@@ -28,7 +29,7 @@ from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx.backend import RUNTIME as ONNXRUNTIME
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.mnn.worker import CONVERTER, RUNTIME
-from mnnprep.model.files import FileRef, load_arrays, sha256
+from mnnprep.model.files import load_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.precision import Precision
 from mnnprep.model.request import Limits
@@ -37,6 +38,7 @@ from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
 
+KEPT = ("outcome", "failure", "nodes", "where", "value", "reason", "excess", "upstream", "alone")
 CASES_EXPLAINED = 5  # failing cases that are looked at beside the one that is bisected
 
 
@@ -159,9 +161,8 @@ class _Bisector:
         tell: Progress,
     ) -> None:
         self.bundle = bundle
-        self.root = bundle.resolve()
         self.manifest = manifest
-        self.chosen = case
+        self.files = IntactFiles(bundle, manifest)
         self.tell = tell
         options = manifest.source.options
         self.precision = msgspec.convert(options.get("precision", {}), Precision)
@@ -175,56 +176,18 @@ class _Bisector:
             tolerance=self.tolerance,
             tell=tell,
         )
-        self.model = str(self._intact(manifest.artifact.files[0].path))
-        for file in manifest.artifact.files[1:]:
-            self._intact(file.path)
-        records = enumerate(manifest.cases)
-        self.cases = [
-            CaseFile(
-                index=i,
-                origin=c.origin,
-                dims=c.dims,
-                file=FileRef(str(self._intact(c.path)), c.sha256, c.size),
-            )
-            for i, c in records
-            if case in (None, i)
-        ]
+        self.model = self.files.artifact()
+        self.cases = self.files.cases(case)
         if not self.cases:
             raise RefusedError(
                 "the bundle holds no cases to bisect with",
-                seen=self.root.name,
+                seen=bundle.name,
                 next="prepare the model again",
             )
         aside = set_aside(self.cases, self.tolerance)
         if case is None and len(aside) < len(self.cases):
             self.cases = [c for c in self.cases if c.index not in aside]
         self.plain_peak = 0
-
-    def _intact(self, name: str) -> Path:
-        """A file of the bundle, with the bytes that its manifest says."""
-        known = {
-            f.path: f.sha256
-            for f in [
-                *self.manifest.artifact.files,
-                *self.manifest.files,
-                *([self.manifest.mnn] if self.manifest.mnn else []),
-            ]
-        }
-        known |= {c.path: c.sha256 for c in self.manifest.cases}
-        path = self.root / name
-        if not path.resolve().is_relative_to(self.root):
-            raise RefusedError(
-                "the bundle's manifest names a file outside the bundle",
-                seen=name,
-                next="prepare the model again",
-            )
-        if not path.is_file() or sha256(path) != known[name]:
-            raise RefusedError(
-                "a file of the bundle does not match its manifest",
-                seen=name,
-                next="prepare the model again, or restore the bundle",
-            )
-        return path
 
     def run(self, output: Path | None) -> Bisection:
         try:
@@ -246,7 +209,7 @@ class _Bisector:
             record = self._written(found, record, output)
         return record
 
-    def _find(self, outline: Outline) -> tuple[Finding | None, list[CaseFile]]:
+    def _find(self, outline: Outline) -> tuple[FaultLocation | None, list[CaseFile]]:
         """The finding, and the cases that fail; None if none does."""
         piece = self._piece(outline)
         if isinstance(piece, Failure):
@@ -273,7 +236,7 @@ class _Bisector:
             "the model is right if it is loaded afresh for each case, and wrong if a case of another shape"
             " ran before: the fault is in MNN's resize"
         )
-        return Finding("unresolved", failing[0], reason=reason), []
+        return FaultLocation("unresolved", failing[0], reason=reason), []
 
     def _wrong(self, subject: Subject, actual: str | Failure) -> bool:
         if isinstance(actual, Failure):
@@ -285,7 +248,7 @@ class _Bisector:
             for off in self.lab.compare(reference, actual, outputs, outputs, subject.case.index).values()
         )
 
-    def _piece(self, outline: Outline) -> Piece | Failure:
+    def _piece(self, outline: Outline) -> ConvertedModel | Failure:
         """The bundle's own converted model; one made now if it has none."""
         if self.manifest.mnn is None:
             self.tell("converting the artifact: the bundle has no converted model")
@@ -294,9 +257,9 @@ class _Bisector:
             ).hexdigest()
             return self.lab.convert(self.model, outline.inputs, outline.outputs, seed)
         signature = self.manifest.signature
-        return Piece(
+        return ConvertedModel(
             self.model,
-            str(self._intact(self.manifest.mnn.path)),
+            str(self.files.path(self.manifest.mnn.path)),
             {t.name: t.mnn_name for t in signature.inputs},
             {t.name: t.mnn_name for t in signature.outputs},
             {t.name: t.layout for t in signature.inputs},
@@ -320,7 +283,7 @@ class _Bisector:
                 differing.append(case.index)
         return differing
 
-    def _others(self, found: Finding, failing: list[CaseFile]) -> tuple[list[int], list[int]]:
+    def _others(self, found: FaultLocation, failing: list[CaseFile]) -> tuple[list[int], list[int]]:
         """The other failing cases, by whether the same value is the first wrong one there."""
         if (
             found.subject.where
@@ -369,15 +332,13 @@ class _Bisector:
 
     def _described(
         self,
-        found: Finding,
+        found: FaultLocation,
         outline: Outline,
         differing: list[int],
         explained: list[int],
         unexplained: list[int],
     ) -> Bisection:
-        last = found
-        while last.inner is not None:
-            last = last.inner
+        last = found.innermost()
         failing = last.failure or found.failure
         return Bisection(
             bundle=str(self.bundle),
@@ -403,26 +364,11 @@ class _Bisector:
             memory_ratio=self._ratio(),
         )
 
-    def _written(self, found: Finding, record: Bisection, output: Path) -> Bisection:
-        last = found
-        while last.inner is not None:
-            last = last.inner
+    def _written(self, found: FaultLocation, record: Bisection, output: Path) -> Bisection:
+        last = found.innermost()
         if last.trial is None:
             return record
-        kept = {
-            n: getattr(record, n)
-            for n in (
-                "outcome",
-                "failure",
-                "nodes",
-                "where",
-                "value",
-                "reason",
-                "excess",
-                "upstream",
-                "alone",
-            )
-        }
+        kept = {name: getattr(record, name) for name in KEPT}
         versions = {
             n: v for n, v in self.manifest.tools.items() if n in ("MNN", "mnnconvert", "onnx", "onnxruntime")
         }

@@ -14,8 +14,8 @@ from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.noise import learn_noise
 from mnnprep.commands.prepare import refusal
 from mnnprep.commands.resolve import resolve
-from mnnprep.compare.outputs import compare_run
-from mnnprep.compare.tolerance import Array, Tolerance
+from mnnprep.comparison.outputs import compare_run
+from mnnprep.comparison.tolerance import Array, Tolerance
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status

@@ -32,27 +32,7 @@ def convert_json(
     """
     limits = limits or Limits()
     from_json = source.suffix.lower() == ".json"
-    wanted = ".mnn" if from_json else ".json"
-    if not source.is_file():
-        raise UsageError(
-            "there is no file at this path",
-            seen=str(source),
-            next="give a .mnn model, or a .json made from one",
-        )
-    if target.suffix.lower() != wanted:
-        raise UsageError(
-            f"the target must be a {wanted} file", seen=str(target), next=f"give -o {target.stem}{wanted}"
-        )
-    if target.exists() and not force:
-        raise UsageError(
-            "the target already exists",
-            seen=str(target),
-            next="replace it with --force, or give another name",
-        )
-    if not target.parent.is_dir():
-        raise UsageError(
-            "there is no directory for the target", seen=str(target.parent), next="make it first"
-        )
+    _require_places(source, target, ".mnn" if from_json else ".json", force)
     if not from_json and (kind := kind_aside(source, limits)) != "mnn":
         raise RefusedError(
             "only an MNN model has this form",
@@ -79,3 +59,27 @@ def convert_json(
             while chunk := made.read(1 << 20):
                 file.write(chunk)
     return TextWritten(file_ref(target))
+
+
+def _require_places(source: Path, target: Path, wanted: str, force: bool) -> None:
+    """Raise UsageError where *source* can't be read, or *target* can't be written as a *wanted* file."""
+    if not source.is_file():
+        raise UsageError(
+            "there is no file at this path",
+            seen=str(source),
+            next="give a .mnn model, or a .json made from one",
+        )
+    if target.suffix.lower() != wanted:
+        raise UsageError(
+            f"the target must be a {wanted} file", seen=str(target), next=f"give -o {target.stem}{wanted}"
+        )
+    if target.exists() and not force:
+        raise UsageError(
+            "the target already exists",
+            seen=str(target),
+            next="replace it with --force, or give another name",
+        )
+    if not target.parent.is_dir():
+        raise UsageError(
+            "there is no directory for the target", seen=str(target.parent), next="make it first"
+        )

@@ -17,7 +17,7 @@ from mnnprep.bundle.manifest import Manifest
 from mnnprep.commands.record import write_bundle
 from mnnprep.commands.resolve import private_modules, resolve
 from mnnprep.commands.streamed import prepare_streamed, why_streamed
-from mnnprep.compare.outputs import broken_promise
+from mnnprep.comparison.dimensions import broken_promise
 from mnnprep.diagnose.conversion_failure import diagnose_conversion
 from mnnprep.diagnose.first_wrong_node import diagnose_comparison
 from mnnprep.diagnose.frozen_dimension import diagnose_dimensions

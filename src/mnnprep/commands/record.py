@@ -16,6 +16,7 @@ from mnnprep.bundle.manifest import (
     SCHEMA,
     ArtifactRecord,
     AttemptRecord,
+    BundleFile,
     CaseRecord,
     DimRecord,
     Manifest,
@@ -27,12 +28,12 @@ from mnnprep.bundle.manifest import (
 )
 from mnnprep.commands.command_line import command_line, source_name
 from mnnprep.commands.resolve import source_files
-from mnnprep.compare.tolerance import Tolerance
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import Backend, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, backend_of, kind_of
 from mnnprep.model.files import load_arrays, sha256
-from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, InputSpecs, Source, Survey
+from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, Exported, InputSpecs, Source, Survey
 from mnnprep.model.metrics import recorded
 from mnnprep.model.preprocess import ImageRecipe, Recipe
 from mnnprep.model.request import Request
@@ -79,27 +80,8 @@ def write_bundle(
         manifest = Manifest(
             schema=SCHEMA,
             verdict=best.verdict,
-            source=SourceRecord(
-                kind=source.kind,
-                name=source_name(source),
-                framework=backend_of(source.kind).framework,
-                command=command_line(request, source),
-                files=source_files(source),
-                options=_options(request, source, survey),
-                parameters=survey.parameters,
-            ),
-            artifact=ArtifactRecord(
-                format=best.exported.format,
-                method=best.recipe.method,
-                opset=best.opset,
-                sqnr_db=best.exported.sqnr_db,
-                files=artifact_files,
-                attempts=_attempts(results, best),
-                repairs=[
-                    RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes)
-                    for f in best.repairs
-                ],
-            ),
+            source=_source_record(request, source, survey),
+            artifact=_artifact_record(best.exported, artifact_files, results, best),
             mnn=mnn,
             signature=signature,
             cases=cases,
@@ -110,6 +92,34 @@ def write_bundle(
             metrics=recorded(request.metrics),
         )
         return writer.finish(directory, manifest)
+
+
+def _source_record(request: Request, source: Source, survey: Survey) -> SourceRecord:
+    return SourceRecord(
+        kind=source.kind,
+        name=source_name(source),
+        framework=backend_of(source.kind).framework,
+        command=command_line(request, source),
+        files=source_files(source),
+        options=_options(request, source, survey),
+        parameters=survey.parameters,
+    )
+
+
+def _artifact_record(
+    exported: Exported, files: list[BundleFile], results: list[AttemptResult], best: AttemptResult
+) -> ArtifactRecord:
+    return ArtifactRecord(
+        format=exported.format,
+        method=best.recipe.method,
+        opset=best.opset,
+        sqnr_db=exported.sqnr_db,
+        files=files,
+        attempts=_attempts(results, best),
+        repairs=[
+            RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes) for f in best.repairs
+        ],
+    )
 
 
 def _signature(survey: Survey, best: AttemptResult) -> SignatureRecord:

@@ -27,7 +27,7 @@ from mnnprep.formats.backend import ArtifactFormat, ExportRecipe, SourceSteps, S
 from mnnprep.formats.registry import ARTIFACTS, BACKENDS, steps_of
 from mnnprep.formats.streaming import AttachJob, CompareJob, Filling, Skeleton
 from mnnprep.model.messages import Exported, ExportJob, Source, Survey, SurveyJob
-from mnnprep.model.request import Request
+from mnnprep.model.request import Limits, Request
 from mnnprep.repair.steps import REPAIR, AppliedRule, RepairJob
 from mnnprep.repair.table import always_rules
 from mnnprep.text import Progress, binary_size
@@ -216,10 +216,7 @@ def _proven(
         return workers.submit(streaming.compare, CompareJob(filling=filling, model=model))
 
     limits = request.limits.for_proof()
-    size = sum(file.size for file in exported.files)
-    unfit = ""
-    if 0 < limits.memory < size:
-        unfit = f"the net has {binary_size(size)} and the proof may use {binary_size(limits.memory)}"
+    unfit = _no_room(exported, limits)
     if not unfit:
         tell("running the reference on the source")
         workers.limits = limits
@@ -232,15 +229,7 @@ def _proven(
                 raise failure.error from failure
             unfit = f"the reference run {failure.reason}"
         else:
-            builder = ArtifactBuilder(
-                workers,
-                mnnconvert=request.mnnconvert,
-                tell=tell,
-                precision=request.precision,
-                static=request.static,
-                repairs=request.repairs,
-                copies=False,
-            )
+            builder = _builder(workers, request, tell)
             verifier = Verifier(
                 survey,
                 lean,
@@ -258,6 +247,26 @@ def _proven(
     tell("comparing the artifact's weights with the checkpoint's")
     weights = weigh(weigh_streamed(ARTIFACTS[exported.format], exported.files[0].path))
     return _unproven(recipe, exported, skeleton, [*exported.checks, weights], unfit, applied)
+
+
+def _builder(workers: Workers, request: Request, tell: Progress) -> ArtifactBuilder:
+    return ArtifactBuilder(
+        workers,
+        mnnconvert=request.mnnconvert,
+        tell=tell,
+        precision=request.precision,
+        static=request.static,
+        repairs=request.repairs,
+        copies=False,
+    )
+
+
+def _no_room(exported: Exported, limits: Limits) -> str:
+    """Why a net of this size can't be run within *limits*; empty where it can."""
+    size = sum(file.size for file in exported.files)
+    if not 0 < limits.memory < size:
+        return ""
+    return f"the net has {binary_size(size)} and the proof may use {binary_size(limits.memory)}"
 
 
 def _unproven(

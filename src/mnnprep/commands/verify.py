@@ -15,7 +15,7 @@ from mnnprep.bundle.manifest_view import concluded
 from mnnprep.commands.auditing.files import hashes, report_check
 from mnnprep.commands.auditing.record import cases_check, record_check, require_known, stored_cases
 from mnnprep.commands.auditing.yardstick import ruled, tolerance_check
-from mnnprep.compare.outputs import compare_run, confirmed
+from mnnprep.comparison.outputs import compare_run, confirmed
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status

@@ -7,7 +7,7 @@ import math
 import msgspec
 import numpy as np
 
-from mnnprep.compare.tolerance import CASE_SLACK_DB, LARGEST, Array, Tolerance
+from mnnprep.comparison.tolerance import CASE_SLACK_DB, LARGEST, Array, Tolerance
 
 CHUNK = 1 << 18  # elements compared at a time: a large value needs no copy of itself
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mnnprep.compare.tolerance import Array, Tolerance, peak_of
+from mnnprep.comparison.tolerance import Array, Tolerance, peak_of
 from mnnprep.model.messages import ORIGIN
 
 LEAST_CASES = 3  # fewer prove nothing

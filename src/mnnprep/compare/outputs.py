@@ -1,23 +1,21 @@
-"""From runs to checks: the comparisons, the dimensions, the vacuity of what was compared."""
+"""From runs to checks: the comparisons of a run with the references, and with another run."""
 
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
-from mnnprep.compare.noise import LEAST_CASES, drowned, real
-from mnnprep.compare.tolerance import Tolerance, compare_outputs
+from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, OutputError, Status
 from mnnprep.evidence.row import Row
 from mnnprep.model.files import Arrays, load_arrays
 from mnnprep.model.messages import CaseFile, RunResult, Survey
 from mnnprep.model.running import case_outputs
-from mnnprep.model.signature import Dim
 from mnnprep.safety.error_text import message
 from mnnprep.text import listed
 
@@ -44,23 +42,13 @@ def compare_run(
     among the check's outputs. Where too few others are left, or a real case drowns, an error that may be
     noise can't be told: the check is then not run.
     """
-    errors: list[OutputError] = []
-    problems: list[str] = []
-    unclear: list[str] = []
     aside = set_aside(cases, tolerance)
     alone = len(cases) - len(aside) < min(LEAST_CASES, len(cases))
-    powers: dict[str, tuple[float, float]] = {}
+    tally = _Tally(tolerance)
     for case in cases:
         key = str(case.index)
-        if key in ran.errors:
-            errors.append(OutputError("", case.index, problem=ran.errors[key] or SILENT))
-            problems.append(
-                f"case {case.index} ({_dims(case)}) did not run: {message(ran.errors[key]) or SILENT}"
-            )
-            continue
-        if key not in ran.outputs:
-            errors.append(OutputError("", case.index, problem="no outputs"))
-            problems.append(f"case {case.index} ({_dims(case)}) has no outputs")
+        if key in ran.errors or key not in ran.outputs:
+            tally.add_missing(case, ran.errors.get(key))
             continue
         reference = (
             load_arrays(references.outputs[key].path)
@@ -73,43 +61,76 @@ def compare_run(
             if n in reference and narrowing.get(reference[n].dtype.name) == d
         }
         actual = load_arrays(ran.outputs[key].path)
-        compared = compare_outputs(case.index, reference, actual, tolerance, allowed)
-        noise = drowned(tolerance, case.index, reference) or _zeros_in_noise(tolerance, case.index, reference)
-        if case.index in aside and not alone:
-            compared = [
-                e for e in compared if e.problem and e.max_abs is None
-            ]  # what is no matter of numbers
-        elif noise:
-            again = compare_outputs(case.index, reference, actual, tolerance.beyond_noise(), allowed)
-            compared, within = _without_noise(compared, again, reference)
-            unclear += [f"{name} in case {case.index} ({_dims(case)}): {noise}" for name in within]
-        errors += compared
-        if not noise:
-            _add_power(powers, reference, compared)
-        problems += [
-            f"{e.output} in case {e.case} ({_dims(case)}): {e.problem}"
-            for e in _worst_first(compared)
-            if e.problem
-        ]
-    numbers = _worst(errors)
-    if aside:
-        numbers["set_aside"] = list(aside.values())
-    if tolerance.sqnr_db is not None:
-        problems += _short_of(tolerance.sqnr_db, _sqnr(powers), numbers)
-    if ran.narrowed:
-        numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(ran.narrowed.items())]
-    if problems:
-        return row.failed(listed(problems, SHOWN, "; "), numbers=numbers, outputs=errors)
-    if not errors:
+        tally.add(case, reference, actual, allowed, aside=case.index in aside and not alone)
+    numbers = tally.numbers(aside, ran.narrowed)
+    if tally.problems:
+        return row.failed(listed(tally.problems, SHOWN, "; "), numbers=numbers, outputs=tally.errors)
+    if not tally.errors:
         return row.not_run("there was no output to compare")
-    if unclear or (aside and alone):
-        words = unclear or list(aside.values())
+    if tally.unclear or (aside and alone):
+        words = tally.unclear or list(aside.values())
         reason = (
             "the source's own noise is as large as the error, or leaves too few cases:"
             f" {'; '.join(words[:SHOWN])}"
         )
-        return row.not_run(reason, numbers=numbers, outputs=errors)
-    return row.passed(numbers=numbers, outputs=errors)
+        return row.not_run(reason, numbers=numbers, outputs=tally.errors)
+    return row.passed(numbers=numbers, outputs=tally.errors)
+
+
+class _Tally:
+    """What the comparison of a run gave so far: ``problems`` fail it, ``unclear`` are outputs whose error may
+    be noise.
+    """
+
+    def __init__(self, tolerance: Tolerance) -> None:
+        self.errors: list[OutputError] = []
+        self.problems: list[str] = []
+        self.unclear: list[str] = []
+        self._tolerance = tolerance
+        self._powers: dict[str, tuple[float, float]] = {}
+
+    def add_missing(self, case: CaseFile, error: str | None) -> None:
+        """Add a case without outputs: the run's *error* there, None where it says nothing of the case."""
+        where = f"case {case.index} ({_dims(case)})"
+        if error is None:
+            self.errors.append(OutputError("", case.index, problem="no outputs"))
+            self.problems.append(f"{where} has no outputs")
+        else:
+            self.errors.append(OutputError("", case.index, problem=error or SILENT))
+            self.problems.append(f"{where} did not run: {message(error) or SILENT}")
+
+    def add(
+        self, case: CaseFile, reference: Arrays, actual: Arrays, allowed: Mapping[str, str], *, aside: bool
+    ) -> None:
+        """Add a case that ran; of one set *aside* nothing but what is no matter of numbers."""
+        tolerance, index = self._tolerance, case.index
+        compared = compare_outputs(index, reference, actual, tolerance, allowed)
+        noise = drowned(tolerance, index, reference) or _zeros_in_noise(tolerance, index, reference)
+        if aside:
+            compared = [e for e in compared if e.problem and e.max_abs is None]
+        elif noise:
+            again = compare_outputs(index, reference, actual, tolerance.beyond_noise(), allowed)
+            compared, within = _without_noise(compared, again, reference)
+            self.unclear += [f"{name} in case {index} ({_dims(case)}): {noise}" for name in within]
+        self.errors += compared
+        if not noise:
+            _add_power(self._powers, reference, compared)
+        self.problems += [
+            f"{e.output} in case {e.case} ({_dims(case)}): {e.problem}"
+            for e in _worst_first(compared)
+            if e.problem
+        ]
+
+    def numbers(self, aside: Mapping[int, str], narrowed: Mapping[str, str]) -> dict[str, Figure]:
+        """The figures of the check; an SQNR over all cases that is short of the wanted one is a problem."""
+        numbers = _worst(self.errors)
+        if aside:
+            numbers["set_aside"] = list(aside.values())
+        if self._tolerance.sqnr_db is not None:
+            self.problems += _short_of(self._tolerance.sqnr_db, _sqnr(self._powers), numbers)
+        if narrowed:
+            numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(narrowed.items())]
+        return numbers
 
 
 def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, Figure]) -> list[str]:
@@ -345,99 +366,3 @@ def standing(
         else "the third opinion agrees with both within its tolerance"
     )
     return catalog.STANDING.failed(reason, subject="each")
-
-
-def dimension_checks(
-    survey: Survey, runs: Mapping[str, Check | None]
-) -> tuple[list[Check], dict[str, list[int]]]:
-    """``dimension:NAME`` for every dynamic dimension, and the sizes that passed everywhere.
-
-    *runs* maps where a net ran (``the artifact``, ``MNN``) to its comparison, or None where it did not run.
-    """
-    checks: list[Check] = []
-    proven: dict[str, list[int]] = {}
-    bad_cases = {
-        where: {e.case for e in check.outputs if e.problem}
-        for where, check in runs.items()
-        if check is not None
-    }
-    judged = [{e.case for e in check.outputs} for check in runs.values() if check is not None]
-    idle = [where for where, check in runs.items() if check is None or not check.outputs]
-    for dim in survey.signature.dims:
-        sizes = survey.sweep.sizes.get(dim.name, [])
-        lost = sorted(
-            set(sizes) - {c.dims[dim.name] for c in survey.cases if all(c.index in known for known in judged)}
-        )
-        wrong = {
-            where: sorted({c.dims[dim.name] for c in survey.cases if c.index in bad})
-            for where, bad in bad_cases.items()
-        }
-        good = (
-            [s for s in sizes if s not in lost and not any(s in w for w in wrong.values())]
-            if not idle
-            else []
-        )
-        proven[dim.name] = good
-        row = catalog.DIMENSION.of(dim.name)
-        refused, constraint = survey.sweep.refused.get(dim.name, {}), survey.sweep.constraints.get(dim.name)
-        numbers: dict[str, Figure] = {"swept": sizes, "proven": good}
-        if refused and (constraint is not None or not dim.declared):
-            numbers["refused_by_source"] = [f"{s}: {why}" for s, why in refused.items()]
-        if constraint is not None:
-            numbers["constraint"] = constraint.words(dim.name)
-        if lost and not idle:
-            numbers["set_aside"] = lost
-        pairs = [str(pair) for pair in survey.sweep.refused_pairs if dim.name in pair.sizes]
-        if pairs:
-            numbers["pairs_refused_by_source"] = pairs
-        if reason := broken_promise(dim, survey):
-            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
-        elif any(wrong.values()):
-            where = "; ".join(f"in {w} wrong at {', '.join(map(str, s))}" for w, s in wrong.items() if s)
-            right = f"right at {', '.join(map(str, good))}, " if good else ""
-            checks.append(row.failed(right + where, subject=dim.name, numbers=numbers))
-        elif idle:
-            checks.append(row.not_run(f"not run in {' and '.join(idle)}", subject=dim.name, numbers=numbers))
-        elif lost and (len(good) < 2 or {dim.min, dim.max} & set(lost)):
-            reason = (
-                f"the source drowns in its own noise at {', '.join(map(str, lost))}; give inputs of these"
-                " sizes with --samples"
-            )
-            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
-        elif len(sizes) < (1 if dim.declared and dim.min == dim.max else 2):
-            reason = (
-                f"the source takes only one of the sizes tried ({sizes}); fix it with --input, or bound it"
-                " with --dim"
-            )
-            checks.append(row.not_run(reason, subject=dim.name, numbers=numbers))
-        else:
-            checks.append(row.passed(subject=dim.name, numbers=numbers))
-    return checks, proven
-
-
-def broken_promise(dim: Dim, survey: Survey) -> str:
-    """What the source itself does not take of a declared range, which is a promise; empty where it takes it,
-    up to multiples.
-    """
-    sweep = survey.sweep
-    refused, fits = sweep.refused.get(dim.name, {}), sweep.fits.get(dim.name)
-    if not dim.declared:
-        return ""
-    if refused and (fits is not None or dim.name not in sweep.constraints):
-        low, high = fits or (dim.min, dim.max)
-        beyond = [size for size in refused if fits is None or not fits[0] <= size <= fits[1]] or list(refused)
-        advice = (
-            f"; declare the range that it takes: --dim {shlex.quote(f'{dim.name}={low}:{high}')}"
-            if (low, high) != (dim.min, dim.max)
-            else ""
-        )
-        told = f"the source itself refuses {', '.join(map(str, beyond))} ({beyond[0]}: {refused[beyond[0]]})"
-        return f"declared {dim.min}:{dim.max}, but {told}{advice}"
-    declared = {d.name for d in survey.signature.dims if d.declared}
-    for pair in sweep.refused_pairs:
-        if dim.name in pair.sizes and declared.issuperset(pair.sizes):
-            return (
-                f"declared {dim.min}:{dim.max}, but the source itself refuses {pair}; declare ranges of which"
-                " it takes every pair"
-            )
-    return ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnnprep.compare.noise import real
+from mnnprep.comparison.noise import real
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, Status
 from mnnprep.model.files import load_arrays

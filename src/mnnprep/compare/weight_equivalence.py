@@ -11,7 +11,7 @@ output must be found, bit by bit, under a transformation that moves values and c
   keep equal parts only once.
 * folded by the exporter with an operation that rounds alike everywhere: 1 + w.
 
-If a converter computes with weights beforehand, `compare.folded_weights` follows it by arithmetic.
+If a converter computes with weights beforehand, `comparison.folded_weights` follows it by arithmetic.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.compare.folded_weights import Derived, account
+from mnnprep.comparison.folded_weights import Derived, account
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
 from mnnprep.model.files import Arrays

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mnnprep.attempt.results import Artifact, AttemptResult, Conversion, Diagnosis, least_sqnr
-from mnnprep.compare.tolerance import Tolerance
-from mnnprep.diagnose.bisecting.experiment import Failure, OutOfConversions, Piece, TrialRunner
-from mnnprep.diagnose.bisecting.finding import Finding, Subject, sentence
+from mnnprep.comparison.tolerance import Tolerance
+from mnnprep.diagnose.bisecting.experiment import ConvertedModel, Failure, OutOfConversions, TrialRunner
+from mnnprep.diagnose.bisecting.finding import FaultLocation, Subject, sentence
 from mnnprep.diagnose.bisecting.search import SHARE_FOR_VALUES, Search, failing_as, wrong_outputs
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
@@ -46,7 +46,7 @@ def _find(
     conversion: Conversion,
     hints: dict[str, int],
     check: Check,
-) -> Finding | None:
+) -> FaultLocation | None:
     assert conversion.model is not None
     sqnr_db = least_sqnr(artifact.original, request.precision)
     lab = TrialRunner(
@@ -60,7 +60,7 @@ def _find(
     )
     lab.limit = CONVERSIONS
     outline = lab.outline(artifact.model, survey.cases[0])
-    piece = Piece(
+    piece = ConvertedModel(
         artifact.model,
         conversion.model.path,
         conversion.input_names,

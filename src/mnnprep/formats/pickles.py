@@ -16,7 +16,7 @@ from mnnprep.weights import safe_unpickler as inert
 from mnnprep.weights.content import text
 from mnnprep.weights.dtypes import byte_size
 from mnnprep.weights.files import File
-from mnnprep.weights.names import Written
+from mnnprep.weights.names import NameBudget
 from mnnprep.weights.pickle_scan import DAMAGE, PickleError
 from mnnprep.weights.plan import Tensor
 from mnnprep.weights.safe_unpickler import Unpickled
@@ -68,7 +68,7 @@ def stored_tensors(file: BinaryIO) -> PickledState:
     training: list[str] = []
     modules = 0
     seen: set[int] = set()
-    written = Written()
+    written = NameBudget()
     stack: list[tuple[str, Any]] = [("", root)]
     while stack:
         path, value = stack.pop()

@@ -67,7 +67,8 @@ def variable(expr: object, array: np.ndarray) -> object:
     """Return *array* as an MNN variable in the dtype that MNN has for it."""
     array = array.astype(NARROWED.get(str(array.dtype), array.dtype))
     types = {"float32": expr.float, "int32": expr.int, "uint8": expr.uint8}  # type: ignore[attr-defined]
-    made = expr.placeholder(list(array.shape), expr.NCHW, types[str(array.dtype)])  # type: ignore[attr-defined]
+    kind = types[str(array.dtype)]
+    made = expr.placeholder(list(array.shape), expr.NCHW, kind)  # type: ignore[attr-defined]
     made.write(np.ascontiguousarray(array) if array.ndim else array)
     return made
 

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from mnnprep import deps
-from mnnprep.compare.tolerance import Array, Tolerance, compare_outputs
+from mnnprep.comparison.tolerance import Array, Tolerance, compare_outputs
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.session import Session, SessionFailed
 from mnnprep.mnn.worker import RUNTIME

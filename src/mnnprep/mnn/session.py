@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnnprep import deps
-from mnnprep.compare.tolerance import Array
+from mnnprep.comparison.tolerance import Array
 from mnnprep.model.files import Arrays
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mnnprep.compare.noise import LEAST_CASES, drowned, real
-from mnnprep.compare.tolerance import Tolerance
+from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure
 from mnnprep.model.files import file_ref, save_arrays

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnnprep.compare.tolerance import Tolerance, compare_outputs
+from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check

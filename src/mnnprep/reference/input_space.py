@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mnnprep.compare.noise import real
+from mnnprep.comparison.noise import real
 from mnnprep.errors import UsageError
 from mnnprep.model.files import Arrays
 from mnnprep.model.messages import ORIGIN, InputSpecs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnnprep.compare.tolerance import WIDENING, Tolerance, peak_of
+from mnnprep.comparison.tolerance import WIDENING, Tolerance, peak_of
 from mnnprep.model.files import Arrays
 from mnnprep.model.net import Case, Net, Refused
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from mnnprep.compare.noise import LEAST_CASES, drowned, real
-from mnnprep.compare.tolerance import WIDENING, Tolerance
+from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.tolerance import WIDENING, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from mnnprep.errors import RefusedError
 from mnnprep.text import listed
-from mnnprep.weights.names import Written
+from mnnprep.weights.names import NameBudget
 from mnnprep.weights.plan import Tensor
 from mnnprep.weights.safe_unpickler import Foreign, Unpickled
 
@@ -113,7 +113,7 @@ def entries_of(tree: Unpickled) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     modules: list[str] = []
     seen: set[int] = set()
-    written = Written()
+    written = NameBudget()
     pending: list[tuple[Path, int, Unpickled]] = [((), 0, tree)]
     while pending:
         path, length, value = pending.pop()

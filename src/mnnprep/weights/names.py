@@ -11,7 +11,7 @@ from mnnprep.weights.pickle_scan import PickleError
 TOGETHER = 1 << 28  # characters: a million tensors with names of 256
 
 
-class Written:
+class NameBudget:
     """The text of the names written out so far."""
 
     def __init__(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.compare.noise import LEAST_CASES, drowned, real
-from mnnprep.compare.tolerance import ARTIFACT_SQNR, Tolerance
+from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.tolerance import ARTIFACT_SQNR, Tolerance
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mnnprep.diagnose.bisecting.experiment import Failure, OutOfConversions, TrialRunner
-from mnnprep.diagnose.bisecting.finding import Finding, Subject
+from mnnprep.diagnose.bisecting.finding import FaultLocation, Subject
 from mnnprep.diagnose.bisecting.search import Search, failing_as, wrong_outputs
 from mnnprep.diagnose.bisecting.unconvertible import find_unconvertible
 from mnnprep.formats.onnx.body import BODY, BodyJob
@@ -13,7 +13,7 @@ from mnnprep.workers.failure import StepFailed
 DEEPEST = 4  # control flow in control flow
 
 
-def look_inside(lab: TrialRunner, finding: Finding, budget: int, depth: int = 0) -> None:
+def look_inside(lab: TrialRunner, finding: FaultLocation, budget: int, depth: int = 0) -> None:
     """Look for the node in the body of *finding*, if that is one If or Loop.
 
     What was found there is noted as ``inner``.
@@ -37,7 +37,7 @@ def look_inside(lab: TrialRunner, finding: Finding, budget: int, depth: int = 0)
         look_inside(lab, found, budget, depth + 1)
 
 
-def _inside(lab: TrialRunner, finding: Finding, number: int, budget: int) -> Finding | None:
+def _inside(lab: TrialRunner, finding: FaultLocation, number: int, budget: int) -> FaultLocation | None:
     subject = finding.subject
     node = subject.outline.nodes[number]
     lab.tell(f"looking into {node.label}")

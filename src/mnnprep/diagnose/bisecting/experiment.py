@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mnnprep.compare.deviation import Deviation, deviation
-from mnnprep.compare.tolerance import LARGEST, Tolerance
+from mnnprep.comparison.deviation import Deviation, deviation
+from mnnprep.comparison.tolerance import LARGEST, Tolerance
 from mnnprep.errors import SystemFault
 from mnnprep.formats.mnn_file.tensors import made_tensors
 from mnnprep.formats.onnx.backend import ARTIFACT
@@ -46,7 +46,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Piece:
+class ConvertedModel:
     """A converted model.
 
     It knows the names of the ONNX inputs and outputs in it, the layouts to feed, the values inside that can
@@ -168,7 +168,9 @@ class TrialRunner:
         """Cut a piece out of the model in a worker."""
         return self.do(EXCERPT, job)
 
-    def convert(self, model: str, inputs: list[str], outputs: list[str], seed: str) -> Piece | Failure:
+    def convert(
+        self, model: str, inputs: list[str], outputs: list[str], seed: str
+    ) -> ConvertedModel | Failure:
         """Convert *model*, whose inputs and outputs have these names.
 
         Raises:
@@ -206,15 +208,15 @@ class TrialRunner:
         layouts = {
             ours: t.layout for ours, theirs in taken.names.items() for t in done.inputs if t.name == theirs
         }
-        return Piece(model, done.file.path, taken.names, given.names, layouts, self.hints)
+        return ConvertedModel(model, done.file.path, taken.names, given.names, layouts, self.hints)
 
-    def run(self, piece: Piece, case: CaseFile, values: Iterable[str]) -> str | Failure:
+    def run(self, piece: ConvertedModel, case: CaseFile, values: Iterable[str]) -> str | Failure:
         """The npz of *values* (outputs of *piece*, or values inside it) as MNN computes them."""
         done = self.run_all(piece, [case], values)
         return done if isinstance(done, Failure) else done[case.index]
 
     def run_all(
-        self, piece: Piece, cases: list[CaseFile], values: Iterable[str]
+        self, piece: ConvertedModel, cases: list[CaseFile], values: Iterable[str]
     ) -> dict[int, str | Failure] | Failure:
         """:meth:`run` on several cases in one load, one after the other, by their index.
 

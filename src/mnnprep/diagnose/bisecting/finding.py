@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from mnnprep.compare.deviation import Deviation
-from mnnprep.compare.tolerance import LARGEST
-from mnnprep.diagnose.bisecting.experiment import Failure, Piece, Trial
+from mnnprep.comparison.deviation import Deviation
+from mnnprep.comparison.tolerance import LARGEST
+from mnnprep.diagnose.bisecting.experiment import ConvertedModel, Failure, Trial
 from mnnprep.formats.onnx.outline import Outline
 from mnnprep.model.messages import CaseFile
 
@@ -32,7 +32,7 @@ class Subject:
 
     model: str
     outline: Outline
-    piece: Piece
+    piece: ConvertedModel
     case: CaseFile
     where: str = ""
     failing: Failure | None = None
@@ -41,7 +41,7 @@ class Subject:
 
 
 @dataclass
-class Finding:
+class FaultLocation:
     """The place at which MNN leaves the reference.
 
     ``kind``: ``node`` (one node, wrong when run alone on right inputs), ``fused`` (nodes that MNN made one
@@ -63,7 +63,11 @@ class Finding:
     failure: Failure | None = None
     trial: Trial | None = None
     growth: list[Growth] = field(default_factory=list)
-    inner: Finding | None = None  # in a body of control flow
+    inner: FaultLocation | None = None  # in a body of control flow
+
+    def innermost(self) -> FaultLocation:
+        """What was found in the innermost body of control flow that was looked into."""
+        return self if self.inner is None else self.inner.innermost()
 
     def labels(self) -> list[str]:
         """The nodes' operators and names."""
@@ -75,7 +79,7 @@ def finite(excess: float | None) -> float | None:
     return None if excess is None or not 0 <= excess < LARGEST else float(f"{excess:.4g}")
 
 
-def sentence(found: Finding) -> str:
+def sentence(found: FaultLocation) -> str:
     """The finding in a sentence or two."""
     names = ", ".join(found.labels())
     inside = f", in the {found.subject.where}" if found.subject.where else ""

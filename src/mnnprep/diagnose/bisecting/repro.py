@@ -11,7 +11,7 @@ import mnnprep.mnn as mnn_package
 from mnnprep._version import __version__
 from mnnprep.bundle import writer
 from mnnprep.diagnose.bisecting.experiment import Trial, TrialRunner
-from mnnprep.diagnose.bisecting.finding import Finding
+from mnnprep.diagnose.bisecting.finding import FaultLocation
 from mnnprep.errors import UsageError
 from mnnprep.model.files import Arrays, atomic_write, canonical_json, load_arrays, save_arrays
 from mnnprep.model.precision import Precision
@@ -38,7 +38,7 @@ def check_target(target: Path) -> None:
 
 def write_repro(
     lab: TrialRunner,
-    finding: Finding,
+    finding: FaultLocation,
     trial: Trial,
     record: dict[str, object],
     precision: Precision,
@@ -83,7 +83,7 @@ def _options(precision: Precision) -> list[str]:
 
 
 def _readme(
-    finding: Finding,
+    finding: FaultLocation,
     inputs: Arrays,
     expected: Arrays,
     actual: Arrays,

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mnnprep.compare.deviation import Deviation
-from mnnprep.compare.tolerance import LARGEST
+from mnnprep.comparison.deviation import Deviation
+from mnnprep.comparison.tolerance import LARGEST
 from mnnprep.diagnose.bisecting.experiment import Failure, OutOfConversions, Trial, TrialRunner
-from mnnprep.diagnose.bisecting.finding import Finding, Growth, Subject
+from mnnprep.diagnose.bisecting.finding import FaultLocation, Growth, Subject
 from mnnprep.diagnose.bisecting.suspects import Group, Suspects
 
 # Of what a plain run takes: MNN's values and their copies; a run with them takes less than twice as much.
@@ -40,7 +40,7 @@ class Search:
         self.problems: dict[str, str] = {}
         self.one_by_one = subject.failing is not None  # everything at once would fail as the whole does
 
-    def find(self) -> Finding:
+    def find(self) -> FaultLocation:
         """The finding; ``unresolved`` (with the best candidate) where the conversions run out."""
         suspects = Suspects(self.subject.outline, self.subject.piece.tensors)
         tried: list[tuple[Group, Trial]] = []
@@ -66,7 +66,7 @@ class Search:
         share = SHARE * min(worst, HUGE)
         return [*([share] if share > THRESHOLDS[0] and self.subject.failing is None else []), *THRESHOLDS]
 
-    def _one_of_many(self, found: Finding, tried: list[tuple[Group, Trial]]) -> bool:
+    def _one_of_many(self, found: FaultLocation, tried: list[tuple[Group, Trial]]) -> bool:
         """Whether a small error that was found is no larger than what later nodes add by themselves.
 
         Then it is not the one that grew.
@@ -79,7 +79,7 @@ class Search:
 
     def _candidates(
         self, suspects: Suspects, threshold: float, tried: list[tuple[Group, Trial]]
-    ) -> Finding | None:
+    ) -> FaultLocation | None:
         """Try the first wrong values, one after the other, until one is wrong alone."""
         asked = {g.output for g, _ in tried}
         for _ in range(CANDIDATES):
@@ -222,10 +222,10 @@ class Search:
 
     def _finding(
         self, kind: str, group: Group, trial: Trial, nodes: Iterable[int], reason: str = ""
-    ) -> Finding:
+    ) -> FaultLocation:
         failure = trial.result if isinstance(trial.result, Failure) else None
         value = trial.outputs[-1]
-        return Finding(
+        return FaultLocation(
             kind,
             self.subject,
             nodes=tuple(nodes),
@@ -239,7 +239,7 @@ class Search:
             problem=self.problems.get(group.output, ""),
         )
 
-    def _refined(self, suspects: Suspects, group: Group, trial: Trial) -> Finding:
+    def _refined(self, suspects: Suspects, group: Group, trial: Trial) -> FaultLocation:
         """The one node of a group that is wrong alone, or the group as MNN's fusion."""
         if len(group.nodes) == 1:
             return self._finding("node", group, trial, group.nodes)
@@ -285,7 +285,7 @@ class Search:
 
     # when no node is wrong alone
 
-    def _widened(self, suspects: Suspects, tried: list[tuple[Group, Trial]]) -> Finding:
+    def _widened(self, suspects: Suspects, tried: list[tuple[Group, Trial]]) -> FaultLocation:
         """A new conversion of the whole, then the first candidate among more and more of its neighbours."""
         fresh = self._fresh()
         if fresh is not None:
@@ -327,7 +327,7 @@ class Search:
             return found
         return self._unresolved(tried, "no piece of the model shows the failure alone")
 
-    def _fresh(self) -> Finding | None:
+    def _fresh(self) -> FaultLocation | None:
         """`stale`, if the bundle's own file fails and a conversion made now does not."""
         if not self.subject.own:
             return None
@@ -338,7 +338,7 @@ class Search:
             return None
         if wrong_outputs(self.lab, replace(self.subject, piece=piece)):
             return None
-        return Finding(
+        return FaultLocation(
             "stale",
             self.subject,
             reason=(
@@ -347,9 +347,9 @@ class Search:
             ),
         )
 
-    def _unresolved(self, tried: list[tuple[Group, Trial]], reason: str) -> Finding:
+    def _unresolved(self, tried: list[tuple[Group, Trial]], reason: str) -> FaultLocation:
         if not tried:
-            return Finding("unresolved", self.subject, reason=reason, failure=self.subject.failing)
+            return FaultLocation("unresolved", self.subject, reason=reason, failure=self.subject.failing)
         group, trial = tried[0]
         return self._finding("unresolved", group, trial, group.nodes, reason)
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from mnnprep.diagnose.bisecting.experiment import Failure, OutOfConversions, Piece, Trial, TrialRunner
-from mnnprep.diagnose.bisecting.finding import Finding, Subject
+from mnnprep.diagnose.bisecting.experiment import (
+    ConvertedModel,
+    Failure,
+    OutOfConversions,
+    Trial,
+    TrialRunner,
+)
+from mnnprep.diagnose.bisecting.finding import FaultLocation, Subject
 from mnnprep.diagnose.bisecting.suspects import Suspects
 from mnnprep.diagnose.minimize import LIMIT, minimize
 from mnnprep.formats.onnx.excerpt import ExcerptJob
@@ -14,17 +20,17 @@ from mnnprep.workers.failure import StepFailed
 
 def find_unconvertible(
     lab: TrialRunner, model: str, outline: Outline, case: CaseFile, failure: Failure, where: str = ""
-) -> Finding:
+) -> FaultLocation:
     """Find the node without which *model* converts.
 
     The converter may name its operator; else it is the last of the smallest part that fails.
     """
-    subject = Subject(model, outline, Piece(model, "", {}, {}, {}, {}), case, where, failure)
+    subject = Subject(model, outline, ConvertedModel(model, "", {}, {}, {}, {}), case, where, failure)
     search = _Search(lab, subject, failure)
     try:
         return search.named() or search.minimized()
     except OutOfConversions:
-        return Finding(
+        return FaultLocation(
             "unresolved", subject, failure=failure, reason=f"the bound of {lab.limit} conversions was reached"
         )
 
@@ -46,7 +52,7 @@ class _Search:
         self.shown: Trial | None = None  # the smallest that failed so far, and its nodes
         self.shown_nodes: list[int] = []
 
-    def named(self) -> Finding | None:
+    def named(self) -> FaultLocation | None:
         """Return the first node of an operator that the converter names as unsupported.
 
         The node must be refused alone as well.
@@ -59,7 +65,7 @@ class _Search:
                 return None
         return None
 
-    def minimized(self) -> Finding:
+    def minimized(self) -> FaultLocation:
         """The last node of the smallest part that fails; the others are its context."""
         self.lab.tell(f"halving over {len(self.order)} nodes, one conversion each time")
         try:
@@ -79,9 +85,9 @@ class _Search:
         reason = "this node converts alone, and not together with those before it"
         return self._found("context", part[-1:], self.shown, reason)
 
-    def _found(self, kind: str, nodes: list[int], trial: Trial | None, reason: str = "") -> Finding:
+    def _found(self, kind: str, nodes: list[int], trial: Trial | None, reason: str = "") -> FaultLocation:
         failure = trial.result if trial is not None and isinstance(trial.result, Failure) else self.failure
-        return Finding(
+        return FaultLocation(
             kind,
             self.subject,
             nodes=tuple(nodes),

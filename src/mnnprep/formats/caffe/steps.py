@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mnnprep.compare.tolerance import Tolerance, compare_outputs
-from mnnprep.compare.weight_equivalence import match_weights
+from mnnprep.comparison.tolerance import Tolerance, compare_outputs
+from mnnprep.comparison.weight_equivalence import match_weights
 from mnnprep.deps import installed
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mnnprep.compare.weight_equivalence import match_weights
+from mnnprep.comparison.weight_equivalence import match_weights
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Check

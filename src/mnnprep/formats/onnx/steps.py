@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.compare.weight_equivalence import match_folded, match_weights
+from mnnprep.comparison.weight_equivalence import match_folded, match_weights
 from mnnprep.deps import require
 from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mnnprep.compare.tolerance import ARTIFACT_SQNR
-from mnnprep.compare.weight_equivalence import match_weights
+from mnnprep.comparison.tolerance import ARTIFACT_SQNR
+from mnnprep.comparison.weight_equivalence import match_weights
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
 from mnnprep.formats.onnx import graph as onnx_graph

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnnprep.compare.tolerance import DEQUANTIZED_SQNR
+from mnnprep.comparison.tolerance import DEQUANTIZED_SQNR
 from mnnprep.evidence.check import Check
 from mnnprep.formats.backend import ArtifactFormat, Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
 from mnnprep.formats.tflite.recognise import sniff

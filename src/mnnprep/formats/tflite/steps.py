@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnnprep.compare.tolerance import DEQUANTIZED_SQNR
-from mnnprep.compare.weight_equivalence import match_folded
+from mnnprep.comparison.tolerance import DEQUANTIZED_SQNR
+from mnnprep.comparison.weight_equivalence import match_folded
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog

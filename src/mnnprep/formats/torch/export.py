@@ -19,9 +19,9 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.torch import onnx_cleanup
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.calling import calling
-from mnnprep.formats.torch.externalized_weights import Written, large_weights_aside
+from mnnprep.formats.torch.exportable import Exportable, adapter
+from mnnprep.formats.torch.externalized_weights import WriteBuffer, large_weights_aside
 from mnnprep.formats.torch.structure import places
-from mnnprep.formats.torch.subject import Subject, adapter
 from mnnprep.formats.torch.watch import current_place
 from mnnprep.model.files import FileRef, file_ref
 from mnnprep.model.messages import OpsetRefused
@@ -81,7 +81,7 @@ def plain_attention() -> Iterator[None]:
         mha.set_fastpath_enabled(fast)
 
 
-def trace(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
+def trace(subject: Exportable, directory: Path, notes: list[str]) -> list[FileRef]:
     """Method ``trace``: torch.jit.trace of the adapter."""
     torch = require("torch")
     from mnnprep.formats.torch.attention import attention_written_out
@@ -91,7 +91,7 @@ def trace(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
     return _save(_with_names(traced, subject), directory)
 
 
-def _with_names(traced: ScriptModule, subject: Subject) -> ScriptModule:
+def _with_names(traced: ScriptModule, subject: Exportable) -> ScriptModule:
     """Name the trace's inputs after the signature's."""
     for value, spec in zip(list(traced.graph.inputs())[1:], subject.specs, strict=True):
         if re.fullmatch(r"[A-Za-z_]\w*", spec.name):
@@ -99,12 +99,12 @@ def _with_names(traced: ScriptModule, subject: Subject) -> ScriptModule:
     return traced
 
 
-def script(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
+def script(subject: Exportable, directory: Path, notes: list[str]) -> list[FileRef]:
     """Method ``script``: torch.jit.script of the model, its control flow kept."""
     return _save(scripted(subject), directory)
 
 
-def scripted(subject: Subject) -> ScriptModule:
+def scripted(subject: Exportable) -> ScriptModule:
     """The model as a ScriptModule.
 
     Raises:
@@ -136,7 +136,7 @@ def script_complaint(text: str) -> str:
     return (lines[0].rstrip(":") if lines else "no message") + where
 
 
-def recopied(subject: Subject, directory: Path, notes: list[str]) -> list[FileRef]:
+def recopied(subject: Exportable, directory: Path, notes: list[str]) -> list[FileRef]:
     """Method ``copy`` of a TorchScript file: the same module in eval, saved anew without debug records."""
     return _save(subject.module, directory)
 
@@ -147,7 +147,7 @@ def _save(module: nn.Module, directory: Path) -> list[FileRef]:
     return [file_ref(target)]
 
 
-def onnx_trace(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+def onnx_trace(subject: Exportable, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
     """Method ``onnx-trace``: the TorchScript-based exporter.
 
     The batch norms stay as they are (MNN folds them itself), so that the file holds the source's parameters.
@@ -162,7 +162,7 @@ def onnx_trace(subject: Subject, directory: Path, notes: list[str], opset: int) 
     return _torchscript_exporter(module, subject, directory, notes, opset)
 
 
-def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+def onnx_script(subject: Exportable, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
     """Export by the method ``onnx-script``.
 
     The model is scripted first, so that its control flow becomes If and Loop nodes.
@@ -172,7 +172,7 @@ def onnx_script(subject: Subject, directory: Path, notes: list[str], opset: int)
     )
 
 
-def without_dictionaries(module: nn.Module, subject: Subject) -> nn.Module:
+def without_dictionaries(module: nn.Module, subject: Exportable) -> nn.Module:
     """Return a ScriptModule of the subject's inputs that gives what *module* does.
 
     It gives a tuple if a dictionary is in it, since the exporter has no form for one, and takes the inputs by
@@ -203,11 +203,11 @@ def without_dictionaries(module: nn.Module, subject: Subject) -> nn.Module:
 
 
 def _torchscript_exporter(
-    module: nn.Module, subject: Subject, directory: Path, notes: list[str], opset: int
+    module: nn.Module, subject: Exportable, directory: Path, notes: list[str], opset: int
 ) -> list[FileRef]:
     size = sum(t.nbytes for t in [*module.parameters(), *module.buffers()])
     if size <= onnx_cleanup.EXTERNAL_THRESHOLD:
-        written = Written()
+        written = WriteBuffer()
         torchscript_exporter(module, subject, written, notes, opset)
         return [onnx_cleanup.tidy_proto(written, directory, subject.specs, places=subject.places)]
     raw = empty(directory / "raw") / "model.onnx"
@@ -217,15 +217,15 @@ def _torchscript_exporter(
     if external:
         files = onnx_cleanup.tidy(require("onnx_ir").load(str(raw)), directory, specs, places=keep)
     else:
-        files = [onnx_cleanup.tidy_proto(Written(raw.read_bytes()), directory, specs, places=keep)]
+        files = [onnx_cleanup.tidy_proto(WriteBuffer(raw.read_bytes()), directory, specs, places=keep)]
     shutil.rmtree(raw.parent)
     return files
 
 
 def torchscript_exporter(
     module: nn.Module,
-    subject: Subject,
-    raw: str | Written,
+    subject: Exportable,
+    raw: str | WriteBuffer,
     notes: list[str],
     opset: int,
     kept: int | None = None,
@@ -240,7 +240,7 @@ def torchscript_exporter(
         RefusedError: the exporter fails for another reason.
     """
     torch = require("torch")
-    aside = raw.weights if isinstance(raw, Written) else None
+    aside = raw.weights if isinstance(raw, WriteBuffer) else None
     outputs = list(subject.output_ranks)[:kept]
     try:
         with (
@@ -284,7 +284,7 @@ def torchscript_exporter(
         ) from error
 
 
-def _dynamic_axes(subject: Subject, outputs: list[str]) -> dict[str, dict[int, str]]:
+def _dynamic_axes(subject: Exportable, outputs: list[str]) -> dict[str, dict[int, str]]:
     """The dimensions that vary: the inputs' by name, and all of the outputs where any of the inputs does."""
     axes = {s.name: {i: e for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs}
     if dim_names(subject.specs):
@@ -331,7 +331,7 @@ def _needed_opset(message: str) -> int:
     return int(next(g for g in found.groups() if g)) if found else 0
 
 
-def onnx_export(subject: Subject, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
+def onnx_export(subject: Exportable, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
     """Method ``onnx-export``: the torch.export-based exporter, at opset 18 or above."""
     torch = require("torch")
     auto = torch.export.Dim.AUTO

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SMALL = 1024  # elements: what may be a shape
 
 
-class Written:
+class WriteBuffer:
     """A file for one write, whose bytes are kept as they were given.
 
     With it come the large weights, which are not in them, by their names.

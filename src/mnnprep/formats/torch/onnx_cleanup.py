@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mnnprep.deps import require
 from mnnprep.formats.onnx import splice
 from mnnprep.formats.onnx.steps import save
-from mnnprep.formats.torch.externalized_weights import Written, as_array
+from mnnprep.formats.torch.externalized_weights import WriteBuffer, as_array
 from mnnprep.model.files import FileRef
 from mnnprep.model.signature import TensorSpec
 
@@ -54,7 +54,7 @@ def name_values(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
         value.name = name
 
 
-def tidy_proto(raw: Written, directory: Path, specs: Sequence[TensorSpec], *, places: bool) -> FileRef:
+def tidy_proto(raw: WriteBuffer, directory: Path, specs: Sequence[TensorSpec], *, places: bool) -> FileRef:
     """:func:`tidy` for the usual file, whose weights are inside.
 
     It goes without the second that onnx-ir takes to import.

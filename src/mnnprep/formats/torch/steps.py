@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from mnnprep.compare.weight_equivalence import match_weights
+from mnnprep.comparison.weight_equivalence import match_weights
 from mnnprep.deps import require
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
@@ -21,6 +21,7 @@ from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.torch import export
 from mnnprep.formats.torch.calling import Call, calling, forward_parameters
+from mnnprep.formats.torch.exportable import Exportable
 from mnnprep.formats.torch.externalized_weights import as_array
 from mnnprep.formats.torch.load import input_specs, keep, load
 from mnnprep.formats.torch.net import (
@@ -35,7 +36,6 @@ from mnnprep.formats.torch.net import (
 from mnnprep.formats.torch.parameters import parameter_count
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import flatten
-from mnnprep.formats.torch.subject import Subject
 from mnnprep.model.files import Arrays, FileRef
 from mnnprep.model.messages import (
     Exported,
@@ -106,7 +106,7 @@ def export_module(job: ExportJob) -> Exported:
     net = OtherwiseFirst(loaded.module, specs, loaded.example, loaded.dims)
     arrays = base_case(net, job.wants)
     materialize(loaded.module)
-    subject = Subject(loaded, specs, arrays, net.output_ranks(arrays), places=job.places)
+    subject = Exportable(loaded, specs, arrays, net.output_ranks(arrays), places=job.places)
     directory = Path(job.directory)
     notes: list[str] = []
     doing(f"exporting by {job.method}")

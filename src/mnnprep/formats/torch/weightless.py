@@ -24,6 +24,7 @@ from mnnprep.errors import Code, RefusedError, UsageError
 from mnnprep.formats.onnx import graph as onnx_graph
 from mnnprep.formats.streaming import Skeleton
 from mnnprep.formats.torch import export, onnx_cleanup
+from mnnprep.formats.torch.exportable import Exportable, adapter
 from mnnprep.formats.torch.externalized_weights import passes_replaced
 from mnnprep.formats.torch.load import (
     Loaded,
@@ -34,7 +35,6 @@ from mnnprep.formats.torch.load import (
 )
 from mnnprep.formats.torch.net import TorchNet
 from mnnprep.formats.torch.shapes import shapes_of
-from mnnprep.formats.torch.subject import Subject, adapter
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 from mnnprep.formats.torch.watch import UNKNOWN_PLACE, current_place
 from mnnprep.model.files import FileRef, file_ref
@@ -73,7 +73,7 @@ def export_skeleton(job: ExportJob) -> Skeleton:
     with _no_values_out():
         signature = outline(net, job.wants)
     _refuse_decisions(net)
-    subject = Subject(loaded, net.inputs, arrays, {o.name: len(o.shape) for o in signature.outputs})
+    subject = Exportable(loaded, net.inputs, arrays, {o.name: len(o.shape) for o in signature.outputs})
     notes: list[str] = []
     doing("exporting the graph")
     (model, file), refused = export.search_opset(
@@ -200,7 +200,7 @@ def _no_values_out() -> Iterator[None]:
         yield
 
 
-def _export(subject: Subject, directory: Path, notes: list[str], opset: int) -> tuple[Any, FileRef]:
+def _export(subject: Exportable, directory: Path, notes: list[str], opset: int) -> tuple[Any, FileRef]:
     """Run the TorchScript-based exporter with the weights as graph inputs.
 
     Constants of the code are folded, weights never.

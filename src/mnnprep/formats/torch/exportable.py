@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Exportable:
     """The subject of an export: the loaded source, its inputs, and example arrays."""
 
     loaded: Loaded
@@ -44,7 +44,7 @@ class Subject:
         return tuple(torch.from_numpy(self.arrays[s.name].copy()) for s in self.specs)
 
 
-def adapter(subject: Subject) -> nn.Module:
+def adapter(subject: Exportable) -> nn.Module:
     """An nn.Module around the model: positional inputs in the signature's order, a tuple of tensors out."""
     torch = require("torch")
     names = subject.names
