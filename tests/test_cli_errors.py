@@ -275,7 +275,7 @@ LIGHT = [
         "weights that are a model",
         f"prepare {MISTAKES}:fine -o out --weights good.onnx",
         USAGE,
-        "no checkpoint",
+        "not name a checkpoint",
         "ONNX",
     ),
     mistake("cut weights", f"prepare {MISTAKES}:fine -o out --weights cut.safetensors", REFUSED, "truncated"),
@@ -333,7 +333,12 @@ ONNX = [
         "an unknown range", "prepare good.onnx -o out --range z=0:1", USAGE, "'z'", "inputs of this model: x"
     ),
     mistake("no samples", "prepare good.onnx -o out --samples nothing.npz", USAGE, "no samples"),
-    mistake("an empty directory of samples", "prepare good.onnx -o out --samples samples", USAGE, "not contain .npz"),
+    mistake(
+        "an empty directory of samples",
+        "prepare good.onnx -o out --samples samples",
+        USAGE,
+        "not contain .npz",
+    ),
     mistake("samples of no arrays", "prepare good.onnx -o out --samples notes.txt", USAGE, ".npz, .npy"),
     mistake(
         "samples by other names",

@@ -180,7 +180,9 @@ def compared(
     time.
     """
     if any(c.check == catalog.DETERMINISM.name and c.status is Status.FAILED for c in survey.checks):
-        return row.not_run("the source gives other numbers each time, so there is nothing to compare with")
+        return row.not_run(
+            "the source gives different numbers each time, so there is nothing to compare with"
+        )
     return compare_run(row, survey.cases, ran, tolerance, narrowing)
 
 

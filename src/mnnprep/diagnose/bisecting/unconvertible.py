@@ -63,7 +63,7 @@ class _Prefixes:
         trial = self._alone([node])
         if trial is None:
             found = self._found("node", [node], None)
-            found.reason = "what this node takes can't be computed by onnxruntime, so it was not run alone"
+            found.reason = "onnxruntime can't compute this node's inputs, so the node was not run alone"
             return found
         hops = 1
         nodes = [node]
