@@ -453,7 +453,7 @@ TORCH = [
         "an example that is no tensor",
         f"prepare {MISTAKES}:gives_a_list_as_input -o out",
         USAGE,
-        "no tensor",
+        "not a tensor",
         "list",
     ),
     mistake(

@@ -120,7 +120,7 @@ def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, Figure]
         f"sqnr_db:{name}": round(decibels, 2) for name, decibels in found.items() if math.isfinite(decibels)
     }
     return [  # NaN, where the powers overflow, is no proof either
-        f"{name} has {decibels:.1f} dB over all cases where {wanted:g} dB are asked for"
+        f"{name} has {decibels:.1f} dB over all cases, but {wanted:g} dB are required"
         for name, decibels in found.items()
         if not decibels >= wanted
     ]
