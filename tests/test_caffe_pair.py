@@ -304,7 +304,7 @@ def test_what_was_training_is_told(tmp_path: Path) -> None:
 def test_a_data_layer_without_a_size_asks_for_it(tmp_path: Path) -> None:
     text = TRAIN_VAL.replace("transform_param { crop_size: 6 }", "")
     path = write_text(tmp_path, text, caffemodel(weights(TWIN)))
-    with pytest.raises(RefusedError, match="the size of the input data is nowhere") as caught:
+    with pytest.raises(RefusedError, match="does not give the size of the input data") as caught:
         load(path, path.with_suffix(".caffemodel"))
     assert "--input 'data=float32[" in caught.value.next
     found = load(path, path.with_suffix(".caffemodel"), make_wants(("data=float32[1,4,6,6]",)))
