@@ -275,7 +275,7 @@ LIGHT = [
         "weights that are a model",
         f"prepare {MISTAKES}:fine -o out --weights good.onnx",
         USAGE,
-        "no checkpoint",
+        "not name a checkpoint",
         "ONNX",
     ),
     mistake("cut weights", f"prepare {MISTAKES}:fine -o out --weights cut.safetensors", REFUSED, "truncated"),
@@ -453,7 +453,7 @@ TORCH = [
         "an example that is no tensor",
         f"prepare {MISTAKES}:gives_a_list_as_input -o out",
         USAGE,
-        "no tensor",
+        "not a tensor",
         "list",
     ),
     mistake(

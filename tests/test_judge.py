@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[Callable[[int, Arrays], Arrays | str | None], str]] = {
         lambda i, a: a | {"y": a["y"][:1]} if i == 0 else a,
         r"y in case 0 .*shape \[1, 8\], but the reference has \[2, 8\]",
     ),
-    "a dtype": (lambda i, a: a | {"y": a["y"].astype("f8")}, r"y in case 0 .*dtype float64 where"),
+    "a dtype": (lambda i, a: a | {"y": a["y"].astype("f8")}, r"y in case 0 .*dtype float64, but"),
     "a missing output": (
         lambda i, a: {"y": a["y"]} if i == 1 else a,
         r"ids in case 1 .*: the output is missing",

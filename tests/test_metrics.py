@@ -351,7 +351,7 @@ class TestChecks:
 
     def test_nothing_to_measure(self, made: Any) -> None:
         empty = {"a": np.zeros((0, 3), "f4")}
-        assert "no output is one that top1 is defined for" in checked(made, "top1", (empty, empty)).reason
+        assert "top1 is not defined for any output" in checked(made, "top1", (empty, empty)).reason
         assert "there is no output z; there are a" in checked(made, "top1@z", (empty, empty)).reason
         assert checked(made, "top1=0.5", (empty, empty), artifact=None).reason == "artifact did not run"
 

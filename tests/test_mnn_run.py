@@ -217,7 +217,7 @@ def test_a_forward_that_fails_says_why_and_does_not_spoil_the_next(host: Host, t
         case(tmp_path, 2, {"z": x}),
     ]
     ran = run_model(host, model, cases, tmp_path)
-    assert ran.errors["0"].startswith("MNN returned no outputs where 1 were asked for\n")
+    assert ran.errors["0"].startswith("MNN returned no outputs, but 1 were asked for\n")
     assert "Reshape error" in ran.errors["0"]
     assert ran.errors["2"] == "the case has no input 'x'"
     np.testing.assert_allclose(load_arrays(ran.outputs["1"].path)["y"], x @ WEIGHT, rtol=1e-5)
@@ -348,7 +348,7 @@ def test_what_the_torch_frontend_wrote(host: Host, tmp_path: Path, name: str) ->
         )
         assert [c.problem for c in compared] == [""]
     else:
-        assert ran.errors["0"].startswith("MNN returned no outputs where 1 were asked for")
+        assert ran.errors["0"].startswith("MNN returned no outputs, but 1 were asked for")
 
 
 def winograd(path: Path) -> Path:

@@ -100,7 +100,7 @@ class ArtifactBuilder:
         """*original* with every rule that answers what it has; None if the user chose the rules."""
         if self.repairs is not None:
             return None
-        self.tell("repairing what MNN does not take")
+        self.tell("repairing the nodes that MNN does not take")
         return self._made(recipe, original, all_rules(), ())
 
     def _made(

@@ -43,7 +43,7 @@ def metric_checks(
     for metric in metrics:
         if random or idle or not runs:
             why = (
-                "the source gives other numbers each time"
+                "the source gives different numbers each time"
                 if random
                 else f"{' and '.join(idle) or 'the net'} did not run"
             )

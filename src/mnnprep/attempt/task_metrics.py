@@ -132,7 +132,7 @@ def _built_in(metric: Metric, cases: list[CaseFile], ran: RunResult) -> dict[str
             if part is not None:
                 parts.setdefault(output, []).append(part)
     if not parts:
-        raise _Unmeasurable(f"no output is one that {metric.kind} is defined for ({formula.of})")
+        raise _Unmeasurable(f"{metric.kind} is not defined for any output ({formula.of})")
     values = {output: formula.combine(of_cases) for output, of_cases in parts.items()}
     return {output: value if math.isfinite(value) else str(value) for output, value in values.items()}
 

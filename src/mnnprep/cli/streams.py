@@ -36,8 +36,8 @@ class _Stream(io.FileIO):
                     "the result can't be written to standard output",
                     seen=f"stdout: {error.strerror}",
                     next=(
-                        "write it to a file on a disk with room, or to a pipe that is read; what the command"
-                        " itself writes is complete"
+                        "write it to a file on a disk with room, or to a pipe that is read; the command's"
+                        " own files are complete"
                     ),
                 ) from error
         return memoryview(data).nbytes

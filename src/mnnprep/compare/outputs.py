@@ -141,7 +141,7 @@ def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, Figure]
         f"sqnr_db:{name}": round(decibels, 2) for name, decibels in found.items() if math.isfinite(decibels)
     }
     return [  # NaN, where the powers overflow, is no proof either
-        f"{name} has {decibels:.1f} dB over all cases where {wanted:g} dB are asked for"
+        f"{name} has {decibels:.1f} dB over all cases, but {wanted:g} dB are required"
         for name, decibels in found.items()
         if not decibels >= wanted
     ]
@@ -201,7 +201,9 @@ def compared(
     time.
     """
     if any(c.check == catalog.DETERMINISM.name and c.status is Status.FAILED for c in survey.checks):
-        return row.not_run("the source gives other numbers each time, so there is nothing to compare with")
+        return row.not_run(
+            "the source gives different numbers each time, so there is nothing to compare with"
+        )
     return compare_run(row, survey.cases, ran, tolerance, narrowing)
 
 

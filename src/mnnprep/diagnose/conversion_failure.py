@@ -15,7 +15,7 @@ def diagnose_conversion(builder: ArtifactBuilder, result: AttemptResult) -> list
     artifact, conversion = result.artifact, result.conversion
     if artifact is None or conversion is None or conversion.death is None:
         return []
-    builder.tell(f"looking for what MNN's converter fails on ({result.recipe.method})")
+    builder.tell(f"looking for the nodes that MNN's converter fails on ({result.recipe.method})")
     found = smallest_part(
         builder.workers,
         artifact.format,

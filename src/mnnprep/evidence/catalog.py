@@ -267,7 +267,7 @@ COMPARE = Row(
     name="compare",
     question="Do the two models compute the same?",
     catches="an output that is missing or differs",
-    if_failed="compare each with what it was made from; `--samples` gives them real inputs",
+    if_failed="compare each model with its source; `--samples` gives them real inputs",
 )
 
 # By the command that asks them, in the order of the documentation.

@@ -38,7 +38,8 @@ def damaged(name: str, size: int, error: Exception | str) -> RefusedError:
     """The error for a file that is not what its first bytes say."""
     said = cause(error) if isinstance(error, Exception) else message(error)
     return RefusedError(
-        "the checkpoint can't be read: it is truncated, damaged, or not what its first bytes say",
+        "the checkpoint can't be read: it is truncated, damaged, or of another format than its first bytes"
+        " say",
         seen=f"{name} ({size} bytes): {said}",
         next=(
             "compare its size and hash with the original's and download or copy it again; a checkpoint must"

@@ -342,8 +342,8 @@ class Search:
             "stale",
             self.subject,
             reason=(
-                "the bundle's converted model is wrong, and a conversion made now is right: it is of another"
-                " artifact, or of another converter; prepare the model again"
+                "the bundle's converted model is wrong, and a conversion made now is right: it came from"
+                " another artifact or another converter; prepare the model again"
             ),
         )
 

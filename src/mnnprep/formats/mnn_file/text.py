@@ -76,7 +76,7 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
         raise RefusedError(
             "this JSON is not an MNN model",
             seen=f"{source.name} has no oplists",
-            next="give what `mnnprep json model.mnn` wrote",
+            next="give the JSON that `mnnprep json model.mnn` wrote",
         )
     plain, made = scratch / "plain.json", scratch / "made.mnn"
     with reading(source, "JSON"):
@@ -99,7 +99,7 @@ def from_json(source: Path, target: Path, scratch: Path) -> None:
         raise RefusedError(
             "MNN could not read this JSON as a model",
             seen=log,
-            next="compare it with what `mnnprep json model.mnn` writes",
+            next="compare it with the output of `mnnprep json model.mnn`",
         )
     printed = _printed(made, scratch)
     _require_same(tree, printed, "")
