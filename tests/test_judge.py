@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from mnnprep.comparison.dimensions import dimension_checks
 from mnnprep.comparison.outputs import compare_run, confirmed, repeated
 from mnnprep.comparison.tolerance import Tolerance
-
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.model.constraints import Constraint

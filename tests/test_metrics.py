@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from mnnprep.comparison.outputs import compare_run
-from mnnprep.comparison.tolerance import Tolerance
 
 import mnnprep
 from evaluation.nets.mnn_models import WEIGHT, case, floats, matmul, node, save
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.task_metrics import FORMULAS, MetricJob, class_axis, measure
 from mnnprep.commands.verify import known_metrics
+from mnnprep.comparison.outputs import compare_run
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
@@ -281,35 +281,47 @@ class TestEdges:
         assert FORMULAS[name].part(np.asarray(array), np.asarray(array)) is None
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Callable[..., tuple[list[CaseFile], RunResult]]:
-    """Cases and a run, from pairs of (reference, outputs)."""
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """Workers for all tests of checks, which would else start one each."""
+    with Workers(Limits(timeout=20)) as workers:
+        yield workers
 
-    def make(*pairs: Case, origin: str = "seed") -> tuple[list[CaseFile], RunResult]:
+
+class Made:
+    """Makes cases and a run, from pairs of (reference, outputs), and has the workers that judge them."""
+
+    def __init__(self, directory: Path, workers: Workers) -> None:
+        self.directory = directory
+        self.workers = workers
+
+    def __call__(self, *pairs: Case, origin: str = "seed") -> tuple[list[CaseFile], RunResult]:
         cases, ran = [], RunResult()
         for index, (reference, outputs) in enumerate(pairs):
             cases.append(
                 msgspec.structs.replace(
-                    case(tmp_path, index, {"x": np.zeros(1)}, reference), origin=f"{origin} {index}"
+                    case(self.directory, index, {"x": np.zeros(1)}, reference), origin=f"{origin} {index}"
                 )
             )
-            path = tmp_path / f"run-{index}.npz"
+            path = self.directory / f"run-{index}.npz"
             save_arrays(path, {n: np.asarray(a) for n, a in outputs.items()})
             ran.outputs[str(index)] = file_ref(path)
         return cases, ran
 
-    return make
+
+@pytest.fixture
+def made(tmp_path: Path, workers: Workers) -> Made:
+    return Made(tmp_path, workers)
 
 
-def checked(made: Any, text: str, *pairs: Case, **runs: RunResult | None) -> Check:
+def checked(made: Made, text: str, *pairs: Case, **runs: RunResult | None) -> Check:
     cases, ran = made(*pairs)
-    with Workers(Limits(timeout=20)) as workers:
-        (check,) = metric_checks(workers, make_metrics([text]), cases, {"MNN": ran, **runs})
+    (check,) = metric_checks(made.workers, make_metrics([text]), cases, {"MNN": ran, **runs})
     return check
 
 
 class TestChecks:
-    def test_the_worst_output_counts(self, made: Any) -> None:
+    def test_the_worst_output_counts(self, made: Made) -> None:
         one, two = np.eye(2, dtype="f4"), np.array([[0, 1], [0, 1]], "f4")
         check = checked(
             made,
@@ -326,12 +338,12 @@ class TestChecks:
         free = checked(made, "top1", ({"a": one, "b": one}, {"a": one, "b": two}))
         assert (free.status, free.required) == (Status.PASSED, False)
 
-    def test_the_largest_mse_is_the_worst(self, made: Any) -> None:
+    def test_the_largest_mse_is_the_worst(self, made: Made) -> None:
         zero = np.zeros(4, "f4")
         check = checked(made, "mse=0.5", ({"a": zero, "b": zero}, {"a": zero + 1, "b": zero}))
         assert (check.status, check.numbers["MNN"], check.numbers["at_most"]) == (Status.FAILED, 1, 0.5)
 
-    def test_no_error_has_an_infinite_sqnr(self, made: Any) -> None:
+    def test_no_error_has_an_infinite_sqnr(self, made: Made) -> None:
         check = checked(made, "sqnr=80", ({"a": np.ones(3, "f4")}, {"a": np.ones(3, "f4")}))
         assert (check.status, check.numbers["MNN"]) == (Status.PASSED, "inf")
         zero = checked(made, "sqnr=80", ({"a": np.zeros(3, "f4")}, {"a": np.ones(3, "f4")}))
@@ -344,32 +356,30 @@ class TestChecks:
             ({"b": np.zeros((1, 2), "f4")}, "is missing"),
         ],
     )
-    def test_what_can_not_be_measured_was_not_run(self, made: Any, outputs: Any, why: str) -> None:
+    def test_what_can_not_be_measured_was_not_run(self, made: Made, outputs: Any, why: str) -> None:
         check = checked(made, "top1=0.5", ({"a": np.zeros((1, 2), "f4")}, outputs))
         assert (check.status, check.required) == (Status.NOT_RUN, True)
         assert why in check.reason
 
-    def test_nothing_to_measure(self, made: Any) -> None:
+    def test_nothing_to_measure(self, made: Made) -> None:
         empty = {"a": np.zeros((0, 3), "f4")}
         assert "top1 is not defined for any output" in checked(made, "top1", (empty, empty)).reason
         assert "there is no output z; there are a" in checked(made, "top1@z", (empty, empty)).reason
         assert checked(made, "top1=0.5", (empty, empty), artifact=None).reason == "artifact did not run"
 
-    def test_a_random_source_has_no_metric(self, made: Any) -> None:
+    def test_a_random_source_has_no_metric(self, made: Made) -> None:
         cases, ran = made(({"a": np.ones(2)}, {"a": np.ones(2)}))
         random = msgspec.structs.replace(
             catalog.DETERMINISM.passed(), status=Status.FAILED, reason="it is random"
         )
-        with Workers(Limits()) as workers:
-            (check,) = metric_checks(workers, make_metrics(["cosine=0"]), cases, {"MNN": ran}, [random])
+        (check,) = metric_checks(made.workers, make_metrics(["cosine=0"]), cases, {"MNN": ran}, [random])
         assert (check.status, check.required) == (Status.NOT_RUN, True)
 
-    def test_real_samples_count_alone_where_there_are_any(self, made: Any) -> None:
+    def test_real_samples_count_alone_where_there_are_any(self, made: Made) -> None:
         good, bad = ({"a": np.ones(2)}, {"a": np.ones(2)}), ({"a": np.ones(2)}, {"a": np.zeros(2)})
         cases, ran = made(good, bad)
         cases[0] = msgspec.structs.replace(cases[0], origin="samples a.npz")
-        with Workers(Limits()) as workers:
-            (check,) = metric_checks(workers, make_metrics(["mse=0"]), cases, {"MNN": ran})
+        (check,) = metric_checks(made.workers, make_metrics(["mse=0"]), cases, {"MNN": ran})
         assert (check.status, check.numbers["cases"], check.numbers["inputs"]) == (Status.PASSED, 1, "real")
         assert (
             compare_run(catalog.MNN_COMPARE, cases, ran, Tolerance(), {}).status is Status.FAILED
@@ -413,7 +423,7 @@ class TestFunctions:
         (tmp_path / "code" / "own.py").write_text(FUNCTIONS)
         return tmp_path / "code" / "own.py"
 
-    def test_its_value_is_the_mean_over_the_cases(self, made: Any, file: Path) -> None:
+    def test_its_value_is_the_mean_over_the_cases(self, made: Made, file: Path) -> None:
         pairs = [({"a": np.zeros(2)}, {"a": np.full(2, float(i))}) for i in (1, 2, 6)]
         check = checked(made, f"{file}:agree<=2", *pairs)
         assert (check.check, check.status) == ("metric:own.py:agree", Status.FAILED)
@@ -431,22 +441,22 @@ class TestFunctions:
             ("missing", "there is no callable missing"),
         ],
     )
-    def test_one_that_fails_costs_its_own_check(self, made: Any, file: Path, name: str, why: str) -> None:
+    def test_one_that_fails_costs_its_own_check(self, made: Made, file: Path, name: str, why: str) -> None:
         check = checked(made, f"{file}:{name}=1", ({"a": np.ones(2)}, {"a": np.ones(2)}))
         assert (check.status, check.required) == (Status.NOT_RUN, True)
         assert why in check.reason
 
-    def test_one_that_never_ends_is_ended(self, made: Any, file: Path) -> None:
+    def test_one_that_never_ends_is_ended(self, made: Made, file: Path) -> None:
         cases, ran = made(({"a": np.ones(2)}, {"a": np.ones(2)}))
         with Workers(Limits(timeout=2)) as workers:
             (check,) = metric_checks(workers, make_metrics([f"{file}:sleeps"]), cases, {"MNN": ran})
         assert "took longer than 2 s" in check.reason
 
-    def test_a_file_that_is_no_python(self, made: Any, file: Path) -> None:
+    def test_a_file_that_is_no_python(self, made: Made, file: Path) -> None:
         file.write_text("def agree(:\n")
         assert "SyntaxError" in checked(made, f"{file}:agree", ({"a": np.ones(2)}, {"a": np.ones(2)})).reason
 
-    def test_measuring_runs_where_it_is_called(self, made: Any, file: Path) -> None:
+    def test_measuring_runs_where_it_is_called(self, made: Made, file: Path) -> None:
         cases, ran = made(({"a": np.zeros(2)}, {"a": np.ones(2)}))
         (metric,) = make_metrics([f"{file}:agree"])
         assert measure(MetricJob(metric=metric, cases=cases, runs={"x": ran})).values == {"x": {"": 1.0}}

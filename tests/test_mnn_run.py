@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
@@ -28,6 +27,7 @@ from evaluation.nets.mnn_models import (
     pool_without_strides,
     save,
 )
+from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 from mnnprep.mnn import run as module
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.run import ACCURATE_HINTS, RUN, MnnRunJob, MnnRunResult

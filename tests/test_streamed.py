@@ -5,7 +5,7 @@ streamed from the checkpoint.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -332,9 +332,10 @@ def test_weights_that_do_not_fit_the_model(nets: Nets, tmp_path: Path) -> None:
         assert result.code == 2, result.err
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Any:
-    with Host(Worker("test", ("numpy", "torch")), scratch=tmp_path) as host:
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One worker for all: torch takes seconds to import."""
+    with Host(Worker("test", ("numpy", "torch")), scratch=tmp_path_factory.getbasetemp()) as host:
         yield host
 
 
