@@ -134,13 +134,9 @@ class Fails:
 def test_a_reader_that_crashes_is_a_refusal_and_one_that_does_not_answer_a_defect() -> None:
     job, path = reading_aside.PathJob.of(Path("/m.h5")), Path("/m.h5")
     with pytest.raises(RefusedError, match="reading the file crashed with SIGSEGV"):
-        reading_aside.run_bounded(
-            cast("Any", Fails("crash")), "step", job, reading_aside.Kind, path, Limits()
-        )
+        reading_aside.run_bounded(cast("Any", Fails("crash")), reading_aside.KIND, job, path, Limits())
     with pytest.raises(InternalError):
-        reading_aside.run_bounded(
-            cast("Any", Fails("reply")), "step", job, reading_aside.Kind, path, Limits()
-        )
+        reading_aside.run_bounded(cast("Any", Fails("reply")), reading_aside.KIND, job, path, Limits())
 
 
 def test_the_time_to_read_grows_with_that_of_a_step() -> None:

@@ -137,11 +137,11 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     ``noise`` is the noise floor of every floating output in each case, as
     :class:`~mnnprep.comparison.tolerance.Tolerance` has it; what was not measured is filled in
     when a comparison asks for it; ``exempt`` names the outputs that don't depend on the values of any
-    input, by design, with the reason; ``weights`` is an npz of the source's tensors by name (``used/NAME`` and ``other/NAME``), or
-    None when the source's own file says it all, or its worker is asked; ``decides`` names the places of the
-    source where a value decides what is computed, ``one_sided`` those where every input tried decided alike;
-    ``sweep`` is what became of the dynamic dimensions; ``opinion`` holds the same cases with the outputs of a
-    third runtime, to say who stands alone if the reference and MNN disagree.
+    input, by design, with the reason; ``weights`` is an npz of the source's tensors by name (``used/NAME``
+    and ``other/NAME``), or None when the source's own file says it all, or its worker is asked; ``decides``
+    names the places of the source where a value decides what is computed, ``one_sided`` those where every
+    input tried decided alike; ``sweep`` is what became of the dynamic dimensions; ``opinion`` holds the same
+    cases with the outputs of a third runtime, to say who stands alone if the reference and MNN disagree.
     """
 
     signature: Signature

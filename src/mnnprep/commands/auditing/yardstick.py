@@ -50,9 +50,8 @@ def artifact_sqnr(manifest: Manifest) -> float | None:
     """
     if manifest.artifact.format == "tflite":
         return ARTIFACT_SQNR.get(str(manifest.source.options.get("tflite_precision", "")))
-    made = (manifest.artifact.method, manifest.artifact.format)
     recipes = steps_of(manifest.source.kind).recipes
-    return next((r.sqnr_db for r in recipes if (r.method, r.target) == made), None)
+    return next((r.sqnr_db for r in recipes if r.target == manifest.artifact.format), None)
 
 
 def _precision(options: Mapping[str, Any]) -> Precision:
