@@ -24,6 +24,7 @@ from mnnprep.model.signature import Extent
 from mnnprep.safety.leftovers import left_beside
 
 SCHEMA = "mnnprep.bundle/1"
+LARGEST = 1 << 26  # bytes of a manifest
 FILE_NAME = "manifest.json"
 SIGNATURE_NAME = "bundle.sig"  # what `mnnprep sign` writes beside the manifest
 
@@ -235,6 +236,12 @@ def read_manifest(bundle: Path) -> Manifest:
             "this directory is not a bundle: it has no manifest.json",
             seen=str(bundle),
             next="give the directory that `mnnprep prepare -o DIR` wrote",
+        )
+    if (size := path.stat().st_size) > LARGEST:
+        raise RefusedError(
+            "the bundle's manifest is larger than any that prepare writes",
+            seen=f"{bundle.name}: {size} bytes",
+            next="prepare the model again",
         )
     try:
         data = msgspec.json.decode(path.read_bytes())

@@ -50,6 +50,7 @@ ATTRIBUTES = _words(
 )
 _ODD = re.compile(rb"[^\x20-\x7e\n]|\\\n")
 _CONSTANT = re.compile(r"c\d+")
+MOST_CODE = 1 << 22  # bytes in an archive; the tree that Python makes of a text takes 200 times as many
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ def script_faults(code: Mapping[str, bytes], known: frozenset[str] = frozenset()
     *known* are names of operators of the PyTorch that is going to load it: a class's own method of such a
     name must be allowed, too.
     """
+    size = sum(map(len, code.values()))
+    if size > MOST_CODE:
+        yield Fault(next(iter(code)), f"{size} bytes of code in all, more than any model has")
+        return
     trees: dict[str, ast.Module] = {}
     for record, text in code.items():
         try:
