@@ -127,3 +127,10 @@ def test_the_blocker_blocks() -> None:
     """The test above can fail: a blocked module is not found, installed or not."""
     code = BLOCKER + "try:\n    import jinja2\nexcept ModuleNotFoundError:\n    print('blocked')\n"
     assert run(code).strip() == "blocked"
+
+
+def test_no_module_hides_a_function_of_the_package() -> None:
+    """Importing a submodule sets its name on the package, over the function of that name."""
+    package = Path(mnnprep.__file__ or "").parent
+    modules = {path.stem for path in package.iterdir()}
+    assert not modules & set(mnnprep.__all__)
