@@ -82,8 +82,9 @@ def signature_check(bundle: Path, key: Path | None) -> list[Check]:
     """
     path = bundle / SIGNATURE_NAME
     if key is None:
-        unread = "the bundle is signed, but the signature was not checked: give the signer's public key"
-        " with --key"
+        unread = (
+            "the bundle is signed, but the signature was not checked: give the signer's public key with --key"
+        )
         return [catalog.SIGNATURE.not_run(unread, required=False)] if os.path.lexists(path) else []
     name = _key(key)
     if path.is_symlink() or not path.is_file():
