@@ -102,7 +102,7 @@ def broken_promise(dim: Dim, survey: Survey) -> str:
         low, high = fits or (dim.min, dim.max)
         beyond = [size for size in refused if fits is None or not fits[0] <= size <= fits[1]] or list(refused)
         advice = (
-            f"; declare what it takes: --dim {shlex.quote(f'{dim.name}={low}:{high}')}"
+            f"; declare the range that it takes: --dim {shlex.quote(f'{dim.name}={low}:{high}')}"
             if (low, high) != (dim.min, dim.max)
             else ""
         )
