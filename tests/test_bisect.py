@@ -4,6 +4,7 @@ plants.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -521,3 +522,23 @@ def test_another_format_is_refused(clean: Path, tmp_path: Path) -> None:
     result = call("bisect", tmp_path / "out")
     assert result.code == REFUSED
     assert "--to onnx" in result.err
+
+
+@pytest.mark.parametrize(("case", "words"), [(None, "holds no cases"), ("objects", "case is damaged")])
+def test_a_bundle_without_cases_to_use_is_refused(
+    clean: Path, tmp_path: Path, case: str | None, words: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(clean, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    first = manifest["cases"][0]
+    manifest["cases"] = [first] if case else []
+    if case:
+        path = bundle / first["path"]
+        np.savez(path, **{"inputs/x": np.array([{}], object), "outputs/y": np.array([{}], object)})
+        data = path.read_bytes()
+        first |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    result = call("bisect", bundle)
+    assert result.code == 3, result.err
+    assert words in result.err

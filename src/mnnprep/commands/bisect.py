@@ -34,6 +34,7 @@ from mnnprep.model.messages import CaseFile
 from mnnprep.model.precision import Precision
 from mnnprep.model.request import Limits
 from mnnprep.model.running import case_outputs
+from mnnprep.safety.damage import reading
 from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
@@ -184,7 +185,8 @@ class _Bisector:
                 seen=bundle.name,
                 next="prepare the model again",
             )
-        aside = set_aside(self.cases, self.tolerance)
+        with reading(bundle, "bundle's case"):
+            aside = set_aside(self.cases, self.tolerance)
         if case is None and len(aside) < len(self.cases):
             self.cases = [c for c in self.cases if c.index not in aside]
         self.plain_peak = 0
