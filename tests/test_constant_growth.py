@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command import call
 from onnx import TensorProto, helper, numpy_helper
 
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.constant_growth import require_bounded
+from support.command import call
 
 BIG = 1 << 30
 

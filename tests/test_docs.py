@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/mnnprep"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-TOP = {path.name for folder in (ROOT, PACKAGE) for path in folder.iterdir()}
+MADE = {"build", "dist"}  # by make: there only when somebody ran it
+TOP = {path.name for folder in (ROOT, PACKAGE) for path in folder.iterdir()} - MADE
 
 CODE = re.compile(r"`([^`\n]+)`")
 EXAMPLES = ("file.py", "path.py", "boxes.py", "model.py", "replay.py")  # files of the reader's
