@@ -524,7 +524,10 @@ def test_another_format_is_refused(clean: Path, tmp_path: Path) -> None:
     assert "--to onnx" in result.err
 
 
-@pytest.mark.parametrize(("case", "words"), [(None, "holds no cases"), ("objects", "case is damaged")])
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [(None, "holds no cases"), ("objects", "case is damaged"), ("inputs", "case is damaged")],
+)
 def test_a_bundle_without_cases_to_use_is_refused(
     clean: Path, tmp_path: Path, case: str | None, words: str
 ) -> None:
@@ -535,7 +538,9 @@ def test_a_bundle_without_cases_to_use_is_refused(
     manifest["cases"] = [first] if case else []
     if case:
         path = bundle / first["path"]
-        np.savez(path, **{"inputs/x": np.array([{}], object), "outputs/y": np.array([{}], object)})
+        pickled = np.array([{}], object)
+        arrays = load_arrays(path) | {"inputs/x": pickled}
+        np.savez(path, **(arrays | {"outputs/y": pickled} if case == "objects" else arrays))
         data = path.read_bytes()
         first |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     (bundle / "manifest.json").write_text(json.dumps(manifest))

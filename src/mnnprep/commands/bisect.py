@@ -186,6 +186,8 @@ class _Bisector:
                 next="prepare the model again",
             )
         with reading(bundle, "bundle's case"):
+            for stored in self.cases:  # whoever reads one later believes it
+                load_arrays(stored.file.path)
             aside = set_aside(self.cases, self.tolerance)
         if case is None and len(aside) < len(self.cases):
             self.cases = [c for c in self.cases if c.index not in aside]
