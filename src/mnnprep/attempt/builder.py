@@ -22,7 +22,7 @@ from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob
 from mnnprep.mnn.frontends import listed_operators
 from mnnprep.model.files import FileRef
 from mnnprep.model.messages import Exported, ExportJob, InputSpecs, OpsetRefused, Source
-from mnnprep.model.precision import Precision
+from mnnprep.model.request import Request
 from mnnprep.repair.steps import REPAIR, AppliedRule, Repaired, RepairJob
 from mnnprep.repair.table import all_rules, always_rules, applicable
 from mnnprep.text import Progress
@@ -55,27 +55,24 @@ def start_export(
 class ArtifactBuilder:
     """Makes the artifacts of one run: exports, repairs, lays them out, starts their conversion.
 
-    ``repairs`` are the rules asked for; None: those that the artifact calls for. ``copies``: an artifact gets
-    a directory of its own even if it lies alone in one.
+    ``repairs`` are the rules that the request asks for; None: those that the artifact calls for. ``copies``:
+    an artifact gets a directory of its own even if it lies alone in one.
     """
 
     def __init__(
         self,
         workers: Workers,
-        *,
-        mnnconvert: str,
+        request: Request,
         tell: Progress,
-        precision: Precision,
-        static: bool = False,
-        repairs: tuple[str, ...] | None = None,
+        *,
         copies: bool = True,
     ) -> None:
         self.workers = workers
-        self.mnnconvert = mnnconvert
         self.tell = tell
-        self.precision = precision
-        self.static = static
-        self.repairs = repairs
+        self.mnnconvert = request.mnnconvert
+        self.precision = request.precision
+        self.static = request.static
+        self.repairs = request.repairs
         self.copies = copies
         self._count = 0
         self._forms: dict[str, int] = {}  # the opset at which each graph was made

@@ -157,14 +157,7 @@ class _Run:
     ) -> None:
         self.request, self.source, self.steps = request, source, steps
         self.workers, self.tell = workers, tell
-        self.builder = ArtifactBuilder(
-            workers,
-            mnnconvert=request.mnnconvert,
-            tell=tell,
-            precision=request.precision,
-            static=request.static,
-            repairs=request.repairs,
-        )
+        self.builder = ArtifactBuilder(workers, request, tell)
 
     def warm(self, first: ExportRecipe) -> None:
         """Start the workers in the order in which they are needed, and load the source once."""

@@ -229,7 +229,7 @@ def _proven(
                 raise failure.error from failure
             unfit = f"the reference run {failure.reason}"
         else:
-            builder = _builder(workers, request, tell)
+            builder = ArtifactBuilder(workers, request, tell, copies=False)
             verifier = Verifier(
                 survey,
                 lean,
@@ -247,18 +247,6 @@ def _proven(
     tell("comparing the artifact's weights with the checkpoint's")
     weights = weigh(weigh_streamed(ARTIFACTS[exported.format], exported.files[0].path))
     return _unproven(recipe, exported, skeleton, [*exported.checks, weights], unfit, applied)
-
-
-def _builder(workers: Workers, request: Request, tell: Progress) -> ArtifactBuilder:
-    return ArtifactBuilder(
-        workers,
-        mnnconvert=request.mnnconvert,
-        tell=tell,
-        precision=request.precision,
-        static=request.static,
-        repairs=request.repairs,
-        copies=False,
-    )
 
 
 def _no_room(exported: Exported, limits: Limits) -> str:

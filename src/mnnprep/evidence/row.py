@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypedDict, Unpack
 
 import msgspec
 
@@ -28,6 +29,22 @@ class Need(Enum):
     ALWAYS = "always"  # a check that is absent counts as not run
     ASKED = "where it is asked"
     NEVER = "no"
+
+
+class Details(TypedDict, total=False):
+    """What a check says beside its status and its reason.
+
+    Attributes:
+        subject: what it was asked of.
+        numbers: its figures.
+        outputs: the error of each output.
+        required: whether the verdict depends on it; None: as its row says.
+    """
+
+    subject: str
+    numbers: Figures | None
+    outputs: Sequence[OutputError]
+    required: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,50 +83,27 @@ class Row:
         """The next step for a reader where the check did not pass, and ended as *status*."""
         return self.if_failed if status is Status.FAILED else self.if_not_run
 
-    def passed(
-        self,
-        *,
-        reason: str = "",
-        subject: str = "",
-        numbers: Figures | None = None,
-        outputs: Sequence[OutputError] = (),
-        required: bool | None = None,
-    ) -> Check:
+    def passed(self, *, reason: str = "", **details: Unpack[Details]) -> Check:
         """The check, passed; *reason* is what there is to say all the same."""
-        return self._made(Status.PASSED, reason, subject, numbers, outputs, required)
+        return self._made(Status.PASSED, reason, **details)
 
-    def failed(
-        self,
-        reason: str,
-        *,
-        subject: str = "",
-        numbers: Figures | None = None,
-        outputs: Sequence[OutputError] = (),
-        required: bool | None = None,
-    ) -> Check:
+    def failed(self, reason: str, **details: Unpack[Details]) -> Check:
         """The check, failed for *reason*."""
-        return self._made(Status.FAILED, reason, subject, numbers, outputs, required)
+        return self._made(Status.FAILED, reason, **details)
 
-    def not_run(
-        self,
-        reason: str,
-        *,
-        subject: str = "",
-        numbers: Figures | None = None,
-        outputs: Sequence[OutputError] = (),
-        required: bool | None = None,
-    ) -> Check:
+    def not_run(self, reason: str, **details: Unpack[Details]) -> Check:
         """The check, not run for *reason*."""
-        return self._made(Status.NOT_RUN, reason, subject, numbers, outputs, required)
+        return self._made(Status.NOT_RUN, reason, **details)
 
     def _made(
         self,
         status: Status,
         reason: str,
-        subject: str,
-        numbers: Figures | None,
-        outputs: Sequence[OutputError],
-        required: bool | None,
+        *,
+        subject: str = "",
+        numbers: Figures | None = None,
+        outputs: Sequence[OutputError] = (),
+        required: bool | None = None,
     ) -> Check:
         return Check(
             check=self.name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from mnnprep.text import listed
 if TYPE_CHECKING:
     from mnnprep.formats.tensorflow.types import GraphDef, MetaGraphDef, Session, Tensor
 
+M = TypeVar("M", "GraphDef", "MetaGraphDef")
+
 
 def read_graph(path: str) -> GraphDef:
     """The GraphDef in a file.
@@ -33,14 +35,18 @@ def read_graph(path: str) -> GraphDef:
     Raises:
         RefusedError: protobuf can't read it.
     """
-    graph = require("tensorflow.core.framework.graph_pb2").GraphDef()
+    return _parse(require("tensorflow.core.framework.graph_pb2").GraphDef(), path, "graph")
+
+
+def _parse(empty: M, path: str, title: str) -> M:
+    """Return *empty*, a protobuf message, with what the file says; *title* is its name in a refusal."""
     try:
-        graph.ParseFromString(Path(path).read_bytes())
+        empty.ParseFromString(Path(path).read_bytes())
     except Exception as error:  # google.protobuf.message.DecodeError
         raise RefusedError(
-            "the graph can't be read", seen=message(error), next="download or save it again"
+            f"the {title} can't be read", seen=message(error), next="download or save it again"
         ) from error
-    return graph
+    return empty
 
 
 def read_artifact(path: str) -> GraphDef:
@@ -123,14 +129,7 @@ def load_checkpoint(source: Source, wants: InputSpecs) -> Loaded:
 
 
 def _read_meta(path: str) -> MetaGraphDef:
-    meta = require("tensorflow.core.protobuf.meta_graph_pb2").MetaGraphDef()
-    try:
-        meta.ParseFromString(Path(path).read_bytes())
-    except Exception as error:  # google.protobuf.message.DecodeError
-        raise RefusedError(
-            "the meta graph can't be read", seen=message(error), next="download or save it again"
-        ) from error
-    return meta
+    return _parse(require("tensorflow.core.protobuf.meta_graph_pb2").MetaGraphDef(), path, "meta graph")
 
 
 def _session(graph: GraphDef) -> Session:
