@@ -5,8 +5,6 @@ The bytes decide which layout they are, not the suffix.
 
 from __future__ import annotations
 
-import pickle
-import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from mnnprep.weights import (
     distributed,
     hdf5,
     lora,
+    pickle_scan,
     ranks,
     safetensors,
     shards,
@@ -50,22 +49,7 @@ SUFFIXES = (
     ".h5",
     ".keras",
 )
-DAMAGE = (
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    struct.error,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+DAMAGE = (*pickle_scan.DAMAGE, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile)
 Join = Callable[[str, Tensor], Tensor]
 
 
