@@ -93,7 +93,6 @@ def ours(model: Path) -> bool:
     """A: whether MNN computes what onnxruntime computes."""
     from mnnprep.comparison.outputs import compare_run
     from mnnprep.comparison.tolerance import Tolerance
-
     from mnnprep.formats.registry import ARTIFACTS
     from mnnprep.mnn.convert import CONVERT, ConvertJob
     from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob

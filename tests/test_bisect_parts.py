@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from mnnprep.comparison.deviation import CHUNK, deviation
-from mnnprep.comparison.tolerance import LARGEST, Tolerance
 from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.nets.mnn_models import floats, node, save
+from mnnprep.comparison.deviation import CHUNK, deviation
+from mnnprep.comparison.tolerance import LARGEST, Tolerance
 from mnnprep.diagnose.bisecting.suspects import Suspects
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.excerpt import ExcerptJob, excerpt

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 
 from evaluation.nets.caffe_nets import NETS, write
 from evaluation.nets.mnn_models import SEED
+from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 from mnnprep.errors import RefusedError
 from mnnprep.formats.caffe.lower import RULES, lower
 from mnnprep.formats.caffe.opencv import CaffeNet

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from mnnprep.comparison.tolerance import (
     ABSOLUTE,
     CASE_SLACK_DB,

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from mnnprep.comparison.dimensions import dimension_checks
-from mnnprep.comparison.outputs import compare_run, set_aside
-from mnnprep.comparison.tolerance import Tolerance
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.nets.real_models import fetch
 from mnnprep.attempt.noise import learn_noise
 from mnnprep.commands.prepare import prepare
 from mnnprep.commands.verify import verify
+from mnnprep.comparison.dimensions import dimension_checks
+from mnnprep.comparison.outputs import compare_run, set_aside
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import PREPARE, Verdict, verdict

@@ -10,13 +10,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from mnnprep.comparison.tolerance import Tolerance
 
 from mnnprep import deps
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle import report, usage
 from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
 from mnnprep.bundle.report import render
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import OutputError, Status

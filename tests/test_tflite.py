@@ -8,13 +8,13 @@ from pathlib import Path
 import flatbuffers
 import numpy as np
 import pytest
-from mnnprep.comparison.folded_weights import account
 
 from evaluation.nets.real_models import fetch
 from evaluation.nets.tf_models import built, needs_tensorflow
 from mnnprep.commands.inspect import read_file
 from mnnprep.commands.prepare import prepare
 from mnnprep.commands.verify import verify
+from mnnprep.comparison.folded_weights import account
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.tflite.dense import made_dense

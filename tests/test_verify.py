@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from mnnprep.comparison.tolerance import ARTIFACT_SQNR, DEQUANTIZED_SQNR, Tolerance
 
 from mnnprep.bundle import report
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.commands.auditing.record import require_known
 from mnnprep.commands.auditing.yardstick import artifact_sqnr, laxer, ruled
 from mnnprep.commands.verify import audited
+from mnnprep.comparison.tolerance import ARTIFACT_SQNR, DEQUANTIZED_SQNR, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Status
 from mnnprep.model.files import load_arrays, save_arrays, sha256

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from mnnprep.comparison.weight_equivalence import match_weights
 
+from mnnprep.comparison.weight_equivalence import match_weights
 from mnnprep.evidence.check import Check, Status
 
 Arrays = dict[str, Any]

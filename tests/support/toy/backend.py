@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mnnprep.formats.toy.recognise import sniff
-
 from mnnprep.formats.backend import Backend, Deferred, ExportRecipe, SourceKind, SourceSteps
+from mnnprep.formats.toy.recognise import sniff
 from mnnprep.model.messages import Exported, ExportJob, Replayed, ReplayJob, Survey, SurveyJob
 from mnnprep.workers.step import Step, Worker
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from mnnprep.formats.toy.net import read
-
 from mnnprep.formats.inspection import Findings, Ports
 from mnnprep.formats.tensor_info import TensorInfo
+from mnnprep.formats.toy.net import read
 
 
 def inspect(path: Path, _kind: str) -> Findings:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from mnnprep.formats.toy.net import ToyNet, read
 from onnx import TensorProto, helper, numpy_helper
 
 from mnnprep.evidence import catalog
+from mnnprep.formats.toy.net import ToyNet, read
 from mnnprep.model.files import file_ref, save_arrays
 from mnnprep.model.messages import Exported, ExportJob, Replayed, ReplayJob, Survey, SurveyJob
 from mnnprep.reference.replay import replay
