@@ -1,6 +1,6 @@
 """The step that runs a converted model on cases, through MNN's Module API.
 
-It runs on one CPU thread in high precision.
+It runs on one CPU thread in high precision, unless the job says otherwise.
 
 Measured with MNN 3.6.1:
 
@@ -26,6 +26,7 @@ from mnnprep import deps
 from mnnprep.comparison.tolerance import Array, Tolerance, compare_outputs
 from mnnprep.mnn.capture import captured, last_lines, without_place_and_time
 from mnnprep.mnn.session import Session, SessionFailed
+from mnnprep.mnn.settings import FLOAT32, Settings, version_of
 from mnnprep.mnn.worker import RUNTIME
 from mnnprep.model.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile, RunResult
@@ -65,7 +66,7 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     cases' inputs to the layout MNN must be fed in (missing: NCHW).  An input for NC4HW4 stands in the
     case as NCHW.  ``fresh`` loads the model anew for every case; else one load serves all, so that
     changes of shape are exercised.  ``session``: in one Session, resized for each case, in place of
-    the Module API.  ``hints`` are settings of the runtime, by their names in HINTS.
+    the Module API.  ``hints`` are settings of the runtime, by their names in HINTS; ``settings`` the others.
 
     With ``within``, a tolerance around the cases' references, they are MNN's defaults as long as these keep
     it: if numbers alone leave it, and not by far, the run is given up for one with ACCURATE_HINTS, and
@@ -82,10 +83,11 @@ class MnnRunJob(msgspec.Struct, frozen=True, kw_only=True):
     hints: dict[str, int] = msgspec.field(default_factory=dict)
     session: bool = False
     within: Tolerance | None = None
+    settings: Settings = Settings()
 
 
 class MnnRunResult(RunResult, frozen=True, kw_only=True):
-    """A run in MNN, with the ``hints`` it was given.
+    """A run in MNN, with the ``hints`` it was given, and the ``arithmetic`` that it was in.
 
     If these are not the job's, ``default_excess`` is by how many times its tolerance the defaults failed, in
     the case that showed it.
@@ -93,6 +95,8 @@ class MnnRunResult(RunResult, frozen=True, kw_only=True):
 
     hints: dict[str, int] = msgspec.field(default_factory=dict)
     default_excess: float | None = None
+    arithmetic: str = FLOAT32
+    engine: str = ""
 
 
 # Settings of MNN's runtime manager, by the names of MNN's Interpreter::HintMode
@@ -204,7 +208,13 @@ def _run_with(
         save_arrays(path, results)
         outputs[str(case.index)] = file_ref(path)
     return MnnRunResult(
-        outputs=outputs, errors=errors, narrowed=narrowed, narrowed_inputs=narrowed_inputs, hints=hints
+        outputs=outputs,
+        errors=errors,
+        narrowed=narrowed,
+        narrowed_inputs=narrowed_inputs,
+        hints=hints,
+        arithmetic=job.settings.arithmetic(),
+        engine=runner.version,
     )
 
 
@@ -264,6 +274,7 @@ class SessionRunner:
     """A model in one Session, opened when first needed."""
 
     def __init__(self, job: MnnRunJob) -> None:
+        self.version = version_of(deps.require("MNN"))
         self._job = job
         self._session: Session | None = None
 
@@ -271,7 +282,10 @@ class SessionRunner:
         """Compute the outputs in a Session, which the first call makes."""
         if self._session is None:
             self._session = Session(
-                self._job.model, self._job.layouts, [(HINTS[n], v) for n, v in self._job.hints.items()]
+                self._job.model,
+                self._job.layouts,
+                [(HINTS[n], v) for n, v in self._job.hints.items()],
+                self._job.settings,
             )
         return self._session.run(inputs, self._job.input_names, self._job.output_names)
 
@@ -280,7 +294,7 @@ class Runner:
     """A model, loaded when first needed."""
 
     def __init__(self, job: MnnRunJob, hints: dict[str, int] | None = None) -> None:
-        deps.require("MNN")
+        self.version = version_of(deps.require("MNN"))
         self._nn: ModuleType = deps.require("MNN.nn")
         self._expr: ModuleType = deps.require("MNN.expr")
         self._job = job
@@ -305,9 +319,7 @@ class Runner:
         return {name: self._array(variable) for name, variable in zip(names, variables, strict=True)}
 
     def _load(self) -> LoadedModule:
-        self._manager = self._nn.create_runtime_manager(
-            ({"backend": "CPU", "precision": "high", "numThread": 1},)
-        )
+        self._manager = self._nn.create_runtime_manager((self._job.settings.config(),))
         for name, value in self._hints.items():
             self._manager.set_hint(HINTS[name], value)
         try:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mnnprep import deps
 from mnnprep.comparison.tolerance import Array
+from mnnprep.mnn.settings import Settings
 from mnnprep.model.files import Arrays
 
 if TYPE_CHECKING:
@@ -27,20 +28,20 @@ class SessionFailed(Exception):
 
 
 class Session:
-    """A model in one Session on one CPU thread in high precision.
+    """A model in one Session with *settings*.
 
     *hints* are pairs of a mode's number and its value.
     """
 
-    def __init__(self, model: str, layouts: dict[str, str], hints: list[tuple[int, int]]) -> None:
+    def __init__(
+        self, model: str, layouts: dict[str, str], hints: list[tuple[int, int]], settings: Settings
+    ) -> None:
         self._mnn: ModuleType = deps.require("MNN")
         self._layouts = layouts
         self._interpreter = self._mnn.Interpreter(model)
         for mode, value in hints:
             self._interpreter.setSessionHint(mode, value)
-        self._session = self._interpreter.createSession(
-            {"backend": "CPU", "precision": "high", "numThread": 1}
-        )
+        self._session = self._interpreter.createSession(settings.config())
 
     def run(self, inputs: Arrays, names: dict[str, str], outputs: dict[str, str]) -> Arrays:
         """One run, the session resized to *inputs*; *names* and *outputs* map the cases' names to MNN's."""

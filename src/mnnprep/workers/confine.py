@@ -67,13 +67,14 @@ class Confinement:
 
     It may read the files and directories of ``read``, and write (and read) below those of ``write``.
     ``network`` says whether it may open sockets, ``execute`` whether it may start programs: it may then read
-    every file, for nobody knows what a program needs.
+    every file, for nobody knows what a program needs. It may start each of ``programs`` in any case.
     """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     network: bool = False
     execute: bool = False
+    programs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, parts: dict[str, object]) -> Confinement:
@@ -144,7 +145,8 @@ def confine(confinement: Confinement) -> Walls:
     if walls.landlock:
         landlock.restrict(walls.landlock, _rules(confinement), network=confinement.network)
     if walls.seccomp:
-        seccomp.refuse(network=confinement.network, execute=confinement.execute)
+        start = confinement.execute or bool(confinement.programs)
+        seccomp.refuse(network=confinement.network, execute=start)
     if walls.landlock or walls.seccomp:
         _confinement = confinement
         faults.stopped = explained
@@ -158,6 +160,8 @@ def _rules(confinement: Confinement) -> Iterator[tuple[str, int]]:
         yield path, landlock.READ
     for path in confinement.write:
         yield path, landlock.WRITE
+    for path in confinement.programs:
+        yield path, landlock.READ | landlock.EXECUTE
     for path in DEVICES:
         yield path, landlock.DEVICE
 

@@ -84,7 +84,8 @@ class Host:
         self._pending: dict[str, _Pending] = {}
         self.ready: Future[None] = Future()  # done when the worker has imported, or is gone
         self._worker = 0  # its pid, once it is ready
-        self._process = launch(worker)  # its guardian
+        self._confines_jobs = worker.interpreter is None  # else it is confined as a whole
+        self._process = launch(worker, writes=[str(scratch)], reads=reads)  # its guardian
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -139,8 +140,10 @@ class Host:
             refused: Future[Reply[R]] = Future()
             refused.set_exception(_failure_of(error, self._scratch) or error)
             return refused
-        confinement = confinement_of(
-            job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here
+        confinement = (
+            confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here)
+            if self._confines_jobs
+            else None
         )
         pending = _Pending(step, directory, timeout, memory, confinement=confinement)
         line = {

@@ -9,9 +9,11 @@ Importing a framework takes longer than anything that this side does before its 
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mnnprep.workers.step import Worker
@@ -24,6 +26,17 @@ _BOOT = (
     "import sys; root, parent, *preload = sys.argv[1:]; root in sys.path or sys.path.insert(0, root); from"
     " mnnprep.workers.guardian import guard; guard(int(parent)); from mnnprep.workers.server import main;"
     " main(preload)"
+)
+
+# A worker in a Python of its own: the guardian runs here, confines the process, and that becomes the other.
+_BOOT_ELSEWHERE = (
+    "import sys; root, parent, packages, places, *command = sys.argv[1:]; root in sys.path or"
+    " sys.path.insert(0, root); from mnnprep.workers.guardian import guard; guard(int(parent)); from"
+    " mnnprep.workers.elsewhere import become; become(command, packages, places)"
+)
+_BOOT_THERE = (
+    "import sys; root, *preload = sys.argv[1:]; sys.path.append(root); from mnnprep.workers.server import"
+    " main; main(preload)"
 )
 
 # One thread everywhere: the same bytes on any number of cores; and nobody calls home.
@@ -62,8 +75,13 @@ def ahead(worker: Worker) -> None:
         _ahead[worker] = variables, _start(worker, variables)
 
 
-def launch(worker: Worker) -> subprocess.Popen[bytes]:
+def launch(
+    worker: Worker, *, writes: Sequence[str] = (), reads: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """A process of the kind *worker*, under its guardian, which ends all of it on SIGTERM.
+
+    One with an interpreter of its own is confined as a whole: it writes below *writes*, and reads these,
+    *reads* and the places it lies in. In any other, each job is confined on its own.
 
     Its end of the protocol: :mod:`mnnprep.workers.server`.  The process returned is the guardian:
     :mod:`mnnprep.workers.guardian`.
@@ -71,6 +89,8 @@ def launch(worker: Worker) -> subprocess.Popen[bytes]:
     variables = _variables(worker)
     if worker in _ahead and _ahead[worker][0] == variables:
         return _ahead.pop(worker)[1]
+    if worker.interpreter is not None:
+        return _start_elsewhere(worker, variables, writes, reads)
     return _start(worker, variables)
 
 
@@ -84,17 +104,31 @@ def _variables(worker: Worker) -> dict[str, str]:
 
 
 def _start(worker: Worker, variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    root = str(PACKAGE.parent)
+    return _python(_BOOT, [*worker.imports], variables)
+
+
+def _start_elsewhere(
+    worker: Worker, variables: dict[str, str], writes: Sequence[str], reads: Sequence[str]
+) -> subprocess.Popen[bytes]:
+    there = worker.interpreter
+    assert there is not None
+    places = {"read": [*reads, *there.reads, there.packages, str(PACKAGE)], "write": list(writes)}
+    command = [*there.command, "-P", "-S", "-c", _BOOT_THERE, str(PACKAGE.parent), *worker.imports]
+    return _python(_BOOT_ELSEWHERE, [there.packages, json.dumps(places), *command], variables)
+
+
+def _python(boot: str, arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """This Python with the program *boot*, which is given where mnnprep is, this process and *arguments*."""
     return subprocess.Popen(
         [
             sys.executable,
             "-P",
             *(["-s"] if sys.flags.no_user_site else []),
             "-c",
-            _BOOT,
-            root,
+            boot,
+            str(PACKAGE.parent),
             str(os.getpid()),
-            *worker.imports,
+            *arguments,
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -17,16 +17,30 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
+class Interpreter:
+    """The Python of another machine, under an emulator.
+
+    ``command`` starts it, the emulator first. It finds its packages in ``packages``, and of this Python's own
+    none but mnnprep. ``reads`` are the places that it lies in.
+    """
+
+    command: tuple[str, ...]
+    packages: str
+    reads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Worker:
     """A kind of worker process; steps that name the same one share it in a run.
 
     ``imports`` are the modules imported before the first job, those that are not installed left out;
-    ``environment`` are variables set beside every worker's own.
+    ``environment`` are variables set beside every worker's own. ``interpreter`` None: this Python.
     """
 
     name: str
     imports: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    interpreter: Interpreter | None = None
 
     @property
     def packages(self) -> tuple[str, ...]:
