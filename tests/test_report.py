@@ -188,12 +188,12 @@ def test_a_size_is_not_blamed_for_another_dimension() -> None:
 
 
 def test_obstacles_put_what_failed_first() -> None:
-    found = digest.obstacles(golden("refused").evidence, digest.required_names([]))
+    found = digest.obstacles(golden("refused").evidence, digest.required_names(golden("refused")))
     assert [(o.check, o.status) for o in found] == [
         ("mnn_convert", Status.FAILED),
         ("mnn_compare", Status.NOT_RUN),
     ]
-    assert digest.obstacles(golden("proven").evidence, digest.required_names(["batch"])) == []
+    assert digest.obstacles(golden("proven").evidence, digest.required_names(golden("proven"))) == []
 
 
 def test_obstacles_of_another_question_than_the_first_proof() -> None:

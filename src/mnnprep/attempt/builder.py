@@ -73,6 +73,7 @@ class ArtifactBuilder:
         self.precision = request.precision
         self.static = request.static
         self.repairs = request.repairs
+        self.targets = request.targets
         self.copies = copies
         self._count = 0
         self._forms: dict[str, int] = {}  # the opset at which each graph was made

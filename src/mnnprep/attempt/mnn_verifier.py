@@ -10,7 +10,8 @@ import msgspec
 
 from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.refused_nodes import refused_nodes
-from mnnprep.attempt.results import Artifact, Conversion, Made, unanswered
+from mnnprep.attempt.results import Artifact, Conversion, Made, TargetProof, unanswered
+from mnnprep.attempt.target_verifier import judged, without_model
 from mnnprep.comparison.outputs import compared, confirmed, standing
 from mnnprep.comparison.precision_cost import precision_cost
 from mnnprep.comparison.tolerance import Tolerance
@@ -20,6 +21,8 @@ from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob, MnnRunResult
 from mnnprep.model.messages import CaseFile, Survey
+from mnnprep.targets.run import TargetRun, start
+from mnnprep.text import listed
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.host import Reply
 
@@ -89,6 +92,30 @@ class MnnVerifier:
         reason = f"a Session that is resized: {check.reason}; {remedy}" if check.reason else ""
         return msgspec.structs.replace(check, reason=reason)
 
+    def start_targets(self, outcome: MnnOutcome) -> list[TargetRun]:
+        """Start the model on every target that was asked for, with the hints that it needed here.
+
+        None is started if it is not right here.
+        """
+        if outcome.ran is None or outcome.compare is None or outcome.compare.status is not Status.PASSED:
+            return []
+        targets = self._builder.targets
+        if targets:
+            self._builder.tell(f"running it on {listed([str(t) for t in targets])}")
+        conversion, hints = outcome.conversion, outcome.ran.hints
+        return [
+            start(self._workers, target, self._job(conversion, self._survey.cases, hints))
+            for target in targets
+        ]
+
+    def judge_targets(
+        self, runs: list[TargetRun], outcome: MnnOutcome, tolerance: Tolerance
+    ) -> list[TargetProof]:
+        """What :meth:`start_targets` started gave, by *tolerance* in float32."""
+        if not runs:
+            return without_model(self._builder.targets, outcome.compare)
+        return [judged(run, tolerance, self._precision.budget) for run in runs]
+
     def _run_twice(self, conversion: Conversion, tolerance: Tolerance) -> tuple[MnnRunResult, Check]:
         """Run the converted model in two processes, and compare.
 
@@ -128,20 +155,22 @@ class MnnVerifier:
         hints: dict[str, int] | None = None,
         session: bool = False,
     ) -> Future[Reply[MnnRunResult]]:
+        job = self._job(conversion, cases, hints or {})
+        return self._workers.submit(
+            RUN, msgspec.structs.replace(job, fresh=fresh, within=within, session=session)
+        )
+
+    def _job(self, conversion: Conversion, cases: list[CaseFile], hints: dict[str, int]) -> MnnRunJob:
         assert conversion.model is not None
-        job = MnnRunJob(
+        return MnnRunJob(
             model=conversion.model.path,
             cases=cases,
             input_names=conversion.input_names,
             output_names=conversion.output_names,
             layouts=conversion.layouts,
             directory=str(self._workers.directory("mnn")),
-            fresh=fresh,
-            hints=hints or {},
-            within=within,
-            session=session,
+            hints=hints,
         )
-        return self._workers.submit(RUN, job)
 
     def _conversion(self, artifact: Artifact, converting: Future[Reply[Converted]]) -> Conversion:
         try:

@@ -20,9 +20,11 @@ from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.convert import Converted, Mishap
 from mnnprep.mnn.run import MnnRunResult
+from mnnprep.mnn.settings import FLOAT32
 from mnnprep.model.files import FileRef
 from mnnprep.model.messages import Exported, OpsetRefused, RunResult
 from mnnprep.model.precision import Precision
+from mnnprep.model.target import Target
 from mnnprep.repair.steps import AppliedRule
 from mnnprep.workers.failure import Death, StepFailed
 from mnnprep.workers.host import Reply
@@ -114,6 +116,25 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class TargetProof:
+    """What a target gave: its ``check``, the run, and the cases that it ran, by their indexes.
+
+    ``ran`` is None if it did not run.
+    """
+
+    target: Target
+    check: Check
+    ran: MnnRunResult | None = None
+    cases: tuple[int, ...] = ()
+
+    @property
+    def wrong_in_half(self) -> bool:
+        """Whether it computed in half precision, and the result is wrong."""
+        half = self.ran is not None and self.ran.arithmetic != FLOAT32
+        return half and self.check.status is Status.FAILED
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """The cause of a failed check: words for its reason, the subject, and figures.
 
@@ -163,6 +184,7 @@ class AttemptResult:
     proven_sizes: dict[str, list[int]] = field(default_factory=dict)
     refused_opsets: tuple[OpsetRefused, ...] = ()
     repairs: tuple[AppliedRule, ...] = ()
+    targets: tuple[TargetProof, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -194,6 +216,18 @@ class AttemptResult:
         """Whether the artifact is right, and MNN refuses it or computes something else."""
         sides = (self.status(catalog.MNN_CONVERT), self.status(catalog.MNN_COMPARE))
         return self.right and Status.FAILED in sides
+
+    @property
+    def right_here(self) -> bool:
+        """Whether all that was asked passed, but what was asked of targets."""
+        wanted = [c for c in self.checks if c.required and not catalog.TARGET.has(c.check)]
+        passed = bool(wanted) and all(c.status is Status.PASSED for c in wanted)
+        return passed and bool(self.targets) and self.status(catalog.MNN_COMPARE) is Status.PASSED
+
+    @property
+    def wrong_in_half(self) -> bool:
+        """Whether the artifact is right, and wrong on a target that computes in half precision alone."""
+        return self.right and self.right_here and any(proof.wrong_in_half for proof in self.targets)
 
     def explained(self, diagnoses: Sequence[Diagnosis]) -> AttemptResult:
         """The same with *diagnoses* in the checks that they explain."""

@@ -11,7 +11,7 @@ from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
 from mnnprep.attempt.noise import learn_noise
-from mnnprep.attempt.results import AttemptResult, Made, NotMade, Runs, least_sqnr, unanswered
+from mnnprep.attempt.results import AttemptResult, Made, NotMade, Runs, TargetProof, least_sqnr, unanswered
 from mnnprep.comparison.dimensions import dimension_checks
 from mnnprep.comparison.outputs import compared, repeated
 from mnnprep.comparison.tolerance import Tolerance
@@ -91,10 +91,11 @@ class Verifier:
         noise = self._survey.noise  # one dict, to which learn_noise adds: for both, and for what is recorded
         tolerance = Tolerance(noise=noise, sqnr_db=original.sqnr_db)
         mnn_tolerance = Tolerance(noise=noise, sqnr_db=least_sqnr(original, self._builder.precision))
-        checks, sizes, ran, outcome = self._proof(made, tolerance, mnn_tolerance)
+        checks, sizes, ran, outcome, targets = self._proof(made, tolerance, mnn_tolerance)
         evidence += checks
         dims = [d.name for d in self._survey.signature.dims]
-        concluded = verdict(evidence, PREPARE.with_dims(dims))
+        profile = PREPARE.with_dims(dims).with_targets(map(str, self._builder.targets))
+        concluded = verdict(evidence, profile)
         return AttemptResult(
             made.recipe,
             made.artifact.exported,
@@ -106,6 +107,7 @@ class Verifier:
             proven_sizes=sizes,
             refused_opsets=made.refused_opsets,
             repairs=(*self._applied, *made.artifact.repairs),
+            targets=tuple(targets),
         )
 
     def repair(self, result: AttemptResult) -> AttemptResult | None:
@@ -153,10 +155,10 @@ class Verifier:
 
     def _proof(
         self, made: Made, tolerance: Tolerance, mnn_tolerance: Tolerance
-    ) -> tuple[list[Check], dict[str, list[int]], RunResult | None, MnnOutcome]:
+    ) -> tuple[list[Check], dict[str, list[int]], RunResult | None, MnnOutcome, list[TargetProof]]:
         """Both sides of the proof beside each other: their checks, the sizes proven, the runs.
 
-        One step of the artifact's runs at a time, MNN's as soon as it is converted.
+        One step of the artifact's runs at a time, MNN's as soon as it is converted, then those on targets.
         """
         artifact = made.artifact
         kind, model, original = artifact.format, artifact.model, artifact.original
@@ -177,13 +179,15 @@ class Verifier:
         if kind.by_rules and operators_in(Path(model)) & CONTROL_FLOW:
             checks.append(self._coverage(model))
         checks += outcome.checks
+        on_targets = self._mnn.start_targets(outcome)
         mnn = outcome.compare
         if mnn is not None and mnn.status is Status.PASSED and self._survey.signature.dims:
             checks.append(self._mnn.session(outcome, mnn_tolerance))
         runs = {"artifact": ran, "MNN": outcome.ran}
         checks += metric_checks(self._workers, self._metrics, self._survey.cases, runs, self._survey.checks)
         sizes, proven = dimension_checks(self._survey, {"the artifact": compare, "MNN": mnn})
-        return [*checks, *sizes], proven, ran, outcome
+        targets = self._mnn.judge_targets(on_targets, outcome, mnn_tolerance)
+        return [*checks, *sizes, *(proof.check for proof in targets)], proven, ran, outcome, targets
 
     def _start_run(self, kind: ArtifactFormat, model: str) -> Future[Reply[RunResult]]:
         job = RunJob(

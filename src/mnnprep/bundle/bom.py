@@ -97,8 +97,7 @@ def _card(manifest: Manifest) -> dict[str, Any]:
         if row.max_abs is not None
     ]
     limits = [
-        o.reason or o.check
-        for o in digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims))
+        o.reason or o.check for o in digest.obstacles(manifest.evidence, digest.required_names(manifest))
     ]
     sizes = [
         f"{name}: proven at {', '.join(map(str, dim.proven)) or 'no size'}"

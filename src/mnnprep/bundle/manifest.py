@@ -184,6 +184,24 @@ class RuntimeRecord(msgspec.Struct, frozen=True, kw_only=True):
     hints: dict[str, int] = msgspec.field(default_factory=dict)
 
 
+class TargetRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A target that was asked for; its check is in the evidence, under the target's name.
+
+    Attributes:
+        target: its text form.
+        engine: the version of MNN that ran there; empty: it did not run.
+        arithmetic: the type that it computed in: float32, float16 or bfloat16.
+        hints: how the runtime was set there, as in RuntimeRecord.
+        cases: the cases that it ran, by their indexes.
+    """
+
+    target: str
+    engine: str = ""
+    arithmetic: str = ""
+    hints: dict[str, int] = msgspec.field(default_factory=dict)
+    cases: list[int] = msgspec.field(default_factory=list)
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The record.
 
@@ -204,6 +222,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     runtime: RuntimeRecord = msgspec.field(default_factory=RuntimeRecord)
     files: list[BundleFile] = msgspec.field(default_factory=list)
     metrics: list[Metric] = msgspec.field(default_factory=list)
+    targets: list[TargetRecord] = msgspec.field(default_factory=list)
 
     def to_bytes(self) -> bytes:
         """Return the manifest as canonical JSON: equal manifests give equal bytes."""

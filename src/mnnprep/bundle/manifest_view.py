@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mnnprep.bundle.manifest import BundleFile, Manifest
+from mnnprep.bundle.manifest import BundleFile, Manifest, TargetRecord
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, OutputError, Status
-from mnnprep.evidence.verdict import PREPARE, Verdict, verdict
+from mnnprep.evidence.verdict import PREPARE, Profile, Verdict, verdict
+from mnnprep.model.target import Target
+from mnnprep.text import listed
 
 ARTIFACT, MNN = "artifact", "MNN"
 STAGES: Mapping[str, str] = {catalog.ARTIFACT_COMPARE.name: ARTIFACT, catalog.MNN_COMPARE.name: MNN}
@@ -32,12 +34,17 @@ class Obstacle:
 
 def concluded(manifest: Manifest) -> Verdict:
     """The verdict that the manifest's own evidence gives; it should be ``manifest.verdict``."""
-    return verdict(manifest.evidence, PREPARE.with_dims(manifest.signature.dims))
+    return verdict(manifest.evidence, profile_of(manifest))
 
 
-def required_names(dims: Iterable[str]) -> tuple[str, ...]:
-    """Every check that a proof with the dynamic dimensions *dims* needs, in the order they are asked."""
-    return PREPARE.with_dims(dims).required
+def profile_of(manifest: Manifest) -> Profile:
+    """By what the manifest's evidence is concluded: its dimensions and targets each need their check."""
+    return PREPARE.with_dims(manifest.signature.dims).with_targets(t.target for t in manifest.targets)
+
+
+def required_names(manifest: Manifest) -> tuple[str, ...]:
+    """Every check that the manifest's proof needs, in the order they are asked."""
+    return profile_of(manifest).required
 
 
 def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obstacle]:
@@ -74,13 +81,17 @@ def meaning(manifest: Manifest) -> str:
     """Say in one sentence what the verdict means for whoever ships the model."""
     cases = f"{len(manifest.cases)} case{'' if len(manifest.cases) == 1 else 's'}"
     outcome = concluded(manifest)
+    model = manifest.mnn.path if manifest.mnn else "the converted model"
     if outcome is Verdict.PROVEN:
-        model = manifest.mnn.path if manifest.mnn else "the converted model"
         sentence = (
             f"On all {cases}, {model} computes in MNN what the untouched source computes in its own"
             " framework, within the tolerance."
         )
-        return " ".join(filter(None, (sentence, settings(manifest), limits(manifest))))
+        right = [record.target for record in manifest.targets]
+        there = f"So it does on {listed(right)}." if right else ""
+        return " ".join(filter(None, (sentence, there, settings(manifest), limits(manifest))))
+    if wrong := wrong_targets(manifest):
+        return f"{model} is right in MNN on this machine, and wrong on {listed(wrong)}. {to_set(manifest)}"
     if outcome is Verdict.DIFFERS:
         return "A comparison failed: do not ship this model before you resolve the failed checks."
     if outcome is Verdict.REFUSED:
@@ -89,6 +100,24 @@ def meaning(manifest: Manifest) -> str:
         "No error was found, but a check that the proof needs did not run or proves nothing: treat this"
         " model as untested."
     )
+
+
+def wrong_targets(manifest: Manifest) -> list[str]:
+    """The targets whose check failed; none if anything else did, too."""
+    failed = [c for c in manifest.evidence if c.required and c.status is Status.FAILED]
+    ours = [catalog.TARGET.member(c.check) for c in failed if catalog.TARGET.has(c.check)]
+    return ours if len(ours) == len(failed) else []
+
+
+def to_set(manifest: Manifest) -> str:
+    """What an app must do to keep clear of the targets that are wrong: a setting, or a newer engine."""
+    wrong = [Target.parse(text) for text in wrong_targets(manifest)]
+    words = []
+    if any(target.precision == "low" for target in wrong):
+        words.append("The app must set precision=normal or high; with low its outputs are wrong.")
+    if old := [target.engine for target in wrong if target.engine and target.precision != "low"]:
+        words.append(f"The app needs another engine than MNN {listed(old)}.")
+    return " ".join(words) or "Do not ship it to them."
 
 
 def settings(manifest: Manifest) -> str:
@@ -190,6 +219,50 @@ def uncompared(evidence: Iterable[Check]) -> list[str]:
     """The stages of which the evidence holds no comparison of outputs."""
     compared = {stage for stage, _ in _errors(evidence)}
     return [stage for stage in (ARTIFACT, MNN) if stage not in compared]
+
+
+@dataclass(frozen=True)
+class OnTarget:
+    """An output on a target, over the cases that ran there; ``worst`` is None if none did.
+
+    ``arithmetic`` and ``engine`` are empty if it did not run.
+    """
+
+    target: str
+    arithmetic: str
+    engine: str
+    cases: int
+    output: str
+    worst: Worst | None
+    status: Status
+    reason: str
+
+
+def on_targets(evidence: Sequence[Check], targets: Sequence[TargetRecord]) -> list[OnTarget]:
+    """One row for every target and output that was compared there, in the order in which they were asked."""
+    checks = {catalog.TARGET.member(c.check): c for c in evidence if catalog.TARGET.has(c.check)}
+    rows = []
+    for record in targets:
+        check = checks.get(record.target)
+        if check is None:
+            continue
+        outputs = dict.fromkeys(error.output for error in check.outputs) or {"": None}
+        for output in outputs:
+            errors = [error for error in check.outputs if error.output == output]
+            worst = _worst(output, record.target, errors) if errors else None
+            rows.append(
+                OnTarget(
+                    record.target,
+                    record.arithmetic,
+                    record.engine,
+                    len(record.cases),
+                    output,
+                    worst,
+                    check.status,
+                    check.reason,
+                )
+            )
+    return rows
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,8 @@ def _template() -> Any:
 
 def context(manifest: Manifest) -> dict[str, Any]:
     """Return the values that the template shows, by name."""
-    dims = manifest.signature.dims
     concluded = digest.concluded(manifest)
-    blocking = digest.obstacles(manifest.evidence, digest.required_names(dims))
+    blocking = digest.obstacles(manifest.evidence, digest.required_names(manifest))
     return {
         "manifest": manifest,
         "identity": manifest.source.files[:IDENTIFYING],
@@ -109,8 +108,9 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "status_words": STATUS_WORDS,
         "tally": tally(manifest.evidence),
         "question": lambda check: catalog.row(check).question,
-        "required": digest.required_names(dims),
+        "required": digest.required_names(manifest),
         "errors": digest.worst_errors(manifest.evidence),
+        "on_targets": digest.on_targets(manifest.evidence, manifest.targets),
         "measures": digest.measures(manifest.evidence),
         "measured_in": [
             w for w in digest.MEASURED_IN if any(w in m.values for m in digest.measures(manifest.evidence))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle import manifest_view as digest
-from mnnprep.bundle.manifest import Manifest
+from mnnprep.bundle.manifest import Manifest, TargetRecord
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.verdict import Verdict
@@ -48,10 +48,11 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _attempts(console, manifest)
     _errors(console, manifest.evidence)
     _sizes(console, manifest)
+    _targets(console, manifest.evidence, manifest.targets)
     _metrics(console, manifest.evidence)
     _samples(console, manifest.evidence)
     _precision(console, manifest.evidence)
-    _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest.signature.dims)))
+    _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest)))
     rows = [(f.path, decimal_size(f.size)) for f in _headliners(manifest)]
     _section(console, f"files in {target}", _table(["", ">"], rows))
 
@@ -290,6 +291,25 @@ def _precision(console: Console, evidence: Sequence[Check]) -> None:
         if "rows" in check.numbers:
             facts["same first choice"] = f"{check.numbers['same_top1']} of {check.numbers['rows']} rows"
         _section(console, "cost of the precision", _pairs(facts))
+
+
+def _targets(console: Console, evidence: Sequence[Check], targets: Sequence[TargetRecord]) -> None:
+    rows = [
+        (
+            row.target,
+            " ".join(filter(None, (row.engine, row.arithmetic))),
+            str(row.cases or ""),
+            one_line(row.output),
+            digest.number(row.worst.max_abs) if row.worst and row.worst.comparable else "",
+            digest.number(row.worst.sqnr_db) if row.worst and row.worst.comparable else "",
+            _status(row.status),
+        )
+        for row in digest.on_targets(evidence, targets)
+    ]
+    names = ["target", "MNN", "cases", "output", "max abs", "SQNR dB", ""]
+    if rows:
+        table = _table(["", "", ">", "", ">", ">", ""], rows, names)
+        _section(console, "targets, worst over the cases", table)
 
 
 def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:

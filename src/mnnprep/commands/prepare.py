@@ -9,6 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mnnprep.attempt.builder import ArtifactBuilder, start_export
 from mnnprep.attempt.results import AttemptResult, Diagnosis, Made, NotMade
 from mnnprep.attempt.verifier import Verifier
@@ -32,6 +34,8 @@ from mnnprep.model.messages import Exported, LoadJob, Source, Survey, SurveyJob
 from mnnprep.model.request import Request
 from mnnprep.repair.steps import REPAIR
 from mnnprep.repair.table import RULES
+from mnnprep.targets import run as targets
+from mnnprep.targets.environment import expand
 from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, internal
 from mnnprep.workers.host import Reply
@@ -126,6 +130,7 @@ def prepare_source(
 
     *private* are the user's modules that the artifact must do without.
     """
+    request = msgspec.structs.replace(request, targets=expand(request.targets))
     steps = steps_of(source.kind)
     if reason := why_streamed(request, source):
         return prepare_streamed(
@@ -167,7 +172,8 @@ class _Run:
         self.workers.warm(self.steps.worker)
         artifact = ARTIFACTS[first.target]
         repairing = [REPAIR.worker] if artifact.by_rules and self.request.repairs != () else []
-        self.workers.warm_in_turn([artifact.run.worker, CONVERTER, RUNTIME, *repairing])
+        there = targets.workers_of(self.request.targets)
+        self.workers.warm_in_turn([artifact.run.worker, CONVERTER, RUNTIME, *repairing, *there])
         report.compile_early()
         if not live:
             _load_once(self.workers, self.steps, self.source, self.request.wants.samples, self.tell)
@@ -309,7 +315,7 @@ def skip(recipe: ExportRecipe, request: Request, survey: Survey, results: list[A
 def finished(survey: Survey, result: AttemptResult) -> bool:
     """Whether no further attempt can say more than *result* does."""
     lost = hopeless(survey) or any(broken_promise(dim, survey) for dim in survey.signature.dims)
-    proven = result.verdict is Verdict.PROVEN
+    proven = result.verdict is Verdict.PROVEN or result.right_here  # no export mends a target
     return proven or (result.exported is not None and lost and not improvable(survey, result))
 
 

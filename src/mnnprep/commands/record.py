@@ -10,7 +10,7 @@ import msgspec
 
 from mnnprep import deps
 from mnnprep._version import __version__
-from mnnprep.attempt.results import AttemptResult, least_sqnr
+from mnnprep.attempt.results import AttemptResult, TargetProof, least_sqnr
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import (
     SCHEMA,
@@ -24,6 +24,7 @@ from mnnprep.bundle.manifest import (
     RuntimeRecord,
     SignatureRecord,
     SourceRecord,
+    TargetRecord,
     TensorRecord,
 )
 from mnnprep.commands.command_line import command_line, source_name
@@ -90,6 +91,7 @@ def write_bundle(
             tools=_tools(steps, backend_of(source.kind), request, best),
             runtime=RuntimeRecord(hints=best.runs.mnn.hints if best.runs.mnn else {}),
             metrics=recorded(request.metrics),
+            targets=[_target_record(proof) for proof in best.targets],
         )
         return writer.finish(directory, manifest)
 
@@ -119,6 +121,18 @@ def _artifact_record(
         repairs=[
             RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes) for f in best.repairs
         ],
+    )
+
+
+def _target_record(proof: TargetProof) -> TargetRecord:
+    if proof.ran is None:
+        return TargetRecord(target=str(proof.target), cases=list(proof.cases))
+    return TargetRecord(
+        target=str(proof.target),
+        engine=proof.ran.engine,
+        arithmetic=proof.ran.arithmetic,
+        hints=proof.ran.hints,
+        cases=list(proof.cases),
     )
 
 
@@ -212,6 +226,8 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
         ]
     if request.repairs is not None:
         options["repairs"] = list(request.repairs)
+    if request.targets:
+        options["targets"] = [str(target) for target in request.targets]
     if request.static:
         options["static"] = True
     if request.precision.reduced:

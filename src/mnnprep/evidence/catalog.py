@@ -76,6 +76,18 @@ MNN_COMPARE = Row(
     if_not_run="it runs as soon as there is a converted model: resolve mnn_convert first",
     need=Need.ALWAYS,
 )
+TARGET = Family(
+    "target:",
+    Row(
+        name="target:TARGET",
+        question="Does MNN on this target compute what the source computes?",
+        catches="what another CPU, a lower precision or another version of MNN computes otherwise: overflow"
+        " and lost digits in half precision, an operator that an older engine ignores",
+        if_failed="`mnnprep bisect BUNDLE --target TARGET` finds the first node that goes wrong; set a higher"
+        " precision in the app, or ship a newer engine",
+        if_not_run="its reason names what to install; `mnnprep target list` says what is here",
+    ),
+)
 VACUITY = Row(
     name="vacuity",
     question="Do the cases tell this model from one that always gives the same answer?",
@@ -280,6 +292,7 @@ PREPARING: tuple[Row | Family, ...] = (
     ARTIFACT_COMPARE,
     MNN_CONVERT,
     MNN_COMPARE,
+    TARGET,
     VACUITY,
     DIMENSION,
     NOISE,
@@ -308,6 +321,7 @@ VERIFYING: tuple[Row | Family, ...] = (
     REPORT,
     ARTIFACT_COMPARE,
     MNN_COMPARE,
+    TARGET,
     METRIC,
 )
 COMPARING: tuple[Row | Family, ...] = (DETERMINISM, VACUITY, NOISE, COMPARE, METRIC)

@@ -49,6 +49,11 @@ class Profile:
         names = (catalog.DIMENSION.of(name).name for name in dims)
         return replace(self, required=(*self.required, *names))
 
+    def with_targets(self, targets: Iterable[str]) -> Profile:
+        """The profile if the model is asked for on *targets* too, each of which needs its check."""
+        names = (catalog.TARGET.of(name).name for name in targets)
+        return replace(self, required=(*self.required, *names))
+
     def at_most(self, recorded: Verdict) -> Profile:
         """The profile if nothing can be proven beyond what was *recorded*."""
         return replace(self, ceiling=recorded)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mnnprep.model.metrics import Metric
     from mnnprep.model.preprocess import Recipe
     from mnnprep.model.signature import Dim, TensorSpec
+    from mnnprep.model.target import Target
 
 PathLike = str | os.PathLike[str]
 Texts = str | Iterable[str]
@@ -130,11 +131,22 @@ def _metric_texts(metrics: Iterable[Metric]) -> Iterable[str]:
     return map(metric_text, metrics)
 
 
+def _targets(given: Texts) -> tuple[Target, ...]:
+    from mnnprep.model.target import parse_targets
+
+    return parse_targets(_texts(given))
+
+
+def _target_texts(targets: Iterable[Target]) -> Iterable[str]:
+    return map(str, targets)
+
+
 def _one(value: object) -> Iterable[str]:
     return (str(value),)
 
 
 TEXT = Form[str](_same, _one)
+TARGETS = Form(_targets, _target_texts, Order.SEVERAL)
 NAMES = Form(_names, lambda names: (",".join(names),))
 PATH = Form[str](os.fspath, _base)
 ABSOLUTE_PATH = Form(_absolute, _base)

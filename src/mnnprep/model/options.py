@@ -25,6 +25,7 @@ from mnnprep.model.forms import (
     RECIPES,
     SEVERAL,
     SIZE,
+    TARGETS,
     TEXT,
     WHOLE,
     Metrics,
@@ -240,7 +241,7 @@ class PrepareOptions(TypedDict, total=False):
         Flag(
             "--budget",
             NUMBER,
-            "The least SQNR accepted with --fp16 (default 50) or --weight-bits (30).",
+            "The least SQNR accepted with --fp16 (default 50), --weight-bits or at low precision (30).",
             note="In dB; it replaces float32's tolerance.",
             fills="precision.budget",
             metavar="DB",
@@ -258,6 +259,17 @@ class PrepareOptions(TypedDict, total=False):
             ),
             default=(),
             metavar="NAME[=VALUE]",
+        ),
+    ]
+    targets: Annotated[
+        Texts,
+        Flag(
+            "--target",
+            TARGETS,
+            "Prove it there too: arm64, arm64:low, host:low, phone, engines (repeatable).",
+            note="See mnnprep.model.target for the form of a target.",
+            default=(),
+            metavar="TARGET",
         ),
     ]
     mnnconvert: Annotated[

@@ -17,7 +17,8 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
     As they are, as float16, or as integers of ``weight_bits`` (8 or 4; 0: not).
 
-    ``budget`` is the least SQNR, in dB, at which it is still accepted; None stands for the kind's own.
+    ``budget`` is the least SQNR, in dB, at which it is still accepted, also on targets that compute in half
+    precision; None stands for the kind's own.
     """
 
     fp16: bool = False
@@ -48,8 +49,8 @@ def make_precision(fp16: bool = False, weight_bits: int = 0, budget: float | Non
     return precision
 
 
-def require_precision(precision: Precision) -> None:
-    """Require a precision that does not contradict itself.
+def require_precision(precision: Precision, *, half: bool = False) -> None:
+    """Require a precision that does not contradict itself; *half*: the model is run in half precision too.
 
     Raises:
         UsageError: it does.
@@ -63,9 +64,9 @@ def require_precision(precision: Precision) -> None:
             seen=f"--fp16 --weight-bits {weight_bits}",
             next="give one of them",
         )
-    if budget is not None and not precision.reduced:
+    if budget is not None and not (precision.reduced or half):
         raise UsageError(
-            "--budget goes with --fp16 or --weight-bits",
+            "--budget goes with --fp16, --weight-bits or a target of low precision",
             seen=f"{budget:g} dB",
             next="leave it out: float32 has its own tolerance",
         )

@@ -14,6 +14,7 @@ from mnnprep.model.metrics import Metric
 from mnnprep.model.precision import Precision, require_precision
 from mnnprep.model.preprocess import Recipe, parse_preprocess
 from mnnprep.model.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
+from mnnprep.model.target import Target
 
 DEFAULT_TIMEOUT = 1800.0
 
@@ -54,6 +55,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     ``static``: the converted model takes one size only, for which MNN resolves all shapes beforehand.
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
+    ``targets`` are where the converted model must be right beside this machine.
+
     ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever
     their pattern is, and no other. ``signature`` and ``outputs`` are as in
     :class:`~mnnprep.model.messages.Source`; ``tflite_precision`` is as in
@@ -77,6 +80,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     signature: str = ""
     outputs: tuple[str, ...] = ()
     tflite_precision: str = ""
+    targets: tuple[Target, ...] = ()
 
 
 def make_wants(
@@ -166,7 +170,7 @@ def require_consistent(request: Request) -> None:
         UsageError: they are not.
     """
     _require_wants(request.wants)
-    require_precision(request.precision)
+    require_precision(request.precision, half=any(target.precision == "low" for target in request.targets))
 
 
 def _require_wants(wants: InputSpecs) -> None:

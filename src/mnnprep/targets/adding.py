@@ -163,7 +163,7 @@ def _add_root(
         tree.mkdir()
         if rootfs is not None:
             tell(f"unpacking {rootfs.name}")
-            unpack_root(rootfs, tree)
+            unpack_root(rootfs, tree, arch)
             origin = rootfs.name
         else:
             packages.mkdir()

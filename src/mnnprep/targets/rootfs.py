@@ -26,12 +26,16 @@ _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 MOST_BYTES = 4 << 30  # of an archive's files
 MOST_MEMBERS = 500_000
 LARGEST_JSON = 1 << 22
+MOST_INDEXES = 3
+_GO_NAMES = {"arm64": "arm64", "x86_64": "amd64"}  # of an architecture, in images
 _MACHINES = {183: "arm64", 62: "x86_64"}  # e_machine of an ELF file, by elf(5): EM_AARCH64 and EM_X86_64
 _NEXT = "give a directory or a tar archive of a system with Python 3.11 or later, or a container image of one"
 
 
-def unpack_root(given: Path, tree: Path) -> None:
+def unpack_root(given: Path, tree: Path, arch: str) -> None:
     """Copy or unpack the files of *given* into *tree*: no device, and nothing outside of it.
+
+    Of an image for several architectures, those of *arch*.
 
     Raises:
         UsageError: there is nothing at *given*.
@@ -43,7 +47,7 @@ def unpack_root(given: Path, tree: Path) -> None:
     if not given.exists():
         raise UsageError("--rootfs names nothing that is there", seen=str(given), next=_NEXT)
     try:
-        with _Image(given) as image:
+        with _Image(given, arch) as image:
             for layer in image.layers():
                 _unpack(layer, tree)
     except (tarfile.TarError, EOFError, KeyError, ValueError, IndexError, RecursionError) as error:
@@ -105,8 +109,13 @@ def _copy(given: Path, tree: Path) -> None:
     shutil.copytree(given, tree, symlinks=True, ignore=without_devices, dirs_exist_ok=True)
 
 
+class _Platform(msgspec.Struct):
+    architecture: str = ""
+
+
 class _Descriptor(msgspec.Struct):
     digest: str
+    platform: _Platform = _Platform()
 
 
 class _Manifest(msgspec.Struct):
@@ -125,8 +134,8 @@ class _Saved(msgspec.Struct, rename="pascal"):
 class _Image:
     """The layers of an archive or a container image, from the lowest; a plain archive is one layer."""
 
-    def __init__(self, given: Path) -> None:
-        self._given = given
+    def __init__(self, given: Path, arch: str) -> None:
+        self._given, self._arch = given, arch
         self._outer = None if given.is_dir() else tarfile.open(given)  # noqa: SIM115
 
     def __enter__(self) -> _Image:
@@ -151,12 +160,18 @@ class _Image:
         members = set(self._outer.getnames()) if self._outer is not None else set()
         if self._outer is None or "index.json" in members:
             found = self._read("index.json", _Manifest)
-            while found.manifests:  # an index, of which the first is taken: of images, or of platforms
-                found = self._read(self._blob(found.manifests[0].digest), _Manifest)
+            for _ in range(MOST_INDEXES):  # of images, and of the platforms of one
+                if found.manifests:
+                    found = self._read(self._blob(self._chosen(found.manifests)), _Manifest)
             return [self._blob(layer.digest) for layer in found.layers]
         if "manifest.json" in members:
             return self._read("manifest.json", list[_Saved])[0].layers
         return None
+
+    def _chosen(self, manifests: list[_Descriptor]) -> str:
+        """The digest of the manifest for this architecture; the first if none says so."""
+        mine = [m for m in manifests if m.platform.architecture == _GO_NAMES[self._arch]]
+        return (mine or manifests)[0].digest
 
     @staticmethod
     def _blob(digest: str) -> str:

@@ -12,6 +12,7 @@ from typing import NoReturn
 from mnnprep.workers.confine import Confinement, confine
 
 _PT_INTERP = 3
+_NICE = 10  # an emulator takes what the stages beside it leave
 
 
 def become(command: list[str], packages: str, places: str) -> NoReturn:
@@ -20,6 +21,7 @@ def become(command: list[str], packages: str, places: str) -> NoReturn:
     *packages* is where the Python that comes finds its packages. Ends the process with status 127 if there
     is no such program.
     """
+    os.nice(_NICE)
     given = json.loads(places)
     program = shutil.which(command[0])
     if program is None:
