@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mnnprep.bundle.manifest_view import obstacles, required_names
+from mnnprep.bundle.manifest_view import obstacles
 from mnnprep.evidence import catalog, page
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.row import Family, Need, Role, Row
@@ -127,7 +127,11 @@ def test_a_remedy_is_that_of_how_the_check_ended() -> None:
 
 
 def test_the_names_that_a_proof_needs() -> None:
-    assert required_names(["batch"]) == (*catalog.REQUIRED, "dimension:batch")
+    assert PREPARE.with_dims(["batch"]).with_targets(["host:low"]).required == (
+        *catalog.REQUIRED,
+        "dimension:batch",
+        "target:host:low",
+    )
     assert catalog.REQUIRED == (
         "inference_mode",
         "determinism",

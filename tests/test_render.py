@@ -16,6 +16,7 @@ from mnnprep import deps
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.cli import render
 from mnnprep.commands.doctor import Converter, Doctor, diagnose
+from mnnprep.commands.verify import Verification
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.mnn.frontends import operator_count
 from mnnprep.workers.confine import supported
@@ -28,6 +29,10 @@ def screen(width: int = 80, **environment: str) -> Console:
     return Console(
         file=io.StringIO(), width=width, force_terminal=True, _environ={"COLUMNS": str(width), **environment}
     )
+
+
+def verified(manifest: Manifest, verdict: Verdict) -> Verification:
+    return Verification(bundle="out", verdict=verdict, recorded=manifest.verdict, evidence=manifest.evidence)
 
 
 def shown(console: Console) -> str:
@@ -89,7 +94,7 @@ def test_hostile_names_neither_style_nor_move_the_terminal() -> None:
     manifest = msgspec.convert(hostile(msgspec.to_builtins(golden("differs"))), Manifest)
     console = screen(120, NO_COLOR="1", TERM="dumb")
     render.show_prepared(console, manifest, Path("[red]out[/]"))
-    render.show_verification(console, Verdict.DIFFERS, manifest.evidence, Path("out"))
+    render.show_verification(console, verified(manifest, Verdict.DIFFERS), Path("out"))
     render.show_inspection(
         console,
         {"kind": HOSTILE, "ops": {HOSTILE: 1}, "warnings": [HOSTILE], "details": {HOSTILE: [HOSTILE]}},
@@ -103,7 +108,7 @@ def test_hostile_names_neither_style_nor_move_the_terminal() -> None:
 def test_verification_lists_every_check() -> None:
     manifest = golden("refused")
     console = screen(NO_COLOR="1")
-    render.show_verification(console, manifest.verdict, manifest.evidence, Path("out"))
+    render.show_verification(console, verified(manifest, manifest.verdict), Path("out"))
     text = shown(console)
     assert all(c.check in text for c in manifest.evidence)
     assert "FAILED" in text

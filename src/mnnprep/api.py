@@ -32,6 +32,7 @@ from mnnprep.model.forms import Asked
 from mnnprep.model.metrics import Metric, make_metrics
 from mnnprep.model.options import COMPARE, PREPARE, CompareOptions, PrepareOptions, request_of
 from mnnprep.model.request import DEFAULT_TIMEOUT, Limits
+from mnnprep.model.target import parse_targets
 from mnnprep.text import Progress
 
 if TYPE_CHECKING:
@@ -130,10 +131,11 @@ def verify(
     *,
     key: str | os.PathLike[str] = "",
     metrics: str | Asked | Iterable[str | Asked] = (),
+    targets: str | Iterable[str] = (),
     timeout: float = DEFAULT_TIMEOUT,
     tell: Progress = _silent,
 ) -> Verification:
-    """Prove a bundle again, from the bundle alone.
+    """Prove a bundle again, from the bundle alone, and on *targets* such as ``arm64:low``.
 
     *metrics* are as in :func:`prepare`; *key* is the public key that it must be signed with.
 
@@ -146,6 +148,7 @@ def verify(
             Path(bundle),
             Path(key) if key else None,
             metrics=wanted,
+            targets=parse_targets((targets,) if isinstance(targets, str) else targets),
             limits=Limits(timeout=timeout),
             tell=tell,
         )

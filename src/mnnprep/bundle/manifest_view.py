@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mnnprep.bundle.manifest import BundleFile, Manifest, TargetRecord
+from mnnprep.bundle.manifest import BundleFile, Manifest
+from mnnprep.bundle.target_view import to_set, wrong_targets
+from mnnprep.bundle.worst import Worst, worst_of
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.verdict import PREPARE, Profile, Verdict, verdict
-from mnnprep.model.target import Target
 from mnnprep.text import listed
 
 ARTIFACT, MNN = "artifact", "MNN"
@@ -90,8 +91,9 @@ def meaning(manifest: Manifest) -> str:
         right = [record.target for record in manifest.targets]
         there = f"So it does on {listed(right)}." if right else ""
         return " ".join(filter(None, (sentence, there, settings(manifest), limits(manifest))))
-    if wrong := wrong_targets(manifest):
-        return f"{model} is right in MNN on this machine, and wrong on {listed(wrong)}. {to_set(manifest)}"
+    if wrong := wrong_targets(manifest.evidence):
+        advice = to_set(manifest.evidence)
+        return f"{model} is right in MNN on this machine, and wrong on {listed(wrong)}. {advice}"
     if outcome is Verdict.DIFFERS:
         return "A comparison failed: do not ship this model before you resolve the failed checks."
     if outcome is Verdict.REFUSED:
@@ -100,24 +102,6 @@ def meaning(manifest: Manifest) -> str:
         "No error was found, but a check that the proof needs did not run or proves nothing: treat this"
         " model as untested."
     )
-
-
-def wrong_targets(manifest: Manifest) -> list[str]:
-    """The targets whose check failed; none if anything else did, too."""
-    failed = [c for c in manifest.evidence if c.required and c.status is Status.FAILED]
-    ours = [catalog.TARGET.member(c.check) for c in failed if catalog.TARGET.has(c.check)]
-    return ours if len(ours) == len(failed) else []
-
-
-def to_set(manifest: Manifest) -> str:
-    """What an app must do to keep clear of the targets that are wrong: a setting, or a newer engine."""
-    wrong = [Target.parse(text) for text in wrong_targets(manifest)]
-    words = []
-    if any(target.precision == "low" for target in wrong):
-        words.append("The app must set precision=normal or high; with low its outputs are wrong.")
-    if old := [target.engine for target in wrong if target.engine and target.precision != "low"]:
-        words.append(f"The app needs another engine than MNN {listed(old)}.")
-    return " ".join(words) or "Do not ship it to them."
 
 
 def settings(manifest: Manifest) -> str:
@@ -147,57 +131,6 @@ def limits(manifest: Manifest) -> str:
     return f"The source itself requires {', '.join(asked)}." if asked else ""
 
 
-@dataclass(frozen=True)
-class Worst:
-    """The worst of one output's errors over a set of cases, at one stage (``artifact`` or ``MNN``).
-
-    Each figure is the worst on its own: the largest ``max_abs``, ``max_rel`` and ``excess`` (the share of
-    the tolerance used: above 1 fails), the smallest ``cosine`` and ``sqnr_db``; None if no case has
-    one.  ``case`` is the case of the largest excess, ``problem`` what is wrong there.  ``output`` is empty
-    if a case gave no outputs at all.
-    """
-
-    output: str
-    stage: str
-    case: int
-    max_abs: float | None
-    max_rel: float | None
-    cosine: float | None
-    sqnr_db: float | None
-    excess: float | None
-    problem: str
-
-    @property
-    def comparable(self) -> bool:
-        """Whether the numbers tell how far it is off.
-
-        Else ``problem`` says why not: a shape, a dtype, a failed run.
-        """
-        return self.excess is not None and (self.excess > 1 or not self.problem)
-
-
-def _worst(output: str, stage: str, errors: Sequence[OutputError]) -> Worst:
-    def extreme(field: str, pick: str) -> float | None:
-        values = [value for value in (getattr(e, field) for e in errors) if value is not None]
-        return (max(values) if pick == "max" else min(values)) if values else None
-
-    worst = max(
-        errors,
-        key=lambda e: (bool(e.problem), e.excess is None and bool(e.problem), e.excess or 0.0, -e.case),
-    )
-    return Worst(
-        output,
-        stage,
-        worst.case,
-        extreme("max_abs", "max"),
-        extreme("max_rel", "max"),
-        extreme("cosine", "min"),
-        extreme("sqnr_db", "min"),
-        extreme("excess", "max"),
-        worst.problem,
-    )
-
-
 def _errors(evidence: Iterable[Check]) -> list[tuple[str, OutputError]]:
     return [(STAGES[c.check], e) for c in evidence if c.check in STAGES for e in c.outputs]
 
@@ -212,57 +145,13 @@ def worst_errors(evidence: Iterable[Check]) -> list[Worst]:
         groups.setdefault((error.output, stage), []).append(error)
     order = {name: i for i, name in enumerate(dict.fromkeys(output for output, _ in groups))}
     keys = sorted(groups, key=lambda key: (order[key[0]], key[1] == MNN))
-    return [_worst(output, stage, groups[output, stage]) for output, stage in keys]
+    return [worst_of(output, stage, groups[output, stage]) for output, stage in keys]
 
 
 def uncompared(evidence: Iterable[Check]) -> list[str]:
     """The stages of which the evidence holds no comparison of outputs."""
     compared = {stage for stage, _ in _errors(evidence)}
     return [stage for stage in (ARTIFACT, MNN) if stage not in compared]
-
-
-@dataclass(frozen=True)
-class OnTarget:
-    """An output on a target, over the cases that ran there; ``worst`` is None if none did.
-
-    ``arithmetic`` and ``engine`` are empty if it did not run.
-    """
-
-    target: str
-    arithmetic: str
-    engine: str
-    cases: int
-    output: str
-    worst: Worst | None
-    status: Status
-    reason: str
-
-
-def on_targets(evidence: Sequence[Check], targets: Sequence[TargetRecord]) -> list[OnTarget]:
-    """One row for every target and output that was compared there, in the order in which they were asked."""
-    checks = {catalog.TARGET.member(c.check): c for c in evidence if catalog.TARGET.has(c.check)}
-    rows = []
-    for record in targets:
-        check = checks.get(record.target)
-        if check is None:
-            continue
-        outputs = dict.fromkeys(error.output for error in check.outputs) or {"": None}
-        for output in outputs:
-            errors = [error for error in check.outputs if error.output == output]
-            worst = _worst(output, record.target, errors) if errors else None
-            rows.append(
-                OnTarget(
-                    record.target,
-                    record.arithmetic,
-                    record.engine,
-                    len(record.cases),
-                    output,
-                    worst,
-                    check.status,
-                    check.reason,
-                )
-            )
-    return rows
 
 
 @dataclass(frozen=True)
@@ -341,7 +230,7 @@ def sizes_tried(manifest: Manifest) -> list[SizeTried]:
                 stage: [e for s, e in errors if s == stage and e.case in by_size[size]]
                 for stage in (ARTIFACT, MNN)
             }
-            worst = {stage: _worst("", stage, found) if found else None for stage, found in at.items()}
+            worst = {stage: worst_of("", stage, found) if found else None for stage, found in at.items()}
             rows.append(
                 SizeTried(name, size, size in dim.proven, len(by_size[size]), worst[ARTIFACT], worst[MNN])
             )

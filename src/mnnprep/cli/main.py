@@ -24,6 +24,7 @@ COMMANDS = {
     "bisect": ("mnnprep.cli.bisect", "Find the first node at which MNN departs from the reference."),
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),
     "consolidate": ("mnnprep.cli.consolidate", "Gather a checkpoint's weights into one safetensors file."),
+    "target": ("mnnprep.cli.target", "Make and list the environments of other CPUs and versions of MNN."),
     "ops": (
         "mnnprep.cli.ops",
         "Show which operators MNN reads, and what it does with ONNX's own test cases.",

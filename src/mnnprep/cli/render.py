@@ -12,19 +12,31 @@ from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import Manifest, TargetRecord
+from mnnprep.bundle.target_view import on_targets
+from mnnprep.bundle.worst import Worst
+from mnnprep.cli.tables import (
+    STATUS_STYLES,
+    STATUS_WORDS,
+    grid,
+    pairs,
+    section,
+    status_word,
+    word,
+    works_word,
+)
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.verdict import Verdict
-from mnnprep.safety.printable import one_line, plain
+from mnnprep.safety.printable import one_line
 from mnnprep.text import decimal_size, first_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
     from rich.text import Text
 
     from mnnprep.commands.compare import Comparison
     from mnnprep.commands.doctor import Doctor
+    from mnnprep.commands.verify import Verification
 
 VERDICT_STYLES = {
     Verdict.PROVEN: "bold cyan",
@@ -32,8 +44,6 @@ VERDICT_STYLES = {
     Verdict.DIFFERS: "bold magenta",
     Verdict.REFUSED: "bold magenta",
 }
-STATUS_STYLES = {Status.PASSED: "cyan", Status.FAILED: "bold magenta", Status.NOT_RUN: "yellow"}
-STATUS_WORDS = {Status.PASSED: "passed", Status.FAILED: "FAILED", Status.NOT_RUN: "not run"}
 OTHER_OPERATORS = 12
 LONGEST_VALUE = 400
 
@@ -54,11 +64,12 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _precision(console, manifest.evidence)
     _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest)))
     rows = [(f.path, decimal_size(f.size)) for f in _headliners(manifest)]
-    _section(console, f"files in {target}", _table(["", ">"], rows))
+    section(console, f"files in {target}", grid(["", ">"], rows))
 
 
-def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Check], target: Path) -> None:
+def show_verification(console: Console, found: Verification, target: Path) -> None:
     """The outcome of `verify`: every check with its answer, errors per output, what stands in the way."""
+    outcome, evidence = found.verdict, found.evidence
     words = {
         Verdict.PROVEN: "the bundle was proven again",
         Verdict.UNPROVEN: (
@@ -69,9 +80,10 @@ def show_verification(console: Console, outcome: Verdict, evidence: Sequence[Che
         Verdict.REFUSED: "nothing in the bundle could be run",
     }
     _headline(console, outcome, f"{target}: {words[outcome]}")
-    rows = [(_status(c.status), c.check, c.subject) for c in evidence]
-    _section(console, "checks", _table(["", "", ""], rows))
+    rows = [(status_word(c.status), c.check, c.subject) for c in evidence]
+    section(console, "checks", grid(["", "", ""], rows))
     _errors(console, evidence)
+    _targets(console, evidence, found.targets)
     _metrics(console, evidence)
     _obstacles(console, digest.obstacles(evidence))
 
@@ -86,7 +98,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
     _headline(console, found.verdict, words[found.verdict])
     rows = [("input", a, b, "") for a, b in found.inputs.items()]
     rows += [("output", a, b, f"by {found.matched[a]}") for a, b in found.outputs.items()]
-    _section(console, "matched", _table(["", "", "", ""], rows, ["", found.first, found.second, ""]))
+    section(console, "matched", grid(["", "", "", ""], rows, ["", found.first, found.second, ""]))
     worst: dict[str, OutputError] = {}
     for error in (e for c in found.evidence for e in c.outputs if e.output):
         if error.output not in worst or (error.excess or 0) > (worst[error.output].excess or 0):
@@ -95,19 +107,17 @@ def show_comparison(console: Console, found: Comparison) -> None:
         (n, *map(digest.number, (e.max_abs, e.max_rel)), digest.cosine_text(e.cosine), digest.share(e.excess))
         for n, e in worst.items()
     ]
-    _section(
+    section(
         console,
         "errors, worst over the cases",
-        _table(
-            ["", ">", ">", ">", ">"], errors, ["output", "max abs", "max rel", "cosine", "tolerance used"]
-        ),
+        grid(["", ">", ">", ">", ">"], errors, ["output", "max abs", "max rel", "cosine", "tolerance used"]),
     )
     _metrics(console, found.evidence)
     for check in found.evidence:
         if check.status is not Status.PASSED:
             console.print()
             console.print(
-                _text(
+                word(
                     f"  {STATUS_WORDS[check.status]}  {check.check}: {check.reason}",
                     STATUS_STYLES[check.status],
                 )
@@ -124,28 +134,28 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
         for k, v in inspection.items()
         if not isinstance(v, (Mapping, list, tuple)) and v not in (None, "")
     }
-    _section(console, "", _pairs({name: _value(name, value) for name, value in facts.items()}))
+    section(console, "", pairs({name: _value(name, value) for name, value in facts.items()}))
     signature = inspection.get("signature") or {}
     for role in ("inputs", "outputs"):
         tensors = signature.get(role) if isinstance(signature, Mapping) else None
         if tensors:
-            _section(console, role, _table(["", "", ""], [_tensor(t) for t in tensors]))
+            section(console, role, grid(["", "", ""], [_tensor(t) for t in tensors]))
     operators = inspection.get("ops") or {}
     if operators:
         ordered = sorted(operators.items(), key=lambda item: (-int(item[1]), item[0]))
         listed = ", ".join(f"{one_line(name)} {count}" for name, count in ordered[:OTHER_OPERATORS])
         more = f", and {len(ordered) - OTHER_OPERATORS} more kinds" if len(ordered) > OTHER_OPERATORS else ""
-        _section(console, f"operators ({sum(map(int, operators.values()))})", _text(listed + more))
+        section(console, f"operators ({sum(map(int, operators.values()))})", word(listed + more))
     for title in ("leftovers", "warnings"):
         if inspection.get(title):
-            _section(console, title, _table([""], [(_text(line, "yellow"),) for line in inspection[title]]))
+            section(console, title, grid([""], [(word(line, "yellow"),) for line in inspection[title]]))
     known = {*facts, "signature", "ops", "leftovers", "warnings", "details"}
     rest = {**{k: v for k, v in inspection.items() if k not in known}, **(inspection.get("details") or {})}
     details = {
         name: _value(name, value) for name, value in rest.items() if value not in (None, "", [], {}, ())
     }
     if details:
-        _section(console, "details", _pairs(details))
+        section(console, "details", pairs(details))
 
 
 def show_doctor(console: Console, doctor: Doctor) -> None:
@@ -153,26 +163,34 @@ def show_doctor(console: Console, doctor: Doctor) -> None:
 
     It lists packages, formats and converters, and what to type for those that don't work.
     """
-    _section(
-        console, "", _pairs({"python": doctor.python, "platform": doctor.platform, "mnnprep": doctor.mnnprep})
+    section(
+        console,
+        "",
+        pairs({"python": doctor.python, "platform": doctor.platform, "mnnprep": doctor.mnnprep}),
     )
     packages = [
-        (p.distribution, p.version or _text("not installed", "yellow"), p.extra or "core")
+        (p.distribution, p.version or word("not installed", "yellow"), p.extra or "core")
         for p in doctor.packages
     ]
-    _section(console, "packages", _table(["", "", ""], packages, ["package", "version", "extra"]))
+    section(console, "packages", grid(["", "", ""], packages, ["package", "version", "extra"]))
     formats = [
-        (f.title, _works(f.works), ", ".join(f.targets) if f.works else "", f.needs) for f in doctor.formats
+        (f.title, works_word(f.works), ", ".join(f.targets) if f.works else "", f.needs)
+        for f in doctor.formats
     ]
-    _section(console, "formats", _table(["", "", "", ""], formats, ["format", "", "to", "needs"]))
-    converters = [(c.name, _works(c.works), ", ".join(c.frontends) or c.reason) for c in doctor.converters]
-    _section(console, "converters", _table(["", "", ""], converters, ["converter", "", "frontends"]))
+    section(console, "formats", grid(["", "", "", ""], formats, ["format", "", "to", "needs"]))
+    converters = [
+        (c.name, works_word(c.works), ", ".join(c.frontends) or c.reason) for c in doctor.converters
+    ]
+    section(console, "converters", grid(["", "", ""], converters, ["converter", "", "frontends"]))
     walls = doctor.confinement
     state = "complete" if walls.complete else "in part" if walls.active else "not active"
-    said = (_text(state, "cyan" if walls.complete else "yellow"), walls.level, walls.reason)
-    _section(console, "confinement of the workers that run a model", _table(["", "", ""], [said]))
+    said = (word(state, "cyan" if walls.complete else "yellow"), walls.level, walls.reason)
+    section(console, "confinement of the workers that run a model", grid(["", "", ""], [said]))
+    emulators = [(arch, path or word("not installed", "yellow")) for arch, path in doctor.emulators.items()]
+    there = [(f"{e.arch} MNN {e.engine}", e.needs or "works") for e in doctor.environments if e.engine]
+    section(console, "targets", grid(["", ""], [*emulators, *there]))
     for line in doctor.advice:
-        console.print(_text(f"  next: {line}"), soft_wrap=True)
+        console.print(word(f"  next: {line}"), soft_wrap=True)
 
 
 def _headline(console: Console, outcome: Verdict, sentence: str) -> None:
@@ -194,12 +212,12 @@ def _attempts(console: Console, manifest: Manifest) -> None:
             (
                 attempt.method,
                 opset,
-                _text(result, style),
-                _text("kept" if attempt.kept else ""),
-                _text(reason or repaired),
+                word(result, style),
+                word("kept" if attempt.kept else ""),
+                word(reason or repaired),
             )
         )
-    _section(console, "tried", _table([""] * 5, rows))
+    section(console, "tried", grid([""] * 5, rows))
 
 
 def _errors(console: Console, evidence: Sequence[Check]) -> None:
@@ -213,7 +231,7 @@ def _errors(console: Console, evidence: Sequence[Check]) -> None:
         rows.append((worst.output or "every output", worst.stage, *figures, _used(worst)))
     rows += [("every output", stage, "–", "–", "–", _used(None)) for stage in digest.uncompared(evidence)]
     head = ["output", "by", "max abs", "max rel", "cosine", "tolerance used"]
-    _section(console, "errors, worst over the cases", _table(["", "", ">", ">", ">", ">"], rows, head))
+    section(console, "errors, worst over the cases", grid(["", "", ">", ">", ">", ">"], rows, head))
 
 
 def _sizes(console: Console, manifest: Manifest) -> None:
@@ -224,13 +242,13 @@ def _sizes(console: Console, manifest: Manifest) -> None:
             str(s.size),
             _used(s.artifact),
             _used(s.mnn),
-            _text("proven", "cyan") if s.proven else _text("not proven", "yellow"),
+            word("proven", "cyan") if s.proven else word("not proven", "yellow"),
         )
         for s in sizes
     ]
     if rows:
         head = ["dimension", "size", "artifact", "MNN", ""]
-        _section(console, "tolerance used, per size", _table(["", ">", ">", ">", ""], rows, head))
+        section(console, "tolerance used, per size", grid(["", ">", ">", ">", ""], rows, head))
 
 
 def _metrics(console: Console, evidence: Sequence[Check]) -> None:
@@ -243,18 +261,18 @@ def _metrics(console: Console, evidence: Sequence[Check]) -> None:
             *(m.values.get(where, "–") for where in places),
             m.wanted or "–",
             m.inputs,
-            _status(m.status),
+            status_word(m.status),
         )
         for m in measures
     ]
     if rows:
-        _section(
+        section(
             console,
             "task metrics",
-            _table(["", *[">"] * len(places), ">", "", ""], rows, ["metric", *places, "wanted", "over", ""]),
+            grid(["", *[">"] * len(places), ">", "", ""], rows, ["metric", *places, "wanted", "over", ""]),
         )
     for m in (m for m in measures if m.status is Status.NOT_RUN):
-        console.print(_text(f"  {m.name}: {m.reason}"), soft_wrap=True)
+        console.print(word(f"  {m.name}: {m.reason}"), soft_wrap=True)
 
 
 def _samples(console: Console, evidence: Sequence[Check]) -> None:
@@ -271,9 +289,9 @@ def _samples(console: Console, evidence: Sequence[Check]) -> None:
             for name, value in check.numbers.items()
             if name.startswith("range:")
         }
-        _section(console, "real inputs", _pairs(facts))
+        section(console, "real inputs", pairs(facts))
         if check.reason:
-            console.print(_text(f"  {check.reason}"), soft_wrap=True)
+            console.print(word(f"  {check.reason}"), soft_wrap=True)
 
 
 def _precision(console: Console, evidence: Sequence[Check]) -> None:
@@ -290,7 +308,7 @@ def _precision(console: Console, evidence: Sequence[Check]) -> None:
         )
         if "rows" in check.numbers:
             facts["same first choice"] = f"{check.numbers['same_top1']} of {check.numbers['rows']} rows"
-        _section(console, "cost of the precision", _pairs(facts))
+        section(console, "cost of the precision", pairs(facts))
 
 
 def _targets(console: Console, evidence: Sequence[Check], targets: Sequence[TargetRecord]) -> None:
@@ -302,14 +320,14 @@ def _targets(console: Console, evidence: Sequence[Check], targets: Sequence[Targ
             one_line(row.output),
             digest.number(row.worst.max_abs) if row.worst and row.worst.comparable else "",
             digest.number(row.worst.sqnr_db) if row.worst and row.worst.comparable else "",
-            _status(row.status),
+            status_word(row.status),
         )
-        for row in digest.on_targets(evidence, targets)
+        for row in on_targets(evidence, targets)
     ]
     names = ["target", "MNN", "cases", "output", "max abs", "SQNR dB", ""]
     if rows:
-        table = _table(["", "", ">", "", ">", ">", ""], rows, names)
-        _section(console, "targets, worst over the cases", table)
+        found = grid(["", "", ">", "", ">", ">", ""], rows, names)
+        section(console, "targets, worst over the cases", found)
 
 
 def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:
@@ -319,7 +337,7 @@ def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:
 
     if found:
         console.print()
-        console.print(_text("in the way", "bold"))
+        console.print(word("in the way", "bold"))
     for o in found:
         check = (one_line(o.check), "bold")
         console.print(
@@ -332,8 +350,8 @@ def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:
                 one_line(o.subject),
             )
         )
-        console.print(Padding(_text(o.reason.strip() or "no reason was given"), (0, 0, 0, 4), expand=False))
-        console.print(Padding(_text(f"next: {o.remedy}"), (0, 0, 0, 4), expand=False))
+        console.print(Padding(word(o.reason.strip() or "no reason was given"), (0, 0, 0, 4), expand=False))
+        console.print(Padding(word(f"next: {o.remedy}"), (0, 0, 0, 4), expand=False))
 
 
 def _headliners(manifest: Manifest) -> list[Any]:
@@ -341,20 +359,12 @@ def _headliners(manifest: Manifest) -> list[Any]:
     return [*([manifest.mnn] if manifest.mnn else []), *manifest.artifact.files]
 
 
-def _used(worst: digest.Worst | None) -> Text:
+def _used(worst: Worst | None) -> Text:
     if worst is None:
-        return _text("not run", "yellow")
+        return word("not run", "yellow")
     if not worst.comparable:
-        return _text("not comparable", "bold magenta")
-    return _text(digest.share(worst.excess), "bold magenta" if (worst.excess or 0) > 1 else "cyan")
-
-
-def _status(status: Status) -> Text:
-    return _text(STATUS_WORDS[status], STATUS_STYLES[status])
-
-
-def _works(works: bool) -> Text:
-    return _text("works", "cyan") if works else _text("no", "yellow")
+        return word("not comparable", "bold magenta")
+    return word(digest.share(worst.excess), "bold magenta" if (worst.excess or 0) > 1 else "cyan")
 
 
 def _tensor(tensor: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -378,43 +388,3 @@ def _value(name: str, value: Any) -> str:
     else:
         text = str(value)
     return one_line(text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + " …")
-
-
-def _text(text: str, style: str = "") -> Text:
-    from rich.text import Text
-
-    return Text(plain(text), style)
-
-
-def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], head: Sequence[str] = ()
-) -> Table:
-    """A table without rules; a column given as ``>`` is right-aligned.
-
-    Strings are shown in one line, never as markup.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=bool(head), header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
-    for index, column in enumerate(columns):
-        title = head[index] if head else ""
-        table.add_column(Text(one_line(title)), justify="right" if column == ">" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(one_line(cell)) if isinstance(cell, str) else cell for cell in row))
-    return table
-
-
-def _pairs(values: Mapping[str, str]) -> Table:
-    return _table(
-        ["", ""], [(_text(one_line(name), "dim"), _text(one_line(value))) for name, value in values.items()]
-    )
-
-
-def _section(console: Console, title: str, body: RenderableType) -> None:
-    from rich.padding import Padding
-
-    console.print()
-    if title:
-        console.print(_text(title, "bold"))
-    console.print(Padding(body, (0, 0, 0, 2)))

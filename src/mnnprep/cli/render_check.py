@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mnnprep.cli.render import _section, _table, _text
+from mnnprep.cli.tables import grid, section, word
 from mnnprep.safety.printable import one_line
 
 if TYPE_CHECKING:
@@ -24,32 +24,32 @@ def show_check(console: Console, report: CheckReport) -> None:
     """The hazards by severity, each once with its places; then how many, and how many `prepare` rewrites."""
     opset = f", opset {report.opset}" if report.opset else ""
     against = f"MNN {report.mnn}" if report.mnn else "no MNN installed: operators were not compared"
-    console.print(_text(f"{one_line(report.path)}: {report.kind}{opset}; {against}", "dim"), soft_wrap=True)
+    console.print(word(f"{one_line(report.path)}: {report.kind}{opset}; {against}", "dim"), soft_wrap=True)
     groups: dict[str, list[Hazard]] = {}
     for hazard in sorted(report.hazards, key=lambda h: ORDER.index(h.severity)):
         groups.setdefault(hazard.rule, []).append(hazard)
     for rule, found in groups.items():
         console.print()
         console.print(
-            _text(f"{found[0].severity}  ", STYLES[found[0].severity])
-            + _text(rule, "bold")
-            + _text(f"  {found[0].hazard}"),
+            word(f"{found[0].severity}  ", STYLES[found[0].severity])
+            + word(rule, "bold")
+            + word(f"  {found[0].hazard}"),
             soft_wrap=True,
         )
         rows = [(h.node, h.detail, h.source, "prepare repairs it" if h.repaired else "") for h in found]
         if len(rows) > SHOWN:
             rows = [*rows[:SHOWN], (f"and {len(rows) - SHOWN} more", "", "", "")]
-        _section(console, "", _table(["", "", "", ""], rows))
-        console.print(_text(f"  remedy: {found[0].remedy}", "cyan"), soft_wrap=True)
+        section(console, "", grid(["", "", "", ""], rows))
+        console.print(word(f"  remedy: {found[0].remedy}", "cyan"), soft_wrap=True)
     if report.measured:
         hints = [(m.operator, f"right in {m.right} of {m.cases}") for m in report.measured]
-        _section(
+        section(
             console,
             "no hazard known here, though MNN does not get all of ONNX's own cases right",
-            _table(["", ""], hints),
+            grid(["", ""], hints),
         )
     console.print()
-    console.print(_text(_summary(report)), soft_wrap=True)
+    console.print(word(_summary(report)), soft_wrap=True)
 
 
 def _summary(report: CheckReport) -> str:

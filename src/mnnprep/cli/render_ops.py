@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mnnprep.cli.render import _section, _table, _text
+from mnnprep.cli.tables import grid, section, word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,18 +19,18 @@ def show_table(console: Console, table: OperatorTable) -> None:
     from mnnprep.conformance.page import scores, totals
 
     console.print(
-        _text(f"MNN {table.mnn} on {table.machine}, measured with the cases of onnx {table.onnx}", "dim"),
+        word(f"MNN {table.mnn} on {table.machine}, measured with the cases of onnx {table.onnx}", "dim"),
         soft_wrap=True,
     )
-    _section(
+    section(
         console,
         "frontends",
-        _table(["", ">"], [(name, str(len(names))) for name, names in sorted(table.frontends.items())]),
+        grid(["", ">"], [(name, str(len(names))) for name, names in sorted(table.frontends.items())]),
     )
     found = scores(table)
     if found:
         rows = [(variant, *map(str, totals(table, variant)), "") for variant in ("fed", "frozen")]
-        _section(console, "ONNX's own cases", _table(["", ">", ">", ">", ""], rows, HEAD))
+        section(console, "ONNX's own cases", grid(["", ">", ">", ">", ""], rows, HEAD))
         listed = [
             (
                 s.operator + ("" if s.read else " *"),
@@ -41,10 +41,10 @@ def show_table(console: Console, table: OperatorTable) -> None:
             )
             for s in found
         ]
-        _section(
+        section(
             console,
             "by operator (*: the frontend does not list it)",
-            _table(["", ">", ">", ">", ""], listed, HEAD),
+            grid(["", ">", ">", ">", ""], listed, HEAD),
         )
 
 
@@ -52,7 +52,8 @@ def show_operator(console: Console, table: OperatorTable, operator: str) -> None
     """One operator: the frontends that read it, and its cases by opset and dtype."""
     readers = [name for name, names in sorted(table.frontends.items()) if operator in names]
     console.print(
-        _text(f"{operator}: read by {', '.join(readers) or 'no frontend'} of MNN {table.mnn}"), soft_wrap=True
+        word(f"{operator}: read by {', '.join(readers) or 'no frontend'} of MNN {table.mnn}"),
+        soft_wrap=True,
     )
     rows = [
         (
@@ -66,10 +67,10 @@ def show_operator(console: Console, table: OperatorTable, operator: str) -> None
         if row.operator == operator
     ]
     if rows:
-        _section(
+        section(
             console,
             "ONNX's own cases",
-            _table(["", ">", "", "", ""], rows, ["cases", "opset", "dtype", "as they are", "after repairs"]),
+            grid(["", ">", "", "", ""], rows, ["cases", "opset", "dtype", "as they are", "after repairs"]),
         )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnnprep.cli.render import _section, _table, _text
+from mnnprep.cli.tables import grid, section, word
 from mnnprep.text import decimal_size
 
 if TYPE_CHECKING:
@@ -22,30 +22,30 @@ def show_consolidated(console: Console, made: Consolidated, output: str) -> None
     verb = "written to" if made.written else "would be"
     target = Path(output).name if output else "one safetensors file"
     console.print(
-        _text(f"{len(made.tensors)} tensors, {decimal_size(made.size)}, {verb} {target} ({made.layout})"),
+        word(f"{len(made.tensors)} tensors, {decimal_size(made.size)}, {verb} {target} ({made.layout})"),
         soft_wrap=True,
     )
     for note in made.notes:
-        console.print(_text(f"  {note}"), soft_wrap=True)
+        console.print(word(f"  {note}"), soft_wrap=True)
     if not made.written:
         rows = [
             (t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", decimal_size(t.size))
             for t in made.tensors
         ]
-        _section(console, "tensors", _table(["", "", "", ">"], rows))
+        section(console, "tensors", grid(["", "", "", ">"], rows))
     _left_out(console, made)
     if made.rounding:
         worst = sorted(made.rounding, key=lambda r: -r.relative)[:SHOWN]
         rows = [(r.name, f"{r.source} to {r.target}", f"{r.worst:.3g}", f"{r.relative:.3g}") for r in worst]
-        _section(
+        section(
             console,
             "worst rounding errors (absolute, over the tensor's maximum)",
-            _table(["", "", ">", ">"], rows),
+            grid(["", "", ">", ">"], rows),
         )
     files = [(f.name, decimal_size(f.size), f.sha256 or "") for f in made.inputs[:SHOWN]]
     if made.written:
         files.append((target, decimal_size(made.size), made.sha256 or ""))
-    _section(console, "files, with sha256", _table(["", ">", ""], files))
+    section(console, "files, with sha256", grid(["", ">", ""], files))
 
 
 def _left_out(console: Console, made: Consolidated) -> None:
@@ -60,4 +60,4 @@ def _left_out(console: Console, made: Consolidated) -> None:
         ]
     else:
         rows = [(e.name, decimal_size(e.size), e.reason) for e in made.left_out]
-    _section(console, "left out", _table(["", ">", ""], rows))
+    section(console, "left out", grid(["", ">", ""], rows))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from mnnprep.cli.main import echo_json, say
-from mnnprep.cli.options import step_timeout
+from mnnprep.cli.options import option, step_timeout
+from mnnprep.model.options import PREPARE
 
 
 @click.command("verify")
@@ -17,10 +18,13 @@ from mnnprep.cli.options import step_timeout
     metavar="NAME[=VALUE]",
     help="Another task metric, or the code of one that the bundle names.",
 )
+@option(PREPARE["targets"])
 @click.option("--key", default="", metavar="PEM", help="The public key that the bundle must be signed with.")
 @step_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_json: bool) -> int:
+def command(
+    bundle: str, metrics: tuple[str, ...], targets: tuple[str, ...], key: str, timeout: float, as_json: bool
+) -> int:
     """Prove BUNDLE again from itself alone.
 
     The hashes are compared, and MNN runs on the stored cases against the stored references.
@@ -30,10 +34,16 @@ def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_
     from mnnprep.commands.sign import verify_signed
     from mnnprep.model.metrics import make_metrics
     from mnnprep.model.request import Limits
+    from mnnprep.model.target import parse_targets
 
     limits = Limits(timeout=timeout)
     found = verify_signed(
-        Path(bundle), Path(key) if key else None, metrics=make_metrics(metrics), limits=limits, tell=say
+        Path(bundle),
+        Path(key) if key else None,
+        metrics=make_metrics(metrics),
+        targets=parse_targets(targets),
+        limits=limits,
+        tell=say,
     )
     if as_json:
         echo_json(found)
@@ -42,5 +52,5 @@ def command(bundle: str, metrics: tuple[str, ...], key: str, timeout: float, as_
 
         from mnnprep.cli.render import show_verification
 
-        show_verification(Console(), found.verdict, found.evidence, Path(bundle))
+        show_verification(Console(), found, Path(bundle))
     return found.verdict.exit_code

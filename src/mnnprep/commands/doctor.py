@@ -14,10 +14,13 @@ import msgspec
 
 from mnnprep import deps
 from mnnprep._version import __version__
+from mnnprep.commands.target import EnvironmentState, listed
 from mnnprep.formats.backend import Backend, Role, SourceKind
 from mnnprep.formats.registry import BACKENDS
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
+from mnnprep.model.target import host_machine
 from mnnprep.safety.leftovers import Scratch
+from mnnprep.targets.tools import emulator
 from mnnprep.workers.confine import supported
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
@@ -73,7 +76,11 @@ class ConfinementState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Doctor(msgspec.Struct, frozen=True, kw_only=True):
-    """The diagnosis. ``advice`` lists what to type or set, the most needed first."""
+    """The diagnosis. ``advice`` lists what to type or set, the most needed first.
+
+    ``emulators`` are the paths of QEMU by the architecture that it emulates, empty where it is not installed;
+    ``environments`` are those of targets.
+    """
 
     mnnprep: str
     python: str
@@ -82,6 +89,8 @@ class Doctor(msgspec.Struct, frozen=True, kw_only=True):
     formats: list[FormatState]
     converters: list[Converter]
     confinement: ConfinementState
+    emulators: dict[str, str]
+    environments: list[EnvironmentState]
     advice: list[str]
 
 
@@ -109,6 +118,8 @@ def diagnose(mnnconvert: str = "") -> Doctor:
         formats=formats,
         converters=converters,
         confinement=_confinement(),
+        emulators={arch: emulator(arch) for arch in ("arm64", "x86_64") if arch != host_machine()},
+        environments=listed().environments,
         advice=_advice(packages, converters),
     )
 

@@ -91,7 +91,7 @@ def write_bundle(
             tools=_tools(steps, backend_of(source.kind), request, best),
             runtime=RuntimeRecord(hints=best.runs.mnn.hints if best.runs.mnn else {}),
             metrics=recorded(request.metrics),
-            targets=[_target_record(proof) for proof in best.targets],
+            targets=[target_record(proof) for proof in best.targets],
         )
         return writer.finish(directory, manifest)
 
@@ -124,7 +124,8 @@ def _artifact_record(
     )
 
 
-def _target_record(proof: TargetProof) -> TargetRecord:
+def target_record(proof: TargetProof) -> TargetRecord:
+    """What is to be recorded of a target beside its check."""
     if proof.ran is None:
         return TargetRecord(target=str(proof.target), cases=list(proof.cases))
     return TargetRecord(

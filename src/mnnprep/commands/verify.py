@@ -9,12 +9,14 @@ import msgspec
 
 from mnnprep import deps
 from mnnprep.attempt.metrics import metric_checks
-from mnnprep.attempt.results import unanswered
-from mnnprep.bundle.manifest import Manifest, TensorRecord, read_manifest
+from mnnprep.attempt.results import TargetProof, unanswered
+from mnnprep.attempt.target_verifier import judged, without_model
+from mnnprep.bundle.manifest import Manifest, TargetRecord, TensorRecord, read_manifest
 from mnnprep.bundle.manifest_view import concluded
 from mnnprep.commands.auditing.files import hashes, report_check
 from mnnprep.commands.auditing.record import cases_check, record_check, require_known, stored_cases
 from mnnprep.commands.auditing.yardstick import ruled, tolerance_check
+from mnnprep.commands.record import target_record
 from mnnprep.comparison.outputs import compare_run, confirmed
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
@@ -27,7 +29,10 @@ from mnnprep.model.messages import CaseFile, RunJob, RunResult
 from mnnprep.model.metrics import Metric
 from mnnprep.model.request import Limits
 from mnnprep.model.signature import Signature, TensorSpec
-from mnnprep.text import Progress
+from mnnprep.model.target import Target
+from mnnprep.targets.environment import expand
+from mnnprep.targets.run import start
+from mnnprep.text import Progress, listed
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
 
@@ -39,16 +44,20 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     recorded: Verdict
     evidence: list[Check]
+    targets: list[TargetRecord] = []
 
 
 def verify(
     bundle: Path,
     *,
     metrics: tuple[Metric, ...] = (),
+    targets: tuple[Target, ...] = (),
     limits: Limits | None = None,
     tell: Progress = lambda _: None,
 ) -> Verification:
     """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
+
+    The converted model is run on each of *targets* too, whether or not the bundle was made for it.
 
     The artifact is run again too, if its runtime is installed.  ``proven`` needs that all hold and
     that the bundle was proven when it was made.  Task metrics that the bundle was made with are measured
@@ -73,15 +82,18 @@ def verify(
     with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
         artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
         mnn, mnn_ran = _mnn(workers, bundle, manifest, intact, tell)
+        proofs = _on_targets(workers, bundle, manifest, mnn, expand(targets), tell)
         runs = {"artifact": artifact_ran, "MNN": mnn_ran}
         if artifact.status is Status.NOT_RUN:  # its runtime is not installed: what was proven is MNN's model
             del runs["artifact"]
         checks += [
             artifact,
             mnn,
+            *(proof.check for proof in proofs),
             *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence),
         ]
-        outcome = verdict(checks, VERIFY.at_most(concluded(manifest)))
+        profile = VERIFY.with_targets(str(proof.target) for proof in proofs)
+        outcome = verdict(checks, profile.at_most(concluded(manifest)))
         if outcome is not Verdict.PROVEN:
             workers.require_sound()
     return Verification(
@@ -89,6 +101,7 @@ def verify(
         verdict=outcome,
         recorded=manifest.verdict,
         evidence=checks,
+        targets=[target_record(proof) for proof in proofs],
     )
 
 
@@ -175,6 +188,38 @@ def _artifact(
     return compare_run(catalog.ARTIFACT_COMPARE, job.cases, ran, ruled(manifest)[0], {}), ran
 
 
+def _mnn_job(workers: Workers, bundle: Path, manifest: Manifest) -> MnnRunJob:
+    """The bundle's model on all of its cases."""
+    assert manifest.mnn is not None
+    signature = manifest.signature
+    return MnnRunJob(
+        model=str(bundle.resolve() / manifest.mnn.path),
+        cases=_cases(bundle, manifest),
+        directory=str(workers.directory("mnn")),
+        input_names={t.name: t.mnn_name for t in signature.inputs},
+        output_names={t.name: t.mnn_name for t in signature.outputs},
+        layouts={t.name: t.layout for t in signature.inputs},
+        hints=manifest.runtime.hints,
+    )
+
+
+def _on_targets(
+    workers: Workers,
+    bundle: Path,
+    manifest: Manifest,
+    host: Check,
+    targets: tuple[Target, ...],
+    tell: Progress,
+) -> list[TargetProof]:
+    """The model on each of *targets*; none is run if it is not right on this *host*."""
+    if host.status is not Status.PASSED:
+        return without_model(targets, host)
+    if targets:
+        tell(f"running it on {listed([str(target) for target in targets])}")
+    runs = [start(workers, target, _mnn_job(workers, bundle, manifest)) for target in targets]
+    return [judged(run, ruled(manifest)[1], None) for run in runs]
+
+
 def _mnn(
     workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Progress
 ) -> tuple[Check, RunResult | None]:
@@ -183,21 +228,8 @@ def _mnn(
     if not intact:
         return catalog.MNN_COMPARE.not_run("the bundle's files are not those that were proven"), None
     tell("running it in MNN, twice")
-    signature = manifest.signature
     runs = [
-        workers.submit(
-            RUN,
-            MnnRunJob(
-                model=str(bundle.resolve() / manifest.mnn.path),
-                cases=_cases(bundle, manifest),
-                fresh=fresh,
-                directory=str(workers.directory("mnn")),
-                input_names={t.name: t.mnn_name for t in signature.inputs},
-                output_names={t.name: t.mnn_name for t in signature.outputs},
-                layouts={t.name: t.layout for t in signature.inputs},
-                hints=manifest.runtime.hints,
-            ),
-        )
+        workers.submit(RUN, msgspec.structs.replace(_mnn_job(workers, bundle, manifest), fresh=fresh))
         for fresh in (False, True)
     ]
     try:

@@ -79,11 +79,11 @@ MNN_COMPARE = Row(
 TARGET = Family(
     "target:",
     Row(
-        name="target:TARGET",
+        name="target:NAME",
         question="Does MNN on this target compute what the source computes?",
         catches="what another CPU, a lower precision or another version of MNN computes otherwise: overflow"
         " and lost digits in half precision, an operator that an older engine ignores",
-        if_failed="`mnnprep bisect BUNDLE --target TARGET` finds the first node that goes wrong; set a higher"
+        if_failed="`mnnprep bisect BUNDLE --target NAME` finds the first node that goes wrong; set a higher"
         " precision in the app, or ship a newer engine",
         if_not_run="its reason names what to install; `mnnprep target list` says what is here",
     ),

@@ -109,23 +109,23 @@ def _copy(given: Path, tree: Path) -> None:
     shutil.copytree(given, tree, symlinks=True, ignore=without_devices, dirs_exist_ok=True)
 
 
-class _Platform(msgspec.Struct):
+class _Platform(msgspec.Struct, frozen=True):
     architecture: str = ""
 
 
-class _Descriptor(msgspec.Struct):
+class _Descriptor(msgspec.Struct, frozen=True):
     digest: str
     platform: _Platform = _Platform()
 
 
-class _Manifest(msgspec.Struct):
+class _Manifest(msgspec.Struct, frozen=True):
     """An index, which has ``manifests``, or the manifest of an image, which has ``layers``."""
 
     manifests: list[_Descriptor] = []
     layers: list[_Descriptor] = []
 
 
-class _Saved(msgspec.Struct, rename="pascal"):
+class _Saved(msgspec.Struct, frozen=True, rename="pascal"):
     """An image in the manifest of ``docker save``."""
 
     layers: list[str]
