@@ -96,10 +96,10 @@ def command(
     mnnprep consolidate run/step-9000 -o model.safetensors
     mnnprep consolidate last.ckpt --ema --dtype float16 -o model.safetensors
     """
-    from mnnprep.workers.launch import ahead
+    from mnnprep.workers.launch import prestart
     from mnnprep.workers.step import reader
 
-    ahead(reader("mnnprep.commands.consolidation"))  # its own imports take as long as those below
+    prestart(reader("mnnprep.commands.consolidation"))  # its own imports take as long as those below
 
     from pathlib import Path
 

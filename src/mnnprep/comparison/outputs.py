@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
 from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, OutputError, Status
@@ -38,8 +38,8 @@ def compare_run(
     ``narrowing`` maps a dtype to the one that the runtime is known to give in its place; what the run
     says it narrowed counts only if it is one of those.
 
-    A synthesized case that drowns in the source's noise is set aside: its numbers say nothing, and are not
-    among the check's outputs. Where too few others are left, or a real case drowns, an error that may be
+    A synthesized case that is lost in the source's noise is set aside: its numbers say nothing, and are not
+    among the check's outputs. Where too few others are left, or a real case is lost, an error that may be
     noise can't be told: the check is then not run.
     """
     aside = set_aside(cases, tolerance)
@@ -105,7 +105,7 @@ class _Tally:
         """Add a case that ran; of one set *aside* nothing but what is no matter of numbers."""
         tolerance, index = self._tolerance, case.index
         compared = compare_outputs(index, reference, actual, tolerance, allowed)
-        noise = drowned(tolerance, index, reference) or _zeros_in_noise(tolerance, index, reference)
+        noise = lost_in_noise(tolerance, index, reference) or _zeros_in_noise(tolerance, index, reference)
         if aside:
             compared = [e for e in compared if e.problem and e.max_abs is None]
         elif noise:
@@ -148,8 +148,8 @@ def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, Figure]
 
 
 def set_aside(cases: list[CaseFile], tolerance: Tolerance) -> dict[int, str]:
-    """The synthesized ones of *cases* that drown in the source's noise, by their index: each as a text that
-    names it.
+    """The synthesized ones of *cases* that are lost in the source's noise, by their index: each as a text
+    that names it.
     """
     found = {}
     for case in cases:
@@ -157,7 +157,7 @@ def set_aside(cases: list[CaseFile], tolerance: Tolerance) -> dict[int, str]:
         if (
             noisy
             and not real(case.origin)
-            and (words := drowned(tolerance, case.index, case_outputs(case.file.path)))
+            and (words := lost_in_noise(tolerance, case.index, case_outputs(case.file.path)))
         ):
             found[case.index] = f"case {case.index} ({case.origin}): {words}"
     return found
@@ -339,18 +339,17 @@ def repeated(
     return check
 
 
-def standing(
-    opinion: list[CaseFile], mnn: RunResult, survey_checks: list[Check], tolerance: Tolerance
+def odd_one_out(
+    third_opinion: list[CaseFile], mnn: RunResult, survey_checks: list[Check], tolerance: Tolerance
 ) -> Check:
-    """Who stands alone where MNN and the reference disagree, by a third runtime's outputs in *opinion*; never
-    a vote.
+    """Say who stands alone if MNN and the reference disagree, by a third runtime's outputs; never a vote.
 
     The verdict does not depend on it: where the reference stands alone, the check says that it is itself
     disputed.
     """
     third = next((c for c in survey_checks if c.check == catalog.THIRD_OPINION.name), None)
     with_reference = third is not None and third.status is Status.PASSED
-    with_mnn = compare_run(catalog.STANDING, opinion, mnn, tolerance, {}).status is Status.PASSED
+    with_mnn = compare_run(catalog.STANDING, third_opinion, mnn, tolerance, {}).status is Status.PASSED
     if with_reference and not with_mnn:
         return catalog.STANDING.passed(
             subject="MNN",

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
 from mnnprep.comparison.tolerance import WIDENING, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
@@ -105,7 +105,7 @@ class Surveyor:
         add_decisive(space, decisive, out.cases)
         turn_decisions(space, one_sided, out.cases)
         measure_all(self._source, out.cases, self._wants.seed)
-        self._replace_drowned()
+        self._replace_lost()
         self._search_sensitivity()
         out.checks = self._checks(given)
         out.signature = _signature(space, out.cases)
@@ -166,8 +166,8 @@ class Surveyor:
         )
         return case if quiet else None
 
-    def _replace_drowned(self) -> None:
-        """Put real inputs, cut or repeated to its size, in the place of each synthesized case that drowns in
+    def _replace_lost(self) -> None:
+        """Put real inputs, cut or repeated to its size, in the place of each synthesized case that is lost in
         the source's noise, where that helps.
 
         A net may be quiet on what it was trained on alone: a detector sees nothing in noise, and gives little
@@ -178,11 +178,11 @@ class Surveyor:
         if not samples or not out.signature.dims:
             return
         for number, case in enumerate(out.cases):
-            if real(case.origin) or not drowned(Tolerance(noise=out.noise), number, case.outputs):
+            if real(case.origin) or not lost_in_noise(Tolerance(noise=out.noise), number, case.outputs):
                 continue
             with suppress(Refused):
                 other = self._refitted(samples[number % len(samples)], case, number)
-                if not drowned(Tolerance(noise=by_output([other])), 0, other.outputs):
+                if not lost_in_noise(Tolerance(noise=by_output([other])), 0, other.outputs):
                     out.cases[number] = other
 
     def _refitted(self, sample: Case, case: Case, number: int) -> Case:

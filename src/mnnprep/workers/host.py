@@ -95,7 +95,7 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """Have the worker end where nothing runs in it, without waiting for that: freeing a framework's
         memory takes the system a while.
         """
@@ -123,11 +123,11 @@ class Host:
         *,
         timeout: float,
         memory: int = 0,
-        here: bool = False,
+        in_worker: bool = False,
     ) -> Future[Reply[R]]:
         """Start *step* on *job*; the future gives a :class:`Reply`, or raises :class:`StepFailed`.
 
-        ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).  With *here* the
+        ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).  With *in_worker* the
         step runs in the worker itself, before any job submitted later: what it loads is there in their
         processes.  A crash then ends this host.
         """
@@ -141,7 +141,7 @@ class Host:
             refused.set_exception(_failure_of(error, self._scratch) or error)
             return refused
         confinement = (
-            confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here)
+            confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=in_worker)
             if self._confines_jobs
             else None
         )
@@ -152,7 +152,7 @@ class Host:
             "directory": str(directory),
             "timeout": timeout,
             "memory": memory,
-            "here": here,
+            "in_worker": in_worker,
             "confinement": confinement and asdict(confinement),
         }
         gone = False
@@ -166,7 +166,7 @@ class Host:
                 gone = True
         if gone:
             self._end_all()
-        if here:
+        if in_worker:
             threading.Thread(target=self._watch, args=(directory.name, pending), daemon=True).start()
         return pending.future
 
@@ -237,7 +237,7 @@ class InProcess:
     def __init__(self, *, scratch: Path) -> None:
         self._scratch = scratch
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         pass
 
     def close(self) -> None:
@@ -250,7 +250,7 @@ class InProcess:
         *,
         timeout: float,
         memory: int = 0,
-        here: bool = True,
+        in_worker: bool = True,
     ) -> Future[Reply[R]]:
         """Run *step* on *job* now; the future is done."""
         future: Future[Reply[R]] = Future()

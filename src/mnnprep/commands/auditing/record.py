@@ -151,9 +151,9 @@ def _sizes(manifest: Manifest) -> list[str]:
         if set(c.dims) != known
     ][:1]
     for name, dim in manifest.signature.dims.items():
-        tried = {c.dims[name] for c in manifest.cases if name in c.dims}
+        sizes = {c.dims[name] for c in manifest.cases if name in c.dims}
         wrong = {c.dims[name] for i, c in enumerate(manifest.cases) if name in c.dims and i in bad}
-        good = tried - wrong if ran else set()
+        good = sizes - wrong if ran else set()
         words += [
             f"{name}={size} is called proven, but no case has it" for size in dim.proven if size not in good
         ][:1]
