@@ -58,8 +58,10 @@ def survey(
 
 
 def base_case(net: Net, wants: InputSpecs) -> Arrays:
-    """The inputs an export is made with: those of the survey's first synthesized case (with the values of the
-    first sample), or the first sample.
+    """The inputs that an export is made with.
+
+    They are those of the survey's first synthesized case (with the values of the first sample), or the first
+    sample.
     """
     space = InputSpace.find(net, wants, samples_of=first_alone(wants))
     if space.samples and not space.dims:
@@ -68,8 +70,9 @@ def base_case(net: Net, wants: InputSpecs) -> Arrays:
 
 
 def outline(net: Net, wants: InputSpecs) -> Signature:
-    """The signature of a net whose numbers mean nothing (its weights are not there): only the shapes of its
-    outputs are looked at.
+    """The signature of a net whose numbers mean nothing, since its weights are not there.
+
+    Only the shapes of its outputs are looked at.
 
     Raises as :func:`survey`.
     """
@@ -143,11 +146,10 @@ class Surveyor:
             cases += _synthesized(self._space, range(last, LEAST_CASES), enough=enough)
 
     def _wide(self, number: int) -> Case | None:
-        """A case that reaches further than standard normal values, for what shows only there, as a clip
-        inside the net.
+        """A case that reaches further than standard normal values.
 
-        None where no floating input is free to be large, or the source refuses, gives no finite numbers or
-        computes mostly noise.
+        Some things show only there, such as a clip inside the net.  None if no floating input is free to be
+        large, or the source refuses, gives no finite numbers or computes mostly noise.
         """
         space = self._space
         if not any(np.dtype(s.dtype).kind == "f" and s.name not in space.ranges for s in space.specs):
@@ -167,8 +169,9 @@ class Surveyor:
         return case if quiet else None
 
     def _replace_lost(self) -> None:
-        """Put real inputs, cut or repeated to its size, in the place of each synthesized case that is lost in
-        the source's noise, where that helps.
+        """Put real inputs in the place of each synthesized case that is lost in the source's noise.
+
+        They are cut or repeated to its size, and stay only where that helps.
 
         A net may be quiet on what it was trained on alone: a detector sees nothing in noise, and gives little
         else.
@@ -219,8 +222,9 @@ class Surveyor:
 
 
 class _Remembering:
-    """A net that does not compute the same thing twice in a row: the run that found the sizes serves as a
-    case.
+    """A net that does not compute the same thing twice in a row.
+
+    The run that found the sizes serves as a case.
     """
 
     def __init__(self, net: Net) -> None:
@@ -260,8 +264,10 @@ def _signature(space: InputSpace, cases: list[Case]) -> Signature:
 
 
 def _output_spec(name: str, cases: list[Case], dims: tuple[Dim, ...]) -> TensorSpec:
-    """An output's specification as the cases show it: an axis that follows one dimension has its
-    name; one that varies otherwise is named ``NAME_axisK``."""
+    """An output's specification as the cases show it.
+
+    An axis that follows one dimension has its name; one that varies otherwise is named ``NAME_axisK``.
+    """
     first = cases[0].outputs[name]
     shape: list[int | str] = []
     for axis in range(first.ndim):

@@ -96,8 +96,9 @@ class Host:
         self.close()
 
     def shutdown(self) -> None:
-        """Have the worker end where nothing runs in it, without waiting for that: freeing a framework's
-        memory takes the system a while.
+        """Have the worker end if nothing runs in it.
+
+        It does not wait for that: freeing a framework's memory takes the system a while.
         """
         with self._lock:
             if not self._pending:
@@ -141,7 +142,9 @@ class Host:
             refused.set_exception(_failure_of(error, self._scratch) or error)
             return refused
         confinement = (
-            confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=in_worker)
+            confinement_of(
+                job, scratch=self._scratch, directory=directory, reads=self._reads, stays=in_worker
+            )
             if self._confines_jobs
             else None
         )
@@ -238,10 +241,10 @@ class InProcess:
         self._scratch = scratch
 
     def shutdown(self) -> None:
-        pass
+        """Do nothing: there is no worker to end."""
 
     def close(self) -> None:
-        pass
+        """Do nothing: there is no worker to end."""
 
     def submit(
         self,
@@ -352,8 +355,9 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
 
 
 def _behind(number: int, log: str, scratch: Path) -> int:
-    """The errno of the fault of the system that a crash came from, by the signal *number* and the last lines;
-    0 where there is none to see.
+    """The errno of the fault of the system that a crash came from; 0 if there is none to see.
+
+    It is known by the signal *number* and the last lines.
     """
     if number == signal.SIGXFSZ:
         return errno.EFBIG
