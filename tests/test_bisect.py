@@ -526,7 +526,12 @@ def test_another_format_is_refused(clean: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("case", "words"),
-    [(None, "holds no cases"), ("objects", "case is damaged"), ("inputs", "case is damaged")],
+    [
+        (None, "holds no cases"),
+        ("objects", "could not be read as arrays"),
+        ("inputs", "could not be read as arrays"),
+        ("compressed", "could not be read as arrays"),
+    ],
 )
 def test_a_bundle_without_cases_to_use_is_refused(
     clean: Path, tmp_path: Path, case: str | None, words: str
@@ -539,8 +544,13 @@ def test_a_bundle_without_cases_to_use_is_refused(
     if case:
         path = bundle / first["path"]
         pickled = np.array([{}], object)
-        arrays = load_arrays(path) | {"inputs/x": pickled}
-        np.savez(path, **(arrays | {"outputs/y": pickled} if case == "objects" else arrays))
+        changed = {
+            "objects": {"inputs/x": pickled, "outputs/y": pickled},
+            "inputs": {"inputs/x": pickled},
+            "compressed": {},
+        }[case]
+        save = np.savez_compressed if case == "compressed" else np.savez
+        save(path, **(load_arrays(path) | changed))
         data = path.read_bytes()
         first |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     (bundle / "manifest.json").write_text(json.dumps(manifest))

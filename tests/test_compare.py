@@ -157,7 +157,7 @@ def test_the_boundary_of_the_formula(reference: float, limit: float) -> None:
 def test_noise_widens_and_the_ceiling_holds(noise: float, floor: float) -> None:
     tolerance = Tolerance(noise={"y": noise, "z": 1.0})
     assert tolerance.threshold("y", np.array([1.0, 0.0]), 0).tolist() == pytest.approx([floor + 1e-3, floor])
-    assert tolerance.drowned("y", np.array([1.0, 0.0]), 0) is (10 * noise > 1e-2)
+    assert tolerance.lost_in_noise("y", np.array([1.0, 0.0]), 0) is (10 * noise > 1e-2)
 
 
 def test_every_case_has_its_own_floor() -> None:
@@ -170,14 +170,14 @@ def test_every_case_has_its_own_floor() -> None:
         True,
         False,
     ]
-    assert [tolerance.drowned("y", reference, case) for case in range(5)] == [
+    assert [tolerance.lost_in_noise("y", reference, case) for case in range(5)] == [
         False,
         False,
         False,
         True,
         False,
     ]
-    assert not tolerance.drowned("y", np.zeros(2), 3)
+    assert not tolerance.lost_in_noise("y", np.zeros(2), 3)
     assert tolerance.largest_noise() == {"y": 1.0}
 
 

@@ -681,7 +681,7 @@ def test_workers_that_serve_several_sources_load_each_of_them(tmp_path: Path) ->
             (tmp_path / name).mkdir()
             torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / name / "net.pt"))
             job = LoadJob(source=Source(kind="torchscript", path=str(tmp_path / name / "net.pt")))
-            assert workers.submit(steps.load, job, here=True).result().value.threads
+            assert workers.submit(steps.load, job, in_worker=True).result().value.threads
 
 
 @confined

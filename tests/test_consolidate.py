@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -23,6 +24,8 @@ from torch import nn  # noqa: E402
 from evaluation.nets.real_models import fetch  # noqa: E402
 from mnnprep import consolidate  # noqa: E402
 from mnnprep.cli.consolidate import command  # noqa: E402
+from mnnprep.commands import consolidate as commands_consolidate  # noqa: E402
+from mnnprep.commands.reading import read_aside  # noqa: E402
 from mnnprep.errors import MnnprepError, RefusedError, UsageError  # noqa: E402
 from mnnprep.weights.apply import load_into  # noqa: E402
 from mnnprep.weights.places import Files  # noqa: E402
@@ -307,6 +310,42 @@ def test_peft_adapter(tmp_path: Path, options: dict[str, Any]) -> None:
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(described | {"use_dora": True}))
     with pytest.raises(RefusedError, match="can't be merged"):
         consolidate(tmp_path / "adapter", None, base=tmp_path / "base.pt")
+
+
+def test_the_base_that_an_adapter_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a path as it is from the working directory, where the adapter was trained."""
+    saved(tmp_path / "base.pt", {"linear.weight": torch.ones(2, 2)})
+    (tmp_path / "adapter").mkdir()
+    described = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": "base.pt"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(described))
+    names = ("lora_A", "lora_B")
+    shapes = ((1, 2), (2, 1))
+    save_file(
+        {
+            f"base_model.model.linear.{name}.weight": torch.ones(shape)
+            for name, shape in zip(names, shapes, strict=True)
+        },
+        tmp_path / "adapter" / "adapter_model.safetensors",
+    )
+    monkeypatch.chdir(tmp_path)
+    consolidate("adapter", "out.safetensors")
+    assert torch.equal(load_file("out.safetensors")["linear.weight"], torch.full((2, 2), 2.0))
+
+
+def test_a_checkpoint_that_changes_after_it_was_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "c.pt", trained())
+
+    def planned_then_changed(*arguments: Any) -> Any:
+        found = read_aside(*arguments)
+        os.utime(path, (0, 0))
+        return found
+
+    monkeypatch.setattr(commands_consolidate, "read_aside", planned_then_changed)
+    with pytest.raises(RefusedError, match="changed while it was read"):
+        consolidate(path, tmp_path / "out.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
 # ------------------------------------------------------------------------------------ what is kept

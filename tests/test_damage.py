@@ -18,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from evaluation.nets.mnn_models import floats, matmul, node, save
+from mnnprep import consolidate
 from mnnprep.bundle.manifest import read_manifest
 from mnnprep.commands import reading as reading_aside
 from mnnprep.commands.check import check_file
@@ -106,6 +107,24 @@ READERS: dict[str, Callable[[Path, Limits], Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def long_pickle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that puts None on the stack and takes it away, a million times."""
+    path = tmp_path_factory.mktemp("long") / "net.pt"
+    path.write_bytes(b"\x80\x02" + b"N0" * 1_000_000 + b"N.")
+    return path
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_checkpoint_is_read_within_its_limits(long_pickle: Path, tmp_path: Path, write: bool) -> None:
+    target = tmp_path / "out.safetensors" if write else None
+    with pytest.raises(RefusedError, match=r"took longer than 0\.2 s"):
+        consolidate(long_pickle, target, timeout=0.2)
+    with pytest.raises(RefusedError, match="took more than 1 MiB"):
+        consolidate(long_pickle, target, memory=1 << 20)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("command", ["inspect", "check"])
 def test_reading_ends_with_its_time(long_text: Path, command: str) -> None:
     with pytest.raises(RefusedError, match=r"took longer than 0\.2 s") as caught:
@@ -144,9 +163,9 @@ def test_the_time_to_read_grows_with_that_of_a_step() -> None:
         assert reading_aside.for_reading(Limits(timeout=step)).timeout == read
 
 
-def test_limits_are_options_of_inspect_and_check(long_text: Path) -> None:
-    for command in ("inspect", "check"):
-        found = call(command, long_text, "--memory", "1MB", "--json")
+def test_limits_are_options_of_what_reads(long_text: Path, long_pickle: Path) -> None:
+    for words in (("inspect", long_text), ("check", long_text), ("consolidate", long_pickle, "--dry-run")):
+        found = call(*words, "--memory", "1MB", "--json")
         assert (found.code, json.loads(found.out)["error"]["what"]) == (
             3,
             "reading the file took more than 1 MiB",

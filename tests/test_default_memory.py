@@ -38,7 +38,7 @@ def test_a_step_gets_what_was_given_else_three_quarters_of_what_is_free(
         def close(self) -> None:
             pass
 
-        dismiss = close
+        shutdown = close
 
     with Workers(Limits(memory=given)) as workers:
         monkeypatch.setattr(workers, "warm", lambda _: Recorder())

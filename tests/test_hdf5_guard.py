@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnnprep.commands.consolidate import Options, consolidate
+from mnnprep.commands.consolidate import consolidate
+from mnnprep.commands.consolidation import Options
 from mnnprep.commands.inspect import inspect_file
 from mnnprep.errors import RefusedError
 from mnnprep.formats.tensorflow.keras_config import refuse_foreign_weights, weights_in

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from mnnprep.commands.check import count
-from mnnprep.commands.consolidate import Options, consolidate
+from mnnprep.commands.consolidate import consolidate
+from mnnprep.commands.consolidation import Options
 from mnnprep.commands.inspect import read
 from mnnprep.commands.reading import PathJob
 from mnnprep.commands.resolve import FileJob, read_source

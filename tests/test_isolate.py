@@ -25,7 +25,7 @@ from mnnprep.model.request import Limits
 from mnnprep.workers import launch as launching
 from mnnprep.workers.failure import StepFailed, internal
 from mnnprep.workers.host import Host, InProcess
-from mnnprep.workers.launch import WORKER_ENVIRONMENT, ahead
+from mnnprep.workers.launch import WORKER_ENVIRONMENT, prestart
 from mnnprep.workers.pool import Workers
 from mnnprep.workers.server import job_type, resolve, run_step
 from mnnprep.workers.step import Step, Worker
@@ -395,7 +395,7 @@ def in_the_worker(
     host: Host, step: str, job: Job | None = None, *, timeout: float = LONG, memory: int = 0
 ) -> Answer:
     return (
-        host.submit(boundary(step), job or Job(), timeout=timeout, memory=memory, here=True)
+        host.submit(boundary(step), job or Job(), timeout=timeout, memory=memory, in_worker=True)
         .result(timeout=LONG)
         .value
     )
@@ -467,11 +467,11 @@ from mnnprep.workers import launch
 launch.PACKAGE = pathlib.Path(sys.argv[1])
 from support.boundary_steps import Answer, Job
 from mnnprep.workers.host import Host
-from mnnprep.workers.launch import ahead
+from mnnprep.workers.launch import prestart
 from mnnprep.workers.step import Step, Worker
-scratch, step, here = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "here"
-if step == "ahead":
-    ahead(Worker("test", ("mnnprep.tells_and_sleeps",)))
+scratch, step, in_worker = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "in_worker"
+if step == "prestart":
+    prestart(Worker("test", ("mnnprep.tells_and_sleeps",)))
     threading.Event().wait()
 hosts = []
 thread = threading.Thread(target=lambda: hosts.append(Host(Worker("test"), scratch=scratch)))
@@ -479,7 +479,7 @@ thread.start()  # what ends with the thread that started a process must not be t
 thread.join()
 job = Job(str(scratch / "pid"), 2)
 step = Step("mnnprep.boundary_steps", step, Job, Answer, Worker("test"))
-hosts[0].submit(step, job, timeout=60, here=here).result()
+hosts[0].submit(step, job, timeout=60, in_worker=in_worker).result()
 """
 MARK = "STARTED_BY_THIS_TEST"
 
@@ -496,18 +496,18 @@ def marked(mark: str) -> list[psutil.Process]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the environment of processes")
 @pytest.mark.parametrize(
-    ("step", "where"),
+    ("step", "process"),
     [
         ("spawn", "child"),
-        ("spawn", "here"),
+        ("spawn", "in_worker"),
         ("daemon", "child"),
-        ("daemon", "here"),
-        ("hold_the_lock", "here"),
-        ("ahead", ""),
+        ("daemon", "in_worker"),
+        ("hold_the_lock", "in_worker"),
+        ("prestart", ""),
     ],
 )
 def test_when_the_parent_is_killed_nothing_is_left(
-    package: Path, tmp_path: Path, step: str, where: str
+    package: Path, tmp_path: Path, step: str, process: str
 ) -> None:
     """Neither what a step started, also in a session of its own, nor a worker deaf in native code, nor one
     that still imports.
@@ -520,7 +520,7 @@ def test_when_the_parent_is_killed_nothing_is_left(
         " time\npathlib.Path(os.environ['TOLD']).write_text(str(os.getpid()))\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(package), str(tmp_path), step, where],
+        [sys.executable, "-c", PARENT, str(package), str(tmp_path), step, process],
         env={**os.environ, "PYTHONPATH": roots, MARK: str(tmp_path), "TOLD": str(told)},
     )
     try:
@@ -539,7 +539,7 @@ def test_a_worker_that_is_killed_leaves_nothing_that_it_started(
     start: Callable[..., Host], tmp_path: Path
 ) -> None:
     with start(scratch=tmp_path) as host:
-        host.submit(boundary("daemon"), Job(str(tmp_path / "pid"), 2), timeout=LONG, here=True)
+        host.submit(boundary("daemon"), Job(str(tmp_path / "pid"), 2), timeout=LONG, in_worker=True)
         daemon = written(tmp_path / "pid")
         os.kill(host._worker, signal.SIGKILL)
         assert gone(daemon)
@@ -564,16 +564,16 @@ def test_in_process_steps_answer_and_fail_alike(tmp_path: Path, monkeypatch: pyt
     here.close()
 
 
-def test_a_worker_started_ahead_is_the_one_that_serves(
+def test_a_worker_started_early_is_the_one_that_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ahead(JSON)
-    ahead(JSON)  # it is there already
-    pid = launching._ahead[JSON][1].pid
+    prestart(JSON)
+    prestart(JSON)  # it is there already
+    pid = launching._prestarted[JSON][1].pid
     with Host(JSON, scratch=tmp_path) as host:
         assert host._process.pid == pid
-    ahead(JSON)
-    pid = launching._ahead[JSON][1].pid
+    prestart(JSON)
+    pid = launching._prestarted[JSON][1].pid
     monkeypatch.setenv("A_VARIABLE_OF_THE_USER", "changed since")
     with Host(JSON, scratch=tmp_path) as host:
         assert host._process.pid != pid
@@ -610,17 +610,17 @@ def test_a_worker_that_is_gone_is_ready_for_nothing(tmp_path: Path) -> None:
 def test_who_is_dismissed_ends_unless_something_runs(start: Callable[..., Host], tmp_path: Path) -> None:
     with start(scratch=tmp_path) as host:
         running = host.submit(boundary("echo"), Job("a"), timeout=LONG)
-        host.dismiss()
+        host.shutdown()
         assert running.result(timeout=LONG).value == Answer("a")
-        host.dismiss()
+        host.shutdown()
         assert host._process.wait(timeout=LONG) == 0
-        host.dismiss()
+        host.shutdown()
 
 
 def test_a_worker_started_ahead_for_nothing_ends_with_the_process() -> None:
     code = (
         "from mnnprep.workers import launch, step; worker = step.Worker('test', ('json',));"
-        " launch.ahead(worker); print(launch._ahead[worker][1].pid)"
+        " launch.prestart(worker); print(launch._prestarted[worker][1].pid)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG

@@ -1,5 +1,5 @@
-"""The source's own rounding is measured case by case: a synthesized case that drowns is set aside, a real one
-is not, and noise is no difference.
+"""The source's own rounding is measured case by case: a synthesized case that is lost in it is set aside,
+a real one is not, and noise is no difference.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_a_quiet_net_is_run_once_more_for_its_noise() -> None:
     assert measured == [True] + [False] * (len(found.cases) - 1)
 
 
-def test_cases_that_drown_are_replaced_by_real_inputs_of_their_sizes(tmp_path: Path) -> None:
+def test_cases_that_are_lost_are_replaced_by_real_inputs_of_their_sizes(tmp_path: Path) -> None:
     wants = make_wants(samples=write_samples(tmp_path / "real", (8, 6), (12, 9), (6, 12)))
     found = survey(Net("x=float32[batch,h,w]", detector), wants)
     assert check(found, "noise") is None
@@ -96,7 +96,7 @@ def test_cases_that_drown_are_replaced_by_real_inputs_of_their_sizes(tmp_path: P
     assert max(10 * n for n in found.noise["y"] if n is not None) < 0.1
 
 
-def test_a_synthesized_case_that_drowns_is_set_aside_by_name(tmp_path: Path) -> None:
+def test_a_synthesized_case_that_is_lost_is_set_aside_by_name(tmp_path: Path) -> None:
     wants = make_wants(samples=write_samples(tmp_path / "real", (4, 4), (4, 4), (4, 4)))
     found = survey(Net("x=float32[1,4,4]", detector), wants)
     noise = check(found, "noise")
@@ -108,7 +108,7 @@ def test_a_synthesized_case_that_drowns_is_set_aside_by_name(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("samples", [0, 2])
-def test_too_few_cases_that_do_not_drown_fail_the_noise_check(tmp_path: Path, samples: int) -> None:
+def test_too_few_cases_that_are_not_lost_fail_the_noise_check(tmp_path: Path, samples: int) -> None:
     wants = (
         make_wants(samples=write_samples(tmp_path / "real", *[(4, 4)] * samples)) if samples else InputSpecs()
     )
@@ -118,7 +118,7 @@ def test_too_few_cases_that_do_not_drown_fail_the_noise_check(tmp_path: Path, sa
     assert "--samples" in noise.reason
 
 
-def test_a_real_input_that_drowns_fails_the_noise_check(tmp_path: Path) -> None:
+def test_a_real_input_that_is_lost_fails_the_noise_check(tmp_path: Path) -> None:
     path = Path(write_samples(tmp_path / "real", *[(4, 4)] * 4))
     np.savez(path / "blank.npz", x=np.full((1, 4, 4), 0.5, "f4"))
     noise = check(survey(Net("x=float32[1,4,4]", detector), make_wants(samples=str(path))), "noise")
@@ -180,11 +180,11 @@ def off(at: int, by: float, name: str = "y") -> Callable[[int, Arrays], Arrays]:
     )
 
 
-def noise(*drowning: int, count: int = len(SIZES)) -> dict[str, Any]:
-    return {"y": [0.3 if i in drowning else 1e-7 for i in range(count)]}
+def noise(*lost: int, count: int = len(SIZES)) -> dict[str, Any]:
+    return {"y": [0.3 if i in lost else 1e-7 for i in range(count)]}
 
 
-def test_what_drowns_never_decides_and_is_named(cases: list[CaseFile], tmp_path: Path) -> None:
+def test_what_is_lost_never_decides_and_is_named(cases: list[CaseFile], tmp_path: Path) -> None:
     tolerance = Tolerance(noise=noise(3))
     right = compare_run(catalog.MNN_COMPARE, cases, ran(cases, tmp_path / "run", off(3, 50)), tolerance, {})
     assert right.status is Status.PASSED
@@ -223,12 +223,12 @@ def test_a_lone_floor_holds_for_every_case(cases: list[CaseFile], tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("drowning", "change", "status"),
+    ("lost", "change", "status"),
     [
         ((1, 2, 3), off(4, 0.0), Status.NOT_RUN),  # two are left
         ((1, 2, 3), off(2, 1.0), Status.NOT_RUN),  # no more than noise
         ((1, 2, 3), off(2, 9.0), Status.FAILED),  # more than any noise
-        ((1, 2, 3), off(2, 1, "k"), Status.NOT_RUN),  # a choice among values that drown
+        ((1, 2, 3), off(2, 1, "k"), Status.NOT_RUN),  # a choice among values that are lost
         ((1, 2, 3), off(4, 1, "k"), Status.FAILED),
         ((0,), off(0, 1.0), Status.NOT_RUN),  # a real one
         ((0,), off(0, 9.0), Status.FAILED),
@@ -239,11 +239,11 @@ def test_a_lone_floor_holds_for_every_case(cases: list[CaseFile], tmp_path: Path
 def test_nothing_differs_that_may_be_noise(
     cases: list[CaseFile],
     tmp_path: Path,
-    drowning: tuple[int, ...],
+    lost: tuple[int, ...],
     change: Callable[[int, Arrays], Arrays],
     status: Status,
 ) -> None:
-    for tolerance in (Tolerance(noise=noise(*drowning)), Tolerance(noise=noise(*drowning), sqnr_db=50.0)):
+    for tolerance in (Tolerance(noise=noise(*lost)), Tolerance(noise=noise(*lost), sqnr_db=50.0)):
         found = compare_run(catalog.MNN_COMPARE, cases, ran(cases, tmp_path / "run", change), tolerance, {})
         assert found.status is status, found.reason
         assert verdict([found], PREPARE) is not (Verdict.DIFFERS if status is Status.NOT_RUN else None)
@@ -262,7 +262,7 @@ def surveyed(cases: list[CaseFile], **fields: Any) -> Survey:
 
 
 @pytest.mark.parametrize(
-    ("drowning", "dim", "status", "proven"),
+    ("lost", "dim", "status", "proven"),
     [
         ((2,), Dim("n"), Status.PASSED, [2, 3, 5, 6]),
         ((2,), Dim("n", 2, 6), Status.PASSED, [2, 3, 5, 6]),
@@ -273,7 +273,7 @@ def surveyed(cases: list[CaseFile], **fields: Any) -> Survey:
 def test_a_size_whose_cases_drown_is_not_proven(
     cases: list[CaseFile],
     tmp_path: Path,
-    drowning: tuple[int, ...],
+    lost: tuple[int, ...],
     dim: Dim,
     status: Status,
     proven: list[int],
@@ -282,12 +282,12 @@ def test_a_size_whose_cases_drown_is_not_proven(
         catalog.MNN_COMPARE,
         cases,
         ran(cases, tmp_path / "run", off(0, 0.0)),
-        Tolerance(noise=noise(*drowning)),
+        Tolerance(noise=noise(*lost)),
         {},
     )
     (found,), sizes = dimension_checks(surveyed(cases, dim=dim), {"MNN": good})
     assert (found.status, sizes["n"]) == (status, proven)
-    assert found.numbers["set_aside"] == [SIZES[k] for k in drowning]
+    assert found.numbers["set_aside"] == [SIZES[k] for k in lost]
 
 
 class Replaying:

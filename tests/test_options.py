@@ -47,7 +47,7 @@ def prepare(request, *_, **__):
     asked.append(request)
     raise Asked
 pipeline.prepare = prepare
-launch.ahead = lambda worker: None
+launch.prestart = lambda worker: None
 
 assert Path(mnnprep.__file__).is_relative_to(sys.argv[1])
 told = CliRunner().invoke(cli, ["prepare", "--help"]).output

@@ -118,7 +118,20 @@ def test_names_of_what_is_nested_without_end_are_refused() -> None:
     nested = START + b"]" * 60_000 + b"a" * 59_999 + b"."
     with pytest.raises(PickleError, match="names of its tensors take more than"):
         stored_tensors(io.BytesIO(nested))
-    assert entries_of(inert.load(io.BytesIO(nested))) == ([], [])  # it writes no name where no tensor is
+    with pytest.raises(PickleError, match="names of its tensors take more than"):
+        entries_of(inert.load(io.BytesIO(nested)))
+
+
+def test_names_of_nothing_but_dots_are_refused() -> None:
+    """A dictionary under an empty key, in another, and so on."""
+    nested = START + b"}" + b"X\x00\x00\x00\x00}" * 60_000 + b"s" * 60_000 + b"."
+    with pytest.raises(PickleError, match="names of its tensors take more than"):
+        entries_of(inert.load(io.BytesIO(nested)))
+
+
+def test_many_names_of_a_usual_length_are_taken() -> None:
+    state = {f"layers.{i}": {"self_attention": [{}, {}]} for i in range(20_000)}
+    assert entries_of(state) == ([], [])
 
 
 def test_a_tensor_that_repeats_its_storage_without_end_is_refused() -> None:

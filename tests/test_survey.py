@@ -326,7 +326,7 @@ def test_the_noise_floor_is_measured_against_more_precision() -> None:
     noise = check(found, "noise")  # ten times that is above a hundredth of the largest value
     assert noise.status is Status.FAILED
     assert noise.subject == "y"
-    assert noise.numbers["drowned"][0].startswith("case 0 (seed 0): noise of 0.0")
+    assert noise.numbers["lost_in_noise"][0].startswith("case 0 (seed 0): noise of 0.0")
 
 
 def test_the_noise_floor_is_measured_by_one_ulp_elsewhere() -> None:

@@ -18,6 +18,7 @@ from mnnprep.bundle import report
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.commands.auditing.record import require_known
 from mnnprep.commands.auditing.yardstick import artifact_sqnr, laxer, ruled
+from mnnprep.commands.bisect import bisect
 from mnnprep.commands.verify import audited
 from mnnprep.comparison.tolerance import ARTIFACT_SQNR, DEQUANTIZED_SQNR, Tolerance
 from mnnprep.errors import RefusedError, UsageError
@@ -279,6 +280,16 @@ class TestDirectory:
         edited(copy, lambda m: m["files"].append({"path": path, "sha256": "0" * 64, "size": 1}))
         with pytest.raises(RefusedError, match="outside the bundle"):
             wrong(copy)
+
+    @pytest.mark.parametrize("spelling", ["cases/0.npz", "cases/./0.npz"])
+    def test_two_cases_of_one_file_are_refused(self, copy: Path, spelling: str) -> None:
+        data = json.loads((copy / "manifest.json").read_text())
+        data["cases"].append(data["cases"][0] | {"path": spelling})
+        (copy / "manifest.json").write_text(json.dumps(data))
+        with pytest.raises(RefusedError, match=r"could not be read|outside the bundle"):
+            wrong(copy)
+        with pytest.raises(RefusedError, match=r"could not be read|outside the bundle"):
+            bisect(copy)
 
     def test_a_case_that_is_no_npz_is_refused(self, copy: Path) -> None:
         (copy / "cases" / "0.npz").write_bytes(b"nothing")

@@ -76,7 +76,7 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
     from mnnprep.bundle.manifest import read_manifest
     from mnnprep.bundle.report import render
     from mnnprep.commands.check import count
-    from mnnprep.commands.consolidate import Options, consolidate
+    from mnnprep.commands.consolidation import Options, RehearsalJob, rehearse
     from mnnprep.commands.inspect import read
     from mnnprep.commands.reading import PathJob
     from mnnprep.commands.resolve import FileJob, read_source
@@ -95,7 +95,10 @@ def calls(kind: str, path: Path) -> Iterator[Call]:
         yield "samples", lambda: read_samples(InputSpecs(samples=str(path)), specs)
         return
     if kind not in ("caffe", "mnn", "tflite"):
-        yield "consolidate", lambda: consolidate(str(path), None, Options())
+        rehearsal = RehearsalJob(
+            checkpoint=str(path), base="", linked=[], options=Options(), shapes=None, shown=True
+        )
+        yield "consolidate", lambda: rehearse(rehearsal)
     if kind == "shards":
         return
     job = PathJob.of(path)

@@ -1,4 +1,7 @@
-"""A right file of each format: what memory a command takes without an attack."""
+"""A right file of each format: what memory a command takes without an attack.
+
+A file whose framework is not that of its format's others has one by its own name.
+"""
 
 from __future__ import annotations
 
@@ -57,5 +60,6 @@ BENIGN.update(
         "savedmodel": _graph,
         "tf-checkpoint": _graph,
         "exported-program": _torch,
+        "path/kind/self-directory": _graph,
     }
 )

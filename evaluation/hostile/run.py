@@ -124,11 +124,12 @@ _baselines: dict[tuple[str, str], int] = {}
 
 def baseline(work: Path, one: Hostile, command: str) -> int:
     """The resident memory of *command* on a right file of the format; measured only where it decides."""
-    key = (one.format, command)
+    kind = one.id if one.id in BENIGN else one.format
+    key = (kind, command)
     if key not in _baselines:
-        canary = Canary(work / f"benign_{one.format}_{command}")
+        canary = Canary(work / f"benign_{kind.replace('/', '_')}_{command}")
         canary.make()
-        maker = BENIGN.get(one.format)
+        maker = BENIGN.get(kind)
         _baselines[key] = run(command, maker(canary), canary, one.extra).peak if maker else 0
     return _baselines[key]
 

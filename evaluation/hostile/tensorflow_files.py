@@ -136,13 +136,6 @@ EFFECTS: dict[str, tuple[str, Make]] = {
             number("r", 64, INT64),
             number("b", 0, INT64),
             node("d", "FixedLengthRecordDataset", ["f", "h", "r", "h", "b"]),
-            node(
-                "it",
-                "OneShotIterator",
-                dataset_factory={10: field(1, "none")},
-                output_types=[STRING],
-                output_shapes=[()],
-            ),
             node("u", "DatasetToSingleElement", ["d"], output_types=[STRING], output_shapes=[()]),
             *decoded("u"),
         ],

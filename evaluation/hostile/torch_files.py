@@ -201,9 +201,18 @@ SCRIPTS: dict[str, tuple[str, str, Callable[[Canary], str]]] = {
         lambda c: forward("return x + torch.ones(1 << 17, 1 << 17).sum()"),
     ),
 }
+# A net may take all the memory that its user gives it: this one is told by that, as endless ones by --timeout.
+BOUNDED = {"grows": ("--memory", "1GB")}
 for _name, (_tries, _control, _source) in SCRIPTS.items():
 
-    @hostile("torchscript", "code", _name, _tries, control=_control, extra=("--input", "x=float32[1,16]"))
+    @hostile(
+        "torchscript",
+        "code",
+        _name,
+        _tries,
+        control=_control,
+        extra=("--input", "x=float32[1,16]", *BOUNDED.get(_name, ())),
+    )
     def _(canary: Canary, source: Any = _source) -> Path:
         return scripted(canary, source(canary))
 

@@ -179,6 +179,8 @@ def consolidate(
     factory_args: Mapping[str, object] | None = None,
     hashed: bool = True,
     force: bool = False,
+    timeout: float = READING_SECONDS,
+    memory: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Consolidated | None:
     """Gather the weights of *source* into the safetensors file *output*.
@@ -191,14 +193,16 @@ def consolidate(
     None.
     *rename* are texts like ``"regex=>name"``, *join* like ``"regex=>axis"``; the rest is as in ``mnnprep
     consolidate --help``.
-    *progress* is called with the bytes done and those of the whole.
+    *timeout* (seconds) and *memory* (bytes; 0: three quarters of what is free) are limits of reading the
+    checkpoint, not of copying it.  *progress* is called with the bytes done and those of the whole.
 
     Raises:
         UsageError: the call is wrong.
         RefusedError: the checkpoint can't be taken or the disk is too small.
     """
-    from mnnprep.commands.consolidate import Options, consolidate_live
     from mnnprep.commands.consolidate import consolidate as run
+    from mnnprep.commands.consolidate import consolidate_live
+    from mnnprep.commands.consolidation import Options
 
     options = Options(
         ema=ema,
@@ -215,7 +219,15 @@ def consolidate(
     )
     target = None if output is None else Path(output)
     if isinstance(source, (str, os.PathLike)):
-        return run(os.fspath(source), target, options, hashed=hashed, force=force, progress=progress)
+        return run(
+            os.fspath(source),
+            target,
+            options,
+            hashed=hashed,
+            force=force,
+            progress=progress,
+            limits=Limits(timeout=timeout, memory=memory),
+        )
     return consolidate_live(source, target, options, hashed=hashed, force=force, progress=progress)
 
 

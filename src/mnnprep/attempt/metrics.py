@@ -73,7 +73,7 @@ def _measured(workers: Workers, job: MetricJob) -> Measured:
     step = MEASURE
     if job.metric.function.startswith("live:"):
         step = HERE
-        workers.keep_here(step.worker)
+        workers.in_parent(step.worker)
     try:
         return workers.run(step, job)
     except StepFailed as failure:

@@ -12,7 +12,7 @@ from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.refused_nodes import refused_nodes
 from mnnprep.attempt.results import Artifact, Conversion, Made, TargetProof, unanswered
 from mnnprep.attempt.target_verifier import judged, without_model
-from mnnprep.comparison.outputs import compared, confirmed, standing
+from mnnprep.comparison.outputs import compared, confirmed, odd_one_out
 from mnnprep.comparison.precision_cost import precision_cost
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
@@ -69,8 +69,10 @@ class MnnVerifier:
         if self._precision.reduced:
             size = conversion.model.size
             checks.append(precision_cost(self._survey.cases, ran, check, self._precision, size))
-        if check.status is Status.FAILED and self._survey.opinion:
-            checks.append(standing(self._survey.opinion, ran, self._survey.checks, artifact_tolerance))
+        if check.status is Status.FAILED and self._survey.third_opinion:
+            checks.append(
+                odd_one_out(self._survey.third_opinion, ran, self._survey.checks, artifact_tolerance)
+            )
         return MnnOutcome(conversion, tuple(checks), ran, check)
 
     def session(self, outcome: MnnOutcome, tolerance: Tolerance) -> Check:

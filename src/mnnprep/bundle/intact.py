@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.errors import RefusedError
-from mnnprep.model.files import FileRef, sha256
+from mnnprep.model.files import Arrays, FileRef, load_arrays, sha256
 from mnnprep.model.messages import CaseFile
 
 
@@ -24,13 +25,10 @@ class IntactFiles:
 
     def path(self, name: str) -> Path:
         """Where the file *name* is."""
+        require_plain(name)
         path = self._root / name
         if not path.resolve().is_relative_to(self._root):
-            raise RefusedError(
-                "the bundle's manifest names a file outside the bundle",
-                seen=name,
-                next="prepare the model again",
-            )
+            raise _outside(name)
         if not path.is_file() or sha256(path) != self._hashes[name]:
             raise RefusedError(
                 "a file of the bundle does not match its manifest",
@@ -56,3 +54,48 @@ class IntactFiles:
             for index, case in enumerate(self._manifest.cases)
             if chosen in (None, index)
         ]
+
+    def arrays(self, index: int) -> Arrays:
+        """The arrays of the stored case *index*, whose bytes were compared with the manifest before."""
+        name = self._manifest.cases[index].path
+        try:
+            _require_uncompressed(self._root / name)
+            return load_arrays(self._root / name)
+        except Exception as error:  # numpy and zipfile raise many kinds for bytes that are no .npz
+            raise RefusedError(
+                "a case of the bundle could not be read as arrays",
+                seen=f"{name}: {error}",
+                next="prepare the model again",
+            ) from error
+
+
+def require_plain(name: str) -> None:
+    """Require that *name* is the one way to write a path inside the bundle.
+
+    Raises:
+        RefusedError: it leads outside, or is written in another way.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.as_posix() != name or "\0" in name or not path.parts:
+        raise _outside(name)
+
+
+def _outside(name: str) -> RefusedError:
+    return RefusedError(
+        "the bundle's manifest names a file outside the bundle", seen=name, next="prepare the model again"
+    )
+
+
+def _require_uncompressed(path: Path) -> None:
+    """Require that an archive unfolds to no more than its own size, as those of a bundle do.
+
+    Raises:
+        ValueError: it unfolds to more.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if (
+        any(m.compress_type != zipfile.ZIP_STORED for m in members)
+        or sum(m.file_size for m in members) > path.stat().st_size
+    ):
+        raise ValueError("it is compressed")

@@ -224,6 +224,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: list[Metric] = msgspec.field(default_factory=list)
     targets: list[TargetRecord] = msgspec.field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        paths = {case.path for case in self.cases}
+        if len(paths) != len(self.cases):
+            raise ValueError(f"{len(self.cases)} cases are in {len(paths)} files")
+
     def to_bytes(self) -> bytes:
         """Return the manifest as canonical JSON: equal manifests give equal bytes."""
         return canonical_json(self)

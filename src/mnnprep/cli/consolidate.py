@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mnnprep.cli.main import echo_json
-from mnnprep.cli.options import factory_arg, json_manifest
+from mnnprep.cli.options import factory_arg, json_manifest, reading_memory, reading_timeout
 
 if TYPE_CHECKING:
     from mnnprep.weights.writer import Consolidated
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     help="Skip the sha256 of inputs and output: bytes are copied from file to file.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@reading_timeout
+@reading_memory
 @json_manifest
 def command(
     checkpoint: str,
@@ -82,6 +84,8 @@ def command(
     base: str,
     no_hash: bool,
     force: bool,
+    timeout: float,
+    memory: str,
     as_json: bool,
 ) -> int:
     """Gather the weights of CHECKPOINT into one safetensors file for inference.
@@ -92,10 +96,16 @@ def command(
     mnnprep consolidate run/step-9000 -o model.safetensors
     mnnprep consolidate last.ckpt --ema --dtype float16 -o model.safetensors
     """
+    from mnnprep.workers.launch import prestart
+    from mnnprep.workers.step import reader
+
+    prestart(reader("mnnprep.commands.consolidation"))  # its own imports take as long as those below
+
     from pathlib import Path
 
-    from mnnprep.commands.consolidate import Options, consolidate
-    from mnnprep.model.request import parse_factory_args
+    from mnnprep.commands.consolidate import consolidate
+    from mnnprep.commands.consolidation import Options
+    from mnnprep.model.request import Limits, parse_factory_args, parse_size
 
     _require_either(output, dry_run)
     options = Options(
@@ -119,6 +129,7 @@ def command(
             hashed=not no_hash,
             force=force,
             progress=progress,
+            limits=Limits(timeout=timeout, memory=parse_size(memory or "0")),
         )
     if as_json:
         echo_json(made)

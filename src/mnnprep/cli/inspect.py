@@ -15,10 +15,10 @@ from mnnprep.cli.options import reading_memory, reading_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(file: str, timeout: float, memory: str, as_json: bool) -> int:
     """Say what FILE is, from its bytes: nothing of it is loaded or executed."""
-    from mnnprep.workers.launch import ahead
+    from mnnprep.workers.launch import prestart
     from mnnprep.workers.step import reader
 
-    ahead(reader("mnnprep.commands.inspect"))  # its own imports take as long as those below
+    prestart(reader("mnnprep.commands.inspect"))  # its own imports take as long as those below
 
     from mnnprep.commands.inspect import inspect_file
     from mnnprep.model.request import Limits, parse_size

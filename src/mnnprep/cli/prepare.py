@@ -25,15 +25,15 @@ def command(source: str, output: str, force: bool, as_json: bool, **given: objec
     mnnprep prepare net.py:build --weights net.safetensors --input 'x=float32[batch,3,224,224]' --dim
     batch=1:8 -o out
     """
-    from mnnprep.workers.launch import ahead
+    from mnnprep.workers.launch import prestart
     from mnnprep.workers.step import reader
 
     # Both workers, the one that reads the source and the one that runs it, import beside this process.
-    ahead(reader("mnnprep.commands.resolve"))
+    prestart(reader("mnnprep.commands.resolve"))
     from mnnprep.formats.factory import likely_worker
 
     if (worker := likely_worker(source)) is not None:
-        ahead(worker)
+        prestart(worker)
 
     from pathlib import Path
 

@@ -34,7 +34,6 @@ from mnnprep.model.messages import CaseFile
 from mnnprep.model.precision import Precision
 from mnnprep.model.request import Limits
 from mnnprep.model.running import case_outputs
-from mnnprep.safety.damage import reading
 from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
@@ -185,10 +184,9 @@ class _Bisector:
                 seen=bundle.name,
                 next="prepare the model again",
             )
-        with reading(bundle, "bundle's case"):
-            for stored in self.cases:  # whoever reads one later believes it
-                load_arrays(stored.file.path)
-            aside = set_aside(self.cases, self.tolerance)
+        for stored in self.cases:  # whoever reads one later believes it
+            self.files.arrays(stored.index)
+        aside = set_aside(self.cases, self.tolerance)
         if case is None and len(aside) < len(self.cases):
             self.cases = [c for c in self.cases if c.index not in aside]
         self.plain_peak = 0

@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from mnnprep._version import __version__
-from mnnprep.errors import UsageError
+from mnnprep.commands.consolidation import (
+    REHEARSE,
+    Options,
+    Rehearsal,
+    RehearsalJob,
+    plan_checkpoint,
+    plan_live,
+    require_options,
+)
+from mnnprep.commands.reading import SECONDS, read_aside
+from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.backend import Option
 from mnnprep.formats.registry import kind_of
 from mnnprep.formats.torch.backend import SHAPES
 from mnnprep.model.messages import Source
-from mnnprep.model.request import DEFAULT_TIMEOUT, Request
+from mnnprep.model.request import DEFAULT_TIMEOUT, Limits, Request
+from mnnprep.safety import damage
 from mnnprep.safety.leftovers import Scratch
-from mnnprep.weights import filters, ranks, writer
-from mnnprep.weights.dtypes import TARGETS
-from mnnprep.weights.entries import Expected
+from mnnprep.weights import layouts, lora, writer
 from mnnprep.weights.files import File
-from mnnprep.weights.layouts import Reading
+from mnnprep.weights.messages import ModelShapes
 from mnnprep.weights.places import Files
-from mnnprep.weights.read import Chosen, plan_state, require_fit
-from mnnprep.weights.shards import same_values
-from mnnprep.weights.writer import Consolidated, InputFile, OutputPlan, Written
+from mnnprep.weights.writer import Consolidated
 from mnnprep.workers.failure import StepFailed, internal
 from mnnprep.workers.host import Host
 
 BytesOf = Callable[[int, int], None]  # takes the bytes done and those of the whole
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The user's choices, in the words of the command line."""
-
-    ema: bool = False
-    at: str = ""
-    strip: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
-    rename: tuple[str, ...] = ()
-    join: tuple[str, ...] = ()
-    base: str = ""
-    dtype: str = ""
-    counters: bool = True
-    factory: str = ""
-    factory_args: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def consolidate(
@@ -56,51 +44,94 @@ def consolidate(
     hashed: bool = True,
     force: bool = False,
     progress: BytesOf = lambda *_: None,
+    limits: Limits | None = None,
 ) -> Consolidated:
     """Write *checkpoint* (a path or an fsspec URL) to *target*, with ``TARGET.manifest.json`` beside it.
 
     Without a target only plan.
 
-    *progress* is told the bytes that are done and those of the whole.
+    A checkpoint on this machine is planned in a worker first, within *limits* (a minute, and three quarters
+    of the free memory): a damaged file can't keep this process busy.  *progress* is told the bytes that are
+    done and those of the whole.
 
     Raises:
         UsageError: the call is wrong: no such path, names that don't fit, several state dicts that could be
         meant, a target that is there.
-        RefusedError: the checkpoint is damaged or incomplete, the disk too small, a package missing.
+        RefusedError: the checkpoint is damaged or incomplete, or takes more than *limits* to read; the disk
+        is too small, a package missing.
     """
-    if options.dtype and options.dtype not in TARGETS:
-        raise UsageError(
-            "this --dtype can't be written",
-            seen=options.dtype,
-            next="use one of " + ", ".join(TARGETS),
-        )
-    rules = filters.parse_rules(options.ema, options.counters, options.strip, options.drop, options.rename)
-    reading = Reading(tuple(ranks.parse_join(rule) for rule in options.join), script=True)
+    require_options(options)
     if target is not None:
         writer.check_target(target, force)
-    expected = model_shapes(options) if options.factory else None
+    shapes = model_shapes(options) if options.factory else None
+    rehearsed = _rehearsed(checkpoint, options, shapes, target is None, limits or Limits(timeout=SECONDS))
+    if rehearsed is not None and rehearsed.plan is not None:
+        return rehearsed.plan
     with Files() as files:
-        chosen = plan_state(
-            files.at(checkpoint), expected, reading=reading, ema=options.ema, at=options.at, base=options.base
-        )
-        kept = _kept(chosen, expected, rules)
-        plan = writer.make_plan(kept.tensors, kept.aliases, options.dtype)
-        inputs = sorted(files.opened(), key=lambda file: file.name)
-
-        def manifest(digest: str | None, digests: Mapping[int, str]) -> Consolidated:
-            return _describe(plan, kept, chosen, options, inputs, digests, digest, written=target is not None)
-
+        made = plan_checkpoint(files, checkpoint, options.base, options, shapes)
+        if rehearsed is not None and made.identities() != rehearsed.files:
+            raise RefusedError(
+                "the checkpoint was changed while it was read",
+                seen=checkpoint,
+                next="run it again when nothing writes to it",
+            )
         if target is None:
-            return manifest(None, {})
-        _refuse_own_input(target, inputs)
+            return made.described({}, None, written=False)
+        _refuse_own_input(target, made.inputs)
         return writer.write(
-            plan,
+            made.plan,
             target,
-            inputs,
+            made.inputs,
             hashed=hashed,
-            progress=lambda done: progress(done, plan.size),
-            manifest=manifest,
+            progress=lambda done: progress(done, made.plan.size),
+            manifest=lambda digest, digests: made.described(digests, digest, written=True),
         )
+
+
+def _rehearsed(
+    checkpoint: str, options: Options, shapes: ModelShapes | None, shown: bool, limits: Limits
+) -> Rehearsal | None:
+    """The plan made in a worker; None for a checkpoint behind a URL, which no confined worker can reach."""
+    path = local_path(checkpoint)
+    base = local_path(options.base or _adapted(path)) if path is not None else None
+    if path is None or base is None:
+        return None
+    places = [place for place in (path, base) if place]
+    job = RehearsalJob(
+        checkpoint=path,
+        base=base,
+        linked=[
+            place if os.path.isdir(place) else os.path.dirname(place) for place in places if _refers(place)
+        ],
+        options=options,
+        shapes=shapes,
+        shown=shown,
+    )
+    return read_aside(REHEARSE, job, Path(path), limits)
+
+
+def local_path(text: str) -> str | None:
+    """The absolute path that *text* names on this machine, empty for an empty one; None for another URL."""
+    scheme, found, rest = text.partition("://")
+    if found and scheme != "file":
+        return None
+    path = rest if found else text
+    return os.path.abspath(path) if path else ""
+
+
+def _adapted(path: str) -> str:
+    """The base model that the LoRA adapter at *path* names; empty if there is none, or none such here."""
+    with Files() as files, damage.reading(Path(path), "checkpoint"):
+        place = files.at(path)
+        if layouts.adapter_file(place) is None:
+            return ""
+        named = str(lora.read_config(place).get("base_model_name_or_path") or "")
+        return named if "://" in named or os.path.exists(named) else ""
+
+
+def _refers(path: str) -> bool:
+    """Whether what is at *path* is a directory, or refers to files beside it."""
+    return not os.path.isfile(path) or path.endswith((".index", ".index.json"))
 
 
 def consolidate_live(
@@ -125,41 +156,26 @@ def consolidate_live(
         live.take_part(state)
         return None
     with live.conducted(state) as tensors:
-        if options.dtype and options.dtype not in TARGETS:
-            raise UsageError(
-                "this --dtype can't be written",
-                seen=options.dtype,
-                next="use one of " + ", ".join(TARGETS),
-            )
+        require_options(options)
         if target is not None:
             writer.check_target(target, force)
-        chosen = Chosen(dict(tensors), "live module")
-        kept = _kept(
-            chosen,
-            None,
-            filters.parse_rules(options.ema, options.counters, options.strip, options.drop, options.rename),
-        )
-        plan = writer.make_plan(kept.tensors, kept.aliases, options.dtype)
-
-        def manifest(digest: str | None, digests: Mapping[int, str]) -> Consolidated:
-            return _describe(plan, kept, chosen, options, [], digests, digest, written=target is not None)
-
+        made = plan_live(tensors, options)
         if target is None:
-            return manifest(None, {})
+            return made.described({}, None, written=False)
         target.with_name(f"{target.name}.part.json").unlink(
             missing_ok=True
         )  # a module in memory has no identity to go on with
         return writer.write(
-            plan,
+            made.plan,
             target,
             [],
             hashed=hashed,
-            progress=lambda done: progress(done, plan.size),
-            manifest=manifest,
+            progress=lambda done: progress(done, made.plan.size),
+            manifest=lambda digest, digests: made.described(digests, digest, written=True),
         )
 
 
-def model_shapes(options: Options) -> Expected:
+def model_shapes(options: Options) -> ModelShapes:
     """The names, shapes and ties of the model that the factory builds, in a process of its own."""
     from mnnprep.commands.resolve import resolve
 
@@ -173,64 +189,14 @@ def model_shapes(options: Options) -> Expected:
     return _ask(source)
 
 
-def _ask(source: Source) -> Expected:
+def _ask(source: Source) -> ModelShapes:
     with Scratch() as scratch, Host(SHAPES.worker, scratch=scratch) as host:
         try:
-            found = host.run(SHAPES, source, timeout=DEFAULT_TIMEOUT).value
+            return host.run(SHAPES, source, timeout=DEFAULT_TIMEOUT).value
         except StepFailed as failure:
             raise failure.error or internal(
                 failure, "the factory's model could not be inspected"
             ) from failure
-    return found.expected()
-
-
-def _kept(chosen: Chosen, expected: Expected | None, rules: filters.Rules) -> filters.Kept:
-    """Return the tensors of the chosen state dict that are written."""
-    if chosen.rivals:
-        raise UsageError(
-            "several state dicts of the checkpoint fit the model equally well and differ",
-            seen=", ".join(chosen.rivals[:10]),
-            next="name the one you mean with --at",
-        )
-    tensors = dict(chosen.tensors)
-    strangers = []
-    if expected is not None:
-        require_fit(chosen, expected)
-        strangers = [
-            filters.LeftOut(name, "not in the model", tensors.pop(name).nbytes)
-            for name in list(tensors)
-            if name not in expected.shapes
-        ]
-    kept = filters.apply(
-        tensors, chosen.aliases, rules, averaged=chosen.averaged, fitted=expected is not None
-    )
-    if expected is not None:
-        _tie(kept, expected)
-    kept.left_out = [*(filters.LeftOut(*entry) for entry in chosen.left_out), *strangers, *kept.left_out]
-    return kept
-
-
-def _tie(kept: filters.Kept, expected: Expected) -> None:
-    """Names that are one tensor in the model and hold the same values are kept once."""
-    renamed = {old: kept.renamed.get(old, old) for group in expected.tied for old in group}
-    for group in expected.tied:
-        first, *others = [
-            name for name in expected.shapes if name in group and renamed[name] in kept.tensors
-        ] or [""]
-        for name in others:
-            if same_values(kept.tensors[renamed[first]], kept.tensors[renamed[name]]):
-                del kept.tensors[renamed[name]]
-                kept.aliases[renamed[name]] = renamed[first]
-            else:
-                raise UsageError(
-                    "one tensor in the model has different values in the checkpoint",
-                    seen=f"{first} and {name}",
-                    next="build the model without the tie",
-                )
-        if first:
-            kept.aliases |= {
-                renamed[name]: renamed[first] for name in group if renamed[name] not in kept.tensors
-            }
 
 
 def _refuse_own_input(target: Path, inputs: list[File]) -> None:
@@ -238,54 +204,3 @@ def _refuse_own_input(target: Path, inputs: list[File]) -> None:
         path = getattr(file, "path", None)
         if path is not None and target.exists() and os.path.samefile(path, target):
             raise UsageError("the output is one of the inputs", seen=str(target), next="give another name")
-
-
-def _describe(
-    plan: OutputPlan,
-    kept: filters.Kept,
-    chosen: Chosen,
-    options: Options,
-    inputs: list[File],
-    digests: Mapping[int, str],
-    digest: str | None,
-    *,
-    written: bool,
-) -> Consolidated:
-    origin = {new: old for old, new in kept.renamed.items()}
-    return Consolidated(
-        schema=writer.SCHEMA,
-        mnnprep=__version__,
-        written=written,
-        layout=chosen.layout,
-        size=plan.size,
-        sha256=digest,
-        tensors=[
-            Written(
-                name=s.name,
-                dtype=s.dtype,
-                shape=s.shape,
-                size=s.end - s.begin,
-                source=origin.get(s.name, s.name),
-            )
-            for s in plan.slots
-        ],
-        aliases=dict(plan.aliases),
-        left_out=sorted(kept.left_out, key=lambda entry: entry.name),
-        rounding=[plan.roundings[slot.name] for slot in plan.slots if slot.name in plan.roundings]
-        if written
-        else [],
-        inputs=[InputFile(name=file.name, size=file.size, sha256=digests.get(id(file))) for file in inputs],
-        notes=[*chosen.notes, *kept.notes],
-        options=_stated(options),
-    )
-
-
-def _stated(options: Options) -> dict[str, Any]:
-    """The options that say something; those that name places are told by the inputs."""
-    plain = msgspec.to_builtins(options)
-    unsaid = msgspec.to_builtins(Options())
-    return {
-        name: value
-        for name, value in plain.items()
-        if value != unsaid[name] and name not in ("base", "factory")
-    }

@@ -150,7 +150,7 @@ def prepare_source(
         results, best = run.diagnosed(survey, results, best)
         tell("writing the bundle")
         if not shared:
-            workers.dismiss()
+            workers.shutdown()
         return write_bundle(request, source, steps, survey, results, best, target, force=force)
 
 
@@ -168,7 +168,7 @@ class _Run:
         """Start the workers in the order in which they are needed, and load the source once."""
         live = kind_of(self.source.kind).role is Role.LIVE
         if live:
-            self.workers.keep_here(self.steps.worker)
+            self.workers.in_parent(self.steps.worker)
         self.workers.warm(self.steps.worker)
         artifact = ARTIFACTS[first.target]
         repairing = [REPAIR.worker] if artifact.by_rules and self.request.repairs != () else []
@@ -261,7 +261,7 @@ def _load_once(workers: Workers, steps: SourceSteps, source: Source, samples: st
     tell("loading the source")
     try:
         job = LoadJob(source=source, samples=samples)
-        loaded = workers.submit(steps.load, job, here=True).result().value
+        loaded = workers.submit(steps.load, job, in_worker=True).result().value
     except StepFailed as failure:
         raise refusal(failure) from failure
     if loaded.threads > 1:  # a process with threads must not be forked: every step loads for itself

@@ -61,7 +61,7 @@ class _Sizes:
             return row.not_run(reason, subject=dim.name, numbers=numbers)
         if lost and (len(good) < 2 or {dim.min, dim.max} & set(lost)):
             reason = (
-                f"the source drowns in its own noise at {', '.join(map(str, lost))}; give inputs of these"
+                f"the source is lost in its own noise at {', '.join(map(str, lost))}; give inputs of these"
                 " sizes with --samples"
             )
             return row.not_run(reason, subject=dim.name, numbers=numbers)

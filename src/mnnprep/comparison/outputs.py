@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
 from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, OutputError, Status
@@ -32,14 +32,15 @@ def compare_run(
     *,
     references: RunResult | None = None,
 ) -> Check:
-    """The comparison check of one run with the stored references (or with those of another run), every case,
-    every output.
+    """The check that compares every output of one run, in every case, with the stored references.
+
+    *references* are those of another run, to be taken in place of the stored ones.
 
     ``narrowing`` maps a dtype to the one that the runtime is known to give in its place; what the run
     says it narrowed counts only if it is one of those.
 
-    A synthesized case that drowns in the source's noise is set aside: its numbers say nothing, and are not
-    among the check's outputs. Where too few others are left, or a real case drowns, an error that may be
+    A synthesized case that is lost in the source's noise is set aside: its numbers say nothing, and are not
+    among the check's outputs. Where too few others are left, or a real case is lost, an error that may be
     noise can't be told: the check is then not run.
     """
     aside = set_aside(cases, tolerance)
@@ -78,8 +79,9 @@ def compare_run(
 
 
 class _Tally:
-    """What the comparison of a run gave so far: ``problems`` fail it, ``unclear`` are outputs whose error may
-    be noise.
+    """What the comparison of a run gave so far.
+
+    ``problems`` fail it, ``unclear`` are outputs whose error may be noise.
     """
 
     def __init__(self, tolerance: Tolerance) -> None:
@@ -105,7 +107,7 @@ class _Tally:
         """Add a case that ran; of one set *aside* nothing but what is no matter of numbers."""
         tolerance, index = self._tolerance, case.index
         compared = compare_outputs(index, reference, actual, tolerance, allowed)
-        noise = drowned(tolerance, index, reference) or _zeros_in_noise(tolerance, index, reference)
+        noise = lost_in_noise(tolerance, index, reference) or _zeros_in_noise(tolerance, index, reference)
         if aside:
             compared = [e for e in compared if e.problem and e.max_abs is None]
         elif noise:
@@ -134,8 +136,9 @@ class _Tally:
 
 
 def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, Figure]) -> list[str]:
-    """The outputs with less than the *wanted* SQNR over all cases, in dB; what each has goes into
-    *numbers*.
+    """The outputs with less than the *wanted* SQNR over all cases, in dB.
+
+    What each output has goes into *numbers*.
     """
     numbers |= {
         f"sqnr_db:{name}": round(decibels, 2) for name, decibels in found.items() if math.isfinite(decibels)
@@ -148,8 +151,9 @@ def _short_of(wanted: float, found: dict[str, float], numbers: dict[str, Figure]
 
 
 def set_aside(cases: list[CaseFile], tolerance: Tolerance) -> dict[int, str]:
-    """The synthesized ones of *cases* that drown in the source's noise, by their index: each as a text that
-    names it.
+    """The synthesized ones of *cases* that are lost in the source's noise, by their index.
+
+    Each is a text that names it.
     """
     found = {}
     for case in cases:
@@ -157,7 +161,7 @@ def set_aside(cases: list[CaseFile], tolerance: Tolerance) -> dict[int, str]:
         if (
             noisy
             and not real(case.origin)
-            and (words := drowned(tolerance, case.index, case_outputs(case.file.path)))
+            and (words := lost_in_noise(tolerance, case.index, case_outputs(case.file.path)))
         ):
             found[case.index] = f"case {case.index} ({case.origin}): {words}"
     return found
@@ -166,10 +170,10 @@ def set_aside(cases: list[CaseFile], tolerance: Tolerance) -> dict[int, str]:
 def _without_noise(
     errors: list[OutputError], beyond: list[OutputError], reference: Arrays
 ) -> tuple[list[OutputError], list[str]]:
-    """*errors* with the problems alone that stand in *beyond* too, where all is allowed that may be noise;
-    and the outputs of the others.
+    """*errors* with those problems alone that no noise explains, and the outputs of the others.
 
-    Where integers or booleans differ, noise may have made a choice otherwise.
+    In *beyond* all is allowed that may be noise: no noise explains a problem that is there too. Where
+    integers or booleans differ, noise may have made a choice otherwise.
     """
 
     def chosen(error: OutputError) -> bool:
@@ -197,8 +201,9 @@ def _zeros_in_noise(tolerance: Tolerance, case: int, reference: Arrays) -> str:
 def compared(
     survey: Survey, row: Row, ran: RunResult, narrowing: Mapping[str, str], tolerance: Tolerance
 ) -> Check:
-    """:func:`compare_run` with the cases of *survey*; not run where the source gives other numbers each
-    time.
+    """:func:`compare_run` with the cases of *survey*.
+
+    It is not run if the source gives other numbers each time.
     """
     if any(c.check == catalog.DETERMINISM.name and c.status is Status.FAILED for c in survey.checks):
         return row.not_run(
@@ -268,10 +273,10 @@ def confirmed(
     tolerance: Tolerance,
     narrowing: Mapping[str, str],
 ) -> Check:
-    """*check*, failed when a second run of *cases* leaves the tolerance that the first kept (uninitialised
-    memory, a bad resize).
+    """*check*, failed if a second run of *cases* leaves the tolerance that the first kept.
 
-    Two runs may differ by what two choices of an algorithm round; each must be right.
+    That tells of uninitialised memory, or a bad resize. Two runs may differ by what two choices of an
+    algorithm round; each must be right.
     """
     if check.status is not Status.PASSED:
         return check
@@ -301,8 +306,9 @@ def repeated(
     cases: list[CaseFile] | None = None,
     between: str = "two runs",
 ) -> Check:
-    """*check*, failed when the second run gave other numbers than the first (uninitialised memory, a bad
-    resize).
+    """*check*, failed if the second run gave other numbers than the first.
+
+    That tells of uninitialised memory, or a bad resize.
 
     *cases* are those the second run was asked for (all, if not given).
     """
@@ -339,18 +345,17 @@ def repeated(
     return check
 
 
-def standing(
-    opinion: list[CaseFile], mnn: RunResult, survey_checks: list[Check], tolerance: Tolerance
+def odd_one_out(
+    third_opinion: list[CaseFile], mnn: RunResult, survey_checks: list[Check], tolerance: Tolerance
 ) -> Check:
-    """Who stands alone where MNN and the reference disagree, by a third runtime's outputs in *opinion*; never
-    a vote.
+    """Say who stands alone if MNN and the reference disagree, by a third runtime's outputs; never a vote.
 
     The verdict does not depend on it: where the reference stands alone, the check says that it is itself
     disputed.
     """
     third = next((c for c in survey_checks if c.check == catalog.THIRD_OPINION.name), None)
     with_reference = third is not None and third.status is Status.PASSED
-    with_mnn = compare_run(catalog.STANDING, opinion, mnn, tolerance, {}).status is Status.PASSED
+    with_mnn = compare_run(catalog.STANDING, third_opinion, mnn, tolerance, {}).status is Status.PASSED
     if with_reference and not with_mnn:
         return catalog.STANDING.passed(
             subject="MNN",

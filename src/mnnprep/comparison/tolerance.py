@@ -79,7 +79,7 @@ class Tolerance(msgspec.Struct, frozen=True):
         wanted = max(self.absolute * peak, self.widening * self.noise_of(name, case))
         return wanted if math.isinf(self.ceiling) else min(wanted, self.ceiling * peak)
 
-    def drowned(self, name: str, reference: Array, case: int) -> bool:
+    def lost_in_noise(self, name: str, reference: Array, case: int) -> bool:
         """Whether the noise floor is so high that the ceiling would have to give way; never of zeros."""
         noise = self.noise_of(name, case)
         return (

@@ -61,7 +61,7 @@ def minimize(count: int, fails: Fails, needs: Sequence[Sequence[int]], limit: in
     """
     known: dict[tuple[int, ...], bool] = {}
 
-    def tried(nodes: list[int]) -> bool:
+    def part_fails(nodes: list[int]) -> bool:
         """Whether *nodes* fail; beyond the limit nothing does."""
         key = tuple(nodes)
         if key not in known and len(known) < limit:
@@ -69,18 +69,18 @@ def minimize(count: int, fails: Fails, needs: Sequence[Sequence[int]], limit: in
         return known.get(key, False)
 
     whole = list(range(count))
-    if not whole or not tried(whole):
+    if not whole or not part_fails(whole):
         return []
-    beginning = whole[: _least(count, lambda size: tried(whole[:size]))]
+    beginning = whole[: _least(count, lambda size: part_fails(whole[:size]))]
     last = beginning[-1]
-    if last == 0 or tried([last]):
+    if last == 0 or part_fails([last]):
         return [last]
     behind = sorted(_behind(needs, last))
-    part = behind if len(behind) <= last and tried(behind) else beginning
-    part = part[-_least(len(part), lambda size: tried(part[-size:])) :]
+    part = behind if len(behind) <= last and part_fails(behind) else beginning
+    part = part[-_least(len(part), lambda size: part_fails(part[-size:])) :]
     for node in part[:-1]:
         smaller = [n for n in part if n != node]
-        if tried(smaller):
+        if part_fails(smaller):
             part = smaller
     return part
 

@@ -140,8 +140,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     input, by design, with the reason; ``weights`` is an npz of the source's tensors by name (``used/NAME``
     and ``other/NAME``), or None when the source's own file says it all, or its worker is asked; ``decides``
     names the places of the source where a value decides what is computed, ``one_sided`` those where every
-    input tried decided alike; ``sweep`` is what became of the dynamic dimensions; ``opinion`` holds the same
-    cases with the outputs of a third runtime, to say who stands alone if the reference and MNN disagree.
+    input tried decided alike; ``sweep`` is what became of the dynamic dimensions; ``third_opinion`` holds the
+    same cases with the outputs of a third runtime, to say who stands alone if the reference and MNN disagree.
     """
 
     signature: Signature
@@ -155,7 +155,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     sweep: Sweep = msgspec.field(default_factory=Sweep)
     parameters: int = 0
     notes: list[str] = msgspec.field(default_factory=list)
-    opinion: list[CaseFile] = msgspec.field(default_factory=list)
+    third_opinion: list[CaseFile] = msgspec.field(default_factory=list)
 
 
 class ExportJob(msgspec.Struct, frozen=True, kw_only=True):

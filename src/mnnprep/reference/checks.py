@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure
@@ -54,12 +54,14 @@ def tolerances(out: Surveyed) -> Tolerance:
 def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
     """Whether two cases of the same shapes differ clearly somewhere in this output.
 
-    None of them drowns in noise.
+    None of them is lost in noise.
     """
     cases = [*out.cases, *more]
     tolerance = Tolerance(noise=by_output(cases))
     kept = [
-        (number, case) for number, case in enumerate(cases) if not drowned(tolerance, number, case.outputs)
+        (number, case)
+        for number, case in enumerate(cases)
+        if not lost_in_noise(tolerance, number, case.outputs)
     ] or list(enumerate(cases))
     for (one, a), (other, b) in itertools.combinations(kept, 2):
         x, y = a.outputs[name], b.outputs[name]
@@ -91,7 +93,7 @@ def vacuity(out: Surveyed) -> Check:
 
 
 def noise_checks(out: Surveyed) -> list[Check]:
-    """Make the ``noise`` check if a case drowns in the source's own noise.
+    """Make the ``noise`` check if a case is lost in the source's own noise.
 
     It failed if that is a real one, or too few are left.
     """
@@ -99,7 +101,7 @@ def noise_checks(out: Surveyed) -> list[Check]:
     found = {
         number: words
         for number, case in enumerate(out.cases)
-        if (words := drowned(tolerance, number, case.outputs))
+        if (words := lost_in_noise(tolerance, number, case.outputs))
     }
     if not found:
         return []
@@ -110,7 +112,7 @@ def noise_checks(out: Surveyed) -> list[Check]:
         n
         for k in found
         for n, a in out.cases[k].outputs.items()
-        if a.dtype.kind == "f" and tolerance.drowned(n, a, k)
+        if a.dtype.kind == "f" and tolerance.lost_in_noise(n, a, k)
     )
     numbers: dict[str, Figure] = {
         "set_aside": [t for number, t in zip(found, told, strict=True) if number not in real_ones]
@@ -134,7 +136,7 @@ def noise_checks(out: Surveyed) -> list[Check]:
             f" its largest value {where}: the net can't be told from its noise there; give inputs like those"
             " it was trained on with --samples or --range",
             subject=", ".join(names),
-            numbers={"drowned": told},
+            numbers={"lost_in_noise": told},
         )
     ]
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
 from mnnprep.comparison.tolerance import WIDENING, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
@@ -58,8 +58,10 @@ def survey(
 
 
 def base_case(net: Net, wants: InputSpecs) -> Arrays:
-    """The inputs an export is made with: those of the survey's first synthesized case (with the values of the
-    first sample), or the first sample.
+    """The inputs that an export is made with.
+
+    They are those of the survey's first synthesized case (with the values of the first sample), or the first
+    sample.
     """
     space = InputSpace.find(net, wants, samples_of=first_alone(wants))
     if space.samples and not space.dims:
@@ -68,8 +70,9 @@ def base_case(net: Net, wants: InputSpecs) -> Arrays:
 
 
 def outline(net: Net, wants: InputSpecs) -> Signature:
-    """The signature of a net whose numbers mean nothing (its weights are not there): only the shapes of its
-    outputs are looked at.
+    """The signature of a net whose numbers mean nothing, since its weights are not there.
+
+    Only the shapes of its outputs are looked at.
 
     Raises as :func:`survey`.
     """
@@ -105,7 +108,7 @@ class Surveyor:
         add_decisive(space, decisive, out.cases)
         turn_decisions(space, one_sided, out.cases)
         measure_all(self._source, out.cases, self._wants.seed)
-        self._replace_drowned()
+        self._replace_lost()
         self._search_sensitivity()
         out.checks = self._checks(given)
         out.signature = _signature(space, out.cases)
@@ -143,11 +146,10 @@ class Surveyor:
             cases += _synthesized(self._space, range(last, LEAST_CASES), enough=enough)
 
     def _wide(self, number: int) -> Case | None:
-        """A case that reaches further than standard normal values, for what shows only there, as a clip
-        inside the net.
+        """A case that reaches further than standard normal values.
 
-        None where no floating input is free to be large, or the source refuses, gives no finite numbers or
-        computes mostly noise.
+        Some things show only there, such as a clip inside the net.  None if no floating input is free to be
+        large, or the source refuses, gives no finite numbers or computes mostly noise.
         """
         space = self._space
         if not any(np.dtype(s.dtype).kind == "f" and s.name not in space.ranges for s in space.specs):
@@ -166,9 +168,10 @@ class Surveyor:
         )
         return case if quiet else None
 
-    def _replace_drowned(self) -> None:
-        """Put real inputs, cut or repeated to its size, in the place of each synthesized case that drowns in
-        the source's noise, where that helps.
+    def _replace_lost(self) -> None:
+        """Put real inputs in the place of each synthesized case that is lost in the source's noise.
+
+        They are cut or repeated to its size, and stay only where that helps.
 
         A net may be quiet on what it was trained on alone: a detector sees nothing in noise, and gives little
         else.
@@ -178,11 +181,11 @@ class Surveyor:
         if not samples or not out.signature.dims:
             return
         for number, case in enumerate(out.cases):
-            if real(case.origin) or not drowned(Tolerance(noise=out.noise), number, case.outputs):
+            if real(case.origin) or not lost_in_noise(Tolerance(noise=out.noise), number, case.outputs):
                 continue
             with suppress(Refused):
                 other = self._refitted(samples[number % len(samples)], case, number)
-                if not drowned(Tolerance(noise=by_output([other])), 0, other.outputs):
+                if not lost_in_noise(Tolerance(noise=by_output([other])), 0, other.outputs):
                     out.cases[number] = other
 
     def _refitted(self, sample: Case, case: Case, number: int) -> Case:
@@ -219,8 +222,9 @@ class Surveyor:
 
 
 class _Remembering:
-    """A net that does not compute the same thing twice in a row: the run that found the sizes serves as a
-    case.
+    """A net that does not compute the same thing twice in a row.
+
+    The run that found the sizes serves as a case.
     """
 
     def __init__(self, net: Net) -> None:
@@ -260,8 +264,10 @@ def _signature(space: InputSpace, cases: list[Case]) -> Signature:
 
 
 def _output_spec(name: str, cases: list[Case], dims: tuple[Dim, ...]) -> TensorSpec:
-    """An output's specification as the cases show it: an axis that follows one dimension has its
-    name; one that varies otherwise is named ``NAME_axisK``."""
+    """An output's specification as the cases show it.
+
+    An axis that follows one dimension has its name; one that varies otherwise is named ``NAME_axisK``.
+    """
     first = cases[0].outputs[name]
     shape: list[int | str] = []
     for axis in range(first.ndim):

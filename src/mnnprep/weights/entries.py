@@ -108,7 +108,7 @@ def entries_of(tree: Unpickled) -> tuple[list[Entry], list[str]]:
     A dictionary that stands in several places is taken at the first.
 
     Raises:
-        PickleError: names without end.
+        PickleError: names without end, of tensors or of what may hold some.
     """
     entries: list[Entry] = []
     modules: list[str] = []
@@ -124,11 +124,14 @@ def entries_of(tree: Unpickled) -> tuple[list[Entry], list[str]]:
             modules.append(value.qualified)
         inner: list[tuple[Path, int, Unpickled]] = []
         for key, item in _items(value):
+            if not isinstance(item, (Tensor, dict, list, tuple, Foreign)):
+                continue
+            whole = length + len(key) + 1  # with the dot
+            written.add(whole)
             if isinstance(item, Tensor):
-                written.add(length + len(key))
                 entries.append(Entry(path, key, item))
-            elif isinstance(item, (dict, list, tuple, Foreign)):
-                inner.append(((*path, key), length + len(key), item))
+            else:
+                inner.append(((*path, key), whole, item))
         pending.extend(reversed(inner))  # so that they come off in order
     return entries, modules
 

@@ -1,7 +1,7 @@
 """How much text the names of a checkpoint's tensors may add up to.
 
-A name is the keys that lead to a tensor.  A pickle says a key once and uses it a million times, so that the
-names of a small file can take any time and memory to write out.
+A name is the keys that lead to a tensor, or to a container that may hold tensors.  A pickle says a key once
+and uses it a million times, so that the names of a small file can take any time and memory to write out.
 """
 
 from __future__ import annotations

@@ -95,9 +95,10 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def dismiss(self) -> None:
-        """Have the worker end where nothing runs in it, without waiting for that: freeing a framework's
-        memory takes the system a while.
+    def shutdown(self) -> None:
+        """Have the worker end if nothing runs in it.
+
+        It does not wait for that: freeing a framework's memory takes the system a while.
         """
         with self._lock:
             if not self._pending:
@@ -123,11 +124,11 @@ class Host:
         *,
         timeout: float,
         memory: int = 0,
-        here: bool = False,
+        in_worker: bool = False,
     ) -> Future[Reply[R]]:
         """Start *step* on *job*; the future gives a :class:`Reply`, or raises :class:`StepFailed`.
 
-        ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).  With *here* the
+        ``timeout`` is in seconds, ``memory`` in bytes of resident size (0: no limit).  With *in_worker* the
         step runs in the worker itself, before any job submitted later: what it loads is there in their
         processes.  A crash then ends this host.
         """
@@ -141,7 +142,9 @@ class Host:
             refused.set_exception(_failure_of(error, self._scratch) or error)
             return refused
         confinement = (
-            confinement_of(job, scratch=self._scratch, directory=directory, reads=self._reads, stays=here)
+            confinement_of(
+                job, scratch=self._scratch, directory=directory, reads=self._reads, stays=in_worker
+            )
             if self._confines_jobs
             else None
         )
@@ -152,7 +155,7 @@ class Host:
             "directory": str(directory),
             "timeout": timeout,
             "memory": memory,
-            "here": here,
+            "in_worker": in_worker,
             "confinement": confinement and asdict(confinement),
         }
         gone = False
@@ -166,7 +169,7 @@ class Host:
                 gone = True
         if gone:
             self._end_all()
-        if here:
+        if in_worker:
             threading.Thread(target=self._watch, args=(directory.name, pending), daemon=True).start()
         return pending.future
 
@@ -237,11 +240,11 @@ class InProcess:
     def __init__(self, *, scratch: Path) -> None:
         self._scratch = scratch
 
-    def dismiss(self) -> None:
-        pass
+    def shutdown(self) -> None:
+        """Do nothing: there is no worker to end."""
 
     def close(self) -> None:
-        pass
+        """Do nothing: there is no worker to end."""
 
     def submit(
         self,
@@ -250,7 +253,7 @@ class InProcess:
         *,
         timeout: float,
         memory: int = 0,
-        here: bool = True,
+        in_worker: bool = True,
     ) -> Future[Reply[R]]:
         """Run *step* on *job* now; the future is done."""
         future: Future[Reply[R]] = Future()
@@ -352,8 +355,9 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
 
 
 def _behind(number: int, log: str, scratch: Path) -> int:
-    """The errno of the fault of the system that a crash came from, by the signal *number* and the last lines;
-    0 where there is none to see.
+    """The errno of the fault of the system that a crash came from; 0 if there is none to see.
+
+    It is known by the signal *number* and the last lines.
     """
     if number == signal.SIGXFSZ:
         return errno.EFBIG

@@ -3,7 +3,7 @@
 Nothing but the standard library is imported here, so that a worker can be started first of all.
 
 Importing a framework takes longer than anything that this side does before its first job: a worker started
-:func:`ahead` imports while this process does, too.
+with :func:`prestart` imports while this process does, too.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ WORKER_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
-_ahead: dict[Worker, tuple[dict[str, str], subprocess.Popen[bytes]]] = {}
+_prestarted: dict[Worker, tuple[dict[str, str], subprocess.Popen[bytes]]] = {}
 
 
-def ahead(worker: Worker) -> None:
+def prestart(worker: Worker) -> None:
     """Start a process of the kind *worker* now, for the first :func:`launch` that asks for one.
 
     It ends with this process. Nothing is started for a worker without imports.
     """
-    if worker.imports and worker not in _ahead:
+    if worker.imports and worker not in _prestarted:
         variables = _variables(worker)
-        _ahead[worker] = variables, _start(worker, variables)
+        _prestarted[worker] = variables, _start(worker, variables)
 
 
 def launch(
@@ -87,8 +87,8 @@ def launch(
     :mod:`mnnprep.workers.guardian`.
     """
     variables = _variables(worker)
-    if worker in _ahead and _ahead[worker][0] == variables:
-        return _ahead.pop(worker)[1]
+    if worker in _prestarted and _prestarted[worker][0] == variables:
+        return _prestarted.pop(worker)[1]
     if worker.interpreter is not None:
         return _start_elsewhere(worker, variables, writes, reads)
     return _start(worker, variables)
@@ -139,8 +139,8 @@ def _python(boot: str, arguments: Sequence[str], variables: dict[str, str]) -> s
 
 @atexit.register
 def _end() -> None:
-    """End what was started ahead for nothing."""
-    for _, process in _ahead.values():
+    """End what was started early for nothing."""
+    for _, process in _prestarted.values():
         process.terminate()
         process.wait()
-    _ahead.clear()
+    _prestarted.clear()

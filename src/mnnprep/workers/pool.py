@@ -44,12 +44,12 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.dismiss()
+        self.shutdown()
         for host in self._hosts.values():
             host.close()
         self._scratch.close()
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """End the workers: no step will come any more.
 
         No worker starts, and those that run nothing end while something else is done.
@@ -57,9 +57,9 @@ class Workers:
         with self._lock:
             self._ended = True
         for host in self._hosts.values():
-            host.dismiss()
+            host.shutdown()
 
-    def keep_here(self, worker: Worker) -> None:
+    def in_parent(self, worker: Worker) -> None:
         """Run the steps of *worker* in this process: a live object can't leave it."""
         self._hosts[worker] = InProcess(scratch=self.scratch)
 
@@ -92,18 +92,18 @@ class Workers:
         self._hosts.pop(worker).close()
         self.warm(worker)
 
-    def submit(self, step: Step[J, R], job: J, *, here: bool = False) -> Future[Reply[R]]:
+    def submit(self, step: Step[J, R], job: J, *, in_worker: bool = False) -> Future[Reply[R]]:
         """Start *step* on *job* in its worker, within the run's limits.
 
-        With *here* it runs in the worker itself, so that later steps find what it loaded.
+        With *in_worker* it runs in the worker itself, so that later steps find what it loaded.
         """
-        if here:  # a worker that has loaded one source is confined to it
+        if in_worker:  # a worker that has loaded one source is confined to it
             if step.worker in self._loaded:
                 self.renew(step.worker)
             self._loaded.add(step.worker)
         memory = self.limits.memory or self._free
         future = self.warm(step.worker).submit(
-            step, job, timeout=self.limits.timeout, memory=memory, here=here
+            step, job, timeout=self.limits.timeout, memory=memory, in_worker=in_worker
         )
         self._steps.append(future)
         return future

@@ -88,8 +88,8 @@ def main(preload: list[str]) -> None:
             for line in lines:
                 job = json.loads(line)
                 try:
-                    if job["here"]:
-                        os.write(protocol, json.dumps(_run_here(job)).encode() + b"\n")
+                    if job["in_worker"]:
+                        os.write(protocol, json.dumps(_run_in_worker(job)).encode() + b"\n")
                     else:
                         words = _last_words()
                         child = _fork(job, (jobs, protocol, *woken), words)
@@ -120,7 +120,7 @@ def _wake_when_a_child_ends() -> tuple[int, int]:
     return woken, wake
 
 
-def _run_here(job: dict[str, Any]) -> dict[str, Any]:
+def _run_in_worker(job: dict[str, Any]) -> dict[str, Any]:
     """Run a step in this process, so that what it loads is there in every child forked afterwards.
 
     A crash ends the worker, and the parent, which keeps the limits here, sees that.

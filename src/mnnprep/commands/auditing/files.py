@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mnnprep import deps
 from mnnprep._version import __version__
 from mnnprep.bundle import report
+from mnnprep.bundle.intact import require_plain
 from mnnprep.bundle.manifest import FILE_NAME, SIGNATURE_NAME, BundleFile, Manifest
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog
@@ -33,19 +34,7 @@ def named_files(manifest: Manifest) -> list[BundleFile]:
     cases = [BundleFile(c.path, c.sha256, c.size) for c in manifest.cases]
     files = [*manifest.artifact.files, *([manifest.mnn] if manifest.mnn else []), *cases, *manifest.files]
     for file in files:
-        path = PurePosixPath(file.path)
-        if (
-            path.is_absolute()
-            or ".." in path.parts
-            or path.as_posix() != file.path
-            or "\0" in file.path
-            or not path.parts
-        ):
-            raise RefusedError(
-                "the bundle's manifest names a file outside the bundle",
-                seen=file.path,
-                next="prepare the model again",
-            )
+        require_plain(file.path)
     return list(dict.fromkeys(files))
 
 

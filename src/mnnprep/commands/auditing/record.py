@@ -5,10 +5,10 @@ Its words must be known, its statuses must follow from its figures.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from mnnprep.bundle.intact import IntactFiles
 from mnnprep.bundle.manifest import Manifest, TensorRecord
 from mnnprep.bundle.manifest_view import STAGES, concluded
 from mnnprep.errors import RefusedError
@@ -18,7 +18,7 @@ from mnnprep.evidence.verdict import PREPARE
 from mnnprep.formats.registry import ARTIFACTS, SOURCE_KINDS
 from mnnprep.mnn.boundary import LAYOUTS
 from mnnprep.mnn.run import HINTS
-from mnnprep.model.files import Arrays, load_arrays
+from mnnprep.model.files import Arrays
 from mnnprep.model.signature import DTYPES
 
 NEWER = "verify it with the version of mnnprep that made it, or prepare the model again"
@@ -151,9 +151,9 @@ def _sizes(manifest: Manifest) -> list[str]:
         if set(c.dims) != known
     ][:1]
     for name, dim in manifest.signature.dims.items():
-        tried = {c.dims[name] for c in manifest.cases if name in c.dims}
+        sizes = {c.dims[name] for c in manifest.cases if name in c.dims}
         wrong = {c.dims[name] for i, c in enumerate(manifest.cases) if name in c.dims and i in bad}
-        good = tried - wrong if ran else set()
+        good = sizes - wrong if ran else set()
         words += [
             f"{name}={size} is called proven, but no case has it" for size in dim.proven if size not in good
         ][:1]
@@ -221,36 +221,11 @@ def _misfit(tensor: TensorRecord, array: object, sizes: dict[str, int]) -> str:
     )
 
 
-def _require_stored(path: Path) -> None:
-    """Require that an archive unfolds to no more than its own size.
-
-    The archives of a bundle are not compressed.
-
-    Raises:
-        ValueError: it unfolds to more.
-    """
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if (
-        any(m.compress_type != zipfile.ZIP_STORED for m in members)
-        or sum(m.file_size for m in members) > path.stat().st_size
-    ):
-        raise ValueError("it is compressed")
-
-
 def stored_cases(bundle: Path, manifest: Manifest) -> Iterable[Arrays]:
     """The arrays of each case, one case at a time.
 
     Raises:
         RefusedError: a file that holds no arrays.
     """
-    for case in manifest.cases:
-        try:
-            _require_stored(bundle / case.path)
-            yield load_arrays(bundle / case.path)
-        except Exception as error:  # numpy and zipfile raise many kinds for bytes that are no .npz
-            raise RefusedError(
-                "a case of the bundle could not be read as arrays",
-                seen=f"{case.path}: {error}",
-                next="prepare the model again",
-            ) from error
+    files = IntactFiles(bundle, manifest)
+    return map(files.arrays, range(len(manifest.cases)))

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.comparison.noise import LEAST_CASES, drowned, real
+from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
 from mnnprep.comparison.tolerance import ARTIFACT_SQNR, Tolerance
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog
@@ -92,7 +92,7 @@ def laxer(manifest: Manifest) -> list[str]:
     return words
 
 
-def drowning(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
+def lost_cases(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
     """Say which cases the stated noise would set aside beyond what a proof may go without.
 
     *cases* are their arrays.
@@ -106,7 +106,7 @@ def drowning(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
         index: said
         for index, arrays in enumerate(cases)
         if (
-            said := drowned(
+            said := lost_in_noise(
                 rule,
                 index,
                 {n.removeprefix("outputs/"): a for n, a in arrays.items() if n.startswith("outputs/")},
@@ -143,5 +143,5 @@ def tolerance_check(manifest: Manifest, cases: Iterable[Arrays]) -> Check:
     """The ``tolerance`` check: the manifest states no laxer one than the rule gives for what was asked."""
     outputs = [t.name for t in manifest.signature.outputs]
     words = [*laxer(manifest), *impossible(manifest.tolerance.noise, outputs, len(manifest.cases))]
-    words = words or drowning(manifest, cases)
+    words = words or lost_cases(manifest, cases)
     return catalog.TOLERANCE.failed("; ".join(words[:5])) if words else catalog.TOLERANCE.passed()

@@ -43,19 +43,19 @@ class Search:
     def find(self) -> FaultLocation:
         """The finding; ``unresolved`` (with the best candidate) where the conversions run out."""
         suspects = Suspects(self.subject.outline, self.subject.piece.tensors)
-        tried: list[tuple[Group, Trial]] = []
+        trials: list[tuple[Group, Trial]] = []
         try:
             for threshold in self._thresholds():
-                found = self._candidates(suspects, threshold, tried)
-                if found is not None and not self._one_of_many(found, tried):
+                found = self._candidates(suspects, threshold, trials)
+                if found is not None and not self._one_of_many(found, trials):
                     return found
                 if self.subject.failing is not None or (
-                    threshold <= 1 and not any(self._upstream(g) > NOTED for g, _ in tried)
+                    threshold <= 1 and not any(self._upstream(g) > NOTED for g, _ in trials)
                 ):
                     break
-            return self._widened(suspects, tried)
+            return self._widened(suspects, trials)
         except OutOfConversions:
-            return self._unresolved(tried, f"the bound of {self.lab.limit} conversions was reached")
+            return self._unresolved(trials, f"the bound of {self.lab.limit} conversions was reached")
 
     def _thresholds(self) -> list[float]:
         """Return the thresholds to try, from the outputs' own error down.
@@ -66,7 +66,7 @@ class Search:
         share = SHARE * min(worst, HUGE)
         return [*([share] if share > THRESHOLDS[0] and self.subject.failing is None else []), *THRESHOLDS]
 
-    def _one_of_many(self, found: FaultLocation, tried: list[tuple[Group, Trial]]) -> bool:
+    def _one_of_many(self, found: FaultLocation, trials: list[tuple[Group, Trial]]) -> bool:
         """Whether a small error that was found is no larger than what later nodes add by themselves.
 
         Then it is not the one that grew.
@@ -74,30 +74,30 @@ class Search:
         small = found.alone is not None and found.alone <= 1
         return small and any(
             isinstance(t.result, dict) and t.excess(g.output) > MADE_HERE * (found.alone or 0.0)
-            for g, t in tried
+            for g, t in trials
         )
 
     def _candidates(
-        self, suspects: Suspects, threshold: float, tried: list[tuple[Group, Trial]]
+        self, suspects: Suspects, threshold: float, trials: list[tuple[Group, Trial]]
     ) -> FaultLocation | None:
         """Try the first wrong values, one after the other, until one is wrong alone."""
-        asked = {g.output for g, _ in tried}
+        asked = {g.output for g, _ in trials}
         for _ in range(CANDIDATES):
             group = self._first_wrong(suspects, threshold)
             if group is None:
                 return None
-            if group.output not in asked or self._larger(group, tried):
+            if group.output not in asked or self._larger(group, trials):
                 trial = self._alone(suspects, group.nodes, [group.output])
                 if self._confirmed(group, trial):
                     return self._refined(suspects, group, trial)
-                tried.append((group, trial))
+                trials.append((group, trial))
             if group.output in self.subject.outline.outputs:
                 return None
             suspects = suspects.without([group.output])
         return None
 
-    def _larger(self, group: Group, tried: list[tuple[Group, Trial]]) -> bool:
-        return all(set(group.nodes) > set(g.nodes) for g, _ in tried if g.output == group.output)
+    def _larger(self, group: Group, trials: list[tuple[Group, Trial]]) -> bool:
+        return all(set(group.nodes) > set(g.nodes) for g, _ in trials if g.output == group.output)
 
     def explained_by(self, value: str) -> bool:
         """Whether *value* is wrong here, too, while what its nodes take is right."""
@@ -285,14 +285,14 @@ class Search:
 
     # when no node is wrong alone
 
-    def _widened(self, suspects: Suspects, tried: list[tuple[Group, Trial]]) -> FaultLocation:
+    def _widened(self, suspects: Suspects, trials: list[tuple[Group, Trial]]) -> FaultLocation:
         """A new conversion of the whole, then the first candidate among more and more of its neighbours."""
         fresh = self._fresh()
         if fresh is not None:
             return fresh
-        if not tried:
-            return self._unresolved(tried, "every value inside is right, and the outputs are wrong")
-        group = tried[0][0]
+        if not trials:
+            return self._unresolved(trials, "every value inside is right, and the outputs are wrong")
+        group = trials[0][0]
         hops, nodes, limit = 1, list(group.nodes), len(self.subject.outline.nodes)
         grows = self.subject.failing is None and self._upstream(group) > MADE_HERE * self.excess.get(
             group.output, LARGEST
@@ -315,17 +315,17 @@ class Search:
             Growth(self.subject.outline.nodes[suspects.producer[v]].label, before, after)
             for v, before, after in jumps
         ]
-        if self.subject.failing is None and all(isinstance(t.result, dict) for _, t in tried):
+        if self.subject.failing is None and all(isinstance(t.result, dict) for _, t in trials):
             found = self._finding(
                 "gradual",
                 group,
-                tried[0][1],
+                trials[0][1],
                 group.nodes,
                 "no node makes this error alone: it grows from node to node",
             )
             found.growth = growth
             return found
-        return self._unresolved(tried, "no piece of the model shows the failure alone")
+        return self._unresolved(trials, "no piece of the model shows the failure alone")
 
     def _fresh(self) -> FaultLocation | None:
         """`stale`, if the bundle's own file fails and a conversion made now does not."""
@@ -347,10 +347,10 @@ class Search:
             ),
         )
 
-    def _unresolved(self, tried: list[tuple[Group, Trial]], reason: str) -> FaultLocation:
-        if not tried:
+    def _unresolved(self, trials: list[tuple[Group, Trial]], reason: str) -> FaultLocation:
+        if not trials:
             return FaultLocation("unresolved", self.subject, reason=reason, failure=self.subject.failing)
-        group, trial = tried[0]
+        group, trial = trials[0]
         return self._finding("unresolved", group, trial, group.nodes, reason)
 
 

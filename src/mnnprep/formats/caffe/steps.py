@@ -100,7 +100,7 @@ def survey_pair(job: SurveyJob) -> Survey:
         sweep=found.sweep,
         parameters=sum(a.size for values in pair.blobs.values() for a in values),
         notes=list(pair.net.removed),
-        opinion=opinion,
+        third_opinion=opinion,
     )
 
 
