@@ -76,6 +76,18 @@ MNN_COMPARE = Row(
     if_not_run="it runs as soon as there is a converted model: resolve mnn_convert first",
     need=Need.ALWAYS,
 )
+TARGET = Family(
+    "mnn_compare:",
+    Row(
+        name="mnn_compare:TARGET",
+        question="Does MNN compute the same on this target: another device, CPU, precision or engine?",
+        catches="a model that is right here and wrong there: another kernel, half precision, another version"
+        " of MNN, and a case that does not run there",
+        if_failed="keep float32 there (high precision, normal memory) or another backend, and compare again;"
+        " the outputs named show where it departs",
+        if_not_run="its reason says what the target lacks",
+    ),
+)
 VACUITY = Row(
     name="vacuity",
     question="Do the cases tell this model from one that always gives the same answer?",
@@ -280,6 +292,7 @@ PREPARING: tuple[Row | Family, ...] = (
     ARTIFACT_COMPARE,
     MNN_CONVERT,
     MNN_COMPARE,
+    TARGET,
     VACUITY,
     DIMENSION,
     NOISE,
@@ -308,6 +321,7 @@ VERIFYING: tuple[Row | Family, ...] = (
     REPORT,
     ARTIFACT_COMPARE,
     MNN_COMPARE,
+    TARGET,
     METRIC,
 )
 COMPARING: tuple[Row | Family, ...] = (DETERMINISM, VACUITY, NOISE, COMPARE, METRIC)

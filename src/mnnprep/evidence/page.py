@@ -18,15 +18,17 @@ OUTCOME = {
 
 def table() -> str:
     """Every row of the catalogue, in its order, as a table in Markdown with an anchor a check."""
-    rows = [_line(entry.row if isinstance(entry, Family) else entry) for entry in catalog.ALL]
+    rows = [entry.row if isinstance(entry, Family) else entry for entry in catalog.ALL]
+    anchored = {row.anchor: row for row in reversed(rows)}  # the first of those that share one has it
+    lines = [_line(row, anchored[row.anchor] is row) for row in rows]
     head = ["| check | it asks | what it catches | required | failed |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows]) + "\n"
+    return "\n".join([*head, *lines]) + "\n"
 
 
-def _line(row: Row) -> str:
-    anchor = row.anchor.partition("#")[2]
+def _line(row: Row, anchored: bool) -> str:
+    anchor = f'<a id="{row.anchor.partition("#")[2]}"></a>' if anchored else ""
     cells = (
-        f'<a id="{anchor}"></a>`{row.name}`',
+        f"{anchor}`{row.name}`",
         row.question,
         row.catches,
         WEIGHT[row.need],
