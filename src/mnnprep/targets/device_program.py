@@ -18,7 +18,14 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError as error:
+    print(
+        f"mnnprep-run: numpy can't be imported ({error}); install it with `pip install numpy`",
+        file=sys.stderr,
+    )
+    raise SystemExit(3) from error
 
 MODES = {"normal": 0, "high": 1, "low": 2}  # MNN's BackendConfig: PrecisionMode and MemoryMode alike
 KNOWN = ("bundle", "model", "file", "layout", "hint", "input", "output", "case", "end")
