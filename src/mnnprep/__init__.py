@@ -17,13 +17,14 @@ __all__ = [
     "consolidate",
     "doctor",
     "inspect",
+    "kit",
     "prepare",
     "sign",
     "verify",
 ]
 
 if TYPE_CHECKING:
-    from mnnprep.api import bisect, check, compare, consolidate, doctor, inspect, prepare, sign, verify
+    from mnnprep.api import bisect, check, compare, consolidate, doctor, inspect, kit, prepare, sign, verify
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from mnnprep.attempt.task_metrics import at_hand
 from mnnprep.bundle.manifest import Manifest
+from mnnprep.commands.auditing.device import device_outputs
 from mnnprep.commands.bisect import Bisection
 from mnnprep.commands.bisect import bisect as _bisect
 from mnnprep.commands.check import CheckReport, check_file
@@ -22,6 +23,8 @@ from mnnprep.commands.compare import Comparison
 from mnnprep.commands.compare import compare as _compare
 from mnnprep.commands.doctor import Doctor, diagnose
 from mnnprep.commands.inspect import Inspection, inspect_file
+from mnnprep.commands.kit import Kit
+from mnnprep.commands.kit import kit as _kit
 from mnnprep.commands.reading import SECONDS as READING_SECONDS
 from mnnprep.commands.sign import sign as _sign
 from mnnprep.commands.sign import verify_signed as _verify
@@ -132,12 +135,17 @@ def verify(
     key: str | os.PathLike[str] = "",
     metrics: str | Asked | Iterable[str | Asked] = (),
     targets: str | Iterable[str] = (),
+    outputs: str | os.PathLike[str] = "",
+    device: str = "",
+    precision: str = "",
     timeout: float = DEFAULT_TIMEOUT,
     tell: Progress = _silent,
 ) -> Verification:
     """Prove a bundle again, from the bundle alone, and on *targets* such as ``arm64:low``.
 
-    *metrics* are as in :func:`prepare`; *key* is the public key that it must be signed with.
+    *metrics* are as in :func:`prepare`; *key* is the public key that it must be signed with. *outputs* is
+    what the program of :func:`kit` wrote on the device called *device*, held to the same rules; with
+    *precision* they must be of that one.
 
     Raises as :func:`mnnprep.commands.sign.verify_signed`.
     """
@@ -149,9 +157,18 @@ def verify(
             Path(key) if key else None,
             metrics=wanted,
             targets=parse_targets((targets,) if isinstance(targets, str) else targets),
+            device=device_outputs(os.fspath(outputs), device, precision),
             limits=Limits(timeout=timeout),
             tell=tell,
         )
+
+
+def kit(bundle: str | os.PathLike[str], output: str | os.PathLike[str]) -> Kit:
+    """Write what runs a bundle's model and cases on a device to the new directory *output*.
+
+    Raises as :func:`mnnprep.commands.kit.kit`.
+    """
+    return _kit(Path(bundle), Path(output))
 
 
 def sign(bundle: str | os.PathLike[str], key: str | os.PathLike[str]) -> Path:

@@ -97,6 +97,20 @@ def check_target(target: Path, force: bool = False) -> None:
         )
 
 
+def require_free(target: Path) -> None:
+    """Require that nothing is at *target*: what is written there never replaces anything.
+
+    Raises:
+        UsageError: something is there.
+        SystemFault: as for :func:`check_target`.
+    """
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UsageError(
+            "the target of -o exists", seen=str(target), next="give a directory that does not exist yet"
+        )
+    check_target(target)
+
+
 def is_bundle(directory: Path) -> bool:
     """Whether *directory* holds a manifest of a bundle, of any version of the schema."""
     try:

@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": ("mnnprep.cli.inspect", "Show what a file is: format, signature, operators, parameters."),
     "check": ("mnnprep.cli.check", "List what MNN will refuse, crash on or get wrong in a model."),
     "verify": ("mnnprep.cli.verify", "Prove a bundle again, from the bundle alone."),
+    "kit": ("mnnprep.cli.kit", "Write what runs a bundle's model and cases on a device."),
     "compare": ("mnnprep.cli.compare", "Compare two models of any two formats on the same inputs."),
     "bisect": ("mnnprep.cli.bisect", "Find the first node at which MNN departs from the reference."),
     "json": ("mnnprep.cli.json", "Write an MNN model as JSON, or that JSON as a model."),

@@ -22,7 +22,7 @@ from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.diagnose.bisecting.control_flow import look_inside
 from mnnprep.diagnose.bisecting.experiment import ConvertedModel, Failure, TrialRunner
 from mnnprep.diagnose.bisecting.finding import FaultLocation, Growth, Subject, finite, sentence
-from mnnprep.diagnose.bisecting.repro import check_target, write_repro
+from mnnprep.diagnose.bisecting.repro import write_repro
 from mnnprep.diagnose.bisecting.search import SHARE_FOR_VALUES, Search, failing_as, wrong_outputs
 from mnnprep.diagnose.bisecting.unconvertible import find_unconvertible
 from mnnprep.errors import RefusedError, UsageError
@@ -112,7 +112,7 @@ def bisect(
     """
     manifest = read_manifest(bundle)
     if output is not None:
-        check_target(output)
+        writer.require_free(output)
     if mnnconvert and not (os.path.isfile(mnnconvert) and os.access(mnnconvert, os.X_OK)):
         raise UsageError(
             "--mnnconvert does not name an executable file",

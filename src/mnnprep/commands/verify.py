@@ -13,6 +13,7 @@ from mnnprep.attempt.results import TargetProof, unanswered
 from mnnprep.attempt.target_verifier import judged, without_model
 from mnnprep.bundle.manifest import Manifest, TargetRecord, TensorRecord, read_manifest
 from mnnprep.bundle.manifest_view import concluded
+from mnnprep.commands.auditing.device import DeviceOutputs, device_check
 from mnnprep.commands.auditing.files import hashes, report_check
 from mnnprep.commands.auditing.record import cases_check, record_check, require_known, stored_cases
 from mnnprep.commands.auditing.yardstick import ruled, tolerance_check
@@ -31,6 +32,7 @@ from mnnprep.model.request import Limits
 from mnnprep.model.signature import Signature, TensorSpec
 from mnnprep.model.target import Target
 from mnnprep.targets.environment import expand
+from mnnprep.targets.outputs import read_outputs
 from mnnprep.targets.run import start
 from mnnprep.text import Progress, listed
 from mnnprep.workers.failure import StepFailed, describe
@@ -52,6 +54,7 @@ def verify(
     *,
     metrics: tuple[Metric, ...] = (),
     targets: tuple[Target, ...] = (),
+    device: DeviceOutputs | None = None,
     limits: Limits | None = None,
     tell: Progress = lambda _: None,
 ) -> Verification:
@@ -64,14 +67,17 @@ def verify(
     again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
     check is not run.  Other *metrics* are measured as well.
 
+    The outputs of a *device* are judged by the same rules, and are required then.
+
     What the manifest says is checked, not believed: its words must be known, its figures agree with each
     other and with the stored cases, and the tolerance is the one that the rule gives for what was asked.
 
     Raises:
         UsageError: there is no bundle at this path.
         UsageError: one of *metrics* has other code or another threshold than the bundle was made with.
+        UsageError: the *device*'s outputs are not this bundle's, or not those of the stated precision.
         RefusedError: its manifest can't be read, says what this version does not know, or names files outside
-        the bundle.
+        the bundle; or the *device*'s outputs are damaged.
         SystemFault: without a full disk, or the like, it might have been proven.
     """
     manifest = read_manifest(bundle)
@@ -80,6 +86,7 @@ def verify(
     checks = audited(bundle, manifest)
     intact = checks[0].status is Status.PASSED
     with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
+        devices = _device(workers, bundle, manifest, device, intact)  # a wrong call is told before the work
         artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
         mnn, mnn_ran = _mnn(workers, bundle, manifest, intact, tell)
         proofs = _on_targets(workers, bundle, manifest, mnn, expand(targets), tell)
@@ -90,6 +97,7 @@ def verify(
             artifact,
             mnn,
             *(proof.check for proof in proofs),
+            *devices,
             *metric_checks(workers, wanted, _cases(bundle, manifest), runs, manifest.evidence),
         ]
         profile = VERIFY.with_targets(str(proof.target) for proof in proofs)
@@ -118,6 +126,22 @@ def audited(bundle: Path, manifest: Manifest) -> list[Check]:
     if checks[0].status is Status.PASSED:
         checks += [cases_check(bundle, manifest), tolerance_check(manifest, stored_cases(bundle, manifest))]
     return [*checks, report_check(bundle, manifest)]
+
+
+def mnn_job(bundle: Path, manifest: Manifest, directory: Path, *, fresh: bool = False) -> MnnRunJob:
+    """Return the run of the bundle's converted model on its cases that writes to *directory*."""
+    assert manifest.mnn is not None
+    signature = manifest.signature
+    return MnnRunJob(
+        model=str(bundle.resolve() / manifest.mnn.path),
+        cases=_cases(bundle, manifest),
+        fresh=fresh,
+        directory=str(directory),
+        input_names={t.name: t.mnn_name for t in signature.inputs},
+        output_names={t.name: t.mnn_name for t in signature.outputs},
+        layouts={t.name: t.layout for t in signature.inputs},
+        hints=manifest.runtime.hints,
+    )
 
 
 def _cases(bundle: Path, manifest: Manifest) -> list[CaseFile]:
@@ -188,21 +212,6 @@ def _artifact(
     return compare_run(catalog.ARTIFACT_COMPARE, job.cases, ran, ruled(manifest)[0], {}), ran
 
 
-def _mnn_job(workers: Workers, bundle: Path, manifest: Manifest) -> MnnRunJob:
-    """The bundle's model on all of its cases."""
-    assert manifest.mnn is not None
-    signature = manifest.signature
-    return MnnRunJob(
-        model=str(bundle.resolve() / manifest.mnn.path),
-        cases=_cases(bundle, manifest),
-        directory=str(workers.directory("mnn")),
-        input_names={t.name: t.mnn_name for t in signature.inputs},
-        output_names={t.name: t.mnn_name for t in signature.outputs},
-        layouts={t.name: t.layout for t in signature.inputs},
-        hints=manifest.runtime.hints,
-    )
-
-
 def _on_targets(
     workers: Workers,
     bundle: Path,
@@ -216,7 +225,7 @@ def _on_targets(
         return without_model(targets, host)
     if targets:
         tell(f"running it on {listed([str(target) for target in targets])}")
-    runs = [start(workers, target, _mnn_job(workers, bundle, manifest)) for target in targets]
+    runs = [start(workers, target, mnn_job(bundle, manifest, workers.directory("mnn"))) for target in targets]
     return [judged(run, ruled(manifest)[1], None) for run in runs]
 
 
@@ -229,7 +238,7 @@ def _mnn(
         return catalog.MNN_COMPARE.not_run("the bundle's files are not those that were proven"), None
     tell("running it in MNN, twice")
     runs = [
-        workers.submit(RUN, msgspec.structs.replace(_mnn_job(workers, bundle, manifest), fresh=fresh))
+        workers.submit(RUN, mnn_job(bundle, manifest, workers.directory("mnn"), fresh=fresh))
         for fresh in (False, True)
     ]
     try:
@@ -239,3 +248,21 @@ def _mnn(
     tolerance = ruled(manifest)[1]
     check = compare_run(catalog.MNN_COMPARE, _cases(bundle, manifest), first, tolerance, NARROWED_OUTPUTS)
     return confirmed(check, first, second, _cases(bundle, manifest), tolerance, NARROWED_OUTPUTS), first
+
+
+def _device(
+    workers: Workers, bundle: Path, manifest: Manifest, device: DeviceOutputs | None, intact: bool
+) -> list[Check]:
+    """The check of the *device*, if one was asked for."""
+    if device is None:
+        return []
+    row = catalog.TARGET.of(device.name)
+    if manifest.mnn is None:
+        return [row.not_run("the bundle has no converted model", subject=device.name)]
+    if not intact:
+        reason = "the bundle's files are not those that were proven"
+        return [row.not_run(reason, subject=device.name)]
+    job = mnn_job(bundle, manifest, workers.directory("device"))
+    runs = read_outputs(Path(device.directory), job)
+    device.require_own(runs, bundle)
+    return [device_check(device.name, job.cases, runs, ruled(manifest)[1])]

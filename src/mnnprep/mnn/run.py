@@ -175,7 +175,7 @@ def _run_with(
         failure, results = "", dict[str, Array]()
         with captured() as printed:
             try:
-                fed = {name: _narrow_input(name, arrays) for name in job.input_names}
+                fed = {name: narrow_input(name, arrays) for name in job.input_names}
                 results = runner.run(fed)
             except (CaseFailed, SessionFailed) as error:
                 failure = str(error)
@@ -239,7 +239,7 @@ def _require_precision(
         raise Imprecise(max(excesses), case.index, results)
 
 
-def _narrow_input(name: str, case: Arrays) -> Array:
+def narrow_input(name: str, case: Arrays) -> Array:
     """The case's input in the dtype that MNN computes with; CaseFailed where a value doesn't fit."""
     if f"inputs/{name}" not in case:
         raise CaseFailed(f"the case has no input {name!r}")

@@ -19,16 +19,22 @@ _HWCAP_ASIMDHP = 1 << 10  # <asm/hwcap.h> of arm64: half precision in vectors
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How MNN's runtime is set: its precision and memory modes, and how many threads it has."""
+    """How MNN's runtime is set: its backend, precision and memory modes, and how many threads it has."""
 
+    backend: str = "cpu"
     precision: str = "high"
     memory: str = "normal"
     threads: int = 1
 
+    @property
+    def reduced(self) -> bool:
+        """Whether MNN may compute in less than float32: half floats, or integers for low memory."""
+        return self.precision != "high" or self.memory == "low"
+
     def config(self) -> dict[str, str | int]:
-        """The configuration as MNN's Python takes it, for its CPU backend."""
+        """The configuration as MNN's Python takes it."""
         plain: dict[str, str | int] = {
-            "backend": "CPU",
+            "backend": self.backend.upper(),
             "precision": self.precision,
             "numThread": self.threads,
         }

@@ -12,7 +12,6 @@ from mnnprep._version import __version__
 from mnnprep.bundle import writer
 from mnnprep.diagnose.bisecting.experiment import Trial, TrialRunner
 from mnnprep.diagnose.bisecting.finding import FaultLocation
-from mnnprep.errors import UsageError
 from mnnprep.model.files import Arrays, atomic_write, canonical_json, load_arrays, save_arrays
 from mnnprep.model.precision import Precision
 from mnnprep.model.running import case_inputs
@@ -21,19 +20,6 @@ from mnnprep.workers.failure import StepFailed
 REPLAY = "replay.py"
 RECORD = "finding.json"
 SHOWN = 4  # elements of an output in the text
-
-
-def check_target(target: Path) -> None:
-    """Require that *target* is free: a finding is never written over anything.
-
-    Raises:
-        UsageError: something is there.
-    """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(
-            "the target of -o exists", seen=str(target), next="give a directory that does not exist yet"
-        )
-    writer.check_target(target)
 
 
 def write_repro(
