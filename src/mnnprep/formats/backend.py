@@ -22,6 +22,7 @@ from mnnprep.model.messages import (
     CutJob,
     Exported,
     ExportJob,
+    HalfJob,
     InputSpecs,
     LoadJob,
     Located,
@@ -85,7 +86,8 @@ class ArtifactFormat:
     ``locate`` finds the nodes of an operator, ``cut`` writes a part of the graph. ``second_file``: the
     converter takes the artifact's second file beside the first. ``silent``: the frontend does not name an
     operator that it refuses, but its list of operators has the names that the file has. ``by_rules``: repairs
-    rewrite it. Without ``weights``, the steps of its sources compare them. ``packages`` are modules whose
+    rewrite it. Without ``weights``, the steps of its sources compare them. ``half`` runs it with its numbers
+    rounded to half precision, which shows what the type costs at best. ``packages`` are modules whose
     versions a bundle of it records.
     """
 
@@ -97,6 +99,7 @@ class ArtifactFormat:
     packaged: bool = True
     locate: Step[LocateJob, Located] | None = None
     cut: Step[CutJob, Cut] | None = None
+    half: Step[HalfJob, RunResult] | None = None
     second_file: bool = False
     silent: bool = False
     by_rules: bool = False

@@ -11,6 +11,7 @@ import msgspec
 from mnnprep.evidence.check import Check
 from mnnprep.model.constraints import Constraint
 from mnnprep.model.files import FileRef
+from mnnprep.model.half import HalfType
 from mnnprep.model.preprocess import Recipe
 from mnnprep.model.reach import LinkedPath, ReadPath, WritePath
 from mnnprep.model.signature import Dim, Signature, TensorSpec
@@ -331,6 +332,15 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool = False
     forbid: list[str] = msgspec.field(default_factory=list)
     trust: bool = False
+
+
+class HalfJob(RunJob, frozen=True, kw_only=True):
+    """Run ``model`` as :class:`RunJob` does, with its numbers rounded to ``rounding``.
+
+    Inputs, weights and the results of its operators are rounded; within an operator it computes in float32.
+    """
+
+    rounding: HalfType
 
 
 class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):

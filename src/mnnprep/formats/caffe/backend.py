@@ -8,6 +8,7 @@ from mnnprep.formats.caffe.recognise import WEIGHTS_TITLE, sniff
 from mnnprep.model.messages import (
     Exported,
     ExportJob,
+    HalfJob,
     InputSpecs,
     Replayed,
     ReplayJob,
@@ -63,6 +64,7 @@ BACKEND = Backend(
             weights=Step(_STEPS, "compare_pair_weights", WeightsJob, Check, READER),
             frontend="CAFFE",
             runtime="cv2",
+            half=Step(_STEPS, "run_half", HalfJob, RunResult, READER),
             second_file=True,
         ),
     ),

@@ -28,6 +28,7 @@ from mnnprep.model.messages import (
     CaseFile,
     Exported,
     ExportJob,
+    HalfJob,
     InputSpecs,
     Replayed,
     ReplayJob,
@@ -259,6 +260,19 @@ def run_pair(job: RunJob) -> RunResult:
         return net
 
     return run_cases(job, lambda: open_model().run)
+
+
+def run_half(job: HalfJob) -> RunResult:
+    """Run a Caffe artifact with its numbers rounded to ``job.rounding``, by way of our ONNX form.
+
+    Raises:
+        RefusedError: a layer has no ONNX form, or the form does not give the references.
+    """
+    from mnnprep.formats.onnx.half import run_half_form
+
+    pair = load(Path(job.model), Path(_beside(job.model)), InputSpecs())
+    form = lower(pair.net, pair.blobs, job.signature.inputs, _fresh(Path(job.directory) / "form"))
+    return run_half_form(job, form)
 
 
 def compare_pair_weights(job: WeightsJob) -> Check:

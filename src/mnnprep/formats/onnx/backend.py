@@ -13,6 +13,7 @@ from mnnprep.model.messages import (
     DiffJob,
     Exported,
     ExportJob,
+    HalfJob,
     Located,
     LocateJob,
     Replayed,
@@ -36,6 +37,7 @@ ARTIFACT = ArtifactFormat(
     runtime="onnxruntime",
     locate=Step(_STEPS, "locate", LocateJob, Located, RUNTIME),
     cut=Step("mnnprep.formats.onnx.cut", "cut", CutJob, Cut, RUNTIME),
+    half=Step("mnnprep.formats.onnx.half", "run_half", HalfJob, RunResult, RUNTIME),
     by_rules=True,
 )
 # Whether the cases run every branch that values decide; which lines of code two graphs differ in.

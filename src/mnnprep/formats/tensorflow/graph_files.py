@@ -132,15 +132,17 @@ def _read_meta(path: str) -> MetaGraphDef:
     return _parse(require("tensorflow.core.protobuf.meta_graph_pb2").MetaGraphDef(), path, "meta graph")
 
 
-def _session(graph: GraphDef) -> Session:
+def _session(graph: GraphDef, *, optimize: bool = True) -> Session:
     v1 = require("tensorflow").compat.v1
-    return v1.Session(
-        graph=graph, config=v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
-    )
+    config = v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+    if not optimize:
+        config.graph_options.optimizer_options.opt_level = -1  # OptimizerOptions.L0
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return v1.Session(graph=graph, config=config)
 
 
-def open_session(graph: GraphDef, *, trust: bool) -> Session:
-    """A session on *graph*, one thread.
+def open_session(graph: GraphDef, *, trust: bool, optimize: bool = True) -> Session:
+    """A session on *graph*, one thread; without *optimize* it computes the graph as written.
 
     Raises:
         RefusedError: TensorFlow does not have an operator, or without *trust* one may do more than compute;
@@ -159,7 +161,7 @@ def open_session(graph: GraphDef, *, trust: bool) -> Session:
             seen=message(error),
             next="an operator of your own must be built out of TensorFlow's, then save the graph again",
         ) from error
-    return _session(made)
+    return _session(made, optimize=optimize)
 
 
 def sinks(graph: GraphDef) -> list[str]:

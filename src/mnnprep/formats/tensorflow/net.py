@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
 from mnnprep.formats.tensorflow import graphs
@@ -12,6 +13,9 @@ from mnnprep.formats.tensorflow.skeleton import Skeleton
 from mnnprep.model.files import Arrays
 from mnnprep.model.net import Refused
 from mnnprep.model.signature import Dim, Range
+
+if TYPE_CHECKING:
+    from mnnprep.formats.tensorflow.types import Session
 
 LOOKUPS = {
     "GatherV2": 0,
@@ -101,7 +105,11 @@ def open_frozen(path: str, inputs: list[str], outputs: list[str]) -> Callable[[A
     from mnnprep.formats.tensorflow.graph_files import open_session, read_graph
 
     require("tensorflow")
-    session = open_session(read_graph(path), trust=False)
+    return session_call(open_session(read_graph(path), trust=False), inputs, outputs)
+
+
+def session_call(session: Session, inputs: list[str], outputs: list[str]) -> Callable[[Arrays], Arrays]:
+    """A function from arrays to arrays that runs the graph of *session*, by the names of its nodes."""
 
     def call(arrays: Arrays) -> Arrays:
         try:

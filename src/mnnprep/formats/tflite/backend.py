@@ -9,6 +9,7 @@ from mnnprep.formats.tflite.recognise import sniff
 from mnnprep.model.messages import (
     Exported,
     ExportJob,
+    HalfJob,
     Located,
     LocateJob,
     Replayed,
@@ -56,6 +57,7 @@ BACKEND = Backend(
             frontend="TFLITE",
             runtime="ai_edge_litert",
             locate=Step(_STEPS, "locate", LocateJob, Located, RUNTIME),
+            half=Step(_STEPS, "run_half", HalfJob, RunResult, RUNTIME),
             silent=True,
             packages=("ai_edge_litert",),
         ),

@@ -21,10 +21,11 @@ from mnnprep.evidence.check import Check
 from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
 from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of, tensor_names
-from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
+from mnnprep.model.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import (
     Exported,
     ExportJob,
+    HalfJob,
     Located,
     LocateJob,
     Replayed,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tf2onnx.graph import Node as TensorNode
 
 MODEL = "model.tflite"
+HALF_OPSET = 13  # the first whose Cast has bfloat16
 
 
 def survey_file(job: SurveyJob) -> Survey:
@@ -118,6 +120,30 @@ def _dense_file(path: str, summary: TfliteSummary, directory: Path) -> str:
 def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]) -> Exported:
     from mnnprep.formats.onnx import graph as onnx_graph
     from mnnprep.formats.onnx.skeleton import skeleton
+
+    quantized = is_quantized(summary)
+    files = _onnx_files(path, summary, job.opset, Path(job.directory))
+    model = skeleton(files[0].path)
+    if quantized:
+        notes = [
+            (
+                f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at"
+                f" {DEQUANTIZED_SQNR:g} dB"
+            ),
+            *notes,
+        ]
+    return Exported(
+        format="onnx",
+        opset=onnx_graph.opset_of(model),
+        files=files,
+        checks=[onnx_graph.inference_mode(model)],
+        notes=notes,
+        sqnr_db=DEQUANTIZED_SQNR if quantized else None,
+    )
+
+
+def _onnx_files(path: str, summary: TfliteSummary, opset: int, directory: Path) -> list[FileRef]:
+    """Write the net as ONNX by tf2onnx, without its quantization."""
     from mnnprep.formats.tensorflow.onnx_route import run, write
 
     require("tensorflow")
@@ -143,7 +169,7 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
     made = run(
         lambda: tfonnx.process_tf_graph(
             None,
-            opset=job.opset,
+            opset=opset,
             input_names=inputs,
             output_names=outputs,
             tflite_path=path,
@@ -151,24 +177,7 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
             custom_op_handlers=handlers,
         )
     )
-    files = write(made, Path(job.directory), tensor_names(Path(path)), external=False)
-    model = skeleton(files[0].path)
-    if quantized:
-        notes = [
-            (
-                f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at"
-                f" {DEQUANTIZED_SQNR:g} dB"
-            ),
-            *notes,
-        ]
-    return Exported(
-        format="onnx",
-        opset=onnx_graph.opset_of(model),
-        files=files,
-        checks=[onnx_graph.inference_mode(model)],
-        notes=notes,
-        sqnr_db=DEQUANTIZED_SQNR if quantized else None,
-    )
+    return write(made, directory, tensor_names(Path(path)), external=False)
 
 
 def _gelu(graph: TensorGraph, node: TensorNode, _name: str, _arguments: list[Any]) -> None:
@@ -200,6 +209,26 @@ def _gelu(graph: TensorGraph, node: TensorNode, _name: str, _arguments: list[Any
 def run_model(job: RunJob) -> RunResult:
     """Run a TFLite artifact in LiteRT, with the kernels that an app gets."""
     return run_cases(job, lambda: TfliteNet(job.model, reference=False).run)
+
+
+def run_half(job: HalfJob) -> RunResult:
+    """Run a TFLite artifact with its numbers rounded to ``job.rounding``, by way of ONNX.
+
+    Raises:
+        RefusedError: tf2onnx can't express the model, or its ONNX form does not give the references.
+    """
+    from mnnprep.formats.onnx.half import run_half_form
+
+    summary = refuse_unsupported(Path(job.model))
+    if is_quantized(summary):
+        raise RefusedError(
+            "a quantized model computes in integers, which half precision does not round",
+            seen=f"{len(summary.quantized)} quantized tensors",
+            next="hold the target to an SQNR alone",
+        )
+    directory = Path(job.directory)
+    form, *_ = _onnx_files(_dense_file(job.model, summary, directory), summary, HALF_OPSET, directory)
+    return run_half_form(job, Path(form.path))
 
 
 def locate(job: LocateJob) -> Located:
