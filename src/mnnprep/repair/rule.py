@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Severity = Literal["wrong", "crash", "refused", "narrowed"]
+Target = Literal["", "low"]
 
 
 M = TypeVar("M")
@@ -89,6 +90,10 @@ class Rule(Generic[M]):
     ``find`` lists the matches and changes nothing.
 
     A ``preparation`` is not a hazard: it shows other rules what they look for; ``check`` does not list it.
+
+    ``target`` is where the hazard is: empty for anywhere, or ``low`` for precision ``low`` on a CPU with
+    half-precision arithmetic. A rule for ``low`` applies only where a target at that precision was asked for
+    and its run was wrong there: its rewrite costs time and, but for the exact ones, bits.
     """
 
     name: str
@@ -99,3 +104,4 @@ class Rule(Generic[M]):
     find: Callable[[ModelView], Iterable[Match[M]]]
     rewrite: Rewrite[M] | None = None
     preparation: bool = False
+    target: Target = ""

@@ -15,11 +15,12 @@ from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.onnx.sound import not_allowed, require_sound
 from mnnprep.formats.onnx.steps import save
 from mnnprep.model.files import FileRef
+from mnnprep.model.magnitudes import Magnitude
 from mnnprep.model.reach import ReadPath, WritePath
 from mnnprep.repair.rule import Match, Rule, Severity
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.reading import ModelView, label, scopes, source_line
-from mnnprep.repair.table import RULES, all_rules, always_rules
+from mnnprep.repair.table import RULES, all_rules, always_rules, low_rules
 from mnnprep.safety import damage
 from mnnprep.workers.server import doing
 from mnnprep.workers.step import Step, Worker
@@ -27,7 +28,7 @@ from mnnprep.workers.step import Step, Worker
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["AppliedRule", "RepairJob", "Repaired", "all_rules", "always_rules", "repair"]
+__all__ = ["AppliedRule", "RepairJob", "Repaired", "all_rules", "always_rules", "low_rules", "repair"]
 
 
 class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,12 +38,16 @@ class RepairJob(msgspec.Struct, frozen=True, kw_only=True):
 
     ``supported`` are the operators that the converter at hand reads; if it was not asked (None), none is
     written out for want of it.
+
+    ``magnitudes`` are those of the model's values, by name, as a run of it measured them; a rule that needs
+    one that is not there leaves the place alone.
     """
 
     model: ReadPath
     directory: WritePath
     rules: list[str]
     supported: list[str] | None = None
+    magnitudes: dict[str, Magnitude] = msgspec.field(default_factory=dict)
 
 
 class AppliedRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +124,7 @@ def check(job: CheckJob) -> Findings:
     view = ModelView(model, frozenset(job.supported) if job.supported is not None else None)
     findings = []
     for rule in RULES:
-        if rule.preparation:
+        if rule.preparation or rule.target:
             continue
         doing(f"looking for {rule.name}")
         try:
@@ -179,18 +184,19 @@ def repair(job: RepairJob) -> Repaired:
     Raises:
         UsageError: a name is not that of a rule.
     """
-    unknown = sorted(set(job.rules) - set(all_rules()))
+    rewriting = [*all_rules(), *low_rules()]
+    unknown = sorted(set(job.rules) - set(rewriting))
     if unknown:
         raise UsageError(
             "there is no such repair rule",
             seen=", ".join(unknown),
-            next=f"use one of: {', '.join(all_rules())}",
+            next=f"use one of: {', '.join(rewriting)}",
         )
     doing("reading the model to repair")
     model = require("onnx_ir").load(job.model)
     fired = []
     supported = frozenset(job.supported) if job.supported is not None else None
-    view = ModelView(model, supported)
+    view = ModelView(model, supported, job.magnitudes)
     for rule in RULES:
         if rule.rewrite is None or rule.name not in job.rules:
             continue
@@ -200,7 +206,7 @@ def repair(job: RepairJob) -> Repaired:
             fired.append(
                 AppliedRule(rule=rule.name, hazard=rule.hazard, exact=rule.rewrite.exact, nodes=rewrote)
             )
-            view = ModelView(model, supported)
+            view = ModelView(model, supported, job.magnitudes)
     if not fired:
         return Repaired()
     doing("saving the repaired model")

@@ -112,13 +112,20 @@ RULES: tuple[Rule[Any], ...] = tuple(import_module(f"mnnprep.repair.{row}").RULE
 
 
 def all_rules() -> list[str]:
-    """The names of all rules that rewrite, in table order."""
-    return [rule.name for rule in RULES if rule.rewrite is not None]
+    """The names of the rules that rewrite for any target, in table order."""
+    return [rule.name for rule in RULES if rule.rewrite is not None and not rule.target]
 
 
 def always_rules() -> list[str]:
     """The names of the rules that rewrite wherever their pattern is, in table order."""
-    return [rule.name for rule in RULES if rule.rewrite is not None and rule.rewrite.always]
+    return [
+        rule.name for rule in RULES if rule.rewrite is not None and rule.rewrite.always and not rule.target
+    ]
+
+
+def low_rules() -> list[str]:
+    """The names of the rules that rewrite for precision ``low`` alone, in table order."""
+    return [rule.name for rule in RULES if rule.rewrite is not None and rule.target == "low"]
 
 
 def applicable(names: list[str], operators: frozenset[str]) -> list[str]:

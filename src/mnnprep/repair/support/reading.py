@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mnnprep.deps import require
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.formats.onnx.propagation import stays_small
+from mnnprep.model.magnitudes import Magnitude, Magnitudes
 
 Array = npt.NDArray[Any]
 Dims = tuple[int | str | None, ...]
@@ -182,12 +183,19 @@ class ModelView:
     """A model as the rules read it: what is asked for is found once.
 
     ``supported`` are the operators that the converter at hand says it reads; None if it was not asked.
-    If a rule has changed the model, a new reading is needed.
+    ``magnitudes`` are those that were measured, by the names of the values: a value that a rule has added has
+    none. If a rule has changed the model, a new reading is needed.
     """
 
-    def __init__(self, model: ir.Model, supported: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        supported: frozenset[str] | None = None,
+        magnitudes: Magnitudes | None = None,
+    ) -> None:
         self.model = model
         self.supported = supported
+        self.magnitudes = magnitudes or {}
 
     @cached_property
     def shapes(self) -> Shapes:
@@ -210,6 +218,13 @@ class ModelView:
         Each is a number, a name that stands for the same number everywhere, or None.
         """
         return self.shapes.dims(value) if value is not None else None
+
+    def magnitude(self, value: Operand) -> Magnitude | None:
+        """The magnitudes of *value*: those of a stored tensor are its own; None if none were measured."""
+        if value is None:
+            return None
+        held = tensor(value)
+        return self.magnitudes.get(value.name or "") if held is None else _magnitude(held)
 
     def rank(self, value: Operand) -> int | None:
         """How many dimensions *value* has; None if that is not known."""
@@ -299,6 +314,19 @@ class Shapes:
         """The ``onnx_ir.DataType`` of *value*, or None."""
         twin = self._inferred.get(value, value)
         return twin.dtype if twin.dtype is not None else value.dtype
+
+
+def _magnitude(held: Stored) -> Magnitude | None:
+    """The magnitudes of the numbers of a stored tensor; None for text and complex numbers."""
+    array = held.numpy()
+    if array.dtype.kind in "cOSU":
+        return None
+    sizes = np.abs(array.astype(np.float64))
+    sizes = sizes[np.isfinite(sizes)]
+    nonzero = sizes[sizes > 0]
+    if not nonzero.size:
+        return Magnitude(0.0, 0.0)
+    return Magnitude(float(nonzero.max()), float(nonzero.min()))
 
 
 def _lists_stay_small(model: ir.Model) -> bool:
