@@ -74,6 +74,9 @@ ROWS = (
     "recurrent.recurrent_inputs",
     "recurrent.recurrent_reverse",
     "recurrent.recurrent_outputs",
+    # precision low: for a target that asks for it
+    "low_precision.recurrent_sequence",
+    "low_precision.loop_collected",
     # pooling
     "pooling.max_pool_3d",
     "pooling.pool_strides",

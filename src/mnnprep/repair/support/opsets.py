@@ -36,6 +36,7 @@ SINCE = {
     "Mod": 10,
     "Range": 11,
     "Round": 11,
+    "ScatterND": 11,
     "GreaterOrEqual": 12,
 }
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     Operand: TypeAlias = ir.Value | None  # an input of a node; None where it is left out
     Stored: TypeAlias = ir.TensorProtocol
     Number: TypeAlias = Array | float | list[int]
-    AttributeValue: TypeAlias = str | int | float | Sequence[int] | Sequence[float] | ir.TensorProtocol
+    AttributeValue: TypeAlias = (
+        str | int | float | Sequence[int] | Sequence[float] | ir.TensorProtocol | ir.Graph
+    )
 
 IDENTITIES = 8  # how many Identity nodes may stand between a constant and its use
 # Operators whose output has the rank of their first input.

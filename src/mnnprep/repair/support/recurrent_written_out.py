@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN written out step by step, for a sequence of fixed length.
+"""LSTM, GRU and RNN written out step by step, for a sequence of fixed length, or as a Loop for any other.
 
 The equations are those of ONNX's operator specification (gates in the order i o f c of an LSTM and z r h of a
 GRU); the input's part of every gate is one product for the whole sequence.
@@ -15,7 +15,7 @@ import numpy as np
 
 from mnnprep.repair.support.building import Builder, asked, given
 from mnnprep.repair.support.editor import Editor
-from mnnprep.repair.support.opsets import BROADCASTING
+from mnnprep.repair.support.opsets import BROADCASTING, SINCE
 from mnnprep.repair.support.reading import ModelView
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ LONGEST = 512  # steps
 
 @dataclass(frozen=True)
 class Recurrent:
-    """The sizes and activations of a recurrent node; ``activations`` has one tuple a direction."""
+    """The sizes and activations of a recurrent node; ``activations`` has one tuple a direction.
+
+    ``steps`` is 0 for an open length.
+    """
 
     kind: str
     steps: int
@@ -43,17 +46,22 @@ class Recurrent:
     directions: tuple[bool, ...]  # True: backwards
 
 
-def read(node: ir.Node, opset: int, view: ModelView) -> Recurrent | None:
+def read(node: ir.Node, opset: int, view: ModelView, *, any_length: bool = False) -> Recurrent | None:
     """Read what the node computes, if it can be written out.
 
-    None for an open length or an activation with a parameter.
+    None for an activation with a parameter, and for a length that is open or above LONGEST; with *any_length*
+    such a node is read as one of open length, for a Loop (``recurrent_looped``).
     """
     dims, weights = view.dims(node.inputs[0]), view.dims(node.inputs[2])
     if dims is None or opset < BROADCASTING or node.attributes.get_int("layout", 0) != 0:
         return None
     steps, batch = dims[0], dims[1]
     hidden = node.attributes.get_int("hidden_size", 0) or (weights[-1] if weights is not None else None)
-    if not isinstance(steps, int) or not isinstance(hidden, int) or not 0 < steps <= LONGEST:
+    if not isinstance(steps, int) or not 0 < steps <= LONGEST:
+        if not any_length or opset < SINCE["ScatterND"]:
+            return None
+        steps = 0
+    if not isinstance(hidden, int):
         return None
     way = node.attributes.get_string("direction", "forward")
     directions = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[way]
@@ -95,43 +103,50 @@ def _direction(
 
     The state is hidden, and cell of an LSTM.
     """
-    node = build.node
-
-    def part(place: int) -> ir.Value | None:
-        """Return the node's input for this direction."""
-        value = given(node, place)
-        return build.op("Gather", value, _number(build, number), axis=0) if value is not None else None
-
-    weight, recurrence = (build.op("Transpose", part(place), perm=[1, 0]) for place in (1, 2))
-    x = build.op("MatMul", node.inputs[0], weight)
-    of_state = None
-    if (bias := part(3)) is not None:
-        of_input, of_state = build.split(bias, [GATES[form.kind] * form.hidden] * 2, 0)
-        x = build.op("Add", x, of_input)
-    given_states = [part(5), part(6)] if form.kind == "LSTM" else [part(5)]
-    states = [state if state is not None else _zeros(build, form) for state in given_states]
-    holes = part(7) if form.kind == "LSTM" else None
-    peepholes = build.split(holes, [form.hidden] * 3, 0) if holes is not None else None
-    cell = _cell(build, form, form.activations[number], recurrence, of_state, peepholes)
+    x, states = inputs_of_steps(build, form, number), first_states(build, form, number)
+    cell = make_cell(build, build.node, form, number)
     outputs: dict[int, ir.Value] = {}
     for step in range(form.steps)[:: -1 if back else 1]:
         new = cell.step(build.op("Gather", x, _number(build, step), axis=0), states)
         outputs[step] = new[0]
-        if given(node, 4) is not None:
-            outputs[step], new = _within(build, step, new, states)
+        if (lengths := given(build.node, 4)) is not None:
+            at = build.editor.constant(build.node, np.array(step, np.int32))
+            outputs[step], new = within(build, at, lengths, new, states)
         states = new
     return [outputs[step] for step in range(form.steps)], states
 
 
-def _within(
-    build: Builder, step: int, new: list[ir.Value], states: list[ir.Value]
+def part(build: Builder, node: ir.Node, place: int, number: int) -> ir.Value | None:
+    """The input *place* of the recurrent *node*, for its direction *number*."""
+    value = given(node, place)
+    return build.op("Gather", value, _number(build, number), axis=0) if value is not None else None
+
+
+def inputs_of_steps(build: Builder, form: Recurrent, number: int) -> ir.Value:
+    """The input's part of the gates, for every step."""
+    node = build.node
+    x = build.op("MatMul", node.inputs[0], build.op("Transpose", part(build, node, 1, number), perm=[1, 0]))
+    bias = part(build, node, 3, number)
+    if bias is None:
+        return x
+    return build.op("Add", x, build.split(bias, [GATES[form.kind] * form.hidden] * 2, 0)[0])
+
+
+def first_states(build: Builder, form: Recurrent, number: int) -> list[ir.Value]:
+    """The states before the first step: hidden, and cell of an LSTM."""
+    places = (5, 6) if form.kind == "LSTM" else (5,)
+    states = [part(build, build.node, place, number) for place in places]
+    return [state if state is not None else _zeros(build, form) for state in states]
+
+
+def within(
+    build: Builder, at: ir.Value, lengths: ir.Value, new: list[ir.Value], states: list[ir.Value]
 ) -> tuple[ir.Value, list[ir.Value]]:
-    """Return the output and the states of a step within the ends of the sequences (sequence_lens).
+    """Return the output and the states of the step *at* within the *lengths* of the sequences.
 
     Past its end a sequence keeps its state, and gives 0.
     """
-    at = build.editor.constant(build.node, np.array(step, np.int32))
-    inside = build.unsqueeze(build.op("Less", at, given(build.node, 4)), 1)
+    inside = build.unsqueeze(build.op("Less", at, lengths), 1)
     output = build.op("Where", inside, new[0], build.editor.constant(build.node, np.zeros((), np.float32)))
     kept = [build.op("Where", inside, fresh, old) for fresh, old in zip(new, states, strict=True)]
     return output, kept
@@ -143,6 +158,7 @@ class _Cell:
     def __init__(
         self,
         build: Builder,
+        node: ir.Node,
         form: Recurrent,
         activations: Sequence[str],
         recurrence: ir.Value,
@@ -150,7 +166,8 @@ class _Cell:
     ) -> None:
         self.build, self.hidden, self.activations = build, form.hidden, activations
         self.recurrence, self.bias = recurrence, bias
-        self.clip = build.node.attributes.get_float("clip", 0.0)
+        self.clip = node.attributes.get_float("clip", 0.0)
+        self.forgets = bool(node.attributes.get_int("input_forget", 0))
 
     def step(self, x: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
         """The new states, from the input's part of the gates and the old states."""
@@ -189,8 +206,7 @@ class _Lstm(_Cell):
             i = op("Add", i, op("Mul", self.peepholes[0], cell))
             f = op("Add", f, op("Mul", self.peepholes[2], cell))
         i = self.act(0, i)
-        forgets = self.build.node.attributes.get_int("input_forget", 0)
-        f = op("Sub", self.one(), i) if forgets else self.act(0, f)
+        f = op("Sub", self.one(), i) if self.forgets else self.act(0, f)
         cell = op("Add", op("Mul", f, cell), op("Mul", i, self.act(1, c)))
         if self.peepholes is not None:
             o = op("Add", o, op("Mul", self.peepholes[1], cell))
@@ -203,16 +219,17 @@ class _Gru(_Cell):
     def __init__(
         self,
         build: Builder,
+        node: ir.Node,
         form: Recurrent,
         activations: Sequence[str],
         recurrence: ir.Value,
         bias: ir.Value | None,
     ) -> None:
-        super().__init__(build, form, activations, recurrence, bias)
+        super().__init__(build, node, form, activations, recurrence, bias)
         sizes = [2 * form.hidden, form.hidden]
         self.recurrences = build.split(recurrence, sizes, 1)
         self.biases = build.split(bias, sizes, 0) if bias is not None else [None, None]
-        self.after_reset = bool(build.node.attributes.get_int("linear_before_reset", 0))
+        self.after_reset = bool(node.attributes.get_int("linear_before_reset", 0))
 
     def step(self, x: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
         """The new states, from the input's part of the gates and the old states."""
@@ -229,18 +246,17 @@ class _Gru(_Cell):
         return [op("Add", op("Mul", op("Sub", one, z), new), op("Mul", z, hidden))]
 
 
-def _cell(
-    build: Builder,
-    form: Recurrent,
-    activations: Sequence[str],
-    recurrence: ir.Value,
-    bias: ir.Value | None,
-    peepholes: list[ir.Value] | None,
-) -> _Cell:
+def make_cell(build: Builder, node: ir.Node, form: Recurrent, number: int) -> _Cell:
+    """The cell of the direction *number* of the recurrent *node*; its weights are read where *build* is."""
+    recurrence = build.op("Transpose", part(build, node, 2, number), perm=[1, 0])
+    bias = part(build, node, 3, number)
+    if bias is not None:
+        bias = build.split(bias, [GATES[form.kind] * form.hidden] * 2, 0)[1]
     kind = {"LSTM": _Lstm, "GRU": _Gru, "RNN": _Cell}[form.kind]
-    cell = kind(build, form, activations, recurrence, bias)
-    if isinstance(cell, _Lstm):
-        cell.peepholes = peepholes
+    cell = kind(build, node, form, form.activations[number], recurrence, bias)
+    holes = part(build, node, 7, number) if form.kind == "LSTM" else None
+    if isinstance(cell, _Lstm) and holes is not None:
+        cell.peepholes = build.split(holes, [form.hidden] * 3, 0)
     return cell
 
 
