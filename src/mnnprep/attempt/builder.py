@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mnnprep.attempt.results import Artifact, Made, NotMade, unanswered, why_not
+from mnnprep.attempt.results import Artifact, AttemptResult, Made, NotMade, unanswered, why_not
 from mnnprep.evidence import catalog
 from mnnprep.formats.backend import ExportRecipe, SourceSteps
 from mnnprep.formats.onnx.scan import operators_in
@@ -24,7 +24,7 @@ from mnnprep.model.files import FileRef
 from mnnprep.model.messages import Exported, ExportJob, InputSpecs, OpsetRefused, Source
 from mnnprep.model.request import Request
 from mnnprep.repair.steps import REPAIR, AppliedRule, Repaired, RepairJob
-from mnnprep.repair.table import all_rules, always_rules, applicable
+from mnnprep.repair.table import all_rules, always_rules, applicable, low_rules
 from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.host import Reply
@@ -101,11 +101,24 @@ class ArtifactBuilder:
         self.tell("repairing the nodes that MNN does not take")
         return self._made(recipe, original, all_rules(), ())
 
+    def rebuild_for_low(self, result: AttemptResult) -> Made | NotMade | None:
+        """The artifact of *result* with the rules for precision ``low`` too.
+
+        None if the user chose the rules, or none of them is for anything that it has.
+        """
+        assert result.artifact is not None
+        original = result.artifact.original
+        if self.repairs is not None or not applicable(low_rules(), _operators(original)):
+            return None
+        self.tell("repairing what half precision does not hold")
+        fired = [repair.rule for repair in result.artifact.repairs]
+        return self._made(result.recipe, original, [*always_rules(), *fired, *low_rules()], ())
+
     def _made(
         self, recipe: ExportRecipe, original: Exported, rules: list[str], refused: tuple[OpsetRefused, ...]
     ) -> Made | NotMade:
         by_rules = ARTIFACTS[original.format].by_rules
-        rules = applicable(rules, operators_in(Path(original.files[0].path))) if by_rules else []
+        rules = applicable(rules, _operators(original)) if by_rules else []
         exported = original
         applied: tuple[AppliedRule, ...] = ()
         if rules:
@@ -166,6 +179,10 @@ class ArtifactBuilder:
             static=self.static,
         )
         return self.workers.submit(CONVERT, job)
+
+
+def _operators(exported: Exported) -> frozenset[str]:
+    return operators_in(Path(exported.files[0].path))
 
 
 def _at_opset(recipe: ExportRecipe) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.refused_nodes import refused_nodes
 from mnnprep.attempt.results import Artifact, Conversion, Made, TargetProof, unanswered
-from mnnprep.attempt.target_verifier import judged, without_model
+from mnnprep.attempt.target_verifier import Rounding, judged, without_model
 from mnnprep.comparison.outputs import compared, confirmed, odd_one_out
 from mnnprep.comparison.precision_cost import precision_cost
 from mnnprep.comparison.tolerance import Tolerance
@@ -111,12 +111,12 @@ class MnnVerifier:
         ]
 
     def judge_targets(
-        self, runs: list[TargetRun], outcome: MnnOutcome, tolerance: Tolerance
+        self, runs: list[TargetRun], outcome: MnnOutcome, tolerance: Tolerance, rounding: Rounding
     ) -> list[TargetProof]:
-        """What :meth:`start_targets` started gave, by *tolerance* in float32."""
+        """What :meth:`start_targets` started gave, by *tolerance* in float32, else by *rounding* too."""
         if not runs:
             return without_model(self._builder.targets, outcome.compare)
-        return [judged(run, tolerance, self._precision.budget) for run in runs]
+        return [judged(run, tolerance, self._precision.budget, rounding) for run in runs]
 
     def _run_twice(self, conversion: Conversion, tolerance: Tolerance) -> tuple[MnnRunResult, Check]:
         """Run the converted model in two processes, and compare.

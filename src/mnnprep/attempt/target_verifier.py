@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from mnnprep.attempt.results import TargetProof, unanswered
+from mnnprep.comparison.half_precision import DEFAULT_LOW_SQNR, HalfJudgement, Standing, judge
 from mnnprep.comparison.outputs import compare_run
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Check
-from mnnprep.mnn.run import NARROWED_OUTPUTS
-from mnnprep.mnn.settings import FLOAT32
+from mnnprep.evidence.check import Check, Figures
+from mnnprep.evidence.row import Row
+from mnnprep.formats.backend import ArtifactFormat
+from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunResult
+from mnnprep.mnn.settings import BFLOAT16, FLOAT16, FLOAT32
+from mnnprep.model.half import HalfType
+from mnnprep.model.messages import CaseFile, HalfJob, RunJob, RunResult
 from mnnprep.model.target import Target
 from mnnprep.targets.run import TargetRun
+from mnnprep.text import listed
 from mnnprep.workers.failure import StepFailed, describe
+from mnnprep.workers.pool import Workers
 
-LOW_SQNR = 30.0  # dB that half precision must keep, if no other budget is given
+_TYPES: dict[str, HalfType] = {FLOAT16: "float16", BFLOAT16: "bfloat16"}
+SHOWN = 2
 
 
-def judged(run: TargetRun, tolerance: Tolerance, budget: float | None) -> TargetProof:
+@dataclass(frozen=True)
+class Rounding:
+    """How to learn what a type of half the width costs at best: an artifact's run, ``job``, with it."""
+
+    workers: Workers
+    kind: ArtifactFormat
+    job: RunJob
+
+    def run(self, cases: list[CaseFile], to: HalfType) -> RunResult | None:
+        """The artifact on *cases* with its numbers rounded to *to*; None if it can't be had."""
+        if self.kind.half is None:
+            return None
+        fields = msgspec.structs.asdict(self.job)
+        directory = str(self.workers.directory("rounded"))
+        job = HalfJob(**{**fields, "cases": cases, "directory": directory}, rounding=to)
+        try:
+            return self.workers.run(self.kind.half, job)
+        except StepFailed:
+            return None
+
+
+def judged(run: TargetRun, tolerance: Tolerance, budget: float | None, rounding: Rounding) -> TargetProof:
     """Wait for *run*, and compare it with the references.
 
-    In float32 the outputs keep *tolerance*, in half precision the SQNR *budget* (None: LOW_SQNR), in dB.
+    In float32 the outputs keep *tolerance*. In half precision they keep the SQNR *budget* in dB (None:
+    DEFAULT_LOW_SQNR); if they don't, *rounding* says whether the type is at fault.
     """
     row = catalog.TARGET.of(str(run.target))
     subject = str(run.target)
@@ -33,13 +64,40 @@ def judged(run: TargetRun, tolerance: Tolerance, budget: float | None) -> Target
     try:
         ran = run.running.result().value
     except StepFailed as failure:
-        reason = f"MNN on this target {describe(failure)}"
-        check = unanswered(row, failure, reason)
+        check = unanswered(row, failure, f"MNN on this target {describe(failure)}")
         return TargetProof(run.target, msgspec.structs.replace(check, subject=subject), None, cases)
-    if ran.arithmetic != FLOAT32:
-        tolerance = msgspec.structs.replace(tolerance, sqnr_db=_least(tolerance.sqnr_db, budget))
-    check = compare_run(row, run.cases, ran, tolerance, NARROWED_OUTPUTS)
+    if ran.arithmetic == FLOAT32:
+        check = compare_run(row, run.cases, ran, tolerance, NARROWED_OUTPUTS)
+    else:
+        least = DEFAULT_LOW_SQNR if budget is None else budget
+        if tolerance.sqnr_db is not None:  # the weights' own precision may ask for less
+            least = min(least, tolerance.sqnr_db)
+        check = _in_half(row, run.cases, ran, least, rounding)
     return TargetProof(run.target, msgspec.structs.replace(check, subject=subject), ran, cases)
+
+
+def _in_half(row: Row, cases: list[CaseFile], ran: MnnRunResult, least: float, rounding: Rounding) -> Check:
+    """The check of a run in half precision; it is rounded only if it is short of *least* dB."""
+    to = _TYPES[ran.arithmetic]
+    found = judge(cases, ran, None, to, sqnr_db=least, narrowing=NARROWED_OUTPUTS)
+    if found.standing is Standing.RIGHT:
+        return row.passed(numbers=_figures(found), outputs=found.errors)
+    rounded = rounding.run(cases, to)
+    if rounded is not None:
+        found = judge(cases, ran, rounded, to, sqnr_db=least, narrowing=NARROWED_OUTPUTS)
+    at_fault = "" if rounded is None else f" (by {found.standing.value})"
+    reason = f"{listed(found.reasons, SHOWN, '; ')}{at_fault}"
+    return row.failed(reason, numbers=_figures(found), outputs=found.errors)
+
+
+def _figures(found: HalfJudgement) -> Figures:
+    figures: dict[str, float] = {}
+    for output in found.outputs:
+        if output.sqnr_db is not None:
+            figures[f"sqnr_db:{output.output}"] = output.sqnr_db
+        if output.expected_db is not None:
+            figures[f"expected_db:{output.output}"] = output.expected_db
+    return figures
 
 
 def without_model(targets: Sequence[Target], host: Check | None) -> list[TargetProof]:
@@ -50,9 +108,3 @@ def without_model(targets: Sequence[Target], host: Check | None) -> list[TargetP
         else "MNN on this machine must compute what the source computes first"
     )
     return [TargetProof(t, catalog.TARGET.of(str(t)).not_run(why, subject=str(t))) for t in targets]
-
-
-def _least(asked: float | None, budget: float | None) -> float:
-    """The SQNR for half precision, where the weights' own precision may ask for less."""
-    least = LOW_SQNR if budget is None else budget
-    return least if asked is None else min(asked, least)

@@ -12,6 +12,7 @@ from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
 from mnnprep.attempt.noise import learn_noise
 from mnnprep.attempt.results import AttemptResult, Made, NotMade, Runs, TargetProof, least_sqnr, unanswered
+from mnnprep.attempt.target_verifier import Rounding
 from mnnprep.comparison.dimensions import dimension_checks
 from mnnprep.comparison.outputs import compared, repeated
 from mnnprep.comparison.tolerance import Tolerance
@@ -119,6 +120,13 @@ class Verifier:
         again = self.verify(made)
         return again if [r.rule for r in again.repairs] != [r.rule for r in result.repairs] else None
 
+    def repair_for_low(self, result: AttemptResult) -> AttemptResult | None:
+        """*result* once more with the rules for precision ``low``; None if none of them changes it."""
+        made = self._builder.rebuild_for_low(result)
+        if isinstance(made, Made) and len(made.artifact.repairs) == len(result.repairs) - len(self._applied):
+            return None
+        return self.verify(made) if made is not None else None
+
     def _unverified(self, made: NotMade) -> AttemptResult:
         checks = (*self._survey.checks, *made.checks) if made.exported else ()
         return AttemptResult(
@@ -180,17 +188,21 @@ class Verifier:
             checks.append(self._coverage(model))
         checks += outcome.checks
         on_targets = self._mnn.start_targets(outcome)
+        rounding = Rounding(self._workers, kind, self._job(model))
         mnn = outcome.compare
         if mnn is not None and mnn.status is Status.PASSED and self._survey.signature.dims:
             checks.append(self._mnn.session(outcome, mnn_tolerance))
         runs = {"artifact": ran, "MNN": outcome.ran}
         checks += metric_checks(self._workers, self._metrics, self._survey.cases, runs, self._survey.checks)
         sizes, proven = dimension_checks(self._survey, {"the artifact": compare, "MNN": mnn})
-        targets = self._mnn.judge_targets(on_targets, outcome, mnn_tolerance)
+        targets = self._mnn.judge_targets(on_targets, outcome, mnn_tolerance, rounding)
         return [*checks, *sizes, *(proof.check for proof in targets)], proven, ran, outcome, targets
 
     def _start_run(self, kind: ArtifactFormat, model: str) -> Future[Reply[RunResult]]:
-        job = RunJob(
+        return self._workers.submit(kind.run, self._job(model))
+
+    def _job(self, model: str) -> RunJob:
+        return RunJob(
             model=model,
             cases=self._survey.cases,
             signature=self._survey.signature,
@@ -198,7 +210,6 @@ class Verifier:
             forbid=self._private,
             trust=self._source.trust or kind_of(self._source.kind).judge is None,
         )
-        return self._workers.submit(kind.run, job)
 
     def _start_weighing(self, kind: ArtifactFormat, model: str) -> Future[Reply[Check]]:
         if self._steps.weights:

@@ -224,6 +224,9 @@ class _Run:
                 if repaired is not None:
                     results.append(repaired)
                     self.tell(outcome(repaired))
+            if results[-1].wrong_in_half and (low := verifier.repair_for_low(results[-1])) is not None:
+                results.append(low)
+                self.tell(outcome(low))
             if finished(survey, results[-1]):
                 break
         return results

@@ -231,7 +231,7 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
         options["targets"] = [str(target) for target in request.targets]
     if request.static:
         options["static"] = True
-    if request.precision.reduced:
+    if request.precision.reduced or request.precision.budget is not None:
         options["precision"] = msgspec.to_builtins(request.precision)
     given = {
         "signature": request.signature,

@@ -10,7 +10,7 @@ import msgspec
 from mnnprep import deps
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.results import TargetProof, unanswered
-from mnnprep.attempt.target_verifier import judged, without_model
+from mnnprep.attempt.target_verifier import Rounding, judged, without_model
 from mnnprep.bundle.manifest import Manifest, TargetRecord, TensorRecord, read_manifest
 from mnnprep.bundle.manifest_view import concluded
 from mnnprep.commands.auditing.device import DeviceOutputs, device_check
@@ -128,6 +128,16 @@ def audited(bundle: Path, manifest: Manifest) -> list[Check]:
     return [*checks, report_check(bundle, manifest)]
 
 
+def _artifact_job(workers: Workers, bundle: Path, manifest: Manifest) -> RunJob:
+    """The bundle's artifact on all of its cases."""
+    return RunJob(
+        model=str(bundle.resolve() / manifest.artifact.files[0].path),
+        cases=_cases(bundle, manifest),
+        signature=Signature(_specs(manifest.signature.inputs), _specs(manifest.signature.outputs)),
+        directory=str(workers.directory("run")),
+    )
+
+
 def mnn_job(bundle: Path, manifest: Manifest, directory: Path, *, fresh: bool = False) -> MnnRunJob:
     """Return the run of the bundle's converted model on its cases that writes to *directory*."""
     assert manifest.mnn is not None
@@ -198,12 +208,7 @@ def _artifact(
     if not manifest.cases:
         return catalog.ARTIFACT_COMPARE.not_run("the bundle has no cases", required=False), None
     tell(f"running the artifact in {kind.runtime}")
-    job = RunJob(
-        model=str(bundle.resolve() / manifest.artifact.files[0].path),
-        cases=_cases(bundle, manifest),
-        signature=Signature(_specs(manifest.signature.inputs), _specs(manifest.signature.outputs)),
-        directory=str(workers.directory("run")),
-    )
+    job = _artifact_job(workers, bundle, manifest)
     try:
         ran = workers.run(kind.run, job)
     except StepFailed as failure:
@@ -226,7 +231,17 @@ def _on_targets(
     if targets:
         tell(f"running it on {listed([str(target) for target in targets])}")
     runs = [start(workers, target, mnn_job(bundle, manifest, workers.directory("mnn"))) for target in targets]
-    return [judged(run, ruled(manifest)[1], None) for run in runs]
+    rounding = Rounding(
+        workers, ARTIFACTS[manifest.artifact.format], _artifact_job(workers, bundle, manifest)
+    )
+    return [judged(run, ruled(manifest)[1], _budget(manifest), rounding) for run in runs]
+
+
+def _budget(manifest: Manifest) -> float | None:
+    """The SQNR for half precision that the bundle was made with, in dB; None if none was given."""
+    asked = manifest.source.options.get("precision")
+    budget = asked.get("budget") if isinstance(asked, dict) else None
+    return float(budget) if isinstance(budget, int | float) else None
 
 
 def _mnn(
