@@ -28,8 +28,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reduced(self) -> bool:
-        """Whether MNN may compute in less than float32: half floats, or integers for low memory."""
-        return self.precision != "high" or self.memory == "low"
+        """Whether MNN may compute in less than float32: half floats, or integers for low memory.
+
+        Its CPU takes ``normal`` as ``high``.
+        """
+        full = ("high", "normal") if self.backend == "cpu" else ("high",)
+        return self.precision not in full or self.memory == "low"
 
     def config(self) -> dict[str, str | int]:
         """The configuration as MNN's Python takes it."""

@@ -22,10 +22,10 @@ from pathlib import Path
 from mnnprep.errors import MnnprepError, SystemFault, UsageError
 from mnnprep.mnn.run import MnnRunJob
 from mnnprep.mnn.settings import Settings
+from mnnprep.model.target import SSH
 from mnnprep.targets.kit import PYTHON, write_kit
 from mnnprep.targets.outputs import DeviceRuns, read_outputs
 
-SCHEME = "ssh://"
 CONNECTING = 15  # seconds until a host must have answered
 CLEANING = 30  # seconds for taking the directory away
 PROGRAM_ENDED = (0, 1)  # every case ran, or a case failed: both leave outputs
@@ -68,9 +68,9 @@ def host_of(text: str) -> Host:
     Raises:
         UsageError: it is not of the form ``ssh://[USER@]NAME[:PORT]``.
     """
-    found = HOST.fullmatch(text.removeprefix(SCHEME))
+    found = HOST.fullmatch(text.removeprefix(SSH))
     port = int(found["port"]) if found and found["port"] else None
-    if not text.startswith(SCHEME) or found is None or (port is not None and not 0 < port < 1 << 16):
+    if not text.startswith(SSH) or found is None or (port is not None and not 0 < port < 1 << 16):
         raise UsageError(
             "this is not a host to reach by ssh",
             seen=text,

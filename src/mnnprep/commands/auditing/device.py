@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.bundle.manifest import FILE_NAME
+from mnnprep.comparison.half_precision import DEFAULT_LOW_SQNR
 from mnnprep.comparison.outputs import compare_run, confirmed
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import UsageError
@@ -18,7 +19,6 @@ from mnnprep.model.files import sha256
 from mnnprep.model.messages import CaseFile
 from mnnprep.targets.outputs import MODES, DeviceRuns
 
-REDUCED_SQNR = 30.0  # dB: what an output keeps of itself where MNN computes in less than float32
 LONGEST_NAME = 100
 
 
@@ -96,10 +96,10 @@ def device_check(name: str, cases: list[CaseFile], runs: DeviceRuns, tolerance: 
 def allowed(tolerance: Tolerance, settings: Settings) -> Tolerance:
     """Return the tolerance for a run with *settings*, where *tolerance* holds at float32.
 
-    Where MNN may compute in less than float32, an SQNR of REDUCED_SQNR decides, or a lower one that the
+    Where MNN may compute in less than float32, an SQNR of DEFAULT_LOW_SQNR decides, or a lower one that the
     bundle's own weights were granted.
     """
     if not settings.reduced:
         return tolerance
-    granted = REDUCED_SQNR if tolerance.sqnr_db is None else min(tolerance.sqnr_db, REDUCED_SQNR)
+    granted = DEFAULT_LOW_SQNR if tolerance.sqnr_db is None else min(tolerance.sqnr_db, DEFAULT_LOW_SQNR)
     return msgspec.structs.replace(tolerance, sqnr_db=granted)
