@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.metadata
 import importlib.util
@@ -57,6 +58,7 @@ def cpp_program() -> Path:
     """The C++ program, built once in this process; :func:`library_flags` says when the test is skipped."""
     flags, _ = library_flags()
     directory = Path(tempfile.mkdtemp(prefix="mnnprep-run-"))
+    atexit.register(shutil.rmtree, directory)
     program = directory / "mnnprep-run"
     source = str(SOURCES / "program" / "mnnprep_run.cpp")
     done = subprocess.run(
