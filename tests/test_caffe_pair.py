@@ -61,9 +61,9 @@ def refusal(path: Path) -> str:
     one that reads it.
     """
 
-    def started(worker: Worker) -> Any:
+    def started(worker: Worker, **places: Any) -> Any:
         assert worker == resolve.READ.worker, "a framework's worker was started"
-        return launch.launch(worker)
+        return launch.launch(worker, **places)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host, "launch", started)

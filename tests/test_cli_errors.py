@@ -540,9 +540,9 @@ def make(made: Mistake, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_before_anything_runs(made: Mistake, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker reads the file, within limits; none that has a framework is asked for."""
 
-    def started(worker: Worker) -> Any:
+    def started(worker: Worker, **places: Any) -> Any:
         assert not worker.packages, "a framework's worker was asked for"
-        return launch.launch(worker)
+        return launch.launch(worker, **places)
 
     monkeypatch.setattr(host, "launch", started)
     make(made, place, monkeypatch)

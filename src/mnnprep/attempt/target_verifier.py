@@ -20,6 +20,7 @@ from mnnprep.mnn.settings import BFLOAT16, FLOAT16, FLOAT32
 from mnnprep.model.half import HalfType
 from mnnprep.model.messages import CaseFile, HalfJob, RunJob, RunResult
 from mnnprep.model.target import Target
+from mnnprep.targets.environment import Unavailable
 from mnnprep.targets.run import TargetRun
 from mnnprep.text import listed
 from mnnprep.workers.failure import StepFailed, describe
@@ -63,8 +64,11 @@ def judged(run: TargetRun, tolerance: Tolerance, budget: float | None, rounding:
     cases = tuple(case.index for case in run.cases)
     try:
         ran = run.running.result().value
+    except Unavailable as error:
+        return TargetProof(run.target, row.not_run(str(error), subject=subject), None, cases)
     except StepFailed as failure:
-        check = unanswered(row, failure, f"MNN on this target {describe(failure)}")
+        reason = f"MNN on this target {describe(failure)}"
+        check = unanswered(row, failure, reason, unable=run.emulated and failure.error is None)
         return TargetProof(run.target, msgspec.structs.replace(check, subject=subject), None, cases)
     if ran.arithmetic == FLOAT32:
         check = compare_run(row, run.cases, ran, tolerance, NARROWED_OUTPUTS)

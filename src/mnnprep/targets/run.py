@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -11,11 +12,12 @@ import numpy as np
 
 from mnnprep.comparison.noise import real
 from mnnprep.mnn.run import RUN, MnnRunJob, MnnRunResult
-from mnnprep.mnn.settings import Settings
+from mnnprep.mnn.settings import FLOAT16, FLOAT32, Settings
 from mnnprep.model.files import load_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.target import Target
 from mnnprep.targets.environment import Unavailable, worker_of
+from mnnprep.targets.ssh import NotRun, host_of, run_over_ssh
 from mnnprep.workers.host import Reply
 from mnnprep.workers.pool import Workers
 from mnnprep.workers.step import Worker
@@ -27,13 +29,14 @@ MOST_REAL = 2  # samples that are run on an emulated target
 class TargetRun:
     """A run that was started on a target, or why none could be.
 
-    ``cases`` are those that it is given.
+    ``cases`` are those that it is given; what crashes where a CPU is ``emulated`` says nothing of the model.
     """
 
     target: Target
     cases: list[CaseFile]
     running: Future[Reply[MnnRunResult]] | None = None
     missing: str = ""
+    emulated: bool = False
 
 
 def workers_of(targets: Sequence[Target]) -> list[Worker]:
@@ -49,6 +52,8 @@ def workers_of(targets: Sequence[Target]) -> list[Worker]:
 
 def start(workers: Workers, target: Target, job: MnnRunJob) -> TargetRun:
     """Start *job* on *target*, on all of its cases or, where it is emulated, on those that tell most."""
+    if target.remote:
+        return TargetRun(target, job.cases, _over_ssh(workers, target, job))
     try:
         worker = worker_of(target)
     except Unavailable as error:
@@ -56,7 +61,37 @@ def start(workers: Workers, target: Target, job: MnnRunJob) -> TargetRun:
     cases = job.cases if worker.interpreter is None else telling(job.cases)
     settings = Settings(precision=target.precision, memory=target.memory, threads=target.threads)
     there = msgspec.structs.replace(job, cases=cases, settings=settings, session=target.api == "session")
-    return TargetRun(target, cases, workers.submit(replace(RUN, worker=worker), there))
+    running = workers.submit(replace(RUN, worker=worker), there)
+    return TargetRun(target, cases, running, emulated=worker.interpreter is not None)
+
+
+def _over_ssh(workers: Workers, target: Target, job: MnnRunJob) -> Future[Reply[MnnRunResult]]:
+    """Start *job* on the machine that ssh reaches; the future gives its run, or raises Unavailable."""
+    settings = Settings(precision=target.precision, memory=target.memory, threads=target.threads)
+    if target.api != "module" or target.engine:
+        running: Future[Reply[MnnRunResult]] = Future()
+        running.set_exception(
+            Unavailable("over ssh a model runs by the Module API, in the engine that is there")
+        )
+        return running
+
+    def there() -> Reply[MnnRunResult]:
+        started = time.monotonic()
+        try:
+            found = run_over_ssh(host_of(target.arch), job, settings, timeout=workers.limits.timeout)
+        except NotRun as error:
+            raise Unavailable(str(error)) from error
+        shared = msgspec.structs.asdict(found.shared)
+        # Nothing says whether its CPU computes in half precision: it may.
+        arithmetic = FLOAT16 if settings.precision == "low" else FLOAT32
+        ran = MnnRunResult(**shared, engine=found.engine, arithmetic=arithmetic, hints=job.hints)
+        return Reply(ran, time.monotonic() - started, 0)
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(there)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def telling(cases: list[CaseFile]) -> list[CaseFile]:

@@ -7,11 +7,13 @@ import os
 import shutil
 import struct
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import BinaryIO, NoReturn
 
 from mnnprep.workers.confine import Confinement, confine
 
 _PT_INTERP = 3
+_ELF_64_LITTLE = b"\x7fELF\x02\x01"
 _NICE = 10  # an emulator takes what the stages beside it leave
 
 
@@ -26,27 +28,31 @@ def become(command: list[str], packages: str, places: str) -> NoReturn:
     program = shutil.which(command[0])
     if program is None:
         sys.exit(127)
-    programs = (os.path.realpath(program), *loader_of(program))
-    confine(Confinement(read=(*given["read"], "/proc"), write=tuple(given["write"]), programs=programs))
+    read = (*given["read"], "/proc")
+    confine(Confinement(read=read, write=tuple(given["write"]), programs=started_with(program)))
     os.execve(program, command, {**os.environ, "PYTHONPATH": packages})
 
 
-def loader_of(program: str) -> tuple[str, ...]:
-    """The dynamic loader that *program* names, which the kernel starts in its stead; none if it is static.
-
-    It is the segment PT_INTERP of a 64-bit, little-endian ELF file (elf(5)).
-    """
+def started_with(program: str) -> tuple[str, ...]:
+    """What the kernel starts to run *program*: itself, the interpreter of a script, a dynamic loader."""
+    found = [os.path.realpath(program)]
     with open(program, "rb") as file:
-        head = file.read(64)
-        if head[:6] != b"\x7fELF\x02\x01":
-            return ()
-        (offset,) = struct.unpack_from("<Q", head, 32)
-        size, count = struct.unpack_from("<HH", head, 54)
-        for number in range(count):
-            file.seek(offset + number * size)
-            segment = file.read(size)
-            kind, _, start, _, _, length = struct.unpack_from("<IIQQQQ", segment)
-            if kind == _PT_INTERP:
-                file.seek(start)
-                return (os.path.realpath(file.read(length).rstrip(b"\0").decode()),)
-    return ()
+        head = file.read(4096)
+        if head.startswith(b"#!"):
+            interpreter = head[2:].split(b"\n", 1)[0].split()[0].decode()
+            return (*found, *started_with(interpreter))
+        if head.startswith(_ELF_64_LITTLE):
+            found += [os.path.realpath(path) for path in _loader(file, head)]
+    return tuple(found)
+
+
+def _loader(file: BinaryIO, head: bytes) -> Iterator[str]:
+    """The dynamic loader that an ELF *file* names in PT_INTERP (elf(5)); a static one names none."""
+    (offset,) = struct.unpack_from("<Q", head, 32)
+    size, count = struct.unpack_from("<HH", head, 54)
+    for number in range(count):
+        file.seek(offset + number * size)
+        kind, _, start, _, _, length = struct.unpack_from("<IIQQQQ", file.read(size))
+        if kind == _PT_INTERP:
+            file.seek(start)
+            yield file.read(length).rstrip(b"\0").decode()

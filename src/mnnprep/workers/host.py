@@ -169,9 +169,19 @@ class Host:
                 gone = True
         if gone:
             self._end_all()
+        if not self.ready.done():
+            threading.Thread(target=self._await_ready, args=(pending,), daemon=True).start()
         if in_worker:
             threading.Thread(target=self._watch, args=(directory.name, pending), daemon=True).start()
         return pending.future
+
+    def _await_ready(self, pending: _Pending) -> None:
+        """End a worker that does not get as far as its first job within that one's time."""
+        try:
+            self.ready.result(timeout=pending.timeout)
+        except TimeoutError:
+            pending.limit = "time"
+            self._process.terminate()
 
     def _watch(self, name: str, pending: _Pending) -> None:
         """Keep the limits of a step that runs in the worker itself, from when that is ready."""
