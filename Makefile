@@ -8,7 +8,7 @@ STAMP := .venv/.stamp
 .PHONY: help venv demo test slow coverage lint format types layers clean
 
 help:
-	@echo "make demo     train-to-MNN example: prepare, prove, compare the accuracies"
+	@echo "make demo     train-to-MNN example: prepare, prove, compare the accuracies (TARGET=phone: there, too)"
 	@echo "make test     the tests (make slow: the long ones)"
 	@echo "make coverage the same with coverage of branches, in workers too (TESTS=FILES: of these)"
 	@echo "make lint     ruff; also: make types, make layers, make format"
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(PY) examples/digits/demo.py
+	$(PY) examples/digits/demo.py $(foreach target,$(TARGET),--target $(target))
 
 test: $(STAMP)
 	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal

@@ -18,6 +18,7 @@ from model import digits
 from safetensors.torch import load_file
 
 import data
+import mnnprep
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = Path("build/digits")
@@ -65,9 +66,16 @@ def in_mnn(images: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
     return np.concatenate(outputs)
 
 
+def on_target(images: np.ndarray, target: str) -> np.ndarray:
+    """The logits of *images* from the bundle's model.mnn on a target, such as arm64:low."""
+    batches = [{"image": images[start : start + BATCH]} for start in range(0, len(images), BATCH)]
+    return np.concatenate([outputs["output"] for outputs in mnnprep.run(ROOT / BUNDLE, batches, target)])
+
+
 def main() -> int:
-    print("$ mnnprep " + " ".join(f"'{word}'" if "[" in word else word for word in COMMAND), flush=True)
-    status = subprocess.run([sys.executable, "-m", "mnnprep", *COMMAND], cwd=ROOT).returncode
+    command = [*COMMAND, *sys.argv[1:]]
+    print("$ mnnprep " + " ".join(f"'{word}'" if "[" in word else word for word in command), flush=True)
+    status = subprocess.run([sys.executable, "-m", "mnnprep", *command], cwd=ROOT).returncode
     path = ROOT / BUNDLE / "manifest.json"
     if status or not path.is_file():
         print(f"mnnprep prepare exited with {status}", file=sys.stderr)
@@ -75,11 +83,15 @@ def main() -> int:
     manifest = json.loads(path.read_text())
     _, held_out = data.load()
     logits = {"PyTorch": in_torch(held_out.images), "MNN": in_mnn(held_out.images, manifest)}
+    logits |= {
+        record["target"]: on_target(held_out.images, record["target"]) for record in manifest["targets"]
+    }
     right = {name: int((values.argmax(1) == held_out.labels).sum()) for name, values in logits.items()}
     total = len(held_out.labels)
     print(f"\nverdict: {manifest['verdict']}")
+    width = max(map(len, right)) + 2
     for name, count in right.items():
-        print(f"{name + ':':9}{count} of {total} held-out images right, accuracy {count / total:.4f}")
+        print(f"{name + ':':{width}}{count} of {total} held-out images right, accuracy {count / total:.4f}")
     print(f"largest difference of a logit: {np.abs(logits['PyTorch'] - logits['MNN']).max():.2e}")
     if manifest["verdict"] != "proven" or right["PyTorch"] != right["MNN"]:
         print("the demo failed: the verdict must be proven and the accuracies equal", file=sys.stderr)

@@ -19,12 +19,25 @@ __all__ = [
     "inspect",
     "kit",
     "prepare",
+    "run",
     "sign",
     "verify",
 ]
 
 if TYPE_CHECKING:
-    from mnnprep.api import bisect, check, compare, consolidate, doctor, inspect, kit, prepare, sign, verify
+    from mnnprep.api import (
+        bisect,
+        check,
+        compare,
+        consolidate,
+        doctor,
+        inspect,
+        kit,
+        prepare,
+        run,
+        sign,
+        verify,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,7 @@ from mnnprep.model.forms import Asked
 from mnnprep.model.metrics import Metric, make_metrics
 from mnnprep.model.options import COMPARE, PREPARE, CompareOptions, PrepareOptions, request_of
 from mnnprep.model.request import DEFAULT_TIMEOUT, Limits
-from mnnprep.model.target import parse_targets
+from mnnprep.model.target import Target, parse_targets
 from mnnprep.text import Progress
 
 if TYPE_CHECKING:
@@ -169,6 +169,23 @@ def kit(bundle: str | os.PathLike[str], output: str | os.PathLike[str]) -> Kit:
     Raises as :func:`mnnprep.commands.kit.kit`.
     """
     return _kit(Path(bundle), Path(output))
+
+
+def run(
+    bundle: str | os.PathLike[str],
+    inputs: Iterable[Mapping[str, Any]],
+    target: str = "host",
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> list[dict[str, Any]]:
+    """Run a bundle's model on each of *inputs* (arrays by name), on *target*; the outputs of each by name.
+
+    Raises as :func:`mnnprep.commands.run.run`; UsageError where *target* can't be read.
+    """
+    from mnnprep.commands.run import run as _run
+
+    given = [dict(arrays) for arrays in inputs]
+    return _run(Path(bundle), given, Target.parse(target), limits=Limits(timeout=timeout))
 
 
 def sign(bundle: str | os.PathLike[str], key: str | os.PathLike[str]) -> Path:

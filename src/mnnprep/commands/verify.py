@@ -138,13 +138,20 @@ def _artifact_job(workers: Workers, bundle: Path, manifest: Manifest) -> RunJob:
     )
 
 
-def mnn_job(bundle: Path, manifest: Manifest, directory: Path, *, fresh: bool = False) -> MnnRunJob:
-    """Return the run of the bundle's converted model on its cases that writes to *directory*."""
+def mnn_job(
+    bundle: Path,
+    manifest: Manifest,
+    directory: Path,
+    *,
+    fresh: bool = False,
+    cases: list[CaseFile] | None = None,
+) -> MnnRunJob:
+    """Return the run of the bundle's model on *cases*, its own by default, that writes to *directory*."""
     assert manifest.mnn is not None
     signature = manifest.signature
     return MnnRunJob(
         model=str(bundle.resolve() / manifest.mnn.path),
-        cases=_cases(bundle, manifest),
+        cases=_cases(bundle, manifest) if cases is None else cases,
         fresh=fresh,
         directory=str(directory),
         input_names={t.name: t.mnn_name for t in signature.inputs},

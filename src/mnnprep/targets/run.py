@@ -50,15 +50,15 @@ def workers_of(targets: Sequence[Target]) -> list[Worker]:
     return list(dict.fromkeys(found))
 
 
-def start(workers: Workers, target: Target, job: MnnRunJob) -> TargetRun:
-    """Start *job* on *target*, on all of its cases or, where it is emulated, on those that tell most."""
+def start(workers: Workers, target: Target, job: MnnRunJob, *, every: bool = False) -> TargetRun:
+    """Start *job* on *target*: on its cases that tell most where it is emulated, but for *every* one."""
     if target.remote:
         return TargetRun(target, job.cases, _over_ssh(workers, target, job))
     try:
         worker = worker_of(target)
     except Unavailable as error:
         return TargetRun(target, [], missing=str(error))
-    cases = job.cases if worker.interpreter is None else telling(job.cases)
+    cases = job.cases if every or worker.interpreter is None else telling(job.cases)
     settings = Settings(precision=target.precision, memory=target.memory, threads=target.threads)
     there = msgspec.structs.replace(job, cases=cases, settings=settings, session=target.api == "session")
     running = workers.submit(replace(RUN, worker=worker), there)
@@ -83,7 +83,7 @@ def _over_ssh(workers: Workers, target: Target, job: MnnRunJob) -> Future[Reply[
             raise Unavailable(str(error)) from error
         shared = msgspec.structs.asdict(found.shared)
         # Nothing says whether its CPU computes in half precision: it may.
-        arithmetic = FLOAT16 if settings.precision == "low" else FLOAT32
+        arithmetic = FLOAT16 if settings.reduced else FLOAT32
         ran = MnnRunResult(**shared, engine=found.engine, arithmetic=arithmetic, hints=job.hints)
         return Reply(ran, time.monotonic() - started, 0)
 
