@@ -152,6 +152,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "int32-data": (("frozen castlike_FLOAT_to_FLOAT16",), ()),
     "large-integers": (("frozen bitwise_and_ui64_bcast_3v1d",), ()),
     "sequences-outside": (("fed if_opt",), ()),
+    "recurrent-sequence": (("frozen gru_bidirectional",), ("frozen rnn_seq_length",)),
+    "loop-collected": (("fed loop11",), ("fed range_int32_type_negative_delta_expanded",)),
     "narrowed": (("fed adagrad", "fed ai_onnx_ml_tree_ensemble_single_tree"), ()),
 }
 
@@ -313,7 +315,8 @@ def relu(path: Path) -> Path:
 def test_a_report_has_node_source_line_reason_and_remedy(tmp_path: Path) -> None:
     report = check_file(gru(tmp_path / "gru.onnx"))
     assert not report.clean
-    (hazard,) = report.hazards
+    hazard, low = report.hazards
+    assert (low.rule, low.severity, low.node) == ("recurrent-sequence", "low", "GRU encoder")
     assert (hazard.rule, hazard.severity, hazard.node) == ("gru-linear-before-reset", "wrong", "GRU encoder")
     assert hazard.source == f"{tmp_path}/net.py:17"
     assert hazard.hazard
@@ -343,7 +346,8 @@ def test_json_and_sarif_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert log["version"] == "2.1.0"
     (run,) = log["runs"]
     assert [result["ruleId"] for result in run["results"]] == [hazard["rule"] for hazard in report["hazards"]]
-    (result,) = run["results"]
+    result, low = run["results"]
+    assert low["level"] == "warning"
     assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
     place = result["locations"][0]["physicalLocation"]
     assert place == {"artifactLocation": {"uri": "net.py"}, "region": {"startLine": 17}}

@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import parser
 
+from mnnprep.commands.check import check_file
 from mnnprep.repair.table import all_rules, always_rules, low_rules
 from mnnprep.workers.host import Host
 from support.rewriting import Arrays, close, reference, repaired, same_bits, through_mnn
@@ -148,3 +149,14 @@ def test_left_alone(tmp_path: Path, name: str) -> None:
 def test_none_is_applied_without_a_target() -> None:
     assert low_rules()
     assert not set(low_rules()) & {*all_rules(), *always_rules()}
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_check_names_what_is_wrong_at_low_whatever_the_values(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(recurrent(kind)[0], path)
+    report = check_file(path)
+    assert [(h.rule, h.repaired) for h in report.hazards] == (
+        [] if kind == "RNN" else [("recurrent-sequence", True)]
+    )
+    assert report.clean  # at high it is right

@@ -15,9 +15,21 @@ if TYPE_CHECKING:
     from mnnprep.repair.rule import Severity
 
 SHOWN = 8
-ORDER: tuple[Severity, ...] = ("wrong", "crash", "refused", "narrowed")
-STYLES = {"wrong": "bold magenta", "crash": "bold magenta", "refused": "bold yellow", "narrowed": "dim"}
-WORDS = {"wrong": "silently wrong", "crash": "crashing", "refused": "refused", "narrowed": "narrowed"}
+ORDER: tuple[Severity, ...] = ("wrong", "crash", "refused", "low", "narrowed")
+STYLES = {
+    "wrong": "bold magenta",
+    "crash": "bold magenta",
+    "refused": "bold yellow",
+    "low": "bold yellow",
+    "narrowed": "dim",
+}
+WORDS = {
+    "wrong": "silently wrong",
+    "crash": "crashing",
+    "refused": "refused",
+    "low": "wrong at precision low",
+    "narrowed": "narrowed",
+}
 
 
 def show_check(console: Console, report: CheckReport) -> None:

@@ -13,7 +13,7 @@ from mnnprep._version import __version__
 from mnnprep.commands.check import CheckReport, Hazard
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-LEVELS = {"wrong": "error", "crash": "error", "refused": "error", "narrowed": "note"}
+LEVELS = {"wrong": "error", "crash": "error", "refused": "error", "low": "warning", "narrowed": "note"}
 
 
 def document(report: CheckReport) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mnnprep.repair.support.reading import ModelView
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Severity = Literal["wrong", "crash", "refused", "narrowed"]
+Severity = Literal["wrong", "crash", "refused", "narrowed", "low"]
 Target = Literal["", "low"]
 
 
@@ -82,8 +82,9 @@ class Rule(Generic[M]):
     """A hazard, and its repair if there is one.
 
     ``hazard`` says what MNN does with the pattern, in one sentence, and ``severity`` how that ends: numbers
-    that are ``wrong`` though every step said success, a ``crash``, a model that is ``refused``, or values
-    that are ``narrowed`` (right for ordinary ones).  ``remedy`` says what the user can do.
+    that are ``wrong`` though every step said success, a ``crash``, a model that is ``refused``, values
+    that are ``narrowed`` (right for ordinary ones), or numbers that are wrong at precision ``low`` alone,
+    whatever the values.  ``remedy`` says what the user can do.
 
     ``operators`` are the types without one of which the pattern can't be there; empty: it needs none.
 

@@ -57,7 +57,8 @@ def collect(job: CollectJob) -> Collected:
 def check_all(job: ChecksJob) -> Checked:
     """Run the hazard rules on each model, in one process: nothing of a model runs."""
     found = (check(CheckJob(model=model, supported=job.supported)).findings for model in job.models)
-    return Checked([sorted({f.rule for f in findings if f.severity != "narrowed"}) for findings in found])
+    mild = ("low", "narrowed")  # the cases are run at precision high, on ordinary values
+    return Checked([sorted({f.rule for f in findings if f.severity not in mild}) for findings in found])
 
 
 def _generated() -> Iterator[_Raw]:

@@ -122,7 +122,7 @@ def _count_steps(editor: Editor, match: Match[Collected], inner: Builder) -> Non
 
 RULE = Rule(
     name="loop-collected",
-    severity="wrong",
+    severity="low",
     target="low",
     operators=frozenset({"Loop"}),
     find=_find,

@@ -39,7 +39,7 @@ def _apply(editor: Editor, match: Match[Recurrent]) -> bool:
 
 RULE = Rule(
     name="recurrent-sequence",
-    severity="wrong",
+    severity="low",
     target="low",
     operators=frozenset(OPS),
     find=_find,
