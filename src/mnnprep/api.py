@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from mnnprep.attempt.task_metrics import at_hand
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.commands.auditing.device import device_outputs
-from mnnprep.commands.bisect import Bisection
 from mnnprep.commands.bisect import bisect as _bisect
 from mnnprep.commands.check import CheckReport, check_file
 from mnnprep.commands.compare import Comparison
@@ -29,6 +28,7 @@ from mnnprep.commands.reading import SECONDS as READING_SECONDS
 from mnnprep.commands.sign import sign as _sign
 from mnnprep.commands.sign import verify_signed as _verify
 from mnnprep.commands.verify import Verification
+from mnnprep.diagnose.bisecting.record import Bisection
 from mnnprep.errors import UsageError
 from mnnprep.model.flags import takes
 from mnnprep.model.forms import Asked
@@ -303,21 +303,28 @@ def bisect(
     *,
     case: int | None = None,
     mnnconvert: str | os.PathLike[str] = "",
+    target: str = "",
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = 0,
     tell: Progress = _silent,
 ) -> Bisection:
     """Find the first node of a bundle's ONNX artifact that leaves the reference in MNN.
 
-    It looks at the stored cases, or at one *case* of them.
+    It looks at the stored cases, or at one *case* of them; MNN runs on *target*, such as ``arm64:low``.
 
     *output* is a new directory for a piece of the model that shows it. Raises as
     :func:`mnnprep.commands.bisect.bisect`.
     """
-    target = None if output is None else Path(output)
+    directory = None if output is None else Path(output)
     limits = Limits(timeout=timeout, memory=memory)
     return _bisect(
-        Path(bundle), case=case, output=target, mnnconvert=os.fspath(mnnconvert), limits=limits, tell=tell
+        Path(bundle),
+        case=case,
+        output=directory,
+        mnnconvert=os.fspath(mnnconvert),
+        target=Target.parse(target) if target else None,
+        limits=limits,
+        tell=tell,
     )
 
 

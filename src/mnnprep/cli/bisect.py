@@ -32,10 +32,17 @@ from mnnprep.cli.options import step_timeout
     metavar="PATH",
     help="The MNNConvert that the bundle was made with, if not the package's.",
 )
+@click.option("--target", default="", metavar="TARGET", help="Run MNN there, as arm64:low (default: here).")
 @step_timeout
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
-    bundle: str, case: int | None, output: str, mnnconvert: str, timeout: float, as_json: bool
+    bundle: str,
+    case: int | None,
+    output: str,
+    mnnconvert: str,
+    target: str,
+    timeout: float,
+    as_json: bool,
 ) -> int:
     """Find the first node of BUNDLE's ONNX artifact where MNN leaves onnxruntime; exit code 0, found or not.
 
@@ -46,6 +53,7 @@ def command(
 
     from mnnprep.commands.bisect import bisect
     from mnnprep.model.request import Limits
+    from mnnprep.model.target import Target
 
     started = time.monotonic()
     found = bisect(
@@ -53,6 +61,7 @@ def command(
         case=case,
         output=Path(output) if output else None,
         mnnconvert=mnnconvert,
+        target=Target.parse(target) if target else None,
         limits=Limits(timeout=timeout),
         tell=lambda text: say(f"{time.monotonic() - started:6.1f} s  {text}"),
     )

@@ -10,7 +10,7 @@ from mnnprep.safety.printable import plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mnnprep.commands.bisect import Bisection
+    from mnnprep.diagnose.bisecting.record import Bisection
 
 HEADS = {
     "agrees": "nothing found",
@@ -31,6 +31,8 @@ def show_bisection(console: Console, found: Bisection, target: str) -> None:
 
     say(HEADS[found.outcome])
     say(f"  {found.message}")
+    if found.cause:
+        say(f"  {found.cause}")
     if found.outcome == "agrees":
         return
     if found.nodes:
@@ -54,7 +56,7 @@ def show_bisection(console: Console, found: Bisection, target: str) -> None:
     if found.artifact_differs:
         say(
             "  note      the artifact itself does not compute the same as the source, in the cases"
-            " {found.artifact_differs}; this is not MNN's fault"
+            f" {found.artifact_differs}; this is not MNN's fault"
         )
     say(f"  cost      {found.conversions} conversions, {found.runs} runs, of {found.model_nodes} nodes")
     if found.repro:

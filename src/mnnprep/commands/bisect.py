@@ -18,22 +18,25 @@ from mnnprep.bundle.intact import IntactFiles
 from mnnprep.bundle.manifest import Manifest, read_manifest
 from mnnprep.comparison.deviation import deviation
 from mnnprep.comparison.outputs import set_aside
-from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.diagnose.bisecting.control_flow import look_inside
 from mnnprep.diagnose.bisecting.experiment import ConvertedModel, Failure, TrialRunner
-from mnnprep.diagnose.bisecting.finding import FaultLocation, Growth, Subject, finite, sentence
+from mnnprep.diagnose.bisecting.finding import FaultLocation, Subject, finite, sentence
+from mnnprep.diagnose.bisecting.half_cause import half_cause
+from mnnprep.diagnose.bisecting.on_target import Place, place_of
+from mnnprep.diagnose.bisecting.record import Bisection
 from mnnprep.diagnose.bisecting.repro import write_repro
 from mnnprep.diagnose.bisecting.search import SHARE_FOR_VALUES, Search, failing_as, wrong_outputs
 from mnnprep.diagnose.bisecting.unconvertible import find_unconvertible
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx.backend import RUNTIME as ONNXRUNTIME
 from mnnprep.formats.onnx.outline import Outline
-from mnnprep.mnn.worker import CONVERTER, RUNTIME
+from mnnprep.mnn.worker import CONVERTER
 from mnnprep.model.files import load_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.precision import Precision
 from mnnprep.model.request import Limits
 from mnnprep.model.running import case_outputs
+from mnnprep.model.target import Target
 from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
@@ -42,59 +45,13 @@ KEPT = ("outcome", "failure", "nodes", "where", "value", "reason", "excess", "up
 CASES_EXPLAINED = 5  # failing cases that are looked at beside the one that is bisected
 
 
-class Bisection(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of `bisect`.
-
-    ``outcome`` is one of:
-
-    - ``agrees``: MNN computes what the artifact computes, in every case that was run;
-    - ``node``: one node, wrong when it runs alone on the reference's values;
-    - ``fused``: nodes that MNN made one of, right one by one;
-    - ``context``: nodes that are wrong only together with those around them (the repro holds all of them);
-    - ``gradual``: no node makes the error alone, it grows (``growth``);
-    - ``stale``: the bundle's converted model is wrong, one converted now is right;
-    - ``unresolved``: see ``reason``.
-
-    ``failure`` says how MNN fails: ``differs``, ``refused``, ``crash``, ``time``, ``memory`` or ``error``;
-    empty if it agrees. ``nodes`` are operator and name, ``where`` the body of control flow they are in.
-    ``excess`` is how many times the tolerance the value ``value`` is off in the whole model, ``upstream``
-    what the node takes, ``alone`` the value when its node gets the reference's values; None if there is no
-    number.  ``made_here``: the error is made by these nodes and did not come from upstream.
-    ``artifact_differs`` lists the cases where the artifact itself, in onnxruntime, is not what the source
-    computed: no fault of MNN's. ``explained`` and ``unexplained`` are the other failing cases that the same
-    nodes do and do not account for.
-    """
-
-    bundle: str
-    outcome: str
-    failure: str = ""
-    nodes: list[str] = msgspec.field(default_factory=list)
-    where: str = ""
-    value: str = ""
-    case: int | None = None
-    reason: str = ""
-    message: str = ""
-    made_here: bool = False
-    excess: float | None = None
-    upstream: float | None = None
-    alone: float | None = None
-    growth: list[Growth] = msgspec.field(default_factory=list)
-    artifact_differs: list[int] = msgspec.field(default_factory=list)
-    explained: list[int] = msgspec.field(default_factory=list)
-    unexplained: list[int] = msgspec.field(default_factory=list)
-    model_nodes: int = 0
-    conversions: int = 0
-    runs: int = 0
-    memory_ratio: float | None = None
-    repro: list[str] = msgspec.field(default_factory=list)
-
-
 def bisect(
     bundle: Path,
     *,
     case: int | None = None,
     output: Path | None = None,
     mnnconvert: str = "",
+    target: Target | None = None,
     limits: Limits | None = None,
     tell: Progress = lambda _: None,
 ) -> Bisection:
@@ -102,8 +59,8 @@ def bisect(
 
     It looks at the stored cases, or at one of them.
 
-    *output* is the directory to write a piece to that shows it.  *mnnconvert* is the converter that the
-    bundle was made with, if that is not the MNN package's.
+    With *target* MNN runs there. *output* is the directory to write a piece to that shows it.  *mnnconvert*
+    is the converter that the bundle was made with, if that is not the MNN package's.
 
     Raises:
         UsageError: there is no bundle, no such case, *output* exists, or *mnnconvert* is not a program.
@@ -124,13 +81,14 @@ def bisect(
             "the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}"
         )
     _require_onnx(manifest)
+    place = place_of(target)
     with contextlib.ExitStack() as stack:
         if output is not None:
             stack.enter_context(writer.claim(output))
         workers = stack.enter_context(Workers(limits or Limits(), reads=[str(bundle.resolve())]))
-        for worker in (ONNXRUNTIME, CONVERTER, RUNTIME):
+        for worker in (ONNXRUNTIME, CONVERTER, place.step.worker):
             workers.warm(worker)
-        return _Bisector(workers, bundle, manifest, case, mnnconvert, tell).run(output)
+        return _Bisector(workers, bundle, manifest, case, mnnconvert, place, tell).run(output)
 
 
 def _require_onnx(manifest: Manifest) -> None:
@@ -158,6 +116,7 @@ class _Bisector:
         manifest: Manifest,
         case: int | None,
         mnnconvert: str,
+        place: Place,
         tell: Progress,
     ) -> None:
         self.bundle = bundle
@@ -166,7 +125,7 @@ class _Bisector:
         self.tell = tell
         options = manifest.source.options
         self.precision = msgspec.convert(options.get("precision", {}), Precision)
-        self.tolerance: Tolerance = manifest.tolerance
+        self.tolerance = place.tolerance(manifest.tolerance)
         self.lab = TrialRunner(
             workers,
             converter=os.path.abspath(mnnconvert) if mnnconvert else "",
@@ -175,9 +134,10 @@ class _Bisector:
             hints=manifest.runtime.hints,
             tolerance=self.tolerance,
             tell=tell,
+            place=place,
         )
         self.model = self.files.artifact()
-        self.cases = self.files.cases(case)
+        self.cases = self.files.cases(case) if case is not None else place.cases(self.files.cases(None))
         if not self.cases:
             raise RefusedError(
                 "the bundle holds no cases to bisect with",
@@ -364,7 +324,21 @@ class _Bisector:
             conversions=self.lab.conversions,
             runs=self.lab.runs,
             memory_ratio=self._ratio(),
+            cause=self._cause(last),
         )
+
+    def _cause(self, found: FaultLocation) -> str:
+        """Why the nodes found are wrong in half precision; empty elsewhere, or if the numbers don't say."""
+        to = self.lab.place.half
+        if to is None or found.subject.where or not found.nodes:
+            return ""
+        nodes = [found.subject.outline.nodes[index] for index in found.nodes]
+        names = dict.fromkeys(name for node in nodes for name in (*node.inputs, *node.outputs) if name)
+        try:
+            reference = self.lab.reference(self.model, names, found.subject.case)
+        except StepFailed:
+            return ""
+        return half_cause(found, load_arrays(reference), to)
 
     def _written(self, found: FaultLocation, record: Bisection, output: Path) -> Bisection:
         last = found.innermost()

@@ -15,6 +15,7 @@ import numpy as np
 
 from mnnprep.comparison.deviation import Deviation, deviation
 from mnnprep.comparison.tolerance import LARGEST, Tolerance
+from mnnprep.diagnose.bisecting.on_target import HERE, Place
 from mnnprep.errors import SystemFault
 from mnnprep.formats.mnn_file.tensors import made_tensors
 from mnnprep.formats.onnx.backend import ARTIFACT
@@ -23,7 +24,7 @@ from mnnprep.formats.onnx.outline import OUTLINE, Outline, OutlineJob
 from mnnprep.formats.onnx.probe import PROBE, ProbeJob
 from mnnprep.mnn.convert import CONVERT, ConvertJob, Fault
 from mnnprep.mnn.names import match_names
-from mnnprep.mnn.run import RUN, MnnRunJob
+from mnnprep.mnn.run import MnnRunJob
 from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.precision import Precision
@@ -107,8 +108,10 @@ class TrialRunner:
         hints: Mapping[str, int],
         tolerance: Tolerance,
         tell: Callable[[str], None],
+        place: Place = HERE,
     ) -> None:
         self.workers = workers
+        self.place = place
         self.converter = converter
         self.precision = precision
         self.static = static
@@ -231,9 +234,11 @@ class TrialRunner:
             layouts=piece.layouts,
             directory=str(self.workers.directory("mnn")),
             hints=dict(piece.hints),
+            settings=self.place.settings,
+            session=self.place.session,
         )
         try:
-            ran = self.do(RUN, job)
+            ran = self.do(self.place.step, job)
         except StepFailed as failure:
             return failure_of(failure, "MNN's runtime")
         results: dict[int, str | Failure] = {}

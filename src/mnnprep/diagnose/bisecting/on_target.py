@@ -1,0 +1,70 @@
+"""A bisection on a target: the same search, with the runs in MNN there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from mnnprep.comparison.half_precision import DEFAULT_LOW_SQNR
+from mnnprep.comparison.tolerance import Tolerance
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.mnn.run import RUN, MnnRunJob, MnnRunResult
+from mnnprep.mnn.settings import FLOAT32, Settings
+from mnnprep.model.half import HalfType
+from mnnprep.model.messages import CaseFile
+from mnnprep.model.target import EVERY, Target
+from mnnprep.targets.environment import Unavailable, worker_of
+from mnnprep.targets.run import telling
+from mnnprep.workers.step import Step
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a bisection runs MNN: the step, the runtime's settings, and whether it is emulated."""
+
+    step: Step[MnnRunJob, MnnRunResult] = RUN
+    settings: Settings = field(default_factory=Settings)
+    emulated: bool = False
+    session: bool = False
+
+    @property
+    def half(self) -> HalfType | None:
+        """The type of half the width that it may compute in; None: float32."""
+        low = self.settings.precision == "low"
+        return "float16" if low and (self.emulated or self.settings.arithmetic() != FLOAT32) else None
+
+    def tolerance(self, given: Tolerance) -> Tolerance:
+        """The *given* tolerance, or the SQNR that half precision must keep."""
+        return given if self.half is None else msgspec.structs.replace(given, sqnr_db=DEFAULT_LOW_SQNR)
+
+    def cases(self, given: list[CaseFile]) -> list[CaseFile]:
+        """Those of the *given* cases that are run there."""
+        return telling(given) if self.emulated else given
+
+
+HERE = Place()
+
+
+def place_of(target: Target | None) -> Place:
+    """The place that *target* is; None: this machine, in high precision.
+
+    Raises:
+        UsageError: the target is none that a bisection can run on.
+        RefusedError: it can't run here.
+    """
+    if target is None:
+        return HERE
+    if target.remote or target.engine == EVERY:
+        raise UsageError(
+            "bisect runs on one target of this machine",
+            seen=str(target),
+            next="give for example --target arm64:low",
+        )
+    try:
+        worker = worker_of(target)
+    except Unavailable as error:
+        raise RefusedError("the target can't run here", seen=str(target), next=str(error)) from error
+    settings = Settings(precision=target.precision, memory=target.memory, threads=target.threads)
+    emulated = worker.interpreter is not None
+    return Place(replace(RUN, worker=worker), settings, emulated, target.api == "session")
