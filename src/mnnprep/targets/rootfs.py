@@ -248,7 +248,7 @@ def _inside(tree: Path, folder: str) -> Path:
         path = _within(path / part, tree)
         if not path.resolve().is_relative_to(tree.resolve()):
             raise ValueError(f"it has a link that leads out of it: {folder[:100]}")
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     return path
 
 
