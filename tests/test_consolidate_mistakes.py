@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from mnnprep import consolidate
+from mnnprep.errors import UsageError
 from support.command import call
 
 
@@ -183,3 +185,11 @@ def test_a_base_without_an_adapter(good: Path, tmp_path: Path) -> None:
     result = call("consolidate", good, "-o", tmp_path / "out", "--base", good)
     assert result.code == 2
     assert "LoRA adapter" in result.err
+
+
+@pytest.mark.parametrize("path", ["loop", "n" * 300, "no\0name", "absent/one.pt"])
+def test_a_path_that_leads_to_nothing(path: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("back")
+    (tmp_path / "back").symlink_to("loop")
+    with pytest.raises(UsageError, match="do not exist"):
+        consolidate(f"{tmp_path}/{path}", None)

@@ -340,6 +340,11 @@ def test_a_worker_sees_nothing_of_the_users(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_step_ends_before_other_programs_when_no_memory_is_left(host: Host) -> None:
+    assert ask(host, "look").values["killed_first"] == "1000"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_step_does_not_hold_the_channel_to_the_parent(host: Host) -> None:
     assert ask(host, "look").values["protocol"] == "[]"
 

@@ -278,10 +278,11 @@ def hazards(directory: Path) -> Score:
     score = Score()
     for what, (write, label) in bisect_nets.HAZARDS.items():
         source = write(directory / "hazard.onnx")
-        manifest = mnnprep.prepare(source, directory / "hazard", force=True)
+        # without the rules: what they repair is MNN's fault as well
+        manifest = mnnprep.prepare(source, directory / "hazard", force=True, repairs=())
         assert manifest is not None
         if manifest.verdict.value == "proven":
-            print(f"      {what}: proven, no hazard any more", flush=True)
+            print(f"      {what}: MNN computes it right: no hazard", flush=True)
             continue
         node = next(n for n in onnx.load(source).graph.node if n.name == label)
         started = time.perf_counter()

@@ -245,6 +245,7 @@ def look(job: Job) -> Answer:
                 ]
             ),
             "files": "\n".join(sorted(os.listdir("."))),
+            "killed_first": Path("/proc/self/oom_score_adj").read_text().strip(),
         },
     )
 

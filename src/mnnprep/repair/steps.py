@@ -12,14 +12,14 @@ from mnnprep.errors import MnnprepError, UsageError
 from mnnprep.formats.onnx.constant_growth import require_bounded
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.formats.onnx.skeleton import skeleton
-from mnnprep.formats.onnx.sound import not_allowed, require_sound
+from mnnprep.formats.onnx.sound import label, not_allowed, require_sound
 from mnnprep.formats.onnx.steps import save
 from mnnprep.model.files import FileRef
 from mnnprep.model.magnitudes import Magnitude
 from mnnprep.model.reach import ReadPath, WritePath
 from mnnprep.repair.rule import Match, Rule, Severity
 from mnnprep.repair.support.editor import Editor
-from mnnprep.repair.support.reading import ModelView, label, scopes, source_line
+from mnnprep.repair.support.reading import ModelView, scopes, source_line
 from mnnprep.repair.table import RULES, all_rules, always_rules, low_rules
 from mnnprep.safety import damage
 from mnnprep.workers.server import doing

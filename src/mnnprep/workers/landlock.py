@@ -9,8 +9,8 @@ there.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import os
 import stat
 import sys
@@ -31,6 +31,8 @@ _REFER, _TRUNCATE, _IOCTL_DEVICE = 1 << 13, 1 << 14, 1 << 15  # since ABI 2, 3 a
 _NET_TCP = 0b11  # bind and connect, since ABI 4
 _SCOPED = 0b11  # abstract unix sockets and signals, since ABI 6
 
+# The path leads to nothing, or to nothing that this user may reach.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 READ = READ_FILE | READ_DIR
 WRITE = READ | WRITE_FILE | _CHANGE_TREE | _REFER | _TRUNCATE
 DEVICE = READ_FILE | WRITE_FILE | _TRUNCATE | _IOCTL_DEVICE
@@ -65,8 +67,8 @@ def restrict(version: int, rules: Iterable[tuple[str, int]], *, network: bool) -
 
     They are paths, with the rights below each. There is no way back.
 
-    A path that is not there grants nothing. Everything a right speaks of and no rule grants is refused with
-    EACCES. Without *network* neither TCP (since ABI 4) nor abstract unix sockets of others are reached;
+    A path that leads to nothing grants nothing. Everything a right speaks of and no rule grants is refused
+    with EACCES. Without *network* neither TCP (since ABI 4) nor abstract unix sockets of others are reached;
     signals never are (both since ABI 6). ``no_new_privs`` must be set.
 
     Raises:
@@ -79,8 +81,7 @@ def restrict(version: int, rules: Iterable[tuple[str, int]], *, network: bool) -
     ruleset = syscall(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
     try:
         for path, rights in rules:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                _grant(ruleset, path, rights & handled)
+            _grant(ruleset, path, rights & handled)
         syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)
@@ -95,7 +96,14 @@ def _known(version: int, rights: int) -> int:
 
 
 def _grant(ruleset: int, path: str, rights: int) -> None:
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except ValueError:  # a null byte
+        return
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return
+        raise
     try:
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             rights &= _OF_FILES

@@ -42,6 +42,7 @@ POLL_SECONDS = 0.05  # how often the limits of children are looked at; their end
 GARBAGE_THRESHOLD = (
     100_000  # allocations between collections: importing a framework allocates much that stays
 )
+FIRST_TO_END = "1000"  # the largest value of oom_score_adj, which any process may set for itself
 READY = "ready"  # the key of the first line of the protocol, once everything is imported: the worker's pid
 
 _doing_path: Path | None = None
@@ -60,6 +61,7 @@ def main(preload: list[str]) -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     gc.set_threshold(GARBAGE_THRESHOLD)
+    _offer_to_the_killer()
     for module in preload:
         with (
             quiet_imports(),
@@ -109,6 +111,16 @@ def main(preload: list[str]) -> None:
             if fate is not None:
                 del children[pid]
                 os.write(protocol, json.dumps(fate).encode() + b"\n")
+
+
+def _offer_to_the_killer() -> None:
+    """Have the system end this process and its children before any other when no memory is left.
+
+    The limits of steps that run side by side may add up to more than the machine has.  Source: proc(5),
+    /proc/pid/oom_score_adj.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_END)
 
 
 def _wake_when_a_child_ends() -> tuple[int, int]:

@@ -40,7 +40,7 @@ def require_sound(model: ir.Model, name: str) -> None:
             circle = _circle(graph)
             if circle:
                 problems.append(
-                    "the nodes form a cycle: " + listed([_label(node) for node in circle], SHOWN, "; ")
+                    "the nodes form a cycle: " + listed([label(node) for node in circle], SHOWN, "; ")
                 )
             problems += [
                 f"the name {name!r} is not text"
@@ -48,7 +48,7 @@ def require_sound(model: ir.Model, name: str) -> None:
                 for name in _names(node)
                 if isinstance(name, bytes)
             ]
-            problems += [f"{_label(node)} {problem}" for node in graph for problem in _misfits(node, opset)]
+            problems += [f"{label(node)} {problem}" for node in graph for problem in _misfits(node, opset)]
     if problems:
         raise not_allowed(f"{name}: {listed(problems, SHOWN, '; ')}")
 
@@ -74,7 +74,8 @@ def not_allowed(seen: str) -> RefusedError:
     return RefusedError("the ONNX model is damaged: ONNX does not allow its graph", seen=seen, next=AGAIN)
 
 
-def _label(node: ir.Node) -> str:
+def label(node: ir.Node) -> str:
+    """A node as an engineer looks for it: its operator and its name (or first named output)."""
     name = node.name or next((value.name for value in node.outputs if value.name), "")
     return f"{node.op_type} {name}".strip()
 

@@ -76,11 +76,6 @@ def scopes(model: ir.Model) -> Iterator[tuple[ir.Graph | ir.Function, int]]:
         yield top, next((imports[domain] for domain in STANDARD_DOMAINS if domain in imports), 0)
 
 
-def label(node: ir.Node) -> str:
-    """A node as an engineer looks for it: its operator and its name (or first output)."""
-    return f"{node.op_type} {node.name or next((value.name for value in node.outputs if value.name), '')}"
-
-
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
