@@ -152,6 +152,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "int32-data": (("frozen castlike_FLOAT_to_FLOAT16",), ()),
     "large-integers": (("frozen bitwise_and_ui64_bcast_3v1d",), ()),
     "sequences-outside": (("fed if_opt",), ()),
+    "gru-open-length": ((), ("frozen gru_bidirectional",)),
     "recurrent-sequence": (("frozen gru_bidirectional",), ("frozen rnn_seq_length",)),
     "loop-collected": (("fed loop11",), ("fed range_int32_type_negative_delta_expanded",)),
     "narrowed": (("fed adagrad", "fed ai_onnx_ml_tree_ensemble_single_tree"), ()),

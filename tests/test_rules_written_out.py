@@ -57,6 +57,7 @@ def recurrent(
     op_type: str,
     outputs: list[str],
     *,
+    open_length: bool = False,
     direction: str = "forward",
     batch_first: bool = False,
     lengths: Any = None,
@@ -93,7 +94,10 @@ def recurrent(
         **({"layout": 1} if batch_first else {}),
         **attributes,
     )
-    return net([made], feeds, weights, {o: FLOAT for o in outputs if o})
+    model, cases = net([made], feeds, weights, {o: FLOAT for o in outputs if o})
+    if open_length:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "steps"
+    return model, cases
 
 
 def scan(backwards: bool = False) -> tuple[Any, list[Arrays]]:
@@ -256,6 +260,16 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
     "LSTM backwards": (
         "recurrent-reverse",
         lambda: recurrent("LSTM", ["y", "h1", "c1"], direction="reverse"),
+        1e-4,
+    ),
+    "GRU of open length": (
+        "gru-open-length",
+        lambda: recurrent("GRU", ["y", "h1"], open_length=True, linear_before_reset=1),
+        1e-4,
+    ),
+    "GRU of open length and ONNX's form": (
+        "gru-open-length",
+        lambda: recurrent("GRU", ["y"], open_length=True, direction="bidirectional"),
         1e-4,
     ),
     "RNN batch first": ("recurrent-outputs", lambda: recurrent("RNN", ["", "h1"]), 1e-4),

@@ -70,6 +70,7 @@ ROWS = (
     "arithmetic.random_values",
     # recurrent
     "recurrent.recurrent_layout",
+    "recurrent.gru_open_length",
     "recurrent.gru_linear_before_reset",
     "recurrent.recurrent_inputs",
     "recurrent.recurrent_reverse",
