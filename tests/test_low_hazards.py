@@ -125,6 +125,12 @@ def convolution(n: Net, largest: float) -> str:
     return n.op("Mul", n.op("Conv", n.input(x / np.abs(x).max() * largest), w), 1e-3)
 
 
+def large_result(n: Net, largest: float) -> str:
+    w = n.random.uniform(0, 1, (8, 16, 3, 3))
+    w *= largest / 150 / w.sum((1, 2, 3), keepdims=True)
+    return n.op("Mul", n.op("Conv", n.uniform(0, 255, 1, 16, 16, 16), w, pads=[1] * 4), 1e-3)
+
+
 def cancelling(n: Net) -> str:
     w = np.concatenate([np.full((512, 16), 20.0), np.full((512, 16), -20.0)])
     return n.op("MatMul", n.uniform(9, 11, 4, 1024), w)
@@ -179,6 +185,12 @@ WRONG: dict[str, tuple[Make, str, str]] = {
         "GlobalAveragePool",
     ),  # 2.5 dB
     "convolution of large numbers": (lambda n: convolution(n, 2500), "half-winograd", "Conv"),  # NaN
+    "convolution to a large result": (lambda n: large_result(n, 45000), "half-winograd", "Conv"),  # NaN
+    "norm of order 1": (
+        lambda n: n.op("LpNormalization", n.normal(4, 5000, scale=60), axis=1, p=1),
+        "half-overflow",
+        "LpNormalization",
+    ),
     "sums that cancel": (cancelling, "half-sum", "MatMul"),  # NaN
     "softplus": (lambda n: n.op("Softplus", n.normal(4, 64, scale=15)), "half-overflow", "Softplus"),  # 6 dB
     "LRN": (
@@ -213,6 +225,7 @@ RIGHT: dict[str, Make] = {
         "Div", 1.0, n.op("Add", 1.0, n.op("Exp", n.op("Neg", n.normal(4, 64, scale=15))))
     ),  # 75 dB
     "convolution of 1,000": lambda n: convolution(n, 1000),  # 42 dB
+    "convolution to a result of 10,000": lambda n: large_result(n, 12000),  # 59 dB
     "log with an epsilon": lambda n: log_of(n, 1e-4),
     "cumulative sum": lambda n: n.op("CumSum", n.uniform(0, 1, 2, 3000), n.stored(1, "i4")),  # 48 dB
     "softplus of small numbers": lambda n: n.op("Softplus", n.normal(4, 64, scale=2)),

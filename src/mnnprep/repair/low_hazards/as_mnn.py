@@ -95,7 +95,9 @@ def _parts(graph: GraphProto, node: NodeProto, prefix: str, opset: int) -> Itera
         yield make("ReduceSum", [prefix + "exp", *axes()], [prefix + "sum"], keepdims=keep)
         yield make("Log", [prefix + "sum"], [y])
     elif node.op_type == "LpNormalization" and "p" in attributes and attributes["p"].i == 1:
-        yield node
+        yield make("Abs", [x], [prefix + "abs"])
+        yield make("ReduceSum", [prefix + "abs", *axes()], [prefix + "sum"], keepdims=1)
+        yield make("Div", [x, prefix + "sum"], [y])
     else:
         keep = 1 if node.op_type == "LpNormalization" else keep
         yield make("Mul", [x, x], [prefix + "square"])

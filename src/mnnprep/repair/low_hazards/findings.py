@@ -26,8 +26,10 @@ HALF = LIMITS["float16"]
 LEAST_DB = 30.0
 # Measured with MNN 3.6.1: a mean over 48 x 48 has 36 dB, one over 56 x 56 has 29, one over 128 x 128 has 2.
 POOLED = 3000
-# Convolutions by Winograd's algorithm overflow inside: 1,000 at their input is right, 1,500 is not always.
+# Convolutions by Winograd's algorithm overflow inside: 1,000 at their input is right and 1,500 is not always,
+# 10,000 at their result is right and 20,000 is not always.
 WINOGRAD_INPUT = 1200.0
+WINOGRAD_RESULT = 18_000.0
 WINOGRAD_KERNELS = (3, 4, 5)
 # Sums of products: magnitudes over the largest result, in units of what numbers of random signs give.
 CANCELLING = 12.0
@@ -101,7 +103,7 @@ GRID = Hazard(
 WINOGRAD = Hazard(
     "half-winograd",
     "MNN computes this convolution by Winograd's algorithm, which overflows inside in float16",
-    "scale the input of the convolution to less than 1,000, and its result back",
+    "scale the input to less than 1,000 and the result to less than 10,000, and scale back afterwards",
 )
 LRN = Hazard(
     "half-lrn",
@@ -187,8 +189,12 @@ def _operator(node: NodeProto, found: Measured, weights: Sequence[int]) -> tuple
         squares = largest**2 * next((a.i for a in node.attribute if a.name == "size"), 1)
         if squares > HALF.largest:
             return LRN, f"squares of up to {squares:.3g}, float16 holds {HALF.largest:,.0f}"
-    if _by_winograd(node, weights) and largest > WINOGRAD_INPUT:
-        return WINOGRAD, f"its input goes up to {largest:.3g}, right up to about 1,000"
+    if _by_winograd(node, weights):
+        result = found.values[node.output[0]].largest
+        if largest > WINOGRAD_INPUT:
+            return WINOGRAD, f"its input goes up to {largest:.3g}, right up to about 1,000"
+        if WINOGRAD_RESULT < result < HALF.overflow:
+            return WINOGRAD, f"its result goes up to {result:.3g}, right up to about 10,000"
     if node.op_type in PRODUCTS and behind is not None:
         result = found.values[node.output[0]].largest
         return _cancelling(behind.terms, behind.magnitudes, result)
