@@ -236,7 +236,7 @@ def _check_by_rules(
     hazards = [
         Hazard(
             rule=f.rule,
-            severity=f.severity,
+            severity="wrong" if low is not None and rules[f.rule].target else f.severity,
             hazard=rules[f.rule].hazard,
             remedy=rules[f.rule].remedy,
             node=f.node,

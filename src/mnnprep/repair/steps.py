@@ -75,8 +75,8 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
 class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
     """Look for the hazards of the ONNX file ``model``.
 
-    ``supported`` are the operators that the converter at hand reads (None: not asked). ``low``: those too that
-    values decide at precision ``low``, by the ``magnitudes`` that were measured.
+    ``supported`` are the operators that the converter at hand reads (None: not asked). ``low``: those too
+    that values decide at precision ``low``, by the ``magnitudes`` that were measured.
     """
 
     model: ReadPath

@@ -241,7 +241,9 @@ def _rounding(node: NodeProto, found: Measured, stored: set[str]) -> tuple[Hazar
         return VANISHED, f"{least:.3g} in {lost[0]}, float16 holds {HALF.least:.1g} and more"
     if result.largest >= HALF.overflow:
         return OVERFLOW, f"up to {result.largest:.3g}, float16 holds {HALF.largest:,.0f}"
-    if moved.infinite:
+    behind = found.sums.get(next(iter(node.output), ""))
+    divided = node.op_type == "LpNormalization" and behind is not None and behind.magnitudes >= HALF.overflow
+    if moved.infinite or divided:
         inner = _inner(node, found, names)
         return OVERFLOW, f"{inner} inside, float16 holds {HALF.largest:,.0f}"
     if 0 < result.largest < HALF.normal * 16:
