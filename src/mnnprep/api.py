@@ -33,7 +33,15 @@ from mnnprep.errors import UsageError
 from mnnprep.model.flags import takes
 from mnnprep.model.forms import Asked
 from mnnprep.model.metrics import Metric, make_metrics
-from mnnprep.model.options import COMPARE, PREPARE, CompareOptions, PrepareOptions, request_of
+from mnnprep.model.options import (
+    CHECK,
+    COMPARE,
+    PREPARE,
+    CheckOptions,
+    CompareOptions,
+    PrepareOptions,
+    request_of,
+)
 from mnnprep.model.request import DEFAULT_TIMEOUT, Limits
 from mnnprep.model.target import Target, parse_targets
 from mnnprep.text import Progress
@@ -113,20 +121,30 @@ def inspect(path: str | os.PathLike[str], *, timeout: float = READING_SECONDS, m
     return inspect_file(os.fspath(path), limits=Limits(timeout=timeout, memory=memory))
 
 
+@takes(CHECK)
 def check(
     model: str | os.PathLike[str],
     *,
     rules_only: bool = False,
     timeout: float = READING_SECONDS,
     memory: int = 0,
+    **options: Unpack[CheckOptions],
 ) -> CheckReport:
     """Say what MNN will refuse, crash on or get wrong in the file *model*, without executing it.
 
-    *timeout*, *memory*: as for :func:`inspect`.
+    *timeout*, *memory*: as for :func:`inspect`. With ``targets=["arm64:low"]`` the graph of an ONNX file is
+    run, in a confined worker; the other options say on which inputs, as for :func:`prepare`.
 
-    Raises as :func:`mnnprep.commands.check.check_file`.
+    Raises as :func:`mnnprep.commands.check.check_file`; TypeError where an option is unknown.
     """
-    return check_file(os.fspath(model), rules_only=rules_only, limits=Limits(timeout=timeout, memory=memory))
+    request = request_of(os.fspath(model), options, CHECK)
+    return check_file(
+        os.fspath(model),
+        rules_only=rules_only,
+        limits=Limits(timeout=timeout, memory=memory),
+        targets=request.targets,
+        wants=request.wants,
+    )
 
 
 def verify(

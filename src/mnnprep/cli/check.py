@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mnnprep.cli.main import echo_json
-from mnnprep.cli.options import reading_memory, reading_timeout
+from mnnprep.cli.options import chosen, options, reading_memory, reading_timeout
+from mnnprep.model.options import CHECK, request_of
 
 if TYPE_CHECKING:
     from mnnprep.commands.check import CheckReport
@@ -26,11 +27,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Use the hazard rules alone, without hints from the measured table of operators.",
 )
+@options(CHECK)
 @reading_timeout
 @reading_memory
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(model: str, sarif: str, rules_only: bool, timeout: float, memory: str, as_json: bool) -> int:
+def command(
+    model: str, sarif: str, rules_only: bool, timeout: float, memory: str, as_json: bool, **given: object
+) -> int:
     """List what MNN will refuse, crash on or get wrong in MODEL, and what to do; nothing of it is executed.
+
+    With --target arm64:low an ONNX graph is run on inputs made for it (or --samples), in a confined worker
+    with limits, to see which of its numbers half precision can't hold.
 
     Exit code 1 when something was found that is wrong, a crash or a refusal; 0 when at most values are
     narrowed.
@@ -38,8 +45,13 @@ def command(model: str, sarif: str, rules_only: bool, timeout: float, memory: st
     from mnnprep.commands.check import check_file
     from mnnprep.model.request import Limits, parse_size
 
+    request = request_of(model, chosen(CHECK, given), CHECK)
     report = check_file(
-        model, rules_only=rules_only, limits=Limits(timeout=timeout, memory=parse_size(memory or "0"))
+        model,
+        rules_only=rules_only,
+        limits=Limits(timeout=timeout, memory=parse_size(memory or "0")),
+        targets=request.targets,
+        wants=request.wants,
     )
     if sarif:
         _write(sarif, report)

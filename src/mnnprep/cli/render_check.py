@@ -60,6 +60,9 @@ def show_check(console: Console, report: CheckReport) -> None:
             "no hazard known here, though MNN does not get all of ONNX's own cases right",
             grid(["", ""], hints),
         )
+    for note in report.notes:
+        console.print()
+        console.print(word(one_line(note), "dim"), soft_wrap=True)
     console.print()
     console.print(word(_summary(report)), soft_wrap=True)
 

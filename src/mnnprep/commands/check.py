@@ -1,6 +1,6 @@
 """`check`: what MNN will refuse, crash on, or get wrong in a model, read from the file.
 
-No code of the model runs.
+No code of the model runs; for a target at low precision the graph of an ONNX file does, in a confined worker.
 
 An ONNX file is read by the hazard rules, in a worker; of other formats the operators are compared with the
 list that MNN's frontend prints.
@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep import deps
+from mnnprep.commands.check_target import LowReport, low_report
 from mnnprep.commands.reading import SECONDS, PathJob, require_text, run_bounded
 from mnnprep.conformance.page import scores
 from mnnprep.conformance.table import load_table
@@ -23,7 +24,10 @@ from mnnprep.formats.backend import SourceKind
 from mnnprep.formats.registry import kind_of
 from mnnprep.formats.sniff import identify, require_there
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
-from mnnprep.model.request import Limits
+from mnnprep.model.messages import InputSpecs
+from mnnprep.model.request import Limits, Request
+from mnnprep.model.target import Target, texts_of
+from mnnprep.repair.low_hazards.step import LowFindings
 from mnnprep.repair.rule import Severity
 from mnnprep.repair.steps import CHECK, CHECKER, CheckJob, Findings
 from mnnprep.repair.table import RULES
@@ -74,7 +78,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """The result of :func:`check_file`; ``measured`` are hints of the operator table, not findings.
 
-    ``mnn`` is the version of the MNN whose operators were asked for, empty without one.
+    ``mnn`` is the version of the MNN whose operators were asked for, empty without one. ``targets`` are those
+    that were asked for; ``notes`` what could not be told of them.
     """
 
     schema: str = "mnnprep.check/1"
@@ -85,6 +90,8 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     operators: dict[str, int]
     hazards: list[Hazard]
     measured: list[Measured] = msgspec.field(default_factory=list)
+    targets: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -102,13 +109,23 @@ class Counted(msgspec.Struct, frozen=True):
     operators: dict[str, int]
 
 
-def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | None = None) -> CheckReport:
+def check_file(
+    path: str | Path,
+    *,
+    rules_only: bool = False,
+    limits: Limits | None = None,
+    targets: tuple[Target, ...] = (),
+    wants: InputSpecs | None = None,
+) -> CheckReport:
     """Check the model file at *path*.
 
     ONNX is checked by the hazard rules; TFLite, TensorFlow graphs and Caffe networks by their operators.
 
     With *rules_only* the conformance table is left out: it adds hints, and no finding.  The file is read in a
     worker, each of its two steps within *limits* (a minute, and three quarters of the free memory).
+
+    For *targets* that compute in half precision, an ONNX graph is run on the inputs that *wants* declares,
+    within ten times the time: its values say what that breaks.
 
     Raises:
         UsageError: there is nothing at *path*, or it is a kind of source whose operators stand in no file.
@@ -121,10 +138,16 @@ def check_file(path: str | Path, *, rules_only: bool = False, limits: Limits | N
     with Scratch() as scratch, Host(likely, scratch=scratch) as host:
         counted = run_bounded(host, COUNT, PathJob.of(absolute), absolute, limits)
         kind = kind_of(counted.kind)
+        low = LowReport()
+        if targets:
+            request = Request(source=str(absolute), wants=wants or InputSpecs(), limits=limits)
+            low = low_report(request, targets, by_rules=kind.by_rules)
         if kind.by_rules:
             require_text(absolute)
-            return _check_by_rules(host, kind, path, absolute, rules_only, limits)
-    return _check_operators(str(path), kind, counted.operators)
+            report = _check_by_rules(host, kind, path, absolute, rules_only, limits, low.found)
+        else:
+            report = _check_operators(str(path), kind, counted.operators)
+    return msgspec.structs.replace(report, targets=list(texts_of(targets)), notes=low.notes)
 
 
 def count(job: PathJob) -> Counted:
@@ -193,16 +216,27 @@ def _effects(names: list[str], counts: Mapping[str, int]) -> list[Hazard]:
 
 
 def _check_by_rules(
-    host: Host, kind: SourceKind, path: str | Path, absolute: Path, rules_only: bool, limits: Limits
+    host: Host,
+    kind: SourceKind,
+    path: str | Path,
+    absolute: Path,
+    rules_only: bool,
+    limits: Limits,
+    low: LowFindings | None,
 ) -> CheckReport:
     supported = supported_operators().get("ONNX")
-    job = CheckJob(model=str(absolute), supported=sorted(supported) if supported is not None else None)
+    job = CheckJob(
+        model=str(absolute),
+        supported=sorted(supported) if supported is not None else None,
+        low=low is not None,
+        magnitudes=low.magnitudes if low is not None else {},
+    )
     found = run_bounded(host, CHECK, job, absolute, limits)
     rules = {rule.name: rule for rule in RULES}
     hazards = [
         Hazard(
             rule=f.rule,
-            severity=f.severity,
+            severity="wrong" if low is not None and rules[f.rule].target else f.severity,
             hazard=rules[f.rule].hazard,
             remedy=rules[f.rule].remedy,
             node=f.node,
@@ -213,6 +247,8 @@ def _check_by_rules(
         )
         for f in found.findings
     ]
+    if low is not None:
+        hazards += _low_hazards(low, {h.node for h in hazards if rules[h.rule].target})
     return CheckReport(
         path=str(path),
         kind=kind.name,
@@ -222,6 +258,24 @@ def _check_by_rules(
         hazards=hazards,
         measured=[] if rules_only else _measured(found),
     )
+
+
+def _low_hazards(low: LowFindings, told: set[str]) -> list[Hazard]:
+    """The findings of the run, without those of nodes that a rule for low precision has *told* of."""
+    return [
+        Hazard(
+            rule=f.rule,
+            severity="wrong",
+            hazard=f.hazard,
+            remedy=f.remedy,
+            node=f.node,
+            operator=f.operator,
+            detail=f.detail,
+            source=f.source,
+        )
+        for f in low.findings
+        if f.node not in told
+    ]
 
 
 def _measured(found: Findings) -> list[Measured]:

@@ -5,7 +5,7 @@ rounded to the target's type (`HalfJob`) shows what the type costs at best: with
 at fault, below it MNN's way of computing with it.
 
 Being at par is not required of an output that reaches the SQNR: MNN's convolutions sum up in half precision,
-and lose 10 to 29 dB more than the type does, in nets that are right (docs/low-precision.md).
+and lose 10 to 29 dB more than the type does, in nets that are right (docs/check.md).
 
 Integers and booleans must be equal, as everywhere.  An element that differs counts as noise: the target is
 at par with the type if it has no more of them than PAR_DB above the rounded run's.

@@ -358,6 +358,25 @@ class CompareOptions(TypedDict, total=False):
 COMPARE = flags_of(CompareOptions, PREPARE)
 
 
+class CheckOptions(TypedDict, total=False):
+    """The options of `check` that say where the model is to run and on which inputs; those of `prepare`."""
+
+    targets: Annotated[
+        Texts,
+        "What it gets wrong there: arm64:low, phone (repeatable). ONNX is run, confined.",
+    ]
+    inputs: Texts
+    dims: Sizes
+    ranges: Intervals
+    samples: PathLike
+    preprocess: Texts
+    sample_limit: int
+    seed: int
+
+
+CHECK = flags_of(CheckOptions, PREPARE)
+
+
 def request_of(source: str, options: Mapping[str, object], flags: Flags = PREPARE) -> Request:
     """The request for *source* with *options*, as the command line or Python has them; None: not given.
 

@@ -75,11 +75,14 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
 class CheckJob(msgspec.Struct, frozen=True, kw_only=True):
     """Look for the hazards of the ONNX file ``model``.
 
-    ``supported`` are the operators that the converter at hand reads (None: not asked).
+    ``supported`` are the operators that the converter at hand reads (None: not asked). ``low``: those too
+    that values decide at precision ``low``, by the ``magnitudes`` that were measured.
     """
 
     model: ReadPath
     supported: list[str] | None = None
+    low: bool = False
+    magnitudes: dict[str, Magnitude] = msgspec.field(default_factory=dict)
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,10 +129,11 @@ def check(job: CheckJob) -> Findings:
         require_bounded(skeleton(path), path.name)
         model = require("onnx_ir").load(job.model)
         require_sound(model, path.name)
-    view = ModelView(model, frozenset(job.supported) if job.supported is not None else None)
+    supported = frozenset(job.supported) if job.supported is not None else None
+    view = ModelView(model, supported, job.magnitudes)
     findings = []
     for rule in RULES:
-        if rule.preparation or (rule.target and rule.severity != "low"):
+        if rule.preparation or (rule.target and rule.severity != "low" and not job.low):
             continue
         doing(f"looking for {rule.name}")
         try:

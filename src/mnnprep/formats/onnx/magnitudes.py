@@ -45,8 +45,8 @@ class MagnitudesJob(msgspec.Struct, frozen=True, kw_only=True):
     """Measure the values of ``model`` on ``cases``.
 
     With ``other``, a model with the same names of values that computes them otherwise, compare the values of
-    both; its inputs and initializers are rounded to ``rounding`` if that is said.  ``part`` is the most bytes
-    of values that are held at a time.
+    both; its inputs and initializers are rounded to ``rounding`` if that is said, without those in ``exact``.
+    ``part`` is the most bytes of values that are held at a time.
     """
 
     model: ReadPath
@@ -54,7 +54,12 @@ class MagnitudesJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: WritePath
     other: ReadPath = ""
     rounding: HalfType | None = None
+    exact: list[str] = msgspec.field(default_factory=list)
     part: int = PART
+
+    def rounded(self, name: str, array: Array) -> Array:
+        """Return an input or initializer as the other model is given it."""
+        return array if self.rounding is None or name in self.exact else rounded(array, self.rounding)
 
 
 def magnitudes(job: MagnitudesJob) -> Measured:
@@ -68,14 +73,14 @@ def magnitudes(job: MagnitudesJob) -> Measured:
     found = _Found()
     for name, tensor in graphs.tensors_of(job.model).items():
         found.add(name, tensor)
-        if job.other and job.rounding:
-            found.compare(name, tensor, rounded(tensor, job.rounding))
+        if job.other:
+            found.compare(name, tensor, job.rounded(name, tensor))
     inputs = [case_inputs(case.file.path) for case in job.cases]
     for arrays in inputs:
         for name, value in arrays.items():
             found.add(name, value)
-            if job.other and job.rounding:
-                found.compare(name, value, rounded(value, job.rounding))
+            if job.other:
+                found.compare(name, value, job.rounded(name, value))
     model = referring(Path(job.model))
     names = [o for node in model.graph.node if not _stored(node.op_type) for o in node.output if o]
     for part in _parts(names, skeleton(job.model), inputs[:1], job.part):
@@ -129,7 +134,7 @@ def _measure(
             found.add_sum(twin, float(largest), sizes, values[twin.name].shape)
         if other is None:
             continue
-        given = {n: rounded(a, job.rounding) if job.rounding else a for n, a in arrays.items()}
+        given = {n: job.rounded(n, a) for n, a in arrays.items()}
         common = [n for n in names if isinstance(values[n], np.ndarray) and values[n].dtype.kind == "f"]
         held = {o.name for o in other.get_outputs()}
         common = [n for n in common if n in held]

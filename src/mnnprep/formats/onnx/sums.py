@@ -57,7 +57,7 @@ class Twin:
             yield make("Shape", [name], [f"{prefix}shape{place}"])
         total = prefix + "total"
         if node.op_type == "LpNormalization":
-            yield from self._squares(inputs[0], total)
+            yield from self._powers(inputs[0], total)
         else:
             twin = type(node)()
             twin.CopyFrom(node)
@@ -68,14 +68,16 @@ class Twin:
             yield twin
         yield make("ReduceMax", [total], [self.outputs[0]], keepdims=0)
 
-    def _squares(self, value: str, total: str) -> Iterator[NodeProto]:
+    def _powers(self, value: str, total: str) -> Iterator[NodeProto]:
         axis = next((a.i for a in self._node.attribute if a.name == "axis"), -1)
+        order = next((a.i for a in self._node.attribute if a.name == "p"), 2)
+        operator = "ReduceL1" if order == 1 else "ReduceSumSquare"
         if self._opset < 18:
-            yield self._helper.make_node("ReduceSumSquare", [value], [total], axes=[axis])
+            yield self._helper.make_node(operator, [value], [total], axes=[axis])
             return
         axes = self._prefix + "axes"
         yield self._helper.make_node("Constant", [], [axes], value_ints=[axis])
-        yield self._helper.make_node("ReduceSumSquare", [value, axes], [total])
+        yield self._helper.make_node(operator, [value, axes], [total])
 
     def terms(self, shapes: Sequence[Shape], result: Shape) -> int:
         """How many terms are behind one element, given the shapes of the operands and of the result."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -87,9 +87,14 @@ def source_line(node: ir.Node) -> str:
     torch's exporters write a stack trace into the node's metadata (``pkg.torch.onnx.stack_trace``) or its doc
     string.
     """
-    texts = [text for key, text in node.metadata_props.items() if key.endswith("stack_trace")] + [
-        node.doc_string or ""
-    ]
+    return line_in(
+        [text for key, text in node.metadata_props.items() if key.endswith("stack_trace")]
+        + [node.doc_string or ""]
+    )
+
+
+def line_in(texts: Iterable[str]) -> str:
+    """Return the innermost ``file:line`` in stack traces that is not a framework's, if there is one."""
     frames = [frame for text in texts for frame in _FRAME.findall(text)]
     own = [frame for frame in frames if "site-packages" not in frame[0]]
     return ":".join((own or frames)[-1]) if frames else ""

@@ -1,0 +1,1 @@
+"""What half precision does to an ONNX model in MNN, told before the model is converted."""
