@@ -240,9 +240,8 @@ def consolidate(
     With None, only say what would be written.
 
     *source* is a checkpoint (a file, an index, a directory or an fsspec URL) or a live ``torch.nn.Module``;
-    if the module's
-    parameters are shards in a running process group, every rank must call this: rank 0 writes, the others get
-    None.
+    if the module's parameters are shards in a running process group, every rank must call this: rank 0
+    writes, the others get None.
     *rename* are texts like ``"regex=>name"``, *join* like ``"regex=>axis"``; the rest is as in ``mnnprep
     consolidate --help``.
     *timeout* (seconds) and *memory* (bytes; 0: three quarters of what is free) are limits of reading the
@@ -271,15 +270,8 @@ def consolidate(
     )
     target = None if output is None else Path(output)
     if isinstance(source, (str, os.PathLike)):
-        return run(
-            os.fspath(source),
-            target,
-            options,
-            hashed=hashed,
-            force=force,
-            progress=progress,
-            limits=Limits(timeout=timeout, memory=memory),
-        )
+        path, limits = os.fspath(source), Limits(timeout=timeout, memory=memory)
+        return run(path, target, options, hashed=hashed, force=force, progress=progress, limits=limits)
     return consolidate_live(source, target, options, hashed=hashed, force=force, progress=progress)
 
 

@@ -121,20 +121,13 @@ def command(
         factory=factory,
         factory_args=parse_factory_args(factory_args),
     )
-    with _bar() as progress:
+    target, hashed = Path(output) if output else None, not no_hash
+    limits = Limits(timeout=timeout, memory=parse_size(memory or "0"))
+    with _bar() as bar:
         made = consolidate(
-            checkpoint,
-            Path(output) if output else None,
-            options,
-            hashed=not no_hash,
-            force=force,
-            progress=progress,
-            limits=Limits(timeout=timeout, memory=parse_size(memory or "0")),
+            checkpoint, target, options, hashed=hashed, force=force, progress=bar, limits=limits
         )
-    if as_json:
-        echo_json(made)
-    else:
-        _show(made, output)
+    _show(made, output, as_json)
     return 0
 
 
@@ -149,7 +142,10 @@ def _require_either(output: str, dry_run: bool) -> None:
         )
 
 
-def _show(made: Consolidated, output: str) -> None:
+def _show(made: Consolidated, output: str, as_json: bool) -> None:
+    if as_json:
+        echo_json(made)
+        return
     from rich.console import Console
 
     from mnnprep.cli.render_plan import show_consolidated

@@ -60,9 +60,8 @@ def verify(
 ) -> Verification:
     """Prove *bundle* again: every file's hash, and MNN on the stored cases against the stored references.
 
-    The converted model is run on each of *targets* too, whether or not the bundle was made for it.
-
-    The artifact is run again too, if its runtime is installed.  ``proven`` needs that all hold and
+    The converted model is run on each of *targets* too, whether or not the bundle was made for it, and the
+    artifact if its runtime is installed.  ``proven`` needs that all hold and
     that the bundle was proven when it was made.  Task metrics that the bundle was made with are measured
     again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
     check is not run.  Other *metrics* are measured as well.
@@ -73,8 +72,7 @@ def verify(
     other and with the stored cases, and the tolerance is the one that the rule gives for what was asked.
 
     Raises:
-        UsageError: there is no bundle at this path.
-        UsageError: one of *metrics* has other code or another threshold than the bundle was made with.
+        UsageError: there is no bundle at this path, or one of *metrics* is not as the bundle was made with.
         UsageError: the *device*'s outputs are not this bundle's, or not those of the stated precision.
         RefusedError: its manifest can't be read, says what this version does not know, or names files outside
         the bundle; or the *device*'s outputs are damaged.

@@ -165,9 +165,7 @@ def _run_with(
     """
     runner = SessionRunner(job) if job.session else Runner(job, hints)
     outputs: dict[str, FileRef] = {}
-    errors: dict[str, str] = {}
-    narrowed: dict[str, str] = {}
-    narrowed_inputs: dict[str, str] = {}
+    errors, narrowed, narrowed_inputs = dict[str, str](), dict[str, str](), dict[str, str]()
     one_shape = len({tuple(case.dims.values()) for case in job.cases}) == 1
     for case in job.cases:
         doing(f"running case {case.index} in MNN")
@@ -184,9 +182,7 @@ def _run_with(
         if not failure and MISSING_WEIGHTS_LINE in printed.text:
             failure = "MNN ran without the file of weights that belongs beside the model"
         if failure:
-            refuse_fault(RuntimeError(f"{failure}\n{printed.text}"), job.directory)
-            told = without_place_and_time(printed.text)
-            errors[str(case.index)] = "\n".join(filter(None, (failure, last_lines(told))))
+            errors[str(case.index)] = _told(failure, printed.text, job.directory)
             continue
         narrowed_inputs |= {
             name: str(array.dtype)
@@ -216,6 +212,12 @@ def _run_with(
         arithmetic=job.settings.arithmetic(),
         engine=runner.version,
     )
+
+
+def _told(failure: str, printed: str, directory: str) -> str:
+    """Why a case failed, with the last lines that MNN *printed*; a fault of the system is raised as one."""
+    refuse_fault(RuntimeError(f"{failure}\n{printed}"), directory)
+    return "\n".join(filter(None, (failure, last_lines(without_place_and_time(printed)))))
 
 
 def _alike(one: Arrays, other: Arrays) -> bool:

@@ -267,7 +267,6 @@ class PrepareOptions(TypedDict, total=False):
             "--target",
             TARGETS,
             "Prove it there too: arm64, arm64:low, host:low, phone, engines (repeatable).",
-            note="See mnnprep.model.target for the form of a target.",
             default=(),
             metavar="TARGET",
         ),
@@ -300,10 +299,7 @@ class PrepareOptions(TypedDict, total=False):
         Flag(
             "--memory",
             SIZE,
-            (
-                "Limit of resident memory for any one step, such as 8GB"
-                " (default: three quarters of what is free)."
-            ),
+            "Limit of resident memory for any one step, as 8GB (default: three quarters of what is free).",
             note="A number is in bytes.",
             fills="limits.memory",
             default=0,

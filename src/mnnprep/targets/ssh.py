@@ -31,7 +31,9 @@ CLEANING = 30  # seconds for taking the directory away
 PROGRAM_ENDED = (0, 1)  # every case ran, or a case failed: both leave outputs
 SSH_FAILED = 255  # ssh's own exit code
 HOST = re.compile(
-    r"(?:(?P<user>[A-Za-z0-9_][\w.-]*)@)?(?P<name>[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?",
+    r"(?:(?P<user>[A-Za-z0-9_][\w.-]*)@)?"
+    r"(?P<name>[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?P<port>\d{1,5}))?",
     re.ASCII,
 )
 PLACE = re.compile(r"/(?:[\w.+@=-]+/)+mnnprep\.\w+", re.ASCII)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from mnnprep.errors import ConfinedError, InternalError, MnnprepError, SystemFault
 from mnnprep.safety.error_text import without_paths
 
+_LAST_LINES = 12
 UNABLE_FATES = ("time", "memory")
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ, signal.SIGSYS)
 
@@ -82,3 +84,21 @@ def describe(failure: StepFailed) -> str:
 def internal(failure: StepFailed, doing: str) -> InternalError:
     """A failure that nothing a user does explains."""
     return InternalError(f"{doing}: {failure.reason}", seen=failure.log)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, as SIGSEGV; its number if it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def tail(path: Path) -> str:
+    """The last lines of a log before Python's own account of a crash; at most 64 KiB of it is read."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 16)))
+        lines = file.read().decode(errors="replace").partition("Fatal Python error:")[0].splitlines()
+    return "\n".join(lines[-_LAST_LINES:])

@@ -30,13 +30,12 @@ from mnnprep.model.files import FileRef, sha256
 from mnnprep.safety.error_text import said
 from mnnprep.safety.faults import exhausted, fault, fault_in, quoted
 from mnnprep.workers.confine import Confinement, crashed
-from mnnprep.workers.failure import StepFailed
+from mnnprep.workers.failure import StepFailed, signal_name, tail
 from mnnprep.workers.launch import launch
 from mnnprep.workers.reach import confinement_of
 from mnnprep.workers.server import READY, decode, encode, resolve
 from mnnprep.workers.step import J, R, Step, Worker
 
-_LAST_LINES = 12
 WATCH_SECONDS = 0.05
 FREE_SHARE = 0.75  # of the memory that is free now: the limit of a step that was given none
 # Bytes. A larger file is not hashed again here; a bundle's files are hashed when the bundle is completed.
@@ -311,7 +310,7 @@ def _settle(pending: _Pending, fate: dict[str, Any]) -> None:
 
 def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
     """The reply of a step that ended, or StepFailed."""
-    log = _tail(pending.directory / "log.txt")
+    log = tail(pending.directory / "log.txt")
     doing_path = pending.directory / "doing.txt"
     stage = doing_path.read_text() if doing_path.exists() else ""
     doing = f" while {stage}" if stage else ""
@@ -336,7 +335,7 @@ def _judge(pending: _Pending, fate: dict[str, Any]) -> Reply[Any]:
     if fate["signal"]:
         raise StepFailed(
             "crash",
-            f"crashed with {_signal_name(fate['signal'])}{doing}",
+            f"crashed with {signal_name(fate['signal'])}{doing}",
             log=log,
             signal=fate["signal"],
             stage=stage,
@@ -385,23 +384,6 @@ def _verify(ref: FileRef) -> None:
         raise StepFailed("reply", f"named a file that does not exist: {Path(ref.path).name}")
     if os.path.getsize(ref.path) != ref.size or (ref.size <= HASHED and sha256(ref.path) != ref.sha256):
         raise StepFailed("reply", f"named a file whose bytes are not those it hashed: {Path(ref.path).name}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _tail(path: Path) -> str:
-    """The last lines of a log before Python's own account of a crash; at most 64 KiB of it is read."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - (1 << 16)))
-        lines = file.read().decode(errors="replace").partition("Fatal Python error:")[0].splitlines()
-    return "\n".join(lines[-_LAST_LINES:])
 
 
 def memory_limit(given: int) -> int:
