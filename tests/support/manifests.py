@@ -19,10 +19,11 @@ def golden(name: str) -> Manifest:
 
 
 def hostile(value: Any) -> Any:
-    """*value* with every free text in it replaced by one that tries to break out."""
+    """*value* with every free text in it replaced by one that tries to break out; paths stay different."""
     if isinstance(value, dict):
         fixed = ("schema", "verdict", "check", "status", "sha256", "mnn_dtype", "layout")
-        return {key: item if key in fixed else hostile(item) for key, item in value.items()}
+        made = {key: item if key in fixed else hostile(item) for key, item in value.items()}
+        return made | ({"path": HOSTILE + value["path"]} if "path" in value else {})
     if isinstance(value, list):
         return [hostile(item) for item in value]
     return HOSTILE if isinstance(value, str) else value

@@ -20,7 +20,7 @@ from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.convert import Converted, Mishap
 from mnnprep.mnn.run import MnnRunResult
-from mnnprep.mnn.settings import FLOAT32
+from mnnprep.mnn.settings import FLOAT16
 from mnnprep.model.files import FileRef
 from mnnprep.model.messages import Exported, OpsetRefused, RunResult
 from mnnprep.model.precision import Precision
@@ -130,7 +130,7 @@ class TargetProof:
     @property
     def wrong_in_half(self) -> bool:
         """Whether it computed in half precision, and the result is wrong."""
-        half = self.ran is not None and self.ran.arithmetic != FLOAT32
+        half = self.ran is not None and self.ran.arithmetic == FLOAT16
         return half and self.check.status is Status.FAILED
 
 

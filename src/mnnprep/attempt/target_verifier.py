@@ -16,7 +16,7 @@ from mnnprep.evidence.check import Check, Figures
 from mnnprep.evidence.row import Row
 from mnnprep.formats.backend import ArtifactFormat
 from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunResult
-from mnnprep.mnn.settings import BFLOAT16, FLOAT16, FLOAT32
+from mnnprep.mnn.settings import FLOAT16, FLOAT32
 from mnnprep.model.half import HalfType
 from mnnprep.model.messages import CaseFile, HalfJob, RunJob, RunResult
 from mnnprep.model.target import Target
@@ -26,8 +26,8 @@ from mnnprep.text import listed
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
 
-_TYPES: dict[str, HalfType] = {FLOAT16: "float16", BFLOAT16: "bfloat16"}
 SHOWN = 2
+HALF: HalfType = "float16"
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Rounding:
 def judged(run: TargetRun, tolerance: Tolerance, budget: float | None, rounding: Rounding) -> TargetProof:
     """Wait for *run*, and compare it with the references.
 
-    In float32 the outputs keep *tolerance*. In half precision they keep the SQNR *budget* in dB (None:
-    DEFAULT_LOW_SQNR); if they don't, *rounding* says whether the type is at fault.
+    In float32 the outputs keep *tolerance*. In half precision, or with coarser functions, they keep the SQNR
+    *budget* in dB (None: DEFAULT_LOW_SQNR); if they don't, *rounding* says whether the type is at fault.
     """
     row = catalog.TARGET.of(str(run.target))
     subject = str(run.target)
@@ -81,14 +81,13 @@ def judged(run: TargetRun, tolerance: Tolerance, budget: float | None, rounding:
 
 
 def _in_half(row: Row, cases: list[CaseFile], ran: MnnRunResult, least: float, rounding: Rounding) -> Check:
-    """The check of a run in half precision; it is rounded only if it is short of *least* dB."""
-    to = _TYPES[ran.arithmetic]
-    found = judge(cases, ran, None, to, sqnr_db=least, narrowing=NARROWED_OUTPUTS)
+    """The check of a run at low precision; the artifact is rounded only if that is short of *least* dB."""
+    found = judge(cases, ran, None, HALF, sqnr_db=least, narrowing=NARROWED_OUTPUTS)
     if found.standing is Standing.RIGHT:
         return row.passed(numbers=_figures(found), outputs=found.errors)
-    rounded = rounding.run(cases, to)
+    rounded = rounding.run(cases, HALF) if ran.arithmetic == FLOAT16 else None
     if rounded is not None:
-        found = judge(cases, ran, rounded, to, sqnr_db=least, narrowing=NARROWED_OUTPUTS)
+        found = judge(cases, ran, rounded, HALF, sqnr_db=least, narrowing=NARROWED_OUTPUTS)
     at_fault = "" if rounded is None else f" (by {found.standing.value})"
     reason = f"{listed(found.reasons, SHOWN, '; ')}{at_fault}"
     return row.failed(reason, numbers=_figures(found), outputs=found.errors)

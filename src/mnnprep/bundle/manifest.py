@@ -190,7 +190,7 @@ class TargetRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         target: its text form.
         engine: the version of MNN that ran there; empty: it did not run.
-        arithmetic: the type that it computed in: float32, float16 or bfloat16.
+        arithmetic: what it computed in: float32, float16, or float32 with coarser functions.
         hints: how the runtime was set there, as in RuntimeRecord.
         cases: the cases that it ran, by their indexes.
     """

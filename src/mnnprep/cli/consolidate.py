@@ -96,10 +96,7 @@ def command(
     mnnprep consolidate run/step-9000 -o model.safetensors
     mnnprep consolidate last.ckpt --ema --dtype float16 -o model.safetensors
     """
-    from mnnprep.workers.launch import prestart
-    from mnnprep.workers.step import reader
-
-    prestart(reader("mnnprep.commands.consolidation"))  # its own imports take as long as those below
+    _prestart()
 
     from pathlib import Path
 
@@ -129,6 +126,14 @@ def command(
         )
     _show(made, output, as_json)
     return 0
+
+
+def _prestart() -> None:
+    """Start the worker that plans the checkpoint: its imports take as long as this process's own."""
+    from mnnprep.workers.launch import prestart
+    from mnnprep.workers.step import reader
+
+    prestart(reader("mnnprep.commands.consolidation"))
 
 
 def _require_either(output: str, dry_run: bool) -> None:

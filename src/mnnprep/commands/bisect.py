@@ -30,6 +30,7 @@ from mnnprep.diagnose.bisecting.unconvertible import find_unconvertible
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.formats.onnx.backend import RUNTIME as ONNXRUNTIME
 from mnnprep.formats.onnx.outline import Outline
+from mnnprep.mnn.settings import FLOAT16
 from mnnprep.mnn.worker import CONVERTER
 from mnnprep.model.files import load_arrays
 from mnnprep.model.messages import CaseFile
@@ -329,8 +330,7 @@ class _Bisector:
 
     def _cause(self, found: FaultLocation) -> str:
         """Why the nodes found are wrong in half precision; empty elsewhere, or if the numbers don't say."""
-        to = self.lab.place.half
-        if to is None or found.subject.where or not found.nodes:
+        if self.lab.arithmetic != FLOAT16 or found.subject.where or not found.nodes:
             return ""
         nodes = [found.subject.outline.nodes[index] for index in found.nodes]
         names = dict.fromkeys(name for node in nodes for name in (*node.inputs, *node.outputs) if name)
@@ -338,7 +338,7 @@ class _Bisector:
             reference = self.lab.reference(self.model, names, found.subject.case)
         except StepFailed:
             return ""
-        return half_cause(found, load_arrays(reference), to)
+        return half_cause(found, load_arrays(reference), "float16")
 
     def _written(self, found: FaultLocation, record: Bisection, output: Path) -> Bisection:
         last = found.innermost()

@@ -23,7 +23,7 @@ MOST_THREADS = 64
 
 _ARCHES = {"arm64": "arm64", "aarch64": "arm64", "x86_64": "x86_64", "amd64": "x86_64", HOST: HOST}
 _KEYS = ("precision", "cpu", "memory", "threads", "api", "engine")
-# The usual sets. Phones of the last eight years compute in float16 at low precision, older ones in bfloat16.
+# The usual sets. At low precision a CPU with float16 arithmetic computes in it, as most phones' do.
 _SETS = {
     "phone": ("arm64:high", "arm64:low", "arm64:low,cpu=cortex-a53"),
     "engines": (f"{HOST},engine={EVERY}",),

@@ -25,6 +25,7 @@ from mnnprep.formats.onnx.probe import PROBE, ProbeJob
 from mnnprep.mnn.convert import CONVERT, ConvertJob, Fault
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import MnnRunJob
+from mnnprep.mnn.settings import FLOAT32
 from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.precision import Precision
@@ -112,6 +113,7 @@ class TrialRunner:
     ) -> None:
         self.workers = workers
         self.place = place
+        self.arithmetic = FLOAT32  # of the last run
         self.converter = converter
         self.precision = precision
         self.static = static
@@ -239,6 +241,7 @@ class TrialRunner:
         )
         try:
             ran = self.do(self.place.step, job)
+            self.arithmetic = ran.arithmetic
         except StepFailed as failure:
             return failure_of(failure, "MNN's runtime")
         results: dict[int, str | Failure] = {}

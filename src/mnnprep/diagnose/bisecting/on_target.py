@@ -11,7 +11,6 @@ from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.mnn.run import RUN, MnnRunJob, MnnRunResult
 from mnnprep.mnn.settings import FLOAT32, Settings
-from mnnprep.model.half import HalfType
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.target import EVERY, Target
 from mnnprep.targets.environment import Unavailable, worker_of
@@ -29,14 +28,14 @@ class Place:
     session: bool = False
 
     @property
-    def half(self) -> HalfType | None:
-        """The type of half the width that it may compute in; None: float32."""
+    def rough(self) -> bool:
+        """Whether it may compute in less than float32."""
         low = self.settings.precision == "low"
-        return "float16" if low and (self.emulated or self.settings.arithmetic() != FLOAT32) else None
+        return low and (self.emulated or self.settings.arithmetic() != FLOAT32)
 
     def tolerance(self, given: Tolerance) -> Tolerance:
         """The *given* tolerance, or the SQNR that half precision must keep."""
-        return given if self.half is None else msgspec.structs.replace(given, sqnr_db=DEFAULT_LOW_SQNR)
+        return given if not self.rough else msgspec.structs.replace(given, sqnr_db=DEFAULT_LOW_SQNR)
 
     def cases(self, given: list[CaseFile]) -> list[CaseFile]:
         """Those of the *given* cases that are run there."""
