@@ -83,7 +83,7 @@ class Host:
         self._pending: dict[str, _Pending] = {}
         self.ready: Future[None] = Future()  # done when the worker has imported, or is gone
         self._worker = 0  # its pid, once it is ready
-        self._confines_jobs = worker.interpreter is None  # else it is confined as a whole
+        self._emulated = worker.interpreter is not None  # and then confined as a whole
         self._process = launch(worker, writes=[str(scratch)], reads=reads)  # its guardian
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -144,7 +144,7 @@ class Host:
             confinement_of(
                 job, scratch=self._scratch, directory=directory, reads=self._reads, stays=in_worker
             )
-            if self._confines_jobs
+            if not self._emulated
             else None
         )
         pending = _Pending(step, directory, timeout, memory, confinement=confinement)
@@ -168,14 +168,14 @@ class Host:
                 gone = True
         if gone:
             self._end_all()
-        if not self.ready.done():
+        if self._emulated and not self.ready.done():
             threading.Thread(target=self._await_ready, args=(pending,), daemon=True).start()
         if in_worker:
             threading.Thread(target=self._watch, args=(directory.name, pending), daemon=True).start()
         return pending.future
 
     def _await_ready(self, pending: _Pending) -> None:
-        """End a worker that does not get as far as its first job within that one's time."""
+        """End an emulated worker that does not get as far as its first job within that one's time."""
         try:
             self.ready.result(timeout=pending.timeout)
         except TimeoutError:
