@@ -40,7 +40,8 @@ DEVICES = (
     "/dev/tty",
     "/dev/pts",
     "/proc/self/task",
-)  # the last: a thread gets a name
+    "/proc/self/oom_score_adj",
+)  # the last two: a thread gets a name; a worker is the first to end when memory runs out
 LINE = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
 QUOTED = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<at>[^>]*)>, )?"(?P<path>(?:[^"\\]|\\.)*)"')
 UNCONFINED = (

@@ -31,6 +31,12 @@ def run(
         UsageError: there is no bundle at this path, or an input is not of its signature.
         RefusedError: the bundle is damaged or has no model, the target can't run here, or MNN fails.
     """
+    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
+        return run_in(workers, bundle, inputs, target or Target())
+
+
+def run_in(workers: Workers, bundle: Path, inputs: Sequence[Arrays], target: Target) -> list[Arrays]:
+    """:func:`run` in *workers*, which may read the bundle. Raises as that."""
     manifest = read_manifest(bundle)
     if manifest.mnn is None:
         raise RefusedError(
@@ -40,30 +46,29 @@ def run(
         )
     IntactFiles(bundle, manifest).path(manifest.mnn.path)
     _require_signature(manifest, inputs)
-    (there,) = expand([target or Target()])[-1:]
-    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
-        job = _job(workers, bundle, manifest, inputs)
-        started = start(workers, there, job, every=True)
-        if started.running is None:
-            raise RefusedError("the target can't run here", seen=str(there), next=started.missing)
-        try:
-            ran = started.running.result().value
-        except Unavailable as error:
-            raise RefusedError("the target can't run here", seen=str(there), next=str(error)) from error
-        except StepFailed as failure:
-            raise failure.error or RefusedError(
-                f"MNN failed on {there}",
-                seen=describe(failure),
-                next="`mnnprep verify` says whether the bundle's own cases run there",
-            ) from failure
-        if ran.errors:
-            index, reason = min(ran.errors.items())
-            raise RefusedError(
-                f"MNN did not run input {index} on {there}",
-                seen=reason,
-                next="give inputs of the sizes that the report names as proven",
-            )
-        return [load_arrays(ran.outputs[str(number)].path) for number in range(len(inputs))]
+    (there,) = expand([target])[-1:]
+    job = _job(workers, bundle, manifest, inputs)
+    started = start(workers, there, job, every=True)
+    if started.running is None:
+        raise RefusedError("the target can't run here", seen=str(there), next=started.missing)
+    try:
+        ran = started.running.result().value
+    except Unavailable as error:
+        raise RefusedError("the target can't run here", seen=str(there), next=str(error)) from error
+    except StepFailed as failure:
+        raise failure.error or RefusedError(
+            f"MNN failed on {there}",
+            seen=describe(failure),
+            next="`mnnprep verify` says whether the bundle's own cases run there",
+        ) from failure
+    if ran.errors:
+        index, reason = min(ran.errors.items())
+        raise RefusedError(
+            f"MNN did not run input {index} on {there}",
+            seen=reason,
+            next="give inputs of the sizes that the report names as proven",
+        )
+    return [load_arrays(ran.outputs[str(number)].path) for number in range(len(inputs))]
 
 
 def _require_signature(manifest: Manifest, inputs: Sequence[Arrays]) -> None:

@@ -14,7 +14,7 @@ from mnnprep.workers.confine import Confinement, confine
 
 _PT_INTERP = 3
 _ELF_64_LITTLE = b"\x7fELF\x02\x01"
-_NICE = 10  # an emulator takes what the stages beside it leave
+_NICE = 5  # an emulator takes what the stages beside it leave
 
 
 def become(command: list[str], packages: str, places: str) -> NoReturn:
