@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -16,12 +17,14 @@ import msgspec
 from mnnprep.attempt.results import Artifact, AttemptResult, Made, NotMade, unanswered, why_not
 from mnnprep.evidence import catalog
 from mnnprep.formats.backend import ExportRecipe, SourceSteps
+from mnnprep.formats.onnx.magnitudes import MAGNITUDES, MagnitudesJob
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob
 from mnnprep.mnn.frontends import listed_operators
 from mnnprep.model.files import FileRef
-from mnnprep.model.messages import Exported, ExportJob, InputSpecs, OpsetRefused, Source
+from mnnprep.model.magnitudes import Magnitude
+from mnnprep.model.messages import CaseFile, Exported, ExportJob, InputSpecs, OpsetRefused, Source
 from mnnprep.model.request import Request
 from mnnprep.repair.steps import REPAIR, AppliedRule, Repaired, RepairJob
 from mnnprep.repair.table import all_rules, always_rules, applicable, low_rules
@@ -29,6 +32,8 @@ from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.host import Reply
 from mnnprep.workers.pool import Workers
+
+MEASURED_CASES = 8  # how many are run to see how large the values get
 
 
 def start_export(
@@ -101,10 +106,11 @@ class ArtifactBuilder:
         self.tell("repairing the nodes that MNN does not take")
         return self._made(recipe, original, all_rules(), ())
 
-    def rebuild_for_low(self, result: AttemptResult) -> Made | NotMade | None:
+    def rebuild_for_low(self, result: AttemptResult, cases: Sequence[CaseFile]) -> Made | NotMade | None:
         """The artifact of *result* with the rules for precision ``low`` too.
 
-        None if the user chose the rules, or none of them is for anything that it has.
+        Those that need to know how large its values get are told so from a run on *cases*. None if the user
+        chose the rules, or none of them is for anything that it has.
         """
         assert result.artifact is not None
         original = result.artifact.original
@@ -112,10 +118,31 @@ class ArtifactBuilder:
             return None
         self.tell("repairing what half precision does not hold")
         fired = [repair.rule for repair in result.artifact.repairs]
-        return self._made(result.recipe, original, [*always_rules(), *fired, *low_rules()], ())
+        magnitudes = self._measured(result.artifact, cases)
+        rules = [*always_rules(), *fired, *low_rules()]
+        return self._made(result.recipe, original, rules, (), magnitudes)
+
+    def _measured(self, artifact: Artifact, cases: Sequence[CaseFile]) -> dict[str, Magnitude]:
+        """How large the values of *artifact* get; empty if it can't be run so."""
+        if not artifact.format.by_rules:
+            return {}
+        model, *beside = (file.path for file in artifact.exported.files)
+        directory = str(self.workers.directory("measured"))
+        job = MagnitudesJob(
+            model=model, cases=list(cases[:MEASURED_CASES]), directory=directory, beside=beside
+        )
+        try:
+            return self.workers.run(MAGNITUDES, job).values
+        except StepFailed:
+            return {}
 
     def _made(
-        self, recipe: ExportRecipe, original: Exported, rules: list[str], refused: tuple[OpsetRefused, ...]
+        self,
+        recipe: ExportRecipe,
+        original: Exported,
+        rules: list[str],
+        refused: tuple[OpsetRefused, ...],
+        magnitudes: dict[str, Magnitude] | None = None,
     ) -> Made | NotMade:
         by_rules = ARTIFACTS[original.format].by_rules
         rules = applicable(rules, _operators(original)) if by_rules else []
@@ -123,7 +150,7 @@ class ArtifactBuilder:
         applied: tuple[AppliedRule, ...] = ()
         if rules:
             try:
-                repaired = self._repaired(original, rules)
+                repaired = self._repaired(original, rules, magnitudes or {})
             except StepFailed as failure:
                 reason = f"the rules could not be applied: {describe(failure)}"
                 checks = (*original.checks, unanswered(catalog.REPAIRS, failure, reason))
@@ -135,7 +162,7 @@ class ArtifactBuilder:
         self.tell(f"running the artifact in {artifact.format.runtime}, converting it to MNN")
         return Made(recipe, artifact, self.convert(artifact), refused)
 
-    def _repaired(self, original: Exported, rules: list[str]) -> Repaired:
+    def _repaired(self, original: Exported, rules: list[str], magnitudes: dict[str, Magnitude]) -> Repaired:
         """*original* with *rules* applied.
 
         Raises:
@@ -147,6 +174,7 @@ class ArtifactBuilder:
             directory=str(self.workers.directory("repair")),
             rules=rules,
             supported=listed_operators(self.workers, self.mnnconvert) if more else None,
+            magnitudes=magnitudes,
         )
         return self.workers.run(REPAIR, job)
 

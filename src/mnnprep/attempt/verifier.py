@@ -122,7 +122,7 @@ class Verifier:
 
     def repair_for_low(self, result: AttemptResult) -> AttemptResult | None:
         """*result* once more with the rules for precision ``low``; None if none of them changes it."""
-        made = self._builder.rebuild_for_low(result)
+        made = self._builder.rebuild_for_low(result, self._survey.cases)
         if isinstance(made, Made) and len(made.artifact.repairs) == len(result.repairs) - len(self._applied):
             return None
         return self.verify(made) if made is not None else None

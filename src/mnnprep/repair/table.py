@@ -78,6 +78,10 @@ ROWS = (
     # precision low: for a target that asks for it
     "low_precision.recurrent_sequence",
     "low_precision.loop_collected",
+    "low_precision.large_pooling",
+    "low_precision.variance_by_moments",
+    "low_precision.unshifted_exponential",
+    "low_precision.power_of_two",
     # pooling
     "pooling.max_pool_3d",
     "pooling.pool_strides",

@@ -46,7 +46,7 @@ class MagnitudesJob(msgspec.Struct, frozen=True, kw_only=True):
 
     With ``other``, a model with the same names of values that computes them otherwise, compare the values of
     both; its inputs and initializers are rounded to ``rounding`` if that is said, without those in ``exact``.
-    ``part`` is the most bytes of values that are held at a time.
+    ``part`` is the most bytes of values that are held at a time. The model refers to the files ``beside``.
     """
 
     model: ReadPath
@@ -55,6 +55,7 @@ class MagnitudesJob(msgspec.Struct, frozen=True, kw_only=True):
     other: ReadPath = ""
     rounding: HalfType | None = None
     exact: list[str] = msgspec.field(default_factory=list)
+    beside: list[ReadPath] = msgspec.field(default_factory=list)
     part: int = PART
 
     def rounded(self, name: str, array: Array) -> Array:
