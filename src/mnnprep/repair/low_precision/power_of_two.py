@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 KEPT_ABOVE = 2.0**-22  # half precision holds it, and a quarter of it
+FACTOR = 12  # the powers of two that are multiplied with are from 2**-FACTOR to 2**FACTOR
 EPSILON = 1e-5  # of a norm that does not say its own
 Plan = dict["ir.Node", Shifts]
 
@@ -90,7 +91,7 @@ class _Scaler:
                 value.name = self.editor.name(node)
                 continue
             scaled = list(value.uses())
-            self._after(node, "Mul", 2.0**exponent, value)
+            self.editor.after(node, value, functools.partial(self._mul, exponent=exponent))
             for user, place in scaled:
                 user.replace_input_with(place, value)
 
@@ -110,18 +111,23 @@ class _Scaler:
         if held is not None:
             return self.editor.constant(node, np.ldexp(held.numpy(), -more).astype(np.float32))
         if (value, more) not in self._made:
-            self._made[value, more] = self._mul(node, value, 2.0**-more)
+            self._made[value, more] = self._mul(node, value, -more)
         return self._made[value, more]
 
-    def _mul(self, node: ir.Node, value: ir.Value, number: float) -> ir.Value:
-        return self.editor.add(node, "Mul", value, self.editor.constant(node, np.array(number, np.float32)))
+    def _mul(self, node: ir.Node, value: ir.Value, exponent: int) -> ir.Value:
+        """*value* times two to the *exponent*, by factors that half precision holds."""
+        while exponent:
+            part = max(-FACTOR, min(FACTOR, exponent))
+            constant = self.editor.constant(node, np.array(2.0**part, np.float32))
+            value, exponent = self.editor.add(node, "Mul", value, constant), exponent - part
+        return value
 
-    def _after(self, node: ir.Node, op_type: str, number: float, value: ir.Value | None = None) -> None:
-        """Let *op_type* with *number* follow on *value*, or on the first output of *node*."""
+    def _after(self, node: ir.Node, op_type: str, number: float) -> None:
+        """Let *op_type* with *number* follow on the first output of *node*."""
         constant = functools.partial(self.editor.constant, array=np.array(number, np.float32))
         self.editor.after(
             node,
-            value or node.outputs[0],
+            node.outputs[0],
             lambda before, kept: self.editor.add(before, op_type, kept, constant(before)),
         )
 
