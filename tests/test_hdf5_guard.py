@@ -107,7 +107,7 @@ def test_weights_from_elsewhere_are_refused_by_every_reader(
         with pytest.raises(RefusedError, match=reason):
             inspect_file(file)
     with pytest.raises(RefusedError, match=reason):
-        consolidate(path, tmp_path / "out.safetensors", Options())
+        consolidate(str(path), tmp_path / "out.safetensors", Options())
     assert not (tmp_path / "out.safetensors").exists()
 
 
