@@ -368,7 +368,7 @@ NAMES = {
     "names",
     "layouts",
 }
-NAMES |= {"input_names", "output_names"}
+NAMES |= {"input_names", "output_names", "exact"}
 
 
 def test_every_path_in_a_job_says_how_it_is_reached() -> None:

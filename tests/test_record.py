@@ -22,6 +22,7 @@ from mnnprep.model.precision import Precision
 from mnnprep.model.preprocess import parse_preprocess, preprocess_text
 from mnnprep.model.request import Limits, Request, make_wants
 from mnnprep.model.signature import TensorSpec
+from mnnprep.model.target import parse_targets
 from support.command import call, environment, prepared, program
 
 ABSOLUTE = re.compile(
@@ -180,6 +181,7 @@ class TestCommand:
         signature="s",
         outputs=("a", "b"),
         tflite_precision="float16",
+        targets=parse_targets(["arm64:low,cpu=cortex-a53,engine=3.2.0", "host:low"]),
     )
     SOURCE = Source(kind="torch-factory", path="/a/b/net.py:make")
 
