@@ -1,8 +1,8 @@
 """Where the environments of targets lie, and the record that each has.
 
 $XDG_CACHE_HOME/mnnprep/targets/       (~/.cache without it)
-arm64/root/      record.json  packages/  tree/     the files of a system with Python
-arm64/3.6.1/     record.json  wheels/    site/     MNN of that version, and what a worker imports
+arm64/root       record.json  packages/  tree/     the files of a system with Python
+arm64/3.6.1      record.json  wheels/    site/     MNN of that version, and what a worker imports
 """
 
 from __future__ import annotations
