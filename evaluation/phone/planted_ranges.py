@@ -185,7 +185,7 @@ def _long_sums() -> Iterator[Row]:
     yield (
         "global average pooling of large features",
         "r = Relu(x) g = GlobalAveragePool(r) y = Conv(g, w)",
-        {"x": ((1, 8, 56, 56), normal(300))},
+        {"x": ((1, 8, 96, 96), normal(80))},
         {"w": weight(4, 8, 1, 1)},
     )
     yield (

@@ -47,7 +47,7 @@ def _convolutions() -> Iterator[Row]:
     )
     yield (
         "convolution of one dimension",
-        "y = Conv<pads = [1, 1]>(x, k)",
+        "c = Conv<pads = [1, 1]>(x, k) y = ReduceMax<axes = [2], keepdims = 0>(c)",
         {"x": ((1, 8, 40), normal())},
         {"k": weight(12, 8, 3)},
     )

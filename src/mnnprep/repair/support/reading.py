@@ -198,6 +198,7 @@ class ModelView:
         self.model = model
         self.supported = supported
         self.magnitudes = magnitudes or {}
+        self._held_magnitudes: dict[ir.Value, Magnitude | None] = {}
 
     @cached_property
     def shapes(self) -> Shapes:
@@ -222,11 +223,13 @@ class ModelView:
         return self.shapes.dims(value) if value is not None else None
 
     def magnitude(self, value: Operand) -> Magnitude | None:
-        """The magnitudes of *value*: those of a stored tensor are its own; None if none were measured."""
-        if value is None:
-            return None
-        held = tensor(value)
-        return self.magnitudes.get(value.name or "") if held is None else _magnitude(held)
+        """The magnitudes of *value* as they were measured, or those of a stored tensor; else None."""
+        if value is None or value.name in self.magnitudes:
+            return self.magnitudes[value.name or ""] if value is not None else None
+        if value not in self._held_magnitudes:
+            held = tensor(value)
+            self._held_magnitudes[value] = _magnitude(held) if held is not None else None
+        return self._held_magnitudes[value]
 
     def rank(self, value: Operand) -> int | None:
         """How many dimensions *value* has; None if that is not known."""

@@ -83,7 +83,10 @@ class _Planner:
         self.view = view
         self.exponents: dict[ir.Value, int] = {}
         self.shifts: dict[ir.Node, Shifts] = {}
-        self._returning: dict[ir.Value, bool] = {}
+        self._returning: set[ir.Value] = set()  # what something in the range is computed from
+        for node in reversed(view.model.graph):
+            if self._brings_back(node):
+                self._returning.update(value for value in node.inputs if value is not None)
 
     def take(self, node: ir.Node) -> None:
         """Decide the exponents of *node*."""
@@ -117,7 +120,7 @@ class _Planner:
         if size > CONSTANT_LARGE:
             result = self._size(node.outputs[0])
             small = result is not None and result <= LARGE
-            return size if size < HUGE and (small or self._returns(node.outputs[0])) else 0
+            return size if size < HUGE and (small or node.outputs[0] in self._returning) else 0
         return size if size < CONSTANT_SMALL else 0
 
     def _size(self, value: ir.Value | None) -> int | None:
@@ -142,26 +145,16 @@ class _Planner:
         """
         operands = [value for value in node.inputs if value is not None and tensor(value) is None]
         lost = any((self._size(v) or 0) > LOST and v not in self.exponents for v in operands)
-        return not lost and self._returns(node.outputs[0])
-
-    def _returns(self, value: ir.Value) -> bool:
-        """Whether something that is computed from *value*, which is too large, is not."""
-        if value not in self._returning:
-            self._returning[value] = False
-            self._returning[value] = any(self._brings_back(node) for node, _ in value.uses())
-        return self._returning[value]
+        return not lost and node.outputs[0] in self._returning
 
     def _brings_back(self, node: ir.Node) -> bool:
+        """Whether *node* makes something that is not too large of what is, or what comes after it does."""
         form = form_of(node, self.view)
         if form is None:
             return False
         size = self._size(node.outputs[0])
-        return (
-            form.fixed
-            or node.op_type in COMPARING
-            or (size is not None and size <= LARGE)
-            or (self._returns(node.outputs[0]))
-        )
+        small = form.fixed or node.op_type in COMPARING or (size is not None and size <= LARGE)
+        return small or node.outputs[0] in self._returning
 
     def _together(self, node: ir.Node, places: list[int], start: dict[int, int]) -> dict[int, int]:
         """One exponent for all inputs: the largest, so that none overflows."""
