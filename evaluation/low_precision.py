@@ -36,6 +36,7 @@ from mnnprep.model.target import Target
 from mnnprep.repair.steps import REPAIR, RepairJob
 from mnnprep.repair.table import low_rules
 from mnnprep.targets.environment import worker_of
+from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
 
@@ -134,7 +135,10 @@ class Laboratory:
 
 
 def _of_run(host: Host, job: MnnRunJob, expected: list[Array]) -> float:
-    ran = host.run(RUN, job, timeout=SECONDS).value
+    try:
+        ran = host.run(RUN, job, timeout=SECONDS).value
+    except StepFailed:
+        ran = host.run(RUN, job, timeout=SECONDS).value  # an emulator may be killed for its memory
     if ran.errors:
         return NOTHING
     found = [load_arrays(ran.outputs[str(number)].path)["y"] for number in range(len(expected))]

@@ -29,7 +29,7 @@ from mnnprep.model.request import Limits, Request
 from mnnprep.model.target import Target, texts_of
 from mnnprep.repair.low_hazards.step import LowFindings
 from mnnprep.repair.rule import Severity
-from mnnprep.repair.steps import CHECK, CHECKER, CheckJob, Findings
+from mnnprep.repair.steps import CHECK, CHECKER, CheckJob, Finding, Findings
 from mnnprep.repair.table import RULES
 from mnnprep.safety.damage import reading
 from mnnprep.safety.leftovers import Scratch
@@ -233,6 +233,11 @@ def _check_by_rules(
     )
     found = run_bounded(host, CHECK, job, absolute, limits)
     rules = {rule.name: rule for rule in RULES}
+
+    def by_values(finding: Finding) -> bool:
+        """Whether a rule for low precision found it by what values are, of which the run tells more."""
+        return bool(rules[finding.rule].target) and finding.severity == "narrowed"
+
     hazards = [
         Hazard(
             rule=f.rule,
@@ -246,9 +251,12 @@ def _check_by_rules(
             repaired=f.repaired,
         )
         for f in found.findings
+        if not by_values(f)
     ]
     if low is not None:
-        hazards += _low_hazards(low, {h.node for h in hazards if rules[h.rule].target})
+        told = {h.node for h in hazards if rules[h.rule].target}
+        repaired = {f.node for f in found.findings if by_values(f) and f.repaired}
+        hazards += _low_hazards(low, told, repaired)
     return CheckReport(
         path=str(path),
         kind=kind.name,
@@ -260,8 +268,11 @@ def _check_by_rules(
     )
 
 
-def _low_hazards(low: LowFindings, told: set[str]) -> list[Hazard]:
-    """The findings of the run, without those of nodes that a rule for low precision has *told* of."""
+def _low_hazards(low: LowFindings, told: set[str], repaired: set[str]) -> list[Hazard]:
+    """The findings of the run, without those of nodes that a rule for low precision has *told* of.
+
+    ``prepare`` has a rewrite for those that are in *repaired*.
+    """
     return [
         Hazard(
             rule=f.rule,
@@ -272,6 +283,7 @@ def _low_hazards(low: LowFindings, told: set[str]) -> list[Hazard]:
             operator=f.operator,
             detail=f.detail,
             source=f.source,
+            repaired=f.node in repaired,
         )
         for f in low.findings
         if f.node not in told

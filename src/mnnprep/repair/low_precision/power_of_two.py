@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,21 +32,32 @@ if TYPE_CHECKING:
 KEPT_ABOVE = 2.0**-22  # half precision holds it, and a quarter of it
 FACTOR = 12  # the powers of two that are multiplied with are from 2**-FACTOR to 2**FACTOR
 EPSILON = 1e-5  # of a norm that does not say its own
-Plan = dict["ir.Node", Shifts]
+
+
+@dataclass
+class Plan:
+    """The exponents of every node, and whether they are written into the graph already."""
+
+    shifts: dict[ir.Node, Shifts]
+    written: bool = False
 
 
 def _find(view: ModelView) -> list[Match[Plan]]:
     if not view.magnitudes:
         return []
-    shifts = plan(view)
-    changed = [node for node, shift in shifts.items() if shift.changes]
+    found = Plan(plan(view))
     opset = next(opset for _, opset in scopes(view.model))
-    return [Match(at=changed[0], opset=opset, found=shifts)] if changed else []
+    return [
+        Match(at=node, opset=opset, found=found) for node, shifts in found.shifts.items() if shifts.changes
+    ]
 
 
 def _apply(editor: Editor, match: Match[Plan]) -> bool:
+    if match.plan.written:
+        return True
+    match.plan.written = True
     scaler = _Scaler(editor, match.opset)
-    for node, shifts in match.plan.items():
+    for node, shifts in match.plan.shifts.items():
         scaler.scale(node, shifts)
     scaler.give_back()
     return True
