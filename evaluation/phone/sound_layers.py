@@ -161,7 +161,7 @@ def _norms() -> Iterator[Row]:
         },
     )
     yield "unit vectors", "r = ReduceL2<axes = [-1], keepdims = 1>(x) y = Div(x, r)", ROWS, {}
-    yield "LpNormalization", "y = LpNormalization<axis = 1, p = 2>(x)", ROWS, {}
+    yield "LpNormalization of ordinary rows", "y = LpNormalization<axis = 1, p = 2>(x)", ROWS, {}
     yield "LRN", "y = LRN<size = 5>(x)", {"x": ((1, 8, 16, 16), normal(3))}, {}
 
 
