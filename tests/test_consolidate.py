@@ -333,9 +333,9 @@ def test_the_base_that_an_adapter_names(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_checkpoint_that_changes_after_it_was_planned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: dict[str, Any]
 ) -> None:
-    path = saved(tmp_path / "c.pt", trained())
+    path = saved(tmp_path / "c.pt", trained)
 
     def planned_then_changed(*arguments: Any) -> Any:
         found = read_aside(*arguments)

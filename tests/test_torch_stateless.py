@@ -355,8 +355,10 @@ class TestTorchScript:
 
 
 class TestExportedProgram:
-    def test_real_programs_are_allowed(self, program: Path) -> None:
+    def test_real_programs_are_allowed(self, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         require_stateless(program, "exported-program")
+        # `load` sets it for good, which is right in a worker; here other tests come after.
+        monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
         load(Source(kind="exported-program", path=str(program)))
 
     @pytest.mark.parametrize(
