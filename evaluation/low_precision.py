@@ -29,13 +29,13 @@ from evaluation.phone.net import Array, PhoneNet
 from mnnprep.formats.onnx.magnitudes import MAGNITUDES, MagnitudesJob
 from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.run import RUN, MnnRunJob
-from mnnprep.mnn.settings import Settings
 from mnnprep.model.files import load_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.target import Target
 from mnnprep.repair.steps import REPAIR, RepairJob
 from mnnprep.repair.table import low_rules
 from mnnprep.targets.environment import worker_of
+from mnnprep.targets.run import settings_of
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
@@ -95,7 +95,7 @@ class Laboratory:
         home = self.directory()
         model = net.build(home)
         cases = [case(home, number, dict(sample)) for number, sample in enumerate(net.samples)]
-        expected = _outputs(model, net)
+        expected = expected_outputs(model, net)
         high, low = self._sqnr(model, cases, expected)
         row = Row(net, high, low)
         if not repair:
@@ -129,7 +129,7 @@ class Laboratory:
             layouts={},
             directory=str(home),
         )
-        settings = Settings(precision=self.target.precision, threads=self.target.threads)
+        settings = settings_of(self.target)
         there = msgspec.structs.replace(job, directory=str(self.directory()), settings=settings)
         return _of_run(self.here, job, expected), _of_run(self.there, there, expected)
 
@@ -145,7 +145,8 @@ def _of_run(host: Host, job: MnnRunJob, expected: list[Array]) -> float:
     return sqnr(found, expected)
 
 
-def _outputs(model: Path, net: PhoneNet) -> list[Array]:
+def expected_outputs(model: Path, net: PhoneNet) -> list[Array]:
+    """What onnxruntime, without its optimizations, computes of *model* on the samples of *net*."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

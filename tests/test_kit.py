@@ -15,10 +15,9 @@ import pytest
 from onnx import TensorProto
 
 import mnnprep
-from evaluation.nets.mnn_models import SEED, Value, case, floats, matmul, node, save
+from evaluation.nets.mnn_models import Value, case, floats, matmul, node, save
 from mnnprep.bundle.manifest import read_manifest
 from mnnprep.errors import RefusedError
-from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.run import RUN, MnnRunJob
 from mnnprep.model.files import load_arrays, sha256
 from mnnprep.model.messages import CaseFile
@@ -26,18 +25,10 @@ from mnnprep.targets.kit import write_kit
 from mnnprep.targets.outputs import read_outputs
 from mnnprep.workers.host import Host
 from support.command import call, tree
+from support.converting import converted
 from support.device_programs import HEADERS, SOURCES, compiler, library_flags, run_kit
 
 LANGUAGES = ("python", "c++")
-
-
-def converted(host: Host, model: Path) -> str:
-    directory = model.with_suffix("")
-    directory.mkdir()
-    job = ConvertJob(model=str(model), frontend="ONNX", uuid_seed=SEED, directory=str(directory))
-    done = host.run(CONVERT, job, timeout=60).value
-    assert done.file is not None, done
-    return done.file.path
 
 
 def job_of(

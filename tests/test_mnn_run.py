@@ -35,17 +35,9 @@ from mnnprep.model.files import file_ref, load_arrays
 from mnnprep.model.messages import CaseFile, RunResult
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
+from support.converting import converted
 
 NAMES = {"x": "x"}
-
-
-def converted(host: Host, model: Path) -> str:
-    directory = model.with_suffix("")
-    directory.mkdir()
-    job = ConvertJob(model=str(model), frontend="ONNX", uuid_seed=SEED, directory=str(directory))
-    done = host.run(CONVERT, job, timeout=60).value
-    assert done.file is not None, done
-    return done.file.path
 
 
 def run_model(

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.nets.mnn_models import SEED, WEIGHT, case, matmul
+from evaluation.nets.mnn_models import WEIGHT, case, matmul
 from mnnprep.errors import UsageError
-from mnnprep.mnn.convert import CONVERT, ConvertJob
 from mnnprep.mnn.run import MnnRunJob
 from mnnprep.model.files import load_arrays
 from mnnprep.targets.outputs import Settings
 from mnnprep.targets.ssh import Host, NotRun, host_of, run_over_ssh
 from mnnprep.workers import host as workers
+from support.converting import converted
 from support.fake_ssh import fake_host
 
 BOARD = Host(name="board")
@@ -28,17 +28,8 @@ Fault = dict[str, object]
 @pytest.fixture
 def job(host: workers.Host, tmp_path: Path) -> MnnRunJob:
     """Two cases of a net, whose outputs come to a directory of the test's."""
-    (tmp_path / "converted").mkdir()
-    asked = ConvertJob(
-        model=str(matmul(tmp_path / "m.onnx")),
-        frontend="ONNX",
-        uuid_seed=SEED,
-        directory=str(tmp_path / "converted"),
-    )
-    done = host.run(CONVERT, asked, timeout=60).value
-    assert done.file is not None
     return MnnRunJob(
-        model=done.file.path,
+        model=converted(host, matmul(tmp_path / "m.onnx")),
         cases=[case(tmp_path, i, {"x": np.full((2, 4), i + 1, np.float32)}) for i in range(2)],
         input_names={"x": "x"},
         output_names={"y": "y"},

@@ -15,7 +15,7 @@ from mnnprep.bundle.manifest import read_manifest
 from mnnprep.errors import UsageError
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import Verdict
-from mnnprep.model.target import APIS, MEMORIES, PRECISIONS, Target, host_machine, parse_targets
+from mnnprep.model.target import APIS, MODES, Target, host_machine, parse_targets
 from mnnprep.targets.environment import Unavailable, expand, worker_of
 from mnnprep.targets.places import RECORD, engine_of, environments, root_of
 from support.command import call
@@ -24,8 +24,8 @@ from support.emulators import OTHER, fake_emulator, fake_engine
 TARGETS = st.builds(
     Target,
     arch=st.sampled_from(["arm64", "x86_64", "host", "ssh://pi@board", "ssh://board:2222"]),
-    precision=st.sampled_from(PRECISIONS),
-    memory=st.sampled_from(MEMORIES),
+    precision=st.sampled_from(MODES),
+    memory=st.sampled_from(MODES),
     threads=st.integers(1, 64),
     api=st.sampled_from(APIS),
     engine=st.sampled_from(["", "3.2.0", "every"]),

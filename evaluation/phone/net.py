@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,15 @@ def written(
         return path
 
     return PhoneNet(name=name, kind=kind, planted=planted, build=build, samples=tuple(samples))
+
+
+def of_families(families: Mapping[str, Callable[[], Iterable[Row]]], *, planted: bool) -> list[PhoneNet]:
+    """The nets of *families*, by their kinds."""
+    return [
+        written(name, kind, lines, feeds, weights, planted=planted)
+        for kind, family in families.items()
+        for name, lines, feeds, weights in family()
+    ]
 
 
 def rng(text: str) -> np.random.Generator:

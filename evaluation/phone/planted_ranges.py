@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evaluation.phone.net import PhoneNet, Row, normal, uniform, weight, written
+from evaluation.phone.net import PhoneNet, Row, normal, of_families, uniform, weight
 
 PIXELS = uniform(0, 255)
 F = np.float32
@@ -333,8 +333,4 @@ FAMILIES = {
 
 def nets() -> list[PhoneNet]:
     """Every net of this module."""
-    return [
-        written(name, kind, lines, feeds, weights, planted=True)
-        for kind, family in FAMILIES.items()
-        for name, lines, feeds, weights in family()
-    ]
+    return of_families(FAMILIES, planted=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evaluation.phone.net import PhoneNet, Row, normal, uniform, weight, whole, written
+from evaluation.phone.net import PhoneNet, Row, normal, of_families, uniform, weight, whole
 
 F = np.float32
 SUM = "ReduceSum<keepdims = 1>"
@@ -212,8 +212,4 @@ FAMILIES = {"epsilons": _epsilons, "offsets": _offsets, "underflow": _underflow}
 
 def nets() -> list[PhoneNet]:
     """Every net of this module."""
-    return [
-        written(name, kind, lines, feeds, weights, planted=True)
-        for kind, family in FAMILIES.items()
-        for name, lines, feeds, weights in family()
-    ]
+    return of_families(FAMILIES, planted=True)

@@ -1,7 +1,7 @@
 """Nets that half precision breaks and nets that it does not, through `prepare --target` and `check --target`.
 
 Whether a net is right on the target is measured here a second time: its model.mnn is run there on every
-sample and compared with onnxruntime on the net as it was written, by an SQNR of this module's own.
+sample and compared with onnxruntime on the net as it was written, by the evaluation's own SQNR.
 
     python -m evaluation.phone [--only PART] [--json FILE]
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 import mnnprep
+from evaluation.low_precision import LEAST, expected_outputs, sqnr
 from evaluation.phone import planted, sound
 from evaluation.phone.net import PhoneNet
 from mnnprep.bundle.manifest import Manifest
@@ -37,7 +36,6 @@ from mnnprep.model.target import Target
 from mnnprep.workers.pool import Workers
 
 TARGET = "arm64:low"
-LEAST_DB = 30.0
 TIMEOUT = 600.0
 
 
@@ -45,8 +43,9 @@ TIMEOUT = 600.0
 class Row:
     """What came of one net.
 
-    ``verdict`` is `prepare`'s, or how it failed; ``plain_db`` the SQNR of the attempt without rules for low,
-    ``sqnr_db`` that of the model that was kept, measured here, both in dB; ``found`` are the hazards.
+    ``verdict`` is `prepare`'s, or how it failed; ``right_here`` says whether MNN was right on this machine,
+    ``first_right`` whether it was on the target before any rule for low; ``sqnr_db``, in dB, is that of the
+    model that was kept, there, measured here; ``found`` are the hazards.
     """
 
     name: str
@@ -62,8 +61,8 @@ class Row:
 
     @property
     def wrongly_proven(self) -> bool:
-        """Whether it is called proven, and is not right by this module's own measure."""
-        return self.verdict == "proven" and (self.sqnr_db is None or self.sqnr_db < LEAST_DB)
+        """Whether it is called proven, and is not right by the evaluation's own measure."""
+        return self.verdict == "proven" and (self.sqnr_db is None or self.sqnr_db < LEAST)
 
 
 def measure(net: PhoneNet, directory: Path, workers: Workers) -> Row:
@@ -123,29 +122,14 @@ def _first_right(manifest: Manifest) -> bool | None:
 
 
 def _sqnr(net: PhoneNet, model: Path, bundle: Path, workers: Workers) -> float | None:
-    """The least SQNR of an output over all samples on the target, in dB; None if it gives no numbers."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    """The SQNR of the net's output over all samples on the target, in dB; None if it does not run there."""
     try:
         ran = run_in(workers, bundle, [dict(arrays) for arrays in net.samples], Target.parse(TARGET))
     except MnnprepError:
         return None
     finally:
         workers.sweep()
-    references = [dict(zip(names, session.run(None, dict(a)), strict=True)) for a in net.samples]
-    return min((_decibels([r[n] for r in references], [a[n] for a in ran]) for n in names), default=math.inf)
-
-
-def _decibels(references: Sequence[Any], actual: Sequence[Any]) -> float:
-    signal = noise = 0.0
-    for one, other in zip(references, actual, strict=True):
-        reference, result = np.asarray(one, np.float64), np.asarray(other, np.float64)
-        if reference.shape != result.shape or not np.array_equal(np.isfinite(reference), np.isfinite(result)):
-            return -math.inf
-        finite = np.isfinite(reference)
-        signal += float(np.square(reference[finite]).sum())
-        noise += float(np.square(reference[finite] - result[finite]).sum())
-    return math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf
+    return sqnr([outputs["y"] for outputs in ran], expected_outputs(model, net))
 
 
 def summary(rows: Sequence[Row]) -> tuple[list[str], bool]:

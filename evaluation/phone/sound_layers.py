@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evaluation.phone.net import PhoneNet, Row, normal, uniform, weight, whole, written
+from evaluation.phone.net import PhoneNet, Row, normal, of_families, uniform, weight, whole
 
 F = np.float32
 IMAGE = {"x": ((1, 3, 32, 32), normal())}
@@ -377,8 +377,4 @@ FAMILIES = {
 
 def nets() -> list[PhoneNet]:
     """Every net of this module."""
-    return [
-        written(name, kind, lines, feeds, weights, planted=False)
-        for kind, family in FAMILIES.items()
-        for name, lines, feeds, weights in family()
-    ]
+    return of_families(FAMILIES, planted=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from mnnprep.attempt.results import TargetProof, unanswered
-from mnnprep.comparison.half_precision import DEFAULT_LOW_SQNR, HalfJudgement, Standing, judge
+from mnnprep.comparison.half_precision import HalfJudgement, Standing, judge, wanted_db
 from mnnprep.comparison.outputs import compare_run
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
@@ -73,10 +73,7 @@ def judged(run: TargetRun, tolerance: Tolerance, budget: float | None, rounding:
     if ran.arithmetic == FLOAT32:
         check = compare_run(row, run.cases, ran, tolerance, NARROWED_OUTPUTS)
     else:
-        least = DEFAULT_LOW_SQNR if budget is None else budget
-        if tolerance.sqnr_db is not None:  # the weights' own precision may ask for less
-            least = min(least, tolerance.sqnr_db)
-        check = _in_half(row, run.cases, ran, least, rounding)
+        check = _in_half(row, run.cases, ran, wanted_db(tolerance, budget), rounding)
     return TargetProof(run.target, msgspec.structs.replace(check, subject=subject), ran, cases)
 
 

@@ -170,13 +170,15 @@ class Verifier:
         """
         artifact = made.artifact
         kind, model, original = artifact.format, artifact.model, artifact.original
-        running = self._start_run(kind, model)
+        job = self._job(model)
+        running = self._workers.submit(kind.run, job)
         before: Future[Reply[RunResult]] | None = None
         weigh_after: Future[Reply[RunResult]] = running
         if artifact.repairs:
             name = Path(original.files[0].path).name
             before = weigh_after = after(
-                running, lambda: self._start_run(kind, str(self._builder.stage(original) / name))
+                running,
+                lambda: self._workers.submit(kind.run, self._job(str(self._builder.stage(original) / name))),
             )
         weighing = after(weigh_after, lambda: self._weigh(kind, model))
         outcome = self._mnn.verify(made, tolerance, mnn_tolerance)
@@ -188,7 +190,7 @@ class Verifier:
             checks.append(self._coverage(model))
         checks += outcome.checks
         on_targets = self._mnn.start_targets(outcome)
-        rounding = Rounding(self._workers, kind, self._job(model))
+        rounding = Rounding(self._workers, kind, job)
         mnn = outcome.compare
         if mnn is not None and mnn.status is Status.PASSED and self._survey.signature.dims:
             checks.append(self._mnn.session(outcome, mnn_tolerance))
@@ -197,9 +199,6 @@ class Verifier:
         sizes, proven = dimension_checks(self._survey, {"the artifact": compare, "MNN": mnn})
         targets = self._mnn.judge_targets(on_targets, outcome, mnn_tolerance, rounding)
         return [*checks, *sizes, *(proof.check for proof in targets)], proven, ran, outcome, targets
-
-    def _start_run(self, kind: ArtifactFormat, model: str) -> Future[Reply[RunResult]]:
-        return self._workers.submit(kind.run, self._job(model))
 
     def _job(self, model: str) -> RunJob:
         return RunJob(

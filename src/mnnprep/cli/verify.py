@@ -7,6 +7,7 @@ import click
 from mnnprep.cli.main import echo_json, say
 from mnnprep.cli.options import option, step_timeout
 from mnnprep.model.options import PREPARE
+from mnnprep.model.target import MODES
 
 
 @click.command("verify")
@@ -26,7 +27,7 @@ from mnnprep.model.options import PREPARE
 @click.option("--device", default="", metavar="NAME", help="What the device is called; with --outputs.")
 @click.option(
     "--precision",
-    type=click.Choice(["high", "normal", "low"]),
+    type=click.Choice(MODES),
     help="The precision that the outputs must be of (default: as they say).",
 )
 @step_timeout

@@ -12,8 +12,9 @@ import msgspec
 
 from mnnprep.commands.reading import SECONDS, run_bounded
 from mnnprep.commands.resolve import resolve
+from mnnprep.comparison.noise import real
 from mnnprep.formats.registry import steps_of
-from mnnprep.model.messages import ORIGIN, CaseFile, SurveyJob
+from mnnprep.model.messages import CaseFile, SurveyJob
 from mnnprep.model.request import DEFAULT_TIMEOUT, Limits, Request
 from mnnprep.model.target import Target
 from mnnprep.repair.low_hazards.step import LOW_HAZARDS, LowFindings, LowJob
@@ -83,4 +84,4 @@ def _running(limits: Limits) -> Limits:
 
 def _chosen(cases: list[CaseFile]) -> list[CaseFile]:
     """The cases that are run: real samples first."""
-    return sorted(cases, key=lambda case: not case.origin.startswith(ORIGIN))[:MOST_CASES]
+    return sorted(cases, key=lambda case: not real(case.origin))[:MOST_CASES]

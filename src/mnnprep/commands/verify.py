@@ -233,8 +233,9 @@ def _on_targets(
     """The model on each of *targets*; none is run if it is not right on this *host*."""
     if host.status is not Status.PASSED:
         return without_model(targets, host)
-    if targets:
-        tell(f"running it on {listed([str(target) for target in targets])}")
+    if not targets:
+        return []
+    tell(f"running it on {listed([str(target) for target in targets])}")
     runs = [start(workers, target, mnn_job(bundle, manifest, workers.directory("mnn"))) for target in targets]
     rounding = Rounding(
         workers, ARTIFACTS[manifest.artifact.format], _artifact_job(workers, bundle, manifest)

@@ -72,6 +72,15 @@ class HalfJudgement(msgspec.Struct, frozen=True, kw_only=True):
         return [o.reason for o in self.outputs if o.reason]
 
 
+def wanted_db(tolerance: Tolerance, budget: float | None = None) -> float:
+    """The SQNR that half precision must keep, in dB: *budget*, or DEFAULT_LOW_SQNR if none is given.
+
+    It is no more than *tolerance* asks of the model as it is, whose weights may have been granted less.
+    """
+    least = DEFAULT_LOW_SQNR if budget is None else budget
+    return least if tolerance.sqnr_db is None else min(least, tolerance.sqnr_db)
+
+
 def ceiling_db(to: HalfType) -> float:
     """The SQNR of numbers that were rounded to *to* once, in dB.
 

@@ -16,8 +16,7 @@ from mnnprep.errors import UsageError
 HOST = "host"
 SSH = "ssh://"
 EVERY = "every"  # in place of an engine's version: each one that was added here
-PRECISIONS = ("high", "normal", "low")
-MEMORIES = ("high", "normal", "low")
+MODES = ("high", "normal", "low")  # MNN's, of precision and of memory
 APIS = ("module", "session")
 MOST_THREADS = 64
 
@@ -57,8 +56,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for word, value, allowed in (
-            ("precision", self.precision, PRECISIONS),
-            ("memory", self.memory, MEMORIES),
+            ("precision", self.precision, MODES),
+            ("memory", self.memory, MODES),
             ("api", self.api, APIS),
         ):
             if value not in allowed:

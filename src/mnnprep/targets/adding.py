@@ -16,7 +16,7 @@ from mnnprep import deps
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.model.target import EVERY, Target, host_machine
 from mnnprep.safety.leftovers import beside, claimed
-from mnnprep.targets.environment import PROBE_IMPORTS, command_of
+from mnnprep.targets.environment import PROBE_IMPORTS, emulated
 from mnnprep.targets.packages import download_packages, unpack_packages
 from mnnprep.targets.places import (
     EnvironmentRecord,
@@ -82,7 +82,7 @@ def add(
             versions = [version for version in versions if version != deps.version("MNN")]
     for version in versions:
         if read_record(engine_of(arch, version)) is None:
-            made.append(_add_engine(version, arch, python, given, foreign, tell))
+            made.append(_add_engine(version, arch, python, given, root, tell))
     return made
 
 
@@ -188,7 +188,7 @@ def _add_root(
 
 
 def _add_engine(
-    version: str, arch: str, python: str, given: Path | None, foreign: bool, tell: Progress
+    version: str, arch: str, python: str, given: Path | None, root: EnvironmentRecord | None, tell: Progress
 ) -> EnvironmentRecord:
     def fill(directory: Path) -> EnvironmentRecord:
         wheels, site = directory / "wheels", directory / "site"
@@ -210,7 +210,7 @@ def _add_engine(
                 "the wheel of MNN is of another version", seen=found, next=f"give that of MNN {version}"
             )
         tell(f"importing MNN {version} there for the first time")
-        _probe(site, arch, foreign)
+        _probe(site, root)
         return EnvironmentRecord(
             arch=arch,
             python=python,
@@ -255,14 +255,16 @@ def _take(given: Path, directory: Path, pattern: str, wanted: Callable[[str], bo
         shutil.copyfile(path, directory / path.name)
 
 
-def _probe(site: Path, arch: str, foreign: bool) -> None:
+def _probe(site: Path, root: EnvironmentRecord | None) -> None:
     """Import what a worker imports, once: it must work, and leaves the compiled modules behind.
+
+    It is done by the Python of *root*, emulated, or by this one.
 
     Raises:
         RefusedError: it does not work.
     """
     printed = call(
-        [*command_of(arch, "", foreign), "-P", "-S", "-c", _PROBE],
+        [*(emulated(root) if root else [sys.executable]), "-P", "-S", "-c", _PROBE],
         "importing MNN in the new environment",
         next="look at the message; the files of the system may lack a library",
         environment={"PYTHONPATH": str(site)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -43,18 +42,19 @@ def worker_of(target: Target) -> Worker:
     if target.native and not target.cpu:
         if version == deps.version("MNN"):
             return RUNTIME
-        require_engine(target, version)
+        _require_engine(arch, version)
         variables = (*RUNTIME.environment, ("PYTHONPATH", str(engine_of(arch, version) / "site")))
         return replace(RUNTIME, name=f"MNN {version}", environment=variables)
     if not emulator(arch):
         raise Unavailable(
             f"QEMU's user-mode emulator for {arch} is not installed: sudo apt-get install qemu-user-static"
         )
-    if read_record(root_of(arch)) is None:
+    root = read_record(root_of(arch))
+    if root is None:
         raise Unavailable(f"there is no environment for {arch}: mnnprep target add {arch}")
-    require_engine(target, version)
+    _require_engine(arch, version)
     interpreter = Interpreter(
-        command=tuple(command_of(arch, target.cpu, foreign=True)),
+        command=tuple(emulated(root, target.cpu)),
         packages=str(engine_of(arch, version) / "site"),
         reads=(str(root_of(arch)),),
     )
@@ -62,28 +62,15 @@ def worker_of(target: Target) -> Worker:
     return replace(RUNTIME, name=name, interpreter=interpreter)
 
 
-def require_engine(target: Target, version: str) -> EnvironmentRecord:
-    """The record of the engine of *version* for *target*.
-
-    Raises:
-        Unavailable: it was not added.
-    """
-    record = read_record(engine_of(target.machine, version))
-    if record is None:
-        raise Unavailable(
-            f"MNN {version} for {target.machine} is not here:"
-            f" mnnprep target add {target.machine},engine={version}"
-        )
-    return record
+def _require_engine(arch: str, version: str) -> None:
+    if read_record(engine_of(arch, version)) is None:
+        raise Unavailable(f"MNN {version} for {arch} is not here: mnnprep target add {arch},engine={version}")
 
 
-def command_of(arch: str, cpu: str, foreign: bool) -> list[str]:
-    """The command of a Python for *arch*: this one, or with *foreign* that of the root, emulated on *cpu*."""
-    record = read_record(root_of(arch)) if foreign else None
-    if record is None:
-        return [sys.executable]
-    tree = root_of(arch) / "tree"
-    return [emulator(arch), "-L", str(tree), "-cpu", cpu or BEST_CPU, str(tree / record.interpreter)]
+def emulated(root: EnvironmentRecord, cpu: str = BEST_CPU) -> list[str]:
+    """The command of the Python of *root*, emulated on *cpu* (empty: the best there is)."""
+    tree = root_of(root.arch) / "tree"
+    return [emulator(root.arch), "-L", str(tree), "-cpu", cpu or BEST_CPU, str(tree / root.interpreter)]
 
 
 def expand(targets: Iterable[Target]) -> tuple[Target, ...]:

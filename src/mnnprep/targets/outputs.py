@@ -12,12 +12,12 @@ from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunJob
 from mnnprep.mnn.settings import Settings
 from mnnprep.model.files import Arrays, FileRef, file_ref, load_arrays, read_array, save_arrays
 from mnnprep.model.messages import CaseFile, RunResult
+from mnnprep.model.target import MODES
 
 RECORD = "run.txt"
 FORMAT = "mnnprep-run 1"
 ERROR = "error.txt"
 PASSES = ("shared", "fresh")
-MODES = ("high", "normal", "low")
 LONGEST = 1 << 12  # bytes of a text that the program writes
 ENDED = "the program ended before it had written this case: MNN crashed there, or it was stopped"
 COPY_AGAIN = "copy the directory again, whole; or run the program again, into a new directory"

@@ -22,6 +22,7 @@ from mnnprep.workers.host import Reply
 from mnnprep.workers.pool import Workers
 from mnnprep.workers.step import Worker
 
+_MODULE_ALONE = "over ssh a model runs by the Module API, in the engine that is there"
 MOST_REAL = 2  # samples that are run on an emulated target
 
 
@@ -50,8 +51,15 @@ def workers_of(targets: Sequence[Target]) -> list[Worker]:
     return list(dict.fromkeys(found))
 
 
+def settings_of(target: Target) -> Settings:
+    """The settings of MNN's runtime on *target*."""
+    return Settings(precision=target.precision, memory=target.memory, threads=target.threads)
+
+
 def start(workers: Workers, target: Target, job: MnnRunJob, *, every: bool = False) -> TargetRun:
     """Start *job* on *target*: on its cases that tell most where it is emulated, but for *every* one."""
+    if target.remote and (target.api != "module" or target.engine):
+        return TargetRun(target, [], missing=_MODULE_ALONE)
     if target.remote:
         return TargetRun(target, job.cases, _over_ssh(workers, target, job))
     try:
@@ -59,7 +67,7 @@ def start(workers: Workers, target: Target, job: MnnRunJob, *, every: bool = Fal
     except Unavailable as error:
         return TargetRun(target, [], missing=str(error))
     cases = job.cases if every or worker.interpreter is None else telling(job.cases)
-    settings = Settings(precision=target.precision, memory=target.memory, threads=target.threads)
+    settings = settings_of(target)
     there = msgspec.structs.replace(job, cases=cases, settings=settings, session=target.api == "session")
     running = workers.submit(replace(RUN, worker=worker), there)
     return TargetRun(target, cases, running, emulated=worker.interpreter is not None)
@@ -67,13 +75,7 @@ def start(workers: Workers, target: Target, job: MnnRunJob, *, every: bool = Fal
 
 def _over_ssh(workers: Workers, target: Target, job: MnnRunJob) -> Future[Reply[MnnRunResult]]:
     """Start *job* on the machine that ssh reaches; the future gives its run, or raises Unavailable."""
-    settings = Settings(precision=target.precision, memory=target.memory, threads=target.threads)
-    if target.api != "module" or target.engine:
-        running: Future[Reply[MnnRunResult]] = Future()
-        running.set_exception(
-            Unavailable("over ssh a model runs by the Module API, in the engine that is there")
-        )
-        return running
+    settings = settings_of(target)
 
     def there() -> Reply[MnnRunResult]:
         started = time.monotonic()

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from mnnprep.bundle.manifest import FILE_NAME
-from mnnprep.comparison.half_precision import DEFAULT_LOW_SQNR
+from mnnprep.comparison.half_precision import wanted_db
 from mnnprep.comparison.outputs import compare_run, confirmed
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import UsageError
@@ -17,7 +17,8 @@ from mnnprep.mnn.run import NARROWED_OUTPUTS
 from mnnprep.mnn.settings import Settings
 from mnnprep.model.files import sha256
 from mnnprep.model.messages import CaseFile
-from mnnprep.targets.outputs import MODES, DeviceRuns
+from mnnprep.model.target import MODES
+from mnnprep.targets.outputs import DeviceRuns
 
 LONGEST_NAME = 100
 
@@ -101,5 +102,4 @@ def allowed(tolerance: Tolerance, settings: Settings) -> Tolerance:
     """
     if not settings.reduced:
         return tolerance
-    granted = DEFAULT_LOW_SQNR if tolerance.sqnr_db is None else min(tolerance.sqnr_db, DEFAULT_LOW_SQNR)
-    return msgspec.structs.replace(tolerance, sqnr_db=granted)
+    return msgspec.structs.replace(tolerance, sqnr_db=wanted_db(tolerance))

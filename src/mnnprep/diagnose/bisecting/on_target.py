@@ -14,7 +14,7 @@ from mnnprep.mnn.settings import FLOAT32, Settings
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.target import EVERY, Target
 from mnnprep.targets.environment import Unavailable, worker_of
-from mnnprep.targets.run import telling
+from mnnprep.targets.run import settings_of, telling
 from mnnprep.workers.step import Step
 
 
@@ -64,6 +64,6 @@ def place_of(target: Target | None) -> Place:
         worker = worker_of(target)
     except Unavailable as error:
         raise RefusedError("the target can't run here", seen=str(target), next=str(error)) from error
-    settings = Settings(precision=target.precision, memory=target.memory, threads=target.threads)
     emulated = worker.interpreter is not None
-    return Place(replace(RUN, worker=worker), settings, emulated, target.api == "session")
+    step = replace(RUN, worker=worker)
+    return Place(step, settings_of(target), emulated, target.api == "session")

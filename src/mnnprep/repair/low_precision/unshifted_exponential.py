@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mnnprep.repair.rule import Match, Rewrite, Rule
-from mnnprep.repair.support.building import Builder, given, numbers
+from mnnprep.repair.support.building import Builder
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.opsets import ONE_AXIS
-from mnnprep.repair.support.reading import ModelView, operands, producer, scalar, tensor
+from mnnprep.repair.support.reading import ModelView, operands, producer, scalar
+from mnnprep.repair.support.reductions import Reduction, reduction
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -67,7 +68,7 @@ def _softmax(node: ir.Node, opset: int, view: ModelView) -> Exponential | None:
 def _log_of_sum(node: ir.Node, opset: int, view: ModelView) -> Exponential | None:
     """The logarithm of a sum of exponentials."""
     if node.op_type == "ReduceLogSumExp":
-        total, of = _reduced(node), node.inputs[0]
+        total, of = reduction(node), node.inputs[0]
         if of is None or not _overflows(of, view):
             return None
     else:
@@ -151,22 +152,9 @@ def _overflows(value: ir.Value, view: ModelView) -> bool:
     return found is not None and found.largest > math.log(LARGE)
 
 
-def _sum(value: Operand) -> tuple[ir.Value, tuple[int, ...] | None, bool] | None:
-    """What *value* is the sum of, over which axes (None: all), and whether these are kept."""
-    node = producer(value, "ReduceSum")
-    return _reduced(node) if node is not None else None
-
-
-def _reduced(node: ir.Node) -> tuple[ir.Value, tuple[int, ...] | None, bool] | None:
-    axes = node.attributes.get_ints("axes", ()) or None
-    if (computed := given(node, 1)) is not None:
-        held = tensor(computed)
-        if held is None:
-            return None
-        axes = numbers(held.numpy())
-    if node.inputs[0] is None or node.attributes.get_int("noop_with_empty_axes", False):
-        return None
-    return node.inputs[0], tuple(axes) if axes else None, bool(node.attributes.get_int("keepdims", 1))
+def _sum(value: Operand) -> Reduction | None:
+    """What *value* is the sum of."""
+    return reduction(producer(value, "ReduceSum"))
 
 
 def _last(axes: tuple[int, ...] | None, value: ir.Value, opset: int, view: ModelView) -> int | None:

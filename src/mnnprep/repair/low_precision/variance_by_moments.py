@@ -8,26 +8,19 @@ squared distances from the mean, which float32 computes closer too; the last bit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mnnprep.repair.rule import Match, Rewrite, Rule
-from mnnprep.repair.support.building import Builder, given, numbers
+from mnnprep.repair.support.building import Builder
 from mnnprep.repair.support.editor import Editor
-from mnnprep.repair.support.reading import ModelView, producer, scalar, tensor
+from mnnprep.repair.support.reading import ModelView, producer, scalar
+from mnnprep.repair.support.reductions import Reduction, reduction
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class Moments(NamedTuple):
-    """The value whose variance it is, the axes (None: all), and whether they are kept."""
-
-    value: ir.Value
-    axes: tuple[int, ...] | None
-    keep: bool
-
-
-def _find(view: ModelView) -> Iterator[Match[Moments]]:
+def _find(view: ModelView) -> Iterator[Match[Reduction]]:
     for node, opset in view.nodes("Sub"):
         of_squares, squared = _mean(node.inputs[0]), _squared(node.inputs[1])
         of_values = _mean(squared) if squared is not None else None
@@ -37,19 +30,9 @@ def _find(view: ModelView) -> Iterator[Match[Moments]]:
             yield Match(at=node, opset=opset, found=of_values)
 
 
-def _mean(value: ir.Value | None) -> Moments | None:
+def _mean(value: ir.Value | None) -> Reduction | None:
     """What *value* is the mean of."""
-    node = producer(value, "ReduceMean")
-    if node is None or node.inputs[0] is None:
-        return None
-    axes = node.attributes.get_ints("axes", ()) or None
-    if (computed := given(node, 1)) is not None:
-        held = tensor(computed)
-        if held is None:
-            return None
-        axes = numbers(held.numpy())
-    keep = bool(node.attributes.get_int("keepdims", 1))
-    return Moments(node.inputs[0], tuple(axes) if axes is not None else None, keep)
+    return reduction(producer(value, "ReduceMean"))
 
 
 def _squared(value: ir.Value | None) -> ir.Value | None:
@@ -61,7 +44,7 @@ def _squared(value: ir.Value | None) -> ir.Value | None:
     return node.inputs[0] if square else None
 
 
-def _apply(editor: Editor, match: Match[Moments]) -> bool:
+def _apply(editor: Editor, match: Match[Reduction]) -> bool:
     build, (value, axes, keep) = Builder(editor, match.node, match.opset), match.plan
     distance = build.op("Sub", value, build.reduce("ReduceMean", value, axes, keep=True))
     build.replace_only(build.reduce("ReduceMean", build.op("Mul", distance, distance), axes, keep=keep))
