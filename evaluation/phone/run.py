@@ -33,6 +33,7 @@ from mnnprep.evidence.check import Status
 from mnnprep.model.options import request_of
 from mnnprep.model.request import Limits
 from mnnprep.model.target import Target
+from mnnprep.repair.table import low_rules
 from mnnprep.workers.pool import Workers
 
 TARGET = "arm64:low"
@@ -106,7 +107,7 @@ def _hazards(model: Path, samples: Path) -> list[str]:
         report = mnnprep.check(model, targets=[TARGET], samples=samples, timeout=60)
     except MnnprepError as error:
         return [f"check: {error.what}"]
-    return sorted({f.rule for f in report.hazards if f.severity == "low" or f.rule.startswith("half-")})
+    return sorted({f.rule for f in report.hazards if f.rule in low_rules() or f.rule.startswith("half-")})
 
 
 def _status(manifest: Manifest, name: str) -> Status | None:
