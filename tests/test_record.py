@@ -182,6 +182,7 @@ class TestCommand:
         outputs=("a", "b"),
         tflite_precision="float16",
         targets=parse_targets(["arm64:low,cpu=cortex-a53,engine=3.2.0", "host:low"]),
+        engine="3.2.0",
     )
     SOURCE = Source(kind="torch-factory", path="/a/b/net.py:make")
 

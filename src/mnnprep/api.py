@@ -17,7 +17,8 @@ from mnnprep.attempt.task_metrics import at_hand
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.commands.auditing.device import device_outputs
 from mnnprep.commands.bisect import bisect as _bisect
-from mnnprep.commands.check import CheckReport, check_file
+from mnnprep.commands.check import check_file
+from mnnprep.commands.check_report import CheckReport
 from mnnprep.commands.compare import Comparison
 from mnnprep.commands.compare import compare as _compare
 from mnnprep.commands.doctor import Doctor, diagnose

@@ -21,6 +21,7 @@ from mnnprep.evidence.verdict import Verdict
 from mnnprep.model.files import canonical_json
 from mnnprep.model.metrics import Metric
 from mnnprep.model.signature import Extent
+from mnnprep.model.target import is_engine
 from mnnprep.safety.leftovers import left_beside
 
 SCHEMA = "mnnprep.bundle/1"
@@ -228,6 +229,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         paths = {case.path for case in self.cases}
         if len(paths) != len(self.cases):
             raise ValueError(f"{len(self.cases)} cases are in {len(paths)} files")
+        if not is_engine(self.engine):  # it names a directory that code is taken from
+            raise ValueError(f"{self.engine!r} is not a version of MNN")
+
+    @property
+    def engine(self) -> str:
+        """The version of MNN that was asked for to convert and to prove it; empty: none was."""
+        return str(self.source.options.get("engine", ""))
 
     def to_bytes(self) -> bytes:
         """Return the manifest as canonical JSON: equal manifests give equal bytes."""

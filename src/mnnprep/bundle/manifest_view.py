@@ -92,7 +92,7 @@ def meaning(manifest: Manifest) -> str:
         there = f"So it does on {listed(right)}." if right else ""
         return " ".join(filter(None, (sentence, there, settings(manifest), limits(manifest))))
     if wrong := wrong_targets(manifest.evidence):
-        advice = to_set(manifest.evidence)
+        advice = to_set(manifest.evidence, manifest.tools.get("MNN", ""))
         return f"{model} is right in MNN on this machine, and wrong on {listed(wrong)}. {advice}"
     if outcome is Verdict.DIFFERS:
         return "A comparison failed: do not ship this model before you resolve the failed checks."

@@ -19,7 +19,7 @@ import msgspec
 from mnnprep import deps
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import Manifest
-from mnnprep.bundle.target_view import on_targets
+from mnnprep.bundle.target_view import engine_spans, on_targets
 from mnnprep.bundle.usage import cpp_snippet, python_snippet
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
@@ -112,6 +112,9 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "required": digest.required_names(manifest),
         "errors": digest.worst_errors(manifest.evidence),
         "on_targets": on_targets(manifest.evidence, manifest.targets),
+        "engine_spans": [
+            str(span) for span in engine_spans(manifest.evidence, manifest.tools.get("MNN", ""))
+        ],
         "measures": digest.measures(manifest.evidence),
         "measured_in": [
             w for w in digest.MEASURED_IN if any(w in m.values for m in digest.measures(manifest.evidence))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from mnnprep.bundle.manifest import TargetRecord
 from mnnprep.bundle.worst import Worst, worst_of
+from mnnprep.errors import UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
-from mnnprep.model.target import Target
+from mnnprep.model.target import Target, version_key
 from mnnprep.text import listed
 
 
@@ -64,12 +67,81 @@ def wrong_targets(evidence: Sequence[Check]) -> list[str]:
     return ours if len(ours) == len(failed) else []
 
 
-def to_set(evidence: Sequence[Check]) -> str:
-    """What an app must do to keep clear of the targets that are wrong: a setting, or a newer engine."""
-    wrong = [Target.parse(text) for text in wrong_targets(evidence)]
+class EngineSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """The engines that a target was tried with.
+
+    Attributes:
+        target: its text form, without an engine.
+        oldest: the oldest of them from which on all are right; empty: the newest is not.
+        right: the versions of those that are right, the oldest first.
+        wrong: of those that are not.
+    """
+
+    target: str
+    oldest: str
+    right: list[str]
+    wrong: list[str]
+
+    def __str__(self) -> str:
+        if not self.oldest:
+            return f"{self.target}: wrong with MNN {listed(self.wrong)}"
+        wrong = f"; wrong with {listed(self.wrong)}" if self.wrong else ""
+        return f"{self.target}: right with MNN {self.oldest} and later, of those tried{wrong}"
+
+
+def engine_spans(evidence: Sequence[Check], engine: str = "") -> list[EngineSpan]:
+    """From which engine on each target is right, if it was tried with more than one.
+
+    ``engine`` is the version that the proof on this machine is by.
+    """
+    found: dict[Target, dict[str, Status]] = {}
+    for check in evidence:
+        if engine and check.check == catalog.MNN_COMPARE.name:
+            found[Target()] = {engine: check.status}
+    for check in evidence:
+        if catalog.TARGET.has(check.check) and (target := _parsed(catalog.TARGET.member(check.check))):
+            place = msgspec.structs.replace(target, engine="")
+            found.setdefault(place, {})[target.engine] = check.status
+    return [_span(place, statuses) for place, statuses in found.items() if len(statuses) > 1]
+
+
+def _span(place: Target, statuses: dict[str, Status]) -> EngineSpan:
+    told = {Status.PASSED, Status.FAILED}
+    versions = sorted((v for v, status in statuses.items() if v and status in told), key=version_key)
+    oldest = ""
+    for version in reversed(versions):
+        if statuses[version] is not Status.PASSED:
+            break
+        oldest = version
+    return EngineSpan(
+        target=str(place),
+        oldest=oldest,
+        right=[v for v in versions if statuses[v] is Status.PASSED],
+        wrong=[v for v in versions if statuses[v] is Status.FAILED],
+    )
+
+
+def _parsed(text: str) -> Target | None:
+    """The target; None: the name of a device."""
+    try:
+        return Target.parse(text)
+    except UsageError:
+        return None
+
+
+def to_set(evidence: Sequence[Check], engine: str = "") -> str:
+    """What an app must do to keep clear of the targets that are wrong: a setting, or a newer engine.
+
+    ``engine`` is as in :func:`engine_spans`.
+    """
+    wrong = [target for text in wrong_targets(evidence) if (target := _parsed(text))]
     words = []
     if any(target.precision == "low" for target in wrong):
         words.append("The app must set precision=normal or high; with low its outputs are wrong.")
-    if old := [target.engine for target in wrong if target.engine and target.precision != "low"]:
+    old = [target.engine for target in wrong if target.engine and target.precision != "low"]
+    needed = [span.oldest for span in engine_spans(evidence, engine) if span.oldest and span.wrong]
+    if old and needed:
+        words.append(f"The app needs MNN {max(needed, key=version_key)} or later.")
+    elif old:
         words.append(f"The app needs another engine than MNN {listed(old)}.")
     return " ".join(words) or "Do not ship it to them."

@@ -11,7 +11,7 @@ from mnnprep.cli.options import chosen, options, reading_memory, reading_timeout
 from mnnprep.model.options import CHECK, request_of
 
 if TYPE_CHECKING:
-    from mnnprep.commands.check import CheckReport
+    from mnnprep.commands.check_report import CheckReport
 
 
 @click.command("check")

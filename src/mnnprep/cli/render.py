@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import Manifest, TargetRecord
-from mnnprep.bundle.target_view import on_targets
+from mnnprep.bundle.target_view import EngineSpan, engine_spans, on_targets, wrong_targets
 from mnnprep.bundle.worst import Worst
 from mnnprep.cli.tables import (
     STATUS_STYLES,
@@ -28,7 +28,7 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.safety.printable import one_line
-from mnnprep.text import decimal_size, first_line
+from mnnprep.text import decimal_size, first_line, listed
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -58,7 +58,8 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _attempts(console, manifest)
     _errors(console, manifest.evidence)
     _sizes(console, manifest)
-    _targets(console, manifest.evidence, manifest.targets)
+    spans = engine_spans(manifest.evidence, manifest.tools.get("MNN", ""))
+    _targets(console, manifest.evidence, manifest.targets, spans)
     _metrics(console, manifest.evidence)
     _samples(console, manifest.evidence)
     _precision(console, manifest.evidence)
@@ -79,11 +80,13 @@ def show_verification(console: Console, found: Verification, target: Path) -> No
         Verdict.DIFFERS: "the bundle does not match its manifest, or does not compute its references",
         Verdict.REFUSED: "nothing in the bundle could be run",
     }
-    _headline(console, outcome, f"{target}: {words[outcome]}")
+    wrong = wrong_targets(evidence)
+    told = f"right in MNN on this machine, and wrong on {listed(wrong)}" if wrong else words[outcome]
+    _headline(console, outcome, f"{target}: {told}")
     rows = [(status_word(c.status), c.check, c.subject) for c in evidence]
     section(console, "checks", grid(["", "", ""], rows))
     _errors(console, evidence)
-    _targets(console, evidence, found.targets)
+    _targets(console, evidence, found.targets, found.engines)
     _metrics(console, evidence)
     _obstacles(console, digest.obstacles(evidence))
 
@@ -143,9 +146,9 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
     operators = inspection.get("ops") or {}
     if operators:
         ordered = sorted(operators.items(), key=lambda item: (-int(item[1]), item[0]))
-        listed = ", ".join(f"{one_line(name)} {count}" for name, count in ordered[:OTHER_OPERATORS])
+        most = ", ".join(f"{one_line(name)} {count}" for name, count in ordered[:OTHER_OPERATORS])
         more = f", and {len(ordered) - OTHER_OPERATORS} more kinds" if len(ordered) > OTHER_OPERATORS else ""
-        section(console, f"operators ({sum(map(int, operators.values()))})", word(listed + more))
+        section(console, f"operators ({sum(map(int, operators.values()))})", word(most + more))
     for title in ("leftovers", "warnings"):
         if inspection.get(title):
             section(console, title, grid([""], [(word(line, "yellow"),) for line in inspection[title]]))
@@ -311,11 +314,16 @@ def _precision(console: Console, evidence: Sequence[Check]) -> None:
         section(console, "cost of the precision", pairs(facts))
 
 
-def _targets(console: Console, evidence: Sequence[Check], targets: Sequence[TargetRecord]) -> None:
+def _targets(
+    console: Console,
+    evidence: Sequence[Check],
+    targets: Sequence[TargetRecord],
+    engines: Sequence[EngineSpan],
+) -> None:
     rows = [
         (
             row.target,
-            " ".join(filter(None, (row.engine, row.arithmetic))),
+            row.arithmetic if f"engine={row.engine}" in row.target else f"{row.engine} {row.arithmetic}",
             str(row.cases or ""),
             one_line(row.output),
             digest.number(row.worst.max_abs) if row.worst and row.worst.comparable else "",
@@ -328,6 +336,8 @@ def _targets(console: Console, evidence: Sequence[Check], targets: Sequence[Targ
     if rows:
         found = grid(["", "", ">", "", ">", ">", ""], rows, names)
         section(console, "targets, worst over the cases", found)
+    for span in engines:
+        console.print(one_line(str(span)))
 
 
 def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:

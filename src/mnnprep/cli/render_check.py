@@ -11,7 +11,7 @@ from mnnprep.safety.printable import one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mnnprep.commands.check import CheckReport, Hazard
+    from mnnprep.commands.check_report import CheckReport, Hazard
     from mnnprep.repair.rule import Severity
 
 SHOWN = 8
@@ -54,11 +54,14 @@ def show_check(console: Console, report: CheckReport) -> None:
         section(console, "", grid(["", "", "", ""], rows))
         console.print(word(f"  remedy: {found[0].remedy}", "cyan"), soft_wrap=True)
     if report.measured:
-        hints = [(m.operator, f"right in {m.right} of {m.cases}") for m in report.measured]
+        hints = [
+            (m.operator, f"right in {m.right} of {m.cases}", f"with MNN {m.engine}" if m.engine else "")
+            for m in report.measured
+        ]
         section(
             console,
             "no hazard known here, though MNN does not get all of ONNX's own cases right",
-            grid(["", ""], hints),
+            grid(["", "", ""], hints),
         )
     for note in report.notes:
         console.print()

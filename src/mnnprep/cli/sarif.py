@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mnnprep._version import __version__
-from mnnprep.commands.check import CheckReport, Hazard
+from mnnprep.commands.check_report import CheckReport, Hazard
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {"wrong": "error", "crash": "error", "refused": "error", "low": "warning", "narrowed": "note"}

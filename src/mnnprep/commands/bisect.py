@@ -38,6 +38,7 @@ from mnnprep.model.precision import Precision
 from mnnprep.model.request import Limits
 from mnnprep.model.running import case_outputs
 from mnnprep.model.target import Target
+from mnnprep.targets.environment import engine_workers
 from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
@@ -82,11 +83,17 @@ def bisect(
             "the bundle has no such case", seen=str(case), next=f"give --case 0 to {len(manifest.cases) - 1}"
         )
     _require_onnx(manifest)
-    place = place_of(target)
+    place = place_of(target, manifest.engine)
     with contextlib.ExitStack() as stack:
         if output is not None:
             stack.enter_context(writer.claim(output))
-        workers = stack.enter_context(Workers(limits or Limits(), reads=[str(bundle.resolve())]))
+        workers = stack.enter_context(
+            Workers(
+                limits or Limits(),
+                reads=[str(bundle.resolve())],
+                replaced=engine_workers(manifest.engine),
+            )
+        )
         for worker in (ONNXRUNTIME, CONVERTER, place.step.worker):
             workers.warm(worker)
         return _Bisector(workers, bundle, manifest, case, mnnconvert, place, tell).run(output)

@@ -15,6 +15,8 @@ from pathlib import Path
 import msgspec
 
 from mnnprep import deps
+from mnnprep.commands.check_engines import on_engines
+from mnnprep.commands.check_report import CheckReport, Hazard, Measured
 from mnnprep.commands.check_target import LowReport, low_report
 from mnnprep.commands.reading import SECONDS, PathJob, require_text, run_bounded
 from mnnprep.conformance.page import scores
@@ -28,7 +30,6 @@ from mnnprep.model.messages import InputSpecs
 from mnnprep.model.request import Limits, Request
 from mnnprep.model.target import Target, texts_of
 from mnnprep.repair.low_hazards.step import LowFindings
-from mnnprep.repair.rule import Severity
 from mnnprep.repair.steps import CHECK, CHECKER, CheckJob, Finding, Findings
 from mnnprep.repair.table import RULES
 from mnnprep.safety.damage import reading
@@ -40,63 +41,8 @@ from mnnprep.workers.step import Step, reader
 
 ASKING_SECONDS = 600.0  # for MNN's own lists
 LEFT_OUT = frozenset({"Input", "Const", "Placeholder"})  # what no frontend needs a name for
-HAZARDOUS: tuple[Severity, ...] = ("wrong", "crash", "refused")
 UNREAD = "unsupported-operator"
 EFFECT = "side-effect"
-
-
-class Hazard(msgspec.Struct, frozen=True, kw_only=True):
-    """One place that MNN refuses, crashes on, gets wrong or narrows.
-
-    ``rule`` is the hazard's id; ``node`` the operator and name, or the name of a value; ``source`` the line
-    of the model's own code (``file:line``) where the exporter left one; ``repaired``: `prepare` has a rewrite
-    for it.
-    """
-
-    rule: str
-    severity: Severity
-    hazard: str
-    remedy: str
-    node: str
-    operator: str
-    detail: str = ""
-    source: str = ""
-    repaired: bool = False
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator of the model that MNN does not get right in all of ONNX's own cases.
-
-    No rule speaks of it here.
-    """
-
-    operator: str
-    cases: int
-    right: int
-
-
-class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of :func:`check_file`; ``measured`` are hints of the operator table, not findings.
-
-    ``mnn`` is the version of the MNN whose operators were asked for, empty without one. ``targets`` are those
-    that were asked for; ``notes`` what could not be told of them.
-    """
-
-    schema: str = "mnnprep.check/1"
-    path: str
-    kind: str
-    opset: int | None
-    mnn: str
-    operators: dict[str, int]
-    hazards: list[Hazard]
-    measured: list[Measured] = msgspec.field(default_factory=list)
-    targets: list[str] = msgspec.field(default_factory=list)
-    notes: list[str] = msgspec.field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing was found that is wrong, a crash or a refusal."""
-        return not any(h.severity in HAZARDOUS for h in self.hazards)
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -145,9 +91,10 @@ def check_file(
         if kind.by_rules:
             require_text(absolute)
             report = _check_by_rules(host, kind, path, absolute, rules_only, limits, low.found)
+            report = on_engines(report, targets)
         else:
             report = _check_operators(str(path), kind, counted.operators)
-    return msgspec.structs.replace(report, targets=list(texts_of(targets)), notes=low.notes)
+    return msgspec.structs.replace(report, targets=list(texts_of(targets)), notes=[*report.notes, *low.notes])
 
 
 def count(job: PathJob) -> Counted:

@@ -35,7 +35,7 @@ from mnnprep.model.request import Request
 from mnnprep.repair.steps import REPAIR
 from mnnprep.repair.table import RULES
 from mnnprep.targets import run as targets
-from mnnprep.targets.environment import expand
+from mnnprep.targets.environment import engine_workers, expand
 from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, internal
 from mnnprep.workers.host import Reply
@@ -130,7 +130,7 @@ def prepare_source(
 
     *private* are the user's modules that the artifact must do without.
     """
-    request = msgspec.structs.replace(request, targets=expand(request.targets))
+    request = msgspec.structs.replace(request, targets=expand(request.targets, request.engine))
     steps = steps_of(source.kind)
     if reason := why_streamed(request, source):
         return prepare_streamed(
@@ -139,7 +139,9 @@ def prepare_source(
     recipes = steps.attempts(request.to, request.method, request.opset, request.tflite_precision)
     with contextlib.ExitStack() as stack:
         shared = workers is not None
-        workers = workers or stack.enter_context(Workers(request.limits))
+        workers = workers or stack.enter_context(
+            Workers(request.limits, replaced=engine_workers(request.engine))
+        )
         run = _Run(request, source, steps, workers, tell)
         run.warm(recipes[0])
         survey, first = run.survey_and_first(recipes[0])

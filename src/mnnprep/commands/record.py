@@ -229,6 +229,8 @@ def _options(request: Request, source: Source, survey: Survey) -> dict[str, Any]
         options["repairs"] = list(request.repairs)
     if request.targets:
         options["targets"] = [str(target) for target in request.targets]
+    if request.engine:
+        options["engine"] = request.engine
     if request.static:
         options["static"] = True
     if request.precision.reduced or request.precision.budget is not None:
@@ -275,6 +277,8 @@ def _tools(steps: SourceSteps, backend: Backend, request: Request, best: Attempt
         "mnnprep": __version__,
         "python": platform.python_version(),
     }
+    if request.engine:
+        tools["MNN"] = request.engine
     converted = best.conversion.converted if best.conversion else None
     if request.mnnconvert and converted and converted.version:
         tools["mnnconvert"] = converted.version

@@ -147,6 +147,8 @@ def differing_tools(manifest: Manifest) -> list[ToolDiffers]:
     A converter of one's own is compared by its bytes.
     """
     own = {"mnnprep": __version__, "python": platform.python_version()}
+    if manifest.engine:
+        own["MNN"] = manifest.engine
     now = {name: own.get(name) or deps.version(name) or "" for name in manifest.tools if name != "mnnconvert"}
     return [
         ToolDiffers(name, manifest.tools[name], version)

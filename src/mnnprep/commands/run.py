@@ -14,7 +14,7 @@ from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.request import Limits
 from mnnprep.model.target import Target
-from mnnprep.targets.environment import Unavailable, expand
+from mnnprep.targets.environment import Unavailable, engine_workers, expand
 from mnnprep.targets.run import start
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
@@ -31,7 +31,8 @@ def run(
         UsageError: there is no bundle at this path, or an input is not of its signature.
         RefusedError: the bundle is damaged or has no model, the target can't run here, or MNN fails.
     """
-    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
+    engine = engine_workers(read_manifest(bundle).engine)
+    with Workers(limits or Limits(), reads=[str(bundle.resolve())], replaced=engine) as workers:
         return run_in(workers, bundle, inputs, target or Target())
 
 
@@ -46,7 +47,7 @@ def run_in(workers: Workers, bundle: Path, inputs: Sequence[Arrays], target: Tar
         )
     IntactFiles(bundle, manifest).path(manifest.mnn.path)
     _require_signature(manifest, inputs)
-    (there,) = expand([target])[-1:]
+    (there,) = expand([target], manifest.engine)[-1:]
     job = _job(workers, bundle, manifest, inputs)
     started = start(workers, there, job, every=True)
     if started.running is None:

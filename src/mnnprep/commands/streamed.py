@@ -30,6 +30,7 @@ from mnnprep.model.messages import Exported, ExportJob, Source, Survey, SurveyJo
 from mnnprep.model.request import Limits, Request
 from mnnprep.repair.steps import REPAIR, AppliedRule, RepairJob
 from mnnprep.repair.table import always_rules
+from mnnprep.targets.environment import engine_workers
 from mnnprep.text import Progress, binary_size
 from mnnprep.weights.places import Files
 from mnnprep.weights.read import plan_state
@@ -124,7 +125,7 @@ def prepare_streamed(
     """:func:`mnnprep.commands.prepare.prepare` by the streamed method; *reason* is why."""
     streaming = steps.streaming
     assert streaming is not None
-    with Workers(request.limits) as workers:
+    with Workers(request.limits, replaced=engine_workers(request.engine)) as workers:
         tell(f"exporting without the weights: {reason}")
         skeleton, applied = _graph(workers, request, source, streaming)
         filling = Filling(

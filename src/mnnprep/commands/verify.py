@@ -13,6 +13,7 @@ from mnnprep.attempt.results import TargetProof, unanswered
 from mnnprep.attempt.target_verifier import Rounding, judged, without_model
 from mnnprep.bundle.manifest import Manifest, TargetRecord, TensorRecord, read_manifest
 from mnnprep.bundle.manifest_view import concluded
+from mnnprep.bundle.target_view import EngineSpan, engine_spans
 from mnnprep.commands.auditing.device import DeviceOutputs, device_check
 from mnnprep.commands.auditing.files import hashes, report_check
 from mnnprep.commands.auditing.record import cases_check, record_check, require_known, stored_cases
@@ -24,14 +25,14 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import VERIFY, Verdict, verdict
 from mnnprep.formats.registry import ARTIFACTS
-from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob
+from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob, MnnRunResult
 from mnnprep.model.files import FileRef
 from mnnprep.model.messages import CaseFile, RunJob, RunResult
 from mnnprep.model.metrics import Metric
 from mnnprep.model.request import Limits
 from mnnprep.model.signature import Signature, TensorSpec
 from mnnprep.model.target import Target
-from mnnprep.targets.environment import expand
+from mnnprep.targets.environment import engine_workers, expand
 from mnnprep.targets.outputs import read_outputs
 from mnnprep.targets.run import start
 from mnnprep.text import Progress, listed
@@ -40,13 +41,17 @@ from mnnprep.workers.pool import Workers
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of proving again; ``recorded`` is the verdict that the manifest has."""
+    """The result of proving again; ``recorded`` is the verdict that the manifest has.
+
+    ``engines`` tell from which version of MNN on it is right, for each target that ran in several.
+    """
 
     bundle: str
     verdict: Verdict
     recorded: Verdict
     evidence: list[Check]
     targets: list[TargetRecord] = []
+    engines: list[EngineSpan] = []
 
 
 def verify(
@@ -83,12 +88,13 @@ def verify(
     tell("checking the hashes")
     checks = audited(bundle, manifest)
     intact = checks[0].status is Status.PASSED
-    with Workers(limits or Limits(), reads=[str(bundle.resolve())]) as workers:
+    engine = engine_workers(manifest.engine)
+    with Workers(limits or Limits(), reads=[str(bundle.resolve())], replaced=engine) as workers:
         devices = _device(workers, bundle, manifest, device, intact)  # a wrong call is told before the work
         artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
         mnn, mnn_ran = _mnn(workers, bundle, manifest, intact, tell)
-        proofs = _on_targets(workers, bundle, manifest, mnn, expand(targets), tell)
-        runs = {"artifact": artifact_ran, "MNN": mnn_ran}
+        proofs = _on_targets(workers, bundle, manifest, mnn, expand(targets, manifest.engine), tell)
+        runs: dict[str, RunResult | None] = {"artifact": artifact_ran, "MNN": mnn_ran}
         if artifact.status is Status.NOT_RUN:  # its runtime is not installed: what was proven is MNN's model
             del runs["artifact"]
         checks += [
@@ -108,6 +114,7 @@ def verify(
         recorded=manifest.verdict,
         evidence=checks,
         targets=[target_record(proof) for proof in proofs],
+        engines=engine_spans(checks, mnn_ran.engine if mnn_ran else ""),
     )
 
 
@@ -252,7 +259,7 @@ def _budget(manifest: Manifest) -> float | None:
 
 def _mnn(
     workers: Workers, bundle: Path, manifest: Manifest, intact: bool, tell: Progress
-) -> tuple[Check, RunResult | None]:
+) -> tuple[Check, MnnRunResult | None]:
     if manifest.mnn is None:
         return catalog.MNN_COMPARE.not_run("the bundle has no converted model"), None
     if not intact:

@@ -69,12 +69,12 @@ def file_name(mnn: str, kind: str) -> str:
     return f"mnn-{mnn}-{kind}.json"
 
 
-def load_table() -> OperatorTable | None:
-    """Return the table of the MNN that is installed, on this kind of machine.
+def load_table(engine: str = "") -> OperatorTable | None:
+    """Return the table of MNN of the version *engine*, on this kind of machine; empty: the installed one.
 
     One measured here goes before one shipped. None if there is neither.
     """
-    version = deps.version("MNN")
+    version = engine or deps.version("MNN")
     if version is None:
         return None
     for directory in (cache_directory(), SHIPPED):

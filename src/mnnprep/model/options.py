@@ -271,6 +271,17 @@ class PrepareOptions(TypedDict, total=False):
             metavar="TARGET",
         ),
     ]
+    engine: Annotated[
+        str,
+        Flag(
+            "--engine",
+            TEXT,
+            "The MNN to convert with and to prove in, as 3.2.0 (default: the installed one).",
+            note="It is added by `mnnprep target add host,engine=3.2.0`.",
+            default="",
+            metavar="VERSION",
+        ),
+    ]
     mnnconvert: Annotated[
         PathLike,
         Flag(

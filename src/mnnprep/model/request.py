@@ -14,7 +14,7 @@ from mnnprep.model.metrics import Metric
 from mnnprep.model.precision import Precision, require_precision
 from mnnprep.model.preprocess import Recipe, parse_preprocess
 from mnnprep.model.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
-from mnnprep.model.target import Target
+from mnnprep.model.target import Target, require_engine
 
 DEFAULT_TIMEOUT = 1800.0
 
@@ -55,7 +55,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     ``static``: the converted model takes one size only, for which MNN resolves all shapes beforehand.
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
-    ``targets`` are where the converted model must be right beside this machine.
+    ``targets`` are where the converted model must be right beside this machine. ``engine`` is the version of
+    MNN that converts and runs it; empty: the installed one.
 
     ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever
     their pattern is, and no other. ``signature`` and ``outputs`` are as in
@@ -81,6 +82,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[str, ...] = ()
     tflite_precision: str = ""
     targets: tuple[Target, ...] = ()
+    engine: str = ""
 
 
 def make_wants(
@@ -170,6 +172,7 @@ def require_consistent(request: Request) -> None:
         UsageError: they are not.
     """
     _require_wants(request.wants)
+    require_engine(request.engine)
     require_precision(request.precision, half=any(target.precision == "low" for target in request.targets))
 
 

@@ -70,12 +70,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"a target has 1 to {MOST_THREADS} threads", seen=str(self.threads), next="write threads=4"
             )
-        if self.engine not in ("", EVERY) and not re.fullmatch(r"\d+(\.\d+){1,3}", self.engine):
-            raise UsageError(
-                "a target's engine is not a version of MNN",
-                seen=self.engine,
-                next="write for example engine=3.2.0",
-            )
+        if self.engine != EVERY:
+            require_engine(self.engine)
         if self.cpu and not re.fullmatch(r"[\w.,=+-]+", self.cpu):
             raise UsageError(
                 "a target's cpu has a character that no name of a CPU has",
@@ -142,6 +138,27 @@ def parse_targets(texts: Iterable[str]) -> tuple[Target, ...]:
     """
     full = [one for text in texts for one in _SETS.get(text.strip().lower(), (text,))]
     return tuple(dict.fromkeys(Target.parse(text) for text in full))
+
+
+def require_engine(version: str) -> None:
+    """Require that *version* has the form of a version of MNN, or is empty.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if not is_engine(version):
+        raise UsageError("an engine is not a version of MNN", seen=version, next="write for example 3.2.0")
+
+
+def is_engine(version: str) -> bool:
+    """Whether *version* has the form of a version of MNN, or is empty."""
+    return not version or re.fullmatch(r"\d+(\.\d+){1,3}", version) is not None
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """A version to sort by; what is none comes first."""
+    parts = version.split(".")
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
 
 
 def texts_of(targets: Sequence[Target]) -> tuple[str, ...]:

@@ -8,16 +8,15 @@ from dataclasses import replace
 import msgspec
 
 from mnnprep import deps
-from mnnprep.errors import UsageError
-from mnnprep.mnn.worker import RUNTIME
-from mnnprep.model.target import EVERY, Target, host_machine
+from mnnprep.errors import RefusedError, UsageError
+from mnnprep.mnn.worker import CONVERTER, RUNTIME
+from mnnprep.model.target import EVERY, Target, host_machine, version_key
 from mnnprep.targets.places import (
     EnvironmentRecord,
     engine_of,
     environments,
     read_record,
     root_of,
-    version_key,
 )
 from mnnprep.targets.tools import emulator
 from mnnprep.workers.step import Interpreter, Worker
@@ -40,11 +39,7 @@ def worker_of(target: Target) -> Worker:
     version = target.engine or deps.version("MNN") or ""
     arch = target.machine
     if target.native and not target.cpu:
-        if version == deps.version("MNN"):
-            return RUNTIME
-        _require_engine(arch, version)
-        variables = (*RUNTIME.environment, ("PYTHONPATH", str(engine_of(arch, version) / "site")))
-        return replace(RUNTIME, name=f"MNN {version}", environment=variables)
+        return with_engine(RUNTIME, target.engine)
     if not emulator(arch):
         raise Unavailable(
             f"QEMU's user-mode emulator for {arch} is not installed: sudo apt-get install qemu-user-static"
@@ -62,6 +57,41 @@ def worker_of(target: Target) -> Worker:
     return replace(RUNTIME, name=name, interpreter=interpreter)
 
 
+def engine_workers(version: str) -> dict[Worker, Worker]:
+    """Which workers stand in for those of the installed MNN, so that *version* of it converts and runs.
+
+    None do if *version* is empty.
+
+    Raises:
+        RefusedError: this version is not here.
+    """
+    if not version:
+        return {}
+    try:
+        return {worker: with_engine(worker, version) for worker in (CONVERTER, RUNTIME)}
+    except Unavailable as error:
+        raise RefusedError(
+            "this version of MNN is not here", seen=version, next=str(error).partition(": ")[2]
+        ) from error
+
+
+def with_engine(worker: Worker, version: str) -> Worker:
+    """*worker* on this machine with MNN of *version*, apart from other versions; empty: as it is.
+
+    Raises:
+        Unavailable: this version is not here.
+    """
+    if not version:
+        return worker
+    named = replace(worker, name=worker.name.replace("MNN", f"MNN {version}", 1))
+    if version == deps.version("MNN"):
+        return named
+    arch = host_machine()
+    _require_engine(arch, version)
+    variables = (*worker.environment, ("PYTHONPATH", str(engine_of(arch, version) / "site")))
+    return replace(named, environment=variables)
+
+
 def _require_engine(arch: str, version: str) -> None:
     if read_record(engine_of(arch, version)) is None:
         raise Unavailable(f"MNN {version} for {arch} is not here: mnnprep target add {arch},engine={version}")
@@ -73,8 +103,10 @@ def emulated(root: EnvironmentRecord, cpu: str = BEST_CPU) -> list[str]:
     return [emulator(root.arch), "-L", str(tree), "-cpu", cpu or BEST_CPU, str(tree / root.interpreter)]
 
 
-def expand(targets: Iterable[Target]) -> tuple[Target, ...]:
+def expand(targets: Iterable[Target], engine: str = "") -> tuple[Target, ...]:
     """*targets* with each engine that is here in place of "every"; the oldest first.
+
+    Those that name none have *engine*; empty: the installed one.
 
     Raises:
         UsageError: every engine is asked for, and none was added.
@@ -82,7 +114,8 @@ def expand(targets: Iterable[Target]) -> tuple[Target, ...]:
     found: list[Target] = []
     for target in targets:
         if target.engine != EVERY:
-            found.append(target)
+            default = "" if target.remote else engine
+            found.append(msgspec.structs.replace(target, engine=target.engine or default))
             continue
         versions = {r.engine for _, r in environments() if r.arch == target.machine and r.engine}
         if not versions:

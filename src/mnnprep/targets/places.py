@@ -14,6 +14,7 @@ import msgspec
 
 from mnnprep.errors import RefusedError
 from mnnprep.model.files import canonical_json, sha256
+from mnnprep.model.target import version_key
 
 RECORD = "record.json"
 ROOT = "root"
@@ -100,9 +101,3 @@ def environments() -> list[tuple[Path, EnvironmentRecord]]:
         if record is not None:
             found.append((directory, record))
     return found
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """A version to sort by; what is none comes first."""
-    parts = version.split(".")
-    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()

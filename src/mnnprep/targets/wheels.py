@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mnnprep import deps
 from mnnprep.errors import RefusedError
-from mnnprep.targets.places import version_key
+from mnnprep.model.target import version_key
 from mnnprep.targets.tools import call, machine_name
 
 BESIDE = ("numpy", "msgspec", "psutil", "ml_dtypes")  # what a worker of mnnprep imports

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +23,16 @@ from mnnprep.workers.step import J, R, Step, Worker
 class Workers:
     """Use as a context manager; leaving it ends every worker and removes the scratch directory.
 
-    Every step may read what is below ``reads``, beside what its own job names.
+    Every step may read what is below ``reads``, beside what its own job names. Steps of a worker in
+    ``replaced`` run in the worker that it names there.
     """
 
-    def __init__(self, limits: Limits, reads: Sequence[str] = ()) -> None:
+    def __init__(
+        self, limits: Limits, reads: Sequence[str] = (), replaced: Mapping[Worker, Worker] | None = None
+    ) -> None:
         self.limits = limits
         self.reads = reads
+        self._replaced = dict(replaced or {})
         self._free = memory_limit(0)  # at the start
         self._scratch = Scratch()
         self.scratch = self._scratch.path
@@ -65,6 +69,7 @@ class Workers:
 
     def warm(self, worker: Worker) -> Host | InProcess:
         """The host of *worker*; started if it is not there yet."""
+        worker = self._replaced.get(worker, worker)
         with self._lock:
             if worker not in self._hosts:
                 self._hosts[worker] = Host(worker, scratch=self.scratch, reads=self.reads)
@@ -76,7 +81,7 @@ class Workers:
         So a worker that is needed at once has only one of them beside it.
         """
         with self._lock:
-            cold = [worker for worker in workers if worker not in self._hosts]
+            cold = [w for w in workers if self._replaced.get(w, w) not in self._hosts]
             if not cold or self._ended:
                 return
             host = self.warm(cold[0])
@@ -89,7 +94,7 @@ class Workers:
 
     def renew(self, worker: Worker) -> None:
         """End the process of *worker* and start it anew."""
-        self._hosts.pop(worker).close()
+        self._hosts.pop(self._replaced.get(worker, worker)).close()
         self.warm(worker)
 
     def submit(self, step: Step[J, R], job: J, *, in_worker: bool = False) -> Future[Reply[R]]:

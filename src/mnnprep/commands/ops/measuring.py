@@ -18,6 +18,7 @@ from mnnprep.conformance.table import OperatorTable, cache_directory, machine, r
 from mnnprep.mnn.frontends import FRONTENDS, FrontendsJob
 from mnnprep.repair.table import all_rules
 from mnnprep.safety.leftovers import Scratch
+from mnnprep.targets.environment import engine_workers
 from mnnprep.text import Progress
 from mnnprep.workers.host import Host
 
@@ -25,22 +26,24 @@ VARIANTS: tuple[Variant, ...] = ("fed", "frozen")
 EVERY = 200  # cases between two lines of progress
 
 
-def measure_table(*, jobs: int, tell: Progress, keep: Path | None = None) -> OperatorTable:
-    """Run every case, as it is and repaired.
+def measure_table(*, jobs: int, tell: Progress, keep: Path | None = None, engine: str = "") -> OperatorTable:
+    """Run every case, as it is and repaired, in MNN of the version *engine*; empty: the installed one.
 
     Outcomes that *keep* (JSON lines) has already are not measured again.
 
     Without *keep* they stand in the user's cache directory, named by MNN, machine and mnnprep.
 
     Raises:
-        RefusedError: MNN or onnx is not installed.
+        RefusedError: MNN or onnx is not installed, or this engine is not here.
     """
-    mnn, onnx = (_required(module) for module in ("MNN", "onnx"))
+    installed, onnx = (_required(module) for module in ("MNN", "onnx"))
+    mnn = engine or installed
+    asked = engine_workers(engine).get(FRONTENDS.worker, FRONTENDS.worker)
     keep = keep or cache_directory() / f"outcomes-{mnn}-{machine()}-{__version__}.jsonl"
     keep.parent.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
     with Scratch() as scratch, keep.open("ab") as file:
-        with Host(FRONTENDS.worker, scratch=scratch) as host:
+        with Host(asked, scratch=scratch) as host:
             frontends = host.run(FRONTENDS, FrontendsJob(), timeout=120).value.names
 
         def note(outcome: Outcome, number: int, total: int) -> None:
@@ -50,7 +53,7 @@ def measure_table(*, jobs: int, tell: Progress, keep: Path | None = None) -> Ope
             if number % EVERY == 0 or number == total:
                 tell(f"{outcome.variant}, {outcome.route}: {number} of {total}")
 
-        with Runner(scratch) as runner:
+        with Runner(scratch, engine) as runner:
             for variant in VARIANTS:
                 done = resumed(keep)
                 cases = runner.collect(scratch / variant, variant)
@@ -70,9 +73,9 @@ def measure_table(*, jobs: int, tell: Progress, keep: Path | None = None) -> Ope
     )
 
 
-def measure_and_keep(*, jobs: int, tell: Progress) -> Path:
+def measure_and_keep(*, jobs: int, tell: Progress, engine: str = "") -> Path:
     """:func:`measure_table` into the user's cache directory, where `ops` and `check` find it; its path."""
-    return save_table(measure_table(jobs=jobs, tell=tell), cache_directory())
+    return save_table(measure_table(jobs=jobs, tell=tell, engine=engine), cache_directory())
 
 
 def _repaired(

@@ -31,6 +31,7 @@ from mnnprep.mnn.worker import CONVERTER, DIRTY_MEMORY, RUNTIME
 from mnnprep.model.files import sha256
 from mnnprep.repair.steps import REPAIR, Repaired, RepairJob
 from mnnprep.repair.table import applicable
+from mnnprep.targets.environment import with_engine
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Step, Worker
@@ -51,14 +52,19 @@ COLLECT_SECONDS = 600.0
 class Runner:
     """The workers of a measurement: use as a context manager.
 
-    ``scratch`` is a directory for what the cases leave for a moment.
+    ``scratch`` is a directory for what the cases leave for a moment. ``engine`` is the version of MNN that
+    runs them and, but for ``by_installed``, converts them; empty: the installed one.
+
+    Raises:
+        Unavailable: this engine is not here.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, engine: str = "", *, by_installed: bool = False) -> None:
         self.scratch = scratch
-        self._clean = Host(CLEAN, scratch=scratch)
-        self._dirty = Host(DIRTY, scratch=scratch)
+        self._clean = Host(with_engine(CLEAN, engine), scratch=scratch)
+        self._dirty = Host(with_engine(DIRTY, engine), scratch=scratch)
         self._onnx = Host(ONNX, scratch=scratch)
+        self._converter = Host(CONVERTER, scratch=scratch) if by_installed else None
 
     def __enter__(self) -> Runner:
         return self
@@ -66,8 +72,9 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for host in (self._clean, self._dirty, self._onnx):
-            host.close()
+        for host in (self._clean, self._dirty, self._onnx, self._converter):
+            if host is not None:
+                host.close()
 
     def collect(self, directory: Path, variant: Variant) -> list[ConformanceCase]:
         """Write the cases of *variant* to *directory*."""
@@ -139,7 +146,7 @@ class Runner:
     ) -> tuple[Status, str, str]:
         job = ConvertJob(model=model, frontend="ONNX", uuid_seed=sha256(model), directory=str(directory))
         try:
-            converted = host.run(CONVERT, job, timeout=SECONDS).value
+            converted = (self._converter or host).run(CONVERT, job, timeout=SECONDS).value
         except StepFailed as failure:
             return fate(failure), "convert", described(failure)
         if converted.file is None:

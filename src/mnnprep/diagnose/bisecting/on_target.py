@@ -13,7 +13,7 @@ from mnnprep.mnn.run import RUN, MnnRunJob, MnnRunResult
 from mnnprep.mnn.settings import FLOAT32, Settings
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.target import EVERY, Target
-from mnnprep.targets.environment import Unavailable, worker_of
+from mnnprep.targets.environment import Unavailable, expand, worker_of
 from mnnprep.targets.run import settings_of, telling
 from mnnprep.workers.step import Step
 
@@ -45,8 +45,10 @@ class Place:
 HERE = Place()
 
 
-def place_of(target: Target | None) -> Place:
+def place_of(target: Target | None, engine: str = "") -> Place:
     """The place that *target* is; None: this machine, in high precision.
+
+    A target that names no engine has *engine*; empty: the installed one.
 
     Raises:
         UsageError: the target is none that a bisection can run on.
@@ -60,6 +62,7 @@ def place_of(target: Target | None) -> Place:
             seen=str(target),
             next="give for example --target arm64:low",
         )
+    (target,) = expand([target], engine)
     try:
         worker = worker_of(target)
     except Unavailable as error:
