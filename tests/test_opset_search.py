@@ -21,6 +21,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import OPSETS
 from mnnprep.formats.onnx.opset_convert import at_opset
+from mnnprep.formats.onnx.same_node import SameNodeJob, same_node
 from mnnprep.formats.registry import steps_of
 from support.command import call, prepared
 
@@ -218,6 +219,51 @@ def test_an_opset_that_changes_no_node_is_not_judged_again(tmp_path: Path) -> No
     assert {a.opset: a.reason for a in attempts if a.opset in (15, 17)} == dict.fromkeys(
         (15, 17), "the same nodes as at opset 13"
     )
+
+
+REDUCED_AND_WRONG = [
+    CONV,
+    helper.make_node("Mod", ["c", "m"], ["d"], fmod=1, name="mod"),
+    helper.make_node("ReduceL1", ["d", "axes"], ["y"], keepdims=0, name="l1"),
+]
+
+
+def test_an_opset_that_has_the_wrong_node_unchanged_is_not_judged_again(tmp_path: Path) -> None:
+    onnx.save(
+        model(REDUCED_AND_WRONG, 18, {"w": WEIGHT, "axes": AXES, "m": np.float32([0.7])}, (1, 6, 6)),
+        tmp_path / "m.onnx",
+    )
+    assert call("prepare", tmp_path / "m.onnx", "-o", tmp_path / "out", "--no-repair").code == 1
+    first, *others = read_manifest(tmp_path / "out").artifact.attempts
+    assert "Mod mod" in first.reason
+    told = {a.reason for a in others if a.opset != 11}  # there the operator has no form
+    assert told == {"its Mod mod, which MNN gets wrong, is the one of opset 18"}
+
+
+def test_no_attempt_is_begun_after_the_time_budget(tmp_path: Path) -> None:
+    onnx.save(
+        model(REDUCED_AND_WRONG, 18, {"w": WEIGHT, "axes": AXES, "m": np.float32([0.7])}, (1, 6, 6)),
+        tmp_path / "m.onnx",
+    )
+    options = ("--no-repair", "--time-budget", "1e-9")
+    assert call("prepare", tmp_path / "m.onnx", "-o", tmp_path / "out", *options).code == 1
+    _, second = read_manifest(tmp_path / "out").artifact.attempts
+    assert second.reason == "not tried: the 1e-09 s for further attempts are over (--time-budget)"
+
+
+def test_a_node_is_the_same_only_if_it_says_and_means_the_same(tmp_path: Path) -> None:
+    def same(label: str, opset: int, axis: int) -> bool:
+        for name, version, value in (("first", 13, 1), ("second", opset, axis)):
+            node = helper.make_node("Softmax", ["c"], ["y"], name="act", axis=value, doc_string=name)
+            onnx.save(model([CONV, node], version, {"w": WEIGHT}, (1, 8, 6, 6)), tmp_path / f"{name}.onnx")
+        paths = (str(tmp_path / "first.onnx"), str(tmp_path / "second.onnx"))
+        return same_node(SameNodeJob(label, *paths)).same
+
+    assert same("Softmax act", 17, 1)
+    assert not same("Softmax act", 11, 1)  # it flattened its input then
+    assert not same("Softmax act", 17, 2)
+    assert not same("Softmax other", 17, 1)
+    assert same("Conv conv", 11, 2)
 
 
 def test_one_opset_can_be_asked_for(tmp_path: Path) -> None:

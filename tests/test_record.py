@@ -183,6 +183,7 @@ class TestCommand:
         tflite_precision="float16",
         targets=parse_targets(["arm64:low,cpu=cortex-a53,engine=3.2.0", "host:low"]),
         engine="3.2.0",
+        time_budget=60.0,
     )
     SOURCE = Source(kind="torch-factory", path="/a/b/net.py:make")
 

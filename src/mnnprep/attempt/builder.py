@@ -18,6 +18,7 @@ from mnnprep.attempt.results import Artifact, AttemptResult, Made, NotMade, unan
 from mnnprep.evidence import catalog
 from mnnprep.formats.backend import ExportRecipe, SourceSteps
 from mnnprep.formats.onnx.magnitudes import MAGNITUDES, MagnitudesJob
+from mnnprep.formats.onnx.same_node import SAME_NODE, SameNodeJob
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.convert import CONVERT, Converted, ConvertJob
@@ -82,6 +83,7 @@ class ArtifactBuilder:
         self.copies = copies
         self._count = 0
         self._forms: dict[str, int] = {}  # the opset at which each graph was made
+        self._wrong: tuple[str, Exported] | None = None  # a node that MNN gets wrong, and where it stands
 
     def build(self, recipe: ExportRecipe, export: Future[Reply[Exported]]) -> Made | NotMade:
         """Wait for the export, repair what always is, start the conversion."""
@@ -94,10 +96,33 @@ class ArtifactBuilder:
         if recipe.searches and exported.form in self._forms:
             reason = f"the same nodes as at opset {self._forms[exported.form]}"
             return NotMade(recipe, reason, refused_opsets=tuple(exported.refused_opsets))
+        if recipe.searches and self._wrong and self._has_wrong_node(exported):
+            label, other = self._wrong
+            reason = f"its {label}, which MNN gets wrong, is the one of opset {other.opset}"
+            return NotMade(recipe, reason, refused_opsets=tuple(exported.refused_opsets))
         if exported.form:
             self._forms.setdefault(exported.form, exported.opset)
         rules = always_rules() if self.repairs is None else list(self.repairs)
         return self._made(recipe, exported, rules, tuple(exported.refused_opsets))
+
+    def blame(self, label: str, exported: Exported) -> None:
+        """Note that MNN gets the node *label* of *exported* wrong whatever is around it.
+
+        An export at another opset that has the same node is not verified.
+        """
+        self._wrong = (label, exported)
+
+    def _has_wrong_node(self, exported: Exported) -> bool:
+        """Whether *exported* has the node that is wrong, unchanged."""
+        assert self._wrong is not None
+        label, other = self._wrong
+        if not (ARTIFACTS[exported.format].by_rules and ARTIFACTS[other.format].by_rules):
+            return False
+        try:
+            job = SameNodeJob(label, other.files[0].path, exported.files[0].path)
+            return self.workers.run(SAME_NODE, job).same
+        except StepFailed:
+            return False
 
     def rebuild(self, recipe: ExportRecipe, original: Exported) -> Made | NotMade | None:
         """*original* with every rule that answers what it has; None if the user chose the rules."""

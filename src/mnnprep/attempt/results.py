@@ -139,7 +139,7 @@ class Diagnosis:
     """The cause of a failed check: words for its reason, the subject, and figures.
 
     ``before``: the words come before the reason that is there, not after it. An empty ``subject`` leaves
-    the check's own.
+    the check's own. ``alone``: the subject is a node that is wrong on right inputs, whatever is around it.
     """
 
     check: str
@@ -148,6 +148,7 @@ class Diagnosis:
     subject: str = ""
     numbers: Figures = field(default_factory=dict)
     before: bool = False
+    alone: bool = False
 
     def explains(self, check: Check) -> bool:
         """Whether the diagnosis is about this check of this subject."""
@@ -170,7 +171,7 @@ class AttemptResult:
 
     Without an ``artifact`` none could be verified, and ``unmade`` says why.
 
-    ``exported`` is there if something was exported at all.
+    ``exported`` is there if something was exported at all. ``located``: the first wrong node was looked for.
     """
 
     recipe: ExportRecipe
@@ -185,6 +186,7 @@ class AttemptResult:
     refused_opsets: tuple[OpsetRefused, ...] = ()
     repairs: tuple[AppliedRule, ...] = ()
     targets: tuple[TargetProof, ...] = ()
+    located: bool = False
 
     @property
     def reason(self) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mnnprep.bundle.manifest_view import number
 from mnnprep.safety.printable import plain
+from mnnprep.text import listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,12 +48,10 @@ def show_bisection(console: Console, found: Bisection, target: str) -> None:
             say(f"  {label:9} {number(excess)} times the tolerance")
     for row in found.growth:
         say(f"  grows     {row.node}: from {number(row.before)} to {number(row.after)}")
-    if found.explained or found.unexplained:
-        say(
-            f"  cases     also {found.explained}, but not {found.unexplained}"
-            if found.unexplained
-            else f"  cases     also {found.explained}"
-        )
+    same = f"the same in {listed([*map(str, found.explained)])}" if found.explained else ""
+    other = f"begins elsewhere in {listed([*map(str, found.unexplained)])}" if found.unexplained else ""
+    if same or other:
+        say(f"  cases     {'; '.join(filter(None, (same, other)))}")
     if found.artifact_differs:
         say(
             "  note      the artifact itself does not compute the same as the source, in the cases"

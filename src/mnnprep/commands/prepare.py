@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
+import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +219,16 @@ class _Run:
             metrics=self.request.metrics,
         )
         results: list[AttemptResult] = []
+        until, budget = math.inf, self.request.time_budget
         for recipe in recipes:
             if skip(recipe, self.request, survey, results):
                 continue
+            if time.monotonic() > until:
+                reason = f"not tried: the {budget:g} s for further attempts are over (--time-budget)"
+                results.append(AttemptResult(recipe, unmade=reason))
+                break
+            if results and recipe.searches:
+                self._locate(results, survey)
             made = self.builder.build(recipe, self.export(recipe)) if results else first
             results.append(self._verified(verifier, survey, made))
             if results[-1].repairable and not hopeless(survey):
@@ -231,7 +241,22 @@ class _Run:
                 self.tell(outcome(low))
             if finished(survey, results[-1]):
                 break
+            until = min(until, time.monotonic() + (budget or math.inf))
         return results
+
+    def _locate(self, results: list[AttemptResult], survey: Survey) -> None:
+        """Find the node that is wrong in the last of *results*, before other opsets are tried.
+
+        They can't help if they have the same node.
+        """
+        last = results[-1]
+        if last.located or last.artifact is None:
+            return
+        found = diagnose_comparison(self.workers, self.request, survey, last, self.tell)
+        results[-1] = replace(last.explained(found), located=True)
+        for diagnosis in found:
+            if diagnosis.alone:
+                self.builder.blame(diagnosis.subject, last.artifact.original)
 
     def _verified(self, verifier: Verifier, survey: Survey, made: Made | NotMade) -> AttemptResult:
         result = verifier.verify(made)
@@ -250,11 +275,10 @@ class _Run:
         found: dict[int, list[Diagnosis]] = {}
         if not proven:
             found = {n: diagnose_conversion(self.builder, result) for n, result in enumerate(results)}
-        for number, result in enumerate(results):
-            if result is best or (result.recipe.searches and not proven):
-                found[number] = found.get(number, []) + diagnose_comparison(
-                    self.workers, self.request, survey, result, self.tell
-                )
+        if not best.located:
+            at = results.index(best)
+            named = diagnose_comparison(self.workers, self.request, survey, best, self.tell)
+            found[at] = found.get(at, []) + named
         explained = [result.explained(found.get(n, [])) for n, result in enumerate(results)]
         return explained, explained[results.index(best)]
 

@@ -35,7 +35,9 @@ def diagnose_comparison(
         return []
     if found is None or not found.labels():
         return []
-    return [Diagnosis(check.check, check.subject, sentence(found), subject=found.labels()[0])]
+    alone = found.kind == "node"
+    label = found.labels()[0]
+    return [Diagnosis(check.check, check.subject, sentence(found), subject=label, alone=alone)]
 
 
 def _find(

@@ -305,6 +305,16 @@ class PrepareOptions(TypedDict, total=False):
             recorded=False,  # it decides whether there is a result, not which
         ),
     ]
+    time_budget: Annotated[
+        float,
+        Flag(
+            "--time-budget",
+            NUMBER,
+            "Seconds after the first attempt in which others are begun; 0: no limit.",
+            default=120.0,
+            least=0,
+        ),
+    ]
     memory: Annotated[
         int | str,
         Flag(

@@ -17,6 +17,7 @@ from mnnprep.model.signature import Dim, TensorSpec, parse_dim, parse_input, par
 from mnnprep.model.target import Target, require_engine
 
 DEFAULT_TIMEOUT = 1800.0
+DEFAULT_TIME_BUDGET = 120.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     ``mnnconvert`` is the path of another MNNConvert executable, or empty for the MNN package's.
     ``targets`` are where the converted model must be right beside this machine. ``engine`` is the version of
-    MNN that converts and runs it; empty: the installed one.
+    MNN that converts and runs it; empty: the installed one. ``time_budget`` is how many seconds after the
+    first attempt another is begun; 0: any.
 
     ``repairs`` None: the rules that the artifact needs; else the names of those that are applied, wherever
     their pattern is, and no other. ``signature`` and ``outputs`` are as in
@@ -83,6 +85,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     tflite_precision: str = ""
     targets: tuple[Target, ...] = ()
     engine: str = ""
+    time_budget: float = DEFAULT_TIME_BUDGET
 
 
 def make_wants(

@@ -87,11 +87,8 @@ def sentence(found: FaultLocation) -> str:
         return f"{found.reason}{f' (first seen at {names}{inside})' if names else ''}"
     if found.failure is not None:
         return f"{names}{inside}: {found.failure.reason.splitlines()[0]}"
-    off = (
-        found.problem
-        if finite(found.excess) is None
-        else f"{found.problem}, {found.excess:.3g} times the tolerance"
-    )
+    used = "" if finite(found.excess) is None else f"{found.excess:.3g} times the tolerance"
+    off = ", ".join(filter(None, (found.problem, used)))
     alone = {
         "node": "run alone, on the reference's values, it is wrong as well, so the error is made there",
         "fused": found.reason,
