@@ -38,6 +38,10 @@ FORMATS = {
     "caffe": "real/mtcnn-det1.prototxt",
     "mnn": "mnn/conv-trace",
 }
+# The graph's last output reads from a data pipeline.
+MORE_OPTIONS = {
+    "frozen-graph": ("--outputs", "prob", "--range", "img=0.4:0.6", "--dim", "batch=1:2", "--to", "onnx"),
+}
 SETTINGS: tuple[dict[str, str], ...] = (
     {"USER": "anna", "TZ": "UTC", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},
     {"USER": "bert", "TZ": "Asia/Tokyo", "LANG": "C", "PYTHONHASHSEED": "1"},
@@ -86,7 +90,7 @@ class Setting:
         copied = self.models / path.name
         for file in [path, *path.parent.glob(f"{path.stem}.caffemodel")]:
             (shutil.copytree if file.is_dir() else shutil.copy)(file, self.models / file.name)
-        target = self.work / f"{path.stem}-bundle"
+        target = Path(tempfile.mkdtemp(dir=self.work)) / "bundle"
         done = self.run(
             "prepare", f"{copied}:{name}" if colon else str(copied), *options, "-o", str(target), "--json"
         )
@@ -138,7 +142,8 @@ def main() -> int:
                 **sources,
             }
         for name, (source, options) in sources.items():
-            bundles = [setting.bundle(source, options) for setting in settings]
+            more = MORE_OPTIONS.get(name, ())
+            bundles = [setting.bundle(source, (*options, *more)) for setting in settings]
             files, problems = [b for b, _ in bundles], [p for _, p in bundles if p]
             different = sorted(
                 {
