@@ -91,6 +91,7 @@ ROWS = (
     "pooling.pool_auto_pad",
     "pooling.pool_3d",
     # convolution
+    "convolution.deconv_padding",
     "convolution.conv1d_output",
     "convolution.conv3d_forms",
     # reduction
