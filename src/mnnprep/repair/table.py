@@ -72,6 +72,7 @@ ROWS = (
     "recurrent.recurrent_layout",
     "recurrent.gru_open_length",
     "recurrent.gru_linear_before_reset",
+    "recurrent.lstm_initial_states",
     "recurrent.recurrent_inputs",
     "recurrent.recurrent_reverse",
     "recurrent.recurrent_outputs",
