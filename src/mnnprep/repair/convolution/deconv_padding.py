@@ -94,7 +94,7 @@ def _part(axis: _Axis) -> tuple[int, int, int] | None:
     """
     reach = (axis.kernel - 1) * axis.dilation + 1 + axis.output
     if axis.wanted is None:
-        total = reach - axis.stride
+        total = max(reach - axis.stride, 0)
     elif axis.size is None:
         return None
     else:
