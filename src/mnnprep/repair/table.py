@@ -54,6 +54,7 @@ ROWS = (
     # arithmetic
     "arithmetic.less_negative",
     "arithmetic.gemm_trans_a",
+    "arithmetic.div_by_size",
     "arithmetic.pow_types",
     "arithmetic.round_half",
     "arithmetic.mod_float",
