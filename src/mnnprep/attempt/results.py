@@ -220,6 +220,14 @@ class AttemptResult:
         return self.right and Status.FAILED in sides
 
     @property
+    def froze_a_size(self) -> bool:
+        """Whether the artifact itself is wrong at some size of an open dimension."""
+        wrong = self.status(catalog.ARTIFACT_COMPARE) is Status.FAILED
+        return wrong and any(
+            catalog.DIMENSION.has(c.check) and c.status is Status.FAILED for c in self.checks
+        )
+
+    @property
     def right_here(self) -> bool:
         """Whether all that was asked passed, but what was asked of targets."""
         wanted = [c for c in self.checks if c.required and not catalog.TARGET.has(c.check)]

@@ -319,8 +319,8 @@ def skip(recipe: ExportRecipe, request: Request, survey: Survey, results: list[A
     """Whether an attempt would say nothing new.
 
     Other opsets are tried only if MNN alone stood in the way of the earlier one; scripting only for a
-    source that decides on data; another format is not tried where the first gave an artifact and no converter
-    for the other is at hand.
+    source that decides on data, or where an export froze a size; another format is not tried where the first
+    gave an artifact and no converter for the other is at hand.
     """
     if recipe.searches:
         there = [
@@ -334,7 +334,7 @@ def skip(recipe: ExportRecipe, request: Request, survey: Survey, results: list[A
         )
         if not hopeful or recipe.opset in {r.opset for r in there}:
             return True
-    if recipe.for_decisions and not survey.decides:
+    if recipe.for_decisions and not (survey.decides or any(r.froze_a_size for r in results)):
         return True
     other = bool(results) and recipe.target != results[0].recipe.target
     convertible = ARTIFACTS[recipe.target].packaged or bool(request.mnnconvert)

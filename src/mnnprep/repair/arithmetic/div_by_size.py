@@ -8,7 +8,7 @@ the sizes of the run; last bits differ.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.repair.rule import Match, Rewrite, Rule
@@ -25,17 +25,12 @@ MOST = 64  # nodes between the sizes and the divisor
 
 def _find(view: ModelView) -> Iterator[Match[None]]:
     for node, opset in view.nodes("Div"):
-        if view.dtype(node.inputs[1]) != "FLOAT":
-            continue
-        if _sizes_in(node.inputs[1], view) == "open" and not _sizes_in(node.inputs[0], view):
+        if view.dtype(node.inputs[1]) == "FLOAT" and _of_open_sizes(node.inputs[1], view):
             yield Match(at=node, opset=opset)
 
 
-def _sizes_in(value: Operand, view: ModelView) -> Literal["", "fixed", "open"]:
-    """Which sizes *value* is computed from; none if anything else than sizes and constants is in it.
-
-    A quotient of two such numbers is right in MNN.
-    """
+def _of_open_sizes(value: Operand, view: ModelView) -> bool:
+    """Whether *value* is computed from sizes and constants alone, an open size among them."""
     waiting, seen, opened = [value], set(), False
     while waiting:
         last = waiting.pop()
@@ -44,14 +39,14 @@ def _sizes_in(value: Operand, view: ModelView) -> Literal["", "fixed", "open"]:
         seen.add(last)
         node = last.producer()
         if node is None or node.domain not in STANDARD_DOMAINS or len(seen) > MOST:
-            return ""
+            return False
         if node.op_type in SIZES:
             opened = opened or static(view.dims(node.inputs[0])) is None
         elif any(bodies(attribute) for attribute in node.attributes.values()):
-            return ""
+            return False
         else:
             waiting.extend(node.inputs)
-    return "open" if opened else "fixed"
+    return opened
 
 
 def _apply(editor: Editor, match: Match[None]) -> bool:

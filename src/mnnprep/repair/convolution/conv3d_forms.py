@@ -151,7 +151,7 @@ def _padding(node: ir.Node, view: ModelView) -> Padding | None:
     dims, weight = view.dims(node.inputs[0]), view.dims(node.inputs[1])
     kernel = list(node.attributes.get_ints("kernel_shape", ())) or list(static((weight or ())[2:]) or ())
     sizes = list(dims[2:]) if dims is not None and len(dims) == 5 else [None] * 3
-    wanted: list[int | None] = list(node.attributes.get_ints("output_shape", ()))[-3:] or [None] * 3
+    wanted: list[int | None] = [*node.attributes.get_ints("output_shape", ())[-3:]] or [None] * 3
     auto = node.attributes.get_string("auto_pad", "NOTSET")
     pads = list(node.attributes.get_ints("pads", [0] * 6)) if auto == "NOTSET" else [0] * 6
     added = list(node.attributes.get_ints("output_padding", [0] * 3))

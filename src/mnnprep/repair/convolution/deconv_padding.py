@@ -1,7 +1,7 @@
 """ConvTranspose whose padding is not given as pads, but by ``output_shape`` or SAME_LOWER.
 
-Measured with MNN 3.6.1: where the whole padding is odd, the larger half stands at the end; ONNX puts it at the
-beginning, but for SAME_UPPER, which is right.  Written as the pads that ONNX's operator document derives
+Measured with MNN 3.6.1: where the whole padding is odd, the larger half stands at the end; ONNX puts it at
+the beginning, but for SAME_UPPER, which is right.  Written as the pads that ONNX's operator document derives
 (ConvTranspose-22), which is exact.
 """
 
@@ -70,14 +70,13 @@ def _padding(node: ir.Node, kernel: list[int], dims: Dims | None) -> Padding | N
     """The padding of every axis; None if it depends on a size that is open, or ends within a stride."""
     rank = len(kernel)
     sizes = list((dims or ())[2:]) if dims is not None and len(dims) == rank + 2 else [None] * rank
-    wanted: list[int | None] = list(node.attributes.get_ints("output_shape", ()))[-rank:]
+    shape = node.attributes.get_ints("output_shape", ())[-rank:]
+    wanted: list[int | None] = [*shape] or [None] * rank
     strides, dilations = (list(node.attributes.get_ints(n, [1] * rank)) for n in ("strides", "dilations"))
     outputs = list(node.attributes.get_ints("output_padding", [0] * rank))
     axes = [
         _Axis(size if isinstance(size, int) else None, *numbers)
-        for size, *numbers in zip(
-            sizes, kernel, strides, dilations, outputs, wanted or [None] * rank, strict=True
-        )
+        for size, *numbers in zip(sizes, kernel, strides, dilations, outputs, wanted, strict=True)
     ]
     known = [part for part in map(_part, axes) if part is not None]
     if len(known) < rank:
@@ -119,6 +118,6 @@ RULE = Rule(
     operators=frozenset({OP}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=True),
-    hazard="MNN puts the padding of a ConvTranspose that only output_shape or SAME_LOWER gives at the wrong end",
+    hazard="MNN puts an odd padding of a ConvTranspose with output_shape or SAME_LOWER at the wrong end",
     remedy="give the padding of the ConvTranspose as pads",
 )

@@ -4,8 +4,8 @@ Measured with MNN 3.6.1: where the batch is fixed, or the sequence is an input o
 is transposed (a batch of 1) or there is none.  Without initial states, behind any other node, or with both
 directions, it is right.
 
-States that are always zero are left out, which is what ONNX takes for them; an Identity stands between an input
-of open batch and the LSTM; anything else is written as a Loop over the steps, whose last bits differ.
+States that are always zero are left out, which is what ONNX takes for them; an Identity stands between an
+input of open batch and the LSTM; anything else is written as a Loop over the steps, whose last bits differ.
 """
 
 from __future__ import annotations
@@ -95,6 +95,6 @@ RULE = Rule(
     operators=frozenset({"LSTM"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False),
-    hazard="MNN transposes the result of an LSTM with initial states over a sequence of open length, or gives none",
+    hazard="MNN transposes the result of an LSTM with initial states over an open length, or gives none",
     remedy="leave out initial states that are zero, or fix the length of the sequence",
 )

@@ -86,9 +86,9 @@ def read(node: ir.Node, opset: int, view: ModelView) -> OpenResize | None:
 def _kept(node: ir.Node, number: int, entry: int, view: ModelView) -> bool:
     """Whether the wanted size *entry* is that which axis *number* has."""
     before, after = view.dims(node.inputs[0]), view.dims(node.outputs[0])
-    if before is not None and after is not None and before[number] is not None:
-        if before[number] == after[number]:
-            return True
+    old, new = (dims[number] if dims is not None else None for dims in (before, after))
+    if old is not None and old == new:
+        return True
     joined = producer(node.inputs[3], "Concat")
     first = joined.inputs[0] if joined is not None else None
     part = producer(first, "Slice")
@@ -195,7 +195,7 @@ class _Axis:
         if mode == "align_corners":
             whole = self.after if self.axis.scale is None else op("Mul", self.before, self.scale)
             one = self.number(1)
-            gaps = op("Max", op("Sub", whole, one), self.number(np.finfo(np.float32).tiny))
+            gaps = op("Max", op("Sub", whole, one), self.number(float(np.finfo(np.float32).tiny)))
             at = op("Div", op("Mul", place, op("Sub", self.before, one)), gaps)
             return op("Where", op("Greater", whole, one), at, self.number(0))
         half = self.number(0.5)

@@ -6,7 +6,6 @@ Shape, as one int64 in a list of one.
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -48,7 +47,10 @@ class Sizes:
 
 def product(build: Builder, sizes: list[Size]) -> Size:
     """All *sizes* multiplied; 1 for none."""
-    return reduce(lambda a, b: times(build, a, b), sizes, 1)
+    total: Size = 1
+    for size in sizes:
+        total = times(build, total, size)
+    return total
 
 
 def times(build: Builder, left: Size, right: Size) -> Size:
