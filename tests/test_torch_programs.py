@@ -1,4 +1,4 @@
-"""Programs of torch.export whose arguments are nested, None or numbers; factories that return wrapped models."""
+"""Exported programs whose arguments are nested, None or numbers; factories that return wrapped models."""
 
 from __future__ import annotations
 
