@@ -214,6 +214,11 @@ class AttemptResult:
         return passed and self.exported is not None and ARTIFACTS[self.exported.format].by_rules
 
     @property
+    def sizes_right(self) -> int:
+        """How many sizes of open dimensions passed, in the artifact and in MNN."""
+        return sum(map(len, self.proven_sizes.values()))
+
+    @property
     def repairable(self) -> bool:
         """Whether the artifact is right, and MNN refuses it or computes something else."""
         sides = (self.status(catalog.MNN_CONVERT), self.status(catalog.MNN_COMPARE))

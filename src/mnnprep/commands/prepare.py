@@ -363,7 +363,9 @@ def improvable(survey: Survey, result: AttemptResult) -> bool:
 
 
 def choose(results: list[AttemptResult]) -> AttemptResult:
-    """The best attempt: the strongest verdict, then the earliest.
+    """The best attempt: the strongest verdict, then the most that is right, then the earliest.
+
+    An artifact that is right comes before one that is not, and more sizes that passed before fewer.
 
     Raises:
         RefusedError: no attempt made an artifact.
@@ -375,7 +377,7 @@ def choose(results: list[AttemptResult]) -> AttemptResult:
             seen="; ".join(f"{r.recipe.method}: {r.reason}" for r in results),
             next="fix the model at the places that the messages name, or choose a method with --method",
         )
-    return min(made, key=lambda r: RANK[r.verdict])
+    return min(made, key=lambda r: (RANK[r.verdict], not r.right, -r.sizes_right))
 
 
 def refusal(failure: StepFailed) -> Exception:
