@@ -95,3 +95,12 @@ def test_a_number_without_dimensions_stays_an_array() -> None:
     assert all(isinstance(array, np.ndarray) and array.shape == () for array in moved.values())
     assert moved["s"].dtype == np.float32
     assert 0 < abs(float(moved["s"]) - 2) < 1e-6
+
+
+def test_other_values_of_a_number_stay_an_array() -> None:
+    pytest.importorskip("torch")
+    from mnnprep.formats.torch.net import other_values
+
+    moved = other_values({"s": np.array(2, np.float32), "x": np.array([1, 3], np.float32)})
+    assert all(isinstance(array, np.ndarray) and array.dtype == np.float32 for array in moved.values())
+    assert [array.tolist() for array in moved.values()] == [2.0, [2.0, 3.0]]
