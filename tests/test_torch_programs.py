@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from mnnprep.errors import RefusedError
@@ -85,3 +86,37 @@ def test_a_factory_may_return_a_wrapped_model(tmp_path: Path, wrapper: str) -> N
     found = load(Source(kind="torch-factory", path=f"{tmp_path / 'nets.py'}:make"))
     assert type(found.module) is torch.nn.Linear
     assert list(found.example) == found.parameters == ["input"]
+
+
+class Listed(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x * 2, x + 1]
+
+
+class Paired(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return x, [x * 2, x + 1]
+
+
+@pytest.mark.parametrize("net", [Listed, Paired])
+def test_a_list_of_outputs_is_unpacked(net: type[Any], tmp_path: Path) -> None:
+    """The exporter makes one output of a list, a sequence, which MNN does not take."""
+    from mnnprep.formats.torch import steps
+    from mnnprep.model.messages import ExportJob, InputSpecs
+    from mnnprep.model.signature import TensorSpec
+
+    torch.jit.script(net().eval()).save(str(tmp_path / "net.pt"))
+    wants = InputSpecs(inputs=(TensorSpec("x", "float32", (2, 4)),))
+    (tmp_path / "out").mkdir()
+    made = steps.export_module(
+        ExportJob(
+            source=Source(kind="torchscript", path=str(tmp_path / "net.pt")),
+            wants=wants,
+            method="onnx-trace",
+            opset=13,
+            directory=str(tmp_path / "out"),
+        )
+    )
+    outputs = onnx.load(made.files[0].path).graph.output
+    assert all(output.type.HasField("tensor_type") for output in outputs)
+    assert len(outputs) == (2 if net is Listed else 3)
