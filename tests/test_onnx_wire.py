@@ -22,6 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import mnnprep
 from mnnprep.errors import RefusedError
+from mnnprep.evidence.check import Status
+from mnnprep.formats.onnx.graph import inference_mode
 from mnnprep.formats.onnx.scan import scan_model
 from mnnprep.formats.onnx.scan_tensors import DTYPES
 from mnnprep.formats.onnx.summary import PROTOBUF_LIMIT, OnnxSummary, require_loadable
@@ -307,6 +309,25 @@ class TestTraining:
         assert self.leftovers(tmp_path, helper.make_node("BatchNormalization", inputs, ["y", "p"]), 9) == [
             "it also gives p, which is training in opset 9"
         ]
+
+    def test_batch_statistics_of_constants(self, tmp_path: Path) -> None:
+        """Weights that are standardized: the same at inference, whatever stands between."""
+        norm = helper.make_node(
+            "BatchNormalization", ["r", "s", "b", "m", "v"], ["y", "p", "q"], training_mode=1
+        )
+        kept = numpy_helper.from_array(np.ones((1, 2, 3), np.float32), "w")
+        shape = helper.make_node("Reshape", ["w", "to"], ["r"])
+        to = numpy_helper.from_array(np.array([1, 2, -1]), "to")
+        assert self.leftovers(tmp_path, norm, 15, shape, initializers=[kept, to]) == []
+        assert self.leftovers(tmp_path, norm, 15, helper.make_node("Constant", [], ["r"], value=kept)) == []
+        of_input = helper.make_node("Mul", ["x", "w"], ["r"])
+        drawn = helper.make_node("RandomNormal", [], ["r"], shape=[1, 2, 3])
+        for maker in (of_input, drawn):
+            assert self.leftovers(tmp_path, norm, 15, maker, initializers=[kept]) == ["training_mode is 1"]
+        for maker, status in ((shape, Status.PASSED), (of_input, Status.FAILED), (drawn, Status.FAILED)):
+            graph = helper.make_graph([maker, norm], "net", [value("x")], [value("y")], [kept, to])
+            model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+            assert inference_mode(model).status is status
 
     def test_inside_a_subgraph_with_its_place(self, tmp_path: Path) -> None:
         inner = helper.make_node(

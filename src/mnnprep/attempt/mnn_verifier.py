@@ -183,11 +183,9 @@ class MnnVerifier:
                 death=failure.death if failure.fate == "crash" and not failure.unable else None,
             )
         if converted.frontend_missing:
-            reason = (
-                "the converter at hand has no frontend for this format; give one that has with --mnnconvert,"
-                " or prepare --to onnx"
+            return Conversion(
+                catalog.MNN_CONVERT.not_run("the converter at hand has no frontend for this format")
             )
-            return Conversion(catalog.MNN_CONVERT.not_run(reason))
         if converted.unable:
             return Conversion(catalog.MNN_CONVERT.not_run(converted.reason))
         if not converted.ok:

@@ -214,10 +214,23 @@ class AttemptResult:
         return passed and self.exported is not None and ARTIFACTS[self.exported.format].by_rules
 
     @property
+    def sizes_right(self) -> int:
+        """How many sizes of open dimensions passed, in the artifact and in MNN."""
+        return sum(map(len, self.proven_sizes.values()))
+
+    @property
     def repairable(self) -> bool:
         """Whether the artifact is right, and MNN refuses it or computes something else."""
         sides = (self.status(catalog.MNN_CONVERT), self.status(catalog.MNN_COMPARE))
         return self.right and Status.FAILED in sides
+
+    @property
+    def froze_a_size(self) -> bool:
+        """Whether the artifact itself is wrong at some size of an open dimension."""
+        wrong = self.status(catalog.ARTIFACT_COMPARE) is Status.FAILED
+        return wrong and any(
+            catalog.DIMENSION.has(c.check) and c.status is Status.FAILED for c in self.checks
+        )
 
     @property
     def right_here(self) -> bool:

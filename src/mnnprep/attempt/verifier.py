@@ -272,6 +272,11 @@ def _repairs_check(
     """Whether the repaired artifact computes what it computed before."""
     rules = [f"{repair.rule}: {len(repair.nodes)} nodes" for repair in repairs]
     try:
+        before.result()
+    except StepFailed as failure:
+        why = f"the artifact did not run before its repair either: {describe(failure)}"
+        return catalog.REPAIRS.not_run(why, required=False, numbers={"rules": rules})
+    try:
         return repeated(
             catalog.REPAIRS.passed(numbers={"rules": rules}),
             before.result().value,
@@ -280,7 +285,7 @@ def _repairs_check(
             between="the artifact before and after the repair, in runs",
         )
     except StepFailed as failure:
-        reason = f"the artifact before or after the repair does not run: {describe(failure)}"
+        reason = f"the repaired artifact does not run, and the one before does: {describe(failure)}"
         return unanswered(catalog.REPAIRS, failure, reason, numbers={"rules": rules})
 
 

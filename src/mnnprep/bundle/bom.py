@@ -96,9 +96,7 @@ def _card(manifest: Manifest) -> dict[str, Any]:
         for row in digest.worst_errors(manifest.evidence)
         if row.max_abs is not None
     ]
-    limits = [
-        o.reason or o.check for o in digest.obstacles(manifest.evidence, digest.required_names(manifest))
-    ]
+    limits = [o.reason or o.check for o in digest.obstacles_of(manifest)]
     sizes = [
         f"{name}: proven at {', '.join(map(str, dim.proven)) or 'no size'}"
         for name, dim in manifest.signature.dims.items()

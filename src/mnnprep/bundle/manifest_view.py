@@ -5,7 +5,7 @@ Pure functions, shared by every way of showing a bundle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mnnprep.bundle.manifest import BundleFile, Manifest
@@ -48,11 +48,25 @@ def required_names(manifest: Manifest) -> tuple[str, ...]:
     return profile_of(manifest).required
 
 
-def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obstacle]:
+def followed_advice(manifest: Manifest) -> frozenset[str]:
+    """The checks whose advice the manifest's own call has followed: a range given, ONNX tried."""
+    ranged = (name for name, dim in manifest.signature.dims.items() if None not in (dim.min, dim.max))
+    found = {catalog.DIMENSION.of(name).name for name in ranged}
+    if any(attempt.method.startswith("onnx") for attempt in manifest.artifact.attempts):
+        found |= {catalog.FRONTEND_OPERATORS.name}
+        if manifest.artifact.format == "torchscript":
+            found.add(catalog.MNN_CONVERT.name)
+    return frozenset(found)
+
+
+def obstacles(
+    evidence: Sequence[Check], names: Iterable[str] = (), followed: Container[str] = ()
+) -> list[Obstacle]:
     """List what stands between *evidence* and `proven`: failed checks first, then those not run or absent.
 
     *names* are the checks that must be there and pass (see :func:`required_names`), whatever they say of
-    themselves; others count where they are marked as required.
+    themselves; others count where they are marked as required.  *followed* are the checks whose advice was
+    followed (see :func:`followed_advice`).
     """
     wanted = tuple(names)
     found = [
@@ -61,7 +75,7 @@ def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obst
             c.status,
             c.subject,
             c.reason,
-            catalog.row(c.check).remedy(c.status),
+            catalog.row(c.check).remedy(c.status, followed=_followed(c, followed)),
         )
         for c in evidence
         if c.status is not Status.PASSED
@@ -76,6 +90,20 @@ def obstacles(evidence: Sequence[Check], names: Iterable[str] = ()) -> list[Obst
         for name in absent
     ]
     return sorted(found, key=lambda o: (o.status is not Status.FAILED, o.check not in catalog.USABILITY))
+
+
+def obstacles_of(manifest: Manifest) -> list[Obstacle]:
+    """List what stands between a manifest and `proven`, with what to do that was not done yet."""
+    return obstacles(manifest.evidence, required_names(manifest), followed_advice(manifest))
+
+
+def _followed(check: Check, followed: Container[str]) -> bool:
+    """Whether the advice for *check*, as it ended, was followed.
+
+    A dimension that is wrong at some size is another matter than one without a range.
+    """
+    advised = check.status is Status.NOT_RUN or check.check == catalog.FRONTEND_OPERATORS.name
+    return advised and check.check in followed
 
 
 def meaning(manifest: Manifest) -> str:

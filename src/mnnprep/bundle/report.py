@@ -91,7 +91,7 @@ def _template() -> Any:
 def context(manifest: Manifest) -> dict[str, Any]:
     """Return the values that the template shows, by name."""
     concluded = digest.concluded(manifest)
-    blocking = digest.obstacles(manifest.evidence, digest.required_names(manifest))
+    blocking = digest.obstacles_of(manifest)
     return {
         "manifest": manifest,
         "identity": manifest.source.files[:IDENTIFYING],

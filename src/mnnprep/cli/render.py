@@ -63,7 +63,7 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _metrics(console, manifest.evidence)
     _samples(console, manifest.evidence)
     _precision(console, manifest.evidence)
-    _obstacles(console, digest.obstacles(manifest.evidence, digest.required_names(manifest)))
+    _obstacles(console, digest.obstacles_of(manifest))
     rows = [(f.path, decimal_size(f.size)) for f in _headliners(manifest)]
     section(console, f"files in {target}", grid(["", ">"], rows))
 

@@ -319,8 +319,8 @@ def skip(recipe: ExportRecipe, request: Request, survey: Survey, results: list[A
     """Whether an attempt would say nothing new.
 
     Other opsets are tried only if MNN alone stood in the way of the earlier one; scripting only for a
-    source that decides on data; another format is not tried where the first gave an artifact and no converter
-    for the other is at hand.
+    source that decides on data, or where an export froze a size; another format is not tried where the first
+    gave an artifact and no converter for the other is at hand.
     """
     if recipe.searches:
         there = [
@@ -334,7 +334,7 @@ def skip(recipe: ExportRecipe, request: Request, survey: Survey, results: list[A
         )
         if not hopeful or recipe.opset in {r.opset for r in there}:
             return True
-    if recipe.for_decisions and not survey.decides:
+    if recipe.for_decisions and not (survey.decides or any(r.froze_a_size for r in results)):
         return True
     other = bool(results) and recipe.target != results[0].recipe.target
     convertible = ARTIFACTS[recipe.target].packaged or bool(request.mnnconvert)
@@ -363,7 +363,9 @@ def improvable(survey: Survey, result: AttemptResult) -> bool:
 
 
 def choose(results: list[AttemptResult]) -> AttemptResult:
-    """The best attempt: the strongest verdict, then the earliest.
+    """The best attempt: the strongest verdict, then the most that is right, then the earliest.
+
+    An artifact that is right comes before one that is not, and more sizes that passed before fewer.
 
     Raises:
         RefusedError: no attempt made an artifact.
@@ -375,7 +377,7 @@ def choose(results: list[AttemptResult]) -> AttemptResult:
             seen="; ".join(f"{r.recipe.method}: {r.reason}" for r in results),
             next="fix the model at the places that the messages name, or choose a method with --method",
         )
-    return min(made, key=lambda r: RANK[r.verdict])
+    return min(made, key=lambda r: (RANK[r.verdict], not r.right, -r.sizes_right))
 
 
 def refusal(failure: StepFailed) -> Exception:

@@ -64,6 +64,8 @@ MNN_CONVERT = Row(
     " not take",
     if_not_run="name a converter that has the frontend with `--mnnconvert`, or choose another format with"
     " `--to`",
+    if_followed="name a converter that has the frontend with `--mnnconvert`, or resolve what kept the"
+    " attempts by ONNX from being proven",
     role=Role.USABILITY,
     need=Need.ALWAYS,
 )
@@ -106,6 +108,8 @@ DIMENSION = Family(
         if_failed="fix the dimension with `--input`, or narrow its range with `--dim` to the sizes that"
         " passed",
         if_not_run="give the dimension a range with `--dim NAME=MIN:MAX`, then prepare again",
+        if_followed="its sizes are compared as soon as the artifact and MNN's model run: resolve first what"
+        " keeps them from it",
         need=Need.ALWAYS,
     ),
 )
@@ -228,6 +232,7 @@ FRONTEND_OPERATORS = Row(
     question="Does MNN's Torch frontend have a name for every operator of the TorchScript?",
     catches="TorchScript operators that MNN's Torch frontend refuses",
     if_failed="prepare `--to onnx`",
+    if_followed="resolve what kept the attempts by ONNX from being proven",
     role=Role.INFORMATIVE,
     need=Need.NEVER,
 )

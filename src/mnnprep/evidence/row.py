@@ -59,6 +59,7 @@ class Row:
         if_not_run: the next step where it was not run.
         role: what a failure means.
         need: when a proof needs it.
+        if_followed: the reader's next step where that advice was followed already.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Row:
     if_not_run: str = "prepare the model again; if the check stays not run, its reason says what is missing"
     role: Role = Role.COMPARISON
     need: Need = Need.ASKED
+    if_followed: str = ""
 
     @property
     def required(self) -> bool:
@@ -79,8 +81,13 @@ class Row:
         """Its place in the documentation, by the name of its family if it has one."""
         return f"{PAGE}#check-{self.name.partition(':')[0]}"
 
-    def remedy(self, status: Status) -> str:
-        """The next step for a reader where the check did not pass, and ended as *status*."""
+    def remedy(self, status: Status, *, followed: bool = False) -> str:
+        """The next step for a reader where the check did not pass, and ended as *status*.
+
+        *followed*: the reader has done what the row advises already.
+        """
+        if followed and self.if_followed:
+            return self.if_followed
         return self.if_failed if status is Status.FAILED else self.if_not_run
 
     def passed(self, *, reason: str = "", **details: Unpack[Details]) -> Check:

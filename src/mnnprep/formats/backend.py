@@ -111,10 +111,10 @@ class ExportRecipe:
     """One method of making an artifact, with its options.
 
     ``traces``: a decision on data is frozen into the artifact; ``for_decisions``: it differs from the methods
-    before it only for a source that decides on data; ``precisions``: what it can make beside the source's
-    own; ``searches``: it stands for one attempt at each of ``OPSETS``, for a source that MNN took at no
-    opset before. ``packages`` are modules whose versions a bundle made so records. ``sqnr_db`` is the least
-    SQNR at which an artifact made so may be held to a source that is not floating.
+    before it only for a source that decides on data, or where they froze a size; ``precisions``: what it can
+    make beside the source's own; ``searches``: it stands for one attempt at each of ``OPSETS``, for a source
+    that MNN took at no opset before. ``packages`` are modules whose versions a bundle made so records.
+    ``sqnr_db`` is the least SQNR at which an artifact made so may be held to a source that is not floating.
     """
 
     method: str

@@ -283,7 +283,7 @@ def registered_check(operators: list[str]) -> Check:
     numbers: dict[str, Figure] = {"operators": len(operators)}
     if foreign:
         return catalog.FRONTEND_OPERATORS.failed(
-            f"MNN's Torch frontend does not read {', '.join(foreign)}; prepare --to onnx",
+            f"MNN's Torch frontend does not read {', '.join(foreign)}",
             subject=", ".join(foreign),
             numbers=numbers,
         )

@@ -69,5 +69,6 @@ def _changed(space: InputSpace, arrays: Arrays, change: Callable[[Any], Any]) ->
     for spec in space.specs:
         if arrays[spec.name].dtype.kind == "f":
             low, high = space.declared_range(spec.name)
-            made[spec.name] = np.clip(change(arrays[spec.name]), low, high).astype(spec.dtype)
+            clipped = np.clip(change(arrays[spec.name]), low, high)
+            made[spec.name] = np.asarray(clipped, spec.dtype)  # without dimensions it is no array by itself
     return made

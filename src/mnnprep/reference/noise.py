@@ -65,16 +65,21 @@ def _gaps(case: Case, other: Arrays) -> dict[str, float]:
     return noise
 
 
-def _perturbed(net: Net, case: Case, seed: int) -> Arrays | None:
+def nudged(arrays: Arrays, seed: int) -> Arrays:
+    """Every floating number of *arrays* one ulp up or down; a number without dimensions stays an array."""
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
-    moved = {
-        n: np.nextafter(a, np.where(rng.random(a.shape) < 0.5, -np.inf, np.inf).astype(a.dtype)).astype(
-            a.dtype
-        )
-        if a.dtype.kind == "f"
-        else a
-        for n, a in case.inputs.items()
-    }
+    moved = {}
+    for name, array in arrays.items():
+        if array.dtype.kind == "f":
+            towards = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
+            moved[name] = np.asarray(np.nextafter(array, towards), array.dtype)
+        else:
+            moved[name] = array
+    return moved
+
+
+def _perturbed(net: Net, case: Case, seed: int) -> Arrays | None:
+    moved = nudged(case.inputs, seed)
     try:
         return net.run(moved)
     except Refused:

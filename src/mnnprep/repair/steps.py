@@ -210,12 +210,14 @@ def repair(job: RepairJob) -> Repaired:
         if rule.rewrite is None or rule.name not in job.rules:
             continue
         doing(f"applying the repair {rule.name}")
-        rewrote = rewrite(rule, view)
-        if rewrote:
-            fired.append(
-                AppliedRule(rule=rule.name, hazard=rule.hazard, exact=rule.rewrite.exact, nodes=rewrote)
-            )
+        nodes: list[str] = []
+        while rewrote := rewrite(rule, view):  # again: a rewrite can tell the shapes of what is behind it
+            nodes += rewrote
             view = ModelView(model, supported, job.magnitudes)
+        if nodes:
+            fired.append(
+                AppliedRule(rule=rule.name, hazard=rule.hazard, exact=rule.rewrite.exact, nodes=nodes)
+            )
     if not fired:
         return Repaired()
     doing("saving the repaired model")

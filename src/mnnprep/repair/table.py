@@ -54,6 +54,7 @@ ROWS = (
     # arithmetic
     "arithmetic.less_negative",
     "arithmetic.gemm_trans_a",
+    "arithmetic.div_by_size",
     "arithmetic.pow_types",
     "arithmetic.round_half",
     "arithmetic.mod_float",
@@ -72,6 +73,7 @@ ROWS = (
     "recurrent.recurrent_layout",
     "recurrent.gru_open_length",
     "recurrent.gru_linear_before_reset",
+    "recurrent.lstm_initial_states",
     "recurrent.recurrent_inputs",
     "recurrent.recurrent_reverse",
     "recurrent.recurrent_outputs",
@@ -91,6 +93,7 @@ ROWS = (
     "pooling.pool_auto_pad",
     "pooling.pool_3d",
     # convolution
+    "convolution.deconv_padding",
     "convolution.conv1d_output",
     "convolution.conv3d_forms",
     # reduction

@@ -79,8 +79,11 @@ def form(model: ModelProto) -> str:
 
 
 def inference_mode(model: ModelProto) -> Check:
-    """Whether nothing of training is left in the graph: a Dropout or BatchNormalization in training mode."""
-    opset = opset_of(model)
+    """Whether nothing of training is left in the graph: a Dropout or BatchNormalization in training mode.
+
+    Batch statistics of what follows from constants are the same at inference (weights that are standardized).
+    """
+    opset, fixed = opset_of(model), follow_constants(model.graph)
     constants = scalar_constants(model.graph)
     left = []
     nodes = [*all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
@@ -94,7 +97,7 @@ def inference_mode(model: ModelProto) -> Check:
                     if mode is not None
                     else f"{label(node)}, whose training_mode is computed"
                 )
-        elif node.op_type == "BatchNormalization" and (
+        elif (node.op_type == "BatchNormalization" and node.input[0] not in fixed) and (
             any(a.name == "training_mode" and a.i == 1 for a in node.attribute)
             or (opset < 14 and len([o for o in node.output if o]) > 1)
         ):
@@ -105,6 +108,18 @@ def inference_mode(model: ModelProto) -> Check:
             subject=left[0],
         )
     return catalog.INFERENCE_MODE.passed(numbers={"nodes": len(nodes)})
+
+
+def follow_constants(graph: GraphProto) -> set[str]:
+    """The values of the main graph that follow from its stored tensors alone."""
+    fed = {value.name for value in graph.input}
+    fixed = {tensor.name for tensor in graph.initializer if tensor.name not in fed}
+    for node in graph.node:
+        drawn = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
+        plain = node.domain in STANDARD_DOMAINS and not drawn and next(subgraphs(node), None) is None
+        if plain and all(not name or name in fixed for name in node.input):
+            fixed.update(node.output)
+    return fixed
 
 
 def scalar_constants(graph: GraphProto) -> dict[str, Scalar]:

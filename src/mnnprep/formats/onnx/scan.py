@@ -228,6 +228,7 @@ class _Scan:
 
     def _initializer(self, start: int, end: int, scope: _Scope, depth: int) -> None:
         name, boolean = self._tensor(start, end, self.initializers, "")
+        scope.training.stored.add(name)
         if depth == 0:
             self.initializer_names.add(name)
         if boolean is not None:

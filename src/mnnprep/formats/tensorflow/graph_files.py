@@ -15,7 +15,7 @@ import numpy as np
 
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.formats.tensorflow import effects, graphs
+from mnnprep.formats.tensorflow import dropout, effects, graphs
 from mnnprep.formats.tensorflow.loaded import Loaded, guarded, refuse_texts, specs_of
 from mnnprep.formats.tensorflow.skeleton import of_graph
 from mnnprep.model.files import Arrays
@@ -231,12 +231,13 @@ def refuse_unfrozen(graph: GraphDef, fetches: dict[str, str]) -> None:
 class Inference:
     """A graph set to inference.
 
-    ``feeds`` are its inputs, ``flags`` the inputs that switched training on (they are fed False).
+    ``feeds`` are its inputs; ``fixed`` the inputs that switched training on, which are fed False, or said how
+    much a dropout keeps, which are fed what keeps all.
     """
 
     graph: GraphDef
     feeds: list[str]
-    flags: list[str]
+    fixed: dict[str, bool | float]
     notes: list[str]
 
 
@@ -252,16 +253,19 @@ def fed(graph: GraphDef) -> GraphDef:
 
 
 def in_inference(graph: GraphDef, fetches: dict[str, str]) -> Inference:
-    """*graph* with constants for the inputs that switch training on.
+    """*graph* with constants for the inputs that switch training on, or say how much a dropout keeps.
 
     Raises:
         RefusedError: an output reads from a pipeline.
     """
     notes: list[str] = []
     roots = [graphs.producer(t) for t in fetches.values()]
+    shares = dropout.shares(graph)
     cut = fed(graph)
     flags = [n.name for n in cut.node if graphs.is_flag(n)]
     graphs.resolve_flags(cut, flags)
+    if shares:
+        dropout.resolve(cut, shares)
     kept = graphs.ancestors(cut, roots, control=False)
     removed = [
         n.name
@@ -271,6 +275,9 @@ def in_inference(graph: GraphDef, fetches: dict[str, str]) -> Inference:
     ]
     if flags:
         notes.append(f"set to inference: {', '.join(flags)}")
+    if shares:
+        told = (f"{name}={value:g}" for name, value in shares.items())
+        notes.append(f"set to inference, so that dropout drops nothing: {', '.join(told)}")
     if removed:
         notes.append(f"removed as training or data pipeline: {listed(removed)}")
     pipeline = [f"{n.op} {n.name}" for n in cut.node if n.name in kept and graphs.PIPELINE.search(n.op)]
@@ -287,7 +294,7 @@ def in_inference(graph: GraphDef, fetches: dict[str, str]) -> Inference:
             next=hint,
         )
     feeds = [n.name for n in cut.node if n.name in kept and n.op in graphs.INPUT_OPS]
-    return Inference(cut, feeds, flags, notes)
+    return Inference(cut, feeds, {**dict.fromkeys(flags, False), **shares}, notes)
 
 
 def _stored(graph: GraphDef, roots: list[str]) -> int:
@@ -304,7 +311,7 @@ def from_session(
     cut = inference.graph
     roots = [graphs.producer(t) for t in fetches.values()]
     present = {node.name for node in session.graph.as_graph_def().node}
-    live = [n for n in inference.flags if n in present]
+    live = {n: value for n, value in inference.fixed.items() if n in present}
 
     def tensor(name: str) -> Tensor:
         return session.graph.get_tensor_by_name(graphs.tensor(name))
@@ -315,7 +322,11 @@ def from_session(
     def call(arrays: Arrays) -> Arrays:
         fetched = {n: tensor(t) for n, t in fetches.items()}
         values = session.run(
-            fetched, {**{tensor(n): arrays[n] for n in inference.feeds}, **{tensor(n): False for n in live}}
+            fetched,
+            {
+                **{tensor(n): arrays[n] for n in inference.feeds},
+                **{tensor(n): value for n, value in live.items()},
+            },
         )
         return {n: np.asarray(values[n]) for n in fetches}
 

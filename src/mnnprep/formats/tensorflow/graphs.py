@@ -199,10 +199,15 @@ def resolve_flags(graph: GraphDef, flags: Iterable[str]) -> None:
     found = _Resolved(flags)
     for node in in_order(graph):
         found.follow(node)
+    redirect(graph, found.alias)
+
+
+def redirect(graph: GraphDef, alias: Mapping[str, str]) -> None:
+    """Let what reads a tensor of *alias* read the one that stands for it."""
     for node in graph.node:
         for index, name in enumerate(node.input):
-            if not name.startswith("^") and tensor(name) in found.alias:
-                node.input[index] = _short(_follow(found.alias, tensor(name)))
+            if not name.startswith("^") and tensor(name) in alias:
+                node.input[index] = _short(_follow(alias, tensor(name)))
 
 
 class _Resolved:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,12 @@ from mnnprep.formats.tensorflow.keras_judge import Foreign, foreign_objects, wit
 from mnnprep.formats.tensorflow.loaded import Loaded, example_by_name, from_function, specs_of
 from mnnprep.model.files import Arrays
 from mnnprep.model.messages import InputSpecs, Source
+from mnnprep.model.signature import TensorSpec
 from mnnprep.safety.error_text import message
 from mnnprep.text import listed
 
 if TYPE_CHECKING:
-    from mnnprep.formats.tensorflow.types import Model, StructuredValue, Tensor
+    from mnnprep.formats.tensorflow.types import ConcreteFunction, Model, StructuredValue, Tensor
 
 SAFE_MODE = re.compile("safe_mode|unsafe_deserialization|security")  # in each refusal of Keras' safe mode
 
@@ -158,15 +159,12 @@ def from_model(model: Model, wants: InputSpecs, example: StructuredValue) -> Loa
             ),
         )
     pack = _packer(model, names)
-    specs = [
-        tf.TensorSpec([e if isinstance(e, int) else None for e in s.shape], s.dtype, name=s.name)
-        for s in described
-    ]
 
     def forward(*values: Tensor) -> StructuredValue:
         return model(pack(list(values)), training=False)
 
-    function = tf.function(forward, autograph=False).get_concrete_function(*specs)
+    function, described = _traced(forward, tuple(described), wants)
+    specs = _signature(described)
     outputs, flatten = _outputs(model, function.structured_outputs)
     flat = tf.function(lambda *values: flatten(forward(*values)), autograph=False).get_concrete_function(
         *specs
@@ -176,10 +174,60 @@ def from_model(model: Model, wants: InputSpecs, example: StructuredValue) -> Loa
         made = flatten(forward(*(tf.constant(arrays[n]) for n in names)))
         return dict(zip(outputs, (np.asarray(t) for t in made), strict=True))
 
-    loaded = from_function(flat, names, outputs, tuple(described), call, keep=model)
+    loaded = from_function(flat, names, outputs, described, call, keep=model)
     loaded.parameters = int(model.count_params())
     loaded.example = example_by_name(example, names)
     return loaded
+
+
+def _signature(described: Iterable[TensorSpec]) -> list[object]:
+    tf = require("tensorflow")
+    return [
+        tf.TensorSpec([e if isinstance(e, int) else None for e in s.shape], s.dtype, name=s.name)
+        for s in described
+    ]
+
+
+def _traced(
+    forward: Callable[..., StructuredValue], described: tuple[TensorSpec, ...], wants: InputSpecs
+) -> tuple[ConcreteFunction, tuple[TensorSpec, ...]]:
+    """The function of *forward* for inputs as *described*, and these.
+
+    Some layers can't be traced at an open size (Keras 3's bilinear UpSampling2D); where the user fixed sizes,
+    they are traced at those.
+
+    Raises:
+        RefusedError: it can't be traced at open sizes, and none is fixed.
+    """
+    function = require("tensorflow").function(forward, autograph=False)
+    try:
+        return function.get_concrete_function(*_signature(described)), described
+    except Exception as error:  # what a layer raises
+        fixed = tuple(_fixed(spec, wants) for spec in described)
+        if fixed != described:
+            return function.get_concrete_function(*_signature(fixed)), fixed
+        unsized = [s for s in described if not all(isinstance(size, int) for size in s.shape)]
+        if not unsized:
+            raise
+        raise RefusedError(
+            "Keras can't call this model with inputs of open sizes",
+            seen=f"{', '.join(map(str, unsized))}: {message(error)}",
+            next="fix the sizes with --input, for example --input '{}={}[{}]'".format(
+                unsized[0].name,
+                unsized[0].dtype,
+                ",".join(str(size) if isinstance(size, int) else "8" for size in unsized[0].shape),
+            ),
+        ) from error
+
+
+def _fixed(spec: TensorSpec, wants: InputSpecs) -> TensorSpec:
+    """*spec* with the sizes that the user gave for its open ones."""
+    want = next((w for w in wants.inputs if w.name == spec.name and len(w.shape) == len(spec.shape)), spec)
+    shape = tuple(
+        asked if isinstance(asked, int) and not isinstance(have, int) else have
+        for have, asked in zip(spec.shape, want.shape, strict=True)
+    )
+    return TensorSpec(spec.name, spec.dtype, shape)
 
 
 class _described:

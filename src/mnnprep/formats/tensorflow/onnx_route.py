@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
-from mnnprep.formats.tensorflow import onnx_names
+from mnnprep.formats.tensorflow import loop_invariants, onnx_names, same_padding
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 from mnnprep.model.files import FileRef
 from mnnprep.safety.error_text import cause
@@ -105,6 +105,8 @@ def write(graph: Graph, directory: Path, names: Collection[str], *, external: bo
     functions.clear()
     functions.update(kept)
     model = run(lambda: optimizer.optimize_graph(graph, catch_errors=False).make_model("mnnprep"))
+    same_padding.as_tensorflow_pads(model)
+    loop_invariants.read_outside(model.graph)
     onnx_names.settle(model, names)
     model.producer_name, model.producer_version, model.doc_string = (
         "tf2onnx",

@@ -70,7 +70,7 @@ _STREAMING = Streaming(
     attach=Step(_ATTACH, "attach", AttachJob, Attached, WEIGHTS),
     compare=Step(_ATTACH, "compare", CompareJob, Check, WEIGHTS),
 )
-_MODULE = (_TRACE_TO_ONNX, _EXPORT, _SEARCH, _SCRIPT_TO_ONNX, _TRACE, _SCRIPT)
+_MODULE = (_TRACE_TO_ONNX, _SCRIPT_TO_ONNX, _EXPORT, _SEARCH, _TRACE, _SCRIPT)
 _JUDGE = Deferred[..., None]("mnnprep.formats.torch.stateless", "require_stateless")
 _INSPECT = "mnnprep.formats.torch.inspect"
 

@@ -21,7 +21,7 @@ from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.exportable import Exportable, adapter
 from mnnprep.formats.torch.externalized_weights import WriteBuffer, large_weights_aside
-from mnnprep.formats.torch.structure import places
+from mnnprep.formats.torch.structure import holds, places
 from mnnprep.formats.torch.watch import current_place
 from mnnprep.model.files import FileRef, file_ref
 from mnnprep.model.messages import OpsetRefused
@@ -175,16 +175,16 @@ def onnx_script(subject: Exportable, directory: Path, notes: list[str], opset: i
 def without_dictionaries(module: nn.Module, subject: Exportable) -> nn.Module:
     """Return a ScriptModule of the subject's inputs that gives what *module* does.
 
-    It gives a tuple if a dictionary is in it, since the exporter has no form for one, and takes the inputs by
-    keyword that the module does not take by place.
+    It gives a tuple if a dictionary or a list is in it, since the exporter has no form for the one and makes a
+    sequence of the other, and takes the inputs by keyword that the module does not take by place.
     """
     torch = require("torch")
     call = calling(module, subject.names)
     with torch.no_grad():
         outputs = call(module, dict(zip(subject.names, subject.tensors(), strict=True)))
     found = list(places(outputs, "outputs"))
-    named = any("['" in place for place in found)
-    if not named and call.places == tuple(subject.names):
+    packed = holds(outputs, (dict, list))
+    if not packed and call.places == tuple(subject.names):
         return module
     holder = torch.nn.Module()
     holder.model = module
@@ -193,7 +193,7 @@ def without_dictionaries(module: nn.Module, subject: Exportable) -> nn.Module:
     arguments = [names[n] if isinstance(n, str) else repr(n.value) for n in call.places] + [
         f"{n}={names[n]}" for n in call.keywords
     ]
-    given = f"({', '.join(found)},)" if named else "outputs"
+    given = f"({', '.join(found)},)" if packed else "outputs"
     wrapper.define(
         f"def forward(self, {', '.join(names.values())}):\n    outputs = self.model({', '.join(arguments)})\n"
         f"    return {given}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from mnnprep.deps import require
 from mnnprep.errors import Code, MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
-from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more
+from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more, unwrapped
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import name_examples
 from mnnprep.model.messages import Source
@@ -166,6 +166,7 @@ def _factory(source: Source) -> Loaded:
             seen=type(module).__name__,
             next="return the model, or (model, example_inputs)",
         )
+    module = unwrapped(module)  # no exporter takes what torch.compile returns
     parameters = forward_parameters(module)
     return Loaded(module, parameters, _arrays(name_examples(example, module) if example is not None else {}))
 
@@ -206,11 +207,11 @@ def _program(source: Source) -> Loaded:
             seen=message(error),
             next="save it again with torch.export.save, with this version of torch",
         ) from error
-    arguments, keywords = program.example_inputs or ((), {})
-    names = [n.name for n in program.graph.nodes if n.op == "placeholder"]
-    user = [n for n in program.graph_signature.user_inputs if isinstance(n, str)]
-    values = [*arguments, *keywords.values()]
-    tensors = {n: v for n, v in zip(user, values, strict=False) if isinstance(v, torch.Tensor)}
+    leaves = [spec.arg for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    user = [leaf.name for leaf in leaves if not hasattr(leaf, "value")]
+    examples = require("torch.utils._pytree").tree_leaves(program.example_inputs or ((), {}))
+    values = dict(zip((leaf.name for leaf in leaves), examples, strict=False))
+    tensors = {name: value for name in user if isinstance(value := values.get(name), torch.Tensor)}
     shapes = {
         n.name: n.meta["val"].shape
         for n in program.graph.nodes
@@ -220,17 +221,18 @@ def _program(source: Source) -> Loaded:
         n: tuple(int(s) if isinstance(s, int) or str(s).isdigit() else str(s) for s in shape)
         for n, shape in shapes.items()
     }
-    if not set(user) <= set(names):
+    odd = [leaf for leaf in leaves if not hasattr(leaf, "value") and type(leaf).__name__ != "TensorArgument"]
+    if odd:
         raise RefusedError(
             "this exported program takes inputs that are not tensors",
-            seen=", ".join(map(str, program.graph_signature.user_inputs)),
-            next="export it with tensor inputs",
+            seen=", ".join(f"{leaf.name} ({type(leaf).__name__})" for leaf in odd),
+            next="export it with tensor inputs; a number or None that is given at export is kept as it was",
         )
     dims = tuple(
         Dim(str(symbol), _bound(limits.lower), _bound(limits.upper))
         for symbol, limits in program.range_constraints.items()
     )
-    return Loaded(_called_by_place(program, user), user, _arrays(tensors), dynamic, dims, program)
+    return Loaded(_called_by_place(program, leaves), user, _arrays(tensors), dynamic, dims, program)
 
 
 def _bound(limit: SupportsInt) -> int | None:
@@ -238,14 +240,16 @@ def _bound(limit: SupportsInt) -> int | None:
     return int(limit) if str(limit).isdigit() and int(limit) < NO_BOUND else None
 
 
-def _called_by_place(program: torch.export.ExportedProgram, names: list[str]) -> nn.Module:
-    """Return the program's module as one whose forward takes *names* in their order.
+def _called_by_place(program: torch.export.ExportedProgram, leaves: Sequence[Any]) -> nn.Module:
+    """Return the program's module as one whose forward takes the tensors among *leaves* in their order.
 
-    That holds however it was exported to be called.
+    They are put in their places in the arguments, nested as the program was exported to be called, beside the
+    constants (None, numbers) that it was exported with.
     """
     torch = require("torch")
-    positional, by_keyword = program.call_spec.in_spec.children()
-    count, keywords = positional.num_leaves, by_keyword.context or []
+    unflattened, structure = require("torch.utils._pytree").tree_unflatten, program.call_spec.in_spec
+    constants = [(hasattr(leaf, "value"), getattr(leaf, "value", None)) for leaf in leaves]
+    names = [leaf.name for leaf in leaves if not hasattr(leaf, "value")]
 
     class Program(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
@@ -257,7 +261,10 @@ def _called_by_place(program: torch.export.ExportedProgram, names: list[str]) ->
                 module.training = False
 
         def forward(self, *tensors: Tensor) -> object:
-            return self.program(*tensors[:count], **dict(zip(keywords, tensors[count:], strict=True)))
+            given = iter(tensors)
+            values = [value if constant else next(given) for constant, value in constants]
+            arguments, keywords = unflattened(values, structure)
+            return self.program(*arguments, **keywords)
 
     taken = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
     Program.forward.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
@@ -286,6 +293,7 @@ def _pickled(source: Source) -> Loaded:
             seen=type(module).__name__,
             next="give a factory, and this file with --weights",
         )
+    module = unwrapped(module)
     return Loaded(module, forward_parameters(module), {})
 
 

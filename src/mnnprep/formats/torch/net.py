@@ -195,7 +195,7 @@ def other_values(inputs: Arrays) -> Arrays:
     The others stay as they are.
     """
     return {
-        n: ((a + a.max()) / 2).astype(a.dtype) if a.dtype.kind == "f" and a.size else a
+        n: np.asarray((a + a.max()) / 2, a.dtype) if a.dtype.kind == "f" and a.size else a
         for n, a in inputs.items()
     }
 

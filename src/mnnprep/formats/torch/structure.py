@@ -66,6 +66,20 @@ def places(value: object, at: str) -> Iterator[str]:
         yield at
 
 
+def holds(value: object, kinds: tuple[type, ...]) -> bool:
+    """Whether *value* is of one of these *kinds*, or a container that holds one."""
+    if isinstance(value, kinds):
+        return True
+    children = value.values() if isinstance(value, Mapping) else value
+    return isinstance(children, Iterable) and not _is_tensor(value) and any(holds(v, kinds) for v in children)
+
+
+def _is_tensor(value: object) -> bool:
+    import torch
+
+    return isinstance(value, (torch.Tensor, str))
+
+
 def _walk(value: object, name: str, joint: str) -> Iterator[tuple[str, object]]:
     if value is None:
         return

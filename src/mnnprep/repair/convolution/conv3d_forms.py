@@ -10,13 +10,12 @@ order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mnnprep.repair.rule import Match, Rewrite, Rule
-from mnnprep.repair.support.building import Builder, attributes_of, given, static
+from mnnprep.repair.support.building import TOO_FAR, Builder, attributes_of, given, static
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.reading import Array, ModelView, stored
 
@@ -29,40 +28,27 @@ OPS = ("Conv", "ConvTranspose")
 MOST = 1 << 24  # weights of the kernel that is written out
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The sizes of the input and of the result of a ConvTranspose, but for batch and channels."""
+class Padding(NamedTuple):
+    """What a Conv needs before and behind the spread input to give the result of a ConvTranspose."""
 
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    before: list[int]
+    behind: list[int]
 
 
-def _find(view: ModelView) -> Iterator[Match[Sizes]]:
+def _find(view: ModelView) -> Iterator[Match[Padding]]:
     for node, opset in view.nodes(*OPS):
         if (view.rank(node.inputs[1]) or view.rank(node.inputs[0])) != 5:
             continue
         if node.op_type == "ConvTranspose" or any(d != 1 for d in node.attributes.get_ints("dilations", ())):
-            before = static((view.dims(node.inputs[0]) or ())[2:])
-            after = static((view.dims(node.outputs[0]) or ())[2:])
-            sizes = Sizes(before, after) if before and after else None
-            yield Match(at=node, opset=opset, found=sizes, repairable=_able(node, sizes))
+            padding = _padding(node, view) if node.op_type == "ConvTranspose" else Padding([], [])
+            yield Match(at=node, opset=opset, found=padding, repairable=_able(node, padding))
 
 
-def _able(node: ir.Node, sizes: Sizes | None) -> bool:
+def _able(node: ir.Node, padding: Padding | None) -> bool:
     weight = stored(node.inputs[1])
-    if weight is None or weight.dtype.name != "FLOAT":
+    if weight is None or weight.dtype.name != "FLOAT" or padding is None:
         return False
-    if weight.size * int(np.prod(node.attributes.get_ints("dilations", (1,)))) > MOST:
-        return False
-    if node.op_type == "Conv":
-        return True
-    if sizes is None:
-        return False
-    spread = [
-        (k - 1) * d + 1 for k, d in zip(weight.shape.numpy()[2:], _three(node, "dilations"), strict=True)
-    ]
-    before, behind = _pads(node, sizes, spread, _three(node, "strides"))
-    return min(*before, *behind) >= 0
+    return weight.size * int(np.prod(node.attributes.get_ints("dilations", (1,)))) <= MOST
 
 
 def _three(node: ir.Node, name: str) -> list[int]:
@@ -70,7 +56,7 @@ def _three(node: ir.Node, name: str) -> list[int]:
     return list(node.attributes.get_ints(name, (1, 1, 1)))
 
 
-def _apply(editor: Editor, match: Match[Sizes]) -> bool:
+def _apply(editor: Editor, match: Match[Padding]) -> bool:
     node = match.node
     build, weight = Builder(editor, node, match.opset), stored(node.inputs[1])
     assert weight is not None  # else the match is not repairable
@@ -85,15 +71,16 @@ def _apply(editor: Editor, match: Match[Sizes]) -> bool:
     return True
 
 
-def _transposed(build: Builder, kernel: Array, bias: Sequence[Operand], sizes: Sizes) -> None:
+def _transposed(build: Builder, kernel: Array, bias: Sequence[Operand], padding: Padding) -> None:
     """Let a Conv of the turned weights take the place of the ConvTranspose."""
-    node, x = build.node, build.node.inputs[0]
-    group, strides = node.attributes.get_int("group", 1), _three(node, "strides")
-    for axis, (size, stride) in enumerate(zip(sizes.before, strides, strict=True), 2):
-        x = _with_zeros(build, x, axis, size, stride) if stride > 1 else x
-    before, behind = _pads(node, sizes, kernel.shape[2:], strides)
-    if any(before) or any(behind):
-        x = build.pad(x, [0, 0, *before], [0, 0, *behind], 0.0)
+    node, group = build.node, build.node.attributes.get_int("group", 1)
+    x = _spread_input(build, node.inputs[0], _three(node, "strides"))
+    pads = [[max(size, 0) for size in sizes] for sizes in padding]
+    if any(map(any, pads)):
+        x = build.pad(x, [0, 0, *pads[0]], [0, 0, *pads[1]], 0.0)
+    for axis, (low, high) in enumerate(zip(*padding, strict=True), 2):
+        if low < 0 or high < 0:
+            x = build.slice(x, axis, max(-low, 0), min(high, 0) or TOO_FAR)
     build.replace(
         build.op(
             "Conv",
@@ -131,30 +118,70 @@ def _turned(weight: Array, group: int) -> Array:
     return np.ascontiguousarray(turned[:, :, ::-1, ::-1, ::-1])
 
 
-def _with_zeros(build: Builder, x: Operand, axis: int, size: int, stride: int) -> ir.Value:
-    """*x* with ``stride - 1`` zeros between each two of *axis*, whose *size* is known."""
-    places = np.full((size - 1) * stride + 1, size)
-    places[::stride] = np.arange(size)
-    extra = [1 if number == axis else 0 for number in range(5)]
-    return build.op("Gather", build.pad(x, [0] * 5, extra, 0.0), build.constant(places), axis=axis)
+def _spread_input(build: Builder, x: Operand, strides: list[int]) -> Operand:
+    """*x* with ``stride - 1`` zeros behind every place of each axis, the last one too.
+
+    Axis by axis, each as the last one, so that no size need be known.
+    """
+    if max(strides) == 1:
+        return x
+    for stride in strides:
+        x = build.op("Transpose", x, perm=[0, 1, 3, 4, 2])
+        if stride > 1:
+            wide = build.pad(build.unsqueeze(x, 5), [0] * 6, [0] * 5 + [stride - 1], 0.0)
+            x = build.reshape(wide, 0, 0, 0, 0, -1)
+    return x
 
 
-def _pads(
-    node: ir.Node, sizes: Sizes, kernel: Sequence[int], strides: list[int]
-) -> tuple[list[int], list[int]]:
-    """The padding before and behind the spread input with which a Conv gives the sizes afterwards."""
-    pads = list(node.attributes.get_ints("pads", [0] * 6))
+class _Axis(NamedTuple):
+    """One axis: ``size`` is the input's if it is known, ``wanted`` the result's if it is given."""
+
+    size: int | None
+    kernel: int
+    dilation: int
+    stride: int
+    low: int
+    high: int
+    added: int
+    wanted: int | None
+
+
+def _padding(node: ir.Node, view: ModelView) -> Padding | None:
+    """The padding of the spread input; None if it depends on a size that is open."""
+    dims, weight = view.dims(node.inputs[0]), view.dims(node.inputs[1])
+    kernel = list(node.attributes.get_ints("kernel_shape", ())) or list(static((weight or ())[2:]) or ())
+    sizes = list(dims[2:]) if dims is not None and len(dims) == 5 else [None] * 3
+    wanted: list[int | None] = [*node.attributes.get_ints("output_shape", ())[-3:]] or [None] * 3
     auto = node.attributes.get_string("auto_pad", "NOTSET")
-    outside = list(node.attributes.get_ints("output_padding", [0] * 3))
-    before = []
-    for axis, (size, stride, k) in enumerate(zip(sizes.before, strides, kernel, strict=True)):
-        cut = (size - 1) * stride + outside[axis] + k - sizes.after[axis]
-        shaped = "output_shape" in node.attributes or auto.startswith("SAME")
-        low = (cut // 2 if auto == "SAME_UPPER" else cut - cut // 2) if shaped else pads[axis]
-        before.append(k - 1 - low)
-    full = [(size - 1) * stride + 1 for size, stride in zip(sizes.before, strides, strict=True)]
-    ends = zip(sizes.after, kernel, full, before, strict=True)
-    return before, [after + k - 1 - size - low for after, k, size, low in ends]
+    pads = list(node.attributes.get_ints("pads", [0] * 6)) if auto == "NOTSET" else [0] * 6
+    added = list(node.attributes.get_ints("output_padding", [0] * 3))
+    if len(kernel) != 3:
+        return None
+    dilations, strides = _three(node, "dilations"), _three(node, "strides")
+    columns = (sizes, kernel, dilations, strides, pads[:3], pads[3:], added, wanted)
+    axes = [_Axis(s if isinstance(s, int) else None, *rest) for s, *rest in zip(*columns, strict=True)]
+    found = [_around(axis, auto) for axis in axes]
+    known = [pair for pair in found if pair is not None]
+    return Padding([low for low, _ in known], [high for _, high in known]) if len(known) == 3 else None
+
+
+def _around(axis: _Axis, auto: str) -> tuple[int, int] | None:
+    """The padding of one axis.
+
+    The spread axis has size times stride places, of which the last ``stride - 1`` are too many.
+    """
+    reach, low, high = (axis.kernel - 1) * axis.dilation + 1, axis.low, axis.high
+    if axis.wanted is not None or auto.startswith("SAME"):
+        cut = reach + axis.added - axis.stride
+        if axis.wanted is not None:
+            if axis.size is None:
+                return None
+            cut += axis.size * axis.stride - axis.wanted
+        elif cut < 0:  # onnxruntime adds nothing behind the last window
+            cut = 0
+        low = max(cut // 2 if auto == "SAME_UPPER" else cut - cut // 2, 0)
+        high = cut - low
+    return reach - 1 - low, reach + axis.added - high - axis.stride
 
 
 RULE = Rule(

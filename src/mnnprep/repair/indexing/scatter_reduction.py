@@ -3,25 +3,29 @@
 Measured with MNN 3.6.1: it is not read: the updates overwrite.
 
 Every place of the output is reduced with the updates that are meant for it, found by comparing indices:
-numerically equal, and as many comparisons as places times updates.  Sizes must be fixed.
+numerically equal, and as many comparisons as places times updates.  A sum of slices is a product with the
+matrix of what meets what.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mnnprep.repair.rule import Match, Rewrite, Rule
-from mnnprep.repair.support.building import FLOATS, Builder, static
+from mnnprep.repair.support.building import FLOATS, Builder
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.reading import ModelView
+from mnnprep.repair.support.sizes import Sizes, counting, product, reshaped
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from mnnprep.repair.support.reading import Operand
+    from mnnprep.repair.support.reading import Dims, Operand
+    from mnnprep.repair.support.sizes import Size
 
 OPS = ("ScatterElements", "ScatterND")
 MOST = 1 << 22  # comparisons
@@ -35,13 +39,12 @@ REDUCED = {
 
 
 class Scattered(NamedTuple):
-    """The dtypes of the data and of the indices, and the sizes of all three."""
+    """The dtypes of the data and of the indices, the sizes of both."""
 
     dtype: str
     kind: str
-    data: tuple[int, ...]
-    indices: tuple[int, ...]
-    updates: tuple[int, ...]
+    data: Dims
+    indices: Dims
 
 
 def _find(view: ModelView) -> Iterator[Match[Scattered]]:
@@ -50,24 +53,38 @@ def _find(view: ModelView) -> Iterator[Match[Scattered]]:
         if reduction == "none":
             continue
         found = _scattered(node, view) if reduction in REDUCED else None
-        able = found is not None and 0 < _comparisons(node, found) <= MOST
+        able = found is not None and _comparisons(node, found) <= MOST
         yield Match(at=node, opset=opset, found=found, repairable=able)
 
 
 def _scattered(node: ir.Node, view: ModelView) -> Scattered | None:
-    data, indices, updates = (static(view.dims(node.inputs[index])) for index in range(3))
+    """What is known of *node*, if it can be written out.
+
+    Of ScatterElements the axes must have the data's sizes in the indices, or known ones; of ScatterND the
+    depth must be known.
+    """
+    data, indices = (view.dims(node.inputs[index]) for index in range(2))
     dtype, kind = view.dtype(node.inputs[0]), view.dtype(node.inputs[1])
-    if data is None or indices is None or updates is None or dtype not in FLOATS or not kind:
+    if not data or not indices or dtype not in FLOATS or not kind or 0 in (*data, *indices):
         return None
-    return Scattered(dtype, kind, data, indices, updates)
+    if node.op_type == "ScatterND":
+        fits = isinstance(indices[-1], int) and 0 < indices[-1] <= len(data)
+    else:
+        axis = node.attributes.get_int("axis", 0) % len(data)
+        pairs = [pair for at, pair in enumerate(zip(data, indices, strict=True)) if at != axis]
+        fits = all(
+            (a == b and a is not None) or (isinstance(a, int) and isinstance(b, int)) for a, b in pairs
+        )
+    return Scattered(dtype, kind, data, indices) if fits else None
 
 
 def _comparisons(node: ir.Node, found: Scattered) -> int:
-    data, indices, updates = found[2:]
+    """How many places are compared, each open size taken as 1."""
+    data, indices = ([size if isinstance(size, int) else 1 for size in dims] for dims in found[2:])
     if node.op_type == "ScatterElements":
-        return int(np.prod(updates)) * int(data[node.attributes.get_int("axis", 0)])
+        return math.prod(indices) * data[node.attributes.get_int("axis", 0)]
     depth = indices[-1]
-    return int(np.prod(data[:depth]) * np.prod(indices[:-1]) * np.prod(data[depth:]))
+    return math.prod(data[:depth]) * math.prod(indices[:-1]) * math.prod(data[depth:])
 
 
 def _apply(editor: Editor, match: Match[Scattered]) -> bool:
@@ -77,10 +94,25 @@ def _apply(editor: Editor, match: Match[Scattered]) -> bool:
     return True
 
 
-def _counted(build: Builder, indices: Operand, size: int, kind: str) -> ir.Value:
+def _counted(build: Builder, indices: Operand, size: Size, kind: str) -> ir.Value:
     """Indices from the start, if they are from the end."""
     below = build.op("Greater", build.constant(0, kind), indices)
-    return build.op("Where", below, build.op("Add", indices, build.constant(size, kind)), indices)
+    return build.op("Where", below, build.op("Add", indices, _typed(build, size, kind)), indices)
+
+
+def _typed(build: Builder, size: Size, kind: str) -> ir.Value:
+    """*size* as a number of the indices' dtype."""
+    if isinstance(size, int):
+        return build.constant(size, kind)
+    return size if kind == "INT64" else build.cast(size, kind)
+
+
+def _every(build: Builder, size: Size, kind: str, *shape: int) -> ir.Value:
+    """The places below *size*, in this *shape*."""
+    if isinstance(size, int):
+        return build.constant(np.arange(size).reshape(shape), kind)
+    places = counting(build, size)
+    return build.reshape(places if kind == "INT64" else build.cast(places, kind), *shape)
 
 
 def _met(build: Builder, hits: Operand, updates: Operand, axis: int, dtype: str) -> ir.Value:
@@ -92,35 +124,43 @@ def _met(build: Builder, hits: Operand, updates: Operand, axis: int, dtype: str)
 
 def _slices(build: Builder, found: Scattered) -> ir.Value:
     """ScatterND: (places, updates, the rest of each slice)."""
-    dtype, kind, data, indices, _ = found
-    depth, count = indices[-1], int(np.prod(indices[:-1]))
-    places, rest = int(np.prod(data[:depth])), int(np.prod(data[depth:]))
+    dtype, kind, data, indices = found
+    assert isinstance(indices[-1], int)  # else it is not repairable
+    depth = indices[-1]
     x, raw, updates = build.node.inputs
-    columns = build.reshape(raw, count, depth)
+    sizes = Sizes(build, x, len(data))
+    places, rest = (product(build, sizes.among(*ends)) for ends in ((0, depth), (depth, len(data))))
+    columns = build.reshape(raw, -1, depth)
     flat: Operand = None
     for axis in range(depth):
-        column = _counted(build, build.slice(columns, 1, axis, axis + 1), data[axis], kind)
-        part = build.op("Mul", column, build.constant(int(np.prod(data[axis + 1 : depth])), kind))
+        column = _counted(build, build.slice(columns, 1, axis, axis + 1), sizes[axis], kind)
+        behind = product(build, sizes.among(axis + 1, depth))
+        part = column if behind == 1 else build.op("Mul", column, _typed(build, behind, kind))
         flat = part if flat is None else build.op("Add", flat, part)
-    hits = build.op(
-        "Equal", build.reshape(flat, 1, count, 1), build.constant(np.arange(places).reshape(-1, 1, 1), kind)
-    )
-    met = _met(build, hits, build.reshape(updates, 1, count, rest), 1, dtype)
-    combine = REDUCED[build.node.attributes.get_string("reduction", "none")][1]
-    return build.reshape(build.op(combine, build.reshape(x, places, rest), met), *data)
+    reduction = build.node.attributes.get_string("reduction", "none")
+    table = reshaped(build, x, [places, rest])
+    rows = reshaped(build, updates, [-1, rest])
+    if reduction == "add" and dtype == "FLOAT":
+        hits = build.op("Equal", build.reshape(flat, 1, -1), _every(build, places, kind, -1, 1))
+        met = build.op("MatMul", build.cast(hits, dtype), rows)
+    else:
+        hits = build.op("Equal", build.reshape(flat, 1, -1, 1), _every(build, places, kind, -1, 1, 1))
+        met = _met(build, hits, build.unsqueeze(rows, 0), 1, dtype)
+    return reshaped(build, build.op(REDUCED[reduction][1], table, met), sizes.among(0, len(data)))
 
 
 def _elements(build: Builder, found: Scattered) -> ir.Value:
     """ScatterElements: the axis becomes (places, updates)."""
-    dtype, kind, data, indices, _ = found
+    dtype, kind, data, indices = found
     axis = build.node.attributes.get_int("axis", 0) % len(data)
     x, raw, updates = build.node.inputs
-    wide = build.unsqueeze(_counted(build, raw, data[axis], kind), axis)
-    every = np.arange(data[axis]).reshape([-1 if number == axis else 1 for number in range(len(data) + 1)])
-    hits = build.op("Equal", wide, build.constant(every, kind))
+    size = Sizes(build, x, len(data))[axis]
+    wide = build.unsqueeze(_counted(build, raw, size, kind), axis)
+    shape = [-1 if number == axis else 1 for number in range(len(data) + 1)]
+    hits = build.op("Equal", wide, _every(build, size, kind, *shape))
     met = _met(build, hits, build.unsqueeze(updates, axis), axis + 1, dtype)
     spare = [
-        size - part if number != axis else 0
+        size - part if number != axis and isinstance(size, int) and isinstance(part, int) else 0
         for number, (size, part) in enumerate(zip(data, indices, strict=True))
     ]
     reduction = build.node.attributes.get_string("reduction", "none")

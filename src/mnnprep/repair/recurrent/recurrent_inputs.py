@@ -2,8 +2,8 @@
 
 Measured with MNN 3.6.1: peepholes, and weights or biases that are computed, are refused or give nothing;
 lengths of the sequences are not read. Nor does it read clip, input_forget or an activation other than the
-usual.  Written out step by step, if the sequence has a fixed length; lengths that all are the whole one
-are left out.
+usual.  Written out step by step, or as a Loop over the steps if the length of the sequence is open; lengths
+that all are the whole one are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mnnprep.repair.rule import Match, Rewrite, Rule
-from mnnprep.repair.support import recurrent_written_out
+from mnnprep.repair.support import recurrent_looped, recurrent_written_out
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.reading import ModelView, stored, tensor
 from mnnprep.repair.support.recurrent_written_out import Recurrent
@@ -28,7 +28,7 @@ def _find(view: ModelView) -> Iterator[Match[Recurrent]]:
     for node, opset in view.nodes(*OPS):
         detail = _unread(node)
         if detail:
-            form = recurrent_written_out.read(node, opset, view)
+            form = recurrent_written_out.read(node, opset, view, any_length=True)
             yield Match(
                 at=node,
                 detail=detail,
@@ -45,7 +45,8 @@ def _apply(editor: Editor, match: Match[Recurrent]) -> bool:
             return True
     if match.found is None:
         return False
-    recurrent_written_out.write_out(editor, node, match.found)
+    written = recurrent_written_out if match.found.steps else recurrent_looped
+    written.write_out(editor, node, match.found)
     return True
 
 

@@ -3,51 +3,63 @@
 Measured with MNN 3.6.1: right are nearest (floor, round_prefer_floor) and linear in the coordinate modes
 half_pixel, pytorch_half_pixel, asymmetric and align_corners, and cubic but for half_pixel upscaling;
 antialias, crops, symmetric half pixels, ``axes``, aspect ratio policies, other cubic coefficients and ceil
-roundings are not read. With align_corners and scales that shrink, the size that MNN takes is another.
+roundings are not read. With align_corners and scales that shrink, the size that MNN takes is another.  Resize
+of opset 10 has asymmetric coordinates, which MNN takes as half pixels.
 
 If the sizes are fixed, every resized axis becomes a Gather (nearest) or a product with the constant matrix
-of its weights. Gathers have the same bits, products are numerically equal.
+of its weights. Gathers have the same bits, products are numerically equal.  If they are open, places and
+weights are computed in the graph (``resize_open``), but for crops.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from mnnprep.repair.rule import Match, Rewrite, Rule
+from mnnprep.repair.support import resize_open
 from mnnprep.repair.support.building import FLOATS, Builder, static
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.opsets import RESIZE_COORDINATES
 from mnnprep.repair.support.reading import ModelView, tensor
+from mnnprep.repair.support.resize_open import OpenResize
 from mnnprep.repair.support.resize_weights import ResizedAxis, resized_axes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _find(view: ModelView) -> list[Match[tuple[str, list[ResizedAxis]]]]:
-    found = [(node, opset, _why(node, view)) for node, opset in view.nodes("Resize")]
+class Resized(NamedTuple):
+    """How the result is written out: by the matrices of its axes, or, for open sizes, in the graph."""
+
+    dtype: str
+    axes: list[ResizedAxis] | None
+    open: OpenResize | None
+
+
+def _find(view: ModelView) -> list[Match[Resized]]:
+    found = [(node, opset, _why(node, opset, view)) for node, opset in view.nodes("Resize")]
     return [_match_of(node, opset, why, view) for node, opset, why in found if why]
 
 
-def _match_of(node: ir.Node, opset: int, why: str, view: ModelView) -> Match[tuple[str, list[ResizedAxis]]]:
-    dtype, axes = (
-        view.dtype(node.inputs[0]),
-        resized_axes(node, view) if opset >= RESIZE_COORDINATES else None,
-    )
-    return Match(
-        at=node,
-        detail=why,
-        opset=opset,
-        found=None if axes is None else (dtype, axes),
-        repairable=axes is not None and dtype in FLOATS,
-    )
+def _match_of(node: ir.Node, opset: int, why: str, view: ModelView) -> Match[Resized]:
+    dtype = view.dtype(node.inputs[0])
+    axes = resized_axes(node, view) if opset >= RESIZE_COORDINATES else None
+    found = Resized(dtype, axes, resize_open.read(node, opset, view) if axes is None else None)
+    able = dtype in FLOATS and (found.axes is not None or found.open is not None)
+    return Match(at=node, detail=why, opset=opset, found=found, repairable=able)
 
 
-def _apply(editor: Editor, match: Match[tuple[str, list[ResizedAxis]]]) -> bool:
-    node, opset, (dtype, axes) = match.node, match.opset, match.plan
-    build, x = Builder(editor, node, opset), editor.add(node, "Identity", node.inputs[0])
-    for axis in axes:
-        x = _resized(build, x, axis, dtype)
+def _apply(editor: Editor, match: Match[Resized]) -> bool:
+    node, found = match.node, match.plan
+    build = Builder(editor, node, match.opset)
+    if found.open is not None:
+        build.replace(resize_open.written_out(build, found.open))
+        return True
+    x = editor.add(node, "Identity", node.inputs[0])
+    for axis in found.axes or ():
+        x = _resized(build, x, axis, found.dtype)
     build.replace(x)
     return True
 
@@ -66,8 +78,10 @@ def _resized(build: Builder, x: ir.Value, axis: ResizedAxis, dtype: str) -> ir.V
     return build.transpose(turned, *(order.index(other) for other in range(rank)))
 
 
-def _why(node: ir.Node, view: ModelView) -> str:
+def _why(node: ir.Node, opset: int, view: ModelView) -> str:
     attributes = node.attributes
+    if opset < RESIZE_COORDINATES:
+        return _why_of_opset_10(node)
     mode, coordinates = (
         attributes.get_string("mode", "nearest"),
         attributes.get_string("coordinate_transformation_mode", "half_pixel"),
@@ -100,6 +114,15 @@ def _why(node: ir.Node, view: ModelView) -> str:
         if coordinates == "align_corners" and mode != "nearest" and not sized and shrinks
         else ""
     )
+
+
+def _why_of_opset_10(node: ir.Node) -> str:
+    """Opset 10 has asymmetric coordinates; MNN takes half pixels."""
+    if node.attributes.get_string("mode", "nearest") != "nearest":
+        return "opset 10, linear"
+    scales = tensor(node.inputs[1])
+    whole = scales is not None and bool((scales.numpy() == np.round(scales.numpy())).all())
+    return "" if whole else "opset 10, nearest"
 
 
 def _change(node: ir.Node, view: ModelView) -> tuple[bool | None, bool | None]:

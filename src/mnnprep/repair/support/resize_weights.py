@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,29 @@ class Form:
     extrapolation: float
 
 
+def form_of(node: ir.Node) -> Form:
+    """How *node* takes coordinates and weights, by its attributes."""
+    attributes = node.attributes
+    return Form(
+        attributes.get_string("mode", "nearest"),
+        attributes.get_string("coordinate_transformation_mode", "half_pixel"),
+        attributes.get_string("nearest_mode", "round_prefer_floor"),
+        attributes.get_float("cubic_coeff_a", -0.75),
+        bool(attributes.get_int("exclude_outside", 0)),
+        bool(attributes.get_int("antialias", 0)),
+        attributes.get_float("extrapolation_value", 0.0),
+    )
+
+
+def nearest(place: Fraction, scale: Fraction, form: Form) -> int:
+    """The place of the input that *place* of the output takes, without a limit, in exact arithmetic."""
+    half = Fraction(1, 2)
+    at = place / scale if form.coordinates == "asymmetric" else (place + half) / scale
+    if form.coordinates not in ("asymmetric", "tf_half_pixel_for_nn"):
+        at -= half
+    return _rounded(at, form.nearest_mode)
+
+
 def resized_axes(node: ir.Node, view: ModelView) -> list[ResizedAxis] | None:
     """Return the axes that change, or None if they can't be written as a matrix each.
 
@@ -57,15 +81,7 @@ def resized_axes(node: ir.Node, view: ModelView) -> list[ResizedAxis] | None:
     if known is None:
         return None
     dims = [size if isinstance(size, int) else OPEN for size in known]
-    form = Form(
-        attributes.get_string("mode", "nearest"),
-        attributes.get_string("coordinate_transformation_mode", "half_pixel"),
-        attributes.get_string("nearest_mode", "round_prefer_floor"),
-        attributes.get_float("cubic_coeff_a", -0.75),
-        bool(attributes.get_int("exclude_outside", 0)),
-        bool(attributes.get_int("antialias", 0)),
-        attributes.get_float("extrapolation_value", 0.0),
-    )
+    form = form_of(node)
     axes = [axis % len(dims) for axis in attributes.get_ints("axes", range(len(dims)))]
     found = _scales(
         node, [dims[axis] for axis in axes], attributes.get_string("keep_aspect_ratio_policy", "stretch")
@@ -189,11 +205,12 @@ def _weights(at: float, before: int, scale: float, form: Form) -> list[tuple[int
     return [(min(max(place, 0), before - 1), weight / total) for place, weight in taps]
 
 
-def _rounded(at: float, mode: str) -> int:
+def _rounded(at: float | Fraction, mode: str) -> int:
+    half = Fraction(1, 2)
     if mode == "round_prefer_floor":
-        return math.ceil(at - 0.5)
+        return math.ceil(at - half)
     if mode == "round_prefer_ceil":
-        return math.floor(at + 0.5)
+        return math.floor(at + half)
     return math.floor(at) if mode == "floor" else math.ceil(at)
 
 
