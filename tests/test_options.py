@@ -17,8 +17,9 @@ import mnnprep
 from mnnprep.bundle.manifest import Manifest
 from mnnprep.cli.options import chosen
 from mnnprep.errors import UsageError
+from mnnprep.model.derived_options import COMPARE
 from mnnprep.model.flags import Flags, takes, words_of
-from mnnprep.model.options import COMPARE, PREPARE, request_of
+from mnnprep.model.options import PREPARE, request_of
 from mnnprep.model.request import Request
 
 PACKAGE = Path(mnnprep.__file__).parent

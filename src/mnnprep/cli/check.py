@@ -8,7 +8,8 @@ import click
 
 from mnnprep.cli.main import echo_json
 from mnnprep.cli.options import chosen, options, reading_memory, reading_timeout
-from mnnprep.model.options import CHECK, request_of
+from mnnprep.model.derived_options import CHECK
+from mnnprep.model.options import request_of
 
 if TYPE_CHECKING:
     from mnnprep.commands.check_report import CheckReport

@@ -8,7 +8,8 @@ import click
 
 from mnnprep.cli.main import echo_json, say
 from mnnprep.cli.options import chosen, options
-from mnnprep.model.options import COMPARE, request_of
+from mnnprep.model.derived_options import COMPARE
+from mnnprep.model.options import request_of
 
 
 @click.command("compare")

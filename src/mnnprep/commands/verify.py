@@ -70,8 +70,7 @@ def verify(
     The converted model is run on each of *targets* too, whether or not the bundle was made for it, and the
     artifact if its runtime is installed.  ``proven`` needs that all hold and
     that the bundle was proven when it was made.  Task metrics that the bundle was made with are measured
-    again; the code of one that is a function is never taken from the bundle: it is among *metrics*, or the
-    check is not run.  Other *metrics* are measured as well.
+    again, their functions taken from *metrics*, never from the bundle.  Other *metrics* are measured as well.
 
     The outputs of a *device* are judged by the same rules, and are required then.
 
@@ -79,10 +78,10 @@ def verify(
     other and with the stored cases, and the tolerance is the one that the rule gives for what was asked.
 
     Raises:
-        UsageError: there is no bundle at this path, or one of *metrics* is not as the bundle was made with.
-        UsageError: the *device*'s outputs are not this bundle's, or not those of the stated precision.
+        UsageError: there is no bundle at this path, or one of *metrics* is not as the bundle was made with;
+        the *device*'s outputs are not this bundle's, or not those of the stated precision.
         RefusedError: its manifest can't be read, says what this version does not know, or names files outside
-        the bundle; or the *device*'s outputs are damaged.
+        the bundle; its engine is not here; the *device*'s outputs are damaged.
         SystemFault: without a full disk, or the like, it might have been proven.
     """
     manifest = read_manifest(bundle)
