@@ -31,18 +31,11 @@ from mnnprep.commands.sign import verify_signed as _verify
 from mnnprep.commands.verify import Verification
 from mnnprep.diagnose.bisecting.record import Bisection
 from mnnprep.errors import UsageError
+from mnnprep.model.derived_options import CHECK, COMPARE, CheckOptions, CompareOptions
 from mnnprep.model.flags import takes
 from mnnprep.model.forms import Asked
 from mnnprep.model.metrics import Metric, make_metrics
-from mnnprep.model.options import (
-    CHECK,
-    COMPARE,
-    PREPARE,
-    CheckOptions,
-    CompareOptions,
-    PrepareOptions,
-    request_of,
-)
+from mnnprep.model.options import PREPARE, PrepareOptions, request_of
 from mnnprep.model.request import DEFAULT_TIMEOUT, Limits
 from mnnprep.model.target import Target, parse_targets
 from mnnprep.text import Progress

@@ -72,10 +72,8 @@ def verify(
     that the bundle was proven when it was made.  Task metrics that the bundle was made with are measured
     again, their functions taken from *metrics*, never from the bundle.  Other *metrics* are measured as well.
 
-    The outputs of a *device* are judged by the same rules, and are required then.
-
-    What the manifest says is checked, not believed: its words must be known, its figures agree with each
-    other and with the stored cases, and the tolerance is the one that the rule gives for what was asked.
+    The outputs of a *device* are judged by the same rules, and are required then. What the manifest says is
+    checked, not believed: words, figures, and the tolerance, which the rule gives for what was asked.
 
     Raises:
         UsageError: there is no bundle at this path, or one of *metrics* is not as the bundle was made with;
