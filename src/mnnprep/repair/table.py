@@ -136,6 +136,11 @@ def low_rules() -> list[str]:
     return [rule.name for rule in RULES if rule.rewrite is not None and rule.target == "low"]
 
 
+def wrong_at_low() -> list[str]:
+    """The names of the rules for what is wrong at precision ``low`` whatever the values, in table order."""
+    return [rule.name for rule in RULES if rule.severity == "low"]
+
+
 def applicable(names: list[str], operators: frozenset[str]) -> list[str]:
     """Those of the rules *names* whose pattern can be in a graph of the types *operators*."""
     return [
