@@ -81,6 +81,9 @@ ROWS = (
     "low_precision.large_pooling",
     "low_precision.variance_by_moments",
     "low_precision.unshifted_exponential",
+    "low_precision.complement_of_clip",
+    "low_precision.logarithm_of_quotient",
+    "low_precision.offset_taken_away",
     "low_precision.power_of_two",
     # pooling
     "pooling.max_pool_3d",
