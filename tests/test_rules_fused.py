@@ -4,6 +4,7 @@ onnxruntime.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def call(
     outputs: Sequence[str] = ("y",),
     domain: str = "com.microsoft",
     opset: int = 17,
+    attributes_more: dict[str, Any] | None = None,
     **attributes: Any,
 ) -> tuple[Any, list[Arrays]]:
     """A model of one node, whose inputs other than *fed* are initializers; an input that is None is left
@@ -46,6 +48,7 @@ def call(
         list(outputs),
         domain=domain,
         **attributes,
+        **(attributes_more or {}),
     )
     infos = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(inputs[n].dtype), inputs[n].shape)
@@ -148,6 +151,87 @@ def quantized_one(op_type: str, *shape: int, **attributes: Any) -> tuple[Any, li
         "y_zero": np.int8(-4),
     }
     return call(op_type, inputs, ["a"], **attributes)
+
+
+def chained() -> tuple[Any, list[Arrays]]:
+    """A fused operator behind a fused operator: what the first gives is replaced before the second is."""
+    model, feeds = quantized_pair("QLinearAdd")
+    second = copy.deepcopy(model.graph.node[0])
+    second.input[0], second.output[0] = "y", "z"
+    model.graph.node.append(second)
+    model.graph.output[0].name = "z"
+    return model, feeds
+
+
+def quantized_concat() -> tuple[Any, list[Arrays]]:
+    inputs: dict[str, Any] = {"y_scale": np.float32(0.05), "y_zero": np.int8(4)}
+    for number, scale in enumerate((0.02, 0.09)):
+        inputs |= {f"x{number}": small(2, 3), f"s{number}": np.float32(scale), f"z{number}": np.int8(number)}
+    return call("QLinearConcat", inputs, ["x0", "x1"], axis=1)
+
+
+def quantized_where() -> tuple[Any, list[Arrays]]:
+    inputs: dict[str, Any] = {"c": np.array([[True, False, True]])}
+    for name, scale in (("a", 0.02), ("b", 0.03)):
+        inputs |= {name: small(2, 3), f"{name}_scale": np.float32(scale), f"{name}_zero": np.int8(5)}
+    return call(
+        "QLinearWhere", inputs | {"y_scale": np.float32(0.03), "y_zero": np.int8(-2)}, ["c", "a", "b"]
+    )
+
+
+def quantized_gemm(*, real: bool = False, trans: bool = False) -> tuple[Any, list[Arrays]]:
+    inputs: dict[str, Any] = {
+        "a": small(3, 6),
+        "a_scale": np.float32(0.02),
+        "a_zero": np.int8(3),
+        "b": small(4, 6) if trans else small(6, 4),
+        "b_scale": np.float32(0.01),
+        "b_zero": np.int8(0),
+        "c": np.arange(-200, 200, 100, dtype=np.int32),
+    }
+    if not real:
+        inputs |= {"y_scale": np.float32(0.05), "y_zero": np.int8(4)}
+    return call("QGemm", inputs, ["a"], transB=int(trans))
+
+
+def quantized_attention(*, mask: bool) -> tuple[Any, list[Arrays]]:
+    inputs: dict[str, Any] = {
+        "a": small(2, 5, 8, dtype=np.uint8),
+        "w": small(8, 24),
+        "bias": floats(24),
+        "a_scale": np.float32(0.02),
+        "w_scale": np.float32(0.01),
+        "mask": np.array([[1, 1, 1, 0, 0], [1] * 5], np.int32) if mask else None,
+        "a_zero": np.uint8(100),
+        "w_zero": np.int8(0),
+    }
+    return call("QAttention", inputs, ["a", "mask"] if mask else ["a"], num_heads=2)
+
+
+def quantized_embed() -> tuple[Any, list[Arrays]]:
+    tables = {"words": (10, 8), "positions": (6, 8), "kinds": (2, 8), "gamma": (8,), "beta": (8,)}
+    inputs: dict[str, Any] = {
+        "ids": np.array([[1, 2, 3, 9, 0], [4, 4, 5, 6, 7]], np.int32),
+        "segments": np.array([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]], np.int32),
+        **{name: small(*shape, dtype=np.uint8) for name, shape in tables.items()},
+        "mask": np.array([[1, 1, 1, 0, 0], [1] * 5], np.int32),
+        **{f"{name}_scale": np.float32(0.01 * (place + 1)) for place, name in enumerate(tables)},
+        **{f"{name}_zero": np.uint8(7 * (place + 1)) for place, name in enumerate(tables)},
+    }
+    return call("QEmbedLayerNormalization", inputs, ["ids", "segments", "mask"], ["y", "count"])
+
+
+def gathered(*, zeros: bool) -> tuple[Any, list[Arrays]]:
+    inputs: dict[str, Any] = {
+        "table": small(7, 16, dtype=np.uint8),
+        "ids": np.array([[0, 3], [6, 1]], np.int64),
+        "scales": floats(7, 2),
+    }
+    if zeros:
+        inputs["zeros"] = small(7, 1, dtype=np.uint8)
+    return call(
+        "GatherBlockQuantized", inputs, ["ids"], bits=4, block_size=16, quantize_axis=1, gather_axis=0
+    )
 
 
 def multi_head(*more: str) -> tuple[Any, list[Arrays]]:
@@ -264,6 +348,20 @@ FUSED: dict[str, Callable[[], tuple[Any, list[Arrays]]]] = {
     "QLinearSigmoid": lambda: quantized_one("QLinearSigmoid", 2, 5),
     "QLinearLeakyRelu": lambda: quantized_one("QLinearLeakyRelu", 2, 5, alpha=0.2),
     "QLinearGlobalAveragePool": lambda: quantized_one("QLinearGlobalAveragePool", 1, 3, 4, 4),
+    "QLinearAveragePool": lambda: quantized_one("QLinearAveragePool", 1, 3, 6, 6, kernel_shape=[2, 3]),
+    "QLinearSoftmax": lambda: quantized_one(
+        "QLinearSoftmax", 2, 5, attributes_more={"axis": -1, "opset": 13}
+    ),
+    "QLinearConcat": quantized_concat,
+    "QLinearAdd behind QLinearAdd": chained,
+    "QLinearWhere": quantized_where,
+    "QGemm": quantized_gemm,
+    "QGemm to real numbers": lambda: quantized_gemm(real=True, trans=True),
+    "QAttention": lambda: quantized_attention(mask=False),
+    "QAttention with a mask": lambda: quantized_attention(mask=True),
+    "QEmbedLayerNormalization": quantized_embed,
+    "GatherBlockQuantized": lambda: gathered(zeros=False),
+    "GatherBlockQuantized with zero points": lambda: gathered(zeros=True),
     "MultiHeadAttention": multi_head,
     "MultiHeadAttention with bias and masks": lambda: multi_head("bias", "padding", "added"),
     "GroupQueryAttention": lambda: group_query(0, rotary=False),
@@ -280,6 +378,12 @@ STEPS = {
     "QLinearSigmoid",
     "QLinearLeakyRelu",
     "QLinearGlobalAveragePool",
+    "QLinearAveragePool",
+    "QLinearSoftmax",
+    "QLinearConcat",
+    "QLinearAdd behind QLinearAdd",
+    "QLinearWhere",
+    "QGemm",
 }  # a sum may round to the next integer
 
 

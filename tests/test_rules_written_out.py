@@ -142,6 +142,16 @@ def sequence_in_loop() -> tuple[Any, list[Arrays]]:
     return net(nodes, {"x": floats(2, 3)}, {"n": np.int64(3)})
 
 
+def pooled_bytes() -> tuple[Any, list[Arrays]]:
+    nodes = [
+        node("Cast", ["x"], ["whole"], to=TensorProto.INT32),
+        node("Cast", ["whole"], ["bytes"], to=TensorProto.UINT8),
+        node("MaxPool", ["bytes"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Cast", ["pooled"], ["y"], to=FLOAT),
+    ]
+    return net(nodes, {"x": np.abs(floats(1, 2, 8, 8)) * 60}, {})
+
+
 def split_and_chosen() -> tuple[Any, list[Arrays]]:
     nodes = [
         node("SplitToSequence", ["x"], ["s"], axis=1, keepdims=0),
@@ -289,6 +299,7 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
         lambda: recurrent("RNN", ["y", "h1"], activations=["Relu"], clip=0.5),
         1e-4,
     ),
+    "MaxPool of bytes": ("pool-integers", pooled_bytes, 0.0),
     "quantized pair": ("quantize-linear", lambda: pair(axis=False), 1e-4),
     "quantized pair, a scale per column": ("dequantize-linear", lambda: pair(axis=True), 1e-4),
     "QuantizeLinear to uint8": (

@@ -11,12 +11,14 @@ import pytest
 
 from evaluation.nets.real_models import fetch
 from evaluation.nets.tf_models import built, needs_tensorflow
+from mnnprep.bundle.usage import python_snippet
 from mnnprep.commands.inspect import read_file
 from mnnprep.commands.prepare import prepare
 from mnnprep.commands.verify import verify
 from mnnprep.comparison.folded_weights import account
 from mnnprep.errors import RefusedError
 from mnnprep.evidence.verdict import Verdict
+from mnnprep.formats.tflite.biases import with_real_scales
 from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.scan import constants, scan_model
 from mnnprep.model.precision import make_precision
@@ -73,10 +75,34 @@ class TestSmallModels:
         )
         assert verify(tmp_path / "out").verdict is Verdict.PROVEN
 
-    def test_an_integer_boundary_is_not_made_float(self, models: Path, tmp_path: Path) -> None:
-        with pytest.raises(RefusedError) as raised:
-            prepare(Request(source=str(models / "int8-boundary.tflite"), to="onnx"), tmp_path / "out")
-        assert "x int8" in raised.value.seen
+    @pytest.mark.slow
+    def test_an_integer_boundary_stays(self, models: Path, tmp_path: Path) -> None:
+        """Quantized integers in and out; MNN computes in floats, with every rounding, to the step."""
+        manifest = prepare(Request(source=str(models / "int8-boundary.tflite"), to="onnx"), tmp_path / "out")
+        assert manifest.verdict is Verdict.PROVEN
+        assert manifest.tolerance.sqnr_db is None
+        (tensor,) = manifest.signature.inputs
+        assert (tensor.dtype, tensor.mnn_dtype, tensor.range) == ("int8", "int8", [-128, 127])
+        assert tensor.quantization is not None
+        assert f"a number is {tensor.quantization.scale:.9g} x" in python_snippet(manifest)
+        assert "F.cast(inputs[-1], F.int8)" in python_snippet(manifest)
+        assert {step.size for step in manifest.tolerance.steps.values()} == {1.0}
+        assert verify(tmp_path / "out").verdict is Verdict.PROVEN
+
+    def test_a_bias_has_the_scale_that_the_kernels_take(self, models: Path) -> None:
+        """A file may state another one; the integers of the bias count in steps of input times weight."""
+        content = (models / "int8-boundary.tflite").read_bytes()
+        assert with_real_scales(content) == content
+        scales = sorted({s for q in scan_model(models / "int8-boundary.tflite").quantized for s in q.scale})
+        spoilt = bytearray(content)
+        for bias in (q for q in scan_model(models / "int8-boundary.tflite").quantized if q.dtype == "int32"):
+            old = struct.pack(f"<{len(bias.scale)}f", *bias.scale)
+            assert content.count(old) >= 1
+            place = content.index(old)
+            struct.pack_into(f"<{len(bias.scale)}f", spoilt, place, *(2 * s for s in bias.scale))
+        assert scales
+        assert bytes(spoilt) != content
+        assert with_real_scales(bytes(spoilt)) == content
 
     def test_quantization_is_read(self, models: Path) -> None:
         summary = scan_model(models / "dynamic-range.tflite")

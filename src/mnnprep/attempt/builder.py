@@ -170,7 +170,8 @@ class ArtifactBuilder:
         magnitudes: dict[str, Magnitude] | None = None,
     ) -> Made | NotMade:
         by_rules = ARTIFACTS[original.format].by_rules
-        rules = applicable(rules, _operators(original)) if by_rules else []
+        if not by_rules or not applicable(rules, _operators(original)):
+            rules = []  # else all of them: what one rule writes is for those after it
         exported = original
         applied: tuple[AppliedRule, ...] = ()
         if rules:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mnnprep.attempt.builder import ArtifactBuilder
-from mnnprep.attempt.known_at_low import known, start_knowing
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
 from mnnprep.attempt.noise import learn_noise
@@ -91,9 +90,12 @@ class Verifier:
         if original.operators:
             evidence.append(registered_check(original.operators))
         noise = self._survey.noise  # one dict, to which learn_noise adds: for both, and for what is recorded
-        tolerance = Tolerance(noise=noise, sqnr_db=original.sqnr_db)
-        mnn_tolerance = Tolerance(noise=noise, sqnr_db=least_sqnr(original, self._builder.precision))
-        knowing = start_knowing(self._workers, made.artifact)
+        tolerance = Tolerance(noise=noise, sqnr_db=original.sqnr_db, steps=self._survey.steps)
+        mnn_tolerance = Tolerance(
+            noise=noise,
+            sqnr_db=least_sqnr(original, self._builder.precision),
+            steps=self._survey.steps,
+        )
         checks, sizes, ran, outcome, targets = self._proof(made, tolerance, mnn_tolerance)
         evidence += checks
         dims = [d.name for d in self._survey.signature.dims]
@@ -111,7 +113,6 @@ class Verifier:
             refused_opsets=made.refused_opsets,
             repairs=(*self._applied, *made.artifact.repairs),
             targets=tuple(targets),
-            known=known(knowing),
         )
 
     def repair(self, result: AttemptResult) -> AttemptResult | None:

@@ -6,20 +6,17 @@ Short, complete code with the right names, dtypes, layout and sizes.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable
 
 import msgspec
 
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import Manifest, RuntimeRecord, TensorRecord
-from mnnprep.bundle.target_view import against_low
 from mnnprep.mnn.run import HINTS
 from mnnprep.model.preprocess import ImageRecipe, Recipe
 from mnnprep.model.signature import DTYPES
 from mnnprep.safety.printable import plain
 
-COMMENT = 100  # characters of a line of a comment
 _NUMPY = {name: f"np.{name}" for name in DTYPES} | {"bool": "np.bool_"}
 _PRECISIONS = {"high": "High", "normal": "Normal", "low": "Low"}
 _CPP = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "int8": "int8_t"}
@@ -59,8 +56,10 @@ def python_snippet(manifest: Manifest) -> str:
                 f" {_NUMPY.get(tensor.mnn_dtype, 'np.float32')})  # {_remark(tensor)}"
             ),
             f"inputs.append(F.placeholder(list({variable}.shape), F.{fed}, {kind}))",
-            f"inputs[-1].write({variable})",
+            f"inputs[-1].write({variable}{'.astype(np.int32)' if tensor.mnn_dtype == 'int8' else ''})",
         ]
+        if tensor.mnn_dtype == "int8":  # which a Var can't be written as
+            lines.append("inputs[-1] = F.cast(inputs[-1], F.int8)")
         if tensor.layout == "NC4HW4":
             lines.append("inputs[-1] = F.convert(inputs[-1], F.NC4HW4)")
     lines += ["", "results = net.onForward(inputs)"]
@@ -68,7 +67,7 @@ def python_snippet(manifest: Manifest) -> str:
         fed = _plain_layout(tensor)
         lines.append(
             f"{variable} = np.array(F.convert(results[{index}], F.{fed}).read())  # a copy: the memory is the"
-            " Var's"
+            " Var's" + (f"; {_remark(tensor)}" if tensor.quantization is not None else "")
         )
     return "\n".join(map(plain, lines))
 
@@ -84,13 +83,7 @@ def _python_runtime(runtime: RuntimeRecord) -> list[str]:
         for name, value in runtime.hints.items()
         if name in HINTS
     ]
-    warned = [f"# {line}" for line in low_words(runtime)]
-    return [*warned, f"runtime = nn.create_runtime_manager(({config!r},))", *hints]
-
-
-def low_words(runtime: RuntimeRecord) -> list[str]:
-    """What an app must know of precision ``low``, safe inside a comment of either language."""
-    return [_harmless(line) for line in textwrap.wrap(against_low(runtime.against_low), COMMENT)]
+    return [f"runtime = nn.create_runtime_manager(({config!r},))", *hints]
 
 
 def _cpp_runtime(runtime: RuntimeRecord) -> list[str]:
@@ -104,7 +97,6 @@ def _cpp_runtime(runtime: RuntimeRecord) -> list[str]:
         "config.type = MNN_FORWARD_CPU;",
         f"config.numThread = {runtime.threads};",
         "MNN::BackendConfig backend;",
-        *(f"// {line}" for line in low_words(runtime)),
         f"backend.precision = MNN::BackendConfig::Precision_{_PRECISIONS.get(runtime.precision, 'Normal')};",
         "config.backendConfig = &backend;",
         (
@@ -193,7 +185,7 @@ def _recipes(manifest: Manifest) -> list[Recipe]:
 
 
 def _harmless(text: str) -> str:
-    return re.sub(r"[^\w .,:;=/()+\[\]-]", "_", text, flags=re.ASCII)
+    return re.sub(r"[^\w .,:+\[\]-]", "_", text, flags=re.ASCII)
 
 
 def _example_sizes(manifest: Manifest) -> dict[str, int]:
@@ -223,6 +215,9 @@ def _remark(tensor: TensorRecord) -> str:
         parts.insert(0, tensor.layout)
     if tensor.range is not None:
         parts.append(f"values {digest.number(tensor.range[0])} to {digest.number(tensor.range[1])}")
+    if tensor.quantization is not None:
+        scale, zero = tensor.quantization.scale, tensor.quantization.zero_point
+        parts.append(f"a number is {scale:.9g} x [stored {-zero:+d}]")
     if tensor.mnn_dtype != tensor.dtype:
         parts.append(f"{tensor.dtype} in the source")
     return _harmless(", ".join(parts))

@@ -146,7 +146,7 @@ def _judge(
     metrics: tuple[Metric, ...],
     learn: Callable[[Check], bool],
 ) -> Comparison:
-    tolerance = Tolerance(noise=survey.noise)
+    tolerance = Tolerance(noise=survey.noise, steps=survey.steps)
     case = next((c for c in survey.cases if str(c.index) in replayed.ran.outputs), None)
     names: dict[str, str] = {}
     matched: dict[str, str] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from mnnprep.attempt.results import AttemptResult, TargetProof, least_sqnr
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import (
     SCHEMA,
-    AgainstLow,
     ArtifactRecord,
     AttemptRecord,
     BundleFile,
     CaseRecord,
     DimRecord,
-    KnownFault,
     Manifest,
     RepairRecord,
     RuntimeRecord,
@@ -33,7 +30,6 @@ from mnnprep.bundle.manifest import (
 from mnnprep.commands.command_line import command_line, source_name
 from mnnprep.commands.resolve import source_files
 from mnnprep.comparison.tolerance import Tolerance
-from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import Backend, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, backend_of, kind_of
@@ -43,9 +39,9 @@ from mnnprep.model.metrics import recorded
 from mnnprep.model.preprocess import ImageRecipe, Recipe
 from mnnprep.model.request import Request
 from mnnprep.model.signature import TensorSpec
+from mnnprep.model.steps import Quantized
 from mnnprep.reference.media import input_of
 from mnnprep.reference.samples import sample_files
-from mnnprep.repair.table import RULES
 
 
 def write_bundle(
@@ -91,12 +87,14 @@ def write_bundle(
             mnn=mnn,
             signature=signature,
             cases=cases,
-            tolerance=Tolerance(noise=survey.noise, sqnr_db=least_sqnr(best.exported, request.precision)),
+            tolerance=Tolerance(
+                noise=survey.noise,
+                sqnr_db=least_sqnr(best.exported, request.precision),
+                steps=survey.steps,
+            ),
             evidence=list(best.checks),
             tools=_tools(steps, backend_of(source.kind), request, best),
-            runtime=RuntimeRecord(
-                hints=best.runs.mnn.hints if best.runs.mnn else {}, against_low=against_low(best)
-            ),
+            runtime=RuntimeRecord(hints=best.runs.mnn.hints if best.runs.mnn else {}),
             metrics=recorded(request.metrics),
             targets=[target_record(proof) for proof in best.targets],
         )
@@ -131,24 +129,6 @@ def _artifact_record(
     )
 
 
-def against_low(best: AttemptResult) -> AgainstLow | None:
-    """What an app must know of precision ``low``: what ran there decides, else what is known of operators."""
-    rules = {rule.name: rule.hazard for rule in RULES}
-    known = [KnownFault(rule=f.rule, node=f.node, hazard=rules[f.rule]) for f in best.known.findings]
-    by_operators = (
-        AgainstLow(known=known, unknown=best.known.unknown) if known or best.known.unknown else None
-    )
-    return told_of_low(best.targets, by_operators)
-
-
-def told_of_low(proofs: Sequence[TargetProof], otherwise: AgainstLow | None) -> AgainstLow | None:
-    """What *proofs* say against precision ``low``; *otherwise* if none of them ran in half precision."""
-    if wrong := [str(proof.target) for proof in proofs if proof.wrong_in_half]:
-        return AgainstLow(targets=wrong)
-    right = any(proof.in_half and proof.check.status is Status.PASSED for proof in proofs)
-    return None if right else otherwise
-
-
 def target_record(proof: TargetProof) -> TargetRecord:
     """What is to be recorded of a target beside its check."""
     if proof.ran is None:
@@ -172,12 +152,19 @@ def _signature(survey: Survey, best: AttemptResult) -> SignatureRecord:
             conversion.input_names if conversion else {},
             layouts.get(spec.name, "NCHW"),
             ran.narrowed_inputs if ran else {},
+            survey.quantized,
         )
         for spec in signature.inputs
     ]
     layout = next(iter(layouts.values()), "NCHW")
     outputs = [
-        _tensor(spec, conversion.output_names if conversion else {}, layout, ran.narrowed if ran else {})
+        _tensor(
+            spec,
+            conversion.output_names if conversion else {},
+            layout,
+            ran.narrowed if ran else {},
+            survey.quantized,
+        )
         for spec in signature.outputs
     ]
     constraints = {name: c.words(name) for name, c in survey.sweep.constraints.items()}
@@ -193,7 +180,13 @@ def _signature(survey: Survey, best: AttemptResult) -> SignatureRecord:
     return SignatureRecord(inputs=inputs, outputs=outputs, dims=dims)
 
 
-def _tensor(spec: TensorSpec, names: dict[str, str], layout: str, narrowed: dict[str, str]) -> TensorRecord:
+def _tensor(
+    spec: TensorSpec,
+    names: dict[str, str],
+    layout: str,
+    narrowed: dict[str, str],
+    quantized: dict[str, Quantized],
+) -> TensorRecord:
     return TensorRecord(
         name=spec.name,
         source_name=spec.name,
@@ -203,6 +196,7 @@ def _tensor(spec: TensorSpec, names: dict[str, str], layout: str, narrowed: dict
         shape=list(spec.shape),
         layout=layout,
         range=list(spec.range) if spec.range else None,
+        quantization=quantized.get(spec.name),
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
+from mnnprep.comparison.steps import StepTally
 from mnnprep.comparison.tolerance import Tolerance, compare_outputs
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, OutputError, Status
@@ -90,6 +91,7 @@ class _Tally:
         self.unclear: list[str] = []
         self._tolerance = tolerance
         self._powers: dict[str, tuple[float, float]] = {}
+        self._steps = {name: StepTally(step) for name, step in tolerance.steps.items()}
 
     def add_missing(self, case: CaseFile, error: str | None) -> None:
         """Add a case without outputs: the run's *error* there, None where it says nothing of the case."""
@@ -115,6 +117,9 @@ class _Tally:
             compared, within = _without_noise(compared, again, reference)
             self.unclear += [f"{name} in case {index} ({_dims(case)}): {noise}" for name in within]
         self.errors += compared
+        for name in self._steps.keys() & reference.keys() & actual.keys():
+            if reference[name].shape == actual[name].shape and not aside:
+                self._steps[name].add(reference[name], tolerance.off(name, reference[name], actual[name]))
         if not noise:
             _add_power(self._powers, reference, compared)
         self.problems += [
@@ -128,8 +133,12 @@ class _Tally:
         numbers = _worst(self.errors)
         if aside:
             numbers["set_aside"] = list(aside.values())
+        for name, tally in self._steps.items():
+            numbers |= {f"{figure}:{name}": round(v, 5) for figure, v in tally.figures().items()}
+            self.problems += [f"{name}: {words}" for words in tally.problems()]
         if self._tolerance.sqnr_db is not None:
-            self.problems += _short_of(self._tolerance.sqnr_db, _sqnr(self._powers), numbers)
+            powers = {n: p for n, p in self._powers.items() if n not in self._steps}
+            self.problems += _short_of(self._tolerance.sqnr_db, _sqnr(powers), numbers)
         if narrowed:
             numbers["narrowed"] = [f"{n}: {d}" for n, d in sorted(narrowed.items())]
         return numbers
@@ -193,7 +202,10 @@ def _zeros_in_noise(tolerance: Tolerance, case: int, reference: Arrays) -> str:
     zeros = [
         n
         for n, a in reference.items()
-        if a.dtype.kind == "f" and tolerance.noise_of(n, case) > 0 and not np.any(a)
+        if a.dtype.kind == "f"
+        and n not in tolerance.steps
+        and tolerance.noise_of(n, case) > 0
+        and not np.any(a)
     ]
     return ", ".join(f"noise alone moves the zeros of {name}" for name in zeros)
 
@@ -287,11 +299,8 @@ def confirmed(
         and (key not in second.outputs or second.outputs[key].sha256 != first.outputs[key].sha256)
     ]
     again = compare_run(catalog.row(check.check), others, second, tolerance, narrowing) if others else check
-    return check if again.status is not Status.FAILED else contradicted(check, again)
-
-
-def contradicted(check: Check, again: Check) -> Check:
-    """*check*, failed because that of a second run, *again*, is."""
+    if again.status is not Status.FAILED:
+        return check
     return msgspec.structs.replace(
         check,
         status=Status.FAILED,

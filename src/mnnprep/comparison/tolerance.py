@@ -10,8 +10,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mnnprep.comparison.steps import allowed_steps, steps_off
 from mnnprep.evidence.check import OutputError
 from mnnprep.model.precision import HALF_SQNR, QUANTIZED_SQNR
+from mnnprep.model.steps import Step
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +39,8 @@ class Tolerance(msgspec.Struct, frozen=True):
     booleans must be exact.  A float16 output needs an SQNR of HALF_SQNR instead, since its own rounding is
     coarser than the formula.  With ``sqnr_db`` set (float16 and quantized artifacts) the SQNR of an output
     decides instead: that over all cases must reach it, and no single case, whose few numbers are a small
-    sample of the noise, may be more than ``case_slack_db`` below.
+    sample of the noise, may be more than ``case_slack_db`` below.  ``steps`` are those of the outputs of a
+    net that rounds while it computes: such an output is judged by :mod:`mnnprep.comparison.steps`.
     """
 
     noise: dict[str, list[float | None] | float] = msgspec.field(default_factory=dict)
@@ -47,6 +50,7 @@ class Tolerance(msgspec.Struct, frozen=True):
     ceiling: float = CEILING
     sqnr_db: float | None = None
     case_slack_db: float = CASE_SLACK_DB
+    steps: dict[str, Step] = msgspec.field(default_factory=dict)
 
     def noise_of(self, name: str, case: int) -> float:
         """The noise floor of an output in a case; 0 if none was measured."""
@@ -79,8 +83,18 @@ class Tolerance(msgspec.Struct, frozen=True):
         wanted = max(self.absolute * peak, self.widening * self.noise_of(name, case))
         return wanted if math.isinf(self.ceiling) else min(wanted, self.ceiling * peak)
 
+    def off(self, name: str, reference: Array, actual: Array) -> Array:
+        """By how many steps each element of a stepped output is off, beyond what floats may be."""
+        plain = Tolerance()
+        return steps_off(self.steps[name], reference, actual, plain.threshold(name, reference, 0))
+
     def lost_in_noise(self, name: str, reference: Array, case: int) -> bool:
-        """Whether the noise floor is so high that the ceiling would have to give way; never of zeros."""
+        """Whether the noise floor is so high that the ceiling would have to give way; never of zeros.
+
+        Steps have no noise but their own.
+        """
+        if name in self.steps:
+            return False
         noise = self.noise_of(name, case)
         return (
             noise > 0
@@ -105,6 +119,8 @@ def compare_output(
         return OutputError(
             name, case, problem=f"dtype {actual.dtype}, but the reference has {reference.dtype}"
         )
+    if name in tolerance.steps:
+        return _compare_steps(name, case, reference, actual, tolerance)
     if reference.dtype.kind != "f":
         return _compare_exact(name, case, reference, actual)
     ref, act = reference.reshape(-1), actual.reshape(-1)
@@ -241,6 +257,29 @@ class _Worst:
 def _product(a: Array, b: Array) -> float:
     """The inner product, in this thread: a BLAS would start others for it."""
     return float(np.einsum("i,i->", a, b))
+
+
+def _compare_steps(
+    name: str, case: int, reference: Array, actual: Array, tolerance: Tolerance
+) -> OutputError:
+    """Compare an output of a net that rounds: none of its elements may be many steps off."""
+    if reference.dtype.kind == "f" and (problem := _misplaced(reference.reshape(-1), actual.reshape(-1))):
+        return OutputError(name, case, problem=problem)
+    off, allowed = np.abs(tolerance.off(name, reference, actual)), allowed_steps(tolerance.steps[name])
+    a, b = (np.nan_to_num(array.astype(np.float64)).reshape(-1) for array in (reference, actual))
+    noise, power = _product(a - b, a - b), _product(a, a)
+    norm = math.sqrt(power) * math.sqrt(_product(b, b))
+    excess = float(off.max(initial=0.0)) / allowed
+    index = [int(i) for i in np.unravel_index(int(off.argmax()), off.shape)] if off.size else []
+    return OutputError(
+        name,
+        case,
+        max_abs=float(np.abs(a - b).max(initial=0.0)),
+        cosine=min(1.0, _product(a, b) / norm) if norm > 0 else None,
+        sqnr_db=10 * math.log10(power / noise) if noise > 0 and power > 0 else None,
+        excess=excess,
+        problem=f"is {off.max():.3g} steps off at {index}; {allowed:.3g} are allowed" if excess > 1 else "",
+    )
 
 
 def _compare_exact(name: str, case: int, reference: Array, actual: Array) -> OutputError:

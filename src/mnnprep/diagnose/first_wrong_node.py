@@ -57,7 +57,7 @@ def _find(
         precision=request.precision,
         static=request.static,
         hints=hints,
-        tolerance=Tolerance(noise=survey.noise, sqnr_db=sqnr_db),
+        tolerance=Tolerance(noise=survey.noise, sqnr_db=sqnr_db, steps=survey.steps),
         tell=lambda _: None,
     )
     lab.limit = CONVERSIONS

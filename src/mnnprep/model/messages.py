@@ -15,6 +15,7 @@ from mnnprep.model.half import HalfType
 from mnnprep.model.preprocess import Recipe
 from mnnprep.model.reach import LinkedPath, ReadPath, WritePath
 from mnnprep.model.signature import Dim, Signature, TensorSpec
+from mnnprep.model.steps import Quantized, Step
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +138,9 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
     ``noise`` is the noise floor of every floating output in each case, as
     :class:`~mnnprep.comparison.tolerance.Tolerance` has it; what was not measured is filled in
-    when a comparison asks for it; ``exempt`` names the outputs that don't depend on the values of any
+    when a comparison asks for it; ``steps`` are those of the outputs of a net that rounds while it computes,
+    ``quantized`` says what the integers of its inputs and outputs stand for;
+    ``exempt`` names the outputs that don't depend on the values of any
     input, by design, with the reason; ``weights`` is an npz of the source's tensors by name (``used/NAME``
     and ``other/NAME``), or None when the source's own file says it all, or its worker is asked; ``decides``
     names the places of the source where a value decides what is computed, ``one_sided`` those where every
@@ -149,6 +152,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     cases: list[CaseFile]
     checks: list[Check]
     noise: dict[str, list[float | None] | float]
+    steps: dict[str, Step] = msgspec.field(default_factory=dict)
+    quantized: dict[str, Quantized] = msgspec.field(default_factory=dict)
     exempt: dict[str, str] = msgspec.field(default_factory=dict)
     weights: FileRef | None = None
     decides: list[str] = msgspec.field(default_factory=list)

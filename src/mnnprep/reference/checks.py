@@ -20,6 +20,7 @@ from mnnprep.model.files import file_ref, save_arrays
 from mnnprep.model.messages import CaseFile, Sweep
 from mnnprep.model.net import Case, Net, Refused
 from mnnprep.model.signature import Signature
+from mnnprep.model.steps import Step
 from mnnprep.reference.noise import by_output
 from mnnprep.text import listed
 
@@ -34,6 +35,7 @@ class Surveyed:
     cases: list[Case]
     checks: list[Check]
     exempt: dict[str, str]
+    steps: dict[str, Step] = field(default_factory=dict)
     sweep: Sweep = field(default_factory=Sweep)
 
     @property
@@ -48,7 +50,7 @@ class Surveyed:
 
 def tolerances(out: Surveyed) -> Tolerance:
     """Return the tolerance that the measured noise of every output gives."""
-    return Tolerance(noise=out.noise)
+    return Tolerance(noise=out.noise, steps=out.steps)
 
 
 def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
@@ -57,7 +59,7 @@ def sensitive(name: str, out: Surveyed, more: Sequence[Case] = ()) -> bool:
     None of them is lost in noise.
     """
     cases = [*out.cases, *more]
-    tolerance = Tolerance(noise=by_output(cases))
+    tolerance = Tolerance(noise=by_output(cases), steps=out.steps)
     kept = [
         (number, case)
         for number, case in enumerate(cases)

@@ -6,13 +6,14 @@ runs in the worker that loaded it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 import numpy as np
 
 from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
-from mnnprep.comparison.tolerance import WIDENING, Tolerance
+from mnnprep.comparison.tolerance import WIDENING, Array, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
@@ -20,6 +21,7 @@ from mnnprep.model.files import Arrays
 from mnnprep.model.messages import ORIGIN, InputSpecs
 from mnnprep.model.net import PROGRAMMING, Case, Net, Refused
 from mnnprep.model.signature import Dim, Signature, TensorSpec
+from mnnprep.model.steps import Step
 from mnnprep.reference.checks import Surveyed, determinism, noise_checks, sensitive, vacuity
 from mnnprep.reference.decision_cases import add_decisive, turn_decisions
 from mnnprep.reference.expected_outputs import compare_given
@@ -32,6 +34,10 @@ from mnnprep.reference.sweeping import sweep
 
 WIDE = 16.0  # standard deviations of the inputs of one case
 SEARCH_SCALES = (1.0, 4.0, 0.25, 16.0, 64.0)
+COUNTED = 1000  # elements of a stepped output, over all cases
+BORDERS = 100  # steps of an input, to either side of 0
+BORDER_CASES = 6
+MOST_STEPPED = 24  # cases to that end
 FIRST_SEARCHED = 100  # the number of the inputs of the first of SEARCH_SCALES
 
 
@@ -41,6 +47,8 @@ def survey(
     decisive: Sequence[tuple[str, float]] = (),
     one_sided: Callable[[], Sequence[str]] = lambda: (),
     ranks: Callable[[], bool] = lambda: False,
+    steps: Callable[[Sequence[Case]], dict[str, Step]] = lambda _: {},
+    borders: Mapping[str, float] = MappingProxyType({}),
 ) -> Surveyed:
     """Choose the cases, run the reference on each, and say what the source proves of itself.
 
@@ -49,12 +57,15 @@ def survey(
     decisions on values that have come out alike in every run so far: inputs that turn one are looked for.
     *ranks* says whether the source
     sorts or chooses by values: large inputs saturate scores, and what a tie gives is nobody's promise.
+    *steps* measures, on the cases, the steps of the outputs of a net that rounds while it computes; *borders*
+    are the scales of its inputs that are quantized at once: a case lies on the borders of their steps, where
+    every way of rounding gives something else.
 
     Raises:
         UsageError: what the user declared does not fit the source.
         RefusedError: no input shape was found that the source takes.
     """
-    return Surveyor(net, wants).survey(decisive, one_sided, ranks)
+    return Surveyor(net, wants).survey(decisive, one_sided, ranks, steps, borders)
 
 
 def base_case(net: Net, wants: InputSpecs) -> Arrays:
@@ -98,6 +109,8 @@ class Surveyor:
         decisive: Sequence[tuple[str, float]],
         one_sided: Callable[[], Sequence[str]],
         ranks: Callable[[], bool],
+        steps: Callable[[Sequence[Case]], dict[str, Step]],
+        borders: Mapping[str, float],
     ) -> Surveyed:
         """Choose the cases, measure their noise, and check them; see :func:`survey`. To be called once."""
         space, out = self._space, self._out
@@ -107,6 +120,11 @@ class Surveyor:
         sweep(space, out)
         add_decisive(space, decisive, out.cases)
         turn_decisions(space, one_sided, out.cases)
+        out.steps = steps(out.cases)
+        if out.steps:
+            self._add_elements()
+            out.steps = steps(out.cases)
+            self._add_borders(borders)
         measure_all(self._source, out.cases, self._wants.seed)
         self._replace_lost()
         self._search_sensitivity()
@@ -144,6 +162,35 @@ class Surveyor:
             cases.append(wide)
         elif not self._space.dims:
             cases += _synthesized(self._space, range(last, LEAST_CASES), enough=enough)
+
+    def _add_elements(self) -> None:
+        """Add synthesized cases until the stepped outputs have enough elements to count steps in."""
+        cases = self._out.cases
+        for number in range(LEAST_CASES, MOST_STEPPED):
+            if all(sum(c.outputs[n].size for c in cases) >= COUNTED for n in self._out.steps):
+                return
+            with suppress(Refused):
+                cases.append(self._space.case(number))
+
+    def _add_borders(self, borders: Mapping[str, float]) -> None:
+        """Add cases whose inputs lie halfway between an even step of their scale and the next one out.
+
+        To the even one or away from zero: all of them move together, above zero in one case, below in the
+        next.
+        """
+        first, space = self._out.cases[0], self._space
+        for number in range(BORDER_CASES if borders else 0):
+            random = np.random.default_rng(space.seed(MOST_STEPPED + number))
+            inputs = dict(first.inputs)
+            for name, scale in borders.items():
+                low, high = space.ranges.get(name, (-BORDERS * scale, BORDERS * scale))
+                below = high <= 0 or (low < 0 and number % 2 == 1)
+                reach = int((-low if below else high) / scale / 2)
+                whole = 2 * random.integers(0, max(reach, 1), inputs[name].shape) + 0.5
+                inputs[name] = _on_borders(-whole if below else whole, scale).astype(inputs[name].dtype)
+            with suppress(Refused):
+                outputs = self._source.run(inputs)
+                self._out.cases.append(Case(f"borders of steps {number}", dict(first.dims), inputs, outputs))
 
     def _wide(self, number: int) -> Case | None:
         """A case that reaches further than standard normal values.
@@ -219,6 +266,18 @@ class Surveyor:
         steady = determinism(self._source, out.cases)
         checks = [catalog.REFERENCE.passed(numbers={"cases": len(out.cases)}), *given, steady, vacuity(out)]
         return checks + (noise_checks(out) if steady.status is Status.PASSED else [])
+
+
+def _on_borders(whole: Array, scale: float) -> Array:
+    """*whole* steps of *scale*, halves of them, in float32.
+
+    A half stays one where both a division and a product with the reciprocal give it back exactly, so that no
+    last bit decides; others are moved to the step before.
+    """
+    by = np.float32(scale)
+    found = (whole * scale).astype(np.float32)
+    exact = (found / by == whole) & (found * (np.float32(1) / by) == whole)
+    return np.where(exact, found, (np.trunc(whole) * scale).astype(np.float32))
 
 
 class _Remembering:

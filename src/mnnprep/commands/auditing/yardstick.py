@@ -37,9 +37,10 @@ def ruled(manifest: Manifest) -> tuple[Tolerance, Tolerance]:
         manifest.artifact.sqnr_db if manifest.artifact.sqnr_db is not None and artifact is not None else None
     )
     model = min((db for db in (artifact if own is not None else None, asked) if db is not None), default=None)
-    noise = manifest.tolerance.noise
-    return Tolerance(noise=noise, sqnr_db=artifact if own is not None else None), Tolerance(
-        noise=noise, sqnr_db=model
+    noise, steps = manifest.tolerance.noise, manifest.tolerance.steps
+    return (
+        Tolerance(noise=noise, sqnr_db=artifact if own is not None else None, steps=steps),
+        Tolerance(noise=noise, sqnr_db=model, steps=steps),
     )
 
 
@@ -101,7 +102,7 @@ def lost_cases(manifest: Manifest, cases: Iterable[Arrays]) -> list[str]:
     """
     if any(c.check == catalog.NOISE.name and c.status is Status.FAILED for c in manifest.evidence):
         return []
-    rule = Tolerance(noise=manifest.tolerance.noise)
+    rule = Tolerance(noise=manifest.tolerance.noise, steps=manifest.tolerance.steps)
     found = {
         index: said
         for index, arrays in enumerate(cases)

@@ -21,6 +21,7 @@ from mnnprep.formats.onnx.parameters import parameters
 from mnnprep.formats.onnx.skeleton import skeleton
 from mnnprep.formats.onnx.sound import require_names
 from mnnprep.formats.onnx.standard import standard
+from mnnprep.formats.onnx.stepped import input_scales, steps
 from mnnprep.model.files import FileRef, file_ref, load_arrays
 from mnnprep.model.messages import (
     Exported,
@@ -63,6 +64,8 @@ def survey_file(job: SurveyJob) -> Survey:
         job.wants,
         decisive_values(net.model),
         ranks=lambda: any_ranks(n.op_type for n in graph.all_nodes(net.model.graph)),
+        steps=lambda cases: steps(net, cases),
+        borders=input_scales(net.model),
     )
     cases = found.write(Path(job.directory))
     return Survey(
@@ -74,6 +77,7 @@ def survey_file(job: SurveyJob) -> Survey:
             *standard(net.model, Path(job.source.path), cases, Path(job.directory)),
         ],
         noise=found.noise,
+        steps=found.steps,
         exempt=found.exempt,
         sweep=found.sweep,
         parameters=parameters(net.model),

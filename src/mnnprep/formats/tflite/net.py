@@ -5,17 +5,20 @@ The reference uses its reference kernels, the rest its optimized ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnnprep.comparison.steps import Array, between_kernels
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
-from mnnprep.formats.tflite.scan import TfliteSummary, scan_model
+from mnnprep.formats.tflite.scan import TfliteSummary, has_quantized_activations, output_steps, scan_model
 from mnnprep.model.files import Arrays
-from mnnprep.model.net import Refused
+from mnnprep.model.net import Case, Refused
 from mnnprep.model.signature import DTYPES, Dim, Range, TensorSpec, dynamic_specs
+from mnnprep.model.steps import Quantized, Step
 from mnnprep.safety.damage import AGAIN
 from mnnprep.safety.error_text import message
 
@@ -54,7 +57,7 @@ def refuse_unsupported(path: Path) -> TfliteSummary:
     return summary
 
 
-def _interpreter(path: str, reference: bool) -> Interpreter:
+def _interpreter(path: str, reference: bool, *, delegate: bool = False) -> Interpreter:
     """Return LiteRT with the model, with its reference kernels for the reference.
 
     If one of them is missing (ELU), with those that an app gets.
@@ -62,7 +65,8 @@ def _interpreter(path: str, reference: bool) -> Interpreter:
     interpreter = require("ai_edge_litert.interpreter")
     kernels = interpreter.OpResolverType
     try:
-        kind = kernels.BUILTIN_REF if reference else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        plain = kernels.AUTO if delegate else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        kind = kernels.BUILTIN_REF if reference else plain
         made = interpreter.Interpreter(path, num_threads=1, experimental_op_resolver_type=kind)
         made.allocate_tensors()
     except (RuntimeError, ValueError) as error:
@@ -82,9 +86,10 @@ class TfliteNet:
     Inputs and outputs have their tensors' names, in the file's order.
     """
 
-    def __init__(self, path: str, *, reference: bool = True) -> None:
+    def __init__(self, path: str, *, reference: bool = True, delegate: bool = False) -> None:
+        self.path = path
         self.summary = refuse_unsupported(Path(path))
-        self._interpreter = _interpreter(path, reference)
+        self._interpreter = _interpreter(path, reference, delegate=delegate)
         self.example: Arrays = {}
         self.dims: tuple[Dim, ...] = ()
         try:
@@ -126,8 +131,42 @@ class TfliteNet:
         return None  # the kernels are float32
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
-        """Return no bounds: none are read from a TFLite file."""
-        return {}
+        """Return the whole range of every quantized input: the net was calibrated to use all of it."""
+        stored = {q.tensor for q in self.summary.activations}
+        return {
+            s.name: (float(np.iinfo(s.dtype).min), float(np.iinfo(s.dtype).max))
+            for s in self.inputs
+            if s.name in stored and np.dtype(s.dtype).kind in "iu"
+        }
+
+    def quantized(self) -> dict[str, Quantized]:
+        """Return what the integers of the inputs and outputs stand for."""
+        return {
+            q.tensor: Quantized(q.scale[0], (q.zero_point or (0,))[0])
+            for q in self.summary.activations
+            for detail in (*self._inputs, *self._outputs)
+            if q.tensor == detail["name"]
+        }
+
+    def steps(self, cases: Sequence[Case]) -> dict[str, Step]:
+        """Return the steps of the outputs, if the net rounds while it computes.
+
+        How far the kernels that an app gets, with XNNPACK and without, are from these is measured on *cases*.
+        """
+        if not has_quantized_activations(self.summary):
+            return {}
+        sizes = output_steps(Path(self.path))
+        pairs: dict[str, list[tuple[Array, Array]]] = {name: [] for name in sizes}
+        for delegate in (False, True):
+            try:
+                other = TfliteNet(self.path, reference=False, delegate=delegate)
+                runs = [other.run(case.inputs) for case in cases]
+            except (Refused, RefusedError):  # kernels that lack an operator say nothing
+                continue
+            for case, run in zip(cases, runs, strict=True):
+                for name, found in pairs.items():
+                    found.append((case.outputs[name], run[name]))
+        return {name: between_kernels(size, pairs[name]) for name, size in sizes.items()}
 
     def insensitive(self) -> dict[str, str]:
         """Name no output: a TFLite file's graph is not searched for such outputs."""

@@ -17,7 +17,7 @@ from mnnprep.errors import RefusedError
 from mnnprep.formats.tensor_info import TensorInfo, element_count
 from mnnprep.formats.tflite.operators import OPERATORS, TYPES
 from mnnprep.model.files import Arrays
-from mnnprep.wire.buffer import mapped
+from mnnprep.wire.buffer import Buffer, mapped
 from mnnprep.wire.flatbuffer import FlatbufferError, Table, root
 
 STATE = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"})
@@ -59,7 +59,8 @@ class TfliteTensor(msgspec.Struct, frozen=True):
 class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A TFLite model's own account of itself.
 
-    ``ops`` counts builtin operators by name, custom ones as ``CUSTOM:NAME``.
+    ``ops`` counts builtin operators by name, custom ones as ``CUSTOM:NAME``; ``activations`` are those of
+    ``quantized`` that are computed.
 
     ``state`` lists the operators that keep or look up state, ``custom`` those that are not kernels of TFLite,
     each once.
@@ -72,10 +73,59 @@ class TfliteSummary(msgspec.Struct, frozen=True, kw_only=True):
     ops: dict[str, int]
     parameters: int
     quantized: tuple[Quantization, ...]
+    activations: tuple[Quantization, ...] = ()
     sparse: tuple[str, ...]
     state: tuple[str, ...]
     custom: tuple[str, ...]
     signatures: tuple[str, ...]
+
+
+def output_steps(path: Path) -> dict[str, float]:
+    """The step of every output of a net that rounds while it computes.
+
+    It is 1 for stored integers, the scale behind a DEQUANTIZE, and 0 for other floats, which have none.
+    """
+    with mapped(path) as data:
+        model = root(data)
+        graph = model.tables(2)[0]
+        tensors = [_tensor(table) for table in graph.tables(0)]
+        codes = [_operator(code) for code in model.tables(1)]
+        dequantized = {
+            operator.integers(2, "i")[0]: tensors[operator.integers(1, "i")[0]].quantization
+            for operator in graph.tables(3)
+            if codes[operator.integer(0, "I")] == "DEQUANTIZE"
+        }
+        found = {}
+        for index in graph.integers(2, "i"):
+            tensor, behind = tensors[index], dequantized.get(index)
+            if tensor.info.dtype.startswith("float"):
+                found[tensor.info.name] = behind.scale[0] if behind is not None else 0.0
+            elif tensor.quantization is not None:
+                found[tensor.info.name] = 1.0
+        return found
+
+
+def input_scales(path: Path) -> dict[str, float]:
+    """The scale of every floating input that a QUANTIZE takes to 8 bits."""
+    with mapped(path) as data:
+        model = root(data)
+        graph = model.tables(2)[0]
+        tensors = [_tensor(table) for table in graph.tables(0)]
+        codes = [_operator(code) for code in model.tables(1)]
+        inputs, found = set(graph.integers(1, "i")), {}
+        for operator in graph.tables(3):
+            given, made = operator.integers(1, "i")[:1], operator.integers(2, "i")[:1]
+            if codes[operator.integer(0, "I")] != "QUANTIZE" or not inputs.intersection(given):
+                continue
+            source, quantized = tensors[given[0]], tensors[made[0]].quantization
+            if source.info.dtype == "float32" and quantized is not None and quantized.dtype.endswith("int8"):
+                found[source.info.name] = quantized.scale[0]
+        return found
+
+
+def has_quantized_activations(summary: TfliteSummary) -> bool:
+    """Whether the net rounds while it computes: a tensor that is not stored is quantized."""
+    return any(q.dtype.startswith(("int", "uint")) for q in summary.activations)
 
 
 def scan_model(path: Path) -> TfliteSummary:
@@ -128,6 +178,12 @@ def _read(model: Table) -> TfliteSummary:
         ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
         parameters=sum(map(_parameters, stored.values())),
         quantized=tuple(t.quantization for graph in tensors for t in graph if t.quantization is not None),
+        activations=tuple(
+            t.quantization
+            for graph in tensors
+            for t in graph
+            if t.quantization is not None and t.buffer not in constant
+        ),
         sparse=tuple(t.info.name for graph in tensors for t in graph if t.sparse),
         state=tuple(sorted(n for n in ops if n in STATE | TABLES)),
         custom=tuple(sorted(n.removeprefix("CUSTOM:") for n in ops if n not in BUILTIN | STATE | TABLES)),
@@ -198,22 +254,27 @@ def constants(path: Path) -> Arrays:
 
     A dtype that NumPy does not have is given as bytes; a name used twice gets its place.
     """
-    found: Arrays = {}
     with mapped(path) as data:
-        model = root(data)
-        buffers = model.tables(4)
-        for number, graph in enumerate(model.tables(2)):
-            for index, table in enumerate(graph.tables(0)):
-                tensor = _tensor(table)
-                content = _content(buffers[tensor.buffer])
-                if not content or tensor.sparse:
-                    continue
-                name = (
-                    tensor.info.name
-                    if tensor.info.name not in found
-                    else f"{tensor.info.name} ({number}:{index})"
-                )
-                found[name] = _array(content, tensor)
+        return constants_in(data)
+
+
+def constants_in(data: Buffer) -> Arrays:
+    """The constant tensors of the model in *data*, as :func:`constants` gives them."""
+    found: Arrays = {}
+    model = root(data)
+    buffers = model.tables(4)
+    for number, graph in enumerate(model.tables(2)):
+        for index, table in enumerate(graph.tables(0)):
+            tensor = _tensor(table)
+            content = _content(buffers[tensor.buffer])
+            if not content or tensor.sparse:
+                continue
+            name = (
+                tensor.info.name
+                if tensor.info.name not in found
+                else f"{tensor.info.name} ({number}:{index})"
+            )
+            found[name] = _array(content, tensor)
     return found
 
 

@@ -18,9 +18,20 @@ from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
+from mnnprep.formats.tflite.biases import with_real_scales
 from mnnprep.formats.tflite.dense import made_dense
 from mnnprep.formats.tflite.net import TfliteNet, refuse_unsupported
-from mnnprep.formats.tflite.scan import TfliteSummary, constants, operators_of, tensor_names
+from mnnprep.formats.tflite.requantize import HANDLERS, hard_swish
+from mnnprep.formats.tflite.scan import (
+    TfliteSummary,
+    constants,
+    constants_in,
+    has_quantized_activations,
+    input_scales,
+    operators_of,
+    scan_model,
+    tensor_names,
+)
 from mnnprep.model.files import Arrays, FileRef, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import (
     Exported,
@@ -55,13 +66,19 @@ def survey_file(job: SurveyJob) -> Survey:
     doing("loading the model in LiteRT")
     net = TfliteNet(job.source.path)
     doing("running the reference")
-    found = survey(net, job.wants, ranks=lambda: any_ranks(net.summary.ops))
+    found = survey(
+        net,
+        job.wants,
+        ranks=lambda: any_ranks(net.summary.ops),
+        steps=net.steps,
+        borders=input_scales(Path(job.source.path)),
+    )
     weights = Path(job.directory) / "weights.npz"
     save_arrays(
         weights,
         {
             f"used/{n}": a
-            for n, a in parameters(_dense_file(job.source.path, net.summary, Path(job.directory))).items()
+            for n, a in parameters(_real_file(job.source.path, net.summary, Path(job.directory))).items()
         },
     )
     return Survey(
@@ -69,6 +86,8 @@ def survey_file(job: SurveyJob) -> Survey:
         cases=found.write(Path(job.directory)),
         checks=[catalog.INFERENCE_MODE.passed(), *found.checks],
         noise=found.noise,
+        steps=found.steps,
+        quantized=net.quantized(),
         exempt=found.exempt,
         weights=file_ref(weights),
         sweep=found.sweep,
@@ -105,7 +124,7 @@ def export_file(job: ExportJob) -> Exported:
             checks=[catalog.INFERENCE_MODE.passed(subject="artifact")],
             notes=notes,
         )
-    return _to_onnx(job, path, summary, notes)
+    return _to_onnx(job, _real_file(path, summary, Path(job.directory)), summary, notes)
 
 
 def _dense_file(path: str, summary: TfliteSummary, directory: Path) -> str:
@@ -117,14 +136,27 @@ def _dense_file(path: str, summary: TfliteSummary, directory: Path) -> str:
     return str(target)
 
 
+def _real_file(path: str, summary: TfliteSummary, directory: Path) -> str:
+    """The model at *path* dense, its biases at the scales that its integer kernels take them at."""
+    path = _dense_file(path, summary, directory)
+    if not has_quantized_activations(summary):
+        return path
+    target = directory / "real-scales.tflite"
+    target.write_bytes(with_real_scales(Path(path).read_bytes()))
+    return str(target)
+
+
 def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]) -> Exported:
     from mnnprep.formats.onnx import graph as onnx_graph
     from mnnprep.formats.onnx.skeleton import skeleton
 
-    quantized = is_quantized(summary)
+    rounds = has_quantized_activations(summary)
+    dequantized = is_quantized(summary) and not rounds
     files = _onnx_files(path, summary, job.opset, Path(job.directory))
     model = skeleton(files[0].path)
-    if quantized:
+    if rounds:
+        notes = ["computes in floats what the file computes in integers, with every rounding of it", *notes]
+    elif dequantized:
         notes = [
             (
                 f"dequantized: {len(summary.quantized)} tensors, compared with the quantized reference at"
@@ -138,7 +170,7 @@ def _to_onnx(job: ExportJob, path: str, summary: TfliteSummary, notes: list[str]
         files=files,
         checks=[onnx_graph.inference_mode(model)],
         notes=notes,
-        sqnr_db=DEQUANTIZED_SQNR if quantized else None,
+        sqnr_db=DEQUANTIZED_SQNR if dequantized else None,
     )
 
 
@@ -148,24 +180,14 @@ def _onnx_files(path: str, summary: TfliteSummary, opset: int, directory: Path) 
 
     require("tensorflow")
     tfonnx = require("tf2onnx.tfonnx")
-    quantized = is_quantized(summary)
-    boundary = [
-        t
-        for t in (*summary.inputs, *summary.outputs)
-        if any(q.tensor == t.name and q.dtype == t.dtype and t.dtype != "float32" for q in summary.quantized)
-    ]
-    if quantized and boundary:
-        raise RefusedError(
-            "inputs or outputs are quantized integers, which dequantization would turn into floats",
-            seen=", ".join(f"{t.name} {t.dtype}" for t in boundary),
-            next=(
-                "convert the model again with float inputs and outputs (inference_input_type and"
-                " inference_output_type tf.float32)"
-            ),
-        )
+    rounds = has_quantized_activations(summary)
     doing("converting with tf2onnx")
     inputs, outputs = [t.name for t in summary.inputs], [t.name for t in summary.outputs]
-    handlers: dict[str, tuple[Any, list[Any]]] = {"TFL_GELU": (_gelu, [])}
+    handlers: dict[str, tuple[Any, list[Any]]] = {
+        "TFL_GELU": (_gelu, []),
+        "HardSwish": (hard_swish, []),
+        **(HANDLERS if rounds else {}),
+    }
     made = run(
         lambda: tfonnx.process_tf_graph(
             None,
@@ -173,7 +195,7 @@ def _onnx_files(path: str, summary: TfliteSummary, opset: int, directory: Path) 
             input_names=inputs,
             output_names=outputs,
             tflite_path=path,
-            dequantize=quantized,
+            dequantize=not rounds and is_quantized(summary),
             custom_op_handlers=handlers,
         )
     )
@@ -246,7 +268,10 @@ def locate(job: LocateJob) -> Located:
 def compare_weights(job: WeightsJob) -> Check:
     """The ``weights`` check of a TFLite artifact."""
     doing("comparing the model's constants with the source's weights")
-    return match_folded(load_arrays(job.source), constants(Path(job.model)))
+    held = constants(Path(job.model))
+    if has_quantized_activations(scan_model(Path(job.model))):
+        held = constants_in(with_real_scales(Path(job.model).read_bytes()))
+    return match_folded(load_arrays(job.source), held)
 
 
 def replay_file(job: ReplayJob) -> Replayed:

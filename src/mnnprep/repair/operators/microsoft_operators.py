@@ -7,11 +7,11 @@ another order than in onnxruntime's kernels, so that last bits differ.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mnnprep.formats.onnx.graph import STANDARD_DOMAINS
 from mnnprep.repair.rule import Match, Rewrite, Rule
-from mnnprep.repair.support import fused_attention
+from mnnprep.repair.support import fused_attention, fused_quantized
 from mnnprep.repair.support.building import asked
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.fused_bodies import BODIES, Body
@@ -27,28 +27,42 @@ DOMAINS = ("com.microsoft", "com.ms.internal.nhwc")
 IN_STANDARD_DOMAIN = ("SimplifiedLayerNormalization",)  # where onnxruntime puts it, though ONNX has none
 MEAN = re.compile(r"ReduceMean <axes = \[-1\], keepdims = 1> \((\w+)\)")  # as the bodies have it
 OLDEST = INPUTS_SINCE["Unsqueeze"]  # the bodies are written so
-ALL = {**BODIES, **fused_attention.BODIES}
+ALL = {**BODIES, **fused_attention.BODIES, **fused_quantized.BODIES}
 
 
-def _find(view: ModelView) -> list[Match[Body]]:
-    matches = []
+class Written(NamedTuple):
+    """A node's body, and the inputs that it was written for.
+
+    A fused operator before it, written out first, puts other values in their places.
+    """
+
+    body: Body
+    inputs: tuple[ir.Value | None, ...]
+
+
+def _find(view: ModelView) -> list[Match[Written | None]]:
+    matches: list[Match[Written | None]] = []
     for node, opset in view.everything:
         if not _is_fused(node):
             continue
         body = unpacked(node, view) if node.op_type == "MatMulNBits" else ALL[node.op_type](node, view)
         able = body is not None and opset >= OLDEST and _gives(node, body)
-        matches.append(Match(at=node, detail=node.domain, opset=opset, found=body, repairable=able))
+        found = Written(body, tuple(node.inputs)) if body is not None else None
+        matches.append(Match(at=node, detail=node.domain, opset=opset, found=found, repairable=able))
     return matches
 
 
-def _apply(editor: Editor, match: Match[Body]) -> bool:
-    node, body = match.node, match.plan
+def _apply(editor: Editor, match: Match[Written | None]) -> bool:
+    node, plan = match.node, match.plan
+    assert plan is not None, "a node without a body is not repairable"
+    body, now = plan.body, dict(zip(plan.inputs, node.inputs, strict=True))
+    inputs = {name: now.get(value, value) for name, value in body.inputs.items()}
     lines, constants = body.lines, dict(body.constants)
     if match.opset >= INPUTS_SINCE["ReduceMean"] and MEAN.search(lines):
         constants["last"] = [-1]
         lines = MEAN.sub(r"ReduceMean <keepdims = 1> (\1, last)", lines)
     wanted = [name for number, name in enumerate(body.outputs) if name and asked(node, number)]
-    write_out(editor, node, lines, body.inputs, wanted, constants)
+    write_out(editor, node, lines, inputs, wanted, constants)
     return True
 
 

@@ -75,7 +75,7 @@ def skip_layer_normalization(node: ir.Node, view: ModelView) -> Body:
     """LayerNormalization of a sum."""
     inputs = named(node, "x", "skip", "gamma", "beta", "bias")
     return Body(
-        _sum(inputs) + _normalize("beta" in inputs),
+        _sum(inputs) + normalize("beta" in inputs),
         ("y", None, None, "sum"),
         inputs,
         {"eps": node.attributes.get_float("epsilon", 1e-12)},
@@ -117,7 +117,7 @@ def embed_layer_normalization(node: ir.Node, view: ModelView) -> Body:
         script.add("kind = Gather(kinds, segments)", "sum = Add(both, kind)")
     else:
         script.add("sum = Identity(both)")
-    script.add(_normalize(True))
+    script.add(normalize(True))
     if "mask" in inputs:
         script.add("count = ReduceSum <keepdims = 0> (mask, second)", second=[1])
     return script.body(("y", "count" if "mask" in inputs else None, "sum"), inputs)
@@ -169,7 +169,7 @@ def fused_conv(node: ir.Node, view: ModelView) -> Body | None:
         for name, attribute in node.attributes.items()
         if not name.startswith("activation")
     }
-    attributes = ", ".join(f"{name} = {_written(value)}" for name, value in kept.items())
+    attributes = ", ".join(f"{name} = {written(value)}" for name, value in kept.items())
     fed = ", ".join(name for name in ("x", "w", "b") if name in inputs)
     lines = f"conv = Conv <{attributes}> ({fed})\n" if attributes else f"conv = Conv({fed})\n"
     lines += "linear = Add(conv, z)\n" if "z" in inputs else "linear = Identity(conv)\n"
@@ -229,7 +229,7 @@ def quantized_elementwise(op_type: str) -> Callable[[ir.Node, ModelView], Body]:
 
     def body(node: ir.Node, view: ModelView) -> Body:
         inputs = named(node, "a", "a_scale", "a_zero", "b", "b_scale", "b_zero", "y_scale", "y_zero")
-        lines = _real("a", inputs) + _real("b", inputs)
+        lines = real("a", inputs) + real("b", inputs)
         zero = ", y_zero" if "y_zero" in inputs else ""
         return Body(
             lines + f"r = {op_type}(real_a, real_b)\ny = QuantizeLinear(r, y_scale{zero})", ("y",), inputs
@@ -247,12 +247,12 @@ def quantized_unary(expression: str) -> Callable[[ir.Node, ModelView], Body | No
             return None
         zero = ", y_zero" if "y_zero" in inputs else ""
         made = expression.format(alpha=node.attributes.get_float("alpha", 0.01))
-        return Body(_real("a", inputs) + f"r = {made}\ny = QuantizeLinear(r, y_scale{zero})", ("y",), inputs)
+        return Body(real("a", inputs) + f"r = {made}\ny = QuantizeLinear(r, y_scale{zero})", ("y",), inputs)
 
     return body
 
 
-def _real(name: str, inputs: Inputs) -> str:
+def real(name: str, inputs: Inputs) -> str:
     """``real_NAME``, the number that a quantized input stands for."""
     if f"{name}_zero" not in inputs:
         return f"number_{name} = Cast <to = 1> ({name})\nreal_{name} = Mul(number_{name}, {name}_scale)\n"
@@ -270,7 +270,8 @@ def _sum(inputs: Inputs) -> str:
     return "sum = Add(x, skip)\n"
 
 
-def _normalize(shifted: bool) -> str:
+def normalize(shifted: bool) -> str:
+    """LayerNormalization of ``sum``."""
     last = "scaled = Mul(normal, gamma)\ny = Add(scaled, beta)\n" if shifted else "y = Mul(normal, gamma)\n"
     return (
         """
@@ -318,7 +319,8 @@ def _activation(name: str, params: list[float]) -> str | None:
     return None
 
 
-def _written(value: AttributeValue) -> str:
+def written(value: AttributeValue) -> str:
+    """An attribute's value in ONNX's notation."""
     if isinstance(value, str):
         return f'"{value}"'
     return str(list(value)) if isinstance(value, tuple | list) else repr(value)
