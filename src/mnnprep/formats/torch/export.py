@@ -175,8 +175,8 @@ def onnx_script(subject: Exportable, directory: Path, notes: list[str], opset: i
 def without_dictionaries(module: nn.Module, subject: Exportable) -> nn.Module:
     """Return a ScriptModule of the subject's inputs that gives what *module* does.
 
-    It gives a tuple if a dictionary or a list is in it, since the exporter has no form for the one and makes a
-    sequence of the other, and takes the inputs by keyword that the module does not take by place.
+    It gives a tuple if a dictionary or a list is in it, since the exporter has no form for the one and makes
+    a sequence of the other, and takes the inputs by keyword that the module does not take by place.
     """
     torch = require("torch")
     call = calling(module, subject.names)
