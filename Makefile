@@ -16,10 +16,13 @@ help:
 
 venv: $(STAMP)
 
+# pip would compile one file after another; confined workers cannot write what they compile. Some packages hold templates
+# that are not Python: these fail here as they do under pip, without effect.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "mnnprep needs Python 3.11 to 3.13; give one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[torch,tensorflow,tflite,caffe,report,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-input --no-compile -c constraints.txt -e '.[torch,tensorflow,tflite,caffe,report,dev]'
+	@$(PY) -m compileall -qq -j 0 .venv/lib || true
 	@touch $@
 
 demo: $(STAMP)
