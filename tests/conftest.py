@@ -1,4 +1,4 @@
-"""What several test files share: how Hypothesis searches, a worker, and a proven bundle."""
+"""What several test files share: how Hypothesis searches, how workers start, a worker and a proven bundle."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from mnnprep.workers.confine import Confinement
 from mnnprep.workers.host import Host
 from mnnprep.workers.step import Worker
 from support.command import prepared
+from support.templates import shared_imports
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
@@ -34,6 +35,16 @@ def pytest_configure() -> None:
         return found and dataclasses.replace(found, write=(*found.write, figures))
 
     hosts.confinement_of = measured
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fork the workers of a file's tests from templates, but where these are about starting them."""
+    if request.node.get_closest_marker("own_workers"):
+        yield
+        return
+    with shared_imports():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,8 @@ from mnnprep.workers.reach import confinement_of
 from support.command import environment
 
 ALLOWED, REFUSED = 0, 13
+pytestmark = pytest.mark.own_workers
+
 LONG = 60.0
 
 confined = pytest.mark.skipif(

@@ -32,6 +32,8 @@ from mnnprep.workers.step import Step, Worker
 from support import boundary_steps
 from support.boundary_steps import Answer, Job
 
+pytestmark = pytest.mark.own_workers
+
 MODULE = "mnnprep.boundary_steps"
 ANY = Worker("test")
 JSON, CSV, UUID, COLORSYS = (Worker("test", (name,)) for name in ("json", "csv", "uuid", "colorsys"))
