@@ -1,6 +1,7 @@
 """Workers of this process that are forked from templates, which have imported their frameworks.
 
-Importing a framework takes longer than most tests compute. A template does it once in a session; every run
+Importing a framework takes longer than most tests compute. A template does it once in a session, and imports
+the modules of the worker's steps, too, which every child of a user's worker imports for itself. Every run
 still has workers of its own, each under its guardian, with a child for every job, as
 :mod:`mnnprep.workers.launch` starts them. Only the imports are shared. The workers of a program of its own
 (`support.command.program`), those of a test file marked ``own_workers``, and those in an environment that a
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import select
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import IO
 
 from mnnprep.workers import launch
-from mnnprep.workers.step import Worker
+from mnnprep.workers.step import Step, Worker
 
 PROGRAM = Path(__file__).parent / "programs" / "template.py"
 ALSO_CHANGES = "PYTEST_CURRENT_TEST"  # in the environment, from test to test; no worker reads it
@@ -103,6 +105,7 @@ class Template:
                     str(PROGRAM),
                     str(launch.PACKAGE.parent),
                     str(other.fileno()),
+                    json.dumps(_modules_of_steps(worker)),
                     *worker.imports,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -127,6 +130,11 @@ class Template:
         """End it, and with it every worker that is left."""
         self._socket.close()
         self._process.wait()
+
+
+def _modules_of_steps(worker: Worker) -> list[str]:
+    """The modules of all steps that are known by now and run in *worker*."""
+    return sorted({o.module for o in gc.get_objects() if type(o) is Step and o.worker == worker})
 
 
 def _same(variables: dict[str, str]) -> dict[str, str]:

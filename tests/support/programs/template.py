@@ -1,7 +1,8 @@
 """A process that has imported what a kind of worker imports, and forks a worker whenever it is asked for one.
 
-``python template.py ROOT SOCKET MODULES...``. Every request brings three descriptors: the worker's standard
-input and output, and where to say its process id and, at its end, its exit code. It ends with the socket.
+``python template.py ROOT SOCKET STEPS MODULES...``, STEPS the modules of its steps, as JSON. Every request
+brings three descriptors: the worker's standard input and output, and where to say its process id and, at its
+end, its exit code. It ends with the socket.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def serve(requests: socket.socket, preload: list[str]) -> None:
 
 def main() -> None:
     """Import, then serve until nobody can ask any more."""
-    root, descriptor, *preload = sys.argv[1:]
+    root, descriptor, steps, *preload = sys.argv[1:]
     if root not in sys.path:
         sys.path.insert(0, root)
     from mnnprep.workers import guardian  # noqa: F401
@@ -86,7 +87,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     gc.set_threshold(GARBAGE_THRESHOLD)
-    for module in preload:
+    for module in (*preload, *json.loads(steps)):
         with quiet_imports(), contextlib.suppress(ImportError, OSError):
             importlib.import_module(module)
     gc.freeze()
