@@ -124,7 +124,12 @@ def test_what_is_no_module_is_told(tmp_path):
         )
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp1", "fsdp2", "tensor-parallel"])
+SLOW = pytest.mark.slow  # two processes with torch, and a preparation, each; fsdp2 stands for them
+
+
+@pytest.mark.parametrize(
+    "kind", ["fsdp2", *(pytest.param(k, marks=SLOW) for k in ("ddp", "fsdp1", "tensor-parallel"))]
+)
 def test_shards_of_a_process_group_are_gathered(kind, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -102,7 +102,8 @@ class Template:
                     sys.executable,
                     "-P",
                     *(["-s"] if sys.flags.no_user_site else []),
-                    str(PROGRAM),
+                    "-c",
+                    PROGRAM.read_text(),  # as -c, which is how launch does it: no file of ours is on a stack
                     str(launch.PACKAGE.parent),
                     str(other.fileno()),
                     json.dumps(_modules_of_steps(worker)),
