@@ -30,6 +30,7 @@ from mnnprep.workers.step import Step, Worker
 
 PROGRAM = Path(__file__).parent / "programs" / "template.py"
 ALSO_CHANGES = "PYTEST_CURRENT_TEST"  # in the environment, from test to test; no worker reads it
+TOO = {"LiteRT": ("tf2onnx",)}  # what steps of a worker import themselves, and takes seconds each time
 GONE = -signal.SIGKILL  # the exit code of a worker whose template has ended
 
 _start = launch._start
@@ -134,8 +135,9 @@ class Template:
 
 
 def _modules_of_steps(worker: Worker) -> list[str]:
-    """The modules of all steps that are known by now and run in *worker*."""
-    return sorted({o.module for o in gc.get_objects() if type(o) is Step and o.worker == worker})
+    """What the steps of *worker* import, of those that are known by now: their modules, and :data:`TOO`."""
+    found = {o.module for o in gc.get_objects() if type(o) is Step and o.worker == worker}
+    return [*TOO.get(worker.name, ()), *sorted(found)]
 
 
 def _same(variables: dict[str, str]) -> dict[str, str]:
