@@ -35,6 +35,7 @@ GONE = -signal.SIGKILL  # the exit code of a worker whose template has ended
 
 _start = launch._start
 _lock = threading.Lock()
+_unchanged: dict[str, str] = {}  # the environment at the start of a test file
 _templates: dict[tuple[str, ...], Template] = {}
 
 
@@ -146,17 +147,22 @@ def _same(variables: dict[str, str]) -> dict[str, str]:
 
 def _forked(worker: Worker, variables: dict[str, str]) -> Forked | subprocess.Popen[bytes]:
     """In place of :func:`mnnprep.workers.launch._start`."""
+    if _same(variables) != _same(_unchanged | dict(worker.environment)):
+        return _start(worker, variables)
     key = (*worker.imports, *(f"{name}={value}" for name, value in worker.environment))
     with _lock:
+        if key in _templates and _same(_templates[key].variables) != _same(variables):
+            _templates.pop(key).close()  # an import has changed the environment for all that follow
         if key not in _templates:
             _templates[key] = Template(worker, variables)
-        template = _templates[key]
-    return template.fork() if _same(template.variables) == _same(variables) else _start(worker, variables)
+        return _templates[key].fork()
 
 
 @contextlib.contextmanager
 def shared_imports() -> Iterator[None]:
     """Within the block, fork the workers of this process from templates."""
+    global _unchanged
+    _unchanged = launch._variables(Worker("any"))
     launch._start = _forked  # type: ignore[assignment]
     try:
         yield
