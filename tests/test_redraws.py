@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from mnnprep.evidence.check import Status
+from mnnprep.formats.torch.net import TorchNet
 from mnnprep.model.messages import InputSpecs
 from mnnprep.model.request import make_wants
+from mnnprep.model.signature import parse_input
 from mnnprep.reference.checks import Surveyed
 from mnnprep.reference.redraws import MOST_FAILURES, MOST_REDRAWS
 from mnnprep.reference.survey import survey
@@ -99,3 +103,24 @@ def test_infinite_outputs_are_kept() -> None:
 
     found = survey(Fake(INPUTS["a mask by its dtype"], scores), wants("dtype"))
     assert any(np.isinf(c.outputs["y"]).any() for c in found.cases)
+
+
+def test_a_row_that_only_fused_attention_has_no_number_for_is_drawn_again() -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(16, 2, 16, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+        def forward(self, x: Tensor, m: Tensor) -> Any:
+            return self.encoder(x, src_key_padding_mask=m == 0)
+
+    torch.manual_seed(0)
+    net = TorchNet(
+        Encoder().eval(), (parse_input("x=float32[n,t,16]"), parse_input("m=int64[n,t]")), precise=False
+    )
+    hidden = {"x": np.ones((1, 2, 16), "f4"), "m": np.zeros((1, 2), "i8")}
+    assert np.isnan(next(iter(net.run(hidden).values()))).all()
+    found = survey(net, wants("range"))
+    assert all(c.inputs["m"].any(axis=1).all() for c in found.cases)
+    assert numbers(found)["redrawn"]

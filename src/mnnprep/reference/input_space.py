@@ -73,7 +73,10 @@ class InputSpace:
         return synthesize(self.specs, sizes, self.seed(number), self.ranges, scale)
 
     def case(self, number: int, sizes: Mapping[str, int] | None = None) -> Case:
-        """A case of :meth:`arrays`, or of other draws where the source has no numbers for these. Raises Refused."""
+        """A case of :meth:`arrays`, or of another draw where the source has no numbers for these.
+
+        Raises Refused.
+        """
         case = self.drawn(number, sizes)
         masked = any(is_binary(s, self.ranges.get(s.name)) for s in self.specs)
         if self.redraws.hopeless or has_numbers(self.net, case, masked=masked):

@@ -39,8 +39,8 @@ class Redraws:
         if not self.failed:
             return ""
         return (
-            f"the source's outputs are not finite for {', '.join(self.failed)}, nor for any of {MOST_REDRAWS} other"
-            " draws of each; say which values the inputs have with --range, or give real ones with --samples"
+            f"the source's outputs are not finite for {', '.join(self.failed)}, nor for any of {MOST_REDRAWS}"
+            " other draws of each; say which values the inputs have with --range, or give real ones with --samples"
         )
 
 
