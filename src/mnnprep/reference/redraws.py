@@ -40,7 +40,8 @@ class Redraws:
             return ""
         return (
             f"the source's outputs are not finite for {', '.join(self.failed)}, nor for any of {MOST_REDRAWS}"
-            " other draws of each; say which values the inputs have with --range, or give real ones with --samples"
+            " other draws of each; say which values the inputs have with --range, or give real ones with"
+            " --samples"
         )
 
 
