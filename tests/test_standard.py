@@ -11,9 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from mnnprep.evidence.check import Status
+from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.onnx.net import OnnxNet
+from mnnprep.formats.onnx.standard import standard
+from mnnprep.model.net import Case
+from mnnprep.reference.checks import write_case
 from support.command import checks_of, prepared
 
 
@@ -47,6 +50,35 @@ def unpooled(path: Path, size: int) -> Path:
         helper.make_node("MaxUnpool", ["p", "i", "s"], ["y"], name="un", kernel_shape=[2, 2], strides=[2, 2]),
     ]
     return saved(path, nodes, [1, 1, 4, 4], {"s": np.array([1, 1, size, size])})
+
+
+def convolved(path: Path, size: int, stride: int, kernel: int = 3, padding: str = "SAME_UPPER") -> Path:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="c", auto_pad=padding, strides=[stride, stride])
+    weight = np.random.default_rng(1).standard_normal((1, 1, kernel, kernel)).astype(np.float32)
+    return saved(path, [node], [1, 1, size, size], {"w": weight})
+
+
+def judged(path: Path, directory: Path) -> Check:
+    """The ``standard`` check of a model with one case."""
+    net = OnnxNet(str(path))
+    inputs = {i.name: np.ones(i.shape, i.dtype) for i in net.inputs}
+    case = write_case(directory, 0, Case("seed 0", {}, inputs, net.run(inputs)))
+    (check,) = standard(onnx.load(path), path, [case], directory)
+    return check
+
+
+@pytest.mark.parametrize("padding", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(
+    ("size", "stride", "kernel"),
+    [(16, 8, 3), (17, 8, 3), (19, 8, 3), (15, 4, 2), (16, 2, 1), (15, 3, 1), (16, 3, 3), (9, 2, 3)],
+)
+def test_a_same_convolution_is_agreed_unless_its_first_window_moves(
+    size: int, stride: int, kernel: int, padding: str, tmp_path: Path
+) -> None:
+    path = convolved(tmp_path / "m.onnx", size, stride, kernel, padding)
+    check = judged(path, tmp_path)
+    assert (check.status is Status.PASSED) == agrees(path)
+    assert check.status is Status.PASSED or check.subject == "Conv c"
 
 
 def agrees(path: Path) -> bool:

@@ -40,7 +40,7 @@ def account(missing: dict[str, Array], artifact: dict[str, Array], derived: Deri
     scales = {1.0, *(float(v[0]) for v, p in factors.values() if v.size == 1 and not p)}
     found = {name for name, array in missing.items() if array.dtype.kind == "f" and bool(np.all(array == 1))}
     for value, parents in factors.values():
-        if any(_close(value, v) for v in vectors.get(value.size, [])):
+        if any(close(value, v) for v in vectors.get(value.size, [])):
             found |= set(parents)
     applied: list[Array] = []
     for name, kernel in missing.items():
@@ -51,7 +51,7 @@ def account(missing: dict[str, Array], artifact: dict[str, Array], derived: Deri
             owners = [
                 p
                 for value, p in factors.values()
-                if value.size == factor.size and p and any(_close(value * s, factor) for s in scales)
+                if value.size == factor.size and p and any(close(value * s, factor) for s in scales)
             ]
             if owners or _unchanged(factor):
                 found |= {name, *before}
@@ -70,7 +70,7 @@ def account(missing: dict[str, Array], artifact: dict[str, Array], derived: Deri
         for (name, bias), factor in itertools.product(
             biases.items(), (f for f in applied if f.size == value.size)
         ):
-            if any(_close(bias * factor + value, v) for v in vectors.get(value.size, [])):
+            if any(close(bias * factor + value, v) for v in vectors.get(value.size, [])):
                 found |= {name, *parents}
     return found & set(missing)
 
@@ -102,7 +102,8 @@ def _by_size(arrays: Iterable[Array]) -> dict[int, list[Array]]:
     return sizes
 
 
-def _close(a: Array, b: Array) -> bool:
+def close(a: Array, b: Array) -> bool:
+    """Whether two float64 tensors of one shape differ by a few roundings in float32 at most."""
     return bool(np.all(np.abs(a - b) <= CLOSE * (np.abs(a) + 0.1 * np.abs(a).max(initial=0.0))))
 
 

@@ -11,20 +11,25 @@ output must be found, bit by bit, under a transformation that moves values and c
   keep equal parts only once.
 * folded by the exporter with an operation that rounds alike everywhere: 1 + w.
 
-If a converter computes with weights beforehand, `comparison.folded_weights` follows it by arithmetic.
+If a converter computes with weights beforehand, `comparison.folded_weights` follows it by arithmetic.  Where
+the source itself reads a weight in parts, or computes with weights alone, `comparison.constant_parts` follows
+the parts to where an input comes in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mnnprep.comparison.constant_parts import Trail, held
 from mnnprep.comparison.folded_weights import Derived, account
+from mnnprep.comparison.layouts import bits as bits_of
+from mnnprep.comparison.layouts import layouts
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
 from mnnprep.model.files import Arrays
@@ -39,7 +44,7 @@ Fingerprint = tuple[str, int, int, int]
 
 def _fingerprint(array: Array) -> Fingerprint:
     """Return what reordering leaves alone: dtype, size, and the values' sum and exclusive or, as integers."""
-    bits = _bits(array)
+    bits = bits_of(array)
     return (
         str(array.dtype),
         bits.size,
@@ -50,11 +55,11 @@ def _fingerprint(array: Array) -> Fingerprint:
 
 def _relation(array: Array, candidate: Array) -> str:
     """How *candidate*, of the same fingerprint, holds the values of *array*; empty when it does not."""
-    wanted = _bits(candidate)
-    for number, layout in enumerate(_layouts(array)):
-        if np.array_equal(_bits(layout), wanted):
+    wanted = bits_of(candidate)
+    for number, layout in enumerate(layouts(array)):
+        if np.array_equal(bits_of(layout), wanted):
             return "transposed" if number else "identical"
-    return "regrouped" if np.array_equal(np.sort(_bits(array)), np.sort(wanted)) else ""
+    return "regrouped" if np.array_equal(np.sort(bits_of(array)), np.sort(wanted)) else ""
 
 
 def _computed(array: Array) -> Iterable[tuple[Array, str]]:
@@ -64,34 +69,6 @@ def _computed(array: Array) -> Iterable[tuple[Array, str]]:
     """
     if array.dtype.kind == "f":
         yield np.asarray(array + array.dtype.type(1)), "computed"
-
-
-def _layouts(array: Array) -> Iterable[Array]:
-    """The array, and its axes permuted if that moves values (up to four axes longer than 1)."""
-    yield array
-    squeezed = array.squeeze()
-    if 2 <= squeezed.ndim <= 4:
-        for axes in itertools.permutations(range(squeezed.ndim)):
-            if axes != tuple(range(squeezed.ndim)):
-                yield squeezed.transpose(axes)
-
-
-def _bits(array: Array) -> Array:
-    """Return the values as unsigned integers of the same width, so that -0, NaN and every ulp count.
-
-    They are integers of halves if there is none as wide; text as its hashes.
-    """
-    flat = np.ascontiguousarray(array).reshape(-1)
-    if flat.dtype.kind in "OSU":
-        return np.array(
-            [int.from_bytes(hashlib.blake2b(_text(v), digest_size=8).digest()) for v in flat], "u8"
-        )
-    width = flat.dtype.itemsize
-    return flat.view(f"u{width}" if width in (1, 2, 4, 8) else "u4")
-
-
-def _text(value: object) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
 
 
 def match_folded(record: Arrays, artifact: Arrays) -> Check:
@@ -107,12 +84,17 @@ def match_folded(record: Arrays, artifact: Arrays) -> Check:
 
 
 def match_weights(
-    source: Mapping[str, Array], artifact: Mapping[str, Array], derived: Derived | None = None
+    source: Mapping[str, Array],
+    artifact: Mapping[str, Array],
+    derived: Derived | None = None,
+    trails: Callable[[list[str]], list[Trail]] | None = None,
 ) -> Check:
     """Make the ``weights`` check.
 
     *source* holds the tensors that reach an output, *artifact* its initializers; *derived* is what the source
-    computes from weights alone. Either mapping may read its arrays when they are asked for.
+    computes from weights alone. Either mapping may read its arrays when they are asked for. *trails*
+    gives, for the names of weights that were not found, what runs of the source make of them before an input
+    comes in.
 
     Passes when each is found under one of the module's transformations; the counts of each kind
     are its numbers, with those of artifact tensors that are not parameters (constants of the code).
@@ -138,9 +120,9 @@ def match_weights(
     for name, array in rest.items():
         dtype = str(array.dtype)
         if dtype not in pools:
-            same_type = [_bits(a) for n, a in artifact.items() if str(a.dtype) == dtype and n not in taken]
+            same_type = [bits_of(a) for n, a in artifact.items() if str(a.dtype) == dtype and n not in taken]
             pools[dtype] = _Pool(same_type)
-        values = _bits(array)
+        values = bits_of(array)
         if pools[dtype].take(values) or (_constant(values) and _constant_is_in(values[0], dtype, artifact)):
             counts["regrouped"] += 1
         else:
@@ -148,6 +130,10 @@ def match_weights(
     folded = account({n: rest[n] for n in missing}, dict(artifact), derived) if derived and missing else set()
     missing = [n for n in missing if n not in folded]
     counts |= {"folded": len(folded)} if folded else {}
+    runs = [held(trail, artifact) for trail in trails(missing)] if trails and missing else []
+    in_parts = set(missing).intersection(*runs) if runs else set()
+    missing = [n for n in missing if n not in in_parts]
+    counts |= {"in_parts": len(in_parts)} if in_parts else {}
     numbers = {
         **counts,
         "parameters": len(source),
@@ -205,5 +191,5 @@ def _constant_is_in(value: object, dtype: str, artifact: Mapping[str, Array]) ->
         _constant(bits) and bits[0] == value
         for a in artifact.values()
         if str(a.dtype) == dtype
-        for bits in (_bits(a),)
+        for bits in (bits_of(a),)
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from mnnprep.comparison.noise import real
 from mnnprep.errors import UsageError
 from mnnprep.model.files import Arrays
 from mnnprep.model.messages import ORIGIN, InputSpecs
-from mnnprep.model.net import Case, Net
+from mnnprep.model.net import Case, Net, Refused
 from mnnprep.model.signature import Dim, Range, TensorSpec
 from mnnprep.reference.declaration import declare
 from mnnprep.reference.inputs import is_mask, synthesize
+from mnnprep.reference.redraws import Redraws, draws, has_numbers, is_binary
 from mnnprep.reference.samples import read_samples, real_inputs
 from mnnprep.reference.sizes import base_sizes, runs
 
@@ -36,6 +38,7 @@ class InputSpace:
     samples: Samples
     ranges: dict[str, Range]
     base: dict[str, int]
+    redraws: Redraws = field(default_factory=Redraws)
 
     @classmethod
     def find(cls, net: Net, wants: InputSpecs, samples_of: InputSpecs | None = None) -> InputSpace:
@@ -69,8 +72,27 @@ class InputSpace:
         sizes = self.base | dict(sizes or {})
         return synthesize(self.specs, sizes, self.seed(number), self.ranges, scale)
 
-    def case(self, number: int, sizes: Mapping[str, int] | None = None, scale: float = 1.0) -> Case:
-        """A case of :meth:`arrays`. Raises Refused."""
+    def case(self, number: int, sizes: Mapping[str, int] | None = None) -> Case:
+        """A case of :meth:`arrays`, or of another draw where the source has no numbers for these.
+
+        Raises Refused.
+        """
+        case = self.drawn(number, sizes)
+        masked = any(is_binary(s, self.ranges.get(s.name)) for s in self.specs)
+        if self.redraws.hopeless or has_numbers(self.net, case, masked=masked):
+            return case
+        for origin, arrays in draws(self.specs, case.dims, self.seed(number), self.ranges):
+            with suppress(Refused):
+                other = Case(origin, case.dims, arrays, self.net.run(arrays))
+                if has_numbers(self.net, other, masked=masked):
+                    self.redraws.mended.append(f"{case.origin}: {origin}")
+                    return other
+        at = ", ".join(f"{name}={size}" for name, size in case.dims.items())
+        self.redraws.failed.append(case.origin + (f" ({at})" if at else ""))
+        return case
+
+    def drawn(self, number: int, sizes: Mapping[str, int] | None = None, scale: float = 1.0) -> Case:
+        """A case of :meth:`arrays`, whatever the source makes of it. Raises Refused."""
         arrays = self.arrays(number, sizes, scale)
         origin = f"seed {self.seed(number)}" + (f", scale {scale:g}" if scale != 1.0 else "")
         return Case(origin, self.base | dict(sizes or {}), arrays, self.net.run(arrays))

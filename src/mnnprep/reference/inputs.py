@@ -99,14 +99,15 @@ def _array(
             )
         ).astype(dtype)
     if is_mask(spec) and shape:
-        length = shape[-1]
-        kept = (
-            np.full((*shape[:-1], 1), length)
-            if seed % 2 == 0
-            else rng.integers((length + 1) // 2, length + 1, size=(*shape[:-1], 1))
-        )
-        return np.asarray(np.arange(length) < kept).astype(dtype)
+        return (np.ones(shape, bool) if seed % 2 == 0 else run_mask(shape, rng)).astype(dtype)
     return np.asarray(rng.integers(0, 2, size=shape)).astype(dtype)
+
+
+def run_mask(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """A run of ones and then zeros along the last axis, as padding makes it; at least half are ones."""
+    length = shape[-1]
+    kept = rng.integers((length + 1) // 2, length + 1, size=(*shape[:-1], 1))
+    return np.asarray(np.arange(length) < kept)
 
 
 def _drawn(dtype: np.dtype[Any]) -> type[Any]:

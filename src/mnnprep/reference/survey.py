@@ -16,7 +16,7 @@ from mnnprep.comparison.noise import LEAST_CASES, lost_in_noise, real
 from mnnprep.comparison.tolerance import WIDENING, Array, Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.check import Check, Figure, Status
 from mnnprep.model.files import Arrays
 from mnnprep.model.messages import ORIGIN, InputSpecs
 from mnnprep.model.net import PROGRAMMING, Case, Net, Refused
@@ -202,7 +202,7 @@ class Surveyor:
         if not any(np.dtype(s.dtype).kind == "f" and s.name not in space.ranges for s in space.specs):
             return None
         try:
-            case = space.case(number, scale=WIDE)
+            case = space.drawn(number, scale=WIDE)
         except Refused:
             return None
         floats = {n: a for n, a in case.outputs.items() if a.dtype.kind == "f"}
@@ -251,7 +251,7 @@ class Surveyor:
             if not dull:
                 return
             try:
-                case = self._space.case(number, scale=scale)
+                case = self._space.drawn(number, scale=scale)
             except Refused:
                 continue
             moved = [n for n in dull if sensitive(n, out, [case])]
@@ -264,7 +264,11 @@ class Surveyor:
         """What the source proves of itself, in the order of the evidence."""
         out = self._out
         steady = determinism(self._source, out.cases)
-        checks = [catalog.REFERENCE.passed(numbers={"cases": len(out.cases)}), *given, steady, vacuity(out)]
+        redraws = self._space.redraws
+        numbers: dict[str, Figure] = {"cases": len(out.cases)}
+        numbers |= {"redrawn": list(redraws.mended)} if redraws.mended else {}
+        reference = catalog.REFERENCE.passed(numbers=numbers, reason=redraws.reason())
+        checks = [reference, *given, steady, vacuity(out)]
         return checks + (noise_checks(out) if steady.status is Status.PASSED else [])
 
 

@@ -6,7 +6,10 @@ Measured with onnxruntime 1.32 against the outputs that ONNX's node cases bring 
 * Resize with ``align_corners`` and scales that give no whole size: the standard keeps the fraction of the
   size in the distance between two points, onnxruntime cuts it off;
 * MaxUnpool with an ``output_shape`` other than its window gives: the standard's indices count in the shape
-  that the window gives, onnxruntime's in the one that was asked for.
+  that the window gives, onnxruntime's in the one that was asked for;
+* Conv with SAME padding and a stride beyond its kernel, at sizes where ``(outputs - 1) * stride + kernel`` is
+  less than the size: the standard's evaluator pads nothing then, onnxruntime moves the first window into the
+  image if enough is left over (measured: 3 elements, 4 with SAME_LOWER).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 WHOLE = 1e-4  # of a size: what the rounding of a float32 scale may make of a whole one
+MOVING = 3  # elements left over, from which on onnxruntime moves the window; with SAME_LOWER one more
 
 
 def standard(model: ModelProto, source: Path, cases: list[CaseFile], directory: Path) -> list[Check]:
@@ -69,12 +73,22 @@ def _suspect(node: NodeProto) -> bool:
     if node.op_type == "Resize":
         mode = next((a.s for a in node.attribute if a.name == "coordinate_transformation_mode"), b"")
         return bool(mode == b"align_corners" and len(node.input) > 2 and node.input[2])
+    if node.op_type == "Conv":
+        return _same_padded(node) and any(s > 1 for s in _ints(node, "strides"))
     return bool(node.op_type == "MaxUnpool" and len(node.input) > 2 and node.input[2])
 
 
+def _same_padded(node: NodeProto) -> bool:
+    return any(a.name == "auto_pad" and a.s in (b"SAME_UPPER", b"SAME_LOWER") for a in node.attribute)
+
+
+def _ints(node: NodeProto, name: str) -> list[int]:
+    return next((list(a.ints) for a in node.attribute if a.name == name), [])
+
+
 def _needed(node: NodeProto) -> tuple[str, str]:
-    """The names of what is resized, and of what says how."""
-    return node.input[0], node.input[2]
+    """The names of what the node moves or resizes, and of what says how: the kernel of a Conv."""
+    return node.input[0], node.input[1 if node.op_type == "Conv" else 2]
 
 
 def _fraction(node: NodeProto, image: npt.NDArray[np.generic], scales: npt.NDArray[np.float32]) -> bool:
@@ -100,8 +114,20 @@ def _other_shape(node: NodeProto, pooled: npt.NDArray[np.generic], asked: npt.ND
     return bool(asked[2:].tolist() != window.tolist())
 
 
+def _cropped(node: NodeProto, image: npt.NDArray[np.generic], kernel: npt.NDArray[np.generic]) -> bool:
+    """Whether onnxruntime moves the first window into the image."""
+    window = np.array(kernel.shape[2:])
+    dilated = (window - 1) * np.array(_ints(node, "dilations") or np.ones_like(window)) + 1
+    stride = np.array(_ints(node, "strides"))
+    size = np.array(image.shape[2:])
+    left_over = size - ((-(-size // stride) - 1) * stride + dilated)
+    lower = any(a.name == "auto_pad" and a.s == b"SAME_LOWER" for a in node.attribute)
+    return bool((left_over - lower >= MOVING).any())
+
+
 Form = Callable[["NodeProto", "npt.NDArray[np.generic]", "npt.NDArray[Any]"], bool]
 FORMS: dict[str, Form] = {
     "Resize": _fraction,
     "MaxUnpool": _other_shape,
+    "Conv": _cropped,
 }

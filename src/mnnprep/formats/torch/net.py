@@ -46,6 +46,9 @@ TRAINING_ARGUMENT = {
 }
 
 
+FUSING = ("MultiheadAttention", "TransformerEncoder", "TransformerEncoderLayer")
+
+
 class TorchNet:
     """A PyTorch module as a :class:`mnnprep.model.net.Net`.
 
@@ -69,6 +72,7 @@ class TorchNet:
         self.watch = Watch()
         self._calling = calling(module, [s.name for s in inputs])
         self._precise: nn.Module | None = None
+        self._fuses = any(type(m).__name__ in FUSING for m in module.modules())
 
     def _call(self, module: nn.Module, inputs: Arrays, *, double: bool = False) -> Arrays:
         torch = require("torch")
@@ -86,9 +90,17 @@ class TorchNet:
         return {n: _to_numpy(t) for n, t in result.items()}
 
     def run(self, inputs: Arrays) -> Arrays:
-        """Call the module with the inputs by parameter name; return its outputs, flattened."""
+        """Call the module with the inputs by parameter name; return its outputs, flattened.
+
+        A watched module never takes torch's fused kernels of attention, which give NaN for a row that a mask
+        hides whole, where the others give numbers: what it gives unwatched counts then.
+        """
         with self.watch.mode():
-            return self._call(self.module, inputs)
+            watched = self._call(self.module, inputs)
+        if not self._fuses or all(a.dtype.kind == "f" for a in inputs.values()):
+            return watched
+        plain = self._call(self.module, inputs)
+        return plain if _has_nan(plain) and not _has_nan(watched) else watched
 
     def run_precise(self, inputs: Arrays) -> Arrays | None:
         """The module in float64; None when its code insists on float32 or it can't be copied."""
@@ -198,6 +210,10 @@ def other_values(inputs: Arrays) -> Arrays:
         n: np.asarray((a + a.max()) / 2, a.dtype) if a.dtype.kind == "f" and a.size else a
         for n, a in inputs.items()
     }
+
+
+def _has_nan(outputs: Arrays) -> bool:
+    return any(a.dtype.kind == "f" and bool(np.isnan(a).any()) for a in outputs.values())
 
 
 def _to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:

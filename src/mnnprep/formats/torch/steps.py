@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from mnnprep.comparison.constant_parts import Trail
 from mnnprep.comparison.weight_equivalence import match_weights
 from mnnprep.deps import require
 from mnnprep.evidence import catalog
@@ -200,18 +201,25 @@ def compare_weights(job: OwnWeightsJob) -> Check:
     doing("comparing the artifact's tensors with the source's parameters")
     artifact = onnx_graph.tensors_of(job.model) if job.format == "onnx" else _script_tensors(job.model)
 
-    def compare(tensors: dict[str, Any]) -> Check:
-        return match_weights({n: as_array(t) for n, t in tensors.items()}, artifact)
+    def compare(tensors: dict[str, Any], follow: Callable[[list[str]], list[Trail]] | None = None) -> Check:
+        return match_weights({n: as_array(t) for n, t in tensors.items()}, artifact, trails=follow)
 
     check = compare(all_tensors(module))
     if check.status is Status.PASSED:
         return check
     doing("following the parameters to the outputs")
-    inputs = [case_inputs(case.file.path) for case in job.cases]
-    tensors, notes = used_tensors(
-        module, sorted(inputs, key=lambda arrays: sum(a.size for a in arrays.values()))
+    inputs = sorted(
+        (case_inputs(case.file.path) for case in job.cases),
+        key=lambda arrays: sum(a.size for a in arrays.values()),
     )
-    check = compare(tensors)
+    tensors, notes = used_tensors(module, inputs)
+
+    def follow(names: list[str]) -> list[Trail]:
+        from mnnprep.formats.torch.parameter_trail import trails
+
+        return trails(module, names, inputs)
+
+    check = compare(tensors, follow)
     return msgspec.structs.replace(check, numbers=check.numbers | {"notes": notes}) if notes else check
 
 
