@@ -100,7 +100,7 @@ def _pooled(original: Function) -> Callable[..., Tensor]:
 
 def _split(
     tensor: Tensor,
-    split_size_or_sections: Any = None,
+    split_size_or_sections: Any = None,  # noqa: ANN401 - as torch takes it
     dim: int = 0,
     *,
     split_size: Any = None,  # noqa: ANN401 - as torch takes it
