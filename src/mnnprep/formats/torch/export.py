@@ -20,6 +20,7 @@ from mnnprep.formats.torch import onnx_cleanup
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.exportable import Exportable, adapter
+from mnnprep.formats.torch.exporter_forms import exporter_forms
 from mnnprep.formats.torch.externalized_weights import WriteBuffer, large_weights_aside
 from mnnprep.formats.torch.structure import holds, places
 from mnnprep.formats.torch.watch import current_place
@@ -248,6 +249,7 @@ def torchscript_exporter(
             tracer_notes(notes),
             subject.watch.mode(),
             plain_attention(),
+            exporter_forms(),
             large_weights_aside(aside),
         ):
             torch.onnx.export(

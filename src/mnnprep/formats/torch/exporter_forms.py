@@ -1,0 +1,140 @@
+"""Calls of torch in forms that its TorchScript-based exporter has no translation for, or a wrong one.
+
+Measured with torch 2.13. Each is replaced, while the exporter runs, by other calls of torch with the same result:
+
+* ``repeat_interleave`` with a negative axis: the exporter adds to a constant in place that other nodes share;
+* ``permute`` with negative axes: they reach Transpose, which takes none;
+* ``rms_norm`` and ``scatter_reduce`` without the values that were there: it has no translation;
+* ``max_pool2d`` of an image without a batch: the image's channels are taken for a batch;
+* ``split`` by a size of an input: the size becomes a constant.
+
+The reference is the source without any of this.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mnnprep.deps import require
+from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGE = 3  # dimensions of an image without a batch
+
+
+@contextmanager
+def exporter_forms() -> Iterator[None]:
+    """Within, the calls above are made in forms that the exporter translates."""
+    torch = require("torch")
+    forms = _forms()
+
+    class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
+        def __torch_function__(
+            self, function: Function, types: Types, args: Arguments = (), kwargs: Keywords | None = None
+        ) -> object:
+            return forms.get(function, function)(*args, **(kwargs or {}))
+
+    with Mode():
+        yield
+
+
+def _forms() -> dict[Function, Function]:
+    """The replacements, by the functions that torch hands to a mode."""
+    torch = require("torch")
+    functional = torch.nn.functional
+    return {
+        torch.repeat_interleave: _repeated(torch.repeat_interleave),
+        torch.Tensor.repeat_interleave: _repeated(torch.repeat_interleave),
+        torch.permute: _permuted,
+        torch.Tensor.permute: _permuted,
+        torch.rms_norm: _rms_norm,
+        functional.rms_norm: _rms_norm,
+        functional.max_pool2d: _pooled(functional.max_pool2d),
+        torch.split: _split,
+        torch.Tensor.split: _split,
+        torch.scatter_reduce: _scattered,
+        torch.Tensor.scatter_reduce: _scattered,
+    }
+
+
+def _repeated(original: Function) -> Callable[..., Tensor]:
+    def repeat(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as torch takes it
+        if len(args) > 1 and args[1] is not None:
+            args = (args[0], args[1] % input.dim(), *args[2:])
+        elif kwargs.get("dim") is not None:
+            kwargs["dim"] %= input.dim()
+        return original(input, *args, **kwargs)  # type: ignore[no-any-return]
+
+    return repeat
+
+
+def _permuted(input: Tensor, *args: Any, dims: Sequence[int] | None = None) -> Tensor:  # noqa: ANN401 - as torch takes it
+    if dims is None:
+        dims = args[0] if isinstance(args[0], (tuple, list)) else args
+    return input.permute([int(axis) % input.dim() for axis in dims])
+
+
+def _rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """The formula of torch.nn.RMSNorm's documentation."""
+    torch = require("torch")
+    axes = list(range(input.dim() - len(normalized_shape), input.dim()))
+    least = torch.finfo(input.dtype).eps if eps is None else eps
+    scaled: Tensor = input * torch.rsqrt(input.pow(2).mean(axes, keepdim=True) + least)
+    return scaled if weight is None else scaled * weight
+
+
+def _pooled(original: Function) -> Callable[..., Tensor]:
+    def pool(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as torch takes it
+        if input.dim() == IMAGE:
+            return original(input.unsqueeze(0), *args, **kwargs).squeeze(0)  # type: ignore[no-any-return]
+        return original(input, *args, **kwargs)  # type: ignore[no-any-return]
+
+    return pool
+
+
+def _split(
+    tensor: Tensor,
+    split_size_or_sections: Any = None,  # noqa: ANN401 - as torch takes it
+    dim: int = 0,
+    *,
+    split_size: Any = None,  # noqa: ANN401 - as torch takes it
+) -> tuple[Tensor, ...]:
+    """Cut *tensor* as torch.split does; by slices if the size is a traced one, in as many parts as now."""
+    torch = require("torch")
+    size = split_size_or_sections if split_size is None else split_size
+    if not isinstance(size, torch.Tensor):
+        parts: tuple[Tensor, ...] = torch.split(tensor, size, dim)
+        return parts
+    count = max(1, -(-int(tensor.shape[dim]) // int(size)))
+    before = (slice(None),) * (dim % tensor.dim())
+    ends = [*(size * (number + 1) for number in range(count - 1)), None]
+    starts = [0, *ends[:-1]]
+    return tuple(tensor[(*before, slice(start, end))] for start, end in zip(starts, ends, strict=True))
+
+
+def _scattered(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """Reduce as torch.scatter_reduce does: without *include_self*, onto what changes no result."""
+    torch = require("torch")
+    if include_self:
+        return input.scatter_reduce(dim, index, src, reduce, include_self=True)
+    if reduce == "mean":
+        total = input.scatter(dim, index, 0).scatter_add(dim, index, src)
+        count = torch.zeros_like(input).scatter_add(dim, index, torch.ones_like(src)).clamp(min=1)
+        mean: Tensor = (
+            total / count if input.is_floating_point() else torch.div(total, count, rounding_mode="floor")
+        )
+        return mean
+    neutral = {"sum": 0, "prod": 1}.get(reduce)
+    if neutral is None:
+        largest = torch.inf if input.is_floating_point() else torch.iinfo(input.dtype).max
+        smallest = -torch.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
+        neutral = largest if reduce == "amin" else smallest
+    return input.scatter(dim, index, neutral).scatter_reduce(dim, index, src, reduce, include_self=True)

@@ -1,0 +1,106 @@
+"""The forms that an export is made in compute what torch computes, and come out right at other sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mnnprep.formats.torch.exporter_forms import exporter_forms
+
+Net = Callable[..., Any]
+
+
+class Called(nn.Module):
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.net(*inputs)
+
+
+def rotated(x: Tensor) -> Tensor:
+    angles = torch.arange(x.shape[1]).float()[None, :, None] * (torch.arange(4).float() + 1)
+    return (x * angles.repeat_interleave(2, dim=-1).cos()).view(*x.shape[:-1], -1, 2)
+
+
+def halves(x: Tensor) -> Any:
+    return torch.split(torch.cat([x, x + 1]), x.shape[0])
+
+
+def segments(how: str) -> Net:
+    def reduced(x: Tensor, i: Tensor) -> Tensor:
+        start = torch.arange(6).float() - 3
+        return start.scatter_reduce(0, i, x, reduce=how, include_self=False)
+
+    return reduced
+
+
+def indexed(length: int) -> tuple[Tensor, ...]:
+    return torch.randn(length), torch.randint(0, 5, (length,))
+
+
+def batch(*sizes: int) -> Callable[[int], tuple[Tensor, ...]]:
+    return lambda length: (torch.randn(length, *sizes),)
+
+
+NETS: dict[str, tuple[Net, Callable[[int], tuple[Tensor, ...]]]] = {
+    "repeat_interleave": (rotated, batch(7, 8)),
+    "permute": (lambda x: x.permute(0, -2, -1, 1) * 2, batch(3, 4, 5)),
+    "permute a tuple": (lambda x: torch.permute(x, (-1, 0, 1)), batch(3, 4)),
+    "rms_norm": (nn.RMSNorm(8), batch(3, 8)),
+    "rms_norm without weight": (lambda x: functional.rms_norm(x, (3, 8), eps=0.1), batch(3, 8)),
+    "max_pool2d": (lambda x: functional.max_pool2d(x, 3, stride=1, padding=1), batch(6, 6)),
+    "split by a size": (halves, batch(4)),
+    "split by a number": (lambda x: x.split(3, -1), batch(8)),
+    **{f"scatter_reduce {how}": (segments(how), indexed) for how in ("amin", "amax", "mean", "sum", "prod")},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NETS)
+def test_a_form_is_right_at_other_sizes(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    net, make = NETS[name]
+    model, file, example = Called(net).eval(), str(tmp_path / "m.onnx"), make(5)
+    names = ["x", "i"][: len(example)]
+    with torch.no_grad(), exporter_forms():
+        torch.onnx.export(
+            model,
+            example,
+            file,
+            dynamo=False,
+            opset_version=18,
+            input_names=names,
+            dynamic_axes={n: {0: "n"} for n in names},
+        )
+    session = onnxruntime.InferenceSession(file)
+    for length in (5, 2, 11):
+        inputs = make(length)
+        given = session.run(None, {n: t.numpy() for n, t in zip(names, inputs, strict=True)})
+        with torch.no_grad():
+            expected = model(*inputs)
+        expected = [expected] if isinstance(expected, Tensor) else expected
+        for one, other in zip(expected, given, strict=True):
+            np.testing.assert_allclose(other, one.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["amin", "amax", "mean", "sum", "prod"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_a_reduction_is_torch_s_own(how: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    start, values = torch.randint(-9, 9, (3, 4)).to(dtype), torch.randint(-9, 9, (5, 4)).to(dtype)
+    index = torch.randint(0, 2, (5, 4))
+    expected = start.scatter_reduce(0, index, values, how, include_self=False)
+    with exporter_forms():
+        assert torch.equal(start.scatter_reduce(0, index, values, how, include_self=False), expected)
+        both = torch.scatter_reduce(start, 0, index, values, reduce=how)
+    assert torch.equal(both, start.scatter_reduce(0, index, values, how))
