@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +13,16 @@ from mnnprep.comparison.noise import real
 from mnnprep.errors import UsageError
 from mnnprep.model.files import Arrays
 from mnnprep.model.messages import ORIGIN, InputSpecs
-from mnnprep.model.net import Case, Net
+from mnnprep.model.net import Case, Net, Refused
 from mnnprep.model.signature import Dim, Range, TensorSpec
 from mnnprep.reference.declaration import declare
-from mnnprep.reference.inputs import is_mask, synthesize
+from mnnprep.reference.inputs import complemented, is_mask, synthesize
 from mnnprep.reference.samples import read_samples, real_inputs
 from mnnprep.reference.sizes import base_sizes, runs
+from mnnprep.reference.structured import structured
+
+REDRAWS = 2  # of the inputs of a case on which the source is not finite
+FIRST_REDRAWN = 10_000  # far from the numbers of other cases
 
 Samples = list[tuple[str, Arrays]]  # real inputs, each with its origin
 
@@ -70,10 +75,45 @@ class InputSpace:
         return synthesize(self.specs, sizes, self.seed(number), self.ranges, scale)
 
     def case(self, number: int, sizes: Mapping[str, int] | None = None, scale: float = 1.0) -> Case:
-        """A case of :meth:`arrays`. Raises Refused."""
-        arrays = self.arrays(number, sizes, scale)
+        """A case of :meth:`arrays`, redrawn while the source is not finite on it, as far as that helps.
+
+        Raises Refused.
+        """
+        arrays, sizes = self.arrays(number, sizes, scale), self.base | dict(sizes or {})
         origin = f"seed {self.seed(number)}" + (f", scale {scale:g}" if scale != 1.0 else "")
-        return Case(origin, self.base | dict(sizes or {}), arrays, self.net.run(arrays))
+        case = Case(origin, sizes, arrays, self.net.run(arrays))
+        if _finite(case):
+            return case
+        for words, other in self._redrawn(number, arrays, sizes, scale):
+            with suppress(Refused):
+                again = Case(f"{origin}, {words}", sizes, other, self.net.run(other))
+                if _finite(again):
+                    return again
+        return case
+
+    def _redrawn(
+        self, number: int, arrays: Arrays, sizes: dict[str, int], scale: float
+    ) -> Iterator[tuple[str, Arrays]]:
+        """Other inputs for a case, with words for each: its masks complemented, then other seeds."""
+        if any(is_mask(s) for s in self.specs):
+            yield "masks complemented", complemented(arrays, self.specs)
+        for redraw in range(REDRAWS):
+            other = FIRST_REDRAWN + REDRAWS * number + redraw
+            yield f"redrawn with seed {self.seed(other)}", self.arrays(other, sizes, scale)
+
+    def structured(self, number: int, variant: int) -> Case | None:
+        """A case whose inputs are structured as images, sounds and ids are; None if none is any of these.
+
+        Raises Refused.
+        """
+        arrays, seed, found = self.arrays(number), self.seed(number), False
+        for position, spec in enumerate(self.specs):
+            made = structured(spec, spec.sizes(self.base), seed + position, variant)
+            if made is not None:
+                arrays[spec.name], found = made, True
+        if not found:
+            return None
+        return Case(f"seed {seed}, structured {variant}", dict(self.base), arrays, self.net.run(arrays))
 
     def takes(self, sizes: dict[str, int]) -> bool:
         """Whether the net computes with inputs of *sizes*."""
@@ -82,6 +122,11 @@ class InputSpace:
     def declared_range(self, name: str) -> Range:
         """The interval that the user gives the values of an input; all numbers where they give none."""
         return self.wants.ranges.get(name, (-math.inf, math.inf))
+
+
+def _finite(case: Case) -> bool:
+    """Whether every floating output of a case is finite."""
+    return all(np.isfinite(a).all() for a in case.outputs.values() if a.dtype.kind == "f")
 
 
 def _samples(net: Net, wants: InputSpecs, specs: tuple[TensorSpec, ...]) -> Samples:
