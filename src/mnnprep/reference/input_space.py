@@ -20,6 +20,7 @@ from mnnprep.reference.inputs import is_mask, synthesize
 from mnnprep.reference.redraws import Redraws, draws, has_numbers, is_binary
 from mnnprep.reference.samples import read_samples, real_inputs
 from mnnprep.reference.sizes import base_sizes, runs
+from mnnprep.reference.structured import structured
 
 Samples = list[tuple[str, Arrays]]  # real inputs, each with its origin
 
@@ -96,6 +97,20 @@ class InputSpace:
         arrays = self.arrays(number, sizes, scale)
         origin = f"seed {self.seed(number)}" + (f", scale {scale:g}" if scale != 1.0 else "")
         return Case(origin, self.base | dict(sizes or {}), arrays, self.net.run(arrays))
+
+    def structured(self, number: int, variant: int) -> Case | None:
+        """A case whose inputs are structured as images, sounds and ids are; None if none is any of these.
+
+        Raises Refused.
+        """
+        arrays, seed, found = self.arrays(number), self.seed(number), False
+        for position, spec in enumerate(self.specs):
+            made = structured(spec, spec.sizes(self.base), seed + position, variant)
+            if made is not None:
+                arrays[spec.name], found = made, True
+        if not found:
+            return None
+        return Case(f"seed {seed}, structured {variant}", dict(self.base), arrays, self.net.run(arrays))
 
     def takes(self, sizes: dict[str, int]) -> bool:
         """Whether the net computes with inputs of *sizes*."""

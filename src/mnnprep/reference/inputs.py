@@ -89,7 +89,7 @@ def _array(
         values = rng.uniform(*interval, size=shape) if interval else rng.standard_normal(shape) * scale
         return np.asarray(values).astype(dtype)
     if interval is not None:
-        return np.asarray(
+        drawn = np.asarray(
             rng.integers(
                 math.ceil(interval[0]),
                 math.floor(interval[1]),
@@ -98,6 +98,7 @@ def _array(
                 endpoint=True,
             )
         ).astype(dtype)
+        return _never_empty(drawn) if interval == (0, 1) and _grows(spec) else drawn
     if is_mask(spec) and shape:
         return (np.ones(shape, bool) if seed % 2 == 0 else run_mask(shape, rng)).astype(dtype)
     return np.asarray(rng.integers(0, 2, size=shape)).astype(dtype)
@@ -108,6 +109,18 @@ def run_mask(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np
     length = shape[-1]
     kept = rng.integers((length + 1) // 2, length + 1, size=(*shape[:-1], 1))
     return np.asarray(np.arange(length) < kept)
+
+
+def _grows(spec: TensorSpec) -> bool:
+    """Whether an input is a batch of rows whose length is open, as a mask over tokens is."""
+    return len(spec.shape) > 1 and isinstance(spec.shape[-1], str)
+
+
+def _never_empty(bits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """*bits* with a one at the front of every row of more than one that has none: no tokenizer masks all."""
+    if bits.shape[-1] > 1:
+        bits[..., 0] |= ~bits.astype(bool).any(axis=-1)
+    return bits
 
 
 def _drawn(dtype: np.dtype[Any]) -> type[Any]:

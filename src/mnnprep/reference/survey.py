@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -30,6 +31,7 @@ from mnnprep.reference.inputs import fitted, sizes_of
 from mnnprep.reference.noise import by_output, estimate_noise, measure_all, measure_noise
 from mnnprep.reference.samples import first_alone, sample_checks
 from mnnprep.reference.sizes import broken
+from mnnprep.reference.structured import VARIANTS
 from mnnprep.reference.sweeping import sweep
 
 WIDE = 16.0  # standard deviations of the inputs of one case
@@ -38,6 +40,7 @@ COUNTED = 1000  # elements of a stepped output, over all cases
 BORDERS = 100  # steps of an input, to either side of 0
 BORDER_CASES = 6
 MOST_STEPPED = 24  # cases to that end
+FIRST_STRUCTURED = 150  # the number of the first structured inputs
 FIRST_SEARCHED = 100  # the number of the inputs of the first of SEARCH_SCALES
 
 
@@ -244,18 +247,28 @@ class Surveyor:
         return other
 
     def _search_sensitivity(self) -> None:
-        """Where the cases leave an output unmoved, look for inputs that move it, and add them."""
-        out = self._out
+        """Where the cases leave an output unmoved, look for inputs that move it, and add them.
+
+        Structured inputs first, then other scales; at most VARIANTS + len(SEARCH_SCALES) runs.
+        """
+        out, space = self._out, self._space
+        tries: list[Callable[[], Case | None]] = [
+            partial(space.structured, FIRST_STRUCTURED + variant, variant) for variant in range(VARIANTS)
+        ]
+        tries += [
+            partial(space.drawn, number, scale=scale)
+            for number, scale in enumerate(SEARCH_SCALES, start=FIRST_SEARCHED)
+        ]
         dull = [n for n in out.cases[0].outputs if n not in out.exempt and not sensitive(n, out)]
-        for number, scale in enumerate(SEARCH_SCALES, start=FIRST_SEARCHED):
+        for make in tries:
             if not dull:
                 return
             try:
-                case = self._space.drawn(number, scale=scale)
+                case = make()
             except Refused:
                 continue
-            moved = [n for n in dull if sensitive(n, out, [case])]
-            if moved:
+            moved = [n for n in dull if case and sensitive(n, out, [case])]
+            if case and moved:
                 measure_all(self._source, [out.cases[0], case], self._wants.seed)
                 out.cases.append(case)
                 dull = [n for n in dull if n not in moved]
