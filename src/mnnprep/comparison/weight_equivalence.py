@@ -115,18 +115,8 @@ def match_weights(
                 break
         else:
             rest[name] = array
-    missing = []
-    pools: dict[str, _Pool] = {}
-    for name, array in rest.items():
-        dtype = str(array.dtype)
-        if dtype not in pools:
-            same_type = [bits_of(a) for n, a in artifact.items() if str(a.dtype) == dtype and n not in taken]
-            pools[dtype] = _Pool(same_type)
-        values = bits_of(array)
-        if pools[dtype].take(values) or (_constant(values) and _constant_is_in(values[0], dtype, artifact)):
-            counts["regrouped"] += 1
-        else:
-            missing.append(name)
+    missing = _not_regrouped(rest, artifact, taken)
+    counts["regrouped"] += len(rest) - len(missing)
     folded = account({n: rest[n] for n in missing}, dict(artifact), derived) if derived and missing else set()
     missing = [n for n in missing if n not in folded]
     counts |= {"folded": len(folded)} if folded else {}
@@ -148,6 +138,22 @@ def match_weights(
             numbers=numbers,
         )
     return catalog.WEIGHTS.passed(numbers=numbers)
+
+
+def _not_regrouped(source: Mapping[str, Array], artifact: Mapping[str, Array], taken: set[str]) -> list[str]:
+    """The names in *source* whose values are not a part of a tensor of *artifact* that is not *taken*."""
+    missing = []
+    pools: dict[str, _Pool] = {}
+    for name, array in source.items():
+        dtype = str(array.dtype)
+        if dtype not in pools:
+            same_type = [bits_of(a) for n, a in artifact.items() if str(a.dtype) == dtype and n not in taken]
+            pools[dtype] = _Pool(same_type)
+        values = bits_of(array)
+        constant = _constant(values) and _constant_is_in(values[0], dtype, artifact)
+        if not (pools[dtype].take(values) or constant):
+            missing.append(name)
+    return missing
 
 
 class _Pool:

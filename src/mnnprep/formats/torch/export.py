@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXPORT_OPSET = 18  # the lowest the torch.export-based exporter writes itself
+FEWER_OUTPUTS = re.compile(r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)")
 
 
 class UnsupportedAtOpset(Exception):
@@ -276,9 +277,7 @@ def torchscript_exporter(
             "the exporter can't express an operator", seen=message(error), next="try --method onnx-export"
         ) from error
     except Exception as error:  # the exporter raises bare RuntimeError, and whatever the model raises
-        fewer = re.search(
-            r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)", str(error)
-        )
+        fewer = FEWER_OUTPUTS.search(str(error))
         if fewer and kept is None:
             return torchscript_exporter(module, subject, raw, notes, opset, int(fewer[1]), **options)
         raise RefusedError(

@@ -1,6 +1,6 @@
 """Calls of torch in forms that its TorchScript-based exporter has no translation for, or a wrong one.
 
-Measured with torch 2.13. Each is replaced, while the exporter runs, by other calls of torch with the same result:
+Measured with torch 2.13. Each is replaced, while the exporter runs, by other calls with the same result:
 
 * ``repeat_interleave`` with a negative axis: the exporter adds to a constant in place that other nodes share;
 * ``permute`` with negative axes: they reach Transpose, which takes none;
@@ -9,7 +9,7 @@ Measured with torch 2.13. Each is replaced, while the exporter runs, by other ca
 * ``split`` by a size of an input: the size becomes a constant.
 
 The reference is the source without any of this.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -72,7 +72,11 @@ def _repeated(original: Function) -> Callable[..., Tensor]:
     return repeat
 
 
-def _permuted(input: Tensor, *args: Any, dims: Sequence[int] | None = None) -> Tensor:  # noqa: ANN401 - as torch takes it
+def _permuted(
+    input: Tensor,
+    *args: Any,  # noqa: ANN401 - as torch takes it
+    dims: Sequence[int] | None = None,
+) -> Tensor:
     if dims is None:
         dims = args[0] if isinstance(args[0], (tuple, list)) else args
     return input.permute([int(axis) % input.dim() for axis in dims])
