@@ -11,8 +11,9 @@ import msgspec
 from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.refused_nodes import refused_nodes
 from mnnprep.attempt.results import Artifact, Conversion, Made, TargetProof, unanswered
+from mnnprep.attempt.sizes_between import cases_between
 from mnnprep.attempt.target_verifier import Rounding, judged, without_model
-from mnnprep.comparison.outputs import compared, confirmed, odd_one_out
+from mnnprep.comparison.outputs import compare_run, compared, confirmed, odd_one_out
 from mnnprep.comparison.precision_cost import precision_cost
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
@@ -61,7 +62,7 @@ class MnnVerifier:
             return MnnOutcome(conversion, (conversion.check, failed))
         self._builder.tell("running it in MNN, twice")
         try:
-            ran, check = self._run_twice(conversion, tolerance)
+            ran, check = self._run_twice(conversion, tolerance, made.artifact)
         except StepFailed as failure:
             crashed = unanswered(catalog.MNN_COMPARE, failure, f"MNN's runtime {describe(failure)}")
             return MnnOutcome(conversion, (conversion.check, crashed))
@@ -118,8 +119,12 @@ class MnnVerifier:
             return without_model(self._builder.targets, outcome.compare)
         return [judged(run, tolerance, self._precision.budget, rounding) for run in runs]
 
-    def _run_twice(self, conversion: Conversion, tolerance: Tolerance) -> tuple[MnnRunResult, Check]:
+    def _run_twice(
+        self, conversion: Conversion, tolerance: Tolerance, artifact: Artifact
+    ) -> tuple[MnnRunResult, Check]:
         """Run the converted model in two processes, and compare.
+
+        At sizes between those of the cases it must give what the *artifact* does, in the same settings.
 
         Raises:
             StepFailed: a process crashed.
@@ -139,13 +144,39 @@ class MnnVerifier:
         elif second.hints and not first.hints:
             repeated = self._start(conversion, cases, fresh=False, hints=second.hints).result().value
             first = msgspec.structs.replace(repeated, default_excess=second.default_excess)
+        between, beyond = self._between(conversion, tolerance, artifact, first.hints)
+        if beyond is not None and beyond.hints and not first.hints:
+            first, second = (
+                self._start(conversion, chosen, fresh=fresh, hints=beyond.hints).result().value
+                for chosen, fresh in ((cases, False), (again, True))
+            )
+            first = msgspec.structs.replace(first, default_excess=beyond.default_excess)
         check = compared(self._survey, catalog.MNN_COMPARE, first, NARROWED_OUTPUTS, tolerance)
         if self._learn(check):
             check = compared(self._survey, catalog.MNN_COMPARE, first, NARROWED_OUTPUTS, tolerance)
         if first.default_excess is not None:
             numbers = {**check.numbers, "excess_at_default_settings": first.default_excess}
             check = msgspec.structs.replace(check, numbers=numbers)
-        return first, confirmed(check, first, second, again, tolerance, NARROWED_OUTPUTS)
+        check = confirmed(check, first, second, again, tolerance, NARROWED_OUTPUTS)
+        return first, _also_between(check, between, beyond, tolerance)
+
+    def _between(
+        self, conversion: Conversion, tolerance: Tolerance, artifact: Artifact, hints: dict[str, int]
+    ) -> tuple[list[CaseFile], MnnRunResult | None]:
+        """Cases at further sizes, and the run of the converted model on them; None if there are none.
+
+        Raises:
+            StepFailed: the process crashed.
+        """
+        if self._precision.reduced or not self._survey.signature.dims:
+            return [], None
+        cases = cases_between(self._workers, self._survey, artifact.format, artifact.model)
+        if not cases:
+            return [], None
+        within = msgspec.structs.replace(tolerance, noise=tolerance.largest_noise())
+        # Afresh for each: a convolution that has run at another size may keep the algorithm of that.
+        running = self._start(conversion, cases, fresh=True, hints=hints, within=None if hints else within)
+        return cases, running.result().value
 
     def _start(
         self,
@@ -215,3 +246,18 @@ class MnnVerifier:
             {ours: layouts[theirs] for ours, theirs in inputs.names.items() if theirs in layouts},
             inputs.problem or outputs.problem,
         )
+
+
+def _also_between(
+    check: Check, cases: list[CaseFile], ran: MnnRunResult | None, tolerance: Tolerance
+) -> Check:
+    """*check*, failed if the run on *cases* at further sizes leaves the tolerance."""
+    if ran is None or check.status is not Status.PASSED:
+        return check
+    within = msgspec.structs.replace(tolerance, noise=tolerance.largest_noise())
+    found = compare_run(catalog.MNN_COMPARE, cases, ran, within, NARROWED_OUTPUTS)
+    numbers = {**check.numbers, "sizes_between": len(cases)}
+    if found.status is not Status.FAILED:
+        return msgspec.structs.replace(check, numbers=numbers)
+    reason = f"at sizes between those of the cases, held to the artifact: {found.reason}"
+    return msgspec.structs.replace(check, status=Status.FAILED, reason=reason, numbers=numbers)
