@@ -371,6 +371,7 @@ NAMES = {
     "layouts",
 }
 NAMES |= {"input_names", "output_names", "exact"}
+TEXTS |= {"label"}
 
 
 def test_every_path_in_a_job_says_how_it_is_reached() -> None:

@@ -60,6 +60,12 @@ def gone(failure: StepFailed) -> Future[Any]:
     return future
 
 
+def ran() -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(Bag(value=None))
+    return future
+
+
 def workers(failure: StepFailed, tmp_path: Path) -> Any:
     def run(*_: Any, **__: Any) -> Any:
         raise failure
@@ -127,7 +133,7 @@ def stages(failure: StepFailed, tmp_path: Path) -> dict[str, Callable[[], Check]
         "run in MNN": run_in_mnn,
         "session": lambda: side.session(Bag(ran=Bag(hints={}), conversion=conversion()), None),
         "run": lambda: judge._artifact_checks(Bag(artifact=artifact()), gone(failure), None)[2][0],
-        "repairs": lambda: verifier._repairs_check((), gone(failure), gone(failure), None),  # type: ignore[arg-type]
+        "repairs": lambda: verifier._repairs_check((), ran(), gone(failure), None),  # type: ignore[arg-type]
         "rules": rules,
         "verify the artifact": lambda: verifying._artifact(there, tmp_path, manifest, True, lambda _: None)[
             0
@@ -147,6 +153,8 @@ def test_a_check_whose_step_could_not_be_made_is_not_run(
     ):  # an artifact that may not be run, as one made with --trust, says nothing of its numbers
         expected["verify the artifact"] = Status.NOT_RUN
     assert found == expected
+    before = verifier._repairs_check((), gone(failure), gone(failure), None)  # type: ignore[arg-type]
+    assert (before.status, before.required) == (Status.NOT_RUN, False)  # that is no fault of the repair
     check = stages(failure, tmp_path)["run in MNN"]()
     assert (verdict([check], PREPARE) is Verdict.DIFFERS) is (status is Status.FAILED)
 
