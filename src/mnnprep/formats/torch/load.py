@@ -192,15 +192,32 @@ def _registered(torch: ModuleType) -> frozenset[str]:
     return frozenset(name for namespace, _, name in names if namespace in ("aten", "prim"))
 
 
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Meanwhile torch unpickles nothing but tensors.
+
+    It reads a program's example inputs as any pickle if they can't be read as tensors, but for this variable
+    (torch/serialization.py).
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def _program(source: Source) -> Loaded:
     torch = require("torch")
     if not source.trust:
         require_stateless(Path(source.path), source.kind)
-        # torch reads the example inputs as any pickle where they can't be read as tensors; this it heeds even
-        # then (torch/serialization.py)
-        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
-        program = torch.export.load(source.path)
+        with nullcontext() if source.trust else _tensors_alone():
+            program = torch.export.load(source.path)
     except Exception as error:
         raise RefusedError(
             "torch can't load this exported program",
