@@ -106,7 +106,9 @@ def targets_of(document: dict[str, Any]) -> dict[str, OnTarget]:
     found = {}
     for check in document.get("evidence", []):
         if check["check"].startswith("target:"):
-            ratios = [e["sqnr_db"] for e in check.get("outputs", []) if e.get("sqnr_db") is not None]
+            judged = [value for key, value in check.get("numbers", {}).items() if key.startswith("sqnr_db:")]
+            errors = [e["sqnr_db"] for e in check.get("outputs", []) if e.get("sqnr_db") is not None]
+            ratios = judged or errors
             name = check["check"].removeprefix("target:")
             found[name] = OnTarget(check["status"], min(ratios, default=None), check.get("reason", ""))
     return found
@@ -169,13 +171,25 @@ def page(found: list[Net]) -> str:
     for net in found:
         if any(name in net.targets for name in engines):
             lines.append(f"| {net.name} | {' | '.join(cell(net.targets.get(name)) for name in engines)} |")
-    broken = [
-        f"- `{net.name}` on {name}: {' '.join(on.reason.split())[:160]}"
-        for net in found
-        for name, on in net.targets.items()
-        if on.status != "passed"
-    ]
+    broken = [line for net in found for line in wrong(net)]
     return "\n".join([*lines, "", "## What is wrong where", "", *(broken or ["Nothing."]), ""])
+
+
+def wrong(net: Net) -> list[str]:
+    """Where the net is wrong and how, in a line; a second if it is not proven for another reason."""
+    failed = {name: on for name, on in net.targets.items() if on.status == "failed"}
+    lines = []
+    if net.verdict != "proven" and not any(name in failed for name in PHONE):
+        lines.append(f"- `{net.name}` ends {net.verdict} on this machine: {brief(net.reason)}")
+    if failed:
+        where = ", ".join(name.replace(":high,engine=", " ") for name in failed)
+        lines.append(f"- `{net.name}` on {where}: {brief(next(iter(failed.values())).reason)}")
+    return lines
+
+
+def brief(reason: str) -> str:
+    """The first thing that *reason* says, in one line."""
+    return " ".join(reason.split("; ", maxsplit=1)[0].split())[:160]
 
 
 def main() -> int:
