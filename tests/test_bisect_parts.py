@@ -11,13 +11,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.nets.mnn_models import floats, node, save
 from mnnprep.comparison.deviation import CHUNK, deviation
+from mnnprep.comparison.half_precision import DEFAULT_LOW_SQNR
 from mnnprep.comparison.tolerance import LARGEST, Tolerance
+from mnnprep.diagnose.bisecting.on_target import Place
 from mnnprep.diagnose.bisecting.suspects import Suspects
 from mnnprep.errors import RefusedError
 from mnnprep.formats.onnx.excerpt import ExcerptJob, excerpt
 from mnnprep.formats.onnx.outline import NodeOutline, Outline, OutlineJob, captured, outline
 from mnnprep.formats.onnx.probe import ProbeJob, probe
 from mnnprep.formats.onnx.skeleton import fetch, is_inline, skeleton
+from mnnprep.mnn.settings import Settings
 from mnnprep.model.files import load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile
 
@@ -126,6 +129,13 @@ class TestDeviation:
             == LARGEST
         )
         assert deviation(np.array([True, False]), np.array([1, 0], np.int32), Tolerance()).excess == 0
+
+    def test_a_budget_that_was_granted_holds_at_low(self) -> None:
+        low, high = Place(settings=Settings(precision="low"), emulated=True), Place(emulated=True)
+        assert low.tolerance(Tolerance()).sqnr_db == DEFAULT_LOW_SQNR
+        assert low.tolerance(Tolerance(), 20.0).sqnr_db == 20.0
+        assert low.tolerance(Tolerance(sqnr_db=25.0)).sqnr_db == 25.0  # as its weights were granted
+        assert high.tolerance(Tolerance(), 20.0).sqnr_db is None
 
     def test_reduced_precision_is_measured_by_its_sqnr(self) -> None:
         reference = np.ones(1000, np.float32)

@@ -17,19 +17,19 @@ import mnnprep
 from mnnprep.bundle.manifest import read_manifest
 from mnnprep.commands.auditing.device import (
     DeviceOutputs,
-    allowed,
     device_check,
     device_outputs,
 )
 from mnnprep.commands.auditing.yardstick import ruled
 from mnnprep.commands.verify import mnn_job
 from mnnprep.comparison.half_precision import DEFAULT_LOW_SQNR
-from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence.check import Check, Status
+from mnnprep.mnn.settings import COARSE, FLOAT16, FLOAT32
 from mnnprep.targets.outputs import Settings, read_outputs
 from support.command import call
 from support.device_programs import run_kit
+from support.unrounded import Unrounded
 
 NAME = "Pixel 8"
 Change = Callable[[Path], object]
@@ -55,7 +55,8 @@ def outputs(returned: Path, tmp_path: Path) -> Path:
 def judged(bundle: Path, outputs: Path, scratch: Path) -> Check:
     manifest = read_manifest(bundle)
     job = mnn_job(bundle, manifest, scratch)
-    return device_check(NAME, job.cases, read_outputs(outputs, job), ruled(manifest)[1])
+    runs = read_outputs(outputs, job)
+    return device_check(NAME, job.cases, runs, ruled(manifest)[1], manifest.budget, Unrounded())
 
 
 def test_a_device_that_computes_the_same_passes(bundle: Path, outputs: Path, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_less_than_float32_is_held_to_an_sqnr(
     check = judged(bundle, outputs, tmp_path)
     assert (check.status is Status.PASSED) is passes, check.reason
     if decibels < DEFAULT_LOW_SQNR:
-        assert "28.0 dB over all cases, but 30 dB are required" in check.reason
+        assert "has 28.0 dB, but 30 dB are required" in check.reason
 
 
 def test_integers_are_exact_at_every_precision(bundle: Path, outputs: Path, tmp_path: Path) -> None:
@@ -248,15 +249,45 @@ def test_integers_are_exact_at_every_precision(bundle: Path, outputs: Path, tmp_
     assert judged(bundle, outputs, tmp_path).status is Status.FAILED
 
 
-def test_the_sqnr_asked_for_is_never_higher_than_the_bundle_s() -> None:
-    low, high = Settings(precision="low"), Settings()
-    assert allowed(Tolerance(), high).sqnr_db is None
-    assert allowed(Tolerance(), low).sqnr_db == DEFAULT_LOW_SQNR
-    assert allowed(Tolerance(sqnr_db=50.0), low).sqnr_db == DEFAULT_LOW_SQNR
-    assert allowed(Tolerance(sqnr_db=20.0), low).sqnr_db == 20.0
-    assert allowed(Tolerance(sqnr_db=50.0), high).sqnr_db == 50.0
-    noise: dict[str, list[float | None] | float] = {"y": 1.0}
-    assert allowed(Tolerance(noise=noise), low).noise == noise
+def test_who_is_at_fault_in_half_precision_is_told_as_of_a_target(bundle: Path, outputs: Path) -> None:
+    edited("precision high", "precision low")(outputs)
+    noisy(20)(outputs)
+    (check,) = (
+        c
+        for c in mnnprep.verify(bundle, outputs=outputs, device=NAME).evidence
+        if c.check == f"target:{NAME}"
+    )
+    assert check.status is Status.FAILED
+    assert "rounding to the type alone leaves" in check.reason
+    assert check.reason.endswith("(by MNN)")
+
+
+def test_a_second_run_that_is_wrong_in_half_precision_counts(
+    bundle: Path, outputs: Path, tmp_path: Path
+) -> None:
+    edited("precision high", "precision low")(outputs)
+    path = outputs / "fresh" / "1" / "0.npy"
+    np.save(path, np.load(path) * 2)
+    check = judged(bundle, outputs, tmp_path)
+    assert check.status is Status.FAILED
+    assert "a second run, in another process, is wrong, but the first was right" in check.reason
+
+
+def test_the_budget_that_was_granted_holds_for_a_device(bundle: Path, outputs: Path, tmp_path: Path) -> None:
+    edited("precision high", "precision low")(outputs)
+    noisy(28)(outputs)
+    manifest = read_manifest(bundle)
+    job = mnn_job(bundle, manifest, tmp_path)
+    runs = read_outputs(outputs, job)
+    check = device_check(NAME, job.cases, runs, ruled(manifest)[1], 25.0, Unrounded())
+    assert check.status is Status.PASSED
+
+
+def test_what_a_machine_that_does_not_say_may_compute_in() -> None:
+    assert Settings().arithmetic_elsewhere == FLOAT32
+    assert Settings(precision="low").arithmetic_elsewhere == FLOAT16
+    assert Settings(backend="opencl", precision="normal").arithmetic_elsewhere == FLOAT16
+    assert Settings(memory="low").arithmetic_elsewhere == COARSE
 
 
 def test_normal_precision_is_float32_on_the_cpu_alone() -> None:

@@ -232,12 +232,15 @@ RIGHT: dict[str, Make] = {
 }
 
 
-def told(tmp_path: Path, make: Make) -> LowFindings:
+Ranges = dict[str, tuple[float, float]]
+
+
+def told(tmp_path: Path, make: Make, ranges: Ranges | None = None) -> LowFindings:
     net = Net()
     model = net.save(tmp_path / "m.onnx", make(net))
     save_arrays(tmp_path / "0.npz", {f"inputs/{n}": a for n, a in net.feeds.items()})
     cases = [CaseFile(index=0, origin="seed 0", dims={}, file=file_ref(tmp_path / "0.npz"))]
-    return low_hazards(LowJob(model=str(model), cases=cases, directory=str(tmp_path)))
+    return low_hazards(LowJob(model=str(model), cases=cases, directory=str(tmp_path), ranges=ranges or {}))
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -252,6 +255,53 @@ def test_what_is_wrong_is_found_at_its_node(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_right_is_left_alone(tmp_path: Path, name: str) -> None:
     assert told(tmp_path, RIGHT[name]).findings == []
+
+
+def projected(n: Net, scale: float, end: str = "Mul") -> str:
+    """Sums of many signs: far from float16's limit for ordinary values, beyond it where all agree."""
+    signs = n.stored(np.sign(n.random.standard_normal((2048, 4))) * scale)
+    made = n.op("MatMul", n.uniform(-60, 60, 1, 2048), signs)
+    return n.op("Mul", made, 1e-3) if end == "Mul" else n.op(end, made)
+
+
+def filtered(n: Net) -> str:
+    signs = n.stored(np.sign(n.random.standard_normal((4, 128, 3, 3))))
+    return n.op("Mul", n.op("Conv", n.uniform(-60, 60, 1, 128, 9, 9), signs, strides=[3, 3]), 1e-3)
+
+
+def squared(n: Net) -> str:
+    return n.op("Mul", n.op("Exp", n.uniform(0, 8, 1, 16)), 1e-3)
+
+
+WIDE: Ranges = {"x": (-60.0, 60.0)}
+AT_CORNERS: dict[str, tuple[Make, Ranges, str]] = {
+    "signs of a product": (lambda n: projected(n, 1.0), WIDE, "MatMul"),
+    "signs of a convolution": (filtered, WIDE, "Conv"),
+    "the greatest of all": (squared, {"x": (0.0, 12.0)}, "Exp"),
+}
+
+
+@pytest.mark.parametrize("name", AT_CORNERS)
+def test_what_overflows_at_a_corner_of_the_ranges_was_seen_there(tmp_path: Path, name: str) -> None:
+    make, ranges, operator = AT_CORNERS[name]
+    assert told(tmp_path, make).findings == []
+    (finding,) = told(tmp_path, make, ranges).findings
+    assert (finding.rule, finding.operator) == ("half-overflow", operator)
+    assert finding.detail.endswith("at a corner of the declared ranges")
+
+
+HELD: dict[str, tuple[Make, Ranges]] = {
+    "a bound within the range": (lambda n: projected(n, 0.4), WIDE),
+    "what saturates": (lambda n: projected(n, 1.0, "Tanh"), WIDE),
+    "a norm of equal numbers": (lambda n: norm(n, scale=1.0), {"x": (-2.0, 2.0)}),
+    "an input of another name": (squared, {"z": (0.0, 12.0)}),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_corner_raises_no_false_alarm(tmp_path: Path, name: str) -> None:
+    make, ranges = HELD[name]
+    assert told(tmp_path, make, ranges).findings == []
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from html.parser import HTMLParser
@@ -14,7 +15,14 @@ import pytest
 from mnnprep import deps
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle import report, usage
-from mnnprep.bundle.manifest import SCHEMA, Manifest, RuntimeRecord, read_manifest
+from mnnprep.bundle.manifest import (
+    SCHEMA,
+    AgainstLow,
+    KnownFault,
+    Manifest,
+    RuntimeRecord,
+    read_manifest,
+)
 from mnnprep.bundle.report import render
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import RefusedError
@@ -290,6 +298,46 @@ def test_settings_that_the_proof_needs_are_said_first_and_set_in_the_snippets() 
     )
     assert "runtime.set_hint(3, 1)" in usage.python_snippet(hinted)
     assert "runtime->setHint(MNN::Interpreter::WINOGRAD_MEMORY_LEVEL, 1);" in usage.cpp_snippet(hinted)
+
+
+LSTM = KnownFault(rule="recurrent-sequence", node="LSTM a\nb*/ \\", hazard="MNN repeats the first steps")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            AgainstLow(known=[LSTM]),
+            ("prepared with --target arm64:low", "MNN repeats the first steps: LSTM a"),
+        ),
+        (AgainstLow(targets=["arm64:low"]), ("with low its outputs are wrong (measured on arm64:low)",)),
+    ],
+)
+def test_what_speaks_against_low_is_said_first_and_in_the_snippets(
+    found: AgainstLow, words: tuple[str, ...]
+) -> None:
+    manifest = golden("proven")
+    warned = msgspec.structs.replace(manifest, runtime=RuntimeRecord(against_low=found))
+    assert "precision" not in digest.meaning(manifest)
+    assert "precision=" not in usage.python_snippet(manifest)
+    told = digest.meaning(warned)
+    assert "The app must set precision=high or normal" in told
+    assert all(word in told for word in words)
+    assert "\n" not in told
+    assert "The app must set precision=high or normal" in report.render(warned)
+    for snippet, mark in ((usage.python_snippet(warned), "# "), (usage.cpp_snippet(warned), "// ")):
+        lines = snippet.splitlines()
+        first = next(n for n, line in enumerate(lines) if "The app must set" in line)
+        comment = [line.removeprefix(mark) for line in lines[first:] if line.startswith(mark)]
+        assert " ".join(comment).startswith("The app must set precision=high or normal")
+        assert not any(line.endswith("\\") for line in lines)
+    ast.parse(usage.python_snippet(warned))
+
+
+def test_what_could_not_be_looked_for_is_said() -> None:
+    unknown = RuntimeRecord(against_low=AgainstLow(unknown="ran out of memory"))
+    told = digest.meaning(msgspec.structs.replace(golden("proven"), runtime=unknown))
+    assert told.endswith("Whether it is right at precision low could not be told: ran out of memory.")
 
 
 def test_the_page_does_not_hang_on_the_order_of_names() -> None:

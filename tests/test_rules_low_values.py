@@ -52,6 +52,9 @@ REPAIRED = {
     "softplus written out": ("unshifted-exponential", False),
     "reparametrised deviation": ("unshifted-exponential", False),
     "logarithm of a softmax": ("unshifted-exponential", False),
+    "logit": ("complement-of-clip", False),
+    "an offset added and taken away": ("offset-taken-away", False),
+    "a grid of large coordinates": ("offset-taken-away", False),
     "variance by moments": ("variance-by-moments", False),
     "standardisation by moments": ("variance-by-moments", False),
 }
@@ -121,6 +124,79 @@ def test_nothing_is_scaled_that_was_not_measured(tmp_path: Path, name: str) -> N
     done = apply(model, {}, tmp_path / "repair")[1]
     by_pattern = {"variance-by-moments"} | ({"unshifted-exponential"} if "softmax" in name else set())
     assert {f.rule for f in done.fired} <= by_pattern
+
+
+NUMBERS = {"m": Magnitude(3.0, 0.1)}
+LEFT_ALONE: dict[str, tuple[str, dict[str, Any], dict[str, tuple[float, float]]]] = {
+    "a magic number that rounds": (
+        "s = Add(x, c) y = Sub(s, c)",
+        {"c": np.float32(12582912)},
+        {"s": (12582915.0, 12582900.0), "y": (3.0, 0.0)},
+    ),
+    "an offset that float32 loses much in": (
+        "s = Add(x, c) y = Sub(s, c)",
+        {"c": np.float32(50_000)},
+        {"s": (50_003.0, 49_997.0), "y": (3.0, 0.1)},
+    ),
+    "a small offset": (
+        "s = Add(x, c) y = Sub(s, c)",
+        {"c": np.float32(8)},
+        {"s": (11.0, 5.0), "y": (3.0, 0.1)},
+    ),
+    "another offset": (
+        "s = Add(x, c) y = Sub(s, d)",
+        {"c": np.float32(5000), "d": np.float32(4999)},
+        {"s": (5003.0, 4997.0), "y": (4.0, 0.1)},
+    ),
+    "an offset that makes it larger": (
+        "s = Add(x, c) y = Sub(s, c)",
+        {"c": np.full((5, 1, 4), 5000, np.float32)},
+        {"s": (5003.0, 4997.0), "y": (3.0, 0.1)},
+    ),
+    "a clip that leaves something": (
+        "p = Clip(x, lo, hi) y = Sub(one, p)",
+        {"lo": np.float32(0), "hi": np.float32(0.9), "one": np.float32(1)},
+        {"p": (0.9, 0.1), "y": (1.0, 0.1)},
+    ),
+    "a quotient that may be negative": ("q = Div(x, x) y = Log(q)", {}, {"q": (1e6, 1e-6)}),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_what_only_looks_like_it_is_left_alone(tmp_path: Path, name: str) -> None:
+    lines, weights, values = LEFT_ALONE[name]
+    net = written(name, "", lines, {"x": ((2, 4), normal())}, weights, planted=False)
+    magnitudes = {key: Magnitude(*value) for key, value in values.items()}
+    rules = ("offset-taken-away", "complement-of-clip", "logarithm-of-quotient")
+    assert not apply(onnx.load(net.build(tmp_path)), magnitudes, tmp_path / "repair", *rules)[1].fired
+
+
+FORMS = {
+    "taken away first": ("d = Sub(x, c) y = Add(c, d)", "d"),
+    "of two sums": ("s = Add(x, c) t = Add(c, z) y = Sub(s, t)", "s"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_forms_of_an_offset(tmp_path: Path, name: str) -> None:
+    lines, total = FORMS[name]
+    feeds_of = {"x": ((2, 4), normal()), **({"z": ((2, 4), normal())} if "z" in lines else {})}
+    net = written(name, "", lines, feeds_of, {"c": np.float32(5000)}, planted=False)
+    model = onnx.load(net.build(tmp_path))
+    magnitudes = {total: Magnitude(5003.0, 4997.0), "y": Magnitude(3.0, 0.1)}
+    result, done = apply(model, magnitudes, tmp_path / "repair", "offset-taken-away")
+    assert [f.rule for f in done.fired] == ["offset-taken-away"]
+    assert close(reference(result, feeds(net)), reference(model, feeds(net)), 1e-3)
+
+
+def test_the_complement_of_a_clip_has_the_same_bits(tmp_path: Path) -> None:
+    lines = "p = Clip(x, lo, hi) y = Sub(one, p)"
+    weights = {"lo": np.float32(1e-7), "hi": np.float32(1 - 1e-6), "one": np.float32(1)}
+    net = written("bits", "", lines, {"x": ((64, 64), uniform(-0.1, 1.1))}, weights, planted=False)
+    model = onnx.load(net.build(tmp_path))
+    result, done = apply(model, NUMBERS, tmp_path / "repair", "complement-of-clip")
+    assert [f.rule for f in done.fired] == ["complement-of-clip"]
+    assert same_bits(reference(result, feeds(net)), reference(model, feeds(net)))
 
 
 @pytest.mark.parametrize("kind", sorted({net.kind for net in SOUND.values()}))

@@ -12,14 +12,24 @@ import numpy as np
 import pytest
 
 from evaluation.nets.mnn_models import WEIGHT, case, matmul
+from mnnprep.attempt.target_verifier import judged
+from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import UsageError
+from mnnprep.evidence.check import Status
 from mnnprep.mnn.run import MnnRunJob
-from mnnprep.model.files import load_arrays
-from mnnprep.targets.outputs import Settings
-from mnnprep.targets.ssh import Host, NotRun, host_of, run_over_ssh
+from mnnprep.model.files import file_ref, load_arrays, save_arrays
+from mnnprep.model.messages import RunResult
+from mnnprep.model.request import Limits
+from mnnprep.model.ssh_host import Host, host_of
+from mnnprep.model.target import Target
+from mnnprep.targets import run as targets
+from mnnprep.targets.outputs import DeviceRuns, Settings
+from mnnprep.targets.ssh import NotRun, run_over_ssh
 from mnnprep.workers import host as workers
+from mnnprep.workers.pool import Workers
 from support.converting import converted
 from support.fake_ssh import fake_host
+from support.unrounded import Unrounded
 
 BOARD = Host(name="board")
 Fault = dict[str, object]
@@ -57,6 +67,33 @@ def test_the_outputs_come_back_and_nothing_is_left(
             array, np.full((2, 4), index + 1, np.float32) @ WEIGHT, rtol=1e-5, atol=1e-6
         )
     assert fake.left == []
+
+
+@pytest.mark.parametrize("precision", ["high", "low"])
+@pytest.mark.parametrize(("again", "status"), [(1.0, Status.PASSED), (2.0, Status.FAILED)])
+def test_the_second_run_there_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, again: float, status: Status
+) -> None:
+    values = {"y": np.arange(1, 5, dtype=np.float32)}
+    cases = [case(tmp_path, 0, {"x": np.zeros(1, np.float32)}, values)]
+
+    def giving(name: str, factor: float) -> RunResult:
+        save_arrays(tmp_path / name, {"y": values["y"] * np.float32(factor)})
+        return RunResult(outputs={"0": file_ref(tmp_path / name)}, errors={})
+
+    settings = Settings(precision=precision)
+    runs = DeviceRuns(
+        bundle="", settings=settings, engine="", shared=giving("a.npz", 1.0), fresh=giving("b.npz", again)
+    )
+    monkeypatch.setattr(targets, "run_over_ssh", lambda *_, **__: runs)
+    job = MnnRunJob(
+        model="", cases=cases, input_names={}, output_names={}, layouts={}, directory=str(tmp_path)
+    )
+    with Workers(Limits()) as pool:
+        started = targets.start(pool, Target.parse(f"ssh://board,precision={precision}"), job)
+        check = judged(started, Tolerance(), None, Unrounded()).check
+    assert check.status is status, check.reason
+    assert ("a second run" in check.reason) is (status is Status.FAILED)
 
 
 def test_nobody_is_asked_for_anything(
@@ -222,3 +259,9 @@ def test_a_host_is_read(text: str, host: Host) -> None:
 def test_what_is_no_host_is_a_wrong_call(text: str) -> None:
     with pytest.raises(UsageError, match="this is not a host to reach by ssh"):
         host_of(text)
+
+
+@pytest.mark.parametrize("text", ["ssh://board:70000", "ssh://-l@board", "ssh://board/path"])
+def test_a_target_is_no_other_host(text: str) -> None:
+    with pytest.raises(UsageError, match="this is not a host to reach by ssh"):
+        Target.parse(text)

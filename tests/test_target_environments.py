@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import shutil
 import struct
 import sys
@@ -20,7 +21,15 @@ from mnnprep.commands import target as command
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.model.target import Target, host_machine
 from mnnprep.targets import adding, tools, wheels
-from mnnprep.targets.places import engine_of, environments, home, root_of
+from mnnprep.targets.environment import Unavailable, worker_of
+from mnnprep.targets.places import (
+    EnvironmentRecord,
+    engine_of,
+    environments,
+    home,
+    root_of,
+    write_record,
+)
 from mnnprep.targets.rootfs import find_python, unpack_root
 from support.command import call
 from support.emulators import OTHER, fake_emulator, fake_engine
@@ -250,6 +259,44 @@ def test_an_emulated_engine_is_imported_there_once(tmp_path: Path, monkeypatch: 
         ("", "9.9.9", "3.11"),
     ]
     assert sorted(p.name for p in root_of(OTHER).parent.iterdir()) == ["9.9.9", "root"]
+
+
+def test_another_cpu_of_this_machine_is_emulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`phone` on an ARM64 host: two targets run as they are, the CPU without float16 in a root of its own."""
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    fake_emulator(monkeypatch, tmp_path / "cache", arch="arm64")
+    adding.remove(Target.parse("arm64"))
+    old, installed = Target.parse("arm64:low,cpu=cortex-a53"), deps.version("MNN") or ""
+    with pytest.raises(Unavailable, match=r"mnnprep target add arm64,cpu=cortex-a53$"):
+        worker_of(old)
+    root = archive(tmp_path / "root.tar", {PYTHON: elf(AARCH64)})
+    given = offline(tmp_path / "given", installed)
+    made = command.add(["phone"], rootfs=str(root), given=str(given))
+    assert [(r.arch, r.interpreter, r.engine) for r in made] == [
+        ("arm64", PYTHON, ""),
+        ("arm64", "", installed),
+    ]
+    assert command.add(["phone"]) == []
+    here, there = worker_of(Target.parse("arm64:low")), worker_of(old)
+    assert here.interpreter is None
+    assert there.interpreter is not None
+    assert there.interpreter.command[3:5] == ("-cpu", "cortex-a53")
+    with pytest.raises(UsageError, match="runs here as it is"):
+        command.add(["arm64:low"])
+    assert len(command.remove(["phone"])) == 2
+
+
+def test_an_engine_for_another_python_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    fake_emulator(monkeypatch, tmp_path / "cache", arch="arm64")
+    text = "arm64:low,cpu=cortex-a53,engine=9.9.9"
+    place = fake_engine("arm64", "9.9.9")
+    worker_of(Target.parse(text))
+    write_record(place, EnvironmentRecord(arch="arm64", python="3.99", origin="a test", engine="9.9.9"))
+    with pytest.raises(Unavailable, match=r"for Python 3\.99, not"):
+        worker_of(Target.parse(text))
+    with pytest.raises(UsageError, match="for another Python"):
+        command.add([text])
 
 
 def test_the_versions_that_pip_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,28 +25,31 @@ exec(compile(words[at + 1], "boot", "exec"), {{"__name__": "__main__"}})
 """
 
 
-def fake_emulator(monkeypatch: pytest.MonkeyPatch, cache: Path, fault: str = "") -> None:
-    """Put an emulator for OTHER on PATH that does *fault*, a line of Python, before it runs the program.
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def fake_emulator(monkeypatch: pytest.MonkeyPatch, cache: Path, fault: str = "", arch: str = OTHER) -> None:
+    """Put an emulator for *arch* on PATH that does *fault*, a line of Python, before it runs the program.
 
     Environments are looked for below *cache*.
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    root, programs = root_of(OTHER), cache / "bin"
+    root, programs = root_of(arch), cache / "bin"
     programs.mkdir(parents=True)
-    name = {"arm64": "qemu-aarch64-static", "x86_64": "qemu-x86_64-static"}[OTHER]
+    name = {"arm64": "qemu-aarch64-static", "x86_64": "qemu-x86_64-static"}[arch]
     (programs / name).write_text(PROGRAM.format(python=sys.executable, fault=fault))
     (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     (root / "tree" / "usr" / "bin").mkdir(parents=True)
     write_record(
-        root, EnvironmentRecord(arch=OTHER, python="3.11", origin="a test", interpreter="usr/bin/python3.11")
+        root, EnvironmentRecord(arch=arch, python=PYTHON, origin="a test", interpreter="usr/bin/python3.11")
     )
-    fake_engine(OTHER, MNN.version())
+    fake_engine(arch, MNN.version())
 
 
 def fake_engine(arch: str, version: str) -> Path:
     """An engine of *version* for *arch* whose packages are those of this Python; its directory."""
     directory = engine_of(arch, version)
     (directory / "site").mkdir(parents=True)
-    write_record(directory, EnvironmentRecord(arch=arch, python="3.11", origin="a test", engine=version))
+    write_record(directory, EnvironmentRecord(arch=arch, python=PYTHON, origin="a test", engine=version))
     return directory

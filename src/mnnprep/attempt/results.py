@@ -25,7 +25,7 @@ from mnnprep.model.files import FileRef
 from mnnprep.model.messages import Exported, OpsetRefused, RunResult
 from mnnprep.model.precision import Precision
 from mnnprep.model.target import Target
-from mnnprep.repair.steps import AppliedRule
+from mnnprep.repair.steps import AppliedRule, Finding
 from mnnprep.workers.failure import Death, StepFailed
 from mnnprep.workers.host import Reply
 
@@ -128,10 +128,25 @@ class TargetProof:
     cases: tuple[int, ...] = ()
 
     @property
+    def in_half(self) -> bool:
+        """Whether it ran, in half precision."""
+        return self.ran is not None and self.ran.arithmetic == FLOAT16
+
+    @property
     def wrong_in_half(self) -> bool:
         """Whether it computed in half precision, and the result is wrong."""
-        half = self.ran is not None and self.ran.arithmetic == FLOAT16
-        return half and self.check.status is Status.FAILED
+        return self.in_half and self.check.status is Status.FAILED
+
+
+@dataclass(frozen=True)
+class KnownAtLow:
+    """The places of the artifact that MNN computes wrong at precision ``low``, whatever the values.
+
+    ``unknown`` says why they could not be looked for; empty if they were.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    unknown: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,6 +202,7 @@ class AttemptResult:
     repairs: tuple[AppliedRule, ...] = ()
     targets: tuple[TargetProof, ...] = ()
     located: bool = False
+    known: KnownAtLow = KnownAtLow()
 
     @property
     def reason(self) -> str:

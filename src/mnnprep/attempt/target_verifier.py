@@ -9,13 +9,13 @@ import msgspec
 
 from mnnprep.attempt.results import TargetProof, unanswered
 from mnnprep.comparison.half_precision import HalfJudgement, Standing, judge, wanted_db
-from mnnprep.comparison.outputs import compare_run
+from mnnprep.comparison.outputs import compare_run, confirmed, contradicted
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Check, Figures
+from mnnprep.evidence.check import Check, Figures, Status
 from mnnprep.evidence.row import Row
 from mnnprep.formats.backend import ArtifactFormat
-from mnnprep.mnn.run import NARROWED_OUTPUTS, MnnRunResult
+from mnnprep.mnn.run import NARROWED_OUTPUTS
 from mnnprep.mnn.settings import FLOAT16, FLOAT32
 from mnnprep.model.half import HalfType
 from mnnprep.model.messages import CaseFile, HalfJob, RunJob, RunResult
@@ -70,19 +70,51 @@ def judged(run: TargetRun, tolerance: Tolerance, budget: float | None, rounding:
         reason = f"MNN on this target {describe(failure)}"
         check = unanswered(row, failure, reason, unable=run.emulated and failure.error is None)
         return TargetProof(run.target, msgspec.structs.replace(check, subject=subject), None, cases)
-    if ran.arithmetic == FLOAT32:
-        check = compare_run(row, run.cases, ran, tolerance, NARROWED_OUTPUTS)
-    else:
-        check = _in_half(row, run.cases, ran, wanted_db(tolerance, budget), rounding)
+    runs = [ran] if ran.again is None else [ran, ran.again]
+    check = compared_there(row, run.cases, runs, ran.arithmetic, tolerance, budget, rounding)
     return TargetProof(run.target, msgspec.structs.replace(check, subject=subject), ran, cases)
 
 
-def _in_half(row: Row, cases: list[CaseFile], ran: MnnRunResult, least: float, rounding: Rounding) -> Check:
+def compared_there(
+    row: Row,
+    cases: list[CaseFile],
+    runs: Sequence[RunResult],
+    arithmetic: str,
+    tolerance: Tolerance,
+    budget: float | None,
+    rounding: Rounding,
+) -> Check:
+    """The check of what MNN computed elsewhere, in *arithmetic*, in one or more *runs* of the same cases.
+
+    Each run must be right, by the rules of :func:`judged`.
+    """
+    first, *others = runs
+    if arithmetic == FLOAT32:
+        check = compare_run(row, cases, first, tolerance, NARROWED_OUTPUTS)
+        for again in others:
+            check = confirmed(check, first, again, cases, tolerance, NARROWED_OUTPUTS)
+        return check
+    least = wanted_db(tolerance, budget)
+    check = _in_half(row, cases, first, arithmetic, least, rounding)
+    for again in others:
+        if check.status is Status.PASSED and _sums(again) != _sums(first):
+            second = _in_half(row, cases, again, arithmetic, least, rounding)
+            check = check if second.status is Status.PASSED else contradicted(check, second)
+    return check
+
+
+def _sums(ran: RunResult) -> dict[str, str]:
+    return {key: file.sha256 for key, file in ran.outputs.items()}
+
+
+def _in_half(
+    row: Row, cases: list[CaseFile], ran: RunResult, arithmetic: str, least: float, rounding: Rounding
+) -> Check:
     """The check of a run at low precision; the artifact is rounded only if that is short of *least* dB."""
     found = judge(cases, ran, None, HALF, sqnr_db=least, narrowing=NARROWED_OUTPUTS)
     if found.standing is Standing.RIGHT:
         return row.passed(numbers=_figures(found), outputs=found.errors)
-    rounded = rounding.run(cases, HALF) if ran.arithmetic == FLOAT16 else None
+    rounded = rounding.run(cases, HALF) if arithmetic == FLOAT16 else None
     if rounded is not None:
         found = judge(cases, ran, rounded, HALF, sqnr_db=least, narrowing=NARROWED_OUTPUTS)
     at_fault = "" if rounded is None else f" (by {found.standing.value})"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mnnprep.attempt.builder import ArtifactBuilder
+from mnnprep.attempt.known_at_low import known, start_knowing
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
 from mnnprep.attempt.noise import learn_noise
@@ -96,6 +97,7 @@ class Verifier:
             sqnr_db=least_sqnr(original, self._builder.precision),
             steps=self._survey.steps,
         )
+        knowing = start_knowing(self._workers, made.artifact)
         checks, sizes, ran, outcome, targets = self._proof(made, tolerance, mnn_tolerance)
         evidence += checks
         dims = [d.name for d in self._survey.signature.dims]
@@ -113,6 +115,7 @@ class Verifier:
             refused_opsets=made.refused_opsets,
             repairs=(*self._applied, *made.artifact.repairs),
             targets=tuple(targets),
+            known=known(knowing),
         )
 
     def repair(self, result: AttemptResult) -> AttemptResult | None:

@@ -175,16 +175,42 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         require_name(self.path)
 
 
+class KnownFault(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that MNN computes wrong, known by its operator: the rule, the node, what happens."""
+
+    rule: str
+    node: str
+    hazard: str
+
+
+class AgainstLow(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an app must not set precision ``low`` where MNN computes in half precision.
+
+    Attributes:
+        targets: those at that precision on which the model ran, and was wrong.
+        known: the nodes that are known to be wrong there, if it did not run there.
+        unknown: why they could not be looked for; empty: they were.
+        instead: the precisions to set.
+    """
+
+    targets: list[str] = msgspec.field(default_factory=list)
+    known: list[KnownFault] = msgspec.field(default_factory=list)
+    unknown: str = ""
+    instead: list[str] = msgspec.field(default_factory=lambda: ["high", "normal"])
+
+
 class RuntimeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How MNN's runtime was set when the model was proven; an app that sets it otherwise gets other numbers.
 
-    ``hints`` are values of MNN's Interpreter::HintMode by name; empty: MNN's defaults.
+    ``hints`` are values of MNN's Interpreter::HintMode by name; empty: MNN's defaults. ``against_low`` says
+    what is known against precision ``low``; None: nothing is.
     """
 
     backend: str = "CPU"
     precision: str = "high"
     threads: int = 1
     hints: dict[str, int] = msgspec.field(default_factory=dict)
+    against_low: AgainstLow | None = None
 
 
 class TargetRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,6 +264,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def engine(self) -> str:
         """The version of MNN that was asked for to convert and to prove it; empty: none was."""
         return str(self.source.options.get("engine", ""))
+
+    @property
+    def budget(self) -> float | None:
+        """The SQNR in dB that was granted with ``--budget``; None if none was."""
+        asked = self.source.options.get("precision")
+        budget = asked.get("budget") if isinstance(asked, dict) else None
+        return float(budget) if isinstance(budget, int | float) else None
 
     def to_bytes(self) -> bytes:
         """Return the manifest as canonical JSON: equal manifests give equal bytes."""

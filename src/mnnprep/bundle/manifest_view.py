@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mnnprep.bundle.manifest import BundleFile, Manifest
-from mnnprep.bundle.target_view import to_set, wrong_targets
+from mnnprep.bundle.target_view import against_low, right_targets, to_set, wrong_targets
 from mnnprep.bundle.worst import Worst, worst_of
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
@@ -121,19 +121,35 @@ def meaning(manifest: Manifest) -> str:
         return " ".join(filter(None, (sentence, there, settings(manifest), limits(manifest))))
     if wrong := wrong_targets(manifest.evidence):
         advice = to_set(manifest.evidence, manifest.tools.get("MNN", ""))
-        return f"{model} is right in MNN on this machine, and wrong on {listed(wrong)}. {advice}"
-    if outcome is Verdict.DIFFERS:
-        return "A comparison failed: do not ship this model before you resolve the failed checks."
+        places = listed(["this machine", *right_targets(manifest.evidence)])
+        return " ".join(
+            filter(
+                None,
+                (
+                    f"{model} is proven for {places}, and wrong on {listed(wrong)}.",
+                    advice,
+                    hints_to_set(manifest),
+                ),
+            )
+        )
     if outcome is Verdict.REFUSED:
         return "There is no model to ship: the source gave nothing usable, or MNN's converter refused it."
-    return (
-        "No error was found, but a check that the proof needs did not run or proves nothing: treat this"
+    sentence = (
+        "A comparison failed: do not ship this model before you resolve the failed checks."
+        if outcome is Verdict.DIFFERS
+        else "No error was found, but a check that the proof needs did not run or proves nothing: treat this"
         " model as untested."
     )
+    return " ".join(filter(None, (sentence, against_low(manifest.runtime.against_low))))
 
 
 def settings(manifest: Manifest) -> str:
     """List what an app must set in MNN's runtime to get what was proven; empty if the defaults do."""
+    return " ".join(filter(None, (hints_to_set(manifest), against_low(manifest.runtime.against_low))))
+
+
+def hints_to_set(manifest: Manifest) -> str:
+    """The hints among the :func:`settings`, and what happens without them; empty if there are none."""
     hints = ", ".join(f"{name}={value}" for name, value in manifest.runtime.hints.items())
     if not hints:
         return ""

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mnnprep.bundle.manifest import TargetRecord
+from mnnprep.bundle.manifest import AgainstLow, TargetRecord
 from mnnprep.bundle.worst import Worst, worst_of
 from mnnprep.errors import UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.model.target import Target, version_key
+from mnnprep.safety.printable import one_line
 from mnnprep.text import listed
+
+SHOWN = 3  # nodes that are wrong, and what happens there
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,36 @@ def wrong_targets(evidence: Sequence[Check]) -> list[str]:
     failed = [c for c in evidence if c.required and c.status is Status.FAILED]
     ours = [catalog.TARGET.member(c.check) for c in failed if catalog.TARGET.has(c.check)]
     return ours if len(ours) == len(failed) else []
+
+
+def right_targets(evidence: Sequence[Check]) -> list[str]:
+    """The targets whose check passed."""
+    return [
+        catalog.TARGET.member(c.check)
+        for c in evidence
+        if catalog.TARGET.has(c.check) and c.status is Status.PASSED
+    ]
+
+
+def against_low(found: AgainstLow | None) -> str:
+    """What an app must set in place of precision ``low``, and what happens otherwise; empty if it may set it.
+
+    One line, whatever the nodes are called.
+    """
+    if found is None:
+        return ""
+    must = f"The app must set precision={' or '.join(found.instead)}"
+    if found.targets:
+        return f"{must}: with low its outputs are wrong (measured on {listed(found.targets)})."
+    if not found.known:
+        return f"Whether it is right at precision low could not be told: {one_line(found.unknown)}."
+    hazards = list(dict.fromkeys(fault.hazard for fault in found.known))
+    nodes = listed([fault.node for fault in found.known], SHOWN)
+    return one_line(
+        f"{must}, or be given a model prepared with --target arm64:low: with low its outputs are wrong on"
+        f" ARM64 CPUs with half-precision arithmetic, as most phones have ({listed(hazards, SHOWN, '; ')}:"
+        f" {nodes})."
+    )
 
 
 class EngineSpan(msgspec.Struct, frozen=True, kw_only=True):

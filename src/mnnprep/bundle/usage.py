@@ -6,17 +6,20 @@ Short, complete code with the right names, dtypes, layout and sizes.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable
 
 import msgspec
 
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import Manifest, RuntimeRecord, TensorRecord
+from mnnprep.bundle.target_view import against_low
 from mnnprep.mnn.run import HINTS
 from mnnprep.model.preprocess import ImageRecipe, Recipe
 from mnnprep.model.signature import DTYPES
 from mnnprep.safety.printable import plain
 
+COMMENT = 100  # characters of a line of a comment
 _NUMPY = {name: f"np.{name}" for name in DTYPES} | {"bool": "np.bool_"}
 _PRECISIONS = {"high": "High", "normal": "Normal", "low": "Low"}
 _CPP = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "int8": "int8_t"}
@@ -83,7 +86,13 @@ def _python_runtime(runtime: RuntimeRecord) -> list[str]:
         for name, value in runtime.hints.items()
         if name in HINTS
     ]
-    return [f"runtime = nn.create_runtime_manager(({config!r},))", *hints]
+    warned = [f"# {line}" for line in low_words(runtime)]
+    return [*warned, f"runtime = nn.create_runtime_manager(({config!r},))", *hints]
+
+
+def low_words(runtime: RuntimeRecord) -> list[str]:
+    """What an app must know of precision ``low``, safe inside a comment of either language."""
+    return [_harmless(line) for line in textwrap.wrap(against_low(runtime.against_low), COMMENT)]
 
 
 def _cpp_runtime(runtime: RuntimeRecord) -> list[str]:
@@ -97,6 +106,7 @@ def _cpp_runtime(runtime: RuntimeRecord) -> list[str]:
         "config.type = MNN_FORWARD_CPU;",
         f"config.numThread = {runtime.threads};",
         "MNN::BackendConfig backend;",
+        *(f"// {line}" for line in low_words(runtime)),
         f"backend.precision = MNN::BackendConfig::Precision_{_PRECISIONS.get(runtime.precision, 'Normal')};",
         "config.backendConfig = &backend;",
         (
@@ -185,7 +195,7 @@ def _recipes(manifest: Manifest) -> list[Recipe]:
 
 
 def _harmless(text: str) -> str:
-    return re.sub(r"[^\w .,:+\[\]-]", "_", text, flags=re.ASCII)
+    return re.sub(r"[^\w .,:;=/()+\[\]-]", "_", text, flags=re.ASCII)
 
 
 def _example_sizes(manifest: Manifest) -> dict[str, int]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnnprep.bundle import manifest_view as digest
-from mnnprep.bundle.manifest import Manifest, TargetRecord
-from mnnprep.bundle.target_view import EngineSpan, engine_spans, on_targets, wrong_targets
+from mnnprep.bundle.manifest import Manifest
+from mnnprep.bundle.target_view import against_low, engine_spans, wrong_targets
 from mnnprep.bundle.worst import Worst
+from mnnprep.cli.render_targets import show_targets
 from mnnprep.cli.tables import (
     STATUS_STYLES,
     STATUS_WORDS,
@@ -59,7 +60,7 @@ def show_prepared(console: Console, manifest: Manifest, target: Path) -> None:
     _errors(console, manifest.evidence)
     _sizes(console, manifest)
     spans = engine_spans(manifest.evidence, manifest.tools.get("MNN", ""))
-    _targets(console, manifest.evidence, manifest.targets, spans)
+    show_targets(console, manifest.evidence, manifest.targets, spans)
     _metrics(console, manifest.evidence)
     _samples(console, manifest.evidence)
     _precision(console, manifest.evidence)
@@ -82,11 +83,12 @@ def show_verification(console: Console, found: Verification, target: Path) -> No
     }
     wrong = wrong_targets(evidence)
     told = f"right in MNN on this machine, and wrong on {listed(wrong)}" if wrong else words[outcome]
-    _headline(console, outcome, f"{target}: {told}")
+    low = against_low(found.against_low)
+    _headline(console, outcome, f"{target}: {told}{f'. {low}' if low else ''}")
     rows = [(status_word(c.status), c.check, c.subject) for c in evidence]
     section(console, "checks", grid(["", "", ""], rows))
     _errors(console, evidence)
-    _targets(console, evidence, found.targets, found.engines)
+    show_targets(console, evidence, found.targets, found.engines)
     _metrics(console, evidence)
     _obstacles(console, digest.obstacles(evidence))
 
@@ -312,32 +314,6 @@ def _precision(console: Console, evidence: Sequence[Check]) -> None:
         if "rows" in check.numbers:
             facts["same first choice"] = f"{check.numbers['same_top1']} of {check.numbers['rows']} rows"
         section(console, "cost of the precision", pairs(facts))
-
-
-def _targets(
-    console: Console,
-    evidence: Sequence[Check],
-    targets: Sequence[TargetRecord],
-    engines: Sequence[EngineSpan],
-) -> None:
-    rows = [
-        (
-            row.target,
-            row.arithmetic if f"engine={row.engine}" in row.target else f"{row.engine} {row.arithmetic}",
-            str(row.cases or ""),
-            one_line(row.output),
-            digest.number(row.worst.max_abs) if row.worst and row.worst.comparable else "",
-            digest.number(row.worst.sqnr_db) if row.worst and row.worst.comparable else "",
-            status_word(row.status),
-        )
-        for row in on_targets(evidence, targets)
-    ]
-    names = ["target", "MNN", "cases", "output", "max abs", "SQNR dB", ""]
-    if rows:
-        found = grid(["", "", ">", "", ">", ">", ""], rows, names)
-        section(console, "targets, worst over the cases", found)
-    for span in engines:
-        console.print(one_line(str(span)))
 
 
 def _obstacles(console: Console, found: Sequence[digest.Obstacle]) -> None:

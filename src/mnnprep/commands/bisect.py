@@ -133,7 +133,7 @@ class _Bisector:
         self.tell = tell
         options = manifest.source.options
         self.precision = msgspec.convert(options.get("precision", {}), Precision)
-        self.tolerance = place.tolerance(manifest.tolerance)
+        self.tolerance = place.tolerance(manifest.tolerance, manifest.budget)
         self.lab = TrialRunner(
             workers,
             converter=os.path.abspath(mnnconvert) if mnnconvert else "",

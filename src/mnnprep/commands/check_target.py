@@ -70,6 +70,7 @@ def low_report(request: Request, targets: Sequence[Target], *, by_rules: bool) -
             cases=_chosen(survey.cases),
             directory=str(measured),
             beside=source.beside,
+            ranges=request.wants.ranges,
         )
         found = run_bounded(host, LOW_HAZARDS, job, path, limits)
     if found.left_out:

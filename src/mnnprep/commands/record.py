@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from mnnprep.attempt.results import AttemptResult, TargetProof, least_sqnr
 from mnnprep.bundle import writer
 from mnnprep.bundle.manifest import (
     SCHEMA,
+    AgainstLow,
     ArtifactRecord,
     AttemptRecord,
     BundleFile,
     CaseRecord,
     DimRecord,
+    KnownFault,
     Manifest,
     RepairRecord,
     RuntimeRecord,
@@ -30,6 +33,7 @@ from mnnprep.bundle.manifest import (
 from mnnprep.commands.command_line import command_line, source_name
 from mnnprep.commands.resolve import source_files
 from mnnprep.comparison.tolerance import Tolerance
+from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import Backend, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, backend_of, kind_of
@@ -42,6 +46,7 @@ from mnnprep.model.signature import TensorSpec
 from mnnprep.model.steps import Quantized
 from mnnprep.reference.media import input_of
 from mnnprep.reference.samples import sample_files
+from mnnprep.repair.table import RULES
 
 
 def write_bundle(
@@ -94,7 +99,9 @@ def write_bundle(
             ),
             evidence=list(best.checks),
             tools=_tools(steps, backend_of(source.kind), request, best),
-            runtime=RuntimeRecord(hints=best.runs.mnn.hints if best.runs.mnn else {}),
+            runtime=RuntimeRecord(
+                hints=best.runs.mnn.hints if best.runs.mnn else {}, against_low=against_low(best)
+            ),
             metrics=recorded(request.metrics),
             targets=[target_record(proof) for proof in best.targets],
         )
@@ -127,6 +134,24 @@ def _artifact_record(
             RepairRecord(rule=f.rule, hazard=f.hazard, exact=f.exact, nodes=f.nodes) for f in best.repairs
         ],
     )
+
+
+def against_low(best: AttemptResult) -> AgainstLow | None:
+    """What an app must know of precision ``low``: what ran there decides, else what is known of operators."""
+    rules = {rule.name: rule.hazard for rule in RULES}
+    known = [KnownFault(rule=f.rule, node=f.node, hazard=rules[f.rule]) for f in best.known.findings]
+    by_operators = (
+        AgainstLow(known=known, unknown=best.known.unknown) if known or best.known.unknown else None
+    )
+    return told_of_low(best.targets, by_operators)
+
+
+def told_of_low(proofs: Sequence[TargetProof], otherwise: AgainstLow | None) -> AgainstLow | None:
+    """What *proofs* say against precision ``low``; *otherwise* if none of them ran in half precision."""
+    if wrong := [str(proof.target) for proof in proofs if proof.wrong_in_half]:
+        return AgainstLow(targets=wrong)
+    right = any(proof.in_half and proof.check.status is Status.PASSED for proof in proofs)
+    return None if right else otherwise
 
 
 def target_record(proof: TargetProof) -> TargetRecord:

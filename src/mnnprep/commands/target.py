@@ -58,7 +58,7 @@ def add(
             next="give a copy of the directory that `mnnprep target list` names on another machine",
         )
     made: list[EnvironmentRecord] = []
-    for target in _places(texts):
+    for target in _lacking(texts):
         made += adding.add(
             target,
             rootfs=Path(rootfs) if rootfs else None,
@@ -84,9 +84,21 @@ def listed() -> Environments:
 
 
 def _places(texts: Sequence[str]) -> list[Target]:
-    """The targets of *texts* by what their environments differ in: architecture, engine, emulated or not."""
+    """The targets of *texts* by what their environments differ in: architecture and engine."""
     found = parse_targets(texts)
     return list(dict.fromkeys(Target(arch=target.arch, engine=target.engine) for target in found))
+
+
+def _lacking(texts: Sequence[str]) -> list[Target]:
+    """The targets of *texts* by what their environments differ in, without those that need none.
+
+    Another CPU of this machine's architecture is emulated, as a foreign one is. If none needs anything, all.
+    """
+    found = dict.fromkeys(
+        Target(arch=target.arch, engine=target.engine, cpu=target.cpu if target.native else "")
+        for target in parse_targets(texts)
+    )
+    return [target for target in found if not adding.runs_here(target)] or list(found)
 
 
 def _state(path: Path, record: EnvironmentRecord) -> EnvironmentState:

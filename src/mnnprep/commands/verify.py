@@ -11,14 +11,14 @@ from mnnprep import deps
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.results import TargetProof, unanswered
 from mnnprep.attempt.target_verifier import Rounding, judged, without_model
-from mnnprep.bundle.manifest import Manifest, TargetRecord, TensorRecord, read_manifest
+from mnnprep.bundle.manifest import AgainstLow, Manifest, TargetRecord, TensorRecord, read_manifest
 from mnnprep.bundle.manifest_view import concluded
 from mnnprep.bundle.target_view import EngineSpan, engine_spans
 from mnnprep.commands.auditing.device import DeviceOutputs, device_check
 from mnnprep.commands.auditing.files import hashes, report_check
 from mnnprep.commands.auditing.record import cases_check, record_check, require_known, stored_cases
 from mnnprep.commands.auditing.yardstick import ruled, tolerance_check
-from mnnprep.commands.record import target_record
+from mnnprep.commands.record import target_record, told_of_low
 from mnnprep.comparison.outputs import compare_run, confirmed
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.evidence import catalog
@@ -43,7 +43,8 @@ from mnnprep.workers.pool import Workers
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """The result of proving again; ``recorded`` is the verdict that the manifest has.
 
-    ``engines`` tell from which version of MNN on it is right, for each target that ran in several.
+    ``engines`` tell from which version of MNN on it is right, for each target that ran in several;
+    ``against_low`` what is known against precision ``low``, by these runs, else by the manifest.
     """
 
     bundle: str
@@ -52,6 +53,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     evidence: list[Check]
     targets: list[TargetRecord] = []
     engines: list[EngineSpan] = []
+    against_low: AgainstLow | None = None
 
 
 def verify(
@@ -112,6 +114,7 @@ def verify(
         evidence=checks,
         targets=[target_record(proof) for proof in proofs],
         engines=engine_spans(checks, mnn_ran.engine if mnn_ran else ""),
+        against_low=told_of_low(proofs, manifest.runtime.against_low),
     )
 
 
@@ -241,17 +244,14 @@ def _on_targets(
         return []
     tell(f"running it on {listed([str(target) for target in targets])}")
     runs = [start(workers, target, mnn_job(bundle, manifest, workers.directory("mnn"))) for target in targets]
-    rounding = Rounding(
-        workers, ARTIFACTS[manifest.artifact.format], _artifact_job(workers, bundle, manifest)
-    )
-    return [judged(run, ruled(manifest)[1], _budget(manifest), rounding) for run in runs]
+    rounding = _rounding(workers, bundle, manifest)
+    return [judged(run, ruled(manifest)[1], manifest.budget, rounding) for run in runs]
 
 
-def _budget(manifest: Manifest) -> float | None:
-    """The SQNR for half precision that the bundle was made with, in dB; None if none was given."""
-    asked = manifest.source.options.get("precision")
-    budget = asked.get("budget") if isinstance(asked, dict) else None
-    return float(budget) if isinstance(budget, int | float) else None
+def _rounding(workers: Workers, bundle: Path, manifest: Manifest) -> Rounding:
+    """How to learn what half precision costs the bundle's artifact at best."""
+    kind = ARTIFACTS[manifest.artifact.format]
+    return Rounding(workers, kind, _artifact_job(workers, bundle, manifest))
 
 
 def _mnn(
@@ -290,4 +290,5 @@ def _device(
     job = mnn_job(bundle, manifest, workers.directory("device"))
     runs = read_outputs(Path(device.directory), job)
     device.require_own(runs, bundle)
-    return [device_check(device.name, job.cases, runs, ruled(manifest)[1])]
+    rounding = _rounding(workers, bundle, manifest)
+    return [device_check(device.name, job.cases, runs, ruled(manifest)[1], manifest.budget, rounding)]

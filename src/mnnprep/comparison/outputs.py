@@ -299,8 +299,11 @@ def confirmed(
         and (key not in second.outputs or second.outputs[key].sha256 != first.outputs[key].sha256)
     ]
     again = compare_run(catalog.row(check.check), others, second, tolerance, narrowing) if others else check
-    if again.status is not Status.FAILED:
-        return check
+    return check if again.status is not Status.FAILED else contradicted(check, again)
+
+
+def contradicted(check: Check, again: Check) -> Check:
+    """*check*, failed because that of a second run, *again*, is."""
     return msgspec.structs.replace(
         check,
         status=Status.FAILED,

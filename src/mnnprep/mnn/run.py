@@ -90,13 +90,15 @@ class MnnRunResult(RunResult, frozen=True, kw_only=True):
     """A run in MNN, with the ``hints`` it was given, and the ``arithmetic`` that it was in.
 
     If these are not the job's, ``default_excess`` is by how many times its tolerance the defaults failed, in
-    the case that showed it.
+    the case that showed it.  ``again`` is a second run of the same cases, each in a module of its own, by who
+    makes both at once.
     """
 
     hints: dict[str, int] = msgspec.field(default_factory=dict)
     default_excess: float | None = None
     arithmetic: str = FLOAT32
     engine: str = ""
+    again: RunResult | None = None
 
 
 # Settings of MNN's runtime manager, by the names of MNN's Interpreter::HintMode

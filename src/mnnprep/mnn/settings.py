@@ -36,6 +36,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         full = ("high", "normal") if self.backend == "cpu" else ("high",)
         return self.precision not in full or self.memory == "low"
 
+    @property
+    def arithmetic_elsewhere(self) -> str:
+        """The least type that MNN may compute in on a machine that does not say what it has."""
+        if not self.reduced:
+            return FLOAT32
+        return COARSE if self.backend == "cpu" and self.precision != "low" else FLOAT16
+
     def config(self) -> dict[str, str | int]:
         """The configuration as MNN's Python takes it."""
         plain: dict[str, str | int] = {

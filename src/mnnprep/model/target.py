@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from mnnprep.errors import UsageError
+from mnnprep.model.ssh_host import SSH, host_of
 
 HOST = "host"
-SSH = "ssh://"
 EVERY = "every"  # in place of an engine's version: each one that was added here
 MODES = ("high", "normal", "low")  # MNN's, of precision and of memory
 APIS = ("module", "session")
@@ -114,8 +114,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         if not first.startswith(SSH):
             word, _, precision = first.partition(":")
             arch = _ARCHES.get(word.lower(), "")
-        elif not re.fullmatch(r"(?!-)[\w.@:\[\]-]+", first.removeprefix(SSH)):
-            arch = ""
+        else:
+            host_of(first)
         if not arch:
             raise _unreadable(text)
         values: dict[str, str] = {"precision": precision} if precision else {}

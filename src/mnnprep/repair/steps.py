@@ -154,6 +154,22 @@ def check(job: CheckJob) -> Findings:
     )
 
 
+class KnownJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Look in the ONNX file ``model`` for what is wrong at precision ``low``, whatever the values."""
+
+    model: ReadPath
+
+
+def known_wrong(job: KnownJob) -> Findings:
+    """The places of a model that mnnprep itself has written, or accepted, that are wrong at ``low``."""
+    doing("looking for what is wrong at precision low")
+    model = require("onnx_ir").load(job.model)
+    view = ModelView(model)
+    rules = [rule for rule in RULES if rule.severity == "low"]
+    found = [_finding(rule, match) for rule in rules for match in rule.find(view)]
+    return Findings(findings=found, operators={}, opset=next(opset for _, opset in scopes(model)))
+
+
 def _require_valid(path: Path, met: Exception) -> None:
     """Tell a damaged model from a rule of ours that fails.
 
@@ -255,4 +271,5 @@ REPAIRER = Worker(
 )
 CHECKER = Worker("hazards", ("mnnprep.commands.check", "numpy", "onnx_ir"))
 REPAIR = Step.of(repair, REPAIRER)
+KNOWN_WRONG = Step.of(known_wrong, REPAIRER)
 CHECK = Step.of(check, CHECKER)

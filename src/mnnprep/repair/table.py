@@ -83,6 +83,9 @@ ROWS = (
     "low_precision.large_pooling",
     "low_precision.variance_by_moments",
     "low_precision.unshifted_exponential",
+    "low_precision.complement_of_clip",
+    "low_precision.logarithm_of_quotient",
+    "low_precision.offset_taken_away",
     "low_precision.power_of_two",
     # pooling
     "pooling.pool_integers",
@@ -138,6 +141,11 @@ def always_rules() -> list[str]:
 def low_rules() -> list[str]:
     """The names of the rules that rewrite for precision ``low`` alone, in table order."""
     return [rule.name for rule in RULES if rule.rewrite is not None and rule.target == "low"]
+
+
+def wrong_at_low() -> list[str]:
+    """The names of the rules for what is wrong at precision ``low`` whatever the values, in table order."""
+    return [rule.name for rule in RULES if rule.severity == "low"]
 
 
 def applicable(names: list[str], operators: frozenset[str]) -> list[str]:

@@ -81,9 +81,21 @@ def add(
         if not foreign:
             versions = [version for version in versions if version != deps.version("MNN")]
     for version in versions:
-        if read_record(engine_of(arch, version)) is None:
+        there = read_record(engine_of(arch, version))
+        if there is not None and there.python != python:
+            raise UsageError(
+                f"MNN {version} for {arch} is here for another Python",
+                seen=f"{there.python}, and this needs {python}",
+                next=f"mnnprep target remove {arch},engine={version}, then add it again",
+            )
+        if there is None:
             made.append(_add_engine(version, arch, python, given, root, tell))
     return made
+
+
+def runs_here(target: Target) -> bool:
+    """Whether *target* needs no environment: this machine, as it is, with the MNN that is installed."""
+    return target.native and not target.cpu and target.engine in ("", deps.version("MNN"))
 
 
 def remove(target: Target) -> list[Path]:
@@ -149,7 +161,7 @@ def _require_some(target: Target) -> None:
         raise UsageError(
             "MNN has no packages for this machine", seen=target.machine, next="choose arm64 or x86_64"
         )
-    if target.native and not target.cpu and target.engine in ("", deps.version("MNN")):
+    if runs_here(target):
         raise UsageError(
             "this target runs here as it is", seen=str(target), next="name another engine: engine=3.2.0"
         )

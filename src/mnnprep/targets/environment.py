@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -45,9 +46,10 @@ def worker_of(target: Target) -> Worker:
             f"QEMU's user-mode emulator for {arch} is not installed: sudo apt-get install qemu-user-static"
         )
     root = read_record(root_of(arch))
+    name = f"{arch},cpu={target.cpu}" if target.native else arch  # as it is, this machine needs nothing
     if root is None:
-        raise Unavailable(f"there is no environment for {arch}: mnnprep target add {arch}")
-    _require_engine(arch, version)
+        raise Unavailable(f"there is no environment for {arch}: mnnprep target add {name}")
+    _require_engine(arch, version, root.python, name)
     interpreter = Interpreter(
         command=tuple(emulated(root, target.cpu)),
         packages=str(engine_of(arch, version) / "site"),
@@ -87,14 +89,22 @@ def with_engine(worker: Worker, version: str) -> Worker:
     if version == deps.version("MNN"):
         return named
     arch = host_machine()
-    _require_engine(arch, version)
+    _require_engine(arch, version, f"{sys.version_info.major}.{sys.version_info.minor}", arch)
     variables = (*worker.environment, ("PYTHONPATH", str(engine_of(arch, version) / "site")))
     return replace(named, environment=variables)
 
 
-def _require_engine(arch: str, version: str) -> None:
-    if read_record(engine_of(arch, version)) is None:
-        raise Unavailable(f"MNN {version} for {arch} is not here: mnnprep target add {arch},engine={version}")
+def _require_engine(arch: str, version: str, python: str, adding: str) -> None:
+    """Require MNN of *version* for *arch* and *python*; `target add` calls it *adding*."""
+    found = read_record(engine_of(arch, version))
+    name = f"{adding},engine={version}"
+    if found is None:
+        raise Unavailable(f"MNN {version} for {arch} is not here: mnnprep target add {name}")
+    if found.python != python:  # an emulated CPU of this machine's architecture has a Python of its own
+        raise Unavailable(
+            f"MNN {version} for {arch} is here for Python {found.python}, not {python}: mnnprep target remove"
+            f" {name}, then add it again"
+        )
 
 
 def emulated(root: EnvironmentRecord, cpu: str = BEST_CPU) -> list[str]:

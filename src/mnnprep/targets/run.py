@@ -12,12 +12,13 @@ import numpy as np
 
 from mnnprep.comparison.noise import real
 from mnnprep.mnn.run import RUN, MnnRunJob, MnnRunResult
-from mnnprep.mnn.settings import FLOAT16, FLOAT32, Settings
+from mnnprep.mnn.settings import Settings
 from mnnprep.model.files import load_arrays
 from mnnprep.model.messages import CaseFile
+from mnnprep.model.ssh_host import host_of
 from mnnprep.model.target import Target
 from mnnprep.targets.environment import Unavailable, worker_of
-from mnnprep.targets.ssh import NotRun, host_of, run_over_ssh
+from mnnprep.targets.ssh import NotRun, run_over_ssh
 from mnnprep.workers.host import Reply
 from mnnprep.workers.pool import Workers
 from mnnprep.workers.step import Worker
@@ -84,9 +85,13 @@ def _over_ssh(workers: Workers, target: Target, job: MnnRunJob) -> Future[Reply[
         except NotRun as error:
             raise Unavailable(str(error)) from error
         shared = msgspec.structs.asdict(found.shared)
-        # Nothing says whether its CPU computes in half precision: it may.
-        arithmetic = FLOAT16 if settings.reduced else FLOAT32
-        ran = MnnRunResult(**shared, engine=found.engine, arithmetic=arithmetic, hints=job.hints)
+        ran = MnnRunResult(
+            **shared,
+            engine=found.engine,
+            arithmetic=settings.arithmetic_elsewhere,
+            hints=job.hints,
+            again=found.fresh,
+        )
         return Reply(ran, time.monotonic() - started, 0)
 
     pool = ThreadPoolExecutor(1)

@@ -16,13 +16,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from mnnprep.errors import MnnprepError, SystemFault, UsageError
+from mnnprep.errors import MnnprepError, SystemFault
 from mnnprep.mnn.run import MnnRunJob
 from mnnprep.mnn.settings import Settings
-from mnnprep.model.target import SSH
+from mnnprep.model.ssh_host import Host
 from mnnprep.targets.kit import PYTHON, write_kit
 from mnnprep.targets.outputs import DeviceRuns, read_outputs
 
@@ -30,12 +29,6 @@ CONNECTING = 15  # seconds until a host must have answered
 CLEANING = 30  # seconds for taking the directory away
 PROGRAM_ENDED = (0, 1)  # every case ran, or a case failed: both leave outputs
 SSH_FAILED = 255  # ssh's own exit code
-HOST = re.compile(
-    r"(?:(?P<user>[A-Za-z0-9_][\w.-]*)@)?"
-    r"(?P<name>[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:.]+\])"
-    r"(?::(?P<port>\d{1,5}))?",
-    re.ASCII,
-)
 PLACE = re.compile(r"/(?:[\w.+@=-]+/)+mnnprep\.\w+", re.ASCII)
 MAKE_PLACE = 'mktemp -d "${TMPDIR:-/tmp}/mnnprep.XXXXXXXXXX"'
 OUTPUTS = "outputs"
@@ -43,42 +36,6 @@ OUTPUTS = "outputs"
 
 class NotRun(Exception):
     """Why the host gave no outputs; one line."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """A host as the user names it: ``ssh://[USER@]NAME[:PORT]``, where NAME may be one of ~/.ssh/config."""
-
-    name: str
-    user: str = ""
-    port: int | None = None
-
-    @property
-    def target(self) -> str:
-        """What ssh calls it."""
-        return f"{self.user}@{self.name.strip('[]')}" if self.user else self.name.strip("[]")
-
-    @property
-    def files(self) -> str:
-        """What scp calls it: an address with colons stands in brackets."""
-        return f"{self.user}@{self.name}" if self.user else self.name
-
-
-def host_of(text: str) -> Host:
-    """Read a host that the user named.
-
-    Raises:
-        UsageError: it is not of the form ``ssh://[USER@]NAME[:PORT]``.
-    """
-    found = HOST.fullmatch(text.removeprefix(SSH))
-    port = int(found["port"]) if found and found["port"] else None
-    if not text.startswith(SSH) or found is None or (port is not None and not 0 < port < 1 << 16):
-        raise UsageError(
-            "this is not a host to reach by ssh",
-            seen=text,
-            next="write ssh://[USER@]NAME[:PORT], for example ssh://pi@board.local",
-        )
-    return Host(name=found["name"], user=found["user"] or "", port=port)
 
 
 def run_over_ssh(

@@ -6,15 +6,12 @@ from pathlib import Path
 
 import msgspec
 
+from mnnprep.attempt.target_verifier import Rounding, compared_there
 from mnnprep.bundle.manifest import FILE_NAME
-from mnnprep.comparison.half_precision import wanted_db
-from mnnprep.comparison.outputs import compare_run, confirmed
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import UsageError
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check
-from mnnprep.mnn.run import NARROWED_OUTPUTS
-from mnnprep.mnn.settings import Settings
 from mnnprep.model.files import sha256
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.target import MODES
@@ -82,24 +79,20 @@ def device_outputs(directory: str, name: str, precision: str = "") -> DeviceOutp
     return DeviceOutputs(directory=directory, name=name, precision=precision)
 
 
-def device_check(name: str, cases: list[CaseFile], runs: DeviceRuns, tolerance: Tolerance) -> Check:
+def device_check(
+    name: str,
+    cases: list[CaseFile],
+    runs: DeviceRuns,
+    tolerance: Tolerance,
+    budget: float | None,
+    rounding: Rounding,
+) -> Check:
     """Make the check ``target:NAME``: what MNN computed on the device *name* against the references.
 
-    It is held to *tolerance*, that of MNN's run on this host, or to :func:`allowed` of it.
+    Both runs are judged as those of a target are, by the type that MNN may have computed in there.
     """
-    held = allowed(tolerance, runs.settings)
-    check = compare_run(catalog.TARGET.of(name), cases, runs.shared, held, NARROWED_OUTPUTS)
-    check = confirmed(check, runs.shared, runs.fresh, cases, held, NARROWED_OUTPUTS)
-    facts = {**msgspec.structs.asdict(runs.settings), "engine": runs.engine}
+    settings, row = runs.settings, catalog.TARGET.of(name)
+    arithmetic = settings.arithmetic_elsewhere
+    check = compared_there(row, cases, [runs.shared, runs.fresh], arithmetic, tolerance, budget, rounding)
+    facts = {**msgspec.structs.asdict(settings), "engine": runs.engine}
     return msgspec.structs.replace(check, subject=name, numbers={**check.numbers, **facts})
-
-
-def allowed(tolerance: Tolerance, settings: Settings) -> Tolerance:
-    """Return the tolerance for a run with *settings*, where *tolerance* holds at float32.
-
-    Where MNN may compute in less than float32, an SQNR of DEFAULT_LOW_SQNR decides, or a lower one that the
-    bundle's own weights were granted.
-    """
-    if not settings.reduced:
-        return tolerance
-    return msgspec.structs.replace(tolerance, sqnr_db=wanted_db(tolerance))

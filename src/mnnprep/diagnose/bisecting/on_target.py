@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from mnnprep.comparison.half_precision import DEFAULT_LOW_SQNR
+from mnnprep.comparison.half_precision import wanted_db
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.mnn.run import RUN, MnnRunJob, MnnRunResult
@@ -33,9 +33,9 @@ class Place:
         low = self.settings.precision == "low"
         return low and (self.emulated or self.settings.arithmetic() != FLOAT32)
 
-    def tolerance(self, given: Tolerance) -> Tolerance:
-        """The *given* tolerance, or the SQNR that half precision must keep."""
-        return given if not self.rough else msgspec.structs.replace(given, sqnr_db=DEFAULT_LOW_SQNR)
+    def tolerance(self, given: Tolerance, budget: float | None = None) -> Tolerance:
+        """The *given* tolerance, or the SQNR that half precision must keep: *budget* dB, if granted."""
+        return given if not self.rough else msgspec.structs.replace(given, sqnr_db=wanted_db(given, budget))
 
     def cases(self, given: list[CaseFile]) -> list[CaseFile]:
         """Those of the *given* cases that are run there."""

@@ -17,6 +17,7 @@ from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.reading import ModelView
 
 LARGE = 2000  # pixels
+WRONG = 3000  # from here on it has less than 30 dB; below, it is repaired where a target asks for it
 
 
 def _find(view: ModelView) -> Iterator[Match[tuple[int, ...]]]:
@@ -30,8 +31,9 @@ def _find(view: ModelView) -> Iterator[Match[tuple[int, ...]]]:
             and tuple(node.attributes.get_ints("kernel_shape", ())) == sizes
             and not any(node.attributes.get_ints("pads", ()))
         )
-        # An open size may be a large one, where a target asked for the measured values.
-        if whole and (math.prod(sizes) >= LARGE if sizes is not None else view.magnitudes):
+        # A target asked for it where values were measured: there an open size may be a large one.
+        least = LARGE if view.magnitudes else WRONG
+        if whole and (math.prod(sizes) >= least if sizes is not None else view.magnitudes):
             yield Match(at=node, opset=opset, found=tuple(range(2, len(dims))))
 
 
