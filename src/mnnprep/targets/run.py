@@ -104,11 +104,14 @@ def _over_ssh(workers: Workers, target: Target, job: MnnRunJob) -> Future[Reply[
 def telling(cases: list[CaseFile]) -> list[CaseFile]:
     """The cases that tell most in a few runs, in their order.
 
-    They are the first real ones, the least and the largest, and the one with the widest values.
+    They are the first real ones, the least and the largest if they have several sizes, and the one with the
+    widest values.
     """
     chosen = [case for case in cases if real(case.origin)][:MOST_REAL]
     if cases:
-        chosen += [min(cases, key=_size), max(cases, key=_size), max(cases, key=_width)]
+        chosen.append(max(cases, key=_width))
+    if len({tuple(case.dims.values()) for case in cases}) > 1:
+        chosen += [min(cases, key=_size), max(cases, key=_size)]
     indexes = {case.index for case in chosen}
     return [case for case in cases if case.index in indexes]
 
