@@ -93,12 +93,7 @@ class ArtifactBuilder:
             exported = export.result().value
         except StepFailed as failure:
             return NotMade(recipe, describe(failure))
-        if recipe.searches and exported.form in self._forms:
-            reason = f"the same nodes as at opset {self._forms[exported.form]}"
-            return NotMade(recipe, reason, refused_opsets=tuple(exported.refused_opsets))
-        if recipe.searches and self._wrong and self._has_wrong_node(exported):
-            label, other = self._wrong
-            reason = f"its {label}, which MNN gets wrong, is the one of opset {other.opset}"
+        if recipe.searches and (reason := self._nothing_new(exported)):
             return NotMade(recipe, reason, refused_opsets=tuple(exported.refused_opsets))
         if exported.form:
             self._forms.setdefault(exported.form, exported.opset)
@@ -112,17 +107,21 @@ class ArtifactBuilder:
         """
         self._wrong = (label, exported)
 
-    def _has_wrong_node(self, exported: Exported) -> bool:
-        """Whether *exported* has the node that is wrong, unchanged."""
-        assert self._wrong is not None
+    def _nothing_new(self, exported: Exported) -> str:
+        """Why an export at another opset ends as one before it; empty if it may not."""
+        if exported.form in self._forms:
+            return f"the same nodes as at opset {self._forms[exported.form]}"
+        if self._wrong is None:
+            return ""
         label, other = self._wrong
         if not (ARTIFACTS[exported.format].by_rules and ARTIFACTS[other.format].by_rules):
-            return False
+            return ""
         try:
             job = SameNodeJob(label, other.files[0].path, exported.files[0].path)
-            return self.workers.run(SAME_NODE, job).same
+            same = self.workers.run(SAME_NODE, job).same
         except StepFailed:
-            return False
+            return ""
+        return f"its {label}, which MNN gets wrong, is the one of opset {other.opset}" if same else ""
 
     def rebuild(self, recipe: ExportRecipe, original: Exported) -> Made | NotMade | None:
         """*original* with every rule that answers what it has; None if the user chose the rules."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from pathlib import Path
 
 from mnnprep.attempt.results import Artifact, KnownAtLow
-from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.repair.steps import KNOWN_WRONG, Findings, KnownJob
 from mnnprep.repair.table import applicable, wrong_at_low
 from mnnprep.workers.failure import StepFailed, describe
@@ -16,9 +14,7 @@ from mnnprep.workers.pool import Workers
 
 def start_knowing(workers: Workers, artifact: Artifact) -> Future[Reply[Findings]] | None:
     """Start to look for such places; None if *artifact* has no operator that could be one."""
-    if not artifact.format.by_rules:
-        return None
-    if not applicable(wrong_at_low(), operators_in(Path(artifact.model))):
+    if not applicable(wrong_at_low(), artifact.operators):
         return None
     return workers.submit(KNOWN_WRONG, KnownJob(model=artifact.model))
 

@@ -170,7 +170,7 @@ class MnnVerifier:
         """
         if self._precision.reduced or not self._survey.signature.dims:
             return [], None
-        cases = cases_between(self._workers, self._survey, artifact.format, artifact.model)
+        cases = cases_between(self._workers, self._survey, artifact)
         if not cases:
             return [], None
         within = msgspec.structs.replace(tolerance, noise=tolerance.largest_noise())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from mnnprep.evidence.check import Check, Figures, Status
 from mnnprep.evidence.row import Row
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
+from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.convert import Converted, Mishap
 from mnnprep.mnn.run import MnnRunResult
@@ -53,6 +55,11 @@ class Artifact:
     def model(self) -> str:
         """The path of the first file."""
         return str(self.directory / Path(self.exported.files[0].path).name)
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        """The operator types of an artifact that rules rewrite, scanned once; of another none."""
+        return operators_in(Path(self.model)) if self.format.by_rules else frozenset()
 
     @property
     def second_file(self) -> str:

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from mnnprep.formats.backend import ArtifactFormat
-from mnnprep.formats.onnx.scan import operators_in
+from mnnprep.attempt.results import Artifact
 from mnnprep.model.files import file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile, RunJob, Survey
+from mnnprep.model.running import case_inputs
 from mnnprep.model.signature import TensorSpec
 from mnnprep.reference.inputs import fitted
 from mnnprep.workers.failure import StepFailed
@@ -24,21 +24,21 @@ CHOICE = 3
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 
-def cases_between(workers: Workers, survey: Survey, kind: ArtifactFormat, model: str) -> list[CaseFile]:
-    """Cases at further sizes, with the outputs of the artifact *model*; none if it has no convolution.
+def cases_between(workers: Workers, survey: Survey, artifact: Artifact) -> list[CaseFile]:
+    """Cases at further sizes, with the outputs of *artifact*; none if it is known to have no convolution.
 
     None of them is larger than the largest case of *survey*; what the artifact does not run is left out.
     """
-    if kind.by_rules and not operators_in(Path(model)) & CONVOLUTIONS:
+    if artifact.format.by_rules and not artifact.operators & CONVOLUTIONS:
         return []
     directory = workers.directory("between")
     given = [_case(survey, directory, number, sizes) for number, sizes in enumerate(sizes_between(survey))]
     if not given:
         return []
     outputs = workers.directory("between")
-    job = RunJob(model=model, cases=given, signature=survey.signature, directory=str(outputs))
+    job = RunJob(model=artifact.model, cases=given, signature=survey.signature, directory=str(outputs))
     try:
-        ran = workers.run(kind.run, job)
+        ran = workers.run(artifact.format.run, job)
     except StepFailed:
         return []
     return [
@@ -99,9 +99,7 @@ def _elements(inputs: tuple[TensorSpec, ...], dims: dict[str, int]) -> int:
 def _case(survey: Survey, directory: Path, number: int, sizes: dict[str, int]) -> CaseFile:
     """The inputs of a case of *survey*, repeated or cut to *sizes*."""
     source = survey.cases[number % len(survey.cases)]
-    stored = load_arrays(source.file.path, "inputs/")
-    arrays = {name.removeprefix("inputs/"): array for name, array in stored.items()}
-    made = fitted(arrays, survey.signature.inputs, sizes, shift=number)
+    made = fitted(case_inputs(source.file.path), survey.signature.inputs, sizes, shift=number)
     path = directory / f"{number}.npz"
     save_arrays(path, {f"inputs/{name}": array for name, array in made.items()})
     return CaseFile(index=number, origin=f"{source.origin} at other sizes", dims=sizes, file=file_ref(path))

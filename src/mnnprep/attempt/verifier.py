@@ -24,7 +24,6 @@ from mnnprep.evidence.verdict import PREPARE, verdict
 from mnnprep.formats.backend import ArtifactFormat, SourceSteps
 from mnnprep.formats.onnx.backend import COVERAGE
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
-from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.registry import kind_of
 from mnnprep.mnn.torch_frontend import registered_check
 from mnnprep.model.messages import (
@@ -193,7 +192,7 @@ class Verifier:
         if before is not None:
             checks.append(_repairs_check(artifact.repairs, before, running, tolerance))
         checks.append(weigh(weighing))
-        if kind.by_rules and operators_in(Path(model)) & CONTROL_FLOW:
+        if artifact.operators & CONTROL_FLOW:
             checks.append(self._coverage(model))
         checks += outcome.checks
         on_targets = self._mnn.start_targets(outcome)

@@ -16,6 +16,7 @@ import msgspec
 from mnnprep.bundle import writer
 from mnnprep.bundle.intact import IntactFiles
 from mnnprep.bundle.manifest import Manifest, read_manifest
+from mnnprep.commands.bundle_workers import bundle_workers
 from mnnprep.comparison.deviation import deviation
 from mnnprep.comparison.outputs import set_aside
 from mnnprep.diagnose.bisecting.control_flow import look_inside
@@ -38,7 +39,6 @@ from mnnprep.model.precision import Precision
 from mnnprep.model.request import Limits
 from mnnprep.model.running import case_outputs
 from mnnprep.model.target import Target
-from mnnprep.targets.environment import engine_workers
 from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
@@ -87,13 +87,7 @@ def bisect(
     with contextlib.ExitStack() as stack:
         if output is not None:
             stack.enter_context(writer.claim(output))
-        workers = stack.enter_context(
-            Workers(
-                limits or Limits(),
-                reads=[str(bundle.resolve())],
-                replaced=engine_workers(manifest.engine),
-            )
-        )
+        workers = stack.enter_context(bundle_workers(bundle, manifest, limits))
         for worker in (ONNXRUNTIME, CONVERTER, place.step.worker):
             workers.warm(worker)
         return _Bisector(workers, bundle, manifest, case, mnnconvert, place, tell).run(output)

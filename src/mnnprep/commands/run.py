@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mnnprep.bundle.intact import IntactFiles
 from mnnprep.bundle.manifest import Manifest, read_manifest
+from mnnprep.commands.bundle_workers import bundle_workers
 from mnnprep.commands.verify import mnn_job
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.mnn.run import MnnRunJob
@@ -14,7 +15,7 @@ from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile
 from mnnprep.model.request import Limits
 from mnnprep.model.target import Target
-from mnnprep.targets.environment import Unavailable, engine_workers, expand
+from mnnprep.targets.environment import Unavailable, expand
 from mnnprep.targets.run import start
 from mnnprep.workers.failure import StepFailed, describe
 from mnnprep.workers.pool import Workers
@@ -31,8 +32,7 @@ def run(
         UsageError: there is no bundle at this path, or an input is not of its signature.
         RefusedError: the bundle is damaged or has no model, the target can't run here, or MNN fails.
     """
-    engine = engine_workers(read_manifest(bundle).engine)
-    with Workers(limits or Limits(), reads=[str(bundle.resolve())], replaced=engine) as workers:
+    with bundle_workers(bundle, read_manifest(bundle), limits) as workers:
         return run_in(workers, bundle, inputs, target or Target())
 
 

@@ -18,6 +18,7 @@ from mnnprep.commands.auditing.device import DeviceOutputs, device_check
 from mnnprep.commands.auditing.files import hashes, report_check
 from mnnprep.commands.auditing.record import cases_check, record_check, require_known, stored_cases
 from mnnprep.commands.auditing.yardstick import ruled, tolerance_check
+from mnnprep.commands.bundle_workers import bundle_workers
 from mnnprep.commands.record import target_record, told_of_low
 from mnnprep.comparison.outputs import compare_run, confirmed
 from mnnprep.errors import RefusedError, UsageError
@@ -32,7 +33,7 @@ from mnnprep.model.metrics import Metric
 from mnnprep.model.request import Limits
 from mnnprep.model.signature import Signature, TensorSpec
 from mnnprep.model.target import Target
-from mnnprep.targets.environment import engine_workers, expand
+from mnnprep.targets.environment import expand
 from mnnprep.targets.outputs import read_outputs
 from mnnprep.targets.run import start
 from mnnprep.text import Progress, listed
@@ -87,8 +88,7 @@ def verify(
     tell("checking the hashes")
     checks = audited(bundle, manifest)
     intact = checks[0].status is Status.PASSED
-    engine = engine_workers(manifest.engine)
-    with Workers(limits or Limits(), reads=[str(bundle.resolve())], replaced=engine) as workers:
+    with bundle_workers(bundle, manifest, limits) as workers:
         devices = _device(workers, bundle, manifest, device, intact)  # a wrong call is told before the work
         artifact, artifact_ran = _artifact(workers, bundle, manifest, intact, tell)
         mnn, mnn_ran = _mnn(workers, bundle, manifest, intact, tell)

@@ -55,7 +55,7 @@ def resolve(graph: GraphDef, values: dict[str, float]) -> None:
     """Set the inputs *values* for good, and take out the dropouts that then drop nothing."""
     for node in graph.node:
         if node.name in values:
-            _set_number(node, values[node.name])
+            graphs.set_constant(node, values[node.name])
     found = _Followed(set(values))
     for node in graphs.in_order(graph):
         found.follow(node)
@@ -139,14 +139,3 @@ def _number(node: NodeDef | None) -> float | None:
     if held.dtype != types_pb2.DT_FLOAT or len(held.tensor_shape.dim):
         return None
     return float(require("tensorflow.python.framework.tensor_util").MakeNdarray(held))
-
-
-def _set_number(node: NodeDef, number: float) -> None:
-    types_pb2 = require("tensorflow.core.framework.types_pb2")
-    node.op = "Const"
-    del node.input[:]
-    node.attr.clear()
-    node.attr["dtype"].type = types_pb2.DT_FLOAT
-    node.attr["value"].tensor.dtype = types_pb2.DT_FLOAT
-    node.attr["value"].tensor.tensor_shape.SetInParent()
-    node.attr["value"].tensor.float_val.append(number)

@@ -229,7 +229,7 @@ class _Resolved:
         if node.op != "Merge" and self.dead & {*data, *awaited}:
             self.dead |= {f"^{node.name}", *(f"{node.name}:{port}" for port in range(16))}
         elif f"{node.name}:0" in self.known:
-            _set_false(node)
+            set_constant(node, False)
         elif node.op in _RESOLVERS:
             _RESOLVERS[node.op](self, node.name, data)
 
@@ -269,15 +269,17 @@ _RESOLVERS = {
 }
 
 
-def _set_false(node: NodeDef) -> None:
+def set_constant(node: NodeDef, value: bool | float) -> None:
+    """Make *node* a scalar constant: a truth value, or a number in float32."""
     types_pb2 = require("tensorflow.core.framework.types_pb2")
+    truth = isinstance(value, bool)
     node.op = "Const"
     del node.input[:]
     node.attr.clear()
-    node.attr["dtype"].type = types_pb2.DT_BOOL
-    node.attr["value"].tensor.dtype = types_pb2.DT_BOOL
-    node.attr["value"].tensor.tensor_shape.SetInParent()
-    node.attr["value"].tensor.bool_val.append(False)
+    tensor = node.attr["value"].tensor
+    tensor.dtype = node.attr["dtype"].type = types_pb2.DT_BOOL if truth else types_pb2.DT_FLOAT
+    tensor.tensor_shape.SetInParent()
+    (tensor.bool_val if truth else tensor.float_val).append(value)
 
 
 def _follow(alias: Mapping[str, str], name: str) -> str:
