@@ -210,7 +210,7 @@ def test_a_report_keeps_names_inside_its_comments() -> None:
     recipe = {"kind": "image", "input": "x\n*/ rm", "mean": [1, 2, 3], "scale": 255}
     source = msgspec.structs.replace(manifest.source, options={"preprocess": [recipe]})
     words = preprocess_words(msgspec.structs.replace(manifest, source=source))
-    assert words[0].startswith("x___ rm from an image: filter bilinear")
+    assert words[0].startswith("x__/ rm from an image: filter bilinear")  # no star: no comment ends here
     assert (
         words[1]
         == "the same by MNN ImageProcess: destFormat RGB, mean [255, 510, 765], normal [0.00392156863,"
