@@ -69,7 +69,7 @@ class TorchNet:
         self.inputs = inputs
         self.dims = dims
         self.example = example or {}
-        self.watch = Watch()
+        self.watch = Watch(module)
         self._calling = calling(module, [s.name for s in inputs])
         self._precise: nn.Module | None = None
         self._fuses = any(type(m).__name__ in FUSING for m in module.modules())

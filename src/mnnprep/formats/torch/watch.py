@@ -13,10 +13,15 @@ from collections import defaultdict
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnnprep.deps import require
+from mnnprep.formats.torch.constants_seen import ConstantsSeen
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 from mnnprep.model.net import any_ranks
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Tensor methods that turn data into a Python value, which a trace then keeps as a constant.
 DECIDING = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
@@ -65,13 +70,14 @@ def _user_file(filename: str) -> str:
 class Watch:
     """The record of one or more watched runs.
 
-    ``decisions`` maps ``place (method)`` to the set of values seen there; ``dropouts`` lists the
-    places of functional dropout with training=True; ``tables`` maps the data pointer of an index
-    tensor to the size of the table it looked up; ``ranked`` says that something was sorted or chosen by
-    value.
+    ``decisions`` maps ``place (method)`` to the set of values seen there, of values that inputs reach: what
+    *module* holds and sizes decide alone is judged by the sizes compared.  ``dropouts`` lists the places of
+    functional dropout with training=True; ``tables`` maps the data pointer of an index tensor to the size of
+    the table it looked up; ``ranked`` says that something was sorted or chosen by value.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module | None = None) -> None:
+        self._module = module
         self.decisions: dict[str, set[str]] = defaultdict(set)
         self.dropouts: list[str] = []
         self.tables: dict[int, int] = {}
@@ -84,6 +90,7 @@ class Watch:
         dropouts = {getattr(torch.nn.functional, n) for n in DROPOUTS if hasattr(torch.nn.functional, n)}
         embedding = torch.nn.functional.embedding
         watch = self
+        constants = ConstantsSeen(self._module)
 
         class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
             def __torch_function__(
@@ -103,7 +110,9 @@ class Watch:
                 elif any_ranks((getattr(function, "__name__", ""),)):
                     watch.ranked = True
                 result = function(*args, **kwargs)
-                if function in deciding:
+                if function not in deciding:
+                    constants.note(function, args, kwargs, result)
+                elif not constants.holds(args[0]):
                     watch.decisions[f"{current_place()} ({function.__name__.strip('_')})"].add(
                         repr(result)[:80]
                     )
