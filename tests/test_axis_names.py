@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from mnnprep.errors import UsageError
 from mnnprep.formats.onnx.net import OnnxNet
 from mnnprep.model.messages import InputSpecs
 from mnnprep.model.request import make_wants
 from mnnprep.model.signature import dim_names, dynamic_specs, is_named, parse_dim, parse_input
+from mnnprep.reference.inputs import sizes_of
 from mnnprep.reference.survey import survey
 
 
@@ -108,3 +111,29 @@ def test_height_and_width_of_a_net_that_calls_both_a_question_mark_are_moved_apa
     assert [d.name for d in found.signature.dims] == ["x_0", "x_2", "x_3"]
     assert found.signature.outputs[0].shape == ("x_0", 3, "x_2", "x_3")
     assert any(c.dims["x_2"] != c.dims["x_3"] for c in found.cases)
+
+
+class TestSums:
+    """A size that is the sum of dimensions, as the keys of a decoder with a cache are."""
+
+    def test_a_sum_makes_no_dimension_of_its_own(self) -> None:
+        spec = parse_input("mask=int64[batch, past + new]")
+        assert spec.shape == ("batch", "past+new")
+        assert dim_names([spec]) == ("batch", "past", "new")
+        assert spec.sizes({"batch": 2, "past": 5, "new": 3}) == (2, 8)
+
+    def test_files_write_them_too(self) -> None:
+        stated = [("mask", "int64", ["batch", "past_sequence_length + 1", "-1 + n"])]
+        assert dynamic_specs(stated)[0].shape == ("batch", "past_sequence_length+1", "-1 + n")
+
+    def test_samples_give_the_parts(self) -> None:
+        specs = (parse_input("mask=int64[past+new]"), parse_input("x=float32[new]"))
+        arrays = {"mask": np.zeros(8, np.int64), "x": np.zeros(3, np.float32)}
+        assert sizes_of(arrays, specs, "s") == {"new": 3, "past": 5}
+
+    def test_samples_that_do_not_add_up_are_refused(self) -> None:
+        specs = tuple(map(parse_input, ("mask=int64[past+new]", "x=float32[new]", "k=float32[past]")))
+        arrays = {"mask": np.zeros(8), "x": np.zeros(3), "k": np.zeros(4)}
+        with pytest.raises(UsageError, match="two sizes") as caught:
+            sizes_of(arrays, specs, "s")
+        assert "7 and 8" in str(caught.value.seen)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from mnnprep.formats.torch.net import TorchNet
 from mnnprep.formats.torch.watch import Watch
+from mnnprep.model.signature import TensorSpec
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -66,6 +69,34 @@ def watched(forward: Forward) -> dict[str, set[str]]:
     with watch.mode():
         forward(module, given)
     return watch.decisions
+
+
+class Anchors(nn.Module):
+    """An output that follows from parameters, beside one that inputs reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.linear = nn.Parameter(torch.randn(6, 8)), nn.Linear(8, 2)
+        self.register_buffer("seen", torch.zeros(2))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.linear(x), self.linear(self.queries).sigmoid().expand(x.shape[0], -1, -1)
+
+
+class Remembering(Anchors):
+    """The other output follows from what an input left in a buffer."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.linear(x)
+        self.seen += y.detach()[0]
+        return y, self.seen * 2
+
+
+@pytest.mark.parametrize(("module", "named"), [(Anchors, ["output_1"]), (Remembering, [])])
+def test_an_output_that_no_input_reaches_is_named(module: type[nn.Module], named: list[str]) -> None:
+    net = TorchNet(module(), (TensorSpec("x", "float32", (2, 8)),))
+    net.run({"x": np.ones((2, 8), np.float32)})
+    assert list(net.insensitive()) == named
 
 
 @pytest.mark.parametrize("forward", [_buffer, _computed_buffer, _number])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnnprep.model.constraints import Constraint, discover
+from mnnprep.model.constraints import Constraint, discover, sum_of
 from mnnprep.model.request import make_wants
 from mnnprep.model.signature import Dim
 from mnnprep.reference.survey import survey
@@ -165,3 +165,11 @@ def test_two_dimensions_are_moved_together() -> None:
         make_wants(dims=("a=9:20", "b=4:10")),
     )
     assert area.sweep.refused_pairs == [] or "a" in area.sweep.refused_pairs[0].sizes
+
+
+def test_a_sum_of_two_others_is_found() -> None:
+    dims = [Dim("total", 2, 10), Dim("new", 1, 4), Dim("past", 1, 6)]
+    base = {"total": 8, "new": 3, "past": 5}
+    assert sum_of(lambda s: s["total"] == s["new"] + s["past"], dims[0], base, dims) == "new+past"
+    assert not sum_of(lambda _: True, dims[0], base, dims)
+    assert not sum_of(lambda s: s["total"] == s["new"] + 5, dims[0], base, dims)

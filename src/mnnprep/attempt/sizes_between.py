@@ -13,7 +13,7 @@ from mnnprep.attempt.results import Artifact
 from mnnprep.model.files import file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile, RunJob, Survey
 from mnnprep.model.running import case_inputs
-from mnnprep.model.signature import TensorSpec
+from mnnprep.model.signature import TensorSpec, names_in
 from mnnprep.reference.inputs import fitted
 from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
@@ -54,7 +54,7 @@ def sizes_between(survey: Survey) -> list[dict[str, int]]:
     They are spread over the range that was declared, or that was compared.
     """
     cases = survey.cases
-    inner = {e for spec in survey.signature.inputs for e in spec.shape[1:] if isinstance(e, str)}
+    inner = {n for spec in survey.signature.inputs for e in spec.shape[1:] for n in names_in(e)}
     choices = {name: _choices(survey, name) for name in cases[0].dims if name in inner}
     if not any(len(sizes) > 1 for sizes in choices.values()):
         return []

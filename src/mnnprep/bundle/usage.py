@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterable
 
 import msgspec
@@ -16,7 +17,7 @@ from mnnprep.bundle.manifest import Manifest, RuntimeRecord, TensorRecord
 from mnnprep.bundle.target_view import against_low
 from mnnprep.mnn.run import HINTS
 from mnnprep.model.preprocess import ImageRecipe, Recipe
-from mnnprep.model.signature import DTYPES
+from mnnprep.model.signature import DTYPES, extent_size
 from mnnprep.safety.printable import plain
 
 COMMENT = 100  # characters of a line of a comment
@@ -212,7 +213,7 @@ def _plain_layout(tensor: TensorRecord) -> str:
 
 
 def _sized(tensor: TensorRecord, sizes: dict[str, int]) -> tuple[int, ...]:
-    return tuple(e if isinstance(e, int) else sizes.get(e, 1) for e in tensor.shape)
+    return tuple(extent_size(e, defaultdict(lambda: 1, sizes)) for e in tensor.shape)
 
 
 def _remark(tensor: TensorRecord) -> str:

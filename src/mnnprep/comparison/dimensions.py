@@ -98,6 +98,9 @@ def broken_promise(dim: Dim, survey: Survey) -> str:
     refused, fits = sweep.refused.get(dim.name, {}), sweep.fits.get(dim.name)
     if not dim.declared:
         return ""
+    if dim.name in sweep.sums:
+        total = sweep.sums[dim.name]
+        return f"its size is {total} for the source: write {total} in place of {dim.name} with --input"
     if refused and (fits is not None or dim.name not in sweep.constraints):
         low, high = fits or (dim.min, dim.max)
         beyond = [size for size in refused if fits is None or not fits[0] <= size <= fits[1]] or list(refused)

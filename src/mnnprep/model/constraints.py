@@ -6,6 +6,7 @@ dimensions that are equal. That is not a fault of anything made from it, but who
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import msgspec
@@ -108,6 +109,23 @@ def discover(
         if all(map(found.admits, multiples)) and (found.partner or not any(map(found.admits, refused)))
         else None
     )
+
+
+def sum_of(takes: Takes, dim: Dim, base: dict[str, int], others: list[Dim]) -> str:
+    """The sum of two of *others* that the size of *dim* has to be, such as ``past+new``; empty if it is none.
+
+    The source takes the sizes *base*, and none where only one of the three is another.
+    """
+    for one, other in itertools.combinations([d for d in others if d.name != dim.name], 2):
+        sizes = [base[d.name] for d in (dim, one, other)]
+        if sizes[0] != sizes[1] + sizes[2]:
+            continue
+        together = all(
+            takes(base | {dim.name: sizes[0] + 1, part.name: base[part.name] + 1}) for part in (one, other)
+        )
+        if together and not any(takes(base | {d.name: base[d.name] + 1}) for d in (dim, one, other)):
+            return f"{one.name}+{other.name}"
+    return ""
 
 
 def _alone(takes: Takes, dim: Dim, base: dict[str, int]) -> Constraint | None:

@@ -123,13 +123,15 @@ class Sweep(msgspec.Struct, kw_only=True):
 
     It has the ``sizes`` for which a case exists, those that the source itself ``refused``, with its words,
     and the constraint that explains it; if that leaves out part of a declared range, the range that ``fits``;
-    and the pairs of sizes that it refused together.
+    the ``sums`` of other dimensions that some have to be (``past+new``), and the pairs of sizes that it
+    refused together.
     """
 
     sizes: dict[str, list[int]] = msgspec.field(default_factory=dict)
     refused: dict[str, dict[int, str]] = msgspec.field(default_factory=dict)
     constraints: dict[str, Constraint] = msgspec.field(default_factory=dict)
     fits: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    sums: dict[str, str] = msgspec.field(default_factory=dict)
     refused_pairs: list[RefusedPair] = msgspec.field(default_factory=list)
 
 

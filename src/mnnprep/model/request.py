@@ -13,7 +13,7 @@ from mnnprep.model.messages import DEFAULT_SAMPLE_LIMIT, InputSpecs
 from mnnprep.model.metrics import Metric
 from mnnprep.model.precision import Precision, require_precision
 from mnnprep.model.preprocess import Recipe, parse_preprocess
-from mnnprep.model.signature import Dim, TensorSpec, parse_dim, parse_input, parse_range
+from mnnprep.model.signature import Dim, TensorSpec, dim_names, parse_dim, parse_input, parse_range
 from mnnprep.model.target import Target, require_engine
 
 DEFAULT_TIMEOUT = 1800.0
@@ -202,7 +202,7 @@ def _unique(option: str, names: list[str]) -> None:
 
 
 def _check_dims(specs: tuple[TensorSpec, ...], dims: tuple[Dim, ...]) -> None:
-    names = {e for s in specs for e in s.shape if isinstance(e, str)}
+    names = dim_names(specs)
     for dim in dims:
         if specs and dim.name not in names:
             raise UsageError(

@@ -3,6 +3,7 @@
 The text forms are those of the command line::
 
     x=float32[batch,3,224,224]     an input: name, dtype, shape; a name in the shape is a dynamic dimension
+    mask=int64[batch,past+new]     a sum of dimensions, as the keys of a decoder with a cache have
     batch=1:8                      a dimension's range, both ends included
     x=0:1                          the values an input takes
 """
@@ -32,7 +33,7 @@ DTYPES = (
     "bool",
 )
 
-Extent = int | str  # a fixed size, or the name of a Dim
+Extent = int | str  # a fixed size, the name of a Dim, or a sum of these (past+new)
 LARGEST_SIZE = 2**31 - 1  # sizes are int32 in MNN
 
 
@@ -63,7 +64,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
     def sizes(self, dims: Mapping[str, int]) -> tuple[int, ...]:
         """The concrete shape at the given dimension sizes (KeyError when one is missing)."""
-        return tuple(e if isinstance(e, int) else dims[e] for e in self.shape)
+        return tuple(extent_size(e, dims) for e in self.shape)
 
     def __str__(self) -> str:
         return f"{self.name}={self.dtype}[{','.join(map(str, self.shape))}]"
@@ -83,7 +84,29 @@ class Signature(msgspec.Struct, frozen=True):
 
 def dim_names(inputs: Iterable[TensorSpec]) -> tuple[str, ...]:
     """The dynamic dimensions of *inputs*, in order of first appearance."""
-    return tuple(dict.fromkeys(e for spec in inputs for e in spec.shape if isinstance(e, str)))
+    return tuple(dict.fromkeys(name for spec in inputs for e in spec.shape for name in names_in(e)))
+
+
+_TERM = r"(?:[A-Za-z_][A-Za-z0-9_.]*|[0-9]+)"
+_SUM = re.compile(rf"\s*{_TERM}(?:\s*\+\s*{_TERM})+\s*")
+
+
+def terms(extent: Extent) -> tuple[Extent, ...]:
+    """The sizes and names that *extent* is the sum of; itself if it is no sum."""
+    if isinstance(extent, int) or not _SUM.fullmatch(extent):
+        return (extent,)
+    parts = (part.strip() for part in extent.split("+"))
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+def names_in(extent: Extent) -> tuple[str, ...]:
+    """The dimensions that *extent* follows from."""
+    return tuple(dict.fromkeys(term for term in terms(extent) if isinstance(term, str)))
+
+
+def extent_size(extent: Extent, dims: Mapping[str, int]) -> int:
+    """The size of *extent* at the given dimension sizes (KeyError when one is missing)."""
+    return sum(term if isinstance(term, int) else dims[term] for term in terms(extent))
 
 
 # What exporters and people write for a size that nobody knows; tf2onnx numbers them (unk__12), each one a
@@ -135,7 +158,7 @@ def dynamic_specs(
 def _stated(extent: int | str | None) -> Extent | None:
     """Return a file's statement about an axis: a size, a name, or nothing."""
     if isinstance(extent, str):
-        return extent.strip() if is_named(extent) else None
+        return "+".join(map(str, terms(extent.strip()))) if is_named(extent) else None
     return extent if extent is not None and extent > 0 else None
 
 
@@ -166,7 +189,7 @@ def parse_input(text: str) -> TensorSpec:
     for part in (p.strip() for p in match["shape"].split(",")) if match["shape"].strip() else ():
         if part.isdecimal():
             shape.append(_size(part, text, "an --input"))
-        elif part in _OPEN or _IDENT.match(part):
+        elif part in _OPEN or _IDENT.match(part) or (_SUM.fullmatch(part) and names_in(part)):
             shape.append(part)
         else:
             raise UsageError(

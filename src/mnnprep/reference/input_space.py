@@ -113,8 +113,8 @@ class InputSpace:
         return Case(f"seed {seed}, structured {variant}", dict(self.base), arrays, self.net.run(arrays))
 
     def takes(self, sizes: dict[str, int]) -> bool:
-        """Whether the net computes with inputs of *sizes*."""
-        return runs(self.net, self.specs, sizes, self.ranges)
+        """Whether the net computes with inputs of *sizes*; no net does with an axis of none."""
+        return min(sizes.values(), default=1) > 0 and runs(self.net, self.specs, sizes, self.ranges)
 
     def declared_range(self, name: str) -> Range:
         """The interval that the user gives the values of an input; all numbers where they give none."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.model.files import Arrays
-from mnnprep.model.signature import Range, TensorSpec
+from mnnprep.model.signature import Range, TensorSpec, extent_size, names_in, terms
 
 MOST_ELEMENTS = 1 << 32  # 16 GiB of float32
 
@@ -66,7 +66,8 @@ def fitted(arrays: Arrays, specs: tuple[TensorSpec, ...], dims: Mapping[str, int
         array, start = arrays[spec.name], 0 if is_mask(spec) else shift
         for axis, extent in enumerate(spec.shape):
             if isinstance(extent, str):
-                array = np.take(array, (np.arange(dims[extent]) + start) % array.shape[axis], axis=axis)
+                size = extent_size(extent, dims)
+                array = np.take(array, (np.arange(size) + start) % array.shape[axis], axis=axis)
         made[spec.name] = array
     return made
 
@@ -155,18 +156,21 @@ def sizes_of(
     """The size of every dynamic dimension in *arrays*.
 
     Raises:
-        UsageError: a dimension has two sizes.
+        UsageError: a dimension has two sizes, or a sum has another than its parts.
     """
     dims: dict[str, int] = {}
-    for spec in specs:
-        for extent, size in zip(spec.shape, arrays[spec.name].shape, strict=True):
-            if isinstance(extent, str) and dims.setdefault(extent, int(size)) != size:
-                raise UsageError(
-                    f"a sample gives the dimension {extent} two sizes",
-                    seen=f"{label}: {dims[extent]} and {size}",
-                    next=(
-                        "dimensions of one name have one size; name them differently with --input if they are"
-                        " not the same"
-                    ),
-                )
+    axes = [axis for spec in specs for axis in zip(spec.shape, arrays[spec.name].shape, strict=True)]
+    for extent, size in sorted(axes, key=lambda axis: len(terms(axis[0]))):  # sums after their parts
+        unknown = [name for name in names_in(extent) if name not in dims]
+        if len(unknown) == 1:
+            dims[unknown[0]] = int(size) - extent_size(extent, {**dims, unknown[0]: 0})
+        elif not unknown and isinstance(extent, str) and extent_size(extent, dims) != size:
+            raise UsageError(
+                f"a sample gives the dimension {extent} two sizes",
+                seen=f"{label}: {extent_size(extent, dims)} and {size}",
+                next=(
+                    "dimensions of one name have one size; name them differently with --input if they are"
+                    " not the same"
+                ),
+            )
     return dims

@@ -12,7 +12,7 @@ from mnnprep.errors import UsageError
 from mnnprep.model.files import Arrays
 from mnnprep.model.messages import InputSpecs
 from mnnprep.model.preprocess import EXAMPLE, ImageRecipe, Recipe, SoundRecipe
-from mnnprep.model.signature import TensorSpec, named
+from mnnprep.model.signature import TensorSpec, named, names_in
 from mnnprep.reference.inputs import sizes_of, synthesize
 from mnnprep.reference.pictures import read_picture
 from mnnprep.reference.sounds import read_sound
@@ -79,7 +79,7 @@ class Media:
     def _others(self, spec: TensorSpec, values: npt.NDArray[Any], label: str, index: int) -> Arrays:
         others = tuple(s for s in self.specs if s.name != spec.name)
         dims = sizes_of({spec.name: values}, (spec,), label)
-        loose = [f"{e} of {s.name}" for s in others for e in s.shape if isinstance(e, str) and e not in dims]
+        loose = [f"{n} of {s.name}" for s in others for e in s.shape for n in names_in(e) if n not in dims]
         if loose:
             raise UsageError(
                 "an image or a sound does not determine the size of another input",

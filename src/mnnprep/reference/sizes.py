@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from mnnprep.errors import RefusedError, UsageError
 from mnnprep.model.files import Arrays
 from mnnprep.model.net import PROGRAMMING, Net, Refused
-from mnnprep.model.signature import Dim, Range, TensorSpec, dim_names
+from mnnprep.model.signature import Dim, Range, TensorSpec, dim_names, names_in
 from mnnprep.reference.inputs import sizes_of, synthesize
 
 LADDER = (
@@ -151,7 +151,8 @@ def batch_dims(specs: tuple[TensorSpec, ...]) -> frozenset[str]:
     """The dimensions that look like a batch: by their name, or as they only ever come first of several."""
     names = dim_names(specs)
     first = {s.shape[0] for s in specs if len(s.shape) > 1}
-    later = {e for s in specs for e in s.shape[1:]} | {s.shape[0] for s in specs if len(s.shape) == 1}
+    later = {n for s in specs for e in s.shape[1:] for n in names_in(e)}
+    later |= {s.shape[0] for s in specs if len(s.shape) == 1 and isinstance(s.shape[0], str)}
     return frozenset(n for n in names if n.lower() in BATCH_NAMES or (n in first and n not in later))
 
 

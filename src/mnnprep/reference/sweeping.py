@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from mnnprep.model.constraints import Constraint, discover, fitting
+from mnnprep.model.constraints import Constraint, discover, fitting, sum_of
 from mnnprep.model.messages import RefusedPair
 from mnnprep.model.net import Refused
 from mnnprep.model.signature import Dim
@@ -60,6 +60,7 @@ def _explain(space: InputSpace, add: Callable[[dict[str, int]], None], dim: Dim,
     The admitted sizes nearest to that are added, and the range that fits is noted.
     """
     refused = out.sweep.refused[dim.name]
+    declared = {other.name: other for other in space.dims}
     constraint: Constraint | None = None
     for _ in range(2):  # an admitted size that is refused in turn is a limit
         before = len(refused)
@@ -75,19 +76,22 @@ def _explain(space: InputSpace, add: Callable[[dict[str, int]], None], dim: Dim,
             break
         out.sweep.constraints[dim.name] = constraint
         for admitted in dict.fromkeys(constraint.nearest(s, dim) for s in list(refused)):
-            if (
-                admitted is not None
-                and (constraint.partner or admitted not in refused)
-                and all(c.dims[dim.name] != admitted for c in out.cases)
+            if admitted is None or any(c.dims[dim.name] == admitted for c in out.cases):
+                continue
+            moved = constraint.moved(dim.name, admitted)
+            if (constraint.partner or admitted not in refused) and all(
+                size > 0 and declared[name].admits(size) for name, size in moved.items()
             ):
                 try:
-                    add(constraint.moved(dim.name, admitted))
+                    add(moved)
                 except Refused as error:
                     refused[admitted] = message(error)
         if len(refused) == before:
             break
     if constraint is None:
         out.sweep.constraints.pop(dim.name, None)
+    if dim.declared and (total := sum_of(space.takes, dim, space.base, list(space.dims))):
+        out.sweep.sums[dim.name] = total
     if (
         dim.declared
         and (fits := fitting(space.takes, dim, space.base, list(refused), constraint)) is not None

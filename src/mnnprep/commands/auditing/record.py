@@ -19,7 +19,7 @@ from mnnprep.formats.registry import ARTIFACTS, SOURCE_KINDS
 from mnnprep.mnn.boundary import LAYOUTS
 from mnnprep.mnn.run import HINTS
 from mnnprep.model.files import Arrays
-from mnnprep.model.signature import DTYPES
+from mnnprep.model.signature import DTYPES, extent_size, names_in
 
 NEWER = "verify it with the version of mnnprep that made it, or prepare the model again"
 SHOWN = 5
@@ -140,7 +140,7 @@ def _sizes(manifest: Manifest) -> list[str]:
     ran = all(c is not None and c.outputs for c in stages)
     bad = {e.case for c in stages if c is not None for e in c.outputs if e.problem}
     known = set(manifest.signature.dims)
-    named = {e for t in manifest.signature.inputs for e in t.shape if isinstance(e, str)}
+    named = {n for t in manifest.signature.inputs for e in t.shape for n in names_in(e)}
     words = [
         f"{name} is a dimension of an input, but the manifest does not record it"
         for name in sorted(named - known)
@@ -212,7 +212,7 @@ def _misfit(tensor: TensorRecord, array: object, sizes: dict[str, int]) -> str:
     An axis of no named dimension may be of any size.
     """
     shape, dtype = list(getattr(array, "shape", ())), str(getattr(array, "dtype", ""))
-    wanted = [sizes.get(e, "any") if isinstance(e, str) else e for e in tensor.shape]
+    wanted = [extent_size(e, sizes) if sizes.keys() >= set(names_in(e)) else "any" for e in tensor.shape]
     fits = len(shape) == len(wanted) and all(w in ("any", n) for w, n in zip(wanted, shape, strict=True))
     return (
         ""

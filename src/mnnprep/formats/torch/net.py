@@ -72,22 +72,25 @@ class TorchNet:
         self.watch = Watch(module)
         self._calling = calling(module, [s.name for s in inputs])
         self._precise: nn.Module | None = None
+        self._constant: set[str] = set()  # outputs that no input reached in the last run
         self._fuses = any(type(m).__name__ in FUSING for m in module.modules())
 
     def _call(self, module: nn.Module, inputs: Arrays, *, double: bool = False) -> Arrays:
+        return {n: _to_numpy(t) for n, t in self._tensors(module, inputs, double=double).items()}
+
+    def _tensors(self, module: nn.Module, inputs: Arrays, *, double: bool = False) -> dict[str, torch.Tensor]:
         torch = require("torch")
         tensors = {n: torch.from_numpy(a.copy()) for n, a in inputs.items()}
         if double:
             tensors = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
         try:
             with torch.no_grad():
-                result = flatten(self._calling(module, tensors), tuple(inputs))
+                return flatten(self._calling(module, tensors), tuple(inputs))
         except MnnprepError:
             raise
         except Exception as error:  # whatever the user's forward raises
             place = raised_at(error) if isinstance(error, PROGRAMMING) else ""
             raise Refused(cause(error) + (f" (at {place})" if place else "")) from error
-        return {n: _to_numpy(t) for n, t in result.items()}
 
     def run(self, inputs: Arrays) -> Arrays:
         """Call the module with the inputs by parameter name; return its outputs, flattened.
@@ -96,7 +99,9 @@ class TorchNet:
         hides whole, where the others give numbers: what it gives unwatched counts then.
         """
         with self.watch.mode():
-            watched = self._call(self.module, inputs)
+            tensors = self._tensors(self.module, inputs)
+        self._constant = {n for n, t in tensors.items() if self.watch.is_constant(t)}
+        watched = {n: _to_numpy(t) for n, t in tensors.items()}
         if not self._fuses or all(a.dtype.kind == "f" for a in inputs.values()):
             return watched
         plain = self._call(self.module, inputs)
@@ -144,8 +149,8 @@ class TorchNet:
         return {n: (0.0, float(size - 1)) for n, size in found.items()}
 
     def insensitive(self) -> dict[str, str]:
-        """Name no output: a module has no graph that would show it."""
-        return {}
+        """Name the outputs that no input reached in the last run."""
+        return dict.fromkeys(sorted(self._constant), "depends on the module and shapes alone")
 
     def inference_mode(self) -> Check:
         """Training that ``eval`` does not reach; call after the runs, which see functional dropout."""

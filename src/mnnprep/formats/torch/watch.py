@@ -21,7 +21,7 @@ from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 from mnnprep.model.net import any_ranks
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # Tensor methods that turn data into a Python value, which a trace then keeps as a constant.
 DECIDING = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
@@ -78,6 +78,7 @@ class Watch:
 
     def __init__(self, module: nn.Module | None = None) -> None:
         self._module = module
+        self._constants = ConstantsSeen(module)
         self.decisions: dict[str, set[str]] = defaultdict(set)
         self.dropouts: list[str] = []
         self.tables: dict[int, int] = {}
@@ -90,7 +91,7 @@ class Watch:
         dropouts = {getattr(torch.nn.functional, n) for n in DROPOUTS if hasattr(torch.nn.functional, n)}
         embedding = torch.nn.functional.embedding
         watch = self
-        constants = ConstantsSeen(self._module)
+        constants = self._constants = ConstantsSeen(self._module)
 
         class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
             def __torch_function__(
@@ -119,6 +120,10 @@ class Watch:
                 return result
 
         return Mode()
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether no input reaches *tensor*, of the last run: it follows from the module and sizes alone."""
+        return self._constants.holds(tensor)
 
     def _note_dropout(self, args: Arguments, kwargs: Keywords) -> None:
         probability = args[1] if len(args) > 1 else kwargs.get("p", 0.5)

@@ -10,9 +10,9 @@ Measured with MNN 3.6.1, over 4,000 equations of two operands with up to four ax
 
 All others are right, also with open sizes and axes of size 1.
 
-A diagonal is taken by Where and ReduceSum, operands are contracted two by two from the left, and what MNN gets
-wrong of two is a ReduceSum of each operand's own subscripts and one MatMul, or Mul and ReduceSum for a number.
-A diagonal has the same bits, a product is numerically equal.
+A diagonal is taken by Where and ReduceSum, operands are contracted two by two from the left, and what MNN
+gets wrong of two is a ReduceSum of each operand's own subscripts and one MatMul, or Mul and ReduceSum for a
+number. A diagonal has the same bits, a product is numerically equal.
 """
 
 from __future__ import annotations

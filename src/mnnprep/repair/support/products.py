@@ -91,8 +91,8 @@ def contracted(build: Builder, values: Sequence[ir.Value], equation: Equation) -
         _merged(build, right, len(batch), (len(inner), len(columns))),
     )
     apart = _apart(build, product, (left, right), len(batch), (len(rows), len(columns)), len(inner))
-    order = [*batch, *rows, *columns]
-    return build.transpose(apart, *(order.index(letter) for letter in equation.result))
+    found = [*batch, *rows, *columns]
+    return build.transpose(apart, *(found.index(letter) for letter in equation.result))
 
 
 def _summed(build: Builder, value: ir.Value, equation: Equation, index: int) -> tuple[ir.Value, str]:
