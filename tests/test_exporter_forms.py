@@ -59,6 +59,21 @@ NETS: dict[str, tuple[Net, Callable[[int], tuple[Tensor, ...]]]] = {
     "rms_norm": (nn.RMSNorm(8), batch(3, 8)),
     "rms_norm without weight": (lambda x: functional.rms_norm(x, (3, 8), eps=0.1), batch(3, 8)),
     "max_pool2d": (lambda x: functional.max_pool2d(x, 3, stride=1, padding=1), batch(6, 6)),
+    "adaptive_avg_pool1d": (lambda x: functional.adaptive_avg_pool1d(x.permute(1, 2, 0), 4), batch(2, 3)),
+    "adaptive_avg_pool2d": (
+        lambda x: functional.adaptive_avg_pool2d(x.permute(1, 2, 0), (3, 4)),
+        batch(2, 7),
+    ),
+    "adaptive_avg_pool3d": (
+        lambda x: functional.adaptive_avg_pool3d(x.permute(1, 2, 3, 0), (None, 2, 3)),
+        batch(2, 3, 5),
+    ),
+    "adaptive_max_pool2d": (
+        lambda x: functional.adaptive_max_pool2d(x.permute(1, 2, 0), (3, 4)),
+        batch(2, 7),
+    ),
+    "unfold": (lambda x: x.unfold(0, 2, 1) * 2, batch(3)),
+    "unfold in steps": (lambda x: x.permute(1, 0, 2).unfold(-2, 2, 3), batch(3, 4)),
     "split by a size": (halves, batch(4)),
     "split by a number": (lambda x: x.split(3, -1), batch(8)),
     **{f"scatter_reduce {how}": (segments(how), indexed) for how in ("amin", "amax", "mean", "sum", "prod")},
@@ -72,7 +87,7 @@ def test_a_form_is_right_at_other_sizes(tmp_path: Path, name: str) -> None:
     net, make = NETS[name]
     model, file, example = Called(net).eval(), str(tmp_path / "m.onnx"), make(5)
     names = ["x", "i"][: len(example)]
-    with torch.no_grad(), exporter_forms():
+    with torch.no_grad(), exporter_forms(open_sizes=True):
         torch.onnx.export(
             model,
             example,
@@ -100,7 +115,28 @@ def test_a_reduction_is_torch_s_own(how: str, dtype: torch.dtype) -> None:
     start, values = torch.randint(-9, 9, (3, 4)).to(dtype), torch.randint(-9, 9, (5, 4)).to(dtype)
     index = torch.randint(0, 2, (5, 4))
     expected = start.scatter_reduce(0, index, values, how, include_self=False)
-    with exporter_forms():
+    with exporter_forms(open_sizes=True):
         assert torch.equal(start.scatter_reduce(0, index, values, how, include_self=False), expected)
         both = torch.scatter_reduce(start, 0, index, values, reduce=how)
     assert torch.equal(both, start.scatter_reduce(0, index, values, how))
+
+
+@pytest.mark.parametrize("open_sizes", [True, False])
+@pytest.mark.parametrize("cells", [1, 2, 3, 4, 5, 8])
+def test_adaptive_pooling_is_torch_s_own(cells: int, open_sizes: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 4)
+    expected = (functional.adaptive_avg_pool2d(x, cells), functional.adaptive_max_pool2d(x, (None, cells)))
+    with exporter_forms(open_sizes=open_sizes):
+        found = (functional.adaptive_avg_pool2d(x, cells), functional.adaptive_max_pool2d(x, (None, cells)))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fixed_size_that_the_cells_do_not_divide(tmp_path: Path) -> None:
+    model, x = nn.AdaptiveAvgPool2d((3, 2)).eval(), torch.randn(2, 3, 8, 4)
+    with torch.no_grad(), exporter_forms(open_sizes=False):
+        torch.onnx.export(model, (x,), str(tmp_path / "m.onnx"), dynamo=False, opset_version=13)
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    (given,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(given, model(x).numpy(), rtol=1e-5, atol=1e-6)

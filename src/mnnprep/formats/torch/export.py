@@ -250,7 +250,7 @@ def torchscript_exporter(
             tracer_notes(notes),
             subject.watch.mode(),
             plain_attention(),
-            exporter_forms(),
+            exporter_forms(open_sizes=any(isinstance(e, str) for s in subject.specs for e in s.shape[1:])),
             large_weights_aside(aside),
         ):
             torch.onnx.export(

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
+from mnnprep.formats.torch.open_forms import open_forms
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ IMAGE = 3  # dimensions of an image without a batch
 
 
 @contextmanager
-def exporter_forms() -> Iterator[None]:
-    """Within, the calls above are made in forms that the exporter translates."""
+def exporter_forms(*, open_sizes: bool) -> Iterator[None]:
+    """Within, the calls above are made in forms that the exporter translates; see also open_forms."""
     torch = require("torch")
-    forms = _forms()
+    forms = _forms() | open_forms(open_sizes=open_sizes)
 
     class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
         def __torch_function__(
