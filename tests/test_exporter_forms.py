@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mnnprep.formats.torch.adding_forms import UnsupportedAtOpset
 from mnnprep.formats.torch.exporter_forms import exporter_forms
 
 Net = Callable[..., Any]
@@ -72,6 +73,16 @@ NETS: dict[str, tuple[Net, Callable[[int], tuple[Tensor, ...]]]] = {
         lambda x: functional.adaptive_max_pool2d(x.permute(1, 2, 0), (3, 4)),
         batch(2, 7),
     ),
+    "scatter_add": (lambda x, i: torch.ones(6).scatter_add(0, i, x), indexed),
+    "scatter_add in place": (lambda x, i: torch.ones(6).scatter_add_(0, i, x) * 2, indexed),
+    "index_add": (lambda x, i: torch.ones(6, 2).index_add(0, i, torch.stack([x, -x], 1), alpha=2), indexed),
+    "index_add in place": (lambda x, i: torch.ones(2, 6).index_add_(-1, i, torch.stack([x, -x])), indexed),
+    "index_put, accumulated": (lambda x, i: torch.ones(6).index_put((i,), x, accumulate=True), indexed),
+    "index_put of two axes": (
+        lambda x, i: torch.ones(6, 3, 2).index_put((i, i % 3 - 3), x[:, None], accumulate=True),
+        indexed,
+    ),
+    "index_put in place": (lambda x, i: torch.ones(6).index_put_((i,), x, accumulate=True), indexed),
     "unfold": (lambda x: x.unfold(0, 2, 1) * 2, batch(3)),
     "unfold in steps": (lambda x: x.permute(1, 0, 2).unfold(-2, 2, 3), batch(3, 4)),
     "split by a size": (halves, batch(4)),
@@ -87,13 +98,13 @@ def test_a_form_is_right_at_other_sizes(tmp_path: Path, name: str) -> None:
     net, make = NETS[name]
     model, file, example = Called(net).eval(), str(tmp_path / "m.onnx"), make(5)
     names = ["x", "i"][: len(example)]
-    with torch.no_grad(), exporter_forms(open_sizes=True):
+    with torch.no_grad(), exporter_forms(16, open_sizes=True):
         torch.onnx.export(
             model,
             example,
             file,
             dynamo=False,
-            opset_version=18,
+            opset_version=16,
             input_names=names,
             dynamic_axes={n: {0: "n"} for n in names},
         )
@@ -115,7 +126,7 @@ def test_a_reduction_is_torch_s_own(how: str, dtype: torch.dtype) -> None:
     start, values = torch.randint(-9, 9, (3, 4)).to(dtype), torch.randint(-9, 9, (5, 4)).to(dtype)
     index = torch.randint(0, 2, (5, 4))
     expected = start.scatter_reduce(0, index, values, how, include_self=False)
-    with exporter_forms(open_sizes=True):
+    with exporter_forms(16, open_sizes=True):
         assert torch.equal(start.scatter_reduce(0, index, values, how, include_self=False), expected)
         both = torch.scatter_reduce(start, 0, index, values, reduce=how)
     assert torch.equal(both, start.scatter_reduce(0, index, values, how))
@@ -127,7 +138,7 @@ def test_adaptive_pooling_is_torch_s_own(cells: int, open_sizes: bool) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 8, 4)
     expected = (functional.adaptive_avg_pool2d(x, cells), functional.adaptive_max_pool2d(x, (None, cells)))
-    with exporter_forms(open_sizes=open_sizes):
+    with exporter_forms(16, open_sizes=open_sizes):
         found = (functional.adaptive_avg_pool2d(x, cells), functional.adaptive_max_pool2d(x, (None, cells)))
     torch.testing.assert_close(found, expected)
 
@@ -135,8 +146,15 @@ def test_adaptive_pooling_is_torch_s_own(cells: int, open_sizes: bool) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_fixed_size_that_the_cells_do_not_divide(tmp_path: Path) -> None:
     model, x = nn.AdaptiveAvgPool2d((3, 2)).eval(), torch.randn(2, 3, 8, 4)
-    with torch.no_grad(), exporter_forms(open_sizes=False):
+    with torch.no_grad(), exporter_forms(16, open_sizes=False):
         torch.onnx.export(model, (x,), str(tmp_path / "m.onnx"), dynamo=False, opset_version=13)
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
     (given,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.testing.assert_allclose(given, model(x).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_sum_into_places_needs_an_opset_that_adds() -> None:
+    x, i = torch.randn(3), torch.tensor([0, 1, 1])
+    with exporter_forms(15, open_sizes=False), pytest.raises(UnsupportedAtOpset) as caught:
+        torch.zeros(4).scatter_add(0, i, x)
+    assert caught.value.needed == 16

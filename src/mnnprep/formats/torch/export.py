@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from mnnprep.deps import require
 from mnnprep.errors import RefusedError
 from mnnprep.formats.torch import onnx_cleanup
+from mnnprep.formats.torch.adding_forms import UnsupportedAtOpset
 from mnnprep.formats.torch.archive import save_script
 from mnnprep.formats.torch.calling import calling
 from mnnprep.formats.torch.exportable import Exportable, adapter
@@ -37,17 +38,6 @@ T = TypeVar("T")
 
 EXPORT_OPSET = 18  # the lowest the torch.export-based exporter writes itself
 FEWER_OUTPUTS = re.compile(r"number of output names provided \(\d+\) exceeded number of outputs \((\d+)\)")
-
-
-class UnsupportedAtOpset(Exception):
-    """An operator of the model has no form at this opset.
-
-    ``needed`` is the opset that has one (0: unknown).
-    """
-
-    def __init__(self, message: str, needed: int) -> None:
-        super().__init__(message)
-        self.needed = needed
 
 
 @contextmanager
@@ -250,7 +240,9 @@ def torchscript_exporter(
             tracer_notes(notes),
             subject.watch.mode(),
             plain_attention(),
-            exporter_forms(open_sizes=any(isinstance(e, str) for s in subject.specs for e in s.shape[1:])),
+            exporter_forms(
+                opset, open_sizes=any(isinstance(e, str) for s in subject.specs for e in s.shape[1:])
+            ),
             large_weights_aside(aside),
         ):
             torch.onnx.export(
@@ -267,6 +259,8 @@ def torchscript_exporter(
                 verbose=subject.places,
                 **options,
             )
+    except UnsupportedAtOpset:
+        raise
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise UnsupportedAtOpset(message(error), _needed_opset(str(error))) from error
     except torch.onnx.errors.OnnxExporterError as error:

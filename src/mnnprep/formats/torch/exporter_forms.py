@@ -6,7 +6,8 @@ Measured with torch 2.13. Each is replaced, while the exporter runs, by other ca
 * ``permute`` with negative axes: they reach Transpose, which takes none;
 * ``rms_norm`` and ``scatter_reduce`` without the values that were there: it has no translation;
 * ``max_pool2d`` of an image without a batch: the image's channels are taken for a batch;
-* ``split`` by a size of an input: the size becomes a constant.
+* ``split`` by a size of an input: the size becomes a constant;
+* ``scatter_add``, ``index_add`` and ``index_put`` that accumulates: an index that comes twice counts once.
 
 The reference is the source without any of this.
 """
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
+from mnnprep.formats.torch.adding_forms import adding_forms
 from mnnprep.formats.torch.open_forms import open_forms
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 
@@ -28,10 +30,14 @@ IMAGE = 3  # dimensions of an image without a batch
 
 
 @contextmanager
-def exporter_forms(*, open_sizes: bool) -> Iterator[None]:
-    """Within, the calls above are made in forms that the exporter translates; see also open_forms."""
+def exporter_forms(opset: int, *, open_sizes: bool) -> Iterator[None]:
+    """Within, the calls above are made in forms that the exporter translates; see also open_forms.
+
+    A call may raise :class:`UnsupportedAtOpset`.
+    """
     torch = require("torch")
-    forms = _forms() | open_forms(open_sizes=open_sizes)
+    adding = adding_forms(opset)
+    forms = _forms(adding[torch.Tensor.scatter_add]) | adding | open_forms(open_sizes=open_sizes)
 
     class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
         def __torch_function__(
@@ -43,9 +49,10 @@ def exporter_forms(*, open_sizes: bool) -> Iterator[None]:
         yield
 
 
-def _forms() -> dict[Function, Function]:
+def _forms(scatter_add: Function) -> dict[Function, Function]:
     """The replacements, by the functions that torch hands to a mode."""
     torch = require("torch")
+    scattered = _scattered(scatter_add)
     functional = torch.nn.functional
     return {
         torch.repeat_interleave: _repeated(torch.repeat_interleave),
@@ -57,8 +64,8 @@ def _forms() -> dict[Function, Function]:
         functional.max_pool2d: _pooled(functional.max_pool2d),
         torch.split: _split,
         torch.Tensor.split: _split,
-        torch.scatter_reduce: _scattered,
-        torch.Tensor.scatter_reduce: _scattered,
+        torch.scatter_reduce: scattered,
+        torch.Tensor.scatter_reduce: scattered,
     }
 
 
@@ -123,23 +130,27 @@ def _split(
     return tuple(tensor[(*before, slice(start, end))] for start, end in zip(starts, ends, strict=True))
 
 
-def _scattered(
-    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
-) -> Tensor:
+def _scattered(scatter_add: Function) -> Function:
     """Reduce as torch.scatter_reduce does: without *include_self*, onto what changes no result."""
-    torch = require("torch")
-    if include_self:
-        return input.scatter_reduce(dim, index, src, reduce, include_self=True)
-    if reduce == "mean":
-        total = input.scatter(dim, index, 0).scatter_add(dim, index, src)
-        count = torch.zeros_like(input).scatter_add(dim, index, torch.ones_like(src)).clamp(min=1)
-        mean: Tensor = (
-            total / count if input.is_floating_point() else torch.div(total, count, rounding_mode="floor")
-        )
-        return mean
-    neutral = {"sum": 0, "prod": 1}.get(reduce)
-    if neutral is None:
-        largest = torch.inf if input.is_floating_point() else torch.iinfo(input.dtype).max
-        smallest = -torch.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
-        neutral = largest if reduce == "amin" else smallest
-    return input.scatter(dim, index, neutral).scatter_reduce(dim, index, src, reduce, include_self=True)
+
+    def scatter_reduce(
+        input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+    ) -> Tensor:
+        torch = require("torch")
+        if include_self:
+            return input.scatter_reduce(dim, index, src, reduce, include_self=True)
+        if reduce == "mean":
+            total = scatter_add(input.scatter(dim, index, 0), dim, index, src)
+            count = scatter_add(torch.zeros_like(input), dim, index, torch.ones_like(src)).clamp(min=1)
+            mean: Tensor = (
+                total / count if input.is_floating_point() else torch.div(total, count, rounding_mode="floor")
+            )
+            return mean
+        neutral = {"sum": 0, "prod": 1}.get(reduce)
+        if neutral is None:
+            largest = torch.inf if input.is_floating_point() else torch.iinfo(input.dtype).max
+            smallest = -torch.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
+            neutral = largest if reduce == "amin" else smallest
+        return input.scatter(dim, index, neutral).scatter_reduce(dim, index, src, reduce, include_self=True)
+
+    return scatter_reduce
