@@ -66,3 +66,12 @@ def test_a_size_that_is_free_is_not_named(tmp_path: Path) -> None:
     assert manifest.verdict is Verdict.PROVEN, manifest.evidence
     (check,) = checks_of(manifest, "dimension:n")
     assert "baked" not in check.numbers
+
+
+def test_a_branch_on_a_size_is_exported_where_it_is_taken(tmp_path: Path) -> None:
+    words = ("--input", "x=float32[1,length,4]", "--dim", "length=2:24", "--method", "onnx-trace")
+    manifest = prepared(f"{NETS}:PaddedToFour", tmp_path / "out", *words)
+    assert manifest.verdict is Verdict.PROVEN, manifest.evidence
+    first, *_, last = manifest.artifact.attempts
+    assert (first.verdict, last.verdict) == ("differs", "proven")
+    assert "exported at length=13" in last.notes

@@ -43,3 +43,15 @@ class Expanded(Net):
 class Free(Net):
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x).reshape(x.shape[0], 2, 2)
+
+
+class PaddedToFour(Net):
+    """A branch on a size: where it is taken, the trace is right at every size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[1]
+        missing = (4 - length % 4) % 4
+        if missing > 0:  # baked
+            x = nn.functional.pad(x, (0, 0, 0, missing))
+        sums = self.linear(x).reshape(x.shape[0], -1, 4, 4).cumsum(2).reshape(x.shape[0], -1, 4)
+        return sums[:, :length] if missing > 0 else sums

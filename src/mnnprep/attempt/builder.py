@@ -54,6 +54,7 @@ def start_export(
         opset=recipe.opset,
         directory=directory,
         tflite_precision=tflite_precision,
+        at=dict(recipe.at),
     )
     return workers.submit(steps.export, job)
 
@@ -88,7 +89,8 @@ class ArtifactBuilder:
     def build(self, recipe: ExportRecipe, export: Future[Reply[Exported]]) -> Made | NotMade:
         """Wait for the export, repair what always is, start the conversion."""
         self._count += 1
-        self.tell(f"attempt {self._count}: {recipe.method}{_at_opset(recipe)}")
+        at = "".join(f", {name}={size}" for name, size in recipe.at)
+        self.tell(f"attempt {self._count}: {recipe.method}{_at_opset(recipe)}{at}")
         try:
             exported = export.result().value
         except StepFailed as failure:

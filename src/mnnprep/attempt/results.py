@@ -5,6 +5,7 @@ ExportRecipe -> Made | NotMade -> Conversion -> Runs -> AttemptResult -> (with d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -17,14 +18,14 @@ from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figures, Status
 from mnnprep.evidence.row import Row
 from mnnprep.evidence.verdict import Verdict
-from mnnprep.formats.backend import ArtifactFormat, ExportRecipe
+from mnnprep.formats.backend import ArtifactFormat, ExportRecipe, Sizes
 from mnnprep.formats.onnx.scan import operators_in
 from mnnprep.formats.registry import ARTIFACTS
 from mnnprep.mnn.convert import Converted, Mishap
 from mnnprep.mnn.run import MnnRunResult
 from mnnprep.mnn.settings import FLOAT16
 from mnnprep.model.files import FileRef
-from mnnprep.model.messages import Exported, OpsetRefused, RunResult
+from mnnprep.model.messages import CaseFile, Exported, OpsetRefused, RunResult
 from mnnprep.model.precision import Precision
 from mnnprep.model.target import Target
 from mnnprep.repair.steps import AppliedRule, Finding
@@ -254,6 +255,17 @@ class AttemptResult:
         return wrong and any(
             catalog.DIMENSION.has(c.check) and c.status is Status.FAILED for c in self.checks
         )
+
+    def sizes_frozen_out(self, cases: Sequence[CaseFile]) -> Sizes:
+        """The sizes of the largest of *cases* at which the artifact is wrong; none if it froze no size."""
+        compare = self.check(catalog.ARTIFACT_COMPARE)
+        if compare is None or not self.froze_a_size:
+            return ()
+        wrong = {error.case for error in compare.outputs if error.problem}
+        others = [case for case in cases if case.index in wrong and case.dims != cases[0].dims]
+        if not others:
+            return ()
+        return tuple(max(others, key=lambda case: math.prod(case.dims.values())).dims.items())
 
     @property
     def right_here(self) -> bool:

@@ -7,6 +7,7 @@ import importlib
 import math
 import os
 import time
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from pathlib import Path
@@ -220,7 +221,9 @@ class _Run:
         )
         results: list[AttemptResult] = []
         until, budget = math.inf, self.request.time_budget
-        for recipe in recipes:
+        waiting = deque(recipes)
+        while waiting:
+            recipe = waiting.popleft()
             if skip(recipe, self.request, survey, results):
                 continue
             if time.monotonic() > until:
@@ -241,6 +244,8 @@ class _Run:
                 self.tell(outcome(low))
             if finished(survey, results[-1]):
                 break
+            if recipe.traces and not recipe.at and (at := results[-1].sizes_frozen_out(survey.cases)):
+                waiting.appendleft(replace(recipe, at=at))
             until = min(until, time.monotonic() + (budget or math.inf))
         return results
 

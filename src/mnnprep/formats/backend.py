@@ -106,6 +106,9 @@ class ArtifactFormat:
     packages: tuple[str, ...] = ()
 
 
+Sizes = tuple[tuple[str, int], ...]  # of dimensions, by name
+
+
 @dataclass(frozen=True)
 class ExportRecipe:
     """One method of making an artifact, with its options.
@@ -115,6 +118,8 @@ class ExportRecipe:
     make beside the source's own; ``searches``: it stands for one attempt at each of ``OPSETS``, for a source
     that MNN took at no opset before. ``packages`` are modules whose versions a bundle made so records.
     ``sqnr_db`` is the least SQNR at which an artifact made so may be held to a source that is not floating.
+    ``at`` are the sizes to export at, in place of those that the survey began with: a branch on a size is
+    frozen as it is taken there.
     """
 
     method: str
@@ -126,6 +131,7 @@ class ExportRecipe:
     searches: bool = False
     packages: tuple[str, ...] = ()
     sqnr_db: float | None = None
+    at: Sizes = ()
 
 
 @dataclass(frozen=True)

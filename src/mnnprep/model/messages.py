@@ -171,7 +171,8 @@ class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
 
     ``tflite_precision`` is that of a TFLite artifact: empty (the source's), ``float16`` or ``int8``.
     ``places``: each node keeps where in the user's code it came from, if the exporter says; such a file is
-    for a diagnosis, not for a bundle.
+    for a diagnosis, not for a bundle. ``at`` are sizes of dimensions to export at, in place of the survey's
+    first.
     """
 
     source: Source
@@ -181,6 +182,7 @@ class ExportJob(msgspec.Struct, frozen=True, kw_only=True):
     directory: WritePath
     tflite_precision: str = ""
     places: bool = False
+    at: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class OpsetRefused(msgspec.Struct, frozen=True):

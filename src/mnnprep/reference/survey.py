@@ -71,8 +71,8 @@ def survey(
     return Surveyor(net, wants).survey(decisive, one_sided, ranks, steps, borders)
 
 
-def base_case(net: Net, wants: InputSpecs) -> Arrays:
-    """The inputs that an export is made with.
+def base_case(net: Net, wants: InputSpecs, at: Mapping[str, int] | None = None) -> Arrays:
+    """The inputs that an export is made with, of the sizes *at* if these are given.
 
     They are those of the survey's first synthesized case (with the values of the first sample), or the first
     sample.
@@ -80,7 +80,7 @@ def base_case(net: Net, wants: InputSpecs) -> Arrays:
     space = InputSpace.find(net, wants, samples_of=first_alone(wants))
     if space.samples and not space.dims:
         return space.samples[0][1]
-    return space.bounded().arrays(0)
+    return space.bounded().arrays(0, at)
 
 
 def outline(net: Net, wants: InputSpecs) -> Signature:

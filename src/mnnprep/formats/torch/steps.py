@@ -105,11 +105,13 @@ def export_module(job: ExportJob) -> Exported:
     loaded = load(job.source)
     specs = input_specs(loaded, job.wants.inputs)
     net = OtherwiseFirst(loaded.module, specs, loaded.example, loaded.dims)
-    arrays = base_case(net, job.wants)
+    arrays = base_case(net, job.wants, job.at)
     materialize(loaded.module)
     subject = Exportable(loaded, specs, arrays, net.output_ranks(arrays), places=job.places)
     directory = Path(job.directory)
     notes: list[str] = []
+    if job.at:
+        notes.append(f"exported at {', '.join(f'{name}={size}' for name, size in job.at.items())}")
     doing(f"exporting by {job.method}")
     if job.method in SCRIPT_METHODS:
         files = SCRIPT_METHODS[job.method](subject, directory, notes)
