@@ -9,7 +9,7 @@ Measured with torch 2.13. Each is replaced, while the exporter runs, by other ca
 * ``split`` by a size of an input: the size becomes a constant;
 * ``scatter_add``, ``index_add`` and ``index_put`` that accumulates: an index that comes twice counts once.
 
-The reference is the source without any of this.
+Complex tensors become pairs of real ones (complex_pairs). The reference is the source without any of this.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mnnprep.deps import require
+from mnnprep.formats.torch import complex_pairs
 from mnnprep.formats.torch.adding_forms import adding_forms
 from mnnprep.formats.torch.open_forms import open_forms
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
@@ -37,13 +38,21 @@ def exporter_forms(opset: int, *, open_sizes: bool) -> Iterator[None]:
     """
     torch = require("torch")
     adding = adding_forms(opset)
-    forms = _forms(adding[torch.Tensor.scatter_add]) | adding | open_forms(open_sizes=open_sizes)
+    forms = (
+        _forms(adding[torch.Tensor.scatter_add])
+        | adding
+        | open_forms(open_sizes=open_sizes)
+        | complex_pairs.makers()
+    )
 
     class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
         def __torch_function__(
             self, function: Function, types: Types, args: Arguments = (), kwargs: Keywords | None = None
         ) -> object:
-            return forms.get(function, function)(*args, **(kwargs or {}))
+            kwargs = kwargs or {}
+            if complex_pairs.holds_complex(args, kwargs):
+                return complex_pairs.call(function, args, kwargs)
+            return forms.get(function, function)(*args, **kwargs)
 
     with Mode():
         yield
