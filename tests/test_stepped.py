@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from onnx import parser
 
 from mnnprep.formats.onnx.stepped import input_scales, step_sizes
+from mnnprep.model.net import Case
 
 HEAD = '<ir_version: 8, opset_import: ["": 13]> g (float[2,4] x) => ({kind}[2,4] y)'
 NUMBERS = "<float s = {{0.5}}, float t = {{0.25}}, int8 z = {{3}}>".replace("{{", "{").replace("}}", "}")
@@ -48,3 +50,24 @@ def test_inputs_that_are_quantized_at_once() -> None:
     assert input_scales(parser.parse_model(f"{head} {{ {body} }}")) == {"x": 0.5}
     late = "m = Exp(x) q = QuantizeLinear(m, s, z) y = DequantizeLinear(q, t, z)"
     assert not input_scales(parser.parse_model(f"{head} {{ {late} }}"))
+
+
+def test_a_tensorflow_graph_that_rounds_is_judged_by_the_step() -> None:
+    tf = pytest.importorskip("tensorflow")
+    from mnnprep.formats.tensorflow.net import TensorFlowNet
+    from mnnprep.formats.tensorflow.skeleton import of_graph
+
+    class Loaded:
+        inputs, example = (), None
+
+        def skeleton(self) -> object:
+            with tf.Graph().as_default() as graph:
+                x = tf.compat.v1.placeholder(tf.float32, (2, 3), name="x")
+                tf.quantization.fake_quant_with_min_max_args(x, name="rounded")
+                tf.nn.relu(graph.get_tensor_by_name("rounded:0"), name="y")
+                tf.nn.relu(x, name="z")
+            return of_graph(graph.as_graph_def(), {"x": "x"}, {"y": "y", "z": "z"})
+
+    array = np.zeros((2, 3), np.float32)
+    case = Case("seed 0", {}, {"x": array}, {"y": array, "z": array})
+    assert list(TensorFlowNet(Loaded()).steps([case])) == ["y"]

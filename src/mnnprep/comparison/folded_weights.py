@@ -43,8 +43,8 @@ def account(missing: dict[str, Array], artifact: dict[str, Array], derived: Deri
         if any(close(value, v) for v in vectors.get(value.size, [])):
             found |= set(parents)
     applied: list[Array] = []
-    for name, kernel in missing.items():
-        for form, before in _forms(kernel, missing):
+    for forms in _kernels(missing, derived):
+        for form, names in forms:
             factor = _factor(form, pool)
             if factor is None:
                 continue
@@ -54,7 +54,7 @@ def account(missing: dict[str, Array], artifact: dict[str, Array], derived: Deri
                 if value.size == factor.size and p and any(close(value * s, factor) for s in scales)
             ]
             if owners or _unchanged(factor):
-                found |= {name, *before}
+                found |= set(names)
                 applied.append(factor)
                 for parents in owners:
                     found |= set(parents)
@@ -75,23 +75,36 @@ def account(missing: dict[str, Array], artifact: dict[str, Array], derived: Deri
     return found & set(missing)
 
 
-def _forms(kernel: Array, missing: dict[str, Array]) -> Iterator[tuple[Array, list[str]]]:
-    """Return *kernel* as it was, and times what scaled its inputs.
+def _kernels(missing: dict[str, Array], derived: Derived) -> Iterator[Iterator[tuple[Array, list[str]]]]:
+    """For each kernel that may be in the artifact its forms, each with the weights that it accounts for.
 
-    Each is a missing weight with a number for every entry of one axis, with its name.
+    They are the missing weights, and what the source computes from some of them: a rounded kernel, say.
+    """
+    for name, kernel in missing.items():
+        yield _forms(name, kernel, missing)
+    for value, parents in derived.values():
+        plain = value.astype(np.float64).squeeze()
+        if plain.ndim > 1 and not set(parents).isdisjoint(missing):
+            yield iter([(plain, parents)])
+
+
+def _forms(name: str, kernel: Array, missing: dict[str, Array]) -> Iterator[tuple[Array, list[str]]]:
+    """The kernel *name* as it was, and times what scaled its inputs.
+
+    That is a missing weight with a number for every entry of one axis.
     """
     plain = kernel.astype(np.float64).squeeze()
     if plain.ndim < 2:
         return
-    yield plain, []
-    for name, vector in missing.items():
+    yield plain, [name]
+    for other, vector in missing.items():
         for axis in (
             a for a in range(plain.ndim) if vector.size == plain.shape[a] == max(vector.shape, default=1)
         ):
             yield (
                 plain
                 * vector.astype(np.float64).reshape([-1 if a == axis else 1 for a in range(plain.ndim)]),
-                [name],
+                [name, other],
             )
 
 

@@ -19,6 +19,9 @@ from mnnprep.model.files import Arrays
 
 ARITHMETIC = frozenset(
     {
+        "FakeQuantWithMinMaxArgs",
+        "FakeQuantWithMinMaxVars",
+        "FakeQuantWithMinMaxVarsPerChannel",
         "Add",
         "AddV2",
         "Sub",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ from mnnprep.formats.tensorflow import graphs
 from mnnprep.formats.tensorflow.loaded import Loaded, guarded
 from mnnprep.formats.tensorflow.skeleton import Skeleton
 from mnnprep.model.files import Arrays
-from mnnprep.model.net import Refused
+from mnnprep.model.net import Case, Refused
 from mnnprep.model.signature import Dim, Range
+from mnnprep.model.steps import Step
 
 if TYPE_CHECKING:
     from mnnprep.formats.tensorflow.types import Session
@@ -26,6 +27,8 @@ INDEX_PRESERVING = frozenset(
     {"Cast", "Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose", "StridedSlice"}
 )
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+
+ROUNDING = ("FakeQuantWithMinMax", "QuantizeAndDequantize", "QuantizeV2")  # operators' names begin so
 
 
 class TensorFlowNet:
@@ -52,6 +55,15 @@ class TensorFlowNet:
         Its noise is that of one-ulp changes of the inputs.
         """
         return None  # a graph's dtypes are fixed: the noise is that of one-ulp changes of the inputs
+
+    def steps(self, cases: Sequence[Case]) -> dict[str, Step]:
+        """The steps of the floating outputs that a rounded value decides; they have no scale of their own."""
+        rounded: set[str] = set()
+        for node in graphs.in_order(self.skeleton.graph):
+            if node.op.startswith(ROUNDING) or not rounded.isdisjoint(map(graphs.producer, node.input)):
+                rounded.add(node.name)
+        outputs = cases[0].outputs
+        return {n: Step(0.0) for n in self.skeleton.outputs if n in rounded and outputs[n].dtype.kind == "f"}
 
     def bounds(self, inputs: Arrays) -> dict[str, Range]:
         """The ranges of integer inputs that look up constant tables."""

@@ -53,7 +53,12 @@ def survey_source(job: SurveyJob) -> Survey:
     loaded = load(job.source, job.wants)
     net = TensorFlowNet(loaded)
     doing("running the reference")
-    found = survey(net, job.wants, ranks=lambda: any_ranks(node.op for node in net.skeleton.graph.node))
+    found = survey(
+        net,
+        job.wants,
+        ranks=lambda: any_ranks(node.op for node in net.skeleton.graph.node),
+        steps=net.steps,
+    )
     doing("following the weights to the outputs")
     weights = parameters(net.skeleton)
     arrays: Arrays = {f"used/{n}": a for n, a in weights.items()}
@@ -68,6 +73,7 @@ def survey_source(job: SurveyJob) -> Survey:
         checks=[_inference(loaded.training, "source"), *found.checks],
         noise=found.noise,
         exempt=found.exempt,
+        steps=found.steps,
         weights=file_ref(path),
         sweep=found.sweep,
         parameters=count(net.skeleton, weights),

@@ -6,6 +6,7 @@ Measured with torch 2.13. Each is replaced, while the exporter runs, by other ca
 * ``permute`` with negative axes: they reach Transpose, which takes none;
 * ``rms_norm`` and ``scatter_reduce`` without the values that were there: it has no translation;
 * ``max_pool2d`` of an image without a batch: the image's channels are taken for a batch;
+* ``fused_moving_avg_obs_fake_quant``, whose observers are off: it has no translation;
 * ``split`` by a size of an input: the size becomes a constant;
 * ``scatter_add``, ``index_add`` and ``index_put`` that accumulates: an index that comes twice counts once.
 
@@ -73,6 +74,7 @@ def _forms(scatter_add: Function) -> dict[Function, Function]:
         functional.max_pool2d: _pooled(functional.max_pool2d),
         torch.split: _split,
         torch.Tensor.split: _split,
+        torch.fused_moving_avg_obs_fake_quant: _fake_quantized,
         torch.scatter_reduce: scattered,
         torch.Tensor.scatter_reduce: scattered,
     }
@@ -137,6 +139,41 @@ def _split(
     ends = [*(size * (number + 1) for number in range(count - 1)), None]
     starts = [0, *ends[:-1]]
     return tuple(tensor[(*before, slice(start, end))] for start, end in zip(starts, ends, strict=True))
+
+
+def _fake_quantized(
+    input: Tensor,
+    observer_on: Tensor,
+    fake_quant_on: Tensor,
+    running_min: Tensor,
+    running_max: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    averaging_const: float,
+    quant_min: int,
+    quant_max: int,
+    ch_axis: int,
+    per_row_fake_quant: bool = False,
+    symmetric_quant: bool = False,
+) -> Tensor:
+    """What a quantization-aware net computes once its observers are off."""
+    torch = require("torch")
+    if bool(observer_on):
+        rest = (running_min, running_max, scale, zero_point, averaging_const, quant_min, quant_max, ch_axis)
+        observed: Tensor = torch.fused_moving_avg_obs_fake_quant(
+            input, observer_on, fake_quant_on, *rest, per_row_fake_quant, symmetric_quant
+        )
+        return observed
+    if not bool(fake_quant_on):
+        return input
+    quantize = (
+        torch.fake_quantize_per_channel_affine
+        if per_row_fake_quant
+        else torch.fake_quantize_per_tensor_affine
+    )
+    axis = (ch_axis,) if per_row_fake_quant else ()
+    rounded: Tensor = quantize(input, scale, zero_point, *axis, quant_min, quant_max)
+    return rounded
 
 
 def _scattered(scatter_add: Function) -> Function:

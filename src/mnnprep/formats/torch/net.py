@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,8 +16,9 @@ from mnnprep.formats.torch.float64 import in_float64, quick_depthwise
 from mnnprep.formats.torch.structure import flatten
 from mnnprep.formats.torch.watch import Watch, raised_at
 from mnnprep.model.files import Arrays
-from mnnprep.model.net import PROGRAMMING, Refused
+from mnnprep.model.net import PROGRAMMING, Case, Refused
 from mnnprep.model.signature import Dim, Range, TensorSpec
+from mnnprep.model.steps import Step
 from mnnprep.safety.error_text import cause
 from mnnprep.text import listed
 
@@ -147,6 +148,12 @@ class TorchNet:
             ]
             found = {n: min(sizes) for n, t in tensors.items() if sizes and not t.is_floating_point()}
         return {n: (0.0, float(size - 1)) for n, size in found.items()}
+
+    def steps(self, cases: Sequence[Case]) -> dict[str, Step]:
+        """The steps of the floating outputs, of no scale of their own, if the net was seen to round."""
+        if not self.watch.rounds:
+            return {}
+        return {n: Step(0.0) for n, a in cases[0].outputs.items() if a.dtype.kind == "f"}
 
     def insensitive(self) -> dict[str, str]:
         """Name the outputs that no input reached in the last run."""

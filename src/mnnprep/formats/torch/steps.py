@@ -84,13 +84,16 @@ def survey_module(job: SurveyJob) -> Survey:
         precise=not job.source.lean,
     )
     doing("running the reference")
-    found = survey(net, job.wants, one_sided=net.watch.one_sided, ranks=lambda: net.watch.ranked)
+    found = survey(
+        net, job.wants, one_sided=net.watch.one_sided, ranks=lambda: net.watch.ranked, steps=net.steps
+    )
     return Survey(
         signature=found.signature,
         cases=found.write(Path(job.directory)),
         checks=[net.inference_mode(), *found.checks],
         noise=found.noise,
         exempt=found.exempt,
+        steps=found.steps,
         decides=list(net.watch.decisions),
         one_sided=net.watch.one_sided(),
         sweep=found.sweep,

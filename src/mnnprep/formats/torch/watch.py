@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 # Tensor methods that turn data into a Python value, which a trace then keeps as a constant.
 DECIDING = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+FAKE_QUANTIZING = (
+    "fake_quantize_per_tensor_affine",
+    "fake_quantize_per_channel_affine",
+    "fused_moving_avg_obs_fake_quant",
+)
 UNKNOWN_PLACE = "an unknown place"
 _LIBRARIES = ("torch", "mnnprep")
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
@@ -73,7 +78,8 @@ class Watch:
     ``decisions`` maps ``place (method)`` to the set of values seen there, of values that inputs reach: what
     *module* holds and sizes decide alone is judged by the sizes compared.  ``dropouts`` lists the places of
     functional dropout with training=True; ``tables`` maps the data pointer of an index tensor to the size of
-    the table it looked up; ``ranked`` says that something was sorted or chosen by value.
+    the table it looked up; ``ranked`` says that something was sorted or chosen by value, ``rounds`` that
+    numbers were rounded to steps, as in quantization-aware training.
     """
 
     def __init__(self, module: nn.Module | None = None) -> None:
@@ -83,6 +89,7 @@ class Watch:
         self.dropouts: list[str] = []
         self.tables: dict[int, int] = {}
         self.ranked = False
+        self.rounds = False
 
     def mode(self) -> AbstractContextManager[object]:
         """A context manager that watches."""
@@ -110,6 +117,8 @@ class Watch:
                     watch.tables[index.data_ptr()] = size
                 elif any_ranks((getattr(function, "__name__", ""),)):
                     watch.ranked = True
+                elif getattr(function, "__name__", "") in FAKE_QUANTIZING:
+                    watch.rounds = True
                 result = function(*args, **kwargs)
                 if function not in deciding:
                     constants.note(function, args, kwargs, result)
