@@ -9,7 +9,7 @@ import pytest
 from evaluation.kinds.run import copied, ran
 from evaluation.kinds.table import KINDS, Kind
 
-QUICK = ("einsum_bchi.onnx", "bicubic_dynamic.onnx", "div.onnx")  # for every run of the tests
+QUICK = ("einsum_bchi.onnx",)  # for every run of the tests
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,11 @@ KINDS = (
         "--input q=float32[batch,2,length,4] --input mask=int64[batch,length] --dim batch=1:3 "
         "--dim length=1:12 --range mask=0:1",
     ),
+    Kind(
+        "masked_rows.py:sdpa",
+        "--method onnx-export --input q=float32[batch,2,length,4] --input mask=int64[batch,length] "
+        "--dim batch=1:3 --dim length=1:12 --range mask=0:1",
+    ),
     Kind("outputs.py:const", "--input x=float32[batch,8] --dim batch=1:4"),
     Kind("outputs.py:select", "--input x=float32[n] --dim n=4:64"),
     Kind(

@@ -42,6 +42,50 @@ def written_out(
     return torch.matmul(torch.softmax(scores, dim=-1), value)
 
 
+def with_masked_rows(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The same with a mask that may hide a whole row: torch gives zeros there, not the mean of the values."""
+    allowed = attn_mask if attn_mask.dtype == torch.bool else attn_mask > -torch.inf
+    finite = attn_mask if attn_mask.dtype == torch.bool else attn_mask.clamp(min=-3.4028234663852886e38)
+    mixed = written_out(query, key, value, finite, scale=scale, enable_gqa=enable_gqa)
+    return mixed * allowed.any(-1, keepdim=True).to(mixed.dtype)
+
+
+@contextmanager
+def masked_rows_written_out() -> Iterator[None]:
+    """Within, attention with a mask is seen as matmul and softmax that keep torch's zeros."""
+    functional = torch.nn.functional
+    original = functional.scaled_dot_product_attention
+
+    def attention(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if attn_mask is None or is_causal:
+            return original(
+                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+            )
+        return with_masked_rows(query, key, value, attn_mask, scale, enable_gqa)
+
+    functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = original
+
+
 @contextmanager
 def attention_written_out() -> Iterator[None]:
     """Within, tracing and scripting see attention as matmul and softmax."""

@@ -329,6 +329,8 @@ def _needed_opset(message: str) -> int:
 def onnx_export(subject: Exportable, directory: Path, notes: list[str], opset: int) -> list[FileRef]:
     """Method ``onnx-export``: the torch.export-based exporter, at opset 18 or above."""
     torch = require("torch")
+    from mnnprep.formats.torch.attention import masked_rows_written_out
+
     auto = torch.export.Dim.AUTO
     shapes = tuple({i: auto for i, e in enumerate(s.shape) if isinstance(e, str)} for s in subject.specs)
     dynamic = bool(dim_names(subject.specs))
@@ -338,7 +340,7 @@ def onnx_export(subject: Exportable, directory: Path, notes: list[str], opset: i
             "the torch.export-based exporter takes no TorchScript", next="use --method onnx-trace"
         )
     try:
-        with torch.no_grad(), warnings.catch_warnings(), plain_attention():
+        with torch.no_grad(), warnings.catch_warnings(), plain_attention(), masked_rows_written_out():
             warnings.simplefilter("ignore")
             if program is not None:
                 exported = torch.onnx.export(
