@@ -2,7 +2,7 @@
 crash, hang or grow.
 
     python -m evaluation.hostile [--only PATTERN]... [--commands NAME,NAME] [--jobs N] [--keep DIR] [--list]
-                                 [--controls] [--json FILE]
+                                 [--controls] [--json ROWS]
 
 Each file has a sandbox of its own (HOME, working directory, TMPDIR, a directory of secrets, a place that only
 its code or operators would write to); each command is a process in it with 60 s (less what it waited for a
@@ -152,6 +152,14 @@ def table(results: dict[str, list[Call]]) -> int:
     return sum(whole)
 
 
+def recorded(path: Path | None) -> dict[str, list[Call]]:
+    """The calls by file that an earlier run left at *path*."""
+    if path is None or not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text().splitlines())
+    return {row["file"]: [Call(**call) for call in row["calls"]] for row in rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.hostile",
@@ -164,7 +172,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="work in this directory, and leave it")
     parser.add_argument("--list", action="store_true", help="say what each file tries")
     parser.add_argument("--controls", action="store_true", help="the unguarded loaders in place of mnnprep")
-    parser.add_argument("--json", type=Path, help="write every call to this file")
+    parser.add_argument(
+        "--json", type=Path, help="a line a file with its calls; a file in it is not run again"
+    )
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
@@ -180,19 +190,24 @@ def main() -> None:
     try:
         if options.controls:
             files = [h for h in files if h.control]
-        make(work, files)
+        known = recorded(options.json)
+        make(work, [h for h in files if h.id not in known])
         if options.controls:
             sys.exit(controls.report([(h, place(work, h), made(work, h)) for h in files]))
         commands = [c for c in options.commands.split(",") if c]
         started = time.monotonic()
+
+        def calls(one: Hostile) -> list[Call]:
+            if one.id in known:
+                return known[one.id]
+            done = attack(work, one, commands)
+            if options.json:
+                with options.json.open("a") as rows:
+                    rows.write(json.dumps({"file": one.id, "calls": [vars(call) for call in done]}) + "\n")
+            return done
+
         with ThreadPoolExecutor(options.jobs) as pool:
-            results = dict(
-                zip((h.id for h in files), pool.map(lambda h: attack(work, h, commands), files), strict=True)
-            )
-        if options.json:
-            options.json.write_text(
-                json.dumps({n: [vars(c) for c in done] for n, done in results.items()}, indent=1)
-            )
+            results = dict(zip((h.id for h in files), pool.map(calls, files), strict=True))
         faults = table(results)
         print(f"{time.monotonic() - started:.0f} s")
     finally:
