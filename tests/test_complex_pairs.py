@@ -48,6 +48,11 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "stft, not centred": lambda x: torch.view_as_real(spectrum(x, center=False)),
     "stft, both sides": lambda x: torch.view_as_real(spectrum(x, onesided=False, pad_mode="constant")),
     "stft, short window": lambda x: torch.stft(x.flatten(1)[0], 16, win_length=10, return_complex=True).abs(),
+    "fft": lambda x: torch.view_as_real(torch.fft.fft(x, dim=1)),
+    "fft there and back": lambda x: torch.fft.ifft(torch.fft.fft(x, norm="forward"), norm="ortho").real,
+    "fftn": lambda x: torch.fft.fftn(torch.fft.fftn(x, dim=-1), dim=-2).real,
+    "fft2": lambda x: torch.view_as_real(torch.fft.fft2(torch.complex(x, -x), norm="ortho")),
+    "rfft": lambda x: torch.fft.rfft(x).abs(),
     "istft": lambda x: torch.istft(spectrum(x, hop_length=4) * 2, 16, hop_length=4, window=WINDOW),
     "istft of a length": lambda x: torch.istft(
         spectrum(x, hop_length=3), 16, hop_length=3, window=WINDOW, length=30
@@ -78,7 +83,7 @@ def test_pairs_compute_what_torch_does(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["rotary", "arithmetic", "istft", "joined"])
+@pytest.mark.parametrize("name", ["rotary", "arithmetic", "istft", "joined", "fftn", "rfft"])
 def test_an_export_holds_real_numbers_alone(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, path, x = Called(FUNCTIONS[name]).eval(), str(tmp_path / "m.onnx"), torch.randn(2, 6, 8)

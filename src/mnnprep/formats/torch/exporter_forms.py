@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mnnprep.deps import require
 from mnnprep.formats.torch import complex_pairs
 from mnnprep.formats.torch.adding_forms import adding_forms
+from mnnprep.formats.torch.fourier import fourier_forms
 from mnnprep.formats.torch.open_forms import open_forms
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
 
@@ -44,6 +45,7 @@ def exporter_forms(opset: int, *, open_sizes: bool) -> Iterator[None]:
         | adding
         | open_forms(open_sizes=open_sizes)
         | complex_pairs.makers()
+        | fourier_forms()
     )
 
     class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
@@ -51,7 +53,7 @@ def exporter_forms(opset: int, *, open_sizes: bool) -> Iterator[None]:
             self, function: Function, types: Types, args: Arguments = (), kwargs: Keywords | None = None
         ) -> object:
             kwargs = kwargs or {}
-            if complex_pairs.holds_complex(args, kwargs):
+            if function not in forms and complex_pairs.holds_complex(args, kwargs):
                 return complex_pairs.call(function, args, kwargs)
             return forms.get(function, function)(*args, **kwargs)
 
