@@ -1,4 +1,4 @@
-"""The search for inputs on which an attempt that passed is wrong: what it tries and finds, and what not."""
+"""The search for inputs on which an attempt that passed is wrong: what it tries, and what it counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from evaluation.faults.one_attempt import Bench, by_search, failed
 from evaluation.nets.mnn_models import floats, node, save
 from mnnprep.attempt.search import Side, isolated, joined, only, suspected, with_case
-from mnnprep.attempt.steadiness import far, moved
+from mnnprep.attempt.steadiness import Steadiness, Steady, far, moved
 from mnnprep.bundle import manifest_view
 from mnnprep.bundle.manifest import read_manifest
 from mnnprep.comparison.tolerance import Tolerance
@@ -315,25 +315,25 @@ def test_a_bound_that_no_random_input_reaches_is_found_and_becomes_a_case(
     assert load_arrays(survey.cases[-1].file.path).keys() == {"inputs/x", "outputs/y"}
 
 
-def test_a_tie_of_sums_that_falls_otherwise_is_no_difference(bench: Bench, tmp_path: Path) -> None:
-    """Two columns are equal up to the order of their terms, which every kernel rounds in its own way."""
-    random = np.random.default_rng(1)
-    column = random.standard_normal((16, 1)).astype(np.float32)
-    weight = np.concatenate([column, column[::-1]], 1)
+def test_a_tie_of_sums_that_falls_otherwise_is_no_difference(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sums of the same terms in another order, for one number alone: each kernel rounds otherwise."""
+    weight = np.random.default_rng(1).standard_normal((64, 100)).astype(np.float32)
     nodes = [
-        node("Concat", ["x", "x"], ["xx"], axis=1),
-        node("MatMul", ["xx", "w"], ["h"]),
-        node("ArgMax", ["h"], ["y"], axis=1, keepdims=0),
+        node("Mul", ["x", "w"], ["terms"]),
+        node("Mul", ["x", "reversed"], ["same"]),
+        node("ReduceSum", ["terms", "axes"], ["one"], keepdims=0),
+        node("ReduceSum", ["same", "axes"], ["other"], keepdims=0),
+        node("Greater", ["one", "other"], ["b"]),
+        node("Cast", ["b"], ["y"], to=1),
     ]
-    source = save(
-        tmp_path / "tie.onnx",
-        nodes,
-        [floats("x", 3, 8)],
-        [("y", onnx.TensorProto.INT64, (3,))],
-        {"w": weight},
-    )
-    net = bench.prepared(Request(source=str(source)))
-    assert failed(bench.attempt(net)) == []
+    weights = {"w": weight, "reversed": weight[:, ::-1].copy(), "axes": np.array([2])}
+    source = save(tmp_path / "tie.onnx", nodes, [floats("x", 3, 1, 100)], [floats("y", 3, 64)], weights)
+    net = bench.prepared(Request(source=str(source)))  # it is proven
+
+    monkeypatch.setattr(Steadiness, "of", lambda *_: Steady.DECIDED)  # as if no rounding came to the decision
+    assert failed(bench.attempt(net)) == ["mnn_compare"]
 
 
 def test_a_bundle_says_what_the_search_compared(tmp_path: Path) -> None:
