@@ -23,6 +23,7 @@ from mnnprep.model.request import Request
 FORMATS = {"onnx": 100, "torch": 60, "tensorflow": 40}  # with the faults in each, of 200
 WILD = 40  # inputs
 DRAWN = 12  # ordinary inputs: beyond what these reach lies what random ones hardly find
+RARE = 1  # of the ordinary inputs show a fault at most
 CLIMB = 120  # steps
 SPECIAL = 0.5  # of the faults are at operators of their own kind, as far as a net has them
 TRIES = 40  # for one fault
@@ -88,7 +89,10 @@ class Host:
                 continue
             file = self.work / f"{self.format}-{self.name}-{number}{artifact.suffix}"
             graph.save(planted, file)
-            if self._moved(graph, artifact, file, seen) >= judge.LEAST:
+            if (
+                self._shown(artifact, file) <= RARE
+                and self._moved(graph, artifact, file, seen) >= judge.LEAST
+            ):
                 made += 1
                 yield Fault(planted.kind, planted.place, file)
 
@@ -105,6 +109,12 @@ class Host:
         from evaluation.faults.value_tensorflow import net
 
         return net(path)
+
+    def _shown(self, artifact: Path, file: Path) -> int:
+        """How many of the ordinary inputs show the fault."""
+        right, wrong = self._net(artifact), self._net(file)
+        drawn = (ordinary(self.inputs, self.ranges, seed) for seed in range(DRAWN))
+        return sum(judge.moved(right, wrong, iter([trial])) >= 1.0 for trial in drawn)
 
     def _moved(self, graph: Graph, artifact: Path, file: Path, seen: Arrays | None) -> float:
         """By how many tolerances the fault moves an output, on inputs made to show it."""

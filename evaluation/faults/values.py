@@ -6,8 +6,8 @@ A seeded generator plants them in 16 nets with the structure of trained ones, as
 modules, and in 7 TensorFlow graphs: beyond a bound that random inputs hardly reach, between two of them, at
 equality, ties and halves, in one row of a table, for odd masks, close to zero.  Where a bound lies follows
 from what random and wild inputs reach in the net (``value_inputs``); nothing of mnnprep's search is used.  A
-fault counts if an input within the declared values moves an output by three tolerances, judged without
-mnnprep.
+fault counts if an input within the declared values moves an output by three tolerances, and at most one of
+twelve ordinary inputs shows it, both judged without mnnprep.
 
 Each is put in what MNN is given, or in the artifact, and goes through the stages of one attempt of
 ``prepare``.  Found by random inputs: a check fails by the cases of the survey.  Found by the search: by a

@@ -322,9 +322,10 @@ def _sweep(part: int, parts: int) -> Make:
     """All ids in turn, or if they are too many for *parts* arrays, as many at equal distances."""
 
     def make(field: Field, _: Draw) -> Floats:
-        span = field.high - field.low + 1
-        step = max(1, math.ceil(span / max(parts * field.size, 1)))
-        return np.asarray(field.low + ((part * field.size + np.arange(field.size)) * step) % span, np.float64)
+        span, room = field.high - field.low + 1, parts * field.size
+        places = part * field.size + np.arange(field.size)
+        offsets = places % span if span <= room else np.floor(places * (span / room))
+        return np.asarray(field.low + offsets, np.float64)
 
     return make
 

@@ -30,7 +30,7 @@ WORK = 1 << 30  # multiplications, or elements times ELEMENT, of the runs of one
 ELEMENT = 64  # multiplications that take as long as reading one value
 MOST_RUNS, MOST_CASES, LEAST_CASES = 512, 64, 4
 MOST_VALUES = 192  # that are watched
-PROPOSED, EVOLVED = 7, 3  # twelfths of the cases; the others lie between
+PROPOSED = 2 / 3  # of the cases at most; of the others one half is evolved, and one half lies between
 
 
 def budget(work: int) -> tuple[int, int]:
@@ -55,10 +55,10 @@ def search(job: SearchJob, work: int, near: Sequence[float], watch: Callable[[],
     fields = [Field(spec, spec.sizes(sizes), *bounds_of(spec), tuple(near)) for spec in job.signature.inputs]
     evolution = Evolution(run, fields, np.random.Generator(np.random.PCG64([job.seed, 3])))
     evolution.start([case_inputs(case.file.path) for case in job.cases])
-    kept = [idea for idea in found[: runs // 2] if evolution.add(*idea)][: count * PROPOSED // 12]
+    kept = [idea for idea in found[: runs // 2] if evolution.add(*idea)][: round(count * PROPOSED)]
     while evolution.tried < runs:
         evolution.climb()
-    kept += evolution.best(count * EVOLVED // 12, [arrays for _, arrays in kept])
+    kept += evolution.best((count - len(kept)) // 2, [arrays for _, arrays in kept])
     kept += evolution.between(count - len(kept), [arrays for _, arrays in kept])
     return _written(job, kept, evolution)
 
