@@ -108,7 +108,9 @@ def _watched(model: ModelProto) -> list[str]:
 
 
 def watching_session(path: str, names: Sequence[str], directory: Path) -> InferenceSession:
-    """The model in a file as it is written, with the values *names* as outputs, too (see :mod:`.probe`).
+    """The model in a file as it is written, with the values *names* as outputs, too.
+
+    They are added as in :mod:`mnnprep.formats.onnx.probe`.
 
     Raises:
         RefusedError: onnxruntime can't load it.
