@@ -157,8 +157,7 @@ def prepare_source(
         tell("writing the bundle")
         if not shared:
             workers.shutdown()
-        survey = best.survey or survey
-        return write_bundle(request, source, steps, survey, results, best, target, force=force)
+        return write_bundle(request, source, steps, best.survey or survey, results, best, target, force=force)
 
 
 class _Run:
@@ -235,7 +234,6 @@ class _Run:
                 self._locate(results, survey)
             made = self.builder.build(recipe, self.export(recipe)) if results else first
             results.append(self._verified(verifier, survey, made))
-            survey = results[-1].survey or survey
             if results[-1].repairable and not hopeless(survey):
                 repaired = verifier.repair(results[-1])
                 if repaired is not None:
@@ -259,7 +257,7 @@ class _Run:
         last = results[-1]
         if last.located or last.artifact is None:
             return
-        found = diagnose_comparison(self.workers, self.request, last.survey or survey, last, self.tell)
+        found = diagnose_comparison(self.workers, self.request, survey, last, self.tell)
         results[-1] = replace(last.explained(found), located=True)
         for diagnosis in found:
             if diagnosis.alone:
@@ -267,8 +265,9 @@ class _Run:
 
     def _verified(self, verifier: Verifier, survey: Survey, made: Made | NotMade) -> AttemptResult:
         result = verifier.verify(made)
-        found = result.survey or survey
-        frozen = diagnose_dimensions(self.workers, self.steps, self.source, self.request.wants, found, result)
+        frozen = diagnose_dimensions(
+            self.workers, self.steps, self.source, self.request.wants, survey, result
+        )
         result = result.explained(frozen)
         self.tell(outcome(result))
         return result
@@ -283,7 +282,7 @@ class _Run:
             found = {n: diagnose_conversion(self.builder, result) for n, result in enumerate(results)}
         if not best.located:
             at = results.index(best)
-            named = diagnose_comparison(self.workers, self.request, best.survey or survey, best, self.tell)
+            named = diagnose_comparison(self.workers, self.request, survey, best, self.tell)
             found[at] = found.get(at, []) + named
         explained = [result.explained(found.get(n, [])) for n, result in enumerate(results)]
         return explained, explained[results.index(best)]
