@@ -177,10 +177,6 @@ def _constant(share: float) -> Make:
     return lambda field, _: np.full(field.shape, field.low + share * (field.high - field.low))
 
 
-def _zeros(field: Field, _: Draw) -> Floats:
-    return np.zeros(field.shape)
-
-
 def _spikes(field: Field, random: Draw) -> Floats:
     """All zeros but a few elements at the borders."""
     places = random.uniform(0, 1, field.shape) < max(0.02, 1 / max(field.size, 1))
@@ -284,7 +280,7 @@ FLOATS: dict[str, Make] = {  # the ones that find most come first, for a large n
     "all magnitudes": _magnitudes,
     "the upper bound": _constant(1.0),
     "the lower bound": _constant(0.0),
-    "zeros": _zeros,
+    "zeros": lambda field, _: np.zeros(field.shape),
     "halves": _halves,
     "spikes": _spikes,
     "whole numbers": _whole,
