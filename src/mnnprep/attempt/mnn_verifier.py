@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.refused_nodes import refused_nodes
 from mnnprep.attempt.results import Artifact, Conversion, Made, TargetProof, unanswered
+from mnnprep.attempt.search import Looked, joined
 from mnnprep.attempt.sizes_between import cases_between
 from mnnprep.attempt.target_verifier import Rounding, judged, without_model
 from mnnprep.comparison.outputs import compare_run, compared, confirmed, odd_one_out
 from mnnprep.comparison.precision_cost import precision_cost
 from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Check, Status
+from mnnprep.evidence.check import Check, Figure, Status
 from mnnprep.mnn.convert import Converted
 from mnnprep.mnn.names import match_names
 from mnnprep.mnn.run import NARROWED_OUTPUTS, RUN, MnnRunJob, MnnRunResult
@@ -40,6 +41,30 @@ class MnnOutcome:
     ran: MnnRunResult | None = None
     compare: Check | None = None
 
+    def _with(self, ran: MnnRunResult, compare: Check) -> MnnOutcome:
+        checks = tuple(compare if check is self.compare else check for check in self.checks)
+        return replace(self, checks=checks, ran=ran, compare=compare)
+
+    def on(self, looked: Looked, tolerance: Tolerance) -> MnnOutcome:
+        """The same on the case that a search found, too."""
+        assert self.ran is not None
+        ran = joined(self.ran, looked.mnn)
+        check = compared(looked.survey, catalog.MNN_COMPARE, ran, NARROWED_OUTPUTS, tolerance)
+        return self._with(ran, looked.named(check))
+
+    def at_default(self, excess: float) -> MnnOutcome:
+        """The same in accurate settings, where the defaults were *excess* times the tolerance off."""
+        assert self.ran is not None
+        ran = msgspec.structs.replace(self.ran, default_excess=excess)
+        return replace(self, ran=ran).counting({"excess_at_default_settings": excess})
+
+    def counting(self, numbers: Mapping[str, Figure]) -> MnnOutcome:
+        """The same with *numbers* in the comparison's check."""
+        assert self.ran is not None
+        assert self.compare is not None
+        compare = msgspec.structs.replace(self.compare, numbers={**self.compare.numbers, **numbers})
+        return self._with(self.ran, compare)
+
 
 class MnnVerifier:
     """Runs converted artifacts on one survey's cases."""
@@ -51,8 +76,17 @@ class MnnVerifier:
         self._builder = builder
         self._precision = builder.precision
 
-    def verify(self, made: Made, artifact_tolerance: Tolerance, tolerance: Tolerance) -> MnnOutcome:
-        """Wait for the conversion of *made*, run the model, compare within *tolerance*."""
+    def verify(
+        self,
+        made: Made,
+        artifact_tolerance: Tolerance,
+        tolerance: Tolerance,
+        hints: dict[str, int] | None = None,
+    ) -> MnnOutcome:
+        """Wait for the conversion of *made*, run the model, compare within *tolerance*.
+
+        With *hints* it is run in these settings, else in MNN's defaults as long as they are accurate enough.
+        """
         conversion = self._conversion(made.artifact, made.converting)
         if conversion.model is None:
             not_run = catalog.MNN_COMPARE.not_run("there is no converted model")
@@ -62,7 +96,7 @@ class MnnVerifier:
             return MnnOutcome(conversion, (conversion.check, failed))
         self._builder.tell("running it in MNN, twice")
         try:
-            ran, check = self._run_twice(conversion, tolerance, made.artifact)
+            ran, check = self._run_twice(conversion, tolerance, made.artifact, hints or {})
         except StepFailed as failure:
             crashed = unanswered(catalog.MNN_COMPARE, failure, f"MNN's runtime {describe(failure)}")
             return MnnOutcome(conversion, (conversion.check, crashed))
@@ -75,6 +109,14 @@ class MnnVerifier:
                 odd_one_out(self._survey.third_opinion, ran, self._survey.checks, artifact_tolerance)
             )
         return MnnOutcome(conversion, tuple(checks), ran, check)
+
+    def run(self, conversion: Conversion, cases: list[CaseFile], hints: dict[str, int]) -> MnnRunResult:
+        """Run a converted model on further *cases* in the settings *hints*.
+
+        Raises:
+            StepFailed: the process crashed.
+        """
+        return self._start(conversion, cases, fresh=False, hints=hints).result().value
 
     def session(self, outcome: MnnOutcome, tolerance: Tolerance) -> Check:
         """Whether a Session that is resized from case to case gives the same as the Module API did.
@@ -120,9 +162,9 @@ class MnnVerifier:
         return [judged(run, tolerance, self._precision.budget, rounding) for run in runs]
 
     def _run_twice(
-        self, conversion: Conversion, tolerance: Tolerance, artifact: Artifact
+        self, conversion: Conversion, tolerance: Tolerance, artifact: Artifact, hints: dict[str, int]
     ) -> tuple[MnnRunResult, Check]:
-        """Run the converted model in two processes, and compare.
+        """Run the converted model in two processes, in the settings *hints* or others if need be; compare.
 
         At sizes between those of the cases it must give what the *artifact* does, in the same settings.
 
@@ -132,9 +174,9 @@ class MnnVerifier:
         # What one load keeps of a small shape must not spoil a larger one.
         cases = sorted(self._survey.cases, key=lambda c: c.file.size)
         again = cases if self._survey.signature.dims else cases[:1]
-        within = None if self._precision.reduced else tolerance
+        within = None if self._precision.reduced or hints else tolerance
         runs = [
-            self._start(conversion, chosen, fresh=fresh, within=within)
+            self._start(conversion, chosen, fresh=fresh, within=within, hints=hints)
             for chosen, fresh in ((cases, False), (again, True))
         ]
         first, second = (run.result().value for run in runs)

@@ -25,7 +25,7 @@ from mnnprep.mnn.convert import Converted, Mishap
 from mnnprep.mnn.run import MnnRunResult
 from mnnprep.mnn.settings import FLOAT16
 from mnnprep.model.files import FileRef
-from mnnprep.model.messages import CaseFile, Exported, OpsetRefused, RunResult
+from mnnprep.model.messages import CaseFile, Exported, OpsetRefused, RunResult, Survey
 from mnnprep.model.precision import Precision
 from mnnprep.model.target import Target
 from mnnprep.repair.steps import AppliedRule, Finding
@@ -195,6 +195,7 @@ class AttemptResult:
     Without an ``artifact`` none could be verified, and ``unmade`` says why.
 
     ``exported`` is there if something was exported at all. ``located``: the first wrong node was looked for.
+    ``survey`` is what it was verified against: it may hold a case that a search found.
     """
 
     recipe: ExportRecipe
@@ -211,6 +212,7 @@ class AttemptResult:
     targets: tuple[TargetProof, ...] = ()
     located: bool = False
     known: KnownAtLow = KnownAtLow()
+    survey: Survey | None = None
 
     @property
     def reason(self) -> str:

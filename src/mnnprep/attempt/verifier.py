@@ -7,12 +7,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from mnnprep.attempt.builder import ArtifactBuilder
 from mnnprep.attempt.known_at_low import known, start_knowing
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
 from mnnprep.attempt.noise import learn_noise
 from mnnprep.attempt.results import AttemptResult, Made, NotMade, Runs, TargetProof, least_sqnr, unanswered
+from mnnprep.attempt.search import Search, Tolerances, joined
 from mnnprep.attempt.target_verifier import Rounding
 from mnnprep.comparison.dimensions import dimension_checks
 from mnnprep.comparison.outputs import compared, repeated
@@ -25,8 +28,10 @@ from mnnprep.formats.backend import ArtifactFormat, SourceSteps
 from mnnprep.formats.onnx.backend import COVERAGE
 from mnnprep.formats.onnx.coverage import CONTROL_FLOW
 from mnnprep.formats.registry import kind_of
+from mnnprep.mnn.run import ACCURATE_HINTS
 from mnnprep.mnn.torch_frontend import registered_check
 from mnnprep.model.messages import (
+    CaseFile,
     CoverageJob,
     Exported,
     InputSpecs,
@@ -84,21 +89,14 @@ class Verifier:
         if isinstance(made, NotMade):
             return self._unverified(made)
         original = made.artifact.original
-        evidence = [*self._survey.checks, *original.checks]
+        evidence = [*original.checks]
         if made.recipe.traces:
             evidence += self._branches(original)
         if original.operators:
             evidence.append(registered_check(original.operators))
-        noise = self._survey.noise  # one dict, to which learn_noise adds: for both, and for what is recorded
-        tolerance = Tolerance(noise=noise, sqnr_db=original.sqnr_db, steps=self._survey.steps)
-        mnn_tolerance = Tolerance(
-            noise=noise,
-            sqnr_db=least_sqnr(original, self._builder.precision),
-            steps=self._survey.steps,
-        )
         knowing = start_knowing(self._workers, made.artifact)
-        checks, sizes, ran, outcome, targets = self._proof(made, tolerance, mnn_tolerance)
-        evidence += checks
+        checks, sizes, ran, outcome, targets = self._proof(made)
+        evidence = [*self._survey.checks, *evidence, *checks]
         dims = [d.name for d in self._survey.signature.dims]
         profile = PREPARE.with_dims(dims).with_targets(map(str, self._builder.targets))
         concluded = verdict(evidence, profile)
@@ -115,6 +113,7 @@ class Verifier:
             repairs=(*self._applied, *made.artifact.repairs),
             targets=tuple(targets),
             known=known(knowing),
+            survey=self._survey,
         )
 
     def repair(self, result: AttemptResult) -> AttemptResult | None:
@@ -167,8 +166,20 @@ class Verifier:
             )
         ]
 
+    def _tolerances(self, original: Exported) -> Tolerances:
+        """Those of the artifact's comparison and of MNN's.
+
+        Their noise is one dict, to which learn_noise adds: for both, and for what is recorded.
+        """
+        noise, steps = self._survey.noise, self._survey.steps
+        least = least_sqnr(original, self._builder.precision)
+        return Tolerances(
+            artifact=Tolerance(noise=noise, sqnr_db=original.sqnr_db, steps=steps),
+            mnn=Tolerance(noise=noise, sqnr_db=least, steps=steps),
+        )
+
     def _proof(
-        self, made: Made, tolerance: Tolerance, mnn_tolerance: Tolerance
+        self, made: Made
     ) -> tuple[list[Check], dict[str, list[int]], RunResult | None, MnnOutcome, list[TargetProof]]:
         """Both sides of the proof beside each other: their checks, the sizes proven, the runs.
 
@@ -176,6 +187,7 @@ class Verifier:
         """
         artifact = made.artifact
         kind, model, original = artifact.format, artifact.model, artifact.original
+        tolerances = self._tolerances(original)
         job = self._job(model)
         running = self._workers.submit(kind.run, job)
         before: Future[Reply[RunResult]] | None = None
@@ -187,24 +199,74 @@ class Verifier:
                 lambda: self._workers.submit(kind.run, self._job(str(self._builder.stage(original) / name))),
             )
         weighing = after(weigh_after, lambda: self._weigh(kind, model))
-        outcome = self._mnn.verify(made, tolerance, mnn_tolerance)
-        ran, compare, checks = self._artifact_checks(made, running, tolerance)
+        outcome = self._mnn.verify(made, tolerances.artifact, tolerances.mnn)
+        ran, compare, checks = self._artifact_checks(made, running, tolerances.artifact)
         if before is not None:
-            checks.append(_repairs_check(artifact.repairs, before, running, tolerance))
+            checks.append(_repairs_check(artifact.repairs, before, running, tolerances.artifact))
         checks.append(weigh(weighing))
         if artifact.operators & CONTROL_FLOW:
             checks.append(self._coverage(model))
+        if ran is not None and compare is not None and self._worth_a_search(outcome, compare, tolerances.mnn):
+            ran, other, outcome = self._searched(made, ran, compare, outcome, tolerances)
+            checks = [other if check is compare else check for check in checks]
+            compare, tolerances = other, self._tolerances(original)
         checks += outcome.checks
         on_targets = self._mnn.start_targets(outcome)
         rounding = Rounding(self._workers, kind, job)
         mnn = outcome.compare
         if mnn is not None and mnn.status is Status.PASSED and self._survey.signature.dims:
-            checks.append(self._mnn.session(outcome, mnn_tolerance))
+            checks.append(self._mnn.session(outcome, tolerances.mnn))
         runs = {"artifact": ran, "MNN": outcome.ran}
         checks += metric_checks(self._workers, self._metrics, self._survey.cases, runs, self._survey.checks)
         sizes, proven = dimension_checks(self._survey, {"the artifact": compare, "MNN": mnn})
-        targets = self._mnn.judge_targets(on_targets, outcome, mnn_tolerance, rounding)
+        targets = self._mnn.judge_targets(on_targets, outcome, tolerances.mnn, rounding)
         return [*checks, *sizes, *(proof.check for proof in targets)], proven, ran, outcome, targets
+
+    def _worth_a_search(self, outcome: MnnOutcome, compare: Check, tolerance: Tolerance) -> bool:
+        """Whether nothing stands against a proof, and outputs are judged number by number."""
+        passed = outcome.compare is not None and compare.status is outcome.compare.status is Status.PASSED
+        by_number = tolerance.sqnr_db is None and not tolerance.steps
+        sound = all(c.status is Status.PASSED for c in self._survey.checks if c.required)
+        return passed and by_number and sound and self._steps.replay is not None and not self._source.lean
+
+    def _searched(
+        self, made: Made, ran: RunResult, compare: Check, outcome: MnnOutcome, tolerances: Tolerances
+    ) -> tuple[RunResult, Check, MnnOutcome]:
+        """What passed so far, after a search for inputs on which it does not; one that is found is a case."""
+        assert outcome.ran is not None
+        self._builder.tell("searching inputs on which it may differ")
+        kind, conversion = made.artifact.format, outcome.conversion
+
+        def run_artifact(cases: list[CaseFile]) -> RunResult:
+            job = msgspec.structs.replace(self._job(made.artifact.model), cases=cases)
+            return self._workers.run(kind.run, job)
+
+        search = Search(
+            self._workers,
+            self._steps,
+            self._source,
+            self._wants,
+            run_artifact,
+            lambda cases, hints: self._mnn.run(conversion, cases, hints),
+        )
+        looked = search.look(self._survey, made.artifact, outcome.ran.hints, tolerances, ran, outcome.ran)
+        if looked.rough is not None:
+            accurate = self._mnn.verify(made, tolerances.artifact, tolerances.mnn, ACCURATE_HINTS)
+            if accurate.compare is None or accurate.compare.status is not Status.PASSED:
+                return ran, compare, accurate
+            assert accurate.ran is not None
+            outcome = accurate.at_default(looked.rough)
+            looked = search.look(self._survey, made.artifact, ACCURATE_HINTS, tolerances, ran, accurate.ran)
+        if looked.case is not None:
+            self._survey = looked.survey
+            self._mnn = MnnVerifier(self._survey, self._builder, self._learn)
+            tolerances = self._tolerances(made.artifact.original)
+            ran = joined(ran, looked.artifact)
+            compare = looked.named(
+                compared(self._survey, catalog.ARTIFACT_COMPARE, ran, {}, tolerances.artifact)
+            )
+            outcome = outcome.on(looked, tolerances.mnn)
+        return ran, compare, outcome.counting(looked.numbers)
 
     def _job(self, model: str) -> RunJob:
         return RunJob(

@@ -15,6 +15,7 @@ from mnnprep.comparison.tolerance import Tolerance
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, OutputError, Status
 from mnnprep.evidence.verdict import PREPARE, Profile, Verdict, verdict
+from mnnprep.model.searching import ORIGIN_SEARCHED
 from mnnprep.text import listed
 
 ARTIFACT, MNN = "artifact", "MNN"
@@ -167,6 +168,23 @@ def hints_to_set(manifest: Manifest) -> str:
         else ""
     )
     return f"The app must set {hints} in MNN's runtime{otherwise}."
+
+
+def searched(manifest: Manifest) -> str:
+    """What was searched for inputs on which MNN may differ, and found; empty if no search ran."""
+    figures = next((c.numbers for c in manifest.evidence if c.check == catalog.MNN_COMPARE.name), {})
+    count = figures.get("searched")
+    if not count:
+        return ""
+    found = [n for n, case in enumerate(manifest.cases) if case.origin.startswith(ORIGIN_SEARCHED)]
+    outcome = f"case {found[0]} is what it found" if found else "no output differed on them"
+    reach = ""
+    if "values_watched" in figures:
+        reach = (
+            f", which take {figures['values_widened']} of {figures['values_watched']} watched values inside"
+            " the model further than the cases before"
+        )
+    return f"A search compared {count} further inputs{reach}; {outcome}."
 
 
 def limits(manifest: Manifest) -> str:

@@ -103,6 +103,7 @@ def context(manifest: Manifest) -> dict[str, Any]:
         "verdict_mark": MARKS[concluded],
         "disputed": concluded is not manifest.verdict,
         "meaning": digest.meaning(manifest),
+        "searched": digest.searched(manifest),
         "obstacles": blocking,
         "absent": [o for o in blocking if o.check not in {c.check for c in manifest.evidence}],
         "status_marks": STATUS_MARKS,

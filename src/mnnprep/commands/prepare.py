@@ -157,7 +157,7 @@ def prepare_source(
         tell("writing the bundle")
         if not shared:
             workers.shutdown()
-        return write_bundle(request, source, steps, survey, results, best, target, force=force)
+        return write_bundle(request, source, steps, best.survey or survey, results, best, target, force=force)
 
 
 class _Run:

@@ -243,7 +243,8 @@ def _proven(
                 applied=applied,
             )
             result = verifier.verify(builder.build(recipe, _done(exported)))
-            return survey, (verifier.repair(result) or result) if result.repairable else result
+            best = (verifier.repair(result) or result) if result.repairable else result
+            return best.survey or survey, best
     workers.limits = request.limits
     tell("comparing the artifact's weights with the checkpoint's")
     weights = weigh(weigh_streamed(ARTIFACTS[exported.format], exported.files[0].path))

@@ -27,6 +27,7 @@ def diagnose_comparison(
         return []
     if result.artifact is None or conversion is None or conversion.model is None or conversion.mismatch:
         return []
+    survey = result.survey or survey
     tell("looking for the node that MNN computes wrong")
     hints = result.runs.mnn.hints if result.runs.mnn else {}
     try:

@@ -37,6 +37,7 @@ from mnnprep.model.messages import (
     SurveyJob,
     WeightsJob,
 )
+from mnnprep.model.searching import Searched, SearchJob
 from mnnprep.workers.step import Step, Worker
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class ArtifactFormat:
     converter takes the artifact's second file beside the first. ``silent``: the frontend does not name an
     operator that it refuses, but its list of operators has the names that the file has. ``by_rules``: repairs
     rewrite it. Without ``weights``, the steps of its sources compare them. ``half`` runs it with its numbers
-    rounded to half precision, which shows what the type costs at best. ``packages`` are modules whose
+    rounded to half precision, which shows what the type costs at best. ``search`` finds inputs that take its
+    values further. ``packages`` are modules whose
     versions a bundle of it records.
     """
 
@@ -100,6 +102,7 @@ class ArtifactFormat:
     locate: Step[LocateJob, Located] | None = None
     cut: Step[CutJob, Cut] | None = None
     half: Step[HalfJob, RunResult] | None = None
+    search: Step[SearchJob, Searched] | None = None
     second_file: bool = False
     silent: bool = False
     by_rules: bool = False

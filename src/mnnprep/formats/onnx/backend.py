@@ -24,6 +24,7 @@ from mnnprep.model.messages import (
     SurveyJob,
     WeightsJob,
 )
+from mnnprep.model.searching import Searched, SearchJob
 from mnnprep.workers.step import Step, Worker
 
 _STEPS = "mnnprep.formats.onnx.steps"
@@ -38,6 +39,7 @@ ARTIFACT = ArtifactFormat(
     locate=Step(_STEPS, "locate", LocateJob, Located, RUNTIME),
     cut=Step("mnnprep.formats.onnx.cut", "cut", CutJob, Cut, RUNTIME),
     half=Step("mnnprep.formats.onnx.half", "run_half", HalfJob, RunResult, RUNTIME),
+    search=Step("mnnprep.formats.onnx.widening", "widen", SearchJob, Searched, RUNTIME),
     by_rules=True,
 )
 # Whether the cases run every branch that values decide; which lines of code two graphs differ in.

@@ -30,6 +30,7 @@ from mnnprep.model.messages import (
     SurveyJob,
     WeightsJob,
 )
+from mnnprep.model.searching import Searched, SearchJob
 from mnnprep.workers.step import Step, Worker
 
 _STEPS = "mnnprep.formats.tensorflow.steps"
@@ -104,6 +105,7 @@ BACKEND = Backend(
             locate=Step(_CUT, "locate", LocateJob, Located, FRAMEWORK),
             cut=Step(_CUT, "cut", CutJob, Cut, FRAMEWORK),
             half=Step("mnnprep.formats.tensorflow.half", "run_half", HalfJob, RunResult, FRAMEWORK),
+            search=Step("mnnprep.formats.tensorflow.widening", "widen", SearchJob, Searched, FRAMEWORK),
         ),
     ),
     sniff=sniff,
