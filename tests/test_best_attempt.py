@@ -9,7 +9,7 @@ import pytest
 from mnnprep.attempt.results import AttemptResult
 from mnnprep.bundle import manifest_view as digest
 from mnnprep.bundle.manifest import DimRecord, Manifest
-from mnnprep.commands.prepare import choose, skip
+from mnnprep.commands.attempt_order import choose, skip
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Status
 from mnnprep.evidence.verdict import Verdict

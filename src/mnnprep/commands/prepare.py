@@ -20,16 +20,14 @@ from mnnprep.attempt.results import AttemptResult, Diagnosis, Made, NotMade
 from mnnprep.attempt.verifier import Verifier
 from mnnprep.bundle import report, writer
 from mnnprep.bundle.manifest import Manifest
+from mnnprep.commands.attempt_order import choose, finished, hopeless, skip
 from mnnprep.commands.record import write_bundle
 from mnnprep.commands.resolve import private_modules, resolve
 from mnnprep.commands.streamed import prepare_streamed, why_streamed
-from mnnprep.comparison.dimensions import broken_promise
 from mnnprep.diagnose.conversion_failure import diagnose_conversion
 from mnnprep.diagnose.first_wrong_node import diagnose_comparison
 from mnnprep.diagnose.frozen_dimension import diagnose_dimensions
 from mnnprep.errors import RefusedError, UsageError
-from mnnprep.evidence import catalog
-from mnnprep.evidence.check import Status
 from mnnprep.evidence.verdict import Verdict
 from mnnprep.formats.backend import ExportRecipe, Role, SourceSteps
 from mnnprep.formats.registry import ARTIFACTS, kind_of, live_backend, steps_of
@@ -44,8 +42,6 @@ from mnnprep.text import Progress
 from mnnprep.workers.failure import StepFailed, internal
 from mnnprep.workers.host import Reply
 from mnnprep.workers.pool import Workers
-
-RANK = {Verdict.PROVEN: 0, Verdict.UNPROVEN: 1, Verdict.DIFFERS: 2, Verdict.REFUSED: 3}
 
 
 def prepare(
@@ -318,71 +314,6 @@ def outcome(result: AttemptResult) -> str:
     rules = ", ".join(repair.rule for repair in result.repairs)
     told = f"{result.recipe.method}{f' with {rules}' if rules else ''}: {result.verdict.value}"
     return told + (f" ({result.reason})" if result.reason else "")
-
-
-def skip(recipe: ExportRecipe, request: Request, survey: Survey, results: list[AttemptResult]) -> bool:
-    """Whether an attempt would say nothing new.
-
-    Other opsets are tried only if MNN alone stood in the way of the earlier one; scripting only for a
-    source that decides on data, or where an export froze a size; another format is not tried where the first
-    gave an artifact and no converter for the other is at hand.
-    """
-    if recipe.searches:
-        there = [
-            r
-            for r in results
-            if r.exported and r.recipe.method in (recipe.method, "copy") and r.recipe.target == recipe.target
-        ]
-        refused = request.precision.reduced  # a smaller precision may be all that MNN gets wrong
-        hopeful = any(
-            r.repairable and (not refused or r.status(catalog.MNN_CONVERT) is Status.FAILED) for r in there
-        )
-        if not hopeful or recipe.opset in {r.opset for r in there}:
-            return True
-    if recipe.for_decisions and not (survey.decides or any(r.froze_a_size for r in results)):
-        return True
-    other = bool(results) and recipe.target != results[0].recipe.target
-    convertible = ARTIFACTS[recipe.target].packaged or bool(request.mnnconvert)
-    return other and not convertible and any(r.exported for r in results)
-
-
-def finished(survey: Survey, result: AttemptResult) -> bool:
-    """Whether no further attempt can say more than *result* does."""
-    lost = hopeless(survey) or any(broken_promise(dim, survey) for dim in survey.signature.dims)
-    proven = result.verdict is Verdict.PROVEN or result.right_here  # no export mends a target
-    return proven or (result.exported is not None and lost and not improvable(survey, result))
-
-
-def hopeless(survey: Survey) -> bool:
-    """Whether the source alone keeps every attempt from being proven."""
-    return any(c.required and c.status is not Status.PASSED for c in survey.checks)
-
-
-def improvable(survey: Survey, result: AttemptResult) -> bool:
-    """Whether another attempt may still be unproven where *result* differs.
-
-    That is so if the source lacks a check, and fails none.
-    """
-    lacking = all(c.status is not Status.FAILED for c in survey.checks if c.required)
-    return lacking and result.verdict is not Verdict.UNPROVEN
-
-
-def choose(results: list[AttemptResult]) -> AttemptResult:
-    """The best attempt: the strongest verdict, then the most that is right, then the earliest.
-
-    An artifact that is right comes before one that is not, and more sizes that passed before fewer.
-
-    Raises:
-        RefusedError: no attempt made an artifact.
-    """
-    made = [r for r in results if r.exported is not None]
-    if not made:
-        raise RefusedError(
-            "no method made an artifact from this source",
-            seen="; ".join(f"{r.recipe.method}: {r.reason}" for r in results),
-            next="fix the model at the places that the messages name, or choose a method with --method",
-        )
-    return min(made, key=lambda r: (RANK[r.verdict], not r.right, -r.sizes_right))
 
 
 def refusal(failure: StepFailed) -> Exception:

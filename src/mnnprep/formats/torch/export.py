@@ -6,6 +6,7 @@ model as its user does and gives its outputs flattened.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import warnings
@@ -234,17 +235,13 @@ def torchscript_exporter(
     torch = require("torch")
     aside = raw.weights if isinstance(raw, WriteBuffer) else None
     outputs = list(subject.output_ranks)[:kept]
+    inner = any(isinstance(e, str) for s in subject.specs for e in s.shape[1:])
+    noted = (tracer_notes(notes), subject.watch.mode(), plain_attention())
     try:
-        with (
-            torch.no_grad(),
-            tracer_notes(notes),
-            subject.watch.mode(),
-            plain_attention(),
-            exporter_forms(
-                opset, open_sizes=any(isinstance(e, str) for s in subject.specs for e in s.shape[1:])
-            ),
-            large_weights_aside(aside),
-        ):
+        with contextlib.ExitStack() as stack:
+            for context in (torch.no_grad(), *noted, exporter_forms(opset, open_sizes=inner)):
+                stack.enter_context(context)
+            stack.enter_context(large_weights_aside(aside))
             torch.onnx.export(
                 module,
                 subject.tensors(),

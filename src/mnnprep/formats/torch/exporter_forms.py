@@ -36,7 +36,7 @@ IMAGE = 3  # dimensions of an image without a batch
 def exporter_forms(opset: int, *, open_sizes: bool) -> Iterator[None]:
     """Within, the calls above are made in forms that the exporter translates; see also open_forms.
 
-    A call may raise :class:`UnsupportedAtOpset`.
+    A call may raise :class:`~mnnprep.formats.torch.adding_forms.UnsupportedAtOpset`.
     """
     torch = require("torch")
     adding = adding_forms(opset)
