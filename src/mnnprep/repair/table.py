@@ -22,6 +22,7 @@ ROWS = (
     "constants.constant_of_shape",
     "arithmetic.gelu_erf",
     "normalization.softmax_isnan_guard",
+    "arithmetic.integer_matmul",
     "arithmetic.broadcast_matmul",
     "operators.unsupported_operator",
     "operators.foreign_domain",
