@@ -114,7 +114,9 @@ def _results(module: Any, tensors: list[Any]) -> dict[str, Any]:
         others = [outputs, *(_outputs(module, _nudged(wide)) for _ in range(NUDGES))]
         for n, one in enumerate(exact):
             if outputs[n].is_floating_point():
-                found[f"noise/{n}"] = sum((other[n].double() - one.double()).abs() for other in others).numpy()
+                found[f"noise/{n}"] = sum(
+                    (other[n].double() - one.double()).abs() for other in others
+                ).numpy()
     return found
 
 

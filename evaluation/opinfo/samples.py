@@ -129,6 +129,9 @@ def drawn(name: str, seed: int) -> tuple[Called, list[torch.Tensor]]:
         if kind not in DTYPES or tensor.layout is not torch.strided:
             raise NotAModel(f"it takes a tensor of {kind}, {tensor.layout}")
     module.eval()
+    if seed and any(torch.nn.parameter.is_lazy(p) for p in module.parameters()):
+        with torch.no_grad():  # as the first call decides its parameters wherever it is loaded
+            module(*(t.clone() for t in tensors))
     parameters = [f"x{n}" for n in range(len(tensors))]
     if seed:
         others = _tensors(_drawn(name, seed))

@@ -51,14 +51,18 @@ def run_all(
 
     *imported* are modules that a worker with torch has before it is given a model.
     """
-    chosen = [n for n in names if not options.only or any(text in n for text in options.only)]
-    chosen = chosen[:: options.every]
+    wanted = [n for n in names if chosen(n, options.only)][:: options.every]
     done = kept(options.resume)
-    left = [n for n in chosen if n not in done or (options.again and unsettled(done[n]))]
+    left = [n for n in wanted if n not in done or (options.again and unsettled(done[n]))]
     templates.TOO["PyTorch"] = tuple(imported)
     with templates.shared_imports():
         done |= _run(left, one, options)
-    return [done[n] for n in chosen if n in done]
+    return [done[n] for n in wanted if n in done]
+
+
+def chosen(name: str, only: list[str]) -> bool:
+    """Whether *name* holds one of these texts; any name if there are none."""
+    return not only or any(text in name for text in only)
 
 
 def unsettled(row: Row) -> bool:

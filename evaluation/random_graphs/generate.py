@@ -139,9 +139,7 @@ def _cases(net: SymbolNet, root: Path, rng: np.random.Generator) -> str:
         if not taken:
             return "it takes no input"
         for low, high in RANGES:
-            cases = [
-                {i.name: _array(i, low, high, rng) for i in taken} for _ in range(FOR_PROOF + FRESH)
-            ]
+            cases = [{i.name: _array(i, low, high, rng) for i in taken} for _ in range(FOR_PROOF + FRESH)]
             if all(_defined(net, case) for case in cases):
                 break
         else:
@@ -176,7 +174,9 @@ def _array(taken: Any, low: float, high: float, rng: np.random.Generator) -> Any
         return rng.integers(0, 2, shape).astype(bool)
     if taken.type in ("tensor(int64)", "tensor(int32)"):
         return rng.integers(-WHOLE, WHOLE + 1, shape).astype(taken.type[7:-1])
-    return rng.uniform(low, high, shape).astype(taken.type.replace("float", "float32").removeprefix("tensor(")[:-1])
+    return rng.uniform(low, high, shape).astype(
+        taken.type.replace("float", "float32").removeprefix("tensor(")[:-1]
+    )
 
 
 def _noise(net: SymbolNet, inputs: Arrays, results: list[Any]) -> Arrays:
@@ -185,10 +185,11 @@ def _noise(net: SymbolNet, inputs: Arrays, results: list[Any]) -> Arrays:
 
     import torch
 
-    wide = [torch.from_numpy(a).double() if a.dtype == np.float32 else torch.from_numpy(a) for a in inputs.values()]
-    nudged = [
-        t * (1 + (torch.rand_like(t) - 0.5) * EPSILON) if t.is_floating_point() else t for t in wide
+    wide = [
+        torch.from_numpy(a).double() if a.dtype == np.float32 else torch.from_numpy(a)
+        for a in inputs.values()
     ]
+    nudged = [t * (1 + (torch.rand_like(t) - 0.5) * EPSILON) if t.is_floating_point() else t for t in wide]
     try:
         with torch.no_grad():
             double = copy.deepcopy(net).double()

@@ -1,10 +1,10 @@
-"""MatMul of integers.
+"""MatMul of integers, and Einsum of them.
 
 Measured with MNN 3.6.1: it multiplies the integers' bits as if they were float32's, and says nothing.
 
-Written out as products and their sum, which MNN computes in 32 bits: exact as long as the sums stay below
-2^31. Where that would make a tensor of more than :data:`LARGEST` numbers, or a size is open, the product is
-taken in float32, which is exact below 2^24.
+A MatMul is written out as products and their sum, which MNN computes in 32 bits: exact as long as the sums
+stay below 2^31. Where that would make a tensor of more than :data:`LARGEST` numbers, or a size is open, and for
+an Einsum, the product is taken in float32, which is exact below 2^24.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from mnnprep.repair.rule import Match, Rewrite, Rule
-from mnnprep.repair.support.building import Builder, fed, static
+from mnnprep.repair.support.building import Builder, attributes_of, fed, static
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.reading import ModelView
 
@@ -29,12 +29,20 @@ def _find(view: ModelView) -> list[Match[Ranks]]:
             ranks = view.rank(node.inputs[0]), view.rank(node.inputs[1])
             plan = (ranks[0] or 0, ranks[1] or 0)
             found.append(Match(at=node, opset=opset, found=plan, repairable=all(plan)))
+    for node, opset in view.nodes("Einsum"):
+        if len(node.inputs) > 1 and view.dtype(node.inputs[0]) in INTEGERS:
+            found.append(Match(at=node, opset=opset, found=(0, 0)))
     return found
 
 
 def _apply(editor: Editor, match: Match[Ranks]) -> bool:
     node, (left, right) = match.node, match.plan
     build, view = Builder(editor, node, match.opset), editor.view
+    if node.op_type == "Einsum":
+        operands = [build.cast(value, "FLOAT") for value in node.inputs]
+        product = build.op("Einsum", *operands, **attributes_of(node))
+        build.replace_only(build.cast(product, view.dtype(node.inputs[0])))
+        return True
     a, b = fed(node, 0), fed(node, 1)
     sizes = static(view.dims(a)), static(view.dims(b))
     if None in sizes or _terms(*sizes) > LARGEST:  # type: ignore[arg-type]
@@ -59,7 +67,7 @@ def _terms(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 RULE = Rule(
     name="integer-matmul",
     severity="wrong",
-    operators=frozenset({"MatMul"}),
+    operators=frozenset({"MatMul", "Einsum"}),
     find=_find,
     rewrite=Rewrite(apply=_apply, exact=False, always=True),
     hazard="MNN multiplies matrices of integers as if their bits were float32's",
