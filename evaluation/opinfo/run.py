@@ -1,6 +1,6 @@
 """torch's own databases of operators and modules through `prepare`: what exports is proven, or why not.
 
-    python -m evaluation.opinfo [--database ops|modules] [--samples 3] [--only TEXT] [--resume FILE] [--jobs 1]
+    python -m evaluation.opinfo [--database ops|modules] [--samples 3] [--only TEXT] [--resume FILE]
 
 Each of the first samples of OpInfo (float32 and int64) and ModuleInfo (float32) is a model that takes the
 sample's tensors. It is prepared to ONNX, given its inputs as torch draws them; what is proven is asked about

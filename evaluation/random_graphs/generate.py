@@ -26,8 +26,8 @@ DTYPES = ("float32", "int64", "int32", "bool")
 OPSET = 17
 EPSILON = 2.0**-23  # float32's last place, relative
 FOR_PROOF, FRESH = 3, 2
-# Where floats are drawn from, in this order, until every value inside is finite: what an operator gives beyond
-# its domain, and what a Cast or an ArgMax makes of NaN, is not defined.
+# Where floats are drawn from, in this order, until every value inside is finite: what an operator gives
+# beyond its domain, and what a Cast or an ArgMax makes of NaN, is not defined.
 RANGES = ((-3.0, 3.0), (0.1, 0.9), (1.0, 2.0), (-0.9, -0.1))
 WHOLE = 5  # integers are drawn from -WHOLE to WHOLE
 PLATFORM = ["CPUExecutionProvider"]
@@ -87,11 +87,10 @@ def _generate(seed: int, directory: str) -> None:
 
 
 def _net(seed: int) -> SymbolNet:
+    import torch
     from nnsmith.graph_gen import model_gen
     from nnsmith.materialize.torch import TorchModelCPU
     from nnsmith.util import set_seed
-
-    import torch
 
     set_seed(seed)
     torch.manual_seed(seed)
@@ -180,7 +179,7 @@ def _array(taken: Any, low: float, high: float, rng: np.random.Generator) -> Any
 
 
 def _noise(net: SymbolNet, inputs: Arrays, results: list[Any]) -> Arrays:
-    """The rounding in the outputs: how far torch's float64 is from them, and moves by float32's last place."""
+    """The rounding in the outputs: how far torch's float64 is from them, moved by its last place."""
     import copy
 
     import torch

@@ -5,8 +5,8 @@
 NNSmith (its package, the extra ``evaluation``) finds valid graphs of its operators by seed; they are exported
 to ONNX and prepared. What is proven is asked about with inputs that the proof never saw, run by MNN alone and
 compared with what onnxruntime gives for the file with no optimization.
-``--write SEED DIR`` writes one graph with its inputs; ``--resume FILE --cut DIR`` cuts those in FILE that differ
-down to the node at fault.
+``--write SEED DIR`` writes one graph with its inputs; ``--resume FILE --cut DIR`` cuts those in FILE that
+differ down to the node at fault.
 Exit code: 0; 1 when something was called proven that the oracle calls wrong, or mnnprep itself failed.
 """
 

@@ -4,7 +4,7 @@ Measured with torch 2.13:
 
 * functions of floats that are given integers (cos, exp, log, softmax with a dtype ...): the file has the
   operator on integers, which ONNX does not know;
-* products of matrices of integers (mm, addmm): they become a Gemm, which onnxruntime computes in floats alone;
+* products of matrices of integers (mm, addmm): they become a Gemm, for which onnxruntime has no kernel;
 * any of numbers: their sum is compared with 0, so that 1 and -1 are taken for none;
 * floor_divide of integers: it is cut off towards 0;
 * cdist with p of 0 or infinity, softplus with a low threshold: computed as if they were others.
@@ -34,7 +34,7 @@ def arithmetic_forms() -> dict[Function, Function]:
     torch = require("torch")
     functional = torch.nn.functional
     forms: dict[Function, Function] = {
-        torch.cdist: _cdist,
+        torch.cdist: lambda x1, x2, p=2.0, compute_mode="": _cdist(x1, x2, p),
         functional.softplus: _softplus(functional.softplus),
         functional.softmin: _with_dtype(functional.softmin),
     }
@@ -130,7 +130,7 @@ def _addmm(original: Function) -> Callable[..., object]:
     return product
 
 
-def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Tensor:
+def _cdist(x1: Tensor, x2: Tensor, p: float) -> Tensor:
     """The distances by the formulas of torch.cdist's documentation."""
     torch = require("torch")
     apart = (x1.unsqueeze(-2) - x2.unsqueeze(-3)).abs()
@@ -150,6 +150,6 @@ def _softplus(original: Function) -> Callable[..., object]:
         if threshold >= EXACT:
             return original(input, beta, threshold)
         scaled = input * beta
-        return require("torch").where(scaled > threshold, input, original(scaled) / beta)  # type: ignore[operator]
+        return require("torch").where(scaled > threshold, input, original(scaled) / beta)
 
     return softplus

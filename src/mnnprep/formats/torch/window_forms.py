@@ -37,7 +37,7 @@ def _with_batch(original: Function, axes: int) -> Callable[..., object]:
         found = original(input.unsqueeze(0), *args, **kwargs)
         if isinstance(found, tuple):
             return tuple(part.squeeze(0) for part in found)
-        return found.squeeze(0)  # type: ignore[attr-defined]
+        return found.squeeze(0)
 
     return pool
 
@@ -45,7 +45,7 @@ def _with_batch(original: Function, axes: int) -> Callable[..., object]:
 def _padded(original: Function) -> Callable[..., object]:
     def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> object:
         if mode == "circular" and input.dim() == len(pad) // 2 + 1:
-            return original(input.unsqueeze(0), pad, mode, value).squeeze(0)  # type: ignore[attr-defined]
+            return original(input.unsqueeze(0), pad, mode, value).squeeze(0)
         return original(input, pad, mode, value)
 
     return pad

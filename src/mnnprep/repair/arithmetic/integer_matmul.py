@@ -2,9 +2,10 @@
 
 Measured with MNN 3.6.1: it multiplies the integers' bits as if they were float32's, and says nothing.
 
-A MatMul is written out as products and their sum, which MNN computes in 32 bits: exact as long as the sums
-stay below 2^31. Where that would make a tensor of more than :data:`LARGEST` numbers, or a size is open, and for
-an Einsum, the product is taken in float32, which is exact below 2^24.
+A MatMul is written out as products and their sum. MNN multiplies integers in float32 and adds them as they
+are: exact as long as each product stays below 2^24 and the sums below 2^31. Where that would make a tensor of
+more than :data:`LARGEST` numbers, or a size is open, and for an Einsum, all of it is in float32, which is
+exact below 2^24.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """ArgMax and ArgMin of integers.
 
-Measured with MNN 3.6.1: their bits are compared as if they were float32's: right among positive ones, the other
-way round among negative ones; 8-bit integers are read as other numbers.
+Measured with MNN 3.6.1: their bits are compared as if they were float32's: right among positive ones, the
+other way round among negative ones; 8-bit integers are read as other numbers.
 
-Integers of 16 bits and fewer are cast to float32, which holds each. Wider ones are compared with their largest
-or smallest (which MNN finds rightly), and the place of the first that equals it is taken. The same integers.
+Integers of 16 bits and fewer are cast to float32, which holds each. Wider ones are compared with their
+largest or smallest (which MNN finds rightly), and the place of the first that equals it is taken. The same
+integers.
 """
 
 from __future__ import annotations

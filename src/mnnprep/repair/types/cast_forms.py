@@ -1,7 +1,7 @@
 """Cast to bool from a number, and to uint8.
 
-Measured with MNN 3.6.1: a float below 1 becomes false; an integer stays the number that it is, which Not, And,
-Or and Xor then compute with, and an output gives (Where takes it rightly); a Cast to uint8 is a SIGSEGV of
+Measured with MNN 3.6.1: a float below 1 becomes false; an integer stays the number that it is, which an
+output gives, and Not, And, Or and Xor compute with (Where takes it rightly); a Cast to uint8 is a SIGSEGV of
 the converter.
 
 A comparison with 0 stands for the Cast to bool, and a table of the 8-bit integers for the one to uint8: the

@@ -1,6 +1,6 @@
 """Write docs/mnn-faults.md from the models that show the faults.
 
-    python -m evaluation.fault_page
+    python -m evaluation.mnn_faults
 
 ``tests/test_mnn_faults.py`` gives every model to MNN and fails where MNN has become right.
 """
@@ -10,22 +10,24 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 
-from evaluation.nets.mnn_faults import FAULTS, Fault
+from evaluation.mnn_faults import FAULTS
+from evaluation.mnn_faults.fault import Fault
 from evaluation.places import ROOT
 
 PAGE = ROOT / "docs" / "mnn-faults.md"
 MEASURED = "3.6.1"  # the MNN that the table was written for
-HEAD = f"""# Faults of MNN
-
-What MNN {MEASURED} on x86_64 gets wrong in ONNX models, each cut down to a model of one or a few nodes (`evaluation/nets/mnn_faults.py`), and the rule that
-repairs it ([adding a rule](adding-a-rule.md)); {{open}} of {{all}} have none. MNN's converter says "Converted Success!" for nearly all of them. `prepare` calls a
-model proven only if it is right in MNN, whether a rule is known or not. Operators that the converter refuses are in [operators](operators.md).
-
-This page is generated (`python -m evaluation.fault_page`), and `tests/test_mnn_faults.py` runs every line: it fails where MNN has become right.
-
-| operator | form | MNN | right | rule |
-| --- | --- | --- | --- | --- |
-"""
+HEAD = (
+    "# Faults of MNN\n\n"
+    f"What MNN {MEASURED} on x86_64 gets wrong in ONNX models, each cut down to a model of one or a few nodes"
+    " (`evaluation/mnn_faults/`), and the rule that\n"
+    "repairs it ([adding a rule](adding-a-rule.md)); {open} of {all} have none. MNN's converter reports"
+    " success for nearly all of them. `prepare` calls a\n"
+    "model proven only if it is right in MNN, whether a rule is known or not. Operators that the converter"
+    " refuses are in [operators](operators.md).\n\n"
+    "This page is generated (`python -m evaluation.mnn_faults`), and `tests/test_mnn_faults.py` runs every"
+    " line: it fails where MNN has become right.\n\n"
+    "| operator | form | MNN | right | rule |\n| --- | --- | --- | --- | --- |\n"
+)
 
 
 def page() -> str:
@@ -49,7 +51,3 @@ def main() -> int:
     PAGE.write_text(page())
     print(PAGE)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
