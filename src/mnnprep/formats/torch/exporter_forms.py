@@ -9,7 +9,8 @@ Measured with torch 2.13. Each is replaced, while the exporter runs, by other ca
 * ``split`` by a size of an input: the size becomes a constant;
 * ``scatter_add``, ``index_add`` and ``index_put`` that accumulates: an index that comes twice counts once.
 
-window_forms and arithmetic_forms have more. Complex tensors become pairs of real ones (complex_pairs). The reference is the source without any of this.
+window_forms and arithmetic_forms have more. Complex tensors become pairs of real ones (complex_pairs).
+The reference is the source without any of this.
 """
 
 from __future__ import annotations

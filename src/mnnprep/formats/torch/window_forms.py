@@ -1,6 +1,7 @@
 """Calls of torch that look through windows, in forms that its TorchScript-based exporter translates rightly.
 
-Measured with torch 2.13, pooling and circular padding without a batch: the channels are taken for a batch, and the file does not run.
+Measured with torch 2.13, pooling and circular padding without a batch: the channels are taken for a batch,
+and the file does not run.
 """
 
 from __future__ import annotations
