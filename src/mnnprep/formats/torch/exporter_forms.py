@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def exporter_forms(opset: int, *, open_sizes: bool) -> Iterator[None]:
     """Within, the calls above are made in forms that the exporter translates; see also open_forms.
 
-    A call may raise :class:`UnsupportedAtOpset`.
+    A call may raise ``UnsupportedAtOpset``.
     """
     torch = require("torch")
     adding = adding_forms(opset)
