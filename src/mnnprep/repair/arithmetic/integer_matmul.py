@@ -70,7 +70,7 @@ RULE = Rule(
     severity="wrong",
     operators=frozenset({"MatMul", "Einsum"}),
     find=_find,
-    rewrite=Rewrite(apply=_apply, exact=False, always=True),
+    rewrite=Rewrite(apply=_apply, exact=False),
     hazard="MNN multiplies matrices of integers as if their bits were float32's",
     remedy="cast to float32 before the product, and back after",
 )
