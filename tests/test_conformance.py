@@ -139,13 +139,18 @@ def test_the_oracle_judges_a_proof_and_not_the_other_way_round(runner: Runner, t
 
 def test_what_is_almost_right_is_wrong() -> None:
     right = np.array([1.0, -2.0, 1000.0], np.float32)
-    assert oracle._compare(right, right) == ("", "")
-    assert oracle._compare(right, right * np.float32(1.0005)) == ("", "")
-    assert oracle._compare(right, right * np.float32(1.002))[0] == "wrong"
-    assert oracle._compare(np.array([1, 2]), np.array([1, 3]))[0] == "wrong"
-    assert oracle._compare(np.array([True, False]), np.array([1, 0], np.int32)) == ("", "")
-    assert oracle._compare(np.array([np.inf]), np.array([-np.inf]))[0] == "wrong"
-    assert oracle._compare(np.array([1.0]), np.array([np.nan]))[0] == "wrong"
+    assert oracle._compare(right, right, None) == ("", "")
+    assert oracle._compare(right, right * np.float32(1.0005), None) == ("", "")
+    assert oracle._compare(right, right * np.float32(1.002), None)[0] == "wrong"
+    assert oracle._compare(np.array([1, 2]), np.array([1, 3]), None)[0] == "wrong"
+    assert oracle._compare(np.array([True, False]), np.array([1, 0], np.int32), None) == ("", "")
+    assert oracle._compare(np.array([np.inf]), np.array([-np.inf]), None)[0] == "wrong"
+    assert oracle._compare(np.array([1.0]), np.array([np.nan]), None)[0] == "wrong"
+    cancelled = np.array([1e-6, 1.0], np.float32)
+    noise = np.array([1e-3, 0.0])
+    assert oracle._compare(cancelled, cancelled + np.float32(5e-3), None)[0] == "wrong"
+    assert oracle._compare(cancelled, cancelled + np.float32([5e-3, 0]), noise) == ("", "")
+    assert oracle._compare(cancelled, cancelled + np.float32([2e-2, 0]), noise)[0] == "wrong"
 
 
 # -- the table -------------------------------------------------------------------------------------

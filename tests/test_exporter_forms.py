@@ -45,6 +45,10 @@ def segments(how: str) -> Net:
     return reduced
 
 
+def distances(p: float) -> Net:
+    return lambda x: torch.cdist(x.round(), x.flip(1).round() + 1, p=p)
+
+
 def indexed(length: int) -> tuple[Tensor, ...]:
     return torch.randn(length), torch.randint(0, 5, (length,))
 
@@ -87,6 +91,12 @@ NETS: dict[str, tuple[Net, Callable[[int], tuple[Tensor, ...]]]] = {
     "unfold in steps": (lambda x: x.permute(1, 0, 2).unfold(-2, 2, 3), batch(3, 4)),
     "split by a size": (halves, batch(4)),
     "split by a number": (lambda x: x.split(3, -1), batch(8)),
+    "avg_pool2d without a batch": (lambda x: functional.avg_pool2d(x, 3, 2, padding=1), batch(6, 6)),
+    "max_pool3d without a batch": (lambda x: functional.max_pool3d(x, 2), batch(4, 6, 6)),
+    "circular padding without a batch": (lambda x: functional.pad(x, (2, 1), mode="circular"), batch(6)),
+    "any of numbers": (lambda x: torch.any(torch.cat([x, -x], 1).round(), 1), batch(4)),
+    "softplus with a threshold": (lambda x: functional.softplus(x, 3.0, 0.2), batch(4)),
+    **{f"cdist {p}": (distances(p), batch(4, 3)) for p in (0.0, 1.0, 2.0, 3.0, torch.inf)},
     **{f"scatter_reduce {how}": (segments(how), indexed) for how in ("amin", "amax", "mean", "sum", "prod")},
 }
 
@@ -158,3 +168,25 @@ def test_a_sum_into_places_needs_an_opset_that_adds() -> None:
     with exporter_forms(15, open_sizes=False), pytest.raises(UnsupportedAtOpset) as caught:
         torch.zeros(4).scatter_add(0, i, x)
     assert caught.value.needed == 16
+
+
+WHOLE: dict[str, Net] = {
+    "cos": torch.cos,
+    "log of a method": lambda x: (x * x + 1).log(),
+    "floor": torch.floor,
+    "mm": lambda x: torch.mm(x, x.t()),
+    "addmm": lambda x: torch.addmm(x[:, :1], x, x.t(), beta=2, alpha=3),
+    "floor_divide": lambda x: torch.floor_divide(x, 4),
+    "any": lambda x: torch.any(x, 1),
+    "softmax with a dtype": lambda x: torch.softmax(x, 1, dtype=torch.float32),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_form_of_integers_runs_and_is_right(tmp_path: Path, name: str) -> None:
+    x, file, model = torch.arange(-9, 11).reshape(4, 5), str(tmp_path / "m.onnx"), Called(WHOLE[name]).eval()
+    with torch.no_grad(), exporter_forms(17, open_sizes=False):
+        torch.onnx.export(model, (x,), file, dynamo=False, opset_version=17, input_names=["x"])
+    (given,) = onnxruntime.InferenceSession(file).run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(given, model(x).numpy(), rtol=1e-5)

@@ -113,21 +113,29 @@ def scan(backwards: bool = False) -> tuple[Any, list[Arrays]]:
     return net([made], {"start": floats(3), "x": floats(4, 3)}, {}, {"last": FLOAT, "y": FLOAT})
 
 
-def sequence_in_loop() -> tuple[Any, list[Arrays]]:
-    """The squares of x, 2x and 3x gathered in a sequence by a Loop, then joined."""
+def sequence_in_loop(counter: tuple[int, ...] = ()) -> tuple[Any, list[Arrays]]:
+    """The squares of x, 2x and 3x gathered in a sequence by a Loop, then joined.
+
+    *counter* is the shape of the number of the step; torch's exporter writes one of one element, which a
+    Slice takes as it is.
+    """
     held = helper.make_tensor_sequence_value_info
     body = helper.make_graph(
         [
             node("Cast", ["i"], ["f"], to=FLOAT),
             node("Add", ["f", "one"], ["k"]),
             node("Mul", ["x", "k"], ["p"]),
-            node("Mul", ["p", "p"], ["q"]),
+            *(
+                [node("Slice", ["p", "i", "end"], ["r"]), node("Mul", ["r", "r"], ["q"])]
+                if counter
+                else [node("Mul", ["p", "p"], ["q"])]
+            ),
             node("SequenceInsert", ["s_in", "q"], ["s_out"]),
             node("Identity", ["c_in"], ["c_out"]),
         ],
         "body",
         [
-            helper.make_tensor_value_info("i", INT64, ()),
+            helper.make_tensor_value_info("i", INT64, counter),
             helper.make_tensor_value_info("c_in", TensorProto.BOOL, ()),
             held("s_in", FLOAT, None),
         ],
@@ -137,9 +145,9 @@ def sequence_in_loop() -> tuple[Any, list[Arrays]]:
     nodes = [
         node("SequenceEmpty", [], ["s0"]),
         node("Loop", ["n", "", "s0"], ["s"], body=body),
-        node("ConcatFromSequence", ["s"], ["y"], axis=1, new_axis=1),
+        node("ConcatFromSequence", ["s"], ["y"], axis=0 if counter else 1, new_axis=int(not counter)),
     ]
-    return net(nodes, {"x": floats(2, 3)}, {"n": np.int64(3)})
+    return net(nodes, {"x": floats(4, 3)}, {"n": np.int64(3), "end": np.int64([4])})
 
 
 def pooled_bytes() -> tuple[Any, list[Arrays]]:
@@ -233,6 +241,7 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
     "Scan": ("unrolled", scan, 1e-6),
     "Scan backwards": ("unrolled", lambda: scan(True), 1e-6),
     "Loop with a sequence": ("unrolled", sequence_in_loop, 1e-6),
+    "Loop that counts in one element": ("unrolled", lambda: sequence_in_loop((1,)), 1e-6),
     "split, erased and chosen": ("sequences", split_and_chosen, 1e-6),
     "Split with a part of size 0": (
         "empty-parts",
@@ -359,7 +368,10 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, list[Arrays]]], float]] = {
 }
 
 
-RIGHT_ALREADY = {"Loop with a sequence"}  # other loops with sequences are not
+RIGHT_ALREADY = {
+    "Loop with a sequence",
+    "Loop that counts in one element",
+}  # other loops with sequences are not
 
 
 def near(found: list[Arrays] | str, expected: list[Arrays], tolerance: float) -> bool:

@@ -129,6 +129,24 @@ def test_numbers_kept_otherwise_are_read_as_onnx_reads_them(tmp_path: Path) -> N
     assert found["outside"].tolist() == [0, 1, 2, 3, 4]
 
 
+def test_settings_of_operators_can_be_left_out(tmp_path: Path) -> None:
+    constants = {
+        "axes": np.int64([1, 2]),
+        "size": np.int64(3),
+        "long": np.arange(17),
+        "table": np.int64([[1, 2]]),
+        "number": np.float32(2),
+    }
+    model = model_of({"indices": np.int64([4, 5])})
+    for name, array in constants.items():
+        model.graph.node.append(
+            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array, name))
+        )
+    onnx.save(model, tmp_path / "model.onnx")
+    everything, rest = (tensors_of(tmp_path / "model.onnx", settings=s) for s in (True, False))
+    assert set(everything) - set(rest) == {"axes", "size"}
+
+
 def test_nodes_come_without_large_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(model_of({"large": np.zeros(2000, "f4"), "small": np.ones(3, "f4")}), path)

@@ -22,6 +22,7 @@ ROWS = (
     "constants.constant_of_shape",
     "arithmetic.gelu_erf",
     "normalization.softmax_isnan_guard",
+    "arithmetic.integer_matmul",
     "arithmetic.broadcast_matmul",
     "operators.unsupported_operator",
     "operators.foreign_domain",
@@ -53,6 +54,7 @@ ROWS = (
     "resampling.region_forms",
     # arithmetic
     "arithmetic.less_negative",
+    "arithmetic.compare_broadcast",
     "arithmetic.gemm_trans_a",
     "arithmetic.div_by_size",
     "arithmetic.pow_types",
@@ -105,6 +107,7 @@ ROWS = (
     "reduction.reduce_no_axes",
     "reduction.reduce_keepdims",
     "reduction.reduce_nothing",
+    "reduction.argmax_integers",
     "reduction.select_last_index",
     # indexing
     "indexing.negative_indices",

@@ -5,7 +5,8 @@ can say that a proof is wrong.  Call it in a worker: MNN crashes.
 
 A number is right within 1e-3 of itself and 1e-4 of the largest of its output (1e-2 and 1e-3 for 16-bit
 floats, whose own steps are that coarse); whole numbers and truth values must be equal, and what is not finite
-must be so at the same places.
+must be so at the same places. Where the rounding in a stored output is known (``noise/NAME``, of its shape),
+ten times of it is right, too.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ FED_AS = {
 }
 TOLERANCE = {"float16": (1e-2, 1e-3)}  # dtype of the stored output -> of the number, of the largest
 USUAL = (1e-3, 1e-4)
+NOISE = 10  # times the rounding in a stored output
 
 
 def judge(job: OracleJob) -> Judged:
@@ -56,7 +58,7 @@ def judge(job: OracleJob) -> Judged:
     if len(results) != len(job.outputs):
         return Judged("run error", f"{len(results)} outputs where there must be {len(job.outputs)}")
     for name, result in zip(job.outputs, results, strict=True):
-        status, detail = _compare(stored[f"outputs/{name}"], result)
+        status, detail = _compare(stored[f"outputs/{name}"], result, stored.get(f"noise/{name}"))
         if detail:
             return Judged("shape" if status == "shape" else "wrong", f"{name}: {detail}")
     return Judged("right")
@@ -93,8 +95,11 @@ def _run(job: OracleJob, fed: dict[str, Array]) -> list[Array]:
     return results
 
 
-def _compare(expected: Array, result: Array) -> tuple[str, str]:
-    """Say what is wrong with *result*: a kind and a line, both empty if nothing is."""
+def _compare(expected: Array, result: Array, noise: Array | None) -> tuple[str, str]:
+    """Say what is wrong with *result*: a kind and a line, both empty if nothing is.
+
+    *noise* is the rounding in *expected*, if that is known.
+    """
     if expected.shape != result.shape:
         return "shape", f"{list(result.shape)} where {list(expected.shape)} is right"
     if not expected.size:
@@ -115,7 +120,10 @@ def _compare(expected: Array, result: Array) -> tuple[str, str]:
         of_itself, of_largest = TOLERANCE.get(str(expected.dtype), USUAL)
         largest = float(np.abs(right[finite]).max(initial=0.0))
         error = np.abs(right[finite] - found[finite])
-        off = int(np.count_nonzero(error > of_itself * np.abs(right[finite]) + of_largest * largest))
+        allowed = of_itself * np.abs(right[finite]) + of_largest * largest
+        if noise is not None:
+            allowed += NOISE * np.nan_to_num(noise[finite], posinf=0.0)
+        off = int(np.count_nonzero(error > allowed))
     return (
         (
             "wrong",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 Scalar = bool | int | float | complex | str | bytes
+SETTING = 16  # integers that the axes, sizes, bounds or pads of an operator are at most
 STANDARD_DOMAINS = ("", "ai.onnx")
 # Operators whose first output depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "Size"})
@@ -208,8 +210,17 @@ def with_data(tensor: TensorProto, directory: Path) -> TensorProto:
     return tensor
 
 
-def tensors_of(path: str | Path) -> Arrays:
+def _is_setting(tensor: TensorProto) -> bool:
+    types = require("onnx").TensorProto
+    integers = tensor.data_type in (types.INT32, types.INT64, types.BOOL)
+    return integers and len(tensor.dims) <= 1 and math.prod(tensor.dims) <= SETTING
+
+
+def tensors_of(path: str | Path, *, settings: bool = True) -> Arrays:
     """Every initializer and Constant of the model at *path*, by name, external data included.
+
+    Without *settings*, a Constant of a few integers is left out: it is the axes, sizes or bounds of an
+    operator, which a repair writes in another way.
 
     A dtype NumPy does not have (bfloat16, float8, int4) is given as its raw storage.  What lies in the file
     as NumPy has it is not read before it is used, and stays there.
@@ -233,7 +244,7 @@ def tensors_of(path: str | Path) -> Arrays:
         for node in graph.node:
             if node.op_type == "Constant":
                 for attribute in node.attribute:
-                    if attribute.name == "value":
+                    if attribute.name == "value" and (settings or not _is_setting(attribute.t)):
                         tensors[prefix + node.output[0]] = numpy_helper.to_array(
                             with_data(attribute.t, directory)
                         )

@@ -183,7 +183,7 @@ def compare_weights(job: WeightsJob) -> Check:
     doing("comparing the artifact's initializers with the source's parameters")
     artifact = graph.tensors_of(job.model)
     if job.source_model:
-        return match_weights(graph.tensors_of(job.source_model), artifact)
+        return match_weights(graph.tensors_of(job.source_model, settings=False), artifact)
     return match_folded(load_arrays(job.source), artifact)
 
 

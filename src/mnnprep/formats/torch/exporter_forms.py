@@ -5,12 +5,12 @@ Measured with torch 2.13. Each is replaced, while the exporter runs, by other ca
 * ``repeat_interleave`` with a negative axis: the exporter adds to a constant in place that other nodes share;
 * ``permute`` with negative axes: they reach Transpose, which takes none;
 * ``rms_norm`` and ``scatter_reduce`` without the values that were there: it has no translation;
-* ``max_pool2d`` of an image without a batch: the image's channels are taken for a batch;
 * ``fused_moving_avg_obs_fake_quant``, whose observers are off: it has no translation;
 * ``split`` by a size of an input: the size becomes a constant;
 * ``scatter_add``, ``index_add`` and ``index_put`` that accumulates: an index that comes twice counts once.
 
-Complex tensors become pairs of real ones (complex_pairs). The reference is the source without any of this.
+window_forms and arithmetic_forms have more. Complex tensors become pairs of real ones (complex_pairs).
+The reference is the source without any of this.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 from mnnprep.deps import require
 from mnnprep.formats.torch import complex_pairs
 from mnnprep.formats.torch.adding_forms import adding_forms
+from mnnprep.formats.torch.arithmetic_forms import arithmetic_forms
 from mnnprep.formats.torch.fourier import fourier_forms
 from mnnprep.formats.torch.open_forms import open_forms
 from mnnprep.formats.torch.types import Arguments, Function, Keywords, Types
+from mnnprep.formats.torch.window_forms import window_forms
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IMAGE = 3  # dimensions of an image without a batch
 
 
 @contextmanager
@@ -41,7 +41,9 @@ def exporter_forms(opset: int, *, open_sizes: bool) -> Iterator[None]:
     torch = require("torch")
     adding = adding_forms(opset)
     forms = (
-        _forms(adding[torch.Tensor.scatter_add])
+        window_forms()
+        | arithmetic_forms()
+        | _forms(adding[torch.Tensor.scatter_add])
         | adding
         | open_forms(open_sizes=open_sizes)
         | complex_pairs.makers()
@@ -73,7 +75,6 @@ def _forms(scatter_add: Function) -> dict[Function, Function]:
         torch.Tensor.permute: _permuted,
         torch.rms_norm: _rms_norm,
         functional.rms_norm: _rms_norm,
-        functional.max_pool2d: _pooled(functional.max_pool2d),
         torch.split: _split,
         torch.Tensor.split: _split,
         torch.fused_moving_avg_obs_fake_quant: _fake_quantized,
@@ -112,15 +113,6 @@ def _rms_norm(
     least = torch.finfo(input.dtype).eps if eps is None else eps
     scaled: Tensor = input * torch.rsqrt(input.pow(2).mean(axes, keepdim=True) + least)
     return scaled if weight is None else scaled * weight
-
-
-def _pooled(original: Function) -> Callable[..., Tensor]:
-    def pool(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as torch takes it
-        if input.dim() == IMAGE:
-            return original(input.unsqueeze(0), *args, **kwargs).squeeze(0)  # type: ignore[no-any-return]
-        return original(input, *args, **kwargs)  # type: ignore[no-any-return]
-
-    return pool
 
 
 def _split(

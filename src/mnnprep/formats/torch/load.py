@@ -17,6 +17,7 @@ from mnnprep.deps import require
 from mnnprep.errors import Code, MnnprepError, RefusedError, UsageError
 from mnnprep.formats.factory import arguments_for, find_factory, place_of
 from mnnprep.formats.torch.calling import forward_parameters, in_order, takes_more, unwrapped
+from mnnprep.formats.torch.lazy import initialize
 from mnnprep.formats.torch.stateless import require_stateless
 from mnnprep.formats.torch.structure import name_examples
 from mnnprep.model.messages import Source
@@ -91,6 +92,8 @@ def load(source: Source) -> Loaded:
         )
     if loaded.program is None:
         to_inference(loaded.module)
+    if not source.lean:
+        initialize(loaded.module, loaded.example)
     return loaded
 
 

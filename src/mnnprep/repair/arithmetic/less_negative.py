@@ -24,11 +24,12 @@ def _find(view: ModelView) -> list[Match[None]]:
     return [
         Match(at=node)
         for node, _ in view.nodes("Less")
-        if view.dtype(node.inputs[0]) in FLOATS and not any(_never_negative(value) for value in node.inputs)
+        if view.dtype(node.inputs[0]) in FLOATS and not any(never_negative(value) for value in node.inputs)
     ]
 
 
-def _never_negative(value: Operand) -> bool:
+def never_negative(value: Operand) -> bool:
+    """Whether *value* is a constant that is nowhere negative."""
     cast = producer(value, "Cast", "CastLike")
     found = tensor(cast.inputs[0] if cast is not None else value)
     return found is not None and found.numpy().dtype.kind in "fiub" and bool((found.numpy() >= 0).all())

@@ -101,12 +101,14 @@ def _loop(editor: Editor, node: ir.Node, count: int, opset: int) -> None:
     states = [fed(node, i) for i in range(2, len(node.inputs))]
     collected: list[list[ir.Value]] = [[] for _ in range(len(node.outputs) - len(states))]
     true = editor.constant(node, np.array(True))
+    shape = body.inputs[0].shape  # torch's exporter counts in a tensor of one element
+    counted = shape is not None and len(shape) == 1
     for step in range(count):
         results = insert(
             editor,
             node,
             _copy(editor, node, body),
-            [editor.constant(node, np.array(step, np.int64)), true, *states],
+            [editor.constant(node, np.array([step] if counted else step, np.int64)), true, *states],
         )[1:]
         states = results[: len(states)]
         for parts, result in zip(collected, results[len(states) :], strict=True):

@@ -15,18 +15,15 @@ from mnnprep.repair.normalization import lone_dropout
 from mnnprep.repair.rule import Match, Rewrite, Rule
 from mnnprep.repair.support.building import given
 from mnnprep.repair.support.editor import Editor
-from mnnprep.repair.support.opsets import TRAINING_MODE
 from mnnprep.repair.support.reading import ModelView, scalar
-from mnnprep.repair.support.statistics import match_of, write_out
+from mnnprep.repair.support.statistics import in_training, match_of, write_out
 
 OPS = ("BatchNormalization", "Dropout")
 
 
 def _find(view: ModelView) -> Iterator[Match[tuple[str, int]]]:
     for node, opset in view.nodes("BatchNormalization"):
-        if node.attributes.get_int("training_mode", 0) or (
-            opset < TRAINING_MODE and len([o for o in node.outputs if o.name]) > 1
-        ):
+        if in_training(node, opset):
             yield match_of(node, opset, view)
     for node, opset in view.nodes("Dropout"):
         mode, ratio = given(node, 2), given(node, 1)

@@ -1,4 +1,4 @@
-"""Reductions whose axes are an input of size 0.
+"""Reductions whose axes are an input of size 0, or left out with noop_with_empty_axes=1.
 
 That stands for all axes (or, with noop_with_empty_axes=1, for none). Measured with MNN 3.6.1: nothing is
 reduced in the first case, all in the second.
@@ -8,21 +8,28 @@ The input is left out, or the node becomes an Identity.  The same bits.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mnnprep.repair.rule import Match, Rewrite, Rule
-from mnnprep.repair.support.building import Builder
+from mnnprep.repair.support.building import Builder, given
 from mnnprep.repair.support.editor import Editor
 from mnnprep.repair.support.reading import ModelView
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 OPS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
 
 
 def _find(view: ModelView) -> list[Match[None]]:
-    found = [
-        (node, opset)
-        for node, opset in view.nodes(*OPS)
-        if len(node.inputs) > 1 and node.inputs[1] is not None
-    ]
-    return [Match(at=node, opset=opset) for node, opset in found if view.dims(node.inputs[1]) == (0,)]
+    return [Match(at=node, opset=opset) for node, opset in view.nodes(*OPS) if _has_no_axes(node, view)]
+
+
+def _has_no_axes(node: ir.Node, view: ModelView) -> bool:
+    axes = given(node, 1)
+    if axes is None:
+        return "axes" not in node.attributes and bool(node.attributes.get_int("noop_with_empty_axes", 0))
+    return view.dims(axes) == (0,)
 
 
 def _apply(editor: Editor, match: Match[None]) -> bool:

@@ -35,13 +35,20 @@ def match_of(node: ir.Node, opset: int, view: ModelView, detail: str = "") -> Ma
     )
 
 
+def in_training(node: ir.Node, opset: int) -> bool:
+    """Whether a BatchNormalization takes the statistics of the batch: before opset 14, its outputs say so."""
+    if opset < TRAINING_MODE:
+        return len([output for output in node.outputs if output.name]) > 1
+    return bool(node.attributes.get_int("training_mode", 0))
+
+
 def write_out(editor: Editor, match: Match[tuple[str, int]]) -> bool:
     """Let what the BatchNormalization computes take its place."""
     node, opset, (dtype, rank) = match.node, match.opset, match.plan
     build, (x, scale, bias, mean, variance) = Builder(editor, node, opset), node.inputs[:5]
     others = (0, *range(2, rank))
     new: list[Operand] = [None, None]
-    if node.attributes.get_int("training_mode", 0):
+    if in_training(node, opset):
         batch_mean = build.reduce("ReduceMean", x, others, keep=True)
         rest = build.op("Sub", x, batch_mean)
         batch_variance = build.reduce("ReduceMean", build.op("Mul", rest, rest), others, keep=True)

@@ -1,0 +1,190 @@
+"""Arithmetic and types that MNN gets wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from evaluation.mnn_faults.fault import (
+    BOOL,
+    BYTE,
+    INT,
+    LONG,
+    NANS,
+    Fault,
+    X,
+    floats,
+    ints,
+    model_of,
+    node,
+    one,
+)
+
+ARITHMETIC = (
+    Fault(
+        "two negative floats",
+        "the opposite answer (x86)",
+        "a < b",
+        "less-negative",
+        *one(
+            "Less",
+            {"a": -1 - np.abs(floats(4, 6)), "b": -1 - np.abs(floats(4, 6, seed=1))},
+            gives={"y": BOOL},
+        ),
+    ),
+    Fault(
+        "a NaN, or 0 and -0",
+        "compares the bits",
+        "a NaN equals nothing, 0 equals -0",
+        "equal-bits",
+        *one(
+            "Equal",
+            {"a": np.float32([np.nan, 0.0, 1.0]), "b": np.float32([np.nan, -0.0, 1.0])},
+            gives={"y": BOOL},
+        ),
+    ),
+    Fault(
+        "a half",
+        "rounds away from zero",
+        "rounds to the even neighbour",
+        "round-half",
+        *one("Round", {"x": np.float32([0.5, 1.5, 2.5, -0.5, -2.5])}),
+    ),
+    Fault(
+        "fmod=1 on floats of different signs",
+        "the sign of the divisor",
+        "the sign of the dividend",
+        "mod-float",
+        *one("Mod", {"a": np.float32([5.3, -5.3, 4.0]), "b": np.float32([-3, 3, -1.5])}, fmod=1),
+    ),
+    Fault(
+        "a float to an integer power",
+        "gives no output",
+        "the power",
+        "pow-types",
+        *one("Pow", {"x": np.abs(floats(4))}, weights={"n": np.int64([2, 3, 1, 2])}),
+    ),
+    Fault(
+        "one operand",
+        "crashes the converter",
+        "the operand",
+        "few-operands",
+        *one("Max", X),
+    ),
+    Fault(
+        "negative floats, each operand expanded to meet the other",
+        "the opposite answer",
+        "a > b",
+        "compare-broadcast",
+        *one("Greater", {"a": floats(7, 1), "b": floats(14, seed=1)}, gives={"y": BOOL}),
+    ),
+    Fault(
+        "two operands",
+        "gives no output",
+        "their mean",
+        "few-operands",
+        *one("Mean", {"a": floats(4), "b": floats(4, seed=1)}),
+    ),
+    Fault(
+        "the exact form, opset 20",
+        "an approximation, off by up to 4.7e-4",
+        "x (1 + erf(x / sqrt 2)) / 2",
+        "gelu-operator",
+        *one("Gelu", {"x": np.linspace(-4, -3, 20, dtype=np.float32)}, opset=20),
+    ),
+    Fault(
+        "NaN",
+        "0",
+        "NaN",
+        "",
+        *one("Relu", {"x": NANS}),
+    ),
+    Fault(
+        "NaN",
+        "0",
+        "NaN",
+        "",
+        *one("Abs", {"x": NANS}),
+    ),
+    Fault(
+        "NaN",
+        "0",
+        "NaN",
+        "",
+        *one("Sign", {"x": NANS}),
+    ),
+    Fault(
+        "NaN in the first operand",
+        "the second operand",
+        "NaN",
+        "",
+        *one("Max", {"a": NANS, "b": np.float32([1, 2, 3])}),
+    ),
+    Fault(
+        "NaN",
+        "the upper bound",
+        "NaN",
+        "",
+        *one("Clip", {"x": NANS}, weights={"low": np.float32(-1), "high": np.float32(1)}),
+    ),
+    Fault(
+        "an integer to bool",
+        "the integer, which Not and And compute with",
+        "true, unless it is 0",
+        "cast-forms",
+        *one("Cast", {"x": ints(2, 3)}, to=BOOL, gives={"y": BOOL}),
+    ),
+    Fault(
+        "min above max",
+        "the lower bound",
+        "the upper bound",
+        "clip-bounds",
+        *one("Clip", X, weights={"low": np.float32(1), "high": np.float32(-1)}),
+    ),
+    Fault(
+        "uint8 operands",
+        "crashes",
+        "the sum",
+        "narrow-integer-arithmetic",
+        *one("Add", {"a": np.uint8([1, 2, 3]), "b": np.uint8([4, 5, 6])}, opset=14, gives={"y": BYTE}),
+    ),
+    Fault(
+        "int32, a product beyond 2^24",
+        "rounds it to a float32",
+        "the product",
+        "",
+        *one("Mul", {"a": np.int32([9999, 4097]), "b": np.int32([9999, 8191])}, gives={"y": INT}),
+    ),
+    Fault(
+        "negative values",
+        "leaves them as they are",
+        "shrinks them",
+        "shrink",
+        *one("Shrink", X, lambd=0.5, bias=0.5),
+    ),
+    Fault(
+        "int64 constants beyond 2^30",
+        "clamps them to 2^30",
+        "the constants",
+        "large-integers",
+        *one("Add", {"x": ints(3)}, weights={"k": np.int64([2**30 + 7, 5, -(2**30) - 9])}, gives={"y": LONG}),
+    ),
+    Fault(
+        "a float between -1 and 1 to bool",
+        "false",
+        "true, unless it is 0",
+        "cast-forms",
+        *one("Cast", {"x": np.float32([0.3, 0, -0.7, 2])}, to=BOOL, gives={"y": BOOL}),
+    ),
+    Fault(
+        "int8 constants kept in int32_data",
+        "decodes them wrongly",
+        "the constants",
+        "int32-data",
+        *model_of(
+            [node("Cast", ["w"], ["c"], to=TensorProto.FLOAT), node("Add", ["x", "c"], ["y"])],
+            {"x": floats(3)},
+            {"w": helper.make_tensor("w", TensorProto.INT8, [3], [-3, 5, 7])},
+        ),
+    ),
+)
