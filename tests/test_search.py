@@ -12,7 +12,8 @@ import pytest
 
 from evaluation.faults.one_attempt import Bench, by_search, failed
 from evaluation.nets.mnn_models import floats, node, save
-from mnnprep.attempt.search import Side, isolated, joined, only, suspected, with_case
+from mnnprep.attempt.part_runs import isolated, joined, only
+from mnnprep.attempt.search import Side, suspected, usual_peaks, with_case
 from mnnprep.attempt.steadiness import Steadiness, Steady, far, moved
 from mnnprep.bundle import manifest_view
 from mnnprep.bundle.manifest import read_manifest
@@ -210,18 +211,25 @@ def test_inputs_move_in_their_digits_alone_and_within_their_range() -> None:
     assert found.max() <= 5.0
 
 
-@pytest.mark.parametrize(("off", "suspect"), [(0.0, False), (2e-3, False), (1e-1, True)])
-def test_numbers_are_suspect_from_three_tolerances_on(tmp_path: Path, off: float, suspect: bool) -> None:
+@pytest.mark.parametrize(
+    ("off", "usual", "suspect"),
+    [(0.0, 1.0, False), (2e-3, 1.0, False), (1e-1, 1.0, True), (1e-1, 1e3, False)],
+)
+def test_numbers_are_suspect_from_three_tolerances_on(
+    tmp_path: Path, off: float, usual: float, suspect: bool
+) -> None:
+    """Of an output as large as it usually is: one that is nearly zero for once has no such digits."""
     case = a_case(tmp_path, {}, {"y": np.ones(4, np.float32)})
     given = tmp_path / "given.npz"
     save_arrays(given, {"y": np.ones(4, np.float32) + np.float32(off)})
-    side = Side(catalog.MNN_COMPARE, Tolerance(), RunResult(), RunResult(outputs={"0": file_ref(given)}))
+    run = RunResult(outputs={"0": file_ref(given)})
+    side = Side(catalog.MNN_COMPARE, Tolerance(), RunResult(), run, {"y": usual})
     assert bool(suspected(side, [case])) is suspect
 
 
 def test_a_case_that_did_not_run_is_suspect(tmp_path: Path) -> None:
     case = a_case(tmp_path, {}, {"y": np.ones(4, np.float32)})
-    side = Side(catalog.MNN_COMPARE, Tolerance(), RunResult(), RunResult(errors={"0": "no kernel"}))
+    side = Side(catalog.MNN_COMPARE, Tolerance(), RunResult(), RunResult(errors={"0": "no kernel"}), {})
     assert [s.excess for s in suspected(side, [case])] == [float("inf")]
 
 
@@ -345,3 +353,9 @@ def test_a_bundle_says_what_the_search_compared(tmp_path: Path) -> None:
     assert "no output differed" in told
     assert told in (tmp_path / "out" / "report.html").read_text()
     assert call("verify", tmp_path / "out").code == 0
+
+
+def test_an_output_is_usually_as_large_as_in_the_case_where_it_is_least(tmp_path: Path) -> None:
+    sizes = (3.0, 0.5, 8.0)
+    cases = [a_case(tmp_path, {}, {"y": np.full(2, n, np.float32)}, index=i) for i, n in enumerate(sizes)]
+    assert usual_peaks(cases) == {"y": 0.5}

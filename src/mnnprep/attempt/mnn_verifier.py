@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from mnnprep.attempt.builder import ArtifactBuilder
+from mnnprep.attempt.part_runs import joined
 from mnnprep.attempt.refused_nodes import refused_nodes
 from mnnprep.attempt.results import Artifact, Conversion, Made, TargetProof, unanswered
-from mnnprep.attempt.search import Looked, joined
+from mnnprep.attempt.search import Looked
 from mnnprep.attempt.sizes_between import cases_between
 from mnnprep.attempt.target_verifier import Rounding, judged, without_model
 from mnnprep.comparison.outputs import compare_run, compared, confirmed, odd_one_out

@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import msgspec
 import numpy as np
 
+from mnnprep.attempt.part_runs import RunOn, isolated, joined, only
 from mnnprep.attempt.results import Artifact
 from mnnprep.attempt.steadiness import Steadiness, Steady
 from mnnprep.comparison.outputs import compared
-from mnnprep.comparison.tolerance import Tolerance, compare_outputs
+from mnnprep.comparison.tolerance import Tolerance, compare_outputs, peak_of
 from mnnprep.evidence import catalog
 from mnnprep.evidence.check import Check, Figure, OutputError, Status
 from mnnprep.evidence.row import Row
@@ -34,15 +34,13 @@ from mnnprep.model.running import case_outputs
 from mnnprep.model.searching import ORIGIN_SEARCHED, Searched, SearchJob
 from mnnprep.reference.proposals import proposals
 from mnnprep.reference.widening import ELEMENT, budget, written_case
-from mnnprep.workers.failure import StepFailed, describe
+from mnnprep.workers.failure import StepFailed
 from mnnprep.workers.pool import Workers
 
 MOST_SUSPECTS = 6  # inputs of each side that are looked at closely
 SHARED = 64  # elements of an input for which a weight is used once, in a model whose work is not counted
 LEAST = 3.0  # tolerances: inputs made to be extreme may be somewhat further off than ordinary ones
 
-Ran = TypeVar("Ran", bound=RunResult)
-RunOn = Callable[[list[CaseFile]], RunResult]
 RunMnn = Callable[[list[CaseFile], dict[str, int]], MnnRunResult]
 
 
@@ -86,6 +84,7 @@ class Side:
     tolerance: Tolerance
     before: RunResult
     now: RunResult
+    usual: dict[str, float]  # the least that the largest number of each output is in the cases so far
 
     @property
     def narrowing(self) -> dict[str, str]:
@@ -143,9 +142,10 @@ class Search:
         try:
             searched = self._candidates(survey, artifact)
             cases = self._with_references(survey, searched.cases)
+            usual = usual_peaks(survey.cases)
             sides = [
-                Side(catalog.ARTIFACT_COMPARE, tolerances.artifact, ran, self._artifact(cases)),
-                Side(catalog.MNN_COMPARE, tolerances.mnn, mnn, self._mnn(cases, hints)),
+                Side(catalog.ARTIFACT_COMPARE, tolerances.artifact, ran, self._artifact(cases), usual),
+                Side(catalog.MNN_COMPARE, tolerances.mnn, mnn, self._mnn(cases, hints), usual),
             ]
         except (
             StepFailed
@@ -308,8 +308,30 @@ def suspected(side: Side, cases: list[CaseFile]) -> list[Suspect]:
         }
         actual = load_arrays(ran.outputs[key].path)
         errors = compare_outputs(case.index, references, actual, within, narrowed)
-        if wrong := tuple(e for e in errors if e.problem and (e.excess is None or e.excess >= LEAST)):
+        if wrong := tuple(e for e in errors if e.problem and _clearly(e, within, side.usual)):
             found.append(Suspect(side, case, wrong))
+    return found
+
+
+def _clearly(error: OutputError, within: Tolerance, usual: dict[str, float]) -> bool:
+    """Whether more than numbers differ, or these by LEAST tolerances, of an output as large as it usually is.
+
+    An extreme input may leave an output near zero, where its last digits say nothing.
+    """
+    if error.excess is None or error.max_abs is None:
+        return True
+    floor = within.floor(error.output, 0, usual.get(error.output, 0.0))
+    return error.excess >= LEAST and error.max_abs >= LEAST * floor
+
+
+def usual_peaks(cases: Sequence[CaseFile]) -> dict[str, float]:
+    """The least of the largest magnitudes that each floating output has in *cases*."""
+    found: dict[str, float] = {}
+    for case in cases:
+        for name, array in case_outputs(case.file.path).items():
+            if array.dtype.kind == "f" and array.size:
+                peak = peak_of(array.reshape(-1))
+                found[name] = min(peak, found.get(name, peak))
     return found
 
 
@@ -319,46 +341,6 @@ def differs(extended: Survey, case: CaseFile, suspect: Suspect) -> bool:
     tolerance = msgspec.structs.replace(side.tolerance, noise=extended.noise)
     ran = joined(side.before, only(side.now, suspect.case.index, case.index))
     return compared(extended, side.row, ran, side.narrowing, tolerance).status is Status.FAILED
-
-
-def isolated(run: RunOn, cases: list[CaseFile], who: str) -> RunResult:
-    """*run* on *cases*; where its process dies, on halves of them, so that one that it dies of is an error.
-
-    Raises:
-        StepFailed: the machine or a limit stood in the way.
-    """
-    if not cases:
-        return RunResult()
-    try:
-        return run(cases)
-    except StepFailed as failure:
-        if failure.unable:
-            raise
-        if len(cases) == 1:
-            return RunResult(errors={str(cases[0].index): f"{who} {describe(failure)}"})
-    middle = len(cases) // 2
-    return joined(isolated(run, cases[:middle], who), isolated(run, cases[middle:], who))
-
-
-def joined(first: Ran, second: RunResult) -> Ran:
-    """Both runs as one, with the settings of the first."""
-    return msgspec.structs.replace(
-        first,
-        outputs={**first.outputs, **second.outputs},
-        errors={**first.errors, **second.errors},
-        narrowed={**first.narrowed, **second.narrowed},
-        narrowed_inputs={**first.narrowed_inputs, **second.narrowed_inputs},
-    )
-
-
-def only(ran: RunResult, index: int, renamed: int) -> RunResult:
-    """What *ran* says of the case *index*, which is called *renamed*."""
-    key, name = str(index), str(renamed)
-    return msgspec.structs.replace(
-        ran,
-        outputs={name: ran.outputs[key]} if key in ran.outputs else {},
-        errors={name: ran.errors[key]} if key in ran.errors else {},
-    )
 
 
 def with_case(survey: Survey, case: CaseFile, noise: dict[str, float]) -> tuple[Survey, CaseFile]:

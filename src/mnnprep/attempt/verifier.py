@@ -14,8 +14,9 @@ from mnnprep.attempt.known_at_low import known, start_knowing
 from mnnprep.attempt.metrics import metric_checks
 from mnnprep.attempt.mnn_verifier import MnnOutcome, MnnVerifier
 from mnnprep.attempt.noise import learn_noise
+from mnnprep.attempt.part_runs import joined
 from mnnprep.attempt.results import AttemptResult, Made, NotMade, Runs, TargetProof, least_sqnr, unanswered
-from mnnprep.attempt.search import Search, Tolerances, joined
+from mnnprep.attempt.search import Search, Tolerances
 from mnnprep.attempt.target_verifier import Rounding
 from mnnprep.comparison.dimensions import dimension_checks
 from mnnprep.comparison.outputs import compared, repeated
