@@ -4,8 +4,8 @@ Faults that show for some values alone pass random inputs.  So, once an attempt'
 have kept the tolerance in every case, further inputs are made, within the range of each, that take the values
 inside the model as far as they get (see :mod:`mnnprep.reference.widening`) or try what is odd (see
 :mod:`mnnprep.reference.proposals`).  The source and MNN run on them, and the artifact if MNN leaves the
-tolerance.  An input on which one of these differs, though the source itself is steady there, becomes a case as
-any other.
+tolerance.  An input on which one of these differs, though the source itself is steady there, becomes a case
+as any other.
 """
 
 from __future__ import annotations
