@@ -13,7 +13,7 @@ import pytest
 from evaluation.faults.one_attempt import Bench, by_search, failed
 from evaluation.nets.mnn_models import floats, node, save
 from mnnprep.attempt.part_runs import isolated, joined, only
-from mnnprep.attempt.search import Side, suspected, usual_peaks, with_case
+from mnnprep.attempt.search import Side, may_tie, suspected, usual_peaks, with_case
 from mnnprep.attempt.steadiness import Steadiness, Steady, far, moved
 from mnnprep.bundle import manifest_view
 from mnnprep.bundle.manifest import read_manifest
@@ -359,3 +359,14 @@ def test_an_output_is_usually_as_large_as_in_the_case_where_it_is_least(tmp_path
     sizes = (3.0, 0.5, 8.0)
     cases = [a_case(tmp_path, {}, {"y": np.full(2, n, np.float32)}, index=i) for i, n in enumerate(sizes)]
     assert usual_peaks(cases) == {"y": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("values", "ties"), [([1.0, -2.0, 0.5], False), ([4.0, 4.0, 4.0], True), ([1.0, -2.0, 9.0], True)]
+)
+def test_scores_may_tie_for_repeated_or_larger_numbers(
+    tmp_path: Path, values: list[float], ties: bool
+) -> None:
+    before = a_case(tmp_path, {"x": np.array([3.0, -4.0, 0.1], np.float32)})
+    case = a_case(tmp_path, {"x": np.array(values, np.float32)}, index=1)
+    assert may_tie(case, [before]) is ties

@@ -32,7 +32,8 @@ from mnnprep.formats.backend import SourceSteps
 from mnnprep.mnn.run import ACCURATE_HINTS, NARROWED_OUTPUTS, ROUGH, MnnRunResult
 from mnnprep.model.files import Arrays, file_ref, load_arrays, save_arrays
 from mnnprep.model.messages import CaseFile, InputSpecs, ReplayJob, RunResult, Source, Survey
-from mnnprep.model.running import case_outputs
+from mnnprep.model.net import any_ranks
+from mnnprep.model.running import case_inputs, case_outputs
 from mnnprep.model.searching import ORIGIN_SEARCHED, Searched, SearchJob
 from mnnprep.reference.proposals import proposals
 from mnnprep.reference.widening import ELEMENT, budget, written_case
@@ -257,6 +258,8 @@ class Search:
         """
         if not suspects:
             return None
+        if any_ranks(artifact.operators):
+            suspects = [s for s in suspects if not may_tie(s.case, survey.cases)]
         try:
             noise = self._noise(survey, [s.case for s in suspects])
             steadiness = Steadiness(self._workers, survey, artifact, partial(self._replayed, survey))
@@ -313,6 +316,23 @@ def suspected(side: Side, cases: list[CaseFile]) -> list[Suspect]:
         if wrong := tuple(e for e in errors if e.problem and _clearly(e, within, side.usual)):
             found.append(Suspect(side, case, wrong))
     return found
+
+
+def may_tie(case: CaseFile, usual: Sequence[CaseFile]) -> bool:
+    """Whether the values that a net ranks may be equal for the inputs of *case*, so that no order is right.
+
+    They are if an input repeats its numbers, or is larger than any of the *usual* ones, which saturates scores.
+    """
+    peaks: dict[str, float] = {}
+    for other in usual:
+        for name, array in case_inputs(other.file.path).items():
+            peaks[name] = max(peaks.get(name, 0.0), peak_of(array.reshape(-1)))
+    return any(
+        array.dtype.kind == "f"
+        and array.size > 1
+        and (np.unique(array).size * 2 < array.size or peak_of(array.reshape(-1)) > peaks[name])
+        for name, array in case_inputs(case.file.path).items()
+    )
 
 
 def _clearly(error: OutputError, within: Tolerance, usual: dict[str, float]) -> bool:
