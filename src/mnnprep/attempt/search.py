@@ -321,7 +321,7 @@ def suspected(side: Side, cases: list[CaseFile]) -> list[Suspect]:
 def may_tie(case: CaseFile, usual: Sequence[CaseFile]) -> bool:
     """Whether the values that a net ranks may be equal for the inputs of *case*, so that no order is right.
 
-    They are if an input repeats its numbers, or is larger than any of the *usual* ones, which saturates scores.
+    They are if an input repeats its numbers, or is larger than any *usual* one, which saturates scores.
     """
     peaks: dict[str, float] = {}
     for other in usual:
