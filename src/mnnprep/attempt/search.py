@@ -149,15 +149,16 @@ class Search:
                 cases = self._with_references(survey, searched.cases)
             usual = usual_peaks(survey.cases)
             sides = [Side(catalog.MNN_COMPARE, tolerances.mnn, mnn, there.result(), usual)]
-            if suspected(sides[0], cases):  # MNN has the artifact's nodes: it is as wrong as that, if it is
+            suspects = suspected(sides[0], cases)[:MOST_SUSPECTS]
+            if suspects:  # MNN has the artifact's nodes: it is as wrong as that, if it is
                 now = self._artifact(cases)
                 sides.insert(0, Side(catalog.ARTIFACT_COMPARE, tolerances.artifact, ran, now, usual))
+                suspects = suspected(sides[0], cases)[:MOST_SUSPECTS] + suspects
         except StepFailed:  # the attempt has passed already: a limit that is met here says nothing of it
             return Looked(survey, {"searched": 0})
         numbers: dict[str, Figure] = {"searched": len(cases)}
         if searched.values:
             numbers |= {"values_widened": searched.widened, "values_watched": searched.values}
-        suspects = [s for side in sides for s in suspected(side, cases)[:MOST_SUSPECTS]]
         rough, cleared = self._in_accurate_settings(suspects, hints)
         if rough is not None:
             return Looked(survey, numbers, rough=rough)

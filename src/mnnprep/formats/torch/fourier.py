@@ -134,16 +134,19 @@ def _turned(input: object, dim: int, sign: float, norm: str | None) -> Pair:
     return Pair(made.re.transpose(dim, -1), made.im.transpose(dim, -1))
 
 
-def _fft(input: object, n: int | None = None, dim: int = -1, norm: str | None = None) -> Pair:
+def _along(input: object, n: int | None, dim: int, norm: str | None, sign: float) -> Pair:
+    """The transform along *dim*, whose length is *n* if that is given."""
     if n is not None and int(n) != int(pair_of(input).re.shape[dim]):
-        raise NotImplementedError("fft of another length than the input's")
-    return _turned(input, dim, -1.0, norm)
+        raise NotImplementedError("a Fourier transform of another length than the input's")
+    return _turned(input, dim, sign, norm)
+
+
+def _fft(input: object, n: int | None = None, dim: int = -1, norm: str | None = None) -> Pair:
+    return _along(input, n, dim, norm, -1.0)
 
 
 def _ifft(input: object, n: int | None = None, dim: int = -1, norm: str | None = None) -> Pair:
-    if n is not None and int(n) != int(pair_of(input).re.shape[dim]):
-        raise NotImplementedError("ifft of another length than the input's")
-    return _turned(input, dim, 1.0, norm)
+    return _along(input, n, dim, norm, 1.0)
 
 
 def _fftn(

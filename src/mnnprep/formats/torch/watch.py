@@ -84,7 +84,7 @@ class Watch:
 
     def __init__(self, module: nn.Module | None = None) -> None:
         self._module = module
-        self._constants = ConstantsSeen(module)
+        self._constants = ConstantsSeen()  # of the last run: none yet
         self.decisions: dict[str, set[str]] = defaultdict(set)
         self.dropouts: list[str] = []
         self.tables: dict[int, int] = {}
